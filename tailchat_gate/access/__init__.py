@@ -1,0 +1,1 @@
+"""Which route a request meets and whether the visitor may use it; pure."""

@@ -1,0 +1,1 @@
+"""What the admin wrote, as one immutable Settings."""

@@ -1,0 +1,1 @@
+"""A stand-in Tailchat and a sample tool, for `tailchat-gate demo` and the tests."""

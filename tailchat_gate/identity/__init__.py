@@ -1,0 +1,1 @@
+"""Who the visitor is: sealed sessions and the Tailchat login."""

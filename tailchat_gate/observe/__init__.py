@@ -1,0 +1,1 @@
+"""What the gate tells its operator: access log and metrics."""

@@ -1,0 +1,1 @@
+"""The exchange with the upstream: headers, connections, relay, tunnel."""

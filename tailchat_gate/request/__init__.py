@@ -1,0 +1,1 @@
+"""What the visitor asked, judged from the bytes on the wire; pure."""
