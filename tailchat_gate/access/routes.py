@@ -1,0 +1,128 @@
+"""Which route a request meets: by host and by whole path segments, the longest prefix first."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from tailchat_gate.access.policy import Rule, make_rule
+from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.request.readings import readings
+from tailchat_gate.request.target import Target
+
+_MAX_CACHED_PATHS: Final = 4096
+_MAX_CACHED_LENGTH: Final = 512
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One tool behind the gate: what was configured, and the rule made of it."""
+
+    settings: RouteSettings
+    rule: Rule
+
+    @property
+    def name(self) -> str:
+        """The route's name, unique in a configuration."""
+        return self.settings.name
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route that serves a request, and the rules of every reading of its path."""
+
+    route: Route
+    rules: tuple[Rule, ...]
+
+
+class RouteTable:
+    """Finds the route of a target in time that does not grow with the number of routes.
+
+    A path is cut at its segment boundaries from the right and each prefix looked up, so that
+    "/public" never matches "/publicx" (CVE-2026-32716's class), whatever is configured.
+    """
+
+    def __init__(
+        self, routes: Iterable[RouteSettings], groups: Mapping[str, Iterable[str]]
+    ) -> None:
+        self.routes: Final = tuple(
+            Route(settings, make_rule(settings.allow, groups)) for settings in routes
+        )
+        hosts = {route.settings.host for route in self.routes}
+        self._tables: dict[str | None, _HostTable] = {
+            host: _HostTable(
+                [route for route in self.routes if route.settings.host in {host, None}], host
+            )
+            for host in hosts | {None}
+        }
+        self._any_host = self._tables[None]
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Every host that a route names."""
+        return frozenset(host for host in self._tables if host is not None)
+
+    def match(self, target: Target) -> Match | None:
+        """Return the route for `target`, or None where none serves it.
+
+        Raises TooManyReadingsError for a path made to be read in many ways.
+        """
+        return self._tables.get(target.host.name, self._any_host).match(target.path)
+
+
+class _HostTable:
+    """The routes of one host; those without a host stand behind those that name it."""
+
+    def __init__(self, routes: Sequence[Route], host: str | None) -> None:
+        self._exact: dict[str, Route] = {}
+        self._folded: dict[str, tuple[Rule, ...]] = {}
+        # Routes that name the host come last and so replace those for any host at the same path.
+        for route in sorted(routes, key=lambda route: route.settings.host == host):
+            self._exact[route.settings.path] = route
+        for path, route in self._exact.items():
+            folded = path.lower()
+            self._folded[folded] = (*self._folded.get(folded, ()), route.rule)
+        self._depth = max((path.count("/") for path in self._exact), default=1)
+        root = self._exact.get("/")
+        # With one route at "/" every reading of every path meets the same rule.
+        self._only = (
+            Match(root, (root.rule,)) if root is not None and len(self._exact) == 1 else None
+        )
+        self._cache: dict[str, Match | None] = {}
+
+    def match(self, path: str) -> Match | None:
+        if self._only is not None:
+            return self._only
+        if path in self._cache:
+            return self._cache[path]
+        match = self._judge(path)
+        if len(path) <= _MAX_CACHED_LENGTH:
+            if len(self._cache) >= _MAX_CACHED_PATHS:
+                self._cache.clear()
+            self._cache[path] = match
+        return match
+
+    def _judge(self, path: str) -> Match | None:
+        route = _longest_prefix(self._exact, path, self._depth)
+        if route is None:
+            return None
+        rules: list[Rule] = []
+        for reading in readings(path):
+            found = _longest_prefix(self._folded, reading, self._depth)
+            if found is None:
+                # Some server would serve what no route offers: nobody may have it.
+                return None
+            rules.extend(found)
+        return Match(route, tuple(dict.fromkeys(rules)))
+
+
+def _longest_prefix(table: Mapping[str, _T], path: str, depth: int) -> _T | None:
+    # No route is deeper than `depth` segments: a path of a thousand slashes costs no more.
+    prefix = "/".join(path.split("/", depth + 1)[: depth + 1])
+    while prefix:
+        found = table.get(prefix)
+        if found is not None:
+            return found
+        prefix = prefix[: prefix.rfind("/")]
+    return table.get("/")

@@ -1,0 +1,154 @@
+"""The gate's own answers: a page for a person, JSON for a program, a way to the sign-in."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import web
+
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.pages.language import choose_language
+from tailchat_gate.pages.render import Pages
+from tailchat_gate.reasons import STATUS, Reason
+from tailchat_gate.request.intent import Intent, read_intent, wants_html
+from tailchat_gate.request.visit import Visit
+
+_SERVER: Final = {"Server": "tailchat-gate"}
+_NO_STORE: Final = {**_SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_JSON: Final = {
+    **_NO_STORE,
+    "Content-Type": "application/json",
+    "X-Content-Type-Options": "nosniff",
+}
+#: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
+_CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
+#: The query of a path that would overflow the login's state is dropped from the way back.
+_MAX_RETURN_TO: Final = 2048
+
+
+class Answers:
+    """Makes the answers of one configuration."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        *,
+        public_url: str,
+        prefix: str,
+        sign_in_page: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._pages = pages
+        self._public_url = public_url
+        self._prefix = prefix
+        self._entry = "/sign_in" if sign_in_page else "/start"
+        self._clock = clock
+
+    def page(
+        self,
+        request: web.BaseRequest,
+        name: str,
+        *,
+        code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **values: object,
+    ) -> web.Response:
+        """Return a page of the pages room, in the visitor's language; `code` is its status."""
+        accept_language = request.headers.get("Accept-Language", "")
+        language = choose_language(accept_language)
+        return web.Response(
+            status=code,
+            text=self._pages.render(name, accept_language=accept_language, **values),
+            headers={**_SERVER, **self._pages.headers(language), **(headers or {})},
+        )
+
+    def problem(
+        self,
+        request: web.BaseRequest,
+        visit: Visit,
+        reason: Reason,
+        *,
+        detail: Mapping[str, str] | None = None,
+        retry_url: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> web.Response:
+        """Return the answer that tells why a request is refused, and note it on the visit."""
+        visit.reason = reason
+        status = STATUS[reason]
+        if wants_html(request.headers):
+            return self.page(
+                request,
+                "problem",
+                code=status,
+                headers=headers,
+                reason=reason.value,
+                request_id=visit.request_id,
+                time=self._clock(),
+                status=status.value,
+                retry_url=retry_url,
+                detail=dict(detail or {}),
+            )
+        body = self._pages.problem_json(reason.value, visit.request_id, **(detail or {}))
+        return web.Response(status=status, body=body, headers={**_JSON, **(headers or {})})
+
+    def json(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> web.Response:
+        """Return a JSON answer that nobody keeps."""
+        return web.Response(body=body, headers={**_JSON, **(headers or {})})
+
+    def text(self, text: str) -> web.Response:
+        """Return a plain text that nobody keeps."""
+        return web.Response(text=text, headers=_NO_STORE)
+
+    def identity(self, lines: bytes) -> web.Response:
+        """Return an empty 202 with the identity header lines, for a proxy that asks."""
+        answer = web.Response(status=202, headers=_NO_STORE)
+        for line in lines.splitlines():
+            name, _, value = line.partition(b": ")
+            answer.headers.add(name.decode("ascii"), value.decode("utf-8", "surrogateescape"))
+        return answer
+
+    def redirect(self, location: str, *, status: int = 302) -> web.Response:
+        """Return a redirect that nobody keeps; `location` is ASCII."""
+        return web.Response(status=status, headers={**_NO_STORE, "Location": location})
+
+    def not_signed_in(self, request: web.BaseRequest, visit: Visit) -> web.Response:
+        """Send a page navigation to the login; refuse everything else with 401 and no cookie."""
+        visit.reason = Reason.NOT_SIGNED_IN
+        if read_intent(request.method, request.headers) is Intent.NAVIGATION:
+            return self.redirect(self.sign_in_url(visit))
+        body = self._pages.problem_json(
+            Reason.NOT_SIGNED_IN.value,
+            visit.request_id,
+            sign_in=f"{self._public_url}{self._prefix}/sign_in",
+        )
+        return web.Response(
+            status=STATUS[Reason.NOT_SIGNED_IN], body=body, headers={**_JSON, **_CHALLENGE}
+        )
+
+    def sign_in_url(self, visit: Visit) -> str:
+        """Return where a visitor is sent to sign in, with the way back to what was asked for."""
+        target = visit.target
+        back = target.path + target.query
+        if len(back) > _MAX_RETURN_TO:
+            back = target.path
+        return f"{self._public_url}{self._prefix}{self._entry}?rd={quote(back, safe='/')}"
+
+    def start_url(self, return_to: str, *, prompt: str = "") -> str:
+        """Return the link that begins a login which comes back to `return_to`."""
+        asked = f"&prompt={prompt}" if prompt else ""
+        return f"{self._prefix}/start?rd={quote(return_to, safe='/')}{asked}"
+
+    def denied(self, request: web.BaseRequest, visit: Visit, record: SessionRecord) -> web.Response:
+        """Tell a signed-in person that this tool is not theirs, and what an admin needs to know."""
+        return self.problem(
+            request,
+            visit,
+            Reason.DENIED,
+            detail={
+                "tool": visit.route,
+                "nickname": record.nickname,
+                "discriminator": record.discriminator,
+                "sub": record.sub,
+            },
+            retry_url=self.start_url(visit.target.path, prompt="login"),
+        )

@@ -1,0 +1,155 @@
+"""Builds a gate from its settings: the one place where all parts meet."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.answers import Answers
+from tailchat_gate.config.model import Settings
+from tailchat_gate.endpoints import Endpoints
+from tailchat_gate.gate import Gate
+from tailchat_gate.identity.authenticate import Authenticator
+from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.session import Lifetimes, SealedSessionStorage, SessionCookie
+from tailchat_gate.identity.tailchat import TailchatClient
+from tailchat_gate.identity.used_states import UsedStates
+from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.pages.render import Pages
+from tailchat_gate.proxy.forward import Forwarder
+from tailchat_gate.proxy.headers import RequestHeaders
+from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.request.client import ClientResolver
+from tailchat_gate.request.visit import RequestIds
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One configuration in force: its settings, the gate made of them, and what must be closed."""
+
+    settings: Settings
+    gate: Gate
+    tailchat: TailchatClient
+    forwarder: Forwarder
+    metrics: Metrics
+    access_log: AccessLog | None
+
+    def start(self) -> None:
+        """Begin to serve; needs a running event loop."""
+        self.forwarder.start()
+
+    async def close(self) -> None:
+        """Close every connection and write what is still to be logged."""
+        self.forwarder.close()
+        await self.tailchat.close()
+        if self.access_log is not None:
+            await self.access_log.close()
+
+
+def redirect_uri(settings: Settings) -> str:
+    """Return the exact redirect_uri to register in Tailchat."""
+    return f"{settings.server.public_url}{settings.server.prefix}/callback"
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    log_descriptor: int = 1,
+) -> Generation:
+    """Return the generation for `settings`.
+
+    `clock` gives Unix seconds, `monotonic` seconds that never go back. The access log goes to
+    `log_descriptor` (standard output). Reads the pages' files, so it belongs outside of what an
+    event loop serves.
+    """
+    server = settings.server
+    names = CookieNames.for_origin(server.public_url)
+    reader = CookieReader(names)
+    cookie = _session_cookie(settings, names, clock)
+    routes = RouteTable(settings.route, settings.groups)
+    forwarder = Forwarder(routes.routes, reader)
+    access_log = AccessLog(log_descriptor, clock) if settings.log.access else None
+    metrics = Metrics(
+        (
+            ("gate_websockets_open", "WebSockets open.", lambda: forwarder.open_tunnels),
+            (
+                "gate_log_lines_dropped",
+                "Access log lines lost because nobody read them.",
+                lambda: access_log.dropped if access_log else 0,
+            ),
+        )
+    )
+    tailchat = _tailchat(settings, metrics, clock)
+    identity = IdentityHeaders(settings.groups)
+    answers = Answers(
+        Pages(contact=settings.pages.contact, prefix=server.prefix),
+        public_url=server.public_url,
+        prefix=server.prefix,
+        sign_in_page=settings.pages.sign_in == "page",
+        clock=clock,
+    )
+    endpoints = Endpoints(
+        answers=answers,
+        tailchat=tailchat,
+        storage=SealedSessionStorage(cookie),
+        cookie=cookie,
+        used_states=UsedStates(clock=clock),
+        states=_key_ring(settings, "state"),
+        forms=_key_ring(settings, "form"),
+        identity=identity,
+        metrics=metrics,
+        public_url=server.public_url,
+        prefix=server.prefix,
+        hosts=routes.hosts,
+    )
+    gate = Gate(
+        clients=ClientResolver(
+            server.trusted_proxies, default_scheme=server.public_url.partition(":")[0]
+        ),
+        endpoints=endpoints,
+        routes=routes,
+        authenticator=Authenticator(cookie, clock),
+        headers=RequestHeaders(
+            reader, {name for route in settings.route for name in route.headers}
+        ),
+        identity=identity,
+        forwarder=forwarder,
+        answers=answers,
+        metrics=metrics,
+        access_log=access_log,
+        request_ids=RequestIds(os.urandom),
+        monotonic=monotonic,
+    )
+    return Generation(settings, gate, tailchat, forwarder, metrics, access_log)
+
+
+def _key_ring(settings: Settings, purpose: str) -> KeyRing:
+    secrets = [secret.get_secret_value().encode() for secret in settings.session.secrets]
+    return KeyRing(secrets, purpose)
+
+
+def _session_cookie(
+    settings: Settings, names: CookieNames, clock: Callable[[], float]
+) -> SessionCookie:
+    lifetimes = Lifetimes(settings.session.lifetime, settings.session.idle)
+    return SessionCookie(_key_ring(settings, "session"), names, lifetimes, clock)
+
+
+def _tailchat(settings: Settings, metrics: Metrics, clock: Callable[[], float]) -> TailchatClient:
+    tailchat = settings.tailchat
+    return TailchatClient(
+        api_url=tailchat.api_url,
+        client_id=tailchat.client_id,
+        client_secret=tailchat.client_secret,
+        redirect_uri=redirect_uri(settings),
+        scope=tailchat.scope,
+        issuer=tailchat.issuer,
+        timeout=tailchat.timeout,
+        clock=clock,
+        observe=metrics.tailchat_call,
+    )

@@ -1,0 +1,86 @@
+"""Who sends a request: the sealed session cookie opened once, its result kept for the next."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tailchat_gate.identity.cookie import CookieReader
+from tailchat_gate.identity.session import SessionCookie, SessionRecord
+
+#: Opened sessions kept; about 2 KiB each.
+CAPACITY: Final = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Visitor:
+    """A signed-in visitor: the record in the cookie, and what was prepared from it.
+
+    `identity_headers` maps a route's name to the header bytes made for it, so that they are
+    made once a session and not once a request.
+    """
+
+    record: SessionRecord
+    expires_at: float
+    identity_headers: dict[str, bytes] = field(default_factory=dict)
+
+
+class Authenticator:
+    """Finds the visitor behind the Cookie fields of a request.
+
+    Opened cookies are kept by their value, the least recently used leaving first; whether one
+    is still alive is asked again on every request. What does not open is not kept, so that junk
+    cannot push out sessions.
+    """
+
+    def __init__(
+        self,
+        cookie: SessionCookie,
+        clock: Callable[[], float],
+        *,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._cookie = cookie
+        self._clock = clock
+        self._reader = CookieReader(cookie.names)
+        self._capacity = capacity
+        self._opened: OrderedDict[str, Visitor] = OrderedDict()
+
+    def authenticate(self, fields: Sequence[bytes]) -> Visitor | None:
+        """Return the visitor of a request, or None.
+
+        `fields` are the raw Cookie values. With several cookies of the name the first that is
+        good counts: a planted one beside it costs the visitor nothing.
+        """
+        for cookie_field in fields:
+            for value in self._reader.session_values(cookie_field):
+                visitor = self._open(value)
+                if visitor is not None:
+                    return visitor
+        return None
+
+    def renewal(self, visitor: Visitor) -> str | None:
+        """Return the Set-Cookie value that renews the visitor's session, where one is due."""
+        if not self._cookie.lifetimes.renewal_due(visitor.record, self._clock()):
+            return None
+        return self._cookie.renew(visitor.record)
+
+    def _open(self, value: str) -> Visitor | None:
+        visitor = self._opened.get(value)
+        if visitor is None:
+            return self._open_sealed(value)
+        if self._clock() >= visitor.expires_at:
+            del self._opened[value]
+            return None
+        self._opened.move_to_end(value)
+        return visitor
+
+    def _open_sealed(self, value: str) -> Visitor | None:
+        record = self._cookie.open(value)
+        if record is None or not self._cookie.lifetimes.is_alive(record, self._clock()):
+            return None
+        visitor = Visitor(record, self._cookie.lifetimes.expires_at(record))
+        self._opened[value] = visitor
+        if len(self._opened) > self._capacity:
+            self._opened.popitem(last=False)
+        return visitor

@@ -1,0 +1,101 @@
+"""The gate's cookies on the wire: found in a Cookie field, taken out of it, set and deleted."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from typing import Final
+
+#: Tailchat's own cookies reach the gate where both share a host name, because cookies ignore
+#: ports; they sign people in at Tailchat and no tool may see them.
+_TAILCHAT_PREFIXES: Final = (b"_session", b"_interaction")
+#: Values of one name that are tried; browsers send more than one only where a cookie was planted.
+MAX_VALUES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CookieNames:
+    """The names of the session cookie and of the login cookie, as text."""
+
+    session: str
+    login: str
+    secure: bool
+
+    @classmethod
+    def for_origin(cls, public_url: str) -> "CookieNames":
+        """Return the names for a public URL.
+
+        On https they carry the `__Host-` prefix, which no sibling domain and no plain-http page
+        can set (RFC 6265bis section 4.1.3.2).
+        """
+        secure = public_url.startswith("https:")
+        prefix = "__Host-" if secure else ""
+        return cls(f"{prefix}tailchat_gate", f"{prefix}tailchat_gate_login", secure)
+
+
+class CookieReader:
+    """Reads the Cookie fields of requests for one set of names."""
+
+    def __init__(self, names: CookieNames) -> None:
+        self._session = names.session.encode("ascii")
+        self._login = names.login.encode("ascii")
+        self._own = frozenset((self._session, self._login))
+
+    def session_values(self, field: bytes) -> list[str]:
+        """Return the values of the session cookie in one Cookie field, at most MAX_VALUES."""
+        return _values(field, self._session)
+
+    def login_values(self, field: bytes) -> list[str]:
+        """Return the values of the login cookie in one Cookie field, at most MAX_VALUES."""
+        return _values(field, self._login)
+
+    def for_upstream(self, field: bytes) -> bytes:
+        """Return a Cookie field without the gate's and Tailchat's cookies.
+
+        The other cookies keep their bytes and their order. b"" where nothing is left.
+        """
+        pairs = field.split(b";")
+        kept = [pair for pair in pairs if not self._is_hidden(pair)]
+        if len(kept) == len(pairs):
+            return field
+        return b";".join(kept).strip()
+
+    def is_own(self, set_cookie: bytes) -> bool:
+        """Tell whether a Set-Cookie value from an upstream would replace a cookie of the gate."""
+        return set_cookie.partition(b"=")[0].strip() in self._own
+
+    def _is_hidden(self, pair: bytes) -> bool:
+        name = pair.partition(b"=")[0].strip()
+        return name in self._own or name.startswith(_TAILCHAT_PREFIXES)
+
+
+def _values(field: bytes, wanted: bytes) -> list[str]:
+    if wanted not in field:
+        return []
+    values: list[str] = []
+    for pair in field.split(b";"):
+        name, _, value = pair.partition(b"=")
+        if name.strip() == wanted and len(values) < MAX_VALUES:
+            values.append(value.strip().decode("ascii", "replace"))
+    return values
+
+
+def set_cookie(name: str, value: str, *, max_age: int, secure: bool) -> str:
+    """Return a Set-Cookie value for a cookie of the gate, `max_age` in seconds (0 deletes it).
+
+    HttpOnly and SameSite=Lax always: Strict would withhold the login cookie on the way back
+    from Tailchat. Path=/ and no Domain, as `__Host-` asks.
+    """
+    cookie: SimpleCookie = SimpleCookie()
+    cookie[name] = value
+    morsel = cookie[name]
+    morsel["path"] = "/"
+    morsel["max-age"] = max_age
+    morsel["httponly"] = True
+    morsel["samesite"] = "Lax"
+    morsel["secure"] = secure
+    return morsel.OutputString()
+
+
+def delete_cookies(names: Collection[str], *, secure: bool) -> Iterable[str]:
+    """Return the Set-Cookie values that delete `names`, with the flags they were set with."""
+    return [set_cookie(name, "", max_age=0, secure=secure) for name in names]

@@ -1,0 +1,201 @@
+"""What a session is: the record in the sealed cookie, its lifetimes, and its storage."""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp_session import AbstractStorage, Session, SessionData
+
+from tailchat_gate.identity.cookie import CookieNames, CookieReader, set_cookie
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.seal import KeyRing
+
+#: Browsers keep 4096 bytes a cookie, and many upstreams 8 KiB of request head.
+MAX_COOKIE_BYTES: Final = 3072
+#: An idle session is renewed after this part of its idle lifetime, not on every request.
+_RENEW_AFTER: Final = 0.25
+_CLOCK_SKEW: Final = 60
+_FIELDS: Final = {
+    "sid": str,
+    "sub": str,
+    "nickname": str,
+    "discriminator": str,
+    "avatar": str,
+    "signed_in_at": int,
+    "seen_at": int,
+    "login": str,
+}
+
+
+class SessionTooLargeError(ValueError):
+    """A session that does not fit into MAX_COOKIE_BYTES."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A signed-in visitor; times are Unix seconds.
+
+    `sid` names this session. `signed_in_at` never moves: it bounds the absolute lifetime.
+    `seen_at` moves with a renewal. `login` is the short id of the login that made the session,
+    by which a reloaded callback page is recognised even after a restart.
+    """
+
+    sid: str
+    sub: str
+    nickname: str
+    discriminator: str
+    avatar: str
+    signed_in_at: int
+    seen_at: int
+    login: str
+
+    @classmethod
+    def begin(cls, profile: Profile, *, now: float, login: str) -> "SessionRecord":
+        """Return a new session for the person who just signed in."""
+        return cls(
+            sid=secrets.token_urlsafe(16),
+            sub=profile.sub,
+            nickname=profile.nickname,
+            discriminator=profile.discriminator,
+            avatar=profile.avatar,
+            signed_in_at=int(now),
+            seen_at=int(now),
+            login=login,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the record as compact UTF-8 JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "SessionRecord | None":
+        """Return the record in `data`, or None for any other shape."""
+        try:
+            fields = json.loads(data)
+        except ValueError:
+            return None
+        return cls.from_fields(fields)
+
+    @classmethod
+    def from_fields(cls, fields: object) -> "SessionRecord | None":
+        """Return the record with these fields, or None where one is missing, more or mistyped."""
+        if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
+            return None
+        if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
+            return None
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long a session lasts, in seconds: from its sign-in, and without a request (0 = off)."""
+
+    absolute: float
+    idle: float
+
+    def expires_at(self, record: SessionRecord) -> float:
+        """Return the Unix second at which `record` is over."""
+        end = record.signed_in_at + self.absolute
+        return min(end, record.seen_at + self.idle) if self.idle else end
+
+    def is_alive(self, record: SessionRecord, now: float) -> bool:
+        """Tell whether `record` is still good; one from the future never is."""
+        return record.signed_in_at <= now + _CLOCK_SKEW and now < self.expires_at(record)
+
+    def renewal_due(self, record: SessionRecord, now: float) -> bool:
+        """Tell whether a request at `now` should renew the idle lifetime of `record`."""
+        return bool(self.idle) and now >= record.seen_at + self.idle * _RENEW_AFTER
+
+
+class SessionCookie:
+    """Turns records into sealed cookie values and back, and writes the Set-Cookie field."""
+
+    def __init__(
+        self,
+        key_ring: KeyRing,
+        names: CookieNames,
+        lifetimes: Lifetimes,
+        clock: Callable[[], float],
+    ) -> None:
+        self.names: Final = names
+        self.lifetimes: Final = lifetimes
+        self.clock: Final = clock
+        self._key_ring = key_ring
+
+    def open(self, value: str) -> SessionRecord | None:
+        """Return the record in a cookie value, or None if it was not sealed by this gate."""
+        data = self._key_ring.open(value) if len(value) <= MAX_COOKIE_BYTES else None
+        return None if data is None else SessionRecord.from_bytes(data)
+
+    def set(self, record: SessionRecord) -> str:
+        """Return the Set-Cookie value for `record`. Raises SessionTooLargeError."""
+        max_age = max(0, int(self.lifetimes.expires_at(record) - self.clock()))
+        sealed = self._key_ring.seal(record.to_bytes())
+        value = set_cookie(self.names.session, sealed, max_age=max_age, secure=self.names.secure)
+        if len(value) > MAX_COOKIE_BYTES:
+            raise SessionTooLargeError(f"a session cookie of {len(value)} bytes")
+        return value
+
+    def renew(self, record: SessionRecord) -> str:
+        """Return the Set-Cookie value that renews `record`; the cookie before it stays valid."""
+        return self.set(replace(record, seen_at=int(self.clock())))
+
+    def delete(self) -> str:
+        """Return the Set-Cookie value that deletes the session cookie."""
+        return set_cookie(self.names.session, "", max_age=0, secure=self.names.secure)
+
+
+class SealedSessionStorage(AbstractStorage):
+    """aiohttp-session's storage interface over the sealed cookie.
+
+    The stock EncryptedCookieStorage takes one key, resets `created` on every write, cannot
+    delete a `__Host-` cookie and skips streamed answers: docs/adr/0003-session-storage.md.
+    """
+
+    def __init__(self, cookie: SessionCookie) -> None:
+        super().__init__(
+            cookie_name=cookie.names.session, secure=cookie.names.secure, samesite="Lax"
+        )
+        self._cookie = cookie
+        self._reader = CookieReader(cookie.names)
+
+    def load_record(self, fields: list[bytes]) -> SessionRecord | None:
+        """Return the first living session in the raw Cookie fields of a request."""
+        for field in fields:
+            for value in self._reader.session_values(field):
+                record = self._cookie.open(value)
+                if record and self._cookie.lifetimes.is_alive(record, self._cookie.clock()):
+                    return record
+        return None
+
+    async def load_session(self, request: web.BaseRequest) -> Session:
+        """Return the session of `request`; a new, empty one where it has none that is alive."""
+        record = self.load_record(
+            [value for name, value in request.raw_headers if name.lower() == b"cookie"]
+        )
+        if record is None:
+            return await self.new_session()
+        data: SessionData = {"created": record.signed_in_at, "session": asdict(record)}
+        return Session(record.sid, data=data, new=False)
+
+    async def save_session(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - the interface's
+        response: web.StreamResponse,
+        session: Session,
+    ) -> None:
+        """Set the cookie for `session` on `response`, or delete it where the session is empty.
+
+        Raises SessionTooLargeError, and ValueError for a mapping that is not a SessionRecord.
+        """
+        if session.empty:
+            response.headers.add("Set-Cookie", self._cookie.delete())
+            return
+        mapping: dict[str, Any] = dict(session)
+        record = SessionRecord.from_fields(mapping)
+        if record is None:
+            raise ValueError("a session that is not a SessionRecord")
+        response.headers.add("Set-Cookie", self._cookie.set(record))

@@ -1,0 +1,96 @@
+"""The access log: one line of JSON a request, which nothing a visitor sends can forge."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from json.encoder import encode_basestring_ascii
+from queue import SimpleQueue
+from threading import Thread
+from typing import Final
+
+from tailchat_gate.request.visit import Visit
+
+#: Lines are written together after this long, so that a busy gate makes few system calls.
+FLUSH_SECONDS: Final = 0.1
+_FLUSH_LINES: Final = 512
+#: Of at most _FLUSH_LINES lines each: what may wait for a reader that does not read.
+_MAX_BATCHES: Final = 64
+CLOSE_SECONDS: Final = 2.0
+_MAX_TEXT: Final = 1024
+
+
+class AccessLog:
+    """Writes lines to a file descriptor, from a thread of its own.
+
+    Every text is escaped to ASCII JSON by the standard library's encoder and cut at 1024
+    characters. Query strings are left out: they carry codes, tokens and searches. A reader that
+    stops reading costs lines, which are counted in `dropped`, never requests.
+    """
+
+    def __init__(self, descriptor: int, clock: Callable[[], float]) -> None:
+        self._descriptor = descriptor
+        self._clock = clock
+        self._lines: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._second = -1
+        self._stamp = ""
+        self._batches: SimpleQueue[bytes | None] = SimpleQueue()
+        self._writer = Thread(target=self._write_batches, name="access-log", daemon=True)
+        self.dropped = 0
+
+    def write(self, visit: Visit) -> None:
+        """Add one request; must be called in a running event loop."""
+        self._lines.append(
+            f'{{"time":"{self._time()}","id":"{visit.request_id}",'
+            f'"client":{_text(visit.client)},"method":{_text(visit.method)},'
+            f'"host":{_text(visit.host)},"path":{_text(visit.path)},"status":{visit.status},'
+            f'"reason":"{visit.reason}","route":"{visit.route}","sub":{_text(visit.sub)},'
+            f'"bytes":{visit.sent_bytes},"ms":{visit.seconds * 1000:.2f},'
+            f'"agent":{_text(visit.user_agent)}}}\n'
+        )
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        elif len(self._lines) >= _FLUSH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what has gathered to the writing thread."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._batches.qsize() >= _MAX_BATCHES:
+            self.dropped += len(self._lines)
+        elif self._lines:
+            if not self._writer.is_alive():
+                self._writer.start()
+            self._batches.put("".join(self._lines).encode("ascii"))
+        self._lines.clear()
+
+    async def close(self) -> None:
+        """Write what is left; give up after CLOSE_SECONDS on a reader that has stopped."""
+        self.flush()
+        self._batches.put(None)
+        if self._writer.is_alive():
+            await asyncio.to_thread(self._writer.join, CLOSE_SECONDS)
+
+    def _write_batches(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            data = memoryview(batch)
+            # A log that cannot be written (a full disk, a closed pipe) must not stop the gate.
+            with suppress(OSError):
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+
+    def _time(self) -> str:
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._stamp}.{int((now - second) * 1000):03d}Z"
+
+
+def _text(text: str) -> str:
+    return encode_basestring_ascii(text[:_MAX_TEXT])

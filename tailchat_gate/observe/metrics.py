@@ -1,0 +1,150 @@
+"""The metrics: plain counters on the request path, Prometheus's format when they are read."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, TypeVar
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from tailchat_gate import __version__
+
+#: Upper bounds in seconds of the buckets for a request's time.
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
+
+
+_Labels = TypeVar("_Labels", bound=tuple[str, ...])
+
+
+class _Histogram:
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        rows: list[tuple[str, float]] = []
+        seen = 0
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
+            seen += count
+            rows.append((bound, seen))
+        return rows
+
+
+class Metrics(Collector):
+    """Counts what the gate does.
+
+    Labels come from the configuration and closed lists only, never from what a visitor sent, so
+    their number is bounded. The counters are plain dicts because one `inc` of the client library
+    costs more than the rest of the record step.
+    """
+
+    def __init__(self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = ()) -> None:
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._decisions: Counter[tuple[str, str]] = Counter()
+        self._seconds: dict[str, _Histogram] = {}
+        self._logins: Counter[str] = Counter()
+        self._tailchat: Counter[tuple[str, str]] = Counter()
+        self._tailchat_seconds: dict[str, _Histogram] = {}
+        self._gauges = tuple(gauges)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def request(self, route: str, method: str, status: int, reason: str, seconds: float) -> None:
+        """Count a finished request; `route` is "" where none was met."""
+        label = method if method in _METHODS else "other"
+        self._requests[route, label, status] += 1
+        self._decisions[route, reason] += 1
+        histogram = self._seconds.get(route)
+        if histogram is None:
+            histogram = self._seconds[route] = _Histogram()
+        histogram.observe(seconds)
+
+    def login(self, result: str) -> None:
+        """Count a login that ended: "signed-in" or the reason it was refused."""
+        self._logins[result] += 1
+
+    def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:
+        """Count a call to Tailchat: "discovery", "jwks", "token" or "me"."""
+        self._tailchat[call, outcome] += 1
+        histogram = self._tailchat_seconds.get(call)
+        if histogram is None:
+            histogram = self._tailchat_seconds[call] = _Histogram()
+        histogram.observe(seconds)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families."""
+        yield _counter(
+            "gate_requests",
+            "Requests answered.",
+            ("route", "method", "code"),
+            {
+                (route, method, str(status)): count
+                for (route, method, status), count in self._requests.items()
+            },
+        )
+        yield _counter(
+            "gate_decisions",
+            "Why requests ended as they did.",
+            ("route", "reason"),
+            self._decisions,
+        )
+        yield _histogram(
+            "gate_request_seconds",
+            "Time from request to the end of its answer.",
+            "route",
+            self._seconds,
+        )
+        yield _counter(
+            "gate_logins",
+            "Logins ended, by result.",
+            ("result",),
+            {(result,): count for result, count in self._logins.items()},
+        )
+        yield _counter(
+            "gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome"), self._tailchat
+        )
+        yield _histogram(
+            "gate_tailchat_seconds", "Time of calls to Tailchat.", "call", self._tailchat_seconds
+        )
+        for name, documentation, read in self._gauges:
+            yield GaugeMetricFamily(name, documentation, value=read())
+        build = GaugeMetricFamily("gate_build_info", "The running version.", labels=("version",))
+        build.add_metric((__version__,), 1)
+        yield build
+
+
+def _counter(
+    name: str, documentation: str, labels: tuple[str, ...], counts: Mapping[_Labels, int]
+) -> Metric:
+    family = CounterMetricFamily(name, documentation, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family
+
+
+def _histogram(
+    name: str, documentation: str, label: str, histograms: dict[str, _Histogram]
+) -> Metric:
+    family = HistogramMetricFamily(name, documentation, labels=(label,))
+    for value, histogram in histograms.items():
+        family.add_metric((value,), histogram.buckets(), histogram.total)
+    return family

@@ -1,0 +1,84 @@
+"""The connections to one upstream: which is used again, and when one has waited too long."""
+
+import asyncio
+from typing import Final
+
+from tailchat_gate.proxy.backends import Backend
+from tailchat_gate.proxy.connection import CookieGuard, ReplyNames, UpstreamConnection
+
+#: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
+#: a connection that is about to be closed is lost.
+IDLE_SECONDS: Final = 4.0
+#: A request that must not be sent twice takes only a connection used this short a time ago.
+UNSAFE_IDLE_SECONDS: Final = 1.0
+MAX_IDLE: Final = 256
+#: How often the pool looks at its deadlines; so a timeout is exact to this many seconds.
+SWEEP_SECONDS: Final = 0.5
+
+
+class Pool:
+    """Keep-alive connections to one backend, the most recently used first."""
+
+    def __init__(self, backend: Backend, names: ReplyNames, cookies: CookieGuard) -> None:
+        self.backend: Final = backend
+        self._names = names
+        self._cookies = cookies
+        self._idle: list[UpstreamConnection] = []
+        self._busy: set[UpstreamConnection] = set()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
+
+    def take(self, now: float, *, repeatable: bool) -> UpstreamConnection | None:
+        """Return a clean idle connection, or None; `now` is the loop's time."""
+        limit = IDLE_SECONDS if repeatable else UNSAFE_IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable() and now - connection.idle_since < limit:
+                self._busy.add(connection)
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self, timeout: float) -> UpstreamConnection:  # noqa: ASYNC109 - see below
+        """Return a new connection.
+
+        Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds
+        (0 = none). The timeout is this function's own, because it is a route's setting.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(timeout or None):
+            connection = await self.backend.connect(
+                lambda: UpstreamConnection(loop, self._names, self._cookies)
+            )
+        self._busy.add(connection)
+        return connection
+
+    def release(self, connection: UpstreamConnection, now: float) -> None:
+        """Take back a connection after its exchange; one that is not clean is closed."""
+        self._busy.discard(connection)
+        if connection.is_reusable() and len(self._idle) < MAX_IDLE:
+            connection.idle_since = now
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    def sweep(self, now: float) -> None:
+        """Close what idled too long and fail what waits too long for a reply's head."""
+        kept: list[UpstreamConnection] = []
+        for connection in self._idle:
+            if connection.is_reusable() and now - connection.idle_since < IDLE_SECONDS:
+                kept.append(connection)
+            else:
+                connection.abort()
+        self._idle = kept
+        for connection in list(self._busy):
+            if 0 < connection.deadline <= now and connection.is_waiting_for_head():
+                connection.timed_out()
+
+    def close(self) -> None:
+        """Close every connection, idle or not."""
+        for connection in [*self._idle, *self._busy]:
+            connection.abort()
+        self._idle.clear()
+        self._busy.clear()

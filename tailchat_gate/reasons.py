@@ -1,0 +1,84 @@
+"""The closed list of reasons: one word for the access log, the metrics and the page alike."""
+
+from enum import StrEnum
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Why a request ended as it did; what is not in this list cannot happen."""
+
+    # The request was let through.
+    PUBLIC = "public"
+    SIGNED_IN = "signed-in"
+    OWN_PATH = "own-path"
+
+    # The request itself.
+    BAD_REQUEST = "bad-request"
+    METHOD_REFUSED = "method-refused"
+    NO_ROUTE = "no-route"
+    NOT_SIGNED_IN = "not-signed-in"
+    DENIED = "denied"
+    CLIENT_GONE = "client-gone"
+    INTERNAL_ERROR = "internal-error"
+
+    # The upstream.
+    UPSTREAM_DOWN = "upstream-down"
+    UPSTREAM_BROKEN = "upstream-broken"
+    UPSTREAM_SLOW = "upstream-slow"
+
+    # The login.
+    LOGIN_MALFORMED = "login-malformed"
+    LOGIN_STATE_MISSING = "login-state-missing"
+    LOGIN_STATE_FORGED = "login-state-forged"
+    LOGIN_STATE_EXPIRED = "login-state-expired"
+    LOGIN_OTHER_BROWSER = "login-other-browser"
+    LOGIN_ALREADY_USED = "login-already-used"
+    LOGIN_ISSUER_MISSING = "login-issuer-missing"
+    LOGIN_ISSUER_WRONG = "login-issuer-wrong"
+    LOGIN_REFUSED = "login-refused"
+    LOGIN_CODE_REFUSED = "login-code-refused"
+    LOGIN_ID_TOKEN = "login-id-token"  # noqa: S105 - a reason's word, not a credential
+    GATE_NOT_ACCEPTED = "gate-not-accepted"
+    TAILCHAT_DOWN = "tailchat-down"
+    TAILCHAT_SLOW = "tailchat-slow"
+    TAILCHAT_BROKEN = "tailchat-broken"
+    SESSION_TOO_LARGE = "session-too-large"
+    COOKIES_BLOCKED = "cookies-blocked"
+
+
+#: The log's status for a client that left before its answer; never sent (nginx's number).
+CLIENT_CLOSED_REQUEST: Final = 499
+
+STATUS: Final = MappingProxyType(
+    {
+        Reason.BAD_REQUEST: HTTPStatus.BAD_REQUEST,
+        Reason.METHOD_REFUSED: HTTPStatus.METHOD_NOT_ALLOWED,
+        Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,
+        Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
+        Reason.DENIED: HTTPStatus.FORBIDDEN,
+        Reason.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+        Reason.UPSTREAM_DOWN: HTTPStatus.BAD_GATEWAY,
+        Reason.UPSTREAM_BROKEN: HTTPStatus.BAD_GATEWAY,
+        Reason.UPSTREAM_SLOW: HTTPStatus.GATEWAY_TIMEOUT,
+        Reason.LOGIN_MALFORMED: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_STATE_MISSING: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_STATE_FORGED: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_STATE_EXPIRED: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_OTHER_BROWSER: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_ALREADY_USED: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_ISSUER_MISSING: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_ISSUER_WRONG: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_REFUSED: HTTPStatus.FORBIDDEN,
+        Reason.LOGIN_CODE_REFUSED: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_ID_TOKEN: HTTPStatus.BAD_GATEWAY,
+        Reason.GATE_NOT_ACCEPTED: HTTPStatus.BAD_GATEWAY,
+        Reason.TAILCHAT_DOWN: HTTPStatus.BAD_GATEWAY,
+        Reason.TAILCHAT_SLOW: HTTPStatus.GATEWAY_TIMEOUT,
+        Reason.TAILCHAT_BROKEN: HTTPStatus.BAD_GATEWAY,
+        Reason.SESSION_TOO_LARGE: HTTPStatus.INTERNAL_SERVER_ERROR,
+        Reason.COOKIES_BLOCKED: HTTPStatus.BAD_REQUEST,
+    }
+)
+"""The HTTP status of each reason that refuses (RFC 9110 section 15)."""

@@ -1,0 +1,102 @@
+"""Who sent a request: the address and scheme, from the socket's peer and from trusted proxies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+#: A chain longer than this is not walked further; the rest was written by the client anyway.
+MAX_HOPS: Final = 32
+_MAX_CACHED_CHAINS: Final = 4096
+_MAX_CHAIN_LENGTH: Final = 2048
+_SCHEMES: Final = ("http", "https")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The visitor's `address` and `scheme`, and the chain of addresses known to be true.
+
+    `forwarded_for` is the value for X-Forwarded-For: the visitor first, then each trusted proxy
+    up to the socket's peer.
+    """
+
+    address: str
+    scheme: str
+    forwarded_for: str
+
+
+class ClientResolver:
+    """Turns a peer and its forwarding fields into a Client.
+
+    X-Forwarded-* are believed only from a peer inside `trusted`, and the chain is read from the
+    right, past trusted hops, so that nothing the visitor wrote to its left counts (the mistake
+    behind several advisories). With no believed scheme the scheme is that of `public_url`: the
+    admin's word for how visitors reach the gate.
+    """
+
+    def __init__(self, trusted: Sequence[Network], *, default_scheme: str) -> None:
+        self._trusted = tuple(trusted)
+        self._default_scheme = default_scheme
+        self._cache: dict[tuple[str, str, str], Client] = {}
+
+    def trusts(self, peer: str) -> bool:
+        """Tell whether the forwarding fields of `peer` (an address as text) are believed."""
+        return bool(self._trusted) and self._is_trusted(_parse(peer))
+
+    def direct(self, peer: str) -> Client:
+        """Return the Client of a peer whose forwarding fields are not believed."""
+        parsed = _parse(peer)
+        address = peer if parsed is None else str(parsed)
+        return Client(address, self._default_scheme, address)
+
+    def forwarded(self, peer: str, chain: str, scheme: str) -> Client:
+        """Return the Client behind a trusted peer.
+
+        `chain` is the X-Forwarded-For value (several fields joined by commas) and `scheme` the
+        X-Forwarded-Proto value, "" where absent.
+        """
+        chain = chain[-_MAX_CHAIN_LENGTH:]
+        key = (peer, chain, scheme)
+        client = self._cache.get(key)
+        if client is None:
+            if len(self._cache) >= _MAX_CACHED_CHAINS:
+                self._cache.clear()
+            client = self._cache[key] = self._walk(peer, chain, scheme)
+        return client
+
+    def _walk(self, peer: str, chain: str, scheme: str) -> Client:
+        hops = [str(_parse(peer) or peer)]
+        for entry in reversed(chain.split(",")[-MAX_HOPS:]):
+            address = _parse(entry)
+            if address is None:
+                break
+            hops.append(str(address))
+            if not self._is_trusted(address):
+                break
+        # Of several values ("https, http") the nearest proxy's own is the last.
+        last = scheme.rpartition(",")[2].strip().lower()
+        believed = last if last in _SCHEMES else self._default_scheme
+        return Client(hops[-1], believed, ", ".join(reversed(hops)))
+
+    def _is_trusted(self, address: Address | None) -> bool:
+        return address is not None and any(
+            address.version == network.version and address in network for network in self._trusted
+        )
+
+
+def _parse(text: str) -> Address | None:
+    """Return the address in a hop: bare, with a port, bracketed, or IPv4 mapped into IPv6."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

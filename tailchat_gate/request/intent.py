@@ -1,0 +1,53 @@
+"""Whether a request is a page that a person opens, a call by a program, or an upgrade."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+_HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
+
+
+class Intent(Enum):
+    """Who waits for the answer: a person's browser tab, a program, or an upgraded connection."""
+
+    NAVIGATION = "navigation"
+    CALL = "call"
+    UPGRADE = "upgrade"
+
+
+def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
+    """Return what a request is for; `headers` looks names up without regard to case.
+
+    Only a page navigation may be redirected to a login: a fetch, an image or a frame that is
+    redirected fails in a way its page cannot see, a POST would lose or repeat its body. Fetch
+    Metadata (Sec-Fetch-*) decides where the browser sends it; for others the Accept field must
+    ask for HTML by name, so that curl and scripts (`*/*`) get a plain 401.
+    """
+    if "Upgrade" in headers:
+        return Intent.UPGRADE
+    if method not in {"GET", "HEAD"} or "X-Requested-With" in headers:
+        return Intent.CALL
+    mode = headers.get("Sec-Fetch-Mode")
+    if mode is not None:
+        top = headers.get("Sec-Fetch-Dest", "document") == "document"
+        return Intent.NAVIGATION if mode == "navigate" and top else Intent.CALL
+    if wants_html(headers):
+        return Intent.NAVIGATION
+    return Intent.CALL
+
+
+def wants_html(headers: Mapping[str, str]) -> bool:
+    """Tell whether the Accept field names an HTML type, with a quality above 0."""
+    for entry in headers.get("Accept", "")[:1024].split(","):
+        media_type, _, parameters = entry.partition(";")
+        if media_type.strip().lower() in _HTML:
+            return not _refused(parameters)
+    return False
+
+
+def _refused(parameters: str) -> bool:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            return value.strip() in {"0", "0.0", "0.00", "0.000"}
+    return False

@@ -1,0 +1,94 @@
+"""The request target and Host of a request: judged, normalised for comparison, never rewritten."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+#: An origin-form target: path, then an optional query (RFC 9112 section 3.2.1). The path takes
+#: no raw "#" and no backslash, which browsers never send and servers read in several ways. The
+#: query takes a backslash, because browsers do send it there. Control bytes, space and bytes
+#: above 0x7e are in neither.
+_ORIGIN_FORM: Final = re.compile(r"(/[!\"$->@-\[\]-~]*)(\?[!\"$-~]*)?")
+#: RFC 3986 section 3.2.2 without userinfo; names are compared as ASCII (IDNA is the client's).
+_HOST: Final = re.compile(
+    r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_](?:[a-z0-9_.-]{0,253})?)(?::([0-9]{1,5}))?"
+)
+_ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_ENCODED_NUL: Final = "%00"
+_MAX_PORT: Final = 65_535
+
+
+class BadTargetError(ValueError):
+    """A target or Host that no honest client sends; the text says what was wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A Host field: `raw` as sent; `name` lower-case, no trailing dot; `port` "" where none."""
+
+    raw: bytes
+    name: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked for: `raw` goes upstream byte for byte, `path` is the same path as text."""
+
+    raw: bytes
+    path: str
+    query: str
+    host: Host
+
+
+#: An HTTP/1.0 request may come without a Host (RFC 9112 section 3.2).
+NO_HOST: Final = Host(b"", "", "")
+
+
+def read_host(values: Sequence[str]) -> Host:
+    """Return the one valid Host of a request.
+
+    `values` are the Host fields as text. Raises BadTargetError for more than one (even alike:
+    RFC 9112 section 3.2) and for what is not a host with an optional port.
+    """
+    if not values:
+        return NO_HOST
+    if len(values) > 1:
+        raise BadTargetError("more than one Host")
+    raw = values[0]
+    match = _HOST.fullmatch(raw.lower()) if raw.isascii() else None
+    if match is None or int(match[2] or 0) > _MAX_PORT:
+        raise BadTargetError("an invalid Host")
+    name = match[1].removesuffix(".")
+    return Host(raw.encode("ascii"), name, match[2] or "")
+
+
+def read_target(raw: str, host: Host) -> Target:
+    """Return the target of a request for `host`.
+
+    `raw` is the request target as text, undecodable bytes as surrogate escapes. An absolute-form
+    target must name the same host as the Host field: where they differ, RFC 9112 section 3.2.2
+    lets the target win, and a proxy and its upstream that disagree on that can be played against
+    each other. It goes upstream in origin-form. Raises BadTargetError.
+    """
+    if not raw.startswith("/"):
+        raw = _from_absolute_form(raw, host)
+    match = _ORIGIN_FORM.fullmatch(raw)
+    if match is None:
+        raise BadTargetError("a request target with characters that a URL cannot carry")
+    path, query = match[1], match[2] or ""
+    if _ENCODED_NUL in path:
+        raise BadTargetError("an encoded NUL in the path")
+    return Target(raw.encode("ascii"), path, query, host)
+
+
+def _from_absolute_form(raw: str, host: Host) -> str:
+    match = _ABSOLUTE_FORM.fullmatch(raw)
+    if match is None:
+        raise BadTargetError("a request target that is neither a path nor an http URL")
+    authority = read_host([match[1]])
+    if (authority.name, authority.port) != (host.name, host.port):
+        raise BadTargetError("a request target that names another host than the Host field")
+    rest = match[2]
+    return rest if rest.startswith("/") else "/" + rest

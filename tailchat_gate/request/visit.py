@@ -1,0 +1,62 @@
+"""What is known of one request while it is answered; the record step tells it to the operator."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.target import NO_HOST, Target
+
+_UNKNOWN_CLIENT: Final = Client("", "http", "")
+_UNKNOWN_TARGET: Final = Target(b"", "", "", NO_HOST)
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One request: filled in step by step, so that a refusal at any step can be recorded.
+
+    `started` and `seconds` are seconds of a monotonic clock. `route` and `sub` are "" where no
+    route was met or nobody is signed in.
+    """
+
+    request_id: str
+    started: float
+    method: str
+    user_agent: str
+    client_address: Client = _UNKNOWN_CLIENT
+    target: Target = _UNKNOWN_TARGET
+    reason: Reason = Reason.INTERNAL_ERROR
+    route: str = ""
+    sub: str = ""
+    status: int = 0
+    sent_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def client(self) -> str:
+        """The visitor's address."""
+        return self.client_address.address
+
+    @property
+    def host(self) -> str:
+        """The host that was asked for, lower-case."""
+        return self.target.host.name
+
+    @property
+    def path(self) -> str:
+        """The path that was asked for, as sent."""
+        return self.target.path
+
+
+class RequestIds:
+    """Makes request ids: unique over restarts and workers, and cheap; not a secret."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._prefix = random_bytes(8).hex()
+        self._count = 0
+
+    def next(self) -> str:
+        """Return the next id: 24 hex digits."""
+        self._count = (self._count + 1) & 0xFFFF_FFFF
+        return f"{self._prefix}{self._count:08x}"

@@ -1,0 +1,183 @@
+"""The process: listeners, signals, and an end that lets open requests finish."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import http_parser, web
+
+from tailchat_gate import __version__
+from tailchat_gate.admin import admin_app
+from tailchat_gate.build import Generation, redirect_uri
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.downstream import ClientServer
+from tailchat_gate.proxy.tunnel import CLOSE_SECONDS
+
+_BACKLOG: Final = 1024
+_log = logging.getLogger(LOGGER_NAME)
+
+
+class StartError(RuntimeError):
+    """The gate cannot start; the text says why and what to do."""
+
+
+def require_c_parser() -> None:
+    """Refuse to run on aiohttp's pure-Python parser. Raises StartError.
+
+    Nearly every request-smuggling advisory of aiohttp was in that parser, and it lets through
+    framing that the C one refuses.
+    """
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise StartError(
+            "aiohttp runs without its C parser; install it from a wheel and unset "
+            "AIOHTTP_NO_EXTENSIONS"
+        )
+
+
+class GateServer:
+    """Serves one generation on its listeners."""
+
+    def __init__(self, generation: Generation, clock: Callable[[], float] = time.time) -> None:
+        self._generation = generation
+        self._clock = clock
+        self._server: ClientServer | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._admin: web.AppRunner | None = None
+        self._ready = False
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens on TCP: (host, port), the port that was given for port 0."""
+        sockets = [found for server in self._listeners for found in server.sockets]
+        inet = (socket.AF_INET, socket.AF_INET6)
+        return [found.getsockname()[:2] for found in sockets if found.family in inet]
+
+    @property
+    def admin_addresses(self) -> list[Any]:
+        """Where the admin listener is."""
+        return list(self._admin.addresses) if self._admin else []
+
+    async def start(self) -> None:
+        """Open the listeners. Raises StartError for an address that cannot be had."""
+        require_c_parser()
+        settings = self._generation.settings.server
+        gate = self._generation.gate
+        self._server = ClientServer(
+            gate.handle,
+            answer_error=gate.refuse_unparsed,
+            keepalive_timeout=settings.keepalive_timeout,
+            auto_decompress=False,
+            access_log=None,
+            logger=logging.getLogger(f"{LOGGER_NAME}.http"),
+            max_line_size=16_384,
+            max_field_size=16_384,
+        )
+        self._generation.start()
+        for address in settings.listen:
+            self._listeners.append(await _listen(self._server, address))
+        if settings.admin_listen:
+            await self._start_admin(settings.admin_listen)
+        self._ready = True
+        _log.info(
+            "the gate is open",
+            extra={
+                "details": {
+                    "version": __version__,
+                    "listen": list(settings.listen),
+                    "redirect_uri": redirect_uri(self._generation.settings),
+                }
+            },
+        )
+
+    async def stop(self) -> None:
+        """Stop listening, let open requests finish within the limit, end WebSockets with 1001."""
+        self._ready = False
+        limit = self._generation.settings.server.shutdown_timeout
+        for listener in self._listeners:
+            listener.close()
+        if self._server is not None:
+            self._generation.forwarder.end_tunnels()
+            await self._drain(limit)
+            self._server.pre_shutdown()
+            await self._server.shutdown(min(limit, CLOSE_SECONDS))
+        if self._admin is not None:
+            await self._admin.cleanup()
+        await self._generation.close()
+        _log.info("the gate is closed")
+
+    async def _drain(self, limit: float) -> None:
+        """Wait for the requests under way; close idle connections at once."""
+        assert self._server is not None  # noqa: S101 - narrows for the checker
+        for connection in self._server.connections:
+            connection.close()
+        tasks = [
+            connection._task_handler  # noqa: SLF001 - the only handle on a connection's work
+            for connection in self._server.connections
+            if connection._task_handler is not None  # noqa: SLF001 - as above
+        ]
+        if tasks:
+            await asyncio.wait(tasks, timeout=limit)
+
+    async def _start_admin(self, address: str) -> None:
+        app = admin_app(self._generation, is_ready=lambda: self._ready, clock=self._clock)
+        self._admin = web.AppRunner(app, access_log=None)
+        await self._admin.setup()
+        site: web.BaseSite
+        if address.startswith("unix:"):
+            site = web.UnixSite(self._admin, address.removeprefix("unix:"))
+        else:
+            host, port = _split(address)
+            site = web.TCPSite(self._admin, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise StartError(f"cannot listen on {address}: {error.strerror}") from None
+
+
+async def _listen(server: ClientServer, address: str) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    try:
+        if address.startswith("unix:"):
+            # asyncio itself removes a socket that an earlier process left behind.
+            return await loop.create_unix_server(
+                server, address.removeprefix("unix:"), backlog=_BACKLOG
+            )
+        host, port = _split(address)
+        return await loop.create_server(server, host, port, backlog=_BACKLOG)
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {error.strerror}") from None
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+async def serve(generation: Generation, *, started: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal does not wait for open requests."""
+    server = GateServer(generation)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await server.start()
+        if started is not None:
+            started()
+        await stop.wait()
+    finally:
+        await server.stop()
+
+
+def run(generation: Generation) -> None:
+    """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional: the `speed` extra
+    except ImportError:
+        asyncio.run(serve(generation))
+    else:
+        uvloop.run(serve(generation))
