@@ -115,8 +115,7 @@ class Forwarder:
         reply. A cancelled call (the client left) closes the upstream connection.
         """
         pool = self._pools[route.settings.upstream]
-        bodiless = request.content.is_eof() and not request.content.total_bytes
-        repeatable = bodiless and request.method in _IDEMPOTENT
+        repeatable = not request.body_exists and request.method in _IDEMPOTENT
         loop = asyncio.get_running_loop()
         connection = None
         if not request._message.upgrade:  # noqa: SLF001 - aiohttp offers no other way to it
@@ -165,7 +164,7 @@ class Forwarder:
         sending: asyncio.Task[None] | None = None
         sent = False
         try:
-            if content.is_eof() and not content.total_bytes:
+            if not request.body_exists:
                 connection.write(head)
                 sent = True
             else:

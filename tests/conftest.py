@@ -1,0 +1,52 @@
+"""Fixtures for every test."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> Iterator[BlockBuster]:
+    """Fail a test in which the gate blocks the event loop."""
+    with blockbuster_ctx("tailchat_gate") as blockbuster:
+        yield blockbuster
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return the clock of the test's gates."""
+    return Clock()
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[RawUpstream]:
+    """Return an upstream that records what it receives."""
+    async with RawUpstream() as found:
+        yield found
+
+
+@pytest.fixture
+async def start_gate(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[..., "Any"]]:
+    """Return a function that starts a gate: (upstream URL, sections of the settings)."""
+    async with AsyncExitStack() as stack:
+
+        async def start(upstream: str = "http://127.0.0.1:9", **sections: Any) -> RunningGate:
+            settings = make_settings(upstream, **sections)
+            return await stack.enter_async_context(
+                running_gate(settings, tmp_path / "access.log", clock)
+            )
+
+        yield start
+
+
+@pytest.fixture
+async def gate(start_gate: Callable[..., Any], upstream: RawUpstream) -> RunningGate:
+    """Return a gate with one route, open to whoever is signed in, before `upstream`."""
+    found = await start_gate(upstream.url)
+    assert isinstance(found, RunningGate)
+    return found

@@ -1,0 +1,314 @@
+"""What the tests run against: a gate on port 0, an upstream that records bytes, a raw client."""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tailchat_gate.build import Generation, build
+from tailchat_gate.config.model import Settings
+from tailchat_gate.identity.cookie import CookieNames
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.server import GateServer
+
+SECRET = "q8Zr1XvK3mTn7PbY5wLd2HcJ9sGf4RtE6uAo0iQe"
+SUB = "660000000000000000000001"
+START = 1_800_000_000.0
+ALICE = Profile(SUB, "Alice", "0042", "https://chat.example/static/a.png")
+
+
+@dataclass
+class Clock:
+    """A clock that moves only when a test moves it; Unix seconds."""
+
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_settings(upstream: str = "http://127.0.0.1:9", **sections: Any) -> Settings:
+    """Return settings for one tool at `upstream`; a section's dict is laid over the default."""
+    base: dict[str, Any] = {
+        "server": {
+            "public_url": "http://gate.test",
+            "listen": ["127.0.0.1:0"],
+            "admin_listen": "",
+            "shutdown_timeout": "2s",
+        },
+        "tailchat": {
+            "api_url": "http://127.0.0.1:9",
+            "client_id": "tc_test",
+            "client_secret": "app-secret-of-the-test",
+        },
+        "session": {"secrets": [SECRET], "lifetime": "12h", "idle": "0"},
+        "groups": {},
+        "route": [{"name": "tool", "upstream": upstream, "headers": {}}],
+    }
+    for name, values in sections.items():
+        base[name] = {**base[name], **values} if isinstance(base.get(name), dict) else values
+    base["route"] = [{"headers": {}, "upstream": upstream, **route} for route in base["route"]]
+    return Settings.model_validate(base)
+
+
+@dataclass
+class RunningGate:
+    """A gate that serves on loopback."""
+
+    generation: Generation
+    server: GateServer
+    clock: Clock
+    log_file: Path
+
+    @property
+    def port(self) -> int:
+        """The port of the public listener."""
+        return self.server.addresses[0][1]
+
+    def cookie(self, profile: Profile = ALICE, *, signed_in_at: float | None = None) -> str:
+        """Return a Cookie value of a session that this gate accepts."""
+        record = SessionRecord.begin(
+            profile, now=self.clock() if signed_in_at is None else signed_in_at, login="x"
+        )
+        return self.seal(record)
+
+    def seal(self, record: SessionRecord) -> str:
+        """Return the Cookie value for a record."""
+        settings = self.generation.settings
+        names = CookieNames.for_origin(settings.server.public_url)
+        keys = KeyRing([s.get_secret_value().encode() for s in settings.session.secrets], "session")
+        lifetimes = Lifetimes(settings.session.lifetime, settings.session.idle)
+        return SessionCookie(keys, names, lifetimes, self.clock).set(record).partition(";")[0]
+
+    async def log(self) -> list[dict[str, Any]]:
+        """Return the lines of the access log so far."""
+        log = self.generation.access_log
+        assert log is not None
+        await log.close()
+        text = await asyncio.to_thread(self.log_file.read_text)
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@asynccontextmanager
+async def running_gate(
+    settings: Settings, log_file: Path, clock: Clock | None = None
+) -> AsyncIterator[RunningGate]:
+    """Serve `settings` until the block ends."""
+    clock = clock or Clock()
+    descriptor = await asyncio.to_thread(
+        os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+    )
+    generation = await asyncio.to_thread(build, settings, clock=clock, log_descriptor=descriptor)
+    server = GateServer(generation, clock)
+    await server.start()
+    try:
+        yield RunningGate(generation, server, clock, log_file)
+    finally:
+        await server.stop()
+        await asyncio.to_thread(os.close, descriptor)
+
+
+@dataclass
+class Received:
+    """A request as an upstream got it, in bytes."""
+
+    head: bytes
+    body: bytes = b""
+
+    @property
+    def line(self) -> bytes:
+        """The request line."""
+        return self.head.split(b"\r\n", 1)[0]
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The header fields in order."""
+        lines = self.head.split(b"\r\n")[1:]
+        pairs = (line.partition(b": ") for line in lines if line)
+        return [(name, value) for name, _, value in pairs]
+
+    def values(self, name: str) -> list[bytes]:
+        """The values of a field, its name compared without case."""
+        wanted = name.lower().encode()
+        return [value for found, value in self.fields if found.lower() == wanted]
+
+    def value(self, name: str) -> bytes | None:
+        """The one value of a field, None where it is absent."""
+        values = self.values(name)
+        assert len(values) <= 1, values
+        return values[0] if values else None
+
+
+Answer = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@dataclass
+class RawUpstream:
+    """An upstream that keeps every request's bytes and answers with given bytes."""
+
+    answer: bytes | Answer = OK
+    requests: list[Received] = field(default_factory=list)
+    connections: int = 0
+    open_connections: int = 0
+    _server: asyncio.Server | None = None
+    _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> "RawUpstream":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self.open_connections += 1
+        try:
+            while head := await _read_head(reader):
+                request = Received(head)
+                self.requests.append(request)
+                if callable(self.answer):
+                    await self.answer(request, reader, writer)
+                    continue
+                request.body = await read_body(request, reader)
+                writer.write(self.answer)
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open_connections -= 1
+            self._tasks.discard(task)
+            writer.close()
+
+
+async def _read_head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return (await reader.readuntil(b"\r\n\r\n"))[:-2]
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+async def read_body(request: Received, reader: asyncio.StreamReader) -> bytes:
+    """Read the body of a request by its framing; chunks are joined."""
+    if request.value("Transfer-Encoding") == b"chunked":
+        body = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+        return body
+    return await reader.readexactly(int(request.value("Content-Length") or 0))
+
+
+@dataclass
+class Reply:
+    """An answer as a client got it."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        """The values of a field, in order."""
+        return Received(self.head).values(name) and [
+            value.decode("latin-1") for value in Received(self.head).values(name)
+        ]
+
+    def value(self, name: str) -> str:
+        """The first value of a field, "" where it is absent."""
+        return next(iter(self.values(name)), "")
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body as JSON."""
+        found = json.loads(self.body)
+        assert isinstance(found, dict)
+        return found
+
+
+class RawClient:
+    """A client that writes bytes and reads one answer after another."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, port: int) -> AsyncIterator["RawClient"]:
+        """Connect to a port on loopback until the block ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.close()
+
+    def send(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        self.writer.write(data)
+
+    async def head(self) -> bytes:
+        """Read one head."""
+        return (await self.reader.readuntil(b"\r\n\r\n"))[:-2]
+
+    async def reply(self, *, to_head: bool = False) -> Reply:
+        """Read one whole answer. Raises IncompleteReadError for one that is cut off."""
+        head = await self.head()
+        status = int(head.split(b" ", 2)[1])
+        body = b""
+        received = Received(head)
+        if to_head or status in {204, 304}:
+            pass
+        elif received.value("Transfer-Encoding") == b"chunked":
+            body = await read_body(received, self.reader)
+        elif received.value("Content-Length") is not None:
+            body = await self.reader.readexactly(int(received.value("Content-Length") or 0))
+        else:
+            body = await self.reader.read()
+        return Reply(status, head, body)
+
+
+def request_bytes(
+    target: str = "/", *, method: str = "GET", host: str = "gate.test", **fields: str
+) -> bytes:
+    """Return a request; `_` in a field's keyword stands for `-`."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
+
+
+async def ask(port: int, data: bytes, *, to_head: bool = False) -> Reply:
+    """Send one request on a connection of its own and return the answer."""
+    async with RawClient.connect(port) as client:
+        client.send(data)
+        return await client.reply(to_head=to_head)
+
+
+def cookie_value(reply: Reply, name: str) -> str:
+    """Return the value that an answer sets for a cookie; "" where it sets none."""
+    for line in reply.values("Set-Cookie"):
+        match = re.match(rf"{re.escape(name)}=([^;]*)", line)
+        if match:
+            return match[1].strip('"')
+    return ""
