@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import http_parser, web
@@ -14,7 +15,7 @@ from tailchat_gate import __version__
 from tailchat_gate.admin import admin_app
 from tailchat_gate.build import Generation, redirect_uri
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.downstream import ClientServer
+from tailchat_gate.proxy.downstream import ClientConnection, ClientServer
 from tailchat_gate.proxy.tunnel import CLOSE_SECONDS
 
 _BACKLOG: Final = 1024
@@ -102,8 +103,7 @@ class GateServer:
         if self._server is not None:
             self._generation.forwarder.end_tunnels()
             await self._drain(limit)
-            self._server.pre_shutdown()
-            await self._server.shutdown(min(limit, CLOSE_SECONDS))
+            await self._server.shutdown(CLOSE_SECONDS)
         if self._admin is not None:
             await self._admin.cleanup()
         await self._generation.close()
@@ -112,15 +112,18 @@ class GateServer:
     async def _drain(self, limit: float) -> None:
         """Wait for the requests under way; close idle connections at once."""
         assert self._server is not None  # noqa: S101 - narrows for the checker
+        tasks = []
         for connection in self._server.connections:
-            connection.close()
-        tasks = [
-            connection._task_handler  # noqa: SLF001 - the only handle on a connection's work
-            for connection in self._server.connections
-            if connection._task_handler is not None  # noqa: SLF001 - as above
-        ]
-        if tasks:
-            await asyncio.wait(tasks, timeout=limit)
+            task = connection.leave() if isinstance(connection, ClientConnection) else None
+            if task is not None:
+                tasks.append(task)
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=limit)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CLOSE_SECONDS)
 
     async def _start_admin(self, address: str) -> None:
         app = admin_app(self._generation, is_ready=lambda: self._ready, clock=self._clock)
@@ -142,14 +145,26 @@ async def _listen(server: ClientServer, address: str) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
         if address.startswith("unix:"):
-            # asyncio itself removes a socket that an earlier process left behind.
-            return await loop.create_unix_server(
-                server, address.removeprefix("unix:"), backlog=_BACKLOG
-            )
+            bound = await asyncio.to_thread(_bind_unix, Path(address.removeprefix("unix:")))
+            return await loop.create_unix_server(server, sock=bound, backlog=_BACKLOG)
         host, port = _split(address)
         return await loop.create_server(server, host, port, backlog=_BACKLOG)
     except OSError as error:
         raise StartError(f"cannot listen on {address}: {error.strerror}") from None
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """Return a socket bound to `path`; one that an earlier process left behind is removed."""
+    if path.is_socket():
+        path.unlink()
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(str(path))
+    except OSError:
+        bound.close()
+        raise
+    bound.setblocking(False)  # noqa: FBT003 - socket's own signature
+    return bound
 
 
 def _split(address: str) -> tuple[str, int]:

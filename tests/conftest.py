@@ -35,7 +35,10 @@ async def start_gate(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[...
     """Return a function that starts a gate: (upstream URL, sections of the settings)."""
     async with AsyncExitStack() as stack:
 
-        async def start(upstream: str = "http://127.0.0.1:9", **sections: Any) -> RunningGate:
+        async def start(
+            upstream: str = "http://127.0.0.1:9",
+            **sections: Any,  # noqa: ANN401 - as in gatekit.make_settings
+        ) -> RunningGate:
             settings = make_settings(upstream, **sections)
             return await stack.enter_async_context(
                 running_gate(settings, tmp_path / "access.log", clock)

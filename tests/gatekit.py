@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tailchat_gate.build import Generation, build
 from tailchat_gate.config.model import Settings
@@ -31,10 +31,14 @@ class Clock:
     now: float = START
 
     def __call__(self) -> float:
+        """Return the time the test has set."""
         return self.now
 
 
-def make_settings(upstream: str = "http://127.0.0.1:9", **sections: Any) -> Settings:
+def make_settings(
+    upstream: str = "http://127.0.0.1:9",
+    **sections: Any,  # noqa: ANN401 - as in the file, before it is checked
+) -> Settings:
     """Return settings for one tool at `upstream`; a section's dict is laid over the default."""
     base: dict[str, Any] = {
         "server": {
@@ -167,7 +171,7 @@ class RawUpstream:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    async def __aenter__(self) -> "RawUpstream":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
         return self
 
@@ -231,9 +235,7 @@ class Reply:
 
     def values(self, name: str) -> list[str]:
         """The values of a field, in order."""
-        return Received(self.head).values(name) and [
-            value.decode("latin-1") for value in Received(self.head).values(name)
-        ]
+        return [value.decode("latin-1") for value in Received(self.head).values(name)]
 
     def value(self, name: str) -> str:
         """The first value of a field, "" where it is absent."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -373,9 +374,8 @@ async def test_a_client_that_leaves_cancels_its_request(
         request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         arrived.set()
-        with pytest.raises(ConnectionError):
-            if await reader.read() == b"":
-                raise ConnectionResetError
+        with suppress(ConnectionError):
+            await reader.read()
         closed.set()
 
     upstream.answer = answer

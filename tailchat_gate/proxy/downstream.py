@@ -1,5 +1,6 @@
 """The client's side of an exchange: aiohttp's connection, with back-pressure passed upstream."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -65,6 +66,14 @@ class ClientConnection(web.RequestHandler):
         error = getattr(self._messages[-1][0], "exc", None)
         if error is not None and not current.content.is_eof():
             current.content.set_exception(web.RequestPayloadError(str(error)))
+
+    def leave(self) -> "asyncio.Task[None] | None":
+        """Take no further request: close if idle, else return the task that still answers one."""
+        if self._current_request is None and not self._messages:
+            self.force_close()
+            return None
+        self.close()
+        return self._task_handler
 
     def handle_error(
         self,

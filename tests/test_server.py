@@ -1,0 +1,183 @@
+"""The process: listeners, the admin port, and an end that lets requests finish."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import http_parser
+from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
+from prometheus_client.parser import text_string_to_metric_families
+
+from tailchat_gate.server import StartError, require_c_parser
+
+Start = Callable[..., Any]
+
+
+async def _admin(gate: RunningGate, path: str) -> tuple[int, str]:
+    host, port = gate.server.admin_addresses[0][:2]
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{host}:{port}{path}") as response,
+    ):
+        return response.status, await response.text()
+
+
+async def test_the_admin_listener_tells_health_and_metrics(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """Health, readiness, status and metrics are on the admin port and not on the public one."""
+    gate = await start_gate(upstream.url, server={"admin_listen": "127.0.0.1:0"})
+    await ask(gate.port, request_bytes("/x?secret=1", Cookie=gate.cookie()))
+    await ask(gate.port, request_bytes("/x"))
+
+    assert await _admin(gate, "/healthz") == (200, "ok\n")
+    assert await _admin(gate, "/readyz") == (200, "ready\n")
+    status, text = await _admin(gate, "/status")
+    assert status == 200
+    assert '"name": "tool"' in text
+    assert "q8Zr1X" not in text
+    assert "app-secret" not in text
+    status, text = await _admin(gate, "/metrics")
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    labels = (("method", "GET"), ("route", "tool"))
+    assert samples["gate_requests_total", ("code", "200"), *labels] == 1
+    assert samples["gate_requests_total", ("code", "401"), *labels] == 1
+    assert samples["gate_decisions_total", ("reason", "signed-in"), ("route", "tool")] == 1
+    assert samples[("gate_websockets_open",)] == 0
+    for path in ("/healthz", "/readyz", "/metrics", "/status"):
+        assert (await ask(gate.port, request_bytes(path))).status == 401
+    assert (await _admin(gate, "/nothing"))[0] == 404
+
+
+async def test_open_requests_finish_and_new_ones_are_refused(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """After the order to stop, a request under way gets its answer; nobody new is let in."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        arrived.set()
+        await go_on.wait()
+        writer.write(OK)
+
+    upstream.answer = answer
+    gate = await start_gate(upstream.url, server={"admin_listen": "127.0.0.1:0"})
+    port = gate.port
+    async with RawClient.connect(port) as idle, RawClient.connect(port) as client:
+        client.send(request_bytes(Cookie=gate.cookie()))
+        await arrived.wait()
+        stopping = asyncio.create_task(gate.server.stop())
+        assert await idle.reader.read() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        assert await _admin(gate, "/readyz") == (503, "draining\n")
+        go_on.set()
+
+        assert (await client.reply()).body == b"ok"
+        assert await client.reader.read() == b""
+    await stopping
+
+
+async def test_a_request_past_the_limit_is_cut_off(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """A request that does not finish within shutdown_timeout does not keep the gate."""
+    arrived = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        arrived.set()
+        await reader.read()
+
+    upstream.answer = answer
+    gate = await start_gate(upstream.url, server={"shutdown_timeout": "0"})
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes(Cookie=gate.cookie()))
+        await arrived.wait()
+        await gate.server.stop()
+
+        assert await client.reader.read() == b""
+
+
+async def test_it_listens_on_a_unix_socket(
+    start_gate: Start, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    """A unix: address serves, and a socket left behind by a crash is no obstacle."""
+    path = tmp_path / "gate.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    gate = await start_gate(upstream.url, server={"listen": [f"unix:{path}"]})
+    reader, writer = await asyncio.open_unix_connection(path)
+    client = RawClient(reader, writer)
+    client.send(request_bytes(Cookie=gate.cookie()))
+
+    assert (await client.reply()).status == 200
+    writer.close()
+    assert upstream.requests[0].value("X-Forwarded-For") == b"127.0.0.1"
+
+
+async def test_an_address_in_use_is_said_plainly(start_gate: Start) -> None:
+    """A port that is taken ends the start with the address in the message."""
+    gate = await start_gate()
+
+    with pytest.raises(StartError, match=rf"cannot listen on 127\.0\.0\.1:{gate.port}: "):
+        await start_gate(server={"listen": [f"127.0.0.1:{gate.port}"]})
+
+
+async def test_it_starts_while_tailchat_is_down(start_gate: Start, upstream: RawUpstream) -> None:
+    """Nothing is asked of Tailchat at the start, so the order of starting does not matter."""
+    gate = await start_gate(upstream.url, tailchat={"api_url": "http://127.0.0.1:1"})
+
+    assert (await ask(gate.port, request_bytes("/ping"))).body == b"OK\n"
+
+
+def test_the_pure_python_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without aiohttp's C parser the gate does not start."""
+    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
+
+    with pytest.raises(StartError, match="C parser"):
+        require_c_parser()
+
+
+async def test_a_fault_inside_the_gate_denies(
+    gate: RunningGate,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An unexpected error is a 500 with the request id, logged once, and nothing is forwarded."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(gate.generation.gate.routes), "match", fail)
+    with caplog.at_level(logging.ERROR):
+        reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+
+    assert (reply.status, reply.json["error"]) == (500, "internal-error")
+    assert upstream.requests == []
+    assert [record.message for record in caplog.records] == ["a request failed inside the gate"]
+
+
+async def test_what_cannot_be_parsed_is_one_line_and_no_traceback(
+    gate: RunningGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken request is answered 400, counted and logged in one line."""
+    reply = await ask(gate.port, b"GET / HTTP/1.1\r\nHost : gate.test\r\n\r\n")
+
+    assert (reply.status, reply.json["error"]) == (400, "bad-request")
+    assert caplog.records == []
+    lines = await gate.log()
+    assert [(line["status"], line["reason"]) for line in lines] == [(400, "bad-request")]
