@@ -1,0 +1,340 @@
+"""Decides a login: how it begins, which callback is believed, where it may return to."""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, unquote
+
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.reasons import Reason
+
+STATE_LIFETIME: Final = 7200
+"""Seconds a login may take (Tailchat: one hour for its login page, one for the consent)."""
+
+MAX_RETURN_TO: Final = 2048
+"""Longest return target; an authorization URL over 16 KB is a bare 431 at Tailchat."""
+
+# Three clocks of three workers or hosts may differ by this many seconds.
+_CLOCK_SKEW: Final = 60
+_MAX_CODE: Final = 512
+# RFC 6749 4.1.2.1; OIDC Core 3.1.2.6; RFC 8707 2.
+_ERRORS: Final = frozenset(
+    {
+        *("invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type"),
+        *("invalid_scope", "server_error", "temporarily_unavailable", "invalid_target"),
+        *("interaction_required", "login_required", "consent_required", "request_not_supported"),
+    }
+)
+
+
+class LoginRefused(Exception):  # noqa: N818 - a refusal is an outcome, not a fault of the gate
+    """A login that does not succeed.
+
+    `detail`: short texts for a page and the log, without
+    secrets: `return_to` (where to start again), `error` and `description` (what Tailchat said,
+    cleaned, to be escaped like any text), `iss`, `call`, `status`, `problem`, `claim`.
+    """
+
+    def __init__(self, reason: Reason, detail: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail: dict[str, str] = dict(detail or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What an authorization request says about this client (RFC 6749, 4.1.1)."""
+
+    client_id: str
+    redirect_uri: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginState:
+    """One login under way; travels sealed in `state`, so nothing is kept for it here.
+
+    `state_id`: 128 random bits. `browser`: hash of the login cookie it is bound to.
+    `issued_at`: Unix seconds. `prompt`: "" or what the authorization request asked for.
+    """
+
+    state_id: str = field(repr=False)
+    return_to: str
+    code_verifier: str = field(repr=False)
+    nonce: str = field(repr=False)
+    issued_at: int
+    browser: str = field(repr=False)
+    prompt: str = ""
+
+    @property
+    def expires_at(self) -> int:
+        """Unix seconds after which its callback is refused."""
+        return self.issued_at + STATE_LIFETIME
+
+    @property
+    def short_id(self) -> str:
+        """16 hex digits that tell which login a session came from and reveal nothing."""
+        return hashlib.sha256(self.state_id.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class LoginStart:
+    """A login begun: its state, and the parameters of the authorization request, each once."""
+
+    state: LoginState
+    params: tuple[tuple[str, str], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCallback:
+    """A callback whose state this browser began here; the rest of its query is not believed."""
+
+    state: LoginState
+    query: Mapping[str, str] = field(repr=False)
+
+
+def new_browser_cookie(random_bytes: Callable[[int], bytes]) -> str:
+    """Return a value for the login cookie: 256 random bits as 43 characters of base64url."""
+    return _base64url(random_bytes(32))
+
+
+def is_browser_cookie(value: str) -> bool:
+    """Whether a cookie's value is one that this gate may have made, so that tabs share it."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", value) is not None
+
+
+def begin_login(
+    client: Registration,
+    *,
+    return_to: str,
+    browser_cookie: str,
+    keyring: KeyRing,
+    now: float,
+    random_bytes: Callable[[int], bytes],
+    prompt: str = "",
+) -> LoginStart:
+    """Begin a login with a state, nonce and PKCE verifier of its own.
+
+    `return_to`: a result of `safe_return_to`. `browser_cookie`: the login cookie that the
+    answer sets or the browser already has. `prompt`: "" or "login" (OIDC Core 3.1.2.1).
+    RFC 6749 4.1.1; RFC 7636 4.1 to 4.3; RFC 9700 2.1.1. Raises ValueError where an argument
+    is none of these.
+    """
+    if len(return_to) > MAX_RETURN_TO or not is_browser_cookie(browser_cookie):
+        raise ValueError("not a return target or not a login cookie")
+    state = LoginState(
+        state_id=_base64url(random_bytes(16)),
+        return_to=return_to,
+        code_verifier=_base64url(random_bytes(32)),
+        nonce=_base64url(random_bytes(16)),
+        issued_at=int(now),
+        browser=_browser_hash(browser_cookie),
+        prompt=prompt,
+    )
+    challenge = _base64url(hashlib.sha256(state.code_verifier.encode()).digest())
+    params = [
+        ("client_id", client.client_id),
+        ("redirect_uri", client.redirect_uri),
+        ("response_type", "code"),
+        ("scope", client.scope),
+        ("state", _seal(state, keyring)),
+        ("nonce", state.nonce),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256"),
+    ]
+    if prompt:
+        params.append(("prompt", prompt))
+    return LoginStart(state, tuple(params))
+
+
+def open_callback(
+    query_pairs: Sequence[tuple[str, str]],
+    browser_cookies: Sequence[str],
+    *,
+    keyring: KeyRing,
+    now: float,
+) -> PendingCallback:
+    """Return which login a callback belongs to, or raise LoginRefused.
+
+    `query_pairs`: the decoded query, in order. `browser_cookies`: every value the browser sent
+    under the login cookie's name (none, or planted ones beside its own).
+    Nothing else in the query is believed before this shows that this browser began this login
+    here. RFC 6749 3.1, 10.12; RFC 9700 4.7.
+    """
+    query = _single(query_pairs)
+    return PendingCallback(_own_state(query, browser_cookies, keyring, now), query)
+
+
+def accept_callback(pending: PendingCallback, *, expected_issuer: str) -> str:
+    """Return the code to redeem, or raise LoginRefused.
+
+    First `iss`, compared with `expected_issuer` character by character (RFC 9207 2.4), on errors
+    too; then `error`, which wins over `code` (RFC 6749 4.1.2.1); then `code`.
+    """
+    state, query = pending.state, pending.query
+    again = {"return_to": state.return_to}
+    if not query["iss"]:
+        raise LoginRefused(Reason.LOGIN_ISSUER_MISSING, again)
+    if query["iss"] != expected_issuer:
+        raise LoginRefused(Reason.LOGIN_ISSUER_WRONG, {**again, "iss": short_text(query["iss"])})
+    if query["error"]:
+        said = {"error": short_text(query["error"], 64)}
+        # Tailchat: a missing scope comes back as access_denied without a description.
+        if description := short_text(query["error_description"]):
+            said["description"] = description
+        raise LoginRefused(Reason.LOGIN_REFUSED, {**again, **said})
+    if re.fullmatch(rf"[!-~]{{1,{_MAX_CODE}}}", query["code"]) is None:
+        raise LoginRefused(Reason.LOGIN_MALFORMED, {**again, "problem": "no usable code"})
+    return query["code"]
+
+
+def short_text(text: str, cap: int = 200) -> str:
+    """Return at most `cap` characters of foreign text, without controls and line breaks."""
+    return "".join(char for char in text[: cap * 2] if char.isprintable())[:cap].strip()
+
+
+def _single(query_pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the parameters of an authorization response, "" where absent."""
+    query = dict.fromkeys(("code", "state", "iss", "error", "error_description"), "")
+    seen: set[str] = set()
+    for name, value in query_pairs:
+        if name in seen:
+            raise LoginRefused(Reason.LOGIN_MALFORMED, {"problem": f"{name} came twice"})
+        if name in query:
+            seen.add(name)
+            query[name] = value
+    return query
+
+
+def _own_state(
+    query: Mapping[str, str], browser_cookies: Sequence[str], keyring: KeyRing, now: float
+) -> LoginState:
+    """Return the state if this gate made it, it is fresh, and for this browser."""
+    # Until the state is proven, any other word and every description may be a stranger's.
+    unproven = {"error": query["error"]} if query["error"] in _ERRORS else {}
+    if not query["state"]:
+        # Tailchat: some errors come without the state. Told, but not in a stranger's words.
+        raise LoginRefused(
+            Reason.LOGIN_REFUSED if query["error"] else Reason.LOGIN_STATE_MISSING, unproven
+        )
+    state = _unseal(query["state"], keyring)
+    if state is None:
+        raise LoginRefused(Reason.LOGIN_STATE_FORGED, unproven)
+    # The cookie may have expired together with the state: the age explains more.
+    ours = any(hmac.compare_digest(state.browser, _browser_hash(c)) for c in browser_cookies)
+    again = {"return_to": state.return_to} if ours else {}
+    if not -_CLOCK_SKEW <= now - state.issued_at <= STATE_LIFETIME:
+        raise LoginRefused(Reason.LOGIN_STATE_EXPIRED, {**again, **unproven})
+    if not ours:
+        raise LoginRefused(Reason.LOGIN_OTHER_BROWSER, unproven)
+    return state
+
+
+def _seal(state: LoginState, keyring: KeyRing) -> str:
+    fields = [
+        state.state_id,
+        state.return_to,
+        state.code_verifier,
+        state.nonce,
+        state.issued_at,
+        state.browser,
+        state.prompt,
+    ]
+    return keyring.seal(json.dumps(fields, separators=(",", ":")).encode())
+
+
+def _unseal(token: str, keyring: KeyRing) -> LoginState | None:
+    data = keyring.open(token)
+    if data is None:
+        return None
+    try:
+        state_id, return_to, verifier, nonce, issued_at, browser, prompt = json.loads(data)
+    except (ValueError, TypeError):
+        # Sealed by another version of the gate.
+        return None
+    texts = (state_id, return_to, verifier, nonce, browser, prompt)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(issued_at, int):
+        return None
+    return LoginState(state_id, return_to, verifier, nonce, issued_at, browser, prompt)
+
+
+def _browser_hash(cookie: str) -> str:
+    # A cookie's value comes from a header: it may hold surrogates.
+    return _base64url(hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest())
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+# The part of a URL before its path; in ASCII only, for a host in letters of another script
+# is written in punycode in every URL that a browser shows or sends.
+_ORIGIN: Final = re.compile(
+    r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?(?=[/?#]|$)",
+    re.ASCII | re.IGNORECASE,
+)
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# A path that some browser or server reads as leading elsewhere: a control or backslash in it,
+# a second slash or white space at its start, a dot segment anywhere.
+_ASTRAY: Final = re.compile(r"[\x00-\x1f\x7f\\]|^/[\s/]|/\.{1,2}(?:[/;?#]|$)")
+
+
+def safe_return_to(
+    rd: str,
+    *,
+    public_origin: str,
+    allowed_origins: Collection[str],
+    prefix: str = "/oauth2",
+) -> str:
+    """Return the target to go to after a login, "/" for every one that is not surely ours.
+
+    `rd`: what the visitor sent, percent-decoded once as a query value is. `public_origin`:
+    the gate's own; a target there comes back as a path. `allowed_origins`: those of the routes;
+    a target there comes back as an absolute URL with its origin in normal form.
+    `prefix`: the gate's own paths; its login pages are no targets, or logins would nest.
+
+    Path, query and fragment keep their bytes, but spaces and non-ASCII characters are
+    percent-encoded (UTF-8), as a browser would. The path is judged as it stands, percent-decoded
+    once, and twice. RFC 9700 4.11. The result is ASCII, at most MAX_RETURN_TO characters.
+    """
+    if len(rd) > MAX_RETURN_TO or _UNFIT.search(rd):
+        return "/"
+    origin, target = "", rd
+    if not rd.startswith("/"):
+        found, target = _split_origin(rd)
+        own, _ = _split_origin(public_origin)
+        if not found or found not in {own, *(_split_origin(o)[0] for o in allowed_origins)}:
+            return "/"
+        origin = "" if found == own else found
+        target = target if target.startswith("/") else "/" + target
+    path = re.split(r"[?#]", target, maxsplit=1)[0]
+    readings = (path, unquote(path), unquote(unquote(path)))
+    if any(_ASTRAY.search(reading) or _is_login(reading, prefix) for reading in readings):
+        return "/"
+    safe = origin + re.sub(r"[^!-~]+", lambda found: quote(found[0]), target)
+    return safe if len(safe) <= MAX_RETURN_TO else "/"
+
+
+def _split_origin(url: str) -> tuple[str, str]:
+    """Return (origin in normal form, the rest); the origin is "" where there is none."""
+    found = _ORIGIN.match(url)
+    if found is None:
+        return "", url
+    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    usual = {"http": 80, "https": 443}[scheme]
+    shown = f":{int(port)}" if port and int(port) != usual else ""
+    return f"{scheme}://{host}{shown}", url[found.end() :]
+
+
+def _is_login(path: str, prefix: str) -> bool:
+    """Whether a path is, by any server's reading, one of the gate's own login pages."""
+    plain = re.sub("/{2,}", "/", path).lower()
+    pages = ("start", "callback", "sign_in", "sign_out")
+    return any(
+        re.match(rf"{re.escape(prefix.lower())}/{page}(?:[/;?#]|$)", plain) for page in pages
+    )

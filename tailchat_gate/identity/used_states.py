@@ -1,0 +1,150 @@
+"""Lets each login be redeemed once, however often and from how many tabs its callback comes."""
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.reasons import Reason
+
+REPLAY_WINDOW: Final = 60.0
+"""Seconds after a redemption in which a reload gets the same outcome."""
+
+CAPACITY: Final = 100_000
+"""Most logins remembered at once; a used one takes about 300 bytes."""
+
+# Between the check of a state's age and its redemption some time passes.
+_EXPIRY_MARGIN: Final = 60.0
+
+T = TypeVar("T")
+
+
+class AlreadyUsed(LoginRefused):
+    """The state was redeemed before, and the outcome is no longer kept."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.LOGIN_ALREADY_USED)
+
+
+class TooManyLogins(LoginRefused):
+    """As many logins are remembered as may be; one more would mean to forget another."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reason.INTERNAL_ERROR, {"problem": "too many logins in the last two hours"}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Success(Generic[T]):
+    result: T = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    # Not the exception: raising it again would tie ever more frames to it.
+    reason: Reason
+    detail: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Something else than a refusal; told to those who wait, not kept for a reload."""
+
+    error: Exception = field(repr=False)
+
+
+_Outcome = _Success[T] | _Refusal | _Fault
+
+
+class UsedStates(Generic[T]):
+    """Which login states were redeemed, in the memory of one process and one event loop.
+
+    `clock`: Unix seconds. `capacity`: most states remembered.
+    A state is remembered until it has expired, for a second redemption makes Tailchat revoke
+    the user's whole grant, and Tailchat does not notice two at the same time.
+    """
+
+    __slots__ = ("_capacity", "_clock", "_due", "_running", "_used")
+
+    def __init__(self, *, clock: Callable[[], float], capacity: int = CAPACITY) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._running: dict[str, asyncio.Task[_Outcome[T]]] = {}
+        # None: the outcome's time is over, that the state was used is not forgotten.
+        self._used: dict[str, _Success[T] | _Refusal | None] = {}
+        # (when to look again, state, when it expires): one entry for each used state.
+        self._due: list[tuple[float, str, float]] = []
+
+    def __repr__(self) -> str:
+        """Numbers only."""
+        return f"<UsedStates {len(self._running)} running, {len(self._used)} used>"
+
+    async def redeem_once(
+        self, state_id: str, expires_at: float, make: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Return the result of `make`, which runs once per state and to its end.
+
+        `make` runs in a task of its own: a browser that reloads the callback takes its first
+        request back, but the code is on its way. Whoever asks meanwhile, or within
+        REPLAY_WINDOW seconds after the end, gets the same result or the same LoginRefused.
+        `expires_at`: Unix seconds from which no check accepts this state any more.
+
+        Raises LoginRefused as `make` did, AlreadyUsed after the window, TooManyLogins when full.
+        """
+        self._forget_expired()
+        task = self._running.get(state_id)
+        if task is None:
+            if state_id in self._used:
+                kept = self._used[state_id]
+                if kept is None:
+                    raise AlreadyUsed
+                return _replay(kept)
+            if len(self._running) + len(self._used) >= self._capacity:
+                raise TooManyLogins
+            task = asyncio.create_task(self._run(state_id, expires_at, make))
+            self._running[state_id] = task
+        return _replay(await asyncio.shield(task))
+
+    async def _run(
+        self, state_id: str, expires_at: float, make: Callable[[], Awaitable[T]]
+    ) -> _Outcome[T]:
+        """Run `make` and keep its outcome; raises nothing, for nobody may be waiting."""
+        kept: _Success[T] | _Refusal | None = None
+        try:
+            kept = _Success(await make())
+        except LoginRefused as refused:
+            kept = _Refusal(refused.reason, refused.detail)
+        except Exception as error:  # noqa: BLE001 - handed to the waiting callers
+            return _Fault(error)
+        finally:
+            # Also when the loop ends and cancels this task: the code may have been spent.
+            del self._running[state_id]
+            self._used[state_id] = kept
+            until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
+            heapq.heappush(self._due, (until, state_id, expires_at + _EXPIRY_MARGIN))
+        return kept
+
+    def _forget_expired(self) -> None:
+        """Drop outcomes whose window is over, and states that have expired."""
+        now = self._clock()
+        while self._due and self._due[0][0] <= now:
+            _, state_id, expires_at = heapq.heappop(self._due)
+            if expires_at <= now:
+                del self._used[state_id]
+            else:
+                self._used[state_id] = None
+                heapq.heappush(self._due, (expires_at, state_id, expires_at))
+
+
+def _replay(outcome: _Outcome[T]) -> T:
+    """Return the result, or raise what was raised."""
+    match outcome:
+        case _Success(result):
+            return result
+        case _Refusal(reason, detail):
+            raise LoginRefused(reason, detail)
+        case _Fault(error):
+            raise error

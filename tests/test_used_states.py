@@ -1,0 +1,269 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.identity.used_states import (
+    REPLAY_WINDOW,
+    AlreadyUsed,
+    TooManyLogins,
+    UsedStates,
+)
+from tailchat_gate.reasons import Reason
+
+START = 1_800_000_000.0
+EXPIRES = START + 7200
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        """Return the time set."""
+        return self.now
+
+
+class Redemption:
+    """A redemption that counts its runs and ends when told to."""
+
+    def __init__(self, outcome: str | Exception, *, at_once: bool = True) -> None:
+        self.runs = 0
+        self.finish = asyncio.Event()
+        self._outcome = outcome
+        if at_once:
+            self.finish.set()
+
+    async def __call__(self) -> str:
+        """Wait for `finish`, then give the outcome."""
+        self.runs += 1
+        await self.finish.wait()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock at START."""
+    return Clock()
+
+
+@pytest.fixture
+def states(clock: Clock) -> UsedStates[str]:
+    """An empty guard."""
+    return UsedStates(clock=clock)
+
+
+async def waiting(tasks: int, call: Callable[[], Awaitable[str]]) -> list[asyncio.Task[str]]:
+    """Start `call` in tasks and let each run until it waits."""
+
+    async def run() -> str:
+        return await call()
+
+    started = [asyncio.create_task(run()) for _ in range(tasks)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return started
+
+
+async def test_runs_once_for_many(states: UsedStates[str]) -> None:
+    """Ten callbacks with one state at the same time redeem once and get the same result."""
+    redemption = Redemption("session", at_once=False)
+    tasks = await waiting(10, lambda: states.redeem_once("a", EXPIRES, redemption))
+    redemption.finish.set()
+
+    assert await asyncio.gather(*tasks) == ["session"] * 10
+    assert redemption.runs == 1
+
+
+async def test_states_are_apart(states: UsedStates[str]) -> None:
+    """Another state is another login."""
+    first, second = Redemption("one"), Redemption("two")
+
+    assert await states.redeem_once("a", EXPIRES, first) == "one"
+    assert await states.redeem_once("b", EXPIRES, second) == "two"
+
+
+async def test_reload_takes_the_first_request_back(states: UsedStates[str]) -> None:
+    """When a reload cancels the first request, the redemption goes on and serves the second."""
+    redemption = Redemption("session", at_once=False)
+    (first,) = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    (second,) = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
+    redemption.finish.set()
+
+    assert await second == "session"
+    assert redemption.runs == 1
+
+
+async def test_reload_after_the_end(states: UsedStates[str]) -> None:
+    """A first request that nobody waits for leaves its outcome to a later reload."""
+    redemption = Redemption("session", at_once=False)
+    (first,) = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
+    first.cancel()
+    redemption.finish.set()
+    await asyncio.gather(first, return_exceptions=True)
+    await asyncio.sleep(0)
+
+    assert await states.redeem_once("a", EXPIRES, Redemption("never")) == "session"
+
+
+async def test_same_refusal_each_time(states: UsedStates[str]) -> None:
+    """A refused redemption is refused again alike, with a new exception and no second run."""
+    refused = LoginRefused(Reason.LOGIN_CODE_REFUSED, {"call": "token"})
+    redemption = Redemption(refused)
+    seen = []
+    for _ in range(3):
+        with pytest.raises(LoginRefused) as caught:
+            await states.redeem_once("a", EXPIRES, redemption)
+        seen.append(caught.value)
+
+    assert [(one.reason, one.detail) for one in seen] == [(refused.reason, refused.detail)] * 3
+    assert len({id(one) for one in [refused, *seen]}) == 4
+    assert redemption.runs == 1
+
+
+async def test_refusal_nobody_waits_for(states: UsedStates[str]) -> None:
+    """A refusal after the only caller has gone is kept and never reported as lost."""
+    redemption = Redemption(LoginRefused(Reason.TAILCHAT_SLOW), at_once=False)
+    (first,) = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    redemption.finish.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    with pytest.raises(LoginRefused) as caught:
+        await states.redeem_once("a", EXPIRES, redemption)
+    assert caught.value.reason == "tailchat-slow"
+
+
+@pytest.mark.parametrize("outcome", ["session", LoginRefused(Reason.LOGIN_CODE_REFUSED)])
+async def test_after_the_window(
+    states: UsedStates[str], clock: Clock, outcome: str | Exception
+) -> None:
+    """From the end of the window to the state's expiry the state counts as used."""
+    redemption = Redemption(outcome)
+    await asyncio.gather(states.redeem_once("a", EXPIRES, redemption), return_exceptions=True)
+    for now in (START + REPLAY_WINDOW, START + REPLAY_WINDOW + 1, EXPIRES, EXPIRES + 59):
+        clock.now = now
+        with pytest.raises(AlreadyUsed) as caught:
+            await states.redeem_once("a", EXPIRES, redemption)
+        assert caught.value.reason == "login-already-used"
+
+    assert redemption.runs == 1
+
+
+async def test_window_counts_from_the_end(states: UsedStates[str], clock: Clock) -> None:
+    """A slow redemption can be reloaded for as long after its end as a fast one."""
+    redemption = Redemption("session", at_once=False)
+    tasks = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
+    clock.now += 500
+    redemption.finish.set()
+    await tasks[0]
+    clock.now += REPLAY_WINDOW - 1
+
+    assert await states.redeem_once("a", EXPIRES, redemption) == "session"
+
+
+async def test_fault_is_told_and_not_kept(states: UsedStates[str]) -> None:
+    """An unexpected error reaches those who wait; a reload learns that the state was used."""
+    redemption = Redemption(RuntimeError("a fault"), at_once=False)
+    tasks = await waiting(2, lambda: states.redeem_once("a", EXPIRES, redemption))
+    redemption.finish.set()
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [str(error) for error in errors] == ["a fault", "a fault"]
+    with pytest.raises(AlreadyUsed):
+        await states.redeem_once("a", EXPIRES, redemption)
+    assert redemption.runs == 1
+
+
+async def test_expired_states_are_forgotten(states: UsedStates[str], clock: Clock) -> None:
+    """Memory is given back when states have expired."""
+    for number in range(100):
+        await states.redeem_once(str(number), EXPIRES + number, Redemption("x"))
+    assert repr(states) == "<UsedStates 0 running, 100 used>"
+
+    clock.now = EXPIRES + 60 + 49
+    await states.redeem_once("new", clock.now + 7200, Redemption("x"))
+    assert repr(states) == "<UsedStates 0 running, 51 used>"
+
+    clock.now += 100_000
+    await states.redeem_once("newer", clock.now + 7200, Redemption("x"))
+    assert repr(states) == "<UsedStates 0 running, 1 used>"
+
+
+async def test_result_is_released_after_the_window(clock: Clock) -> None:
+    """After the window nothing of a result is kept, only that the state was used."""
+    states: UsedStates[list[str]] = UsedStates(clock=clock)
+
+    async def make() -> list[str]:
+        return ["a profile"]
+
+    await states.redeem_once("a", EXPIRES, make)
+    clock.now += REPLAY_WINDOW
+    await states.redeem_once("b", EXPIRES, make)
+
+    assert states._used["a"] is None
+    assert states._used["b"] is not None
+
+
+async def test_outcome_outlives_a_state_that_expires_meanwhile(
+    states: UsedStates[str], clock: Clock
+) -> None:
+    """A login finished in the last second can be reloaded although its state has expired."""
+    clock.now = EXPIRES - 1
+    await states.redeem_once("a", EXPIRES, Redemption("session"))
+    clock.now += REPLAY_WINDOW - 1
+
+    assert await states.redeem_once("a", EXPIRES, Redemption("never")) == "session"
+
+
+async def test_full(clock: Clock) -> None:
+    """When full, known states are still answered and new ones refused until some expire."""
+    states: UsedStates[str] = UsedStates(clock=clock, capacity=3)
+    running = Redemption("slow", at_once=False)
+    tasks = await waiting(1, lambda: states.redeem_once("a", EXPIRES, running))
+    await states.redeem_once("b", EXPIRES, Redemption("done"))
+    await states.redeem_once("c", EXPIRES, Redemption("done"))
+    fresh = Redemption("fresh")
+
+    with pytest.raises(TooManyLogins) as caught:
+        await states.redeem_once("d", EXPIRES, fresh)
+    assert caught.value.reason == "internal-error"
+    assert "too many logins" in caught.value.detail["problem"]
+    assert fresh.runs == 0
+    assert await states.redeem_once("b", EXPIRES, fresh) == "done"
+
+    running.finish.set()
+    assert await tasks[0] == "slow"
+    clock.now = EXPIRES + 61
+    assert await states.redeem_once("d", clock.now + 7200, fresh) == "fresh"
+
+
+async def test_cancelled_redemption_counts_as_used(states: UsedStates[str]) -> None:
+    """A redemption that a stopping loop cancels is not tried again, for its code may be spent."""
+    redemption = Redemption("session", at_once=False)
+    tasks = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
+    states._running["a"].cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    with pytest.raises(AlreadyUsed):
+        await states.redeem_once("a", EXPIRES, redemption)
+
+
+async def test_repr_shows_no_result(states: UsedStates[str]) -> None:
+    """The repr of the guard and of what it keeps shows neither a state nor a result."""
+    await states.redeem_once("state-id", EXPIRES, Redemption("a profile"))
+    shown = repr(states) + repr(states._used["state-id"])
+
+    assert "state-id" not in shown
+    assert "profile" not in shown
