@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
@@ -33,13 +34,13 @@ class Answers:
         self,
         pages: Pages,
         *,
-        public_url: str,
+        sites: Sites,
         prefix: str,
         sign_in_page: bool,
         clock: Callable[[], float],
     ) -> None:
         self._pages = pages
-        self._public_url = public_url
+        self._sites = sites
         self._prefix = prefix
         self._entry = "/sign_in" if sign_in_page else "/start"
         self._clock = clock
@@ -119,7 +120,7 @@ class Answers:
         body = self._pages.problem_json(
             Reason.NOT_SIGNED_IN.value,
             visit.request_id,
-            sign_in=f"{self._public_url}{self._prefix}/sign_in",
+            sign_in=f"{self._sites.origin(visit.host)}{self._prefix}/sign_in",
         )
         return web.Response(
             status=STATUS[Reason.NOT_SIGNED_IN], body=body, headers={**_JSON, **_CHALLENGE}
@@ -131,7 +132,8 @@ class Answers:
         back = target.path + target.query
         if len(back) > _MAX_RETURN_TO:
             back = target.path
-        return f"{self._public_url}{self._prefix}{self._entry}?rd={quote(back, safe='/')}"
+        origin = self._sites.origin(visit.host)
+        return f"{origin}{self._prefix}{self._entry}?rd={quote(back, safe='/')}"
 
     def start_url(self, return_to: str, *, prompt: str = "") -> str:
         """Return the link that begins a login which comes back to `return_to`."""

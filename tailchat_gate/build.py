@@ -10,12 +10,14 @@ from tailchat_gate.answers import Answers
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints import Endpoints
 from tailchat_gate.gate import Gate
-from tailchat_gate.identity.authenticate import Authenticator
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import Lifetimes, SealedSessionStorage, SessionCookie
+from tailchat_gate.identity.session import Lifetimes
+from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.used_states import UsedStates
+from tailchat_gate.login_endpoints import LoginEndpoints
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
@@ -70,42 +72,40 @@ def build(
     server = settings.server
     names = CookieNames.for_origin(server.public_url)
     reader = CookieReader(names)
-    cookie = _session_cookie(settings, names, clock)
     routes = RouteTable(settings.route, settings.groups)
+    sites = Sites(server.public_url, routes.hosts)
+    sessions = _sessions(settings, sites, names, clock)
     forwarder = Forwarder(routes.routes, reader)
     access_log = AccessLog(log_descriptor, clock) if settings.log.access else None
-    metrics = Metrics(
-        (
-            ("gate_websockets_open", "WebSockets open.", lambda: forwarder.open_tunnels),
-            (
-                "gate_log_lines_dropped",
-                "Access log lines lost because nobody read them.",
-                lambda: access_log.dropped if access_log else 0,
-            ),
-        )
-    )
+    metrics = _metrics(forwarder, access_log)
     tailchat = _tailchat(settings, metrics, clock)
     identity = IdentityHeaders(settings.groups)
     answers = Answers(
         Pages(contact=settings.pages.contact, prefix=server.prefix),
-        public_url=server.public_url,
+        sites=sites,
         prefix=server.prefix,
         sign_in_page=settings.pages.sign_in == "page",
         clock=clock,
     )
-    endpoints = Endpoints(
+    login = LoginEndpoints(
         answers=answers,
         tailchat=tailchat,
-        storage=SealedSessionStorage(cookie),
-        cookie=cookie,
+        sessions=sessions,
+        sites=sites,
         used_states=UsedStates(clock=clock),
         states=_key_ring(settings, "state"),
+        passes=_key_ring(settings, "pass"),
+        metrics=metrics,
+        prefix=server.prefix,
+    )
+    endpoints = Endpoints(
+        login,
+        answers=answers,
+        sessions=sessions,
+        sites=sites,
         forms=_key_ring(settings, "form"),
         identity=identity,
-        metrics=metrics,
-        public_url=server.public_url,
         prefix=server.prefix,
-        hosts=routes.hosts,
     )
     gate = Gate(
         clients=ClientResolver(
@@ -113,7 +113,7 @@ def build(
         ),
         endpoints=endpoints,
         routes=routes,
-        authenticator=Authenticator(cookie, clock),
+        sessions=sessions,
         headers=RequestHeaders(
             reader, {name for route in settings.route for name in route.headers}
         ),
@@ -128,16 +128,37 @@ def build(
     return Generation(settings, gate, tailchat, forwarder, metrics, access_log)
 
 
+def _secrets(settings: Settings) -> list[bytes]:
+    return [secret.get_secret_value().encode() for secret in settings.session.secrets]
+
+
 def _key_ring(settings: Settings, purpose: str) -> KeyRing:
-    secrets = [secret.get_secret_value().encode() for secret in settings.session.secrets]
-    return KeyRing(secrets, purpose)
+    return KeyRing(_secrets(settings), purpose)
 
 
-def _session_cookie(
-    settings: Settings, names: CookieNames, clock: Callable[[], float]
-) -> SessionCookie:
-    lifetimes = Lifetimes(settings.session.lifetime, settings.session.idle)
-    return SessionCookie(_key_ring(settings, "session"), names, lifetimes, clock)
+def _sessions(
+    settings: Settings, sites: Sites, names: CookieNames, clock: Callable[[], float]
+) -> SiteSessions:
+    return SiteSessions(
+        _secrets(settings),
+        [host for host in sites.hosts if sites.is_tool(host)],
+        names=names,
+        lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
+        clock=clock,
+    )
+
+
+def _metrics(forwarder: Forwarder, access_log: AccessLog | None) -> Metrics:
+    return Metrics(
+        (
+            ("gate_websockets_open", "WebSockets open.", lambda: forwarder.open_tunnels),
+            (
+                "gate_log_lines_dropped",
+                "Access log lines lost because nobody read them.",
+                lambda: access_log.dropped if access_log else 0,
+            ),
+        )
+    )
 
 
 def _tailchat(settings: Settings, metrics: Metrics, clock: Callable[[], float]) -> TailchatClient:

@@ -13,7 +13,8 @@ from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import Route, RouteTable
 from tailchat_gate.answers import Answers
 from tailchat_gate.endpoints import Endpoints
-from tailchat_gate.identity.authenticate import Authenticator, Visitor
+from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
@@ -23,6 +24,7 @@ from tailchat_gate.proxy.headers import BadFieldError, RequestHeaders, request_h
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.client import Client, ClientResolver
+from tailchat_gate.request.query import cookie_fields
 from tailchat_gate.request.readings import TooManyReadingsError
 from tailchat_gate.request.target import BadTargetError, Target, read_host, read_target
 from tailchat_gate.request.visit import RequestIds, Visit
@@ -44,7 +46,7 @@ class Gate:
     clients: ClientResolver
     endpoints: Endpoints
     routes: RouteTable
-    authenticator: Authenticator
+    sessions: SiteSessions
     headers: RequestHeaders
     identity: IdentityHeaders
     forwarder: Forwarder
@@ -84,9 +86,8 @@ class Gate:
             return self._own(await self.endpoints.answer(request, visit), visit)
 
         match = self.routes.match(target)
-        visitor = self.authenticator.authenticate(
-            [value for name, value in message.raw_headers if name.lower() == b"cookie"]
-        )
+        authenticator = self.sessions.at(target.host.name).authenticator
+        visitor = authenticator.authenticate(cookie_fields(message.raw_headers))
         visit.route = match.route.name if match else ""
         visit.sub = visitor.record.sub if visitor else ""
 
@@ -97,7 +98,7 @@ class Gate:
 
         head = self._rewrite(message, target, match.route, visitor, visit)
         extra = b""
-        if visitor is not None and (renewal := self.authenticator.renewal(visitor)):
+        if visitor is not None and (renewal := authenticator.renewal(visitor)):
             extra = b"Set-Cookie: " + renewal.encode("ascii") + b"\r\n"
         outcome = await self.forwarder.forward(request, match.route, head, extra)
         return self._relayed(request, visit, outcome)

@@ -108,6 +108,14 @@ def is_browser_cookie(value: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", value) is not None
 
 
+def is_bound_to(browser: str, browser_cookies: Collection[str]) -> bool:
+    """Whether one of a browser's login cookies has this hash; compared in constant time."""
+    return any(
+        hmac.compare_digest(browser.encode("utf-8", "surrogatepass"), browser_hash(c).encode())
+        for c in browser_cookies
+    )
+
+
 def begin_login(
     client: Registration,
     *,
@@ -133,7 +141,7 @@ def begin_login(
         code_verifier=_base64url(random_bytes(32)),
         nonce=_base64url(random_bytes(16)),
         issued_at=int(now),
-        browser=_browser_hash(browser_cookie),
+        browser=browser_hash(browser_cookie),
         prompt=prompt,
     )
     challenge = _base64url(hashlib.sha256(state.code_verifier.encode()).digest())
@@ -226,7 +234,7 @@ def _own_state(
     if state is None:
         raise LoginRefused(Reason.LOGIN_STATE_FORGED, unproven)
     # The cookie may have expired together with the state: the age explains more.
-    ours = any(hmac.compare_digest(state.browser, _browser_hash(c)) for c in browser_cookies)
+    ours = is_bound_to(state.browser, browser_cookies)
     again = {"return_to": state.return_to} if ours else {}
     if not -_CLOCK_SKEW <= now - state.issued_at <= STATE_LIFETIME:
         raise LoginRefused(Reason.LOGIN_STATE_EXPIRED, {**again, **unproven})
@@ -263,7 +271,8 @@ def _unseal(token: str, keyring: KeyRing) -> LoginState | None:
     return LoginState(state_id, return_to, verifier, nonce, issued_at, browser, prompt)
 
 
-def _browser_hash(cookie: str) -> str:
+def browser_hash(cookie: str) -> str:
+    """Return the hash of a login cookie, by which a login is bound to a browser."""
     # A cookie's value comes from a header: it may hold surrogates.
     return _base64url(hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest())
 

@@ -1,0 +1,120 @@
+"""Carries a sign-in from the gate's public host to a tool's host, once and to one browser."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+from tailchat_gate.identity.login import LoginRefused, is_bound_to
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.reasons import Reason
+
+#: A pass is used by the redirect that carries it; a minute allows for a slow phone.
+PASS_LIFETIME: Final = 60
+_CLOCK_SKEW: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """The origins that one gate serves: its public one, and one for each host of a route.
+
+    A session cookie belongs to one host, so that a tool's host cannot use another's.
+    """
+
+    public_url: str
+    hosts: frozenset[str]
+
+    @property
+    def public_host(self) -> str:
+        """The host name of the public origin."""
+        return urlsplit(self.public_url).hostname or ""
+
+    def origin(self, host: str) -> str:
+        """Return the origin of a host: that of a tool, or the public one for any other host."""
+        if not self.is_tool(host):
+            return self.public_url
+        parts = urlsplit(self.public_url)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{host}{port}"
+
+    def is_tool(self, host: str) -> bool:
+        """Tell whether a host is a tool's own, other than the public one."""
+        return host in self.hosts and host != self.public_host
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Every origin that a login may return to."""
+        return frozenset(self.origin(host) for host in self.hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Where a sign-in is wanted: the tool's `host`, the `browser` there, the path to go on to."""
+
+    host: str
+    browser: str
+    return_to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A sign-in on its way; `pass_id` names it, so that it is used once."""
+
+    pass_id: str
+    record: SessionRecord
+    return_to: str
+    expires_at: float
+
+
+def arrival_url(origin: str, prefix: str, *, browser: str, return_to: str) -> str:
+    """Return the address on a tool's host that finishes a sign-in there.
+
+    `browser` is the hash of the login cookie on that host. It needs no seal: whoever forges it
+    gets a pass that only the browser with that cookie can use, and that goes to the visitor.
+    """
+    return f"{origin}{prefix}/arrive?for={quote(browser)}&rd={quote(return_to, safe='/')}"
+
+
+def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
+    """Return the arrival that a return target names, None for any other target."""
+    parts = urlsplit(return_to)
+    host = parts.hostname or ""
+    if parts.path != f"{prefix}/arrive" or not sites.is_tool(host):
+        return None
+    query = parse_qs(parts.query, max_num_fields=4)
+    browser, target = query.get("for", [""])[0], query.get("rd", ["/"])[0]
+    return Arrival(host, browser, target) if browser else None
+
+
+def make_pass(record: SessionRecord, arrival: Arrival, *, keys: KeyRing, now: float) -> str:
+    """Return the sealed pass that lets one browser on one host take over `record`."""
+    body = {"record": asdict(record), "arrival": asdict(arrival), "at": int(now)}
+    return keys.seal(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def open_pass(
+    sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
+) -> Pass:
+    """Return the sign-in that a pass carries, or raise LoginRefused.
+
+    It must be sealed by this gate, for this host and this browser, at most PASS_LIFETIME
+    seconds ago.
+    """
+    data = keys.open(sealed)
+    if data is None:
+        raise LoginRefused(Reason.LOGIN_STATE_FORGED)
+    body = json.loads(data)
+    record = SessionRecord.from_fields(body["record"])
+    arrival = Arrival(**body["arrival"])
+    if record is None or arrival.host != host:
+        raise LoginRefused(Reason.LOGIN_STATE_FORGED)
+    if not -_CLOCK_SKEW <= now - body["at"] <= PASS_LIFETIME:
+        raise LoginRefused(Reason.LOGIN_STATE_EXPIRED, {"return_to": arrival.return_to})
+    if not is_bound_to(arrival.browser, browser_cookies):
+        reason = Reason.LOGIN_OTHER_BROWSER if browser_cookies else Reason.COOKIES_BLOCKED
+        raise LoginRefused(reason)
+    pass_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
+    return Pass(pass_id, record, arrival.return_to, body["at"] + PASS_LIFETIME)

@@ -1,0 +1,220 @@
+"""Signing in: off to Tailchat, back with a code, and over to a tool's own host."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp import web
+
+from tailchat_gate.answers import Answers
+from tailchat_gate.identity.cookie import CookieReader, set_cookie
+from tailchat_gate.identity.handoff import (
+    Sites,
+    arrival_url,
+    make_pass,
+    open_pass,
+    read_arrival,
+)
+from tailchat_gate.identity.login import (
+    STATE_LIFETIME,
+    LoginRefused,
+    accept_callback,
+    begin_login,
+    browser_hash,
+    is_browser_cookie,
+    new_browser_cookie,
+    open_callback,
+    safe_return_to,
+)
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.session import SessionRecord, SessionTooLargeError
+from tailchat_gate.identity.site import SiteSessions
+from tailchat_gate.identity.tailchat import TailchatClient
+from tailchat_gate.identity.used_states import UsedStates
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.query import cookie_fields, query_pairs
+from tailchat_gate.request.visit import Visit
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginEndpoints:
+    """The handlers of a login for one configuration."""
+
+    answers: Answers
+    tailchat: TailchatClient
+    sessions: SiteSessions
+    sites: Sites
+    used_states: UsedStates[SessionRecord]
+    states: KeyRing
+    passes: KeyRing
+    metrics: Metrics
+    prefix: str
+
+    async def sign_in(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Show the sign-in page, which keeps the #fragment of the address."""
+        return_to = self._return_to(visit)
+        return self.answers.page(
+            request,
+            "sign_in",
+            start_url=self.answers.start_url(return_to),
+            return_to="" if return_to == "/" else return_to,
+        )
+
+    async def start(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Begin a login: set the login cookie where it is missing, and send the browser on."""
+        if request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
+            # A page's fetch cannot show Tailchat's pages, and must not leave cookies behind.
+            return self.answers.not_signed_in(request, visit)
+        browser = next(filter(is_browser_cookie, self._login_cookies(request)), None)
+        browser = browser or new_browser_cookie(os.urandom)
+        prompt = "login" if ("prompt", "login") in query_pairs(visit.target.query) else ""
+        return_to = self._return_to(visit)
+        if self.sites.is_tool(visit.host):
+            location = self._by_the_public_host(visit, browser, return_to, prompt)
+        else:
+            record = self.sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
+            if record is not None and not prompt and self._is_arrival(return_to):
+                return self._go_on(return_to, record)
+            location = self._by_tailchat(browser, return_to, prompt)
+        answer = self.answers.redirect(location)
+        names = self.sessions.names
+        cookie = set_cookie(names.login, browser, max_age=STATE_LIFETIME, secure=names.secure)
+        answer.headers.add("Set-Cookie", cookie)
+        return answer
+
+    async def callback(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Finish a login: believe the callback, redeem its code once, open the session."""
+        try:
+            return await self._finish_login(request, visit)
+        except LoginRefused as refused:
+            return self._refuse(request, visit, refused.reason, refused.detail)
+        except SessionTooLargeError:
+            return self._refuse(request, visit, Reason.SESSION_TOO_LARGE, {})
+
+    async def arrive(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Open a session on a tool's host with the pass that the public host gave."""
+        sealed = dict(query_pairs(visit.target.query)).get("pass", "")
+        try:
+            handed = open_pass(
+                sealed,
+                self._login_cookies(request),
+                host=visit.host,
+                keys=self.passes,
+                now=self.sessions.clock(),
+            )
+
+            async def take() -> SessionRecord:
+                return replace(handed.record, login=handed.pass_id[:16])
+
+            record = await self.used_states.redeem_once(handed.pass_id, handed.expires_at, take)
+        except LoginRefused as refused:
+            return self._refuse(request, visit, refused.reason, refused.detail)
+        answer = self.answers.redirect(self._safe(handed.return_to), status=303)
+        await self.sessions.at(visit.host).open(request, answer, record)
+        visit.sub = record.sub
+        return answer
+
+    async def _finish_login(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        sessions = self.sessions.at(visit.host)
+        pending = open_callback(
+            query_pairs(visit.target.query),
+            self._login_cookies(request),
+            keyring=self.states,
+            now=self.sessions.clock(),
+        )
+        state = pending.state
+        session = sessions.load_record(cookie_fields(request.raw_headers))
+        if session is not None and session.login == state.short_id:
+            # The callback page was reloaded or gone back to: the login is done already.
+            return self._go_on(state.return_to, session)
+        code = accept_callback(pending, expected_issuer=await self.tailchat.issuer())
+
+        async def redeem() -> SessionRecord:
+            profile = await self.tailchat.identity(code, state)
+            return SessionRecord.begin(profile, now=self.sessions.clock(), login=state.short_id)
+
+        record = await self.used_states.redeem_once(state.state_id, state.expires_at, redeem)
+        answer = self._go_on(state.return_to, record)
+        await sessions.open(request, answer, record)
+        self.metrics.login(Reason.SIGNED_IN)
+        visit.sub = record.sub
+        return answer
+
+    def _refuse(
+        self,
+        request: web.BaseRequest,
+        visit: Visit,
+        reason: Reason,
+        detail: Mapping[str, str],
+    ) -> web.StreamResponse:
+        self.metrics.login(reason)
+        shown = {name: text for name, text in detail.items() if name != "return_to"}
+        _log.warning(
+            "a login was refused",
+            extra={"details": {**shown, "reason": reason, "request_id": visit.request_id}},
+        )
+        return self.answers.problem(
+            request,
+            visit,
+            reason,
+            detail=shown,
+            retry_url=self.answers.start_url(detail.get("return_to", "/")),
+        )
+
+    def _by_tailchat(self, browser: str, return_to: str, prompt: str) -> str:
+        login = begin_login(
+            self.tailchat.registration,
+            return_to=return_to,
+            browser_cookie=browser,
+            keyring=self.states,
+            now=self.sessions.clock(),
+            random_bytes=os.urandom,
+            prompt=prompt,
+        )
+        return self.tailchat.authorization_url(login.params)
+
+    def _by_the_public_host(self, visit: Visit, browser: str, return_to: str, prompt: str) -> str:
+        arrival = arrival_url(
+            self.sites.origin(visit.host),
+            self.prefix,
+            browser=browser_hash(browser),
+            return_to=return_to,
+        )
+        return self.sites.public_url + self.answers.start_url(arrival, prompt=prompt)
+
+    def _go_on(self, return_to: str, record: SessionRecord) -> web.Response:
+        """Return the redirect to where a login was begun, by a pass where that is another host."""
+        arrival = read_arrival(return_to, self.sites, self.prefix)
+        if arrival is None:
+            return self.answers.redirect(return_to, status=303)
+        sealed = make_pass(record, arrival, keys=self.passes, now=self.sessions.clock())
+        origin = self.sites.origin(arrival.host)
+        return self.answers.redirect(f"{origin}{self.prefix}/arrive?pass={sealed}", status=303)
+
+    def _is_arrival(self, return_to: str) -> bool:
+        return read_arrival(return_to, self.sites, self.prefix) is not None
+
+    def _return_to(self, visit: Visit) -> str:
+        return self._safe(dict(query_pairs(visit.target.query)).get("rd", "/"), visit.host)
+
+    def _safe(self, return_to: str, host: str = "") -> str:
+        return safe_return_to(
+            return_to,
+            public_origin=self.sites.origin(host),
+            allowed_origins=self.sites.origins,
+            prefix=self.prefix,
+        )
+
+    def _login_cookies(self, request: web.BaseRequest) -> Sequence[str]:
+        reader: CookieReader = self.sessions.reader
+        return [
+            value
+            for field in cookie_fields(request.raw_headers)
+            for value in reader.login_values(field)
+        ]
