@@ -1,0 +1,255 @@
+"""Turns the name of a page and its values into HTML, in the visitor's language."""
+
+import json
+import tomllib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from tailchat_gate.pages.language import LANGUAGES, Language, choose_language
+
+#: Longest text of a stranger's making that a page shows, in characters.
+MAX_SHOWN: Final = 300
+#: Most entries of `detail` that a page shows.
+MAX_DETAILS: Final = 8
+#: Longest value of `detail` that a JSON body carries, in characters.
+MAX_JSON_VALUE: Final = 2000
+
+# An embedding, override or isolate in a nickname would turn round the words beside it, and a
+# stray U+2069 ends even the isolation that <bdi> gives. A lone surrogate cannot be encoded.
+_HARMLESS: Final = MappingProxyType(
+    dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
+    | dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+    | dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
+)
+
+#: Entries of `detail` that the person who reads the page needs, not only the admin.
+_FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The values a page must be given, and those it may be given with their defaults."""
+
+    required: frozenset[str]
+    optional: Mapping[str, object] = field(default_factory=dict)
+
+
+_PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
+    {
+        "sign_in": _Shape(frozenset(("start_url",)), {"tool": "", "return_to": ""}),
+        "sign_out": _Shape(frozenset(("csrf",)), {"nickname": "", "back_url": "/"}),
+        "signed_out": _Shape(frozenset(("start_url",))),
+        "problem": _Shape(
+            frozenset(("reason", "request_id", "time", "status")),
+            {"retry_url": "", "detail": MappingProxyType({})},
+        ),
+        "userinfo": _Shape(
+            frozenset(("sub", "signed_in_at", "until")),
+            {"nickname": "", "discriminator": "", "groups": (), "back_url": "/"},
+        ),
+    }
+)
+
+
+class Pages:
+    """Every page a person sees, ready to be rendered without touching a file.
+
+    The constructor reads and compiles all templates and catalogues, so it belongs before the event
+    loop starts. `contact` is who to turn to (free text, an e-mail address or an http(s) URL;
+    "" = nobody named), `prefix` is where the gate's own paths begin.
+    """
+
+    content_security_policy: str
+    """The Content-Security-Policy field's value for every page (CSP Level 3)."""
+
+    def __init__(self, *, contact: str = "", prefix: str = "/oauth2") -> None:
+        package = files(__package__)
+        sources = {
+            entry.name: entry.read_text(encoding="utf-8")
+            for entry in package.joinpath("templates").iterdir()
+            if entry.is_file()
+        }
+        style, script = sources.pop("style.css"), sources.pop("fragment.js")
+        environment = Environment(
+            loader=DictLoader(sources),
+            autoescape=True,
+            undefined=StrictUndefined,
+            auto_reload=False,
+            cache_size=-1,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.globals.update(
+            style=Markup(style),  # noqa: S704 - the package's own file
+            script=Markup(script),  # noqa: S704 - the package's own file
+            prefix=prefix,
+            contact=_clean(contact),
+            contact_url=_contact_url(contact),
+        )
+        environment.filters.update(
+            fill=_fill, shorten=_shorten, initial=_initial, visible=_visible, utc=_utc
+        )
+        for name in sources:  # those that others extend or import, too
+            environment.get_template(name)
+        self._templates: Mapping[str, Template] = {
+            page: environment.get_template(f"{page}.html") for page in _PAGES
+        }
+        self._catalogues = {
+            language: tomllib.loads(
+                package.joinpath("locales", f"{language}.toml").read_text(encoding="utf-8")
+            )
+            for language in LANGUAGES
+        }
+        self._messages: Mapping[str, str] = {
+            reason: entry["text"] for reason, entry in self._catalogues["en"]["reason"].items()
+        }
+        # A form's redirect to another origin would be stopped by form-action in some browsers, so
+        # the way to Tailchat is always a link, which no directive restricts.
+        self.content_security_policy = "; ".join(
+            (
+                "default-src 'none'",
+                f"style-src {_source(style)}",
+                f"script-src {_source(script)}",
+                "img-src data:",
+                "form-action 'self'",
+                "base-uri 'none'",
+                "frame-ancestors 'none'",
+            )
+        )
+
+    def render(self, page: str, *, accept_language: str, **values: object) -> str:
+        """Return the HTML of `page` in the best language for an Accept-Language value.
+
+        Pages and their values (`?` = may be left out), all texts unless said:
+        `sign_in`: start_url (with its `rd`), tool?, return_to?;
+        `sign_out`: csrf, nickname?, back_url?;
+        `signed_out`: start_url;
+        `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
+        retry_url?, detail? (mapping of texts; tool, nickname, discriminator and sub are shown
+        openly, the rest under "Details");
+        `userinfo`: sub, signed_in_at and until (Unix seconds), nickname?, discriminator?,
+        groups? (sequence), back_url?.
+        Any text may be hostile. Raises LookupError for a page or reason that does not exist,
+        TypeError for a missing or unknown value, and ValueError for a link that is neither a path
+        nor an http(s) URL.
+        """
+        shape = _PAGES[page]
+        given = frozenset(values)
+        missing = shape.required - given
+        unknown = given - shape.required - frozenset(shape.optional)
+        if missing or unknown:
+            raise TypeError(f"page {page}: missing {sorted(missing)}, unknown {sorted(unknown)}")
+        full = {name: _clean(value) for name, value in {**shape.optional, **values}.items()}
+        for name, value in full.items():
+            if name.endswith("_url") and value != "" and not _is_link(value):
+                raise ValueError(f"page {page}: {name} is neither a path nor an http(s) URL")
+        if page == "problem":
+            full |= _split_detail(full.pop("detail"))
+            if full["reason"] not in self._messages:
+                raise LookupError("page problem: no such reason")
+        catalogue = self._catalogues[choose_language(accept_language)]
+        return self._templates[page].render(full, t=catalogue)
+
+    def headers(self, language: Language) -> dict[str, str]:
+        """Return the response fields of a page in `language` (what `choose_language` returned)."""
+        return {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Language": self._catalogues[language]["tag"],
+            "Content-Security-Policy": self.content_security_policy,
+            "X-Content-Type-Options": "nosniff",
+            # The callback's address holds a code: no tool may learn it from a Referer. (The
+            # sign-out page relaxes this for itself; without it, its POST has `Origin: null`.)
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+            "X-Frame-Options": "DENY",
+            "Vary": "Accept-Language",
+        }
+
+    def problem_json(self, reason: str, request_id: str, /, **detail: str) -> bytes:
+        """Return the JSON body (ASCII) that tells a program what a page tells a person.
+
+        Its members are error (the reason), message (one or two English sentences), request_id, and
+        `detail`, of which empty and very long values are left out; the first three keep their
+        meaning whatever `detail` holds. Raises KeyError for a reason outside the closed list.
+        """
+        extra = {name: text for name, text in detail.items() if 0 < len(text) <= MAX_JSON_VALUE}
+        body = {"error": reason, "message": self._messages[reason], "request_id": request_id}
+        return json.dumps(body | {n: v for n, v in extra.items() if n not in body}).encode("ascii")
+
+
+def _source(content: str) -> str:
+    """Return the CSP source that allows exactly this inline content (CSP Level 3, 2.3.1)."""
+    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode('ascii')}'"
+
+
+def _clean(value: object) -> object:
+    """Return a value whose texts, however deep, neither break the page nor the encoder."""
+    if isinstance(value, str):
+        return value.translate(_HARMLESS)
+    if isinstance(value, Mapping):
+        return {_clean(name): _clean(item) for name, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _is_link(value: object) -> bool:
+    text = str(value)
+    if text.startswith(("https://", "http://")):
+        return True
+    return text.startswith("/") and not text.startswith(("//", "/\\"))
+
+
+def _contact_url(contact: str) -> str:
+    """Return where a contact leads ("" = nowhere: it is a name, a room or a phone number)."""
+    if contact.startswith(("https://", "http://")):
+        return contact
+    local, at, domain = contact.partition("@")
+    if at and local and domain and not any(ch in ' "<>?&@' for ch in local + domain):
+        return f"mailto:{contact}"
+    return ""
+
+
+def _split_detail(detail: object) -> dict[str, object]:
+    """Part what the reader needs (`facts`) from what the admin wants (`extra`)."""
+    entries = dict(detail) if isinstance(detail, Mapping) else {}
+    extra = [(name, text) for name, text in entries.items() if name not in _FACTS and text]
+    facts = {name: entries.get(name) or "" for name in _FACTS}
+    return {"facts": facts, "extra": extra[:MAX_DETAILS]}
+
+
+def _fill(message: str, **values: str) -> Markup:
+    """Put values into a sentence of a catalogue, each kept apart from the sentence's direction."""
+    isolated = {name: Markup("<bdi>{}</bdi>").format(text) for name, text in values.items()}
+    return escape(message).format(**isolated)
+
+
+def _shorten(text: str, limit: int = MAX_SHOWN) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
+
+
+def _visible(nickname: str, fallback: str) -> str:
+    """Return a nickname to show, or `fallback` for one that nobody could see."""
+    seen = any(ch.isprintable() and not ch.isspace() for ch in nickname)
+    return _shorten(nickname.strip(), 80) if seen else fallback
+
+
+def _initial(nickname: str) -> str:
+    return next((ch.upper() for ch in nickname if ch.isalnum()), "?")[:1]
+
+
+def _utc(seconds: float) -> Markup:
+    """Return a <time> element for Unix seconds."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return Markup('<time datetime="{}">{}</time>').format(
+        moment.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    )

@@ -1,0 +1,147 @@
+"""What a real browser makes of the pages: its policy, its layout, its keyboard, its fragment."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from tailchat_gate.pages.language import LANGUAGES, choose_language
+from tailchat_gate.pages.render import Pages
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, BrowserContext, Page, Route
+
+playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+ORIGIN = "http://gate.test"
+HOSTILE = "<b>\u202e" + "W" * 5000
+NOON = 1_772_366_400.0
+PAGES = Pages(contact="ops@example.com")  # it reads files, so not within the event loop
+
+VALUES: dict[str, dict[str, object]] = {
+    "sign_in": {"start_url": "/oauth2/start?rd=%2Fd%3Fa%3D1", "tool": HOSTILE, "return_to": "/d"},
+    "sign_out": {"csrf": "c", "nickname": HOSTILE},
+    "signed_out": {"start_url": "/oauth2/start?rd=%2F"},
+    "problem": {
+        "reason": "denied",
+        "request_id": HOSTILE,
+        "time": NOON,
+        "status": 403,
+        "retry_url": "/",
+        "detail": dict.fromkeys(("nickname", "discriminator", "sub", "tool", HOSTILE), HOSTILE),
+    },
+    "userinfo": {
+        "nickname": HOSTILE,
+        "discriminator": HOSTILE,
+        "sub": HOSTILE,
+        "groups": (HOSTILE, HOSTILE),
+        "signed_in_at": NOON,
+        "until": NOON,
+    },
+}
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator["Browser"]:
+    """A headless Chromium."""
+    async with playwright_api.async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        await chromium.close()
+
+
+async def opened(
+    context: "BrowserContext", name: str, language: str, complaints: list[str], **values: object
+) -> "Page":
+    """Return a tab that shows a page as the gate would send it, fragment and all."""
+    html = PAGES.render(name, accept_language=language, **VALUES[name] | values)
+
+    async def answer(route: "Route") -> None:
+        if not route.request.is_navigation_request():
+            complaints.append(f"{name} fetched {route.request.url}")
+        await route.fulfill(body=html, headers=PAGES.headers(choose_language(language)))
+
+    tab = await context.new_page()
+    tab.on("console", lambda message: complaints.append(f"{name}: {message.text}"))
+    tab.on("pageerror", lambda error: complaints.append(f"{name}: {error}"))
+    await tab.route("**/*", answer)
+    await tab.goto(f"{ORIGIN}/oauth2/{name}#a=1&b=%E6/c")
+    return tab
+
+
+async def keep(tab: "Page", name: str) -> None:
+    """Leave a screenshot where TAILCHAT_GATE_SHOTS says, for a person to look at."""
+    if directory := os.environ.get("TAILCHAT_GATE_SHOTS"):
+        await tab.screenshot(path=f"{directory}/{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_pages_fit_a_narrow_screen_without_a_complaint(
+    browser: "Browser", language: str, scheme: Literal["light", "dark"]
+) -> None:
+    """At 320 pixels nothing sticks out, no button is small, and the policy stops nothing."""
+    context = await browser.new_context(viewport={"width": 320, "height": 568}, color_scheme=scheme)
+    complaints: list[str] = []
+    for name in VALUES:
+        tab = await opened(context, name, language, complaints)
+        await keep(tab, f"pages-{name}-{language}-{scheme}")
+        width = await tab.evaluate("document.documentElement.scrollWidth")
+        heights = await tab.evaluate(
+            "Array.from(document.querySelectorAll('.button, summary'), e => e.offsetHeight)"
+        )
+        colour = await tab.evaluate("getComputedStyle(document.querySelector('h1')).color")
+
+        assert width <= 320, name
+        assert heights, name
+        assert min(heights) >= 44, name
+        assert colour == {"light": "rgb(28, 37, 50)", "dark": "rgb(231, 236, 243)"}[scheme]
+
+    assert complaints == []
+
+
+async def test_the_fragment_goes_into_the_login(browser: "Browser") -> None:
+    """The link of the sign-in page carries the address's fragment, also one that changes later."""
+    context = await browser.new_context()
+    complaints: list[str] = []
+    tab = await opened(context, "sign_in", "en", complaints)
+
+    read = "new URL(document.getElementById('start').href).searchParams.get('rd')"
+    assert await tab.evaluate(read) == "/d?a=1#a=1&b=%E6/c"
+    for fragment, rd in {"#two": "/d?a=1#two", "#" + "x" * 2000: "/d?a=1", "": "/d?a=1"}.items():
+        await tab.evaluate("hash => { location.hash = hash; }", fragment)
+        await tab.wait_for_function(f"expected => {read} === expected", arg=rd, timeout=5000)
+    assert complaints == []
+
+
+async def test_a_fragment_that_is_on_its_way_stays(browser: "Browser") -> None:
+    """A return address with a fragment of its own gets no second one."""
+    start_url = "/oauth2/start?rd=%2Fd%23own"
+    tab = await opened(await browser.new_context(), "sign_in", "en", [], start_url=start_url)
+
+    href = await tab.evaluate("document.getElementById('start').href")
+    assert href == ORIGIN + start_url
+
+
+async def test_without_scripts_the_sign_in_link_still_works(browser: "Browser") -> None:
+    """Without JavaScript the link leads to the login as it was written."""
+    context = await browser.new_context(java_script_enabled=False)
+    tab = await opened(context, "sign_in", "en", [])
+
+    assert await tab.get_attribute("#start", "href") == VALUES["sign_in"]["start_url"]
+
+
+async def test_the_first_key_reaches_a_button_and_shows_it(browser: "Browser") -> None:
+    """The Tab key goes to the main button first and draws a ring around it."""
+    tab = await opened(await browser.new_context(), "signed_out", "en", [])
+    await tab.keyboard.press("Tab")
+
+    seen = "[document.activeElement.textContent, getComputedStyle(document.activeElement).outline]"
+    text, outline = await tab.evaluate(seen)
+    assert text == "Sign in again"
+    assert "3px" in outline
