@@ -126,6 +126,10 @@ class Answers:
             status=STATUS[Reason.NOT_SIGNED_IN], body=body, headers={**_JSON, **_CHALLENGE}
         )
 
+    def origin(self, host: str) -> str:
+        """Return the origin under which a host is served."""
+        return self._sites.origin(host)
+
     def sign_in_url(self, visit: Visit) -> str:
         """Return where a visitor is sent to sign in, with the way back to what was asked for."""
         target = visit.target
@@ -152,5 +156,5 @@ class Answers:
                 "discriminator": record.discriminator,
                 "sub": record.sub,
             },
-            retry_url=self.start_url(visit.target.path, prompt="login"),
+            retry_url=self.start_url(visit.target.path + visit.target.query),
         )

@@ -34,6 +34,7 @@ from tailchat_gate.request.visit import RequestIds, Visit
 _REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
 _KEEP: Final = Relayed(keep_alive=True)
 _CLOSE: Final = Relayed(keep_alive=False)
+_RETRYABLE: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW))
 _BAD_REQUEST: Final = (BadTargetError, BadFieldError, TooManyReadingsError)
 
 _log = logging.getLogger(LOGGER_NAME)
@@ -189,7 +190,12 @@ class Gate:
         detail = {"problem": text} if text else {}
         if visit.route:
             detail["tool"] = visit.route
-        answer = self.answers.problem(request, visit, reason, detail=detail)
+        retry_url = ""
+        if reason in _RETRYABLE and visit.method == "GET":
+            target = visit.target
+            # Absolute, because a path that begins with "//" would lead to another host.
+            retry_url = f"{self.answers.origin(visit.host)}{target.path}{target.query}"
+        answer = self.answers.problem(request, visit, reason, detail=detail, retry_url=retry_url)
         return self._own(answer, visit)
 
     def _own(self, answer: web.StreamResponse, visit: Visit) -> web.StreamResponse:

@@ -64,6 +64,7 @@ class LoginEndpoints:
             "sign_in",
             start_url=self.answers.start_url(return_to),
             return_to="" if return_to == "/" else return_to,
+            tool=visit.host if self.sites.is_tool(visit.host) else "",
         )
 
     async def start(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:

@@ -13,9 +13,10 @@ from aiohttp.http import HttpVersion10
 
 from tailchat_gate.access.routes import Route
 from tailchat_gate.proxy.backends import Backend
-from tailchat_gate.proxy.connection import CookieGuard, End, ReplyNames, UpstreamConnection
+from tailchat_gate.proxy.connection import End, UpstreamConnection
 from tailchat_gate.proxy.downstream import ClientConnection
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
+from tailchat_gate.proxy.reply import CookieGuard, ReplyNames
 from tailchat_gate.proxy.tunnel import GOING_AWAY, Tunnel
 from tailchat_gate.reasons import Reason
 

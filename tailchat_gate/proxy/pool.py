@@ -4,7 +4,8 @@ import asyncio
 from typing import Final
 
 from tailchat_gate.proxy.backends import Backend
-from tailchat_gate.proxy.connection import CookieGuard, ReplyNames, UpstreamConnection
+from tailchat_gate.proxy.connection import UpstreamConnection
+from tailchat_gate.proxy.reply import CookieGuard, ReplyNames, ReplyReader
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
 #: a connection that is about to be closed is lost.
@@ -49,7 +50,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout or None):
             connection = await self.backend.connect(
-                lambda: UpstreamConnection(loop, self._names, self._cookies)
+                lambda: UpstreamConnection(loop, ReplyReader(self._names, self._cookies))
             )
         self._busy.add(connection)
         return connection

@@ -34,8 +34,7 @@ class Tunnel:
         """Relay until either side is gone; then close both."""
         self._client.set_parser(self)  # type: ignore[arg-type] # a reader by shape, not by class
         self._upstream.tunnel = self
-        leftover, self._upstream.leftover = self._upstream.leftover, b""
-        if leftover:
+        if leftover := self._upstream.take_leftover():
             self.from_upstream(leftover)
         if self._upstream.transport is None:
             self.upstream_lost()
