@@ -364,6 +364,21 @@ async def test_an_upstream_that_is_slow_is_a_504(start_gate: Start, upstream: Ra
     assert (reply.status, reply.json["error"]) == (504, "upstream-slow")
 
 
+async def test_a_slow_upload_is_not_a_slow_upstream(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """The time for the reply's head counts from the end of the request's body."""
+    route = {"name": "tool", "response_timeout": "1s"}
+    gate = await start_gate(upstream.url, route=[route])
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes(method="PUT", Cookie=gate.cookie(), Content_Length="4"))
+        for byte in (b"s", b"l", b"o", b"w"):
+            await asyncio.sleep(0.4)
+            client.send(byte)
+
+        assert (await client.reply()).status == 200
+
+
 async def test_a_client_that_leaves_cancels_its_request(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:

@@ -57,7 +57,7 @@ class CookieReader:
         kept = [pair for pair in pairs if not self._is_hidden(pair)]
         if len(kept) == len(pairs):
             return field
-        return b";".join(kept).strip()
+        return b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
 
     def is_own(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value from an upstream would replace a cookie of the gate."""

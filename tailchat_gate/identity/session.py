@@ -133,7 +133,10 @@ class SessionCookie:
     def set(self, record: SessionRecord) -> str:
         """Return the Set-Cookie value for `record`. Raises SessionTooLargeError."""
         max_age = max(0, int(self.lifetimes.expires_at(record) - self.clock()))
-        sealed = self._key_ring.seal(record.to_bytes())
+        data = record.to_bytes()
+        if len(data) > MAX_COOKIE_BYTES:
+            raise SessionTooLargeError(f"a session of {len(data)} bytes")
+        sealed = self._key_ring.seal(data)
         value = set_cookie(self.names.session, sealed, max_age=max_age, secure=self.names.secure)
         if len(value) > MAX_COOKIE_BYTES:
             raise SessionTooLargeError(f"a session cookie of {len(value)} bytes")

@@ -14,8 +14,9 @@ from tailchat_gate.request.visit import Visit
 
 #: Lines are written together after this long, so that a busy gate makes few system calls.
 FLUSH_SECONDS: Final = 0.1
-_FLUSH_LINES: Final = 512
-#: Of at most _FLUSH_LINES lines each: what may wait for a reader that does not read.
+#: In characters, which are bytes here: a visitor chooses how long lines are, not how many wait.
+_FLUSH_SIZE: Final = 131_072
+#: Of hardly more than _FLUSH_SIZE each: what may wait for a reader that does not read.
 _MAX_BATCHES: Final = 64
 CLOSE_SECONDS: Final = 2.0
 _MAX_TEXT: Final = 1024
@@ -33,26 +34,29 @@ class AccessLog:
         self._descriptor = descriptor
         self._clock = clock
         self._lines: list[str] = []
+        self._size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._second = -1
         self._stamp = ""
         self._batches: SimpleQueue[bytes | None] = SimpleQueue()
-        self._writer = Thread(target=self._write_batches, name="access-log", daemon=True)
+        self._writer: Thread | None = None
         self.dropped = 0
 
     def write(self, visit: Visit) -> None:
         """Add one request; must be called in a running event loop."""
-        self._lines.append(
+        line = (
             f'{{"time":"{self._time()}","id":"{visit.request_id}",'
             f'"client":{_text(visit.client)},"method":{_text(visit.method)},'
             f'"host":{_text(visit.host)},"path":{_text(visit.path)},"status":{visit.status},'
-            f'"reason":"{visit.reason}","route":"{visit.route}","sub":{_text(visit.sub)},'
+            f'"reason":"{visit.reason}","route":{_text(visit.route)},"sub":{_text(visit.sub)},'
             f'"bytes":{visit.sent_bytes},"ms":{visit.seconds * 1000:.2f},'
             f'"agent":{_text(visit.user_agent)}}}\n'
         )
+        self._lines.append(line)
+        self._size += len(line)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        elif len(self._lines) >= _FLUSH_LINES:
+        elif self._size >= _FLUSH_SIZE:
             self.flush()
 
     def flush(self) -> None:
@@ -63,16 +67,21 @@ class AccessLog:
         if self._batches.qsize() >= _MAX_BATCHES:
             self.dropped += len(self._lines)
         elif self._lines:
-            if not self._writer.is_alive():
-                self._writer.start()
             self._batches.put("".join(self._lines).encode("ascii"))
+            if self._writer is None or not self._writer.is_alive():
+                self._writer = Thread(target=self._write_batches, name="access-log", daemon=True)
+                self._writer.start()
         self._lines.clear()
+        self._size = 0
 
     async def close(self) -> None:
-        """Write what is left; give up after CLOSE_SECONDS on a reader that has stopped."""
+        """Write what is left; give up after CLOSE_SECONDS on a reader that has stopped.
+
+        A request that ends later is still written.
+        """
         self.flush()
-        self._batches.put(None)
-        if self._writer.is_alive():
+        if self._writer is not None and self._writer.is_alive():
+            self._batches.put(None)
             await asyncio.to_thread(self._writer.join, CLOSE_SECONDS)
 
     def _write_batches(self) -> None:

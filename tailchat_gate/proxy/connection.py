@@ -61,6 +61,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_loop",
         "_phase",
         "_reader",
+        "_response_timeout",
         "deadline",
         "end",
         "idle_since",
@@ -78,6 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
+        self._response_timeout = 0.0
         self.deadline = 0.0
         self.end = End.COMPLETE
 
@@ -110,12 +112,12 @@ class UpstreamConnection(asyncio.Protocol):
         keep_alive: bool,
         upgrade: bool,
         extra_fields: bytes,
-        deadline: float,
+        response_timeout: float,
     ) -> asyncio.Future[None]:
         """Begin an exchange for `client`; the future is done when it has ended.
 
-        `deadline` is the loop time by which the reply's head must be there (0 = none); the other
-        arguments are those of ReplyReader.begin.
+        `response_timeout` is how long the reply's head may take once the request is sent, in
+        seconds (0 = no limit); the other arguments are those of ReplyReader.begin.
         """
         self._reader.begin(
             is_head=is_head,
@@ -125,7 +127,8 @@ class UpstreamConnection(asyncio.Protocol):
             extra_fields=extra_fields,
         )
         self._client = client
-        self.deadline = deadline
+        self._response_timeout = response_timeout
+        self.deadline = 0.0
         self._phase = _Phase.BUSY
         self.end = End.UNANSWERED
         client.flow = self
@@ -143,9 +146,18 @@ class UpstreamConnection(asyncio.Protocol):
         if self._drained is not None:
             await self._drained
 
+    def request_sent(self) -> None:
+        """Hear that the request is sent whole: from now on the reply is waited for."""
+        if self._response_timeout:
+            self.deadline = self._loop.time() + self._response_timeout
+
     def request_ended(self, sending: asyncio.Task[None]) -> None:
-        """Hear that the task that sends the body is done; end the exchange if it failed."""
-        if not sending.cancelled() and sending.exception() is not None:
+        """Hear that the task that sends a body is done; end the exchange if it failed."""
+        if sending.cancelled():
+            return
+        if sending.exception() is None:
+            self.request_sent()
+        else:
             self._finish(End.BAD_BODY)
 
     def is_reusable(self) -> bool:

@@ -150,8 +150,6 @@ class Forwarder:
         client = request.protocol
         assert isinstance(client, ClientConnection)  # noqa: S101 - narrows for the checker
         message = request._message  # noqa: SLF001 - aiohttp offers no other way to the raw fields
-        loop = asyncio.get_running_loop()
-        timeout = route.settings.response_timeout
         done = connection.start(
             client,
             is_head=message.method == "HEAD",
@@ -159,7 +157,7 @@ class Forwarder:
             keep_alive=not message.should_close,
             upgrade=message.upgrade,
             extra_fields=extra_fields,
-            deadline=loop.time() + timeout if timeout else 0.0,
+            response_timeout=route.settings.response_timeout,
         )
         content = request.content
         sending: asyncio.Task[None] | None = None
@@ -167,9 +165,10 @@ class Forwarder:
         try:
             if not request.body_exists:
                 connection.write(head)
+                connection.request_sent()
                 sent = True
             else:
-                sending = loop.create_task(
+                sending = asyncio.create_task(
                     _send(connection, head, content, chunked=message.chunked)
                 )
                 sending.add_done_callback(connection.request_ended)

@@ -5,6 +5,7 @@ from typing import Final
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
 _MASK_BIT: Final = 0x80
+_MAX_REASON: Final = 123
 _FIN_CLOSE: Final = 0x88
 #: The first byte of a whole, unfragmented close frame.
 CLOSE_OPCODE: Final = bytes((_FIN_CLOSE,))
@@ -70,8 +71,12 @@ class FrameTracker:
 
 
 def close_frame(code: int, reason: str, *, mask: bytes = b"") -> bytes:
-    """Return a close frame; `mask` is the 4-byte masking key of a frame to the server."""
-    payload = code.to_bytes(2, "big") + reason.encode()[:123]
+    """Return a close frame; `mask` is the 4-byte masking key of a frame to the server.
+
+    A `reason` over 123 bytes is cut, between characters: it must be UTF-8 (section 5.5.1).
+    """
+    text = reason.encode()[:_MAX_REASON].decode("utf-8", "ignore")
+    payload = code.to_bytes(2, "big") + text.encode()
     if not mask:
         return bytes((_FIN_CLOSE, len(payload))) + payload
     masked = bytes(octet ^ mask[index % 4] for index, octet in enumerate(payload))

@@ -59,12 +59,15 @@ class ClientResolver:
         X-Forwarded-Proto value, "" where absent.
         """
         chain = chain[-_MAX_CHAIN_LENGTH:]
-        key = (peer, chain, scheme)
+        # Of several values ("https, http") the nearest proxy's own is the last.
+        last = scheme.rpartition(",")[2].strip().lower()
+        believed = last if last in _SCHEMES else self._default_scheme
+        key = (peer, chain, believed)
         client = self._cache.get(key)
         if client is None:
             if len(self._cache) >= _MAX_CACHED_CHAINS:
                 self._cache.clear()
-            client = self._cache[key] = self._walk(peer, chain, scheme)
+            client = self._cache[key] = self._walk(peer, chain, believed)
         return client
 
     def _walk(self, peer: str, chain: str, scheme: str) -> Client:
@@ -76,10 +79,7 @@ class ClientResolver:
             hops.append(str(address))
             if not self._is_trusted(address):
                 break
-        # Of several values ("https, http") the nearest proxy's own is the last.
-        last = scheme.rpartition(",")[2].strip().lower()
-        believed = last if last in _SCHEMES else self._default_scheme
-        return Client(hops[-1], believed, ", ".join(reversed(hops)))
+        return Client(hops[-1], scheme, ", ".join(reversed(hops)))
 
     def _is_trusted(self, address: Address | None) -> bool:
         return address is not None and any(
@@ -98,5 +98,7 @@ def _parse(text: str) -> Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    if isinstance(address, IPv4Address):
+        return address
+    # A zone ("%eth0") is free text, and means something on the sender's host alone.
+    return address.ipv4_mapped or IPv6Address(int(address))

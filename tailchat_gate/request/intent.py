@@ -40,8 +40,8 @@ def wants_html(headers: Mapping[str, str]) -> bool:
     """Tell whether the Accept field names an HTML type, with a quality above 0."""
     for entry in headers.get("Accept", "")[:1024].split(","):
         media_type, _, parameters = entry.partition(";")
-        if media_type.strip().lower() in _HTML:
-            return not _refused(parameters)
+        if media_type.strip().lower() in _HTML and not _refused(parameters):
+            return True
     return False
 
 
@@ -49,5 +49,5 @@ def _refused(parameters: str) -> bool:
     for parameter in parameters.split(";"):
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":
-            return value.strip() in {"0", "0.0", "0.00", "0.000"}
+            return value.strip() in {"0", "0.", "0.0", "0.00", "0.000"}
     return False

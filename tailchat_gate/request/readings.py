@@ -6,15 +6,26 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-#: A path that every server reads alike: no escape, no parameters, no empty or dot segment.
-_ONE_READING: Final = re.compile(r"(?:/(?!\.{0,2}(?:/|$))[a-z0-9\-._~!$&'()*+,=:@]+)*/?")
+#: A path that every server reads alike: no escape, no parameters, no empty or dot segment, no
+#: segment with a dot at its end.
+_ONE_READING: Final = re.compile(r"(?:/[a-z0-9\-._~!$&'()*+,=:@]*[a-z0-9\-_~!$&'()*+,=:@])*/?")
 _SLASHES: Final = re.compile("/{2,}")
 _PARAMETERS: Final = re.compile(r";[^/]*")
-_CUT: Final = re.compile(r"[?#].*", re.DOTALL)
+_CUT: Final = re.compile(r"[?#\x00].*", re.DOTALL)
+_AUTHORITY: Final = re.compile(r"/{2,}[^/]*")
+_UNSEEN: Final = re.compile(r"[\t\r\n]")
+#: RFC 3986 section 2.3, after the path was lower-cased.
+_UNRESERVED: Final = re.compile("%(2[de]|5f|7e|3[0-9]|[46][1-9a-f]|[57][0-9a])")
+_ENCODED_SLASH: Final = re.compile("%(?=2f|5c)")
+#: What JavaScript's escape() writes and IIS reads; surrogates stay as they are.
+_WIDE_ESCAPE: Final = re.compile("%u(?!d[89a-f])([0-9a-f]{4})")
 #: UTF-8 written longer than needed, which old decoders took for ASCII (CVE-2000-0884).
-_OVERLONG: Final = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]")
+_OVERLONG: Final = re.compile(
+    rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
+    rb"|\xf8[\x80-\x87][\x80-\xbf]{3}|\xfc[\x80-\x83][\x80-\xbf]{4}"
+)
 #: Honest paths have a handful of readings; more is an attempt to make the gate work.
-MAX_READINGS: Final = 128
+MAX_READINGS: Final = 256
 #: The characters of all readings together: bounds the work for a long path.
 MAX_CHARACTERS: Final = 65_536
 
@@ -26,10 +37,12 @@ class TooManyReadingsError(ValueError):
 def readings(path: str) -> frozenset[str]:
     """Return all readings of a raw path, in lower case, the path itself among them.
 
-    Servers differ in what they undo and in which order: percent-encoding (once or twice),
-    `;parameters` (Tomcat), repeated slashes (nginx), dot segments, backslashes (IIS), look-alike
-    and overlong characters, and letter case. So every step is tried on every result until
-    nothing new comes up. Raises TooManyReadingsError past MAX_READINGS or MAX_CHARACTERS.
+    Servers differ in what they undo and in which order: percent-encoding (once or twice, all of
+    it or all but slashes or nothing but letters), `;parameters` (Tomcat), repeated slashes
+    (nginx), a host behind two slashes (WHATWG URL), dot segments, backslashes and dots at a
+    segment's end (Windows), look-alike and overlong characters, and letter case. So every step
+    is tried on every result until nothing new comes up. Raises TooManyReadingsError past
+    MAX_READINGS or MAX_CHARACTERS.
     """
     folded = path.lower()
     if _ONE_READING.fullmatch(folded):
@@ -51,7 +64,8 @@ def readings(path: str) -> frozenset[str]:
 def _decode(path: str) -> str:
     if "%" not in path:
         return path
-    octets = unquote_to_bytes(path)
+    # A path that was decoded before may hold bytes that are no UTF-8, as surrogate escapes.
+    octets = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
     octets = _OVERLONG.sub(_shorten, octets)
     return octets.decode("utf-8", "surrogateescape").lower()
 
@@ -64,8 +78,30 @@ def _shorten(match: re.Match[bytes]) -> bytes:
     return bytes((code & 0x7F,))
 
 
+def _decode_all_but_slashes(path: str) -> str:
+    """Decode as Apache's `AllowEncodedSlashes NoDecode` and Tomcat's `passthrough` do."""
+    return _decode(_ENCODED_SLASH.sub("%25", path))
+
+
+def _decode_unreserved(path: str) -> str:
+    """Decode what a URL library does: RFC 3986 section 6.2.2.2."""
+    return _UNRESERVED.sub(lambda match: chr(int(match[1], 16)), path).lower()
+
+
+def _decode_wide(path: str) -> str:
+    return _WIDE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), path).lower()
+
+
 def _fold_lookalikes(path: str) -> str:
     return path if path.isascii() else unicodedata.normalize("NFKC", path).lower()
+
+
+def _best_fit(path: str) -> str:
+    """Fold as Windows' best-fit tables and comparisons by upper case do: "á" and "ı" too."""
+    if path.isascii():
+        return path
+    parts = unicodedata.normalize("NFKD", path)
+    return "".join(part for part in parts if not unicodedata.combining(part)).upper().lower()
 
 
 def _backslashes(path: str) -> str:
@@ -77,11 +113,27 @@ def _without_parameters(path: str) -> str:
 
 
 def _cut_at_query(path: str) -> str:
+    """Cut where a decoded "?" or "#" ends a path, or a NUL ends a C string."""
     return _CUT.sub("", path) or "/"
 
 
 def _merge_slashes(path: str) -> str:
     return _SLASHES.sub("/", path)
+
+
+def _without_authority(path: str) -> str:
+    """Take "//name/path" for a reference to another host (RFC 3986 section 4.2)."""
+    return _AUTHORITY.sub("", path, count=1) or "/" if path.startswith("//") else path
+
+
+def _without_unseen(path: str) -> str:
+    """Drop what URL parsers drop unseen: tab, CR, LF (WHATWG URL section 4.4)."""
+    return _UNSEEN.sub("", path)
+
+
+def _trim_segments(path: str) -> str:
+    """Drop dots and spaces from the ends of segments, as Windows does with file names."""
+    return "/".join(segment.rstrip(" .") or segment.rstrip(" ") for segment in path.split("/"))
 
 
 def _resolve_dots(path: str) -> str:
@@ -102,10 +154,17 @@ def _resolve_dots(path: str) -> str:
 
 _STEPS: Final[tuple[Callable[[str], str], ...]] = (
     _decode,
+    _decode_all_but_slashes,
+    _decode_unreserved,
+    _decode_wide,
     _fold_lookalikes,
+    _best_fit,
     _backslashes,
     _without_parameters,
     _cut_at_query,
     _merge_slashes,
+    _without_authority,
+    _without_unseen,
+    _trim_segments,
     _resolve_dots,
 )

@@ -10,11 +10,13 @@ from typing import Final
 #: query takes a backslash, because browsers do send it there. Control bytes, space and bytes
 #: above 0x7e are in neither.
 _ORIGIN_FORM: Final = re.compile(r"(/[!\"$->@-\[\]-~]*)(\?[!\"$-~]*)?")
-#: RFC 3986 section 3.2.2 without userinfo; names are compared as ASCII (IDNA is the client's).
+#: RFC 3986 section 3.2.2 without userinfo and without empty labels (one dot may end a name);
+#: names are compared as ASCII (IDNA is the client's).
 _HOST: Final = re.compile(
-    r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_](?:[a-z0-9_.-]{0,253})?)(?::([0-9]{1,5}))?"
+    r"(?!.*\.\.)(\[[0-9a-f:.]{2,45}\]|[a-z0-9_](?:[a-z0-9_.-]{0,253})?)(?::([0-9]{1,5}))?"
 )
-_ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+#: ASCII, because without it the long s (U+017F) counts as an s.
+_ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 _ENCODED_NUL: Final = "%00"
 _MAX_PORT: Final = 65_535
 
