@@ -1,0 +1,96 @@
+"""Settings that environment variables make, over those of the file."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tailchat_gate.config.keys import ENV_PREFIX, Key, all_keys
+from tailchat_gate.config.problem import Problem, did_you_mean
+
+CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
+
+# Kubernetes sets these in every pod of a namespace that has a Service named tailchat-gate or
+# tailchat-gate-*, and Docker did for links; they are nobody's settings.
+_SERVICE_NAME = re.compile(
+    r"TAILCHAT_GATE(_[A-Z0-9]+)*?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
+    r"|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_PORT = re.compile(r"TAILCHAT_GATE(_[A-Z0-9]+)*?_PORT")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What the environment sets: the value and the variable's name by key path, and problems."""
+
+    values: dict[tuple[str, ...], object] = field(default_factory=dict, repr=False)
+    names: dict[tuple[str, ...], str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def assigned(environ: Mapping[str, str]) -> Assigned:
+    """Read every variable that begins with TAILCHAT_GATE_; a name nobody knows is a problem.
+
+    No value of a variable appears in a problem.
+    """
+    found = Assigned()
+    known = {key.env: key for key in all_keys() if key.env}
+    for name in sorted(environ):
+        text = environ[name]
+        if not name.upper().startswith(ENV_PREFIX) or name == CONFIG_ENV or _is_service(name, text):
+            continue
+        key = known.get(name)
+        if key is None:
+            wanted = "a variable that the gate knows" + did_you_mean(name, [*known, CONFIG_ENV])
+            found.problems.append(Problem(name, "an unknown variable", wanted))
+            continue
+        found.names[key.path] = name
+        try:
+            found.values[key.path] = _value(key, text)
+        except ValueError as wrong:
+            kind = "text that is neither TOML nor JSON"
+            found.problems.append(Problem(name, kind, str(wrong)))
+    return found
+
+
+def _is_service(name: str, text: str) -> bool:
+    if _SERVICE_NAME.fullmatch(name):
+        return True
+    return bool(_SERVICE_PORT.fullmatch(name) and _SERVICE_URL.fullmatch(text))
+
+
+def _value(key: Key, text: str) -> object:
+    if key.form == "text":
+        return text
+    if key.form == "literal":
+        return _literal(text, _wanted(key))
+    if text.lstrip().startswith("["):
+        return _literal(text, "a list in TOML or JSON, or plain text with commas between")
+    return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+def _wanted(key: Key) -> str:
+    if isinstance(key.default, bool):
+        return "true or false"
+    if isinstance(key.default, int):
+        return "a whole number"
+    if key.path == ("groups",):
+        return """a table in TOML or JSON, such as {ops = ["660000000000000000000001"]}"""
+    return """a list in TOML or JSON, such as [{"name": "wiki", "upstream": "http://wiki:3000"}]"""
+
+
+def _literal(text: str, expected: str) -> object:
+    """Read one value, TOML first; raises ValueError(expected)."""
+    try:
+        table = tomllib.loads(f"value = {text.strip()}")
+    except (ValueError, RecursionError):
+        table = {}
+    if table.keys() == {"value"}:
+        return table["value"]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError(expected)

@@ -1,0 +1,298 @@
+"""Reads the configuration: the file, the environment over it, and secrets from their files."""
+
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tailchat_gate.config.caution import cautions
+from tailchat_gate.config.complaint import Location, complaint
+from tailchat_gate.config.environ import Assigned, assigned
+from tailchat_gate.config.fields import Groups
+from tailchat_gate.config.keys import names_in
+from tailchat_gate.config.model import Log, Pages, Route, Server, Session, Settings, Tailchat
+from tailchat_gate.config.path import prefix as prefix_of
+from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key_path, kind
+from tailchat_gate.config.route import conflicts
+from tailchat_gate.config.schema import SECRET_FORMS
+from tailchat_gate.config.secretfile import exposed, given
+
+__all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
+
+_AT = re.compile(r" \(at (?:(line [0-9]+, column [0-9]+)|end of document)\)$")
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Document = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings that can be used, and sentences on what in them may not be meant."""
+
+    settings: Settings
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What has been read so far, and what is wrong with it.
+
+    `sources` names the variable or secret file that a place was filled from, `lines` the line of
+    that file, and `settled` holds places whose problem is already listed.
+    """
+
+    document: _Document = field(default_factory=dict, repr=False)
+    sources: dict[Location, str] = field(default_factory=dict)
+    lines: dict[Location, str] = field(default_factory=dict)
+    settled: set[Location] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def refuse(self, at: Location, found: str, expected: str) -> None:
+        """List a problem under the name of the source that its place was filled from."""
+        starts = [at[:size] for size in range(len(at), -1, -1)]
+        if not self.settled.isdisjoint(starts):
+            return
+        source = next((start for start in starts if start in self.sources), ())
+        path = key_path((part for part in at[len(source) :] if part != "[key]"), self.name(source))
+        line = f"{self.lines[at]}: " if at in self.lines else ""
+        self.problems.append(Problem(path, line + found, expected))
+
+    def name(self, source: Location) -> str:
+        """Name the source of a place, "" for the file itself."""
+        return self.sources.get(source, "")
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read and check the whole configuration.
+
+    `environ` is read for names that begin with TAILCHAT_GATE_.
+    Raises ConfigError with every problem there is; it is raised here, away from what was read, so
+    that neither it nor its traceback leads to a secret of a file.
+    """
+    settings, problems, warnings = _read(path, environ)
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return Loaded(settings, warnings)
+
+
+def report(problems: Iterable[Problem]) -> str:
+    """Write problems for a person to read, one paragraph each."""
+    listed = tuple(problems)
+    count = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
+    paragraphs = [
+        f"{problem.key_path}\n  found:    {problem.found}\n  expected: {problem.expected}"
+        for problem in listed
+    ]
+    return "\n\n".join([f"{count} in the configuration", *paragraphs])
+
+
+def _read(
+    path: Path, environ: Mapping[str, str]
+) -> tuple[Settings | None, tuple[Problem, ...], tuple[str, ...]]:
+    """Read everything; settings are None where no complete ones came of it."""
+    set_there = assigned(environ)
+    document = _parsed(path)
+    if isinstance(document, Problem):
+        return None, (document, *set_there.problems), ()
+    draft = _Draft(document, problems=set_there.problems)
+    _note_exposed(path, draft)
+    _overlay(set_there, draft)
+    for owner in SECRET_FORMS:
+        _settle_secret(owner, set_there, path.parent, draft)
+    settings = _settings(draft)
+    if settings is not None:
+        draft.warnings.extend(cautions(settings))
+    return settings, tuple(draft.problems), tuple(draft.warnings)
+
+
+def _parsed(path: Path) -> _Document | Problem:
+    """Read the file as TOML."""
+    try:
+        content = path.read_bytes()
+    except OSError as refused:
+        reason = refused.strerror or "unreadable"
+        return Problem(str(path), reason, "a configuration file that can be read")
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as wrong:
+        place = _end_of(content[: wrong.start].decode(errors="replace"))
+        return Problem(str(path), f"{place}: a byte that is not UTF-8", "TOML, which is UTF-8")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        return Problem(str(path), "lists within lists without end", "TOML")
+    except ValueError as wrong:
+        message = str(wrong)
+        at = _AT.search(message)
+        place = (at[1] if at else "") or _end_of(text)
+        return Problem(str(path), f"{place}: {_AT.sub('', message)}", "TOML")
+
+
+def _end_of(text: str) -> str:
+    lines = text.split("\n")
+    return f"line {len(lines)}, column {len(lines[-1]) + 1}"
+
+
+def _note_exposed(path: Path, draft: _Draft) -> None:
+    """Warn of a file that holds a secret and that every user can read."""
+    inside = [
+        key_path((section, form))
+        for (section, _), forms in SECRET_FORMS.items()
+        for form in forms
+        if form in _table_of(draft.document, section) and not form.endswith("_file")
+    ]
+    if inside and exposed(path):
+        draft.warnings.append(
+            f"{' and '.join(inside)}: every user of this machine can read {path}; mode 0600 or "
+            "0640 keeps it, or a file of its own for the secret"
+        )
+
+
+def _table_of(document: _Document, section: str) -> _Document:
+    table = document.get(section)
+    return table if isinstance(table, dict) else {}
+
+
+def _overlay(set_there: Assigned, draft: _Draft) -> None:
+    """Put what the environment sets over the file; secrets are chosen apart."""
+    secret = {(section, form) for (section, _), forms in SECRET_FORMS.items() for form in forms}
+    for place, name in set_there.names.items():
+        if place in secret:
+            continue
+        draft.sources[place] = name
+        if place not in set_there.values:
+            draft.settled.add(place)
+            continue
+        table = draft.document
+        if len(place) > 1:
+            inner = table.setdefault(place[0], {})
+            if not isinstance(inner, dict):
+                continue  # what stands in place of the table is refused as a whole
+            table = inner
+        table[place[-1]] = set_there.values[place]
+
+
+def _settle_secret(
+    owner: tuple[str, str], set_there: Assigned, folder: Path, draft: _Draft
+) -> None:
+    """Replace the forms of one secret by its value, under the key that the model knows."""
+    section, key = owner
+    table = draft.document.setdefault(section, {})
+    if not isinstance(table, dict):
+        return  # what stands in place of the table is refused as a whole
+    places = {form: (section, form) for form in SECRET_FORMS[owner]}
+    in_file = {form: table.pop(form) for form in places if form in table}
+    in_environ = {
+        form: set_there.values[place] for form, place in places.items() if place in set_there.values
+    }
+    if len(in_environ) < len(set_there.names.keys() & set(places.values())):
+        draft.settled.add(owner)
+        return
+    secret = given(owner, in_file, in_environ, folder)
+    draft.warnings.extend(secret.warnings)
+    if secret.problems:
+        draft.problems.extend(secret.problems)
+        draft.settled.add(owner)
+        return
+    table[key] = secret.value
+    draft.sources[owner] = secret.label
+    for index, _ in enumerate(secret.value if isinstance(secret.value, list) else ()):
+        if not secret.listed:
+            draft.sources[*owner, index] = secret.label
+    for index, line in enumerate(secret.lines):
+        draft.lines[(*owner, index) if isinstance(secret.value, list) else owner] = line
+
+
+def _settings(draft: _Draft) -> Settings | None:
+    """Check all tables, each by itself and then together; None where one has problems."""
+    document = draft.document
+    for name in [name for name in document if name not in names_in("")]:
+        near = did_you_mean(name, names_in(""))
+        draft.refuse((name,), "an unknown table or key", f"a table that the gate has{near}")
+    server = _model(Server, ("server",), document.get("server", {}), draft)
+    tailchat = _model(Tailchat, ("tailchat",), document.get("tailchat", {}), draft)
+    session = _model(Session, ("session",), document.get("session", {}), draft)
+    groups = _groups(document.get("groups", {}), draft)
+    routes = _routes(document.get("route"), draft)
+    pages = _model(Pages, ("pages",), document.get("pages", {}), draft)
+    log = _model(Log, ("log",), document.get("log", {}), draft)
+    prefix = server.prefix if server else _prefix_alone(draft)
+    names = groups if groups is not None else _group_names_alone(draft)
+    for conflict in conflicts(routes, prefix, names):
+        draft.refuse(conflict.at, conflict.found, conflict.expected)
+    parts = (server, tailchat, session, groups, pages, log)
+    if draft.problems or not all(part is not None for part in parts):
+        return None
+    return Settings.model_validate(
+        {
+            "server": server,
+            "tailchat": tailchat,
+            "session": session,
+            "groups": groups,
+            "route": tuple(routes.values()),
+            "pages": pages,
+            "log": log,
+        }
+    )
+
+
+def _model(model: type[_Model], at: Location, value: object, draft: _Draft) -> _Model | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError as refused:
+        _list(refused, at, model, draft)
+    return None
+
+
+def _groups(value: object, draft: _Draft) -> Mapping[str, tuple[str, ...]] | None:
+    if ("groups",) in draft.settled:
+        return None
+    adapter: TypeAdapter[Mapping[str, tuple[str, ...]]] = TypeAdapter(Groups)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as refused:
+        _list(refused, ("groups",), None, draft)
+    return None
+
+
+def _prefix_alone(draft: _Draft) -> str | None:
+    """Read the prefix where something else in its table is wrong; None where it is itself."""
+    written = _table_of(draft.document, "server").get(
+        "prefix", Server.model_fields["prefix"].default
+    )
+    try:
+        return prefix_of(written) if isinstance(written, str) else None
+    except ValueError:
+        return None
+
+
+def _group_names_alone(draft: _Draft) -> Collection[str] | None:
+    """Read the names of groups that have problems; None where there is no telling."""
+    table = draft.document.get("groups")
+    return table.keys() if isinstance(table, dict) and ("groups",) not in draft.settled else None
+
+
+def _routes(value: object, draft: _Draft) -> dict[int, Route]:
+    """Check each route; the ones without problems by their position."""
+    if value is None or value == []:
+        wanted = 'at least one [[route]], such as name = "wiki", upstream = "http://wiki:3000"'
+        draft.refuse(("route",), "nothing", wanted)
+    elif not isinstance(value, list):
+        draft.refuse(("route",), kind(value), "[[route]] with two pairs of brackets")
+    else:
+        read = {i: _model(Route, ("route", i), item, draft) for i, item in enumerate(value)}
+        return {index: route for index, route in read.items() if route is not None}
+    return {}
+
+
+def _list(
+    refused: ValidationError, at: Location, model: type[BaseModel] | None, draft: _Draft
+) -> None:
+    for error in refused.errors(include_url=False):
+        place = (*at, *error["loc"])
+        draft.refuse(place, *complaint(error, place, model))

@@ -1,0 +1,204 @@
+"""Settings: all that the admin wrote, checked, complete and immutable."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StrictBool, StrictInt, ValidationInfo, field_validator, model_validator
+
+from tailchat_gate.config import address
+from tailchat_gate.config.duration import spelled
+from tailchat_gate.config.fields import (
+    BaseUrl,
+    ClientId,
+    ClientSecret,
+    Contact,
+    Groups,
+    Issuer,
+    Listeners,
+    Network,
+    Origin,
+    Prefix,
+    Scope,
+    Seconds,
+    Section,
+    SessionSecrets,
+    empty,
+)
+from tailchat_gate.config.problem import key_path
+from tailchat_gate.config.route import Route, conflicts
+
+__all__ = ["Log", "Pages", "Route", "Server", "Session", "Settings", "Tailchat"]
+
+_MINUTE = 60.0
+_LONGEST_SESSION = 30 * 86400.0
+_LONGEST_CALL = 10.0
+
+
+class Server(Section):
+    """Where the gate listens and what it is called from outside."""
+
+    listen: Listeners = Field(
+        default=("127.0.0.1:4180",),
+        description="Where visitors connect: host:port, unix:/path, or a list of these.",
+        examples=["0.0.0.0:4180", "unix:/run/gate.sock"],
+    )
+    public_url: Origin = Field(
+        description=(
+            "Origin under which browsers reach the gate's own pages; Tailchat sends them back to "
+            "public_url + prefix + /callback."
+        ),
+        examples=["https://gate.example.com"],
+    )
+    prefix: Prefix = Field(
+        default="/oauth2", description="Path under which the gate's own pages lie."
+    )
+    admin_listen: str = Field(
+        default="127.0.0.1:4181",
+        validate_default=True,
+        description=(
+            "Where health, metrics and status are served, host:port or unix:/path; empty turns "
+            "them off."
+        ),
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(),
+        description=(
+            "Addresses and networks of the proxies in front whose X-Forwarded-* headers are "
+            "believed; empty believes nobody's."
+        ),
+        examples=[["10.0.0.0/8"]],
+    )
+    workers: StrictInt = Field(
+        default=1,
+        description="Number of processes that serve; this version has 1.",
+        json_schema_extra={"const": 1},
+    )
+    shutdown_timeout: Annotated[float, Seconds()] = Field(
+        default=30.0, description="How long open requests may go on after a signal to stop."
+    )
+    keepalive_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
+        default=75.0, description="How long an idle connection of a visitor stays open."
+    )
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _admin_listener(cls, value: str, info: ValidationInfo) -> str:
+        if not value:
+            return value
+        try:
+            admin = address.listen(value)
+        except ValueError as wrong:
+            raise ValueError(f'{wrong}, or "" to turn it off') from None
+        if admin in info.data.get("listen", ()) and not admin.endswith(":0"):
+            raise ValueError("an address that server.listen does not have")
+        return admin
+
+    @field_validator("workers")
+    @classmethod
+    def _one_worker(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError("1: this version serves with one process")
+        return value
+
+
+class Tailchat(Section):
+    """The Tailchat server that visitors sign in with, and the app registered there."""
+
+    api_url: BaseUrl = Field(
+        description="Address of the Tailchat server as browsers reach it, without /open.",
+        examples=["https://tailchat.example.com"],
+    )
+    client_id: ClientId = Field(
+        description="Id of the app registered at Tailchat.",
+        examples=["tc_649aa2179e97b8b3b2d10041"],
+    )
+    client_secret: ClientSecret = Field(description="Secret of the app registered at Tailchat.")
+    scope: Scope = Field(
+        default="openid profile",
+        description="What is asked of Tailchat; openid is required, profile brings the nickname.",
+    )
+    issuer: Issuer = Field(
+        default="",
+        description=(
+            "Issuer that a login has to come from, Tailchat's API_URL byte for byte; empty learns "
+            "it from Tailchat."
+        ),
+    )
+    timeout: Annotated[float, Seconds(above_zero=True, high=_LONGEST_CALL)] = Field(
+        default=10.0, description="How long one call to Tailchat may take in all, 10s at most."
+    )
+
+
+class Session(Section):
+    """How long a sign-in lasts and what its cookie is sealed with."""
+
+    secrets: SessionSecrets = Field(
+        description="Secrets that cookies are sealed with: the first seals, all of them open.",
+        repr=False,
+    )
+    lifetime: Annotated[float, Seconds(above_zero=True, high=_LONGEST_SESSION)] = Field(
+        default=43200.0, description="How long after the sign-in a session ends, 30d at most."
+    )
+    idle: Annotated[float, Seconds(high=_LONGEST_SESSION)] = Field(
+        default=0.0,
+        description="How long after the last request a session ends, 1m or more; 0 turns it off.",
+    )
+
+    @field_validator("idle")
+    @classmethod
+    def _within_lifetime(cls, value: float, info: ValidationInfo) -> float:
+        lifetime = info.data.get("lifetime", _LONGEST_SESSION)
+        if value and not _MINUTE <= value <= lifetime:
+            raise ValueError(f'"0", or from "1m" to "{spelled(lifetime)}", the session\'s lifetime')
+        return value
+
+
+class Pages(Section):
+    """What visitors see of the gate itself."""
+
+    sign_in: Literal["redirect", "page"] = Field(
+        default="redirect",
+        description=(
+            "Whether a visitor goes straight to Tailchat, or sees a sign-in page first, which also "
+            "keeps the #fragment of the address."
+        ),
+    )
+    contact: Contact = Field(
+        default="",
+        description="Whom visitors can ask for help, as one line of text on the gate's pages.",
+    )
+
+
+class Log(Section):
+    """What is written to the log."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity of the messages that are logged."
+    )
+    access: StrictBool = Field(
+        default=True, description="Whether each request is logged, as one line of JSON."
+    )
+
+
+class Settings(Section):
+    """The whole configuration; every value is final."""
+
+    server: Server = Field(description="Where the gate listens and what it is called from outside.")
+    tailchat: Tailchat = Field(description="The Tailchat server, and the app registered there.")
+    session: Session = Field(description="How long a sign-in lasts and what seals its cookie.")
+    groups: Groups = Field(
+        default_factory=empty,
+        description="Groups of Tailchat users by sub, for the allow lists of routes.",
+        examples=[{"ops": ["660000000000000000000001"]}],
+    )
+    route: tuple[Route, ...] = Field(
+        description="The tools behind the gate, one [[route]] each.", min_length=1
+    )
+    pages: Pages = Field(default=Pages(), description="What visitors see of the gate itself.")
+    log: Log = Field(default=Log(), description="What is written to the log.")
+
+    @model_validator(mode="after")
+    def _without_conflicts(self) -> Self:
+        found = conflicts(dict(enumerate(self.route)), self.server.prefix, self.groups)
+        if found:
+            raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in found))
+        return self

@@ -1,0 +1,84 @@
+"""How a setting that cannot be used is described to the admin, without its secrets."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_LONGEST = 60
+_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?.*@", re.DOTALL)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HUGE = 10**18
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One setting that cannot be used.
+
+    `key_path` is the place: `route[2].upstream` in the file (counted from 0), the name of an
+    environment variable, or the path of a file.
+    `found` is what stands there, shortened, and for a secret only its kind or length.
+    `expected` is what would be right.
+    """
+
+    key_path: str
+    found: str
+    expected: str
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` holds every reason, in reading order."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(f"{p.key_path}: expected {p.expected}" for p in problems))
+        self.problems = problems
+
+
+def shown(value: object) -> str:
+    """Say what a value from the file or the environment is, on one line of visible ASCII.
+
+    Text is quoted, shortened, and loses all that stands before an `@`, because a URL may carry a
+    password there. Tables and lists are named, not shown.
+    """
+    if isinstance(value, str):
+        text = _USERINFO.sub(r"\1***@", value)
+        cut = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+        return json.dumps(cut)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value}" if abs(value) < _HUGE else "a very large number"
+    return kind(value)
+
+
+def kind(value: object) -> str:
+    """Say what sort of value this is, and nothing of its content."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (str, "text"),
+        (bool, "a boolean"),
+        ((int, float), "a number"),
+        (dict, "a table"),
+        ((list, tuple), "a list"),
+        (type(None), "nothing"),
+    )
+    return next((name for type_, name in kinds if isinstance(value, type_)), "a date or time")
+
+
+def key_path(location: Iterable[str | int], start: str = "") -> str:
+    """Write a place in the file as TOML would, after `start`: `route[0].headers."X A"`."""
+    parts: list[str] = [start] if start else []
+    for part in location:
+        if isinstance(part, int):
+            parts.append(f"[{part}]")
+        else:
+            name = part if _BARE_KEY.fullmatch(part) else json.dumps(part[:_LONGEST])
+            parts.append(f".{name}" if parts else name)
+    return "".join(parts)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Name the nearest known word as `; did you mean "..."?`, or nothing when none is near."""
+    by_fold = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.7)
+    return f'; did you mean "{by_fold[near[0]]}"?' if near else ""

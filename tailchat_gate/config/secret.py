@@ -1,0 +1,52 @@
+"""Which text may serve as a secret."""
+
+import itertools
+import re
+
+_SHORTEST = 32
+_FEWEST_SIGNS = 8
+_WORDS = re.compile(
+    r"change.?me|replace.?(me|with|this)|place.?holder|your.?(session.?)?secret|insert.?(your|here)"
+    r"|example|password|tailchat|secret.?secret|x{8}|\.{3}|^<.*>$",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates: bytes that were not UTF-8
+
+SESSION = "at least 32 random characters; `tailchat-gate secret` prints some"
+CLIENT = "the app's secret as Tailchat shows it, on one line, without white space at its ends"
+
+
+def client_secret(text: str) -> None:
+    """Check the app's secret; raises ValueError, whose text says what would be right."""
+    if not text or text != text.strip() or _CONTROL.search(text):
+        raise ValueError(CLIENT)
+
+
+def session_secret(text: str) -> None:
+    """Check a secret that cookies are sealed with.
+
+    Length alone does not make a secret, so what a person types to get past a length check is
+    refused too: placeholders, few different signs, repetitions, runs such as "abcdef...".
+    Raises ValueError, whose text says what would be right and nothing of the secret.
+    """
+    if len(text) < _SHORTEST:
+        raise ValueError(SESSION)
+    if text != text.strip() or _CONTROL.search(text):
+        raise ValueError(f"{SESSION}, on one line, without white space at its ends")
+    if text.startswith("#"):
+        raise ValueError(f"{SESSION}; no sign # at the start, which is not read as a comment here")
+    if _WORDS.search(text):
+        raise ValueError(f"{SESSION}; this one reads like a placeholder")
+    if len(set(text)) < _FEWEST_SIGNS or _repeats(text) or _runs(text):
+        raise ValueError(f"{SESSION}; this one is easy to guess")
+
+
+def _repeats(text: str) -> bool:
+    """Tell whether the text is one part of at most half its length, over and over."""
+    return any(text.startswith(text[size:]) for size in range(1, len(text) // 2 + 1))
+
+
+def _runs(text: str) -> bool:
+    """Tell whether two thirds of the signs follow their neighbour in the alphabet."""
+    steps = [abs(ord(a) - ord(b)) <= 1 for a, b in itertools.pairwise(text)]
+    return 3 * sum(steps) > 2 * len(steps)

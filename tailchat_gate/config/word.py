@@ -1,0 +1,100 @@
+"""The names and words an admin writes: routes, groups, subs, scopes, who may enter."""
+
+import re
+from collections.abc import Sized
+from typing import TypeVar
+
+from tailchat_gate.config.problem import did_you_mean
+
+PUBLIC = "public"
+SIGNED_IN = "signed-in"
+GROUP = "group:"
+SUB = "sub:"
+
+ALLOW = '"public", "signed-in", "group:NAME" or "sub:ID"'
+SUBS = "the sub of a Tailchat user: visible ASCII without spaces, at most 255 characters"
+
+_ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
+_SUB = re.compile(r"[!-~]{1,255}")  # at most 255 ASCII characters, OpenID Connect Core section 2
+_CLIENT_ID = re.compile(r"[!-~]{1,255}")
+_SCOPE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # RFC 6749 section 3.3
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST_CONTACT = 200
+
+_Many = TypeVar("_Many", bound=Sized)
+
+
+def route_name(text: str) -> str:
+    """Check the name of a route, which is also a label in logs and metrics; raises ValueError."""
+    if not _ROUTE_NAME.fullmatch(text):
+        raise ValueError("1 to 64 letters, digits, _ or -, beginning with a letter or digit")
+    return text
+
+
+def group_name(text: str) -> str:
+    """Check the name of a group; raises ValueError."""
+    if not _GROUP_NAME.fullmatch(text):
+        raise ValueError("a group name of 1 to 64 letters, digits or -_.+ without spaces")
+    return text
+
+
+def sub(text: str) -> str:
+    """Check a Tailchat user's sub; raises ValueError."""
+    if not _SUB.fullmatch(text):
+        raise ValueError(SUBS)
+    return text
+
+
+def client_id(text: str) -> str:
+    """Check the app's id; raises ValueError."""
+    if not _CLIENT_ID.fullmatch(text):
+        raise ValueError('the id of the app, such as "tc_649aa2179e97b8b3b2d10041"')
+    return text
+
+
+def scope(text: str) -> str:
+    """Check the scope, which has to hold `openid`.
+
+    Tailchat: without it the login works and /open/me then answers 403.
+    Raises ValueError, whose text says what would be right.
+    """
+    if not _SCOPE.fullmatch(text) or "openid" not in text.split(" "):
+        raise ValueError('words with single spaces between them, "openid" among them')
+    return text
+
+
+def contact(text: str) -> str:
+    """Check the text that tells a visitor whom to ask; raises ValueError."""
+    if len(text) > _LONGEST_CONTACT or _CONTROL.search(text):
+        raise ValueError(f"one line of at most {_LONGEST_CONTACT} characters")
+    return text
+
+
+def allow_entry(text: str) -> str:
+    """Check one entry of a route's allow list, apart from whether its group exists.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    if text in (PUBLIC, SIGNED_IN):
+        return text
+    if text.startswith(GROUP) and _GROUP_NAME.fullmatch(text.removeprefix(GROUP)):
+        return text
+    if text.startswith(SUB) and _SUB.fullmatch(text.removeprefix(SUB)):
+        return text
+    raise ValueError(ALLOW + did_you_mean(text, (PUBLIC, SIGNED_IN)))
+
+
+def allow(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Check an allow list as a whole; raises ValueError."""
+    at_least_one(entries)
+    if PUBLIC in entries and len(entries) > 1:
+        raise ValueError('"public" alone, or a list without it')
+    return entries
+
+
+def at_least_one(values: _Many) -> _Many:
+    """Refuse an empty list; raises ValueError."""
+    if not len(values):
+        raise ValueError("at least one entry")
+    return values

@@ -1,0 +1,297 @@
+"""The configuration: what is accepted, what is refused and how, and that no secret gets out."""
+
+import pickle
+import tomllib
+import traceback
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from configkit import (
+    BAD,
+    CORPUS,
+    SESSION_SECRET,
+    SMALLEST,
+    good,
+    problems,
+    refused,
+    saying,
+    write_smallest,
+)
+from pydantic import SecretStr, ValidationError
+
+from tailchat_gate.config.load import ConfigError, Problem, load, report
+from tailchat_gate.config.model import Route, Server, Session, Settings, Tailchat
+
+
+@pytest.fixture
+def smallest(tmp_path: Path) -> Path:
+    """Return the shortest file, which its owner alone can read."""
+    return write_smallest(tmp_path)
+
+
+def test_the_smallest_file_gets_every_default() -> None:
+    """What the admin leaves out has the documented, safe default."""
+    settings = good(CORPUS / "good" / "smallest.toml").settings
+
+    assert settings.server == Server(
+        listen=("127.0.0.1:4180",),
+        public_url="https://gate.example.com",
+        prefix="/oauth2",
+        admin_listen="127.0.0.1:4181",
+        trusted_proxies=(),
+        workers=1,
+        shutdown_timeout="30s",  # type: ignore[arg-type]  # written as in the file
+        keepalive_timeout="75s",  # type: ignore[arg-type]  # as above
+    )
+    assert settings.tailchat.api_url == "https://tailchat.example.com"
+    assert settings.tailchat.client_secret == SecretStr("app-secret")
+    assert (settings.tailchat.scope, settings.tailchat.issuer) == ("openid profile", "")
+    assert settings.tailchat.timeout == 10.0
+    assert settings.session.secrets == (SecretStr(SESSION_SECRET),)
+    assert (settings.session.lifetime, settings.session.idle) == (43200.0, 0.0)
+    assert dict(settings.groups) == {}
+    (route,) = settings.route
+    assert (route.name, route.host, route.path) == ("wiki", None, "/")
+    assert (route.upstream, route.allow) == ("http://wiki", ("signed-in",))
+    assert (dict(route.headers), route.header_encoding) == ({}, "percent")
+    assert (route.connect_timeout, route.response_timeout) == (5.0, 60.0)
+    assert (settings.pages.sign_in, settings.pages.contact) == ("redirect", "")
+    assert (settings.log.level, settings.log.access) == ("info", True)
+
+
+def test_every_key_is_read_and_made_canonical() -> None:
+    """Hosts, URLs, paths and durations come out in one spelling, whatever was written."""
+    settings = good(CORPUS / "good" / "everything.toml").settings
+
+    assert settings.server.listen == ("[::1]:4180", "localhost:4180", "unix:/run/gate/gate.sock")
+    assert settings.server.public_url == "https://gate.example.com"
+    assert (settings.server.prefix, settings.server.admin_listen) == ("/-/gate", "")
+    assert settings.server.trusted_proxies == tuple(
+        map(ip_network, ("10.0.0.0/8", "192.0.2.7/32", "fd00::/8"))
+    )
+    assert (settings.server.shutdown_timeout, settings.server.keepalive_timeout) == (90.0, 120.0)
+    assert settings.tailchat.api_url == "https://tailchat.example.com:8443/chat"
+    assert settings.tailchat.issuer == "http://127.0.0.1:3000/"
+    assert (settings.tailchat.scope, settings.tailchat.timeout) == ("profile openid", 5.0)
+    assert (settings.session.lifetime, settings.session.idle) == (30 * 86400.0, 0.0)
+    assert settings.groups["ops"] == ("660000000000000000000001", "660000000000000000000002")
+    assert settings.groups["on-call"] == ()
+    grafana, docs = settings.route
+    assert (grafana.host, grafana.path) == ("grafana.example.com", "/a/b")
+    assert grafana.upstream == "https://[2001:db8::1]:3000"
+    assert grafana.allow == ("group:ops", "sub:660000000000000000000003")
+    assert grafana.headers["Authorization"] == "Bearer {{x}} {nickname}"
+    assert (grafana.header_encoding, grafana.response_timeout) == ("rfc2047", 0.0)
+    assert (docs.host, docs.upstream) == ("xn--bcher-kva.example", "unix:/run/docs.sock")
+    assert (settings.pages.sign_in, settings.pages.contact) == ("page", "Frag Åsa, Zimmer 3")
+    assert (settings.log.level, settings.log.access) == ("debug", False)
+
+
+@pytest.mark.parametrize("name", ["smallest", "everything", "neighbours"])
+def test_good_files_give_no_warning(name: str) -> None:
+    """Settings that are meant as they stand are not commented on."""
+    assert good(CORPUS / "good" / f"{name}.toml").warnings == ()
+
+
+def test_a_file_from_another_system_is_read(smallest: Path) -> None:
+    """A byte order mark and CRLF line ends, as Windows editors write them, do no harm."""
+    smallest.write_bytes(b"\xef\xbb\xbf" + SMALLEST.replace("\n", "\r\n").encode())
+
+    assert good(smallest).settings.server.public_url == "https://gate.example.com"
+
+
+def test_settings_cannot_be_changed() -> None:
+    """Nothing that was loaded can be altered, neither a value nor a table with free keys."""
+    settings = good(CORPUS / "good" / "everything.toml").settings
+
+    with pytest.raises(ValidationError):
+        settings.server.prefix = "/x"
+    with pytest.raises(TypeError):
+        settings.groups["x"] = ()  # type: ignore[index]
+    with pytest.raises(TypeError):
+        settings.route[0].headers["x"] = ""  # type: ignore[index]
+
+
+def test_default_tables_are_not_shared_mutable_state() -> None:
+    """A route without headers can be built any number of times, each with an immutable table."""
+    first, second = (Route(name=name, upstream="http://a:1") for name in "ab")
+
+    with pytest.raises(TypeError):
+        first.headers["x"] = ""  # type: ignore[index]
+    assert dict(second.headers) == {}
+
+
+def test_settings_refuse_conflicts_however_they_are_built() -> None:
+    """A Settings object without a file behind it holds the same promises."""
+    with pytest.raises(ValidationError, match=r"route\[0\]\.allow\[0\]"):
+        Settings(
+            server=Server(public_url="http://localhost"),
+            tailchat=Tailchat(
+                api_url="http://localhost", client_id="x", client_secret=SecretStr("y")
+            ),
+            session=Session(secrets=(SecretStr(SESSION_SECRET),)),
+            route=(Route(name="a", upstream="http://a:1", allow=("group:ops",)),),
+        )
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_bad_files_are_refused_with_these_words(file: Path) -> None:
+    """All problems of a file come at once, in the words that stand beside it."""
+    text = report(problems(file, {})).replace(str(file), file.name)
+
+    assert text + "\n" == file.with_suffix(".txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_no_refusal_shows_a_secret(file: Path) -> None:
+    """Whatever is wrong, the word that stands for secrets in the bad files is never repeated."""
+    with pytest.raises(ConfigError) as refused:
+        load(file, {})
+
+    assert "hunter2" not in report(refused.value.problems)
+    assert "hunter2" not in repr(refused.value)
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
+
+
+def test_no_frame_of_a_refusal_holds_what_was_read(tmp_path: Path) -> None:
+    """A crash reporter that prints local variables finds no secret of a file either."""
+    (tmp_path / "gate.toml").write_text('[session]\nsecret = "hunter2"\n', encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path / "gate.toml", {})
+
+    frames = [frame for frame, _ in traceback.walk_tb(refused.value.__traceback__)]
+    assert len(frames) == 2
+    assert "hunter2" not in repr(frames[1].f_locals)
+
+
+def test_settings_never_show_their_secrets() -> None:
+    """Neither repr, str nor JSON of loaded settings contains a secret."""
+    settings = good(CORPUS / "good" / "everything.toml").settings
+
+    for text in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.session}"):
+        assert SESSION_SECRET not in text
+        assert "app-secret" not in text
+    assert "**********" in repr(settings.tailchat)
+
+
+def test_a_configuration_error_says_where_and_what() -> None:
+    """The text of the exception itself is useful where only that is shown."""
+    with pytest.raises(ConfigError, match=r"server\.public_url: expected a value such as"):
+        load(CORPUS / "bad" / "empty.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda file: None, "No such file or directory"),
+        (lambda file: file.mkdir(), "Is a directory"),
+        (
+            lambda file: file.write_bytes(b'[server]\nlisten = "\xff"'),
+            "line 2, column 11: a byte that is not UTF-8",
+        ),
+        (lambda file: file.write_text("a = " + "[" * 5000), "lists within lists without end"),
+    ],
+    ids=["missing", "folder", "not UTF-8", "too deep"],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, make: Callable[[Path], None], found: str
+) -> None:
+    """A file that gives no table is the one problem, under its own name."""
+    file = tmp_path / "gate.toml"
+    make(file)
+
+    assert saying(problems(file)) == [(str(file), found)]
+
+
+def test_an_unreadable_file_does_not_hide_wrong_variables(tmp_path: Path) -> None:
+    """The environment is checked even when there is no file."""
+    found = refused(tmp_path / "none.toml", SERVER__LISTN="x")
+
+    assert [problem.key_path for problem in found] == [
+        str(tmp_path / "none.toml"),
+        "TAILCHAT_GATE_SERVER__LISTN",
+    ]
+
+
+def test_one_wrong_table_does_not_hide_conflicts_of_another(tmp_path: Path) -> None:
+    """Routes are compared with the prefix and groups even where their tables have problems."""
+    file = tmp_path / "gate.toml"
+    routes = SMALLEST + 'path = "/gate"\nallow = ["group:ops", "group:night"]\n'
+    text = routes.replace("[server]\n", '[server]\nprefix = "/gate"\nworkers = 2\n')
+    file.write_text(text + '[groups]\nops = [""]\n', encoding="utf-8")
+
+    assert [problem.key_path for problem in problems(file)] == [
+        "server.workers",
+        "groups.ops[0]",
+        "route[0].path",
+        "route[0].allow[1]",
+    ]
+
+
+def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path) -> None:
+    """A report stays one readable line per finding, and cannot drive a terminal."""
+    (problem,) = refused(smallest, SERVER__PREFIX="\x1b[2J\n" + "x" * 500)
+
+    assert problem.found.isprintable()
+    assert problem.found.isascii()
+    assert len(problem.found) < 90
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "warning"),
+    [
+        ("SERVER__PUBLIC_URL", "http://gate.lan", "server.public_url is http: cookies are sent"),
+        ("TAILCHAT__API_URL", "http://chat.lan", "tailchat.api_url is http"),
+        ("TAILCHAT__API_URL", "https://chat.lan/open", "tailchat.api_url ends in /open"),
+        ("SERVER__TRUSTED_PROXIES", "0.0.0.0/1", "server.trusted_proxies: 0.0.0.0/1 is wide"),
+        ("SERVER__TRUSTED_PROXIES", "2000::/3", "server.trusted_proxies: 2000::/3 is wide"),
+        ("TAILCHAT__SCOPE", "openid email", "tailchat.scope: Tailchat does not know email"),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", allow = ["signed-in", "sub:1"]}]',
+            'route[0].allow: "signed-in" already lets every Tailchat user in',
+        ),
+    ],
+)
+def test_settings_that_may_not_be_meant_give_a_warning(
+    smallest: Path, name: str, text: str, warning: str
+) -> None:
+    """Such settings are used, and commented on under their key."""
+    (found,) = good(smallest, **{name: text}).warnings
+
+    assert found.startswith(warning)
+
+
+@pytest.mark.parametrize(
+    "public_url",
+    ["http://localhost:4180", "http://127.0.0.1", "http://[::1]", "http://a.localhost"],
+)
+def test_http_on_this_machine_gives_no_warning(smallest: Path, public_url: str) -> None:
+    """Nobody is on the way between a browser and its own machine."""
+    assert good(smallest, SERVER__PUBLIC_URL=public_url).warnings == ()
+
+
+def test_a_report_counts_its_problems() -> None:
+    """One problem is called one."""
+    one = Problem("a", "b", "c")
+
+    assert report([one]) == "1 problem in the configuration\n\na\n  found:    b\n  expected: c"
+    assert report([one, one]).startswith("2 problems in the configuration\n\na\n")
+
+
+def test_problems_can_be_pickled() -> None:
+    """A problem travels between processes as plain data."""
+    found = Problem("a", "b", "c")
+
+    assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301 - written one line above
+
+
+def test_the_corpus_is_toml_where_it_claims_to_be() -> None:
+    """Each bad file but the two about syntax is refused for what it says, not for how."""
+    for file in BAD:
+        if file.stem not in {"syntax", "unfinished"}:
+            tomllib.loads(file.read_text(encoding="utf-8"))

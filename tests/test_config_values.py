@@ -1,0 +1,290 @@
+"""Single values: what each check accepts, in which spelling, and what it refuses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailchat_gate.config import address, duration, header, path, word
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", 90.0),
+        ("15m", 900.0),
+        ("12h", 43200.0),
+        ("2d", 172800.0),
+        ("1h30m", 5400.0),
+        ("1d1h1m1s", 90061.0),
+        ("0", 0.0),
+        ("0s", 0.0),
+        (0, 0.0),
+        ("365d", 31536000.0),
+    ],
+)
+def test_durations(text: object, expected: float) -> None:
+    """Durations are read into seconds."""
+    assert duration.seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "5",
+        5,
+        0.0,
+        True,
+        False,
+        "1.5h",
+        "-1s",
+        "1s1m",
+        "1m1m",
+        "1h 30m",
+        "1w",
+        "1H",
+        "٣s",
+        "366d",
+        "9999999999d",
+        None,
+        [],
+        "s",
+    ],
+)
+def test_not_durations(text: object) -> None:
+    """A number without unit, and anything unclear, is refused."""
+    with pytest.raises(ValueError, match="a duration in quotes"):
+        duration.seconds(text)
+
+
+@given(st.integers(min_value=0, max_value=365 * 86400))
+def test_durations_are_written_as_they_are_read(length: int) -> None:
+    """What `spelled` writes, `seconds` reads back."""
+    assert duration.seconds(duration.spelled(float(length))) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://gate.example.com", "https://gate.example.com"),
+        ("HTTPS://GATE.example.com:443/", "https://gate.example.com"),
+        ("http://gate.example.com:80", "http://gate.example.com"),
+        ("http://gate.example.com:443", "http://gate.example.com:443"),
+        ("https://[2001:DB8:0::1]:8443", "https://[2001:db8::1]:8443"),
+        ("http://192.0.2.7:08080", "http://192.0.2.7:8080"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_origins(text: str, expected: str) -> None:
+    """An origin has one spelling (RFC 6454)."""
+    assert address.origin(text) == expected
+
+
+NOT_URLS = [
+    "",
+    "gate.example.com",
+    "//gate.example.com",
+    "ftp://gate.example.com",
+    "https://",
+    "https:///x",
+    "https://:443",
+    "https://a@gate.example.com",
+    "https://gate.example.com:0",
+    "https://gate.example.com:65536",
+    "https://gate.example.com:",
+    "https://gate.example.com:8o",
+    "https://gate.example.com?",
+    "https://gate.example.com/#",
+    "https://gate.example.com\\evil.example",
+    "https://gate example.com",
+    "https://gate.example.com\n",
+    " https://gate.example.com",
+    "https://gate..example.com",
+    "https://-gate.example.com",
+    "https://gate.example.com.",
+    "https://[::1",
+    "https://[fe80::1%25eth0]",
+    "https://1.2.3",
+    "https://0x7f.1",
+    "https://256.1.1.1",
+    "https://" + "a" * 64 + ".example",
+    "https://" + "a." * 127 + "example",
+]
+
+
+@pytest.mark.parametrize(
+    "text", [*NOT_URLS, "https://gate.example.com/x", "https://gate.example.com//"]
+)
+def test_not_origins(text: str) -> None:
+    """Anything after the port, and any host that browsers would read otherwise, is refused."""
+    with pytest.raises(ValueError, match="an http or https origin"):
+        address.origin(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *NOT_URLS,
+        *(
+            f"https://a.example/{rest}"
+            for rest in ("a//b", "..", "a/./b", "a%2fb", "a;b", "a b", "/")
+        ),
+    ],
+)
+def test_not_base_urls(text: str) -> None:
+    """A base URL has a plain path or none, so that paths can be put behind it."""
+    with pytest.raises(ValueError, match="an http or https URL"):
+        address.base_url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *NOT_URLS,
+        "http://a:1/",
+        "static:200",
+        "file:/srv",
+        "unix:",
+        "unix:x",
+        "unix://x",
+        "unix:/a\n",
+        "unix:/" + "x" * 107,
+        "a:80",
+        "h2c://a:80",
+    ],
+)
+def test_not_upstreams(text: str) -> None:
+    """An upstream is one of three forms, which the refusal names."""
+    with pytest.raises(ValueError, match=r"http://host:port.*https://host:port.*unix:/path"):
+        address.upstream(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://grafana:3000", "http://grafana:3000"),
+        ("http://My_App", "http://my_app"),
+        ("https://[::1]:1", "https://[::1]:1"),
+        ("unix:/run/My App.sock", "unix:/run/My App.sock"),
+    ],
+)
+def test_upstreams(text: str, expected: str) -> None:
+    """An upstream keeps its port as written and the case of a path."""
+    assert address.upstream(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:0", "127.0.0.1", 0),
+        ("[::]:4180", "::", 4180),
+        ("[fe80::1%eth0]:80", "fe80::1%eth0", 80),
+        ("Gate.lan:65535", "gate.lan", 65535),
+    ],
+)
+def test_listen_addresses(text: str, host: str, port: int) -> None:
+    """A listener's host comes without brackets, ready to bind, and is written back with them."""
+    found = address.listen_address(text)
+
+    assert found == address.TcpAddress(host, port)
+    assert address.listen_address(str(found)) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["*.example.com", "a/b", "a:80", "[::1]:80", "", ".", "a..b", "STRASSE-ß.x"]
+)
+def test_not_route_hosts(text: str) -> None:
+    """A route's host is a bare name, in full, and the same name to every client."""
+    with pytest.raises(ValueError, match=r"a host name or address|ASCII form"):
+        address.route_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("WIKI.example.com.", "wiki.example.com"),
+        ("[2001:DB8::0]", "[2001:db8::]"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("BÜCHER.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_route_hosts(text: str, expected: str) -> None:
+    """A route's host is what a browser sends in Host, without port."""
+    assert address.route_host(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["/ping", "wiki", "", "/a?b", "/a#b", "/a\\b", "/ä", "/a b", "/\x00"]
+)
+def test_not_route_paths(text: str) -> None:
+    """A path that needs escaping, or that the gate answers itself, is refused."""
+    with pytest.raises(ValueError, match="an absolute path"):
+        path.route_path(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["/", "", "oauth2", "/a/", "//a", "/a//b", "/./a", "/a/..", "/ping"]
+)
+def test_not_prefixes(text: str) -> None:
+    """A prefix consists of whole plain segments."""
+    with pytest.raises(ValueError, match="a path such as"):
+        path.prefix(text)
+
+
+def test_templates_are_taken_apart() -> None:
+    """A template becomes literals and fields, with doubled braces single."""
+    assert header.pieces("a{{{sub}}} {nickname}{{}}") == (
+        ("text", "a{"),
+        ("field", "sub"),
+        ("text", "} "),
+        ("field", "nickname"),
+        ("text", "{}"),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "}", "{}", "{ sub}", "{Sub}", "{sub!r}", "{sub.x}", "{{}", "\t"]
+)
+def test_not_templates(text: str) -> None:
+    """A template has no format language, and no stray brace."""
+    with pytest.raises(ValueError, match="visible ASCII"):
+        header.template(text)
+
+
+PARSERS: list[Callable[[str], object]] = [
+    address.origin,
+    address.base_url,
+    address.issuer,
+    address.upstream,
+    address.listen,
+    address.route_host,
+    path.prefix,
+    path.route_path,
+    header.header_name,
+    header.template,
+    word.route_name,
+    word.group_name,
+    word.sub,
+    word.scope,
+    word.contact,
+    word.allow_entry,
+]
+PIECES = (
+    "http:// https:// unix: / . .. : 80 a Å ß [ ::1 ] @ % ? # { } {sub} group: sub: - * 0x1 \n \0"
+)
+LIKELY = st.lists(st.sampled_from(PIECES.split(" ")), max_size=8).map("".join)
+
+
+@pytest.mark.parametrize("parse", PARSERS, ids=lambda parse: parse.__name__)
+@given(text=st.one_of(st.text(max_size=40), LIKELY))
+def test_any_text_is_canonical_or_refused(parse: Callable[[str], Any], text: str) -> None:
+    """No text crashes a check, and what is accepted is accepted again unchanged."""
+    try:
+        once = parse(text)
+    except ValueError:
+        return
+    assert parse(once) == once
+    assert "\n" not in once
