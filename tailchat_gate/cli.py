@@ -1,6 +1,5 @@
 """The command line: serve, check, secret, schema, health, demo."""
 
-import json
 import os
 import sys
 import urllib.error
@@ -13,8 +12,8 @@ import click
 from tailchat_gate import __version__
 from tailchat_gate.build import build, redirect_uri
 from tailchat_gate.config.load import ConfigError, Loaded, load, report
-from tailchat_gate.config.schema import file_schema
-from tailchat_gate.demo.run import DemoError, run_demo
+from tailchat_gate.config.schema import schema_text
+from tailchat_gate.demonstrate import DemoError, run_demo
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.observe.log import set_up_logging
 from tailchat_gate.server import StartError, run
@@ -87,7 +86,7 @@ def secret() -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
-    click.echo(json.dumps(file_schema(), indent=2))
+    click.echo(schema_text(), nl=False)
 
 
 @main.command()
@@ -125,7 +124,8 @@ def _load(path: Path) -> Loaded:
     try:
         return load(path, os.environ)
     except ConfigError as error:
-        _fail(f"{path}: the configuration has problems\n{report(error.problems)}", EXIT_USAGE)
+        problems = error.problems
+    _fail(f"{path}: {report(problems)}", EXIT_USAGE)
 
 
 def _fail(message: str, code: int) -> NoReturn:

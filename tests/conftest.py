@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+from parts import chromium
+from playwright.async_api import Browser
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +17,13 @@ def _no_blocking_calls() -> Iterator[BlockBuster]:
     """Fail a test in which the gate blocks the event loop."""
     with blockbuster_ctx("tailchat_gate") as blockbuster:
         yield blockbuster
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Return a headless Chromium."""
+    async with chromium() as found:
+        yield found
 
 
 @pytest.fixture

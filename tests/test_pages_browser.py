@@ -1,21 +1,14 @@
 """What a real browser makes of the pages: its policy, its layout, its keyboard, its fragment."""
 
-import os
-import shutil
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pytest
+from parts import keep_screenshot
+from playwright.async_api import Browser, BrowserContext, Page, Route
 
 from tailchat_gate.pages.language import LANGUAGES, choose_language
 from tailchat_gate.pages.render import Pages
 
-if TYPE_CHECKING:
-    from playwright.async_api import Browser, BrowserContext, Page, Route
-
-playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 ORIGIN = "http://gate.test"
 HOSTILE = "<b>\u202e" + "W" * 5000
 NOON = 1_772_366_400.0
@@ -43,25 +36,14 @@ VALUES: dict[str, dict[str, object]] = {
     },
 }
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator["Browser"]:
-    """A headless Chromium."""
-    async with playwright_api.async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        await chromium.close()
-
 
 async def opened(
-    context: "BrowserContext", name: str, language: str, complaints: list[str], **values: object
-) -> "Page":
+    context: BrowserContext, name: str, language: str, complaints: list[str], **values: object
+) -> Page:
     """Return a tab that shows a page as the gate would send it, fragment and all."""
     html = PAGES.render(name, accept_language=language, **VALUES[name] | values)
 
-    async def answer(route: "Route") -> None:
+    async def answer(route: Route) -> None:
         if not route.request.is_navigation_request():
             complaints.append(f"{name} fetched {route.request.url}")
         await route.fulfill(body=html, headers=PAGES.headers(choose_language(language)))
@@ -74,23 +56,17 @@ async def opened(
     return tab
 
 
-async def keep(tab: "Page", name: str) -> None:
-    """Leave a screenshot where TAILCHAT_GATE_SHOTS says, for a person to look at."""
-    if directory := os.environ.get("TAILCHAT_GATE_SHOTS"):
-        await tab.screenshot(path=f"{directory}/{name}.png", full_page=True)
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_pages_fit_a_narrow_screen_without_a_complaint(
-    browser: "Browser", language: str, scheme: Literal["light", "dark"]
+    browser: Browser, language: str, scheme: Literal["light", "dark"]
 ) -> None:
     """At 320 pixels nothing sticks out, no button is small, and the policy stops nothing."""
     context = await browser.new_context(viewport={"width": 320, "height": 568}, color_scheme=scheme)
     complaints: list[str] = []
     for name in VALUES:
         tab = await opened(context, name, language, complaints)
-        await keep(tab, f"pages-{name}-{language}-{scheme}")
+        await keep_screenshot(tab, f"pages-{name}-{language}-{scheme}")
         width = await tab.evaluate("document.documentElement.scrollWidth")
         heights = await tab.evaluate(
             "Array.from(document.querySelectorAll('.button, summary'), e => e.offsetHeight)"
@@ -105,7 +81,7 @@ async def test_pages_fit_a_narrow_screen_without_a_complaint(
     assert complaints == []
 
 
-async def test_the_fragment_goes_into_the_login(browser: "Browser") -> None:
+async def test_the_fragment_goes_into_the_login(browser: Browser) -> None:
     """The link of the sign-in page carries the address's fragment, also one that changes later."""
     context = await browser.new_context()
     complaints: list[str] = []
@@ -119,7 +95,7 @@ async def test_the_fragment_goes_into_the_login(browser: "Browser") -> None:
     assert complaints == []
 
 
-async def test_a_fragment_that_is_on_its_way_stays(browser: "Browser") -> None:
+async def test_a_fragment_that_is_on_its_way_stays(browser: Browser) -> None:
     """A return address with a fragment of its own gets no second one."""
     start_url = "/oauth2/start?rd=%2Fd%23own"
     tab = await opened(await browser.new_context(), "sign_in", "en", [], start_url=start_url)
@@ -128,7 +104,7 @@ async def test_a_fragment_that_is_on_its_way_stays(browser: "Browser") -> None:
     assert href == ORIGIN + start_url
 
 
-async def test_without_scripts_the_sign_in_link_still_works(browser: "Browser") -> None:
+async def test_without_scripts_the_sign_in_link_still_works(browser: Browser) -> None:
     """Without JavaScript the link leads to the login as it was written."""
     context = await browser.new_context(java_script_enabled=False)
     tab = await opened(context, "sign_in", "en", [])
@@ -136,7 +112,7 @@ async def test_without_scripts_the_sign_in_link_still_works(browser: "Browser") 
     assert await tab.get_attribute("#start", "href") == VALUES["sign_in"]["start_url"]
 
 
-async def test_the_first_key_reaches_a_button_and_shows_it(browser: "Browser") -> None:
+async def test_the_first_key_reaches_a_button_and_shows_it(browser: Browser) -> None:
     """The Tab key goes to the main button first and draws a ring around it."""
     tab = await opened(await browser.new_context(), "signed_out", "en", [])
     await tab.keyboard.press("Tab")

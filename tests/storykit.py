@@ -1,0 +1,82 @@
+"""A whole setting for a login: a Tailchat, a recording tool and the gate between them."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+from visitor import Visitor
+
+from tailchat_gate.demo.store import App
+from tailchat_gate.demo.tailchat import StandInTailchat
+
+CLIENT_ID = "tc_649aa2179e97b8b3b2d10041"
+CLIENT_SECRET = "the-secret-of-the-app"
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago; public_url must be known before the gate is."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def served(app: web.Application, port: int = 0) -> AsyncIterator[int]:
+    """Serve an application on loopback until the block ends; yields the port."""
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class Story:
+    """The setting of a test: gate.url is where visitors go."""
+
+    gate: RunningGate
+    tool: RawUpstream
+    tailchat: StandInTailchat
+    clock: Clock
+    url: str
+
+    def visitor(self) -> Visitor:
+        """Return a fresh browser."""
+        return Visitor()
+
+
+@asynccontextmanager
+async def story(
+    log_file: Path,
+    clock: Clock,
+    *,
+    issuer: str = "",
+    **sections: Any,  # noqa: ANN401 - as in gatekit.make_settings
+) -> AsyncIterator[Story]:
+    """Set the scene: the stand-in Tailchat, the tool, the gate before it."""
+    port, tailchat_port = free_port(), free_port()
+    # Another name than the gate's, because cookies ignore ports.
+    api_url = f"http://localhost:{tailchat_port}"
+    url = f"http://127.0.0.1:{port}"
+    app = App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))
+    tailchat = StandInTailchat(issuer or api_url, apps=[app], clock=clock)
+    server = {"public_url": url, "listen": [f"127.0.0.1:{port}"], **sections.pop("server", {})}
+    given = {
+        "api_url": api_url,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+        **sections.pop("tailchat", {}),
+    }
+    async with served(tailchat.app(), tailchat_port), RawUpstream() as tool:
+        settings = make_settings(tool.url, server=server, tailchat=given, **sections)
+        async with running_gate(settings, log_file, clock) as gate:
+            yield Story(gate, tool, tailchat, clock, url)

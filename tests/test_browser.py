@@ -1,0 +1,172 @@
+"""A person with a real browser: Chromium, the gate, the stand-in Tailchat and the sample tool."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from gatekit import Clock, RunningGate, make_settings, running_gate
+from parts import keep_screenshot
+from playwright.async_api import Browser, Page, expect
+from storykit import CLIENT_ID, CLIENT_SECRET, free_port, served
+
+from tailchat_gate.demo.store import App
+from tailchat_gate.demo.tailchat import StandInTailchat
+from tailchat_gate.demo.tool import SampleTool
+from tailchat_gate.demo.users import user_named
+
+HOSHINO = user_named("hoshino")
+
+
+@dataclass
+class Stage:
+    """The gate in front of the sample tool."""
+
+    gate: RunningGate
+    url: str
+    clock: Clock
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
+    """Serve all three on loopback."""
+    port, tailchat_port = free_port(), free_port()
+    url, api_url = f"http://127.0.0.1:{port}", f"http://localhost:{tailchat_port}"
+    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
+    tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
+    async with (
+        served(tailchat.app(), tailchat_port),
+        served(SampleTool(ticks=0.05).app()) as tool_port,
+    ):
+        settings = make_settings(
+            f"http://127.0.0.1:{tool_port}",
+            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
+            tailchat={
+                "api_url": api_url,
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+            },
+            pages={"sign_in": "page", "contact": "ops@example.com"},
+        )
+        async with running_gate(settings, tmp_path / "access.log", clock) as gate:
+            yield Stage(gate, url, clock)
+
+
+async def _sign_in(tab: Page, stage: Stage, path: str = "/") -> None:
+    await tab.goto(stage.url + path)
+    await tab.get_by_role("link", name="Sign in with Tailchat").click()
+    await tab.locator("input[name=email]").first.fill(HOSHINO.email)
+    await tab.locator("input[name=password]").first.fill(HOSHINO.password)
+    await tab.locator("input[name=password]").first.press("Enter")
+    await tab.get_by_role("button", name="授权").click()
+
+
+async def test_a_person_signs_in_uses_the_tool_and_signs_out(
+    browser: Browser, stage: Stage
+) -> None:
+    """From the sign-in page over Tailchat to the tool, a WebSocket, a second tab, and out again."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    tab = await context.new_page()
+    await tab.goto(stage.url + "/?from=link#part")
+    await keep_screenshot(tab, "story-1-sign-in")
+    await tab.get_by_role("link", name="Sign in with Tailchat").click()
+    await keep_screenshot(tab, "story-2-tailchat-login")
+    await tab.locator("input[name=email]").first.fill(HOSHINO.email)
+    await tab.locator("input[name=password]").first.fill(HOSHINO.password)
+    await tab.locator("input[name=password]").first.press("Enter")
+    await keep_screenshot(tab, "story-3-tailchat-consent")
+    await tab.get_by_role("button", name="授权").click()
+
+    await expect(tab.get_by_text("星野 Hoshino ☆").first).to_be_visible()
+    assert tab.url == stage.url + "/?from=link#part"
+    await expect(tab.locator("body")).to_contain_text(HOSHINO.sub)
+    await keep_screenshot(tab, "story-4-tool")
+
+    echoed = await tab.evaluate(
+        """() => new Promise((resolve, reject) => {
+            const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws");
+            socket.onopen = () => socket.send("星 over the gate");
+            socket.onmessage = (event) => { socket.close(); resolve(event.data); };
+            socket.onerror = () => reject(new Error("no WebSocket"));
+        })"""
+    )
+    assert echoed == "星 over the gate"
+
+    second = await context.new_page()
+    await second.goto(stage.url + "/")
+    await expect(second.get_by_text("星野 Hoshino ☆").first).to_be_visible()
+
+    await second.goto(stage.url + "/oauth2/userinfo")
+    await keep_screenshot(second, "story-5-who-am-i")
+    await second.goto(stage.url + "/oauth2/sign_out")
+    await keep_screenshot(second, "story-6-sign-out")
+    await second.get_by_role("button", name="Sign out").click()
+    await second.wait_for_url(stage.url + "/oauth2/sign_out")
+    await keep_screenshot(second, "story-7-signed-out")
+    assert [c for c in await context.cookies(stage.url) if c["name"] == "tailchat_gate"] == []
+
+    await tab.reload()
+    await expect(tab.get_by_role("link", name="Sign in with Tailchat")).to_be_visible()
+
+
+async def test_a_fetch_after_the_session_ended_sees_401(browser: Browser, stage: Stage) -> None:
+    """A page that is still open learns from a plain 401 that its session is over."""
+    tab = await (await browser.new_context()).new_page()
+    await _sign_in(tab, stage)
+    await tab.wait_for_url(stage.url + "/")
+    script = """async () => {
+        const answer = await fetch("/api/whoami");
+        return [answer.status, answer.redirected, (await answer.json()).error || ""];
+    }"""
+    assert (await tab.evaluate(script))[:2] == [200, False]
+
+    stage.clock.now += 43_201
+
+    assert await tab.evaluate(script) == [401, False, "not-signed-in"]
+
+
+async def test_events_reach_the_page_one_by_one(browser: Browser, stage: Stage) -> None:
+    """An EventSource in the page receives several events of an open reply."""
+    tab = await (await browser.new_context()).new_page()
+    await _sign_in(tab, stage)
+    await tab.wait_for_url(stage.url + "/")
+
+    events = await tab.evaluate(
+        """() => new Promise((resolve) => {
+            const seen = [], source = new EventSource("/events");
+            source.onmessage = (event) => {
+                seen.push(event.data);
+                if (seen.length === 3) { source.close(); resolve(seen); }
+            };
+        })"""
+    )
+
+    assert events == ["tick 1", "tick 2", "tick 3"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/oauth2/callback?code=x&state=y&iss=z", "login-state-forged"),
+        ("/oauth2/callback?error=access_denied", "login-refused"),
+        ("/oauth2/nothing", "no-route"),
+    ],
+)
+async def test_problem_pages_offer_the_next_step(
+    browser: Browser, stage: Stage, path: str, name: str
+) -> None:
+    """A problem has one heading, the request id and a way on, and is legible on a phone in dark."""
+    context = await browser.new_context(
+        viewport={"width": 360, "height": 740}, color_scheme="dark", locale="zh-CN"
+    )
+    tab = await context.new_page()
+    complaints: list[str] = []
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+
+    await tab.goto(stage.url + path)
+
+    await keep_screenshot(tab, f"problem-{name}")
+    assert await tab.locator("h1").count() == 1
+    assert name in await tab.content()
+    assert await tab.evaluate("document.documentElement.scrollWidth") <= 360
+    assert complaints == []

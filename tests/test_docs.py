@@ -1,0 +1,140 @@
+"""What the documents say is true: commands, examples, names and links."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from gatekit import SECRET
+
+from tailchat_gate.cli import main
+from tailchat_gate.config.load import load
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.proxy.headers import request_head
+from tailchat_gate.proxy.identity_headers import identity_fields
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.target import Host, Target
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not {".venv", "node_modules", ".git"} & set(path.relative_to(ROOT).parts)
+)
+
+
+def _fenced(text: str, after: str) -> str:
+    match = re.search(re.escape(after) + r"\n```\w*\n(.*?)```", text, re.DOTALL)
+    assert match is not None, after
+    return match[1].strip()
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    """The two commands that do all the set-up stand in the README as they are run."""
+    demo, test = _fenced(README, "<!-- demo-command -->"), _fenced(README, "<!-- test-command -->")
+
+    venv = "python3 -m venv .venv && .venv/bin/pip install "
+    assert demo == venv + ". && .venv/bin/tailchat-gate demo"
+    assert test == venv + "-e '.[test]' && .venv/bin/pytest"
+
+
+def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
+    """The README's configuration is good once its secret files exist."""
+    (tmp_path / "tailchat").write_text("the-client-secret-of-the-app\n")
+    (tmp_path / "gate").write_text(SECRET + "\n")
+    blocks = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    text = next(block for block in blocks if "public_url" in block)
+    assert len(text.strip().splitlines()) == 5
+    tomllib.loads(text)
+    path = tmp_path / "config.toml"
+    path.write_text(text.replace("/run/secrets", str(tmp_path)))
+
+    settings = load(path, {}).settings
+
+    assert settings.route[0].host == "grafana.example.com"
+
+
+def test_every_metric_is_documented() -> None:
+    """Each metric family with each of its labels is in docs/operations.md."""
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    metrics = Metrics(
+        (("gate_websockets_open", "x", lambda: 0), ("gate_log_lines_dropped", "x", lambda: 0))
+    )
+    metrics.request("tool", "GET", 200, "signed-in", 0.1)
+    metrics.login("signed-in")
+    metrics.tailchat_call("token", 0.1, "ok")
+
+    for family in metrics.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        row = next((r for r in document.splitlines() if r.startswith(f"| `{name}` ")), None)
+        assert row is not None, name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert labels == set(re.findall(r"`(\w+)`", row.split("|")[2])), name
+
+
+def test_every_gauge_the_gate_adds_is_the_documented_one() -> None:
+    """The gauges named in build.py are those of the test above."""
+    source = (ROOT / "tailchat_gate/build.py").read_text(encoding="utf-8")
+
+    assert set(re.findall(r'"(gate_\w+)"', source)) == {
+        "gate_websockets_open",
+        "gate_log_lines_dropped",
+    }
+
+
+def test_every_header_to_the_tool_is_documented() -> None:
+    """Each header that the gate sets is in docs/headers.md."""
+    document = (ROOT / "docs/headers.md").read_text(encoding="utf-8")
+    record = SessionRecord.begin(Profile("s", "n", "d", "http://a"), now=0, login="")
+    head = request_head(
+        "GET",
+        Target(b"/", "/", "", Host(b"h", "h", "")),
+        [],
+        client=Client("a", "http", "a"),
+        request_id="i",
+        upgrade=False,
+        identity=identity_fields(record, ["g"]),
+    )
+    names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n")[1:] if line]
+
+    assert len(names) == 11
+    for name in names:
+        assert f"`{name}`" in document
+
+
+def test_every_log_key_is_documented() -> None:
+    """The keys of an access log line are those of the table in docs/operations.md, in order."""
+    source = (ROOT / "tailchat_gate/observe/access_log.py").read_text(encoding="utf-8")
+    keys = re.findall(r'"(\w+)":', source)
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    section = document.split("## Access log")[1].split("\n## ")[0]
+
+    assert keys == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+
+def test_every_command_is_documented() -> None:
+    """Each command of the CLI is in docs/operations.md, and no other."""
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+
+    assert set(main.commands) == set(
+        re.findall(r"^\| `tailchat-gate (\w+)", document, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    """A relative link names a file of the project."""
+    for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    """Each test file that the threat model points to is there."""
+    document = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+
+    for name in set(re.findall(r"`(test_\w+\.py)`", document)):
+        assert (ROOT / "tests" / name).exists(), name
