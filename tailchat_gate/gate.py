@@ -178,9 +178,11 @@ class Gate:
         self, request: web.BaseRequest, visit: Visit, outcome: Outcome
     ) -> web.StreamResponse:
         visit.status, visit.sent_bytes = outcome.status, outcome.body_bytes
-        if outcome.failure is not None:
+        if outcome.failure is Reason.CLIENT_GONE:
+            visit.reason, visit.status = outcome.failure, CLIENT_CLOSED_REQUEST
+        elif outcome.failure is not None:
             visit.reason = outcome.failure
-            if not outcome.status and outcome.failure is not Reason.CLIENT_GONE:
+            if not outcome.status:
                 return self._problem(request, visit, outcome.failure)
         return _KEEP if outcome.keep_client else _CLOSE
 

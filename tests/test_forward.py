@@ -404,7 +404,7 @@ async def test_a_client_that_leaves_cancels_its_request(
 
 
 async def test_an_unfinished_request_is_never_finished_for_the_upstream(
-    gate: RunningGate, upstream: RawUpstream
+    gate: RunningGate, upstream: RawUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A body that breaks off or breaks its framing leaves the upstream's request incomplete."""
     outcomes: list[str] = []
@@ -437,6 +437,7 @@ async def test_an_unfinished_request_is_never_finished_for_the_upstream(
             await done.wait()
 
     assert outcomes == ["incomplete", "incomplete"]
+    assert caplog.records == []
 
 
 async def test_a_stale_connection_is_replaced_for_an_idempotent_request(

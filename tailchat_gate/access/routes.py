@@ -109,11 +109,14 @@ class _HostTable:
             return None
         rules: list[Rule] = []
         for reading in readings(path):
-            found = _longest_prefix(self._folded, reading, self._depth)
-            if found is None:
+            # Servers differ on whether case counts: the rules of both answers are met. Without
+            # the first, "/PUBLIC" would go to the route at "/" by the rule of "/public".
+            exact = _longest_prefix(self._exact, reading, self._depth)
+            folded = _longest_prefix(self._folded, reading.lower(), self._depth)
+            if exact is None or folded is None:
                 # Some server would serve what no route offers: nobody may have it.
                 return None
-            rules.extend(found)
+            rules += (exact.rule, *folded)
         return Match(route, tuple(dict.fromkeys(rules)))
 
 

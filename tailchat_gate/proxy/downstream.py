@@ -75,6 +75,11 @@ class ClientConnection(web.RequestHandler):
         self.close()
         return self._task_handler
 
+    def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        """Log a fault of the gate; a client that broke its body or left is none."""
+        if not isinstance(details.get("exc_info"), (web.RequestPayloadError, ConnectionError)):
+            super().log_exception(*args, **details)
+
     def handle_error(
         self,
         request: web.BaseRequest,

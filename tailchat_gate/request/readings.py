@@ -8,17 +8,19 @@ from urllib.parse import unquote_to_bytes
 
 #: A path that every server reads alike: no escape, no parameters, no empty or dot segment, no
 #: segment with a dot at its end.
-_ONE_READING: Final = re.compile(r"(?:/[a-z0-9\-._~!$&'()*+,=:@]*[a-z0-9\-_~!$&'()*+,=:@])*/?")
+_ONE_READING: Final = re.compile(
+    r"(?:/[A-Za-z0-9\-._~!$&'()*+,=:@]*[A-Za-z0-9\-_~!$&'()*+,=:@])*/?"
+)
 _SLASHES: Final = re.compile("/{2,}")
 _PARAMETERS: Final = re.compile(r";[^/]*")
 _CUT: Final = re.compile(r"[?#\x00].*", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"/{2,}[^/]*")
 _UNSEEN: Final = re.compile(r"[\t\r\n]")
-#: RFC 3986 section 2.3, after the path was lower-cased.
-_UNRESERVED: Final = re.compile("%(2[de]|5f|7e|3[0-9]|[46][1-9a-f]|[57][0-9a])")
-_ENCODED_SLASH: Final = re.compile("%(?=2f|5c)")
+#: RFC 3986 section 2.3.
+_UNRESERVED: Final = re.compile("(?i)%(2[de]|5f|7e|3[0-9]|[46][1-9a-f]|[57][0-9a])")
+_ENCODED_SLASH: Final = re.compile("(?i)%(?=2f|5c)")
 #: What JavaScript's escape() writes and IIS reads; surrogates stay as they are.
-_WIDE_ESCAPE: Final = re.compile("%u(?!d[89a-f])([0-9a-f]{4})")
+_WIDE_ESCAPE: Final = re.compile("(?i)%u(?!d[89a-f])([0-9a-f]{4})")
 #: UTF-8 written longer than needed, which old decoders took for ASCII (CVE-2000-0884).
 _OVERLONG: Final = re.compile(
     rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
@@ -35,20 +37,19 @@ class TooManyReadingsError(ValueError):
 
 
 def readings(path: str) -> frozenset[str]:
-    """Return all readings of a raw path, in lower case, the path itself among them.
+    """Return all readings of a raw path, the path itself among them.
 
     Servers differ in what they undo and in which order: percent-encoding (once or twice, all of
     it or all but slashes or nothing but letters), `;parameters` (Tomcat), repeated slashes
     (nginx), a host behind two slashes (WHATWG URL), dot segments, backslashes and dots at a
-    segment's end (Windows), look-alike and overlong characters, and letter case. So every step
-    is tried on every result until nothing new comes up. Raises TooManyReadingsError past
-    MAX_READINGS or MAX_CHARACTERS.
+    segment's end (Windows), look-alike and overlong characters. So every step is tried on every
+    result until nothing new comes up. Letter case is kept: whoever looks a reading up has to do
+    so with it and without. Raises TooManyReadingsError past MAX_READINGS or MAX_CHARACTERS.
     """
-    folded = path.lower()
-    if _ONE_READING.fullmatch(folded):
-        return frozenset((folded,))
-    found = {folded}
-    waiting = [folded]
+    if _ONE_READING.fullmatch(path):
+        return frozenset((path,))
+    found = {path}
+    waiting = [path]
     while waiting:
         current = waiting.pop()
         for step in _STEPS:
@@ -56,7 +57,7 @@ def readings(path: str) -> frozenset[str]:
             if result not in found:
                 found.add(result)
                 waiting.append(result)
-        if len(found) > MAX_READINGS or len(found) * len(folded) > MAX_CHARACTERS:
+        if len(found) > MAX_READINGS or len(found) * len(path) > MAX_CHARACTERS:
             raise TooManyReadingsError("a path that can be read in too many ways")
     return frozenset(found)
 
@@ -67,7 +68,7 @@ def _decode(path: str) -> str:
     # A path that was decoded before may hold bytes that are no UTF-8, as surrogate escapes.
     octets = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
     octets = _OVERLONG.sub(_shorten, octets)
-    return octets.decode("utf-8", "surrogateescape").lower()
+    return octets.decode("utf-8", "surrogateescape")
 
 
 def _shorten(match: re.Match[bytes]) -> bytes:
@@ -85,15 +86,15 @@ def _decode_all_but_slashes(path: str) -> str:
 
 def _decode_unreserved(path: str) -> str:
     """Decode what a URL library does: RFC 3986 section 6.2.2.2."""
-    return _UNRESERVED.sub(lambda match: chr(int(match[1], 16)), path).lower()
+    return _UNRESERVED.sub(lambda match: chr(int(match[1], 16)), path)
 
 
 def _decode_wide(path: str) -> str:
-    return _WIDE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), path).lower()
+    return _WIDE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), path)
 
 
 def _fold_lookalikes(path: str) -> str:
-    return path if path.isascii() else unicodedata.normalize("NFKC", path).lower()
+    return path if path.isascii() else unicodedata.normalize("NFKC", path)
 
 
 def _best_fit(path: str) -> str:
@@ -101,7 +102,11 @@ def _best_fit(path: str) -> str:
     if path.isascii():
         return path
     parts = unicodedata.normalize("NFKD", path)
-    return "".join(part for part in parts if not unicodedata.combining(part)).upper().lower()
+    return "".join(
+        part if part.isascii() else part.upper().lower()
+        for part in parts
+        if not unicodedata.combining(part)
+    )
 
 
 def _backslashes(path: str) -> str:
