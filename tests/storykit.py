@@ -1,8 +1,8 @@
 """A whole setting for a login: a Tailchat, a recording tool and the gate between them."""
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Story:
     tailchat: StandInTailchat
     clock: Clock
     url: str
+    stop_tailchat: Callable[[], Awaitable[None]]
 
     def visitor(self) -> Visitor:
         """Return a fresh browser."""
@@ -76,7 +77,8 @@ async def story(
         "client_secret": CLIENT_SECRET,
         **sections.pop("tailchat", {}),
     }
-    async with served(tailchat.app(), tailchat_port), RawUpstream() as tool:
+    async with AsyncExitStack() as stand_in, RawUpstream() as tool:
+        await stand_in.enter_async_context(served(tailchat.app(), tailchat_port))
         settings = make_settings(tool.url, server=server, tailchat=given, **sections)
         async with running_gate(settings, log_file, clock) as gate:
-            yield Story(gate, tool, tailchat, clock, url)
+            yield Story(gate, tool, tailchat, clock, url, stand_in.aclose)

@@ -9,6 +9,7 @@ import pytest
 from gatekit import Clock
 from storykit import Story, story
 from visitor import FETCH, NAVIGATION, Page, Visitor
+from yarl import URL
 
 from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang, Reply, Rewrite
 from tailchat_gate.demo.users import USERS, User, user_named
@@ -306,7 +307,7 @@ def _json(body: bytes, status: int = 400) -> Reply:
     [
         ("token", HTML, 502, "tailchat-broken"),
         ("token", BROKEN, 502, "tailchat-broken"),
-        ("token", CLOSE, 502, "tailchat-down"),
+        ("token", CLOSE, 502, "tailchat-broken"),
         ("token", _json(b'{"error":"invalid_grant"}'), 400, "login-code-refused"),
         ("token", _json(b'{"error":"invalid_client"}', 401), 502, "gate-not-accepted"),
         ("token", Rewrite(lambda _: {"token_type": "mac"}), 502, "tailchat-broken"),
@@ -317,7 +318,7 @@ def _json(body: bytes, status: int = 400) -> Reply:
         ("me", Rewrite(lambda _: {"sub": "somebody-else"}), 502, "login-id-token"),
         ("jwks", BROKEN, 502, "tailchat-broken"),
         ("discovery", HTML, 502, "tailchat-broken"),
-        ("discovery", CLOSE, 502, "tailchat-down"),
+        ("discovery", CLOSE, 502, "tailchat-broken"),
         ("token", Rewrite(lambda _: {"id_token": "a.b.c"}), 502, "login-id-token"),
     ],
 )
@@ -373,6 +374,16 @@ async def test_a_configured_issuer_is_the_one_that_counts(tmp_path: Path, clock:
         page = await _sign_in(visitor, scene)
 
     assert "login-issuer-wrong" in page.text
+
+
+async def test_a_tailchat_that_is_down_has_a_page(tmp_path: Path, clock: Clock) -> None:
+    """Where nobody listens at Tailchat's address, the callback says so."""
+    async with story(tmp_path / "log", clock) as scene, scene.visitor() as visitor:
+        callback = await _until_callback(visitor, scene)
+        await scene.stop_tailchat()
+        page = await visitor.open(callback)
+
+    assert (page.status, "tailchat-down" in page.text) == (502, True)
 
 
 async def test_signing_out(scene: Story) -> None:
@@ -504,9 +515,7 @@ async def test_the_login_returns_only_to_this_origin(
     async with scene.visitor() as visitor:
         await _sign_in(visitor, scene)
 
-        page = await visitor.open(
-            f"{scene.url}/oauth2/start?rd={quote(wanted)}", stop_before=scene.url + reached
-        )
+        page = await visitor.open(f"{scene.url}/oauth2/start?rd={quote(wanted)}")
 
     assert page.url == scene.url + reached
 
@@ -515,8 +524,8 @@ async def test_a_login_makes_a_new_session(scene: Story) -> None:
     """A session planted before the login is replaced by it, not taken over."""
     planted = scene.gate.cookie().partition("=")[2]
     async with scene.visitor() as visitor:
-        visitor.session.cookie_jar.update_cookies({SESSION: planted})
-        callback = await _until_callback(visitor, scene)
+        visitor.session.cookie_jar.update_cookies({SESSION: planted}, URL(scene.url))
+        callback = await _until_callback(visitor, scene, "/oauth2/start")
         await visitor.open(callback)
 
         assert visitor.cookies(scene.url)[SESSION] != planted
