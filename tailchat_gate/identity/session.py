@@ -75,7 +75,7 @@ class SessionRecord:
         """Return the record in `data`, or None for any other shape."""
         try:
             fields = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return cls.from_fields(fields)
 
