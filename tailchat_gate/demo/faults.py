@@ -1,0 +1,84 @@
+"""Makes the stand-in Tailchat fail as a real one can, and notes who called it how."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+JSON: Final = "application/json; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer with this and do nothing else."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Do what was asked, then change the members of a good answer."""
+
+    change: Callable[[dict[str, object]], Mapping[str, object]]
+
+
+class Hang:
+    """Answer only once `release` was called; `started` is set as soon as a call waits."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        """Let every call that waits go on."""
+        self._released.set()
+
+    async def wait(self) -> None:
+        """Wait for `release`."""
+        self.started.set()
+        await self._released.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection and answer nothing."""
+
+
+Fault = Reply | Rewrite | Hang | Close
+
+HTML: Final = Reply(200, b"<!doctype html><title>Tailchat</title>", "text/html; charset=utf-8")
+"""Tailchat: what its web client answers wherever nothing else does."""
+BROKEN: Final = Reply(
+    500, b'{"error":"server_error","error_description":"oops! something went wrong"}'
+)
+"""Tailchat: Redis is gone, or the user was deleted."""
+CLOSE: Final = Close()
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong at which endpoint; None for nothing. Stays until it is changed."""
+
+    discovery: Fault | None = None
+    jwks: Fault | None = None
+    token: Fault | None = None
+    me: Fault | None = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """How often an endpoint was called, and the last call: its fields in order, and its body."""
+
+    count: int = 0
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a field of the last call; None where it had none."""
+        for key, value in self.headers:
+            if key.lower() == name.lower():
+                return value
+        return None

@@ -1,0 +1,113 @@
+"""The words of OAuth that the stand-in's endpoints share: parameters in, errors out."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import parse_qsl
+
+BAD_REQUEST: Final = 400
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+SERVER_ERROR: Final = 500
+
+FORM: Final = "application/x-www-form-urlencoded"
+MAX_BODY: Final = 56 * 1024
+"""Bytes of a form (oidc-provider: 56kb)."""
+
+
+class OAuthError(Exception):
+    """An error answer (RFC 6749 5.2, RFC 6750 3.1).
+
+    `error`: the code; `description`: the text, None for no text at all; `status`: of HTTP;
+    `scope`: where the answer names one.
+    """
+
+    def __init__(
+        self, error: str, description: str | None, status: int = BAD_REQUEST, scope: str = ""
+    ) -> None:
+        super().__init__(error, description)
+        self.error = error
+        self.description = description
+        self.status = status
+        self.scope = scope
+
+    def members(self) -> dict[str, str]:
+        """Return the answer's members in the order of the real one."""
+        found = {"error": self.error}
+        if self.description is not None:
+            found["error_description"] = self.description
+        if self.scope:
+            found["scope"] = self.scope
+        return found
+
+
+def bad_request(description: str) -> OAuthError:
+    """Return the error `invalid_request`."""
+    return OAuthError("invalid_request", description)
+
+
+def server_error() -> OAuthError:
+    """Return the error for what went wrong inside (Tailchat: Redis gone, user deleted)."""
+    return OAuthError("server_error", "oops! something went wrong", SERVER_ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Parameters of a query or a form: `values` by name, and the names that came `twice`.
+
+    An empty value counts as a missing one, as RFC 6749 3.1 asks and oidc-provider does.
+    """
+
+    values: Mapping[str, str]
+    twice: Collection[str] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Parameters":
+        """Read a urlencoded text; what is no UTF-8 is replaced, never refused."""
+        values: dict[str, str] = {}
+        twice: dict[str, None] = {}
+        for name, value in parse_qsl(text, keep_blank_values=True):
+            if name in values:
+                twice[name] = None
+            values[name] = value
+        return cls(MappingProxyType(values), tuple(twice))
+
+    def get(self, name: str) -> str | None:
+        """Return the value; None where it is missing, empty or came twice."""
+        return None if name in self.twice else self.values.get(name) or None
+
+    def must_be_single(self, names: Collection[str]) -> None:
+        """Raise OAuthError where one of `names` came twice."""
+        repeated = [name for name in self.twice if name in names]
+        if repeated:
+            word = "parameter" if len(repeated) == 1 else "parameters"
+            raise bad_request(f"{listed(repeated)} {word} must not be provided twice")
+
+    def must_have(self, *names: str) -> None:
+        """Raise OAuthError where one of `names` is missing."""
+        missing = [name for name in names if self.get(name) is None]
+        if missing:
+            word = "parameter" if len(missing) == 1 else "parameters"
+            raise bad_request(f"missing required {word} {listed(missing)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as an English list, each in quotes."""
+    quoted = [f"'{name}'" for name in names]
+    if len(quoted) <= 1:
+        return "".join(quoted)
+    if len(quoted) == 2:  # noqa: PLR2004 - two take no comma
+        return " and ".join(quoted)
+    return f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+
+
+def check_proof_format(value: str, name: str) -> None:
+    """Raise OAuthError unless `value` may be a PKCE verifier or challenge (RFC 7636 4.1)."""
+    least, most = 43, 128
+    if len(value) < least:
+        raise bad_request(f"{name} must be a string with a minimum length of {least} characters")
+    if len(value) > most:
+        raise bad_request(f"{name} must be a string with a maximum length of {most} characters")
+    if not all(char.isascii() and (char.isalnum() or char in "_.-~") for char in value):
+        raise bad_request(f"{name} contains invalid characters")

@@ -1,0 +1,100 @@
+"""Reads calls from the wire and writes answers on it, as the stand-in Tailchat does everywhere."""
+
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+
+from tailchat_gate.demo.back_channel import Call
+from tailchat_gate.demo.cookies import UntypedPage
+from tailchat_gate.demo.faults import JSON
+from tailchat_gate.demo.oauth import MAX_BODY
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Members = Mapping[str, object]
+
+
+@web.middleware
+async def only_loopback(request: web.Request, handler: Answer) -> web.StreamResponse:
+    """Refuse whoever is not on this machine: anyone can read the accounts and their passwords."""
+    if not is_local(request.transport.get_extra_info("peername") if request.transport else None):
+        return web.Response(status=HTTPStatus.FORBIDDEN, text="only from this machine\n")
+    return await handler(request)
+
+
+def is_local(peer: object) -> bool:
+    """Whether a socket's peer name is of this machine: loopback, or a Unix socket's ""."""
+    if isinstance(peer, str):
+        return True
+    try:
+        address = ipaddress.ip_address(str(peer[0])) if isinstance(peer, tuple) and peer else None
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_loopback
+    return address is not None and address.is_loopback
+
+
+async def drop_content_type(_: web.Request, response: web.StreamResponse) -> None:
+    """Take the Content-Type away that aiohttp gives an UntypedPage."""
+    if isinstance(response, UntypedPage):
+        response.headers.popall("Content-Type", None)
+
+
+def json_answer(
+    members: Members,
+    *,
+    status: int = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+    content_type: str = JSON,
+) -> web.Response:
+    """Return an answer with the members as JSON: UTF-8 as it is, no spaces."""
+    body = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+    return web.Response(
+        body=body, status=status, headers={**(headers or {}), "Content-Type": content_type}
+    )
+
+
+async def read_body(request: web.Request) -> bytes | None:
+    """Return the body; None where no field announces one, a cut one where it is too long."""
+    if "Transfer-Encoding" not in request.headers and "Content-Length" not in request.headers:
+        return None
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        return b" " * (MAX_BODY + 1)
+
+
+async def read_call(request: web.Request) -> Call:
+    """Return what a back-channel endpoint judges of a request."""
+    fields = request.headers
+    return Call(
+        method=request.method,
+        path=request.rel_url.raw_path.removeprefix("/open"),
+        content_type=fields.get("Content-Type", ""),
+        authorization=fields.get("Authorization", ""),
+        origin=fields.get("Origin", ""),
+        query=request.rel_url.raw_query_string,
+        body=await read_body(request),
+    )
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether an Accept field ranks text/html above application/json (RFC 9110 12.5.1)."""
+    ranks = {}
+    for entry in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
+        weight = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+        try:
+            ranks[kind] = float(weight)
+        except ValueError:
+            ranks[kind] = 0.0
+    html = ranks.get("text/html", ranks.get("text/*", ranks.get("*/*", 0.0)))
+    return html > ranks.get("application/json", ranks.get("application/*", ranks.get("*/*", 0.0)))
+
+
+def quoted(value: str) -> str:
+    """Return a text as it stands between the quotes of a WWW-Authenticate parameter."""
+    return value.replace('"', '\\"').replace("\r", " ").replace("\n", " ")
