@@ -12,8 +12,8 @@ import click
 from tailchat_gate import __version__
 from tailchat_gate.build import build, redirect_uri
 from tailchat_gate.config.load import ConfigError, Loaded, load, report
+from tailchat_gate.config.problem import Problem
 from tailchat_gate.config.schema import schema_text
-from tailchat_gate.demonstrate import DemoError, run_demo
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.observe.log import set_up_logging
 from tailchat_gate.server import StartError, run
@@ -114,6 +114,9 @@ def demo(port: int) -> None:
 
     Everything listens on this machine alone and is forgotten on Ctrl-C.
     """
+    # Only here, because no other command should pay for loading a Tailchat and a tool.
+    from tailchat_gate.demonstrate import DemoError, run_demo  # noqa: PLC0415
+
     try:
         run_demo(port)
     except (DemoError, StartError) as error:
@@ -121,11 +124,12 @@ def demo(port: int) -> None:
 
 
 def _load(path: Path) -> Loaded:
+    problems: tuple[Problem, ...] = ()
     try:
         return load(path, os.environ)
     except ConfigError as error:
         problems = error.problems
-    _fail(f"{path}: {report(problems)}", EXIT_USAGE)
+    return _fail(f"{path}: {report(problems)}", EXIT_USAGE)
 
 
 def _fail(message: str, code: int) -> NoReturn:

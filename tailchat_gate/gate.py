@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
 
 from tailchat_gate.access.policy import decide
-from tailchat_gate.access.routes import Route, RouteTable
+from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.answers import Answers
 from tailchat_gate.endpoints import Endpoints
 from tailchat_gate.identity.authenticate import Visitor
@@ -19,19 +19,20 @@ from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.proxy.downstream import ClientConnection
-from tailchat_gate.proxy.forward import Forwarder, Outcome, Relayed
+from tailchat_gate.proxy.forward import Forwarder, Outcome, Relayed, wants_websocket
 from tailchat_gate.proxy.headers import BadFieldError, RequestHeaders, request_head
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.client import Client, ClientResolver
 from tailchat_gate.request.query import cookie_fields
 from tailchat_gate.request.readings import TooManyReadingsError
-from tailchat_gate.request.target import BadTargetError, Target, read_host, read_target
+from tailchat_gate.request.target import BadTargetError, read_host, read_target
 from tailchat_gate.request.visit import RequestIds, Visit
 
 #: A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE would show the
 #: session cookie to a script (RFC 9110 sections 9.3.6 and 9.3.8).
 _REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
+_VERSIONS: Final = frozenset((HttpVersion10, HttpVersion11))
 _KEEP: Final = Relayed(keep_alive=True)
 _CLOSE: Final = Relayed(keep_alive=False)
 _RETRYABLE: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW))
@@ -72,11 +73,19 @@ class Gate:
             answer = self._problem(request, visit, Reason.INTERNAL_ERROR)
         finally:
             self._record(visit)
+        if visit.reason is Reason.BAD_REQUEST or request._message.chunked:  # noqa: SLF001 - as below
+            # Its framing may be in doubt; and aiohttp lets the trailer of a chunked body become
+            # a field of the next request on the connection.
+            answer.force_close()
         return answer
 
     async def _answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         message = request._message  # noqa: SLF001 - the raw fields and target have no public name
         visit.client_address = self._client(request)
+        if message.version not in _VERSIONS:
+            # Answered in the gate's own version (RFC 9110 section 2.5).
+            request._version = HttpVersion11  # noqa: SLF001 - as above
+            raise BadTargetError("a version of the protocol that is not spoken here")
         target = visit.target = read_target(
             message.path, read_host(message.headers.getall("Host", ()))
         )
@@ -97,11 +106,24 @@ class Gate:
         if match is None or not decision.allowed:
             return self._own(self._refuse(request, visit, visitor), visit)
 
-        head = self._rewrite(message, target, match.route, visitor, visit)
+        upgrade = wants_websocket(message)
+        head = request_head(
+            message.method,
+            target,
+            self.headers.rewrite(
+                message.raw_headers, chunked=bool(message.chunked), has_body=request.body_exists
+            ),
+            client=visit.client_address,
+            request_id=visit.request_id,
+            upgrade=upgrade,
+            identity=self.identity.fields(visitor, match.route) if visitor else b"",
+        )
         extra = b""
         if visitor is not None and (renewal := authenticator.renewal(visitor)):
             extra = b"Set-Cookie: " + renewal.encode("ascii") + b"\r\n"
-        outcome = await self.forwarder.forward(request, match.route, head, extra)
+        outcome = await self.forwarder.forward(
+            request, match.route, head, extra_fields=extra, upgrade=upgrade
+        )
         return self._relayed(request, visit, outcome)
 
     def refuse_unparsed(
@@ -144,7 +166,7 @@ class Gate:
         return self.clients.forwarded(
             peer,
             ",".join(fields.getall("X-Forwarded-For", ())),
-            fields.get("X-Forwarded-Proto", ""),
+            ",".join(fields.getall("X-Forwarded-Proto", ())),
         )
 
     def _refuse(
@@ -155,24 +177,6 @@ class Gate:
         if visit.reason is Reason.DENIED and visitor is not None:
             return self.answers.denied(request, visit, visitor.record)
         return self.answers.problem(request, visit, visit.reason)
-
-    def _rewrite(
-        self,
-        message: RawRequestMessage,
-        target: Target,
-        route: Route,
-        visitor: Visitor | None,
-        visit: Visit,
-    ) -> bytes:
-        return request_head(
-            message.method,
-            target,
-            self.headers.rewrite(message.raw_headers, chunked=bool(message.chunked)),
-            client=visit.client_address,
-            request_id=visit.request_id,
-            upgrade=message.upgrade,
-            identity=self.identity.fields(visitor, route) if visitor else b"",
-        )
 
     def _relayed(
         self, request: web.BaseRequest, visit: Visit, outcome: Outcome

@@ -5,12 +5,13 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Final
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from tailchat_gate.identity.login import LoginRefused, is_bound_to
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.query import query_pairs
 
 #: A pass is used by the redirect that carries it; a minute allows for a slow phone.
 PASS_LIFETIME: Final = 60
@@ -84,8 +85,8 @@ def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
     host = parts.hostname or ""
     if parts.path != f"{prefix}/arrive" or not sites.is_tool(host):
         return None
-    query = parse_qs(parts.query, max_num_fields=4)
-    browser, target = query.get("for", [""])[0], query.get("rd", ["/"])[0]
+    query = dict(query_pairs("?" + parts.query))
+    browser, target = query.get("for", ""), query.get("rd", "/")
     return Arrival(host, browser, target) if browser else None
 
 

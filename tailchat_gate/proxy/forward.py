@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from aiohttp import StreamReader, web
-from aiohttp.http import HttpVersion10
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 
 from tailchat_gate.access.routes import Route
 from tailchat_gate.proxy.backends import Backend
@@ -108,18 +108,25 @@ class Forwarder:
             pool.close()
 
     async def forward(
-        self, request: web.BaseRequest, route: Route, head: bytes, extra_fields: bytes
+        self,
+        request: web.BaseRequest,
+        route: Route,
+        head: bytes,
+        *,
+        extra_fields: bytes,
+        upgrade: bool,
     ) -> Outcome:
         """Send `head` and the body of `request` to the route's upstream and relay the reply.
 
         `head` is the whole request head in bytes. `extra_fields` are header lines for the
-        reply. A cancelled call (the client left) closes the upstream connection.
+        reply. `upgrade`: the request asks for a WebSocket. A cancelled call (the client left)
+        closes the upstream connection.
         """
         pool = self._pools[route.settings.upstream]
         repeatable = not request.body_exists and request.method in _IDEMPOTENT
         loop = asyncio.get_running_loop()
         connection = None
-        if not request._message.upgrade:  # noqa: SLF001 - aiohttp offers no other way to it
+        if not upgrade:
             connection = pool.take(loop.time(), repeatable=repeatable)
         fresh = connection is None
         while True:
@@ -131,7 +138,14 @@ class Forwarder:
                 except (OSError, ssl.SSLError):
                     return Outcome(0, 0, Reason.UPSTREAM_DOWN, keep_client=True)
             try:
-                outcome = await self._exchange(connection, request, route, head, extra_fields)
+                outcome = await self._exchange(
+                    connection,
+                    request,
+                    route,
+                    head,
+                    extra_fields=extra_fields,
+                    upgrade=upgrade,
+                )
             finally:
                 pool.release(connection, loop.time())
             if connection.end is not End.UNANSWERED or fresh or not repeatable:
@@ -145,7 +159,9 @@ class Forwarder:
         request: web.BaseRequest,
         route: Route,
         head: bytes,
+        *,
         extra_fields: bytes,
+        upgrade: bool,
     ) -> Outcome:
         client = request.protocol
         assert isinstance(client, ClientConnection)  # noqa: S101 - narrows for the checker
@@ -154,8 +170,9 @@ class Forwarder:
             client,
             is_head=message.method == "HEAD",
             http10=message.version == HttpVersion10,
-            keep_alive=not message.should_close,
-            upgrade=message.upgrade,
+            # The connection of a chunked request is not used again: see Gate.handle.
+            keep_alive=not message.should_close and not message.chunked,
+            upgrade=upgrade,
             extra_fields=extra_fields,
             response_timeout=route.settings.response_timeout,
         )
@@ -221,6 +238,15 @@ async def _send(
         await connection.drain()
     if chunked:
         connection.write(_END_OF_CHUNKS)
+
+
+def wants_websocket(message: RawRequestMessage) -> bool:
+    """Tell whether a request asks for a WebSocket; on HTTP/1.0 it cannot (RFC 9110 section 7.8)."""
+    return bool(
+        message.upgrade
+        and message.version == HttpVersion11
+        and message.headers.get("Upgrade", "").strip().lower() == "websocket"
+    )
 
 
 def _frame(data: bytes, *, chunked: bool) -> bytes:

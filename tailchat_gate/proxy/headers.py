@@ -26,8 +26,9 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     )
 )
-#: Fields that frame or route a request: set by the gate, never copied, in no spelling.
-_FRAMING: Final = frozenset((b"content-length", b"host"))
+#: Fields that frame a body; every other spelling of them goes, as `host` does.
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
+_ROUTING: Final = _FRAMING | {b"host"}
 #: Fields by which servers are told who asks, from where, or for which path: the gate's alone.
 _MANAGED: Final = frozenset(
     (
@@ -55,7 +56,7 @@ class _Action(IntEnum):
     DROP = 1
     COOKIE = 2
     CONNECTION = 3
-    CONTENT_LENGTH = 4
+    FRAMING = 4
 
 
 def fold(name: bytes) -> bytes:
@@ -80,13 +81,16 @@ class RequestHeaders:
         # Names repeat from request to request; judging one costs more than looking it up.
         self._known: dict[bytes, _Action] = {}
 
-    def rewrite(self, fields: Sequence[tuple[bytes, bytes]], *, chunked: bool) -> list[bytes]:
+    def rewrite(
+        self, fields: Sequence[tuple[bytes, bytes]], *, chunked: bool, has_body: bool
+    ) -> list[bytes]:
         """Return the fields to send, as pieces to be joined.
 
         `fields` are the client's, as received. Hop-by-hop fields go, also those that Connection
         names; every spelling of a managed name goes; cookies of the gate go; the rest keeps its
         bytes and order. The framing field is set anew: `chunked` says that the body comes in
-        chunks. Raises BadFieldError for a Content-Length that is not a plain number.
+        chunks, `has_body` that there is one at all. Raises BadFieldError where the framing fields
+        say anything else: what they announce and what is sent must be the same.
         """
         known = self._known
         pieces: list[bytes] = []
@@ -100,15 +104,11 @@ class RequestHeaders:
             elif action is _Action.COOKIE:
                 if kept := self._cookies.for_upstream(value):
                     pieces += (name, b": ", kept, CRLF)
-            elif action is _Action.CONTENT_LENGTH and not chunked:
-                pieces += (b"Content-Length: ", _plain_length(value), CRLF)
+            elif action is _Action.FRAMING:
+                pieces += _framing(name, value, chunked=chunked, has_body=has_body)
             elif action is _Action.CONNECTION and value not in _PLAIN_CONNECTION:
                 listed = _listed(fields)
-        if listed:
-            pieces = without(pieces, listed)
-        if chunked:
-            pieces.append(b"Transfer-Encoding: chunked\r\n")
-        return pieces
+        return without(pieces, listed) if listed else pieces
 
     def _judge(self, name: bytes) -> _Action:
         action = self._classify(name)
@@ -118,8 +118,8 @@ class RequestHeaders:
 
     def _classify(self, name: bytes) -> _Action:
         lower = name.lower()
-        if lower == b"content-length":
-            return _Action.CONTENT_LENGTH
+        if lower in _FRAMING:
+            return _Action.FRAMING
         if lower == b"connection":
             return _Action.CONNECTION
         if lower == b"cookie":
@@ -127,15 +127,15 @@ class RequestHeaders:
         folded = fold(name)
         if folded.startswith(_MANAGED_PREFIXES) or folded in self._managed:
             return _Action.DROP
-        return _Action.DROP if folded in HOP_BY_HOP or folded in _FRAMING else _Action.KEEP
+        return _Action.DROP if folded in HOP_BY_HOP or folded in _ROUTING else _Action.KEEP
 
 
 def _listed(fields: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """Return the lower-case names that the Connection fields list."""
     values = [value for name, value in fields if name.lower() == b"connection"]
-    return frozenset(option.strip().lower() for value in values for option in value.split(b",")) - {
-        b"cookie"
-    }
+    options = {option.strip().lower() for value in values for option in value.split(b",")}
+    # Cookie is for the tool, and a sender must not list such a field (RFC 9110 section 7.6.1).
+    return frozenset(options - _FRAMING - {b"cookie"})
 
 
 def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
@@ -147,11 +147,22 @@ def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
     return kept
 
 
-def _plain_length(value: bytes) -> bytes:
-    """Return a Content-Length as plain decimal (RFC 9112 section 6.2)."""
+def _framing(name: bytes, value: bytes, *, chunked: bool, has_body: bool) -> tuple[bytes, ...]:
+    """Return the field that frames the body, made of the client's own.
+
+    A length becomes plain decimal (RFC 9112 section 6.2). Raises BadFieldError.
+    """
+    if name.lower() == b"transfer-encoding":
+        if not chunked or value.strip().lower() != b"chunked":
+            raise BadFieldError("a transfer coding other than chunked")
+        return (b"Transfer-Encoding", b": ", b"chunked", CRLF)
     if not value.isdigit():
         raise BadFieldError("a Content-Length that is not a number")
-    return value.lstrip(b"0") or b"0"
+    length = value.lstrip(b"0") or b"0"
+    if chunked or has_body is (length == b"0"):
+        # llhttp takes 2^64 - 1 for "no length": the body would be read as the next request.
+        raise BadFieldError("a Content-Length that is not that of the body")
+    return (b"Content-Length", b": ", length, CRLF)
 
 
 def request_head(
