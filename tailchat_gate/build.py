@@ -10,7 +10,7 @@ from tailchat_gate.answers import Answers
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints import Endpoints
 from tailchat_gate.gate import Gate
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import Lifetimes
@@ -25,6 +25,7 @@ from tailchat_gate.proxy.forward import Forwarder
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.request.client import ClientResolver
+from tailchat_gate.request.target import HostReader
 from tailchat_gate.request.visit import RequestIds
 
 
@@ -71,10 +72,10 @@ def build(
     """
     server = settings.server
     names = CookieNames.for_origin(server.public_url)
-    reader = CookieReader(names)
     routes = RouteTable(settings.route, settings.groups)
     sites = Sites(server.public_url, routes.hosts)
     sessions = _sessions(settings, sites, names, clock)
+    reader = sessions.reader
     forwarder = Forwarder(routes.routes, reader)
     access_log = AccessLog(log_descriptor, clock) if settings.log.access else None
     metrics = _metrics(forwarder, access_log)
@@ -111,6 +112,7 @@ def build(
         clients=ClientResolver(
             server.trusted_proxies, default_scheme=server.public_url.partition(":")[0]
         ),
+        hosts=HostReader(),
         endpoints=endpoints,
         routes=routes,
         sessions=sessions,

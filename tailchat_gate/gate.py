@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from aiohttp.hdrs import HOST, USER_AGENT
 from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
 
 from tailchat_gate.access.policy import decide
@@ -26,7 +27,7 @@ from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.client import Client, ClientResolver
 from tailchat_gate.request.query import cookie_fields
 from tailchat_gate.request.readings import TooManyReadingsError
-from tailchat_gate.request.target import BadTargetError, read_host, read_target
+from tailchat_gate.request.target import BadTargetError, HostReader, read_target
 from tailchat_gate.request.visit import RequestIds, Visit
 
 #: A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE would show the
@@ -46,6 +47,7 @@ class Gate:
     """Everything that one configuration made, and the order in which it meets a request."""
 
     clients: ClientResolver
+    hosts: HostReader
     endpoints: Endpoints
     routes: RouteTable
     sessions: SiteSessions
@@ -87,7 +89,7 @@ class Gate:
             request._version = HttpVersion11  # noqa: SLF001 - as above
             raise BadTargetError("a version of the protocol that is not spoken here")
         target = visit.target = read_target(
-            message.path, read_host(message.headers.getall("Host", ()))
+            message.path, self.hosts.read(message.headers.getall(HOST, ()))
         )
         if message.method in _REFUSED_METHODS:
             return self._own(self.answers.problem(request, visit, Reason.METHOD_REFUSED), visit)
@@ -147,20 +149,22 @@ class Gate:
     # The steps.
 
     def _begin(self, request: web.BaseRequest) -> Visit:
+        message = request._message  # noqa: SLF001 - as below
         return Visit(
             self.request_ids.next(),
             self.monotonic(),
-            request.method,
-            request.headers.get("User-Agent", ""),
+            message.method,
+            message.headers.get(USER_AGENT, ""),
         )
 
     def _client(self, request: web.BaseRequest) -> Client:
         connection = request.protocol
         assert isinstance(connection, ClientConnection)  # noqa: S101 - narrows for the checker
+        if connection.client is not None:
+            return connection.client
         peer = _peer(connection)
         if not self.clients.trusts(peer):
-            if connection.client is None:
-                connection.client = self.clients.direct(peer)
+            connection.client = self.clients.direct(peer)
             return connection.client
         fields = request.headers
         return self.clients.forwarded(

@@ -9,6 +9,11 @@ from typing import Final
 class Reason(StrEnum):
     """Why a request ended as it did; what is not in this list cannot happen."""
 
+    # An enum's own are Python functions, and these are called for every request.
+    __hash__ = str.__hash__
+    __format__ = str.__format__  # type: ignore[assignment] # str names its argument otherwise
+    __str__ = str.__str__
+
     # The request was let through.
     PUBLIC = "public"
     SIGNED_IN = "signed-in"

@@ -66,8 +66,11 @@ def decide(rules: Sequence[Rule], sub: str | None) -> Decision:
     """
     if not rules:
         return NO_ROUTE
-    if sub is None:
-        return _PUBLIC if all(rule.public for rule in rules) else _NOT_SIGNED_IN
-    if all(rule.public or rule.signed_in or sub in rule.subs for rule in rules):
-        return _SIGNED_IN
-    return _DENIED
+    for rule in rules:
+        if rule.public:
+            continue
+        if sub is None:
+            return _NOT_SIGNED_IN
+        if not rule.signed_in and sub not in rule.subs:
+            return _DENIED
+    return _PUBLIC if sub is None else _SIGNED_IN

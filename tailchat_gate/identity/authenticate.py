@@ -39,10 +39,11 @@ class Authenticator:
         clock: Callable[[], float],
         *,
         capacity: int = CAPACITY,
+        reader: CookieReader | None = None,
     ) -> None:
         self._cookie = cookie
         self._clock = clock
-        self._reader = CookieReader(cookie.names)
+        self._reader = reader or CookieReader(cookie.names)
         self._capacity = capacity
         self._opened: OrderedDict[str, Visitor] = OrderedDict()
 

@@ -1,15 +1,26 @@
 """The gate's cookies on the wire: found in a Cookie field, taken out of it, set and deleted."""
 
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
-from typing import Final
+from typing import Final, NamedTuple
 
 #: Tailchat's own cookies reach the gate where both share a host name, because cookies ignore
 #: ports; they sign people in at Tailchat and no tool may see them.
 _TAILCHAT_PREFIXES: Final = (b"_session", b"_interaction")
 #: Values of one name that are tried; browsers send more than one only where a cookie was planted.
 MAX_VALUES: Final = 4
+
+
+#: Cookie fields whose reading is kept, and their size: 8 MiB together, whatever strangers send.
+_MAX_KEPT: Final = 2048
+_MAX_KEPT_BYTES: Final = 4096
+
+
+class _Read(NamedTuple):
+    """A Cookie field taken apart."""
+
+    session_values: tuple[str, ...]
+    for_upstream: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +44,17 @@ class CookieNames:
 
 
 class CookieReader:
-    """Reads the Cookie fields of requests for one set of names."""
+    """Reads the Cookie fields of requests for one set of names; what was read is kept."""
 
     def __init__(self, names: CookieNames) -> None:
         self._session = names.session.encode("ascii")
         self._login = names.login.encode("ascii")
         self._own = frozenset((self._session, self._login))
+        self._read: dict[bytes, _Read] = {}
 
-    def session_values(self, field: bytes) -> list[str]:
+    def session_values(self, field: bytes) -> tuple[str, ...]:
         """Return the values of the session cookie in one Cookie field, at most MAX_VALUES."""
-        return _values(field, self._session)
+        return (self._read.get(field) or self._take_apart(field)).session_values
 
     def login_values(self, field: bytes) -> list[str]:
         """Return the values of the login cookie in one Cookie field, at most MAX_VALUES."""
@@ -53,15 +65,25 @@ class CookieReader:
 
         The other cookies keep their bytes and their order. b"" where nothing is left.
         """
-        pairs = field.split(b";")
-        kept = [pair for pair in pairs if not self._is_hidden(pair)]
-        if len(kept) == len(pairs):
-            return field
-        return b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
+        return (self._read.get(field) or self._take_apart(field)).for_upstream
 
     def is_own(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value from an upstream would replace a cookie of the gate."""
         return set_cookie.partition(b"=")[0].strip() in self._own
+
+    def _take_apart(self, field: bytes) -> "_Read":
+        pairs = field.split(b";")
+        kept = [pair for pair in pairs if not self._is_hidden(pair)]
+        rest = field
+        if len(kept) != len(pairs):
+            rest = b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
+        read = _Read(tuple(_values(field, self._session)), rest)
+        # A browser sends the same field with every request, until some tool sets a cookie.
+        if len(field) <= _MAX_KEPT_BYTES:
+            if len(self._read) >= _MAX_KEPT:
+                self._read.clear()
+            self._read[field] = read
+        return read
 
     def _is_hidden(self, pair: bytes) -> bool:
         name = pair.partition(b"=")[0].strip()
@@ -94,8 +116,3 @@ def set_cookie(name: str, value: str, *, max_age: int, secure: bool) -> str:
     morsel["samesite"] = "Lax"
     morsel["secure"] = secure
     return morsel.OutputString()
-
-
-def delete_cookies(names: Collection[str], *, secure: bool) -> Iterable[str]:
-    """Return the Set-Cookie values that delete `names`, with the flags they were set with."""
-    return [set_cookie(name, "", max_age=0, secure=secure) for name in names]

@@ -20,9 +20,9 @@ from tailchat_gate.identity.session import (
 class SiteSession(SealedSessionStorage):
     """The session storage of one host, and the authenticator of its request path."""
 
-    def __init__(self, cookie: SessionCookie) -> None:
+    def __init__(self, cookie: SessionCookie, reader: CookieReader) -> None:
         super().__init__(cookie)
-        self.authenticator: Final = Authenticator(cookie, cookie.clock)
+        self.authenticator: Final = Authenticator(cookie, cookie.clock, reader=reader)
 
     async def open(
         self, request: web.BaseRequest, answer: web.StreamResponse, record: SessionRecord
@@ -54,15 +54,16 @@ class SiteSessions:
         lifetimes: Lifetimes,
         clock: Callable[[], float],
     ) -> None:
-        ring = tuple(secrets)
+        ring, reader = tuple(secrets), CookieReader(names)
 
         def make(purpose: str) -> SiteSession:
-            return SiteSession(SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock))
+            cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
+            return SiteSession(cookie, reader)
 
         self.names: Final = names
         self.lifetimes: Final = lifetimes
         self.clock: Final = clock
-        self.reader: Final = CookieReader(names)
+        self.reader: Final = reader
         self._default = make("session")
         self._by_host = {host: make(f"session {host}") for host in hosts}
 

@@ -27,16 +27,20 @@ class _Action(IntEnum):
     UPGRADE = 6
 
 
+# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+_KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE = _Action
+
+
 #: Options of Connection that name no field, and the field that frames the body.
 _NEVER_LISTED: Final = frozenset((b"", b"close", b"content-length", b"keep-alive", b"upgrade"))
 #: Statuses whose replies have no body, whatever their fields say (RFC 9112 section 6.3).
 _BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
 _ACTIONS: Final = {
-    b"set-cookie": _Action.SET_COOKIE,
-    b"content-length": _Action.CONTENT_LENGTH,
-    b"transfer-encoding": _Action.TRANSFER_ENCODING,
-    b"connection": _Action.CONNECTION,
-    b"upgrade": _Action.UPGRADE,
+    b"set-cookie": _SET_COOKIE,
+    b"content-length": _CONTENT_LENGTH,
+    b"transfer-encoding": _TRANSFER_ENCODING,
+    b"connection": _CONNECTION,
+    b"upgrade": _UPGRADE,
 }
 
 
@@ -55,16 +59,14 @@ class ReplyNames:
     """What to do with each field name of a reply; remembered, because names repeat."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Action] = {}
+        self.known: Final[dict[bytes, _Action]] = {}
 
     def action(self, name: bytes) -> _Action:
-        """Return the action for a field name as the upstream wrote it."""
-        action = self._known.get(name)
-        if action is None:
-            lower = name.lower()
-            action = _ACTIONS.get(lower, _Action.DROP if lower in HOP_BY_HOP else _Action.KEEP)
-            if len(self._known) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_LENGTH:
-                self._known[name] = action
+        """Return the action for a field name as the upstream wrote it, and remember it."""
+        lower = name.lower()
+        action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
+        if len(self.known) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_LENGTH:
+            self.known[name] = action
         return action
 
 
@@ -85,6 +87,7 @@ class ReplyReader:
         "_http10",
         "_interim",
         "_is_head",
+        "_known",
         "_listed",
         "_names",
         "_out",
@@ -107,6 +110,7 @@ class ReplyReader:
 
     def __init__(self, names: ReplyNames, cookies: CookieGuard) -> None:
         self._names = names
+        self._known = names.known
         self._cookies = cookies
         self._parser = httptools.HttpResponseParser(self)
         self._chunked = self._has_length = False
@@ -187,23 +191,26 @@ class ReplyReader:
         """Collect a field of the head; trailers are dropped (RFC 9110 section 6.5.1)."""
         if self.head_done:
             return
-        action = self._names.action(name)
-        if action is _Action.KEEP:
+        action = self._known.get(name)
+        if action is None:
+            action = self._names.action(name)
+        if action is _KEEP or self._passes(action, value):
             self._pieces += (name, b": ", value, CRLF)
-        elif action is _Action.CONTENT_LENGTH:
+
+    def _passes(self, action: _Action, value: bytes) -> bool:
+        """Note what a field says of the reply's framing; return whether it is passed on."""
+        if action is _CONTENT_LENGTH:
             self._has_length = True
-            self._pieces += (name, b": ", value, CRLF)
-        elif action is _Action.SET_COOKIE:
-            if not self._cookies.is_own(value):
-                self._pieces += (name, b": ", value, CRLF)
-        elif action is _Action.TRANSFER_ENCODING:
+            return True
+        if action is _SET_COOKIE:
+            return not self._cookies.is_own(value)
+        if action is _TRANSFER_ENCODING:
             if value.strip().lower() != b"chunked" or self._chunked:
                 raise BadReplyError("a transfer coding that the gate did not offer")
             self._chunked = True
-        elif action is _Action.CONNECTION:
+        elif action is _CONNECTION:
             self._listed += value.lower().split(b",")
-        elif action is _Action.UPGRADE and self._upgrade:
-            self._pieces += (name, b": ", value, CRLF)
+        return action is _UPGRADE and self._upgrade
 
     def on_headers_complete(self) -> None:
         """Write the head for the client."""

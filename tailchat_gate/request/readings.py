@@ -98,7 +98,7 @@ def _fold_lookalikes(path: str) -> str:
 
 
 def _best_fit(path: str) -> str:
-    """Fold as Windows' best-fit tables and comparisons by upper case do: "á" and "ı" too."""
+    """Fold as Windows' best-fit tables and comparisons by upper case do (U+00E1, U+0131)."""
     if path.isascii():
         return path
     parts = unicodedata.normalize("NFKD", path)

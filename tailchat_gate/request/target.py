@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 #: An origin-form target: path, then an optional query (RFC 9112 section 3.2.1). The path takes
 #: no raw "#" and no backslash, which browsers never send and servers read in several ways. The
@@ -19,14 +18,14 @@ _HOST: Final = re.compile(
 _ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 _ENCODED_NUL: Final = "%00"
 _MAX_PORT: Final = 65_535
+_MAX_KNOWN_HOSTS: Final = 1024
 
 
 class BadTargetError(ValueError):
     """A target or Host that no honest client sends; the text says what was wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """A Host field: `raw` as sent; `name` lower-case, no trailing dot; `port` "" where none."""
 
     raw: bytes
@@ -34,8 +33,7 @@ class Host:
     port: str
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What is asked for: `raw` goes upstream byte for byte, `path` is the same path as text."""
 
     raw: bytes
@@ -46,6 +44,24 @@ class Target:
 
 #: An HTTP/1.0 request may come without a Host (RFC 9112 section 3.2).
 NO_HOST: Final = Host(b"", "", "")
+
+
+class HostReader:
+    """Reads Host fields; the answer for a field is kept, because names repeat."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Host] = {}
+
+    def read(self, values: Sequence[str]) -> Host:
+        """Return what `read_host` returns."""
+        if len(values) != 1:
+            return read_host(values)
+        host = self._known.get(values[0])
+        if host is None:
+            host = read_host(values)
+            if len(self._known) < _MAX_KNOWN_HOSTS:
+                self._known[values[0]] = host
+        return host
 
 
 def read_host(values: Sequence[str]) -> Host:

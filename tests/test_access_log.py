@@ -1,0 +1,287 @@
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gatekit import START, Clock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailchat_gate.observe import access_log
+from tailchat_gate.observe.access_log import FLUSH_SECONDS, AccessLog
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.target import Host, Target
+from tailchat_gate.request.visit import Visit
+
+FIELDS = [
+    *("time", "id", "client", "method", "host", "path", "status", "reason", "route", "sub"),
+    *("bytes", "ms", "agent"),
+]
+
+
+def make_visit(**values: str) -> Visit:
+    """Return a visit with these texts."""
+    host = Host(b"", values.get("host", "gate.test"), "")
+    visit = Visit("0" * 24, 1.0, values.get("method", "GET"), values.get("agent", "curl"))
+    visit.client_address = Client(values.get("client", "203.0.113.9"), "https", "")
+    visit.target = Target(b"", values.get("path", "/a"), "?code=secret", host)
+    visit.reason, visit.route = Reason.SIGNED_IN, values.get("route", "tool")
+    visit.sub, visit.status = values.get("sub", "s"), 200
+    visit.sent_bytes, visit.seconds = 2, 0.01234
+    return visit
+
+
+@dataclass
+class Pipe:
+    """A pipe that a log writes into."""
+
+    reader: int
+    writer: int
+
+    def read(self) -> list[bytes]:
+        """Return the lines until the writing end is closed."""
+        os.close(self.writer)
+        self.writer = -1
+        with open(self.reader, "rb", closefd=False) as file:
+            return file.read().splitlines(keepends=True)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """Return a pipe."""
+    made = Pipe(*os.pipe())
+    yield made
+    for descriptor in (made.reader, made.writer):
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+@asynccontextmanager
+async def open_log(path: Path, clock: Clock) -> AsyncIterator[AccessLog]:
+    """Write a log to a file until the block ends."""
+    descriptor = await asyncio.to_thread(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = AccessLog(descriptor, clock)
+    try:
+        yield log
+    finally:
+        await log.close()
+        await asyncio.to_thread(os.close, descriptor)
+
+
+async def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log file."""
+    data = await asyncio.to_thread(path.read_bytes)
+    assert data.endswith(b"\n")
+    return [json.loads(line) for line in data.splitlines()]
+
+
+async def test_line(tmp_path: Path, clock: Clock) -> None:
+    """A request is one line of JSON with fixed fields in fixed order, without its query."""
+    clock.now = START + 0.25
+    async with open_log(tmp_path / "log", clock) as log:
+        log.write(make_visit())
+    (line,) = await lines_of(tmp_path / "log")
+
+    assert list(line) == FIELDS
+    assert line == {
+        "time": "2027-01-15T08:00:00.250Z",
+        "id": "0" * 24,
+        "client": "203.0.113.9",
+        "method": "GET",
+        "host": "gate.test",
+        "path": "/a",
+        "status": 200,
+        "reason": "signed-in",
+        "route": "tool",
+        "sub": "s",
+        "bytes": 2,
+        "ms": 12.34,
+        "agent": "curl",
+    }
+    assert b"secret" not in await asyncio.to_thread((tmp_path / "log").read_bytes)
+
+
+async def test_time_moves(tmp_path: Path, clock: Clock) -> None:
+    """Each line has its own time, within one second and in the next."""
+    async with open_log(tmp_path / "log", clock) as log:
+        for now in (START, START + 0.5, START + 1, START + 60.75):
+            clock.now = now
+            log.write(make_visit())
+
+    assert [line["time"][17:] for line in await lines_of(tmp_path / "log")] == [
+        *("00.000Z", "00.500Z", "01.000Z", "00.750Z")
+    ]
+
+
+def as_json(text: str) -> str:
+    """Return a text as JSON carries it: two surrogates that make a pair are one character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+texts = st.dictionaries(
+    st.sampled_from(["client", "method", "host", "path", "route", "sub", "agent"]),
+    st.one_of(
+        st.text(max_size=40),
+        st.text(st.characters(categories=("Cs", "Cc", "Zl", "Zp")), max_size=10),
+        st.sampled_from(['"}\n{"status":200}', "\\", '\\"', "\r\n", "\x00", "</script>", "\u2028"]),
+    ),
+)
+
+
+@given(found=st.lists(texts, min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_nothing_a_visitor_sends_forges_a_line(
+    tmp_path_factory: pytest.TempPathFactory, found: list[dict[str, str]]
+) -> None:
+    """Whatever texts a request holds, it is exactly one line that says them, in ASCII."""
+    path = tmp_path_factory.mktemp("log") / "log"
+
+    async def write() -> None:
+        async with open_log(path, Clock()) as log:
+            for values in found:
+                log.write(make_visit(**values))
+
+    asyncio.run(write())
+    data = path.read_bytes()
+    lines = data.split(b"\n")
+
+    assert data.isascii()
+    assert lines.pop() == b""
+    assert len(lines) == len(found)
+    for line, values in zip(lines, found, strict=True):
+        said = json.loads(line)
+        assert list(said) == FIELDS
+        assert {name: said[name] for name in values} == {
+            name: as_json(text) for name, text in values.items()
+        }
+        assert all(0x20 <= octet <= 0x7E for octet in line)
+
+
+async def test_texts_are_cut(tmp_path: Path, clock: Clock) -> None:
+    """A text of a megabyte takes no more than its share of the line."""
+    async with open_log(tmp_path / "log", clock) as log:
+        log.write(make_visit(agent="\U0001f600" * 2**20, path="/" + "x" * 2**20))
+    (line,) = await lines_of(tmp_path / "log")
+
+    assert line["agent"] == "\U0001f600" * 1024
+    assert line["path"] == "/" + "x" * 1023
+
+
+async def test_timer_writes(tmp_path: Path, clock: Clock) -> None:
+    """Lines are written together, when the first of them has waited long enough."""
+    loop = asyncio.get_running_loop()
+    async with open_log(tmp_path / "log", clock) as log:
+        log.write(make_visit(path="/1"))
+        timer = log._timer
+        assert timer is not None
+        assert 0 < timer.when() - loop.time() <= FLUSH_SECONDS
+        log.write(make_visit(path="/2"))
+        assert log._timer is timer
+        assert log._batches.empty()
+        # The timer rings.
+        timer._run()
+        assert log._timer is None
+        assert timer.cancelled()
+        assert log._lines == []
+        log.write(make_visit(path="/3"))
+        assert log._timer is not None
+
+    assert [line["path"] for line in await lines_of(tmp_path / "log")] == ["/1", "/2", "/3"]
+
+
+async def test_much_is_written_at_once(tmp_path: Path, clock: Clock) -> None:
+    """A busy gate does not wait for the timer: what has gathered is handed over by its size."""
+    async with open_log(tmp_path / "log", clock) as log:
+        for index in range(2000):
+            log.write(make_visit(path=f"/{index}"))
+            assert sum(map(len, log._lines)) < access_log._FLUSH_SIZE
+
+    assert [line["path"] for line in await lines_of(tmp_path / "log")] == [
+        f"/{index}" for index in range(2000)
+    ]
+    assert log.dropped == 0
+
+
+async def test_blocked_reader_costs_lines_and_bounded_memory(pipe: Pipe, clock: Clock) -> None:
+    """While nobody reads, lines up to a bound in bytes wait, the rest is dropped and counted."""
+    log = AccessLog(pipe.writer, clock)
+    for _ in range(6000):
+        log.write(make_visit(agent="\U0001f600" * 1024))
+    waiting = log._batches.qsize()
+    log.flush()
+
+    assert 0 < log.dropped < 6000
+    assert waiting <= access_log._MAX_BATCHES
+    # A line is at most some 15 KB over the size at which a batch is handed on.
+    bound = access_log._MAX_BATCHES * (access_log._FLUSH_SIZE + 16_384)
+    closing = asyncio.create_task(log.close())
+    lines = await asyncio.to_thread(pipe_lines, pipe, 6000 - log.dropped)
+    await closing
+
+    assert len(lines) == 6000 - log.dropped
+    assert sum(map(len, lines)) <= bound + access_log._FLUSH_SIZE + 16_384
+    assert all(json.loads(line)["status"] == 200 for line in lines)
+
+
+def pipe_lines(pipe: Pipe, count: int) -> list[bytes]:
+    """Read a number of lines from a pipe."""
+    with open(pipe.reader, "rb", closefd=False) as file:
+        return [file.readline() for _ in range(count)]
+
+
+async def test_reader_that_is_gone(pipe: Pipe, clock: Clock) -> None:
+    """A log that nobody can write any more stops no request and no later line."""
+    os.close(pipe.reader)
+    pipe.reader = -1
+    log = AccessLog(pipe.writer, clock)
+    log.write(make_visit())
+    log.flush()
+    log.write(make_visit())
+    await log.close()
+
+    assert log._batches.empty()
+
+
+async def test_close_does_not_wait_for_ever(
+    pipe: Pipe, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has stopped holds the end of the gate up for a limited time only."""
+    monkeypatch.setattr(access_log, "CLOSE_SECONDS", 0.01)
+    log = AccessLog(pipe.writer, clock)
+    for _ in range(1000):
+        log.write(make_visit(agent="x" * 1000))
+    await log.close()
+    writer = log._writer
+
+    assert writer is not None
+    assert writer.is_alive()
+    await asyncio.to_thread(pipe_lines, pipe, 1000)
+    await asyncio.to_thread(writer.join)
+
+
+async def test_close_without_a_line(pipe: Pipe, clock: Clock) -> None:
+    """A log that was never written to starts no thread and closes at once, twice too."""
+    log = AccessLog(pipe.writer, clock)
+    await log.close()
+    await log.close()
+    log.flush()
+
+    assert log._writer is None
+    assert await asyncio.to_thread(pipe.read) == []
+
+
+async def test_line_after_close(tmp_path: Path, clock: Clock) -> None:
+    """A request that ends after the log was closed is written all the same."""
+    async with open_log(tmp_path / "log", clock) as log:
+        log.write(make_visit(path="/1"))
+        await log.close()
+        log.write(make_visit(path="/2"))
+        log.flush()
+
+    assert [line["path"] for line in await lines_of(tmp_path / "log")] == ["/1", "/2"]

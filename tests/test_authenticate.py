@@ -1,0 +1,188 @@
+from dataclasses import dataclass, replace
+
+import pytest
+from gatekit import ALICE, SECRET, START, Clock
+
+from tailchat_gate.identity.authenticate import Authenticator, Visitor
+from tailchat_gate.identity.cookie import CookieNames
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
+
+HOUR = 3600.0
+NAMES = CookieNames.for_origin("http://gate.test")
+RECORD = SessionRecord.begin(ALICE, now=START, login="l")
+
+
+@dataclass
+class Room:
+    """An authenticator, what seals for it, and its clock."""
+
+    cookie: SessionCookie
+    authenticator: Authenticator
+    clock: Clock
+
+    def field(self, record: SessionRecord = RECORD) -> bytes:
+        """Return a Cookie field with a freshly sealed session."""
+        return self.cookie.set(record).partition(";")[0].encode()
+
+    def sub(self, *fields: bytes) -> str | None:
+        """Return who is behind Cookie fields."""
+        visitor = self.authenticator.authenticate(fields)
+        return visitor.record.sub if visitor else None
+
+    @property
+    def kept(self) -> int:
+        """The number of sessions kept."""
+        return len(self.authenticator._opened)
+
+
+def make(clock: Clock, *, idle: float = 0.0, capacity: int = 100) -> Room:
+    """Return a room with sessions of 12 hours."""
+    ring = KeyRing([SECRET.encode()], "session")
+    cookie = SessionCookie(ring, NAMES, Lifetimes(12 * HOUR, idle), clock)
+    return Room(cookie, Authenticator(cookie, clock, capacity=capacity), clock)
+
+
+def test_visitor(clock: Clock) -> None:
+    """A sealed cookie is its visitor, with the end of the session beside the record."""
+    room = make(clock)
+    visitor = room.authenticator.authenticate([b"a=b; " + room.field()])
+
+    assert visitor is not None
+    assert visitor.record == RECORD
+    assert visitor.expires_at == RECORD.signed_in_at + 12 * HOUR
+    assert visitor.identity_headers == {}
+
+
+@pytest.mark.parametrize("fields", [[], [b""], [b"a=b"], [b"tailchat_gate="], [b"tailchat_gate=x"]])
+def test_nobody(fields: list[bytes], clock: Clock) -> None:
+    """Without a cookie of this gate nobody is there."""
+    assert make(clock).authenticator.authenticate(fields) is None
+
+
+def test_same_cookie_is_the_same_visitor(clock: Clock) -> None:
+    """A cookie is opened once: what was prepared for the visitor is there the next time."""
+    room = make(clock)
+    field = room.field()
+    first = room.authenticator.authenticate([field])
+
+    assert first is not None
+    assert room.authenticator.authenticate([field]) is first
+    assert room.kept == 1
+
+
+def test_expiry_is_asked_every_time(clock: Clock) -> None:
+    """A visitor who is kept ends with the second in which his session does, and is let go."""
+    room = make(clock)
+    field = room.field()
+
+    assert room.sub(field) == RECORD.sub
+    clock.now = RECORD.signed_in_at + 12 * HOUR - 0.001
+    assert room.sub(field) == RECORD.sub
+    clock.now += 0.001
+    assert room.sub(field) is None
+    assert room.kept == 0
+    assert room.sub(field) is None
+
+
+def test_idle_expiry(clock: Clock) -> None:
+    """A session that nobody renewed ends by idleness, although it is kept."""
+    room = make(clock, idle=HOUR)
+    field = room.field()
+
+    assert room.sub(field) == RECORD.sub
+    clock.now += HOUR
+    assert room.sub(field) is None
+
+
+@pytest.mark.parametrize("signed_in_at", [0, int(START) - 12 * 3600, int(START) + 3600])
+def test_dead_session_is_not_kept(signed_in_at: int, clock: Clock) -> None:
+    """A session that is over, or from the future, is nobody's and takes no room."""
+    room = make(clock)
+
+    assert room.sub(room.field(replace(RECORD, signed_in_at=signed_in_at))) is None
+    assert room.kept == 0
+
+
+def test_junk_is_not_kept(clock: Clock) -> None:
+    """Made-up cookies neither take room nor push a session out."""
+    room = make(clock, capacity=2)
+    field = room.field()
+    visitor = room.authenticator.authenticate([field])
+    for index in range(100):
+        assert room.sub(b"tailchat_gate=%d" % index) is None
+
+    assert room.kept == 1
+    assert room.authenticator.authenticate([field]) is visitor
+
+
+def test_least_recently_used_leaves_first(clock: Clock) -> None:
+    """A full memory lets the one go who was away longest; he is opened again when he is back."""
+    room = make(clock, capacity=2)
+    first, second, third = (room.field() for _ in range(3))
+    kept: list[Visitor | None] = [room.authenticator.authenticate([one]) for one in (first, second)]
+
+    assert room.authenticator.authenticate([first]) is kept[0]
+    assert room.sub(third) == RECORD.sub
+    assert room.kept == 2
+    assert room.authenticator.authenticate([first]) is kept[0]
+    assert room.authenticator.authenticate([second]) is not kept[1]
+    assert room.sub(second) == RECORD.sub
+
+
+def test_memory_is_bounded(clock: Clock) -> None:
+    """However many sessions come, no more than the capacity is kept."""
+    room = make(clock, capacity=10)
+    for _ in range(50):
+        assert room.sub(room.field()) == RECORD.sub
+
+    assert room.kept == 10
+
+
+def test_first_good_cookie_counts(clock: Clock) -> None:
+    """A planted cookie of the name, before or behind, in this field or another, costs nothing."""
+    room = make(clock)
+    good, junk = room.field(), b"tailchat_gate=junk"
+    other = room.field(replace(RECORD, sub="other"))
+    dead = room.field(replace(RECORD, sub="dead", signed_in_at=0))
+
+    assert room.sub(junk + b"; " + good) == RECORD.sub
+    assert room.sub(good + b"; " + junk) == RECORD.sub
+    assert room.sub(junk, dead, good) == RECORD.sub
+    assert room.sub(good, junk) == RECORD.sub
+    assert room.sub(good + b"; " + other) == RECORD.sub
+    assert room.sub(other + b"; " + good) == "other"
+
+
+def test_other_bytes_in_the_cookie(clock: Clock) -> None:
+    """Bytes that are no ASCII in the cookie's value make it nobody's."""
+    room = make(clock)
+
+    assert room.sub(room.field() + b"\xff") is None
+    assert room.sub(room.field() + b"\x00") is None
+
+
+def test_renewal(clock: Clock) -> None:
+    """A renewal is offered when a quarter of the idle time is over, and is the same session."""
+    room = make(clock, idle=HOUR)
+    visitor = room.authenticator.authenticate([room.field()])
+    assert visitor is not None
+
+    assert room.authenticator.renewal(visitor) is None
+    clock.now += HOUR / 4
+    line = room.authenticator.renewal(visitor)
+    assert line is not None
+    renewed = room.authenticator.authenticate([line.partition(";")[0].encode()])
+    assert renewed is not None
+    assert renewed.record == replace(RECORD, seen_at=int(clock.now))
+    assert renewed.expires_at == clock.now + HOUR
+
+
+def test_no_renewal_without_idle_lifetime(clock: Clock) -> None:
+    """With the idle lifetime off no cookie is ever set again."""
+    room = make(clock)
+    visitor = room.authenticator.authenticate([room.field()])
+    assert visitor is not None
+    clock.now += 11 * HOUR
+
+    assert room.authenticator.renewal(visitor) is None

@@ -1,0 +1,198 @@
+from http.cookies import SimpleCookie
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailchat_gate.identity.cookie import (
+    MAX_VALUES,
+    CookieNames,
+    CookieReader,
+    set_cookie,
+)
+
+NAMES = CookieNames.for_origin("https://gate.test")
+READER = CookieReader(NAMES)
+SESSION = b"__Host-tailchat_gate"
+LOGIN = b"__Host-tailchat_gate_login"
+
+
+@pytest.mark.parametrize(
+    ("origin", "names"),
+    [
+        (
+            "https://gate.test",
+            CookieNames("__Host-tailchat_gate", "__Host-tailchat_gate_login", secure=True),
+        ),
+        ("http://gate.test", CookieNames("tailchat_gate", "tailchat_gate_login", secure=False)),
+        ("http://https:8080", CookieNames("tailchat_gate", "tailchat_gate_login", secure=False)),
+    ],
+)
+def test_names(origin: str, names: CookieNames) -> None:
+    """On https the names carry the prefix that no sibling host and no plain page can set."""
+    assert CookieNames.for_origin(origin) == names
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (SESSION + b"=abc", ["abc"]),
+        (b"a=b; " + SESSION + b"=abc; c=d", ["abc"]),
+        (b"a=b;" + SESSION + b"=abc;c=d", ["abc"]),
+        (b"  \t" + SESSION + b" = abc \t;", ["abc"]),
+        (SESSION + b"=", [""]),
+        (SESSION, [""]),
+        (SESSION + b"=a=b==", ["a=b=="]),
+        (SESSION + b'="abc"', ['"abc"']),
+        (SESSION + b"=one; x=y; " + SESSION + b"=two", ["one", "two"]),
+        (SESSION + b"=\xe9\xff\x00", ["\ufffd\ufffd\x00"]),
+        (b"", []),
+        (b";;;", []),
+        (b"a=b", []),
+        (b"tailchat_gate=abc", []),
+        (b"x" + SESSION + b"=abc", []),
+        (SESSION + b"x=abc", []),
+        (SESSION + b".0=abc", []),
+        (SESSION.upper() + b"=abc", []),
+        (SESSION.lower() + b"=abc", []),
+        (b"a=" + SESSION, []),
+        (b"a=" + SESSION + b"=abc", []),
+        (b'a="; ' + SESSION + b'=abc"', ['abc"']),
+        (b"a=b, " + SESSION + b"=abc", []),
+        (LOGIN + b"=abc", []),
+        (b"=" + SESSION + b"=abc", []),
+    ],
+)
+def test_session_values(field: bytes, values: list[str]) -> None:
+    """Only a cookie of the whole name counts, in the case it was set with."""
+    assert READER.session_values(field) == values
+
+
+def test_login_values() -> None:
+    """The login cookie is read apart from the session cookie."""
+    assert READER.login_values(SESSION + b"=s; " + LOGIN + b"=l") == ["l"]
+
+
+def test_values_are_bounded() -> None:
+    """Of thousands of cookies of one name the first few are tried, in order."""
+    field = b"; ".join(SESSION + b"=%d" % index for index in range(5000))
+
+    assert READER.session_values(field) == ["0", "1", "2", "3"]
+    assert MAX_VALUES == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "kept"),
+    [
+        (b"a=b", b"a=b"),
+        (b"a=b;c=d", b"a=b;c=d"),
+        (b" a=b ;\tc = d;; ", b" a=b ;\tc = d;; "),
+        (SESSION + b"=x", b""),
+        (SESSION + b"=x;", b""),
+        (SESSION + b"=x; ; ", b""),
+        (SESSION, b""),
+        (SESSION + b"=x; a=b", b"a=b"),
+        (b"a=b; " + SESSION + b"=x", b"a=b"),
+        (b"a=b; " + SESSION + b"=x; c=d", b"a=b; c=d"),
+        (b"a=b;" + SESSION + b"=x;c=d", b"a=b;c=d"),
+        (
+            SESSION + b"=1; z=9; " + LOGIN + b"=2; a=\xe9\xff; " + SESSION + b"=3",
+            b"z=9; a=\xe9\xff",
+        ),
+        (b"_session=1; _session.sig=2; a=b; _session.legacy=3; _session.legacy.sig=4", b"a=b"),
+        (b"_interaction=1; _interaction_resume=2; _interaction.sig=3; a=b", b"a=b"),
+        (b"a=_session; b=" + SESSION, b"a=_session; b=" + SESSION),
+        (b"x_session=1; a_interaction=2", b"x_session=1; a_interaction=2"),
+        (b"x" + SESSION + b"=1", b"x" + SESSION + b"=1"),
+        (SESSION + b".0=1", SESSION + b".0=1"),
+        (b'a="q; ' + SESSION + b'=x; b"; c=d', b'a="q; b"; c=d'),
+        (b"flag; " + SESSION + b"=x; =nameless", b"flag; =nameless"),
+        (b"", b""),
+    ],
+)
+def test_cookies_for_upstream(field: bytes, kept: bytes) -> None:
+    """The gate's and Tailchat's cookies go; every other one keeps its bytes and its place."""
+    assert READER.for_upstream(field) == kept
+
+
+def test_huge_field() -> None:
+    """A field of a megabyte is handled like any other."""
+    filler = b"; ".join(b"c%d=%d" % (index, index) for index in range(70_000))
+
+    assert READER.for_upstream(SESSION + b"=x; " + filler) == filler
+    assert READER.session_values(filler + b"; " + SESSION + b"=x") == ["x"]
+
+
+cookie_names = st.sampled_from(
+    [SESSION, LOGIN, b"_session", b"_session.sig", b"_interaction", b"a", b"__host-tailchat_gate"]
+)
+pairs = st.lists(
+    st.tuples(
+        cookie_names,
+        st.binary(max_size=6).map(lambda raw: raw.replace(b";", b"")),
+        st.sampled_from([b"", b" ", b"\t "]),
+    ),
+    max_size=8,
+)
+
+
+@given(found=pairs)
+def test_nothing_hidden_is_left(found: list[tuple[bytes, bytes, bytes]]) -> None:
+    """However cookies are mixed, no hidden one is left and none of the others is lost."""
+    field = b";".join(space + name + b"=" + value for name, value, space in found)
+    left = READER.for_upstream(field)
+    others = [name for name, _, _ in found if name in {b"a", b"__host-tailchat_gate"}]
+
+    assert [pair.partition(b"=")[0].strip() for pair in left.split(b";") if pair] == others
+    assert READER.session_values(left) == READER.login_values(left) == []
+
+
+@pytest.mark.parametrize(
+    ("set_by_upstream", "own"),
+    [
+        (SESSION + b"=evil; Path=/; Secure", True),
+        (SESSION + b"=", True),
+        (SESSION, True),
+        (b" " + SESSION + b" =evil", True),
+        (LOGIN + b"=evil", True),
+        (b"a=" + SESSION, False),
+        (SESSION + b"2=x", False),
+        (b"_session=x", False),
+        (b"", False),
+    ],
+)
+def test_own_cookie_set_by_upstream(set_by_upstream: bytes, own: bool) -> None:
+    """A Set-Cookie of an upstream that would replace one of the gate's is recognised."""
+    assert READER.is_own(set_by_upstream) is own
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_set_cookie(secure: bool) -> None:
+    """A cookie is set HttpOnly, SameSite=Lax, for every path, for no domain, Secure on https."""
+    value = set_cookie("n", "abc-_123", max_age=60, secure=secure)
+    (morsel,) = SimpleCookie(value).values()
+
+    assert (morsel.key, morsel.value) == ("n", "abc-_123")
+    assert (morsel["path"], morsel["max-age"], morsel["domain"]) == ("/", "60", "")
+    assert (morsel["httponly"], morsel["samesite"]) == (True, "Lax")
+    assert bool(morsel["secure"]) is secure
+    assert value.startswith("n=abc-_123;")
+
+
+def test_deleting_keeps_the_flags() -> None:
+    """A `__Host-` cookie is deleted with Secure and Path=/, or browsers would ignore it."""
+    line = set_cookie(NAMES.session, "", max_age=0, secure=True)
+
+    assert line.partition("=")[0] == NAMES.session
+    assert {"Max-Age=0", "Secure", "Path=/", "HttpOnly"} <= set(line.split("; "))
+
+
+@given(value=st.text(max_size=20))
+def test_no_value_breaks_the_line(value: str) -> None:
+    """No text given as a value adds an attribute or a line to the field."""
+    line = set_cookie("n", value, max_age=1, secure=True)
+
+    assert "\r" not in line
+    assert "\n" not in line
+    assert line.endswith("; HttpOnly; Max-Age=1; Path=/; SameSite=Lax; Secure")
+    assert ";" not in line.removesuffix("; HttpOnly; Max-Age=1; Path=/; SameSite=Lax; Secure")

@@ -1,0 +1,120 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from tailchat_gate.request.intent import Intent, read_intent, wants_html
+
+CHROME_ACCEPT = (
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
+    "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7"
+)
+NAVIGATE = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": CHROME_ACCEPT}
+
+
+@pytest.mark.parametrize(
+    ("what", "method", "headers", "intent"),
+    [
+        ("a page", "GET", NAVIGATE, Intent.NAVIGATION),
+        ("its head", "HEAD", NAVIGATE, Intent.NAVIGATION),
+        ("field names in lower case", "GET", {"sec-fetch-mode": "navigate"}, Intent.NAVIGATION),
+        ("mode alone", "GET", {"Sec-Fetch-Mode": "navigate"}, Intent.NAVIGATION),
+        ("a form", "POST", NAVIGATE, Intent.CALL),
+        ("PUT", "PUT", NAVIGATE, Intent.CALL),
+        ("DELETE", "DELETE", NAVIGATE, Intent.CALL),
+        ("OPTIONS", "OPTIONS", NAVIGATE, Intent.CALL),
+        ("a method in lower case", "get", NAVIGATE, Intent.CALL),
+        ("an unknown method", "BREW", NAVIGATE, Intent.CALL),
+        ("a page by XHR", "GET", {**NAVIGATE, "X-Requested-With": "XMLHttpRequest"}, Intent.CALL),
+        ("XHR, empty value", "GET", {**NAVIGATE, "X-Requested-With": ""}, Intent.CALL),
+        ("fetch", "GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}, Intent.CALL),
+        ("fetch of HTML", "GET", {"Sec-Fetch-Mode": "cors", "Accept": "text/html"}, Intent.CALL),
+        ("fetch same-origin", "GET", {"Sec-Fetch-Mode": "same-origin"}, Intent.CALL),
+        ("image", "GET", {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, Intent.CALL),
+        ("iframe", "GET", {**NAVIGATE, "Sec-Fetch-Dest": "iframe"}, Intent.CALL),
+        ("frame", "GET", {**NAVIGATE, "Sec-Fetch-Dest": "frame"}, Intent.CALL),
+        ("embed", "GET", {**NAVIGATE, "Sec-Fetch-Dest": "embed"}, Intent.CALL),
+        ("empty mode", "GET", {"Sec-Fetch-Mode": "", "Accept": "text/html"}, Intent.CALL),
+        ("odd mode", "GET", {"Sec-Fetch-Mode": "NAVIGATE", "Accept": "text/html"}, Intent.CALL),
+        ("websocket", "GET", {"Upgrade": "websocket", "Connection": "Upgrade"}, Intent.UPGRADE),
+        ("websocket by browser", "GET", {**NAVIGATE, "Upgrade": "websocket"}, Intent.UPGRADE),
+        ("h2c", "GET", {"upgrade": "h2c", "Accept": "text/html"}, Intent.UPGRADE),
+        ("upgrade by POST", "POST", {"Upgrade": "websocket"}, Intent.UPGRADE),
+        ("an old browser", "GET", {"Accept": CHROME_ACCEPT}, Intent.NAVIGATION),
+        ("an old browser's HEAD", "HEAD", {"Accept": "text/html"}, Intent.NAVIGATION),
+        ("an old browser's form", "POST", {"Accept": "text/html"}, Intent.CALL),
+        (
+            "jQuery for HTML",
+            "GET",
+            {"Accept": "text/html, */*; q=0.01", "X-Requested-With": "XMLHttpRequest"},
+            Intent.CALL,
+        ),
+        ("curl", "GET", {"Accept": "*/*"}, Intent.CALL),
+        ("nothing said", "GET", {}, Intent.CALL),
+        ("an API client", "GET", {"Accept": "application/json"}, Intent.CALL),
+        ("an old browser's image", "GET", {"Accept": "image/webp,*/*;q=0.8"}, Intent.CALL),
+        ("HTML refused", "GET", {"Accept": "text/html;q=0, */*"}, Intent.CALL),
+    ],
+)
+def test_intent(what: str, method: str, headers: dict[str, str], intent: Intent) -> None:
+    """Only what a person's tab waits for is a navigation; the rest cannot follow a redirect."""
+    assert read_intent(method, CIMultiDict(headers)) is intent
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("text/html", True),
+        ("TEXT/HTML", True),
+        (" text/html ;charset=utf-8", True),
+        ("application/xhtml+xml", True),
+        ("application/json, text/html;q=0.1", True),
+        ("text/html;level=1;q=0.001", True),
+        ("text/html;q=1", True),
+        ("text/html;q=", True),
+        ("text/html;q=0", False),
+        ("text/html;q=0.", False),
+        ("text/html;q=0.0", False),
+        ("text/html; Q = 0.000 ", False),
+        ("text/html;level=1;q=0", False),
+        ("text/html;q=0, application/xhtml+xml", True),
+        ("application/xhtml+xml;q=0, text/html;q=0", False),
+        ("text/*", False),
+        ("*/*", False),
+        ("*", False),
+        ("", False),
+        (",", False),
+        ("text/html5", False),
+        ("xtext/html", False),
+        ("text/plain;x=text/html", False),
+        ("application/json," * 1000 + "text/html", False),
+    ],
+)
+def test_wants_html(accept: str, wanted: bool) -> None:
+    """HTML is wanted where it is named with a quality above 0, near the start of the field."""
+    assert wants_html(CIMultiDict(Accept=accept)) is wanted
+
+
+def test_without_accept_no_html_is_wanted() -> None:
+    """A client that names no type is a program."""
+    assert not wants_html(CIMultiDict())
+
+
+@given(
+    method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "get", ""]),
+    headers=st.dictionaries(
+        st.sampled_from(
+            ["Accept", "Upgrade", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "X-Requested-With"]
+        ),
+        st.sampled_from(["navigate", "document", "text/html", "*/*", "", "iframe", "cors", "é"]),
+    ),
+)
+def test_navigations_are_few(method: str, headers: dict[str, str]) -> None:
+    """Nothing but a GET or HEAD, without upgrade or XHR mark, is ever a navigation."""
+    if read_intent(method, CIMultiDict(headers)) is Intent.NAVIGATION:
+        assert method in {"GET", "HEAD"}
+        assert not {"Upgrade", "X-Requested-With"} & headers.keys()
+        assert headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+        assert headers.get("Sec-Fetch-Dest", "document") == "document" or (
+            "Sec-Fetch-Mode" not in headers
+        )

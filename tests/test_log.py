@@ -1,0 +1,113 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailchat_gate.observe.log import LOGGER_NAME, JsonFormatter, set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Put the process's logging back as it was."""
+    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
+    handlers, level, own_level = root.handlers[:], root.level, own.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    own.setLevel(own_level)
+
+
+def make_record(message: str, *args: object, **attributes: object) -> logging.LogRecord:
+    """Return a log record of a fixed time."""
+    record = logging.LogRecord("x", logging.WARNING, "p", 1, message, args, None)
+    record.created, record.msecs = 1_800_000_000.25, 250.0
+    vars(record).update(attributes)
+    return record
+
+
+def formatted(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a formatted record."""
+    line = JsonFormatter().format(record)
+    assert line.isascii()
+    assert "\n" not in line
+    found = json.loads(line)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_line() -> None:
+    """A record is one line with its time, level and message."""
+    assert formatted(make_record("%s went %d", "it", 7)) == {
+        "time": "2027-01-15T08:00:00.250Z",
+        "level": "warning",
+        "message": "it went 7",
+    }
+
+
+def test_details() -> None:
+    """Details are fields of the line, whatever type they are of; other extras are left out."""
+    record = make_record("m", details={"route": "tool", "odd": object}, other="x")
+
+    assert formatted(record) == {
+        "time": "2027-01-15T08:00:00.250Z",
+        "level": "warning",
+        "message": "m",
+        "route": "tool",
+        "odd": "<class 'object'>",
+    }
+    assert "details" not in formatted(make_record("m", details="text"))
+
+
+def test_traceback_is_a_field() -> None:
+    """A traceback is inside the line, not behind it."""
+    error = ValueError("wrong\nthing")
+    record = make_record("failed", exc_info=(ValueError, error, None))
+
+    assert "ValueError: wrong\nthing" in formatted(record)["traceback"]
+
+
+@given(text=st.text())
+def test_no_text_forges_a_line(text: str) -> None:
+    """Any text in a message or a detail stays inside one line of ASCII."""
+    found = formatted(make_record("%s", text, details={"detail": text}))
+
+    assert found["message"] == found["detail"] == text
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_level(level: str, shown: list[str]) -> None:
+    """The gate's messages are shown from the level upwards, other libraries' from warning."""
+    stream = io.StringIO()
+    set_up_logging(level, stream)
+    own, other = logging.getLogger(f"{LOGGER_NAME}.x"), logging.getLogger("another-library")
+    for name in ("debug", "info", "warning", "error"):
+        getattr(own, name)("own")
+        getattr(other, name)("other")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    assert [line["level"] for line in lines if line["message"] == "own"] == shown
+    assert [line["level"] for line in lines if line["message"] == "other"] == ["warning", "error"]
+
+
+def test_standard_error_and_one_handler(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a stream it is standard error; set up twice, a message still is one line."""
+    set_up_logging("info")
+    set_up_logging("info")
+    logging.getLogger(LOGGER_NAME).info("hello")
+    captured = capsys.readouterr()
+
+    assert captured.out == ""
+    assert [json.loads(line)["message"] for line in captured.err.splitlines()] == ["hello"]
