@@ -67,7 +67,7 @@ class Gate:
             answer = await self._answer(request, visit)
         except _BAD_REQUEST as error:
             answer = self._problem(request, visit, Reason.BAD_REQUEST, str(error))
-        except CancelledError:
+        except (CancelledError, ConnectionError):
             visit.reason, visit.status = Reason.CLIENT_GONE, CLIENT_CLOSED_REQUEST
             raise
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass

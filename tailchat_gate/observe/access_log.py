@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from queue import SimpleQueue
 from threading import Thread
@@ -20,6 +21,7 @@ _FLUSH_SIZE: Final = 131_072
 _MAX_BATCHES: Final = 64
 CLOSE_SECONDS: Final = 2.0
 _MAX_TEXT: Final = 1024
+_KEPT_TEXTS: Final = 2048
 
 
 class AccessLog:
@@ -33,6 +35,8 @@ class AccessLog:
     def __init__(self, descriptor: int, clock: Callable[[], float]) -> None:
         self._descriptor = descriptor
         self._clock = clock
+        # All but paths repeat from request to request.
+        self._text = lru_cache(maxsize=_KEPT_TEXTS)(_text)
         self._lines: list[str] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -44,13 +48,14 @@ class AccessLog:
 
     def write(self, visit: Visit) -> None:
         """Add one request; must be called in a running event loop."""
+        text = self._text
         line = (
             f'{{"time":"{self._time()}","id":"{visit.request_id}",'
-            f'"client":{_text(visit.client)},"method":{_text(visit.method)},'
-            f'"host":{_text(visit.host)},"path":{_text(visit.path)},"status":{visit.status},'
-            f'"reason":"{visit.reason}","route":{_text(visit.route)},"sub":{_text(visit.sub)},'
+            f'"client":{text(visit.client)},"method":{text(visit.method)},'
+            f'"host":{text(visit.host)},"path":{_text(visit.path)},"status":{visit.status},'
+            f'"reason":"{visit.reason}","route":{text(visit.route)},"sub":{text(visit.sub)},'
             f'"bytes":{visit.sent_bytes},"ms":{visit.seconds * 1000:.2f},'
-            f'"agent":{_text(visit.user_agent)}}}\n'
+            f'"agent":{text(visit.user_agent)}}}\n'
         )
         self._lines.append(line)
         self._size += len(line)

@@ -1,7 +1,9 @@
 """The client's side of an exchange: aiohttp's connection, with back-pressure passed upstream."""
 
 import asyncio
+import sys
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -102,9 +104,33 @@ class ClientServer(web.Server):
         **options: Any,  # noqa: ANN401 - passed to aiohttp as they are
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
+        eager = sys.version_info >= (3, 12)
+        self._connection_loop: Any = self._loop if eager else _InlineLoop(self._loop)
         self.answer_error: Final = answer_error
         self._options = options
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol for a new connection."""
-        return ClientConnection(self, loop=self._loop, **self._options)
+        return ClientConnection(self, loop=self._connection_loop, **self._options)
+
+
+class _InlineLoop:
+    """The event loop as a connection sees it before Python 3.12: handlers run in its own task.
+
+    There aiohttp makes a task for every request; from 3.12 on it starts that task eagerly, which
+    costs little. Awaiting the coroutine itself does the same and saves 2.5 microseconds of 55.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.create_future = loop.create_future
+        self.time = loop.time
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
+
+    def create_task(self, coroutine: "CoroutineType[object, object, object]") -> object:
+        """Return a task for a connection's own loop, and the coroutine itself for a request."""
+        if coroutine.cr_code is web.RequestHandler.start.__code__:
+            return self._loop.create_task(coroutine)
+        return coroutine

@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -21,6 +22,8 @@ from tailchat_gate.reasons import Reason
 
 #: Sending these again has the effect of sending them once (RFC 9110 section 9.2.2).
 _IDEMPOTENT: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT"))
+# Names of their own, because an enum's attribute costs ten times a global.
+_COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
 _END_OF_CHUNKS: Final = b"0\r\n\r\n"
 
 _FAILURES: Final[Mapping[End, Reason]] = MappingProxyType(
@@ -76,6 +79,7 @@ class Forwarder:
         }
         self._tunnels: set[Tunnel] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._now: Callable[[], float] = time.monotonic
 
     @property
     def open_tunnels(self) -> int:
@@ -85,6 +89,7 @@ class Forwarder:
     def start(self) -> None:
         """Begin to watch the deadlines; needs a running loop."""
         loop = asyncio.get_running_loop()
+        self._now = loop.time
 
         def sweep() -> None:
             for pool in self._pools.values():
@@ -122,10 +127,10 @@ class Forwarder:
         """
         pool = self._pools[route.settings.upstream]
         repeatable = not request.body_exists and request.method in _IDEMPOTENT
-        loop = asyncio.get_running_loop()
+        now = self._now
         connection = None
         if not upgrade:
-            connection = pool.take(loop.time(), repeatable=repeatable)
+            connection = pool.take(now(), repeatable=repeatable)
         fresh = connection is None
         while True:
             if connection is None:
@@ -145,8 +150,8 @@ class Forwarder:
                     upgrade=upgrade,
                 )
             finally:
-                pool.release(connection, loop.time())
-            if connection.end is not End.UNANSWERED or fresh or not repeatable:
+                pool.release(connection, now())
+            if connection.end is not _UNANSWERED or fresh or not repeatable:
                 return outcome
             # The upstream closed a reused connection before it answered (RFC 9112 section 9.3.1).
             connection, fresh = None, True
@@ -190,7 +195,7 @@ class Forwarder:
             await done
             if sending is not None:
                 sent = await _stop(sending)
-            if connection.end is End.SWITCHED:
+            if connection.end is _SWITCHED:
                 return await self._tunnel(connection, client)
         except asyncio.CancelledError:
             connection.abort()
@@ -199,21 +204,9 @@ class Forwarder:
             if sending is not None:
                 sending.cancel()
             connection.detach(request_sent=sent)
-        return await self._outcome(connection, request, client)
-
-    async def _outcome(
-        self, connection: UpstreamConnection, request: web.BaseRequest, client: ClientConnection
-    ) -> Outcome:
-        end, status = connection.end, connection.status
-        if end is End.COMPLETE:
-            if client.writing_paused:
-                await request.writer.drain()
-            return Outcome(status, connection.body_bytes, None, connection.keep_client)
-        if status and client.transport is not None:
-            # Never a clean end: the client must see that the reply is not whole
-            # (RFC 9112 section 8).
-            client.transport.abort()
-        return Outcome(status, connection.body_bytes, _FAILURES[end], keep_client=False)
+        if client.writing_paused and connection.end is _COMPLETE:
+            await request.writer.drain()
+        return _outcome(connection, client)
 
     async def _tunnel(self, connection: UpstreamConnection, client: ClientConnection) -> Outcome:
         tunnel = Tunnel(client, connection)
@@ -223,6 +216,17 @@ class Forwarder:
         finally:
             self._tunnels.discard(tunnel)
         return Outcome(connection.status, tunnel.bytes_to_client, None, keep_client=False)
+
+
+def _outcome(connection: UpstreamConnection, client: ClientConnection) -> Outcome:
+    status, end = connection.status, connection.end
+    if end is _COMPLETE:
+        return Outcome(status, connection.body_bytes, None, connection.keep_client)
+    if status and client.transport is not None:
+        # Never a clean end: the client must see that the reply is not whole
+        # (RFC 9112 section 8).
+        client.transport.abort()
+    return Outcome(status, connection.body_bytes, _FAILURES[end], keep_client=False)
 
 
 async def _send(
