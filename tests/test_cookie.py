@@ -65,7 +65,7 @@ def test_names(origin: str, names: CookieNames) -> None:
 )
 def test_session_values(field: bytes, values: list[str]) -> None:
     """Only a cookie of the whole name counts, in the case it was set with."""
-    assert READER.session_values(field) == values
+    assert list(READER.session_values(field)) == values
 
 
 def test_login_values() -> None:
@@ -77,7 +77,7 @@ def test_values_are_bounded() -> None:
     """Of thousands of cookies of one name the first few are tried, in order."""
     field = b"; ".join(SESSION + b"=%d" % index for index in range(5000))
 
-    assert READER.session_values(field) == ["0", "1", "2", "3"]
+    assert list(READER.session_values(field)) == ["0", "1", "2", "3"]
     assert MAX_VALUES == 4
 
 
@@ -120,7 +120,7 @@ def test_huge_field() -> None:
     filler = b"; ".join(b"c%d=%d" % (index, index) for index in range(70_000))
 
     assert READER.for_upstream(SESSION + b"=x; " + filler) == filler
-    assert READER.session_values(filler + b"; " + SESSION + b"=x") == ["x"]
+    assert list(READER.session_values(filler + b"; " + SESSION + b"=x")) == ["x"]
 
 
 cookie_names = st.sampled_from(
@@ -144,7 +144,7 @@ def test_nothing_hidden_is_left(found: list[tuple[bytes, bytes, bytes]]) -> None
     others = [name for name, _, _ in found if name in {b"a", b"__host-tailchat_gate"}]
 
     assert [pair.partition(b"=")[0].strip() for pair in left.split(b";") if pair] == others
-    assert READER.session_values(left) == READER.login_values(left) == []
+    assert list(READER.session_values(left)) == READER.login_values(left) == []
 
 
 @pytest.mark.parametrize(
