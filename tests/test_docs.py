@@ -138,3 +138,14 @@ def test_the_threat_model_names_tests_that_exist() -> None:
 
     for name in set(re.findall(r"`(test_\w+\.py)`", document)):
         assert (ROOT / "tests" / name).exists(), name
+
+
+def test_every_requirement_names_tests_that_exist() -> None:
+    """Each test that docs/requirements.md points to is there by its name."""
+    document = (ROOT / "docs/requirements.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", document)
+
+    assert len(named) > 50
+    for file, test in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in source, f"{file}::{test}"
