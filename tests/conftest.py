@@ -1,15 +1,27 @@
 """Fixtures for every test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from parts import chromium
 from playwright.async_api import Browser
+
+#: What touches sockets runs on both event loops that the gate is served on.
+_ON_BOTH_LOOPS = frozenset(("test_forward.py", "test_server.py", "test_tunnel.py"))
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    """Return the event loops that a test runs on."""
+    if item.path.name in _ON_BOTH_LOOPS:
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
