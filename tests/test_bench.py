@@ -242,6 +242,18 @@ def test_large_bodies_arrive_whole(tmp_path: Path) -> None:
     ]
 
 
+def test_the_gate_takes_large_bodies_in_constant_memory(tmp_path: Path) -> None:
+    """256 MiB down and up, with a reader that pauses, cost the gate a bounded buffer."""
+    needs_programs()
+    kept = tmp_path / "out.json"
+    options = ("--bodies", "--size", "256", "--peers", "gate", "--json", str(kept))
+    _, err = (harness := started_run(tmp_path, *options)).communicate(timeout=50)
+
+    assert harness.returncode == 0, err
+    for body in json.loads(kept.read_text())["bodies"]:
+        assert body["peak_mib"] - body["before_mib"] < 32, body
+
+
 def test_a_run_that_is_ended_ends_what_it_started(tmp_path: Path) -> None:
     """After SIGTERM no server of the run lives and no file of it is left."""
     needs_programs()
