@@ -112,6 +112,12 @@ class Answers:
         """Return a redirect that nobody keeps; `location` is ASCII."""
         return web.Response(status=status, headers={**_NO_STORE, "Location": location})
 
+    def who_am_i(self, request: web.BaseRequest, visit: Visit) -> web.Response:
+        """Lead a page navigation that found no tool to the page that tells who is signed in."""
+        if read_intent(request.method, request.headers) is Intent.NAVIGATION:
+            return self.redirect(f"{self._sites.origin(visit.host)}{self._prefix}/userinfo")
+        return self.problem(request, visit, Reason.NO_ROUTE)
+
     def not_signed_in(self, request: web.BaseRequest, visit: Visit) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie."""
         visit.reason = Reason.NOT_SIGNED_IN

@@ -82,7 +82,7 @@ def build(
     tailchat = _tailchat(settings, metrics, clock)
     identity = IdentityHeaders(settings.groups)
     answers = Answers(
-        Pages(contact=settings.pages.contact, prefix=server.prefix),
+        Pages(contact=settings.pages.contact, prefix=server.prefix, public_url=server.public_url),
         sites=sites,
         prefix=server.prefix,
         sign_in_page=settings.pages.sign_in == "page",

@@ -1,5 +1,6 @@
 """The command line: serve, check, secret, schema, health, demo."""
 
+import logging
 import os
 import sys
 import urllib.error
@@ -15,7 +16,7 @@ from tailchat_gate.config.load import ConfigError, Loaded, load, report
 from tailchat_gate.config.problem import Problem
 from tailchat_gate.config.schema import schema_text
 from tailchat_gate.identity.seal import new_secret
-from tailchat_gate.observe.log import set_up_logging
+from tailchat_gate.observe.log import LOGGER_NAME, set_up_logging
 from tailchat_gate.server import StartError, run
 
 #: The command did what it was asked to.
@@ -57,8 +58,7 @@ def serve(config: Path) -> None:
     settings = loaded.settings
     set_up_logging(settings.log.level)
     for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"redirect_uri to register in Tailchat: {redirect_uri(settings)}", err=True)
+        logging.getLogger(LOGGER_NAME).warning(warning)
     try:
         run(build(settings))
     except StartError as error:
@@ -74,6 +74,8 @@ def check(config: Path) -> None:
         click.echo(f"warning: {warning}", err=True)
     routes = len(loaded.settings.route)
     click.echo(f"{config}: good, {routes} {'route' if routes == 1 else 'routes'}")
+    for route in loaded.settings.route:
+        click.echo(f"  {route.name}: {', '.join(route.allow)}")
     click.echo(f"redirect_uri to register in Tailchat: {redirect_uri(loaded.settings)}")
 
 

@@ -17,6 +17,7 @@ from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.seal import new_secret
+from tailchat_gate.observe.log import set_up_logging
 from tailchat_gate.server import serve
 
 _HOST: Final = "127.0.0.1"
@@ -29,8 +30,9 @@ class DemoError(RuntimeError):
 
 def run_demo(port: int) -> None:
     """Run the demo on a port of this machine (0 = any) until Ctrl-C. Raises DemoError."""
+    set_up_logging("warning")
     port = _usable(port)
-    tailchat_port = _usable(0)
+    tailchat_port = _neighbour(port)
     tool_port = _usable(0)
     client_secret = secrets.token_urlsafe(32)
     settings = _settings(port, tailchat_port, tool_port, client_secret)
@@ -84,12 +86,21 @@ def _greet(settings: Settings) -> Callable[[], None]:
     def greet() -> None:
         click.echo("\nTailchat Gate, the demo.\n")
         click.secho(f"  Open {settings.server.public_url}/", bold=True)
-        click.echo("\n  You come to the sign-in of a stand-in Tailchat; take any of its people:\n")
+        click.echo(f"\n  You come to a stand-in Tailchat at {settings.tailchat.api_url}")
+        click.echo("  and sign in as any of its people:\n")
         for user in USERS:
             click.echo(f"    {user.email:<28} {user.password}")
         click.echo("\n  Everything listens on this machine alone. Ctrl-C ends it.\n")
 
     return greet
+
+
+def _neighbour(port: int) -> int:
+    """Return the next port where it is free: two ports are easily forwarded together."""
+    try:
+        return _usable(port + 1)
+    except DemoError:
+        return _usable(0)
 
 
 def _usable(port: int) -> int:

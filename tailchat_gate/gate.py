@@ -176,6 +176,9 @@ class Gate:
     def _refuse(
         self, request: web.BaseRequest, visit: Visit, visitor: Visitor | None
     ) -> web.StreamResponse:
+        if visit.reason is Reason.NO_ROUTE and visit.path == "/":
+            # Nothing is configured there, but it is where people look first.
+            return self.answers.who_am_i(request, visit)
         if visit.reason is Reason.NOT_SIGNED_IN:
             return self.answers.not_signed_in(request, visit)
         if visit.reason is Reason.DENIED and visitor is not None:

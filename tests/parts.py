@@ -19,6 +19,8 @@ _FLAGS: Final = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Tools on hosts of their own, as a hosts file would have it.
+    "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
 #: Build output, not kept in the repository.
 SCREENSHOTS: Final = Path(__file__).parent.parent / "build" / "screenshots"

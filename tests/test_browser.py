@@ -125,6 +125,46 @@ async def test_a_fetch_after_the_session_ended_sees_401(browser: Browser, stage:
     assert await tab.evaluate(script) == [401, False, "not-signed-in"]
 
 
+async def test_signing_out_at_a_tools_own_host(
+    browser: Browser, clock: Clock, tmp_path: Path
+) -> None:
+    """A tool on a host of its own signs in by the public host; one sign-out ends both sessions."""
+    port, tailchat_port = free_port(), free_port()
+    url, wiki = f"http://gate.test:{port}", f"http://wiki.test:{port}"
+    api_url = f"http://localhost:{tailchat_port}"
+    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
+    given = {"api_url": api_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+    tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
+    async with (
+        served(tailchat.app(), tailchat_port),
+        served(SampleTool().app()) as tool_port,
+    ):
+        settings = make_settings(
+            f"http://127.0.0.1:{tool_port}",
+            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
+            tailchat=given,
+            route=[{"name": "wiki", "host": "wiki.test"}],
+        )
+        async with running_gate(settings, tmp_path / "access.log", clock):
+            context = await browser.new_context()
+            tab = await context.new_page()
+            await tab.goto(f"{wiki}/?page=1")
+            await tab.locator("input[name=email]").first.fill(HOSHINO.email)
+            await tab.locator("input[name=password]").first.fill(HOSHINO.password)
+            await tab.locator("input[name=password]").first.press("Enter")
+            await tab.get_by_role("button", name="授权").click()
+            await expect(tab.get_by_text("星野 Hoshino ☆").first).to_be_visible()
+            assert tab.url == f"{wiki}/?page=1"
+
+            await tab.goto(f"{wiki}/oauth2/sign_out")
+            await tab.get_by_role("button", name="Sign out").click()
+            await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
+
+            assert tab.url == f"{url}/oauth2/sign_out"
+            cookies = [cookie["name"] for cookie in await context.cookies([url, wiki])]
+            assert "tailchat_gate" not in cookies
+
+
 async def test_events_reach_the_page_one_by_one(browser: Browser, stage: Stage) -> None:
     """An EventSource in the page receives several events of an open reply."""
     tab = await (await browser.new_context()).new_page()

@@ -133,7 +133,7 @@ async def test_serve_and_health(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     err += await process.stderr.read()
     assert await process.wait() == 0
-    assert b"redirect_uri to register in Tailchat" in err
+    assert b"/oauth2/callback" in err
     assert b"Traceback" not in err
 
 

@@ -1,6 +1,7 @@
 """One sign-in for several tool hosts: the way from the public host to a tool's own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +16,8 @@ from gatekit import (
     cookie_value,
     request_bytes,
 )
+
+from tailchat_gate.identity.session import SessionRecord
 
 Start = Callable[..., Any]
 WIKI = "wiki.test"
@@ -142,26 +145,76 @@ async def test_an_unknown_host_signs_in_at_the_public_one(start_gate: Start) -> 
     assert reply.value("Location") == "http://gate.test/oauth2/start?rd=/x"
 
 
-async def test_signing_out_on_a_tools_host_leads_to_the_public_one(
-    two_hosts: RunningGate,
-) -> None:
-    """The tool's session ends, and the page to end the public one comes next."""
-    arrival, login = await _arrive(two_hosts)
-    done = await _get(two_hosts, arrival, login)
-    session = "tailchat_gate=" + cookie_value(done, "tailchat_gate")
+def _deletes_session(reply: Reply) -> bool:
+    return any(
+        line.startswith('tailchat_gate=""; ') and "Max-Age=0" in line
+        for line in reply.values("Set-Cookie")
+    )
+
+
+async def _sign_out_at_the_wiki(gate: RunningGate) -> Reply:
+    arrival, login = await _arrive(gate)
+    done = await _get(gate, arrival, login)
     request = request_bytes(
         "/oauth2/sign_out",
         method="POST",
         host=WIKI,
-        Cookie=session,
+        Cookie="tailchat_gate=" + cookie_value(done, "tailchat_gate"),
         Sec_Fetch_Site="same-origin",
         Content_Length="0",
     )
+    return await ask(gate.port, request)
 
-    reply = await ask(two_hosts.port, request)
 
-    assert reply.value("Location") == "http://gate.test/oauth2/sign_out"
-    assert any(
-        line.startswith('tailchat_gate=""; ') and "Max-Age=0" in line
-        for line in reply.values("Set-Cookie")
-    )
+async def test_signing_out_on_a_tools_host_ends_the_public_session_too(
+    two_hosts: RunningGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One click ends both: the tool's host passes on to the public one, which asks no more."""
+    monkeypatch.setattr("gatekit.SessionRecord.begin", _with_one_sid(SessionRecord.begin))
+    out = await _sign_out_at_the_wiki(two_hosts)
+    assert _deletes_session(out)
+    assert out.value("Location").startswith("http://gate.test/oauth2/sign_out?pass=")
+
+    done = await _get(two_hosts, out.value("Location"), two_hosts.cookie())
+
+    assert (done.status, done.value("Location")) == (303, "/oauth2/sign_out")
+    assert _deletes_session(done)
+
+
+async def test_a_sign_out_pass_ends_no_other_session(
+    two_hosts: RunningGate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of another session, an old one and a forged one only show the confirming page."""
+    out = await _sign_out_at_the_wiki(two_hosts)
+    others = await _get(two_hosts, out.value("Location"), two_hosts.cookie())
+    forged = await _get(two_hosts, "http://gate.test/oauth2/sign_out?pass=x", two_hosts.cookie())
+    monkeypatch.setattr("gatekit.SessionRecord.begin", _with_one_sid(SessionRecord.begin))
+    old = (await _sign_out_at_the_wiki(two_hosts)).value("Location")
+    clock.now += 61
+    late = await _get(two_hosts, old, two_hosts.cookie())
+
+    for reply in (others, forged, late):
+        assert (reply.status, _deletes_session(reply)) == (200, False)
+        assert b"csrf" in reply.body
+
+
+def _with_one_sid(begin: Callable[..., SessionRecord]) -> Callable[..., SessionRecord]:
+    """Make sessions that are one and the same, as a browser has it."""
+
+    def make(*arguments: Any, **named: Any) -> SessionRecord:  # noqa: ANN401 - as begin
+        return replace(begin(*arguments, **named), sid="one")
+
+    return make
+
+
+async def test_the_public_root_without_a_tool_tells_who_is_signed_in(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """Where no route is at "/", a page navigation there leads to the who-am-I page."""
+    gate = await start_gate(upstream.url, route=[{"name": "wiki", "host": WIKI}])
+
+    page = await _get(gate, "http://gate.test/")
+    call = await ask(gate.port, request_bytes("/"))
+
+    assert page.value("Location") == "http://gate.test/oauth2/userinfo"
+    assert (call.status, call.json["error"]) == (404, "no-route")

@@ -65,13 +65,14 @@ class Pages:
 
     The constructor reads and compiles all templates and catalogues, so it belongs before the event
     loop starts. `contact` is who to turn to (free text, an e-mail address or an http(s) URL;
-    "" = nobody named), `prefix` is where the gate's own paths begin.
+    "" = nobody named), `prefix` is where the gate's own paths begin, `public_url` its public
+    origin.
     """
 
     content_security_policy: str
     """The Content-Security-Policy field's value for every page (CSP Level 3)."""
 
-    def __init__(self, *, contact: str = "", prefix: str = "/oauth2") -> None:
+    def __init__(self, *, contact: str = "", prefix: str = "/oauth2", public_url: str = "") -> None:
         package = files(__package__)
         sources = {
             entry.name: entry.read_text(encoding="utf-8")
@@ -120,7 +121,8 @@ class Pages:
                 f"style-src {_source(style)}",
                 f"script-src {_source(script)}",
                 "img-src data:",
-                "form-action 'self'",
+                # On a tool's host the sign-out goes on to the public one.
+                f"form-action 'self' {public_url}".rstrip(),
                 "base-uri 'none'",
                 "frame-ancestors 'none'",
             )
