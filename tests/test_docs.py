@@ -9,6 +9,7 @@ from gatekit import SECRET
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
+from tailchat_gate.endpoints import PING
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
@@ -43,18 +44,19 @@ def test_the_readme_has_the_two_commands() -> None:
 
 def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
     """The README's configuration is good once its secret files exist."""
-    (tmp_path / "tailchat").write_text("the-client-secret-of-the-app\n")
-    (tmp_path / "gate").write_text(SECRET + "\n")
+    (tmp_path / "client_secret").write_text("the-client-secret-of-the-app\n")
+    (tmp_path / "session_secret").write_text(SECRET + "\n")
     blocks = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     text = next(block for block in blocks if "public_url" in block)
     assert len(text.strip().splitlines()) == 5
     tomllib.loads(text)
     path = tmp_path / "config.toml"
-    path.write_text(text.replace("/run/secrets", str(tmp_path)))
+    path.write_text(text.replace("/etc/tailchat-gate", str(tmp_path)))
 
     settings = load(path, {}).settings
 
     assert settings.route[0].host == "grafana.example.com"
+    assert settings.route[0].allow == ("group:ops",)
 
 
 def test_every_metric_is_documented() -> None:
@@ -149,3 +151,13 @@ def test_every_requirement_names_tests_that_exist() -> None:
     for file, test in named:
         source = (ROOT / "tests" / file).read_text(encoding="utf-8")
         assert f"def {test}(" in source, f"{file}::{test}"
+
+
+def test_every_address_of_the_gate_is_documented() -> None:
+    """The gate's own addresses are those of the table in docs/operations.md."""
+    source = (ROOT / "tailchat_gate/endpoints.py").read_text(encoding="utf-8")
+    own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/\w+)":', source)} | {PING}
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+
+    assert len(own) == 8
+    assert own == set(re.findall(r"^\| `GET (/[\w/]+)", document, re.MULTILINE))
