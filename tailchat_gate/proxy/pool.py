@@ -1,8 +1,10 @@
 """The connections to one upstream: which is used again, and when one has waited too long."""
 
 import asyncio
+import logging
 from typing import Final
 
+from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.reply import CookieGuard, ReplyNames, ReplyReader
@@ -15,6 +17,9 @@ UNSAFE_IDLE_SECONDS: Final = 1.0
 MAX_IDLE: Final = 256
 #: How often the pool looks at its deadlines; so a timeout is exact to this many seconds.
 SWEEP_SECONDS: Final = 0.5
+_TELL_SECONDS: Final = 60.0
+
+_log = logging.getLogger(LOGGER_NAME)
 
 
 class Pool:
@@ -26,6 +31,8 @@ class Pool:
         self._cookies = cookies
         self._idle: list[UpstreamConnection] = []
         self._busy: set[UpstreamConnection] = set()
+        self._told = ""
+        self._told_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
@@ -48,12 +55,25 @@ class Pool:
         (0 = none). The timeout is this function's own, because it is a route's setting.
         """
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(timeout or None):
-            connection = await self.backend.connect(
-                lambda: UpstreamConnection(loop, ReplyReader(self._names, self._cookies))
-            )
+        try:
+            async with asyncio.timeout(timeout or None):
+                connection = await self.backend.connect(
+                    lambda: UpstreamConnection(loop, ReplyReader(self._names, self._cookies))
+                )
+        except OSError as error:
+            self._tell(error, loop.time())
+            raise
         self._busy.add(connection)
+        self._told = ""
         return connection
+
+    def _tell(self, error: OSError, now: float) -> None:
+        """Log why the backend cannot be reached: once, and again each minute of an outage."""
+        reason = f"{type(error).__name__}: {error}"
+        if reason != self._told or now >= self._told_at + _TELL_SECONDS:
+            self._told, self._told_at = reason, now
+            details = {"upstream": self.backend.url, "error": reason}
+            _log.warning("an upstream cannot be reached", extra={"details": details})
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection after its exchange; one that is not clean is closed."""

@@ -1,0 +1,129 @@
+"""Upstreams by TCP, by TLS and by Unix socket."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from gatekit import OK, ask, request_bytes
+
+from tailchat_gate.proxy.backends import Backend
+
+Start = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "path", "tls"),
+    [
+        ("http://tool:3000", "tool", 3000, "", False),
+        ("http://tool", "tool", 80, "", False),
+        ("https://tool", "tool", 443, "", True),
+        ("https://tool:8443", "tool", 8443, "", True),
+        ("http://[::1]:3000", "::1", 3000, "", False),
+        ("unix:/run/tool.sock", "", 0, "/run/tool.sock", False),
+    ],
+)
+def test_where_an_upstream_is(url: str, host: str, port: int, path: str, tls: bool) -> None:
+    """An upstream's text becomes host and port, or a path; https verifies."""
+    backend = Backend.from_url(url)
+
+    assert (backend.host, backend.port, backend.path) == (host, port, path)
+    assert (backend.tls is not None) is tls
+    if backend.tls is not None:
+        assert backend.tls.verify_mode is ssl.CERT_REQUIRED
+        assert backend.tls.check_hostname
+
+
+@pytest.mark.parametrize("url", ["", "tool:3000", "ftp://tool", "http://"])
+def test_what_is_no_upstream(url: str) -> None:
+    """Any other text is refused."""
+    with pytest.raises(ValueError, match="not an upstream"):
+        Backend.from_url(url)
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(OK)
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_tool_on_a_unix_socket(start_gate: Start, tmp_path: Path) -> None:
+    """A request reaches a tool that listens on a Unix socket."""
+    path = tmp_path / "tool.sock"
+    server = await asyncio.start_unix_server(_serve, path)
+    gate = await start_gate(f"unix:{path}")
+
+    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    server.close()
+
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+def _certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a certificate for localhost that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = directory / "tool.pem", directory / "tool.key"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate_file, key_file
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_tool_by_tls(
+    start_gate: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trusted: bool,
+) -> None:
+    """A tool by https is reached if its certificate verifies, and refused with the cause if not."""
+    certificate, key = await asyncio.to_thread(_certificate, tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    await asyncio.to_thread(context.load_cert_chain, certificate, key)
+    server = await asyncio.start_server(_serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    gate = await start_gate(f"https://localhost:{port}")
+
+    with caplog.at_level(logging.WARNING, "tailchat_gate"):
+        replies = [await ask(gate.port, request_bytes(Cookie=gate.cookie())) for _ in range(2)]
+    server.close()
+
+    if trusted:
+        assert [reply.status for reply in replies] == [200, 200]
+        assert caplog.records == []
+    else:
+        assert [reply.json["error"] for reply in replies] == ["upstream-down"] * 2
+        (told,) = (record for record in caplog.records if record.name == "tailchat_gate")
+        assert told.message == "an upstream cannot be reached"
+        assert "CERTIFICATE_VERIFY_FAILED" in str(vars(told)["details"])
