@@ -14,7 +14,9 @@ from parts import chromium
 from playwright.async_api import Browser
 
 #: What touches sockets runs on both event loops that the gate is served on.
-_ON_BOTH_LOOPS = frozenset(("test_forward.py", "test_server.py", "test_tunnel.py"))
+_ON_BOTH_LOOPS = frozenset(
+    ("test_cancellation.py", "test_forward.py", "test_server.py", "test_tunnel.py")
+)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:
