@@ -19,8 +19,10 @@ from configkit import (
     saying,
     write_smallest,
 )
+from gatekit import make_settings
 from pydantic import SecretStr, ValidationError
 
+from tailchat_gate.config.caution import cautions
 from tailchat_gate.config.load import ConfigError, Problem, load, report
 from tailchat_gate.config.model import Route, Server, Session, Settings, Tailchat
 
@@ -295,3 +297,25 @@ def test_the_corpus_is_toml_where_it_claims_to_be() -> None:
     for file in BAD:
         if file.stem not in {"syntax", "unfinished"}:
             tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("groups", "allow", "warning"),
+    [
+        ({"ops": ["660000000000000000000001"]}, ["group:ops"], ""),
+        ({"ops": []}, ["signed-in"], ""),
+        ({"ops": ["660000000000000000000001"]}, ["signed-in"], "no route allows it"),
+        ({"ops": ["hoshino"]}, ["group:ops"], "hoshino is not a Tailchat id"),
+    ],
+)
+def test_people_who_are_listed_in_vain_are_told(
+    groups: dict[str, list[str]], allow: list[str], warning: str
+) -> None:
+    """A group that opens nothing, and an entry that no person has for a sub, are warned of."""
+    route = {"name": "tool", "upstream": "http://127.0.0.1:9", "allow": allow}
+    settings = make_settings(groups=groups, route=[route])
+
+    told = [text for text in cautions(settings) if text.startswith("groups.")]
+
+    assert bool(told) is bool(warning)
+    assert all(warning in text for text in told)

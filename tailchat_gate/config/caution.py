@@ -1,13 +1,15 @@
 """What an admin should know about settings that can be used and may not be meant."""
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
 from tailchat_gate.config.address import Network, is_loopback, parse_url
 from tailchat_gate.config.model import Settings
-from tailchat_gate.config.word import SIGNED_IN
+from tailchat_gate.config.word import GROUP, SIGNED_IN
 
 _KNOWN_SCOPES = frozenset({"openid", "profile", "offline_access"})
+_SUB = re.compile("[0-9a-f]{24}")
 _WIDEST_IPV4 = 8
 _WIDEST_IPV6 = 16
 _UNIQUE_LOCAL = IPv6Network("fc00::/7")  # RFC 4193 section 3.1
@@ -26,7 +28,7 @@ def _cautions(settings: Settings) -> Iterator[str]:
     if _travels_in_clear(settings.tailchat.api_url):
         yield "tailchat.api_url is http: the app's secret and the login can be read on the way"
     if settings.tailchat.api_url.endswith("/open"):
-        yield "tailchat.api_url ends in /open: the gate adds that itself, it is likely too much"
+        yield "tailchat.api_url ends in /open: remove that, the gate adds it itself"
     for network in settings.server.trusted_proxies:
         if _is_wide(network):
             yield f"server.trusted_proxies: {network} is wide, all its X-Forwarded-* are believed"
@@ -39,6 +41,21 @@ def _cautions(settings: Settings) -> Iterator[str]:
                 f'route[{index}].allow: "signed-in" already lets every Tailchat user in, the other '
                 "entries change nothing"
             )
+
+
+    yield from _people(settings)
+
+
+def _people(settings: Settings) -> Iterator[str]:
+    """Warn of people who are listed and will never be met, or never asked for."""
+    entries = {entry for route in settings.route for entry in route.allow}
+    for name, subs in settings.groups.items():
+        if subs and GROUP + name not in entries:
+            yield f"groups.{name}: no route allows it, so it opens nothing"
+        # Tailchat: a sub is a MongoDB id, 24 hex digits; a nickname never authorises anybody.
+        odd = [sub for sub in subs if _SUB.fullmatch(sub) is None]
+        if odd:
+            yield f"groups.{name}: {odd[0]} is not a Tailchat id, which has 24 hex digits"
 
 
 def _is_wide(network: Network) -> bool:
