@@ -22,6 +22,8 @@ from tailchat_gate.request.visit import Visit
 
 PING: Final = "/ping"
 _READ: Final = frozenset(("GET", "HEAD"))
+#: The steps of a login are no HEAD: whoever looks ahead at a link must not spend its code.
+_STEP: Final = frozenset(("GET",))
 _MAX_FORM_BYTES: Final = 16_384
 #: Marks a pass to sign out among what the forms' keys seal; a session's id holds no space.
 _SIGN_OUT: Final = "sign-out "
@@ -52,9 +54,9 @@ class Endpoints:
         self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
             {
                 PING: (_READ, self._ping),
-                f"{prefix}/start": (_READ, login.start),
-                f"{prefix}/callback": (_READ, login.callback),
-                f"{prefix}/arrive": (_READ, login.arrive),
+                f"{prefix}/start": (_STEP, login.start),
+                f"{prefix}/callback": (_STEP, login.callback),
+                f"{prefix}/arrive": (_STEP, login.arrive),
                 f"{prefix}/sign_in": (_READ, login.sign_in),
                 f"{prefix}/sign_out": (_READ | {"POST"}, self._sign_out),
                 f"{prefix}/auth": (_READ, self._auth),
@@ -139,7 +141,7 @@ class Endpoints:
         if record is None:
             return self._answers.page(request, "signed_out", start_url=self._answers.start_url("/"))
         visit.sub = record.sub
-        passed = self._is_sign_out_pass(visit, record)
+        passed = request.method == "GET" and self._is_sign_out_pass(visit, record)
         own_form = request.method == "POST" and await self._is_own_form(request, record)
         if not passed and not own_form:
             return self._answers.page(

@@ -122,7 +122,8 @@ class Gate:
         )
         extra = b""
         if visitor is not None and (renewal := authenticator.renewal(visitor)):
-            extra = b"Set-Cookie: " + renewal.encode("ascii") + b"\r\n"
+            # Private, because a cache between must not hand the cookie to somebody else.
+            extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         outcome = await self.forwarder.forward(
             request, match.route, head, extra_fields=extra, upgrade=upgrade
         )

@@ -435,6 +435,7 @@ async def test_an_idle_session_is_renewed_on_the_relayed_answer(
     assert new
     assert f"{SESSION}={new}" != old
     assert ("own" in _cookies(reply)) is (answer is STREAM)
+    assert reply.values("Cache-Control")[-1] == "private"
     clock.now += 299
     for cookie in (old, f"{SESSION}={new}"):
         assert (await ask(gate.port, _get("/x", Cookie=cookie))).status == status

@@ -284,6 +284,21 @@ async def test_a_callback_that_is_not_right_has_a_page(
     assert (await scene.gate.log())[-1]["reason"] == reason
 
 
+async def test_looking_ahead_spends_no_code(scene: Story) -> None:
+    """A HEAD on a step of a login is refused and changes nothing; the GET then works."""
+    async with scene.visitor() as visitor:
+        callback = await _until_callback(visitor, scene, "/tool")
+        for url in (callback, scene.url + "/oauth2/start?rd=/", scene.url + "/oauth2/arrive"):
+            page = await visitor.open(url, method="HEAD", follow=False)
+            assert (page.status, page.headers["Allow"]) == (405, "GET")
+            assert "Set-Cookie" not in page.headers
+        assert scene.tailchat.token_posts == 0
+
+        page = await visitor.open(callback)
+
+    assert page.url == scene.url + "/tool"
+
+
 async def test_an_expired_login_can_be_started_again(scene: Story) -> None:
     """A callback after two hours is refused politely, with the way back kept."""
     async with scene.visitor() as visitor:

@@ -42,7 +42,6 @@ def _cautions(settings: Settings) -> Iterator[str]:
                 "entries change nothing"
             )
 
-
     yield from _people(settings)
 
 
