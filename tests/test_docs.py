@@ -161,3 +161,18 @@ def test_every_address_of_the_gate_is_documented() -> None:
 
     assert len(own) == 8
     assert own == set(re.findall(r"^\| `GET (/[\w/]+)", document, re.MULTILINE))
+
+
+def test_the_architecture_names_every_room_and_only_files_that_exist() -> None:
+    """Each folder and top-level module of the package is in docs/architecture.md."""
+    document = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "tailchat_gate"
+    rooms = [path.name + "/" for path in package.iterdir() if (path / "__init__.py").exists()]
+    modules = [path.name for path in package.glob("*.py") if not path.name.startswith("__")]
+
+    for name in (*rooms, *modules):
+        assert f"`{name}`" in document, name
+    for name in re.findall(r"`([\w/]+\.py)`", document):
+        assert (package / name).exists() or list(package.rglob(name)) or (ROOT / name).exists(), (
+            name
+        )
