@@ -78,8 +78,8 @@ class Gate:
         if visit.reason is Reason.BAD_REQUEST or request._message.chunked:  # noqa: SLF001 - as below
             # Its framing may be in doubt; and aiohttp lets the trailer of a chunked body become
             # a field of the next request on the connection.
-            answer.force_close()
-        return answer
+            return _last(answer)
+        return _last(answer) if getattr(request.protocol, "leaving", False) else answer
 
     async def _answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         message = request._message  # noqa: SLF001 - the raw fields and target have no public name
@@ -222,6 +222,14 @@ class Gate:
         self.metrics.request(visit.route, visit.method, visit.status, visit.reason, visit.seconds)
         if self.access_log is not None:
             self.access_log.write(visit)
+
+
+def _last(answer: web.StreamResponse) -> web.StreamResponse:
+    """Return the answer, as the last on its connection."""
+    if answer is _KEEP:
+        return _CLOSE
+    answer.force_close()
+    return answer
 
 
 def _peer(connection: ClientConnection) -> str:

@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import time
+from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +50,7 @@ class GateServer:
         self._listeners: list[asyncio.Server] = []
         self._admin: web.AppRunner | None = None
         self._ready = False
+        self._hurry = asyncio.Event()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -109,6 +111,10 @@ class GateServer:
         await self._generation.close()
         _log.info("the gate is closed")
 
+    def hurry(self) -> None:
+        """Wait no longer for open requests."""
+        self._hurry.set()
+
     async def _drain(self, limit: float) -> None:
         """Wait for the requests under way; close idle connections at once."""
         assert self._server is not None  # noqa: S101 - narrows for the checker
@@ -119,7 +125,11 @@ class GateServer:
                 tasks.append(task)
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=limit)
+        finished = asyncio.gather(*tasks, return_exceptions=True)
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((finished, hurried), timeout=limit, return_when=FIRST_COMPLETED)
+        hurried.cancel()
+        late = [task for task in tasks if not task.done()]
         for task in late:
             task.cancel()
         if late:
@@ -177,8 +187,14 @@ async def serve(generation: Generation, *, started: Callable[[], None] | None = 
     server = GateServer(generation)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def signalled() -> None:
+        if stop.is_set():
+            server.hurry()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, signalled)
     try:
         await server.start()
         if started is not None:

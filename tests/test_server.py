@@ -89,6 +89,58 @@ async def test_open_requests_finish_and_new_ones_are_refused(
     await stopping
 
 
+async def test_an_upload_under_way_finishes(start_gate: Start, upstream: RawUpstream) -> None:
+    """After the order to stop, the rest of a body still arrives, and its answer too."""
+    arrived = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        request.body = await reader.readexactly(3)
+        arrived.set()
+        request.body += await reader.readexactly(3)
+        writer.write(OK)
+
+    upstream.answer = answer
+    gate = await start_gate(upstream.url)
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes(method="PUT", Cookie=gate.cookie(), Content_Length="6") + b"abc")
+        await arrived.wait()
+        stopping = asyncio.create_task(gate.server.stop())
+        await asyncio.sleep(0)
+        client.send(b"def")
+
+        assert (await client.reply()).body == b"ok"
+        assert await client.reader.read() == b""
+    await stopping
+    assert upstream.requests[0].body == b"abcdef"
+
+
+async def test_a_second_order_to_stop_waits_for_nobody(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """`hurry`, which a second signal calls, cuts open requests off at once."""
+    arrived = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        arrived.set()
+        await reader.read()
+
+    upstream.answer = answer
+    gate = await start_gate(upstream.url, server={"shutdown_timeout": "1h"})
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes(Cookie=gate.cookie()))
+        await arrived.wait()
+        stopping = asyncio.create_task(gate.server.stop())
+        await asyncio.sleep(0)
+        gate.server.hurry()
+        await stopping
+
+        assert await client.reader.read() == b""
+
+
 async def test_a_request_past_the_limit_is_cut_off(
     start_gate: Start, upstream: RawUpstream
 ) -> None:

@@ -33,11 +33,13 @@ class ClientConnection(web.RequestHandler):
     the client reads slowly it is paused, so that a slow reader costs a bounded buffer.
     """
 
-    __slots__ = ("_answer_error", "client", "flow")
+    __slots__ = ("_answer_error", "client", "flow", "leaving")
 
     def __init__(self, manager: "ClientServer", **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
         super().__init__(manager, **options)
         self.flow: Flow | None = None
+        #: Whether the connection ends with the answer to its present request.
+        self.leaving = False
         #: Whose connection it is, where no proxy in front is trusted to tell.
         self.client: Client | None = None
         self._answer_error = manager.answer_error
@@ -74,7 +76,8 @@ class ClientConnection(web.RequestHandler):
         if self._current_request is None and not self._messages:
             self.force_close()
             return None
-        self.close()
+        # Not aiohttp's close(): it would drop the rest of an upload that is under way.
+        self.leaving = True
         return self._task_handler
 
     def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
