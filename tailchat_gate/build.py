@@ -94,8 +94,10 @@ def build(
         sessions=sessions,
         sites=sites,
         used_states=UsedStates(clock=clock),
+        used_passes=UsedStates(clock=clock),
         states=_key_ring(settings, "state"),
         passes=_key_ring(settings, "pass"),
+        notes=_key_ring(settings, "note"),
         metrics=metrics,
         prefix=server.prefix,
     )

@@ -33,6 +33,7 @@ from tailchat_gate.request.visit import RequestIds, Visit
 #: A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE would show the
 #: session cookie to a script (RFC 9110 sections 9.3.6 and 9.3.8).
 _REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
+_ALLOWED: Final = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _VERSIONS: Final = frozenset((HttpVersion10, HttpVersion11))
 _KEEP: Final = Relayed(keep_alive=True)
 _CLOSE: Final = Relayed(keep_alive=False)
@@ -92,7 +93,10 @@ class Gate:
             message.path, self.hosts.read(message.headers.getall(HOST, ()))
         )
         if message.method in _REFUSED_METHODS:
-            return self._own(self.answers.problem(request, visit, Reason.METHOD_REFUSED), visit)
+            refusal = self.answers.problem(
+                request, visit, Reason.METHOD_REFUSED, headers={"Allow": _ALLOWED}
+            )
+            return self._own(refusal, visit)
 
         if self.endpoints.owns(target.path):
             return self._own(await self.endpoints.answer(request, visit), visit)

@@ -1,5 +1,6 @@
 """Signing in: off to Tailchat, back with a code, and over to a tool's own host."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.intent import wants_html
 from tailchat_gate.request.query import cookie_fields, query_pairs
 from tailchat_gate.request.visit import Visit
 
@@ -51,8 +53,10 @@ class LoginEndpoints:
     sessions: SiteSessions
     sites: Sites
     used_states: UsedStates[SessionRecord]
+    used_passes: UsedStates[SessionRecord]
     states: KeyRing
     passes: KeyRing
+    notes: KeyRing
     metrics: Metrics
     prefix: str
 
@@ -91,6 +95,8 @@ class LoginEndpoints:
 
     async def callback(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Finish a login: believe the callback, redeem its code once, open the session."""
+        if page := self._refused_before(request, visit):
+            return page
         try:
             return await self._finish_login(request, visit)
         except LoginRefused as refused:
@@ -100,6 +106,8 @@ class LoginEndpoints:
 
     async def arrive(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Open a session on a tool's host with the pass that the public host gave."""
+        if page := self._refused_before(request, visit):
+            return page
         sealed = dict(query_pairs(visit.target.query)).get("pass", "")
         try:
             handed = open_pass(
@@ -113,10 +121,10 @@ class LoginEndpoints:
             async def take() -> SessionRecord:
                 return replace(handed.record, login=handed.pass_id[:16])
 
-            record = await self.used_states.redeem_once(handed.pass_id, handed.expires_at, take)
+            record = await self.used_passes.redeem_once(handed.pass_id, handed.expires_at, take)
         except LoginRefused as refused:
             return self._refuse(request, visit, refused.reason, refused.detail)
-        answer = self.answers.redirect(self._safe(handed.return_to), status=303)
+        answer = self.answers.redirect(self._safe(handed.return_to, visit.host), status=303)
         await self.sessions.at(visit.host).open(request, answer, record)
         visit.sub = record.sub
         return answer
@@ -160,12 +168,29 @@ class LoginEndpoints:
             "a login was refused",
             extra={"details": {**shown, "reason": reason, "request_id": visit.request_id}},
         )
+        if wants_html(request.headers):
+            # The address holds a code or a pass that is still good for somebody, and a script of
+            # the same origin can read the address of a window it opened: the page is shown at
+            # another one.
+            visit.reason = reason
+            note = json.dumps([reason, dict(detail)]).encode("ascii")
+            location = f"{visit.path}?refused={self.notes.seal(note)}"
+            return self.answers.redirect(location, status=303)
+        return self.answers.problem(request, visit, reason, detail=shown)
+
+    def _refused_before(self, request: web.BaseRequest, visit: Visit) -> web.Response | None:
+        """Return the page that a refusal led to, None where the query names no refusal."""
+        note = self.notes.open(dict(query_pairs(visit.target.query)).get("refused", ""))
+        if note is None:
+            return None
+        reason, detail = json.loads(note)
+        return_to = self._safe(detail.pop("return_to", "/"), visit.host)
         return self.answers.problem(
             request,
             visit,
-            reason,
-            detail=shown,
-            retry_url=self.answers.start_url(detail.get("return_to", "/")),
+            Reason(reason),
+            detail=detail,
+            retry_url=self.answers.start_url(return_to),
         )
 
     def _by_tailchat(self, browser: str, return_to: str, prompt: str) -> str:

@@ -37,7 +37,12 @@ async def _get(gate: RunningGate, url: str, cookie: str = "", **fields: str) -> 
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     sent = {**HTML, **({"Cookie": cookie} if cookie else {}), **fields}
-    return await ask(gate.port, request_bytes(target, host=parts.netloc, **sent))
+    reply = await ask(gate.port, request_bytes(target, host=parts.netloc, **sent))
+    if "?refused=" in reply.value("Location"):
+        assert cookie_value(reply, "tailchat_gate") == ""
+        page = f"{parts.scheme}://{parts.netloc}{reply.value('Location')}"
+        return await _get(gate, page, cookie, **fields)
+    return reply
 
 
 async def _arrive(gate: RunningGate) -> tuple[str, str]:

@@ -284,6 +284,21 @@ async def test_a_callback_that_is_not_right_has_a_page(
     assert (await scene.gate.log())[-1]["reason"] == reason
 
 
+async def test_a_refused_callback_leaves_no_code_in_the_address(scene: Story) -> None:
+    """Whoever can read the address of a refused login finds neither its code nor its state."""
+    async with scene.visitor() as attacker:
+        callback = await _until_callback(attacker, scene)
+    async with scene.visitor() as victim:
+        page = await victim.open(callback)
+        again = await victim.open(page.url)
+        program = await victim.open(callback, headers=FETCH, follow=False)
+
+    assert list(page.query) == ["refused"]
+    assert (page.status, "login-other-browser" in page.text) == (400, True)
+    assert (again.status, "login-other-browser" in again.text) == (400, True)
+    assert (program.status, "login-other-browser" in program.text) == (400, True)
+
+
 async def test_looking_ahead_spends_no_code(scene: Story) -> None:
     """A HEAD on a step of a login is refused and changes nothing; the GET then works."""
     async with scene.visitor() as visitor:

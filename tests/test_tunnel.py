@@ -210,6 +210,36 @@ async def test_a_stopping_gate_closes_websockets_with_1001(
     assert close == close_frame(1001, "the gate is stopping", mask=close[2:6])
 
 
+async def test_a_websocket_that_opens_while_stopping_is_ended_too(
+    gate: RunningGate, upstream: RawUpstream
+) -> None:
+    """An upgrade answered after the order to stop gets its close frame at once."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        arrived.set()
+        await go_on.wait()
+        writer.write(SWITCH)
+        await reader.read()
+
+    upstream.answer = answer
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
+        await arrived.wait()
+        stopping = asyncio.create_task(gate.server.stop())
+        await asyncio.sleep(0)
+        go_on.set()
+
+        assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+        expected = close_frame(1001, "the gate is stopping")
+        assert await client.reader.readexactly(len(expected)) == expected
+        client.send(close_frame(1001, "", mask=b"\x00\x00\x00\x00"))
+        assert await client.reader.read() == b""
+    await stopping
+
+
 async def test_an_idle_tunnel_is_closed_cleanly(gate: RunningGate, upstream: RawUpstream) -> None:
     """Between frames the close frame goes out at once, masked for the upstream."""
     got = asyncio.get_running_loop().create_future()

@@ -248,6 +248,26 @@ async def test_full(clock: Clock) -> None:
     assert await states.redeem_once("d", clock.now + 7200, fresh) == "fresh"
 
 
+async def test_made_up_codes_lock_nobody_out(clock: Clock) -> None:
+    """When full, the oldest login whose code was refused makes room; a spent one never does."""
+    states: UsedStates[str] = UsedStates(clock=clock, capacity=3)
+
+    async def refuse() -> str:
+        raise LoginRefused(Reason.LOGIN_CODE_REFUSED)
+
+    await states.redeem_once("spent", EXPIRES, Redemption("session"))
+    for number in range(50):
+        with pytest.raises(LoginRefused, match="login-code-refused"):
+            await states.redeem_once(f"made-up-{number}", EXPIRES, refuse)
+    clock.now += REPLAY_WINDOW + 1
+
+    assert await states.redeem_once("honest", EXPIRES, Redemption("fine")) == "fine"
+    with pytest.raises(AlreadyUsed):
+        await states.redeem_once("spent", EXPIRES, Redemption("never"))
+    assert len(states._used) <= 3
+    assert len(states._due) <= 8
+
+
 async def test_cancelled_redemption_counts_as_used(states: UsedStates[str]) -> None:
     """A redemption that a stopping loop cancels is not tried again, for its code may be spent."""
     redemption = Redemption("session", at_once=False)

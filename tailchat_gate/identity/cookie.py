@@ -69,7 +69,9 @@ class CookieReader:
 
     def is_own(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value from an upstream would replace a cookie of the gate."""
-        return set_cookie.partition(b"=")[0].strip() in self._own
+        name = set_cookie.partition(b"=")[0].strip()
+        # Some browsers send a cookie without a name as its bare value: it could pose as any.
+        return not name or name in self._own
 
     def _take_apart(self, field: bytes) -> "_Read":
         pairs = field.split(b";")

@@ -18,6 +18,11 @@ CAPACITY: Final = 100_000
 # Between the check of a state's age and its redemption some time passes.
 _EXPIRY_MARGIN: Final = 60.0
 
+#: Refusals that show that a code was not taken; after a time-out or nonsense nobody knows.
+_UNSPENT: Final = frozenset(
+    (Reason.LOGIN_CODE_REFUSED, Reason.GATE_NOT_ACCEPTED, Reason.TAILCHAT_DOWN)
+)
+
 T = TypeVar("T")
 
 
@@ -67,7 +72,7 @@ class UsedStates(Generic[T]):
     the user's whole grant, and Tailchat does not notice two at the same time.
     """
 
-    __slots__ = ("_capacity", "_clock", "_due", "_running", "_used")
+    __slots__ = ("_capacity", "_clock", "_due", "_running", "_unspent", "_used")
 
     def __init__(self, *, clock: Callable[[], float], capacity: int = CAPACITY) -> None:
         self._clock = clock
@@ -75,6 +80,8 @@ class UsedStates(Generic[T]):
         self._running: dict[str, asyncio.Task[_Outcome[T]]] = {}
         # None: the outcome's time is over, that the state was used is not forgotten.
         self._used: dict[str, _Success[T] | _Refusal | None] = {}
+        # Of the used ones those whose code Tailchat never took: nothing is lost by forgetting one.
+        self._unspent: dict[str, None] = {}
         # (when to look again, state, when it expires): one entry for each used state.
         self._due: list[tuple[float, str, float]] = []
 
@@ -103,7 +110,7 @@ class UsedStates(Generic[T]):
                     raise AlreadyUsed
                 return _replay(kept)
             if len(self._running) + len(self._used) >= self._capacity:
-                raise TooManyLogins
+                self._make_room()
             task = asyncio.create_task(self._run(state_id, expires_at, make))
             self._running[state_id] = task
         return _replay(await asyncio.shield(task))
@@ -123,6 +130,8 @@ class UsedStates(Generic[T]):
             # Also when the loop ends and cancels this task: the code may have been spent.
             del self._running[state_id]
             self._used[state_id] = kept
+            if isinstance(kept, _Refusal) and kept.reason in _UNSPENT:
+                self._unspent[state_id] = None
             until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
             heapq.heappush(self._due, (until, state_id, expires_at + _EXPIRY_MARGIN))
         return kept
@@ -133,10 +142,24 @@ class UsedStates(Generic[T]):
         while self._due and self._due[0][0] <= now:
             _, state_id, expires_at = heapq.heappop(self._due)
             if expires_at <= now:
-                del self._used[state_id]
-            else:
+                self._used.pop(state_id, None)
+                self._unspent.pop(state_id, None)
+            elif state_id in self._used:
                 self._used[state_id] = None
                 heapq.heappush(self._due, (expires_at, state_id, expires_at))
+
+    def _make_room(self) -> None:
+        """Forget the oldest login whose code was never taken; TooManyLogins where none is.
+
+        So strangers who make up codes lock nobody out.
+        """
+        if not self._unspent:
+            raise TooManyLogins
+        state_id = next(iter(self._unspent))
+        del self._unspent[state_id], self._used[state_id]
+        if len(self._due) > 2 * self._capacity:
+            self._due = [entry for entry in self._due if entry[1] in self._used]
+            heapq.heapify(self._due)
 
 
 def _replay(outcome: _Outcome[T]) -> T:

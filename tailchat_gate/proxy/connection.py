@@ -66,6 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_phase",
         "_reader",
         "_response_timeout",
+        "_wrote",
         "deadline",
         "end",
         "idle_since",
@@ -84,6 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
         self._response_timeout = 0.0
+        self._wrote = False
         self.deadline = 0.0
         self.end = End.COMPLETE
 
@@ -93,7 +95,7 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def status(self) -> int:
         """The status of the reply whose head was relayed, 0 where none was."""
-        return self._reader.status
+        return self._reader.status if self._wrote else 0
 
     @property
     def body_bytes(self) -> int:
@@ -134,6 +136,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._response_timeout = response_timeout
         self.deadline = 0.0
         self._phase = _BUSY
+        self._wrote = False
         self.end = End.UNANSWERED
         client.flow = self
         self._done = self._loop.create_future()
@@ -264,7 +267,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             pieces = reader.feed(data)
         except BadReplyError:
-            self._finish(End.CUT_OFF if reader.head_done else End.BROKEN)
+            self._finish(End.CUT_OFF if self._wrote else End.BROKEN)
             return
         if pieces and not self._write_client(pieces):
             self._finish(End.CLIENT_GONE)
@@ -284,7 +287,7 @@ class UpstreamConnection(asyncio.Protocol):
         except BadReplyError:
             pieces = None
         if pieces is None:
-            self._finish(End.CUT_OFF if reader.head_done else End.BROKEN)
+            self._finish(End.CUT_OFF if self._wrote else End.BROKEN)
         elif pieces and not self._write_client(pieces):
             self._finish(End.CLIENT_GONE)
         else:
@@ -295,6 +298,7 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self._client.transport if self._client is not None else None
         if transport is None or transport.is_closing():
             return False
+        self._wrote = True
         transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         return True
 

@@ -82,7 +82,10 @@ class ClientConnection(web.RequestHandler):
 
     def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Log a fault of the gate; a client that broke its body or left is none."""
-        if not isinstance(details.get("exc_info"), (web.RequestPayloadError, ConnectionError)):
+        told = details.get("exc_info")
+        if self.transport is not None and not isinstance(
+            told, (web.RequestPayloadError, ConnectionError)
+        ):
             super().log_exception(*args, **details)
 
     def handle_error(

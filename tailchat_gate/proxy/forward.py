@@ -17,7 +17,7 @@ from tailchat_gate.proxy.connection import End, UpstreamConnection
 from tailchat_gate.proxy.downstream import ClientConnection
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
 from tailchat_gate.proxy.reply import CookieGuard, ReplyNames
-from tailchat_gate.proxy.tunnel import GOING_AWAY, Tunnel
+from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Tunnel
 from tailchat_gate.reasons import Reason
 
 #: Sending these again has the effect of sending them once (RFC 9110 section 9.2.2).
@@ -78,6 +78,7 @@ class Forwarder:
             for url in {route.settings.upstream for route in routes}
         }
         self._tunnels: set[Tunnel] = set()
+        self._stopping = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._now: Callable[[], float] = time.monotonic
 
@@ -100,8 +101,9 @@ class Forwarder:
 
     def end_tunnels(self) -> None:
         """End every WebSocket with 1001, going away."""
+        self._stopping = True
         for tunnel in list(self._tunnels):
-            tunnel.end(GOING_AWAY, "the gate is stopping")
+            tunnel.end(GOING_AWAY, STOPPING)
 
     def close(self) -> None:
         """Close every upstream connection."""
@@ -211,6 +213,9 @@ class Forwarder:
     async def _tunnel(self, connection: UpstreamConnection, client: ClientConnection) -> Outcome:
         tunnel = Tunnel(client, connection)
         self._tunnels.add(tunnel)
+        if self._stopping:
+            # It was on its way when the others were ended.
+            asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
         try:
             await tunnel.run()
         finally:

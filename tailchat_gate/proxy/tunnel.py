@@ -11,6 +11,7 @@ from tailchat_gate.proxy.frames import CLOSE_OPCODE, FrameTracker, close_frame
 #: How long the two ends may take to answer a close frame before they are cut off.
 CLOSE_SECONDS: Final = 2.0
 GOING_AWAY: Final = 1001
+STOPPING: Final = "the gate is stopping"
 
 
 class Tunnel:
