@@ -158,7 +158,8 @@ def test_nothing_hidden_is_left(found: list[tuple[bytes, bytes, bytes]]) -> None
         (b"a=" + SESSION, False),
         (SESSION + b"2=x", False),
         (b"_session=x", False),
-        (b"", False),
+        (b"=" + SESSION + b"=evil", True),
+        (b"", True),
     ],
 )
 def test_own_cookie_set_by_upstream(set_by_upstream: bytes, own: bool) -> None:

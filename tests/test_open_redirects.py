@@ -82,7 +82,12 @@ class Browser:
         async with RawClient.connect(self.port) as client:
             client.send(b"GET " + target + b" HTTP/1.1\r\nHost: " + host.encode() + b"\r\n")
             client.send(fields + b"\r\n")
-            return await client.reply()
+            reply = await client.reply()
+        # A refused step of a login is told at an address without its code.
+        if "?refused=" in (page := reply.value("Location")):
+            assert page.startswith("/oauth2/")
+            return await self.get(page.encode(), fields, host=host)
+        return reply
 
     def check(self, url: str, base: str, why: object) -> None:
         """Note a URL that would lead a browser away from `base`'s origins."""
