@@ -12,6 +12,7 @@ import click
 
 from tailchat_gate import __version__
 from tailchat_gate.build import build, redirect_uri
+from tailchat_gate.config.address import TcpAddress, listen_address
 from tailchat_gate.config.load import ConfigError, Loaded, load, report
 from tailchat_gate.config.problem import Problem
 from tailchat_gate.config.schema import schema_text
@@ -19,8 +20,6 @@ from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.observe.log import LOGGER_NAME, set_up_logging
 from tailchat_gate.server import StartError, run
 
-#: The command did what it was asked to.
-EXIT_OK: Final = 0
 #: The gate could not start or did not answer.
 EXIT_FAILED: Final = 1
 #: The configuration or the command line is wrong (click's own number for the latter).
@@ -96,11 +95,12 @@ def schema() -> None:
 def health(config: Path) -> None:
     """Ask the running gate's admin listener whether it is well; for container health checks."""
     address = _load(config).settings.server.admin_listen
-    if not address or address.startswith("unix:"):
+    where = listen_address(address) if address else None
+    if not isinstance(where, TcpAddress):
         _fail("health needs server.admin_listen with a host and port", EXIT_USAGE)
-    host, _, port = address.rpartition(":")
-    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared only
-    url = f"http://{host}:{port}/healthz"
+    # Every address of the machine is no address to ask.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - compared only
+    url = f"http://{TcpAddress(host, where.port)}/healthz"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_HEALTH_SECONDS):

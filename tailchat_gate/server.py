@@ -15,6 +15,7 @@ from aiohttp import http_parser, web
 from tailchat_gate import __version__
 from tailchat_gate.admin import admin_app
 from tailchat_gate.build import Generation, redirect_uri
+from tailchat_gate.config.address import UnixAddress, listen_address
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.downstream import ClientConnection, ClientServer
 from tailchat_gate.proxy.tunnel import CLOSE_SECONDS
@@ -140,11 +141,11 @@ class GateServer:
         self._admin = web.AppRunner(app, access_log=None)
         await self._admin.setup()
         site: web.BaseSite
-        if address.startswith("unix:"):
-            site = web.UnixSite(self._admin, address.removeprefix("unix:"))
+        where = listen_address(address)
+        if isinstance(where, UnixAddress):
+            site = web.UnixSite(self._admin, where.path)
         else:
-            host, port = _split(address)
-            site = web.TCPSite(self._admin, host, port)
+            site = web.TCPSite(self._admin, where.host, where.port)
         try:
             await site.start()
         except OSError as error:
@@ -154,11 +155,11 @@ class GateServer:
 async def _listen(server: ClientServer, address: str) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
-        if address.startswith("unix:"):
-            bound = await asyncio.to_thread(_bind_unix, Path(address.removeprefix("unix:")))
+        where = listen_address(address)
+        if isinstance(where, UnixAddress):
+            bound = await asyncio.to_thread(_bind_unix, Path(where.path))
             return await loop.create_unix_server(server, sock=bound, backlog=_BACKLOG)
-        host, port = _split(address)
-        return await loop.create_server(server, host, port, backlog=_BACKLOG)
+        return await loop.create_server(server, where.host, where.port, backlog=_BACKLOG)
     except OSError as error:
         raise StartError(f"cannot listen on {address}: {error.strerror}") from None
 
@@ -175,11 +176,6 @@ def _bind_unix(path: Path) -> socket.socket:
         raise
     bound.setblocking(False)  # noqa: FBT003 - socket's own signature
     return bound
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 async def serve(generation: Generation, *, started: Callable[[], None] | None = None) -> None:

@@ -4,12 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB
 from tailchat_gate.reasons import Reason
-
-PUBLIC: Final = "public"
-SIGNED_IN: Final = "signed-in"
-GROUP: Final = "group:"
-SUB: Final = "sub:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """One exchange with an upstream: connect or reuse, send, relay, and say how it went."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -140,7 +139,7 @@ class Forwarder:
                     connection = await pool.connect(route.settings.connect_timeout)
                 except TimeoutError:
                     return Outcome(0, 0, Reason.UPSTREAM_SLOW, keep_client=True)
-                except (OSError, ssl.SSLError):
+                except OSError:
                     return Outcome(0, 0, Reason.UPSTREAM_DOWN, keep_client=True)
             try:
                 outcome = await self._exchange(
