@@ -1,6 +1,7 @@
 """The gate's own answers: a page for a person, JSON for a program, a way to the sign-in."""
 
 from collections.abc import Callable, Mapping
+from email.utils import formatdate
 from typing import Final
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.reasons import STATUS, Reason
+from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.intent import Intent, read_intent, wants_html
 from tailchat_gate.request.visit import Visit
 
@@ -23,6 +25,12 @@ _JSON: Final = {
 }
 #: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
 _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
+_ACCEPTED: Final = "".join(
+    ("HTTP/1.1 202 Accepted\r\n", *(f"{name}: {value}\r\n" for name, value in _NO_STORE.items()))
+).encode("ascii")
+#: By whether the client's connection stays; it must be said where that is not the version's rule.
+_CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
+_SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 #: The query of a path that would overflow the login's state is dropped from the way back.
 _MAX_RETURN_TO: Final = 2048
 
@@ -44,6 +52,8 @@ class Answers:
         self._prefix = prefix
         self._entry = "/sign_in" if sign_in_page else "/start"
         self._clock = clock
+        self._dated = -1
+        self._date_line = b""
 
     def page(
         self,
@@ -100,13 +110,49 @@ class Answers:
         """Return a plain text that nobody keeps."""
         return web.Response(text=text, headers=_NO_STORE)
 
-    def identity(self, lines: bytes) -> web.Response:
+    def identity(self, lines: bytes, head: RequestHead) -> bytes:
         """Return an empty 202 with the identity header lines, for a proxy that asks."""
-        answer = web.Response(status=202, headers=_NO_STORE)
-        for line in lines.splitlines():
-            name, _, value = line.partition(b": ")
-            answer.headers.add(name.decode("ascii"), value.decode("utf-8", "surrogateescape"))
-        return answer
+        closes = b"" if head.keep_alive and not head.http10 else _CONNECTION[head.keep_alive]
+        return b"".join((_ACCEPTED, self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
+
+    def unread(self, visit: Visit, problem: str) -> web.Response:
+        """Return the answer to what could not be read as a request; the connection ends."""
+        body = self._pages.problem_json(visit.reason.value, visit.request_id, problem=problem)
+        return web.Response(status=STATUS[visit.reason], body=body, headers=_JSON)
+
+    def to_bytes(self, answer: web.Response) -> bytes:
+        """Return an answer as bytes, for a connection that ends with it."""
+        body = answer.body if isinstance(answer.body, bytes) else b""
+        fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+        return b"".join(
+            (
+                f"HTTP/1.1 {answer.status} {answer.reason}\r\n{fields}".encode("ascii"),
+                self._date(),
+                b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body),
+                body,
+            )
+        )
+
+    def last_hop(self, visit: Visit, allowed: str) -> web.Response:
+        """Answer OPTIONS or TRACE in a tool's place (RFC 9110 sections 7.6.2 and 9.3.8)."""
+        if visit.method != "TRACE":
+            return web.Response(status=204, headers={**_NO_STORE, "Allow": allowed})
+        head = visit.head
+        lines = [b"TRACE %b HTTP/1.1\r\n" % head.target.raw]
+        lines += [
+            b"%b: %b\r\n" % (name, value)
+            for name, value in head.fields.pairs
+            if name.lower() not in _SENSITIVE
+        ]
+        headers = {**_NO_STORE, "Content-Type": "message/http"}
+        return web.Response(body=b"".join((*lines, b"\r\n")), headers=headers)
+
+    def _date(self) -> bytes:
+        now = int(self._clock())
+        if now != self._dated:
+            self._dated = now
+            self._date_line = f"Date: {formatdate(now, usegmt=True)}\r\n".encode("ascii")
+        return self._date_line
 
     def redirect(self, location: str, *, status: int = 302) -> web.Response:
         """Return a redirect that nobody keeps; `location` is ASCII."""
@@ -114,14 +160,14 @@ class Answers:
 
     def who_am_i(self, request: web.BaseRequest, visit: Visit) -> web.Response:
         """Lead a page navigation that found no tool to the page that tells who is signed in."""
-        if read_intent(request.method, request.headers) is Intent.NAVIGATION:
+        if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
             return self.redirect(f"{self._sites.origin(visit.host)}{self._prefix}/userinfo")
         return self.problem(request, visit, Reason.NO_ROUTE)
 
     def not_signed_in(self, request: web.BaseRequest, visit: Visit) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie."""
         visit.reason = Reason.NOT_SIGNED_IN
-        if read_intent(request.method, request.headers) is Intent.NAVIGATION:
+        if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
             return self.redirect(self.sign_in_url(visit))
         body = self._pages.problem_json(
             Reason.NOT_SIGNED_IN.value,

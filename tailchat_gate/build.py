@@ -4,9 +4,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.answers import Answers
+from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints import Endpoints
 from tailchat_gate.gate import Gate
@@ -24,8 +26,9 @@ from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.forward import Forwarder
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.proxy.local import LocalBackend, LocalFiles, StaticAnswer
+from tailchat_gate.proxy.own_pages import PageServer
 from tailchat_gate.request.client import ClientResolver
-from tailchat_gate.request.target import HostReader
 from tailchat_gate.request.visit import RequestIds
 
 
@@ -42,6 +45,7 @@ class Generation:
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop."""
+        self.gate.pages.start()
         self.forwarder.start()
 
     async def close(self) -> None:
@@ -76,7 +80,13 @@ def build(
     sites = Sites(server.public_url, routes.hosts)
     sessions = _sessions(settings, sites, names, clock)
     reader = sessions.reader
-    forwarder = Forwarder(routes.routes, reader)
+    headers = RequestHeaders(
+        reader,
+        {name for route in settings.route for name in route.headers},
+        via=server.via,
+        forwarded=server.forwarded,
+    )
+    forwarder = Forwarder(routes.routes, reader, headers, clock)
     access_log = AccessLog(log_descriptor, clock) if settings.log.access else None
     metrics = _metrics(forwarder, access_log)
     tailchat = _tailchat(settings, metrics, clock)
@@ -114,15 +124,14 @@ def build(
         clients=ClientResolver(
             server.trusted_proxies, default_scheme=server.public_url.partition(":")[0]
         ),
-        hosts=HostReader(),
         endpoints=endpoints,
         routes=routes,
         sessions=sessions,
-        headers=RequestHeaders(
-            reader, {name for route in settings.route for name in route.headers}
-        ),
+        headers=headers,
         identity=identity,
         forwarder=forwarder,
+        local=_local_backends(settings, clock),
+        pages=PageServer(),
         answers=answers,
         metrics=metrics,
         access_log=access_log,
@@ -130,6 +139,18 @@ def build(
         monotonic=monotonic,
     )
     return Generation(settings, gate, tailchat, forwarder, metrics, access_log)
+
+
+def _local_backends(settings: Settings, clock: Callable[[], float]) -> dict[str, LocalBackend]:
+    found: dict[str, LocalBackend] = {}
+    for route in settings.route:
+        address = upstream_address(route.upstream)
+        if isinstance(address, StaticAddress):
+            found[route.name] = StaticAnswer(address.status)
+        elif isinstance(address, FilesAddress):
+            directory = Path(address.directory)
+            found[route.name] = LocalFiles(directory, idle_timeout=route.idle_timeout, clock=clock)
+    return found
 
 
 def _secrets(settings: Settings) -> list[bytes]:

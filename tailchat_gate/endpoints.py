@@ -14,7 +14,7 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.login_endpoints import LoginEndpoints
-from tailchat_gate.proxy.identity_headers import IdentityHeaders, identity_fields
+from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.intent import Intent, read_intent
 from tailchat_gate.request.query import cookie_fields, query_pairs
@@ -24,9 +24,13 @@ PING: Final = "/ping"
 _READ: Final = frozenset(("GET", "HEAD"))
 #: The steps of a login are no HEAD: whoever looks ahead at a link must not spend its code.
 _STEP: Final = frozenset(("GET",))
-_MAX_FORM_BYTES: Final = 16_384
+MAX_FORM_BYTES: Final = 16_384
 #: Marks a pass to sign out among what the forms' keys seal; a session's id holds no space.
 _SIGN_OUT: Final = "sign-out "
+
+# Names of their own, because an enum's attribute costs ten times a global.
+_OWN_PATH: Final = Reason.OWN_PATH
+_ACCEPTED: Final = 202
 
 Handler = Callable[[web.BaseRequest, Visit], Awaitable[web.StreamResponse]]
 
@@ -51,6 +55,8 @@ class Endpoints:
         self._forms = forms
         self._identity = identity
         self._prefix = prefix
+        self._auth_path = f"{prefix}/auth"
+        self._form_path = f"{prefix}/sign_out"
         self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
             {
                 PING: (_READ, self._ping),
@@ -71,13 +77,17 @@ class Endpoints:
             path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
         )
 
+    def reads_body(self, visit: Visit) -> bool:
+        """Tell whether the answer to a request depends on its body."""
+        return visit.method == "POST" and visit.path == self._form_path
+
     async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Answer a request for one of the gate's own paths."""
         found = self._handlers.get(visit.target.path)
         if found is None:
             return self._answers.problem(request, visit, Reason.NO_ROUTE)
         methods, handler = found
-        if request.method not in methods:
+        if visit.method not in methods:
             return self._answers.problem(
                 request,
                 visit,
@@ -92,13 +102,26 @@ class Endpoints:
 
     # Being signed in.
 
+    def ready_answer(self, visit: Visit) -> bytes | None:
+        """Return the answer to a proxy in front that asks who a signed-in visitor is.
+
+        It is asked for with every request that the proxy gets, so it is made without a page. None
+        for every other path and for who is not signed in.
+        """
+        head = visit.head
+        if head.target.path != self._auth_path or head.method not in _READ:
+            return None
+        fields = head.fields
+        authenticator = self._sessions.at(fields.host.name).authenticator
+        visitor = authenticator.authenticate(fields.cookies)
+        if visitor is None:
+            return None
+        visit.reason, visit.status, visit.sub = _OWN_PATH, _ACCEPTED, visitor.record.sub
+        return self._answers.identity(self._identity.plain_fields(visitor), head)
+
     async def _auth(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
-        """Answer a proxy in front that asks who a visitor is; never with a redirect."""
-        record = self._record(request, visit)
-        if record is None:
-            return self._answers.problem(request, visit, Reason.NOT_SIGNED_IN)
-        visit.sub = record.sub
-        return self._answers.identity(identity_fields(record, self._identity.groups_of(record.sub)))
+        """Refuse a visitor who is not signed in; never with a redirect."""
+        return self._answers.problem(request, visit, Reason.NOT_SIGNED_IN)
 
     async def _userinfo(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         record = self._record(request, visit)
@@ -107,7 +130,7 @@ class Endpoints:
         visit.sub = record.sub
         until = self._sessions.lifetimes.expires_at(record)
         groups = self._identity.groups_of(record.sub)
-        if read_intent(request.method, request.headers) is Intent.NAVIGATION:
+        if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
             return self._answers.page(
                 request,
                 "userinfo",
@@ -141,8 +164,8 @@ class Endpoints:
         if record is None:
             return self._answers.page(request, "signed_out", start_url=self._answers.start_url("/"))
         visit.sub = record.sub
-        passed = request.method == "GET" and self._is_sign_out_pass(visit, record)
-        own_form = request.method == "POST" and await self._is_own_form(request, record)
+        passed = visit.method == "GET" and self._is_sign_out_pass(visit, record)
+        own_form = visit.method == "POST" and await self._is_own_form(request, record)
         if not passed and not own_form:
             return self._answers.page(
                 request,
@@ -173,12 +196,7 @@ class Endpoints:
         """Tell whether a POST comes from this origin: by Fetch Metadata, or by the form's token."""
         if request.headers.get("Sec-Fetch-Site") == "same-origin":
             return True
-        body = b""
-        try:
-            while len(body) < _MAX_FORM_BYTES and (part := await request.content.readany()):
-                body += part
-        except web.RequestPayloadError:
-            return False
+        body = await request.read()
         fields = dict(query_pairs("?" + body.decode("ascii", "replace")))
         sealed = self._forms.open(fields.get("csrf", ""))
         return sealed is not None and secrets.compare_digest(sealed, record.sid.encode())

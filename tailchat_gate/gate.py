@@ -1,46 +1,49 @@
 """The story of a request: read, own paths, route, who, may, rewrite, forward, record."""
 
 import logging
-from asyncio import CancelledError
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
-from aiohttp.hdrs import HOST, USER_AGENT
-from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
 
+from tailchat_gate.access.origin import may_connect
 from tailchat_gate.access.policy import decide
-from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.access.routes import Route, RouteTable
 from tailchat_gate.answers import Answers
-from tailchat_gate.endpoints import Endpoints
+from tailchat_gate.endpoints import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.site import SiteSessions
+from tailchat_gate.identity.site import SiteSession, SiteSessions
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.proxy.downstream import ClientConnection
-from tailchat_gate.proxy.forward import Forwarder, Outcome, Relayed, wants_websocket
-from tailchat_gate.proxy.headers import BadFieldError, RequestHeaders, request_head
+from tailchat_gate.proxy.exchange import Exchange, Passage
+from tailchat_gate.proxy.forward import Forwarder
+from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.proxy.local import LocalBackend
+from tailchat_gate.proxy.own_pages import PageServer
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
+from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import Client, ClientResolver
-from tailchat_gate.request.query import cookie_fields
-from tailchat_gate.request.readings import TooManyReadingsError
-from tailchat_gate.request.target import BadTargetError, HostReader, read_target
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.visit import RequestIds, Visit
 
-#: A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE would show the
-#: session cookie to a script (RFC 9110 sections 9.3.6 and 9.3.8).
-_REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
 _ALLOWED: Final = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
-_VERSIONS: Final = frozenset((HttpVersion10, HttpVersion11))
-_KEEP: Final = Relayed(keep_alive=True)
-_CLOSE: Final = Relayed(keep_alive=False)
+#: Methods that are for the proxy itself, or may be.
+_ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
 _RETRYABLE: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW))
-_BAD_REQUEST: Final = (BadTargetError, BadFieldError, TooManyReadingsError)
+# Names of their own, because an enum's attribute costs ten times a global.
+_CLIENT_GONE: Final = Reason.CLIENT_GONE
 
 _log = logging.getLogger(LOGGER_NAME)
+
+#: Makes the answer to a request for one of the gate's own pages.
+MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,164 +51,103 @@ class Gate:
     """Everything that one configuration made, and the order in which it meets a request."""
 
     clients: ClientResolver
-    hosts: HostReader
     endpoints: Endpoints
     routes: RouteTable
     sessions: SiteSessions
     headers: RequestHeaders
     identity: IdentityHeaders
     forwarder: Forwarder
+    local: Mapping[str, LocalBackend]
+    pages: PageServer
     answers: Answers
     metrics: Metrics
     access_log: AccessLog | None
     request_ids: RequestIds
     monotonic: Callable[[], float]
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request; whatever goes wrong on the way ends in a refusal."""
-        visit = self._begin(request)
+    def handle(self, client: ClientConnection, head: RequestHead) -> None:
+        """Begin to answer one request; whatever goes wrong on the way ends in a refusal."""
+        visit = Visit(self.request_ids.next(), self.monotonic(), head)
         try:
-            answer = await self._answer(request, visit)
-        except _BAD_REQUEST as error:
-            answer = self._problem(request, visit, Reason.BAD_REQUEST, str(error))
-        except (CancelledError, ConnectionError):
-            visit.reason, visit.status = Reason.CLIENT_GONE, CLIENT_CLOSED_REQUEST
-            raise
+            self._answer(client, visit)
+        except RefusedError as error:
+            self._refuse(client, visit, error.reason, problem=str(error))
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
             _log.exception("a request failed inside the gate", extra=_details(visit))
-            answer = self._problem(request, visit, Reason.INTERNAL_ERROR)
-        finally:
-            self._record(visit)
-        if visit.reason is Reason.BAD_REQUEST or request._message.chunked:  # noqa: SLF001 - as below
-            # Its framing may be in doubt; and aiohttp lets the trailer of a chunked body become
-            # a field of the next request on the connection.
-            return _last(answer)
-        return _last(answer) if getattr(request.protocol, "leaving", False) else answer
+            self._refuse(client, visit, Reason.INTERNAL_ERROR)
 
-    async def _answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
-        message = request._message  # noqa: SLF001 - the raw fields and target have no public name
-        visit.client_address = self._client(request)
-        if message.version not in _VERSIONS:
-            # Answered in the gate's own version (RFC 9110 section 2.5).
-            request._version = HttpVersion11  # noqa: SLF001 - as above
-            raise BadTargetError("a version of the protocol that is not spoken here")
-        target = visit.target = read_target(
-            message.path, self.hosts.read(message.headers.getall(HOST, ()))
-        )
-        if message.method in _REFUSED_METHODS:
-            refusal = self.answers.problem(
-                request, visit, Reason.METHOD_REFUSED, headers={"Allow": _ALLOWED}
-            )
-            return self._own(refusal, visit)
+    def _answer(self, client: ClientConnection, visit: Visit) -> None:
+        head, fields = visit.head, visit.head.fields
+        visit.client_address = client.client or self._client(client, fields)
 
-        if self.endpoints.owns(target.path):
-            return self._own(await self.endpoints.answer(request, visit), visit)
+        if self.endpoints.owns(head.target.path):
+            self._own_path(client, visit)
+            return
 
-        match = self.routes.match(target)
-        authenticator = self.sessions.at(target.host.name).authenticator
-        visitor = authenticator.authenticate(cookie_fields(message.raw_headers))
+        match = self.routes.match(fields.host.name, head.target.path)
+        site = self.sessions.at(fields.host.name)
+        visitor = site.authenticator.authenticate(fields.cookies)
         visit.route = match.route.name if match else ""
         visit.sub = visitor.record.sub if visitor else ""
 
         decision = decide(match.rules if match else (), visitor.record.sub if visitor else None)
         visit.reason = decision.reason
         if match is None or not decision.allowed:
-            return self._own(self._refuse(request, visit, visitor), visit)
+            self._deny(client, visit, visitor)
+            return
 
-        upgrade = wants_websocket(message)
-        head = request_head(
-            message.method,
-            target,
-            self.headers.rewrite(
-                message.raw_headers, chunked=bool(message.chunked), has_body=request.body_exists
-            ),
-            client=visit.client_address,
-            request_id=visit.request_id,
-            upgrade=upgrade,
-            identity=self.identity.fields(visitor, match.route) if visitor else b"",
-        )
-        extra = b""
-        if visitor is not None and (renewal := authenticator.renewal(visitor)):
-            # Private, because a cache between must not hand the cookie to somebody else.
-            extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
-        outcome = await self.forwarder.forward(
-            request, match.route, head, extra_fields=extra, upgrade=upgrade
-        )
-        return self._relayed(request, visit, outcome)
+        route = match.route
+        if head.method in _ODD_METHODS and not self._may_pass_on(client, visit, route):
+            return
+        body = body_of(fields, route.settings.max_body_bytes) if fields.has_body else None
+        if route.name in self.local:
+            self._serve_local(client, visit, route)
+        else:
+            passage = self._passage(visit, route, site, visitor, body)
+            self.forwarder.forward(client, visit, passage, self._forwarded)
 
-    def refuse_unparsed(
-        self,
-        connection: ClientConnection,
-        request: web.BaseRequest,
-        error: BaseException | None,
-    ) -> web.StreamResponse:
-        """Answer what could not be read as a request at all, and close the connection."""
-        visit = self._begin(request)
-        visit.client_address = self.clients.direct(_peer(connection))
-        if not isinstance(error, HttpProcessingError):
-            _log.error("a connection failed inside the gate", exc_info=error)
-        if request.writer.output_size:
-            raise ConnectionError("the answer was begun")
-        answer = self._problem(request, visit, Reason.BAD_REQUEST)
-        answer.force_close()
+    def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
+        """Return the answer to what could not be read as a request at all, and record it."""
+        visit = Visit(self.request_ids.next(), self.monotonic())
+        visit.client_address = self.clients.direct(client.peer)
+        visit.reason = error.reason
+        answer = self.answers.unread(visit, str(error))
+        visit.status = answer.status
+        visit.sent_bytes = answer.content_length or 0
         self._record(visit)
-        return answer
+        return self.answers.to_bytes(answer)
 
-    # The steps.
+    # Own paths and refusals: pages, by way of aiohttp.
 
-    def _begin(self, request: web.BaseRequest) -> Visit:
-        message = request._message  # noqa: SLF001 - as below
-        return Visit(
-            self.request_ids.next(),
-            self.monotonic(),
-            message.method,
-            message.headers.get(USER_AGENT, ""),
+    def _own_path(self, client: ClientConnection, visit: Visit) -> None:
+        ready = self.endpoints.ready_answer(visit)
+        if ready is not None:
+            self._record(visit)
+            client.answer(ready, visit.head)
+            return
+        body = (
+            body_of(visit.head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(visit) else None
         )
+        self._page(client, visit, lambda request: self.endpoints.answer(request, visit), body=body)
 
-    def _client(self, request: web.BaseRequest) -> Client:
-        connection = request.protocol
-        assert isinstance(connection, ClientConnection)  # noqa: S101 - narrows for the checker
-        if connection.client is not None:
-            return connection.client
-        peer = _peer(connection)
-        if not self.clients.trusts(peer):
-            connection.client = self.clients.direct(peer)
-            return connection.client
-        fields = request.headers
-        return self.clients.forwarded(
-            peer,
-            ",".join(fields.getall("X-Forwarded-For", ())),
-            ",".join(fields.getall("X-Forwarded-Proto", ())),
-        )
+    def _deny(self, client: ClientConnection, visit: Visit, visitor: Visitor | None) -> None:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            if visit.reason is Reason.NO_ROUTE and visit.path == "/":
+                # Nothing is configured there, but it is where people look first.
+                return self.answers.who_am_i(request, visit)
+            if visit.reason is Reason.NOT_SIGNED_IN:
+                return self.answers.not_signed_in(request, visit)
+            if visit.reason is Reason.DENIED and visitor is not None:
+                return self.answers.denied(request, visit, visitor.record)
+            return self.answers.problem(request, visit, visit.reason)
+
+        self._page(client, visit, answer)
 
     def _refuse(
-        self, request: web.BaseRequest, visit: Visit, visitor: Visitor | None
-    ) -> web.StreamResponse:
-        if visit.reason is Reason.NO_ROUTE and visit.path == "/":
-            # Nothing is configured there, but it is where people look first.
-            return self.answers.who_am_i(request, visit)
-        if visit.reason is Reason.NOT_SIGNED_IN:
-            return self.answers.not_signed_in(request, visit)
-        if visit.reason is Reason.DENIED and visitor is not None:
-            return self.answers.denied(request, visit, visitor.record)
-        return self.answers.problem(request, visit, visit.reason)
-
-    def _relayed(
-        self, request: web.BaseRequest, visit: Visit, outcome: Outcome
-    ) -> web.StreamResponse:
-        visit.status, visit.sent_bytes = outcome.status, outcome.body_bytes
-        if outcome.failure is Reason.CLIENT_GONE:
-            visit.reason, visit.status = outcome.failure, CLIENT_CLOSED_REQUEST
-        elif outcome.failure is not None:
-            visit.reason = outcome.failure
-            if not outcome.status:
-                return self._problem(request, visit, outcome.failure)
-        return _KEEP if outcome.keep_client else _CLOSE
-
-    def _problem(
-        self, request: web.BaseRequest, visit: Visit, reason: Reason, text: str = ""
-    ) -> web.StreamResponse:
-        detail = {"problem": text} if text else {}
+        self, client: ClientConnection, visit: Visit, reason: Reason, *, problem: str = ""
+    ) -> None:
+        """Answer with a problem; a request whose form is in doubt is the last on its connection."""
+        detail = {"problem": problem} if problem else {}
         if visit.route:
             detail["tool"] = visit.route
         retry_url = ""
@@ -213,33 +155,156 @@ class Gate:
             target = visit.target
             # Absolute, because a path that begins with "//" would lead to another host.
             retry_url = f"{self.answers.origin(visit.host)}{target.path}{target.query}"
-        answer = self.answers.problem(request, visit, reason, detail=detail, retry_url=retry_url)
-        return self._own(answer, visit)
+        headers = {"Allow": _ALLOWED} if reason is Reason.METHOD_REFUSED else None
 
-    def _own(self, answer: web.StreamResponse, visit: Visit) -> web.StreamResponse:
-        visit.status = answer.status
-        visit.sent_bytes = answer.content_length or 0
-        return answer
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            page = self.answers.problem(
+                request, visit, reason, detail=detail, retry_url=retry_url, headers=headers
+            )
+            if problem:
+                page.force_close()
+            return page
+
+        visit.reason = reason
+        self._page(client, visit, answer)
+
+    def _page(
+        self,
+        client: ClientConnection,
+        visit: Visit,
+        make: MakeAnswer,
+        *,
+        body: Body | None = None,
+        target: bytes = b"/",
+    ) -> None:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await make(request)
+            except ConnectionError:
+                raise
+            except Exception:  # noqa: BLE001 - as in handle
+                _log.exception("a request failed inside the gate", extra=_details(visit))
+                return self.answers.problem(request, visit, Reason.INTERNAL_ERROR)
+
+        def ended(answer: web.StreamResponse | None) -> None:
+            if answer is None:
+                visit.reason, visit.status = _CLIENT_GONE, CLIENT_CLOSED_REQUEST
+            else:
+                visit.status = answer.status
+                visit.sent_bytes = answer.content_length or 0
+            self._record(visit)
+
+        self.pages.serve(client, visit.head, answer, ended, body=body, target=target)
+
+    # What is passed on.
+
+    def _may_pass_on(self, client: ClientConnection, visit: Visit, route: Route) -> bool:
+        """Tell whether a request of a method that is not every proxy's goes to the upstream.
+
+        It is answered here where it does not.
+        """
+        head = visit.head
+        # A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE shows a
+        # script what it could not read (RFC 9110 sections 9.3.6 and 9.3.8).
+        if head.method == "CONNECT" or (head.method == "TRACE" and not route.settings.trace):
+            self._refuse(client, visit, Reason.METHOD_REFUSED)
+            return False
+        hops = head.fields.values(b"max-forwards")
+        if hops and not hops[0].strip(b"0"):
+            self._last_hop(client, visit)
+            return False
+        return True
+
+    def _last_hop(self, client: ClientConnection, visit: Visit) -> None:
+        """Answer in the upstream's place: Max-Forwards is spent (RFC 9110 section 7.6.2)."""
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:  # noqa: ARG001 - as others
+            return self.answers.last_hop(visit, _ALLOWED)
+
+        self._page(client, visit, answer)
+
+    def _serve_local(self, client: ClientConnection, visit: Visit, route: Route) -> None:
+        backend = self.local[route.name]
+        raw = visit.target.path
+        path = raw if route.settings.path == "/" else raw[len(route.settings.path) :]
+        self._page(
+            client,
+            visit,
+            lambda request: backend.answer(request, path),
+            target=visit.target.raw,
+        )
+
+    def _passage(
+        self,
+        visit: Visit,
+        route: Route,
+        site: SiteSession,
+        visitor: Visitor | None,
+        body: Body | None,
+    ) -> Passage:
+        head = visit.head
+        upgrade = self.forwarder.upgrade_of(route, head)
+        if upgrade:
+            self._check_origin(head.fields, route)
+        extra = b""
+        if visitor is not None and (renewal := site.authenticator.renewal(visitor)):
+            # Private, because a cache between must not hand the cookie to somebody else.
+            extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
+        sent = self.headers.head(
+            head,
+            route.upstream_target(head.target.raw),
+            client=visit.client_address,
+            settings=route.settings,
+            request_id=visit.request_id,
+            identity=self.identity.fields(visitor, route) if visitor else b"",
+            upgrade=bool(upgrade),
+        )
+        until = visitor.ends_at if visitor else math.inf
+        return Passage(head, sent, body, extra, upgrade, until)
+
+    def _check_origin(self, fields: FieldSection, route: Route) -> None:
+        """Raise RefusedError where a foreign page opens a WebSocket."""
+        origins = [value.decode("latin-1") for value in fields.values(b"origin")]
+        host = fields.host.raw.decode("ascii")
+        if not may_connect(origins, host, route.settings.websocket_origins):
+            raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
+
+    def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
+        """Record what came of an exchange; answer in its place where nothing was relayed."""
+        visit = exchange.visit
+        visit.status, visit.sent_bytes = exchange.status, exchange.body_bytes
+        failure = exchange.failure
+        if failure is not None:
+            visit.reason = failure
+            if failure is _CLIENT_GONE:
+                visit.status = CLIENT_CLOSED_REQUEST
+            elif not exchange.status:
+                self._refuse(client, visit, failure)
+                return
+        self._record(visit)
+        client.end(keep=exchange.keep_client)
+
+    # The steps.
+
+    def _client(self, client: ClientConnection, fields: FieldSection) -> Client:
+        peer = client.peer
+        if not self.clients.trusts(peer):
+            client.client = self.clients.direct(peer)
+            return client.client
+        known = fields.forwarded
+        if known is not None and known[0] == peer:
+            return known[1]
+        found = self.clients.forwarded(
+            peer, fields.text(b"x-forwarded-for"), fields.text(b"x-forwarded-proto")
+        )
+        fields.forwarded = (peer, found)
+        return found
 
     def _record(self, visit: Visit) -> None:
         visit.seconds = self.monotonic() - visit.started
         self.metrics.request(visit.route, visit.method, visit.status, visit.reason, visit.seconds)
         if self.access_log is not None:
             self.access_log.write(visit)
-
-
-def _last(answer: web.StreamResponse) -> web.StreamResponse:
-    """Return the answer, as the last on its connection."""
-    if answer is _KEEP:
-        return _CLOSE
-    answer.force_close()
-    return answer
-
-
-def _peer(connection: ClientConnection) -> str:
-    peer = connection.peername
-    # A Unix socket has no address: whoever may open it is this machine.
-    return peer[0] if isinstance(peer, tuple) else "127.0.0.1"
 
 
 def _details(visit: Visit) -> dict[str, object]:

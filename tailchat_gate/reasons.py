@@ -21,7 +21,14 @@ class Reason(StrEnum):
 
     # The request itself.
     BAD_REQUEST = "bad-request"
+    TARGET_TOO_LONG = "target-too-long"
+    HEAD_TOO_LARGE = "head-too-large"
+    BODY_TOO_LARGE = "body-too-large"
+    VERSION_REFUSED = "version-refused"
+    CODING_REFUSED = "coding-refused"
+    REQUEST_SLOW = "request-slow"
     METHOD_REFUSED = "method-refused"
+    ORIGIN_REFUSED = "origin-refused"
     NO_ROUTE = "no-route"
     NOT_SIGNED_IN = "not-signed-in"
     DENIED = "denied"
@@ -59,7 +66,14 @@ CLIENT_CLOSED_REQUEST: Final = 499
 STATUS: Final = MappingProxyType(
     {
         Reason.BAD_REQUEST: HTTPStatus.BAD_REQUEST,
+        Reason.TARGET_TOO_LONG: HTTPStatus.REQUEST_URI_TOO_LONG,
+        Reason.HEAD_TOO_LARGE: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Reason.BODY_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        Reason.VERSION_REFUSED: HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+        Reason.CODING_REFUSED: HTTPStatus.NOT_IMPLEMENTED,
+        Reason.REQUEST_SLOW: HTTPStatus.REQUEST_TIMEOUT,
         Reason.METHOD_REFUSED: HTTPStatus.METHOD_NOT_ALLOWED,
+        Reason.ORIGIN_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
@@ -86,4 +100,4 @@ STATUS: Final = MappingProxyType(
         Reason.COOKIES_BLOCKED: HTTPStatus.BAD_REQUEST,
     }
 )
-"""The HTTP status of each reason that refuses (RFC 9110 section 15)."""
+"""The HTTP status of each reason that refuses (RFC 9110 section 15, RFC 6585 section 5)."""

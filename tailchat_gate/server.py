@@ -10,15 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import http_parser, web
+from aiohttp import web
 
 from tailchat_gate import __version__
 from tailchat_gate.admin import admin_app
 from tailchat_gate.build import Generation, redirect_uri
 from tailchat_gate.config.address import UnixAddress, listen_address
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.downstream import ClientConnection, ClientServer
-from tailchat_gate.proxy.tunnel import CLOSE_SECONDS
+from tailchat_gate.proxy.downstream import ClientServer, Timeouts
+from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.head import RequestReader
 
 _BACKLOG: Final = 1024
 _log = logging.getLogger(LOGGER_NAME)
@@ -26,19 +27,6 @@ _log = logging.getLogger(LOGGER_NAME)
 
 class StartError(RuntimeError):
     """The gate cannot start; the text says why and what to do."""
-
-
-def require_c_parser() -> None:
-    """Refuse to run on aiohttp's pure-Python parser. Raises StartError.
-
-    Nearly every request-smuggling advisory of aiohttp was in that parser, and it lets through
-    framing that the C one refuses.
-    """
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise StartError(
-            "aiohttp runs without its C parser; install it from a wheel and unset "
-            "AIOHTTP_NO_EXTENSIONS"
-        )
 
 
 class GateServer:
@@ -67,20 +55,21 @@ class GateServer:
 
     async def start(self) -> None:
         """Open the listeners. Raises StartError for an address that cannot be had."""
-        require_c_parser()
-        settings = self._generation.settings.server
-        gate = self._generation.gate
-        self._server = ClientServer(
-            gate.handle,
-            answer_error=gate.refuse_unparsed,
-            keepalive_timeout=settings.keepalive_timeout,
-            auto_decompress=False,
-            access_log=None,
-            logger=logging.getLogger(f"{LOGGER_NAME}.http"),
-            max_line_size=16_384,
-            max_field_size=16_384,
-        )
+        settings, limits = self._generation.settings.server, self._generation.settings.limits
         self._generation.start()
+        self._server = ClientServer(
+            self._generation.gate,
+            RequestReader(
+                Limits(
+                    limits.target_bytes,
+                    limits.header_bytes,
+                    limits.header_count,
+                    limits.cookie_bytes,
+                )
+            ),
+            Timeouts(settings.header_timeout, settings.body_timeout, settings.keepalive_timeout),
+            max_head_bytes=limits.target_bytes + limits.header_bytes,
+        )
         for address in settings.listen:
             self._listeners.append(await _listen(self._server, address))
         if settings.admin_listen:
@@ -105,8 +94,8 @@ class GateServer:
             listener.close()
         if self._server is not None:
             self._generation.forwarder.end_tunnels()
-            await self._drain(limit)
-            await self._server.shutdown(CLOSE_SECONDS)
+            await self._drain(self._server, limit)
+            self._server.close()
         if self._admin is not None:
             await self._admin.cleanup()
         await self._generation.close()
@@ -116,25 +105,12 @@ class GateServer:
         """Wait no longer for open requests."""
         self._hurry.set()
 
-    async def _drain(self, limit: float) -> None:
+    async def _drain(self, server: ClientServer, limit: float) -> None:
         """Wait for the requests under way; close idle connections at once."""
-        assert self._server is not None  # noqa: S101 - narrows for the checker
-        tasks = []
-        for connection in self._server.connections:
-            task = connection.leave() if isinstance(connection, ClientConnection) else None
-            if task is not None:
-                tasks.append(task)
-        if not tasks:
-            return
-        finished = asyncio.gather(*tasks, return_exceptions=True)
+        closed = server.leave()
         hurried = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait((finished, hurried), timeout=limit, return_when=FIRST_COMPLETED)
+        await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
-        late = [task for task in tasks if not task.done()]
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=CLOSE_SECONDS)
 
     async def _start_admin(self, address: str) -> None:
         app = admin_app(self._generation, is_ready=lambda: self._ready, clock=self._clock)

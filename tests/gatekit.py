@@ -125,6 +125,7 @@ class Received:
 
     head: bytes
     body: bytes = b""
+    trailers: list[bytes] = field(default_factory=list)
 
     @property
     def line(self) -> bytes:
@@ -220,7 +221,8 @@ async def read_body(request: Received, reader: asyncio.StreamReader) -> bytes:
         while size := int(await reader.readuntil(b"\r\n"), 16):
             body += await reader.readexactly(size)
             await reader.readexactly(2)
-        await reader.readexactly(2)
+        while (trailer := await reader.readuntil(b"\r\n")) != b"\r\n":
+            request.trailers.append(trailer.rstrip(b"\r\n"))
         return body
     return await reader.readexactly(int(request.value("Content-Length") or 0))
 

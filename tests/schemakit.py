@@ -28,6 +28,8 @@ PLAIN: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
         "minLength": _about(str, lambda rule, value: len(value) >= rule),
         "minItems": _about(list, lambda rule, value: len(value) >= rule),
         "uniqueItems": _about(list, lambda _, value: len(set(map(str, value))) == len(value)),
+        "minimum": _about(int, lambda rule, value: value >= rule),
+        "maximum": _about(int, lambda rule, value: value <= rule),
         "required": _about(dict, lambda rule, value: set(rule) <= value.keys()),
     }
 )

@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from gatekit import OK, ask, request_bytes
+from gatekit import OK, ask, make_settings, request_bytes
 
+from tailchat_gate.config.address import HttpAddress, UnixAddress, upstream_address
 from tailchat_gate.proxy.backends import Backend
 
 Start = Callable[..., Any]
@@ -33,20 +34,17 @@ Start = Callable[..., Any]
 )
 def test_where_an_upstream_is(url: str, host: str, port: int, path: str, tls: bool) -> None:
     """An upstream's text becomes host and port, or a path; https verifies."""
-    backend = Backend.from_url(url)
+    settings = make_settings(url).route[0]
+    address = upstream_address(settings.upstream)
+    assert isinstance(address, (HttpAddress, UnixAddress))
+
+    backend = Backend.of_route(settings, address)
 
     assert (backend.host, backend.port, backend.path) == (host, port, path)
     assert (backend.tls is not None) is tls
     if backend.tls is not None:
         assert backend.tls.verify_mode is ssl.CERT_REQUIRED
         assert backend.tls.check_hostname
-
-
-@pytest.mark.parametrize("url", ["", "tool:3000", "ftp://tool", "http://"])
-def test_what_is_no_upstream(url: str) -> None:
-    """Any other text is refused."""
-    with pytest.raises(ValueError, match="not an upstream"):
-        Backend.from_url(url)
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

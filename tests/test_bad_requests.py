@@ -210,8 +210,6 @@ LINES = {
         "a space in the target": b"GET /op en HTTP/1.1",
         "tabs": b"GET\t/open\tHTTP/1.1",
         "a leading space": b" GET /open HTTP/1.1",
-        "lower-case method": b"get /open HTTP/1.1",
-        "unknown method": b"FOO /open HTTP/1.1",
         "method with a control": b"GE\x01T /open HTTP/1.1",
         "method with a slash": b"GE/T /open HTTP/1.1",
         "5000 letters": b"G" * 5000 + b" /open HTTP/1.1",
@@ -245,7 +243,8 @@ async def test_what_can_be_read_in_two_ways_is_refused(
     """One 4xx or 5xx, then the connection is closed; one line is logged and nothing forwarded."""
     received = await _until_closed(both.port, data)
 
-    assert received[:12] in {b"HTTP/1.1 400", b"HTTP/1.0 400", b"HTTP/1.1 501", b"HTTP/1.1 505"}
+    assert received[:9] == b"HTTP/1.1 "
+    assert int(received[9:12]) in {400, 414, 431, 501, 505}
     assert received.count(b"HTTP/1.") == 1
     assert upstream.requests == []
     lines = await both.log()
@@ -297,13 +296,13 @@ async def test_broken_chunks_end_the_connection_and_the_request(
 
     received = await _until_closed(both.port, _post(CHUNKED, garbage + SMUGGLED))
 
-    assert received.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+    assert received.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
     assert all(b"smuggled" not in request.head for request in upstream.requests)
     # What was begun with the upstream was never ended: read_body saw no last chunk.
     assert all(request.body == b"" for request in upstream.requests)
     statuses = [line["status"] for line in await both.log()]
     assert statuses
-    assert set(statuses) == {400}
+    assert set(statuses) <= {400, 431}
     quiet()
 
 
@@ -385,7 +384,6 @@ async def test_a_bad_target_is_refused(
         (b"TRACE http://gate.test/open HTTP/1.1", {405, 501}),
         (b"OPTIONS * HTTP/1.1", {200, 204, 400, 405, 501}),
         (b"GET * HTTP/1.1", {400}),
-        (b"PRI /open HTTP/1.1", {400, 405, 501}),
     ],
 )
 @pytest.mark.parametrize("signed_in", [False, True])

@@ -24,7 +24,7 @@ from pydantic import SecretStr, ValidationError
 
 from tailchat_gate.config.caution import cautions
 from tailchat_gate.config.load import ConfigError, Problem, load, report
-from tailchat_gate.config.model import Route, Server, Session, Settings, Tailchat
+from tailchat_gate.config.model import Limits, Route, Server, Session, Settings, Tailchat
 
 
 @pytest.fixture
@@ -46,6 +46,13 @@ def test_the_smallest_file_gets_every_default() -> None:
         workers=1,
         shutdown_timeout="30s",  # type: ignore[arg-type]  # written as in the file
         keepalive_timeout="75s",  # type: ignore[arg-type]  # as above
+        header_timeout="20s",  # type: ignore[arg-type]  # as above
+        body_timeout="60s",  # type: ignore[arg-type]  # as above
+        via="tailchat-gate",
+        forwarded=False,
+    )
+    assert settings.limits == Limits(
+        target_bytes=16384, header_bytes=65536, header_count=128, cookie_bytes=16384
     )
     assert settings.tailchat.api_url == "https://tailchat.example.com"
     assert settings.tailchat.client_secret == SecretStr("app-secret")
@@ -59,6 +66,13 @@ def test_the_smallest_file_gets_every_default() -> None:
     assert (route.upstream, route.allow) == ("http://wiki", ("signed-in",))
     assert (dict(route.headers), route.header_encoding) == ({}, "percent")
     assert (route.connect_timeout, route.response_timeout) == (5.0, 60.0)
+    assert (route.upstream_path, route.upstream_host) == (None, None)
+    assert (route.rewrite_location, route.rewrite_cookies) == (False, False)
+    assert (route.tls_ca, route.tls_certificate, route.tls_key) == (None, None, None)
+    assert route.tls_server_name is None
+    assert (route.idle_timeout, route.max_body_bytes) == (600.0, 0)
+    assert (route.websocket_max_age, route.websocket_origins) == (0.0, ())
+    assert (route.upgrades, route.trace) == (("websocket",), False)
     assert (settings.pages.sign_in, settings.pages.contact) == ("redirect", "")
     assert (settings.log.level, settings.log.access) == ("info", True)
 
@@ -74,18 +88,31 @@ def test_every_key_is_read_and_made_canonical() -> None:
         map(ip_network, ("10.0.0.0/8", "192.0.2.7/32", "fd00::/8"))
     )
     assert (settings.server.shutdown_timeout, settings.server.keepalive_timeout) == (90.0, 120.0)
+    assert (settings.server.header_timeout, settings.server.body_timeout) == (65.0, 0.0)
+    assert (settings.server.via, settings.server.forwarded) == ("", True)
+    assert settings.limits == Limits(
+        target_bytes=256, header_bytes=4096, header_count=1000, cookie_bytes=4096
+    )
     assert settings.tailchat.api_url == "https://tailchat.example.com:8443/chat"
     assert settings.tailchat.issuer == "http://127.0.0.1:3000/"
     assert (settings.tailchat.scope, settings.tailchat.timeout) == ("profile openid", 5.0)
     assert (settings.session.lifetime, settings.session.idle) == (30 * 86400.0, 0.0)
     assert settings.groups["ops"] == ("660000000000000000000001", "660000000000000000000002")
     assert settings.groups["on-call"] == ()
-    grafana, docs = settings.route
+    grafana, docs, files, health = settings.route
     assert (grafana.host, grafana.path) == ("grafana.example.com", "/a/b")
     assert grafana.upstream == "https://[2001:db8::1]:3000"
     assert grafana.allow == ("group:ops", "sub:660000000000000000000003")
     assert grafana.headers["Authorization"] == "Bearer {{x}} {nickname}"
     assert (grafana.header_encoding, grafana.response_timeout) == ("rfc2047", 0.0)
+    assert (grafana.upstream_path, grafana.upstream_host) == ("/grafana/v1", "grafana.lan:3000")
+    assert (grafana.rewrite_location, grafana.rewrite_cookies) == (True, True)
+    assert grafana.tls_server_name == "grafana.lan"
+    assert (grafana.idle_timeout, grafana.max_body_bytes) == (0.0, 2**40)
+    assert grafana.websocket_max_age == 86400.0
+    assert grafana.websocket_origins == ("https://app.example.com", "https://xn--bcher-kva.example")
+    assert grafana.upgrades == ("websocket", "irc")
+    assert (files.upstream, health.upstream) == ("file:/usr", "static:204")
     assert (docs.host, docs.upstream) == ("xn--bcher-kva.example", "unix:/run/docs.sock")
     assert (settings.pages.sign_in, settings.pages.contact) == ("page", "Frag Åsa, Zimmer 3")
     assert (settings.log.level, settings.log.access) == ("debug", False)
@@ -219,6 +246,13 @@ def test_an_unreadable_file_does_not_hide_wrong_variables(tmp_path: Path) -> Non
     ]
 
 
+def test_smaller_headers_leave_the_default_of_cookies_alone(smallest: Path) -> None:
+    """What the admin did not write is no problem beside what was written."""
+    limits = good(smallest, LIMITS__HEADER_BYTES="8192").settings.limits
+
+    assert (limits.header_bytes, limits.cookie_bytes) == (8192, 16384)
+
+
 def test_one_wrong_table_does_not_hide_conflicts_of_another(tmp_path: Path) -> None:
     """Routes are compared with the prefix and groups even where their tables have problems."""
     file = tmp_path / "gate.toml"
@@ -257,6 +291,37 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
             '[{name = "a", upstream = "http://a", allow = ["signed-in", "sub:1"]}]',
             'route[0].allow: "signed-in" already lets every Tailchat user in',
         ),
+        ("LIMITS__COOKIE_BYTES", "4095", "limits.cookie_bytes: the gate's own cookies can take"),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", websocket_origins = ["*"]}]',
+            "route[0].websocket_origins: any site's page can open WebSockets here",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", websocket_origins = ["http://app.lan"]}]',
+            "route[0].websocket_origins: http://app.lan is http",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", upgrades = [], websocket_max_age = "1h"}]',
+            "route[0].websocket_max_age: upgrades does not name websocket",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", upgrades = [], websocket_origins = ["*"]}]',
+            "route[0].websocket_origins: upgrades does not name websocket",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "static:204", headers = {X-A = "{sub}"}}]',
+            "route[0].headers: static:204 has no tool behind it",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", trace = true}]',
+            "route[0].trace: a tool that answers TRACE",
+        ),
     ],
 )
 def test_settings_that_may_not_be_meant_give_a_warning(
@@ -266,6 +331,20 @@ def test_settings_that_may_not_be_meant_give_a_warning(
     (found,) = good(smallest, **{name: text}).warnings
 
     assert found.startswith(warning)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        'upstream = "http://a", websocket_origins = ["*"], allow = ["public"]',
+        'upstream = "http://a", websocket_origins = ["https://app.lan", "http://localhost:1"]',
+        'upstream = "http://a", upgrades = []',
+        'upstream = "static:404"',
+    ],
+)
+def test_routes_that_are_meant_as_they_stand_give_no_warning(smallest: Path, route: str) -> None:
+    """What a warning is about is the danger, not the key."""
+    assert good(smallest, ROUTE=f'[{{name = "a", {route}}}]').warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,13 @@ EXAMPLE = ROOT / "config.example.toml"
 DOCS = ROOT / "docs" / "configuration.md"
 
 KEYS = {".".join(key.path): key for key in all_keys()}
-FREE = {"groups", "route.host"}  # shown by an example, since nothing is their default
+# Shown by an example, since nothing is their default.
+FREE = {
+    "groups",
+    *(f"route.{key}" for key in ("host", "upstream_path", "upstream_host")),
+    *(f"route.tls_{key}" for key in ("ca", "certificate", "key", "server_name")),
+}
+DURATIONS = re.compile(r".*_(timeout|age)|timeout|lifetime|idle")
 SECRET_KEYS = {f"{table}.{form}" for (table, _), forms in SECRET_FORMS.items() for form in forms}
 
 
@@ -45,7 +51,7 @@ def flat(document: dict[str, Any]) -> dict[str, Any]:
 
 def same(key: Key, value: object) -> bool:
     """Tell whether a value as written is the key's default; spelling does not matter."""
-    if key.path[-1].endswith("timeout") or key.path[-1] in {"lifetime", "idle"}:
+    if DURATIONS.fullmatch(key.path[-1]):
         return seconds(value) == seconds(key.default)
     return key.default in (value, [value])
 
@@ -178,6 +184,26 @@ def test_the_schema_accepts_every_default() -> None:
 
 SEEN_BY_SCHEMA = {
     "unknown": {".secrt: unknown", ".servr: unknown", ".server.listn: unknown"},
+    "limits": {
+        ".limits.target_bytes: minimum",
+        ".limits.header_bytes: maximum",
+        ".limits.header_count: type",
+        ".server.via: pattern",
+        ".server.forwarded: type",
+        ".route[0].max_body_bytes: minimum",
+        ".route[0].websocket_max_age: anyOf",
+    },
+    "upstreams": {
+        ".route[0].upstream: pattern",
+        ".route[0].upstream_path: pattern",
+        ".route[0].upstream_host: pattern",
+        ".route[0].tls_ca: pattern",
+        ".route[0].websocket_origins[0]: pattern",
+        ".route[0].upgrades[0]: pattern",
+        ".route[0].upgrades[1]: pattern",
+        ".route[1].upstream: pattern",
+        ".route[1].upgrades: uniqueItems",
+    },
     "types": {".server: type", ".tailchat.api_url: type", ".session.lifetime: type"},
     "two_forms": {".tailchat: not", ".session: not"},
     "server": {".server.public_url: pattern", ".server.workers: const"},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.config import address, duration, header, path, word
+from tailchat_gate.config import address, duration, header, path, upgrade, url, word
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_durations_are_written_as_they_are_read(length: int) -> None:
 )
 def test_origins(text: str, expected: str) -> None:
     """An origin has one spelling (RFC 6454)."""
-    assert address.origin(text) == expected
+    assert url.origin(text) == expected
 
 
 NOT_URLS = [
@@ -121,7 +121,7 @@ NOT_URLS = [
 def test_not_origins(text: str) -> None:
     """Anything after the port, and any host that browsers would read otherwise, is refused."""
     with pytest.raises(ValueError, match="an http or https origin"):
-        address.origin(text)
+        url.origin(text)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_not_origins(text: str) -> None:
 def test_not_base_urls(text: str) -> None:
     """A base URL has a plain path or none, so that paths can be put behind it."""
     with pytest.raises(ValueError, match="an http or https URL"):
-        address.base_url(text)
+        url.base_url(text)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,6 @@ def test_not_base_urls(text: str) -> None:
     [
         *NOT_URLS,
         "http://a:1/",
-        "static:200",
-        "file:/srv",
         "unix:",
         "unix:x",
         "unix://x",
@@ -154,12 +152,53 @@ def test_not_base_urls(text: str) -> None:
         "unix:/" + "x" * 107,
         "a:80",
         "h2c://a:80",
+        "Static:200",
+        "files:/srv",
     ],
 )
 def test_not_upstreams(text: str) -> None:
-    """An upstream is one of three forms, which the refusal names."""
-    with pytest.raises(ValueError, match=r"http://host:port.*https://host:port.*unix:/path"):
+    """An upstream is one of five forms, which the refusal names."""
+    forms = r"http://host:port.*https://host:port.*unix:/path.*static:.*file:"
+    with pytest.raises(ValueError, match=forms):
         address.upstream(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20",
+        "0200",
+        "199",
+        "100",
+        "101",
+        "600",
+        "999",
+        "+20",
+        " 200",
+        "200 ",
+        "20\u0966",
+        "200/x",
+    ],
+)
+def test_not_static_answers(text: str) -> None:
+    """The gate answers with a final status of three digits (RFC 9110 section 15)."""
+    with pytest.raises(ValueError, match="a status from 200 to 599"):
+        address.upstream(f"static:{text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "/", "//", "srv", "./srv", "///srv", "//host/srv", "/srv//docs", "/srv//", "~/docs"),
+        *("/..", "/../srv", "/srv/..", "/srv/.", "/srv/../etc", "/./srv", "/srv/./docs/"),
+        *("/srv\0", "/srv/\n", "/srv/a\x7f"),
+    ],
+)
+def test_not_directories(text: str) -> None:
+    """A directory has one absolute spelling, and is not the whole machine."""
+    with pytest.raises(ValueError, match='"file:" and an absolute path'):
+        address.upstream(f"file:{text}")
 
 
 @pytest.mark.parametrize(
@@ -169,11 +208,168 @@ def test_not_upstreams(text: str) -> None:
         ("http://My_App", "http://my_app"),
         ("https://[::1]:1", "https://[::1]:1"),
         ("unix:/run/My App.sock", "unix:/run/My App.sock"),
+        ("static:200", "static:200"),
+        ("static:599", "static:599"),
+        ("file:/srv/Meine Bücher/..a/b..", "file:/srv/Meine Bücher/..a/b.."),
+        ("file:/srv/docs/", "file:/srv/docs"),
     ],
 )
 def test_upstreams(text: str, expected: str) -> None:
     """An upstream keeps its port as written and the case of a path."""
     assert address.upstream(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "tls"),
+    [
+        ("http://grafana", "grafana", 80, False),
+        ("https://grafana", "grafana", 443, True),
+        ("https://grafana:80", "grafana", 80, True),
+        ("http://[::1]:3000", "::1", 3000, False),
+    ],
+)
+def test_tools_over_tcp(text: str, host: str, port: int, tls: bool) -> None:
+    """The address of a tool says where to connect and how, with brackets and gaps filled in."""
+    found = address.upstream_address(text)
+
+    assert isinstance(found, address.HttpAddress)
+    assert (found.host, found.port, found.tls) == (host, port, tls)
+    assert str(found) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unix:/run/a.sock", address.UnixAddress("/run/a.sock")),
+        ("static:404", address.StaticAddress(404)),
+        ("file:/srv/docs/", address.FilesAddress("/srv/docs")),
+    ],
+)
+def test_other_upstreams(text: str, expected: address.Upstream) -> None:
+    """A socket, a status and a directory are told apart by their type."""
+    assert address.upstream_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Grafana.LAN", "grafana.lan"),
+        ("grafana:03000", "grafana:3000"),
+        ("grafana:80", "grafana:80"),
+        ("[2001:DB8::0]:1", "[2001:db8::]:1"),
+        ("bücher.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_upstream_hosts(text: str, expected: str) -> None:
+    """A host for a tool is written as a Host field holds it (RFC 9110 section 7.2)."""
+    assert url.authority(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":80", "a:", "a:0", "a:65536", "::1", "a b", "a/b", "a@b", "http://a", "a?b", "a\r\nX: y"],
+)
+def test_not_upstream_hosts(text: str) -> None:
+    """Nothing that is not a host and a port gets into a Host field."""
+    with pytest.raises(ValueError, match="a host with or without a port"):
+        url.authority(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Grafana.LAN.", "grafana.lan"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:DB8::0", "2001:db8::"),
+        ("[::1]", "::1"),
+    ],
+)
+def test_server_names(text: str, expected: str) -> None:
+    """A name in a certificate has no dot at its end (RFC 6066 section 3) and no brackets."""
+    assert url.server_name(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ".", "a:443", "https://a", "*.a", "a..b", "[::1]:1", "a\0"])
+def test_not_server_names(text: str) -> None:
+    """A name is verified as it stands, so it is one name."""
+    with pytest.raises(ValueError, match="the host name in the certificate"):
+        url.server_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("/", "/"), ("/a/b/", "/a/b"), ("/ping", "/ping"), ("/a-b_c.d~e", "/a-b_c.d~e")],
+)
+def test_upstream_paths(text: str, expected: str) -> None:
+    """A tool may be asked for any plain path, the gate's own /ping among them."""
+    assert path.upstream_path(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "//", "/a//b", "/a/../b", "/.", "/%61", "/a;b", "/a?b", "/a#b", "/\\", "/*"]
+)
+def test_not_upstream_paths(text: str) -> None:
+    """A path that servers read in more than one way is never put before a visitor's."""
+    with pytest.raises(ValueError, match='an absolute path such as "/" or "/wiki"'):
+        path.upstream_path(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/", "a.pem", "./a.pem", "/etc/", "/a\0b", "/a\nb", "~/a.pem"]
+)
+def test_not_absolute_files(text: str) -> None:
+    """A file is found wherever the gate was started."""
+    with pytest.raises(ValueError, match="the absolute path of a file"):
+        path.absolute_file(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("*", "*"),
+        ("HTTPS://App.example.com:443/", "https://app.example.com"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_websocket_origins(text: str, expected: str) -> None:
+    """An origin is kept as browsers write it in Origin (RFC 6454 section 6.2)."""
+    assert upgrade.origin(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*NOT_URLS, "null", "**", "https://*.example.com", "https://a.example/x", "wss://a.example"],
+)
+def test_not_websocket_origins(text: str) -> None:
+    """An origin is one whole origin of a page; a page without one is never let in by name."""
+    with pytest.raises(ValueError, match=r'an http or https origin .* or "\*" alone'):
+        upgrade.origin(text)
+
+
+@pytest.mark.parametrize("text", ["websocket", "irc", "connect-udp", "x_y.z"])
+def test_protocols(text: str) -> None:
+    """A protocol's name is kept as it is."""
+    assert upgrade.protocol(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("h2c", "H2C", "h2", "h3", "http", "HTTP/2.0", "https", "tls/1.2", "TLS"),
+        *("", "WebSocket", "a/1", "a b", "a,b", "a\r\n", "é", "x" * 65),
+    ],
+)
+def test_not_protocols(text: str) -> None:
+    """No other form of HTTP can be tunnelled, in any case and version, and no list of names."""
+    with pytest.raises(ValueError, match="the name of a protocol in lower case"):
+        upgrade.protocol(text)
+
+
+@pytest.mark.parametrize("text", ["a b", "a/b", "gate:80", "a,b", "(gate)", "é", "a\n", "x" * 65])
+def test_not_pseudonyms(text: str) -> None:
+    """The gate's name in Via is one token, so that it cannot add an entry or a comment."""
+    with pytest.raises(ValueError, match="one word of at most 64"):
+        word.via(text)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +395,7 @@ def test_listen_addresses(text: str, host: str, port: int) -> None:
 def test_not_route_hosts(text: str) -> None:
     """A route's host is a bare name, in full, and the same name to every client."""
     with pytest.raises(ValueError, match=r"a host name or address|ASCII form"):
-        address.route_host(text)
+        url.route_host(text)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +409,7 @@ def test_not_route_hosts(text: str) -> None:
 )
 def test_route_hosts(text: str, expected: str) -> None:
     """A route's host is what a browser sends in Host, without port."""
-    assert address.route_host(text) == expected
+    assert url.route_host(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -255,14 +451,21 @@ def test_not_templates(text: str) -> None:
 
 
 PARSERS: list[Callable[[str], object]] = [
-    address.origin,
-    address.base_url,
-    address.issuer,
+    url.origin,
+    url.base_url,
+    url.issuer,
     address.upstream,
     address.listen,
-    address.route_host,
+    url.route_host,
+    url.authority,
+    url.server_name,
+    upgrade.origin,
+    upgrade.protocol,
     path.prefix,
     path.route_path,
+    path.upstream_path,
+    path.absolute_file,
+    word.via,
     header.header_name,
     header.template,
     word.route_name,
@@ -273,7 +476,8 @@ PARSERS: list[Callable[[str], object]] = [
     word.allow_entry,
 ]
 PIECES = (
-    "http:// https:// unix: / . .. : 80 a Å ß [ ::1 ] @ % ? # { } {sub} group: sub: - * 0x1 \n \0"
+    "http:// https:// unix: static: file: 204 / . .. : 80 a Å ß [ ::1 ] @ % ? # { } {sub} group: "
+    "sub: - * 0x1 \n \0"
 )
 LIKELY = st.lists(st.sampled_from(PIECES.split(" ")), max_size=8).map("".join)
 

@@ -376,10 +376,10 @@ async def test_a_huge_cookie_is_no_session(
 
 
 async def test_an_endless_cookie_is_refused(gate: RunningGate, upstream: RawUpstream) -> None:
-    """A cookie over the limit of a field is a 400, and the connection is closed."""
+    """A cookie over the limit of a field is a 431, and the connection is closed."""
     async with RawClient.connect(gate.port) as client:
         client.send(_get("/x", Cookie=f"{SESSION}={'A' * 20_000}"))
-        assert (await client.reply()).status == 400
+        assert (await client.reply()).status == 431
         assert await client.reader.read() == b""
 
     assert upstream.requests == []

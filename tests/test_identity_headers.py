@@ -237,7 +237,7 @@ def test_fields_are_made_once_for_each_route() -> None:
         {},
     ).routes
     headers = IdentityHeaders({"ops": [SUB], "dev": ["x", SUB], "none": []})
-    visitor = Visitor(replace(RECORD, nickname="é"), START)
+    visitor = Visitor(replace(RECORD, nickname="é"), START, START)
     plain, odd = (headers.fields(visitor, route) for route in routes)
 
     assert b"X-Tailchat-Nickname: %C3%A9\r\n" in plain

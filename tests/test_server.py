@@ -13,7 +13,7 @@ from aiohttp import http_parser
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
 from prometheus_client.parser import text_string_to_metric_families
 
-from tailchat_gate.server import StartError, require_c_parser
+from tailchat_gate.server import StartError
 
 Start = Callable[..., Any]
 
@@ -193,14 +193,6 @@ async def test_it_starts_while_tailchat_is_down(start_gate: Start, upstream: Raw
     gate = await start_gate(upstream.url, tailchat={"api_url": "http://127.0.0.1:1"})
 
     assert (await ask(gate.port, request_bytes("/ping"))).body == b"OK\n"
-
-
-def test_the_pure_python_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without aiohttp's C parser the gate does not start."""
-    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
-
-    with pytest.raises(StartError, match="C parser"):
-        require_c_parser()
 
 
 async def test_a_fault_inside_the_gate_denies(

@@ -85,6 +85,7 @@ async def test_messages_pass_both_ways(
         await socket.close(code=4123, message=b"done")
 
     assert codes == [4123]
+    await _until(lambda: not gate.generation.forwarder.open_tunnels)
     line = (await gate.log())[-1]
     assert (line["status"], line["reason"]) == (101, "signed-in")
 

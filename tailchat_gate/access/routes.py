@@ -7,7 +7,6 @@ from typing import Final, TypeVar
 from tailchat_gate.access.policy import Rule, make_rule
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.request.readings import readings
-from tailchat_gate.request.target import Target
 
 _MAX_CACHED_PATHS: Final = 4096
 _MAX_CACHED_LENGTH: Final = 512
@@ -17,15 +16,32 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One tool behind the gate: what was configured, and the rule made of it."""
+    """One tool behind the gate: what was configured, and the rule made of it.
+
+    `name` is unique in a configuration.
+    """
 
     settings: RouteSettings
     rule: Rule
+    name: str
+
+    def upstream_target(self, raw: bytes) -> bytes:
+        """Return the request target for the upstream: `raw`, its prefix replaced if configured."""
+        replacement = self.settings.upstream_path
+        if replacement is None:
+            return raw
+        rest = raw if self.settings.path == "/" else raw[len(self.settings.path) :]
+        prefix = replacement.removesuffix("/")
+        return prefix.encode("ascii") + rest if prefix or rest[:1] == b"/" else b"/" + rest
 
     @property
-    def name(self) -> str:
-        """The route's name, unique in a configuration."""
-        return self.settings.name
+    def is_confined(self) -> bool:
+        """Whether what lies above the route's path is out of its upstream's sight.
+
+        Where the path is replaced, or cut off before a directory, no reading of a path may lead
+        out of the route: behind the replacement it would lead to what no route offers.
+        """
+        return self.settings.upstream_path is not None or self.settings.upstream.startswith("file:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +63,7 @@ class RouteTable:
         self, routes: Iterable[RouteSettings], groups: Mapping[str, Iterable[str]]
     ) -> None:
         self.routes: Final = tuple(
-            Route(settings, make_rule(settings.allow, groups)) for settings in routes
+            Route(settings, make_rule(settings.allow, groups), settings.name) for settings in routes
         )
         hosts = {route.settings.host for route in self.routes}
         self._tables: dict[str | None, _HostTable] = {
@@ -63,12 +79,12 @@ class RouteTable:
         """Every host that a route names."""
         return frozenset(host for host in self._tables if host is not None)
 
-    def match(self, target: Target) -> Match | None:
-        """Return the route for `target`, or None where none serves it.
+    def match(self, host: str, path: str) -> Match | None:
+        """Return the route for a raw path on a host in lower case; None where none serves it.
 
         Raises TooManyReadingsError for a path made to be read in many ways.
         """
-        return self._tables.get(target.host.name, self._any_host).match(target.path)
+        return self._tables.get(host, self._any_host).match(path)
 
 
 class _HostTable:
@@ -113,7 +129,7 @@ class _HostTable:
             # the first, "/PUBLIC" would go to the route at "/" by the rule of "/public".
             exact = _longest_prefix(self._exact, reading, self._depth)
             folded = _longest_prefix(self._folded, reading.lower(), self._depth)
-            if exact is None or folded is None:
+            if exact is None or folded is None or (route.is_confined and exact is not route):
                 # Some server would serve what no route offers: nobody may have it.
                 return None
             rules += (exact.rule, *folded)

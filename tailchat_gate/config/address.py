@@ -1,36 +1,27 @@
-"""Reads the addresses an admin writes: hosts, URLs, listeners, upstreams, networks."""
+"""Reads where something listens or answers: listeners, upstreams, trusted networks."""
 
 import re
 from dataclasses import dataclass
-from ipaddress import (
-    AddressValueError,
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_network,
-)
+from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from tailchat_gate.config.url import Url, host, parse_url
 
 Network = IPv4Network | IPv6Network
 
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_URL = re.compile(r"(https?)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE)
-_AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
-_BASE_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*/?")
 _UNIX_PATH = re.compile(r"/(?!/)[^\x00-\x1f\x7f]+")
-_LONGEST_NAME = 253
+_STATUS = re.compile("[2-5][0-9]{2}")
+_DIRECTORY = re.compile(r"(?:/[^/\x00-\x1f\x7f]+)+/?")
+_DOTS = re.compile(r"/\.{1,2}(?:/|$)")
 _LONGEST_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL, unix(7)
 _LAST_PORT = 65535
-_DEFAULT_PORT = {"http": 80, "https": 443}
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
-HOST = 'a host name or address such as "grafana.example.com"'
 LISTEN = '"host:port" such as "127.0.0.1:4180" or "[::1]:4180", or "unix:/run/gate.sock"'
-ORIGIN = 'an http or https origin such as "https://gate.example.com"'
-BASE_URL = 'an http or https URL such as "https://tailchat.example.com"'
-UPSTREAM = '"http://host:port", "https://host:port" or "unix:/path"'
+UPSTREAM = (
+    '"http://host:port", "https://host:port", "unix:/path", "static:204" or "file:/directory"'
+)
+STATIC = '"static:" and a status from 200 to 599, such as "static:204"'
+FILES = '"file:" and an absolute path, such as "file:/srv/docs"'
 NETWORK = 'an address or a network such as "10.0.0.0/8" or "fd00::/8"'
 
 
@@ -57,64 +48,51 @@ class UnixAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Url:
-    """The parts of an http(s) URL without user, query and fragment.
+class HttpAddress:
+    """A tool that is reached over TCP, by the URL of its root."""
 
-    `scheme` and `host` are lower-case, an IPv6 `host` keeps its brackets, `port` is None where the
-    URL names none, and `path` is as written.
-    """
-
-    scheme: str
-    host: str
-    port: int | None
-    path: str
+    url: Url
 
     @property
-    def origin(self) -> str:
-        """Scheme, host, and the port unless it is the scheme's own (RFC 6454 section 6.2)."""
-        usual = self.port in (None, _DEFAULT_PORT[self.scheme])
-        return f"{self.scheme}://{self.host}" + ("" if usual else f":{self.port}")
+    def tls(self) -> bool:
+        """Whether the tool speaks https."""
+        return self.url.scheme == "https"
+
+    @property
+    def host(self) -> str:
+        """The host to connect to, without brackets."""
+        return self.url.host.strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port to connect to, the scheme's own where the address names none."""
+        return self.url.port or self.url.default_port
+
+    def __str__(self) -> str:
+        return f"{self.url.scheme}://{self.url.authority}"
 
 
-def host(text: str) -> str:
-    """Read a host without port into lower-case ASCII; an IPv6 address stands in brackets.
+@dataclass(frozen=True, slots=True)
+class StaticAddress:
+    """No tool: the gate answers with this status and an empty body."""
 
-    A name with other letters is encoded once (IDNA, RFC 3490), and refused where the two IDNA
-    standards differ ("ß"), because a browser would ask for another host.
-    A last label that is a number makes a name an IPv4 address to many clients
-    (URL Standard, host parser), so it has to be a plain dotted one.
-    Raises ValueError, whose text says what would be right.
-    """
-    if text.startswith("[") and text.endswith("]"):
-        try:
-            return f"[{IPv6Address(_without_zone(text[1:-1]))}]"
-        except AddressValueError:
-            raise ValueError('an IPv6 address in brackets such as "[2001:db8::1]"') from None
-    name = _ascii_name(text.lower())
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
-        raise ValueError(HOST)
-    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
-        try:
-            return str(IPv4Address(name))
-        except AddressValueError:
-            raise ValueError('a host name, or an IPv4 address such as "192.0.2.7"') from None
-    return name
+    status: int
+
+    def __str__(self) -> str:
+        return f"static:{self.status}"
 
 
-def route_host(text: str) -> str:
-    """Read the host of a route: no scheme, no port, no wildcard; one trailing dot is dropped.
+@dataclass(frozen=True, slots=True)
+class FilesAddress:
+    """No tool: the gate serves the files below this absolute path."""
 
-    Raises ValueError, whose text says what would be right.
-    """
-    if "*" in text:
-        raise ValueError(f"{HOST}, in full: wildcards are not supported, write one route per host")
-    if "/" in text:
-        raise ValueError(f"{HOST}, without scheme and path")
-    if ":" in text and not text.startswith("["):
-        raise ValueError(f"{HOST}, without port (an IPv6 address stands in brackets)")
-    if text.startswith("[") and not text.endswith("]"):
-        raise ValueError(f"{HOST}, without port")
-    return host(text.removesuffix("."))
+    directory: str
+
+    def __str__(self) -> str:
+        return f"file:{self.directory}"
+
+
+Upstream = HttpAddress | UnixAddress | StaticAddress | FilesAddress
 
 
 def listen_address(text: str) -> TcpAddress | UnixAddress:
@@ -147,75 +125,29 @@ def listen(text: str) -> str:
     return str(listen_address(text))
 
 
-def origin(text: str) -> str:
-    """Read an origin: a trailing slash and the scheme's own port are dropped.
-
-    Raises ValueError, whose text says what would be right.
-    """
-    url = parse_url(text, ORIGIN)
-    if url.path not in ("", "/"):
-        raise ValueError(f"{ORIGIN}, without a path")
-    return url.origin
-
-
-def base_url(text: str) -> str:
-    """Read a URL that paths are appended to: it keeps its path without the trailing slash.
-
-    Raises ValueError, whose text says what would be right.
-    """
-    url = parse_url(text, BASE_URL)
-    if not _BASE_PATH.fullmatch(url.path):
-        raise ValueError(f"{BASE_URL}, with a plain path or none")
-    return url.origin + url.path.removesuffix("/")
-
-
-def issuer(text: str) -> str:
-    """Check an issuer and keep it byte for byte, since it is compared exactly (RFC 9207 2.4).
-
-    Raises ValueError, whose text says what would be right.
-    """
-    if text and not re.fullmatch(r"https?://[^\x00-\x20\x7f-\U0010ffff?#]+", text):
-        raise ValueError(f"{BASE_URL}, exactly as Tailchat's API_URL, or nothing")
-    return text
-
-
-def upstream(text: str) -> str:
-    """Read the address of a tool: `http://host[:port]`, `https://host[:port]` or `unix:/path`.
+def upstream_address(text: str) -> Upstream:
+    """Read where the requests of a route go.
 
     Raises ValueError, whose text says what would be right.
     """
     if text.startswith("unix:"):
-        return f"unix:{_unix_path(text, UPSTREAM)}"
+        return UnixAddress(_unix_path(text, UPSTREAM))
+    if text.startswith("static:"):
+        status = text.removeprefix("static:")
+        if not _STATUS.fullmatch(status):
+            raise ValueError(STATIC)
+        return StaticAddress(int(status))
+    if text.startswith("file:"):
+        return FilesAddress(_directory(text.removeprefix("file:")))
     url = parse_url(text, UPSTREAM)
     if url.path:
         raise ValueError(f"{UPSTREAM}, without a path or a slash at the end")
-    return f"{url.scheme}://{url.host}" + ("" if url.port is None else f":{url.port}")
+    return HttpAddress(url)
 
 
-def parse_url(text: str, expected: str) -> Url:
-    """Take an http(s) URL apart; user, query and fragment are refused.
-
-    `expected` begins the text of the ValueError.
-    """
-    parts = _URL.fullmatch(text)
-    if parts is None:
-        raise ValueError(expected)
-    scheme, authority, path, query, fragment = parts.groups()
-    if "@" in authority:
-        raise ValueError(f"{expected}, without user name and password")
-    if query is not None or fragment is not None:
-        raise ValueError(f"{expected}, without query and fragment")
-    split = _AUTHORITY.fullmatch(authority)
-    if split is None:
-        raise ValueError(expected)
-    name, port = split.groups()
-    if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) <= _LAST_PORT):
-        raise ValueError(f"{expected}, with a port from 1 to 65535")
-    try:
-        canonical = host(name)
-    except ValueError:
-        raise ValueError(expected) from None
-    return Url(scheme.lower(), canonical, None if port is None else int(port), path)
+def upstream(text: str) -> str:
+    """Read where the requests of a route go into its canonical text; raises ValueError as above."""
+    return str(upstream_address(text))
 
 
 def network(value: object) -> Network:
@@ -243,21 +175,6 @@ def network(value: object) -> Network:
         raise ValueError(f'a network without host bits: "{loose}", or one address') from None
 
 
-def is_loopback(name: str) -> bool:
-    """Tell whether a host, as `host` returns it, is this machine itself (RFC 6761 section 6.3)."""
-    bare = name.strip("[]")
-    try:
-        return (IPv6Address(bare) if ":" in bare else IPv4Address(bare)).is_loopback
-    except AddressValueError:
-        return bare == "localhost" or bare.endswith(".localhost")
-
-
-def _without_zone(text: str) -> str:
-    if "%" in text:
-        raise AddressValueError("zone")
-    return text
-
-
 def _unix_path(text: str, expected: str) -> str:
     path = text.removeprefix("unix:")
     if not _UNIX_PATH.fullmatch(path):
@@ -267,14 +184,13 @@ def _unix_path(text: str, expected: str) -> str:
     return path
 
 
-def _ascii_name(text: str) -> str:
-    if text.isascii():
-        return text
-    try:
-        encoded = text.encode("idna")
-        same = encoded.decode("idna") == text
-    except UnicodeError:
-        same = False
-    if not same:
-        raise ValueError(f'{HOST}; write this name in its ASCII form ("xn--...")')
-    return encoded.decode("ascii")
+def _directory(path: str) -> str:
+    if path == "/":
+        raise ValueError(f"{FILES}, not the root, below which the whole machine lies")
+    if "//" in path:
+        raise ValueError(f"{FILES}, without an empty segment")
+    if _DOTS.search(path):
+        raise ValueError(f"{FILES}, without . and .. segments")
+    if not _DIRECTORY.fullmatch(path):
+        raise ValueError(FILES)
+    return path.removesuffix("/")

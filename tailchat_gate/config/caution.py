@@ -4,12 +4,20 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
-from tailchat_gate.config.address import Network, is_loopback, parse_url
-from tailchat_gate.config.model import Settings
-from tailchat_gate.config.word import GROUP, SIGNED_IN
+from tailchat_gate.config.address import (
+    FilesAddress,
+    Network,
+    StaticAddress,
+    upstream_address,
+)
+from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.upgrade import ANY_ORIGIN, WEBSOCKET
+from tailchat_gate.config.url import is_loopback, parse_url
+from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN
 
 _KNOWN_SCOPES = frozenset({"openid", "profile", "offline_access"})
 _SUB = re.compile("[0-9a-f]{24}")
+_OWN_COOKIES = 4096  # a session of 3072 bytes, a login under way, and their names
 _WIDEST_IPV4 = 8
 _WIDEST_IPV6 = 16
 _UNIQUE_LOCAL = IPv6Network("fc00::/7")  # RFC 4193 section 3.1
@@ -35,14 +43,45 @@ def _cautions(settings: Settings) -> Iterator[str]:
     unknown = [word for word in settings.tailchat.scope.split(" ") if word not in _KNOWN_SCOPES]
     if unknown:
         yield f"tailchat.scope: Tailchat does not know {', '.join(unknown)} and will leave it out"
+    if settings.limits.cookie_bytes < _OWN_COOKIES:
+        yield (
+            f"limits.cookie_bytes: the gate's own cookies can take {_OWN_COOKIES} bytes, so "
+            "visitors may be refused after they signed in"
+        )
     for index, route in enumerate(settings.route):
-        if SIGNED_IN in route.allow and len(route.allow) > 1:
-            yield (
-                f'route[{index}].allow: "signed-in" already lets every Tailchat user in, the other '
-                "entries change nothing"
-            )
-
+        for key, told in _route(route):
+            yield f"route[{index}].{key}: {told}"
     yield from _people(settings)
+
+
+def _route(route: Route) -> Iterator[tuple[str, str]]:
+    """Pair keys of a route with what is to be said of them."""
+    if SIGNED_IN in route.allow and len(route.allow) > 1:
+        told = '"signed-in" already lets every Tailchat user in, the other entries change nothing'
+        yield "allow", told
+    if isinstance(upstream_address(route.upstream), StaticAddress | FilesAddress):
+        if route.headers:
+            yield "headers", f"{route.upstream} has no tool behind it that would get them"
+    else:
+        yield from _websockets(route)
+    if route.trace:
+        told = "a tool that answers TRACE shows pages the headers that the gate sets for it"
+        yield "trace", told
+
+
+def _websockets(route: Route) -> Iterator[tuple[str, str]]:
+    if WEBSOCKET not in route.upgrades:
+        for key in ("websocket_max_age", "websocket_origins"):
+            if getattr(route, key):
+                yield key, "upgrades does not name websocket, so this changes nothing"
+    elif ANY_ORIGIN in route.websocket_origins:
+        if PUBLIC not in route.allow:
+            told = "any site's page can open WebSockets here in the name of whoever visits it"
+            yield "websocket_origins", told
+    else:
+        for origin in filter(_travels_in_clear, route.websocket_origins):
+            told = f"{origin} is http, and whoever is on the way can write its pages"
+            yield "websocket_origins", told
 
 
 def _people(settings: Settings) -> Iterator[str]:

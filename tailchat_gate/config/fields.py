@@ -1,4 +1,7 @@
-"""The kinds of value a key can have: how each is checked, and how JSON Schema describes it."""
+"""The kinds of value a key can have: how each is checked, and how JSON Schema describes it.
+
+Those that a route alone has are in `route_fields.py`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from tailchat_gate.config import address, duration, header, path, secret, word
+from tailchat_gate.config import address, duration, path, secret, url, word
 
 
 class Section(BaseModel):
@@ -67,6 +70,30 @@ class Seconds:
         return text if self.above_zero else {"anyOf": [text, {"const": 0}]}
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Marks an int as a whole number from `low` to `high`, both allowed."""
+
+    low: int
+    high: int
+
+    def read(self, value: object) -> int:
+        """Hold a number to the bounds; raises ValueError."""
+        if type(value) is not int or not self.low <= value <= self.high:
+            raise ValueError(f"a whole number from {self.low} to {self.high}")
+        return value
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
 def empty() -> Mapping[str, Never]:
     """Make an immutable mapping of nothing, the default of a table with free keys."""
     return MappingProxyType({})
@@ -74,14 +101,6 @@ def empty() -> Mapping[str, Never]:
 
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
-
-
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    if not values:
-        raise ValueError("at least one entry")
-    if len(set(values)) < len(values):
-        raise ValueError("each entry once")
-    return values
 
 
 def _checked(check: Callable[[str], None]) -> Callable[[SecretStr], SecretStr]:
@@ -92,14 +111,6 @@ def _checked(check: Callable[[str], None]) -> Callable[[SecretStr], SecretStr]:
     return inspect
 
 
-def _one_header_each(headers: Mapping[str, str]) -> Mapping[str, str]:
-    folds = [header.folded(name) for name in headers]
-    twice = sorted({name for name in headers if folds.count(header.folded(name)) > 1})
-    if twice:
-        raise ValueError(f"each header once; {' and '.join(twice)} are one header to many tools")
-    return MappingProxyType(dict(headers))
-
-
 def _frozen(groups: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType(dict(groups))
 
@@ -108,7 +119,8 @@ Listener = Annotated[str, AfterValidator(address.listen)]
 Listeners = Annotated[
     tuple[Listener, ...],
     BeforeValidator(_listed),
-    AfterValidator(_distinct),
+    AfterValidator(word.at_least_one),
+    AfterValidator(word.distinct),
     WithJsonSchema(
         {
             "anyOf": [
@@ -120,63 +132,36 @@ Listeners = Annotated[
 ]
 Origin = Annotated[
     str,
-    AfterValidator(address.origin),
+    AfterValidator(url.origin),
     WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+/?$"}),
 ]
 BaseUrl = Annotated[
     str,
-    AfterValidator(address.base_url),
+    AfterValidator(url.base_url),
     WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+(/[^?#]*)?$"}),
 ]
-Issuer = Annotated[str, AfterValidator(address.issuer)]
+Issuer = Annotated[str, AfterValidator(url.issuer)]
 Network = Annotated[
     address.Network,
     BeforeValidator(address.network),
     PlainSerializer(str, when_used="json"),
     WithJsonSchema({"type": "string"}),
 ]
-Host = Annotated[
-    str,
-    AfterValidator(address.route_host),
-    WithJsonSchema({"type": "string", "pattern": "^[^/*]+$"}),
-]
-Upstream = Annotated[
-    str,
-    AfterValidator(address.upstream),
-    WithJsonSchema({"type": "string", "pattern": "^([Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+|unix:/.+)$"}),
-]
 Prefix = Annotated[
     str,
     AfterValidator(path.prefix),
     WithJsonSchema({"type": "string", "pattern": "^(/[A-Za-z0-9._~-]+)+$"}),
 ]
-RoutePath = Annotated[
-    str,
-    AfterValidator(path.route_path),
-    WithJsonSchema({"type": "string", "pattern": "^/[^%?#;\\\\*]*$"}),
-]
-RouteName = Annotated[
-    str,
-    AfterValidator(word.route_name),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}),
-]
 ClientId = Annotated[
     str, AfterValidator(word.client_id), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 Scope = Annotated[str, AfterValidator(word.scope)]
-Contact = Annotated[str, AfterValidator(word.contact)]
-Allow = Annotated[
-    tuple[Annotated[str, AfterValidator(word.allow_entry)], ...],
-    AfterValidator(word.allow),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^(public|signed-in|group:.+|sub:.+)$"},
-        }
-    ),
+Via = Annotated[
+    str,
+    AfterValidator(word.via),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,64}$"}),
 ]
+Contact = Annotated[str, AfterValidator(word.contact)]
 Groups = Annotated[
     Mapping[
         Annotated[str, AfterValidator(word.group_name)],
@@ -193,15 +178,6 @@ Groups = Annotated[
             },
         }
     ),
-]
-Headers = Annotated[
-    Mapping[
-        Annotated[str, AfterValidator(header.header_name)],
-        Annotated[str, AfterValidator(header.template)],
-    ],
-    AfterValidator(_one_header_each),
-    PlainSerializer(dict, when_used="json"),
-    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string", "minLength": 1}}),
 ]
 ClientSecret = Annotated[SecretStr, AfterValidator(_checked(secret.client_secret))]
 SessionSecrets = Annotated[

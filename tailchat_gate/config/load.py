@@ -11,13 +11,23 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tailchat_gate.config.caution import cautions
 from tailchat_gate.config.complaint import Location, complaint
+from tailchat_gate.config.conflict import conflicts
 from tailchat_gate.config.environ import Assigned, assigned
 from tailchat_gate.config.fields import Groups
 from tailchat_gate.config.keys import names_in
-from tailchat_gate.config.model import Log, Pages, Route, Server, Session, Settings, Tailchat
+from tailchat_gate.config.model import (
+    Limits,
+    Log,
+    Pages,
+    Route,
+    Server,
+    Session,
+    Settings,
+    Tailchat,
+)
 from tailchat_gate.config.path import prefix as prefix_of
 from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key_path, kind
-from tailchat_gate.config.route import conflicts
+from tailchat_gate.config.routefile import exposed_keys, unusable
 from tailchat_gate.config.schema import SECRET_FORMS
 from tailchat_gate.config.secretfile import exposed, given
 
@@ -215,6 +225,7 @@ def _settings(draft: _Draft) -> Settings | None:
         near = did_you_mean(name, names_in(""))
         draft.refuse((name,), "an unknown table or key", f"a table that the gate has{near}")
     server = _model(Server, ("server",), document.get("server", {}), draft)
+    limits = _model(Limits, ("limits",), document.get("limits", {}), draft)
     tailchat = _model(Tailchat, ("tailchat",), document.get("tailchat", {}), draft)
     session = _model(Session, ("session",), document.get("session", {}), draft)
     groups = _groups(document.get("groups", {}), draft)
@@ -223,14 +234,16 @@ def _settings(draft: _Draft) -> Settings | None:
     log = _model(Log, ("log",), document.get("log", {}), draft)
     prefix = server.prefix if server else _prefix_alone(draft)
     names = groups if groups is not None else _group_names_alone(draft)
-    for conflict in conflicts(routes, prefix, names):
+    for conflict in (*conflicts(routes, prefix, names), *unusable(routes)):
         draft.refuse(conflict.at, conflict.found, conflict.expected)
-    parts = (server, tailchat, session, groups, pages, log)
+    draft.warnings.extend(exposed_keys(routes))
+    parts = (server, limits, tailchat, session, groups, pages, log)
     if draft.problems or not all(part is not None for part in parts):
         return None
     return Settings.model_validate(
         {
             "server": server,
+            "limits": limits,
             "tailchat": tailchat,
             "session": session,
             "groups": groups,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StrictBool, StrictInt, ValidationInfo, field_validator, model_validator
 
 from tailchat_gate.config import address
+from tailchat_gate.config.conflict import conflicts
 from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.fields import (
     BaseUrl,
@@ -21,12 +22,14 @@ from tailchat_gate.config.fields import (
     Seconds,
     Section,
     SessionSecrets,
+    Via,
+    Whole,
     empty,
 )
 from tailchat_gate.config.problem import key_path
-from tailchat_gate.config.route import Route, conflicts
+from tailchat_gate.config.route import Route
 
-__all__ = ["Log", "Pages", "Route", "Server", "Session", "Settings", "Tailchat"]
+__all__ = ["Limits", "Log", "Pages", "Route", "Server", "Session", "Settings", "Tailchat"]
 
 _MINUTE = 60.0
 _LONGEST_SESSION = 30 * 86400.0
@@ -78,6 +81,21 @@ class Server(Section):
     keepalive_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
         default=75.0, description="How long an idle connection of a visitor stays open."
     )
+    header_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
+        default=20.0, description="How long the head of a request may take to arrive."
+    )
+    body_timeout: Annotated[float, Seconds()] = Field(
+        default=60.0,
+        description="How long a visitor may be silent within a body; 0 is no limit.",
+    )
+    via: Via = Field(
+        default="tailchat-gate",
+        description="Name of the gate in the Via header of requests to tools; empty sends none.",
+    )
+    forwarded: StrictBool = Field(
+        default=False,
+        description="Whether tools get the Forwarded header besides X-Forwarded-*.",
+    )
 
     @field_validator("admin_listen")
     @classmethod
@@ -97,6 +115,32 @@ class Server(Section):
     def _one_worker(cls, value: int) -> int:
         if value != 1:
             raise ValueError("1: this version serves with one process")
+        return value
+
+
+class Limits(Section):
+    """How large a request may be before it is refused."""
+
+    target_bytes: Annotated[int, Whole(256, 65_536)] = Field(
+        default=16_384, description="How many bytes the target of a request may have."
+    )
+    header_bytes: Annotated[int, Whole(1024, 1_048_576)] = Field(
+        default=65_536, description="How many bytes the headers of a request may have together."
+    )
+    header_count: Annotated[int, Whole(8, 1000)] = Field(
+        default=128, description="How many headers a request may have."
+    )
+    cookie_bytes: Annotated[int, Whole(256, 65_536)] = Field(
+        default=16_384,
+        description="How many bytes the cookies of a request may have together.",
+    )
+
+    @field_validator("cookie_bytes")
+    @classmethod
+    def _within_header(cls, value: int, info: ValidationInfo) -> int:
+        most = info.data.get("header_bytes", value)
+        if value > most:
+            raise ValueError(f"at most {most}, which limits.header_bytes allows for all headers")
         return value
 
 
@@ -183,6 +227,7 @@ class Settings(Section):
     """The whole configuration; every value is final."""
 
     server: Server = Field(description="Where the gate listens and what it is called from outside.")
+    limits: Limits = Field(default=Limits(), description="How large a request may be.")
     tailchat: Tailchat = Field(description="The Tailchat server, and the app registered there.")
     session: Session = Field(description="How long a sign-in lasts and what seals its cookie.")
     groups: Groups = Field(

@@ -1,13 +1,16 @@
-"""The paths an admin writes: the gate's own prefix and the prefixes of routes."""
+"""The paths an admin writes: those of requests, and those of files."""
 
 import re
 
 PREFIX = 'a path such as "/oauth2": letters, digits and . _ ~ - between slashes, none at the end'
 ROUTE_PATH = 'an absolute path such as "/wiki"'
+UPSTREAM_PATH = 'an absolute path such as "/" or "/wiki"'
+FILE = 'the absolute path of a file, such as "/etc/tailchat-gate/tool-ca.pem"'
 PING = "/ping"  # answered by the gate itself, whatever the prefix
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _ROUTE_PATH = re.compile(r"/|(?:/[A-Za-z0-9._~!$&'()+,=:@-]+)+/?")  # RFC 3986 pchar, see below
+_FILE = re.compile(r"/[^\x00-\x1f\x7f]*[^/\x00-\x1f\x7f]")
 _DOTS = re.compile(r"/\.{1,2}(?:/|$)")
 _REFUSED = "%?#;\\*"
 
@@ -27,27 +30,51 @@ def prefix(text: str) -> str:
 def route_path(text: str) -> str:
     """Check the path of a route and drop its trailing slash ("/" stays).
 
-    Refused is what servers read in more than one way (RFC 3986 sections 3.3 and 5.2.4): dot
-    segments, `//`, `%`, `;`, a backslash; and `*`, which has no meaning in a prefix.
     Raises ValueError, whose text says what would be right.
     """
-    if not text.startswith("/"):
-        raise ValueError(ROUTE_PATH)
-    for sign in _REFUSED:
-        if sign in text:
-            below = "; a path holds for everything below it" if sign == "*" else ""
-            raise ValueError(f"{ROUTE_PATH}, without {sign}{below}")
-    if "//" in text:
-        raise ValueError(f"{ROUTE_PATH}, without an empty segment")
-    if _DOTS.search(text):
-        raise ValueError(f"{ROUTE_PATH}, without . and .. segments")
-    if not _ROUTE_PATH.fullmatch(text):
-        raise ValueError(f"{ROUTE_PATH}, of visible ASCII that needs no escaping")
+    path = _plain(text, ROUTE_PATH)
     if text == PING:
         raise ValueError(f"{ROUTE_PATH}; {PING} is taken by the gate")
-    return text.rstrip("/") or "/"
+    return path
+
+
+def upstream_path(text: str) -> str:
+    """Check the path that a tool sees for the route's, as `route_path` does.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    return _plain(text, UPSTREAM_PATH)
+
+
+def absolute_file(text: str) -> str:
+    """Check the path of a file without looking for it; raises ValueError."""
+    if not _FILE.fullmatch(text):
+        raise ValueError(FILE)
+    return text
 
 
 def inside(path: str, folder: str) -> bool:
     """Tell whether `path` is `folder` or below it, by whole segments."""
     return path == folder or path.startswith(f"{folder}/")
+
+
+def _plain(text: str, expected: str) -> str:
+    """Check a path of one reading and drop its trailing slash.
+
+    Refused is what servers read in more than one way (RFC 3986 sections 3.3 and 5.2.4): dot
+    segments, `//`, `%`, `;`, a backslash; and `*`, which has no meaning in a prefix.
+    `expected` begins the text of the ValueError.
+    """
+    if not text.startswith("/"):
+        raise ValueError(expected)
+    for sign in _REFUSED:
+        if sign in text:
+            below = "; a path holds for everything below it" if sign == "*" else ""
+            raise ValueError(f"{expected}, without {sign}{below}")
+    if "//" in text:
+        raise ValueError(f"{expected}, without an empty segment")
+    if _DOTS.search(text):
+        raise ValueError(f"{expected}, without . and .. segments")
+    if not _ROUTE_PATH.fullmatch(text):
+        raise ValueError(f"{expected}, of visible ASCII that needs no escaping")
+    return text.rstrip("/") or "/"

@@ -1,24 +1,27 @@
 """One route: which requests it takes, who may enter, and which tool answers."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
-from tailchat_gate.config import path, word
-from tailchat_gate.config.fields import (
+from tailchat_gate.config import upgrade, word
+from tailchat_gate.config.fields import Seconds, Section, Whole, empty
+from tailchat_gate.config.route_fields import (
     Allow,
     Headers,
     Host,
+    PemFile,
     RouteName,
     RoutePath,
-    Seconds,
-    Section,
+    ServerName,
+    Upgrades,
     Upstream,
-    empty,
+    UpstreamHost,
+    UpstreamPath,
+    WebSocketOrigins,
 )
-from tailchat_gate.config.problem import did_you_mean, shown
+
+_LARGEST_BODY = 2**40
 
 
 class Route(Section):
@@ -38,8 +41,54 @@ class Route(Section):
         description="Path the route begins at, by whole segments; the longest matching path wins.",
     )
     upstream: Upstream = Field(
-        description="Where the tool listens: http://host:port, https://host:port or unix:/path.",
+        description=(
+            "Where the tool listens: http://host:port, https://host:port or unix:/path; or what "
+            "the gate answers itself: static:STATUS, or the files of file:/directory."
+        ),
         examples=["http://grafana:3000"],
+    )
+    upstream_path: UpstreamPath | None = Field(
+        default=None,
+        description="Path that the tool sees in place of the route's; left out, it sees the same.",
+        examples=["/"],
+    )
+    upstream_host: UpstreamHost | None = Field(
+        default=None,
+        description="Host that the tool is asked for; left out, it is the visitor's.",
+        examples=["grafana.lan:3000"],
+    )
+    rewrite_location: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether addresses of the tool in Location and Content-Location become the gate's."
+        ),
+    )
+    rewrite_cookies: StrictBool = Field(
+        default=False,
+        description="Whether the tool's cookies lose their Domain and get the route's path.",
+    )
+    tls_ca: PemFile | None = Field(
+        default=None,
+        description=(
+            "PEM file of the authorities that an https tool is verified by, in place of the "
+            "system's."
+        ),
+        examples=["/etc/tailchat-gate/tool-ca.pem"],
+    )
+    tls_certificate: PemFile | None = Field(
+        default=None,
+        description="PEM file of the certificate that the gate shows an https tool.",
+        examples=["/etc/tailchat-gate/client.pem"],
+    )
+    tls_key: PemFile | None = Field(
+        default=None,
+        description="PEM file of that certificate's private key, without a password.",
+        examples=["/etc/tailchat-gate/client.key"],
+    )
+    tls_server_name: ServerName | None = Field(
+        default=None,
+        description="Name that an https tool is asked for and verified by, in place of its host.",
+        examples=["grafana.lan"],
     )
     allow: Allow = Field(
         default=(word.SIGNED_IN,),
@@ -66,51 +115,30 @@ class Route(Section):
         default=60.0,
         description="How long the tool may take to the first byte of its reply; 0 is no limit.",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """A setting that is right by itself and wrong beside another; `at` is its place in the file."""
-
-    at: tuple[str | int, ...]
-    found: str
-    expected: str
-
-
-def conflicts(
-    routes: Mapping[int, Route], prefix: str | None, groups: Collection[str] | None
-) -> tuple[Conflict, ...]:
-    """Compare routes with one another, with the gate's prefix and with the groups.
-
-    `routes` goes by position in the file and may have gaps; `prefix` and `groups` are None where
-    they are not known because they have problems of their own.
-    """
-    found: list[Conflict] = []
-    names: dict[str, int] = {}
-    places: dict[tuple[str | None, str], int] = {}
-    for index, route in routes.items():
-        first = names.setdefault(route.name.lower(), index)
-        if first != index:
-            taken = f"a name that route[{first}] does not have"
-            found.append(Conflict(("route", index, "name"), shown(route.name), taken))
-        first = places.setdefault((route.host, route.path), index)
-        if first != index:
-            place = f"the path {shown(route.path)} on " + (
-                f"the host {shown(route.host)}" if route.host else "every host"
-            )
-            taken = f"a host and path that route[{first}] does not have"
-            found.append(Conflict(("route", index, "path"), place, taken))
-        if prefix is not None and path.inside(route.path, prefix):
-            outside = f"a path outside server.prefix {shown(prefix)}, where the gate itself answers"
-            found.append(Conflict(("route", index, "path"), shown(route.path), outside))
-        if groups is not None:
-            found.extend(_unknown_groups(index, route, groups))
-    return tuple(found)
-
-
-def _unknown_groups(index: int, route: Route, groups: Collection[str]) -> Iterator[Conflict]:
-    for position, entry in enumerate(route.allow):
-        name = entry.removeprefix(word.GROUP)
-        if entry.startswith(word.GROUP) and name not in groups:
-            wanted = "a group that [groups] names" + did_you_mean(name, groups)
-            yield Conflict(("route", index, "allow", position), shown(entry), wanted)
+    idle_timeout: Annotated[float, Seconds()] = Field(
+        default=600.0,
+        description=(
+            "How long a reply under way, or both ends of a WebSocket, may be silent; 0 is no limit."
+        ),
+    )
+    max_body_bytes: Annotated[int, Whole(0, _LARGEST_BODY)] = Field(
+        default=0, description="How many bytes the body of a request may have; 0 is no limit."
+    )
+    websocket_max_age: Annotated[float, Seconds()] = Field(
+        default=0.0, description="How long a WebSocket may stay open; 0 is no limit."
+    )
+    websocket_origins: WebSocketOrigins = Field(
+        default=(),
+        description=(
+            "Further origins whose pages may open WebSockets here, besides the route's own; * "
+            "alone is any."
+        ),
+        examples=[["https://app.example.com"]],
+    )
+    upgrades: Upgrades = Field(
+        default=(upgrade.WEBSOCKET,),
+        description="Protocols that a visitor and the tool may switch a connection to.",
+    )
+    trace: StrictBool = Field(
+        default=False, description="Whether the method TRACE is passed on to the tool."
+    )

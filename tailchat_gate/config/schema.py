@@ -8,7 +8,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from tailchat_gate.config.model import Log, Pages, Route, Server, Session, Settings, Tailchat
+from tailchat_gate.config.model import (
+    Limits,
+    Log,
+    Pages,
+    Route,
+    Server,
+    Session,
+    Settings,
+    Tailchat,
+)
 
 Schema = dict[str, Any]
 
@@ -31,7 +40,7 @@ SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
     }
 )
 
-_MODELS: tuple[type[BaseModel], ...] = (Server, Tailchat, Session, Route, Pages, Log)
+_MODELS: tuple[type[BaseModel], ...] = (Server, Limits, Tailchat, Session, Route, Pages, Log)
 
 
 class _FileSchema(GenerateJsonSchema):
@@ -58,11 +67,13 @@ def file_schema() -> Schema:
             table.pop("required", None)
     for (section, key), forms in SECRET_FORMS.items():
         _write_forms(tables[section.capitalize()], key, forms)
-    host = tables["Route"]["properties"]["host"]
-    host.update(host.pop("anyOf")[0])  # TOML has no null
+    for described in tables["Route"]["properties"].values():
+        choices = described.get("anyOf", ())
+        if {"type": "null"} in choices:  # TOML has no null
+            described.update(described.pop("anyOf")[0])
     properties = schema["properties"]
     properties["groups"]["default"] = {}
-    for section in ("pages", "log"):
+    for section in ("limits", "pages", "log"):
         del properties[section]["default"]
     del schema["required"]
     return {

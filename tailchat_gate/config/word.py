@@ -13,9 +13,11 @@ SUB = "sub:"
 
 ALLOW = '"public", "signed-in", "group:NAME" or "sub:ID"'
 SUBS = "the sub of a Tailchat user: visible ASCII without spaces, at most 255 characters"
+VIA = 'one word of at most 64 letters, digits or -_.+ such as "tailchat-gate", or "" for none'
 
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
+_VIA = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
 _SUB = re.compile(r"[!-~]{1,255}")  # at most 255 ASCII characters, OpenID Connect Core section 2
 _CLIENT_ID = re.compile(r"[!-~]{1,255}")
 _SCOPE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # RFC 6749 section 3.3
@@ -64,6 +66,13 @@ def scope(text: str) -> str:
     return text
 
 
+def via(text: str) -> str:
+    """Check the gate's pseudonym in Via (RFC 9110 section 7.6.3), or nothing; raises ValueError."""
+    if text and not _VIA.fullmatch(text):
+        raise ValueError(VIA)
+    return text
+
+
 def contact(text: str) -> str:
     """Check the text that tells a visitor whom to ask; raises ValueError."""
     if len(text) > _LONGEST_CONTACT or _CONTROL.search(text):
@@ -97,4 +106,11 @@ def at_least_one(values: _Many) -> _Many:
     """Refuse an empty list; raises ValueError."""
     if not len(values):
         raise ValueError("at least one entry")
+    return values
+
+
+def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a list that names something twice; raises ValueError."""
+    if len(set(values)) < len(values):
+        raise ValueError("each entry once")
     return values

@@ -16,12 +16,14 @@ CAPACITY: Final = 10_000
 class Visitor:
     """A signed-in visitor: the record in the cookie, and what was prepared from it.
 
-    `identity_headers` maps a route's name to the header bytes made for it, so that they are
-    made once a session and not once a request.
+    `expires_at` is the Unix second at which the record is over if it is not renewed, `ends_at`
+    the one at which the session is over in any case. `identity_headers` maps a route's name to
+    the header bytes made for it, so that they are made once a session and not once a request.
     """
 
     record: SessionRecord
     expires_at: float
+    ends_at: float
     identity_headers: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -80,7 +82,8 @@ class Authenticator:
         record = self._cookie.open(value)
         if record is None or not self._cookie.lifetimes.is_alive(record, self._clock()):
             return None
-        visitor = Visitor(record, self._cookie.lifetimes.expires_at(record))
+        lifetimes = self._cookie.lifetimes
+        visitor = Visitor(record, lifetimes.expires_at(record), lifetimes.ends_at(record))
         self._opened[value] = visitor
         if len(self._opened) > self._capacity:
             self._opened.popitem(last=False)

@@ -101,6 +101,10 @@ class Lifetimes:
         end = record.signed_in_at + self.absolute
         return min(end, record.seen_at + self.idle) if self.idle else end
 
+    def ends_at(self, record: SessionRecord) -> float:
+        """Return the Unix second at which the session of `record` is over, renewed or not."""
+        return record.signed_in_at + self.absolute
+
     def is_alive(self, record: SessionRecord, now: float) -> bool:
         """Tell whether `record` is still good; one from the future never is."""
         return record.signed_in_at <= now + _CLOCK_SKEW and now < self.expires_at(record)

@@ -49,13 +49,15 @@ class AccessLog:
     def write(self, visit: Visit) -> None:
         """Add one request; must be called in a running event loop."""
         text = self._text
+        head = visit.head
+        fields = head.fields
         line = (
             f'{{"time":"{self._time()}","id":"{visit.request_id}",'
-            f'"client":{text(visit.client)},"method":{text(visit.method)},'
-            f'"host":{text(visit.host)},"path":{_text(visit.path)},"status":{visit.status},'
-            f'"reason":"{visit.reason}","route":{text(visit.route)},"sub":{text(visit.sub)},'
-            f'"bytes":{visit.sent_bytes},"ms":{visit.seconds * 1000:.2f},'
-            f'"agent":{text(visit.user_agent)}}}\n'
+            f'"client":{text(visit.client_address.address)},"method":{text(head.method)},'
+            f'"host":{text(fields.host.name)},"path":{_text(head.target.path)},'
+            f'"status":{visit.status},"reason":"{visit.reason}","route":{text(visit.route)},'
+            f'"sub":{text(visit.sub)},"bytes":{visit.sent_bytes},'
+            f'"ms":{visit.seconds * 1000:.2f},"agent":{text(fields.agent)}}}\n'
         )
         self._lines.append(line)
         self._size += len(line)

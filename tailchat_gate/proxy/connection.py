@@ -2,10 +2,9 @@
 
 import asyncio
 from enum import Enum, IntEnum
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
-from tailchat_gate.proxy.downstream import ClientConnection
-from tailchat_gate.proxy.reply import BadReplyError, ReplyReader
+from tailchat_gate.proxy.reply import BadReplyError, Expected, ReplyReader
 
 
 class End(Enum):
@@ -19,8 +18,6 @@ class End(Enum):
     #: The head was relayed, the body stopped short.
     CUT_OFF = "cut-off"
     SLOW = "slow"
-    #: The client broke the framing of its body, so the request was never finished.
-    BAD_BODY = "bad-body"
     CLIENT_GONE = "client-gone"
     #: The upstream switched protocols, as the client asked.
     SWITCHED = "switched"
@@ -35,6 +32,20 @@ class _Phase(IntEnum):
 
 # Names of their own, because an enum's attribute costs ten times a global.
 _IDLE, _BUSY, _TUNNEL, _CLOSED = _Phase
+_COMPLETE = End.COMPLETE
+
+
+class ReplyTaker(Protocol):
+    """What an exchange is to the connection that it uses."""
+
+    def write_client(self, data: bytes) -> bool:
+        """Send bytes of the reply; return whether the client was still there."""
+
+    def upstream_full(self, *, full: bool) -> None:
+        """Hear that the upstream takes no more bytes for now, or takes them again."""
+
+    def ended(self, end: End) -> None:
+        """Hear that the exchange is over."""
 
 
 class BytesSink(Protocol):
@@ -43,54 +54,53 @@ class BytesSink(Protocol):
     def from_upstream(self, data: bytes) -> None:
         """Take bytes that the upstream sent."""
 
+    def upstream_ended(self) -> None:
+        """Hear that the upstream sends no more, though it may still read."""
+
     def upstream_lost(self) -> None:
         """Hear that the upstream closed."""
 
-    def hold_client(self, *, hold: bool) -> None:
-        """Hold the client's bytes back while the upstream takes no more."""
+    def upstream_full(self, *, full: bool) -> None:
+        """Hear that the upstream takes no more bytes for now, or takes them again."""
+
+
+class Patience(NamedTuple):
+    """Seconds to wait: for a reply's head, and for its next bytes (0 = no limit)."""
+
+    response: float
+    idle: float
+
+
+_PATIENT = Patience(0.0, 0.0)
 
 
 class UpstreamConnection(asyncio.Protocol):
     """A connection to an upstream, good for one exchange at a time.
 
     Bytes go to the client as they come, without a task in between: what one read brought is
-    handed on in one write. `end` tells how the exchange went once the future that `start`
-    returned is done; `status`, `body_bytes` and `keep_client` tell what the client got.
+    handed on in one write. The exchange hears how it ended; `status`, `body_bytes` and
+    `keep_client` tell what the client got.
     """
 
     __slots__ = (
-        "_client",
-        "_done",
-        "_drained",
-        "_loop",
-        "_phase",
-        "_reader",
-        "_response_timeout",
-        "_wrote",
-        "deadline",
-        "end",
-        "idle_since",
-        "transport",
-        "tunnel",
-    )
+        "_deadline", "_exchange", "_loop", "_moved", "_patience", "_paused", "_phase", "_reader",
+        "_wrote", "idle_since", "transport", "tunnel",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: ReplyReader) -> None:
         self._loop = loop
         self._reader = reader
         self._phase = _IDLE
-        self._drained: asyncio.Future[None] | None = None
-        self._client: ClientConnection | None = None
-        self._done: asyncio.Future[None] | None = None
+        self._exchange: ReplyTaker | None = None
         self.transport: asyncio.Transport | None = None
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
-        self._response_timeout = 0.0
-        self._wrote = False
-        self.deadline = 0.0
-        self.end = End.COMPLETE
+        self._patience = _PATIENT
+        self._wrote = self._moved = self._paused = False
+        self._deadline = 0.0
 
     def __repr__(self) -> str:
-        return f"<UpstreamConnection {self._phase.name} {self.end.value}>"
+        return f"<UpstreamConnection {self._phase.name}>"
 
     @property
     def status(self) -> int:
@@ -109,38 +119,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What the forwarding side calls.
 
-    def start(
-        self,
-        client: ClientConnection,
-        *,
-        is_head: bool,
-        http10: bool,
-        keep_alive: bool,
-        upgrade: bool,
-        extra_fields: bytes,
-        response_timeout: float,
-    ) -> asyncio.Future[None]:
-        """Begin an exchange for `client`; the future is done when it has ended.
-
-        `response_timeout` is how long the reply's head may take once the request is sent, in
-        seconds (0 = no limit); the other arguments are those of ReplyReader.begin.
-        """
-        self._reader.begin(
-            is_head=is_head,
-            http10=http10,
-            keep_alive=keep_alive,
-            upgrade=upgrade,
-            extra_fields=extra_fields,
-        )
-        self._client = client
-        self._response_timeout = response_timeout
-        self.deadline = 0.0
+    def start(self, exchange: ReplyTaker, expected: Expected, patience: Patience) -> None:
+        """Begin an exchange, which takes the reply that is `expected`."""
+        self._reader.begin(expected)
+        self._exchange = exchange
+        self._patience = patience
+        self._deadline = 0.0
         self._phase = _BUSY
         self._wrote = False
-        self.end = End.UNANSWERED
-        client.flow = self
-        self._done = self._loop.create_future()
-        return self._done
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request; dropped where the connection is closing."""
@@ -148,24 +134,11 @@ class UpstreamConnection(asyncio.Protocol):
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
-    async def drain(self) -> None:
-        """Wait until the upstream takes more bytes."""
-        if self._drained is not None:
-            await self._drained
-
     def request_sent(self) -> None:
         """Hear that the request is sent whole: from now on the reply is waited for."""
-        if self._response_timeout:
-            self.deadline = self._loop.time() + self._response_timeout
-
-    def request_ended(self, sending: asyncio.Task[None]) -> None:
-        """Hear that the task that sends a body is done; end the exchange if it failed."""
-        if sending.cancelled():
-            return
-        if sending.exception() is None:
-            self.request_sent()
-        else:
-            self._finish(End.BAD_BODY)
+        patience = self._patience
+        if patience.response:
+            self._deadline = self._loop.time() + patience.response
 
     def is_reusable(self) -> bool:
         """Tell whether the connection is provably clean: nothing half sent, nothing unread."""
@@ -177,14 +150,9 @@ class UpstreamConnection(asyncio.Protocol):
             and not transport.is_closing()
         )
 
-    def detach(self, *, request_sent: bool) -> None:
-        """End the exchange's hold on the client; a request half sent makes the connection unfit."""
-        if self._client is not None:
-            self._client.flow = None
-            self._client = None
-        self._done = None
-        if not request_sent:
-            self._reader.dirty = True
+    def spoil(self) -> None:
+        """Never use the connection again: a request was sent in part only."""
+        self._reader.dirty = True
 
     def abort(self) -> None:
         """Close at once, throwing away what is not sent: an unfinished request stays unfinished."""
@@ -198,23 +166,42 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
-    def timed_out(self) -> None:
-        """Give up on a reply whose head did not come in time."""
-        self._finish(End.SLOW)
+    def finish_writing(self) -> bool:
+        """Send the end of what is written, and go on reading; return whether that can be."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            return False
+        transport.write_eof()
+        return True
 
-    def is_waiting_for_head(self) -> bool:
-        """Tell whether the reply's head is still to come."""
-        return self._phase is _BUSY and not self._reader.head_done
+    def check(self, now: float) -> None:
+        """Give up on a reply that does not come or does not go on; `now` is the loop's time."""
+        if self._phase is not _BUSY:
+            return
+        reader = self._reader
+        if not reader.head_done:
+            if 0 < self._deadline <= now:
+                self._finish(End.SLOW)
+        elif self._patience.idle:
+            if self._moved:
+                self._moved = False
+                self._deadline = now + self._patience.idle
+            elif self._deadline <= now:
+                self._finish(End.CUT_OFF)
 
     def pause_reading(self) -> None:
         """Hold the upstream back while the client takes no more."""
-        if self.transport is not None:
+        if not self._paused and self.transport is not None and not self.transport.is_closing():
+            self._paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Let the upstream send again."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
+        if self._paused:
+            self._paused = False
+            self._moved = True
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.resume_reading()
 
     # What the transport calls.
 
@@ -225,6 +212,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Relay what one read brought."""
+        self._moved = True
         if self._phase is _BUSY:
             self._relay(data)
         elif self._phase is not _TUNNEL:
@@ -235,11 +223,16 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self.tunnel.from_upstream(data)
 
+    def eof_received(self) -> bool:
+        """Close with the upstream; only a tunnel goes on one way."""
+        if self._phase is not _TUNNEL or self.tunnel is None:
+            return False
+        self.tunnel.upstream_ended()
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Settle what was going on when the upstream closed."""
         phase, self.transport = self._phase, None
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
         if phase is _TUNNEL and self.tunnel is not None:
             self.tunnel.upstream_lost()
         elif phase is _BUSY:
@@ -247,18 +240,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._phase = _CLOSED
 
     def pause_writing(self) -> None:
-        """Hold the request's body: the upstream takes no more for now."""
-        self._drained = self._loop.create_future()
-        if self.tunnel is not None:
-            self.tunnel.hold_client(hold=True)
+        """Hold what the client sends: the upstream takes no more for now."""
+        self._tell_full(full=True)
 
     def resume_writing(self) -> None:
-        """Let the request's body go on."""
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
-        if self.tunnel is not None:
-            self.tunnel.hold_client(hold=False)
+        """Let it go on."""
+        self._moved = True
+        self._tell_full(full=False)
+
+    def _tell_full(self, *, full: bool) -> None:
+        listener = self.tunnel or self._exchange
+        if listener is not None:
+            listener.upstream_full(full=full)
 
     # The exchange.
 
@@ -275,7 +268,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._phase = _TUNNEL
             self._settle(End.SWITCHED)
         elif reader.complete:
-            self._finish(End.COMPLETE)
+            self._finish(_COMPLETE)
 
     def _end_with_connection(self, *, clean: bool) -> None:
         reader = self._reader
@@ -291,21 +284,19 @@ class UpstreamConnection(asyncio.Protocol):
         elif pieces and not self._write_client(pieces):
             self._finish(End.CLIENT_GONE)
         else:
-            self._finish(End.COMPLETE)
+            self._finish(_COMPLETE)
 
     def _write_client(self, pieces: list[bytes]) -> bool:
         """Write to the client; return whether it is still there."""
-        transport = self._client.transport if self._client is not None else None
-        if transport is None or transport.is_closing():
+        if self._exchange is None:
             return False
         self._wrote = True
-        transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        return True
+        return self._exchange.write_client(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _finish(self, end: End) -> None:
         if self._phase is _CLOSED:
             return
-        if end is End.COMPLETE and self._reader.stays and not self._reader.dirty:
+        if end is _COMPLETE and self._reader.stays and not self._reader.dirty:
             self._phase = _IDLE
         else:
             self._phase = _CLOSED
@@ -314,9 +305,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._settle(end)
 
     def _settle(self, end: End) -> None:
-        self.end = end
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        exchange, self._exchange = self._exchange, None
+        if self._paused and self._phase is _IDLE:
+            self.resume_reading()
+        if exchange is not None:
+            # Last, because the next exchange may begin with it.
+            exchange.ended(end)
 
     def take_leftover(self) -> bytes:
         """Return the bytes that came behind a switch before the tunnel was there."""

@@ -1,142 +1,438 @@
-"""The client's side of an exchange: aiohttp's connection, with back-pressure passed upstream."""
+"""The client's side: its connection, its requests one after another, and its limits."""
 
 import asyncio
-import sys
 from collections.abc import Callable
-from types import CoroutineType
-from typing import Any, Final, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 
-from aiohttp import web
+from aiohttp.tcp_helpers import tcp_keepalive
 
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.body import Body
 from tailchat_gate.request.client import Client
+from tailchat_gate.request.fields import RawFields
+from tailchat_gate.request.head import RequestHead, RequestReader
+from tailchat_gate.request.refusal import RefusedError
 
-#: Makes the answer to a request that could not be parsed, from what the parser raised.
-ErrorAnswer = Callable[
-    ["ClientConnection", web.BaseRequest, BaseException | None], web.StreamResponse
-]
+#: How often deadlines are looked at; so a timeout is exact to this many seconds.
+SWEEP_SECONDS: Final = 0.5
+#: How long what a client still sends is thrown away behind the last answer: a connection closed
+#: upon unread bytes is reset, and the reset destroys the answer (RFC 9112 section 9.6).
+LINGER_SECONDS: Final = 2.0
 
-
-class Flow(Protocol):
-    """What feeds a client connection and can be told to hold on."""
-
-    def pause_reading(self) -> None:
-        """Stop reading until resume_reading is called."""
-
-    def resume_reading(self) -> None:
-        """Go on reading."""
+# Why a client is not read from, as bits.
+UPSTREAM_FULL: Final = 1
+_PIPELINED: Final = 2
 
 
-class ClientConnection(web.RequestHandler):
-    """One connection from a client.
+class Timeouts(NamedTuple):
+    """Seconds: for a head, for silence within a body (0 = no limit), for an idle connection."""
 
-    `flow` is the upstream connection whose bytes are relayed to this client at the moment: when
-    the client reads slowly it is paused, so that a slow reader costs a bounded buffer.
+    header: float
+    body: float
+    keepalive: float
+
+
+class Work(Protocol):
+    """What a connection does for the request under way."""
+
+    def body(self, content: bytes) -> None:
+        """Take content of the request's body."""
+
+    def body_complete(self, trailers: RawFields) -> None:
+        """Hear that the body is whole."""
+
+    def body_failed(self, error: RefusedError) -> None:
+        """Hear that the body never will be."""
+
+    def client_full(self, *, full: bool) -> None:
+        """Hear that the client takes no more bytes for now, or takes them again."""
+
+    def client_gone(self) -> None:
+        """Hear that the client has left."""
+
+
+class BytesTaker(Protocol):
+    """Where a client's bytes go once the protocol was switched."""
+
+    def from_client(self, data: bytes) -> None:
+        """Take bytes."""
+
+    def client_ended(self) -> None:
+        """Hear that the client sends no more, though it may still read."""
+
+
+class Handler(Protocol):
+    """What answers requests."""
+
+    def handle(self, client: "ClientConnection", head: RequestHead) -> None:
+        """Begin to answer a request; it ends with a call of client.end."""
+
+    def refuse_unread(self, client: "ClientConnection", error: RefusedError) -> bytes:
+        """Return the answer to what could not be read as a request."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection from a client; it has one request under way at a time.
+
+    What comes behind that request waits, unread, so that answers keep the order of the requests
+    and a client that pipelines costs one read's memory (RFC 9112 section 9.3.2).
     """
 
-    __slots__ = ("_answer_error", "client", "flow", "leaving")
+    __slots__ = (
+        "_awaits_room", "_body", "_deadline", "_full", "_handler", "_holds", "_in_head", "_kept",
+        "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time", "_unread",
+        "_unsent", "_work", "client", "peer", "transport",
+    )  # fmt: skip
 
-    def __init__(self, manager: "ClientServer", **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
-        super().__init__(manager, **options)
-        self.flow: Flow | None = None
-        #: Whether the connection ends with the answer to its present request.
-        self.leaving = False
+    def __init__(self, server: "ClientServer") -> None:
+        self._server = server
+        self._handler = server.handler
+        self._time = server.time
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
         #: Whose connection it is, where no proxy in front is trusted to tell.
         self.client: Client | None = None
-        self._answer_error = manager.answer_error
+        self._kept: bytes | bytearray = b""
+        self._work: Work | None = None
+        self._body: Body | None = None
+        self._taker: BytesTaker | None = None
+        self._deadline = 0.0
+        self._holds = 0
+        self._full = self._leaving = self._lingers = False
+        self._moved = self._reading = self._unread = self._awaits_room = self._in_head = False
+        self._unsent = 0
 
-    def pause_writing(self) -> None:
-        """Hold the upstream: the client's socket and buffer are full."""
-        super().pause_writing()
-        if self.flow is not None:
-            self.flow.pause_reading()
+    # What the transport calls.
 
-    def resume_writing(self) -> None:
-        """Let the upstream go on."""
-        super().resume_writing()
-        if self.flow is not None:
-            self.flow.resume_reading()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport, and begin to wait for a request."""
+        # A cast, because uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        # A Unix socket has no address: whoever may open it is this machine.
+        self.peer = peer[0] if isinstance(peer, tuple) and peer else "127.0.0.1"
+        tcp_keepalive(self.transport)
+        self._deadline = self._time() + self._server.timeouts.header
+        self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the client.
-
-        A body that breaks off in a framing error is an error for its reader: aiohttp queues the
-        error behind the request and would leave the reader waiting.
-        """
-        queued = len(self._messages)
-        super().data_received(data)
-        current = self._current_request
-        if current is None or len(self._messages) == queued:
+        """Take what one read brought."""
+        self._moved = True
+        if self._taker is not None:
+            self._taker.from_client(data)
+        elif self._lingers:
             return
-        error = getattr(self._messages[-1][0], "exc", None)
-        if error is not None and not current.content.is_eof():
-            current.content.set_exception(web.RequestPayloadError(str(error)))
+        elif not self._kept:
+            self._take(data)
+        elif self._work is None and not self._awaits_room and b"\n" not in data:
+            # No head ends here: it is not searched for again, or a dripping client would cost.
+            self._keep_part(data)
+        else:
+            whole, self._kept = bytes(self._kept) + data, b""
+            self._take(whole)
 
-    def leave(self) -> "asyncio.Task[None] | None":
-        """Take no further request: close if idle, else return the task that still answers one."""
-        if self._current_request is None and not self._messages:
-            self.force_close()
-            return None
-        # Not aiohttp's close(): it would drop the rest of an upload that is under way.
-        self.leaving = True
-        return self._task_handler
+    def eof_received(self) -> bool:
+        """Close with the client; only a tunnel goes on one way."""
+        if self._taker is None:
+            return False
+        self._taker.client_ended()
+        return True
 
-    def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
-        """Log a fault of the gate; a client that broke its body or left is none."""
-        told = details.get("exc_info")
-        if self.transport is not None and not isinstance(
-            told, (web.RequestPayloadError, ConnectionError)
-        ):
-            super().log_exception(*args, **details)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """End what was going on."""
+        self.transport = None
+        self._server.connections.discard(self)
+        if self._work is not None:
+            self._work.client_gone()
+        self._server.hear_closed()
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,  # noqa: ARG002 - aiohttp's signature
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
-    ) -> web.StreamResponse:
-        """Answer a request that could not be parsed, or whose handler failed; never a traceback."""
-        return self._answer_error(self, request, exc)
+    def pause_writing(self) -> None:
+        """Hold what feeds this client: its socket and buffer are full."""
+        self._full = True
+        if self._work is not None:
+            self._work.client_full(full=True)
+
+    def resume_writing(self) -> None:
+        """Let it be fed again."""
+        self._full = False
+        self._moved = True
+        if self._work is not None:
+            self._work.client_full(full=False)
+        elif self._awaits_room:
+            self._awaits_room = False
+            self._go_on()
+
+    # What the request under way calls.
+
+    @property
+    def full(self) -> bool:
+        """Whether the client takes no more bytes for now."""
+        return self._full
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the connection ends with the answer to its present request."""
+        return self._leaving
+
+    def begin(self, work: Work, body: Body | None = None, *, unread: bool = False) -> None:
+        """Let `work` do what the request asks; it gets the body, by way of `body`.
+
+        `unread`: there is a body that nobody reads, so the connection ends with the answer.
+        """
+        self._work = work
+        self._body = body
+        self._unread = unread
+        self._deadline = self._time() + self._server.timeouts.body if body is not None else 0.0
+
+    def answer(self, data: bytes, head: RequestHead) -> None:
+        """Answer the request with that head at once, with a whole response."""
+        self._unread = head.fields.has_body
+        self.write(data)
+        self.end(keep=head.keep_alive)
+
+    def switch(self, taker: BytesTaker) -> None:
+        """Give all further bytes to `taker`: the protocol was switched."""
+        self._taker = taker
+        kept, self._kept = bytes(self._kept), b""
+        self.release(_PIPELINED)
+        if kept:
+            taker.from_client(kept)
+
+    def write(self, data: bytes) -> bool:
+        """Send bytes; return whether the client was still there."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(data)
+        return True
+
+    def abort(self) -> None:
+        """Reset the connection: the client must see that its answer is not whole."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def end(self, *, keep: bool) -> None:
+        """End the request under way; `keep`: the client was told that its connection stays."""
+        self._work = self._taker = None
+        self.release(UPSTREAM_FULL)
+        unread = self._unread or self._body is not None
+        self._body = None
+        if unread or not keep or self._leaving:
+            self._close(linger=unread or bool(self._kept))
+            return
+        self._deadline = self._time() + self._server.timeouts.keepalive
+        if self._full:
+            # Who does not read its answers is not given more of them.
+            self._awaits_room = True
+        elif self._kept and not self._reading:
+            self._go_on()
+
+    def hold(self, reason: int) -> None:
+        """Stop reading from the client for a reason (one of the bits above)."""
+        if not self._holds and self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._holds |= reason
+
+    def release(self, reason: int) -> None:
+        """Drop a reason; the client is read from where none is left."""
+        if not self._holds & reason:
+            return
+        self._holds &= ~reason
+        if not self._holds and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._moved = True
+
+    # What the server calls.
+
+    def leave(self) -> None:
+        """Take no further request: close at once where none is under way."""
+        self._leaving = True
+        if self._work is None and self.transport is not None and not self._lingers:
+            self.transport.close()
+
+    def check(self, now: float) -> None:
+        """Act on a deadline that is over; `now` is the loop's time."""
+        if not 0 < self._deadline <= now or self.transport is None:
+            return
+        if self._lingers:
+            self._end_lingering(self.transport, now)
+        elif self._work is None:
+            self._end_waiting(now)
+        elif self._body is not None and self._server.timeouts.body:
+            if self._moved or self._holds:
+                self._moved = False
+                self._deadline = now + self._server.timeouts.body
+            else:
+                slow = RefusedError("a body that stopped coming", Reason.REQUEST_SLOW)
+                self._fail_body(slow)
+
+    # Requests.
+
+    def _take(self, data: bytes) -> None:
+        """Read requests and bodies out of `data`; keep what has to wait."""
+        self._reading = True
+        while data:
+            if self._body is not None:
+                data = self._feed_body(data)
+            elif self._work is not None or self._awaits_room:
+                self._kept = data
+                self.hold(_PIPELINED)
+                break
+            elif self.transport is None or self._lingers:
+                break
+            else:
+                data = self._read_head(data)
+        self._reading = False
+
+    def _go_on(self) -> None:
+        data, self._kept = bytes(self._kept), b""
+        self._take(data)
+        if not self._kept or self._work is None:
+            self.release(_PIPELINED)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Begin to answer the request whose head begins `data`; return what is behind it."""
+        try:
+            found = self._server.reader.read(data)
+        except RefusedError as error:
+            self._refuse(error)
+            return b""
+        if found is None:
+            self._keep_part(data)
+            return b""
+        head, size = found
+        self._deadline = 0.0
+        self._in_head = False
+        self._handler.handle(self, head)
+        return data[size:]
+
+    def _keep_part(self, data: bytes) -> None:
+        if not self._in_head:
+            self._in_head = True
+            self._deadline = self._time() + self._server.timeouts.header
+        if not self._kept:
+            self._kept = bytearray(data)
+            return
+        kept = cast("bytearray", self._kept)
+        kept += data
+        if len(kept) > self._server.max_head_bytes:
+            self._kept = b""
+            self._take(bytes(kept))
+
+    def _feed_body(self, data: bytes) -> bytes:
+        """Give the body in `data` to the work; return what is behind it."""
+        body, work = self._body, self._work
+        if body is None or work is None:
+            return b""
+        try:
+            content, rest = body.feed(data)
+        except RefusedError as error:
+            self._fail_body(error)
+            return b""
+        if content:
+            work.body(content)
+        if body.complete and self._work is work:
+            self._body = None
+            self._deadline = 0.0
+            work.body_complete(body.trailers)
+        return rest
+
+    def _fail_body(self, error: RefusedError) -> None:
+        self._body = None
+        self._unread = True
+        self._deadline = 0.0
+        if self._work is not None:
+            self._work.body_failed(error)
+
+    def _refuse(self, error: RefusedError) -> None:
+        self.write(self._handler.refuse_unread(self, error))
+        self._close(linger=True)
+
+    def _end_waiting(self, now: float) -> None:
+        if self._kept and not self._awaits_room:
+            self._refuse(RefusedError("a head that stopped coming", Reason.REQUEST_SLOW))
+        elif not self._awaits_room:
+            self._close(linger=False)
+        elif self._moved:
+            self._moved = False
+            self._deadline = now + self._server.timeouts.keepalive
+        else:
+            self.abort()
+
+    def _end_lingering(self, transport: asyncio.Transport, now: float) -> None:
+        unsent = transport.get_write_buffer_size()
+        if unsent and unsent != self._unsent:
+            # A slow client that still takes its last answer is waited for.
+            self._unsent, self._deadline = unsent, now + LINGER_SECONDS
+        else:
+            transport.abort()
+
+    def _close(self, *, linger: bool) -> None:
+        """Close behind what was written; `linger`: first throw away what the client still sends."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._lingers:
+            return
+        self._kept = b""
+        self._lingers = True
+        self._deadline = self._time() + LINGER_SECONDS
+        if linger and transport.can_write_eof():
+            transport.write_eof()
+            if self._holds:
+                self._holds = 0
+                transport.resume_reading()
+        else:
+            transport.close()
 
 
-class ClientServer(web.Server):
-    """aiohttp's low-level server, making ClientConnections."""
+class ClientServer:
+    """Makes the connections of one gate, and looks after their deadlines."""
 
     def __init__(
         self,
-        handler: Callable[[web.BaseRequest], Any],
+        handler: Handler,
+        reader: RequestReader,
+        timeouts: Timeouts,
         *,
-        answer_error: ErrorAnswer,
-        **options: Any,  # noqa: ANN401 - passed to aiohttp as they are
+        max_head_bytes: int,
     ) -> None:
-        super().__init__(handler, handler_cancellation=True)
-        eager = sys.version_info >= (3, 12)
-        self._connection_loop: Any = self._loop if eager else _InlineLoop(self._loop)
-        self.answer_error: Final = answer_error
-        self._options = options
+        self.handler: Final = handler
+        self.reader: Final = reader
+        self.timeouts: Final = timeouts
+        self.max_head_bytes: Final = max_head_bytes
+        self.connections: Final[set[ClientConnection]] = set()
+        self._loop = asyncio.get_running_loop()
+        self.time: Final[Callable[[], float]] = self._loop.time
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Future[None] | None = None
+        self._sweep()
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> ClientConnection:
         """Return the protocol for a new connection."""
-        return ClientConnection(self, loop=self._connection_loop, **self._options)
+        return ClientConnection(self)
 
+    def _sweep(self) -> None:
+        now = self.time()
+        for connection in tuple(self.connections):
+            connection.check(now)
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
-class _InlineLoop:
-    """The event loop as a connection sees it before Python 3.12: handlers run in its own task.
+    def hear_closed(self) -> None:
+        """Hear that a connection is gone."""
+        if self._empty is not None and not self.connections and not self._empty.done():
+            self._empty.set_result(None)
 
-    There aiohttp makes a task for every request; from 3.12 on it starts that task eagerly, which
-    costs little. Awaiting the coroutine itself does the same and saves 2.5 microseconds of 55.
-    """
+    def leave(self) -> "asyncio.Future[None]":
+        """Let connections take no further request; the future is done when all are closed."""
+        self._empty = self._loop.create_future()
+        for connection in tuple(self.connections):
+            connection.leave()
+        if not self.connections:
+            self._empty.set_result(None)
+        return self._empty
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.create_future = loop.create_future
-        self.time = loop.time
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._loop, name)
-
-    def create_task(self, coroutine: "CoroutineType[object, object, object]") -> object:
-        """Return a task for a connection's own loop, and the coroutine itself for a request."""
-        if coroutine.cr_code is web.RequestHandler.start.__code__:
-            return self._loop.create_task(coroutine)
-        return coroutine
+    def close(self) -> None:
+        """Reset every connection that is left."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in tuple(self.connections):
+            connection.abort()

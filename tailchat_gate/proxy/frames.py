@@ -3,25 +3,53 @@
 from typing import Final
 
 _LENGTH_16: Final = 126
-_LENGTH_64: Final = 127
 _MASK_BIT: Final = 0x80
+_MASK_SIZE: Final = 4
+_OPCODE_BITS: Final = 0x0F
+_CLOSE: Final = 0x08
 _MAX_REASON: Final = 123
 _FIN_CLOSE: Final = 0x88
+#: Where a header with an extended length ends, its masking key aside.
+_HEADER_16: Final = 4
+_HEADER_64: Final = 10
 #: The first byte of a whole, unfragmented close frame.
 CLOSE_OPCODE: Final = bytes((_FIN_CLOSE,))
+
+
+def _short_frame_size(second: int) -> int:
+    length = second & ~_MASK_BIT
+    return 0 if length >= _LENGTH_16 else 2 + length + (_MASK_SIZE if second & _MASK_BIT else 0)
+
+
+# A look-up, because this is asked for every frame of every message.
+#: The size of a frame by its second byte; 0 where that byte says that the length follows.
+_SHORT_FRAME_SIZES: Final = tuple(map(_short_frame_size, range(256)))
 
 
 class FrameTracker:
     """Follows one direction of a WebSocket.
 
     Bytes pass as they are; the tracker only knows whether the last one ended a frame, which is
-    where a close frame may be put in.
+    where a control frame may be put in, between the fragments of a message too (section 5.4).
+
+    It judges nothing and never raises: reserved bits, unknown opcodes, a mask where none belongs
+    and lengths in a longer form than needed are the endpoints' to refuse. A 64-bit length with
+    the top bit set, which section 5.2 forbids, is taken as the unsigned number it spells.
+
+    It holds at most 9 bytes, and costs time by the frame, not by the byte.
+
+    `closed` becomes and stays True with the first byte of a close frame (section 5.5.1). No
+    frame may follow that one, so nothing may be put in any more. Its other bits are not looked
+    at: a close frame that breaks a rule ends the WebSocket as well.
     """
 
-    __slots__ = ("_header", "_remaining")
+    __slots__ = ("_header", "_remaining", "closed")
 
     def __init__(self) -> None:
+        self.closed = False
+        #: What has come of a frame whose length is not yet known.
         self._header = b""
+        #: What is yet to come of a frame whose length is known, its masking key included.
         self._remaining = 0
 
     @property
@@ -34,40 +62,57 @@ class FrameTracker:
 
         With `stop_at_boundary` it stops behind the first frame that ends in `data`.
         """
-        position, size = 0, len(data)
-        while position < size:
-            if self._remaining:
-                step = min(self._remaining, size - position)
-                self._remaining -= step
-                position += step
-            else:
-                missing = self._header_size() - len(self._header)
-                self._header += data[position : position + missing]
-                position = min(position + missing, size)
-                if len(self._header) < self._header_size():
-                    continue
-                self._remaining = self._payload_size()
-                self._header = b""
-            if stop_at_boundary and self.at_boundary:
-                break
-        return position
+        size = len(data)
+        end = self._finish_header(data) if self._header else self._remaining
+        # `end` is where the frame under way ends, counted in `data`: 0 only where none is.
+        limit = 1 if stop_at_boundary and size else size
+        while end < limit:
+            if data[end] & _OPCODE_BITS == _CLOSE:
+                self.closed = True
+            frame_size = _SHORT_FRAME_SIZES[data[end + 1]] if end + 1 < size else 0
+            if not frame_size:
+                frame_size = _frame_size(data, end)
+                if not frame_size:
+                    self._header = data[end:]
+                    end = size
+                    break
+            end += frame_size
+        if end > size:
+            self._remaining = end - size
+            return size
+        self._remaining = 0
+        return end
 
-    def _header_size(self) -> int:
-        """Return the size of the header as far as it is known."""
-        if len(self._header) < 2:  # noqa: PLR2004 - the length is in the second byte
-            return 2
-        second = self._header[1]
-        length = second & ~_MASK_BIT
-        extended = {_LENGTH_16: 2, _LENGTH_64: 8}.get(length, 0)
-        return 2 + extended + (4 if second & _MASK_BIT else 0)
+    def _finish_header(self, data: bytes) -> int:
+        """Return where in `data` the frame ends whose header had begun before."""
+        before = len(self._header)
+        header = self._header + data[: _HEADER_64 - before]
+        frame_size = _frame_size(header)
+        if not frame_size:
+            # Shorter than the longest, so all of `data` is in it.
+            self._header = header
+            return len(data)
+        self._header = b""
+        return frame_size - before
 
-    def _payload_size(self) -> int:
-        length = self._header[1] & ~_MASK_BIT
-        if length == _LENGTH_16:
-            return int.from_bytes(self._header[2:4], "big")
-        if length == _LENGTH_64:
-            return int.from_bytes(self._header[2:10], "big")
-        return length
+
+def _frame_size(data: bytes, start: int = 0) -> int:
+    """Return the size of the frame at `start`, its header included; 0 while that is unknown."""
+    known = len(data) - start
+    if known < 2:  # noqa: PLR2004 - the length is in the second byte
+        return 0
+    second = data[start + 1]
+    if short := _SHORT_FRAME_SIZES[second]:
+        return short
+    mask_size = _MASK_SIZE if second & _MASK_BIT else 0
+    if second & ~_MASK_BIT == _LENGTH_16:
+        if known < _HEADER_16:
+            return 0
+        return _HEADER_16 + mask_size + (data[start + 2] << 8 | data[start + 3])
+    if known < _HEADER_64:
+        return 0
+    length = int.from_bytes(data[start + 2 : start + _HEADER_64], "big")
+    return _HEADER_64 + mask_size + length
 
 
 def close_frame(code: int, reason: str, *, mask: bytes = b"") -> bytes:

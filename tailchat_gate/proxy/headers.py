@@ -1,13 +1,15 @@
 """Header fields on their way through: what is dropped, what is set, in bytes; strip, then set."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from enum import IntEnum
 from typing import Final
 
+from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.target import Target
+from tailchat_gate.request.fields import FieldSection, RawFields
+from tailchat_gate.request.head import RequestHead
 
 CRLF: Final = b"\r\n"
 _ODD: Final = re.compile(rb"[^a-z0-9]")
@@ -21,7 +23,6 @@ HOP_BY_HOP: Final = frozenset(
         b"proxy-authorization",
         b"proxy-connection",
         b"te",
-        b"trailer",
         b"transfer-encoding",
         b"upgrade",
     )
@@ -44,9 +45,24 @@ _MANAGED: Final = frozenset(
 )
 _MANAGED_PREFIXES: Final = (b"x-tailchat-", b"x-forwarded-")
 
-#: What nearly every client sends; it names no field.
-_PLAIN_CONNECTION: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Upgrade"))
+#: Options of Connection that name no field to drop: the framing, and Cookie, which is for the tool
+#: and which a sender must not list (RFC 9110 section 7.6.1).
+_NO_FIELDS: Final = frozenset(
+    (b"close", b"content-length", b"cookie", b"keep-alive", b"te", b"transfer-encoding", b"upgrade")
+)
+#: Fields that mean nothing, or too much, behind a body (RFC 9110 section 6.5.1).
+_NEVER_TRAILERS: Final = frozenset(
+    (
+        *(b"authorization", b"cache-control", b"cookie", b"expect", b"host", b"max-forwards"),
+        *(b"origin", b"pragma", b"proxy-authorization", b"range", b"set-cookie", b"te", b"trailer"),
+        *(b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since"),
+    )
+)
+_NEVER_TRAILER_PREFIXES: Final = (b"content-", *_MANAGED_PREFIXES)
 
+#: Methods for which a recipient counts Max-Forwards down (RFC 9110 section 7.6.2).
+COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
+_MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
 _MAX_KNOWN_NAMES: Final = 2048
 _MAX_KNOWN_LENGTH: Final = 64
 
@@ -55,12 +71,10 @@ class _Action(IntEnum):
     KEEP = 0
     DROP = 1
     COOKIE = 2
-    CONNECTION = 3
-    FRAME = 4
 
 
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
-_KEEP, _DROP, _COOKIE, _CONNECTION, _FRAME = _Action
+_KEEP, _DROP, _COOKIE = _Action
 
 
 def fold(name: bytes) -> bytes:
@@ -68,51 +82,109 @@ def fold(name: bytes) -> bytes:
     return _ODD.sub(b"-", name.lower())
 
 
-class BadFieldError(ValueError):
-    """A header field that no honest client sends."""
-
-
 class RequestHeaders:
-    """Rewrites the fields of a request for the upstream.
+    """Makes the fields of a request for the upstream out of the client's.
 
     `managed` are further names that only the gate may set: those of the routes' own `headers`.
     They are stripped on every route, public ones too, because two routes may share an upstream.
+    `via` is the gate's name in the Via field, "" for none; `forwarded` says whether RFC 7239's
+    field is sent beside the X-Forwarded ones.
     """
 
-    def __init__(self, cookies: CookieReader, managed: Iterable[str]) -> None:
+    def __init__(
+        self, cookies: CookieReader, managed: Iterable[str], *, via: str, forwarded: bool
+    ) -> None:
         self._cookies = cookies
         self._managed = _MANAGED | {fold(name.encode("ascii")) for name in managed}
+        # RFC 9110 section 7.6.3: the version received, 1.0 at False's place's neighbour.
+        self._via = tuple(
+            b"Via: 1.%d %b\r\n" % (minor, via.encode("ascii")) if via else b"" for minor in (1, 0)
+        )
+        self._forwarded = forwarded
         # Names repeat from request to request; judging one costs more than looking it up.
         self._known: dict[bytes, _Action] = {}
 
-    def rewrite(
-        self, fields: Sequence[tuple[bytes, bytes]], *, chunked: bool, has_body: bool
-    ) -> list[bytes]:
-        """Return the fields to send, as pieces to be joined.
+    def head(
+        self, request: RequestHead, raw_target: bytes, *, client: Client, settings: RouteSettings,
+        request_id: str, identity: bytes, upgrade: bool,
+    ) -> bytes:  # fmt: skip
+        """Return the whole request head for the upstream of the route with `settings`.
 
-        `fields` are the client's, as received. Hop-by-hop fields go, also those that Connection
-        names; every spelling of a managed name goes; cookies of the gate go; the rest keeps its
-        bytes and order. The framing field is set anew: `chunked` says that the body comes in
-        chunks, `has_body` that there is one at all. Raises BadFieldError where the framing fields
-        say anything else: what they announce and what is sent must be the same.
+        `raw_target` is the target to send. The gate's own fields come behind the client's, so
+        that nothing in those can take one away. `identity` are the identity header lines, b""
+        on a public route without a visitor; `upgrade`: the switch that is asked for is passed on.
+        """
+        fields = request.fields
+        made_for = fields.sent_for
+        if made_for is None or made_for[0] is not client or made_for[1] is not settings:
+            fields.sent = self._lines(fields, client, settings)
+            fields.sent_for = (client, settings)
+        return b"".join(
+            (
+                request.line
+                if raw_target is request.target.raw and request.line
+                else b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), raw_target),
+                _one_hop_less(fields.sent) if request.method in COUNTS_HOPS else fields.sent,
+                b"X-Request-Id: %b\r\n" % request_id.encode("ascii"),
+                identity,
+                self._via[request.http10],
+                b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % fields.upgrade if upgrade else CRLF,
+            )
+        )
+
+    def trailers(self, fields: RawFields) -> bytes:
+        """Return the trailer lines for the upstream: none that only a head may carry."""
+        kept = (
+            b"%b: %b\r\n" % (name, value)
+            for name, value in fields
+            if self._judge(name) is _KEEP and may_trail(name)
+        )
+        return b"".join(kept)
+
+    def rewrite(self, fields: FieldSection) -> list[bytes]:
+        """Return the client's fields that are passed on, as pieces to be joined.
+
+        Hop-by-hop fields go, also those that Connection names; every spelling of a managed name
+        goes; cookies of the gate go; the rest keeps its bytes and order. The framing field is
+        written anew, a length as plain decimal (RFC 9112 section 6.2).
         """
         known = self._known
         pieces: list[bytes] = []
-        listed: Collection[bytes] = ()
-        for name, value in fields:
+        for name, value in fields.pairs:
             action = known.get(name)
             if action is None:
                 action = self._judge(name)
             if action is _KEEP:
                 pieces += (name, b": ", value, CRLF)
-            elif action is _COOKIE:
-                if kept := self._cookies.for_upstream(value):
-                    pieces += (name, b": ", kept, CRLF)
-            elif action is _FRAME:
-                pieces += _framing(name, value, chunked=chunked, has_body=has_body)
-            elif action is _CONNECTION and value not in _PLAIN_CONNECTION:
-                listed = _listed(fields)
-        return without(pieces, listed) if listed else pieces
+            elif action is _COOKIE and (kept := self._cookies.for_upstream(value)):
+                pieces += (name, b": ", kept, CRLF)
+        listed = fields.connection - _NO_FIELDS
+        if listed:
+            pieces = without(pieces, listed)
+        if fields.chunked:
+            pieces.append(b"Transfer-Encoding: chunked\r\n")
+        elif fields.length is not None:
+            pieces.append(b"Content-Length: %d\r\n" % fields.length)
+        return pieces
+
+    def _lines(self, fields: FieldSection, client: Client, settings: RouteSettings) -> bytes:
+        host = fields.host
+        port = host.port or ("443" if client.scheme == "https" else "80")
+        own_host = settings.upstream_host
+        pieces = [
+            b"Host: %b\r\n" % (own_host.encode("ascii") if own_host else host.raw),
+            *self.rewrite(fields),
+            b"X-Forwarded-Host: %b\r\n" % host.raw,
+            (
+                f"X-Forwarded-For: {client.forwarded_for}\r\nX-Forwarded-Proto: {client.scheme}"
+                f"\r\nX-Forwarded-Port: {port}\r\n"
+            ).encode("ascii"),
+        ]
+        if self._forwarded:
+            pieces.append(_forwarded(client, host.raw))
+        if takes_trailers(fields):
+            pieces.append(b"TE: trailers\r\nConnection: TE\r\n")
+        return b"".join(pieces)
 
     def _judge(self, name: bytes) -> _Action:
         action = self._classify(name)
@@ -121,12 +193,7 @@ class RequestHeaders:
         return action
 
     def _classify(self, name: bytes) -> _Action:
-        lower = name.lower()
-        if lower in _FRAMING:
-            return _FRAME
-        if lower == b"connection":
-            return _CONNECTION
-        if lower == b"cookie":
+        if name.lower() == b"cookie":
             return _COOKIE
         folded = fold(name)
         if folded.startswith(_MANAGED_PREFIXES) or folded in self._managed:
@@ -134,12 +201,28 @@ class RequestHeaders:
         return _DROP if folded in HOP_BY_HOP or folded in _ROUTING else _KEEP
 
 
-def _listed(fields: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """Return the lower-case names that the Connection fields list."""
-    values = [value for name, value in fields if name.lower() == b"connection"]
-    options = {option.strip().lower() for value in values for option in value.split(b",")}
-    # Cookie is for the tool, and a sender must not list such a field (RFC 9110 section 7.6.1).
-    return frozenset(options - _FRAMING - {b"cookie"})
+def _one_hop_less(lines: bytes) -> bytes:
+    """Return field lines with Max-Forwards, where there is one, counted down."""
+    return _MAX_FORWARDS.sub(lambda match: b"%b%d" % (match[1], int(match[2]) - 1), lines, 1)
+
+
+def takes_trailers(fields: FieldSection) -> bool:
+    """Tell whether the client says that it reads trailers (RFC 9110 section 10.1.4)."""
+    return b"te" in fields.connection and any(
+        b"trailers" in value.lower().replace(b" ", b"").split(b",")
+        for value in fields.values(b"te")
+    )
+
+
+def may_trail(name: bytes) -> bool:
+    """Tell whether a field may stand behind a body: no framing, routing or identity."""
+    folded = fold(name)
+    return not (
+        folded in _NEVER_TRAILERS
+        or folded in HOP_BY_HOP
+        or folded in _ROUTING
+        or folded.startswith(_NEVER_TRAILER_PREFIXES)
+    )
 
 
 def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
@@ -151,58 +234,9 @@ def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
     return kept
 
 
-def _framing(name: bytes, value: bytes, *, chunked: bool, has_body: bool) -> tuple[bytes, ...]:
-    """Return the field that frames the body, made of the client's own.
-
-    A length becomes plain decimal (RFC 9112 section 6.2). Raises BadFieldError.
-    """
-    if name.lower() == b"transfer-encoding":
-        if not chunked or value.strip().lower() != b"chunked":
-            raise BadFieldError("a transfer coding other than chunked")
-        return (b"Transfer-Encoding", b": ", b"chunked", CRLF)
-    if not value.isdigit():
-        raise BadFieldError("a Content-Length that is not a number")
-    length = value.lstrip(b"0") or b"0"
-    if chunked or has_body is (length == b"0"):
-        # llhttp takes 2^64 - 1 for "no length": the body would be read as the next request.
-        raise BadFieldError("a Content-Length that is not that of the body")
-    return (b"Content-Length", b": ", length, CRLF)
-
-
-def request_head(
-    method: str,
-    target: Target,
-    fields: list[bytes],
-    *,
-    client: Client,
-    request_id: str,
-    upgrade: bool,
-    identity: bytes,
-) -> bytes:
-    """Return the whole request head for the upstream.
-
-    `fields` are what RequestHeaders.rewrite returned; the gate's own come behind them, so that
-    nothing in them can take one away. `identity` are the identity header lines, b"" on a public
-    route without a visitor.
-    """
-    host = target.host
-    port = host.port or ("443" if client.scheme == "https" else "80")
-    forwarded = (
-        f"X-Forwarded-For: {client.forwarded_for}\r\nX-Forwarded-Proto: {client.scheme}\r\n"
-        f"X-Forwarded-Port: {port}\r\nX-Request-Id: {request_id}\r\n"
-    )
-    return b"".join(
-        (
-            f"{method} ".encode("ascii"),
-            target.raw,
-            b" HTTP/1.1\r\nHost: ",
-            host.raw,
-            b"\r\nX-Forwarded-Host: ",
-            host.raw,
-            CRLF,
-            forwarded.encode("ascii"),
-            *fields,
-            identity,
-            b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" if upgrade else CRLF,
-        )
-    )
+def _forwarded(client: Client, host: bytes) -> bytes:
+    """Return the Forwarded field (RFC 7239 section 4): the chain, and what the gate saw."""
+    hops = [f'"[{hop}]"' if ":" in hop else hop for hop in client.forwarded_for.split(", ")]
+    first, *rest = [f"for={hop}" for hop in hops]
+    seen = f';host="{host.decode("ascii")}";proto={client.scheme}'
+    return f"Forwarded: {', '.join([first + seen, *rest])}\r\n".encode("ascii")

@@ -13,6 +13,8 @@ from tailchat_gate.identity.session import SessionRecord
 
 #: Of a value as it stands on the wire; servers commonly allow 8 KiB for a whole head.
 MAX_VALUE_BYTES: Final = 2048
+#: No route has this name.
+_NO_ROUTE: Final = ""
 _SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FIELD: Final = re.compile(r"\{\{|\}\}|\{(sub|nickname|discriminator|avatar|groups)\}")
@@ -97,6 +99,14 @@ class IdentityHeaders:
                 encoding=route.settings.header_encoding,
                 templates=route.settings.headers,
             )
+        return lines
+
+    def plain_fields(self, visitor: Visitor) -> bytes:
+        """Return the header lines for a proxy that asks; no route is known there."""
+        lines = visitor.identity_headers.get(_NO_ROUTE)
+        if lines is None:
+            groups = self.groups_of(visitor.record.sub)
+            lines = visitor.identity_headers[_NO_ROUTE] = identity_fields(visitor.record, groups)
         return lines
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
-from tailchat_gate.proxy.reply import CookieGuard, ReplyNames, ReplyReader
+from tailchat_gate.proxy.reply import CookieGuard, ReplyLines, ReplyReader
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
 #: a connection that is about to be closed is lost.
@@ -25,9 +27,10 @@ _log = logging.getLogger(LOGGER_NAME)
 class Pool:
     """Keep-alive connections to one backend, the most recently used first."""
 
-    def __init__(self, backend: Backend, names: ReplyNames, cookies: CookieGuard) -> None:
+    def __init__(self, backend: Backend, lines: ReplyLines, cookies: CookieGuard) -> None:
         self.backend: Final = backend
-        self._names = names
+        self._time: Callable[[], float] = time.monotonic
+        self._lines = lines
         self._cookies = cookies
         self._idle: list[UpstreamConnection] = []
         self._busy: set[UpstreamConnection] = set()
@@ -38,7 +41,7 @@ class Pool:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
 
     def take(self, now: float, *, repeatable: bool) -> UpstreamConnection | None:
-        """Return a clean idle connection, or None; `now` is the loop's time."""
+        """Return a clean idle connection, or None; `now` is the time of the monotonic clock."""
         limit = IDLE_SECONDS if repeatable else UNSAFE_IDLE_SECONDS
         while self._idle:
             connection = self._idle.pop()
@@ -51,14 +54,14 @@ class Pool:
     async def connect(self, timeout: float) -> UpstreamConnection:  # noqa: ASYNC109 - see below
         """Return a new connection.
 
-        Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds
-        (0 = none). The timeout is this function's own, because it is a route's setting.
+        Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds.
+        The timeout is this function's own, because it is a route's setting.
         """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout or None):
+            async with asyncio.timeout(timeout):
                 connection = await self.backend.connect(
-                    lambda: UpstreamConnection(loop, ReplyReader(self._names, self._cookies))
+                    lambda: UpstreamConnection(loop, ReplyReader(self._lines, self._cookies))
                 )
         except OSError as error:
             self._tell(error, loop.time())
@@ -75,17 +78,26 @@ class Pool:
             details = {"upstream": self.backend.url, "error": reason}
             _log.warning("an upstream cannot be reached", extra={"details": details})
 
-    def release(self, connection: UpstreamConnection, now: float) -> None:
-        """Take back a connection after its exchange; one that is not clean is closed."""
+    def release(self, connection: UpstreamConnection) -> bool:
+        """Take back a connection after its exchange; one that is not clean is closed.
+
+        Returns whether that exchange had found it in the pool.
+        """
         self._busy.discard(connection)
+        reused = connection.idle_since > 0
         if connection.is_reusable() and len(self._idle) < MAX_IDLE:
-            connection.idle_since = now
+            connection.idle_since = self._time()
             self._idle.append(connection)
         else:
             connection.abort()
+        return reused
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """Let go of a connection that is a tunnel's from now on."""
+        self._busy.discard(connection)
 
     def sweep(self, now: float) -> None:
-        """Close what idled too long and fail what waits too long for a reply's head."""
+        """Close what idled too long and fail what waits too long for a reply."""
         kept: list[UpstreamConnection] = []
         for connection in self._idle:
             if connection.is_reusable() and now - connection.idle_since < IDLE_SECONDS:
@@ -93,9 +105,8 @@ class Pool:
             else:
                 connection.abort()
         self._idle = kept
-        for connection in list(self._busy):
-            if 0 < connection.deadline <= now and connection.is_waiting_for_head():
-                connection.timed_out()
+        for connection in tuple(self._busy):
+            connection.check(now)
 
     def close(self) -> None:
         """Close every connection, idle or not."""

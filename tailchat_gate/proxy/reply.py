@@ -1,20 +1,34 @@
 """Reads an upstream's reply and writes it anew for the client; bytes in, bytes out, no socket."""
 
+import re
 from enum import IntEnum
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-import httptools
-
-from tailchat_gate.proxy.headers import CRLF, HOP_BY_HOP, without
+from tailchat_gate.proxy.headers import CRLF, HOP_BY_HOP, may_trail
+from tailchat_gate.request.body import ChunkedBody
+from tailchat_gate.request.fields import TOKEN
+from tailchat_gate.request.refusal import RefusedError
 
 #: Of a reply's head; nginx and Node allow 8 to 16 KiB.
 MAX_HEAD_BYTES: Final = 65_536
-#: Replies before the final one (100, 102, 103); an upstream has no use for more.
-MAX_INTERIM: Final = 16
-_END_OF_CHUNKS: Final = b"0\r\n\r\n"
-_MAX_KNOWN_NAMES: Final = 2048
-_MAX_KNOWN_LENGTH: Final = 64
+#: Replies before the final one (100, 102, 103): they are passed on as they come, but not for ever.
+MAX_INTERIM: Final = 1000
+_END: Final = b"\r\n\r\n"
+_LAST_CHUNK: Final = b"0\r\n"
+_MAX_KNOWN: Final = 2048
+_MAX_KNOWN_LENGTH: Final = 256
+
+#: RFC 9112 section 4; many servers leave out the space before an empty reason.
+_STATUS_LINE: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?"
+)
+_LINE: Final = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
+_FOLD: Final = re.compile(rb"\r\n[ \t]++")
+_SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]++:")
+#: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
+_LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
+_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
 
 
 class _Action(IntEnum):
@@ -25,22 +39,29 @@ class _Action(IntEnum):
     TRANSFER_ENCODING = 4
     CONNECTION = 5
     UPGRADE = 6
+    EDIT = 7
 
 
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
-_KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE = _Action
+_KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT = (
+    _Action
+)
 
-
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 #: Options of Connection that name no field, and the field that frames the body.
 _NEVER_LISTED: Final = frozenset((b"", b"close", b"content-length", b"keep-alive", b"upgrade"))
-#: Statuses whose replies have no body, whatever their fields say (RFC 9112 section 6.3).
-_BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
+_BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value))
+_NO_CONTENT: Final = HTTPStatus.NO_CONTENT.value
+_FINAL: Final = HTTPStatus.OK.value
+_SWITCHING: Final = HTTPStatus.SWITCHING_PROTOCOLS.value
 _ACTIONS: Final = {
     b"set-cookie": _SET_COOKIE,
     b"content-length": _CONTENT_LENGTH,
     b"transfer-encoding": _TRANSFER_ENCODING,
     b"connection": _CONNECTION,
     b"upgrade": _UPGRADE,
+    b"location": _EDIT,
+    b"content-location": _EDIT,
 }
 
 
@@ -55,90 +76,133 @@ class CookieGuard(Protocol):
         """Tell whether a Set-Cookie value would replace a cookie of the gate."""
 
 
-class ReplyNames:
-    """What to do with each field name of a reply; remembered, because names repeat."""
+class FieldEditor(Protocol):
+    """Rewrites fields of a reply, where a route asks for it."""
+
+    def location(self, value: bytes) -> bytes:
+        """Return the Location or Content-Location to pass on."""
+
+    def set_cookie(self, value: bytes) -> bytes:
+        """Return the Set-Cookie to pass on."""
+
+
+class Expected(Protocol):
+    """What a reply answers, and what it is to carry.
+
+    `is_head`: the request's method is HEAD. `http10`, `keep_alive`: the client's version, and
+    whether its connection stays. `upgrade`: the protocol it asks to switch to, b"" for none.
+    `takes_trailers`: it reads trailers. `extra_fields` are header lines to add. `editor` rewrites
+    fields, None where none is to be rewritten.
+    """
+
+    is_head: bool
+    http10: bool
+    keep_alive: bool
+    upgrade: bytes
+    takes_trailers: bool
+    extra_fields: bytes
+    editor: FieldEditor | None
+
+
+class _Line(NamedTuple):
+    """A field line of a reply: what to do with it, and its value as far as that matters here.
+
+    `length` is that of a Content-Length, `options` those of Connection.
+    """
+
+    action: _Action
+    sent: bytes
+    value: bytes = b""
+    length: int = 0
+    options: frozenset[bytes] = frozenset()
+
+
+class ReplyLines:
+    """Reads field lines and status lines of replies; what was read is kept, because they repeat.
+
+    Kept are at most 2048 lines of 256 bytes. A Set-Cookie is not among them: it is a secret, and
+    does not repeat.
+    """
 
     def __init__(self) -> None:
-        self.known: Final[dict[bytes, _Action]] = {}
+        self.known: Final[dict[bytes, _Line]] = {}
+        self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
 
-    def action(self, name: bytes) -> _Action:
-        """Return the action for a field name as the upstream wrote it, and remember it."""
-        lower = name.lower()
-        action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
-        if len(self.known) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_LENGTH:
-            self.known[name] = action
-        return action
+    def line(self, raw: bytes) -> _Line:
+        """Return what a line without its CRLF is. Raises BadReplyError."""
+        match = _LINE.fullmatch(raw)
+        if match is None:
+            raise BadReplyError("a header field that is malformed")
+        name, value = match[1], match[2].rstrip(b" \t")
+        line = _read_line(raw, name, value)
+        if len(raw) <= _MAX_KNOWN_LENGTH and line.action is not _SET_COOKIE:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[raw] = line
+        return line
+
+    def status(self, raw: bytes) -> tuple[int, bool, bytes]:
+        """Return a status line's status, whether its version is 1.0, and the line to send.
+
+        Raises BadReplyError.
+        """
+        match = _STATUS_LINE.fullmatch(raw)
+        if match is None:
+            raise BadReplyError("a status line that is malformed")
+        sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
+        found = (int(match[2]), match[1] == b"0", sent)
+        if len(self.statuses) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_LENGTH:
+            self.statuses[raw] = found
+        return found
+
+
+def _read_line(raw: bytes, name: bytes, value: bytes) -> _Line:
+    lower = name.lower()
+    action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
+    if action is _CONTENT_LENGTH:
+        match = _LENGTH.fullmatch(value)
+        if match is None:
+            raise BadReplyError("a Content-Length that is not one number")
+        length = int(match[1])
+        return _Line(action, b"%b: %d" % (name, length), value, length)
+    if action is _CONNECTION:
+        options = frozenset(option.strip(b" \t").lower() for option in value.split(b","))
+        return _Line(action, raw, value, 0, options)
+    return _Line(action, raw, value)
 
 
 class ReplyReader:
     """Turns the bytes of one connection's replies, one after another, into bytes for clients.
 
-    The parser calls the `on_` methods, which collect; `feed` returns what they collected. After
-    `complete` the next reply may `begin`, unless `dirty`: bytes came that nobody asked for.
+    After `complete` the next reply may `begin`, unless `dirty`: bytes came that nobody asked for.
+    Whatever the reply's fields say, `dirty` is never taken for an answer (RFC 9112 section 9.2).
     """
 
     __slots__ = (
-        "_bytes_seen",
-        "_chunk_to_client",
-        "_chunked",
-        "_cookies",
-        "_extra_fields",
-        "_has_length",
-        "_http10",
-        "_interim",
-        "_is_head",
-        "_known",
-        "_listed",
-        "_names",
-        "_out",
-        "_parser",
-        "_pieces",
-        "_reason",
-        "_upgrade",
-        "body_bytes",
-        "complete",
-        "dirty",
-        "head_done",
-        "keep_client",
-        "leftover",
-        "started",
-        "status",
-        "stays",
-        "switched",
+        "_chunk_to_client", "_chunks", "_cookies", "_expected", "_interim", "_known", "_length",
+        "_lines", "_options", "_partial", "_remaining", "_switches_to", "body_bytes", "complete",
+        "dirty", "head_done", "keep_client", "leftover", "started", "status", "stays", "switched",
         "until_close",
-    )
+    )  # fmt: skip
 
-    def __init__(self, names: ReplyNames, cookies: CookieGuard) -> None:
-        self._names = names
-        self._known = names.known
+    def __init__(self, lines: ReplyLines, cookies: CookieGuard) -> None:
+        self._lines = lines
+        self._known = lines.known
         self._cookies = cookies
-        self._parser = httptools.HttpResponseParser(self)
-        self._chunked = self._has_length = False
-        self.dirty = False
-        self.leftover = b""
-        self.begin(is_head=False, http10=False, keep_alive=True, upgrade=False, extra_fields=b"")
-
-    def begin(
-        self, *, is_head: bool, http10: bool, keep_alive: bool, upgrade: bool, extra_fields: bytes
-    ) -> None:
-        """Expect the reply to a request.
-
-        `is_head`: its method is HEAD. `http10`, `keep_alive`: the client's version, and whether
-        its connection stays. `upgrade`: it asks to switch protocols. `extra_fields` are header
-        lines to add to the reply.
-        """
-        self._is_head = is_head
-        self._http10 = http10
-        self._upgrade = upgrade
-        self._extra_fields = extra_fields
-        self._out: list[bytes] = []
-        self._interim = self._bytes_seen = 0
-        self._chunk_to_client = False
-        self._reset_head()
-        self.keep_client = keep_alive
+        self._expected: Expected | None = None
+        self.dirty = self.complete = self.started = self.head_done = self.switched = False
+        self.keep_client = self.until_close = self.stays = False
         self.status = self.body_bytes = 0
+        self.leftover = b""
+
+    def begin(self, expected: Expected) -> None:
+        """Expect the reply to a request."""
+        self._expected = expected
+        self._partial = b""
+        self._interim = self.status = self.body_bytes = 0
+        self._chunks: ChunkedBody | None = None
+        self.keep_client = expected.keep_alive
         self.started = self.head_done = self.complete = self.switched = False
-        self.until_close = self.stays = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes of the upstream; return the pieces to write to the client.
@@ -146,23 +210,12 @@ class ReplyReader:
         Raises BadReplyError; nothing that this call read is to be relayed then.
         """
         self.started = True
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as switch:
-            self._switch(data[switch.args[0] :])
-        except httptools.HttpParserError as error:
-            if not self.complete:
-                raise BadReplyError("not a reply") from error
-            self.dirty = True
-        if not self.head_done and not self.switched:
-            self._bytes_seen += len(data)
-            if self._bytes_seen > MAX_HEAD_BYTES:
-                raise BadReplyError("a head that is too long")
-        if self.complete and self._is_head:
-            # The parser cannot know that a reply to HEAD has no body.
-            self._parser = httptools.HttpResponseParser(self)
-        pieces, self._out = self._out, []
-        return pieces
+        out: list[bytes] = []
+        if not self.head_done:
+            data = self._feed_head(data, out)
+        if data and self.head_done:
+            self._feed_body(data, out)
+        return out
 
     def end(self) -> list[bytes]:
         """Hear that the upstream closed; return the last pieces.
@@ -171,133 +224,205 @@ class ReplyReader:
         """
         if self.complete:
             return []
-        if not self.until_close:
+        if not self.head_done or not self.until_close:
             raise BadReplyError("a reply that is cut off")
         self.complete = True
-        return [_END_OF_CHUNKS] if self._chunk_to_client else []
-
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        """Notice a second reply behind the first: nobody asked for it."""
-        if self.complete:
-            self.dirty = True
-
-    def on_status(self, reason: bytes) -> None:
-        """Collect the reason phrase."""
-        self._reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a field of the head; trailers are dropped (RFC 9110 section 6.5.1)."""
-        if self.head_done:
-            return
-        action = self._known.get(name)
-        if action is None:
-            action = self._names.action(name)
-        if action is _KEEP or self._passes(action, value):
-            self._pieces += (name, b": ", value, CRLF)
-
-    def _passes(self, action: _Action, value: bytes) -> bool:
-        """Note what a field says of the reply's framing; return whether it is passed on."""
-        if action is _CONTENT_LENGTH:
-            self._has_length = True
-            return True
-        if action is _SET_COOKIE:
-            return not self._cookies.is_own(value)
-        if action is _TRANSFER_ENCODING:
-            if value.strip().lower() != b"chunked" or self._chunked:
-                raise BadReplyError("a transfer coding that the gate did not offer")
-            self._chunked = True
-        elif action is _CONNECTION:
-            self._listed += value.lower().split(b",")
-        return action is _UPGRADE and self._upgrade
-
-    def on_headers_complete(self) -> None:
-        """Write the head for the client."""
-        if self.head_done:
-            return
-        status = self._parser.get_status_code()
-        if status < HTTPStatus.OK:
-            self._write_interim(status)
-            return
-        self.status = status
-        # Asked here, because the parser forgets it when the message is complete.
-        self.stays = self._parser.should_keep_alive()
-        self.head_done = True
-        self._write_head(status)
-
-    def on_body(self, body: bytes) -> None:
-        """Relay a part of the body."""
-        if self.complete:
-            self.dirty = True
-            return
-        self.body_bytes += len(body)
-        if self._chunk_to_client:
-            self._out += (b"%x\r\n" % len(body), body, CRLF)
-        else:
-            self._out.append(body)
-
-    def on_message_complete(self) -> None:
-        """End the reply; an interim one is not the end."""
-        if self.head_done and not self.complete:
-            if self._chunk_to_client:
-                self._out.append(_END_OF_CHUNKS)
-            self.complete = True
+        return [_LAST_CHUNK, CRLF] if self._chunk_to_client else []
 
     # The head.
 
-    def _reset_head(self) -> None:
-        self._pieces: list[bytes] = []
-        self._listed: list[bytes] = []
-        self._reason = b""
-        self._chunked = self._has_length = False
+    def _feed_head(self, data: bytes, out: list[bytes]) -> bytes:
+        """Read heads until the final one; return what is behind it."""
+        if self._partial:
+            data, self._partial = self._partial + data, b""
+        while not self.head_done:
+            end = data.find(_END)
+            if end < 0:
+                if len(data) > MAX_HEAD_BYTES or _BARE.search(data):
+                    raise BadReplyError("a head that is too long, or none")
+                self._partial = data
+                return b""
+            if end > MAX_HEAD_BYTES:
+                raise BadReplyError("a head that is too long")
+            self._read_head(data[: end + 2], out)
+            data = data[end + 4 :]
+            if self.switched:
+                self.leftover = data
+                return b""
+        return data
 
-    def _fields(self) -> list[bytes]:
-        listed = {option.strip() for option in self._listed} - _NEVER_LISTED
-        return without(self._pieces, listed) if listed else self._pieces
+    def _read_head(self, head: bytes, out: list[bytes]) -> None:
+        line, _, section = head.partition(CRLF)
+        status, http10, line = self._lines.statuses.get(line) or self._lines.status(line)
+        lines = self._fields(section, line)
+        if status < _FINAL:
+            self._write_interim(status, lines, out)
+            return
+        self.status = status
+        self.head_done = True
+        if http10:
+            self.stays = b"keep-alive" in self._options
+            if self._chunks is not None:
+                raise BadReplyError("a transfer coding in HTTP/1.0")
+        else:
+            self.stays = b"close" not in self._options
+        self._write_head(status, lines, out)
 
-    def _write_interim(self, status: int) -> None:
+    def _fields(self, section: bytes, line: bytes) -> list[bytes]:
+        """Return `line` and the field lines to pass on; note what the others say of the message."""
+        known, reader = self._known, self._lines
+        self._options = _NO_OPTIONS
+        self._length: int | None = None
+        self._switches_to = b""
+        self._chunks = None
+        kept = [line]
+        raw_lines = section.split(CRLF)
+        raw_lines.pop()
+        for raw in raw_lines:
+            found = known.get(raw)
+            if found is None:
+                try:
+                    found = reader.line(raw)
+                except BadReplyError:
+                    repaired = _repaired(section)
+                    if repaired == section:
+                        raise
+                    return self._fields(repaired, line)
+            action = found.action
+            if action is _KEEP:
+                kept.append(raw)
+            elif action is not _DROP:
+                self._note(found, kept)
+        if self._options:
+            listed = self._options - _NEVER_LISTED
+            if listed:
+                kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
+        if self._length is not None and self._chunks is not None:
+            raise BadReplyError("both Content-Length and Transfer-Encoding")
+        return kept
+
+    def _note(self, line: _Line, kept: list[bytes]) -> None:
+        """Note what a field says of the message's framing; keep it where it is passed on."""
+        action, expected = line.action, self._expected
+        editor = expected.editor if expected is not None else None
+        if action is _CONTENT_LENGTH:
+            if self._length is not None:
+                raise BadReplyError("more than one Content-Length")
+            self._length = line.length
+            kept.append(line.sent)
+        elif action is _CONNECTION:
+            self._options = line.options | self._options
+        elif action is _TRANSFER_ENCODING:
+            if line.value.lower() != b"chunked" or self._chunks is not None:
+                raise BadReplyError("a transfer coding that the gate did not offer")
+            self._chunks = ChunkedBody()
+        elif action is _SET_COOKIE:
+            if not self._cookies.is_own(line.value):
+                sent = line.sent
+                kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
+        elif action is _EDIT:
+            name = line.sent.partition(b":")[0]
+            kept.append(name + b": " + editor.location(line.value) if editor else line.sent)
+        elif expected is not None and expected.upgrade:
+            self._switches_to = line.value.lower()
+            kept.append(line.sent)
+
+    def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
+        expected = self._expected
         self._interim += 1
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
-            if not self._upgrade or not self._parser.should_upgrade():
+        if expected is None or self._interim > MAX_INTERIM:
+            raise BadReplyError("too many interim replies")
+        if status == _SWITCHING:
+            if not self._switches_to or self._switches_to != expected.upgrade:
                 raise BadReplyError("a protocol switch that nobody asked for")
             self.status = status
-            return
-        if self._interim > MAX_INTERIM:
-            raise BadReplyError("too many interim replies")
-        if not self._http10:
-            self._out += (b"HTTP/1.1 %d %b\r\n" % (status, self._reason), *self._fields(), CRLF)
-        self._bytes_seen = 0
-        self._reset_head()
+            self.switched = True
+            lines.append(b"Connection: Upgrade")
+            extra = expected.extra_fields
+        else:
+            extra = b""
+        if not expected.http10:
+            out += (CRLF.join(lines), CRLF, extra, CRLF)
 
-    def _write_head(self, status: int) -> None:
-        """Write status line, fields and framing (RFC 9112 section 6.3) for the client."""
-        out = self._out
-        out.append(b"HTTP/1.1 %d %b\r\n" % (status, self._reason))
-        out += self._fields()
-        if self._is_head or status in _BODILESS:
-            self.complete = self._is_head
-        elif not self._has_length:
-            self.until_close = not self._chunked
-            if self._http10:
+    def _write_head(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
+        """Write the head with its framing (RFC 9112 section 6.3) for the client."""
+        expected = self._expected
+        if expected is None:
+            raise BadReplyError("a reply that nobody asked for")
+        self._remaining = 0
+        self._chunk_to_client = self.until_close = False
+        if status == _NO_CONTENT and self._length is not None:
+            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
+        if expected.is_head or status in _BODILESS:
+            self.complete = True
+        elif self._length is not None:
+            self._remaining = self._length
+            self.complete = not self._length
+        else:
+            self.until_close = self._chunks is None
+            self._chunk_to_client = not expected.http10
+            if expected.http10:
                 self.keep_client = False
             else:
-                self._chunk_to_client = True
-                out.append(b"Transfer-Encoding: chunked\r\n")
-        if self._extra_fields:
-            out.append(self._extra_fields)
+                lines.append(b"Transfer-Encoding: chunked")
         if not self.keep_client:
-            out.append(b"Connection: close\r\n")
-        elif self._http10:
-            out.append(b"Connection: keep-alive\r\n")
+            lines.append(b"Connection: close")
+        elif expected.http10:
+            lines.append(b"Connection: keep-alive")
+        lines.append(expected.extra_fields)
+        # Whole lines or nothing: either way the join has put a line end before what follows.
+        out.append(CRLF.join(lines))
         out.append(CRLF)
 
-    def _switch(self, leftover: bytes) -> None:
-        if self.head_done or self.status != HTTPStatus.SWITCHING_PROTOCOLS:
-            raise BadReplyError("a protocol switch that nobody asked for")
-        line = b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\n" % (
-            self._reason or b"Switching Protocols"
+    # The body.
+
+    def _feed_body(self, data: bytes, out: list[bytes]) -> None:
+        if self.complete:
+            self.dirty = True
+            return
+        if self._chunks is not None:
+            data = self._feed_chunks(self._chunks, data)
+        elif not self.until_close:
+            size = len(data)
+            if size > self._remaining:
+                data, size = data[: self._remaining], self._remaining
+                self.dirty = True
+            self._remaining -= size
+            self.complete = not self._remaining
+        if data:
+            self.body_bytes += len(data)
+            if self._chunk_to_client:
+                out += (b"%x\r\n" % len(data), data, CRLF)
+            else:
+                out.append(data)
+        if self.complete and self._chunk_to_client:
+            out += (_LAST_CHUNK, self._trailers(), CRLF)
+
+    def _feed_chunks(self, chunks: ChunkedBody, data: bytes) -> bytes:
+        try:
+            content, rest = chunks.feed(data)
+        except RefusedError as error:
+            raise BadReplyError(str(error)) from None
+        self.complete = chunks.complete
+        self.dirty = self.dirty or bool(rest)
+        return content
+
+    def _trailers(self) -> bytes:
+        """Return the trailers for a client that reads them (RFC 9110 section 6.5.1)."""
+        chunks = self._chunks
+        if chunks is None or self._expected is None or not self._expected.takes_trailers:
+            return b""
+        return b"".join(
+            b"%b: %b\r\n" % (name, value) for name, value in chunks.trailers if may_trail(name)
         )
-        self._out += (line, *self._fields(), self._extra_fields, CRLF)
-        self.leftover = leftover
-        self.switched = True
+
+
+def _repaired(section: bytes) -> bytes:
+    """Return field lines without folding and without space before a colon.
+
+    Both are obsolete and a proxy has to remove them (RFC 9112 sections 5.1 and 5.2). Raises
+    BadReplyError where the first line is folded onto nothing.
+    """
+    if section[:1] in {b" ", b"\t"}:
+        raise BadReplyError("a header field that is malformed")
+    return _SPACE_BEFORE_COLON.sub(rb"\1:", _FOLD.sub(b" ", section))

@@ -2,108 +2,184 @@
 
 import asyncio
 import secrets
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from tailchat_gate.proxy.connection import UpstreamConnection
-from tailchat_gate.proxy.downstream import ClientConnection
+from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
 from tailchat_gate.proxy.frames import CLOSE_OPCODE, FrameTracker, close_frame
+from tailchat_gate.request.fields import RawFields
+from tailchat_gate.request.refusal import RefusedError
 
 #: How long the two ends may take to answer a close frame before they are cut off.
 CLOSE_SECONDS: Final = 2.0
+#: Close codes of RFC 6455 section 7.4.1 and of its registry (3000: unauthorized, 3008: timeout).
 GOING_AWAY: Final = 1001
+UNAUTHORIZED: Final = 3000
+TIMED_OUT: Final = 3008
 STOPPING: Final = "the gate is stopping"
+SESSION_OVER: Final = "the session is over"
+TOO_OLD: Final = "open for as long as this tool allows"
+SILENT: Final = "silent for too long"
+
+
+class Terms(NamedTuple):
+    """How long a tunnel may last.
+
+    `until` is the Unix second at which its session is over, `oldest` the one at which it has been
+    open long enough; infinite where there is none. `idle` is how many seconds both ends may be
+    silent, 0 for any. `websocket`: its frames are known, so that it can be ended cleanly.
+    """
+
+    until: float
+    oldest: float
+    idle: float
+    websocket: bool
 
 
 class Tunnel:
-    """Relays a WebSocket between a client and an upstream.
+    """Relays between a client and an upstream whose protocol was switched."""
 
-    Implements what aiohttp expects of a payload parser (`feed_data`, `feed_eof`) for the
-    client's side, and `BytesSink` for the upstream's.
-    """
-
-    def __init__(self, client: ClientConnection, upstream: UpstreamConnection) -> None:
+    def __init__(
+        self,
+        client: ClientConnection,
+        upstream: UpstreamConnection,
+        terms: Terms,
+        ended: Callable[["Tunnel"], None],
+    ) -> None:
         self._client = client
         self._upstream = upstream
+        self._terms = terms
+        self._ended = ended
         self._to_client = FrameTracker()
         self._to_upstream = FrameTracker()
         self._ending: tuple[int, str] | None = None
         self._ended_client = self._ended_upstream = False
-        self._closed = asyncio.get_running_loop().create_future()
+        self._client_done = self._upstream_done = self._finished = False
+        self._moved = True
+        self._deadline = 0.0
+        self._cut_off: asyncio.TimerHandle | None = None
         self.bytes_to_client = 0
 
-    async def run(self) -> None:
-        """Relay until either side is gone; then close both."""
-        self._client.set_parser(self)  # type: ignore[arg-type] # a reader by shape, not by class
-        self._upstream.tunnel = self
-        if leftover := self._upstream.take_leftover():
+    def start(self) -> None:
+        """Take over both connections."""
+        upstream, client = self._upstream, self._client
+        upstream.tunnel = self
+        client.begin(self)
+        if leftover := upstream.take_leftover():
             self.from_upstream(leftover)
-        if self._upstream.transport is None:
+        client.switch(self)
+        if upstream.transport is None:
             self.upstream_lost()
-        try:
-            await self._closed
-        finally:
-            self._upstream.close()
-            if self._client.transport is not None:
-                self._client.transport.close()
+        elif client.full:
+            upstream.pause_reading()
 
     def end(self, code: int, reason: str) -> None:
-        """End the WebSocket with a close frame to both sides, at the next frame boundary."""
-        if self._ending is not None or self._closed.done():
+        """End a WebSocket with a close frame to both sides, at the next frame boundary."""
+        if self._ending is not None or self._finished:
+            return
+        if not self._terms.websocket:
+            self._finish()
             return
         self._ending = (code, reason)
         self._try_end_client(b"")
         self._try_end_upstream(b"")
-        asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._finish)
+        self._cut_off = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._finish)
+
+    def check(self, now: float, clock: float) -> None:
+        """End what has lasted too long; `now` is the loop's time, `clock` the Unix second."""
+        terms = self._terms
+        if clock >= terms.until:
+            self.end(UNAUTHORIZED, SESSION_OVER)
+        elif clock >= terms.oldest:
+            self.end(UNAUTHORIZED, TOO_OLD)
+        elif terms.idle:
+            if self._moved:
+                self._moved = False
+                self._deadline = now + terms.idle
+            elif now >= self._deadline:
+                self.end(TIMED_OUT, SILENT)
 
     # From the upstream.
 
     def from_upstream(self, data: bytes) -> None:
         """Relay bytes to the client."""
+        self._moved = True
         self.bytes_to_client += len(data)
-        if self._ending is None:
-            self._to_client.feed(data)
-            self._write_client(data)
-        else:
+        if self._ending is not None:
             self._try_end_client(data)
+            return
+        self._to_client.feed(data)
+        self._write_client(data)
+
+    def upstream_ended(self) -> None:
+        """Pass on that the upstream sends no more."""
+        self._upstream_done = True
+        transport = self._client.transport
+        if self._client_done or transport is None or not transport.can_write_eof():
+            self._finish()
+        elif not transport.is_closing():
+            transport.write_eof()
 
     def upstream_lost(self) -> None:
         """End the tunnel: the upstream closed."""
         self._finish()
 
-    def hold_client(self, *, hold: bool) -> None:
+    def upstream_full(self, *, full: bool) -> None:
         """Stop or resume reading from the client while the upstream takes no more."""
-        transport = self._client.transport
-        if transport is None or transport.is_closing():
-            return
-        if hold:
-            transport.pause_reading()
+        if full:
+            self._client.hold(UPSTREAM_FULL)
         else:
-            transport.resume_reading()
+            self._client.release(UPSTREAM_FULL)
 
-    # From the client: aiohttp's payload parser interface.
+    # From the client.
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+    def from_client(self, data: bytes) -> None:
         """Relay bytes to the upstream."""
-        if self._ending is None:
-            self._to_upstream.feed(data)
-            self._upstream.write(data)
-        else:
+        self._moved = True
+        if self._ending is not None:
             self._try_end_upstream(data)
-        return False, b""
+            return
+        self._to_upstream.feed(data)
+        self._upstream.write(data)
 
-    def feed_eof(self) -> None:
+    def client_ended(self) -> None:
+        """Pass on that the client sends no more."""
+        self._client_done = True
+        if self._upstream_done or not self._upstream.finish_writing():
+            self._finish()
+
+    def client_gone(self) -> None:
         """End the tunnel: the client closed."""
         self._finish()
+
+    def client_full(self, *, full: bool) -> None:
+        """Stop or resume reading from the upstream while the client takes no more."""
+        if full:
+            self._upstream.pause_reading()
+        else:
+            self._upstream.resume_reading()
+
+    def body(self, content: bytes) -> None:
+        """Refuse: a request that switches protocols has no body here."""
+
+    def body_complete(self, trailers: RawFields) -> None:
+        """As body."""
+
+    def body_failed(self, error: RefusedError) -> None:
+        """As body."""
 
     # Ending it.
 
     def _try_end_client(self, data: bytes) -> None:
         if self._ended_client or self._ending is None:
             return
-        if not self._to_client.at_boundary:
-            self._write_client(data[: self._to_client.feed(data, stop_at_boundary=True)])
-        if self._to_client.at_boundary:
-            self._write_client(close_frame(*self._ending))
+        tracker = self._to_client
+        if not tracker.at_boundary:
+            self._write_client(data[: tracker.feed(data, stop_at_boundary=True)])
+        if tracker.at_boundary:
+            if not tracker.closed:
+                self._write_client(close_frame(*self._ending))
             self._ended_client = True
 
     def _try_end_upstream(self, data: bytes) -> None:
@@ -114,19 +190,23 @@ class Tunnel:
                 # The client has answered the close frame: there is nothing left to wait for.
                 self._finish()
             return
-        if not self._to_upstream.at_boundary:
-            self._upstream.write(data[: self._to_upstream.feed(data, stop_at_boundary=True)])
-        if self._to_upstream.at_boundary:
-            self._upstream.write(close_frame(*self._ending, mask=secrets.token_bytes(4)))
+        tracker = self._to_upstream
+        if not tracker.at_boundary:
+            self._upstream.write(data[: tracker.feed(data, stop_at_boundary=True)])
+        if tracker.at_boundary:
+            if not tracker.closed:
+                self._upstream.write(close_frame(*self._ending, mask=secrets.token_bytes(4)))
             self._ended_upstream = True
 
     def _write_client(self, data: bytes) -> None:
-        transport = self._client.transport
-        if transport is None or transport.is_closing():
+        if data and not self._client.write(data):
             self._finish()
-        elif data:
-            transport.write(data)
 
     def _finish(self) -> None:
-        if not self._closed.done():
-            self._closed.set_result(None)
+        if self._finished:
+            return
+        self._finished = True
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+        self._upstream.close()
+        self._ended(self)

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from tailchat_gate.request.refusal import RefusedError
+
 #: An origin-form target: path, then an optional query (RFC 9112 section 3.2.1). The path takes
 #: no raw "#" and no backslash, which browsers never send and servers read in several ways. The
 #: query takes a backslash, because browsers do send it there. Control bytes, space and bytes
@@ -18,11 +20,6 @@ _HOST: Final = re.compile(
 _ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 _ENCODED_NUL: Final = "%00"
 _MAX_PORT: Final = 65_535
-_MAX_KNOWN_HOSTS: Final = 1024
-
-
-class BadTargetError(ValueError):
-    """A target or Host that no honest client sends; the text says what was wrong with it."""
 
 
 class Host(NamedTuple):
@@ -39,74 +36,57 @@ class Target(NamedTuple):
     raw: bytes
     path: str
     query: str
-    host: Host
 
 
 #: An HTTP/1.0 request may come without a Host (RFC 9112 section 3.2).
 NO_HOST: Final = Host(b"", "", "")
-
-
-class HostReader:
-    """Reads Host fields; the answer for a field is kept, because names repeat."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Host] = {}
-
-    def read(self, values: Sequence[str]) -> Host:
-        """Return what `read_host` returns."""
-        if len(values) != 1:
-            return read_host(values)
-        host = self._known.get(values[0])
-        if host is None:
-            host = read_host(values)
-            if len(self._known) < _MAX_KNOWN_HOSTS:
-                self._known[values[0]] = host
-        return host
+#: Stands where a request could not be read.
+NO_TARGET: Final = Target(b"", "", "")
 
 
 def read_host(values: Sequence[str]) -> Host:
     """Return the one valid Host of a request.
 
-    `values` are the Host fields as text. Raises BadTargetError for more than one (even alike:
+    `values` are the Host fields as text. Raises RefusedError for more than one (even alike:
     RFC 9112 section 3.2) and for what is not a host with an optional port.
     """
     if not values:
         return NO_HOST
     if len(values) > 1:
-        raise BadTargetError("more than one Host")
+        raise RefusedError("more than one Host")
     raw = values[0]
     match = _HOST.fullmatch(raw.lower()) if raw.isascii() else None
     if match is None or int(match[2] or 0) > _MAX_PORT:
-        raise BadTargetError("an invalid Host")
+        raise RefusedError("an invalid Host")
     name = match[1].removesuffix(".")
     return Host(raw.encode("ascii"), name, match[2] or "")
 
 
-def read_target(raw: str, host: Host) -> Target:
-    """Return the target of a request for `host`.
+def read_target(raw: str, host: Host | None) -> Target:
+    """Return the target of a request for `host` (None where it is not yet known).
 
     `raw` is the request target as text, undecodable bytes as surrogate escapes. An absolute-form
     target must name the same host as the Host field: where they differ, RFC 9112 section 3.2.2
     lets the target win, and a proxy and its upstream that disagree on that can be played against
-    each other. It goes upstream in origin-form. Raises BadTargetError.
+    each other. It goes upstream in origin-form. Raises RefusedError.
     """
     if not raw.startswith("/"):
         raw = _from_absolute_form(raw, host)
     match = _ORIGIN_FORM.fullmatch(raw)
     if match is None:
-        raise BadTargetError("a request target with characters that a URL cannot carry")
+        raise RefusedError("a request target with characters that a URL cannot carry")
     path, query = match[1], match[2] or ""
     if _ENCODED_NUL in path:
-        raise BadTargetError("an encoded NUL in the path")
-    return Target(raw.encode("ascii"), path, query, host)
+        raise RefusedError("an encoded NUL in the path")
+    return Target(raw.encode("ascii"), path, query)
 
 
-def _from_absolute_form(raw: str, host: Host) -> str:
+def _from_absolute_form(raw: str, host: Host | None) -> str:
     match = _ABSOLUTE_FORM.fullmatch(raw)
-    if match is None:
-        raise BadTargetError("a request target that is neither a path nor an http URL")
+    if match is None or host is None:
+        raise RefusedError("a request target that is neither a path nor an http URL")
     authority = read_host([match[1]])
     if (authority.name, authority.port) != (host.name, host.port):
-        raise BadTargetError("a request target that names another host than the Host field")
+        raise RefusedError("a request target that names another host than the Host field")
     rest = match[2]
     return rest if rest.startswith("/") else "/" + rest

@@ -6,10 +6,10 @@ from typing import Final
 
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.target import NO_HOST, Target
+from tailchat_gate.request.head import NO_HEAD, RequestHead
+from tailchat_gate.request.target import Target
 
 _UNKNOWN_CLIENT: Final = Client("", "http", "")
-_UNKNOWN_TARGET: Final = Target(b"", "", "", NO_HOST)
 
 
 @dataclass(slots=True, eq=False)
@@ -22,10 +22,8 @@ class Visit:
 
     request_id: str
     started: float
-    method: str
-    user_agent: str
+    head: RequestHead = NO_HEAD
     client_address: Client = _UNKNOWN_CLIENT
-    target: Target = _UNKNOWN_TARGET
     reason: Reason = Reason.INTERNAL_ERROR
     route: str = ""
     sub: str = ""
@@ -39,14 +37,29 @@ class Visit:
         return self.client_address.address
 
     @property
+    def method(self) -> str:
+        """The method, as sent."""
+        return self.head.method
+
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return self.head.target
+
+    @property
     def host(self) -> str:
         """The host that was asked for, lower-case."""
-        return self.target.host.name
+        return self.head.fields.host.name
 
     @property
     def path(self) -> str:
         """The path that was asked for, as sent."""
-        return self.target.path
+        return self.head.target.path
+
+    @property
+    def user_agent(self) -> str:
+        """What the client calls itself."""
+        return self.head.fields.agent
 
 
 class RequestIds:

@@ -1,0 +1,98 @@
+"""Settings of routes that are right by themselves and wrong beside others."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from tailchat_gate.config import path, word
+from tailchat_gate.config.address import (
+    FilesAddress,
+    HttpAddress,
+    StaticAddress,
+    upstream_address,
+)
+from tailchat_gate.config.duration import spelled
+from tailchat_gate.config.problem import did_you_mean, shown
+from tailchat_gate.config.route import Route
+
+_TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_server_name")
+_OF_A_TOOL = (
+    *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
+    *("websocket_max_age", "websocket_origins", "upgrades"),
+)
+_DURATIONS = frozenset({"websocket_max_age"})
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A setting that is right by itself and wrong where it stands, `at` in the file."""
+
+    at: tuple[str | int, ...]
+    found: str
+    expected: str
+
+
+def conflicts(
+    routes: Mapping[int, Route], prefix: str | None, groups: Collection[str] | None
+) -> tuple[Conflict, ...]:
+    """Compare the keys of each route, and routes with one another, the gate's prefix and groups.
+
+    `routes` goes by position in the file and may have gaps; `prefix` and `groups` are None where
+    they are not known because they have problems of their own.
+    """
+    found: list[Conflict] = []
+    names: dict[str, int] = {}
+    places: dict[tuple[str | None, str], int] = {}
+    for index, route in routes.items():
+        first = names.setdefault(route.name.lower(), index)
+        if first != index:
+            taken = f"a name that route[{first}] does not have"
+            found.append(Conflict(("route", index, "name"), shown(route.name), taken))
+        first = places.setdefault((route.host, route.path), index)
+        if first != index:
+            place = f"the path {shown(route.path)} on " + (
+                f"the host {shown(route.host)}" if route.host else "every host"
+            )
+            taken = f"a host and path that route[{first}] does not have"
+            found.append(Conflict(("route", index, "path"), place, taken))
+        if prefix is not None and path.inside(route.path, prefix):
+            outside = f"a path outside server.prefix {shown(prefix)}, where the gate itself answers"
+            found.append(Conflict(("route", index, "path"), shown(route.path), outside))
+        if groups is not None:
+            found.extend(_unknown_groups(index, route, groups))
+        found.extend(_beside_upstream(index, route))
+    return tuple(found)
+
+
+def _unknown_groups(index: int, route: Route, groups: Collection[str]) -> Iterator[Conflict]:
+    for position, entry in enumerate(route.allow):
+        name = entry.removeprefix(word.GROUP)
+        if entry.startswith(word.GROUP) and name not in groups:
+            wanted = "a group that [groups] names" + did_you_mean(name, groups)
+            yield Conflict(("route", index, "allow", position), shown(entry), wanted)
+
+
+def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:
+    """Find the keys that say nothing where the requests of this route go."""
+    upstream = upstream_address(route.upstream)
+    if isinstance(upstream, StaticAddress | FilesAddress):
+        without = f"the key left out, since {shown(route.upstream)} is answered without a tool"
+        yield from _set_in_vain(index, route, _OF_A_TOOL, without)
+    elif not (isinstance(upstream, HttpAddress) and upstream.tls):
+        without = f"the key left out, or an https upstream: {shown(route.upstream)} is without TLS"
+        yield from _set_in_vain(index, route, _TLS, without)
+    elif route.tls_key is None and route.tls_certificate is not None:
+        wanted = "the file with the private key of tls_certificate"
+        yield Conflict(("route", index, "tls_key"), "nothing", wanted)
+    elif route.tls_certificate is None and route.tls_key is not None:
+        wanted = "the file with the certificate that tls_key belongs to"
+        yield Conflict(("route", index, "tls_certificate"), "nothing", wanted)
+
+
+def _set_in_vain(
+    index: int, route: Route, keys: tuple[str, ...], expected: str
+) -> Iterator[Conflict]:
+    for key in keys:
+        value = getattr(route, key)
+        if value != Route.model_fields[key].default:
+            found = shown(spelled(value) if key in _DURATIONS else value)
+            yield Conflict(("route", index, key), found, expected)

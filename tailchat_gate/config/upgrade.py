@@ -1,0 +1,49 @@
+"""What may leave HTTP on a connection (RFC 9110 section 7.8), and from whose pages."""
+
+import re
+
+from tailchat_gate.config import url
+from tailchat_gate.config.problem import did_you_mean
+from tailchat_gate.config.word import distinct
+
+ANY_ORIGIN = "*"
+WEBSOCKET = "websocket"
+
+PROTOCOL = 'the name of a protocol in lower case, without a version, such as "websocket"'
+ORIGIN = 'an http or https origin such as "https://app.example.com", or "*" alone'
+
+_PROTOCOL = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
+# Within these further requests would pass that nobody judges (h2c smuggling), or could not see.
+_REFUSED = frozenset({"h2", "h2c", "h3", "http", "https", "tls", "ssl"})
+
+
+def protocol(text: str) -> str:
+    """Check the name of a protocol that a connection may be upgraded to.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    if text.lower().partition("/")[0] in _REFUSED:
+        raise ValueError(f"{PROTOCOL}; no form of HTTP or TLS, in which requests pass unseen")
+    if not _PROTOCOL.fullmatch(text):
+        raise ValueError(PROTOCOL + did_you_mean(text, (WEBSOCKET,)))
+    return text
+
+
+def origin(text: str) -> str:
+    """Read one origin as browsers write it in Origin (RFC 6454 section 6.2), or `*`.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    if text == ANY_ORIGIN:
+        return text
+    try:
+        return url.origin(text)
+    except ValueError as wrong:
+        raise ValueError(str(wrong).replace(url.ORIGIN, ORIGIN)) from None
+
+
+def origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of origins as a whole; raises ValueError."""
+    if ANY_ORIGIN in values and len(values) > 1:
+        raise ValueError('"*" alone, or a list without it')
+    return distinct(values)

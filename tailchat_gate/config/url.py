@@ -1,0 +1,200 @@
+"""Reads host names, origins and URLs, each into one spelling."""
+
+import re
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_URL = re.compile(r"(https?)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
+_BASE_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*/?")
+_LONGEST_NAME = 253
+_LAST_PORT = 65535
+_DEFAULT_PORT = {"http": 80, "https": 443}
+
+HOST = 'a host name or address such as "grafana.example.com"'
+AUTHORITY = 'a host with or without a port, such as "grafana.lan" or "grafana.lan:3000"'
+SERVER_NAME = 'the host name in the certificate of the tool, such as "grafana.lan"'
+ORIGIN = 'an http or https origin such as "https://gate.example.com"'
+BASE_URL = 'an http or https URL such as "https://tailchat.example.com"'
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """The parts of an http(s) URL without user, query and fragment.
+
+    `scheme` and `host` are lower-case, an IPv6 `host` keeps its brackets, `port` is None where the
+    URL names none, and `path` is as written.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+
+    @property
+    def default_port(self) -> int:
+        """The port of the scheme (RFC 9110 sections 4.2.1 and 4.2.2)."""
+        return _DEFAULT_PORT[self.scheme]
+
+    @property
+    def authority(self) -> str:
+        """Host, and the port where the URL names one."""
+        return self.host + ("" if self.port is None else f":{self.port}")
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host, and the port unless it is the scheme's own (RFC 6454 section 6.2)."""
+        usual = self.port in (None, self.default_port)
+        return f"{self.scheme}://{self.host}" + ("" if usual else f":{self.port}")
+
+
+def host(text: str) -> str:
+    """Read a host without port into lower-case ASCII; an IPv6 address stands in brackets.
+
+    A name with other letters is encoded once (IDNA, RFC 3490), and refused where the two IDNA
+    standards differ ("ß"), because a browser would ask for another host.
+    A last label that is a number makes a name an IPv4 address to many clients
+    (URL Standard, host parser), so it has to be a plain dotted one.
+    Raises ValueError, whose text says what would be right.
+    """
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return f"[{IPv6Address(_without_zone(text[1:-1]))}]"
+        except AddressValueError:
+            raise ValueError('an IPv6 address in brackets such as "[2001:db8::1]"') from None
+    name = _ascii_name(text.lower())
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        raise ValueError(HOST)
+    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+        try:
+            return str(IPv4Address(name))
+        except AddressValueError:
+            raise ValueError('a host name, or an IPv4 address such as "192.0.2.7"') from None
+    return name
+
+
+def route_host(text: str) -> str:
+    """Read the host of a route: no scheme, no port, no wildcard; one trailing dot is dropped.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    if "*" in text:
+        raise ValueError(f"{HOST}, in full: wildcards are not supported, write one route per host")
+    if "/" in text:
+        raise ValueError(f"{HOST}, without scheme and path")
+    if ":" in text and not text.startswith("["):
+        raise ValueError(f"{HOST}, without port (an IPv6 address stands in brackets)")
+    if text.startswith("[") and not text.endswith("]"):
+        raise ValueError(f"{HOST}, without port")
+    return host(text.removesuffix("."))
+
+
+def authority(text: str) -> str:
+    """Read `host` or `host:port`, as a Host field holds it.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    if "@" in text or "/" in text:
+        raise ValueError(f"{AUTHORITY}, without scheme, user name and path")
+    return parse_url(f"http://{text}", AUTHORITY).authority
+
+
+def server_name(text: str) -> str:
+    """Read the name that a certificate has to hold; an IPv6 address loses its brackets.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    bare = f"[{text}]" if ":" in text and not text.startswith("[") else text
+    try:
+        return host(bare.removesuffix(".")).strip("[]")
+    except ValueError:
+        raise ValueError(f"{SERVER_NAME}, without scheme and port") from None
+
+
+def origin(text: str) -> str:
+    """Read an origin: a trailing slash and the scheme's own port are dropped.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    url = parse_url(text, ORIGIN)
+    if url.path not in ("", "/"):
+        raise ValueError(f"{ORIGIN}, without a path")
+    return url.origin
+
+
+def base_url(text: str) -> str:
+    """Read a URL that paths are appended to: it keeps its path without the trailing slash.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    url = parse_url(text, BASE_URL)
+    if not _BASE_PATH.fullmatch(url.path):
+        raise ValueError(f"{BASE_URL}, with a plain path or none")
+    return url.origin + url.path.removesuffix("/")
+
+
+def issuer(text: str) -> str:
+    """Check an issuer and keep it byte for byte, since it is compared exactly (RFC 9207 2.4).
+
+    Raises ValueError, whose text says what would be right.
+    """
+    if text and not re.fullmatch(r"https?://[^\x00-\x20\x7f-\U0010ffff?#]+", text):
+        raise ValueError(f"{BASE_URL}, exactly as Tailchat's API_URL, or nothing")
+    return text
+
+
+def parse_url(text: str, expected: str) -> Url:
+    """Take an http(s) URL apart; user, query and fragment are refused.
+
+    `expected` begins the text of the ValueError.
+    """
+    parts = _URL.fullmatch(text)
+    if parts is None:
+        raise ValueError(expected)
+    scheme, authority, path, query, fragment = parts.groups()
+    if "@" in authority:
+        raise ValueError(f"{expected}, without user name and password")
+    if query is not None or fragment is not None:
+        raise ValueError(f"{expected}, without query and fragment")
+    split = _AUTHORITY.fullmatch(authority)
+    if split is None:
+        raise ValueError(expected)
+    name, port = split.groups()
+    if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) <= _LAST_PORT):
+        raise ValueError(f"{expected}, with a port from 1 to 65535")
+    try:
+        canonical = host(name)
+    except ValueError:
+        raise ValueError(expected) from None
+    return Url(scheme.lower(), canonical, None if port is None else int(port), path)
+
+
+def is_loopback(name: str) -> bool:
+    """Tell whether a host, as `host` returns it, is this machine itself (RFC 6761 section 6.3)."""
+    bare = name.strip("[]")
+    try:
+        return (IPv6Address(bare) if ":" in bare else IPv4Address(bare)).is_loopback
+    except AddressValueError:
+        return bare == "localhost" or bare.endswith(".localhost")
+
+
+def _without_zone(text: str) -> str:
+    if "%" in text:
+        raise AddressValueError("zone")
+    return text
+
+
+def _ascii_name(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        encoded = text.encode("idna")
+        same = encoded.decode("idna") == text
+    except UnicodeError:
+        same = False
+    if not same:
+        raise ValueError(f'{HOST}; write this name in its ASCII form ("xn--...")')
+    return encoded.decode("ascii")

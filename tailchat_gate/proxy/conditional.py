@@ -1,0 +1,139 @@
+"""Conditional and range requests for a file that is there (RFC 9110 sections 13 and 14)."""
+
+import calendar
+import re
+from collections.abc import Sequence
+from email.utils import parsedate
+from http import HTTPStatus
+from typing import Final, NamedTuple, Protocol
+
+#: RFC 9110 section 8.8.3; a comma may stand inside a tag, so lists cannot be split at commas.
+_ENTITY_TAG: Final = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
+#: The three forms of RFC 9110 section 5.6.7.
+_HTTP_DATE: Final = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
+)
+_BYTES: Final = re.compile(r"bytes=(.*)", re.IGNORECASE)
+#: Longer numbers are in no honest request, and turning digits into a number costs their square.
+_RANGE: Final = re.compile(r"([0-9]{0,100})-([0-9]{0,100})")
+
+
+class Fields(Protocol):
+    """The header fields of a request; names are looked up without regard to case."""
+
+    def getall(self, key: str, default: tuple[()], /) -> Sequence[str] | tuple[()]:
+        """Return all values of a field in order."""
+
+
+class Validators(NamedTuple):
+    """What tells versions of a file apart: `etag` as it is sent, `modified` in Unix seconds."""
+
+    etag: str
+    modified: int
+
+
+class Span(NamedTuple):
+    """Bytes of a file, from `start` on."""
+
+    start: int
+    length: int
+
+
+class UnsatisfiableRangeError(ValueError):
+    """A valid range that has no byte of the file in it."""
+
+
+def judge_preconditions(fields: Fields, current: Validators) -> HTTPStatus:
+    """Return what the preconditions of a GET or HEAD come to: 200, 304 or 412.
+
+    The order is that of RFC 9110 section 13.2.2. A date that is none, or stands there twice, is
+    no precondition.
+    """
+    if if_match := fields.getall("If-Match", ()):
+        if not _names(if_match, current.etag, strong=True):
+            return HTTPStatus.PRECONDITION_FAILED
+    else:
+        unmodified = _date(fields.getall("If-Unmodified-Since", ()))
+        if unmodified is not None and current.modified > unmodified:
+            return HTTPStatus.PRECONDITION_FAILED
+    if if_none_match := fields.getall("If-None-Match", ()):
+        known = _names(if_none_match, current.etag, strong=False)
+        return HTTPStatus.NOT_MODIFIED if known else HTTPStatus.OK
+    since = _date(fields.getall("If-Modified-Since", ()))
+    if since is not None and current.modified <= since:
+        return HTTPStatus.NOT_MODIFIED
+    return HTTPStatus.OK
+
+
+def requested_span(fields: Fields, etag: str, size: int) -> Span | None:
+    """Return the one range that a GET asks for, None where the whole file is to be sent.
+
+    A Range that is malformed, of another unit or of several ranges is left aside, as RFC 9110
+    section 14.2 allows: several ranges were a way to make servers work (CVE-2011-3192). `size`
+    is in bytes. Raises UnsatisfiableRangeError.
+    """
+    values = fields.getall("Range", ())
+    match = _BYTES.fullmatch(values[0].strip(" \t")) if len(values) == 1 else None
+    if match is None or not _may_resume(fields, etag):
+        return None
+    ranges = [found for part in match[1].split(",") if (found := part.strip(" \t"))]
+    only = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 else None
+    return None if only is None else _span(only[1], only[2], size)
+
+
+def _span(first: str, last: str, size: int) -> Span | None:
+    if not first:
+        return _last_bytes(last, size)
+    start = int(first)
+    if last and int(last) < start:
+        return None
+    if start >= size:
+        raise UnsatisfiableRangeError
+    return Span(start, (min(int(last), size - 1) if last else size - 1) - start + 1)
+
+
+def _last_bytes(count: str, size: int) -> Span | None:
+    if not count:
+        return None
+    length = min(int(count), size)
+    if int(count) == 0:
+        raise UnsatisfiableRangeError
+    # Of an empty file that is all, but Content-Range has no way to say so.
+    return Span(size - length, length) if size else None
+
+
+def _may_resume(fields: Fields, etag: str) -> bool:
+    """Tell whether an If-Range allows a part to be sent.
+
+    Only a strong tag does. A date never does: a client that has a tag must not send one (RFC
+    9110 section 13.1.5), every file here has a tag, and tools that copy files keep their dates.
+    """
+    values = fields.getall("If-Range", ())
+    if not values:
+        return True
+    return len(values) == 1 and values[0].strip(" \t") == etag and not etag.startswith("W/")
+
+
+def _names(values: Sequence[str], etag: str, *, strong: bool) -> bool:
+    """Tell whether a list of tags has `etag` in it, by strong or weak comparison."""
+    text = ",".join(values)
+    if text.strip(" \t") == "*":
+        return True
+    tags = _ENTITY_TAG.findall(text)
+    if strong:
+        return etag in tags and not etag.startswith("W/")
+    return etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in tags}
+
+
+def _date(values: Sequence[str]) -> int | None:
+    """Return the Unix time of a field that is one HTTP date."""
+    text = values[0].strip(" \t") if len(values) == 1 else ""
+    parts = parsedate(text) if _HTTP_DATE.fullmatch(text) else None
+    if parts is None:
+        return None
+    try:
+        return calendar.timegm(parts)
+    except ValueError:
+        return None

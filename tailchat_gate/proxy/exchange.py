@@ -1,0 +1,274 @@
+"""A request on its way to an upstream and its reply on the way back: a machine, not a task."""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from tailchat_gate.proxy.connection import End, Patience, UpstreamConnection
+from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
+from tailchat_gate.proxy.headers import takes_trailers
+from tailchat_gate.proxy.pool import Pool
+from tailchat_gate.proxy.reply import FieldEditor
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.body import Body
+from tailchat_gate.request.fields import RawFields
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.visit import Visit
+
+# Names of their own, because an enum's attribute costs ten times a global.
+_COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
+_LAST_CHUNK: Final = b"0\r\n"
+#: Sending these again has the effect of sending them once (RFC 9110 section 9.2.2).
+_IDEMPOTENT: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
+
+_FAILURES: Final[Mapping[End, Reason]] = MappingProxyType(
+    {
+        End.UNANSWERED: Reason.UPSTREAM_BROKEN,
+        End.BROKEN: Reason.UPSTREAM_BROKEN,
+        End.CUT_OFF: Reason.UPSTREAM_BROKEN,
+        End.SLOW: Reason.UPSTREAM_SLOW,
+        End.CLIENT_GONE: Reason.CLIENT_GONE,
+    }
+)
+
+
+class Upstream(NamedTuple):
+    """What is known beforehand of a route's upstream.
+
+    `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
+    """
+
+    pool: Pool
+    patience: Patience
+    connect_timeout: float
+    trailers: Callable[[RawFields], bytes]
+    editor: FieldEditor | None
+
+
+class Passage(NamedTuple):
+    """A request that may pass: its bytes for the upstream, and what goes with them.
+
+    `data` is the whole request head, `body` what reads its body, None where there is none.
+    `extra_fields` are header lines for the reply. `upgrade` is the protocol to switch to, b""
+    for none; `until` the Unix second at which the session is over.
+    """
+
+    request: RequestHead
+    data: bytes
+    body: Body | None
+    extra_fields: bytes
+    upgrade: bytes
+    until: float
+
+
+class Exchange:
+    """The work of a client's connection while its request is with an upstream.
+
+    Once it has ended: `status` is that of the reply that was relayed, 0 where none was, so that
+    the gate still owes an answer; `failure` is None for a reply relayed whole; `body_bytes` went
+    to the client; `switched` is the connection whose protocol was switched. Before that it tells
+    what reply is expected.
+    """
+
+    __slots__ = (
+        "_client", "_connecting", "_ended", "_pending", "_settings", "_upstream", "_whole",
+        "body_bytes", "editor", "extra_fields", "failure", "http10", "is_head", "keep_alive",
+        "keep_client", "passage", "status", "switched", "takes_trailers", "upgrade", "visit",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        visit: Visit,
+        passage: Passage,
+        settings: Upstream,
+        ended: Callable[[ClientConnection, "Exchange"], None],
+    ) -> None:
+        request = passage.request
+        fields = request.fields
+        self._client = client
+        self._settings = settings
+        self._ended = ended
+        self._upstream: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        #: What of the body came before there was a connection to send it on.
+        self._pending: list[bytes] | None = None
+        #: Whether the body has come whole.
+        self._whole = passage.body is None
+        self.visit: Final = visit
+        self.passage: Final = passage
+        self.is_head = request.method == "HEAD"
+        self.http10 = request.http10
+        self.keep_alive = request.keep_alive and not client.leaving
+        self.upgrade = passage.upgrade
+        self.takes_trailers = b"te" in fields.connection and takes_trailers(fields)
+        self.extra_fields = passage.extra_fields
+        self.editor = settings.editor
+        self.status = self.body_bytes = 0
+        self.failure: Reason | None = None
+        self.keep_client = False
+        self.switched: UpstreamConnection | None = None
+
+    @property
+    def _repeatable(self) -> bool:
+        """Whether sending the request twice has the effect of sending it once."""
+        return self.passage.body is None and self.passage.request.method in _IDEMPOTENT
+
+    def start(self, now: float) -> None:
+        """Send the request on a connection of the pool, or on a new one; `now` in seconds."""
+        upstream = self._settings.pool.take(now, repeatable=self._repeatable)
+        if upstream is None:
+            self._connect()
+        else:
+            self._send(upstream)
+
+    # What the client's connection calls.
+
+    def body(self, content: bytes) -> None:
+        """Send content of the body on."""
+        chunked = self.passage.request.fields.chunked
+        self._write(b"%x\r\n%b\r\n" % (len(content), content) if chunked else content)
+
+    def body_complete(self, trailers: RawFields) -> None:
+        """Send the end of the body."""
+        if self.passage.request.fields.chunked:
+            lines = self._settings.trailers(trailers) if trailers else b""
+            self._write(_LAST_CHUNK + lines + b"\r\n")
+        self._whole = True
+        if self._upstream is not None:
+            self._upstream.request_sent()
+
+    def body_failed(self, error: RefusedError) -> None:
+        """Leave the request unfinished: it must never look whole (RFC 9112 section 8)."""
+        self._drop()
+        if self.status:
+            self._client.abort()
+        self._finish(error.reason)
+
+    def client_gone(self) -> None:
+        """Cancel: nobody waits for the reply."""
+        self._drop()
+        self._finish(Reason.CLIENT_GONE)
+
+    def client_full(self, *, full: bool) -> None:
+        """Hold the upstream back while the client takes no more."""
+        if self._upstream is None:
+            return
+        if full:
+            self._upstream.pause_reading()
+        else:
+            self._upstream.resume_reading()
+
+    # What the upstream's connection calls.
+
+    def write_client(self, data: bytes) -> bool:
+        """Send bytes of the reply to the client; return whether it is still there."""
+        transport = self._client.transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(data)
+        return True
+
+    def upstream_full(self, *, full: bool) -> None:
+        """Hold the client's body back while the upstream takes no more."""
+        if full:
+            self._client.hold(UPSTREAM_FULL)
+        else:
+            self._client.release(UPSTREAM_FULL)
+
+    def ended(self, end: End) -> None:
+        """Pass the upstream's connection on, and tell how the exchange went."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is None:
+            return
+        self._take_result(upstream)
+        pool = self._settings.pool
+        if end is _COMPLETE and self._whole:
+            pool.release(upstream)
+            self.keep_client = upstream.keep_client
+            self._ended(self._client, self)
+        elif end is _SWITCHED:
+            pool.forget(upstream)
+            self.switched = upstream
+            self._finish(None)
+        else:
+            self._end_unclean(end, upstream)
+
+    # The steps.
+
+    def _end_unclean(self, end: End, upstream: UpstreamConnection) -> None:
+        """End with a failure, or with a reply that came before the request was whole."""
+        upstream.spoil()
+        reused = self._settings.pool.release(upstream)
+        if end is _COMPLETE:
+            self._finish(None)
+        elif end is _UNANSWERED and reused and self._repeatable:
+            # The connection was stale: nothing of the reply came (RFC 9112 section 9.3.1).
+            self._connect()
+        else:
+            if self.status:
+                # Never a clean end: the client must see that the reply is not whole
+                # (RFC 9112 section 8).
+                self._client.abort()
+            self._finish(_FAILURES[end])
+
+    def _send(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        upstream.start(self, self, self._settings.patience)
+        if self._pending:
+            upstream.write(b"".join((self.passage.data, *self._pending)))
+            self._pending = None
+            self._client.release(UPSTREAM_FULL)
+        else:
+            upstream.write(self.passage.data)
+        if self._client.full:
+            upstream.pause_reading()
+        if self._whole:
+            upstream.request_sent()
+
+    def _write(self, data: bytes) -> None:
+        if self._upstream is not None:
+            self._upstream.write(data)
+        elif self._connecting is not None:
+            self._pending = [*(self._pending or ()), data]
+            self._client.hold(UPSTREAM_FULL)
+
+    def _connect(self) -> None:
+        self._connecting = asyncio.get_running_loop().create_task(self._connected())
+
+    async def _connected(self) -> None:
+        try:
+            upstream = await self._settings.pool.connect(self._settings.connect_timeout)
+        except TimeoutError:
+            self._fail(Reason.UPSTREAM_SLOW)
+        except (OSError, ssl.SSLError):
+            self._fail(Reason.UPSTREAM_DOWN)
+        else:
+            self._connecting = None
+            self._send(upstream)
+
+    def _fail(self, reason: Reason) -> None:
+        self._connecting = None
+        self._finish(reason)
+
+    def _drop(self) -> None:
+        """Close what was begun upstream, and note what the client got of it."""
+        upstream, self._upstream = self._upstream, None
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if upstream is not None:
+            upstream.abort()
+            self._take_result(upstream)
+            self._settings.pool.release(upstream)
+
+    def _take_result(self, upstream: UpstreamConnection) -> None:
+        self.status, self.body_bytes = upstream.status, upstream.body_bytes
+
+    def _finish(self, failure: Reason | None) -> None:
+        self._pending = None
+        self.failure = failure
+        self._ended(self._client, self)

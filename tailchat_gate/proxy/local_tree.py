@@ -1,0 +1,174 @@
+"""Files below a directory, opened so that no link and no race leads out of it; blocking calls."""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+#: What a directory is served as.
+INDEX: Final = b"index.html"
+#: A mounted ConfigMap of Kubernetes needs two; a loop of links ends here.
+MAX_LINKS: Final = 8
+#: Each directory on the way is held open; no tree that people read is deeper.
+MAX_DEPTH: Final = 64
+
+#: O_PATH asks for no permission to list a directory, only to pass through it.
+_DIRECTORY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
+#: Without O_NONBLOCK, opening a FIFO that took a file's place would wait for a writer.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+#: Errors that say what is there, or who may read it. Any other (no descriptors left, a broken
+#: disk) is a fault of the machine and no statement about the path.
+_NOT_SERVED: Final = frozenset(
+    (
+        *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+        *(errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV),
+    )
+)
+
+
+class OpenFile:
+    """A regular file that is open for reading; every call but `status` may block.
+
+    It closes its descriptor when nobody holds it any more, so that an answer which is never sent
+    leaves nothing behind.
+    """
+
+    __slots__ = ("_descriptor", "_lock", "status")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        #: Of the descriptor, so of what will be read, whatever the name means by then.
+        self.status: Final = os.fstat(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return up to `count` bytes from `offset` on; b"" where the file has none there.
+
+        Raises OSError if the disk fails or the file is closed.
+        """
+        # Locked, because a number closed here may be another file's a moment later.
+        with self._lock:
+            return os.pread(self._descriptor, count, offset)
+
+    def close(self) -> None:
+        """Close the file, after a read that is under way; again does nothing."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class Found(NamedTuple):
+    """A file to serve; `in_folder`: the path named a directory, and this is the page in it."""
+
+    file: OpenFile
+    in_folder: bool
+
+
+def find(directory: Path, names: Iterable[bytes]) -> Found | None:
+    """Open what `names` lead to below `directory`; None where nothing is served.
+
+    The names are walked one by one from an open directory, and each step refuses to pass
+    through a symbolic link by itself: a directory that is exchanged for a link on the way is an
+    error of that step, never a way out. A link is read and its target walked in the same way,
+    so that it leads somewhere only if every step of it stays below `directory`; absolute links
+    never do. `directory` itself may be a link: it is opened anew each time, so that a new
+    version can be put in place by renaming. Only regular files are opened, and directories stand
+    for their index.html.
+
+    Raises OSError where `directory` cannot be opened and for faults of the machine.
+    """
+    with _Walk(os.open(directory, _DIRECTORY)) as walk:
+        try:
+            file = walk.to(names)
+            if file is not None:
+                return Found(file, in_folder=False)
+            file = walk.to((INDEX,))
+        except _NotServedError:
+            return None
+        except OSError as error:
+            if error.errno in _NOT_SERVED:
+                return None
+            raise
+    return None if file is None else Found(file, in_folder=True)
+
+
+class _NotServedError(Exception):
+    """The way leads out of the directory, or to what is neither directory nor regular file."""
+
+
+class _Walk:
+    """The directories that were entered, outermost first, each open."""
+
+    def __init__(self, root: int) -> None:
+        self._entered = [root]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for descriptor in self._entered:
+            os.close(descriptor)
+
+    def to(self, names: Iterable[bytes]) -> OpenFile | None:
+        """Go on to the file that `names` lead to; None where they end at a directory."""
+        ahead = list(names)[::-1]
+        links = 0
+        while ahead:
+            name = ahead.pop()
+            if name in {b"", b"."}:
+                continue
+            if name == b"..":
+                self._leave()
+                continue
+            here = self._entered[-1]
+            mode = os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                self._enter(name, here)
+            elif stat.S_ISLNK(mode):
+                links += 1
+                ahead.extend(_link_target(name, here, links))
+            elif stat.S_ISREG(mode) and not ahead:
+                return _open_file(name, here)
+            else:
+                raise _NotServedError
+        return None
+
+    def _enter(self, name: bytes, here: int) -> None:
+        if len(self._entered) > MAX_DEPTH:
+            raise _NotServedError
+        self._entered.append(os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=here))
+
+    def _leave(self) -> None:
+        # Back along the way that was taken; the ".." of the file system may by now be elsewhere.
+        if len(self._entered) == 1:
+            raise _NotServedError
+        os.close(self._entered.pop())
+
+
+def _link_target(name: bytes, here: int, links: int) -> list[bytes]:
+    """Return the names that a link stands for, last first."""
+    target = os.readlink(name, dir_fd=here)
+    if links > MAX_LINKS or target.startswith(b"/"):
+        raise _NotServedError
+    return target.split(b"/")[::-1]
+
+
+def _open_file(name: bytes, here: int) -> OpenFile:
+    file = OpenFile(os.open(name, _FILE, dir_fd=here))
+    # The name may have changed its meaning since it was looked at; the descriptor cannot.
+    if not stat.S_ISREG(file.status.st_mode):
+        raise _NotServedError
+    return file

@@ -1,0 +1,222 @@
+"""The gate's own pages on a client's connection, answered by aiohttp's low-level server."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.downstream import ClientConnection
+from tailchat_gate.request.body import Body
+from tailchat_gate.request.fields import RawFields
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.refusal import RefusedError
+
+#: How long a client may take none of a page, in seconds.
+STALL_SECONDS: Final = 60.0
+#: Fields that the gate has read already, or that aiohttp would act on.
+_NOT_FOR_PAGES: Final = frozenset(
+    (b"connection", b"content-length", b"expect", b"transfer-encoding")
+)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+#: Hears what was answered, or None where the client left before.
+Ended = Callable[[web.StreamResponse | None], None]
+
+
+class PageServer:
+    """aiohttp's server, for one request at a time on connections that are not its own.
+
+    A client's connection is read by the gate alone. For a page aiohttp is given a head made of
+    what was read, on the same transport, and lets go of the transport when it has answered.
+    """
+
+    def __init__(self) -> None:
+        self._server: web.Server | None = None
+        self._log = logging.getLogger(f"{LOGGER_NAME}.http")
+
+    def start(self) -> None:
+        """Begin to serve; needs a running event loop."""
+        self._server = web.Server(_answer, handler_cancellation=True)
+
+    def serve(
+        self,
+        client: ClientConnection,
+        head: RequestHead,
+        answer: Answer,
+        ended: Ended,
+        *,
+        body: Body | None = None,
+        target: bytes = b"/",
+    ) -> None:
+        """Answer a request with a page.
+
+        `body` is for a page that reads one, a small one. `target` is what aiohttp sees: the
+        client's own only where the page needs it.
+        """
+        work = _PageWork(self, client, head, target, answer, ended)
+        client.begin(work, body, unread=head.fields.has_body and body is None)
+        if body is None:
+            work.start(b"")
+        elif head.fields.expects_continue and not head.http10:
+            client.write(_CONTINUE)
+
+    def connection(self, answer: Answer, let_go: Callable[[web.StreamResponse], None]) -> "_Page":
+        """Return the protocol for one answer."""
+        assert self._server is not None  # noqa: S101 - narrows for the checker
+        return _Page(
+            self._server,
+            answer,
+            let_go,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            auto_decompress=False,
+            logger=self._log,
+            tcp_keepalive=False,
+            # What comes was read and bounded before.
+            max_line_size=1 << 20,
+            max_field_size=1 << 20,
+            max_headers=1 << 16,
+        )
+
+
+class _Page(web.RequestHandler):
+    """aiohttp's side of one answer."""
+
+    __slots__ = ("answer", "let_go")
+
+    def __init__(
+        self,
+        server: web.Server,
+        answer: Answer,
+        let_go: Callable[[web.StreamResponse], None],
+        **options: Any,  # noqa: ANN401 - aiohttp's own
+    ) -> None:
+        super().__init__(server, **options)
+        self.answer: Final = answer
+        self.let_go: Final = let_go
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer, then let go of the client's transport."""
+        found, reset = await super().finish_response(request, resp, start_time)
+        if self.transport is not None and not reset:
+            self.transport = None
+            self.force_close()
+            if self._task_handler is not None:
+                self._task_handler.add_done_callback(lambda _: self.connection_lost(None))
+            self.let_go(found)
+        return found, reset
+
+    def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        """Log a fault of the gate; a client that left is none."""
+        if self.transport is not None and not isinstance(details.get("exc_info"), ConnectionError):
+            super().log_exception(*args, **details)
+
+
+async def _answer(request: web.BaseRequest) -> web.StreamResponse:
+    page = request.protocol
+    assert isinstance(page, _Page)  # noqa: S101 - narrows for the checker
+    return await page.answer(request)
+
+
+class _PageWork:
+    """One request for a page, while it is under way."""
+
+    def __init__(
+        self,
+        server: PageServer,
+        client: ClientConnection,
+        head: RequestHead,
+        target: bytes,
+        answer: Answer,
+        ended: Ended,
+    ) -> None:
+        self._client = client
+        self._head = head
+        self._target = target
+        self._ended = ended
+        self._body = b""
+        self._page = server.connection(answer, self._let_go)
+        self._stalled: asyncio.TimerHandle | None = None
+        self._started = False
+
+    def start(self, body: bytes) -> None:
+        """Hand the request to aiohttp."""
+        transport = self._client.transport
+        if transport is None or transport.is_closing():
+            self.client_gone()
+            return
+        self._started = True
+        keep = self._head.keep_alive and not self._client.leaving and not self._unread
+        self._page.connection_made(transport)
+        self._page.data_received(page_request(self._head, self._target, body, keep=keep))
+
+    @property
+    def _unread(self) -> bool:
+        return self._head.fields.has_body and not self._body
+
+    # What the client's connection calls.
+
+    def body(self, content: bytes) -> None:
+        """Gather the body; the reader it comes from bounds it."""
+        self._body += content
+
+    def body_complete(self, trailers: RawFields) -> None:  # noqa: ARG002 - of no use to a page
+        """Answer, with the whole body there."""
+        self.start(self._body)
+
+    def body_failed(self, error: RefusedError) -> None:  # noqa: ARG002 - the page tells it
+        """Answer without the body."""
+        self._body = b""
+        self.start(b"")
+
+    def client_full(self, *, full: bool) -> None:
+        """Hold the page, and not for ever."""
+        if full:
+            self._page.pause_writing()
+            loop = asyncio.get_running_loop()
+            self._stalled = loop.call_later(STALL_SECONDS, self._client.abort)
+        else:
+            self._page.resume_writing()
+            self._forget_stall()
+
+    def client_gone(self) -> None:
+        """Cancel the page."""
+        self._forget_stall()
+        if self._started:
+            self._page.connection_lost(None)
+        self._ended(None)
+
+    def _let_go(self, answer: web.StreamResponse) -> None:
+        self._forget_stall()
+        self._ended(answer)
+        self._client.end(keep=bool(answer.keep_alive))
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+
+def page_request(head: RequestHead, target: bytes, body: bytes, *, keep: bool) -> bytes:
+    """Return the request that aiohttp is given for a page.
+
+    The method decides whether a body may be sent, and the fields are the client's.
+    """
+    method = head.method if head.method in {"GET", "HEAD"} else "POST"
+    version = b"1.0" if head.http10 else b"1.1"
+    lines = [b"%b %b HTTP/%b\r\n" % (method.encode("ascii"), target, version)]
+    lines += [
+        b"%b: %b\r\n" % (name, value)
+        for name, value in head.fields.pairs
+        if name.lower() not in _NOT_FOR_PAGES
+    ]
+    lines.append(b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n")
+    if method == "POST":
+        lines.append(b"Content-Length: %d\r\n" % len(body))
+    return b"".join((*lines, b"\r\n", body))

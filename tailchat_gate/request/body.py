@@ -1,0 +1,154 @@
+"""The body of a request by its framing (RFC 9112 section 6): bytes in, content out; pure."""
+
+import re
+from typing import Final
+
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.fields import FieldSection, RawFields, split_fields
+from tailchat_gate.request.refusal import RefusedError
+
+#: Section 7.1: a size, extensions that nobody needs, CRLF. 15 digits cannot overflow anything.
+_SIZE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?:[ \t]*+;[^\x00-\x08\x0a-\x1f\x7f]*+)?")
+_CRLF: Final = b"\r\n"
+_MAX_LINE: Final = 1024
+_MAX_TRAILER_BYTES: Final = 8192
+_MAX_TRAILERS: Final = 64
+#: Whoever sends these behind a body hopes that a parser takes them for the head's.
+_FRAMING: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
+
+
+class LengthBody:
+    """A body of a known length in bytes."""
+
+    __slots__ = ("remaining",)
+
+    def __init__(self, length: int) -> None:
+        self.remaining = length
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come."""
+        return not self.remaining
+
+    @property
+    def trailers(self) -> RawFields:
+        """Nothing: trailers need chunks."""
+        return ()
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes; return the content among them, and what lies behind the body."""
+        size = len(data)
+        if size <= self.remaining:
+            self.remaining -= size
+            return data, b""
+        taken, self.remaining = self.remaining, 0
+        return data[:taken], data[taken:]
+
+
+class ChunkedBody:
+    """A body in chunks, its extensions thrown away; `trailers` are there once it is complete.
+
+    `max_bytes` bounds the content (0 = no limit). Every chunk must be followed by CRLF and every
+    line end with it: what two parsers could cut in two ways is refused.
+    """
+
+    __slots__ = ("_awaits_end", "_in_trailers", "_left", "_max_bytes", "_partial", "_received",
+                 "complete", "trailers")  # fmt: skip
+
+    def __init__(self, max_bytes: int = 0) -> None:
+        self._max_bytes = max_bytes
+        self._received = 0
+        #: Bytes of the present chunk that are still to come.
+        self._left = 0
+        #: Whether the CRLF behind a chunk's data is still to come.
+        self._awaits_end = False
+        self._in_trailers = False
+        #: The start of a line.
+        self._partial = b""
+        self.complete = False
+        self.trailers: RawFields = ()
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes; return the content among them, and what lies behind the body.
+
+        Raises RefusedError; the content before the fault is lost then, with the request.
+        """
+        content: list[bytes] = []
+        data, self._partial = self._partial + data, b""
+        position = 0
+        while position < len(data) and not self.complete:
+            if self._left:
+                piece = data[position : position + self._left]
+                content.append(piece)
+                self._left -= len(piece)
+                position += len(piece)
+                self._awaits_end = not self._left
+            elif self._awaits_end:
+                if not _CRLF.startswith(data[position : position + 2]):
+                    raise RefusedError("a chunk that is longer than its size")
+                if position + 2 > len(data):
+                    break
+                self._awaits_end = False
+                position += 2
+            elif (after := self._line(data, position)) >= 0:
+                position = after
+            else:
+                break
+        if not self.complete:
+            self._partial = data[position:]
+            return b"".join(content), b""
+        return b"".join(content), data[position:]
+
+    def _line(self, data: bytes, position: int) -> int:
+        """Read a size line, or the trailers; return the position behind, -1 where not whole."""
+        if self._in_trailers:
+            return self._read_trailers(data, position)
+        end = data.find(_CRLF, position)
+        line = data[position : end if end >= 0 else len(data)]
+        if len(line) > _MAX_LINE or b"\n" in line:
+            raise RefusedError("a chunk size line that is malformed")
+        if end < 0:
+            return -1
+        match = _SIZE.fullmatch(line)
+        if match is None:
+            raise RefusedError("a chunk size that is not a number")
+        self._left = int(match[1], 16)
+        self._received += self._left
+        if self._max_bytes and self._received > self._max_bytes:
+            raise RefusedError("a body that is too large", Reason.BODY_TOO_LARGE)
+        self._in_trailers = not self._left
+        return end + 2
+
+    def _read_trailers(self, data: bytes, position: int) -> int:
+        if data.startswith(_CRLF, position):
+            self.complete = True
+            return position + 2
+        end = data.find(b"\r\n\r\n", position)
+        if (end if end >= 0 else len(data)) - position > _MAX_TRAILER_BYTES:
+            raise RefusedError("trailers that are too long", Reason.HEAD_TOO_LARGE)
+        if end < 0:
+            return -1
+        self.trailers = split_fields(data[position : end + 2])
+        if len(self.trailers) > _MAX_TRAILERS:
+            raise RefusedError("too many trailers", Reason.HEAD_TOO_LARGE)
+        if any(name.lower() in _FRAMING for name, _ in self.trailers):
+            raise RefusedError("a trailer that frames or routes a message")
+        self.complete = True
+        return end + 4
+
+
+Body = LengthBody | ChunkedBody
+
+
+def body_of(section: FieldSection, max_bytes: int) -> Body | None:
+    """Return the reader of the body that a section announces, None where it announces none.
+
+    `max_bytes` bounds the content (0 = no limit). Raises RefusedError for a longer length.
+    """
+    if section.chunked:
+        return ChunkedBody(max_bytes)
+    if not section.length:
+        return None
+    if max_bytes and section.length > max_bytes:
+        raise RefusedError("a body that is too large", Reason.BODY_TOO_LARGE)
+    return LengthBody(section.length)

@@ -1,0 +1,171 @@
+"""The header section of a request: read once, strictly, and kept while clients repeat it."""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.target import Host, read_host
+
+#: A token of RFC 9110 section 5.6.2.
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+#: Field lines of RFC 9112 section 5, whole: a token, a colon at once behind it, no control byte
+#: but the tab, CR and LF only as the pair that ends a line. Obsolete folding has no place in it.
+_LINES: Final = re.compile(rb"(?:" + TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
+_FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
+_TOKEN: Final = re.compile(TOKEN)
+#: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
+_LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
+_CHUNKED: Final = b"chunked"
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+#: What nearly every client sends, read before.
+_CONNECTION: Final = {
+    b"keep-alive": frozenset((b"keep-alive",)),
+    b"close": frozenset((b"close",)),
+    b"Upgrade": frozenset((b"upgrade",)),
+    b"keep-alive, Upgrade": frozenset((b"keep-alive", b"upgrade")),
+}
+
+#: Fields that say something about the message itself, or about who sent it.
+_TELLING: Final = (
+    *(b"connection", b"content-length", b"cookie", b"expect", b"host", b"transfer-encoding"),
+    *(b"upgrade", b"user-agent"),
+)
+
+RawFields = Sequence[tuple[bytes, bytes]]
+
+
+class Limits(NamedTuple):
+    """What a request may bring: bytes of its target, its header section, its cookies; a count."""
+
+    target_bytes: int
+    header_bytes: int
+    header_count: int
+    cookie_bytes: int
+
+
+class FieldSection:
+    """The fields of one request, and what they say about the message itself.
+
+    `pairs` are names and values as sent, without the white space around a value. `length` is the
+    Content-Length, None where there is none; `chunked` the only other framing there is.
+    `connection` and `upgrade` are lower-case. Whatever is made of a section on the way through
+    (`sent`, `sent_for`) is kept on it, because a client repeats its fields from request to
+    request.
+    """
+
+    __slots__ = (
+        "agent",
+        "chunked",
+        "connection",
+        "cookies",
+        "expects_continue",
+        "forwarded",
+        "host",
+        "length",
+        "pairs",
+        "sent",
+        "sent_for",
+        "upgrade",
+    )
+
+    def __init__(self, pairs: RawFields) -> None:
+        self.pairs: Final = pairs
+        self.host: Host
+        self.cookies: Final[list[bytes]] = []
+        self.chunked = self.expects_continue = False
+        self.length: int | None = None
+        self.connection = _NO_OPTIONS
+        self.upgrade = b""
+        self.agent = ""
+        #: The client behind a trusted proxy: (peer, Client), kept by the gate.
+        self.forwarded: tuple[str, Client] | None = None
+        #: The field lines for the upstream, and for which client and route they were made.
+        self.sent = b""
+        self.sent_for: tuple[object, object] | None = None
+        self._read()
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows."""
+        return self.chunked or bool(self.length)
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return the values of a field in order; `name` is lower-case."""
+        return [value for found, value in self.pairs if found.lower() == name]
+
+    def text(self, name: bytes) -> str:
+        """Return the values of a field as one text, joined as RFC 9110 section 5.3 allows."""
+        return b",".join(self.values(name)).decode("latin-1")
+
+    def _read(self) -> None:
+        found: dict[bytes, list[bytes]] = {name: [] for name in _TELLING}
+        for name, value in self.pairs:
+            values = found.get(name.lower())
+            if values is not None:
+                values.append(value)
+        self.cookies.extend(found[b"cookie"])
+        self.agent = b" ".join(found[b"user-agent"]).decode("utf-8", "replace")
+        self.host = read_host([host.decode("latin-1") for host in found[b"host"]])
+        self.connection = _read_options(found[b"connection"])
+        self.upgrade = b",".join(found[b"upgrade"]).lower()
+        self.expects_continue = b",".join(found[b"expect"]).lower() == b"100-continue"
+        codings, lengths = found[b"transfer-encoding"], found[b"content-length"]
+        if codings and lengths:
+            # Whoever sends both hopes that two parsers choose differently (RFC 9112 section 6.1).
+            raise RefusedError("both Content-Length and Transfer-Encoding")
+        if codings:
+            self.chunked = _read_codings(codings)
+        if lengths:
+            self.length = _read_length(lengths)
+
+
+def read_fields(raw: bytes, limits: Limits) -> FieldSection:
+    """Return the section whose lines are `raw`, each with its CRLF. Raises RefusedError."""
+    if len(raw) > limits.header_bytes:
+        raise RefusedError("a header section that is too long", Reason.HEAD_TOO_LARGE)
+    pairs = split_fields(raw)
+    if len(pairs) > limits.header_count:
+        raise RefusedError("too many header fields", Reason.HEAD_TOO_LARGE)
+    section = FieldSection(pairs)
+    if sum(map(len, section.cookies)) > limits.cookie_bytes:
+        raise RefusedError("cookies that are too long", Reason.HEAD_TOO_LARGE)
+    return section
+
+
+def split_fields(raw: bytes) -> list[tuple[bytes, bytes]]:
+    """Return names and values of field lines, each with its CRLF. Raises RefusedError."""
+    if _LINES.fullmatch(raw) is None:
+        raise RefusedError("a header field that is malformed")
+    return [(name, value.rstrip(b" \t")) for name, value in _FIELD.findall(raw)]
+
+
+def _read_options(values: list[bytes]) -> frozenset[bytes]:
+    if not values:
+        return _NO_OPTIONS
+    known = _CONNECTION.get(values[0]) if len(values) == 1 else None
+    if known is not None:
+        return known
+    return frozenset(
+        option.strip(b" \t").lower() for value in values for option in value.split(b",")
+    ) - {b""}
+
+
+def _read_codings(values: list[bytes]) -> bool:
+    """Return True for exactly one coding, chunked (RFC 9112 sections 6.1 and 7)."""
+    codings = [coding.strip(b" \t").lower() for coding in b",".join(values).split(b",")]
+    if codings == [_CHUNKED]:
+        return True
+    if not all(map(_TOKEN.fullmatch, codings)) or _CHUNKED in codings[:-1]:
+        raise RefusedError("a Transfer-Encoding that is malformed")
+    raise RefusedError("a transfer coding other than chunked", Reason.CODING_REFUSED)
+
+
+def _read_length(values: list[bytes]) -> int:
+    """Return the one length; a repeated one is refused, alike or not (RFC 9112 section 6.3)."""
+    match = _LENGTH.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None:
+        raise RefusedError("a Content-Length that is not one number")
+    return int(match[1])

@@ -1,0 +1,146 @@
+"""The head of a request: bytes in, a head out, or a refusal before anything is forwarded."""
+
+import re
+from typing import Final, NamedTuple
+
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.fields import TOKEN, FieldSection, Limits, read_fields
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.target import NO_TARGET, Target, read_target
+
+_END: Final = b"\r\n\r\n"
+_CRLF: Final = b"\r\n"
+#: RFC 9112 section 3: single spaces, nothing else that separates.
+_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([!-~]++) (HTTP/[0-9]\.[0-9])")
+#: What stands nowhere in a head; a CR at the very end may be half of a CRLF.
+_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
+_VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
+#: Methods have at most 17 letters in IANA's registry.
+_MAX_METHOD: Final = 32
+#: Around the target: method, version and two spaces.
+_LINE_OVERHEAD: Final = _MAX_METHOD + 10
+_MAX_KNOWN: Final = 1024
+_MAX_KNOWN_BYTES: Final = 4096
+
+
+class RequestLine(NamedTuple):
+    """A request line: `method` as sent, whether the version is 1.0, and the target.
+
+    `target` is None for what only makes sense beside a Host field: absolute-form and the like,
+    whose bytes are in `raw`. `sent` is the line for an upstream that is sent the same target.
+    """
+
+    method: str
+    http10: bool
+    raw: bytes
+    target: Target | None
+    sent: bytes
+
+
+class RequestHead(NamedTuple):
+    """A whole head: `method`, `target` and `fields`; `http10` says that the version is 1.0."""
+
+    method: str
+    http10: bool
+    target: Target
+    fields: FieldSection
+    #: The request line for an upstream, with its CRLF; b"" where it is to be made.
+    line: bytes = b""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client wants its connection to stay (RFC 9112 section 9.3)."""
+        options = self.fields.connection
+        return b"close" not in options and (not self.http10 or b"keep-alive" in options)
+
+
+#: Stands where a request could not be read.
+NO_HEAD: Final = RequestHead("", False, NO_TARGET, FieldSection(()))  # noqa: FBT003 - a tuple
+
+
+class RequestReader:
+    """Reads the heads of requests; what was read is kept, because clients repeat themselves.
+
+    Nothing is kept of what does not parse, and no more than 1024 request lines and sections of
+    at most 4 KiB each.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lines: dict[bytes, RequestLine] = {}
+        self._sections: dict[bytes, FieldSection] = {}
+
+    def read(self, data: bytes) -> tuple[RequestHead, int] | None:
+        """Return the head at the start of `data` and its length, or None where it is not whole.
+
+        `data` is all that has come since the last request. Raises RefusedError, also for the
+        start of what can no longer become a head.
+        """
+        end = data.find(_END)
+        if end < 0:
+            self._check_start(data)
+            return None
+        start = 2 if data.startswith(_CRLF) else 0  # RFC 9112 section 2.2 allows one empty line
+        middle = data.find(_CRLF, start)
+        line = self._lines.get(data[start:middle]) or self._read_line(data[start:middle])
+        raw = data[middle + 2 : end + 2]
+        fields = self._sections.get(raw) or self._read_section(raw)
+        target = line.target or read_target(line.raw.decode("ascii"), fields.host)
+        if not fields.host.raw and not line.http10:
+            raise RefusedError("a request without a Host")
+        if fields.chunked and line.http10:
+            raise RefusedError("a Transfer-Encoding in HTTP/1.0")
+        return RequestHead(line.method, line.http10, target, fields, line.sent), end + 4
+
+    def _read_line(self, raw: bytes) -> RequestLine:
+        match = _LINE.fullmatch(raw)
+        if match is None:
+            raise RefusedError("a request line that is malformed")
+        method, target, version = match.groups()
+        if len(target) > self._limits.target_bytes:
+            raise RefusedError("a request target that is too long", Reason.TARGET_TOO_LONG)
+        http10 = _VERSIONS.get(version)
+        if http10 is None:
+            raise RefusedError("a version that is not spoken here", Reason.VERSION_REFUSED)
+        if len(method) > _MAX_METHOD:
+            raise RefusedError("a method that is too long")
+        origin_form = target.startswith(b"/")
+        line = RequestLine(
+            method.decode("ascii"),
+            http10,
+            target,
+            read_target(target.decode("ascii"), None) if origin_form else None,
+            b"%b %b HTTP/1.1\r\n" % (method, target) if origin_form else b"",
+        )
+        if len(raw) <= _MAX_KNOWN_BYTES:
+            if len(self._lines) >= _MAX_KNOWN:
+                self._lines.clear()
+            self._lines[raw] = line
+        return line
+
+    def _read_section(self, raw: bytes) -> FieldSection:
+        section = read_fields(raw, self._limits)
+        if len(raw) <= _MAX_KNOWN_BYTES:
+            if len(self._sections) >= _MAX_KNOWN:
+                self._sections.clear()
+            self._sections[raw] = section
+        return section
+
+    def _check_start(self, data: bytes) -> None:
+        """Refuse the start of a head as soon as it cannot become one, not when time is up."""
+        if _FIRST.match(data) is None and data:
+            raise RefusedError("bytes that are not HTTP")
+        start = 2 if data.startswith(_CRLF) else 0
+        line_end = data.find(_CRLF, start)
+        if line_end < 0:
+            if len(data) > self._limits.target_bytes + _LINE_OVERHEAD:
+                raise RefusedError("a request target that is too long", Reason.TARGET_TOO_LONG)
+        else:
+            self._lines.get(data[start:line_end]) or self._read_line(data[start:line_end])
+            if len(data) - line_end > self._limits.header_bytes + len(_END):
+                raise RefusedError("a header section that is too long", Reason.HEAD_TOO_LARGE)
+            if data.count(b"\n", line_end) > self._limits.header_count + 1:
+                raise RefusedError("too many header fields", Reason.HEAD_TOO_LARGE)
+        if _BARE.search(data) is not None:
+            raise RefusedError("a line that does not end with CRLF")
