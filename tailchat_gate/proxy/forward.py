@@ -16,6 +16,7 @@ from tailchat_gate.proxy.exchange import Exchange, Passage, Upstream
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
 from tailchat_gate.proxy.reply import CookieGuard, ReplyLines
+from tailchat_gate.proxy.rewriting import rewriter_of
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Terms, Tunnel
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.visit import Visit
@@ -159,7 +160,7 @@ def _upstream(route: Route, pool: Pool, headers: RequestHeaders) -> Upstream:
         Patience(settings.response_timeout, settings.idle_timeout),
         settings.connect_timeout,
         headers.trailers,
-        None,
+        rewriter_of(settings),
     )
 
 

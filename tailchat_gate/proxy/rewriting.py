@@ -1,0 +1,82 @@
+"""Addresses and cookies in a tool's replies, made the gate's where a route asks for it; pure."""
+
+import re
+from typing import Final
+
+from tailchat_gate.config.address import HttpAddress, upstream_address
+from tailchat_gate.config.model import Route as RouteSettings
+
+_ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#]*)(.*)", re.DOTALL)
+_DEFAULT_PORT: Final = re.compile(rb":(?:80|443)?\Z")
+#: A cookie of this name must have the path "/" (RFC 6265bis section 4.1.3.2).
+_HOST_PREFIX: Final = b"__host-"
+
+
+class ReplyRewriter:
+    """Rewrites fields of the replies on one route."""
+
+    def __init__(self, settings: RouteSettings) -> None:
+        self._locations = settings.rewrite_location
+        self._cookies = settings.rewrite_cookies
+        self._outside = settings.path.encode("ascii").rstrip(b"/")
+        inside = settings.path if settings.upstream_path is None else settings.upstream_path
+        self._inside = inside.encode("ascii").rstrip(b"/")
+        address = upstream_address(settings.upstream)
+        named = [str(address.url.authority)] if isinstance(address, HttpAddress) else []
+        if settings.upstream_host:
+            named.append(settings.upstream_host)
+        self._tool = frozenset(_authority(name.encode("ascii")) for name in named)
+
+    def location(self, value: bytes) -> bytes:
+        """Return a Location: a path on the gate where it names the tool, else as it is.
+
+        The path needs no origin: browsers take it from where they are (RFC 9110 section 10.2.2).
+        """
+        if not self._locations:
+            return value
+        match = _ABSOLUTE.fullmatch(value)
+        if match is None:
+            is_path = value[:1] == b"/" and value[1:2] not in {b"/", b"\\"}
+            return self._outward(value) if is_path else value
+        if _authority(match[1]) not in self._tool:
+            return value
+        rest = match[2] if match[2][:1] == b"/" else b"/" + match[2]
+        # What begins with two slashes would lead to another host.
+        return self._outward(b"/" + rest.lstrip(b"/\\"))
+
+    def set_cookie(self, value: bytes) -> bytes:
+        """Return a Set-Cookie without Domain, its Path as the browser sees it."""
+        if not self._cookies:
+            return value
+        pair, *attributes = value.split(b";")
+        kept = [pair]
+        for attribute in attributes:
+            name, _, found = attribute.partition(b"=")
+            lower = name.strip().lower()
+            if lower == b"domain":
+                continue
+            if lower == b"path" and not pair.strip().lower().startswith(_HOST_PREFIX):
+                # Without the last slash, or the cookie would not be sent for the route's own path.
+                kept.append(b" Path=" + (self._outward(found.strip()).rstrip(b"/") or b"/"))
+            else:
+                kept.append(attribute)
+        return b";".join(kept)
+
+    def _outward(self, path: bytes) -> bytes:
+        """Return the visitor's path for a path of the tool; one outside of the route stays."""
+        inside = self._inside
+        rest = path[len(inside) :]
+        if not path.startswith(inside) or rest[:1] not in {b"", b"/", b"?", b"#"}:
+            return path
+        return self._outside + rest if self._outside or rest[:1] == b"/" else b"/" + rest
+
+
+def rewriter_of(settings: RouteSettings) -> ReplyRewriter | None:
+    """Return what rewrites the replies of a route, None where it asks for nothing."""
+    if settings.rewrite_location or settings.rewrite_cookies:
+        return ReplyRewriter(settings)
+    return None
+
+
+def _authority(raw: bytes) -> bytes:
+    return _DEFAULT_PORT.sub(b"", raw.lower())

@@ -1,0 +1,96 @@
+"""Locations and cookies of a tool, as the visitor gets them."""
+
+from typing import Any
+
+import pytest
+from gatekit import make_settings
+
+from tailchat_gate.proxy.rewriting import ReplyRewriter, rewriter_of
+
+
+def _rewriter(**route: Any) -> ReplyRewriter:  # noqa: ANN401 - as in the file
+    keys = {"name": "t", "rewrite_location": True, "rewrite_cookies": True, **route}
+    return ReplyRewriter(make_settings("http://tool:3000", route=[keys]).route[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (b"http://tool:3000/x?y#z", b"/app/x?y#z"),
+        (b"HTTP://TOOL:3000", b"/app/"),
+        (b"https://tool:3000/x", b"/app/x"),
+        (b"http://own.lan/x", b"/app/x"),
+        (b"http://own.lan:80/x", b"/app/x"),
+        (b"/x", b"/app/x"),
+        (b"/", b"/app/"),
+        (b"/?a", b"/app/?a"),
+        (b"x/y", b"x/y"),
+        (b"?a", b"?a"),
+        (b"//evil.test/x", b"//evil.test/x"),
+        (b"/\\evil.test/x", b"/\\evil.test/x"),
+        (b"http://tool:3000//evil.test/x", b"/app/evil.test/x"),
+        (b"http://tool:3000/\\evil.test/x", b"/app/evil.test/x"),
+        (b"http://tool:3001/x", b"http://tool:3001/x"),
+        (b"http://tool:3000@evil.test/x", b"http://tool:3000@evil.test/x"),
+        (b"https://elsewhere.test/x", b"https://elsewhere.test/x"),
+        (b"", b""),
+    ],
+)
+def test_a_location_of_the_tool_becomes_the_gates(value: bytes, sent: bytes) -> None:
+    """The tool's own address and paths lead back through the route; all else stays as it is."""
+    rewriter = _rewriter(path="/app", upstream_path="/", upstream_host="own.lan")
+
+    assert rewriter.location(value) == sent
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (b"/tool/x", b"/app/x"),
+        (b"/tool", b"/app"),
+        (b"/toolbox", b"/toolbox"),
+        (b"/other", b"/other"),
+        (b"http://tool:3000/other", b"/other"),
+    ],
+)
+def test_a_path_outside_of_the_replacement_stays(value: bytes, sent: bytes) -> None:
+    """Only whole segments of upstream_path are mapped back."""
+    assert _rewriter(path="/app", upstream_path="/tool").location(value) == sent
+
+
+def test_without_a_prefix_only_the_origin_goes() -> None:
+    """On a route at "/" the path stays the same, and never begins with two slashes."""
+    rewriter = _rewriter()
+
+    assert rewriter.location(b"http://tool:3000/a//b") == b"/a//b"
+    assert rewriter.location(b"http://tool:3000") == b"/"
+    assert rewriter.location(b"http://tool:3000//a") == b"/a"
+    assert rewriter.location(b"http://tool:3000?a") == b"/?a"
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (b"a=b; Path=/; Domain=tool.lan; Secure", b"a=b; Path=/app; Secure"),
+        (b"a=b; path=/x/;domain=.lan", b"a=b; Path=/app/x"),
+        (b"a=b; HttpOnly", b"a=b; HttpOnly"),
+        (b"__Host-a=b; Path=/; Secure", b"__Host-a=b; Path=/; Secure"),
+        (b"a=Domain=x; Max-Age=1", b"a=Domain=x; Max-Age=1"),
+        (b"a=b; Path=", b"a=b; Path=/app"),
+    ],
+)
+def test_a_cookie_gets_the_routes_path(value: bytes, sent: bytes) -> None:
+    """Domain goes, Path is mapped back, the rest keeps its bytes."""
+    assert _rewriter(path="/app", upstream_path="/").set_cookie(value) == sent
+
+
+def test_nothing_is_rewritten_unasked() -> None:
+    """Each of the two is done only where its key says so."""
+    route = make_settings("http://tool:3000").route[0]
+    assert rewriter_of(route) is None
+
+    only_locations = _rewriter(path="/app", upstream_path="/", rewrite_cookies=False)
+    only_cookies = _rewriter(path="/app", upstream_path="/", rewrite_location=False)
+
+    assert only_locations.set_cookie(b"a=b; Domain=x") == b"a=b; Domain=x"
+    assert only_cookies.location(b"/x") == b"/x"
