@@ -40,7 +40,7 @@ class AccessLog:
         self._lines: list[str] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._second = -1
+        self._millisecond = -1
         self._stamp = ""
         self._batches: SimpleQueue[bytes | None] = SimpleQueue()
         self._writer: Thread | None = None
@@ -100,12 +100,14 @@ class AccessLog:
                     data = data[os.write(self._descriptor, data) :]
 
     def _time(self) -> str:
-        now = self._clock()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._stamp}.{int((now - second) * 1000):03d}Z"
+        millisecond = int(self._clock() * 1000)
+        if millisecond != self._millisecond:
+            # A busy gate writes many lines in one.
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._stamp = f"{stamp}.{rest:03d}Z"
+        return self._stamp
 
 
 def _text(text: str) -> str:

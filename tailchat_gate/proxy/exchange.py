@@ -119,6 +119,10 @@ class Exchange:
 
     def start(self, now: float) -> None:
         """Send the request on a connection of the pool, or on a new one; `now` in seconds."""
+        if self.upgrade:
+            # One that was used before may be closed at any moment, and a switch is not repeated.
+            self._connect()
+            return
         upstream = self._settings.pool.take(now, repeatable=self._repeatable)
         if upstream is None:
             self._connect()

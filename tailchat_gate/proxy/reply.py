@@ -254,7 +254,10 @@ class ReplyReader:
     def _read_head(self, head: bytes, out: list[bytes]) -> None:
         line, _, section = head.partition(CRLF)
         status, http10, line = self._lines.statuses.get(line) or self._lines.status(line)
-        lines = self._fields(section, line)
+        try:
+            lines = self._fields(section, line)
+        except BadReplyError:
+            lines = self._fields(_repaired(section), line)
         if status < _FINAL:
             self._write_interim(status, lines, out)
             return
@@ -281,22 +284,19 @@ class ReplyReader:
         for raw in raw_lines:
             found = known.get(raw)
             if found is None:
-                try:
-                    found = reader.line(raw)
-                except BadReplyError:
-                    repaired = _repaired(section)
-                    if repaired == section:
-                        raise
-                    return self._fields(repaired, line)
+                found = reader.line(raw)
             action = found.action
             if action is _KEEP:
                 kept.append(raw)
+            elif action is _CONTENT_LENGTH:
+                if self._length is not None:
+                    raise BadReplyError("more than one Content-Length")
+                self._length = found.length
+                kept.append(found.sent)
             elif action is not _DROP:
                 self._note(found, kept)
-        if self._options:
-            listed = self._options - _NEVER_LISTED
-            if listed:
-                kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
+        if self._options and (listed := self._options - _NEVER_LISTED):
+            kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
         if self._length is not None and self._chunks is not None:
             raise BadReplyError("both Content-Length and Transfer-Encoding")
         return kept
@@ -305,12 +305,7 @@ class ReplyReader:
         """Note what a field says of the message's framing; keep it where it is passed on."""
         action, expected = line.action, self._expected
         editor = expected.editor if expected is not None else None
-        if action is _CONTENT_LENGTH:
-            if self._length is not None:
-                raise BadReplyError("more than one Content-Length")
-            self._length = line.length
-            kept.append(line.sent)
-        elif action is _CONNECTION:
+        if action is _CONNECTION:
             self._options = line.options | self._options
         elif action is _TRANSFER_ENCODING:
             if line.value.lower() != b"chunked" or self._chunks is not None:
