@@ -16,6 +16,8 @@ from tailchat_gate.observe import access_log
 from tailchat_gate.observe.access_log import FLUSH_SECONDS, AccessLog
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Host, Target
 from tailchat_gate.request.visit import Visit
 
@@ -27,10 +29,12 @@ FIELDS = [
 
 def make_visit(**values: str) -> Visit:
     """Return a visit with these texts."""
-    host = Host(b"", values.get("host", "gate.test"), "")
-    visit = Visit("0" * 24, 1.0, values.get("method", "GET"), values.get("agent", "curl"))
+    fields = FieldSection([])
+    fields.host = Host(b"", values.get("host", "gate.test"), "")
+    fields.agent = values.get("agent", "curl")
+    target = Target(b"", values.get("path", "/a"), "?code=secret")
+    visit = Visit("0" * 24, 1.0, RequestHead(values.get("method", "GET"), False, target, fields))
     visit.client_address = Client(values.get("client", "203.0.113.9"), "https", "")
-    visit.target = Target(b"", values.get("path", "/a"), "?code=secret", host)
     visit.reason, visit.route = Reason.SIGNED_IN, values.get("route", "tool")
     visit.sub, visit.status = values.get("sub", "s"), 200
     visit.sent_bytes, visit.seconds = 2, 0.01234

@@ -5,18 +5,21 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from gatekit import SECRET
+from gatekit import SECRET, make_settings
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
 from tailchat_gate.endpoints import PING
+from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
-from tailchat_gate.proxy.headers import request_head
+from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import identity_fields
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.target import Host, Target
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.target import Target
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -91,18 +94,22 @@ def test_every_header_to_the_tool_is_documented() -> None:
     """Each header that the gate sets is in docs/headers.md."""
     document = (ROOT / "docs/headers.md").read_text(encoding="utf-8")
     record = SessionRecord.begin(Profile("s", "n", "d", "http://a"), now=0, login="")
-    head = request_head(
-        "GET",
-        Target(b"/", "/", "", Host(b"h", "h", "")),
-        [],
+    fields = FieldSection([(b"Host", b"h"), (b"Connection", b"TE"), (b"TE", b"trailers")])
+    headers = RequestHeaders(
+        CookieReader(CookieNames.for_origin("http://h")), (), via="gate", forwarded=True
+    )
+    head = headers.head(
+        RequestHead("GET", False, Target(b"/", "/", ""), fields),
+        b"/",
         client=Client("a", "http", "a"),
+        settings=make_settings().route[0],
         request_id="i",
         upgrade=False,
         identity=identity_fields(record, ["g"]),
     )
     names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n")[1:] if line]
 
-    assert len(names) == 11
+    assert len(names) == 15
     for name in names:
         assert f"`{name}`" in document
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import http_parser
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -2,13 +2,15 @@ import pytest
 
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, STATUS, Reason
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.target import read_host, read_target
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.target import read_target
 from tailchat_gate.request.visit import RequestIds, Visit
 
 
 def test_visit_that_was_not_read() -> None:
     """A request that is refused before it was read is recorded as an error with nothing in it."""
-    visit = Visit("id", 1.0, "GET", "agent")
+    visit = Visit("id", 1.0)
 
     assert (visit.client, visit.host, visit.path, visit.route, visit.sub) == ("",) * 5
     assert visit.reason is Reason.INTERNAL_ERROR
@@ -17,13 +19,15 @@ def test_visit_that_was_not_read() -> None:
 
 def test_visit_shows_what_was_asked() -> None:
     """Address, host and path come from what was read, the path as it was sent."""
-    visit = Visit("id", 1.0, "GET", "agent")
+    fields = FieldSection([(b"Host", b"GATE.test:80"), (b"User-Agent", b"agent")])
+    head = RequestHead("GET", False, read_target("/A%2e?code=secret", fields.host), fields)
+    visit = Visit("id", 1.0, head)
     visit.client_address = Client("203.0.113.9", "https", "203.0.113.9, 10.0.0.1")
-    visit.target = read_target("/A%2e?code=secret", read_host(["GATE.test:80"]))
 
     assert visit.client == "203.0.113.9"
     assert visit.host == "gate.test"
     assert visit.path == "/A%2e"
+    assert (visit.method, visit.user_agent) == ("GET", "agent")
 
 
 def test_ids_are_unique() -> None:
