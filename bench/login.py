@@ -1,5 +1,6 @@
 """A real sign-in, page by page as a browser does it, for the session cookie of the load."""
 
+import ssl
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http import HTTPStatus
@@ -15,6 +16,14 @@ _BROWSER = {
     "Sec-Fetch-Mode": "navigate",
     "Sec-Fetch-Dest": "document",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who signs in."""
+
+    email: str
+    password: str = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -52,17 +61,18 @@ def first_form(page: str) -> Form | None:
     return reader.form
 
 
-async def signed_in_cookie(gate: str, email: str, password: str) -> str:
-    """Sign in at the gate whose origin is `gate`; returns the value of a Cookie header.
+async def signed_in_cookie(start: str, person: Person, trust: ssl.SSLContext) -> str:
+    """Sign in where the URL `start` leads; returns the value of a Cookie header for its origin.
 
-    Raises BenchError when the pages do not lead back to the gate.
+    `trust` verifies the provider. Raises BenchError when the pages do not lead back.
     """
-    origin = URL(gate).origin()
-    url, form, page = origin / "oauth2/start", Form(method="get"), ""
-    typed = {"email": email, "password": password}
+    origin = URL(start).origin()
+    url, form, page = URL(start), Form(method="get"), ""
+    typed = {"email": person.email, "password": person.password}
     names: set[str] = set()
     async with aiohttp.ClientSession(
         cookie_jar=aiohttp.CookieJar(unsafe=True),
+        connector=aiohttp.TCPConnector(ssl=trust),
         headers=_BROWSER,
         timeout=aiohttp.ClientTimeout(total=20),
     ) as browser:
@@ -72,7 +82,7 @@ async def signed_in_cookie(gate: str, email: str, password: str) -> str:
             async with browser.request(form.method, url, data=data) as reply:
                 page = await reply.text(errors="replace")
                 for answer in (*reply.history, reply):
-                    # Tailchat's own cookies come from the same host and are not the gate's.
+                    # The provider's own cookies may come from the same host and are not the peer's.
                     if answer.url.origin() == origin:
                         names.update(answer.cookies)
                 form = first_form(page) or Form(method="get")

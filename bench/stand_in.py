@@ -1,6 +1,11 @@
-"""A stand-in Tailchat with the one app and the one user that the gate's sign-in needs."""
+"""The provider that every peer signs in at: the stand-in Tailchat, over HTTP and over TLS.
 
-import os
+It speaks OpenID Connect as a Tailchat does: pages of login and consent, codes, signed id_tokens.
+"""
+
+import asyncio
+import json
+import ssl
 import sys
 
 from aiohttp import web
@@ -13,26 +18,34 @@ from tailchat_gate.demo.users import User
 _CLAIMS = {"nickname": "星野 Hoshino ☆", "discriminator": "0042"}
 
 
-def main() -> None:
-    """Serve on the loopback port of the first argument, for the gate whose origin is the second.
-
-    The secrets of the run come from the environment, which other users of the machine cannot read.
-    """
-    port, gate = int(sys.argv[1]), sys.argv[2]
+async def serve(about: dict[str, str]) -> None:
+    """Serve one app and one user until the process is ended."""
     app = App(
-        client_id=os.environ["BENCH_CLIENT"],
-        client_secret=os.environ["BENCH_CLIENT_SECRET"],
-        redirect_uris=(f"{gate}/oauth2/callback",),
+        client_id=about["client_id"],
+        client_secret=about["client_secret"],
+        redirect_uris=tuple(about["redirect_uris"].split()),
     )
     user = User(
         sub="660000000000000000000001",
         name="bench",
-        email=os.environ["BENCH_EMAIL"],
-        password=os.environ["BENCH_PASSWORD"],
+        email=about["email"],
+        password=about["password"],
         claims=_CLAIMS,
     )
-    stand_in = StandInTailchat(apps=[app], users=[user])
-    web.run_app(stand_in.app(), host="127.0.0.1", port=port, print=None)
+    runner = web.AppRunner(StandInTailchat(apps=[app], users=[user]).app())
+    await runner.setup()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(about["chain"], about["key"])
+    await web.TCPSite(runner, "127.0.0.1", int(about["tls_port"]), ssl_context=context).start()
+    await web.TCPSite(runner, "127.0.0.1", int(about["port"])).start()
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Serve what the JSON file of the only argument says, which only this user may read."""
+    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 - its path is an argument
+        about = json.load(file)
+    asyncio.run(serve(about))
 
 
 if __name__ == "__main__":

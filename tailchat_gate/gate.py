@@ -74,7 +74,11 @@ class Gate:
             self._refuse(client, visit, error.reason, problem=str(error))
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
             _log.exception("a request failed inside the gate", extra=_details(visit))
-            self._refuse(client, visit, Reason.INTERNAL_ERROR)
+            if client.busy:
+                # Begun with an upstream, which must not answer beside the gate.
+                client.abort()
+            else:
+                self._refuse(client, visit, Reason.INTERNAL_ERROR)
 
     def _answer(self, client: ClientConnection, visit: Visit) -> None:
         head, fields = visit.head, visit.head.fields

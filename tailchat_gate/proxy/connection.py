@@ -84,7 +84,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline", "_exchange", "_loop", "_moved", "_patience", "_paused", "_phase", "_reader",
-        "_wrote", "idle_since", "transport", "tunnel",
+        "_sent", "_wrote", "idle_since", "transport", "tunnel",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: ReplyReader) -> None:
@@ -96,7 +96,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
         self._patience = _PATIENT
-        self._wrote = self._moved = self._paused = False
+        self._wrote = self._sent = self._moved = self._paused = False
         self._deadline = 0.0
 
     def __repr__(self) -> str:
@@ -126,19 +126,21 @@ class UpstreamConnection(asyncio.Protocol):
         self._patience = patience
         self._deadline = 0.0
         self._phase = _BUSY
-        self._wrote = False
+        self._wrote = self._sent = False
+        self._moved = True
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request; dropped where the connection is closing."""
         transport = self.transport
         if transport is not None and not transport.is_closing():
+            self._moved = True
             transport.write(data)
 
     def request_sent(self) -> None:
         """Hear that the request is sent whole: from now on the reply is waited for."""
-        patience = self._patience
-        if patience.response:
-            self._deadline = self._loop.time() + patience.response
+        self._sent = True
+        if self._patience.response:
+            self._deadline = self._loop.time() + self._patience.response
 
     def is_reusable(self) -> bool:
         """Tell whether the connection is provably clean: nothing half sent, nothing unread."""
@@ -178,16 +180,16 @@ class UpstreamConnection(asyncio.Protocol):
         """Give up on a reply that does not come or does not go on; `now` is the loop's time."""
         if self._phase is not _BUSY:
             return
-        reader = self._reader
-        if not reader.head_done:
+        if self._sent and not self._reader.head_done:
             if 0 < self._deadline <= now:
                 self._finish(End.SLOW)
         elif self._patience.idle:
+            # Neither the request's body nor the reply's is moving.
             if self._moved:
                 self._moved = False
                 self._deadline = now + self._patience.idle
             elif self._deadline <= now:
-                self._finish(End.CUT_OFF)
+                self._finish(End.CUT_OFF if self._wrote else End.SLOW)
 
     def pause_reading(self) -> None:
         """Hold the upstream back while the client takes no more."""

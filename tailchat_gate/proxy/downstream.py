@@ -170,6 +170,11 @@ class ClientConnection(asyncio.Protocol):
         return self._full
 
     @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._work is not None
+
+    @property
     def leaving(self) -> bool:
         """Whether the connection ends with the answer to its present request."""
         return self._leaving

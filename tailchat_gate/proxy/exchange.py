@@ -102,7 +102,8 @@ class Exchange:
         self.passage: Final = passage
         self.is_head = request.method == "HEAD"
         self.http10 = request.http10
-        self.keep_alive = request.keep_alive and not client.leaving
+        #: Only once the body has come whole: after an early reply the connection ends.
+        self.keep_alive = self._whole and request.keep_alive and not client.leaving
         self.upgrade = passage.upgrade
         self.takes_trailers = b"te" in fields.connection and takes_trailers(fields)
         self.extra_fields = passage.extra_fields
@@ -142,6 +143,7 @@ class Exchange:
             lines = self._settings.trailers(trailers) if trailers else b""
             self._write(_LAST_CHUNK + lines + b"\r\n")
         self._whole = True
+        self.keep_alive = self.passage.request.keep_alive and not self._client.leaving
         if self._upstream is not None:
             self._upstream.request_sent()
 

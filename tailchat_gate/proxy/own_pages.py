@@ -143,7 +143,7 @@ class _PageWork:
         self._body = b""
         self._page = server.connection(answer, self._let_go)
         self._stalled: asyncio.TimerHandle | None = None
-        self._started = False
+        self._started = self._over = False
 
     def start(self, body: bytes) -> None:
         """Hand the request to aiohttp."""
@@ -188,12 +188,16 @@ class _PageWork:
     def client_gone(self) -> None:
         """Cancel the page."""
         self._forget_stall()
+        if self._over:
+            return
+        self._over = True
         if self._started:
             self._page.connection_lost(None)
         self._ended(None)
 
     def _let_go(self, answer: web.StreamResponse) -> None:
         self._forget_stall()
+        self._over = True
         self._ended(answer)
         self._client.end(keep=bool(answer.keep_alive))
 

@@ -201,7 +201,6 @@ class ReplyReader:
         self._partial = b""
         self._interim = self.status = self.body_bytes = 0
         self._chunks: ChunkedBody | None = None
-        self.keep_client = expected.keep_alive
         self.started = self.head_done = self.complete = self.switched = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -344,6 +343,7 @@ class ReplyReader:
         expected = self._expected
         if expected is None:
             raise BadReplyError("a reply that nobody asked for")
+        self.keep_client = expected.keep_alive
         self._remaining = 0
         self._chunk_to_client = self.until_close = False
         if status == _NO_CONTENT and self._length is not None:
