@@ -129,11 +129,20 @@ class _HostTable:
             # the first, "/PUBLIC" would go to the route at "/" by the rule of "/public".
             exact = _longest_prefix(self._exact, reading, self._depth)
             folded = _longest_prefix(self._folded, reading.lower(), self._depth)
-            if exact is None or folded is None or (route.is_confined and exact is not route):
+            if exact is None or folded is None or _leads_out(route, exact, reading):
                 # Some server would serve what no route offers: nobody may have it.
                 return None
             rules += (exact.rule, *folded)
         return Match(route, tuple(dict.fromkeys(rules)))
+
+
+def _leads_out(route: Route, exact: Route, reading: str) -> bool:
+    """Tell whether a reading may lead out of a route that is confined to its path.
+
+    A ".." that stays inside here may lead out behind the replacement: "/app/../app/x" becomes
+    "/tool/../app/x".
+    """
+    return route.is_confined and (exact is not route or "/../" in f"{reading}/")
 
 
 def _longest_prefix(table: Mapping[str, _T], path: str, depth: int) -> _T | None:

@@ -1,6 +1,8 @@
 """The client's side: its connection, its requests one after another, and its limits."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
@@ -18,6 +20,9 @@ SWEEP_SECONDS: Final = 0.5
 #: How long what a client still sends is thrown away behind the last answer: a connection closed
 #: upon unread bytes is reset, and the reset destroys the answer (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
+
+#: Of SO_LINGER: on, for no time (socket(7)).
+_RESET: Final = struct.pack("ii", 1, 0)
 
 # Why a client is not read from, as bits.
 UPSTREAM_FULL: Final = 1
@@ -212,8 +217,14 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def abort(self) -> None:
-        """Reset the connection: the client must see that its answer is not whole."""
+        """Reset the connection: the client must see that its answer is not whole.
+
+        A mere close would be a clean end to a client that takes it for the end of a body.
+        """
         if self.transport is not None:
+            found = self.transport.get_extra_info("socket")
+            if found is not None and not self.transport.is_closing():
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     def end(self, *, keep: bool) -> None:
