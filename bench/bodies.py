@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from measure import Peer
 from process import BenchError, rss_bytes
-from sink import PAUSE, PAUSE_AFTER
+from tool import PAUSE, PAUSE_AFTER
 
 _CHUNK = 1 << 18
 _TIMEOUT = 120.0
@@ -49,7 +49,7 @@ def transfer(peer: Peer, direction: str, files: Path, size: int) -> Transfer:
     Raises BenchError when a byte is missing at the other end.
     """
     started = time.monotonic()
-    with _watched(peer.pid) as memory:
+    with _watched(peer.pids) as memory:
         if direction == "download":
             _sparse(files / "body", size)
             arrived = _download(peer, "/files/body")
@@ -67,13 +67,13 @@ def transfer(peer: Peer, direction: str, files: Path, size: int) -> Transfer:
 
 
 @contextmanager
-def _watched(pid: int) -> Iterator[Memory]:
-    memory = Memory(rss_bytes(pid))
+def _watched(pids: tuple[int, ...]) -> Iterator[Memory]:
+    memory = Memory(rss_bytes(pids))
     done = threading.Event()
 
     def look() -> None:
         while not done.wait(_SAMPLING):
-            memory.peak = max(memory.peak, rss_bytes(pid))
+            memory.peak = max(memory.peak, rss_bytes(pids))
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
@@ -82,7 +82,7 @@ def _watched(pid: int) -> Iterator[Memory]:
     finally:
         done.set()
         watcher.join()
-        memory.peak = max(memory.peak, rss_bytes(pid))
+        memory.peak = max(memory.peak, rss_bytes(pids))
 
 
 def _sparse(path: Path, size: int) -> None:

@@ -85,7 +85,7 @@ def free_port() -> int:
     for port in itertools.islice(_candidates, len(_PORTS)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            return int(port)
     raise BenchError("no free port on the loopback interface")
 
 

@@ -1,22 +1,65 @@
-"""From the samples of all rounds to the table that is read: medians, ratios and their spread."""
+"""From the samples of all rounds to the tables that are read: medians, ratios, goals."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from measure import Sample
 
 Rounds = Mapping[str, Sequence[Sample]]
+"""The samples of one work by entry, one a round."""
 
-_COLUMNS: tuple[tuple[str, Callable[[Sample], float], str], ...] = (
-    ("us CPU/request", lambda s: s.cpu_us, ".1f"),
-    ("requests/s", lambda s: s.rate, ".0f"),
-    ("p50 ms", lambda s: s.p50_ms, ".2f"),
-    ("p99 ms", lambda s: s.p99_ms, ".2f"),
-    ("RSS MiB", lambda s: s.rss_mib, ".1f"),
-)
-_RATIOS: tuple[tuple[str, Callable[[Sample], float]], ...] = (
-    ("CPU", lambda s: s.cpu_us),
-    ("p99", lambda s: s.p99_ms),
+Row = Sequence[str]
+
+_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "cpu_us": ("us CPU/{unit}", ".1f"),
+    "connections": ("connections", ".0f"),
+    "bytes": ("bytes/connection", ".0f"),
+    "rate": ("{unit}s/s", ".0f"),
+    "p50_ms": ("p50 ms", ".2f"),
+    "p99_ms": ("p99 ms", ".2f"),
+    "rss_mib": ("RSS MiB", ".1f"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a figure of the gate must not exceed: `reach`, and better `aim`.
+
+    The figure is the median of the ratio of two entries of one work, round by round, or where
+    `theirs` is "" the figure itself divided by `scale`.
+    """
+
+    work: str
+    ours: str
+    theirs: str
+    key: str
+    reach: float
+    aim: float
+    scale: float = 1.0
+
+    @property
+    def text(self) -> str:
+        """What it says, without the figures."""
+        what = {"cpu_us": "CPU", "p99_ms": "p99", "bytes": "kB a connection"}[self.key]
+        return f"{self.work}: {what}, {self.ours}" + (f" / {self.theirs}" if self.theirs else "")
+
+
+ONE = "one session"
+GOALS: Sequence[Goal] = (
+    Goal("small", "gate", "caddy", "cpu_us", 0.45, 0.35),
+    Goal("small", "gate", "mod_auth_openidc", "cpu_us", 0.40, 0.30),
+    Goal("small", "gate", "nginx", "cpu_us", 3.3, 2.5),
+    Goal("small", "gate", "caddy", "p99_ms", 0.6, 0.4),
+    Goal("1m", "gate", "caddy", "cpu_us", 1.0, 0.7),
+    Goal("upload", "gate", "caddy", "cpu_us", 1.0, 0.7),
+    Goal("gate", "/oauth2/auth", ONE, "cpu_us", 0.6, 0.45),
+    Goal("gate", "2000 sessions in turn", ONE, "cpu_us", 1.15, 1.05),
+    Goal("gate", "1000 routes", ONE, "cpu_us", 1.1, 1.0),
+    Goal("tunnel", "gate", "caddy", "cpu_us", 0.7, 0.5),
+    Goal("tunnel", "gate", "nginx", "cpu_us", 2.0, 1.4),
+    Goal("idle", "gate", "", "bytes", 12, 8, scale=1000),
+    Goal("idle-ws", "gate", "", "bytes", 30, 20, scale=1000),
 )
 
 
@@ -24,40 +67,68 @@ def spread(values: Iterable[float], form: str) -> str:
     """Median and, in brackets, the least and the greatest of `values`, each in format `form`."""
     kept = list(values)
     middle, low, high = statistics.median(kept), min(kept), max(kept)
+    if len(kept) == 1:
+        return f"{middle:{form}}"
     return f"{middle:{form}} ({low:{form}}-{high:{form}})"
 
 
-def ratios(rounds: Rounds, ours: str, theirs: str, value: Callable[[Sample], float]) -> list[float]:
-    """The ratio of two peers in each round; both were measured within the same seconds."""
+def ratios(rounds: Rounds, ours: str, theirs: str, key: str) -> list[float]:
+    """The ratio of two entries in each round; both were measured within the same minute."""
     pairs = zip(rounds[ours], rounds[theirs], strict=True)
-    return [value(mine) / value(other) for mine, other in pairs]
+    return [mine[key] / other[key] for mine, other in pairs]
 
 
-def table(rounds: Rounds) -> list[str]:
-    """One line a peer, then one line a ratio of the gate to each other peer."""
-    head = ["peer", *(name for name, _, _ in _COLUMNS)]
+def figures(rounds: Rounds, unit: str) -> list[Row]:
+    """One row an entry, under a row of names."""
+    first = next(iter(rounds.values()))[0]
+    keys = [key for key in _COLUMNS if key in first]
+    head = ["", *(_COLUMNS[key][0].format(unit=unit) for key in keys)]
     body = [
-        [peer, *(spread(map(value, samples), form) for _, value, form in _COLUMNS)]
-        for peer, samples in rounds.items()
+        [name, *(spread((one[key] for one in samples), _COLUMNS[key][1]) for key in keys)]
+        for name, samples in rounds.items()
     ]
-    lines = align([head, *body])
-    if "gate" in rounds:
-        others = [peer for peer in rounds if peer != "gate"]
-        head = ["ratio", *(name for name, _ in _RATIOS)]
-        body = [
-            [
-                f"gate/{other}",
-                *(spread(ratios(rounds, "gate", other, value), ".2f") for _, value in _RATIOS),
-            ]
-            for other in others
-        ]
-        lines += ["", *align([head, *body])]
-    return lines
+    return [head, *body]
 
 
-def align(rows: Sequence[Sequence[str]]) -> list[str]:
+def compared(rounds: Rounds) -> list[Row]:
+    """The ratios of the gate to its peers, or of what the gate does to its small GET."""
+    if "gate" in rounds and len(rounds) > 1:
+        pairs = [("gate", other) for other in rounds if other != "gate"]
+    elif ONE in rounds:
+        pairs = [(other, ONE) for other in rounds if other != ONE]
+    else:
+        return []
+    first = next(iter(rounds.values()))[0]
+    keys = [key for key in ("cpu_us", "p99_ms", "bytes") if key in first]
+    names = {"cpu_us": "CPU", "p99_ms": "p99", "bytes": "memory"}
+    return [
+        ["ratio", *(names[key] for key in keys)],
+        *(
+            [f"{ours} / {theirs}", *(spread(ratios(rounds, ours, theirs, k), ".2f") for k in keys)]
+            for ours, theirs in pairs
+        ),
+    ]
+
+
+def judged(found: Mapping[str, Rounds]) -> list[Row]:
+    """One row a goal whose work was measured: the figure, and whether it was met."""
+    rows: list[Row] = []
+    for goal in GOALS:
+        rounds = found.get(goal.work, {})
+        if goal.ours not in rounds or (goal.theirs and goal.theirs not in rounds):
+            continue
+        if goal.theirs:
+            value = statistics.median(ratios(rounds, goal.ours, goal.theirs, goal.key))
+        else:
+            value = statistics.median(one[goal.key] for one in rounds[goal.ours]) / goal.scale
+        met = "aim" if value <= goal.aim else "yes" if value <= goal.reach else "NO"
+        rows.append([goal.text, f"{goal.reach:g}", f"{goal.aim:g}", f"{value:.2f}", met])
+    return [["goal", "to reach", "aim", "measured", "met"], *rows] if rows else []
+
+
+def align(rows: Sequence[Row]) -> list[str]:
     """Columns of equal width: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
     return [
         "  ".join(
             cell.rjust(width) if place else cell.ljust(width)
@@ -65,3 +136,12 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def markdown(rows: Sequence[Row]) -> list[str]:
+    """The same as a table of Markdown."""
+    if not rows:
+        return []
+    head, *body = rows
+    rule = ["---", *("---:" for _ in head[1:])]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *body)] + [""]

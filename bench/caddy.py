@@ -1,0 +1,63 @@
+"""Caddy: reverse_proxy as it comes, and forward_auth to the gate."""
+
+import os
+from pathlib import Path
+
+_MAIN = """\
+{{
+    admin off
+    auto_https off
+    persist_config off
+    storage file_system {directory}/caddy
+    log default {{
+        output stderr
+        level ERROR
+    }}
+}}
+http://127.0.0.1:{port} {{
+    bind 127.0.0.1
+    log {{
+        output file {log} {{
+            roll_disabled
+        }}
+        format json
+    }}
+{auth}    reverse_proxy 127.0.0.1:{upstream} {{
+        transport http {{
+            keepalive_idle_conns_per_host {pool}
+        }}
+    }}
+}}
+"""
+
+_FORWARD_AUTH = """\
+    forward_auth 127.0.0.1:{gate} {{
+        uri /oauth2/auth
+        copy_headers X-Tailchat-Sub X-Tailchat-Nickname
+        transport http {{
+            keepalive_idle_conns_per_host {pool}
+        }}
+    }}
+"""
+
+
+def caddyfile(
+    directory: Path, *, port: int, upstream: int, pool: int, log: Path, gate: int = 0
+) -> str:
+    """The configuration of a proxy; `pool` is how many upstream connections it keeps.
+
+    With `gate`, a port, that gate is asked about each request.
+    """
+    return _MAIN.format(
+        directory=directory,
+        port=port,
+        upstream=upstream,
+        pool=pool,
+        log=log,
+        auth=_FORWARD_AUTH.format(gate=gate, pool=pool) if gate else "",
+    )
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """What Caddy runs with: nothing of it is kept outside of `directory`."""
+    return {**os.environ, "HOME": str(directory)}

@@ -1,0 +1,216 @@
+"""The works: what is asked of which peer, and how its cost is measured."""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+
+from hold import Connections, connections
+from measure import Ask, Peer, Sample, empty_logs, measure, sample
+from peers import MANY, Stage
+from process import BenchError, cpu_seconds, rss_bytes
+from scene import BODY, content
+
+SESSIONS = 2000
+_SEALED = Path(__file__).with_name("sealed.py")
+_NAVIGATION = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+_UPLOAD = 1_000_000
+# Opened and closed again before memory is read for the first time: pools and caches are filled.
+_WARM = 200
+_TUNNELS = 64
+# What the harness, the logs and the upstream need of the files that a process may open.
+_SPARE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How much of a load: seconds, connections, and how many wait idle or for a slow tool."""
+
+    seconds: int
+    connections: int
+    idle: int
+    websockets: int
+    waiting: int
+
+
+Measure = Callable[[Stage, Options], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a work's table: its name, and what measures it once."""
+
+    name: str
+    measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One table: `unit` is what the CPU time is divided by; `once`: a single round tells all."""
+
+    name: str
+    title: str
+    unit: str
+    entries: tuple[Entry, ...]
+    once: bool = False
+
+
+def works(stage: Stage, *, oauth2_proxy: bool) -> tuple[Work, ...]:
+    """Return every work; `oauth2_proxy`: there is a binary of it."""
+    plain = ("nginx", "caddy")
+    signed_in = ("mod_auth_openidc", *(("oauth2-proxy",) if oauth2_proxy else ()), "gate")
+    small = Ask(answer=BODY)
+    upload = Ask("/upload", upload=_UPLOAD, answer=json.dumps({"received": _UPLOAD}).encode())
+    return (
+        Work(
+            "small",
+            "small keep-alive GET with a session",
+            "request",
+            _peers((*plain, "caddy-forward-auth", "nginx-auth-request", *signed_in), small),
+        ),
+        Work("gate", "what the gate does besides", "request", _gate_alone(stage, small)),
+        Work("10k", "10 kB responses", "request", _peers((*plain, *signed_in), _file("10k"))),
+        Work("1m", "1 MB responses", "MB", _peers((*plain, *signed_in), _file("1m"))),
+        Work("upload", "1 MB uploads", "MB", _peers((*plain, *signed_in), upload, "tool")),
+        Work(
+            "chunked",
+            "chunked responses of 16 kB",
+            "request",
+            _peers((*plain, "gate"), Ask("/chunked/16k", answer=content("16k"))),
+        ),
+        Work(
+            "close",
+            "a new connection for each request",
+            "request",
+            _peers((*plain, *signed_in), Ask(answer=BODY, close=True)),
+        ),
+        Work(
+            "tunnel",
+            "WebSocket messages of 125 bytes, 64 connections",
+            "message",
+            tuple(Entry(name, partial(_tunnel, name)) for name in (*plain, "gate")),
+        ),
+        Work(
+            "slow",
+            "a tool that takes 1 s, many requests in flight",
+            "request",
+            tuple(Entry(name, partial(_waiting, name)) for name in (*plain, "gate")),
+        ),
+        Work(
+            "idle",
+            "idle keep-alive connections",
+            "connection",
+            tuple(Entry(name, partial(_idle, name, websocket=False)) for name in (*plain, "gate")),
+            once=True,
+        ),
+        Work(
+            "idle-ws",
+            "idle WebSockets",
+            "connection",
+            tuple(Entry(name, partial(_idle, name, websocket=True)) for name in (*plain, "gate")),
+            once=True,
+        ),
+    )
+
+
+def _peers(names: Sequence[str], ask: Ask, upstream: str = "web") -> tuple[Entry, ...]:
+    return tuple(Entry(name, partial(_load, name, upstream, ask)) for name in names)
+
+
+def _gate_alone(stage: Stage, small: Ask) -> tuple[Entry, ...]:
+    cookies = stage.scene.directory / "cookies"
+
+    def many_sessions(stage: Stage, options: Options) -> Sample:
+        peer = stage.peer("gate")
+        if not cookies.exists():
+            _seal(stage, peer, cookies)
+        return _measure(peer, Ask(answer=BODY, session=False, cookies=cookies), options)
+
+    asks = {
+        "one session": small,
+        "/oauth2/auth": Ask("/oauth2/auth", status=HTTPStatus.ACCEPTED.value),
+        "navigation, signed out (302)": Ask(
+            headers=_NAVIGATION, session=False, status=HTTPStatus.FOUND.value
+        ),
+        "API call, signed out (401)": Ask(session=False, status=HTTPStatus.UNAUTHORIZED.value),
+        "other fields in each request": Ask(answer=BODY, vary=True),
+    }
+    return (
+        *(Entry(name, partial(_load, "gate", "web", ask)) for name, ask in asks.items()),
+        Entry(f"{SESSIONS} sessions in turn", many_sessions),
+        Entry("1000 routes", partial(_load, MANY, "web", small)),
+    )
+
+
+def _file(name: str) -> Ask:
+    return Ask(f"/files/{name}", answer=content(name))
+
+
+def _load(name: str, upstream: str, ask: Ask, stage: Stage, options: Options) -> Sample:
+    return _measure(stage.peer(name, upstream), ask, options)
+
+
+def _measure(peer: Peer, ask: Ask, options: Options) -> Sample:
+    return measure(peer, ask, seconds=options.seconds, connections=options.connections)
+
+
+def _seal(stage: Stage, peer: Peer, cookies: Path) -> None:
+    order = {"secret": stage.scene.secret, "origin": peer.origin, "count": SESSIONS}
+    done = subprocess.run(
+        [stage.scene.python, str(_SEALED)],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode:
+        raise BenchError(f"no sessions: {done.stderr[-2000:]}")
+    cookies.write_text(done.stdout)
+
+
+def _tunnel(name: str, stage: Stage, options: Options) -> Sample:
+    peer = stage.peer(name, "tool")
+    with _held(stage, peer, _TUNNELS, websocket=True) as held:
+        before = cpu_seconds(peer.pids)
+        load = held.load(f"ping {options.seconds}", options.seconds + 60)
+        return sample(load, cpu_seconds(peer.pids) - before, rss_bytes(peer.pids))
+
+
+def _waiting(name: str, stage: Stage, options: Options) -> Sample:
+    peer = stage.peer(name, "tool")
+    with _held(stage, peer, options.waiting, websocket=False) as held:
+        empty_logs(peer, options.waiting)
+        before = cpu_seconds(peer.pids)
+        load = held.load("ask /slow 3 1", 60)
+        cpu = cpu_seconds(peer.pids) - before
+        empty_logs(peer, load.requests)
+        return sample(load, cpu, rss_bytes(peer.pids))
+
+
+def _idle(name: str, stage: Stage, options: Options, *, websocket: bool) -> Sample:
+    wanted = options.websockets if websocket else options.idle
+    # A WebSocket is two connections to a proxy.
+    count = min(wanted, (stage.scene.files - _SPARE) // (2 if websocket else 1))
+    with stage.fresh(name, "tool", room=count + _WARM) as peer:
+        with _held(stage, peer, _WARM, websocket=websocket):
+            pass
+        before = rss_bytes(peer.pids)
+        with _held(stage, peer, count, websocket=websocket) as held:
+            held.must_be_open(count)
+            return {
+                "connections": count,
+                "bytes": (rss_bytes(peer.pids) - before) / count,
+                "rss_mib": rss_bytes(peer.pids) / 2**20,
+            }
+
+
+@contextlib.contextmanager
+def _held(stage: Stage, peer: Peer, count: int, *, websocket: bool) -> Iterator[Connections]:
+    directory = stage.scene.directory
+    with connections(peer, Ask(), count, directory, websocket=websocket) as held:
+        yield held
