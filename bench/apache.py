@@ -27,7 +27,7 @@ _BUILT_IN = frozenset(("unixd", "log_config"))
 _MAIN = """\
 ServerRoot "{directory}"
 DefaultRuntimeDir "{directory}"
-PidFile "{directory}/apache.pid"
+PidFile "{log}.pid"
 ServerName 127.0.0.1
 Listen 127.0.0.1:{port}
 {modules}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
@@ -57,7 +58,7 @@ class Answers:
 
     def page(
         self,
-        request: web.BaseRequest,
+        visit: Visit,
         name: str,
         *,
         code: int = 200,
@@ -65,7 +66,7 @@ class Answers:
         **values: object,
     ) -> web.Response:
         """Return a page of the pages room, in the visitor's language; `code` is its status."""
-        accept_language = request.headers.get("Accept-Language", "")
+        accept_language = visit.head.fields.headers.get("Accept-Language", "")
         language = choose_language(accept_language)
         return web.Response(
             status=code,
@@ -75,7 +76,6 @@ class Answers:
 
     def problem(
         self,
-        request: web.BaseRequest,
         visit: Visit,
         reason: Reason,
         *,
@@ -86,9 +86,9 @@ class Answers:
         """Return the answer that tells why a request is refused, and note it on the visit."""
         visit.reason = reason
         status = STATUS[reason]
-        if wants_html(request.headers):
+        if wants_html(visit.head.fields.headers):
             return self.page(
-                request,
+                visit,
                 "problem",
                 code=status,
                 headers=headers,
@@ -110,9 +110,12 @@ class Answers:
         """Return a plain text that nobody keeps."""
         return web.Response(text=text, headers=_NO_STORE)
 
-    def identity(self, lines: bytes, head: RequestHead) -> bytes:
-        """Return an empty 202 with the identity header lines, for a proxy that asks."""
-        closes = b"" if head.keep_alive and not head.http10 else _CONNECTION[head.keep_alive]
+    def identity(self, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
+        """Return an empty 202 with the identity header lines, for a proxy that asks.
+
+        `keep`: the connection stays behind it.
+        """
+        closes = b"" if keep and not head.http10 else _CONNECTION[keep]
         return b"".join((_ACCEPTED, self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
 
     def unread(self, visit: Visit, problem: str) -> web.Response:
@@ -120,16 +123,21 @@ class Answers:
         body = self._pages.problem_json(visit.reason.value, visit.request_id, problem=problem)
         return web.Response(status=STATUS[visit.reason], body=body, headers=_JSON)
 
-    def to_bytes(self, answer: web.Response) -> bytes:
-        """Return an answer as bytes, for a connection that ends with it."""
+    def to_bytes(self, answer: web.Response, head: RequestHead, *, keep: bool) -> bytes:
+        """Return an answer as bytes; `keep`: the client's connection stays behind it."""
         body = answer.body if isinstance(answer.body, bytes) else b""
         fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+        length = (
+            b"" if answer.status == HTTPStatus.NO_CONTENT else b"Content-Length: %d\r\n" % len(body)
+        )
         return b"".join(
             (
                 f"HTTP/1.1 {answer.status} {answer.reason}\r\n{fields}".encode("ascii"),
                 self._date(),
-                b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body),
-                body,
+                length,
+                b"" if keep and not head.http10 else _CONNECTION[keep],
+                b"\r\n",
+                b"" if head.method == "HEAD" else body,
             )
         )
 
@@ -158,16 +166,16 @@ class Answers:
         """Return a redirect that nobody keeps; `location` is ASCII."""
         return web.Response(status=status, headers={**_NO_STORE, "Location": location})
 
-    def who_am_i(self, request: web.BaseRequest, visit: Visit) -> web.Response:
+    def who_am_i(self, visit: Visit) -> web.Response:
         """Lead a page navigation that found no tool to the page that tells who is signed in."""
-        if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
+        if read_intent(visit.method, visit.head.fields.headers) is Intent.NAVIGATION:
             return self.redirect(f"{self._sites.origin(visit.host)}{self._prefix}/userinfo")
-        return self.problem(request, visit, Reason.NO_ROUTE)
+        return self.problem(visit, Reason.NO_ROUTE)
 
-    def not_signed_in(self, request: web.BaseRequest, visit: Visit) -> web.Response:
+    def not_signed_in(self, visit: Visit) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie."""
         visit.reason = Reason.NOT_SIGNED_IN
-        if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
+        if read_intent(visit.method, visit.head.fields.headers) is Intent.NAVIGATION:
             return self.redirect(self.sign_in_url(visit))
         body = self._pages.problem_json(
             Reason.NOT_SIGNED_IN.value,
@@ -196,10 +204,9 @@ class Answers:
         asked = f"&prompt={prompt}" if prompt else ""
         return f"{self._prefix}/start?rd={quote(return_to, safe='/')}{asked}"
 
-    def denied(self, request: web.BaseRequest, visit: Visit, record: SessionRecord) -> web.Response:
+    def denied(self, visit: Visit, record: SessionRecord) -> web.Response:
         """Tell a signed-in person that this tool is not theirs, and what an admin needs to know."""
         return self.problem(
-            request,
             visit,
             Reason.DENIED,
             detail={

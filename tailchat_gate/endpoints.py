@@ -85,11 +85,10 @@ class Endpoints:
         """Answer a request for one of the gate's own paths."""
         found = self._handlers.get(visit.target.path)
         if found is None:
-            return self._answers.problem(request, visit, Reason.NO_ROUTE)
+            return self._answers.problem(visit, Reason.NO_ROUTE)
         methods, handler = found
         if visit.method not in methods:
             return self._answers.problem(
-                request,
                 visit,
                 Reason.METHOD_REFUSED,
                 headers={"Allow": ", ".join(sorted(methods))},
@@ -102,7 +101,7 @@ class Endpoints:
 
     # Being signed in.
 
-    def ready_answer(self, visit: Visit) -> bytes | None:
+    def ready_answer(self, visit: Visit, *, keep: bool) -> bytes | None:
         """Return the answer to a proxy in front that asks who a signed-in visitor is.
 
         It is asked for with every request that the proxy gets, so it is made without a page. None
@@ -113,26 +112,26 @@ class Endpoints:
             return None
         fields = head.fields
         authenticator = self._sessions.at(fields.host.name).authenticator
-        visitor = authenticator.authenticate(fields.cookies)
+        visitor = authenticator.visitor_of(fields)
         if visitor is None:
             return None
         visit.reason, visit.status, visit.sub = _OWN_PATH, _ACCEPTED, visitor.record.sub
-        return self._answers.identity(self._identity.plain_fields(visitor), head)
+        return self._answers.identity(self._identity.plain_fields(visitor), head, keep=keep)
 
-    async def _auth(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def _auth(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Refuse a visitor who is not signed in; never with a redirect."""
-        return self._answers.problem(request, visit, Reason.NOT_SIGNED_IN)
+        return self._answers.problem(visit, Reason.NOT_SIGNED_IN)
 
     async def _userinfo(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         record = self._record(request, visit)
         if record is None:
-            return self._answers.not_signed_in(request, visit)
+            return self._answers.not_signed_in(visit)
         visit.sub = record.sub
         until = self._sessions.lifetimes.expires_at(record)
         groups = self._identity.groups_of(record.sub)
         if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
             return self._answers.page(
-                request,
+                visit,
                 "userinfo",
                 sub=record.sub,
                 nickname=record.nickname,
@@ -162,13 +161,13 @@ class Endpoints:
         """
         record = self._record(request, visit)
         if record is None:
-            return self._answers.page(request, "signed_out", start_url=self._answers.start_url("/"))
+            return self._answers.page(visit, "signed_out", start_url=self._answers.start_url("/"))
         visit.sub = record.sub
         passed = visit.method == "GET" and self._is_sign_out_pass(visit, record)
         own_form = visit.method == "POST" and await self._is_own_form(request, record)
         if not passed and not own_form:
             return self._answers.page(
-                request,
+                visit,
                 "sign_out",
                 csrf=self._forms.seal(record.sid.encode()),
                 nickname=record.nickname,

@@ -90,7 +90,7 @@ class Gate:
 
         match = self.routes.match(fields.host.name, head.target.path)
         site = self.sessions.at(fields.host.name)
-        visitor = site.authenticator.authenticate(fields.cookies)
+        visitor = site.authenticator.visitor_of(fields)
         visit.route = match.route.name if match else ""
         visit.sub = visitor.record.sub if visitor else ""
 
@@ -115,37 +115,34 @@ class Gate:
         visit = Visit(self.request_ids.next(), self.monotonic())
         visit.client_address = self.clients.direct(client.peer)
         visit.reason = error.reason
-        answer = self.answers.unread(visit, str(error))
-        visit.status = answer.status
-        visit.sent_bytes = answer.content_length or 0
-        self._record(visit)
-        return self.answers.to_bytes(answer)
+        answer = self._noted(visit, self.answers.unread(visit, str(error)))
+        return self.answers.to_bytes(answer, visit.head, keep=False)
 
-    # Own paths and refusals: pages, by way of aiohttp.
+    # Own paths and refusals.
 
     def _own_path(self, client: ClientConnection, visit: Visit) -> None:
-        ready = self.endpoints.ready_answer(visit)
+        head = visit.head
+        keep = client.keeps(head)
+        ready = self.endpoints.ready_answer(visit, keep=keep)
         if ready is not None:
             self._record(visit)
-            client.answer(ready, visit.head)
+            client.answer(ready, head, keep=keep)
             return
-        body = (
-            body_of(visit.head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(visit) else None
-        )
+        body = body_of(head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(visit) else None
         self._page(client, visit, lambda request: self.endpoints.answer(request, visit), body=body)
 
     def _deny(self, client: ClientConnection, visit: Visit, visitor: Visitor | None) -> None:
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            if visit.reason is Reason.NO_ROUTE and visit.path == "/":
-                # Nothing is configured there, but it is where people look first.
-                return self.answers.who_am_i(request, visit)
-            if visit.reason is Reason.NOT_SIGNED_IN:
-                return self.answers.not_signed_in(request, visit)
-            if visit.reason is Reason.DENIED and visitor is not None:
-                return self.answers.denied(request, visit, visitor.record)
-            return self.answers.problem(request, visit, visit.reason)
-
-        self._page(client, visit, answer)
+        answers = self.answers
+        if visit.reason is Reason.NO_ROUTE and visit.path == "/":
+            # Nothing is configured there, but it is where people look first.
+            answer = answers.who_am_i(visit)
+        elif visit.reason is Reason.NOT_SIGNED_IN:
+            answer = answers.not_signed_in(visit)
+        elif visit.reason is Reason.DENIED and visitor is not None:
+            answer = answers.denied(visit, visitor.record)
+        else:
+            answer = answers.problem(visit, visit.reason)
+        self._say(client, visit, answer)
 
     def _refuse(
         self, client: ClientConnection, visit: Visit, reason: Reason, *, problem: str = ""
@@ -159,18 +156,31 @@ class Gate:
             target = visit.target
             # Absolute, because a path that begins with "//" would lead to another host.
             retry_url = f"{self.answers.origin(visit.host)}{target.path}{target.query}"
-        headers = {"Allow": _ALLOWED} if reason is Reason.METHOD_REFUSED else None
+        answer = self.answers.problem(
+            visit,
+            reason,
+            detail=detail,
+            retry_url=retry_url,
+            headers={"Allow": _ALLOWED} if reason is Reason.METHOD_REFUSED else None,
+        )
+        self._say(client, visit, answer, last=bool(problem))
 
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            page = self.answers.problem(
-                request, visit, reason, detail=detail, retry_url=retry_url, headers=headers
-            )
-            if problem:
-                page.force_close()
-            return page
+    def _say(
+        self, client: ClientConnection, visit: Visit, answer: web.Response, *, last: bool = False
+    ) -> None:
+        """Answer at once; `last`: the connection ends."""
+        keep = not last and client.keeps(visit.head)
+        client.answer(
+            self.answers.to_bytes(self._noted(visit, answer), visit.head, keep=keep),
+            visit.head,
+            keep=keep,
+        )
 
-        visit.reason = reason
-        self._page(client, visit, answer)
+    def _noted(self, visit: Visit, answer: web.Response) -> web.Response:
+        visit.status = answer.status
+        visit.sent_bytes = answer.content_length or 0
+        self._record(visit)
+        return answer
 
     def _page(
         self,
@@ -188,7 +198,7 @@ class Gate:
                 raise
             except Exception:  # noqa: BLE001 - as in handle
                 _log.exception("a request failed inside the gate", extra=_details(visit))
-                return self.answers.problem(request, visit, Reason.INTERNAL_ERROR)
+                return self.answers.problem(visit, Reason.INTERNAL_ERROR)
 
         def ended(answer: web.StreamResponse | None) -> None:
             if answer is None:
@@ -215,17 +225,10 @@ class Gate:
             return False
         hops = head.fields.values(b"max-forwards")
         if hops and not hops[0].strip(b"0"):
-            self._last_hop(client, visit)
+            # Answered in the tool's place: its last hop is here (RFC 9110 section 7.6.2).
+            self._say(client, visit, self.answers.last_hop(visit, _ALLOWED))
             return False
         return True
-
-    def _last_hop(self, client: ClientConnection, visit: Visit) -> None:
-        """Answer in the upstream's place: Max-Forwards is spent (RFC 9110 section 7.6.2)."""
-
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:  # noqa: ARG001 - as others
-            return self.answers.last_hop(visit, _ALLOWED)
-
-        self._page(client, visit, answer)
 
     def _serve_local(self, client: ClientConnection, visit: Visit, route: Route) -> None:
         backend = self.local[route.name]

@@ -60,11 +60,11 @@ class LoginEndpoints:
     metrics: Metrics
     prefix: str
 
-    async def sign_in(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def sign_in(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Show the sign-in page, which keeps the #fragment of the address."""
         return_to = self._return_to(visit)
         return self.answers.page(
-            request,
+            visit,
             "sign_in",
             start_url=self.answers.start_url(return_to),
             return_to="" if return_to == "/" else return_to,
@@ -75,7 +75,7 @@ class LoginEndpoints:
         """Begin a login: set the login cookie where it is missing, and send the browser on."""
         if request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
             # A page's fetch cannot show Tailchat's pages, and must not leave cookies behind.
-            return self.answers.not_signed_in(request, visit)
+            return self.answers.not_signed_in(visit)
         browser = next(filter(is_browser_cookie, self._login_cookies(request)), None)
         browser = browser or new_browser_cookie(os.urandom)
         prompt = "login" if ("prompt", "login") in query_pairs(visit.target.query) else ""
@@ -95,7 +95,7 @@ class LoginEndpoints:
 
     async def callback(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Finish a login: believe the callback, redeem its code once, open the session."""
-        if page := self._refused_before(request, visit):
+        if page := self._refused_before(visit):
             return page
         try:
             return await self._finish_login(request, visit)
@@ -106,7 +106,7 @@ class LoginEndpoints:
 
     async def arrive(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Open a session on a tool's host with the pass that the public host gave."""
-        if page := self._refused_before(request, visit):
+        if page := self._refused_before(visit):
             return page
         sealed = dict(query_pairs(visit.target.query)).get("pass", "")
         try:
@@ -176,9 +176,9 @@ class LoginEndpoints:
             note = json.dumps([reason, dict(detail)]).encode("ascii")
             location = f"{visit.path}?refused={self.notes.seal(note)}"
             return self.answers.redirect(location, status=303)
-        return self.answers.problem(request, visit, reason, detail=shown)
+        return self.answers.problem(visit, reason, detail=shown)
 
-    def _refused_before(self, request: web.BaseRequest, visit: Visit) -> web.Response | None:
+    def _refused_before(self, visit: Visit) -> web.Response | None:
         """Return the page that a refusal led to, None where the query names no refusal."""
         note = self.notes.open(dict(query_pairs(visit.target.query)).get("refused", ""))
         if note is None:
@@ -186,7 +186,6 @@ class LoginEndpoints:
         reason, detail = json.loads(note)
         return_to = self._safe(detail.pop("return_to", "/"), visit.host)
         return self.answers.problem(
-            request,
             visit,
             Reason(reason),
             detail=detail,

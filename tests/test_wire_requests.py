@@ -103,7 +103,7 @@ async def test_limits_hold_for_a_head_in_pieces(
                 await asyncio.sleep(0)
             return (await client.reply()).status
 
-    assert await asyncio.gather(drip(good), drip(long)) == [200, 431]
+    assert list(await asyncio.gather(drip(good), drip(long))) == [200, 431]
     assert len(upstream.requests) == 1
 
 
@@ -245,7 +245,7 @@ async def test_a_connection_that_says_nothing_is_closed(
         idle.send(request_bytes("/ping"))
         assert (await idle.reply()).status == 200
         async with asyncio.timeout(5):
-            assert await asyncio.gather(silent.reader.read(), idle.reader.read()) == [b"", b""]
+            assert {*await asyncio.gather(silent.reader.read(), idle.reader.read())} == {b""}
 
 
 async def test_a_body_that_stops_is_cut_off(start_gate: Start, upstream: RawUpstream) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.session import SessionCookie, SessionRecord
+from tailchat_gate.request.fields import FieldSection
 
 #: Opened sessions kept; about 2 KiB each.
 CAPACITY: Final = 10_000
@@ -48,6 +49,20 @@ class Authenticator:
         self._reader = reader or CookieReader(cookie.names)
         self._capacity = capacity
         self._opened: OrderedDict[str, Visitor] = OrderedDict()
+
+    def visitor_of(self, section: FieldSection) -> Visitor | None:
+        """Return the visitor of a request with this header section, or None.
+
+        The answer is kept on the section, and asked again whether it is still alive.
+        """
+        known = section.visitor
+        if known is not None and known[0] is self:
+            visitor: Visitor = known[1]
+            if self._clock() < visitor.expires_at:
+                return visitor
+        found = self.authenticate(section.cookies)
+        section.visitor = None if found is None else (self, found)
+        return found
 
     def authenticate(self, fields: Sequence[bytes]) -> Visitor | None:
         """Return the visitor of a request, or None.

@@ -194,11 +194,16 @@ class ClientConnection(asyncio.Protocol):
         self._unread = unread
         self._deadline = self._time() + self._server.timeouts.body if body is not None else 0.0
 
-    def answer(self, data: bytes, head: RequestHead) -> None:
+    def keeps(self, head: RequestHead) -> bool:
+        """Tell whether the connection stays behind an answer given now."""
+        unread = head.fields.has_body if self._work is None else self._body is not None
+        return head.keep_alive and not unread and not self._unread and not self._leaving
+
+    def answer(self, data: bytes, head: RequestHead, *, keep: bool) -> None:
         """Answer the request with that head at once, with a whole response."""
-        self._unread = head.fields.has_body
+        self._unread = self._unread or (self._work is None and head.fields.has_body)
         self.write(data)
-        self.end(keep=head.keep_alive)
+        self.end(keep=keep)
 
     def switch(self, taker: BytesTaker) -> None:
         """Give all further bytes to `taker`: the protocol was switched."""

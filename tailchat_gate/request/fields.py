@@ -1,8 +1,8 @@
 """The header section of a request: read once, strictly, and kept while clients repeat it."""
 
 import re
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
@@ -52,8 +52,8 @@ class FieldSection:
     `pairs` are names and values as sent, without the white space around a value. `length` is the
     Content-Length, None where there is none; `chunked` the only other framing there is.
     `connection` and `upgrade` are lower-case. Whatever is made of a section on the way through
-    (`sent`, `sent_for`) is kept on it, because a client repeats its fields from request to
-    request.
+    (`sent`, `visitor`, `forwarded`) is kept on it, because a client repeats its fields
+    from request to request.
     """
 
     __slots__ = (
@@ -69,6 +69,7 @@ class FieldSection:
         "sent",
         "sent_for",
         "upgrade",
+        "visitor",
     )
 
     def __init__(self, pairs: RawFields) -> None:
@@ -82,10 +83,17 @@ class FieldSection:
         self.agent = ""
         #: The client behind a trusted proxy: (peer, Client), kept by the gate.
         self.forwarded: tuple[str, Client] | None = None
+        #: Who was found by the cookies, and by whom: kept by identity/authenticate.py.
+        self.visitor: tuple[Any, Any] | None = None
         #: The field lines for the upstream, and for which client and route they were made.
         self.sent = b""
         self.sent_for: tuple[object, object] | None = None
         self._read()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The fields as text by their names in any case; of a repeated one the first."""
+        return _Headers(self.pairs)
 
     @property
     def has_body(self) -> bool:
@@ -120,6 +128,24 @@ class FieldSection:
             self.chunked = _read_codings(codings)
         if lengths:
             self.length = _read_length(lengths)
+
+
+class _Headers(Mapping[str, str]):
+    """Field values by name, whatever its case."""
+
+    def __init__(self, pairs: RawFields) -> None:
+        self._values: dict[str, str] = {}
+        for name, value in pairs:
+            self._values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def read_fields(raw: bytes, limits: Limits) -> FieldSection:

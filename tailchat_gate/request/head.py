@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import TOKEN, FieldSection, Limits, read_fields
+from tailchat_gate.request.kept import Kept
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import NO_TARGET, Target, read_target
 
@@ -20,8 +21,10 @@ _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
 _MAX_METHOD: Final = 32
 #: Around the target: method, version and two spaces.
 _LINE_OVERHEAD: Final = _MAX_METHOD + 10
-_MAX_KNOWN: Final = 1024
-_MAX_KNOWN_BYTES: Final = 4096
+#: Bytes of the strings that are kept, in each half: what was made of them takes some ten times
+#: as much where a stranger sends the worst.
+_KEPT_BYTES: Final = 2 << 20
+_LONGEST_KEPT: Final = 4096
 
 
 class RequestLine(NamedTuple):
@@ -62,14 +65,13 @@ NO_HEAD: Final = RequestHead("", False, NO_TARGET, FieldSection(()))  # noqa: FB
 class RequestReader:
     """Reads the heads of requests; what was read is kept, because clients repeat themselves.
 
-    Nothing is kept of what does not parse, and no more than 1024 request lines and sections of
-    at most 4 KiB each.
+    Nothing is kept of what does not parse.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lines: dict[bytes, RequestLine] = {}
-        self._sections: dict[bytes, FieldSection] = {}
+        self._lines: Kept[RequestLine] = Kept(_KEPT_BYTES // 4, _LONGEST_KEPT)
+        self._sections: Kept[FieldSection] = Kept(_KEPT_BYTES, _LONGEST_KEPT)
 
     def read(self, data: bytes) -> tuple[RequestHead, int] | None:
         """Return the head at the start of `data` and its length, or None where it is not whole.
@@ -113,18 +115,12 @@ class RequestReader:
             read_target(target.decode("ascii"), None) if origin_form else None,
             b"%b %b HTTP/1.1\r\n" % (method, target) if origin_form else b"",
         )
-        if len(raw) <= _MAX_KNOWN_BYTES:
-            if len(self._lines) >= _MAX_KNOWN:
-                self._lines.clear()
-            self._lines[raw] = line
+        self._lines.keep(raw, line)
         return line
 
     def _read_section(self, raw: bytes) -> FieldSection:
         section = read_fields(raw, self._limits)
-        if len(raw) <= _MAX_KNOWN_BYTES:
-            if len(self._sections) >= _MAX_KNOWN:
-                self._sections.clear()
-            self._sections[raw] = section
+        self._sections.keep(raw, section)
         return section
 
     def _check_start(self, data: bytes) -> None:

@@ -1,0 +1,43 @@
+"""A bounded memory of what was read, for texts that repeat; the oldest half goes at once."""
+
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Kept(Generic[_T]):
+    """What was made of byte strings, by the strings.
+
+    Bounded by the bytes of the strings: when the young half has taken `max_bytes` it becomes the
+    old one, and the old one is dropped; what is asked for again is young again. Longer strings
+    than `longest` are not kept. So a stranger who sends ever new ones costs that memory and no
+    more, and pushes out only what nobody asks for.
+    """
+
+    __slots__ = ("_longest", "_max_bytes", "_old", "_size", "_young")
+
+    def __init__(self, max_bytes: int, longest: int) -> None:
+        self._max_bytes = max_bytes
+        self._longest = longest
+        self._young: dict[bytes, _T] = {}
+        self._old: dict[bytes, _T] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: bytes) -> _T | None:
+        """Return what is kept for a string, None where nothing is."""
+        found = self._young.get(key)
+        if found is None and (found := self._old.pop(key, None)) is not None:
+            self.keep(key, found)
+        return found
+
+    def keep(self, key: bytes, made: _T) -> None:
+        """Keep what was made of a string."""
+        if len(key) > self._longest:
+            return
+        if self._size >= self._max_bytes:
+            self._old, self._young, self._size = self._young, {}, 0
+        self._young[key] = made
+        self._size += len(key)
