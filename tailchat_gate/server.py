@@ -1,7 +1,6 @@
 """The process: listeners, signals, and an end that lets open requests finish."""
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -18,6 +17,7 @@ from tailchat_gate.admin import admin_app
 from tailchat_gate.build import Generation, redirect_uri
 from tailchat_gate.config.address import UnixAddress, listen_address
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.process import prepare
 from tailchat_gate.proxy.downstream import ClientServer, Timeouts
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
@@ -179,12 +179,7 @@ async def serve(generation: Generation, *, started: Callable[[], None] | None = 
 
 def run(generation: Generation) -> None:
     """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
-    # What the start has made stays for ever: without this the collector looks through all of it
-    # again and again, 50 ms at a time.
-    gc.collect()
-    gc.freeze()
-    # Requests leave no cycles behind; looking for some after every 700 objects costs for nothing.
-    gc.set_threshold(20_000, 20, 20)
+    prepare()
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:

@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("identity",),
     ("observe", "demo"),
     ("request", "config", "pages"),
-    ("reasons",),
+    ("reasons", "process"),
     (PACKAGE,),
 )
 #: Rooms that may know less than their place in the order allows.
@@ -38,6 +38,7 @@ ONLY: Mapping[str, frozenset[str]] = {
     "config": frozenset(),
     "pages": frozenset(),
     "reasons": frozenset(),
+    "process": frozenset(),
     PACKAGE: frozenset(),
 }
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
