@@ -99,8 +99,10 @@ def compared(rounds: Rounds) -> list[Row]:
     else:
         return []
     first = next(iter(rounds.values()))[0]
-    keys = [key for key in ("cpu_us", "p99_ms", "bytes") if key in first]
-    names = {"cpu_us": "CPU", "p99_ms": "p99", "bytes": "memory"}
+    keys = [key for key in ("cpu_us", "p99_ms") if key in first]
+    if not keys:
+        return []
+    names = {"cpu_us": "CPU", "p99_ms": "p99"}
     return [
         ["ratio", *(names[key] for key in keys)],
         *(

@@ -21,7 +21,7 @@ _NAVIGATION = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest:
 _UPLOAD = 1_000_000
 # Opened and closed again before memory is read for the first time: pools and caches are filled.
 _WARM = 200
-_TUNNELS = 64
+_TUNNELS = 32
 # What the harness, the logs and the upstream need of the files that a process may open.
 _SPARE = 500
 
@@ -90,7 +90,7 @@ def works(stage: Stage, *, oauth2_proxy: bool) -> tuple[Work, ...]:
         ),
         Work(
             "tunnel",
-            "WebSocket messages of 125 bytes, 64 connections",
+            "WebSocket messages of 125 bytes, 32 connections",
             "message",
             tuple(Entry(name, partial(_tunnel, name)) for name in (*plain, "gate")),
         ),

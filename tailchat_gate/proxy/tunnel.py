@@ -37,6 +37,30 @@ class Terms(NamedTuple):
     websocket: bool
 
 
+class _Shortcut(asyncio.Protocol):
+    """Stands in for a connection in a tunnel, so that its bytes take one step instead of four."""
+
+    def __init__(self, owner: asyncio.Protocol, relay: Callable[[bytes], None]) -> None:
+        self._owner = owner
+        self.data_received = relay  # type: ignore[assignment,method-assign] # a call less
+
+    def eof_received(self) -> bool | None:
+        """Tell the connection."""
+        return self._owner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the connection."""
+        self._owner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Tell the connection."""
+        self._owner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell the connection."""
+        self._owner.resume_writing()
+
+
 class Tunnel:
     """Relays between a client and an upstream whose protocol was switched."""
 
@@ -71,8 +95,36 @@ class Tunnel:
         client.switch(self)
         if upstream.transport is None:
             self.upstream_lost()
-        elif client.full:
+            return
+        if client.full:
             upstream.pause_reading()
+        self._take_shortcuts(client, upstream)
+
+    def _take_shortcuts(self, client: ClientConnection, upstream: UpstreamConnection) -> None:
+        """Let bytes pass from socket to socket until the gate has to put in a word of its own."""
+        if client.transport is None or upstream.transport is None or self._ending is not None:
+            return
+        to_client, to_upstream = client.transport.write, upstream.transport.write
+        feed_client, feed_upstream = self._to_client.feed, self._to_upstream.feed
+
+        def from_client(data: bytes) -> None:
+            self._moved = True
+            feed_upstream(data)
+            to_upstream(data)
+
+        def from_upstream(data: bytes) -> None:
+            self._moved = True
+            self.bytes_to_client += len(data)
+            feed_client(data)
+            to_client(data)
+
+        client.transport.set_protocol(_Shortcut(client, from_client))
+        upstream.transport.set_protocol(_Shortcut(upstream, from_upstream))
+
+    def _leave_shortcuts(self) -> None:
+        for connection in (self._client, self._upstream):
+            if connection.transport is not None:
+                connection.transport.set_protocol(connection)
 
     def end(self, code: int, reason: str) -> None:
         """End a WebSocket with a close frame to both sides, at the next frame boundary."""
@@ -82,6 +134,7 @@ class Tunnel:
             self._finish()
             return
         self._ending = (code, reason)
+        self._leave_shortcuts()
         self._try_end_client(b"")
         self._try_end_upstream(b"")
         self._cut_off = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._finish)
