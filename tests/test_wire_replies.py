@@ -1,13 +1,15 @@
 """Replies on the wire: framing, interim ones, cut ones, malformed ones (RFC 9110, 9112)."""
 
 import asyncio
+import gzip
 import socket
 import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gatekit import RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
+from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
+from wirekit import CONTROLS, answers_by_path, get, paths, say
 
 Start = Callable[..., Any]
 FOLLOW_UP = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nclean"
@@ -411,3 +413,451 @@ async def test_a_stale_connection_is_replaced_for_what_may_be_repeated(
         assert (await ask(public.port, request_bytes())).status == 200
         length = {"Content_Length": "0"} if method == "POST" else {}
         assert (await ask(public.port, request_bytes(method=method, **length))).status == status
+
+
+def _reply(fields: bytes, body: bytes = b"", *, line: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    """Return a reply with these field lines and this body."""
+    return line + b"\r\n" + fields + b"\r\n" + body
+
+
+async def _statuses(
+    gate: RunningGate, upstream: RawUpstream, cases: dict[str, bytes], *, close: bool = False
+) -> dict[str, int]:
+    """Let the upstream answer with each case; return what the client is answered."""
+    upstream.answer = answers_by_path(cases, close=close)
+    async with asyncio.timeout(10):
+        found = await asyncio.gather(
+            *(ask(gate.port, request_bytes(path)) for path in paths(cases))
+        )
+    return {name: reply.status for name, reply in zip(cases, found, strict=True)}
+
+
+LISTINGS = {
+    "one field": b"Connection: X-Hop\r\n",
+    "among other options": b"Connection: keep-alive, X-Hop, close\r\n",
+    "on the second line": b"Connection: keep-alive\r\nConnection: X-Hop\r\n",
+    "in odd case": b"cOnNeCtIoN: x-hOP\r\n",
+    "among empty elements": b"Connection: ,, \t,X-Hop, ,\r\n",
+    "between tabs": b"Connection:\tkeep-alive\t,\tX-Hop\t\r\n",
+}
+
+
+async def test_fields_of_the_upstreams_connection_end_here(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Each form of a Connection list is read in replies too (RFC 9110 section 7.6.1)."""
+    hops = b"Keep-Alive: a\r\nProxy-Connection: a\r\nUpgrade: a\r\nTE: a\r\n"
+    end = b"X-Stays: 3\r\nContent-Length: 2\r\n"
+    cases = {
+        name: _reply(b"X-Hop: 1\r\n" + listing + b"x-hop: 2\r\n" + hops + end, b"ok")
+        for name, listing in LISTINGS.items()
+    }
+    upstream.answer = answers_by_path(cases)
+
+    for name, path in zip(cases, paths(cases), strict=True):
+        reply = await ask(public.port, request_bytes(path))
+        assert (name, reply.head) == (name, b"HTTP/1.1 200 OK\r\n" + end)
+        assert reply.body == b"ok"
+
+
+async def test_connection_cannot_take_away_what_the_gate_adds(
+    start_gate: Start, upstream: RawUpstream, clock: Clock
+) -> None:
+    """A reply's Connection takes neither the renewed session nor the framing (RFC 9110 7.6.1)."""
+    gate = await start_gate(upstream.url, session={"idle": "1h"})
+    cookie = gate.cookie()
+    clock.now += 1800
+    listed = b"Connection: Set-Cookie, Cache-Control, Content-Length, Transfer-Encoding\r\n"
+    for framing, body in (
+        (b"Content-Length: 5\r\n", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"),
+    ):
+        upstream.answer = _reply(b"Set-Cookie: a=b\r\n" + listed + framing, body)
+        reply = await ask(gate.port, request_bytes(Cookie=cookie))
+
+        assert reply.body == b"hello"
+        (renewed,) = reply.values("Set-Cookie")
+        assert renewed.startswith("tailchat_gate=")
+
+
+LENGTHS = (
+    *(b"+5", b"-5", b"0x5", b"5,6", b"5, 5", b"5e0", b"0_5", b"", b"5 5", b"5;x", b"five", b'"5"'),
+    *("\u0665".encode(), b"\xb2", b"5\xa0", b"18446744073709551616", b"18446744073709551621"),
+    *(b"9" * 40, b"5\r\nContent-Length: 5", b"5\r\ncontent-length: 6", b"5.0", b"\xef\xbc\x95"),
+)
+
+
+async def test_a_length_in_doubt_is_a_502(public: RunningGate, upstream: RawUpstream) -> None:
+    """A Content-Length that is not one number makes no reply (RFC 9112 section 6.3)."""
+    cases = {
+        str(value): _reply(b"Content-Length: " + value + b"\r\n", b"hello") for value in LENGTHS
+    }
+
+    assert await _statuses(public, upstream, cases) == dict.fromkeys(cases, 502)
+    assert upstream.open_connections == 0
+
+
+ODD_NAMES = {
+    "a colon alone": b":\r\n",
+    "brackets": b"X[A]: b\r\n",
+    "a space within": b"X A: b\r\n",
+    "VT before the colon": b"X-A\x0b: b\r\n",
+    "NBSP before the colon": b"X-A\xa0: b\r\n",
+    "NEL before the colon": b"X-A\x85: b\r\n",
+    "NEL in UTF-8 before the colon": "X-A\u0085: b\r\n".encode(),
+    "a name in UTF-8": "X-\u00e4: b\r\n".encode(),
+    "CR CR LF": b"X-A: b\r\r\n",
+    "LF and a space": b"X-A: b\n c\r\n",
+}
+
+
+async def test_nothing_splits_a_reply(public: RunningGate, upstream: RawUpstream) -> None:
+    """CR, LF and control bytes in a name, value or reason are a 502 (RFC 9110 section 5.5)."""
+    cases = {name: _reply(field + b"Content-Length: 0\r\n") for name, field in ODD_NAMES.items()}
+    for code in (*CONTROLS, 0x0A, 0x0D):
+        byte = bytes((code,))
+        split = byte + b"Set-Cookie: a=b"
+        cases |= {
+            f"{code:#04x} in a name": _reply(b"X" + byte + b"A: b\r\nContent-Length: 0\r\n"),
+            f"{code:#04x} in a value": _reply(b"X: a" + split + b"\r\nContent-Length: 0\r\n"),
+            f"{code:#04x} first in a value": _reply(b"X:" + split + b"\r\nContent-Length: 0\r\n"),
+            f"{code:#04x} in the reason": _reply(
+                b"Content-Length: 0\r\n", line=b"HTTP/1.1 200 O" + split
+            ),
+            f"{code:#04x} in the reason of 103": _reply(b"", line=b"HTTP/1.1 103 a" + split)
+            + FOLLOW_UP,
+            f"{code:#04x} in a field of 103": _reply(
+                b"X: a" + split + b"\r\n", line=b"HTTP/1.1 103 a"
+            )
+            + FOLLOW_UP,
+        }
+
+    assert await _statuses(public, upstream, cases) == dict.fromkeys(cases, 502)
+
+
+async def test_obsolete_forms_of_the_framing_are_repaired(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """A fold or a space before the colon hides no framing field (RFC 9112 sections 5.1, 5.2)."""
+    cases = {
+        "a fold on Content-Length": _reply(b"Content-Length:\r\n 5\r\n", b"hello"),
+        "a tab on Content-Length": _reply(b"Content-Length\t: 5\r\n", b"hello"),
+        "two folds": _reply(b"Content-Length:\r\n\t\r\n 5\r\n", b"hello"),
+        "a fold on Transfer-Encoding": _reply(
+            b"Transfer-Encoding:\r\n chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"
+        ),
+        "a space on Transfer-Encoding": _reply(
+            b"Transfer-Encoding : chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"
+        ),
+    }
+    upstream.answer = answers_by_path(cases)
+
+    for name, path in zip(cases, paths(cases), strict=True):
+        async with asyncio.timeout(5):
+            reply = await ask(public.port, request_bytes(path))
+        assert (name, reply.status, reply.body) == (name, 200, b"hello")
+        assert not any(line[:1] in b" \t" for line in reply.head.split(b"\r\n") if line)
+        assert b" :" not in reply.head
+
+    both = b"Content-Length : 5\r\nTransfer-Encoding:\r\n chunked\r\n"
+    upstream.answer = _says(_reply(both, b"0\r\n\r\n"))
+    assert (await ask(public.port, request_bytes())).status == 502
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"102 Processing", b"103 Early", b"199 Odd"])
+async def test_an_interim_reply_says_nothing_of_the_final_one(
+    public: RunningGate, upstream: RawUpstream, status: bytes
+) -> None:
+    """An interim reply passes, unasked too, and without a length (RFC 9110 8.6, 15.2)."""
+    fields = b"X-A: 1\r\nContent-Length: 5\r\nConnection: close\r\n"
+    upstream.answer = _says(_reply(fields, line=b"HTTP/1.1 " + status) + FOLLOW_UP)
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(request_bytes())
+        interim = await client.head()
+        reply = await client.reply()
+        client.send(request_bytes())
+        follow_up = await client.reply()
+
+    assert interim == b"HTTP/1.1 " + status + b"\r\nX-A: 1\r\n"
+    assert (reply.body, follow_up.body) == (b"clean", b"clean")
+
+
+async def test_an_interim_reply_with_chunks_is_never_a_body(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """No interim reply has a body: what comes behind it is the next reply (RFC 9112 6.3)."""
+    upstream.answer = _says(
+        _reply(b"Transfer-Encoding: chunked\r\n", line=b"HTTP/1.1 103 Early Hints") + FOLLOW_UP
+    )
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(request_bytes())
+        interim = await client.head()
+        reply = await client.reply()
+
+    assert interim == b"HTTP/1.1 103 Early Hints\r\n"
+    assert (reply.status, reply.body) == (200, b"clean")
+
+
+@pytest.mark.parametrize(
+    "behind", [b"", b"hello", b"HTTP/1.1 2", b"hello\r\n\r\n", b"HTTP/1.1 200 OK\r\nX\r\n\r\n"]
+)
+async def test_behind_an_interim_reply_a_fault_is_a_502(
+    public: RunningGate, upstream: RawUpstream, behind: bytes
+) -> None:
+    """Where only a 103 was relayed, the gate's 502 is the final reply (RFC 9110 section 15.2)."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    upstream.answer = _says(hints + behind, close=True)
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(request_bytes(method="POST", Content_Length="0"))
+        head = await client.head()
+        reply = await client.reply() if head.startswith(b"HTTP/1.1 103 ") else None
+
+    assert (reply.status if reply else int(head[9:12])) == 502
+
+
+async def test_an_endless_row_of_interim_replies_is_ended(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """More interim replies than anybody sends are a 502 (RFC 9110 section 15.2)."""
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while not writer.is_closing():
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    upstream.answer = answer
+    async with RawClient.connect(public.port) as client, asyncio.timeout(8):
+        client.send(request_bytes())
+        while (head := await client.head()).startswith(b"HTTP/1.1 102 "):
+            pass
+
+    assert head.startswith(b"HTTP/1.1 502 ")
+
+
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n"
+ASKED = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+SWITCHES = {
+    "unasked": (b"", SWITCH + ASKED + b"\r\n"),
+    "to another protocol": (ASKED, SWITCH + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+    "to two protocols": (
+        ASKED,
+        SWITCH + b"Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
+    ),
+    "to none": (ASKED, SWITCH + b"Connection: Upgrade\r\n\r\n"),
+    "behind 103": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" + SWITCH + ASKED + b"\r\n"),
+    "asked without Connection": (b"Upgrade: websocket\r\n", SWITCH + ASKED + b"\r\n"),
+    "asked with a body": (
+        ASKED + b"Content-Length: 1\r\n",
+        SWITCH + ASKED + b"\r\n",
+    ),
+    "asked for h2c": (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n",
+        SWITCH + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "data"), SWITCHES.values(), ids=SWITCHES.keys())
+async def test_no_switch_that_was_not_asked_for(
+    public: RunningGate, upstream: RawUpstream, fields: bytes, data: bytes
+) -> None:
+    """A 101 that the request did not ask for is a 502, and no tunnel (RFC 9110 section 15.2.2)."""
+    upstream.answer = _says(data + b"raw bytes")
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(get(fields) + (b"x" if b"Content-Length" in fields else b""))
+        head = await client.head()
+        if head.startswith(b"HTTP/1.1 103 "):
+            head = await client.head()
+
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert public.generation.forwarder.open_tunnels == 0
+
+
+GZIPPED = gzip.compress(b"hello " * 100)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"deflate, gzip"])
+async def test_an_encoded_reply_is_not_decoded(
+    public: RunningGate, upstream: RawUpstream, coding: bytes
+) -> None:
+    """Content passes in its coding, its length with it (RFC 9110 section 7.7)."""
+    fields = b"Content-Encoding: %b\r\n" % coding
+    upstream.answer = _says(_reply(fields + b"Content-Length: %d\r\n" % len(GZIPPED), GZIPPED))
+    reply = await ask(public.port, request_bytes(Accept_Encoding="identity"))
+
+    assert (reply.value("Content-Encoding"), reply.body) == (coding.decode(), GZIPPED)
+    assert reply.value("Content-Length") == str(len(GZIPPED))
+
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(GZIPPED), GZIPPED)
+    upstream.answer = _says(_reply(fields + b"Transfer-Encoding: chunked\r\n", chunked))
+    assert (await ask(public.port, request_bytes())).body == GZIPPED
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "connections"),
+    [
+        (b"Connection: keep-alive\r\nContent-Length: 5\r\n", b"hello", 1),
+        (b"Content-Length: 5\r\n", b"hello", 2),
+        (b"", b"hello", 2),
+        (b"Connection: keep-alive\r\n", b"hello", 2),
+    ],
+)
+async def test_an_upstream_of_http_1_0(
+    public: RunningGate, upstream: RawUpstream, fields: bytes, body: bytes, connections: int
+) -> None:
+    """Its reply goes on as HTTP/1.1, its connection stays only if it says so (RFC 9112 9.3)."""
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(_reply(fields, body, line=b"HTTP/1.0 200 OK"))
+        if b"keep-alive" not in fields or b"Content-Length" not in fields:
+            writer.close()
+
+    upstream.answer = answer
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        for _ in range(2):
+            client.send(request_bytes())
+            reply = await client.reply()
+            assert reply.head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert reply.body == b"hello"
+
+    assert upstream.connections == connections
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified", b"200 OK"])
+async def test_chunks_where_no_body_may_be_are_not_the_next_answer(
+    public: RunningGate, upstream: RawUpstream, method: str, status: bytes
+) -> None:
+    """A chunked body behind HEAD, 204 or 304 reaches nobody (RFC 9112 sections 6.3 and 9.2)."""
+    if (method, status) == ("GET", b"200 OK"):
+        return
+    upstream.answer = _says(
+        _reply(
+            b"Transfer-Encoding: chunked\r\n",
+            b"5\r\nwrong\r\n0\r\n\r\n",
+            line=b"HTTP/1.1 " + status,
+        )
+    )
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(request_bytes(method=method))
+        reply = await client.reply(to_head=True)
+        client.send(request_bytes())
+        follow_up = await client.reply()
+
+    assert (reply.status, follow_up.body) == (int(status[:3]), b"clean")
+    assert upstream.connections == 2
+
+
+AFTER_A_CHUNK = {
+    "more data than the size": b"5\r\nworld!\r\n0\r\n\r\n",
+    "no line end behind the data": b"5\r\nworld0\r\n\r\n",
+    "CR X behind the data": b"5\r\nworld\rX0\r\n\r\n",
+    "LF behind the data": b"5\r\nworld\n0\r\n\r\n",
+    "LF behind the last size": b"0\n\r\n",
+    "LF as the last line": b"0\r\n\n\r\n\r\n",
+    "CR behind a size": b"5\rworld\r\n0\r\n\r\n",
+    "a size with an underscore": b"0_5\r\nworld\r\n0\r\n\r\n",
+    "a size with a letter behind": b"5abcx\r\nworld\r\n0\r\n\r\n",
+    "a full-width size": "\uff15\r\nworld\r\n0\r\n\r\n".encode(),
+    "an extension of 1 MiB": b"5;" + b"a" * 2**20 + b"\r\nworld\r\n0\r\n\r\n",
+    "10,000 trailers": b"0\r\n" + b"X-A: b\r\n" * 10_000 + b"\r\n",
+    "a trailer of 1 MiB": b"0\r\nX-A: " + b"b" * 2**20 + b"\r\n\r\n",
+    "a trailer without a colon": b"0\r\nX-A\r\n\r\n",
+    "a trailer with a space": b"0\r\nX-A : b\r\n\r\n",
+    "a trailer folded": b"0\r\nX-A: b\r\n c\r\n\r\n",
+    "a trailer with NUL": b"0\r\nX-A: b\x00c\r\n\r\n",
+    "a length as a trailer": b"0\r\nContent-Length: 5\r\n\r\n",
+    "a coding as a trailer": b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
+
+
+async def test_a_fault_behind_a_chunk_is_no_clean_end(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Broken chunks and trailers end in a reset, for 1.0 clients too (RFC 9112 sections 7.1, 8)."""
+    cases = list(AFTER_A_CHUNK.values())
+    seen = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(TE + b"5\r\nhello\r\n")
+        await seen.wait()
+        writer.write(cases[int(request.line.split(b" ")[1].strip(b"/"))])
+        await reader.read()
+
+    async def one(path: str, version: bytes) -> bool:
+        async with RawClient.connect(public.port) as client:
+            client.send(get(target=path.encode(), version=version))
+            await client.reader.readuntil(b"hello")
+            arrived.release()
+            # A reset, because the end of the connection is a clean end to an HTTP/1.0 client.
+            with pytest.raises(ConnectionError):  # noqa: PT012 - whichever read meets it
+                while await client.reader.read(65_536):
+                    pass
+            return True
+
+    upstream.answer = answer
+    arrived = asyncio.Semaphore(0)
+    async with asyncio.timeout(20):
+        running = [
+            asyncio.create_task(one(path, version))
+            for path in paths(cases)
+            for version in (b"1.1", b"1.0")
+        ]
+        for _ in running:
+            await arrived.acquire()
+        seen.set()
+        assert all(await asyncio.gather(*running))
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        *(b"Set-Cookie: a=b", b"Content-Type: a/b", b"X-Tailchat-Sub: a", b"X-Forwarded-For: a"),
+        *(b"Connection: close", b"Trailer: X", b"Cache-Control: public", b"Content-Encoding: a"),
+    ],
+)
+async def test_no_trailer_of_a_reply_is_a_field(
+    public: RunningGate, upstream: RawUpstream, trailer: bytes
+) -> None:
+    """Trailers that belong in a head are dropped on the way back too (RFC 9110 section 6.5.1)."""
+    upstream.answer = _says(TE + b"5\r\nhello\r\n0\r\nX-A: 1\r\n" + trailer + b"\r\n\r\n")
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(request_bytes(TE="trailers", Connection="TE"))
+        await client.head()
+        rest = await client.reader.readuntil(b"\r\n\r\n")
+
+    assert rest == b"5\r\nhello\r\n0\r\nX-A: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize(("fields", "stays"), [(b"", False), (b"Connection: keep-alive\r\n", True)])
+async def test_the_connection_of_a_client_of_http_1_0(
+    public: RunningGate, upstream: RawUpstream, fields: bytes, stays: bool
+) -> None:
+    """It is closed unless the client asks and the length is known (RFC 9112 section 9.3)."""
+    close = b"Connection: close\r\n"
+    first, second = get(fields, version=b"1.0"), get(close, version=b"1.0")
+
+    found = await say(public.port, first + second)
+
+    assert found.statuses == [200] * (1 + stays)
+    assert (b"Connection: keep-alive" in found.data) is stays
+    assert not found.reset
+
+
+async def test_many_tiny_chunks_of_a_reply(public: RunningGate, upstream: RawUpstream) -> None:
+    """20,000 chunks of one byte arrive whole, and both connections go on (RFC 9112 7.1)."""
+    upstream.answer = _says(TE + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
+    async with RawClient.connect(public.port) as client, asyncio.timeout(20):
+        client.send(request_bytes())
+        assert (await client.reply()).body == b"a" * 20_000
+        client.send(request_bytes())
+        assert (await client.reply()).body == b"clean"
+
+    assert upstream.connections == 1

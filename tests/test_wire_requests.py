@@ -1,15 +1,18 @@
 """Requests on the wire: limits and their statuses, versions, methods, framing (RFC 9110, 9112)."""
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from gatekit import RawClient, RawUpstream, Received, RunningGate, ask, read_body, request_bytes
+from wirekit import CONTROLS, SMUGGLED, get, post, say, say_each
 
 Start = Callable[..., Any]
 HOST = b"Host: gate.test\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
+GZIPPED = gzip.compress(b"hello " * 100)
 LIMITS = {"target_bytes": 256, "header_bytes": 2048, "header_count": 16, "cookie_bytes": 512}
 
 
@@ -329,3 +332,371 @@ async def test_a_body_for_an_own_page_is_asked_for(gate: RunningGate) -> None:
 
     assert reply.status == 200
     assert b"csrf" in reply.body
+
+
+@pytest.fixture
+async def public(start_gate: Start, upstream: RawUpstream) -> RunningGate:
+    """Return a gate of default limits with a public route."""
+    found = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["public"]}])
+    assert isinstance(found, RunningGate)
+    return found
+
+
+LISTINGS = {
+    "one field": b"Connection: X-Hop\r\n",
+    "among other options": b"Connection: keep-alive, X-Hop, TE\r\n",
+    "on the second line": b"Connection: keep-alive\r\nConnection: X-Hop\r\n",
+    "in odd case": b"cOnNeCtIoN: x-hOP\r\n",
+    "among empty elements": b"Connection: ,, \t,X-Hop, ,\r\n",
+    "between tabs": b"Connection:\tkeep-alive\t,\tX-Hop\t\r\n",
+}
+HOPS = (
+    b"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\nUpgrade: foo\r\n"
+    b"Proxy-Authorization: Basic x\r\n"
+)
+
+
+async def test_fields_of_the_connection_end_here(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """What Connection lists, and what is hop-by-hop anyway, goes (RFC 9110 section 7.6.1)."""
+    for listing in LISTINGS.values():
+        around = b"X-Hop: 1\r\n" + listing + b"x-hop: 2\r\nX-Stays: 3\r\n"
+        assert (await ask(public.port, get(around + HOPS))).status == 200
+
+    for name, request in zip(LISTINGS, upstream.requests, strict=True):
+        names = {field.lower() for field, _ in request.fields}
+        gone = {b"connection", b"keep-alive", b"proxy-authorization", b"proxy-connection"}
+        assert (name, names & (gone | {b"te", b"upgrade", b"x-hop"})) == (name, set())
+        assert request.value("X-Stays") == b"3"
+
+
+FRAMING = {
+    "cow": (501, b"Transfer-Encoding: cow\r\n"),
+    "cow, chunked": (501, b"Transfer-Encoding: cow, chunked\r\n"),
+    "chunked, cow": (400, b"Transfer-Encoding: chunked, cow\r\n"),
+    "chunked, chunked": (400, b"Transfer-Encoding: chunked, chunked\r\n"),
+    "identity": (501, b"Transfer-Encoding: identity\r\n"),
+    "xchunked": (501, b"Transfer-Encoding: xchunked\r\n"),
+    "empty": (400, b"Transfer-Encoding:\r\n"),
+    "quoted": (400, b'Transfer-Encoding: "chunked"\r\n'),
+    "with a parameter": (400, b"Transfer-Encoding: chunked;q=1\r\n"),
+    "with a length": (400, CHUNKED + b"Content-Length: 5\r\n"),
+    "behind a length": (400, b"Content-Length: 5\r\n" + CHUNKED),
+    "with a length of 0": (400, CHUNKED + b"Content-Length: 0\r\n"),
+}
+
+
+async def test_a_body_framed_in_doubt_ends_the_connection(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """A coding other than chunked is 501, a broken one or a length beside it 400, and the end.
+
+    RFC 9112 sections 6.1, 6.3 and 7; RFC 9110 section 15.6.2.
+    """
+    body = b"5\r\nhello\r\n0\r\n\r\n" + SMUGGLED
+    cases = {name: post(fields, body) for name, (_, fields) in FRAMING.items()}
+
+    found = await say_each(public.port, cases)
+
+    assert found == {name: [status] for name, (status, _) in FRAMING.items()}
+    assert upstream.requests == []
+
+
+async def test_no_transfer_coding_in_http_1_0(public: RunningGate, upstream: RawUpstream) -> None:
+    """HTTP/1.0 has no codings: a request with one is refused (RFC 9112 section 6.1)."""
+    body = b"5\r\nhello\r\n0\r\n\r\n" + SMUGGLED
+    cases = {
+        "alone": post(CHUNKED, body, version=b"1.0"),
+        "kept alive": post(CHUNKED + b"Connection: keep-alive\r\n", body, version=b"1.0"),
+        "with a length": post(CHUNKED + b"Content-Length: 5\r\n", body, version=b"1.0"),
+        "behind a length": post(b"Content-Length: 5\r\n" + CHUNKED, body, version=b"1.0"),
+        "identity": post(b"Transfer-Encoding: identity\r\n", body, version=b"1.0"),
+    }
+
+    found = await say_each(public.port, cases)
+
+    assert found == {name: [501 if name == "identity" else 400] for name in cases}
+    assert upstream.requests == []
+
+
+LINES_IN_DOUBT = {
+    "a fold on Content-Length": post(b"Content-Length:\r\n 5\r\n", b"hello"),
+    "a fold within Content-Length": post(b"Content-Length: 5\r\n 0\r\n", b"hello"),
+    "a fold on Transfer-Encoding": post(b"Transfer-Encoding:\r\n\tchunked\r\n", b"0\r\n\r\n"),
+    "a fold of white space alone": get(b"X: a\r\n \r\n"),
+    "a fold on the first line": b"GET / HTTP/1.1\r\n Host: gate.test\r\n\r\n",
+    "CR in the method": b"G\rET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "CR in the target": get(target=b"/a\rb"),
+    "CR before the version": b"GET / \rHTTP/1.1\r\n" + HOST + b"\r\n",
+    "CR CR LF behind the version": b"GET / HTTP/1.1\r\r\n" + HOST + b"\r\n",
+    "LF in the target": get(target=b"/a\nX: b"),
+    "LF behind the version": b"GET / HTTP/1.1\n" + HOST + b"\r\n",
+    "LF in a name": get(b"X\n-A: b\r\n"),
+    "LF in a value": get(b"X: a\nb\r\n"),
+    "LF CR in a value": get(b"X: a\n\rb: c\r\n"),
+    "LF behind the first empty line": b"\n" + get(),
+    "NUL in Host": b"GET / HTTP/1.1\r\nHost: gate\x00.test\r\n\r\n",
+    "CR in Host": b"GET / HTTP/1.1\r\nHost: gate\r.test\r\n\r\n",
+    "an empty second Host": get(b"Host:\r\n"),
+    **{f"{code:#04x} in a value": get(b"X: a%bb\r\n" % bytes((code,))) for code in CONTROLS},
+    **{f"{code:#04x} in a name": get(b"X%bA: b\r\n" % bytes((code,))) for code in CONTROLS},
+    **{f"{code:#04x} in the target": get(target=b"/a%bb" % bytes((code,))) for code in CONTROLS},
+    **{f"{code:#04x} in the method": bytes((code,)) + get() for code in CONTROLS},
+}
+
+
+async def test_lines_that_end_in_two_ways_are_refused(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Folds, bare CR and LF and control bytes are a 400 (RFC 9112 2.2, 5.2; RFC 9110 5.5)."""
+    found = await say_each(public.port, LINES_IN_DOUBT)
+
+    assert found == {key: [400] for key in LINES_IN_DOUBT}
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        (b"http://gate.test/a?b=c", b"/a?b=c"),
+        (b"HTTP://GATE.Test/a", b"/a"),
+        (b"http://gate.test", b"/"),
+        (b"http://gate.test?x=1", b"/?x=1"),
+        (b"http://gate.test/a/../b/./c", b"/a/../b/./c"),
+        (b"http://gate.test/%2e%2e/a", b"/%2e%2e/a"),
+        (b"http://gate.test//a", b"//a"),
+    ],
+)
+async def test_an_absolute_target_is_sent_on_as_a_path(
+    public: RunningGate, upstream: RawUpstream, asked: bytes, sent: bytes
+) -> None:
+    """absolute-form is taken and becomes origin-form, dots as they are (RFC 9112 section 3.2)."""
+    assert (await ask(public.port, get(target=asked))).status == 200
+
+    assert upstream.requests[0].line == b"GET " + sent + b" HTTP/1.1"
+    assert upstream.requests[0].values("Host") == [b"gate.test"]
+
+
+async def test_an_absolute_target_of_another_host_is_refused(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Where it would replace Host, nobody decides between the two (RFC 9112 section 3.2.2)."""
+    cases = {
+        target: get(target=target.encode())
+        for target in ("http://evil.test/", "http://gate.test:81/", "http://gate.test@evil.test/")
+    }
+
+    assert await say_each(public.port, cases) == {key: [400] for key in cases}
+    assert upstream.requests == []
+
+
+async def test_a_target_passes_byte_for_byte(public: RunningGate, upstream: RawUpstream) -> None:
+    """No escape is decoded, mended or sorted on the way (RFC 9112 3.2, RFC 9110 4.2.3)."""
+    targets = [
+        *(b"/%2F", b"/a%2fb", b"/a%3Fb", b"/a%20b", b"/a+b", b"/%zz", b"/%", b"/%2", b"/%C3%A4"),
+        *(b"/?%00", b"/?b=2&a=1&b=1", b"/?", b"/??", b"/?a=%2F/%23", b"/a;b=c;d", b"/~a"),
+        *(b"/:@!$&'()*+,;=", b"//a//", b"/a/../b/.", b"/%2e%2e/%252e", b"/?a?b/c:d@e"),
+    ]
+    for target in targets:
+        assert (target, (await ask(public.port, get(target=target))).status) == (target, 200)
+
+    assert [r.line for r in upstream.requests] == [b"GET %b HTTP/1.1" % t for t in targets]
+
+
+async def test_what_no_target_may_have_is_refused(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """A fragment, a space and an encoded NUL in the path are a 400 (RFC 9112 section 3.2)."""
+    cases = {
+        target: get(target=target.encode())
+        for target in ("/#", "/a#b", "/?a#b", "/a b", "/a\tb", "/%00", "/a%00b?c", "/a\\b")
+    }
+
+    assert await say_each(public.port, cases) == {key: [400] for key in cases}
+    assert upstream.requests == []
+
+
+async def test_the_version_is_the_gates_own(public: RunningGate, upstream: RawUpstream) -> None:
+    """An HTTP/1.0 request goes on, and is answered, as HTTP/1.1 (RFC 9110 section 2.5, 6.2)."""
+    reply = await ask(public.port, get(version=b"1.0"))
+    bare = await ask(public.port, b"GET /bare HTTP/1.0\r\n\r\n")
+
+    assert reply.head.startswith(b"HTTP/1.1 200 ")
+    assert bare.status == 200
+    assert [r.line for r in upstream.requests] == [b"GET / HTTP/1.1", b"GET /bare HTTP/1.1"]
+    assert [r.values("Host") for r in upstream.requests] == [[b"gate.test"], [b""]]
+
+
+@pytest.mark.parametrize(
+    "expect",
+    [
+        *(b"Expect: 100-Continue\r\n", b"Expect: 100-continue, x\r\n", b"Expect: x=y\r\n"),
+        *(b"Expect:\r\n", b"Expect: 100-continue\r\nExpect: 100-continue\r\n", b"Expect: 100\r\n"),
+    ],
+)
+async def test_an_odd_expectation_is_no_obstacle(
+    public: RunningGate, upstream: RawUpstream, expect: bytes
+) -> None:
+    """With any Expect a body that comes at once passes whole (RFC 9110 section 10.1.1)."""
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(post(expect + b"Content-Length: 5\r\n", b"hello"))
+        assert (await client.reply()).status == 200
+        client.send(get(expect))
+        assert (await client.reply()).status == 200
+
+    assert [request.body for request in upstream.requests] == [b"hello", b""]
+
+
+async def test_a_stranger_is_refused_before_the_body(
+    gate: RunningGate, upstream: RawUpstream
+) -> None:
+    """Who waits for 100 without a session gets 401 at once (RFC 9110 section 10.1.1)."""
+    fields = b"Content-Length: %d\r\nExpect: 100-continue\r\n" % len(SMUGGLED)
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+        client.send(post(fields))
+        reply = await client.reply()
+        client.send(SMUGGLED)
+        rest = await client.reader.read()
+
+    assert (reply.status, reply.value("Connection"), rest) == (401, "close", b"")
+    assert upstream.requests == []
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
+    small: RunningGate, upstream: RawUpstream
+) -> None:
+    """Who waits for 100 with too long a body gets 413 at once (RFC 9110 section 15.5.14)."""
+    async with RawClient.connect(small.port) as client, asyncio.timeout(5):
+        client.send(post(b"Content-Length: 1001\r\nExpect: 100-continue\r\n"))
+        reply = await client.reply()
+
+    assert (reply.status, reply.value("Connection")) == (413, "close")
+    assert upstream.requests == []
+
+
+async def test_a_refused_body_that_comes_all_the_same_is_no_request(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """What a client sends behind the tool's 413 is thrown away (RFC 9110 section 10.1.1)."""
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    upstream.answer = answer
+    fields = b"Content-Length: %d\r\nExpect: 100-continue\r\n" % len(SMUGGLED)
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(post(fields))
+        reply = await client.reply()
+        client.send(SMUGGLED + SMUGGLED)
+        rest = await client.reader.read()
+
+    assert (reply.status, reply.value("Connection"), rest) == (413, "close", b"")
+    assert len(upstream.requests) == 1
+
+
+async def test_http_1_0_never_hears_100(public: RunningGate, upstream: RawUpstream) -> None:
+    """A 100 of the tool is not for an HTTP/1.0 client (RFC 9110 sections 10.1.1 and 15.2)."""
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.body = await read_body(request, reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    upstream.answer = answer
+    fields = b"Content-Length: 5\r\nExpect: 100-continue\r\n"
+
+    answer_10 = await say(public.port, post(fields, b"hello", version=b"1.0"))
+
+    assert answer_10.statuses == [200]
+    assert upstream.requests[0].body == b"hello"
+
+
+async def test_an_endless_chunk_extension_is_refused(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Extensions are dropped, and one of 1 MiB is a 400 (RFC 9112 section 7.1.1)."""
+    fine = b'5;a;b=c;d="e;f" \t;g\r\nhello\r\n0;h=i\r\n\r\n'
+    long = b"5;a=" + b"b" * 2**20 + b"\r\nhello\r\n0\r\n\r\n"
+    close = CHUNKED + b"Connection: close\r\n"
+
+    found = await say_each(public.port, {"fine": post(close, fine), "long": post(close, long)})
+
+    assert found == {"fine": [200], "long": [400]}
+    assert sorted(request.body for request in upstream.requests) in [[b"", b"hello"], [b"hello"]]
+
+
+TRAILERS = (
+    *(b"Authorization: a", b"Cookie: a=b", b"Content-Type: a/b", b"Expect: 100-continue"),
+    *(b"Set-Cookie: a=b", b"Trailer: X", b"X-Forwarded-For: 6.6.6.6", b"X-Tailchat-Sub: a"),
+    *(b"x_tailchat_sub: a", b"Connection: close", b"TE: trailers", b"Range: bytes=0-0"),
+)
+
+
+async def test_no_trailer_says_what_only_a_head_may(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Trailers that authorize, route or identify are dropped (RFC 9110 section 6.5.1)."""
+    for trailer in TRAILERS:
+        body = b"5\r\nhello\r\n0\r\nX-A: 1\r\n" + trailer + b"\r\nX-B: 2\r\n\r\n"
+        assert (await ask(public.port, post(CHUNKED, body))).status == 200
+
+    assert [request.trailers for request in upstream.requests] == [
+        [b"X-A: 1", b"X-B: 2"] for _ in TRAILERS
+    ]
+
+
+async def test_a_trailer_that_frames_or_routes_is_refused(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Content-Length, Transfer-Encoding and Host as trailers are a 400 (RFC 9110 6.5.1)."""
+    names = ("Content-Length: 5", "Transfer-Encoding: chunked", "Host: evil.test")
+    cases = {
+        name: post(CHUNKED, b"5\r\nhello\r\n0\r\n" + name.encode() + b"\r\n\r\n" + SMUGGLED)
+        for name in names
+    }
+
+    assert await say_each(public.port, cases) == {key: [400] for key in cases}
+    assert all(request.body == b"" for request in upstream.requests)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: %d\r\n" % len(GZIPPED), CHUNKED])
+async def test_an_encoded_body_is_not_decoded(
+    public: RunningGate, upstream: RawUpstream, framing: bytes
+) -> None:
+    """A compressed body and its length arrive as they were sent (RFC 9110 section 7.7)."""
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(GZIPPED), GZIPPED)
+    fields = b"Content-Encoding: gzip\r\nAccept-Encoding: br, gzip;q=0\r\n" + framing
+
+    await ask(public.port, post(fields, chunked if framing == CHUNKED else GZIPPED))
+
+    received = upstream.requests[0]
+    assert received.body == GZIPPED
+    assert received.value("Content-Encoding") == b"gzip"
+    assert received.value("Accept-Encoding") == b"br, gzip;q=0"
+    if framing != CHUNKED:
+        assert received.value("Content-Length") == b"%d" % len(GZIPPED)
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\n" + HOST + b"X: "])
+async def test_an_endless_head_is_refused_on_the_way(
+    public: RunningGate, upstream: RawUpstream, start: bytes
+) -> None:
+    """2 MiB of a head in pieces of 4 KiB are refused long before they are sent (RFC 9110 5.4)."""
+    sent = 0
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        reply = asyncio.ensure_future(client.reply())
+        client.send(start)
+        while not reply.done() and sent < 2**21:
+            client.send(b"a" * 4096)
+            sent += 4096
+            await asyncio.sleep(0)
+        status = (await reply).status
+
+    assert status == (414 if start == b"GET /" else 431)
+    assert sent < 2**19
+    assert upstream.requests == []

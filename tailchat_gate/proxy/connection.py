@@ -1,6 +1,7 @@
 """One connection to an upstream: sends a request head, relays the reply as it arrives."""
 
 import asyncio
+import select
 from enum import Enum, IntEnum
 from typing import NamedTuple, Protocol, cast
 
@@ -84,7 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline", "_exchange", "_loop", "_moved", "_patience", "_paused", "_phase", "_reader",
-        "_sent", "_wrote", "idle_since", "transport", "tunnel",
+        "_sent", "_unread", "_wrote", "idle_since", "transport", "tunnel",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: ReplyReader) -> None:
@@ -93,6 +94,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._phase = _IDLE
         self._exchange: ReplyTaker | None = None
         self.transport: asyncio.Transport | None = None
+        self._unread = select.poll()
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
         self._patience = _PATIENT
@@ -151,6 +153,15 @@ class UpstreamConnection(asyncio.Protocol):
             and transport is not None
             and not transport.is_closing()
         )
+
+    def is_quiet(self) -> bool:
+        """Tell whether the socket holds neither unread bytes nor an end.
+
+        The event loop may hear of a new request before it hears of a late answer, such as a 408,
+        that came in the same instant; sent then, the request would be given that answer
+        (RFC 9112 section 9.2).
+        """
+        return not self._unread.poll(0)
 
     def spoil(self) -> None:
         """Never use the connection again: a request was sent in part only."""
@@ -211,6 +222,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Keep the transport."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
+        self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Relay what one read brought."""

@@ -45,7 +45,8 @@ class Pool:
         limit = IDLE_SECONDS if repeatable else UNSAFE_IDLE_SECONDS
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_reusable() and now - connection.idle_since < limit:
+            rested = now - connection.idle_since
+            if rested < limit and connection.is_reusable() and connection.is_quiet():
                 self._busy.add(connection)
                 return connection
             connection.abort()

@@ -335,6 +335,7 @@ class ReplyReader:
             extra = expected.extra_fields
         else:
             extra = b""
+        lines = _without_length(lines)
         if not expected.http10:
             out += (CRLF.join(lines), CRLF, extra, CRLF)
 
@@ -347,7 +348,7 @@ class ReplyReader:
         self._remaining = 0
         self._chunk_to_client = self.until_close = False
         if status == _NO_CONTENT and self._length is not None:
-            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
+            lines = _without_length(lines)
         if expected.is_head or status in _BODILESS:
             self.complete = True
         elif self._length is not None:
@@ -410,6 +411,11 @@ class ReplyReader:
         return b"".join(
             b"%b: %b\r\n" % (name, value) for name, value in chunks.trailers if may_trail(name)
         )
+
+
+def _without_length(lines: list[bytes]) -> list[bytes]:
+    """Return the lines of a reply that must not carry a Content-Length (RFC 9110 section 8.6)."""
+    return [line for line in lines if not line.lower().startswith(b"content-length:")]
 
 
 def _repaired(section: bytes) -> bytes:
