@@ -10,7 +10,11 @@ from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.answers import Answers
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.model import Settings
-from tailchat_gate.endpoints import Endpoints
+from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.login import LoginEndpoints
+from tailchat_gate.endpoints.sign_out import SignOut
+from tailchat_gate.endpoints.table import Endpoints
+from tailchat_gate.endpoints.userinfo import UserInfo
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.identity.handoff import Sites
@@ -19,7 +23,6 @@ from tailchat_gate.identity.session import Lifetimes
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.used_states import UsedStates
-from tailchat_gate.login_endpoints import LoginEndpoints
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
@@ -112,12 +115,17 @@ def build(
         prefix=server.prefix,
     )
     endpoints = Endpoints(
-        login,
+        login=login,
+        sign_out=SignOut(
+            answers=answers,
+            sessions=sessions,
+            sites=sites,
+            forms=_key_ring(settings, "form"),
+            prefix=server.prefix,
+        ),
+        userinfo=UserInfo(answers=answers, sessions=sessions, identity=identity),
+        forward_auth=ForwardAuth(answers=answers, sessions=sessions, identity=identity),
         answers=answers,
-        sessions=sessions,
-        sites=sites,
-        forms=_key_ring(settings, "form"),
-        identity=identity,
         prefix=server.prefix,
     )
     gate = Gate(

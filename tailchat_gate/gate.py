@@ -12,7 +12,7 @@ from tailchat_gate.access.origin import may_connect
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import Route, RouteTable
 from tailchat_gate.answers import Answers
-from tailchat_gate.endpoints import MAX_FORM_BYTES, Endpoints
+from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.site import SiteSession, SiteSessions
 from tailchat_gate.observe.access_log import AccessLog

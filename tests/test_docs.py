@@ -9,7 +9,7 @@ from gatekit import SECRET, make_settings
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
-from tailchat_gate.endpoints import PING
+from tailchat_gate.endpoints.table import PING
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
@@ -162,7 +162,7 @@ def test_every_requirement_names_tests_that_exist() -> None:
 
 def test_every_address_of_the_gate_is_documented() -> None:
     """The gate's own addresses are those of the table in docs/operations.md."""
-    source = (ROOT / "tailchat_gate/endpoints.py").read_text(encoding="utf-8")
+    source = (ROOT / "tailchat_gate/endpoints/table.py").read_text(encoding="utf-8")
     own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/\w+)":', source)} | {PING}
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 

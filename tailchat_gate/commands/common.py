@@ -1,0 +1,45 @@
+"""What the commands share: the option that names the file, and how a command ends."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from tailchat_gate.config.load import ConfigError, Loaded, load, report
+from tailchat_gate.config.problem import Problem
+
+#: The gate could not start or did not answer.
+EXIT_FAILED: Final = 1
+#: The configuration or the command line is wrong (click's own number for the latter).
+EXIT_USAGE: Final = 2
+
+_DEFAULT_CONFIG: Final = "/etc/tailchat-gate/config.toml"
+
+config_option = click.option(
+    "--config",
+    "-c",
+    "config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="TAILCHAT_GATE_CONFIG",
+    default=_DEFAULT_CONFIG,
+    show_default=True,
+    help="The TOML file; TAILCHAT_GATE_CONFIG in the environment names it too.",
+)
+
+
+def loaded_from(path: Path) -> Loaded:
+    """Read the configuration, or end with every problem in it."""
+    problems: tuple[Problem, ...] = ()
+    try:
+        return load(path, os.environ)
+    except ConfigError as error:
+        problems = error.problems
+    return fail(f"{path}: {report(problems)}", EXIT_USAGE)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End the command with a message on standard error."""
+    click.echo(message, err=True)
+    sys.exit(code)

@@ -1,0 +1,36 @@
+"""Commands that look at the configuration without serving: check, secret, schema."""
+
+from pathlib import Path
+
+import click
+
+from tailchat_gate.build import redirect_uri
+from tailchat_gate.commands.common import config_option, loaded_from
+from tailchat_gate.config.schema import schema_text
+from tailchat_gate.identity.seal import new_secret
+
+
+@click.command()
+@config_option
+def check(config: Path) -> None:
+    """Check the configuration without starting; tell every problem at once."""
+    loaded = loaded_from(config)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    routes = len(loaded.settings.route)
+    click.echo(f"{config}: good, {routes} {'route' if routes == 1 else 'routes'}")
+    for route in loaded.settings.route:
+        click.echo(f"  {route.name}: {', '.join(route.allow)}")
+    click.echo(f"redirect_uri to register in Tailchat: {redirect_uri(loaded.settings)}")
+
+
+@click.command()
+def secret() -> None:
+    """Print a new secret for session.secret."""
+    click.echo(new_secret())
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors."""
+    click.echo(schema_text(), nl=False)

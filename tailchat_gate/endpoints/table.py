@@ -1,0 +1,95 @@
+"""Which handler answers each of the gate's own paths."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from aiohttp import web
+
+from tailchat_gate.answers import Answers
+from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.login import LoginEndpoints
+from tailchat_gate.endpoints.sign_out import SignOut
+from tailchat_gate.endpoints.userinfo import UserInfo
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.visit import Visit
+
+PING: Final = "/ping"
+_READ: Final = frozenset(("GET", "HEAD"))
+#: The steps of a login are no HEAD: whoever looks ahead at a link must not spend its code.
+_STEP: Final = frozenset(("GET",))
+MAX_FORM_BYTES: Final = 16_384
+
+Handler = Callable[[web.BaseRequest, Visit], Awaitable[web.StreamResponse]]
+
+
+class Endpoints:
+    """Handlers of the gate's own paths for one configuration."""
+
+    def __init__(
+        self,
+        *,
+        login: LoginEndpoints,
+        sign_out: SignOut,
+        userinfo: UserInfo,
+        forward_auth: ForwardAuth,
+        answers: Answers,
+        prefix: str,
+    ) -> None:
+        self._answers = answers
+        self._prefix = prefix
+        self._auth_path = f"{prefix}/auth"
+        self._forward_auth = forward_auth
+        #: Where a POST says what is wanted in its body.
+        self._forms = frozenset((f"{prefix}/sign_out",))
+        self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
+            {
+                PING: (_READ, self._ping),
+                f"{prefix}/start": (_STEP, login.start),
+                f"{prefix}/callback": (_STEP, login.callback),
+                f"{prefix}/arrive": (_STEP, login.arrive),
+                f"{prefix}/sign_in": (_READ, login.sign_in),
+                f"{prefix}/sign_out": (_READ | {"POST"}, sign_out.answer),
+                f"{prefix}/auth": (_READ, forward_auth.answer),
+                f"{prefix}/userinfo": (_READ, userinfo.answer),
+            }
+        )
+
+    def owns(self, path: str) -> bool:
+        """Tell whether a path is the gate's own; no route ever sees one."""
+        prefix = self._prefix
+        return path == PING or (
+            path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
+        )
+
+    def reads_body(self, visit: Visit) -> bool:
+        """Tell whether the answer to a request depends on its body."""
+        return visit.method == "POST" and visit.path in self._forms
+
+    def ready_answer(self, visit: Visit, *, keep: bool) -> bytes | None:
+        """Return the whole answer where it can be made without a page, None elsewhere.
+
+        `keep`: the client's connection stays behind it.
+        """
+        head = visit.head
+        if head.target.path != self._auth_path or head.method not in _READ:
+            return None
+        return self._forward_auth.ready_answer(visit, keep=keep)
+
+    async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Answer a request for one of the gate's own paths."""
+        found = self._handlers.get(visit.target.path)
+        if found is None:
+            return self._answers.problem(visit, Reason.NO_ROUTE)
+        methods, handler = found
+        if visit.method not in methods:
+            return self._answers.problem(
+                visit,
+                Reason.METHOD_REFUSED,
+                headers={"Allow": ", ".join(sorted(methods))},
+            )
+        visit.reason = Reason.OWN_PATH
+        return await handler(request, visit)
+
+    async def _ping(self, _request: web.BaseRequest, _visit: Visit) -> web.StreamResponse:
+        return self._answers.text("OK\n")

@@ -1,0 +1,53 @@
+"""Who am I: JSON for a program, a page for a person."""
+
+import json
+
+from aiohttp import web
+
+from tailchat_gate.answers import Answers
+from tailchat_gate.identity.site import SiteSessions
+from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.request.intent import Intent, read_intent
+from tailchat_gate.request.query import cookie_fields
+from tailchat_gate.request.visit import Visit
+
+
+class UserInfo:
+    """The handler of /oauth2/userinfo."""
+
+    def __init__(
+        self, *, answers: Answers, sessions: SiteSessions, identity: IdentityHeaders
+    ) -> None:
+        self._answers = answers
+        self._sessions = sessions
+        self._identity = identity
+
+    async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Tell who is signed in; send a page navigation of nobody to the login."""
+        record = self._sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
+        if record is None:
+            return self._answers.not_signed_in(visit)
+        visit.sub = record.sub
+        until = self._sessions.lifetimes.expires_at(record)
+        groups = self._identity.groups_of(record.sub)
+        if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
+            return self._answers.page(
+                visit,
+                "userinfo",
+                sub=record.sub,
+                nickname=record.nickname,
+                discriminator=record.discriminator,
+                groups=groups,
+                signed_in_at=record.signed_in_at,
+                until=until,
+            )
+        body = {
+            "sub": record.sub,
+            "nickname": record.nickname,
+            "discriminator": record.discriminator,
+            "avatar": record.avatar,
+            "groups": groups,
+            "signed_in_at": record.signed_in_at,
+            "expires_at": int(until),
+        }
+        return self._answers.json(json.dumps(body).encode("ascii"))
