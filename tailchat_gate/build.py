@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.answers import Answers
+from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
@@ -133,8 +134,7 @@ def build(
             server.trusted_proxies, default_scheme=server.public_url.partition(":")[0]
         ),
         endpoints=endpoints,
-        routes=routes,
-        sessions=sessions,
+        authorizer=Authorizer(routes, sessions),
         headers=headers,
         identity=identity,
         forwarder=forwarder,

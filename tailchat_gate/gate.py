@@ -9,12 +9,11 @@ from typing import Final
 from aiohttp import web
 
 from tailchat_gate.access.origin import may_connect
-from tailchat_gate.access.policy import decide
-from tailchat_gate.access.routes import Route, RouteTable
+from tailchat_gate.access.routes import Route
 from tailchat_gate.answers import Answers
+from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.site import SiteSession, SiteSessions
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
@@ -52,8 +51,7 @@ class Gate:
 
     clients: ClientResolver
     endpoints: Endpoints
-    routes: RouteTable
-    sessions: SiteSessions
+    authorizer: Authorizer
     headers: RequestHeaders
     identity: IdentityHeaders
     forwarder: Forwarder
@@ -88,15 +86,9 @@ class Gate:
             self._own_path(client, visit)
             return
 
-        match = self.routes.match(fields.host.name, head.target.path)
-        site = self.sessions.at(fields.host.name)
-        visitor = site.authenticator.visitor_of(fields)
-        visit.route = match.route.name if match else ""
-        visit.sub = visitor.record.sub if visitor else ""
-
-        decision = decide(match.rules if match else (), visitor.record.sub if visitor else None)
-        visit.reason = decision.reason
-        if match is None or not decision.allowed:
+        verdict = self.authorizer.judge(visit, fields.host.name, head.target.path)
+        match, visitor = verdict.match, verdict.visitor
+        if match is None or not verdict.allowed:
             self._deny(client, visit, visitor)
             return
 
@@ -107,7 +99,7 @@ class Gate:
         if route.name in self.local:
             self._serve_local(client, visit, route)
         else:
-            passage = self._passage(visit, route, site, visitor, body)
+            passage = self._passage(visit, route, verdict, body)
             self.forwarder.forward(client, visit, passage, self._forwarded)
 
     def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
@@ -245,16 +237,15 @@ class Gate:
         self,
         visit: Visit,
         route: Route,
-        site: SiteSession,
-        visitor: Visitor | None,
+        verdict: Verdict,
         body: Body | None,
     ) -> Passage:
-        head = visit.head
+        head, visitor = visit.head, verdict.visitor
         upgrade = self.forwarder.upgrade_of(route, head)
         if upgrade:
             self._check_origin(head.fields, route)
         extra = b""
-        if visitor is not None and (renewal := site.authenticator.renewal(visitor)):
+        if visitor is not None and (renewal := verdict.site.authenticator.renewal(visitor)):
             # Private, because a cache between must not hand the cookie to somebody else.
             extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         sent = self.headers.head(

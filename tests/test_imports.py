@@ -21,7 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("build",),
     ("gate",),
     ("endpoints",),
-    ("answers",),
+    ("authorizer", "answers"),
     ("proxy",),
     ("access",),
     ("identity",),

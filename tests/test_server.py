@@ -207,7 +207,7 @@ async def test_a_fault_inside_the_gate_denies(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(type(gate.generation.gate.routes), "match", fail)
+    monkeypatch.setattr(type(gate.generation.gate.authorizer.routes), "match", fail)
     with caplog.at_level(logging.ERROR):
         reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 

@@ -1,0 +1,47 @@
+"""Who asks and whether they may: the one way in, for requests, upgrades and forward-auth alike."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tailchat_gate.access.policy import decide
+from tailchat_gate.access.routes import Match, RouteTable
+from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.site import SiteSession, SiteSessions
+from tailchat_gate.request.visit import Visit
+
+
+class Verdict(NamedTuple):
+    """What was found and decided: `match` is None where no route serves the target.
+
+    `visitor` is who asks, None for nobody; `site` has the sessions of the host asked for.
+    """
+
+    allowed: bool
+    match: Match | None
+    visitor: Visitor | None
+    site: SiteSession
+
+
+@dataclass(frozen=True, slots=True)
+class Authorizer:
+    """Judges requests by the routes and sessions of one configuration."""
+
+    routes: RouteTable
+    sessions: SiteSessions
+
+    def judge(self, visit: Visit, host: str, path: str) -> Verdict:
+        """Return whether a visit may have a path on a host, and note who and why on the visit.
+
+        `host` is in lower case, `path` raw: those of the request itself, or of the one that a
+        proxy in front asks about. Raises TooManyReadingsError for a path made to be read in many
+        ways.
+        """
+        match = self.routes.match(host, path)
+        site = self.sessions.at(host)
+        visitor = site.authenticator.visitor_of(visit.head.fields)
+        sub = visitor.record.sub if visitor else None
+        decision = decide(match.rules if match else (), sub)
+        visit.route = match.route.name if match else ""
+        visit.sub = sub or ""
+        visit.reason = decision.reason
+        return Verdict(decision.allowed, match, visitor, site)
