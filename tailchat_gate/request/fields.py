@@ -65,6 +65,7 @@ class FieldSection:
         "forwarded",
         "host",
         "length",
+        "original",
         "pairs",
         "sent",
         "sent_for",
@@ -83,6 +84,8 @@ class FieldSection:
         self.agent = ""
         #: The client behind a trusted proxy: (peer, Client), kept by the gate.
         self.forwarded: tuple[str, Client] | None = None
+        #: The request that a proxy asks about, in a tuple; kept by request/original.py.
+        self.original: tuple[Any] | None = None
         #: Who was found by the cookies, and by whom: kept by identity/authenticate.py.
         self.visitor: tuple[Any, Any] | None = None
         #: The field lines for the upstream, and for which client and route they were made.

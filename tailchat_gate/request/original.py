@@ -1,0 +1,94 @@
+"""The request that a proxy in front asks about, read from what that proxy sends; pure.
+
+Three dialects are read. Traefik, Caddy and most nginx configurations send X-Forwarded-Method,
+-Host and -Uri; nginx's ingress controller sends X-Original-Method and -URL; Envoy sends the
+request itself, its path behind that of the question.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.target import Host, Target, read_host, read_target
+
+#: A token of RFC 9110 section 5.6.2, of the length that the gate takes for a method.
+_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+_URL: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What the visitor asked of the proxy; `method` is "" where the proxy does not tell."""
+
+    method: str
+    host: Host
+    target: Target
+
+
+def original_of(head: RequestHead, question: str) -> Original | None:
+    """Return the request that is asked about, None where none is named.
+
+    `question` is the path of the question itself. Only a trusted proxy's word counts, which the
+    caller has to see to. Raises RefusedError for what no proxy sends, and where two dialects
+    name different requests: one of them is then the visitor's own.
+    """
+    raw = head.target.raw
+    start = f"{question}/".encode("ascii")
+    if raw.startswith(start):
+        host = head.fields.host
+        return Original(head.method, host, read_target(raw[len(start) - 1 :].decode("ascii"), host))
+    known = head.fields.original
+    if known is None:
+        known = head.fields.original = (_from_fields(head.fields),)
+    return known[0]
+
+
+def _from_fields(fields: FieldSection) -> Original | None:
+    forwarded = _forwarded(fields)
+    original = _rewritten(fields)
+    if forwarded is None or original is None:
+        return forwarded or original
+    if forwarded != original:
+        raise RefusedError("two original requests, which differ")
+    return forwarded
+
+
+def _forwarded(fields: FieldSection) -> Original | None:
+    uri = _one(fields, b"x-forwarded-uri")
+    if not uri:
+        return None
+    named = _one(fields, b"x-forwarded-host")
+    host = read_host([named]) if named else fields.host
+    return Original(_method(fields, b"x-forwarded-method"), host, read_target(uri, host))
+
+
+def _rewritten(fields: FieldSection) -> Original | None:
+    url, uri = _one(fields, b"x-original-url"), _one(fields, b"x-original-uri")
+    if url and uri:
+        raise RefusedError("an original address twice")
+    host = fields.host
+    match = _URL.fullmatch(url)
+    if match is not None:
+        host = read_host([match[1]])
+    address = url or uri
+    if not address:
+        return None
+    return Original(_method(fields, b"x-original-method"), host, read_target(address, host))
+
+
+def _method(fields: FieldSection, name: bytes) -> str:
+    method = _one(fields, name)
+    if method and _METHOD.fullmatch(method) is None:
+        raise RefusedError("an original method that is malformed")
+    return method
+
+
+def _one(fields: FieldSection, name: bytes) -> str:
+    """Return the one value of a field as text, "" where there is none."""
+    values = fields.values(name)
+    if len(values) > 1:
+        raise RefusedError("a forwarding field that came twice")
+    return values[0].decode("latin-1") if values else ""
