@@ -31,6 +31,7 @@ _ACCEPTED: Final = "".join(
 ).encode("ascii")
 #: By whether the client's connection stays; it must be said where that is not the version's rule.
 _CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
+_SIGN_IN_PAGE: Final = "/sign_in"
 _SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 #: The query of a path that would overflow the login's state is dropped from the way back.
 _MAX_RETURN_TO: Final = 2048
@@ -51,7 +52,7 @@ class Answers:
         self._pages = pages
         self._sites = sites
         self._prefix = prefix
-        self._entry = "/sign_in" if sign_in_page else "/start"
+        self._entry = _SIGN_IN_PAGE if sign_in_page else "/start"
         self._clock = clock
         self._dated = -1
         self._date_line = b""
@@ -171,6 +172,38 @@ class Answers:
         if read_intent(visit.method, visit.head.fields.headers) is Intent.NAVIGATION:
             return self.redirect(f"{self._sites.origin(visit.host)}{self._prefix}/userinfo")
         return self.problem(visit, Reason.NO_ROUTE)
+
+    def refusal(self, visit: Visit, record: SessionRecord | None) -> web.Response:
+        """Return the answer to a request that may not pass, by the reason on its visit.
+
+        `record` is that of the person who asks, None for nobody.
+        """
+        if visit.reason is Reason.NOT_SIGNED_IN:
+            return self.not_signed_in(visit)
+        if visit.reason is Reason.DENIED and record is not None:
+            return self.denied(visit, record)
+        return self.problem(visit, visit.reason)
+
+    def sign_in_first(self, visit: Visit) -> web.Response:
+        """Return the answer of who is not signed in for a proxy to hand on: never a redirect.
+
+        A person gets a page that goes on to the sign-in by itself, and the proxy the address in
+        a field of its own, so that it may redirect instead.
+        """
+        if read_intent(visit.method, visit.head.fields.headers) is not Intent.NAVIGATION:
+            return self.not_signed_in(visit)
+        url = self.sign_in_url(visit)
+        headers = {**_CHALLENGE, "X-Tailchat-Sign-In": url}
+        if self._entry != _SIGN_IN_PAGE:
+            headers["Refresh"] = f"0; url={url}"
+        visit.reason = Reason.NOT_SIGNED_IN
+        return self.page(
+            visit,
+            "sign_in",
+            code=STATUS[Reason.NOT_SIGNED_IN],
+            headers=headers,
+            start_url=url,
+        )
 
     def not_signed_in(self, visit: Visit) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie."""

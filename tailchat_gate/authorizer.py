@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tailchat_gate.access.origin import may_connect
 from tailchat_gate.access.policy import decide
-from tailchat_gate.access.routes import Match, RouteTable
+from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.site import SiteSession, SiteSessions
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.target import Host
 from tailchat_gate.request.visit import Visit
 
 
@@ -45,3 +50,9 @@ class Authorizer:
         visit.sub = sub or ""
         visit.reason = decision.reason
         return Verdict(decision.allowed, match, visitor, site)
+
+    def check_origin(self, fields: FieldSection, host: Host, route: Route) -> None:
+        """Raise RefusedError where a foreign page opens a WebSocket on `host`."""
+        origins = [value.decode("latin-1") for value in fields.values(b"origin")]
+        if not may_connect(origins, host.raw.decode("ascii"), route.settings.websocket_origins):
+            raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)

@@ -115,6 +115,7 @@ def build(
         metrics=metrics,
         prefix=server.prefix,
     )
+    authorizer = Authorizer(routes, sessions)
     endpoints = Endpoints(
         login=login,
         sign_out=SignOut(
@@ -125,7 +126,13 @@ def build(
             prefix=server.prefix,
         ),
         userinfo=UserInfo(answers=answers, sessions=sessions, identity=identity),
-        forward_auth=ForwardAuth(answers=answers, sessions=sessions, identity=identity),
+        forward_auth=ForwardAuth(
+            answers=answers,
+            authorizer=authorizer,
+            identity=identity,
+            path=f"{server.prefix}/auth",
+            clock=clock,
+        ),
         answers=answers,
         prefix=server.prefix,
     )
@@ -134,7 +141,7 @@ def build(
             server.trusted_proxies, default_scheme=server.public_url.partition(":")[0]
         ),
         endpoints=endpoints,
-        authorizer=Authorizer(routes, sessions),
+        authorizer=authorizer,
         headers=headers,
         identity=identity,
         forwarder=forwarder,

@@ -8,7 +8,6 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.access.origin import may_connect
 from tailchat_gate.access.routes import Route
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
@@ -128,12 +127,8 @@ class Gate:
         if visit.reason is Reason.NO_ROUTE and visit.path == "/":
             # Nothing is configured there, but it is where people look first.
             answer = answers.who_am_i(visit)
-        elif visit.reason is Reason.NOT_SIGNED_IN:
-            answer = answers.not_signed_in(visit)
-        elif visit.reason is Reason.DENIED and visitor is not None:
-            answer = answers.denied(visit, visitor.record)
         else:
-            answer = answers.problem(visit, visit.reason)
+            answer = answers.refusal(visit, visitor.record if visitor else None)
         self._say(client, visit, answer)
 
     def _refuse(
@@ -243,7 +238,7 @@ class Gate:
         head, visitor = visit.head, verdict.visitor
         upgrade = self.forwarder.upgrade_of(route, head)
         if upgrade:
-            self._check_origin(head.fields, route)
+            self.authorizer.check_origin(head.fields, head.fields.host, route)
         extra = b""
         if visitor is not None and (renewal := verdict.site.authenticator.renewal(visitor)):
             # Private, because a cache between must not hand the cookie to somebody else.
@@ -259,13 +254,6 @@ class Gate:
         )
         until = visitor.ends_at if visitor else math.inf
         return Passage(head, sent, body, extra, upgrade, until)
-
-    def _check_origin(self, fields: FieldSection, route: Route) -> None:
-        """Raise RefusedError where a foreign page opens a WebSocket."""
-        origins = [value.decode("latin-1") for value in fields.values(b"origin")]
-        host = fields.host.raw.decode("ascii")
-        if not may_connect(origins, host, route.settings.websocket_origins):
-            raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
         """Record what came of an exchange; answer in its place where nothing was relayed."""

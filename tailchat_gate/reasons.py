@@ -29,6 +29,8 @@ class Reason(StrEnum):
     REQUEST_SLOW = "request-slow"
     METHOD_REFUSED = "method-refused"
     ORIGIN_REFUSED = "origin-refused"
+    PROXY_NOT_TRUSTED = "proxy-not-trusted"
+    ORIGINAL_MISSING = "original-missing"
     NO_ROUTE = "no-route"
     NOT_SIGNED_IN = "not-signed-in"
     DENIED = "denied"
@@ -74,6 +76,8 @@ STATUS: Final = MappingProxyType(
         Reason.REQUEST_SLOW: HTTPStatus.REQUEST_TIMEOUT,
         Reason.METHOD_REFUSED: HTTPStatus.METHOD_NOT_ALLOWED,
         Reason.ORIGIN_REFUSED: HTTPStatus.FORBIDDEN,
+        Reason.PROXY_NOT_TRUSTED: HTTPStatus.FORBIDDEN,
+        Reason.ORIGINAL_MISSING: HTTPStatus.FORBIDDEN,
         Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
         Reason.DENIED: HTTPStatus.FORBIDDEN,

@@ -83,11 +83,16 @@ class RunningGate:
         )
         return self.seal(record)
 
-    def seal(self, record: SessionRecord) -> str:
-        """Return the Cookie value for a record."""
+    def cookie_for(self, host: str, profile: Profile = ALICE) -> str:
+        """Return a Cookie value of a session on a tool's own host."""
+        record = SessionRecord.begin(profile, now=self.clock(), login="x")
+        return self.seal(record, f"session {host}")
+
+    def seal(self, record: SessionRecord, purpose: str = "session") -> str:
+        """Return the Cookie value for a record; `purpose` tells the host."""
         settings = self.generation.settings
         names = CookieNames.for_origin(settings.server.public_url)
-        keys = KeyRing([s.get_secret_value().encode() for s in settings.session.secrets], "session")
+        keys = KeyRing([s.get_secret_value().encode() for s in settings.session.secrets], purpose)
         lifetimes = Lifetimes(settings.session.lifetime, settings.session.idle)
         return SessionCookie(keys, names, lifetimes, self.clock).set(record).partition(";")[0]
 

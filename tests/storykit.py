@@ -61,14 +61,18 @@ async def story(
     clock: Clock,
     *,
     issuer: str = "",
+    callback: str = "",
     **sections: Any,  # noqa: ANN401 - as in gatekit.make_settings
 ) -> AsyncIterator[Story]:
-    """Set the scene: the stand-in Tailchat, the tool, the gate before it."""
+    """Set the scene: the stand-in Tailchat, the tool, the gate before it.
+
+    `callback` is the address registered at Tailchat, where the gate's own is another.
+    """
     port, tailchat_port = free_port(), free_port()
     # Another name than the gate's, because cookies ignore ports.
     api_url = f"http://localhost:{tailchat_port}"
     url = f"http://127.0.0.1:{port}"
-    app = App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))
+    app = App(CLIENT_ID, CLIENT_SECRET, (callback or f"{url}/oauth2/callback",))
     tailchat = StandInTailchat(issuer or api_url, apps=[app], clock=clock)
     server = {"public_url": url, "listen": [f"127.0.0.1:{port}"], **sections.pop("server", {})}
     given = {

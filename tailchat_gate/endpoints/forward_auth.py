@@ -1,44 +1,146 @@
-"""Forward-auth: tells a proxy in front who a visitor is."""
+"""Forward-auth: tells a proxy in front whether a request may pass, and who makes it."""
 
+import copy
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from tailchat_gate.answers import Answers
-from tailchat_gate.identity.site import SiteSessions
+from tailchat_gate.authorizer import Authorizer, Verdict
+from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.original import Original, original_of
+from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.visit import Visit
 
-# A name of its own, because an enum's attribute costs ten times a global.
-_OWN_PATH: Final = Reason.OWN_PATH
 _ACCEPTED: Final = 202
+_TELL_SECONDS: Final = 60.0
+
+_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class ForwardAuth:
-    """The handler of /oauth2/auth."""
+    """The handler of /oauth2/auth.
+
+    It answers with every request that the proxy gets, so it makes its answers itself: 202 with
+    the identity headers, 401 where signing in would help, 403 for every other refusal, because
+    nginx takes any other status for a fault. Never a redirect.
+    """
 
     def __init__(
-        self, *, answers: Answers, sessions: SiteSessions, identity: IdentityHeaders
+        self,
+        *,
+        answers: Answers,
+        authorizer: Authorizer,
+        identity: IdentityHeaders,
+        path: str,
+        clock: Callable[[], float],
     ) -> None:
         self._answers = answers
-        self._sessions = sessions
+        self._authorizer = authorizer
         self._identity = identity
+        self._path = path
+        self._below = f"{path}/"
+        self._clock = clock
+        self._told_at = 0.0
 
-    def ready_answer(self, visit: Visit, *, keep: bool) -> bytes | None:
-        """Return the answer for a signed-in visitor, None for anybody else.
+    def owns(self, path: str) -> bool:
+        """Tell whether a path asks the question: its own, or one with the original path behind."""
+        return path == self._path or path.startswith(self._below)
 
-        It is asked for with every request that the proxy gets, so it is made without a page.
-        `keep`: the client's connection stays behind it.
-        """
-        fields = visit.head.fields
-        authenticator = self._sessions.at(fields.host.name).authenticator
-        visitor = authenticator.visitor_of(fields)
-        if visitor is None:
-            return None
-        visit.reason, visit.status, visit.sub = _OWN_PATH, _ACCEPTED, visitor.record.sub
-        return self._answers.identity(self._identity.plain_fields(visitor), visit.head, keep=keep)
+    def answer(self, visit: Visit, *, keep: bool) -> bytes:
+        """Return the whole answer to a question; `keep`: the connection stays behind it."""
+        try:
+            original = self._original(visit)
+            visit.original = original
+            verdict = self._authorizer.judge(visit, original.host.name, original.target.path)
+            if original.websocket and verdict.allowed and verdict.match is not None:
+                fields = visit.head.fields
+                self._authorizer.check_origin(fields, original.host, verdict.match.route)
+        except RefusedError as error:
+            visit.reason = error.reason
+            return self._refused(visit, None, {"problem": str(error)}, keep=keep)
+        if verdict.match is None or not verdict.allowed:
+            return self._refused(visit, verdict, {}, keep=keep)
+        visit.status = _ACCEPTED
+        return self._answers.identity(self._lines(verdict), visit.head, keep=keep)
 
-    async def answer(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
-        """Refuse a visitor who is not signed in; never with a redirect."""
-        return self._answers.problem(visit, Reason.NOT_SIGNED_IN)
+    def _original(self, visit: Visit) -> Original:
+        """Return the request that is asked about. Raises RefusedError."""
+        if not visit.client_address.by_proxy:
+            # Whoever asks is a visitor, or a proxy that nobody named: what it says of the
+            # original request may be the visitor's own words.
+            self._tell("a proxy asks that server.trusted_proxies does not name", visit)
+            raise RefusedError(
+                "server.trusted_proxies does not name who asks", Reason.PROXY_NOT_TRUSTED
+            )
+        original = original_of(visit.head, self._path)
+        if original is None:
+            self._tell("a proxy asks without naming the original request", visit)
+            raise RefusedError(
+                "X-Forwarded-Uri is missing: the proxy has to set it, X-Forwarded-Method and "
+                "X-Forwarded-Host",
+                Reason.ORIGINAL_MISSING,
+            )
+        return original
+
+    def _tell(self, message: str, visit: Visit) -> None:
+        """Log what is wrong with the set-up, once a minute."""
+        now = self._clock()
+        if now >= self._told_at + _TELL_SECONDS:
+            self._told_at = now
+            _log.warning(message, extra={"details": {"peer": visit.client}})
+
+    def _lines(self, verdict: Verdict) -> bytes:
+        visitor, match = verdict.visitor, verdict.match
+        if visitor is None or match is None:
+            return b""
+        lines = self._identity.fields(visitor, match.route)
+        if renewal := verdict.site.authenticator.renewal(visitor):
+            lines += b"Set-Cookie: %b\r\n" % renewal.encode("ascii")
+        return lines
+
+    def _refused(
+        self, visit: Visit, verdict: Verdict | None, detail: dict[str, str], *, keep: bool
+    ) -> bytes:
+        asked = _asked(visit)
+        asked.reason = visit.reason
+        answer = self._refusal(asked, verdict, detail)
+        visit.reason = asked.reason
+        if answer.status != HTTPStatus.UNAUTHORIZED:
+            answer.set_status(HTTPStatus.FORBIDDEN)
+        visit.status = answer.status
+        visit.sent_bytes = answer.content_length or 0
+        return self._answers.to_bytes(answer, visit.head, keep=keep)
+
+    def _refusal(
+        self, asked: Visit, verdict: Verdict | None, detail: dict[str, str]
+    ) -> web.Response:
+        if verdict is None:
+            return self._answers.problem(asked, asked.reason, detail=detail)
+        if asked.reason is Reason.NOT_SIGNED_IN:
+            return self._answers.sign_in_first(asked)
+        visitor = verdict.visitor
+        return self._answers.refusal(asked, visitor.record if visitor else None)
+
+
+def _asked(visit: Visit) -> Visit:
+    """Return a visit for the original request, so that pages speak of that one."""
+    original, head = visit.original, visit.head
+    if original is None:
+        return visit
+    fields = copy.copy(head.fields)
+    fields.host = original.host
+    asked = Visit(
+        visit.request_id,
+        visit.started,
+        RequestHead(original.method or "GET", head.http10, original.target, fields),
+        visit.client_address,
+    )
+    asked.route, asked.sub = visit.route, visit.sub
+    return asked

@@ -38,7 +38,6 @@ class Endpoints:
     ) -> None:
         self._answers = answers
         self._prefix = prefix
-        self._auth_path = f"{prefix}/auth"
         self._forward_auth = forward_auth
         #: Where a POST says what is wanted in its body.
         self._forms = frozenset((f"{prefix}/sign_out",))
@@ -50,7 +49,7 @@ class Endpoints:
                 f"{prefix}/arrive": (_STEP, login.arrive),
                 f"{prefix}/sign_in": (_READ, login.sign_in),
                 f"{prefix}/sign_out": (_READ | {"POST"}, sign_out.answer),
-                f"{prefix}/auth": (_READ, forward_auth.answer),
+                f"{prefix}/auth": (_READ, self._not_ready),
                 f"{prefix}/userinfo": (_READ, userinfo.answer),
             }
         )
@@ -71,10 +70,13 @@ class Endpoints:
 
         `keep`: the client's connection stays behind it.
         """
-        head = visit.head
-        if head.target.path != self._auth_path or head.method not in _READ:
+        path = visit.path
+        if not self._forward_auth.owns(path):
             return None
-        return self._forward_auth.ready_answer(visit, keep=keep)
+        # The question itself is read; what stands behind it has the original method.
+        if path in self._handlers and visit.method not in _READ:
+            return None
+        return self._forward_auth.answer(visit, keep=keep)
 
     async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Answer a request for one of the gate's own paths."""
@@ -93,3 +95,7 @@ class Endpoints:
 
     async def _ping(self, _request: web.BaseRequest, _visit: Visit) -> web.StreamResponse:
         return self._answers.text("OK\n")
+
+    async def _not_ready(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Deny: what is ready elsewhere cannot come here."""
+        return self._answers.problem(visit, Reason.INTERNAL_ERROR)

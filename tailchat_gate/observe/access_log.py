@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
+from tailchat_gate.request.original import Original
 from tailchat_gate.request.visit import Visit
 
 #: Lines are written together after this long, so that a busy gate makes few system calls.
@@ -57,7 +58,8 @@ class AccessLog:
             f'"host":{text(fields.host.name)},"path":{_text(head.target.path)},'
             f'"status":{visit.status},"reason":"{visit.reason}","route":{text(visit.route)},'
             f'"sub":{text(visit.sub)},"bytes":{visit.sent_bytes},'
-            f'"ms":{visit.seconds * 1000:.2f},"agent":{text(fields.agent)}}}\n'
+            f'"ms":{visit.seconds * 1000:.2f},"agent":{text(fields.agent)}'
+            f"{'' if visit.original is None else _asked(visit.original)}}}\n"
         )
         self._lines.append(line)
         self._size += len(line)
@@ -112,3 +114,9 @@ class AccessLog:
 
 def _text(text: str) -> str:
     return encode_basestring_ascii(text[:_MAX_TEXT])
+
+
+def _asked(original: Original) -> str:
+    """Return the member that tells which request a proxy asked about; never its query."""
+    method = f"{original.method} " if original.method else ""
+    return f',"asked":{_text(f"{method}{original.host.name}{original.target.path}")}'

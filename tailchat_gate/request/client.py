@@ -1,7 +1,7 @@
 """Who sent a request: the address and scheme, from the socket's peer and from trusted proxies."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -20,12 +20,13 @@ class Client:
     """The visitor's `address` and `scheme`, and the chain of addresses known to be true.
 
     `forwarded_for` is the value for X-Forwarded-For: the visitor first, then each trusted proxy
-    up to the socket's peer.
+    up to the socket's peer. `by_proxy`: the peer is a trusted proxy.
     """
 
     address: str
     scheme: str
     forwarded_for: str
+    by_proxy: bool = field(default=False, compare=False)
 
 
 class ClientResolver:
@@ -79,7 +80,7 @@ class ClientResolver:
             hops.append(str(address))
             if not self._is_trusted(address):
                 break
-        return Client(hops[-1], scheme, ", ".join(reversed(hops)))
+        return Client(hops[-1], scheme, ", ".join(reversed(hops)), by_proxy=True)
 
     def _is_trusted(self, address: Address | None) -> bool:
         return address is not None and any(

@@ -21,11 +21,15 @@ _URL: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | r
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What the visitor asked of the proxy; `method` is "" where the proxy does not tell."""
+    """What the visitor asked of the proxy; `method` is "" where the proxy does not tell.
+
+    `websocket`: a WebSocket is asked for. Upgrade itself ends at the proxy, its key does not.
+    """
 
     method: str
     host: Host
     target: Target
+    websocket: bool = False
 
 
 def original_of(head: RequestHead, question: str) -> Original | None:
@@ -39,7 +43,8 @@ def original_of(head: RequestHead, question: str) -> Original | None:
     start = f"{question}/".encode("ascii")
     if raw.startswith(start):
         host = head.fields.host
-        return Original(head.method, host, read_target(raw[len(start) - 1 :].decode("ascii"), host))
+        target = read_target(raw[len(start) - 1 :].decode("ascii"), host)
+        return Original(head.method, host, target, _is_websocket(head.fields))
     known = head.fields.original
     if known is None:
         known = head.fields.original = (_from_fields(head.fields),)
@@ -62,7 +67,8 @@ def _forwarded(fields: FieldSection) -> Original | None:
         return None
     named = _one(fields, b"x-forwarded-host")
     host = read_host([named]) if named else fields.host
-    return Original(_method(fields, b"x-forwarded-method"), host, read_target(uri, host))
+    method, target = _method(fields, b"x-forwarded-method"), read_target(uri, host)
+    return Original(method, host, target, _is_websocket(fields))
 
 
 def _rewritten(fields: FieldSection) -> Original | None:
@@ -76,7 +82,12 @@ def _rewritten(fields: FieldSection) -> Original | None:
     address = url or uri
     if not address:
         return None
-    return Original(_method(fields, b"x-original-method"), host, read_target(address, host))
+    method, target = _method(fields, b"x-original-method"), read_target(address, host)
+    return Original(method, host, target, _is_websocket(fields))
+
+
+def _is_websocket(fields: FieldSection) -> bool:
+    return bool(fields.values(b"sec-websocket-key"))
 
 
 def _method(fields: FieldSection, name: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.head import NO_HEAD, RequestHead
+from tailchat_gate.request.original import Original
 from tailchat_gate.request.target import Target
 
 _UNKNOWN_CLIENT: Final = Client("", "http", "")
@@ -30,6 +31,7 @@ class Visit:
     status: int = 0
     sent_bytes: int = 0
     seconds: float = 0.0
+    original: Original | None = None
 
     @property
     def client(self) -> str:

@@ -1,0 +1,185 @@
+"""nginx and Caddy serve a tool themselves and ask the gate: the configurations of deploy/."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from edgekit import Edge, caddy_command, edge, nginx_command
+from gatekit import Clock, RawClient, ask, request_bytes
+from visitor import FETCH, Visitor
+
+from tailchat_gate.demo.users import user_named
+
+HOSHINO = user_named("hoshino")
+
+COMMANDS = {"nginx": nginx_command, "caddy": caddy_command}
+
+
+@pytest.fixture(params=COMMANDS)
+async def front(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
+) -> AsyncIterator[Edge]:
+    """A gate behind a proxy that serves the tool itself."""
+    async with edge(COMMANDS[request.param], tmp_path, clock) as found:
+        yield found
+
+
+async def signed_in(visitor: Visitor, front: Edge, path: str = "/page?a=b%2F") -> str:
+    """Sign in by way of a tool's address; return what the browser ends at."""
+    page = await visitor.sign_in(front.url("wiki.test") + path, HOSHINO.email, HOSHINO.password)
+    return f"{page.status} {page.url}"
+
+
+async def test_a_visitor_signs_in_and_reaches_the_tool(front: Edge) -> None:
+    """From the tool's address to Tailchat and back; the tool hears from the proxy who it is."""
+    async with Visitor() as visitor:
+        assert await signed_in(visitor, front) == f"200 {front.url('wiki.test')}/page?a=b%2F"
+
+    received = front.scene.tool.requests[-1]
+    assert received.line.startswith(b"GET /page?a=b%2F HTTP/1.")
+    assert received.value("X-Tailchat-Sub") == HOSHINO.sub.encode()
+    assert received.value("X-Tailchat-Nickname") == b"%E6%98%9F%E9%87%8E Hoshino %E2%98%86"
+
+
+async def test_what_a_visitor_says_of_himself_is_gone(front: Edge) -> None:
+    """Identity headers of the visitor's making never arrive, where the gate says nothing too."""
+    names = ("Sub", "Nickname", "Discriminator", "Avatar", "Groups", "Token", "Assertion")
+    forged = {f"X-Tailchat-{name}": "forged" for name in names}
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        for path in ("/page", "/open"):
+            await visitor.open(front.url("wiki.test") + path, headers={**FETCH, **forged})
+
+    for received in front.scene.tool.requests[-2:]:
+        assert b"forged" not in received.head
+    assert front.scene.tool.requests[-2].value("X-Tailchat-Sub") == HOSHINO.sub.encode()
+
+
+async def test_a_program_without_a_session_gets_a_401(front: Edge) -> None:
+    """JSON and no redirect; nothing reaches the tool."""
+    async with Visitor() as visitor:
+        reply = await visitor.open(front.url("wiki.test") + "/api", headers=FETCH)
+
+    assert (reply.status, reply.trail) == (401, [front.url("wiki.test") + "/api"])
+    assert '"not-signed-in"' in reply.text
+    assert front.scene.tool.requests == []
+
+
+async def test_who_may_not_sees_the_denied_page(front: Edge) -> None:
+    """The gate's own page tells who is signed in and that this tool is not theirs."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        count = len(front.scene.tool.requests)
+        page = await visitor.open(front.url("wiki.test") + "/closed/x")
+
+    assert page.status == 403
+    assert HOSHINO.sub in page.text
+    assert len(front.scene.tool.requests) == count
+
+
+@pytest.mark.parametrize("path", ["/open/../closed", "/open/%2e%2e/closed", "/open/..%2fclosed"])
+async def test_no_spelling_gets_past_a_rule(front: Edge, path: str) -> None:
+    """A path that the proxy and the gate could read differently does not pass as public."""
+    reply = await ask(
+        front.port, request_bytes(path, host=f"wiki.test:{front.port}", Connection="close")
+    )
+
+    assert reply.status in {400, 401}
+    assert front.scene.tool.requests == []
+
+
+async def test_another_account_of_the_request_opens_nothing(front: Edge) -> None:
+    """Forwarding fields of a visitor's making do not have another path judged."""
+    said = {
+        "X_Forwarded_Uri": "/open",
+        "X_Forwarded_Method": "GET",
+        "X_Original_URL": f"http://wiki.test:{front.port}/open",
+        "X_Original_URI": "/open",
+        "X_Original_Method": "GET",
+    }
+    reply = await ask(
+        front.port,
+        request_bytes("/page", host=f"wiki.test:{front.port}", Connection="close", **said),
+    )
+
+    assert reply.status == 401
+    assert front.scene.tool.requests == []
+
+
+@pytest.mark.parametrize("host", ["wiki.test", "gate.test"])
+@pytest.mark.parametrize("path", ["/oauth2/auth", "/oauth2/auth/", "/oauth2/auth/page"])
+async def test_the_question_is_not_for_visitors(front: Edge, host: str, path: str) -> None:
+    """A page cannot ask the question itself and read the identity headers of the answer."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        reply = await visitor.open(front.url(host) + path, headers=FETCH)
+
+    assert reply.status == 404
+    assert "X-Tailchat-Sub" not in reply.headers
+
+
+async def test_a_renewed_session_reaches_the_browser(front: Edge, clock: Clock) -> None:
+    """The proxy hands on the cookie that renews an idle session, and the session goes on."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        for _ in range(3):
+            clock.now += 5400
+            page = await visitor.open(front.url("wiki.test") + "/page", headers=FETCH)
+            assert page.status == 200
+            assert page.headers["Set-Cookie"].startswith("tailchat_gate=")
+        clock.now += 7300
+        gone = await visitor.open(front.url("wiki.test") + "/page", headers=FETCH)
+
+    assert gone.status == 401
+
+
+async def test_signing_out_ends_it(front: Edge) -> None:
+    """After the sign-out on the tool's host the tool is closed again."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        page = await visitor.open(front.url("wiki.test") + "/oauth2/sign_out")
+        out = await visitor.submit(page, "/oauth2/sign_out")
+        reply = await visitor.open(front.url("wiki.test") + "/page", headers=FETCH)
+
+    assert (out.status, reply.status) == (200, 401)
+    assert out.url.startswith(front.url("gate.test"))
+
+
+async def test_an_upload_passes_with_its_body(front: Edge) -> None:
+    """The question is asked without the body, and the tool gets it whole."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        reply = await visitor.open(
+            front.url("wiki.test") + "/form", method="POST", data={"a": "b" * 5000}, headers=FETCH
+        )
+
+    assert reply.status == 200
+    received = front.scene.tool.requests[-1]
+    assert (received.line[:10], received.body) == (b"POST /form", b"a=" + b"b" * 5000)
+
+
+async def test_a_websocket_of_a_foreign_page_is_refused(front: Edge) -> None:
+    """The gate's Origin check holds for a WebSocket that the proxy would open."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        cookies = visitor.cookies(front.url("wiki.test"))
+    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    count = len(front.scene.tool.requests)
+    for origin, status in (("https://evil.test", 403), (front.url("wiki.test"), 200)):
+        async with RawClient.connect(front.port) as client:
+            client.send(
+                request_bytes(
+                    "/socket",
+                    host=f"wiki.test:{front.port}",
+                    Connection="Upgrade",
+                    Upgrade="websocket",
+                    Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+                    Sec_WebSocket_Version="13",
+                    Origin=origin,
+                    Cookie=cookie,
+                )
+            )
+            assert (origin, (await client.reply()).status) == (origin, status)
+
+    assert len(front.scene.tool.requests) == count + 1
+    assert front.scene.tool.requests[-1].value("Upgrade") == b"websocket"

@@ -1,0 +1,243 @@
+"""Forward-auth: a proxy in front asks, by the same routes and rules as a request itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from gatekit import SUB, Clock, RawClient, RawUpstream, Reply, RunningGate, ask, request_bytes
+
+Start = Callable[..., Any]
+PAGE = {"Accept": "text/html"}
+ROUTES = [
+    {"name": "wiki", "host": "wiki.test", "allow": [f"sub:{SUB}"]},
+    {"name": "open", "host": "wiki.test", "path": "/open", "allow": ["public"]},
+    {"name": "closed", "host": "closed.test", "allow": ["sub:somebody-else"]},
+    {"name": "socket", "host": "socket.test", "websocket_origins": ["https://app.test"]},
+]
+
+
+@pytest.fixture
+async def edge(start_gate: Start, upstream: RawUpstream) -> RunningGate:
+    """A gate that trusts the proxy on loopback."""
+    gate: RunningGate = await start_gate(
+        upstream.url, server={"trusted_proxies": ["127.0.0.1"]}, route=ROUTES
+    )
+    return gate
+
+
+async def question(
+    gate: RunningGate,
+    uri: str = "/page?q=1",
+    *,
+    host: str = "wiki.test",
+    signed_in: bool = False,
+    **fields: str,
+) -> Reply:
+    """Ask as Traefik and Caddy do, for `uri` on `host`."""
+    if signed_in:
+        fields["Cookie"] = gate.cookie_for(host)
+    return await ask(
+        gate.port,
+        request_bytes(
+            "/oauth2/auth",
+            host="gate.test",
+            **{
+                "X_Forwarded_Method": "GET",
+                "X_Forwarded_Host": host,
+                "X_Forwarded_Uri": uri,
+                **fields,
+            },
+        ),
+    )
+
+
+async def test_who_may_is_told_to_the_proxy(edge: RunningGate, upstream: RawUpstream) -> None:
+    """202 with the identity headers; the tool hears nothing of the question."""
+    reply = await question(edge, signed_in=True)
+
+    assert (reply.status, reply.body) == (202, b"")
+    assert reply.value("X-Tailchat-Sub") == SUB
+    assert reply.value("X-Tailchat-Nickname") == "Alice"
+    assert reply.value("Cache-Control") == "no-store"
+    assert upstream.requests == []
+    line = (await edge.log())[-1]
+    assert (line["route"], line["reason"], line["sub"]) == ("wiki", "signed-in", SUB)
+    assert (line["path"], line["asked"]) == ("/oauth2/auth", "GET wiki.test/page")
+
+
+async def test_a_page_gets_the_way_to_the_sign_in(edge: RunningGate) -> None:
+    """401 with a page that goes on by itself, and the address in a field; never a redirect."""
+    reply = await question(edge, "/a?b=%2F", **PAGE)
+
+    url = "http://wiki.test/oauth2/start?rd=/a%3Fb%3D%252F"
+    assert reply.status == 401
+    assert reply.value("X-Tailchat-Sign-In") == url
+    assert reply.value("Refresh") == f"0; url={url}"
+    assert reply.value("Location") == ""
+    assert f'href="{url}"'.encode() in reply.body
+
+
+async def test_a_call_gets_json(edge: RunningGate) -> None:
+    """A program that is not signed in gets a 401 without any redirect or cookie."""
+    reply = await question(edge, Accept="application/json")
+
+    assert (reply.status, reply.json["error"]) == (401, "not-signed-in")
+    assert reply.values("Refresh") == reply.values("Set-Cookie") == []
+    assert reply.values("X-Tailchat-Sign-In") == []
+
+
+async def test_a_post_is_not_led_to_the_sign_in(edge: RunningGate) -> None:
+    """The original method counts: a form of who is not signed in is no page navigation."""
+    reply = await question(edge, X_Forwarded_Method="POST", **PAGE)
+
+    assert (reply.status, reply.values("Refresh")) == (401, [])
+
+
+@pytest.mark.parametrize(
+    ("host", "uri", "reason"),
+    [
+        ("closed.test", "/", "denied"),
+        ("nowhere.test", "/", "no-route"),
+        ("wiki.test", "/a\\b", "bad-request"),
+        ("wiki.test", "/%00", "bad-request"),
+        ("wiki.test, closed.test", "/", "bad-request"),
+    ],
+)
+async def test_every_other_refusal_is_a_403(
+    edge: RunningGate, host: str, uri: str, reason: str
+) -> None:
+    """Nginx takes any other status for a fault: the reason tells more."""
+    reply = await question(edge, uri, host=host, signed_in=True)
+
+    assert (reply.status, reply.json["error"]) == (403, reason)
+
+
+async def test_the_denied_page_names_person_and_tool(edge: RunningGate) -> None:
+    """A proxy that hands the answer on shows the page that the gate itself would show."""
+    reply = await question(edge, host="closed.test", signed_in=True, **PAGE)
+
+    assert (reply.status, b"closed" in reply.body) == (403, True)
+    assert SUB.encode() in reply.body
+
+
+async def test_a_session_of_another_host_is_none(edge: RunningGate) -> None:
+    """The session is that of the host which was asked for, not of the gate's own."""
+    reply = await question(edge, Cookie=edge.cookie_for("socket.test"))
+
+    assert reply.status == 401
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["/open/../page", "/open/%2e%2e/page", "/open%2f..%2fpage", "/OPEN/../page", "//open/../page"],
+)
+async def test_a_path_is_judged_by_every_reading(edge: RunningGate, uri: str) -> None:
+    """No spelling of a path gets past a stricter rule by way of a proxy."""
+    assert (await question(edge, "/open/x")).status == 202
+    assert (await question(edge, uri)).status == 401
+    assert (await question(edge, uri, signed_in=True)).status == 202
+
+
+async def test_public_is_let_through_without_identity(edge: RunningGate) -> None:
+    """A public route takes nobody, and tells nothing of them."""
+    reply = await question(edge, "/open")
+
+    assert reply.status == 202
+    assert not any(name.startswith("X-Tailchat") for name in reply.head.decode().split("\r\n"))
+
+
+async def test_nobody_but_a_trusted_proxy_is_believed(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """What a stranger says of an original request counts for nothing (CVE-2026-40575)."""
+    gate = await start_gate(upstream.url, route=ROUTES)
+
+    reply = await question(gate, "/open")
+    assert (reply.status, reply.json["error"]) == (403, "proxy-not-trusted")
+    assert (await question(gate, signed_in=True)).status == 403
+
+
+async def test_a_proxy_that_names_no_request_is_refused(edge: RunningGate) -> None:
+    """Without the original request no rule can be applied, so nobody passes."""
+    reply = await ask(
+        edge.port,
+        request_bytes("/oauth2/auth", host="wiki.test", Cookie=edge.cookie_for("wiki.test")),
+    )
+
+    assert (reply.status, reply.json["error"]) == (403, "original-missing")
+
+
+async def test_two_accounts_of_a_request_are_refused(edge: RunningGate) -> None:
+    """A visitor cannot add the other dialect's fields to have another path judged."""
+    reply = await question(edge, X_Original_URL="http://wiki.test/open")
+
+    assert (reply.status, reply.json["error"]) == (403, "bad-request")
+
+
+async def test_the_path_behind_the_question(edge: RunningGate) -> None:
+    """Envoy sends the request itself: its method, host and path are judged."""
+    cookie = edge.cookie_for("wiki.test")
+    for method, path, fields, status in (
+        ("GET", "/page", {"Cookie": cookie}, 202),
+        ("POST", "/page", {"Cookie": cookie, "Content-Length": "0"}, 202),
+        ("GET", "/page", {}, 401),
+        ("GET", "/open", {}, 202),
+        ("GET", "/open", {"X-Forwarded-Uri": "/page"}, 202),
+        ("GET", "/page", {"X-Forwarded-Uri": "/open"}, 401),
+    ):
+        reply = await ask(
+            edge.port,
+            request_bytes(f"/oauth2/auth{path}", method=method, host="wiki.test", **fields),
+        )
+        assert (method, path, reply.status) == (method, path, status)
+
+
+async def test_a_renewed_session_rides_along(
+    start_gate: Start, upstream: RawUpstream, clock: Clock
+) -> None:
+    """The Set-Cookie that renews a session is in the answer, for the proxy to hand on."""
+    gate = await start_gate(
+        upstream.url,
+        server={"trusted_proxies": ["127.0.0.1"]},
+        session={"idle": "1h"},
+        route=ROUTES,
+    )
+    cookie = gate.cookie_for("wiki.test")
+    clock.now += 1800
+
+    reply = await question(gate, Cookie=cookie)
+    assert reply.value("Set-Cookie").startswith("tailchat_gate=")
+
+
+async def test_a_websocket_of_a_foreign_page_is_refused(edge: RunningGate) -> None:
+    """The Origin check holds for a proxy's question too, though Upgrade ends at the proxy."""
+    for origin, status in (
+        ("http://socket.test", 202),
+        ("https://app.test", 202),
+        ("https://evil.test", 403),
+    ):
+        reply = await question(
+            edge, host="socket.test", signed_in=True, Sec_WebSocket_Key="x", Origin=origin
+        )
+        assert (origin, reply.status) == (origin, status)
+
+
+async def test_questions_keep_their_connection(edge: RunningGate) -> None:
+    """A proxy asks one question after another on one connection, whatever the answers."""
+    cookie = edge.cookie_for("wiki.test")
+    asked = {"host": "gate.test", "X_Forwarded_Host": "wiki.test", "X_Forwarded_Uri": "/"}
+    async with RawClient.connect(edge.port) as client:
+        for fields, status in (({"Cookie": cookie}, 202), ({}, 401), ({"Cookie": cookie}, 202)):
+            client.send(request_bytes("/oauth2/auth", **asked, **fields))
+            assert (await client.reply()).status == status
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_the_question_is_read_only(edge: RunningGate, method: str) -> None:
+    """The question itself takes GET and HEAD."""
+    reply = await ask(
+        edge.port,
+        request_bytes("/oauth2/auth", method=method, X_Forwarded_Uri="/open", Content_Length="0"),
+    )
+
+    assert (reply.status, reply.value("Allow")) == (405, "GET, HEAD")
