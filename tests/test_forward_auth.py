@@ -7,7 +7,7 @@ import pytest
 from gatekit import SUB, Clock, RawClient, RawUpstream, Reply, RunningGate, ask, request_bytes
 
 Start = Callable[..., Any]
-PAGE = {"Accept": "text/html"}
+PAGE = "text/html"
 ROUTES = [
     {"name": "wiki", "host": "wiki.test", "allow": [f"sub:{SUB}"]},
     {"name": "open", "host": "wiki.test", "path": "/open", "allow": ["public"]},
@@ -67,7 +67,7 @@ async def test_who_may_is_told_to_the_proxy(edge: RunningGate, upstream: RawUpst
 
 async def test_a_page_gets_the_way_to_the_sign_in(edge: RunningGate) -> None:
     """401 with a page that goes on by itself, and the address in a field; never a redirect."""
-    reply = await question(edge, "/a?b=%2F", **PAGE)
+    reply = await question(edge, "/a?b=%2F", Accept=PAGE)
 
     url = "http://wiki.test/oauth2/start?rd=/a%3Fb%3D%252F"
     assert reply.status == 401
@@ -88,7 +88,7 @@ async def test_a_call_gets_json(edge: RunningGate) -> None:
 
 async def test_a_post_is_not_led_to_the_sign_in(edge: RunningGate) -> None:
     """The original method counts: a form of who is not signed in is no page navigation."""
-    reply = await question(edge, X_Forwarded_Method="POST", **PAGE)
+    reply = await question(edge, X_Forwarded_Method="POST", Accept=PAGE)
 
     assert (reply.status, reply.values("Refresh")) == (401, [])
 
@@ -114,7 +114,7 @@ async def test_every_other_refusal_is_a_403(
 
 async def test_the_denied_page_names_person_and_tool(edge: RunningGate) -> None:
     """A proxy that hands the answer on shows the page that the gate itself would show."""
-    reply = await question(edge, host="closed.test", signed_in=True, **PAGE)
+    reply = await question(edge, host="closed.test", signed_in=True, Accept=PAGE)
 
     assert (reply.status, b"closed" in reply.body) == (403, True)
     assert SUB.encode() in reply.body
