@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from tailchat_gate import __version__
 from tailchat_gate.build import Generation
+from tailchat_gate.observe.audit import Refusal
 
 
 def admin_app(
@@ -17,7 +20,8 @@ def admin_app(
 
     `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
     drains; it does not ask Tailchat, because who is signed in can work on without it.
-    `/metrics`: Prometheus's text. `/status`: JSON, without secrets.
+    `/metrics`: Prometheus's text. `/status`: JSON, without secrets. `/refusals`: the last
+    refusals of signed-in persons as JSON, so that a sub can be copied into a group.
     """
     started = clock()
 
@@ -54,7 +58,10 @@ def admin_app(
                 for route in settings.route
             ],
         }
-        return web.json_response(body, dumps=lambda value: json.dumps(value, indent=2) + "\n")
+        return _json(body)
+
+    async def refusals(_: web.Request) -> web.Response:
+        return _json({"refusals": [_told(found) for found in generation.audit.refusals]})
 
     app = web.Application()
     for path, handler in (
@@ -62,6 +69,28 @@ def admin_app(
         ("/readyz", readyz),
         ("/metrics", metrics),
         ("/status", status),
+        ("/refusals", refusals),
     ):
         app.router.add_get(path, handler)
     return app
+
+
+def _json(body: object) -> web.Response:
+    return web.json_response(body, dumps=lambda value: json.dumps(value, indent=2) + "\n")
+
+
+def _told(refusal: Refusal) -> dict[str, object]:
+    return {
+        **asdict(refusal.person),
+        "route": refusal.route,
+        "host": refusal.host,
+        "path": refusal.path,
+        "reason": refusal.reason,
+        "count": refusal.count,
+        "first": _stamp(refusal.first),
+        "last": _stamp(refusal.last),
+    }
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,7 +7,9 @@ from tailchat_gate.access.origin import may_connect
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.site import SiteSession, SiteSessions
+from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.refusal import RefusedError
@@ -33,6 +35,7 @@ class Authorizer:
 
     routes: RouteTable
     sessions: SiteSessions
+    audit: Audit
 
     def judge(self, visit: Visit, host: str, path: str) -> Verdict:
         """Return whether a visit may have a path on a host, and note who and why on the visit.
@@ -49,6 +52,8 @@ class Authorizer:
         visit.route = match.route.name if match else ""
         visit.sub = sub or ""
         visit.reason = decision.reason
+        if visitor is not None and not decision.allowed:
+            self.audit.refused(visit, person_of(visitor.record))
         return Verdict(decision.allowed, match, visitor, site)
 
     def check_origin(self, fields: FieldSection, host: Host, route: Route) -> None:
@@ -56,3 +61,8 @@ class Authorizer:
         origins = [value.decode("latin-1") for value in fields.values(b"origin")]
         if not may_connect(origins, host.raw.decode("ascii"), route.settings.websocket_origins):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
+
+
+def person_of(record: SessionRecord) -> Person:
+    """Return the person of a session as the audit log names them."""
+    return Person(record.sub, record.nickname, record.discriminator)

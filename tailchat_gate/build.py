@@ -25,6 +25,7 @@ from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.forward import Forwarder
@@ -45,6 +46,7 @@ class Generation:
     tailchat: TailchatClient
     forwarder: Forwarder
     metrics: Metrics
+    audit: Audit
     access_log: AccessLog | None
 
     def start(self) -> None:
@@ -102,6 +104,7 @@ def build(
         sign_in_page=settings.pages.sign_in == "page",
         clock=clock,
     )
+    audit = Audit(clock)
     login = LoginEndpoints(
         answers=answers,
         tailchat=tailchat,
@@ -113,9 +116,10 @@ def build(
         passes=_key_ring(settings, "pass"),
         notes=_key_ring(settings, "note"),
         metrics=metrics,
+        audit=audit,
         prefix=server.prefix,
     )
-    authorizer = Authorizer(routes, sessions)
+    authorizer = Authorizer(routes, sessions, audit)
     endpoints = Endpoints(
         login=login,
         sign_out=SignOut(
@@ -123,6 +127,7 @@ def build(
             sessions=sessions,
             sites=sites,
             forms=_key_ring(settings, "form"),
+            audit=audit,
             prefix=server.prefix,
         ),
         userinfo=UserInfo(answers=answers, sessions=sessions, identity=identity),
@@ -153,7 +158,7 @@ def build(
         request_ids=RequestIds(os.urandom),
         monotonic=monotonic,
     )
-    return Generation(settings, gate, tailchat, forwarder, metrics, access_log)
+    return Generation(settings, gate, tailchat, forwarder, metrics, audit, access_log)
 
 
 def _local_backends(settings: Settings, clock: Callable[[], float]) -> dict[str, LocalBackend]:

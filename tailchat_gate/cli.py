@@ -4,6 +4,7 @@ import click
 
 from tailchat_gate import __version__
 from tailchat_gate.commands import configuration, process
+from tailchat_gate.commands.refusals import refusals
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,6 +22,7 @@ for command in (
     configuration.secret,
     configuration.schema,
     process.health,
+    refusals,
     process.demo,
 ):
     main.add_command(command)

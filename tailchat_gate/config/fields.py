@@ -161,6 +161,7 @@ Via = Annotated[
     AfterValidator(word.via),
     WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,64}$"}),
 ]
+AuditFile = Annotated[str, AfterValidator(path.file_or_none)]
 Contact = Annotated[str, AfterValidator(word.contact)]
 Groups = Annotated[
     Mapping[

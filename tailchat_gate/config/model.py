@@ -8,6 +8,7 @@ from tailchat_gate.config import address
 from tailchat_gate.config.conflict import conflicts
 from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.fields import (
+    AuditFile,
     BaseUrl,
     ClientId,
     ClientSecret,
@@ -220,6 +221,12 @@ class Log(Section):
     )
     access: StrictBool = Field(
         default=True, description="Whether each request is logged, as one line of JSON."
+    )
+    audit_file: AuditFile = Field(
+        default="",
+        description=(
+            "File for sign-ins, sign-outs and refusals; empty writes them into the gate's own log."
+        ),
     )
 
 

@@ -53,6 +53,13 @@ def absolute_file(text: str) -> str:
     return text
 
 
+def file_or_none(text: str) -> str:
+    """Check the path of a file, "" for none; raises ValueError."""
+    if text and not _FILE.fullmatch(text):
+        raise ValueError(f'{FILE}, or "" for none')
+    return text
+
+
 def inside(path: str, folder: str) -> bool:
     """Tell whether `path` is `folder` or below it, by whole segments."""
     return path == folder or path.startswith(f"{folder}/")

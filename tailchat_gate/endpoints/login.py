@@ -1,11 +1,9 @@
 """Signing in: off to Tailchat, back with a code, and over to a tool's own host."""
 
 import json
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from aiohttp import web
 
@@ -34,14 +32,12 @@ from tailchat_gate.identity.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.used_states import UsedStates
-from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.intent import wants_html
 from tailchat_gate.request.query import cookie_fields, query_pairs
 from tailchat_gate.request.visit import Visit
-
-_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +54,7 @@ class LoginEndpoints:
     passes: KeyRing
     notes: KeyRing
     metrics: Metrics
+    audit: Audit
     prefix: str
 
     async def sign_in(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
@@ -153,6 +150,7 @@ class LoginEndpoints:
         await sessions.open(request, answer, record)
         self.metrics.login(Reason.SIGNED_IN)
         visit.sub = record.sub
+        self.audit.event("signed-in", visit, nickname=record.nickname)
         return answer
 
     def _refuse(
@@ -164,15 +162,12 @@ class LoginEndpoints:
     ) -> web.StreamResponse:
         self.metrics.login(reason)
         shown = {name: text for name, text in detail.items() if name != "return_to"}
-        _log.warning(
-            "a login was refused",
-            extra={"details": {**shown, "reason": reason, "request_id": visit.request_id}},
-        )
+        visit.reason = reason
+        self.audit.event("sign-in-refused", visit, detail=shown)
         if wants_html(request.headers):
             # The address holds a code or a pass that is still good for somebody, and a script of
             # the same origin can read the address of a window it opened: the page is shown at
             # another one.
-            visit.reason = reason
             note = json.dumps([reason, dict(detail)]).encode("ascii")
             location = f"{visit.path}?refused={self.notes.seal(note)}"
             return self.answers.redirect(location, status=303)

@@ -10,6 +10,7 @@ from tailchat_gate.identity.handoff import PASS_LIFETIME, Sites
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.site import SiteSessions
+from tailchat_gate.observe.audit import Audit
 from tailchat_gate.request.query import cookie_fields, query_pairs
 from tailchat_gate.request.visit import Visit
 
@@ -27,12 +28,14 @@ class SignOut:
         sessions: SiteSessions,
         sites: Sites,
         forms: KeyRing,
+        audit: Audit,
         prefix: str,
     ) -> None:
         self._answers = answers
         self._sessions = sessions
         self._sites = sites
         self._forms = forms
+        self._audit = audit
         self._prefix = prefix
 
     async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
@@ -57,6 +60,7 @@ class SignOut:
         page = f"{self._prefix}/sign_out"
         if self._sites.is_tool(visit.host):
             page = f"{self._sites.public_url}{page}?pass={self._sign_out_pass(record)}"
+        self._audit.event("signed-out", visit)
         answer = self._answers.redirect(page, status=303)
         await self._sessions.at(visit.host).close(request, answer)
         return answer

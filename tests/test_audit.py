@@ -1,0 +1,211 @@
+"""The audit log: sign-ins, sign-outs, refusals; the refusals that are kept for an admin."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from click.testing import CliRunner
+from gatekit import SECRET, SUB, Clock, RawUpstream, RunningGate, ask, request_bytes
+from storykit import Story, story
+
+from tailchat_gate.cli import main
+from tailchat_gate.demo.users import user_named
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.observe.audit import MAX_REFUSALS, Audit, Person
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, set_up_logging
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.visit import Visit
+
+Start = Callable[..., Any]
+HOSHINO = user_named("hoshino")
+EVE = Profile("660000000000000000000009", 'Eve"\r\n{"event":"signed-in"}', "0666", "")
+
+
+@pytest.fixture
+def events(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Return a function that gives the audit events so far."""
+    with caplog.at_level(logging.INFO, AUDIT_LOGGER_NAME):
+        yield lambda: [
+            record.__dict__["details"]
+            for record in caplog.records
+            if record.name == AUDIT_LOGGER_NAME
+        ]
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
+    """Return the setting of a login."""
+    async with story(tmp_path / "access.log", clock) as found:
+        yield found
+
+
+@pytest.fixture
+async def closed(start_gate: Start, upstream: RawUpstream) -> RunningGate:
+    """Return a gate with a tool that is somebody else's, and an admin listener."""
+    gate: RunningGate = await start_gate(
+        upstream.url,
+        server={"admin_listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1"]},
+        route=[{"name": "vault", "allow": ["sub:somebody-else"]}],
+    )
+    return gate
+
+
+async def admin(gate: RunningGate, path: str) -> Any:  # noqa: ANN401 - JSON
+    """Return what a page of the admin listener says."""
+    host, port = gate.server.admin_addresses[0]
+    async with ClientSession() as session, session.get(f"http://{host}:{port}{path}") as answer:
+        return await answer.json()
+
+
+async def test_a_refusal_is_written_and_kept(
+    closed: RunningGate, events: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """Who was refused which tool and why: in the audit log, and for the admin to copy."""
+    await ask(closed.port, request_bytes("/a?secret=1", Cookie=closed.cookie()))
+
+    (event,) = events()
+    assert (event["event"], event["sub"], event["route"], event["reason"]) == (
+        *("refused", SUB, "vault", "denied"),
+    )
+    (kept,) = (await admin(closed, "/refusals"))["refusals"]
+    assert (kept["sub"], kept["nickname"], kept["discriminator"]) == (SUB, "Alice", "0042")
+    assert (kept["route"], kept["path"], kept["reason"]) == ("vault", "/a", "denied")
+    assert (kept["count"], kept["last"]) == (1, "2027-01-15T08:00:00Z")
+    assert "secret" not in json.dumps([event, kept])
+
+
+async def test_a_proxys_question_is_a_refusal_too(
+    closed: RunningGate, events: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """What was asked about is named, not the question."""
+    fields = {"X_Forwarded_Uri": "/deep?q", "Cookie": closed.cookie()}
+    await ask(closed.port, request_bytes("/oauth2/auth", **fields))
+
+    assert events()[0]["path"] == "/deep"
+
+
+async def test_repeated_refusals_are_counted(
+    closed: RunningGate, clock: Clock, events: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """A page that asks again and again is one line a minute, and one entry."""
+    for _ in range(5):
+        await ask(closed.port, request_bytes(Cookie=closed.cookie()))
+    clock.now += 60
+    await ask(closed.port, request_bytes(Cookie=closed.cookie()))
+
+    assert [event["count"] for event in events()] == [1, 6]
+    assert [kept["count"] for kept in (await admin(closed, "/refusals"))["refusals"]] == [6]
+
+
+async def test_strangers_leave_no_trace_in_it(
+    closed: RunningGate, events: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """Requests of nobody are in the access log alone, so that they cannot flood this one."""
+    for cookie in ("", "tailchat_gate=junk"):
+        await ask(closed.port, request_bytes(Cookie=cookie))
+
+    assert events() == []
+    assert (await admin(closed, "/refusals"))["refusals"] == []
+
+
+async def test_a_login_and_a_sign_out_are_written(
+    scene: Story, events: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """Who signed in and out, and which callback was refused; no code or token."""
+    async with scene.visitor() as visitor:
+        await visitor.open(f"{scene.url}/oauth2/callback?code=stolen&state=x&iss=y")
+        await visitor.sign_in(scene.url, HOSHINO.email, HOSHINO.password)
+        page = await visitor.open(scene.url + "/oauth2/sign_out")
+        await visitor.submit(page, "/oauth2/sign_out")
+
+    found = events()
+    assert [event["event"] for event in found] == ["sign-in-refused", "signed-in", "signed-out"]
+    assert [event["sub"] for event in found] == ["", HOSHINO.sub, HOSHINO.sub]
+    assert found[0]["reason"] == "login-state-forged"
+    assert "stolen" not in repr(found)
+
+
+def test_the_refusals_that_are_kept_are_bounded(clock: Clock) -> None:
+    """The one that is longest ago leaves first; one that came again is young again."""
+    audit = Audit(clock)
+    for number in range(MAX_REFUSALS + 10):
+        visit = Visit("id", 0.0, route=f"r{number}", reason=Reason.DENIED)
+        audit.refused(visit, Person("s", "n", "1"))
+        if number == MAX_REFUSALS - 1:
+            audit.refused(Visit("id", 0.0, route="r0", reason=Reason.DENIED), Person("s", "m", "1"))
+
+    kept = audit.refusals
+    assert len(kept) == MAX_REFUSALS
+    assert kept[0].route == f"r{MAX_REFUSALS + 9}"
+    assert ("r0", "m", 2) in {(one.route, one.person.nickname, one.count) for one in kept}
+    assert "r1" not in {one.route for one in kept}
+
+
+def test_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The events go to the file alone, as lines of JSON, and on to a new one after a move."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    path = tmp_path / "audit.log"
+    set_up_logging("error", audit_file=str(path))
+    audit = logging.getLogger(AUDIT_LOGGER_NAME)
+    try:
+        audit.info("audit", extra={"details": {"event": "one", "nickname": EVE.nickname}})
+        _wait_for(path)
+        path.rename(tmp_path / "audit.log.1")
+        audit.info("audit", extra={"details": {"event": "two"}})
+        _wait_for(path)
+    finally:
+        root.handlers[:] = before
+        audit.handlers[:], audit.propagate = [], True
+
+    (first,) = (tmp_path / "audit.log.1").read_text().splitlines()
+    assert json.loads(first)["nickname"] == EVE.nickname
+    assert json.loads(path.read_text())["event"] == "two"
+    assert capsys.readouterr().err == ""
+
+
+def _wait_for(path: Path) -> None:
+    for _ in range(500):
+        if path.exists() and path.read_text():
+            return
+        _pause()
+    pytest.fail(f"{path} was not written")
+
+
+def _pause() -> None:
+    asyncio.run(asyncio.sleep(0.01))
+
+
+async def test_the_command_lists_them(closed: RunningGate, tmp_path: Path) -> None:
+    """`tailchat-gate refusals` prints subs to copy, and nothing that a terminal would act on."""
+    await ask(closed.port, request_bytes(Cookie=closed.cookie(EVE)))
+    host, port = closed.server.admin_addresses[0]
+    config = tmp_path / "config.toml"
+    await asyncio.to_thread(
+        config.write_text,
+        f'server = {{ public_url = "http://gate.test", admin_listen = "{host}:{port}" }}\n'
+        'tailchat = { api_url = "http://t.test", client_id = "tc_1", client_secret = "a-secret" }\n'
+        f'session.secret = "{SECRET}"\n'
+        'route = [{ name = "vault", upstream = "http://127.0.0.1:9" }]\n',
+    )
+    found = await asyncio.to_thread(CliRunner().invoke, main, ["refusals", "--config", str(config)])
+
+    assert found.exit_code == 0, found.output
+    assert EVE.sub in found.output
+    assert "vault: denied, once" in found.output
+    assert "\r" not in found.output
+    assert len(found.output.splitlines()) == 2
+
+
+async def test_another_visitor_is_another_entry(closed: RunningGate) -> None:
+    """The latest refusal stands first."""
+    for profile in (EVE, Profile(SUB, "Alice", "0042", "")):
+        await ask(closed.port, request_bytes(Cookie=closed.cookie(profile)))
+
+    kept = (await admin(closed, "/refusals"))["refusals"]
+    assert [one["sub"] for one in kept] == [SUB, EVE.sub]
