@@ -14,6 +14,7 @@ from measure import Peer
 from process import BenchError, rss_bytes
 from tool import PAUSE, PAUSE_AFTER
 
+BODY_PEERS = ("nginx", "caddy", "gate")
 _CHUNK = 1 << 18
 _TIMEOUT = 120.0
 _SAMPLING = 0.02

@@ -6,6 +6,7 @@ from pathlib import Path
 _MAIN = """\
 {{
     admin off
+    metrics
     auto_https off
     persist_config off
     storage file_system {directory}/caddy
@@ -13,6 +14,10 @@ _MAIN = """\
         output stderr
         level ERROR
     }}
+}}
+http://127.0.0.1:{admin} {{
+    bind 127.0.0.1
+    metrics
 }}
 http://127.0.0.1:{port} {{
     bind 127.0.0.1
@@ -42,7 +47,7 @@ _FORWARD_AUTH = """\
 
 
 def caddyfile(
-    directory: Path, *, port: int, upstream: int, pool: int, log: Path, gate: int = 0
+    directory: Path, *, port: int, admin: int, upstream: int, pool: int, log: Path, gate: int = 0
 ) -> str:
     """The configuration of a proxy; `pool` is how many upstream connections it keeps.
 
@@ -51,6 +56,7 @@ def caddyfile(
     return _MAIN.format(
         directory=directory,
         port=port,
+        admin=admin,
         upstream=upstream,
         pool=pool,
         log=log,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from measure import Ask, Load, Peer, parse_load
-from process import BenchError, end
+from process import BenchError, end, undisturbed
 
 _HERE = Path(__file__).parent
 # 10,000 connections are opened one after another, and a busy machine takes its time.
@@ -64,13 +64,6 @@ def connections(
     On each, `ask` has been answered with 200, or has opened a WebSocket. Raises BenchError.
     """
     words = directory / "holder.log"
-    with words.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, str(_HERE / "holder.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        )
     order = {
         "port": int(peer.origin.rpartition(":")[2]),
         "path": ask.path,
@@ -78,19 +71,30 @@ def connections(
         "count": count,
         "websocket": websocket,
     }
-    try:
-        held = Connections(process, words)
-        if held.order(json.dumps(order), _OPEN_LIMIT)["open"] != count:
-            held.must_be_open(count)
-        yield held
-    except BenchError as problem:
-        raise BenchError(f"{peer.name}: {problem}") from None
-    finally:
-        end(process)
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+    with contextlib.ExitStack() as stack:
+        with words.open("wb") as errors, undisturbed():
+            process = subprocess.Popen(
+                [sys.executable, str(_HERE / "holder.py")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+            stack.callback(_ended, process)
+        try:
+            held = Connections(process, words)
+            if held.order(json.dumps(order), _OPEN_LIMIT)["open"] != count:
+                held.must_be_open(count)
+            yield held
+        except BenchError as problem:
+            raise BenchError(f"{peer.name}: {problem}") from None
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> None:
+    end(process)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def _line(pipe: IO[bytes], limit: float) -> bytes:

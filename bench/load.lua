@@ -62,13 +62,22 @@ end
 
 -- One line of JSON; times are microseconds.
 function done(summary, latency, requests)
-  local failed, bad = summary.errors, 0
+  local errors, bad = summary.errors, 0
   for _, thread in ipairs(threads) do
     bad = bad + thread:get("wrong")
   end
-  if threads[1]:get("judges_status") == "no" then bad = bad + failed.status end
+  if threads[1]:get("judges_status") == "no" then bad = bad + errors.status end
+  local failed, why = 0, {}
+  local kinds = {
+    connect = errors.connect, read = errors.read, write = errors.write,
+    timeout = errors.timeout, wrong = bad,
+  }
+  for kind, count in pairs(kinds) do
+    failed = failed + count
+    if count > 0 then table.insert(why, count .. " " .. kind) end
+  end
   io.write(string.format(
-    '\n{"requests": %d, "duration": %d, "p50": %d, "p99": %d, "failed": %d}\n',
+    '\n{"requests": %d, "duration": %d, "p50": %d, "p99": %d, "failed": %d, "why": "%s"}\n',
     summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    failed.connect + failed.read + failed.write + failed.timeout + bad))
+    failed, table.concat(why, ", ")))
 end

@@ -66,6 +66,13 @@ async def signed_in_cookie(start: str, person: Person, trust: ssl.SSLContext) ->
 
     `trust` verifies the provider. Raises BenchError when the pages do not lead back.
     """
+    try:
+        return await _signed_in(start, person, trust)
+    except aiohttp.ClientError as problem:
+        raise BenchError(f"the sign-in at {start} failed: {problem}") from None
+
+
+async def _signed_in(start: str, person: Person, trust: ssl.SSLContext) -> str:
     origin = URL(start).origin()
     url, form, page = URL(start), Form(method="get"), ""
     typed = {"email": person.email, "password": person.password}

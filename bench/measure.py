@@ -1,13 +1,13 @@
 """One measurement of one peer: load from wrk, CPU time and memory from /proc."""
 
 import json
-import subprocess
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from process import BenchError, cpu_seconds, fetch, program, rss_bytes
+from process import BenchError, cpu_seconds, fetch, finished, program, rss_bytes
 
 Sample = Mapping[str, float]
 """One peer in one round: figures by the key of their column."""
@@ -16,6 +16,7 @@ _SCRIPT = Path(__file__).with_name("load.lua")
 # What a program may still hold back of its log when the load has ended.
 _LOG_LIMIT = 5.0
 _OK = 200
+_SUB = re.compile(rb'"sub":"([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,16 @@ class Peer:
     """A proxy that runs.
 
     `origin`: where it listens. `pids`: every process that works for a request, the descendants
-    aside. `logs`: the access logs, each of which gets one line a request. `headers`: what a
-    visitor of this peer sends with every request, the session's cookie before all.
+    aside. `logs`: the access logs, each of which gets one line a request. `metrics`: where its
+    metrics are read. `headers`: what a visitor of this peer sends with every request, the
+    session's cookie before all.
     """
 
     name: str
     origin: str
     pids: tuple[int, ...]
     logs: tuple[Path, ...]
+    metrics: str
     headers: tuple[str, ...] = ()
 
 
@@ -41,8 +44,8 @@ class Ask:
     `headers` are sent besides the visitor's, which are left out where `session` is False.
     `upload`: bytes of a body to send, 0 for none. `answer`: the body that is right, None where it
     differs each time. `close`: a connection for each request. `cookies`: a file with values of
-    the Cookie header, sent in turn instead of the visitor's. `vary`: whether two fields of the
-    head are different in each request.
+    the Cookie header, sent in turn instead of the visitor's, and `visitors` how many people they
+    are. `vary`: whether two fields of the head are different in each request.
     """
 
     path: str = "/"
@@ -53,6 +56,7 @@ class Ask:
     upload: int = 0
     close: bool = False
     cookies: Path | None = None
+    visitors: int = 0
     vary: bool = False
 
     @property
@@ -81,13 +85,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a load saw; times are microseconds, `duration` too."""
+    """What a load saw; times are microseconds, `duration` too; `why` counts kinds of failures."""
 
     requests: int
     duration: int
     p50: int
     p99: int
     failed: int
+    why: str = ""
 
 
 def parse_load(output: str) -> Load:
@@ -104,7 +109,8 @@ def sample(load: Load, cpu: float, rss: int) -> Sample:
     Raises BenchError where a request failed: a refusal is cheaper than an answer.
     """
     if load.failed or not load.requests:
-        raise BenchError(f"{load.failed} requests failed, {load.requests} were answered")
+        why = f" ({load.why})" if load.why else ""
+        raise BenchError(f"{load.failed} requests failed{why}, {load.requests} were answered")
     return {
         "cpu_us": cpu * 1e6 / load.requests,
         "rate": load.requests * 1e6 / load.duration,
@@ -126,6 +132,8 @@ def measure(peer: Peer, ask: Ask, *, seconds: int, connections: int) -> Sample:
     cpu = cpu_seconds(peer.pids) - before
     rss = rss_bytes(peer.pids)
     expect(peer, ask)
+    if ask.visitors:
+        _must_have_served(peer, ask.visitors)
     empty_logs(peer, load.requests)
     try:
         return sample(load, cpu, rss)
@@ -150,16 +158,8 @@ def _wrk(peer: Peer, ask: Ask, seconds: int, connections: int) -> Load:
     args += ["-s", str(_SCRIPT)]
     for header in (*ask.fields(peer), *(("Connection: close",) if ask.close else ())):
         args += ["-H", header]
-    done = subprocess.run(
-        [*args, f"{peer.origin}{ask.path}", "--", *ask.script()],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds + 60,
-    )
-    if done.returncode:
-        raise BenchError(f"wrk failed: {done.stderr[-2000:]}")
-    return parse_load(done.stdout)
+    args += [f"{peer.origin}{ask.path}", "--", *ask.script()]
+    return parse_load(finished(args, limit=seconds + 60))
 
 
 def empty_logs(peer: Peer, requests: int) -> None:
@@ -172,6 +172,15 @@ def empty_logs(peer: Peer, requests: int) -> None:
             raise BenchError(f"{peer.name} logged {lines} of {requests} requests in {log.name}")
         with log.open("r+b") as file:
             file.truncate(0)
+
+
+def _must_have_served(peer: Peer, visitors: int) -> None:
+    """Prove that as many people were let in; a session that is refused is served as nobody's."""
+    limit, seen = time.monotonic() + _LOG_LIMIT, 0
+    while seen < visitors and time.monotonic() < limit:
+        seen = len({name for log in peer.logs for name in _SUB.findall(log.read_bytes())})
+    if seen < visitors:
+        raise BenchError(f"{peer.name} served {seen} of {visitors} visitors")
 
 
 def _lines(path: Path) -> int:

@@ -63,6 +63,13 @@ _UPGRADE_CONNECTION = """proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection $connection_upgrade;
             proxy_read_timeout 600s;"""
 
+# What metrics of nginx are read from.
+_STATUS = """
+    server {{
+        listen 127.0.0.1:{admin};
+        location / {{ stub_status; }}
+    }}"""
+
 _PROXY = """\
     upstream tool {{
         server 127.0.0.1:{upstream};
@@ -140,15 +147,15 @@ def nginx(directory: Path, name: str, http: str, *, connections: int) -> Iterato
         yield pid, output
 
 
-def proxy(*, port: int, upstream: int, pool: int, log: Path, websockets: bool) -> str:
+def proxy(*, port: int, admin: int, upstream: int, pool: int, log: Path, websockets: bool) -> str:
     """Directives of a plain proxy; `pool` is how many upstream connections it keeps."""
     connection = _UPGRADE_CONNECTION if websockets else _PLAIN_CONNECTION
     server = _PROXY.format(port=port, upstream=upstream, pool=pool, log=log, connection=connection)
-    return _LOG.format() + (_UPGRADE_MAP if websockets else "") + server
+    upgrades = _UPGRADE_MAP if websockets else ""
+    return _LOG.format() + upgrades + server + _STATUS.format(admin=admin)
 
 
-def auth_request(*, port: int, upstream: int, gate: int, pool: int, log: Path) -> str:
+def auth_request(*, port: int, admin: int, upstream: int, gate: int, pool: int, log: Path) -> str:
     """Directives of a proxy that asks the gate on port `gate` about each request."""
-    return _LOG.format() + _AUTH_REQUEST.format(
-        port=port, upstream=upstream, gate=gate, pool=pool, log=log
-    )
+    server = _AUTH_REQUEST.format(port=port, upstream=upstream, gate=gate, pool=pool, log=log)
+    return _LOG.format() + server + _STATUS.format(admin=admin)

@@ -4,95 +4,131 @@ import asyncio
 import contextlib
 import secrets
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 import apache
 import caddy
+import gate
+import oauth2_proxy
 from login import Person, signed_in_cookie
 from measure import Peer
 from nginx import auth_request, nginx, proxy
 from process import BenchError, fetch, free_port, program, running, wait_until_answering
-from scene import EMAIL, Scene, environment
+from scene import EMAIL, SUB, Scene, environment
 
-NAMES = (
-    "nginx",
-    "caddy",
-    "caddy-forward-auth",
-    "mod_auth_openidc",
-    "nginx-auth-request",
-    "oauth2-proxy",
-    "gate",
-)
-MANY = "gate-1000-routes"
-"""A gate with a thousand routes, of which the last is the one that is asked."""
+PLAIN = ("nginx", "caddy")
+FORWARD_AUTH = ("nginx-auth-request", "caddy-forward-auth")
+OWN_SESSIONS = ("mod_auth_openidc", "oauth2-proxy")
+NAMES = (*PLAIN, *FORWARD_AUTH, *OWN_SESSIONS, "gate")
 
-_ROUTES = 1000
 _POOL = 1024
+_ROOM = 2048
 
-_GATE = """\
-[server]
-listen = "127.0.0.1:{port}"
-public_url = "{origin}"
-admin_listen = "127.0.0.1:{admin}"
 
-[tailchat]
-api_url = "{tailchat}"
-client_id = "{client}"
-client_secret = "{client_secret}"
+def absent(directory: Path, oauth2_proxy_binary: str) -> dict[str, str]:
+    """The peers that cannot run with their files below `directory`, each with the reason."""
+    asked: Mapping[str, Callable[[], object]] = {
+        "caddy": partial(program, "caddy"),
+        "caddy-forward-auth": partial(program, "caddy"),
+        "mod_auth_openidc": partial(apache.must_run, directory),
+        "oauth2-proxy": partial(_must_be_given, oauth2_proxy_binary),
+    }
+    reasons = {}
+    for name, ask in asked.items():
+        try:
+            ask()
+        except BenchError as problem:
+            reasons[name] = str(problem)
+    return reasons
 
-[session]
-secret = "{secret}"
 
-[log]
-access = true
-{routes}"""
-_ROUTE = """
-[[route]]
-name = "{name}"
-{place}
-upstream = "http://127.0.0.1:{upstream}"
-"""
+def _must_be_given(binary: str) -> None:
+    if not binary:
+        raise BenchError("its binary is given with --oauth2-proxy PATH")
+    if not Path(binary).is_file():
+        raise BenchError(f"{binary} is no file")
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A peer to start: the name of its files, the port behind it, the connections it gets."""
+    """A peer to start: the name of its files, the ports around it, the connections it gets."""
 
+    name: str
     file: str
-    upstream: str
+    upstream: int
     port: int
     room: int
+    admin: int
+
+    @property
+    def origin(self) -> str:
+        """Where it will listen."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def metrics(self) -> str:
+        """Where its metrics will be read."""
+        return f"http://127.0.0.1:{self.admin}/metrics"
+
+    def peer(self, pid: int, log: Path, headers: tuple[str, ...]) -> Peer:
+        """It, running."""
+        return Peer(self.name, self.origin, (pid,), (log,), self.metrics, headers)
 
 
 class Stage:
-    """All peers of a run; whoever is asked for twice is started once."""
+    """All peers of a run; whoever is asked for twice is started once.
 
-    def __init__(self, scene: Scene, stack: contextlib.ExitStack, oauth2_proxy: str = "") -> None:
+    `load`: how many connections a load has. `oauth2_proxy_binary`: a path, or "" without one.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        stack: contextlib.ExitStack,
+        *,
+        load: int = 32,
+        oauth2_proxy_binary: str = "",
+    ) -> None:
         self.scene = scene
         self._stack = stack
-        self._oauth2_proxy = oauth2_proxy
+        self._load = load
+        self._oauth2_proxy = oauth2_proxy_binary
         self._started: dict[tuple[str, str], Peer] = {}
         self._cookie = ""
         self._count = 0
 
     def peer(self, name: str, upstream: str = "web") -> Peer:
         """The peer of this name in front of the upstream "web" or "tool"; it lives on."""
+        if name in OWN_SESSIONS:
+            # These are before both, because the provider knows one address of each.
+            upstream = "web"
         key = (name, upstream)
         if key not in self._started:
-            self._started[key] = self._stack.enter_context(self.fresh(name, upstream))
+            port = self.scene.ports.get(name) if upstream == "web" else None
+            starting = self._run(name, upstream, _ROOM, port or free_port())
+            self._started[key] = self._stack.enter_context(starting)
         return self._started[key]
 
+    def fresh(self, name: str, upstream: str, room: int) -> AbstractContextManager[Peer]:
+        """A process of its own for the length of the block, which takes `room` connections."""
+        return self._run(name, upstream, room, free_port())
+
+    def headers(self) -> tuple[str, ...]:
+        """What a visitor of the gate sends, after a real sign-in; the plain proxies get it too."""
+        if not self._cookie:
+            self.peer("gate")
+        return (f"Cookie: {self._cookie}",)
+
     @contextlib.contextmanager
-    def fresh(self, name: str, upstream: str = "web", room: int = 2048) -> Iterator[Peer]:
-        """A new process of its own, for the length of the block and `room` connections."""
-        first = not any(started == name for started, _ in self._started)
-        port = self.scene.ports.get(name, 0) if first else 0
+    def _run(self, name: str, upstream: str, room: int, port: int) -> Iterator[Peer]:
         self._count += 1
-        wanted = _Wanted(f"{name}-{self._count}", upstream, port or free_port(), room)
+        file, tool = f"{name}-{self._count}", self.scene.upstream(upstream)
+        wanted = _Wanted(name, file, tool, port, room, free_port())
         starters: dict[str, Callable[[_Wanted], AbstractContextManager[Peer]]] = {
             "nginx": self._nginx,
             "caddy": self._caddy,
@@ -100,19 +136,13 @@ class Stage:
             "mod_auth_openidc": self._mod_auth_openidc,
             "nginx-auth-request": self._nginx_auth_request,
             "oauth2-proxy": self._oauth2_proxy_peer,
-            "gate": self._gate,
-            MANY: self._gate,
         }
-        with starters[name](wanted) as peer:
-            if name not in {"nginx", "caddy"}:
+        with starters.get(name, self._gate)(wanted) as peer:
+            if name not in PLAIN:
                 _prove_closed(peer)
+            if fetch(peer.metrics)[0] != HTTPStatus.OK:
+                raise BenchError(f"the metrics of {name} do not answer")
             yield peer
-
-    def headers(self) -> tuple[str, ...]:
-        """What a visitor of the gate sends, after a real sign-in; the plain proxies get it too."""
-        if not self._cookie:
-            self.peer("gate")
-        return (f"Cookie: {self._cookie}",)
 
     # How each is started.
 
@@ -121,26 +151,28 @@ class Stage:
         log = self._log(wanted)
         http = proxy(
             port=wanted.port,
-            upstream=self.scene.upstream(wanted.upstream),
+            admin=wanted.admin,
+            upstream=wanted.upstream,
             pool=_POOL,
             log=log,
-            websockets=wanted.upstream == "tool",
+            websockets=wanted.upstream == self.scene.tool,
         )
         with self._run_nginx(wanted, http) as pid:
-            yield Peer("nginx", _origin(wanted), (pid,), (log,), self.headers())
+            yield wanted.peer(pid, log, self.headers())
 
     @contextlib.contextmanager
     def _nginx_auth_request(self, wanted: _Wanted) -> Iterator[Peer]:
-        gate, log = self.peer("gate"), self._log(wanted)
+        asked, log = self.peer("gate"), self._log(wanted)
         http = auth_request(
             port=wanted.port,
-            upstream=self.scene.upstream(wanted.upstream),
-            gate=_port(gate),
+            admin=wanted.admin,
+            upstream=wanted.upstream,
+            gate=_port(asked),
             pool=_POOL,
             log=log,
         )
         with self._run_nginx(wanted, http) as pid:
-            yield _in_front_of(gate, "nginx-auth-request", _origin(wanted), pid, log)
+            yield _in_front_of(asked, wanted, pid, log)
 
     @contextlib.contextmanager
     def _run_nginx(self, wanted: _Wanted, http: str) -> Iterator[int]:
@@ -150,38 +182,39 @@ class Stage:
             pid,
             output,
         ):
-            wait_until_answering(pid, f"{_origin(wanted)}/", output)
+            wait_until_answering(pid, f"{wanted.origin}/", output)
             yield pid
 
     @contextlib.contextmanager
     def _caddy(self, wanted: _Wanted) -> Iterator[Peer]:
         with self._run_caddy(wanted) as (pid, log):
-            yield Peer("caddy", _origin(wanted), (pid,), (log,), self.headers())
+            yield wanted.peer(pid, log, self.headers())
 
     @contextlib.contextmanager
     def _caddy_forward_auth(self, wanted: _Wanted) -> Iterator[Peer]:
-        gate = self.peer("gate")
-        with self._run_caddy(wanted, _port(gate)) as (pid, log):
-            yield _in_front_of(gate, "caddy-forward-auth", _origin(wanted), pid, log)
+        asked = self.peer("gate")
+        with self._run_caddy(wanted, _port(asked)) as (pid, log):
+            yield _in_front_of(asked, wanted, pid, log)
 
     @contextlib.contextmanager
-    def _run_caddy(self, wanted: _Wanted, gate: int = 0) -> Iterator[tuple[int, Path]]:
+    def _run_caddy(self, wanted: _Wanted, asked: int = 0) -> Iterator[tuple[int, Path]]:
         directory, log = self.scene.directory, self._log(wanted)
         config = directory / f"{wanted.file}.Caddyfile"
         config.write_text(
             caddy.caddyfile(
                 directory,
                 port=wanted.port,
-                upstream=self.scene.upstream(wanted.upstream),
+                admin=wanted.admin,
+                upstream=wanted.upstream,
                 pool=_POOL,
                 log=log,
-                gate=gate,
+                gate=asked,
             )
         )
-        output = directory / f"{wanted.file}.log"
         args = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
+        output = self._output(wanted)
         with running(args, output=output, env=caddy.environment(directory)) as pid:
-            wait_until_answering(pid, f"{_origin(wanted)}/", output)
+            wait_until_answering(pid, f"{wanted.origin}/", output)
             yield pid, log
 
     @contextlib.contextmanager
@@ -190,8 +223,10 @@ class Stage:
         config = scene.directory / f"{wanted.file}.conf"
         config.write_text(
             apache.configuration(
+                self._load,
                 directory=scene.directory,
                 port=wanted.port,
+                admin=wanted.admin,
                 web=scene.web,
                 tool=scene.tool,
                 log=log,
@@ -202,106 +237,91 @@ class Stage:
                 secret=secrets.token_hex(32),
             )
         )
-        output = scene.directory / f"{wanted.file}.log"
         args = [program("apache2"), "-D", "FOREGROUND", "-f", str(config)]
+        output = self._output(wanted)
         with running(args, output=output) as pid:
-            origin = _origin(wanted)
-            wait_until_answering(pid, f"{origin}/", output)
-            cookie = self._signed_in(f"{origin}/")
-            yield Peer("mod_auth_openidc", origin, (pid,), (log,), (f"Cookie: {cookie}",))
+            wait_until_answering(pid, f"{wanted.origin}/", output)
+            cookie = self._signed_in(f"{wanted.origin}/", output)
+            yield wanted.peer(pid, log, (f"Cookie: {cookie}",))
 
     @contextlib.contextmanager
     def _oauth2_proxy_peer(self, wanted: _Wanted) -> Iterator[Peer]:
-        provider, origin = self.scene.provider, _origin(wanted)
-        config = self.scene.directory / f"{wanted.file}.cfg"
+        scene, log = self.scene, self._log(wanted)
+        config = scene.directory / f"{wanted.file}.cfg"
         config.write_text(
-            _OAUTH2_PROXY.format(
+            oauth2_proxy.configuration(
                 port=wanted.port,
-                upstream=self.scene.upstream(wanted.upstream),
-                origin=origin,
-                provider=provider.tls_origin,
-                authority=provider.authority,
-                client=provider.client,
-                client_secret=provider.client_secret,
+                admin=wanted.admin,
+                web=scene.web,
+                tool=scene.tool,
+                origin=wanted.origin,
+                provider=scene.provider.tls_origin,
+                authority=scene.provider.authority,
+                client=scene.provider.client,
+                client_secret=scene.provider.client_secret,
                 secret=secrets.token_hex(16),
             )
         )
-        log = self._log(wanted)
-        output = self.scene.directory / f"{wanted.file}.log"
         args = [self._oauth2_proxy, "--config", str(config)]
+        output = self._output(wanted)
         with running(args, output=log, errors=output, env=environment()) as pid:
-            wait_until_answering(pid, f"{origin}/ping", output)
-            cookie = self._signed_in(f"{origin}/oauth2/start")
-            yield Peer("oauth2-proxy", origin, (pid,), (log,), (f"Cookie: {cookie}",))
+            wait_until_answering(pid, f"{wanted.origin}/ping", output)
+            cookie = self._signed_in(f"{wanted.origin}/oauth2/start", output)
+            yield wanted.peer(pid, log, (f"Cookie: {cookie}",))
 
     @contextlib.contextmanager
     def _gate(self, wanted: _Wanted) -> Iterator[Peer]:
-        scene, origin, admin = self.scene, _origin(wanted), free_port()
-        name = MANY if wanted.file.startswith(MANY) else "gate"
+        scene = self.scene
         config = scene.directory / f"{wanted.file}.toml"
         config.write_text(
-            _GATE.format(
+            gate.configuration(
+                wanted.name,
+                upstream=wanted.upstream,
+                sub=SUB,
                 port=wanted.port,
-                origin=origin,
-                admin=admin,
+                origin=wanted.origin,
+                admin=wanted.admin,
                 tailchat=scene.provider.origin,
                 client=scene.provider.client,
                 client_secret=scene.provider.client_secret,
                 secret=scene.secret,
-                routes=routes(
-                    _ROUTES if name == MANY else 1, upstream=scene.upstream(wanted.upstream)
-                ),
             )
         )
-        log, output = self._log(wanted), scene.directory / f"{wanted.file}.log"
+        log, output = self._log(wanted), self._output(wanted)
         args = [scene.python, "-m", "tailchat_gate", "serve", "--config", str(config)]
         with running(args, output=log, errors=output, env=environment()) as pid:
-            wait_until_answering(pid, f"{origin}/ping", output)
-            if not self._cookie and wanted.port == scene.ports["gate"]:
-                self._cookie = self._signed_in(f"{origin}/oauth2/start")
+            wait_until_answering(pid, f"{wanted.origin}/ping", output)
+            if wanted.port == scene.ports["gate"]:
+                self._cookie = self._signed_in(f"{wanted.origin}/oauth2/start", output)
             # All gates of the run share their secret and host name, and so the session.
-            headers = self.headers()
-            if fetch(f"http://127.0.0.1:{admin}/metrics")[0] != HTTPStatus.OK:
-                raise BenchError("the metrics of the gate do not answer")
-            yield Peer(name, origin, (pid,), (log,), headers)
+            yield wanted.peer(pid, log, self.headers())
 
     # What they have in common.
 
     def _log(self, wanted: _Wanted) -> Path:
         return self.scene.directory / f"{wanted.file}-access.log"
 
-    def _signed_in(self, start: str) -> str:
+    def _output(self, wanted: _Wanted) -> Path:
+        return self.scene.directory / f"{wanted.file}.log"
+
+    def _signed_in(self, start: str, output: Path) -> str:
         person = Person(EMAIL, self.scene.provider.password)
         trust = ssl.create_default_context(cafile=self.scene.provider.authority)
-        return asyncio.run(signed_in_cookie(start, person, trust))
-
-
-def routes(count: int, *, upstream: int) -> str:
-    """Tables of `count` routes to the same upstream; the last is for every host and path.
-
-    The others are by turns a host and a path of their own.
-    """
-    places = [
-        f'host = "tool-{number}.example.com"' if number % 2 else f'path = "/tools/{number}"'
-        for number in range(count - 1)
-    ]
-    return "".join(
-        _ROUTE.format(name=f"tool-{number}", place=place, upstream=upstream)
-        for number, place in enumerate((*places, 'path = "/"'))
-    )
-
-
-def _origin(wanted: _Wanted) -> str:
-    return f"http://127.0.0.1:{wanted.port}"
+        try:
+            return asyncio.run(signed_in_cookie(start, person, trust))
+        except BenchError as problem:
+            words = output.read_text(errors="replace")[-2000:]
+            raise BenchError(f"{problem}\n{output.stem} wrote:\n{words}") from None
 
 
 def _port(peer: Peer) -> int:
     return int(peer.origin.rpartition(":")[2])
 
 
-def _in_front_of(gate: Peer, name: str, origin: str, pid: int, log: Path) -> Peer:
+def _in_front_of(asked: Peer, wanted: _Wanted, pid: int, log: Path) -> Peer:
     """An edge that asks the gate: what both cost counts, and both must log."""
-    return Peer(name, origin, (pid, *gate.pids), (log, *gate.logs), gate.headers)
+    pids, logs = (pid, *asked.pids), (log, *asked.logs)
+    return Peer(wanted.name, wanted.origin, pids, logs, wanted.metrics, asked.headers)
 
 
 def _prove_closed(peer: Peer) -> None:
@@ -309,33 +329,3 @@ def _prove_closed(peer: Peer) -> None:
     status, _ = fetch(f"{peer.origin}/")
     if status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.FOUND}:
         raise BenchError(f"without a session {peer.name} answers {status}")
-
-
-_OAUTH2_PROXY = """\
-http_address = "127.0.0.1:{port}"
-upstreams = ["http://127.0.0.1:{upstream}/"]
-provider = "oidc"
-oidc_issuer_url = "{provider}"
-skip_oidc_discovery = true
-login_url = "{provider}/open/auth"
-redeem_url = "{provider}/open/token"
-oidc_jwks_url = "{provider}/open/jwks"
-profile_url = "{provider}/open/me"
-provider_ca_files = ["{authority}"]
-code_challenge_method = "S256"
-scope = "openid profile"
-oidc_email_claim = "sub"
-email_domains = ["*"]
-client_id = "{client}"
-client_secret = "{client_secret}"
-redirect_url = "{origin}/oauth2/callback"
-cookie_secret = "{secret}"
-cookie_secure = false
-pass_user_headers = true
-reverse_proxy = false
-standard_logging = true
-auth_logging = false
-silence_ping_logging = true
-request_logging = true
-request_logging_format = '{{{{ "{{" }}}}"time":"{{{{.Timestamp}}}}","client":"{{{{.Client}}}}","user":"{{{{.Username}}}}","method":"{{{{.RequestMethod}}}}","host":"{{{{.Host}}}}","uri":{{{{.RequestURI}}}},"status":{{{{.StatusCode}}}},"bytes":{{{{.ResponseSize}}}},"duration":{{{{.RequestDuration}}}},"user_agent":{{{{.UserAgent}}}}}}'
-"""  # noqa: E501 - a format is one line

@@ -25,6 +25,8 @@ _END_LIMIT = 10.0
 # connections by the thousand would otherwise sit on a port that a server is about to open.
 _PORTS = range(15_000, 32_000)
 _FILES = 65_536
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""What ends a run before its time."""
 
 # What to say about a program that is not there.
 _SOURCES = {
@@ -140,14 +142,58 @@ def running(
     It works in the directory of `output`. Yields its process id. The program and every
     descendant are gone afterwards.
     """
-    with output.open("ab") as sink, (errors or output).open("ab") as words:
-        process = subprocess.Popen(
-            args, stdin=subprocess.DEVNULL, stdout=sink, stderr=words, env=env, cwd=output.parent
-        )
-    try:
+    with contextlib.ExitStack() as stack:
+        with output.open("ab") as sink, (errors or output).open("ab") as words, undisturbed():
+            process = subprocess.Popen(
+                args,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=words,
+                env=env,
+                cwd=output.parent,
+            )
+            stack.callback(end, process)
         yield process.pid
+
+
+def finished(args: Sequence[str], *, limit: float, given: str = "") -> str:
+    """Run a program to its end, `given` on its standard input; returns its standard output.
+
+    Raises BenchError, with what it said, where it fails or takes longer than `limit` seconds.
+    """
+    with contextlib.ExitStack() as stack:
+        with undisturbed():
+            process = subprocess.Popen(
+                args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            stack.callback(end, process)
+        try:
+            words, errors = process.communicate(given.encode(), limit)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{Path(args[0]).name} took longer than {limit:.0f} s") from None
+    if process.returncode:
+        said = errors.decode(errors="replace")[-2000:]
+        raise BenchError(f"{Path(args[0]).name} failed: {said}")
+    return words.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off SIGINT and SIGTERM until the end of the block.
+
+    A process that is being started when the signal's exception flies would be nobody's to end.
+    """
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING
+    }
+    try:
+        yield
     finally:
-        end(process)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -2,27 +2,28 @@
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
-import os
-import platform
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import report
-from bodies import Transfer, transfer
+from bodies import BODY_PEERS, Transfer, transfer
+from machine import machine
 from measure import Sample
-from peers import Stage
-from process import BenchError, program, raise_file_limit
+from peers import NAMES, Stage, absent
+from process import ENDING, BenchError, program, raise_file_limit
 from scene import scene
 from works import Entry, Options, Work, works
 
-_BODY_PEERS = ("nginx", "caddy", "gate")
+_WORKS = tuple(work.name for work in works())
+
+Told = tuple[list[str], dict[str, object]]
+"""What a scenario found: lines of Markdown, and the samples for --json."""
 
 
 def bounded(low: int, high: int) -> Callable[[str], int]:
@@ -37,52 +38,47 @@ def bounded(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Names, separated by commas."""
-    return tuple(text.split(","))
+def names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """A parser of some of the names `known`, separated by commas, for argparse."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        given = tuple(text.split(","))
+        for name in given:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return given
+
+    return parse
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=words, default=(), help="of the tables, by name")
-    parser.add_argument("--peers", type=words, default=(), help="of the entries, by name")
-    parser.add_argument("--seconds", type=bounded(1, 60), default=4, help="of load a measurement")
-    parser.add_argument("--rounds", type=bounded(1, 50), default=5)
-    parser.add_argument("--connections", type=bounded(1, 512), default=32)
-    parser.add_argument("--idle", type=bounded(10, 100_000), default=10_000, help="connections")
-    parser.add_argument("--websockets", type=bounded(10, 50_000), default=5_000, help="idle ones")
-    parser.add_argument("--quick", action="store_true", help="1 second, 1 round, few connections")
-    parser.add_argument("--bodies", action="store_true", help="measure the memory of large bodies")
-    parser.add_argument("--size", type=bounded(1, 4096), default=1024, help="of a body, in MiB")
-    parser.add_argument("--oauth2-proxy", default="", metavar="PATH", help="its binary")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
+    add = parser.add_argument
+    add("--work", type=names(_WORKS), default=(), help=", ".join(_WORKS))
+    add("--peers", type=names(NAMES), default=(), help=", ".join(NAMES))
+    add("--seconds", type=bounded(1, 60), default=4, help="of load a measurement")
+    add("--rounds", type=bounded(1, 50), default=5)
+    add("--connections", type=bounded(1, 512), default=32, help="of a load")
+    add("--idle", type=bounded(10, 100_000), default=10_000, help="idle connections")
+    add("--websockets", type=bounded(10, 50_000), default=5_000, help="idle WebSockets")
+    add("--waiting", type=bounded(10, 5_000), default=1_000, help="requests to a slow tool")
+    add("--quick", action="store_true", help="1 round of 1 s, few connections, 64 MiB bodies")
+    add("--bodies", action="store_true", help="measure the memory of large bodies instead")
+    add("--size", type=bounded(1, 4096), default=1024, help="of a large body, in MiB")
+    add("--oauth2-proxy", type=_path, default="", metavar="PATH", help="its binary")
+    add("--json", type=Path, metavar="FILE", help="write every sample here")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables here")
     options = parser.parse_args(given)
     if options.quick:
         options.seconds, options.rounds, options.size = 1, 1, 64
-        options.idle, options.websockets = 500, 200
+        options.idle, options.websockets, options.waiting = 500, 200, 100
     return options
 
 
-def machine() -> dict[str, str]:
-    """What the figures depend on, besides the code."""
-    caddy = subprocess.run(
-        [program("caddy"), "version"], capture_output=True, text=True, check=False
-    )
-    nginx = subprocess.run([program("nginx"), "-v"], capture_output=True, text=True, check=False)
-    facts = {
-        "cores": str(os.cpu_count()),
-        "load": f"{os.getloadavg()[0]:.2f}",
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "nginx": nginx.stderr.strip().rpartition("/")[2],
-        "caddy": caddy.stdout.split(" ")[0].strip(),
-    }
-    for package in ("uvloop", "aiohttp"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            facts[package] = importlib.metadata.version(package)
-    return facts
+def _path(text: str) -> str:
+    """A path that is the same from every directory."""
+    return str(Path(text).resolve())
 
 
 def rotated(entries: Sequence[Entry], turn: int) -> list[Entry]:
@@ -95,9 +91,8 @@ def play(work: Work, stage: Stage, options: Options, rounds: int) -> dict[str, l
     """All rounds of one work; the first load of each entry is a warm-up and not counted."""
     found: dict[str, list[Sample]] = {entry.name: [] for entry in work.entries}
     if not work.once:
-        short = Options(1, options.connections, options.idle, options.websockets, options.waiting)
         for entry in work.entries:
-            entry.measure(stage, short)
+            entry.measure(stage, replace(options, seconds=1))
     for turn in range(1 if work.once else rounds):
         for entry in rotated(work.entries, turn):
             found[entry.name].append(entry.measure(stage, options))
@@ -105,31 +100,35 @@ def play(work: Work, stage: Stage, options: Options, rounds: int) -> dict[str, l
     return found
 
 
-def chosen(every: Sequence[Work], options: argparse.Namespace) -> list[Work]:
-    """The works and entries that were asked for. Raises BenchError for unknown names."""
-    known = {work.name for work in every}
-    if wrong := set(options.work) - known:
-        raise BenchError(f"no work is called {', '.join(sorted(wrong))}; there are {sorted(known)}")
-    picked = []
+def chosen(
+    every: Sequence[Work], wanted: Sequence[str], peers: Sequence[str], without: Mapping[str, str]
+) -> list[Work]:
+    """The works called `wanted`, with the entries of `peers`; an empty list means all.
+
+    `without`: the peers that are not there, each with the reason. Raises BenchError where one of
+    them is among `peers`.
+    """
+    for name in peers:
+        if name in without:
+            raise BenchError(f"{name} cannot be measured: {without[name]}")
+    works_left = []
     for work in every:
-        if options.work and work.name not in options.work:
-            continue
         entries = tuple(
             entry
             for entry in work.entries
-            if not options.peers or work.name == "gate" or entry.name in options.peers
+            if entry.peer not in without and (not peers or entry.peer in peers)
         )
-        if entries:
-            picked.append(Work(work.name, work.title, work.unit, entries, work.once))
-    return picked
+        if entries and (not wanted or work.name in wanted):
+            works_left.append(replace(work, entries=entries))
+    return works_left
 
 
-def bodies(stage: Stage, options: argparse.Namespace) -> list[Transfer]:
-    """One large body in both directions through each peer."""
+def bodies(stage: Stage, peers: Sequence[str], size: int) -> list[Transfer]:
+    """One body of `size` bytes in both directions through each peer."""
     files = stage.scene.directory / "files"
     return [
-        transfer(stage.peer(name, upstream), direction, files, options.size << 20)
-        for name in _BODY_PEERS
+        transfer(stage.peer(name, upstream), direction, files, size)
+        for name in peers
         for direction, upstream in (("download", "web"), ("upload", "tool"))
     ]
 
@@ -155,56 +154,78 @@ def told(title: str, *tables: Sequence[report.Row]) -> list[str]:
     lines = [f"### {title}", ""]
     for rows in tables:
         if rows:
-            print("\n".join(report.align(rows)))
+            print("\n".join(report.align(rows)), flush=True)
             lines += report.markdown(rows)
     return lines
+
+
+def measured(stage: Stage, chosen_works: Sequence[Work], options: argparse.Namespace) -> Told:
+    """Play the works; print a table after each and the goals at the end."""
+    load = Options(
+        options.seconds, options.connections, options.idle, options.websockets, options.waiting
+    )
+    found: dict[str, Mapping[str, Sequence[Sample]]] = {}
+    lines: list[str] = []
+    for work in chosen_works:
+        rounds = found[work.name] = play(work, stage, load, options.rounds)
+        tables = report.figures(rounds, work.unit), report.compared(rounds, work.baseline)
+        lines += told(f"{work.name}: {work.title}", *tables)
+    if goals := report.judged(found):
+        lines = [*told("Goals", goals), *lines]
+    return lines, {"rounds": found}
+
+
+def weighed(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> Told:
+    """Send the large bodies and print their table."""
+    transfers = bodies(stage, peers, options.size << 20)
+    lines = told(f"{options.size} MiB a body", bodies_rows(transfers))
+    return lines, {"bodies": [asdict(one) for one in transfers]}
 
 
 def bench(options: argparse.Namespace) -> None:
     """Start everything, measure, print, and end everything."""
     files = raise_file_limit()
-    for name in ("nginx", "caddy", "wrk"):
+    for name in ("nginx", "wrk"):
         program(name)
-    facts = machine()
-    started = "  ".join(f"{name} {value}" for name, value in facts.items())
-    print(started)
-    found: dict[str, Mapping[str, Sequence[Sample]]] = {}
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gate-bench-")))
+        without = absent(directory.parent, options.oauth2_proxy)
+        picked = chosen(works(), options.work, options.peers, without)
+        facts = machine(options.oauth2_proxy, without)
+        started = "  ".join(f"{name} {value}" for name, value in facts.items())
+        print(started)
+        for name, reason in without.items():
+            print(f"without {name}: {reason}")
         around = stack.enter_context(scene(directory, sys.executable, files))
-        stage = Stage(around, stack, options.oauth2_proxy)
+        stage = Stage(
+            around, stack, load=options.connections, oauth2_proxy_binary=options.oauth2_proxy
+        )
         if options.bodies:
-            lines = told(f"{options.size} MiB a body", bodies_rows(bodies(stage, options)))
+            peers = [name for name in BODY_PEERS if name in (options.peers or BODY_PEERS)]
+            lines, samples = weighed(stage, [p for p in peers if p not in without], options)
         else:
-            lines = []
-            load = Options(
-                options.seconds, options.connections, options.idle, options.websockets, 1000
-            )
-            every = works(stage, oauth2_proxy=bool(options.oauth2_proxy))
-            for work in chosen(every, options):
-                rounds = found[work.name] = play(work, stage, load, options.rounds)
-                tables = report.figures(rounds, work.unit), report.compared(rounds)
-                lines += told(f"{work.name}: {work.title}", *tables)
-            lines = [*told("Goals", report.judged(found)), *lines]
+            lines, samples = measured(stage, picked, options)
     shape = f"{options.connections} connections, {options.rounds} rounds of {options.seconds} s"
     if options.markdown:
         head = [f"`{started}`", "", f"{shape}; median (least-greatest).", ""]
-        options.markdown.write_text("\n".join([*head, *lines]).rstrip() + "\n")
+        report.put(options.markdown, [*head, *lines])
     if options.json:
-        kept = {"machine": facts, "shape": shape, "rounds": found}
-        options.json.write_text(json.dumps(kept, indent=2) + "\n")
+        options.json.write_text(json.dumps({"machine": facts, "shape": shape} | samples, indent=2))
     print(f"\n{shape}; {time.monotonic() - began:.0f} s in all")
 
 
 def _stop(signum: int, _frame: object) -> None:
+    # Once is enough; what is being ended then must not be left half done.
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + signum)
 
 
 def main() -> None:
-    """Exit 0 with a table, 1 when a measurement failed, 2 for what the caller can put right."""
-    # A harness told to end still ends what it has started.
-    signal.signal(signal.SIGTERM, _stop)
+    """Exit 0 with a table, 1 when a measurement failed, 2 for a wrong option."""
+    for number in ENDING:
+        signal.signal(number, _stop)
     options = arguments(sys.argv[1:])
     try:
         bench(options)

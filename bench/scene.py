@@ -16,6 +16,7 @@ from process import free_port, running, wait_until_answering
 
 BODY = b'{"message": "a small answer, as an API or an icon would be", "number": 1234567890}\n'
 EMAIL = "bench@example.com"
+SUB = "660000000000000000000001"
 _CLIENT = "tc_bench00000000000000000000"
 _HERE = Path(__file__).parent
 _SIZES = {"10k": 10_000, "1m": 1_000_000, "16k": 16_384}
@@ -112,6 +113,7 @@ def _provider(directory: Path, python: str, redirect_uris: list[str]) -> Iterato
                 "client_id": provider.client,
                 "client_secret": provider.client_secret,
                 "redirect_uris": " ".join(redirect_uris),
+                "sub": SUB,
                 "email": EMAIL,
                 "password": provider.password,
             }

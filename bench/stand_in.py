@@ -26,7 +26,7 @@ async def serve(about: dict[str, str]) -> None:
         redirect_uris=tuple(about["redirect_uris"].split()),
     )
     user = User(
-        sub="660000000000000000000001",
+        sub=about["sub"],
         name="bench",
         email=about["email"],
         password=about["password"],

@@ -2,17 +2,18 @@
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
+from gate import MANY, POLICY
 from hold import Connections, connections
 from measure import Ask, Peer, Sample, empty_logs, measure, sample
-from peers import MANY, Stage
-from process import BenchError, cpu_seconds, rss_bytes
+from peers import NAMES, OWN_SESSIONS, PLAIN, Stage
+from process import BenchError, cpu_seconds, finished, rss_bytes
+from report import ONE, PLAIN_GATE
 from scene import BODY, content
 
 SESSIONS = 2000
@@ -21,7 +22,6 @@ _NAVIGATION = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest:
 _UPLOAD = 1_000_000
 # Opened and closed again before memory is read for the first time: pools and caches are filled.
 _WARM = 200
-_TUNNELS = 32
 # What the harness, the logs and the upstream need of the files that a process may open.
 _SPARE = 500
 
@@ -42,96 +42,84 @@ Measure = Callable[[Stage, Options], Sample]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a work's table: its name, and what measures it once."""
+    """One line of a work's table: its name, the peer that works for it, what measures it once."""
 
     name: str
+    peer: str
     measure: Measure
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One table: `unit` is what the CPU time is divided by; `once`: a single round tells all."""
+    """One table.
+
+    `unit` is what the CPU time is divided by. `baseline` is the entry that the others are divided
+    by; where it is "", the gate is divided by each of the others. `once`: a single round tells all.
+    """
 
     name: str
     title: str
     unit: str
     entries: tuple[Entry, ...]
+    baseline: str = ""
     once: bool = False
 
 
-def works(stage: Stage, *, oauth2_proxy: bool) -> tuple[Work, ...]:
-    """Return every work; `oauth2_proxy`: there is a binary of it."""
-    plain = ("nginx", "caddy")
-    signed_in = ("mod_auth_openidc", *(("oauth2-proxy",) if oauth2_proxy else ()), "gate")
+def works() -> tuple[Work, ...]:
+    """Return every work."""
     small = Ask(answer=BODY)
     upload = Ask("/upload", upload=_UPLOAD, answer=json.dumps({"received": _UPLOAD}).encode())
+    signed_in = (*PLAIN, *OWN_SESSIONS, "gate")
+    tunnelling = (*PLAIN, "gate")
     return (
-        Work(
-            "small",
-            "small keep-alive GET with a session",
-            "request",
-            _peers((*plain, "caddy-forward-auth", "nginx-auth-request", *signed_in), small),
-        ),
-        Work("gate", "what the gate does besides", "request", _gate_alone(stage, small)),
-        Work("10k", "10 kB responses", "request", _peers((*plain, *signed_in), _file("10k"))),
-        Work("1m", "1 MB responses", "MB", _peers((*plain, *signed_in), _file("1m"))),
-        Work("upload", "1 MB uploads", "MB", _peers((*plain, *signed_in), upload, "tool")),
+        Work("small", "small keep-alive GET with a session", "request", _loads(NAMES, small)),
+        Work("gate", "what the gate does besides", "request", _gate_alone(small), baseline=ONE),
+        Work("policy", "routes and groups", "request", _policies(small), baseline=PLAIN_GATE),
+        Work("10k", "10 kB responses", "request", _loads(signed_in, _file("10k"))),
+        Work("1m", "1 MB responses", "MB", _loads(signed_in, _file("1m"))),
+        Work("upload", "1 MB uploads", "MB", _loads(signed_in, upload, "tool")),
         Work(
             "chunked",
             "chunked responses of 16 kB",
             "request",
-            _peers((*plain, "gate"), Ask("/chunked/16k", answer=content("16k"))),
+            _loads(signed_in, Ask("/chunked/16k", answer=content("16k"))),
         ),
         Work(
             "close",
             "a new connection for each request",
             "request",
-            _peers((*plain, *signed_in), Ask(answer=BODY, close=True)),
+            _loads(signed_in, Ask(answer=BODY, close=True)),
         ),
         Work(
             "tunnel",
-            "WebSocket messages of 125 bytes, 32 connections",
+            "WebSocket messages of 125 bytes through tunnels",
             "message",
-            tuple(Entry(name, partial(_tunnel, name)) for name in (*plain, "gate")),
+            tuple(Entry(name, name, partial(_tunnel, name)) for name in tunnelling),
         ),
         Work(
             "slow",
             "a tool that takes 1 s, many requests in flight",
             "request",
-            tuple(Entry(name, partial(_waiting, name)) for name in (*plain, "gate")),
+            tuple(Entry(name, name, partial(_waiting, name)) for name in tunnelling),
         ),
-        Work(
-            "idle",
-            "idle keep-alive connections",
-            "connection",
-            tuple(Entry(name, partial(_idle, name, websocket=False)) for name in (*plain, "gate")),
-            once=True,
-        ),
-        Work(
-            "idle-ws",
-            "idle WebSockets",
-            "connection",
-            tuple(Entry(name, partial(_idle, name, websocket=True)) for name in (*plain, "gate")),
-            once=True,
-        ),
+        Work("idle", "idle keep-alive connections", "connection", _idles(), once=True),
+        Work("idle-ws", "idle WebSockets", "connection", _idles(websocket=True), once=True),
     )
 
 
-def _peers(names: Sequence[str], ask: Ask, upstream: str = "web") -> tuple[Entry, ...]:
-    return tuple(Entry(name, partial(_load, name, upstream, ask)) for name in names)
+def _loads(names: Sequence[str], ask: Ask, upstream: str = "web") -> tuple[Entry, ...]:
+    return tuple(Entry(name, name, partial(_load, name, upstream, ask)) for name in names)
 
 
-def _gate_alone(stage: Stage, small: Ask) -> tuple[Entry, ...]:
-    cookies = stage.scene.directory / "cookies"
+def _idles(*, websocket: bool = False) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(name, name, partial(_idle, name, websocket=websocket)) for name in (*PLAIN, "gate")
+    )
 
-    def many_sessions(stage: Stage, options: Options) -> Sample:
-        peer = stage.peer("gate")
-        if not cookies.exists():
-            _seal(stage, peer, cookies)
-        return _measure(peer, Ask(answer=BODY, session=False, cookies=cookies), options)
 
+def _gate_alone(small: Ask) -> tuple[Entry, ...]:
     asks = {
-        "one session": small,
+        ONE: small,
         "/oauth2/auth": Ask("/oauth2/auth", status=HTTPStatus.ACCEPTED.value),
         "navigation, signed out (302)": Ask(
             headers=_NAVIGATION, session=False, status=HTTPStatus.FOUND.value
@@ -140,14 +128,28 @@ def _gate_alone(stage: Stage, small: Ask) -> tuple[Entry, ...]:
         "other fields in each request": Ask(answer=BODY, vary=True),
     }
     return (
-        *(Entry(name, partial(_load, "gate", "web", ask)) for name, ask in asks.items()),
-        Entry(f"{SESSIONS} sessions in turn", many_sessions),
-        Entry("1000 routes", partial(_load, MANY, "web", small)),
+        *(Entry(name, "gate", partial(_load, "gate", "web", ask)) for name, ask in asks.items()),
+        Entry(f"{SESSIONS} sessions in turn", "gate", _many_sessions),
+    )
+
+
+def _policies(small: Ask) -> tuple[Entry, ...]:
+    names = {PLAIN_GATE: "gate", "1000 routes": MANY, "1000 routes, 100 groups": POLICY}
+    return tuple(
+        Entry(name, "gate", partial(_load, peer, "web", small)) for name, peer in names.items()
     )
 
 
 def _file(name: str) -> Ask:
     return Ask(f"/files/{name}", answer=content(name))
+
+
+def _many_sessions(stage: Stage, options: Options) -> Sample:
+    peer, cookies = stage.peer("gate"), stage.scene.directory / "cookies"
+    if not cookies.exists():
+        _seal(stage, peer, cookies)
+    ask = Ask(answer=BODY, session=False, cookies=cookies, visitors=SESSIONS)
+    return _measure(peer, ask, options)
 
 
 def _load(name: str, upstream: str, ask: Ask, stage: Stage, options: Options) -> Sample:
@@ -160,22 +162,15 @@ def _measure(peer: Peer, ask: Ask, options: Options) -> Sample:
 
 def _seal(stage: Stage, peer: Peer, cookies: Path) -> None:
     order = {"secret": stage.scene.secret, "origin": peer.origin, "count": SESSIONS}
-    done = subprocess.run(
-        [stage.scene.python, str(_SEALED)],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if done.returncode:
-        raise BenchError(f"no sessions: {done.stderr[-2000:]}")
-    cookies.write_text(done.stdout)
+    words = finished([stage.scene.python, str(_SEALED)], limit=60, given=json.dumps(order))
+    if len(set(words.splitlines())) != SESSIONS:
+        raise BenchError(f"there are no {SESSIONS} different sessions")
+    cookies.write_text(words)
 
 
 def _tunnel(name: str, stage: Stage, options: Options) -> Sample:
     peer = stage.peer(name, "tool")
-    with _held(stage, peer, _TUNNELS, websocket=True) as held:
+    with _held(stage, peer, options.connections, websocket=True) as held:
         before = cpu_seconds(peer.pids)
         load = held.load(f"ping {options.seconds}", options.seconds + 60)
         return sample(load, cpu_seconds(peer.pids) - before, rss_bytes(peer.pids))

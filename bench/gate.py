@@ -1,0 +1,100 @@
+"""The gates under measurement: as plain as one can be, and with everything that policy costs."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+MANY = "gate-1000-routes"
+POLICY = "gate-policy"
+
+_ROUTES = 1000
+_GROUPS = 100
+_MEMBERS = 50
+
+_MAIN = """\
+[server]
+listen = "127.0.0.1:{port}"
+public_url = "{origin}"
+admin_listen = "127.0.0.1:{admin}"
+
+[tailchat]
+api_url = "{tailchat}"
+client_id = "{client}"
+client_secret = "{client_secret}"
+
+[session]
+secret = "{secret}"
+
+[log]
+access = true
+{rest}"""
+
+_ROUTE = """
+[[route]]
+name = "{name}"
+{place}
+upstream = "http://127.0.0.1:{upstream}"
+"""
+
+
+def configuration(name: str, *, upstream: int, sub: str, **values: object) -> str:
+    """The configuration file of the gate `name` in front of the port `upstream`.
+
+    `sub` is the visitor's. Values: port, origin, admin (a port), tailchat (its origin), client,
+    client_secret, secret.
+    """
+    return _MAIN.format(rest=KINDS[name](upstream, sub), **values)
+
+
+def _one_route(upstream: int, _sub: str) -> str:
+    """One route, open to everybody who has signed in."""
+    return _ROUTE.format(name="tool", place='path = "/"', upstream=upstream)
+
+
+def _many_routes(upstream: int, _sub: str) -> str:
+    """A thousand routes; the last is for every host and path, and is the one that is asked."""
+    return "".join(
+        _ROUTE.format(name=f"tool-{number}", place=place, upstream=upstream)
+        for number, place in enumerate(_places())
+    )
+
+
+def _policy(upstream: int, sub: str) -> str:
+    """All that decides who may do what; a feature that costs each request is turned on here.
+
+    A thousand routes, each for some of a hundred groups of fifty, in ten of which is the visitor.
+    """
+    groups = [
+        [f"77{group:011d}{member:011d}" for member in range(_MEMBERS)] for group in range(_GROUPS)
+    ]
+    for group in groups[::10]:
+        group[0] = sub
+    lines = ["", "[groups]"]
+    lines += [f"team-{number} = {_toml(subs)}" for number, subs in enumerate(groups)]
+    for number, place in enumerate(_places()):
+        allowed = [f"group:team-{(number + more) % _GROUPS}" for more in range(10)]
+        lines.append(
+            _ROUTE.format(name=f"tool-{number}", place=place, upstream=upstream)
+            + f"allow = {_toml(allowed)}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+KINDS: Mapping[str, Callable[[int, str], str]] = MappingProxyType(
+    {"gate": _one_route, MANY: _many_routes, POLICY: _policy}
+)
+"""What each gate has besides the addresses and secrets that all have: its routes, and who may."""
+
+
+def _places() -> list[str]:
+    """A thousand places of routes: by turns a host and a path, and at last all the rest."""
+    return [
+        *(
+            f'host = "tool-{number}.example.com"' if number % 2 else f'path = "/tools/{number}"'
+            for number in range(_ROUTES - 1)
+        ),
+        'path = "/"',
+    ]
+
+
+def _toml(texts: list[str]) -> str:
+    return "[" + ", ".join(f'"{text}"' for text in texts) + "]"

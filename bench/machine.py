@@ -1,0 +1,52 @@
+"""What the figures of a run depend on, besides the code: the machine and everybody's version."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Container
+from pathlib import Path
+
+import apache
+from process import program
+
+# Of what programs say when asked: "nginx version: nginx/1.22.1", "v2.11.7 h1:...".
+_VERSION = re.compile(r"(?:^v?|/|oauth2-proxy v)([0-9]+\.[0-9][0-9.]*[0-9])")
+
+
+def machine(oauth2_proxy: str, without: Container[str]) -> dict[str, str]:
+    """Names and values; `without`: peers that are not there. Raises BenchError."""
+    facts = {
+        "cpu": _processor(),
+        "cores": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.2f}",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+    for package in ("uvloop", "aiohttp"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            facts[package] = importlib.metadata.version(package)
+    facts["nginx"] = _version(program("nginx"), "-v")
+    if "caddy" not in without:
+        facts["caddy"] = _version(program("caddy"), "version")
+    if "mod_auth_openidc" not in without:
+        facts["apache"] = _version(program("apache2"), "-v")
+        facts["mod_auth_openidc"] = apache.version()
+    if "oauth2-proxy" not in without:
+        facts["oauth2-proxy"] = _version(oauth2_proxy, "--version")
+    return facts
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
+
+
+def _version(*args: str) -> str:
+    done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=20)
+    found = _VERSION.search(done.stdout + done.stderr)
+    return found[1] if found else "unknown"
