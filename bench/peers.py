@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import secrets
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -19,39 +18,11 @@ from login import Person, signed_in_cookie
 from measure import Peer
 from nginx import auth_request, nginx, proxy
 from process import BenchError, fetch, free_port, program, running, wait_until_answering
+from roster import OWN_SESSIONS, PLAIN
 from scene import EMAIL, SUB, Scene, environment
-
-PLAIN = ("nginx", "caddy")
-FORWARD_AUTH = ("nginx-auth-request", "caddy-forward-auth")
-OWN_SESSIONS = ("mod_auth_openidc", "oauth2-proxy")
-NAMES = (*PLAIN, *FORWARD_AUTH, *OWN_SESSIONS, "gate")
 
 _POOL = 1024
 _ROOM = 2048
-
-
-def absent(directory: Path, oauth2_proxy_binary: str) -> dict[str, str]:
-    """The peers that cannot run with their files below `directory`, each with the reason."""
-    asked: Mapping[str, Callable[[], object]] = {
-        "caddy": partial(program, "caddy"),
-        "caddy-forward-auth": partial(program, "caddy"),
-        "mod_auth_openidc": partial(apache.must_run, directory),
-        "oauth2-proxy": partial(_must_be_given, oauth2_proxy_binary),
-    }
-    reasons = {}
-    for name, ask in asked.items():
-        try:
-            ask()
-        except BenchError as problem:
-            reasons[name] = str(problem)
-    return reasons
-
-
-def _must_be_given(binary: str) -> None:
-    if not binary:
-        raise BenchError("its binary is given with --oauth2-proxy PATH")
-    if not Path(binary).is_file():
-        raise BenchError(f"{binary} is no file")
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,7 @@ def finished(args: Sequence[str], *, limit: float, given: str = "") -> str:
             process = subprocess.Popen(
                 args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
+            stack.enter_context(process)
             stack.callback(end, process)
         try:
             words, errors = process.communicate(given.encode(), limit)

@@ -15,8 +15,9 @@ import report
 from bodies import BODY_PEERS, Transfer, transfer
 from machine import machine
 from measure import Sample
-from peers import NAMES, Stage, absent
+from peers import Stage
 from process import ENDING, BenchError, program, raise_file_limit
+from roster import NAMES, absent
 from scene import scene
 from works import Entry, Options, Work, works
 

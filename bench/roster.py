@@ -1,0 +1,37 @@
+"""Who the peers are, and which of them cannot run here."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import apache
+from process import BenchError, program
+
+PLAIN = ("nginx", "caddy")
+FORWARD_AUTH = ("nginx-auth-request", "caddy-forward-auth")
+OWN_SESSIONS = ("mod_auth_openidc", "oauth2-proxy")
+NAMES = (*PLAIN, *FORWARD_AUTH, *OWN_SESSIONS, "gate")
+
+
+def absent(directory: Path, oauth2_proxy_binary: str) -> dict[str, str]:
+    """The peers that cannot run with their files below `directory`, each with the reason."""
+    asked: Mapping[str, Callable[[], object]] = {
+        "caddy": partial(program, "caddy"),
+        "caddy-forward-auth": partial(program, "caddy"),
+        "mod_auth_openidc": partial(apache.must_run, directory),
+        "oauth2-proxy": partial(_must_be_given, oauth2_proxy_binary),
+    }
+    reasons = {}
+    for name, ask in asked.items():
+        try:
+            ask()
+        except BenchError as problem:
+            reasons[name] = str(problem)
+    return reasons
+
+
+def _must_be_given(binary: str) -> None:
+    if not binary:
+        raise BenchError("its binary is given with --oauth2-proxy PATH")
+    if not Path(binary).is_file():
+        raise BenchError(f"{binary} is no file")

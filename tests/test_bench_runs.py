@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import process
+import pytest
+import roster
+import run
+from parts import missing
+
+_PEERS = ("nginx", "mod_auth_openidc", "gate")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A new folder for temporary files that everybody may enter, as /tmp is."""
+    with tempfile.TemporaryDirectory(prefix="bench-test-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def needs_peers(folder: Path, *peers: str) -> None:
+    """Skip, or in CI fail, where a program of the harness or a peer is missing."""
+    try:
+        for name in ("nginx", "wrk"):
+            process.program(name)
+    except process.BenchError as problem:
+        missing(str(problem))
+    for name, reason in roster.absent(folder, "").items():
+        if name in peers:
+            missing(f"{name} ({reason})")
+
+
+def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """The harness as a program, with its temporary files under `folder`."""
+    return subprocess.Popen(
+        [sys.executable, run.__file__, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+
+
+def ended(harness: subprocess.Popen[str]) -> str:
+    """What a run printed that ended well."""
+    out, err = harness.communicate(timeout=55)
+    assert harness.returncode == 0, err
+    return out
+
+
+def test_peers_are_measured_for_real(folder: Path, tmp_path: Path) -> None:
+    """A quick run signs in at the gate and at Apache, prints tables, and leaves nothing behind."""
+    needs_peers(folder, *_PEERS)
+    kept, written = tmp_path / "out.json", tmp_path / "out.md"
+    options = ("--quick", "--work", "small,policy,upload", "--peers", ",".join(_PEERS))
+    out = ended(started(folder, *options, "--json", str(kept), "--markdown", str(written)))
+
+    for words in ("us CPU/request", "us CPU/MB", "gate / mod_auth_openidc", "\nGoals\n"):
+        assert words in out
+    rounds = json.loads(kept.read_text())["rounds"]
+    assert {work: tuple(samples) for work, samples in rounds.items()} == {
+        "small": _PEERS,
+        "policy": ("one route", "1000 routes", "1000 routes, 100 groups"),
+        "upload": _PEERS,
+    }
+    assert all(len(samples) == 1 for work in rounds.values() for samples in work.values())
+    assert all(samples[0]["cpu_us"] > 0 for work in rounds.values() for samples in work.values())
+    assert "### small: small keep-alive GET with a session" in written.read_text()
+    assert list(folder.iterdir()) == []
+
+
+def test_what_the_gate_does_is_measured_for_real(folder: Path, tmp_path: Path) -> None:
+    """Refusals, sessions in turn, tunnels and idle WebSockets all work at the gate."""
+    needs_peers(folder)
+    kept = tmp_path / "out.json"
+    options = ("--quick", "--work", "gate,tunnel,idle-ws", "--peers", "gate")
+    out = ended(started(folder, *options, "--json", str(kept)))
+
+    assert "2000 sessions in turn / one session" in out
+    rounds = json.loads(kept.read_text())["rounds"]
+    assert rounds["tunnel"]["gate"][0]["rate"] > 0
+    assert rounds["idle-ws"]["gate"][0]["connections"] == 200
+    assert list(folder.iterdir()) == []
+
+
+def test_the_gate_takes_large_bodies_in_constant_memory(folder: Path, tmp_path: Path) -> None:
+    """256 MiB down and up, with a reader that pauses, cost the gate a bounded buffer."""
+    needs_peers(folder)
+    kept = tmp_path / "out.json"
+    options = ("--bodies", "--size", "256", "--peers", "gate", "--json", str(kept))
+    out = ended(started(folder, *options))
+
+    bodies = json.loads(kept.read_text())["bodies"]
+    assert [body["direction"] for body in bodies] == ["download", "upload"]
+    for body in bodies:
+        assert 0 < body["peak_mib"] - body["before_mib"] < 32, body
+    assert "gate, upload" in out
+
+
+def test_large_bodies_arrive_whole_through_each_peer(folder: Path) -> None:
+    """The body scenario counts every byte through every peer that streams."""
+    needs_peers(folder, "caddy")
+    out = ended(started(folder, "--bodies", "--size", "16"))
+
+    names = [line.split("  ")[0] for line in out.splitlines()]
+    for peer in ("nginx", "caddy", "gate"):
+        assert names.count(f"{peer}, download") == names.count(f"{peer}, upload") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's Apache works as somebody else")
+def test_a_peer_that_cannot_run_here_is_refused_by_name(folder: Path) -> None:
+    """A run for Apache alone, where it could not work, ends with the reason and with 1."""
+    needs_peers(folder, "mod_auth_openidc")
+    folder.chmod(0o700)
+    harness = started(folder, "--quick", "--peers", "nginx,mod_auth_openidc")
+    _, err = harness.communicate(timeout=50)
+
+    assert harness.returncode == 1
+    assert err.startswith("bench: mod_auth_openidc cannot be measured: root's Apache works as")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("members", [2, 9], ids=["early", "loading"])
+def test_a_run_that_is_ended_ends_what_it_started(
+    folder: Path, number: signal.Signals, members: int
+) -> None:
+    """After Ctrl-C or SIGTERM, even twice, no server of the run lives and no file is left."""
+    needs_peers(folder)
+    harness = started(folder, "--rounds", "50", "--work", "small", "--peers", "nginx,gate")
+    limit, seen = time.monotonic() + 30, process.family(harness.pid)
+    while len(seen) < members and time.monotonic() < limit:
+        time.sleep(0.001)
+        seen |= process.family(harness.pid)
+    harness.send_signal(number)
+    harness.send_signal(number)
+    harness.communicate(timeout=30)
+
+    assert len(seen) >= members
+    assert harness.returncode == 128 + number
+    assert not [pid for pid, stat in seen.items() if lives(pid, stat)]
+    assert list(folder.iterdir()) == []
+
+
+def lives(pid: int, known: process.Stat) -> bool:
+    """Whether a process that was seen before still runs; a zombie does not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return process.parse_stat(text).born == known.born and text[text.rindex(")") + 2] not in "ZX"
