@@ -35,10 +35,17 @@ http://127.0.0.1:{port} {{
 }}
 """
 
+_IDENTITY = (
+    "X-Tailchat-Sub",
+    "X-Tailchat-Nickname",
+    "X-Tailchat-Discriminator",
+    "X-Tailchat-Avatar",
+    "X-Tailchat-Groups",
+)
 _FORWARD_AUTH = """\
     forward_auth 127.0.0.1:{gate} {{
         uri /oauth2/auth
-        copy_headers X-Tailchat-Sub X-Tailchat-Nickname
+        copy_headers {headers}
         transport http {{
             keepalive_idle_conns_per_host {pool}
         }}
@@ -60,7 +67,9 @@ def caddyfile(
         upstream=upstream,
         pool=pool,
         log=log,
-        auth=_FORWARD_AUTH.format(gate=gate, pool=pool) if gate else "",
+        auth=_FORWARD_AUTH.format(gate=gate, pool=pool, headers=" ".join(_IDENTITY))
+        if gate
+        else "",
     )
 
 

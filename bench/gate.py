@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+ASKED = "gate-asked"
 MANY = "gate-1000-routes"
 POLICY = "gate-policy"
 
@@ -15,6 +16,7 @@ _MAIN = """\
 listen = "127.0.0.1:{port}"
 public_url = "{origin}"
 admin_listen = "127.0.0.1:{admin}"
+trusted_proxies = {trusted}
 
 [tailchat]
 api_url = "{tailchat}"
@@ -42,7 +44,9 @@ def configuration(name: str, *, upstream: int, sub: str, **values: object) -> st
     `sub` is the visitor's. Values: port, origin, admin (a port), tailchat (its origin), client,
     client_secret, secret.
     """
-    return _MAIN.format(rest=KINDS[name](upstream, sub), **values)
+    # A question about a request is believed only from a proxy that is named.
+    trusted = ["127.0.0.1"] if name == ASKED else []
+    return _MAIN.format(trusted=_toml(trusted), rest=KINDS[name](upstream, sub), **values)
 
 
 def _one_route(upstream: int, _sub: str) -> str:
@@ -80,9 +84,12 @@ def _policy(upstream: int, sub: str) -> str:
 
 
 KINDS: Mapping[str, Callable[[int, str], str]] = MappingProxyType(
-    {"gate": _one_route, MANY: _many_routes, POLICY: _policy}
+    {"gate": _one_route, ASKED: _one_route, MANY: _many_routes, POLICY: _policy}
 )
-"""What each gate has besides the addresses and secrets that all have: its routes, and who may."""
+"""What each gate has besides the addresses and secrets that all have: its routes, and who may.
+
+ASKED stands behind a proxy that forwards by itself and asks; the others forward.
+"""
 
 
 def _places() -> list[str]:

@@ -16,7 +16,7 @@ from process import program
 _VERSION = re.compile(r"(?:^v?|/|oauth2-proxy v)([0-9]+\.[0-9][0-9.]*[0-9])")
 
 
-def machine(oauth2_proxy: str, without: Container[str]) -> dict[str, str]:
+def machine(oauth2_proxy: Path | None, without: Container[str]) -> dict[str, str]:
     """Names and values; `without`: peers that are not there. Raises BenchError."""
     facts = {
         "cpu": _processor(),
@@ -35,7 +35,7 @@ def machine(oauth2_proxy: str, without: Container[str]) -> dict[str, str]:
         facts["apache"] = _version(program("apache2"), "-v")
         facts["mod_auth_openidc"] = apache.version()
     if "oauth2-proxy" not in without:
-        facts["oauth2-proxy"] = _version(oauth2_proxy, "--version")
+        facts["oauth2-proxy"] = _version(str(oauth2_proxy), "--version")
     return facts
 
 

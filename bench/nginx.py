@@ -85,12 +85,14 @@ _PROXY = """\
             {connection}
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Host $http_host;
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_request_buffering off;
             proxy_max_temp_file_size 0;
         }}
     }}"""
 
+# As in deploy/nginx.
 _AUTH_REQUEST = """\
     upstream tool {{
         server 127.0.0.1:{upstream};
@@ -109,25 +111,40 @@ _AUTH_REQUEST = """\
             auth_request /oauth2/auth;
             auth_request_set $tailchat_sub $upstream_http_x_tailchat_sub;
             auth_request_set $tailchat_nickname $upstream_http_x_tailchat_nickname;
+            auth_request_set $tailchat_discriminator $upstream_http_x_tailchat_discriminator;
+            auth_request_set $tailchat_avatar $upstream_http_x_tailchat_avatar;
+            auth_request_set $tailchat_groups $upstream_http_x_tailchat_groups;
+            proxy_set_header X-Tailchat-Sub $tailchat_sub;
+            proxy_set_header X-Tailchat-Nickname $tailchat_nickname;
+            proxy_set_header X-Tailchat-Discriminator $tailchat_discriminator;
+            proxy_set_header X-Tailchat-Avatar $tailchat_avatar;
+            proxy_set_header X-Tailchat-Groups $tailchat_groups;
+            auth_request_set $tailchat_cookie $upstream_http_set_cookie;
+            add_header Set-Cookie $tailchat_cookie always;
             proxy_pass http://tool;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Host $http_host;
             proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Tailchat-Sub $tailchat_sub;
-            proxy_set_header X-Tailchat-Nickname $tailchat_nickname;
         }}
         location = /oauth2/auth {{
             internal;
             proxy_pass http://gate;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_set_header X-Forwarded-Proto $scheme;
             proxy_pass_request_body off;
             proxy_set_header Content-Length "";
+            proxy_set_header X-Forwarded-Method $request_method;
+            proxy_set_header X-Forwarded-Uri $request_uri;
+            proxy_set_header X-Original-URL "";
+            proxy_set_header X-Original-URI "";
+            proxy_set_header X-Original-Method "";
+            proxy_set_header Connection "";
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header X-Forwarded-Proto $scheme;
         }}
     }}"""
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import apache
 import caddy
 import gate
-import oauth2_proxy
 from login import Person, signed_in_cookie
 from measure import Peer
 from nginx import auth_request, nginx, proxy
+from oauth2_proxy import configuration as oauth2_proxy_configuration
 from process import BenchError, fetch, free_port, program, running, wait_until_answering
 from roster import OWN_SESSIONS, PLAIN
 from scene import EMAIL, SUB, Scene, environment
@@ -54,7 +54,7 @@ class _Wanted:
 class Stage:
     """All peers of a run; whoever is asked for twice is started once.
 
-    `load`: how many connections a load has. `oauth2_proxy_binary`: a path, or "" without one.
+    `load`: how many connections a load has. `oauth2_proxy`: its binary, where there is one.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Stage:
         stack: contextlib.ExitStack,
         *,
         load: int = 32,
-        oauth2_proxy_binary: str = "",
+        oauth2_proxy: Path | None = None,
     ) -> None:
         self.scene = scene
         self._stack = stack
         self._load = load
-        self._oauth2_proxy = oauth2_proxy_binary
+        self._oauth2_proxy = oauth2_proxy
         self._started: dict[tuple[str, str], Peer] = {}
         self._cookie = ""
         self._count = 0
@@ -133,7 +133,7 @@ class Stage:
 
     @contextlib.contextmanager
     def _nginx_auth_request(self, wanted: _Wanted) -> Iterator[Peer]:
-        asked, log = self.peer("gate"), self._log(wanted)
+        asked, log = self.peer(gate.ASKED), self._log(wanted)
         http = auth_request(
             port=wanted.port,
             admin=wanted.admin,
@@ -163,7 +163,7 @@ class Stage:
 
     @contextlib.contextmanager
     def _caddy_forward_auth(self, wanted: _Wanted) -> Iterator[Peer]:
-        asked = self.peer("gate")
+        asked = self.peer(gate.ASKED)
         with self._run_caddy(wanted, _port(asked)) as (pid, log):
             yield _in_front_of(asked, wanted, pid, log)
 
@@ -220,7 +220,7 @@ class Stage:
         scene, log = self.scene, self._log(wanted)
         config = scene.directory / f"{wanted.file}.cfg"
         config.write_text(
-            oauth2_proxy.configuration(
+            oauth2_proxy_configuration(
                 port=wanted.port,
                 admin=wanted.admin,
                 web=scene.web,
@@ -233,7 +233,7 @@ class Stage:
                 secret=secrets.token_hex(16),
             )
         )
-        args = [self._oauth2_proxy, "--config", str(config)]
+        args = [str(self._oauth2_proxy), "--config", str(config)]
         output = self._output(wanted)
         with running(args, output=log, errors=output, env=environment()) as pid:
             wait_until_answering(pid, f"{wanted.origin}/ping", output)

@@ -13,13 +13,13 @@ OWN_SESSIONS = ("mod_auth_openidc", "oauth2-proxy")
 NAMES = (*PLAIN, *FORWARD_AUTH, *OWN_SESSIONS, "gate")
 
 
-def absent(directory: Path, oauth2_proxy_binary: str) -> dict[str, str]:
+def absent(directory: Path, oauth2_proxy: Path | None) -> dict[str, str]:
     """The peers that cannot run with their files below `directory`, each with the reason."""
     asked: Mapping[str, Callable[[], object]] = {
         "caddy": partial(program, "caddy"),
         "caddy-forward-auth": partial(program, "caddy"),
         "mod_auth_openidc": partial(apache.must_run, directory),
-        "oauth2-proxy": partial(_must_be_given, oauth2_proxy_binary),
+        "oauth2-proxy": partial(_must_be_given, oauth2_proxy),
     }
     reasons = {}
     for name, ask in asked.items():
@@ -30,8 +30,8 @@ def absent(directory: Path, oauth2_proxy_binary: str) -> dict[str, str]:
     return reasons
 
 
-def _must_be_given(binary: str) -> None:
-    if not binary:
+def _must_be_given(binary: Path | None) -> None:
+    if binary is None:
         raise BenchError("its binary is given with --oauth2-proxy PATH")
-    if not Path(binary).is_file():
+    if not binary.is_file():
         raise BenchError(f"{binary} is no file")

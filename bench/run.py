@@ -67,19 +67,17 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     add("--quick", action="store_true", help="1 round of 1 s, few connections, 64 MiB bodies")
     add("--bodies", action="store_true", help="measure the memory of large bodies instead")
     add("--size", type=bounded(1, 4096), default=1024, help="of a large body, in MiB")
-    add("--oauth2-proxy", type=_path, default="", metavar="PATH", help="its binary")
+    add("--oauth2-proxy", type=Path, metavar="PATH", help="its binary")
     add("--json", type=Path, metavar="FILE", help="write every sample here")
     add("--markdown", type=Path, metavar="FILE", help="write the tables here")
     options = parser.parse_args(given)
+    if options.oauth2_proxy:
+        # It is run from another directory.
+        options.oauth2_proxy = options.oauth2_proxy.resolve()
     if options.quick:
         options.seconds, options.rounds, options.size = 1, 1, 64
         options.idle, options.websockets, options.waiting = 500, 200, 100
     return options
-
-
-def _path(text: str) -> str:
-    """A path that is the same from every directory."""
-    return str(Path(text).resolve())
 
 
 def rotated(entries: Sequence[Entry], turn: int) -> list[Entry]:
@@ -199,9 +197,7 @@ def bench(options: argparse.Namespace) -> None:
         for name, reason in without.items():
             print(f"without {name}: {reason}")
         around = stack.enter_context(scene(directory, sys.executable, files))
-        stage = Stage(
-            around, stack, load=options.connections, oauth2_proxy_binary=options.oauth2_proxy
-        )
+        stage = Stage(around, stack, load=options.connections, oauth2_proxy=options.oauth2_proxy)
         if options.bodies:
             peers = [name for name in BODY_PEERS if name in (options.peers or BODY_PEERS)]
             lines, samples = weighed(stage, [p for p in peers if p not in without], options)

@@ -8,7 +8,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-from gate import MANY, POLICY
+from gate import ASKED, MANY, POLICY
 from hold import Connections, connections
 from measure import Ask, Peer, Sample, empty_logs, measure, sample
 from peers import Stage
@@ -20,6 +20,14 @@ from scene import BODY, content
 SESSIONS = 2000
 _SEALED = Path(__file__).with_name("sealed.py")
 _NAVIGATION = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+# As deploy/nginx has it.
+_QUESTION = (
+    "X-Forwarded-For: 127.0.0.1",
+    "X-Forwarded-Host: 127.0.0.1",
+    "X-Forwarded-Proto: http",
+    "X-Forwarded-Method: GET",
+    "X-Forwarded-Uri: /",
+)
 _UPLOAD = 1_000_000
 # Opened and closed again before memory is read for the first time: pools and caches are filled.
 _WARM = 200
@@ -119,9 +127,9 @@ def _idles(*, websocket: bool = False) -> tuple[Entry, ...]:
 
 
 def _gate_alone(small: Ask) -> tuple[Entry, ...]:
+    question = Ask("/oauth2/auth", headers=_QUESTION, status=HTTPStatus.ACCEPTED.value)
     asks = {
         ONE: small,
-        "/oauth2/auth": Ask("/oauth2/auth", status=HTTPStatus.ACCEPTED.value),
         "navigation, signed out (302)": Ask(
             headers=_NAVIGATION, session=False, status=HTTPStatus.FOUND.value
         ),
@@ -130,6 +138,7 @@ def _gate_alone(small: Ask) -> tuple[Entry, ...]:
     }
     return (
         *(Entry(name, "gate", partial(_load, "gate", "web", ask)) for name, ask in asks.items()),
+        Entry("/oauth2/auth", "gate", partial(_load, ASKED, "web", question)),
         Entry(f"{SESSIONS} sessions in turn", "gate", _many_sessions),
     )
 

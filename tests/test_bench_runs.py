@@ -32,7 +32,7 @@ def needs_peers(folder: Path, *peers: str) -> None:
             process.program(name)
     except process.BenchError as problem:
         missing(str(problem))
-    for name, reason in roster.absent(folder, "").items():
+    for name, reason in roster.absent(folder, None).items():
         if name in peers:
             missing(f"{name} ({reason})")
 
