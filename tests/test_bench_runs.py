@@ -10,6 +10,7 @@ from pathlib import Path
 
 import process
 import pytest
+import report
 import roster
 import run
 from parts import missing
@@ -156,3 +157,12 @@ def lives(pid: int, known: process.Stat) -> bool:
     except OSError:
         return False
     return process.parse_stat(text).born == known.born and text[text.rindex(")") + 2] not in "ZX"
+
+
+def test_the_document_of_performance_takes_the_tables() -> None:
+    """The page about performance has one place for the tables of a run."""
+    page = Path(run.__file__).parent.parent / "docs" / "performance.md"
+    text = page.read_text(encoding="utf-8")
+
+    assert text.count(report.BEGIN) == text.count(report.END) == 1
+    assert text.index(report.BEGIN) < text.index(report.END)
