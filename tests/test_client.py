@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tailchat_gate.request.client import (
     _MAX_CACHED_CHAINS,
+    _MAX_CACHED_PEERS,
     MAX_HOPS,
     Client,
     ClientResolver,
@@ -45,7 +46,21 @@ def make(*trusted: str, scheme: str = "https") -> ClientResolver:
 )
 def test_trust(trusted: tuple[str, ...], peer: str, believed: bool) -> None:
     """Only a peer whose address lies in a trusted network of its own version is believed."""
-    assert make(*trusted).trusts(peer) is believed
+    resolver = make(*trusted)
+
+    assert resolver.trusts(peer) is believed
+    # Asked again, it is looked up.
+    assert resolver.trusts(peer) is believed
+
+
+def test_peers_are_kept_within_a_bound() -> None:
+    """However many addresses connect, a bounded number is kept, and each is judged rightly."""
+    resolver = make("10.0.0.0/16")
+    for number in range(_MAX_CACHED_PEERS + 10):
+        address = f"10.{number % 2}.{number // 2 % 256}.{number // 512}"
+        assert resolver.trusts(address) is (number % 2 == 0)
+
+    assert 0 < len(resolver._peers) <= _MAX_CACHED_PEERS
 
 
 @pytest.mark.parametrize(
