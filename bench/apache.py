@@ -66,6 +66,7 @@ OIDCClientSecret {client_secret}
 OIDCRedirectURI http://127.0.0.1:{port}/redirect_uri
 OIDCCryptoPassphrase {secret}
 OIDCSessionType client-cookie
+OIDCSessionInactivityTimeout 28800
 OIDCScope "openid profile"
 OIDCPKCEMethod S256
 OIDCRemoteUserClaim sub

@@ -96,7 +96,7 @@ def _connection(peer: Peer) -> http.client.HTTPConnection:
 
 
 def _headers(peer: Peer) -> dict[str, str]:
-    return dict(header.split(": ", 1) for header in peer.headers)
+    return dict([peer.session.header.split(": ", 1)])
 
 
 def _download(peer: Peer, path: str) -> int:

@@ -61,8 +61,8 @@ def first_form(page: str) -> Form | None:
     return reader.form
 
 
-async def signed_in_cookie(start: str, person: Person, trust: ssl.SSLContext) -> str:
-    """Sign in where the URL `start` leads; returns the value of a Cookie header for its origin.
+async def signed_in_cookies(start: str, person: Person, trust: ssl.SSLContext) -> dict[str, str]:
+    """Sign in where the URL `start` leads; returns the cookies of its origin.
 
     `trust` verifies the provider. Raises BenchError when the pages do not lead back.
     """
@@ -72,7 +72,7 @@ async def signed_in_cookie(start: str, person: Person, trust: ssl.SSLContext) ->
         raise BenchError(f"the sign-in at {start} failed: {problem}") from None
 
 
-async def _signed_in(start: str, person: Person, trust: ssl.SSLContext) -> str:
+async def _signed_in(start: str, person: Person, trust: ssl.SSLContext) -> dict[str, str]:
     origin = URL(start).origin()
     url, form, page = URL(start), Form(method="get"), ""
     typed = {"email": person.email, "password": person.password}
@@ -97,7 +97,7 @@ async def _signed_in(start: str, person: Person, trust: ssl.SSLContext) -> str:
             if reply.url.origin() == origin:
                 break
         jar = browser.cookie_jar.filter_cookies(origin)
-        pairs = [f"{name}={jar[name].value}" for name in sorted(names) if name in jar]
-    if not pairs or reply.url.origin() != origin or reply.status != HTTPStatus.OK:
+        cookies = {name: jar[name].value for name in sorted(names) if name in jar}
+    if not cookies or reply.url.origin() != origin or reply.status != HTTPStatus.OK:
         raise BenchError(f"the sign-in ended with {reply.status} at {url.path}: {page[:300]!r}")
-    return "; ".join(pairs)
+    return cookies

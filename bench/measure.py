@@ -3,8 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from process import BenchError, cpu_seconds, fetch, finished, program, rss_bytes
@@ -19,14 +19,36 @@ _OK = 200
 _SUB = re.compile(rb'"sub":"([^"]+)"')
 
 
+class Session:
+    """The cookies of a visitor; a peer may replace them, as it does with a browser's.
+
+    Apache seals its session anew once a minute, and with every request where the visitor does
+    not take the new one, which no browser does.
+    """
+
+    def __init__(self, cookies: Mapping[str, str]) -> None:
+        self._cookies = dict(cookies)
+
+    @property
+    def header(self) -> str:
+        """The field to send."""
+        return "Cookie: " + "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+
+    def take(self, set_cookies: Sequence[str]) -> None:
+        """Take what an answer says in Set-Cookie of the cookies that are here."""
+        for line in set_cookies:
+            name, _, value = line.partition(";")[0].partition("=")
+            if name in self._cookies and value:
+                self._cookies[name] = value
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A proxy that runs.
 
     `origin`: where it listens. `pids`: every process that works for a request, the descendants
     aside. `logs`: the access logs, each of which gets one line a request. `metrics`: where its
-    metrics are read. `headers`: what a visitor of this peer sends with every request, the
-    session's cookie before all.
+    metrics are read. `session`: what a visitor of this peer sends with every request.
     """
 
     name: str
@@ -34,14 +56,14 @@ class Peer:
     pids: tuple[int, ...]
     logs: tuple[Path, ...]
     metrics: str
-    headers: tuple[str, ...] = ()
+    session: Session = field(default_factory=lambda: Session({}))
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a load asks and what must come back.
 
-    `headers` are sent besides the visitor's, which are left out where `session` is False.
+    `headers` are sent besides the visitor's cookies, which are left out where `session` is False.
     `upload`: bytes of a body to send, 0 for none. `answer`: the body that is right, None where it
     differs each time. `close`: a connection for each request. `cookies`: a file with values of
     the Cookie header, sent in turn instead of the visitor's, and `visitors` how many people they
@@ -66,7 +88,7 @@ class Ask:
 
     def fields(self, peer: Peer) -> tuple[str, ...]:
         """The header fields of a request to `peer`."""
-        return ((*peer.headers,) if self.session else ()) + self.headers
+        return ((peer.session.header,) if self.session else ()) + self.headers
 
     def script(self) -> list[str]:
         """The arguments of load.lua."""
@@ -148,9 +170,11 @@ def expect(peer: Peer, ask: Ask) -> None:
         cookie = ask.cookies.read_text().partition("\n")[0]
         fields = [f"Cookie: {cookie}"]
     body = b"x" * ask.upload if ask.upload else None
-    status, answer = fetch(f"{peer.origin}{ask.path}", fields, method=ask.method, body=body)
-    if status != ask.status or (ask.answer is not None and answer != ask.answer):
-        raise BenchError(f"{peer.name} answers {status} to {ask.path}: {answer[:200]!r}")
+    reply = fetch(f"{peer.origin}{ask.path}", fields, method=ask.method, body=body)
+    if reply.status != ask.status or (ask.answer is not None and reply.body != ask.answer):
+        raise BenchError(f"{peer.name} answers {reply.status} to {ask.path}: {reply.body[:200]!r}")
+    if ask.session:
+        peer.session.take(reply.cookies)
 
 
 def _wrk(peer: Peer, ask: Ask, seconds: int, connections: int) -> Load:

@@ -13,8 +13,8 @@ from pathlib import Path
 import apache
 import caddy
 import gate
-from login import Person, signed_in_cookie
-from measure import Peer
+from login import Person, signed_in_cookies
+from measure import Peer, Session
 from nginx import auth_request, nginx, proxy
 from oauth2_proxy import configuration as oauth2_proxy_configuration
 from process import BenchError, fetch, free_port, program, running, wait_until_answering
@@ -46,9 +46,9 @@ class _Wanted:
         """Where its metrics will be read."""
         return f"http://127.0.0.1:{self.admin}/metrics"
 
-    def peer(self, pid: int, log: Path, headers: tuple[str, ...]) -> Peer:
+    def peer(self, pid: int, log: Path, session: Session) -> Peer:
         """It, running."""
-        return Peer(self.name, self.origin, (pid,), (log,), self.metrics, headers)
+        return Peer(self.name, self.origin, (pid,), (log,), self.metrics, session)
 
 
 class Stage:
@@ -70,7 +70,7 @@ class Stage:
         self._load = load
         self._oauth2_proxy = oauth2_proxy
         self._started: dict[tuple[str, str], Peer] = {}
-        self._cookie = ""
+        self._session: Session | None = None
         self._count = 0
 
     def peer(self, name: str, upstream: str = "web") -> Peer:
@@ -89,11 +89,12 @@ class Stage:
         """A process of its own for the length of the block, which takes `room` connections."""
         return self._run(name, upstream, room, free_port())
 
-    def headers(self) -> tuple[str, ...]:
-        """What a visitor of the gate sends, after a real sign-in; the plain proxies get it too."""
-        if not self._cookie:
-            self.peer("gate")
-        return (f"Cookie: {self._cookie}",)
+    def session(self) -> Session:
+        """The session of the gate, after a real sign-in; the plain proxies get it too."""
+        if self._session is None:
+            # All gates of the run share their secret and host name, and so the session.
+            return self.peer("gate").session
+        return self._session
 
     @contextlib.contextmanager
     def _run(self, name: str, upstream: str, room: int, port: int) -> Iterator[Peer]:
@@ -111,7 +112,7 @@ class Stage:
         with starters.get(name, self._gate)(wanted) as peer:
             if name not in PLAIN:
                 _prove_closed(peer)
-            if fetch(peer.metrics)[0] != HTTPStatus.OK:
+            if fetch(peer.metrics).status != HTTPStatus.OK:
                 raise BenchError(f"the metrics of {name} do not answer")
             yield peer
 
@@ -129,7 +130,7 @@ class Stage:
             websockets=wanted.upstream == self.scene.tool,
         )
         with self._run_nginx(wanted, http) as pid:
-            yield wanted.peer(pid, log, self.headers())
+            yield wanted.peer(pid, log, self.session())
 
     @contextlib.contextmanager
     def _nginx_auth_request(self, wanted: _Wanted) -> Iterator[Peer]:
@@ -159,7 +160,7 @@ class Stage:
     @contextlib.contextmanager
     def _caddy(self, wanted: _Wanted) -> Iterator[Peer]:
         with self._run_caddy(wanted) as (pid, log):
-            yield wanted.peer(pid, log, self.headers())
+            yield wanted.peer(pid, log, self.session())
 
     @contextlib.contextmanager
     def _caddy_forward_auth(self, wanted: _Wanted) -> Iterator[Peer]:
@@ -212,8 +213,7 @@ class Stage:
         output = self._output(wanted)
         with running(args, output=output) as pid:
             wait_until_answering(pid, f"{wanted.origin}/", output)
-            cookie = self._signed_in(f"{wanted.origin}/", output)
-            yield wanted.peer(pid, log, (f"Cookie: {cookie}",))
+            yield wanted.peer(pid, log, self._signed_in(f"{wanted.origin}/", output))
 
     @contextlib.contextmanager
     def _oauth2_proxy_peer(self, wanted: _Wanted) -> Iterator[Peer]:
@@ -237,8 +237,8 @@ class Stage:
         output = self._output(wanted)
         with running(args, output=log, errors=output, env=environment()) as pid:
             wait_until_answering(pid, f"{wanted.origin}/ping", output)
-            cookie = self._signed_in(f"{wanted.origin}/oauth2/start", output)
-            yield wanted.peer(pid, log, (f"Cookie: {cookie}",))
+            session = self._signed_in(f"{wanted.origin}/oauth2/start", output)
+            yield wanted.peer(pid, log, session)
 
     @contextlib.contextmanager
     def _gate(self, wanted: _Wanted) -> Iterator[Peer]:
@@ -263,9 +263,8 @@ class Stage:
         with running(args, output=log, errors=output, env=environment()) as pid:
             wait_until_answering(pid, f"{wanted.origin}/ping", output)
             if wanted.port == scene.ports["gate"]:
-                self._cookie = self._signed_in(f"{wanted.origin}/oauth2/start", output)
-            # All gates of the run share their secret and host name, and so the session.
-            yield wanted.peer(pid, log, self.headers())
+                self._session = self._signed_in(f"{wanted.origin}/oauth2/start", output)
+            yield wanted.peer(pid, log, self.session())
 
     # What they have in common.
 
@@ -275,11 +274,11 @@ class Stage:
     def _output(self, wanted: _Wanted) -> Path:
         return self.scene.directory / f"{wanted.file}.log"
 
-    def _signed_in(self, start: str, output: Path) -> str:
+    def _signed_in(self, start: str, output: Path) -> Session:
         person = Person(EMAIL, self.scene.provider.password)
         trust = ssl.create_default_context(cafile=self.scene.provider.authority)
         try:
-            return asyncio.run(signed_in_cookie(start, person, trust))
+            return Session(asyncio.run(signed_in_cookies(start, person, trust)))
         except BenchError as problem:
             words = output.read_text(errors="replace")[-2000:]
             raise BenchError(f"{problem}\n{output.stem} wrote:\n{words}") from None
@@ -292,11 +291,11 @@ def _port(peer: Peer) -> int:
 def _in_front_of(asked: Peer, wanted: _Wanted, pid: int, log: Path) -> Peer:
     """An edge that asks the gate: what both cost counts, and both must log."""
     pids, logs = (pid, *asked.pids), (log, *asked.logs)
-    return Peer(wanted.name, wanted.origin, pids, logs, wanted.metrics, asked.headers)
+    return Peer(wanted.name, wanted.origin, pids, logs, wanted.metrics, asked.session)
 
 
 def _prove_closed(peer: Peer) -> None:
     """What is measured is shut without a session."""
-    status, _ = fetch(f"{peer.origin}/")
+    status = fetch(f"{peer.origin}/").status
     if status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.FOUND}:
         raise BenchError(f"without a session {peer.name} answers {status}")

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -225,12 +226,20 @@ def _same(pid: int, known: Stat) -> bool:
     return parse_stat(text).born == known.born and not _zombie(text)
 
 
+class Reply(NamedTuple):
+    """An answer: its status, its body, and its Set-Cookie values."""
+
+    status: int
+    body: bytes
+    cookies: Sequence[str] = ()
+
+
 def fetch(
     url: str, headers: Iterable[str] = (), *, method: str = "GET", body: bytes | None = None
-) -> tuple[int, bytes]:
+) -> Reply:
     """Make one request, following no redirect; `headers` are "Name: value".
 
-    Returns status and body. Raises OSError where nobody answers.
+    Raises OSError where nobody answers.
     """
     request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - loopback only
     for header in headers:
@@ -239,10 +248,11 @@ def fetch(
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=10) as reply:
-            return int(reply.status), bytes(reply.read())
+            cookies = reply.headers.get_all("Set-Cookie", ())
+            return Reply(int(reply.status), bytes(reply.read()), cookies)
     except urllib.error.HTTPError as refusal:
         with refusal:
-            return refusal.code, refusal.read()
+            return Reply(refusal.code, refusal.read())
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
