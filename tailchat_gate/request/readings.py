@@ -1,6 +1,7 @@
 """Every plausible way in which a server behind the gate may read a path."""
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from typing import Final
@@ -26,6 +27,12 @@ _OVERLONG: Final = re.compile(
     rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
     rb"|\xf8[\x80-\x87][\x80-\xbf]{3}|\xfc[\x80-\x83][\x80-\xbf]{4}"
 )
+#: UTF-8 by its first byte alone, as decoders read it that do not look whether the bytes behind
+#: go on with it: "%c1%1c" was a backslash to them (CVE-2000-0884 again).
+_UNCHECKED: Final = re.compile(
+    rb"[\xc0-\xdf].|[\xe0-\xef]..|[\xf0-\xf7].{3}|[\xf8-\xfb].{4}|[\xfc\xfd].{5}", re.DOTALL
+)
+_LEAD_BITS: Final = {2: 0x1F, 3: 0x0F, 4: 0x07, 5: 0x03, 6: 0x01}
 #: Honest paths have a handful of readings; more is an attempt to make the gate work.
 MAX_READINGS: Final = 256
 #: The characters of all readings together: bounds the work for a long path.
@@ -67,16 +74,32 @@ def _decode(path: str) -> str:
         return path
     # A path that was decoded before may hold bytes that are no UTF-8, as surrogate escapes.
     octets = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
-    octets = _OVERLONG.sub(_shorten, octets)
     return octets.decode("utf-8", "surrogateescape")
 
 
-def _shorten(match: re.Match[bytes]) -> bytes:
+def _shorten_overlong(path: str) -> str:
+    """Read UTF-8 that is longer than needed; apart from decoding, because few servers do it."""
+    return path if path.isascii() else _reread(_OVERLONG, path)
+
+
+def _decode_unchecked(path: str) -> str:
+    """Read UTF-8 as decoders do that swallow whatever is behind a first byte."""
+    return path if path.isascii() else _reread(_UNCHECKED, path)
+
+
+def _reread(sequence: re.Pattern[bytes], path: str) -> str:
+    octets = sequence.sub(_character, path.encode("utf-8", "surrogateescape"))
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def _character(match: re.Match[bytes]) -> bytes:
+    """Return the character that a sequence spells, in UTF-8; what spells none as it is."""
     octets = match[0]
-    code = octets[0] & 0x1F
+    code = octets[0] & _LEAD_BITS[len(octets)]
     for octet in octets[1:]:
         code = (code << 6) | (octet & 0x3F)
-    return bytes((code & 0x7F,))
+    is_one = code <= sys.maxunicode and not 0xD800 <= code <= 0xDFFF  # noqa: PLR2004 - surrogates
+    return chr(code).encode("utf-8") if is_one else octets
 
 
 def _decode_all_but_slashes(path: str) -> str:
@@ -162,6 +185,8 @@ _STEPS: Final[tuple[Callable[[str], str], ...]] = (
     _decode_all_but_slashes,
     _decode_unreserved,
     _decode_wide,
+    _shorten_overlong,
+    _decode_unchecked,
     _fold_lookalikes,
     _best_fit,
     _backslashes,
