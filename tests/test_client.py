@@ -171,6 +171,14 @@ def test_endless_chain_is_cut() -> None:
     assert client == Client("9.9.9.9", "https", f"9.9.9.9, {PEER}")
 
 
+def test_no_entry_is_cut_in_two() -> None:
+    """Where an endless chain is cut, half of an address is not taken for an address."""
+    chain = "9.9.9.9, 210.0.0.9," + " " * 2031 + "10.0.0.2"
+
+    assert chain[-2048:].startswith("10.0.0.9,")
+    assert make(*PRIVATE).forwarded(PEER, chain, "").forwarded_for == f"10.0.0.2, {PEER}"
+
+
 def test_odd_peer_with_forwarding_fields() -> None:
     """A peer that is no address is named as it is."""
     assert make(*PRIVATE).forwarded("somewhere", "", "") == Client(

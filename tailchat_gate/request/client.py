@@ -69,7 +69,9 @@ class ClientResolver:
         `chain` is the X-Forwarded-For value (several fields joined by commas) and `scheme` the
         X-Forwarded-Proto value, "" where absent.
         """
-        chain = chain[-_MAX_CHAIN_LENGTH:]
+        if len(chain) > _MAX_CHAIN_LENGTH:
+            # Whole entries: half of an address is another address.
+            chain = chain[-_MAX_CHAIN_LENGTH - 1 :].partition(",")[2]
         # Of several values ("https, http") the nearest proxy's own is the last.
         last = scheme.rpartition(",")[2].strip().lower()
         believed = last if last in _SCHEMES else self._default_scheme
