@@ -11,9 +11,9 @@ from typing import Final, NamedTuple, Protocol
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
 #: The three forms of RFC 9110 section 5.6.7.
 _HTTP_DATE: Final = re.compile(
-    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
-    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
-    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [1-9][0-9]{3} [0-9]{2}(?::[0-9]{2}){2} GMT"
+    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9]{2}(?::[0-9]{2}){2} GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}(?::[0-9]{2}){2} [1-9][0-9]{3}"
 )
 _BYTES: Final = re.compile(r"bytes=(.*)", re.IGNORECASE)
 #: Longer numbers are in no honest request, and turning digits into a number costs their square.
@@ -131,9 +131,15 @@ def _date(values: Sequence[str]) -> int | None:
     """Return the Unix time of a field that is one HTTP date."""
     text = values[0].strip(" \t") if len(values) == 1 else ""
     parts = parsedate(text) if _HTTP_DATE.fullmatch(text) else None
-    if parts is None:
-        return None
+    return calendar.timegm(parts) if parts is not None and _is_time(parts) else None
+
+
+def _is_time(parts: tuple[int, ...]) -> bool:
+    """Tell whether there is such a time: neither parsedate nor timegm asks for the day."""
+    year, month, day, hour, minute, second = parts[:6]
     try:
-        return calendar.timegm(parts)
+        days = calendar.monthrange(year, month)[1]
     except ValueError:
-        return None
+        # parsedate lets a month through that is none; IllegalMonthError is a ValueError.
+        return False
+    return 0 < day <= days and hour < 24 and minute < 60 and second <= 60  # noqa: PLR2004 - of a clock
