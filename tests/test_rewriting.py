@@ -30,6 +30,8 @@ def _rewriter(**route: Any) -> ReplyRewriter:  # noqa: ANN401 - as in the file
         (b"/\\evil.test/x", b"/\\evil.test/x"),
         (b"http://tool:3000//evil.test/x", b"/app/evil.test/x"),
         (b"http://tool:3000/\\evil.test/x", b"/app/evil.test/x"),
+        (b"http://tool:3000/\t/evil.test", b"http://tool:3000/\t/evil.test"),
+        (b"/\t/evil.test", b"/\t/evil.test"),
         (b"http://tool:3001/x", b"http://tool:3001/x"),
         (b"http://tool:3000@evil.test/x", b"http://tool:3000@evil.test/x"),
         (b"https://elsewhere.test/x", b"https://elsewhere.test/x"),

@@ -32,7 +32,8 @@ class ReplyRewriter:
 
         The path needs no origin: browsers take it from where they are (RFC 9110 section 10.2.2).
         """
-        if not self._locations:
+        # Browsers drop a tab unseen: what leads to a path with one would lead to another host.
+        if not self._locations or b"\t" in value:
             return value
         match = _ABSOLUTE.fullmatch(value)
         if match is None:
