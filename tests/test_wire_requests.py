@@ -110,6 +110,25 @@ async def test_limits_hold_for_a_head_in_pieces(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize("start", [b"", b"\r\n"])
+async def test_a_line_as_long_as_may_be_comes_in_pieces(
+    small: RunningGate, upstream: RawUpstream, start: bytes
+) -> None:
+    """The longest method with the longest target passes wherever its line is cut (B 3)."""
+    line = b"A" * 32 + b" /" + b"b" * 255 + b" HTTP/1.1\r\n"
+    cuts = (len(start) + len(line) - 2, len(start) + len(line) - 1, len(start) + len(line))
+    for cut in cuts:
+        data = start + line + HOST + b"\r\n"
+        async with RawClient.connect(small.port) as client, asyncio.timeout(5):
+            client.send(data[:cut])
+            for _ in range(3):
+                await asyncio.sleep(0)
+            client.send(data[cut:])
+            assert (cut, (await client.reply()).status) == (cut, 200)
+
+    assert len(upstream.requests) == len(cuts)
+
+
 async def test_as_much_as_the_limits_allow_passes(small: RunningGate) -> None:
     """What is exactly as long as a limit passes."""
     for data in (

@@ -19,8 +19,8 @@ _FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
 #: Methods have at most 17 letters in IANA's registry.
 _MAX_METHOD: Final = 32
-#: Around the target: method, version and two spaces.
-_LINE_OVERHEAD: Final = _MAX_METHOD + 10
+#: Around the target: method, version, two spaces, an empty line before and half of a line's end.
+_LINE_OVERHEAD: Final = _MAX_METHOD + 13
 #: Bytes of the strings that are kept, in each half: what was made of them takes some ten times
 #: as much where a stranger sends the worst.
 _KEPT_BYTES: Final = 2 << 20
