@@ -646,6 +646,8 @@ SWITCHES = {
         ASKED,
         SWITCH + b"Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
     ),
+    "to two protocols on two lines": (ASKED, SWITCH + b"Upgrade: h2c\r\n" + ASKED + b"\r\n"),
+    "to one protocol twice": (ASKED, SWITCH + b"Upgrade: websocket\r\n" + ASKED + b"\r\n"),
     "to none": (ASKED, SWITCH + b"Connection: Upgrade\r\n\r\n"),
     "behind 103": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" + SWITCH + ASKED + b"\r\n"),
     "asked without Connection": (b"Upgrade: websocket\r\n", SWITCH + ASKED + b"\r\n"),

@@ -275,7 +275,7 @@ class ReplyReader:
         known, reader = self._known, self._lines
         self._options = _NO_OPTIONS
         self._length: int | None = None
-        self._switches_to = b""
+        self._switches_to: bytes | None = None
         self._chunks = None
         kept = [line]
         raw_lines = section.split(CRLF)
@@ -318,7 +318,9 @@ class ReplyReader:
             name = line.sent.partition(b":")[0]
             kept.append(name + b": " + editor.location(line.value) if editor else line.sent)
         elif expected is not None and expected.upgrade:
-            self._switches_to = line.value.lower()
+            # A second field makes a list of it, and no list was asked for.
+            listed = self._switches_to is not None
+            self._switches_to = b"," if listed else line.value.lower()
             kept.append(line.sent)
 
     def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
@@ -327,7 +329,7 @@ class ReplyReader:
         if expected is None or self._interim > MAX_INTERIM:
             raise BadReplyError("too many interim replies")
         if status == _SWITCHING:
-            if not self._switches_to or self._switches_to != expected.upgrade:
+            if self._switches_to is None or self._switches_to != expected.upgrade:
                 raise BadReplyError("a protocol switch that nobody asked for")
             self.status = status
             self.switched = True
