@@ -1,0 +1,162 @@
+"""Replies (RFC 9112 sections 4 to 7): all that answers one request, whoever sends it."""
+
+from dataclasses import dataclass, field
+
+from fuzz.reference.body import chunked
+from fuzz.reference.syntax import (
+    CRLF,
+    DIGITS,
+    BadError,
+    Pairs,
+    elements,
+    field_lines,
+    framing,
+    is_text,
+    values,
+)
+
+_END = b"\r\n\r\n"
+_STATUS = 3
+_FINAL = 200
+_SWITCHING = 101
+_BODILESS = (204, 304)
+_LARGEST_HEAD = 65_536
+
+
+@dataclass
+class Head:
+    """The head of a reply."""
+
+    version: bytes
+    status: int
+    reason: bytes
+    fields: Pairs
+
+
+@dataclass
+class Reply:
+    """A final reply: the interim ones before it, its head, and as much as there is of its body.
+
+    `rest` is what lies behind it; `until_close` that its body ends with the connection, and so is
+    never known to be complete.
+    """
+
+    interim: list[Head] = field(default_factory=list)
+    head: Head | None = None
+    content: bytes = b""
+    trailers: Pairs = field(default_factory=list)
+    rest: bytes = b""
+    complete: bool = False
+    until_close: bool = False
+
+
+def read(data: bytes, *, is_head: bool = False, obsolete: bool = False) -> Reply:
+    """Read the reply to one request; `is_head` says that its method was HEAD.
+
+    `obsolete`: folded lines and white space before a colon are mended (RFC 9112 sections 5.1 and
+    5.2), and not refused. A switch of protocols is a final reply without a body. Raises BadError.
+    """
+    found = Reply()
+    while True:
+        raw, end, behind = data.partition(_END)
+        if not end:
+            found.rest = data
+            return found
+        head = _head(raw, obsolete=obsolete)
+        data = behind
+        if head.status >= _FINAL or head.status == _SWITCHING:
+            break
+        found.interim.append(head)
+    found.head = head
+    _body(found, data, is_head=is_head)
+    return found
+
+
+def _body(found: Reply, data: bytes, *, is_head: bool) -> None:
+    """Read what is behind the head by the rules of RFC 9112 section 6.3."""
+    head = found.head
+    if head is None:
+        return
+    if head.status == _SWITCHING:
+        found.rest, found.complete = data, True
+        return
+    length, is_chunked = framing(head.fields)
+    if is_chunked and head.version != b"HTTP/1.1":
+        raise BadError("chunks in HTTP/1.0")
+    if is_head or head.status in _BODILESS:
+        found.rest, found.complete = data, True
+    elif is_chunked:
+        body = chunked(data)
+        found.content, found.trailers = body.content, body.trailers
+        found.rest, found.complete = body.rest, body.complete
+    elif length is not None:
+        found.content, found.rest = data[:length], data[length:]
+        found.complete = len(found.content) == length
+    else:
+        found.content, found.until_close = data, True
+
+
+def _head(raw: bytes, *, obsolete: bool) -> Head:
+    if len(raw) > _LARGEST_HEAD:
+        raise BadError("a head")
+    line, newline, section = raw.partition(CRLF)
+    version, status, reason = _status_line(line)
+    if obsolete and newline:
+        section = _mended(section)
+    fields = field_lines(section + CRLF if newline else b"")
+    framing(fields)
+    return Head(version, status, reason, fields)
+
+
+def _status_line(line: bytes) -> tuple[bytes, int, bytes]:
+    version, status, *rest = [*line.split(b" ", 2), b""][:3]
+    if version not in {b"HTTP/1.0", b"HTTP/1.1"}:
+        raise BadError("a version")
+    if len(status) != _STATUS or not DIGITS.issuperset(status) or status[:1] == b"0":
+        raise BadError("a status")
+    reason = rest[0] if rest else b""
+    if not is_text(reason):
+        raise BadError("a reason")
+    return version, int(status), reason
+
+
+def _mended(section: bytes) -> bytes:
+    """Return field lines without folds and without white space before a colon."""
+    if section[:1] in {b" ", b"\t"}:
+        raise BadError("a fold of nothing")
+    unfolded: list[bytes] = []
+    for line in section.split(CRLF):
+        if line[:1] in {b" ", b"\t"}:
+            unfolded[-1] += b" " + line.lstrip(b" \t")
+        else:
+            unfolded.append(line)
+    lines = []
+    for line in unfolded:
+        name, colon, value = line.partition(b":")
+        lines.append(name.rstrip(b" \t") + colon + value)
+    return CRLF.join(lines)
+
+
+def passed_on(head: Head) -> Pairs:
+    """Return the fields of a reply that its client gets, in order: none of the connection's.
+
+    The framing is not among them; it is written anew.
+    """
+    # "close" is reserved as a field's name (RFC 9110 section 18.4): nobody lists one.
+    listed = set(elements(head.fields, b"connection")) - {b"close", b"content-length"}
+    own = {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization"}
+    own |= {b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"content-length"}
+    return [(n, v) for n, v in head.fields if n.lower() not in own | listed]
+
+
+def stays(head: Head) -> bool:
+    """Tell whether the connection stays behind a reply (RFC 9112 section 9.3)."""
+    options = elements(head.fields, b"connection")
+    if head.version == b"HTTP/1.0":
+        return b"keep-alive" in options
+    return b"close" not in options
+
+
+def framings(head: Head) -> tuple[list[bytes], list[bytes]]:
+    """Return the values of both framing fields."""
+    return values(head.fields, b"content-length"), values(head.fields, b"transfer-encoding")

@@ -1,0 +1,84 @@
+"""What a request becomes on its way through the gate: docs/headers.md, field by field."""
+
+from fuzz.reference.request import Request
+from fuzz.reference.syntax import Pairs, elements
+
+#: Fields of the connection (RFC 9110 section 7.6.1), and those that the gate writes anew.
+_OWN = frozenset(
+    (
+        *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization"),
+        *(b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"content-length", b"host"),
+    )
+)
+#: Fields by which tools are told who asks; nobody but the gate says that.
+_MANAGED = frozenset(
+    (
+        *(b"forwarded", b"proxy", b"x-original-host", b"x-original-uri", b"x-original-url"),
+        *(b"x-rewrite-url", b"x-real-ip", b"x-request-id"),
+    )
+)
+_PREFIXES = (b"x-tailchat-", b"x-forwarded-")
+#: What an option of Connection takes nothing away from. "close" is reserved as a field's name.
+_NEVER_LISTED = frozenset((b"close", b"content-length", b"cookie", b"transfer-encoding"))
+#: Fields that only mean something in a head (RFC 9110 section 6.5.1).
+_HEAD_ONLY = frozenset(
+    (
+        *(b"authorization", b"cache-control", b"cookie", b"expect", b"max-forwards", b"origin"),
+        *(b"pragma", b"range", b"set-cookie", b"trailer", b"if-match", b"if-modified-since"),
+        *(b"if-none-match", b"if-range", b"if-unmodified-since"),
+    )
+)
+_ALNUM = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
+
+
+def folded(name: bytes) -> bytes:
+    """Return a name as servers that make variables of names may see it."""
+    return bytes(octet if octet in _ALNUM else ord("-") for octet in name.lower())
+
+
+def is_the_gates(name: bytes) -> bool:
+    """Tell whether a field of this name is never passed on, whoever sends it."""
+    return folded(name) in _OWN | _MANAGED or folded(name).startswith(_PREFIXES)
+
+
+def passed_on(request: Request, own_cookies: frozenset[bytes]) -> Pairs:
+    """Return the client's fields that a tool gets, in order; `own_cookies` are hidden from it."""
+    listed = set(elements(request.fields, b"connection")) - _NEVER_LISTED
+    kept = []
+    for name, value in request.fields:
+        if is_the_gates(name) or name.lower() in listed:
+            continue
+        if name.lower() == b"cookie":
+            rest = visible_cookies(value, own_cookies)
+            kept += [(name, rest)] if rest else []
+        else:
+            kept.append((name, value))
+    return kept
+
+
+def visible_cookies(value: bytes, own_cookies: frozenset[bytes]) -> bytes:
+    """Return a Cookie value without the gate's and Tailchat's cookies, the others as they are."""
+    pairs = value.split(b";")
+    names = [pair.split(b"=")[0].strip() for pair in pairs]
+    hidden = [n in own_cookies or n.startswith((b"_session", b"_interaction")) for n in names]
+    if not any(hidden):
+        return value
+    kept = [pair for pair, is_hidden in zip(pairs, hidden, strict=True) if not is_hidden]
+    return b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
+
+
+def passed_trailers(trailers: Pairs) -> Pairs:
+    """Return the trailers that a tool gets, in order."""
+    return [
+        (name, value)
+        for name, value in trailers
+        if not is_the_gates(name)
+        and folded(name) not in _HEAD_ONLY
+        and not folded(name).startswith(b"content-")
+    ]
+
+
+def reads_trailers(request: Request) -> bool:
+    """Tell whether the client says that it reads trailers (RFC 9110 section 10.1.4)."""
+    listed = b"te" in elements(request.fields, b"connection")
+    return listed and b"trailers" in elements(request.fields, b"te")

@@ -1,0 +1,72 @@
+"""What a request is for: a page in a browser's tab only where the client says so."""
+
+from fuzz.target import Target
+from tailchat_gate.request.fields import FieldSection, split_fields
+from tailchat_gate.request.intent import Intent, read_intent, wants_html
+from tailchat_gate.request.refusal import RefusedError
+
+_HTML = ("text/html", "application/xhtml+xml")
+
+
+def check(data: bytes) -> None:
+    """Read the intent of a request: a line with its method, then its fields."""
+    line, _, rest = data.partition(b"\n")
+    try:
+        headers = FieldSection(split_fields(rest)).headers
+    except RefusedError:
+        return
+    method = line.decode("latin-1")
+    found = read_intent(method, headers)
+    names = {name.lower() for name in headers}
+    assert (found is Intent.UPGRADE) == ("upgrade" in names)
+    if found is Intent.NAVIGATION:
+        assert method in {"GET", "HEAD"}
+        assert "x-requested-with" not in names
+        if "sec-fetch-mode" in names:
+            assert headers["Sec-Fetch-Mode"] == "navigate"
+            assert headers.get("sec-fetch-dest", "document") == "document"
+        else:
+            assert wants_html(headers)
+    elif found is Intent.CALL and method in {"GET", "HEAD"} and "x-requested-with" not in names:
+        assert "sec-fetch-mode" in names or not wants_html(headers)
+    accept = headers.get("ACCEPT", "")
+    assert wants_html({"Accept": accept}) == _names_html(accept[:1024])
+
+
+def _names_html(accept: str) -> bool:
+    """Tell whether an element is an HTML type that is not refused with a weight of zero."""
+    for element in accept.split(","):
+        kind, *parameters = [part.strip() for part in element.split(";")]
+        weights = [
+            value.strip()
+            for name, mark, value in (p.partition("=") for p in parameters)
+            if name.strip().lower() == "q"
+        ]
+        refused = bool(weights) and weights[0] in {"0", "0.", "0.0", "0.00", "0.000"}
+        if kind.lower() in _HTML and not refused:
+            return True
+    return False
+
+
+TARGET = Target(
+    check,
+    parsers=("request.intent", "request.fields"),
+    seeds=(
+        b"GET\nAccept: text/html,*/*;q=0.8\r\n",
+        b"GET\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+        b"HEAD\nsec-fetch-mode: navigate\r\nSec-Fetch-Dest: iframe\r\n",
+        b"POST\nAccept: text/html\r\n",
+        b"GET\nAccept: text/html;q=0, application/xhtml+xml ; Q=0.5\r\nUpgrade: x\r\n",
+        b"GET\nX-Requested-With: XMLHttpRequest\r\nAccept: text/html\r\n",
+    ),
+    words=(
+        *(b"Accept: ", b"text/html", b"application/xhtml+xml", b"*/*", b";q=0", b";Q=0.5", b", "),
+        *(
+            b"Sec-Fetch-Mode: navigate\r\n",
+            b"Sec-Fetch-Dest: document\r\n",
+            b"Upgrade: x\r\n",
+            b"\n",
+        ),
+        *(b"X-Requested-With: x\r\n", b"\r\n", b"GET\n", b"0.000", b"TEXT/HTML"),
+    ),
+)

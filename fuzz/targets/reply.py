@@ -1,0 +1,236 @@
+"""Replies: what a client is sent is one strict reply, and says what the upstream said."""
+
+from dataclasses import dataclass, field
+
+from fuzz.cutting import cut, steered
+from fuzz.reference import reply as reference
+from fuzz.reference.syntax import BadError, Pairs, elements
+from fuzz.target import Target
+from tailchat_gate.proxy.headers import may_trail
+from tailchat_gate.proxy.reply import BadReplyError, FieldEditor, ReplyLines, ReplyReader
+
+_EXTRA = b"X-Gate: 1\r\n"
+_OWN_COOKIE = b"tailchat_gate="
+_UPGRADE = b"websocket"
+_ADDED = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"x-gate"))
+_SWITCHING = 101
+
+
+class _Cookies:
+    def is_own(self, set_cookie: bytes) -> bool:
+        return set_cookie.startswith(_OWN_COOKIE)
+
+
+@dataclass
+class _Asked:
+    """The request that is answered."""
+
+    is_head: bool
+    http10: bool
+    keep_alive: bool
+    upgrade: bytes
+    takes_trailers: bool
+    extra_fields: bytes
+    editor: FieldEditor | None = None
+
+    @classmethod
+    def of(cls, flags: int) -> "_Asked":
+        http10 = bool(flags & 2)
+        return cls(
+            is_head=bool(flags & 1),
+            http10=http10,
+            keep_alive=bool(flags & 4),
+            upgrade=_UPGRADE if flags & 8 and not http10 else b"",
+            takes_trailers=bool(flags & 16) and not http10,
+            extra_fields=_EXTRA if flags & 32 else b"",
+        )
+
+
+@dataclass
+class _Relayed:
+    """What came of a reply: the bytes for the client, and what the reader says of it."""
+
+    sent: bytes = b""
+    refused: bool = False
+    state: tuple[object, ...] = ()
+    reader: ReplyReader = field(default_factory=lambda: ReplyReader(ReplyLines(), _Cookies()))
+
+
+def check(data: bytes) -> None:
+    """Relay a reply whole and in pieces; one byte says what was asked, three how it is cut."""
+    steer, data = steered(data, 4)
+    asked, closes = _Asked.of(steer[0]), bool(steer[0] & 64)
+    lines = ReplyLines()
+    whole = _relay(lines, asked, data, b"", closes=closes)
+    pieces = _relay(lines, asked, data, steer[1:], closes=closes)
+    assert whole.refused == pieces.refused, "how it is cut decides"
+    found = _as_client(asked, whole)
+    again = _as_client(asked, pieces)
+    if whole.refused:
+        assert not _looks_whole(again), "a broken reply looks whole"
+    else:
+        assert whole.state == pieces.state
+        assert _summary(found) == _summary(again)
+        _compare(asked, whole, found, data, closes=closes)
+    _check_strict(asked, data, whole)
+
+
+def _relay(
+    lines: ReplyLines, asked: _Asked, data: bytes, sizes: bytes, *, closes: bool
+) -> _Relayed:
+    found = _Relayed(reader=ReplyReader(lines, _Cookies()))
+    reader = found.reader
+    reader.begin(asked)
+    try:
+        for piece in cut(data, sizes):
+            if reader.switched:
+                reader.leftover += piece
+            elif piece:
+                found.sent += b"".join(reader.feed(piece))
+        if closes and reader.started and not reader.switched:
+            found.sent += b"".join(reader.end())
+    except BadReplyError:
+        found.refused = True
+        return found
+    found.state = (
+        *(reader.complete, reader.dirty, reader.status, reader.stays, reader.keep_client),
+        *(reader.switched, reader.leftover, reader.body_bytes, reader.until_close),
+    )
+    return found
+
+
+def _as_client(asked: _Asked, relayed: _Relayed) -> reference.Reply:
+    """Read what the client was sent, strictly."""
+    try:
+        found = reference.read(relayed.sent, is_head=asked.is_head)
+    except BadError as error:
+        raise AssertionError(f"the client is sent no reply: {error}") from None
+    if found.complete or found.head is None:
+        assert not found.rest, "the client is sent more than a reply"
+    return found
+
+
+def _looks_whole(found: reference.Reply) -> bool:
+    return found.complete
+
+
+def _summary(found: reference.Reply) -> tuple[object, ...]:
+    return found.interim, found.head, found.content, found.trailers, found.complete
+
+
+def _compare(
+    asked: _Asked, relayed: _Relayed, found: reference.Reply, data: bytes, *, closes: bool
+) -> None:
+    """Compare what the client read with what the upstream meant."""
+    reader = relayed.reader
+    try:
+        meant = reference.read(data, is_head=asked.is_head, obsolete=True)
+    except BadError as error:
+        # Only behind a whole reply may there be anything: it is thrown away.
+        raise AssertionError(f"what should be refused is not: {error}") from None
+    interim = [] if asked.http10 else meant.interim
+    assert [h.status for h in found.interim] == [h.status for h in interim]
+    for told, said in zip(found.interim, interim, strict=True):
+        assert _without_cookies(reference.passed_on(said)) == told.fields
+    if meant.head is None:
+        assert found.head is None
+        assert not reader.head_done
+        return
+    assert found.head is not None
+    _compare_head(asked, reader, meant.head, found.head)
+    assert found.content == meant.content
+    assert reader.body_bytes == len(meant.content) or reader.switched
+    ended = meant.complete or (meant.until_close and closes)
+    assert (reader.complete or reader.switched) == ended
+    if meant.head.status == _SWITCHING:
+        assert reader.leftover == meant.rest
+    else:
+        assert reader.dirty == (meant.complete and bool(meant.rest))
+        assert reader.stays == reference.stays(meant.head)
+    if not found.until_close:
+        assert found.complete == ended
+    wanted = [(n, v) for n, v in meant.trailers if may_trail(n)] if asked.takes_trailers else []
+    assert found.trailers == wanted
+
+
+def _without_cookies(pairs: Pairs) -> Pairs:
+    return [(n, v) for n, v in pairs if n.lower() != b"set-cookie" or not v.startswith(_OWN_COOKIE)]
+
+
+def _compare_head(
+    asked: _Asked, reader: ReplyReader, meant: reference.Head, found: reference.Head
+) -> None:
+    assert (found.version, found.status, found.reason) == (
+        b"HTTP/1.1",
+        meant.status,
+        meant.reason,
+    )
+    kept = [pair for pair in found.fields if pair[0].lower() not in _ADDED]
+    wanted = [pair for pair in reference.passed_on(meant) if pair[0].lower() not in _ADDED]
+    assert kept == _without_cookies(wanted)
+    extra = [pair for pair in found.fields if pair == (b"X-Gate", b"1")]
+    assert len(extra) >= bool(asked.extra_fields)
+    options = elements(found.fields, b"connection")
+    if meant.status == _SWITCHING:
+        assert options == [b"upgrade"]
+        assert elements(found.fields, b"upgrade") == [asked.upgrade]
+        return
+    assert options == ([] if reader.keep_client and not asked.http10 else options[:1])
+    assert (b"close" in options) == (not reader.keep_client)
+    assert asked.keep_alive or not reader.keep_client
+    lengths, codings = reference.framings(found)
+    assert not (lengths and codings)
+    assert not (asked.http10 and codings), "HTTP/1.0 has no chunks"
+
+
+def _check_strict(asked: _Asked, data: bytes, whole: _Relayed) -> None:
+    """A reply that is beyond reproach is relayed."""
+    if not whole.refused:
+        return
+    try:
+        meant = reference.read(data, is_head=asked.is_head)
+    except BadError:
+        return
+    switches = meant.head is not None and meant.head.status == _SWITCHING
+    assert not meant.complete or switches, "a good reply is refused"
+
+
+TARGET = Target(
+    check,
+    parsers=("proxy.reply", "request.body"),
+    seeds=(
+        b"\4\0\0\0HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"\x14\3\1\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+        b"5\r\nhello\r\n0\r\nX: 1\r\nHost: h\r\n\r\n",
+        b"\x64\7\0\0HTTP/1.0 200 OK\r\nX-A: b\r\n\r\nuntil the end",
+        b"\x24\1\0\0HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 204 No Content\r\n"
+        b"Content-Length: 5\r\nSet-Cookie: tailchat_gate=x\r\nSet-Cookie: a=b\r\n\r\n",
+        b"\x0c\0\0\0HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n\x81",
+        b"\5\0\0\0HTTP/1.1 200\r\nContent-Length: 05\r\nConnection: close, X-A\r\nX-A: 1\r\n\r\n",
+        b"\2\0\0\0HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP",
+        b"\4\0\0\0HTTP/1.1 304 Not\r\nX : a\r\n b\r\nLocation: /\r\n\r\n",
+        b"\x44\5\0\0HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
+    ),
+    words=(
+        *(
+            b"\r\n",
+            b"\r\n\r\n",
+            b"\r\n ",
+            b"\n",
+            b"\r",
+            b"\0",
+            b" :",
+            b": ",
+            b"HTTP/1.1 200 OK\r\n",
+        ),
+        *(b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 100 C\r\n\r\n", b"HTTP/1.0 ", b"204", b"304", b"103"),
+        *(b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"),
+        *(
+            b"Connection: ",
+            b"keep-alive",
+            b"Upgrade: websocket\r\n",
+            b"Set-Cookie: tailchat_gate=\r\n",
+        ),
+        *(b"5\r\nhello\r\n", b"0\r\n\r\n", b"0\r\n", b"Location: /\r\n", b"X: y\r\n", b"close, x"),
+    ),
+)

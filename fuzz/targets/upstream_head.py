@@ -1,0 +1,198 @@
+"""Request heads for the upstream: strictly written, the client's fields and the gate's in them."""
+
+from fuzz.cutting import steered
+from fuzz.reference import request as reference
+from fuzz.reference import rewriting
+from fuzz.reference.syntax import BadError, Pairs, field_lines, values
+from fuzz.target import Target
+from tailchat_gate.config.model import Route
+from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.proxy.headers import RequestHeaders
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.fields import Limits, split_fields
+from tailchat_gate.request.head import RequestHead, RequestReader
+from tailchat_gate.request.refusal import RefusedError
+
+_LIMITS = Limits(8192, 32_768, 100, 8192)
+_NO_BOUNDS = reference.Bounds(1 << 20, 1 << 20, 1 << 10, 1 << 20)
+_NAMES = CookieNames.for_origin("https://gate.test")
+_OWN_COOKIES = frozenset((_NAMES.session.encode(), _NAMES.login.encode()))
+_IDENTITY = b"X-Tailchat-Sub: s\r\nX-Tailchat-Nickname: Alice\r\nX-WebAuth-User: s\r\n"
+_CLIENT = Client("2001:db8::1", "https", "2001:db8::1, 10.0.0.1")
+_ROUTES = tuple(
+    Route(name="t", upstream="http://127.0.0.1:9", upstream_host=host)
+    for host in (None, "own.lan:3000")
+)
+_FORWARDED = b'for="[2001:db8::1]";host="%b";proto=https, for=10.0.0.1'  # RFC 7239 section 4
+
+
+def check(data: bytes) -> None:
+    """Rewrite a head; one byte chooses what the gate adds. Trailers are what is behind it."""
+    steer, data = steered(data, 1)
+    try:
+        read = RequestReader(_LIMITS).read(data)
+    except RefusedError:
+        return
+    if read is None:
+        return
+    head, size = read
+    sent = reference.head(data, _NO_BOUNDS)
+    assert sent is not None
+    headers = RequestHeaders(
+        CookieReader(_NAMES),
+        ("X-WebAuth-User",),
+        via="gate" if steer[0] & 1 else "",
+        forwarded=bool(steer[0] & 2),
+    )
+    _check_head(headers, head, sent, steer[0])
+    _check_trailers(headers, data[size:])
+
+
+def _check_head(
+    headers: RequestHeaders, head: RequestHead, sent: reference.Request, flags: int
+) -> None:
+    settings = _ROUTES[flags >> 2 & 1]
+    target = b"/tool" + head.target.raw if flags & 8 else head.target.raw
+    upgrade = bool(flags & 16 and head.fields.upgrade.isalpha())
+    identity = _IDENTITY if flags & 32 else b""
+
+    def write() -> bytes:
+        return headers.head(
+            head,
+            target,
+            client=_CLIENT,
+            settings=settings,
+            request_id="id",
+            identity=identity,
+            upgrade=upgrade,
+        )
+
+    made = write()
+    assert write() == made, "written again it is another"
+    try:
+        got = reference.head(made, _NO_BOUNDS) if sent.host[0] or flags & 4 else None
+    except BadError as error:
+        raise AssertionError(f"the upstream is sent no request: {error}") from None
+    if got is None:
+        # An HTTP/1.0 client may name no host, and then there is none to pass on.
+        assert sent.version == b"HTTP/1.0"
+        return
+    assert got.size == len(made)
+    assert (got.method, got.target) == (sent.method, target)
+    assert (got.length, got.is_chunked) == (sent.length, sent.is_chunked)
+    wanted = _wanted(sent, flags, upgrade=upgrade)
+    assert _without_framing(got.fields) == wanted, (got.fields, wanted)
+
+
+def _wanted(sent: reference.Request, flags: int, *, upgrade: bool) -> Pairs:
+    """Return the fields that the upstream should get, its framing aside."""
+    host = values(sent.fields, b"host")[0] if sent.host[0] else b""
+    passed = [
+        (n, v)
+        for n, v in rewriting.passed_on(sent, _OWN_COOKIES)
+        if rewriting.folded(n) != b"x-webauth-user"
+    ]
+    wanted = [
+        (b"Host", b"own.lan:3000" if flags & 4 else host),
+        *_counted_down(sent.method, passed),
+        (b"X-Forwarded-Host", host),
+        (b"X-Forwarded-For", b"2001:db8::1, 10.0.0.1"),
+        (b"X-Forwarded-Proto", b"https"),
+        (b"X-Forwarded-Port", sent.host[1] or b"443"),
+    ]
+    if flags & 2:
+        wanted.append((b"Forwarded", _FORWARDED % host))
+    if rewriting.reads_trailers(sent):
+        wanted += [(b"TE", b"trailers"), (b"Connection", b"TE")]
+    wanted.append((b"X-Request-Id", b"id"))
+    wanted += field_lines(_IDENTITY) if flags & 32 else []
+    if flags & 1:
+        wanted.append((b"Via", sent.version.removeprefix(b"HTTP/") + b" gate"))
+    if upgrade:
+        asked = b",".join(values(sent.fields, b"upgrade")).lower()
+        wanted += [(b"Connection", b"Upgrade"), (b"Upgrade", asked)]
+    return wanted
+
+
+def _counted_down(method: bytes, pairs: Pairs) -> Pairs:
+    """Return fields with the first Max-Forwards one less, for the methods that count it."""
+    counted: Pairs = []
+    done = method not in {b"OPTIONS", b"TRACE"}
+    for name, value in pairs:
+        digits = value.lstrip(b"0")
+        is_count = value.isdigit() and 0 < len(digits) < 10
+        if not done and name.lower() == b"max-forwards" and is_count:
+            counted.append((name, b"%d" % (int(digits) - 1)))
+            done = True
+        else:
+            counted.append((name, value))
+    return counted
+
+
+def _without_framing(pairs: Pairs) -> Pairs:
+    return [(n, v) for n, v in pairs if n not in {b"Content-Length", b"Transfer-Encoding"}]
+
+
+def _check_trailers(headers: RequestHeaders, raw: bytes) -> None:
+    try:
+        trailers = split_fields(raw)
+    except RefusedError:
+        return
+    kept = [
+        (n, v)
+        for n, v in rewriting.passed_trailers(trailers)
+        if rewriting.folded(n) != b"x-webauth-user"
+    ]
+    assert field_lines(headers.trailers(trailers)) == kept
+
+
+_HEAD = b"GET / HTTP/1.1\r\nHost: h\r\n"
+TARGET = Target(
+    check,
+    parsers=("proxy.headers", "request.head", "request.fields"),
+    seeds=(
+        b"\x23GET /a?b HTTP/1.1\r\nHost: H:80\r\nX_Tailchat_Sub: me\r\nAccept: */*\r\n\r\n",
+        b"\x0d" + _HEAD + b"Connection: close, X-Hop\r\nx-hop: 1\r\nX-WEBAUTH.user: x\r\n\r\n",
+        b"\1" + _HEAD + b"Cookie: a=b; __Host-tailchat_gate=x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"X-Sum: 1\r\nX-Forwarded-For: x\r\nAuthorization: y\r\n",
+        b"\0" + _HEAD + b"TE: trailers, deflate\r\nConnection: TE\r\nContent-Length: 005\r\n\r\n",
+        b"\x11" + _HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"\1OPTIONS http://h/ HTTP/1.1\r\nHost: h\r\nMax-Forwards: 007\r\n\r\n",
+        b"\3GET / HTTP/1.0\r\nVia: 1.0 a\r\nForwarded: for=x\r\n\r\n",
+        b"\7GET / HTTP/1.0\r\nProxy-Authorization: x\r\nHost: [::1]\r\n\r\n",
+    ),
+    words=(
+        *(
+            b"\r\n",
+            b"\r\n\r\n",
+            b": ",
+            b"Connection: ",
+            b"close, ",
+            b"Host: h\r\n",
+            b"X-Hop: 1\r\n",
+        ),
+        *(
+            b"x-hop",
+            b"X-Tailchat-Sub: a\r\n",
+            b"X.Forwarded_For: a\r\n",
+            b"Cookie: ",
+            b"_session=a",
+        ),
+        *(b"__Host-tailchat_gate=a", b"; ", b"TE: trailers\r\n", b"te", b"Upgrade: websocket\r\n"),
+        *(
+            b"Max-Forwards: 1\r\n",
+            b"OPTIONS",
+            b"TRACE",
+            b"Content-Length: 1\r\n",
+            b"X-WebAuth-User",
+        ),
+        *(
+            b"Transfer-Encoding: chunked\r\n",
+            b"Keep-Alive: a\r\n",
+            b"Via: a\r\n",
+            b"HTTP/1.0",
+            b"\t",
+        ),
+        *(b"trailers", b"content-length", b"transfer-encoding", b"host", b"cookie", b"via"),
+    ),
+)
