@@ -678,6 +678,22 @@ async def test_no_switch_that_was_not_asked_for(
     assert public.generation.forwarder.open_tunnels == 0
 
 
+async def test_what_switches_nothing_has_no_upgrade(
+    public: RunningGate, upstream: RawUpstream
+) -> None:
+    """Upgrade is for one connection, and only a 101 takes it to the next (RFC 9110 section 7.8)."""
+    final = b"HTTP/1.1 426 Upgrade Required\r\n" + ASKED + b"Content-Length: 2\r\n\r\nno"
+    upstream.answer = _says(b"HTTP/1.1 103 Early Hints\r\nUpgrade: websocket\r\n\r\n" + final)
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(get(ASKED))
+        interim = await client.head()
+        reply = await client.reply()
+
+    assert interim == b"HTTP/1.1 103 Early Hints\r\n"
+    assert (reply.status, reply.body, reply.values("Upgrade")) == (426, b"no", [])
+    assert reply.values("Connection") == []
+
+
 GZIPPED = gzip.compress(b"hello " * 100)
 
 

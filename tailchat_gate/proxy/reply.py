@@ -319,9 +319,7 @@ class ReplyReader:
             kept.append(name + b": " + editor.location(line.value) if editor else line.sent)
         elif expected is not None and expected.upgrade:
             # A second field makes a list of it, and no list was asked for.
-            listed = self._switches_to is not None
-            self._switches_to = b"," if listed else line.value.lower()
-            kept.append(line.sent)
+            self._switches_to = line.value if self._switches_to is None else b","
 
     def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
         expected = self._expected
@@ -329,11 +327,12 @@ class ReplyReader:
         if expected is None or self._interim > MAX_INTERIM:
             raise BadReplyError("too many interim replies")
         if status == _SWITCHING:
-            if self._switches_to is None or self._switches_to != expected.upgrade:
+            protocol = self._switches_to
+            if protocol is None or protocol.lower() != expected.upgrade:
                 raise BadReplyError("a protocol switch that nobody asked for")
             self.status = status
             self.switched = True
-            lines.append(b"Connection: Upgrade")
+            lines += (b"Upgrade: " + protocol, b"Connection: Upgrade")
             extra = expected.extra_fields
         else:
             extra = b""
