@@ -81,7 +81,7 @@ def head(data: bytes, bounds: Bounds) -> Request | None:
     if is_chunked and version != b"HTTP/1.1":
         raise BadError("chunks in HTTP/1.0")
     size = start + len(section) + len(_END)
-    path = _path(target, host)
+    path = origin_form(target, host)
     return Request(
         method, target, version, pairs, path, host or (b"", b""), length, is_chunked, size
     )
@@ -190,7 +190,7 @@ def _one_host(found: list[bytes]) -> tuple[bytes, bytes] | None:
     return read_host(found[0])
 
 
-def _path(target: bytes, host: tuple[bytes, bytes] | None) -> bytes:
+def origin_form(target: bytes, host: tuple[bytes, bytes] | None) -> bytes:
     """Return the target in origin-form (RFC 9112 section 3.2). Raises BadError."""
     if target[:1] != b"/":
         scheme, separator, rest = target.partition(b"://")
@@ -201,6 +201,8 @@ def _path(target: bytes, host: tuple[bytes, bytes] | None) -> bytes:
             raise BadError("another host")
         target = rest[end:] if rest[end : end + 1] == b"/" else b"/" + rest[end:]
     path = target.partition(b"?")[0]
+    if not _VISIBLE.issuperset(target):
+        raise BadError("a target")
     if b"#" in target or b"\\" in path or b"%00" in path:
         raise BadError("a target")
     return target

@@ -12,7 +12,7 @@ from tailchat_gate.proxy.reply import BadReplyError, FieldEditor, ReplyLines, Re
 _EXTRA = b"X-Gate: 1\r\n"
 _OWN_COOKIE = b"tailchat_gate="
 _UPGRADE = b"websocket"
-_ADDED = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"x-gate"))
+_ADDED = frozenset((b"connection", b"content-length", b"transfer-encoding", b"x-gate"))
 _SWITCHING = 101
 
 
@@ -165,8 +165,9 @@ def _compare_head(
         meant.status,
         meant.reason,
     )
-    kept = [pair for pair in found.fields if pair[0].lower() not in _ADDED]
-    wanted = [pair for pair in reference.passed_on(meant) if pair[0].lower() not in _ADDED]
+    added = _ADDED | {b"upgrade"} if meant.status == _SWITCHING else _ADDED
+    kept = [pair for pair in found.fields if pair[0].lower() not in added]
+    wanted = [pair for pair in reference.passed_on(meant) if pair[0].lower() not in added]
     assert kept == _without_cookies(wanted)
     extra = [pair for pair in found.fields if pair == (b"X-Gate", b"1")]
     assert len(extra) >= bool(asked.extra_fields)
