@@ -1,7 +1,9 @@
 """What a request becomes on its way through the gate: docs/headers.md, field by field."""
 
+from dataclasses import dataclass
+
 from fuzz.reference.request import Request
-from fuzz.reference.syntax import Pairs, elements
+from fuzz.reference.syntax import Pairs, elements, values
 
 #: Fields of the connection (RFC 9110 section 7.6.1), and those that the gate writes anew.
 _OWN = frozenset(
@@ -28,7 +30,77 @@ _HEAD_ONLY = frozenset(
         *(b"if-none-match", b"if-range", b"if-unmodified-since"),
     )
 )
+#: Digits of a count of hops that means anything.
+_MAX_FORWARDS = 9
 _ALNUM = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a gate says of its own.
+
+    `own_cookies` are its cookies' names, `own_names` further names that it alone may set. `hops`
+    is the chain of addresses up to it, `identity` the fields that name the visitor. `host` is the
+    one that the tool is asked for, b"" for the visitor's; `forwarded` the value of Forwarded, and
+    `via` the name in Via, b"" for neither.
+    """
+
+    own_cookies: frozenset[bytes]
+    own_names: frozenset[bytes] = frozenset()
+    hops: bytes = b"127.0.0.1"
+    scheme: bytes = b"http"
+    identity: Pairs | tuple[()] = ()
+    host: bytes = b""
+    forwarded: bytes = b""
+    via: bytes = b"tailchat-gate"
+    request_id: bytes = b""
+
+
+def to_upstream(sent: Request, gate: Setting, *, upgrade: bool = False) -> Pairs:
+    """Return the fields that the upstream gets for a request, in order, its framing aside."""
+    host = values(sent.fields, b"host")[0] if sent.host[0] else b""
+    passed = [
+        (n, v) for n, v in passed_on(sent, gate.own_cookies) if folded(n) not in gate.own_names
+    ]
+    wanted = [
+        (b"Host", gate.host or host),
+        *_counted_down(sent.method, passed),
+        (b"X-Forwarded-Host", host),
+        (b"X-Forwarded-For", gate.hops),
+        (b"X-Forwarded-Proto", gate.scheme),
+        (b"X-Forwarded-Port", sent.host[1] or {b"http": b"80", b"https": b"443"}[gate.scheme]),
+    ]
+    if gate.forwarded:
+        wanted.append((b"Forwarded", gate.forwarded))
+    if reads_trailers(sent):
+        wanted += [(b"TE", b"trailers"), (b"Connection", b"TE")]
+    wanted += [(b"X-Request-Id", gate.request_id), *gate.identity]
+    if gate.via:
+        wanted.append((b"Via", sent.version.removeprefix(b"HTTP/") + b" " + gate.via))
+    if upgrade:
+        asked = b",".join(values(sent.fields, b"upgrade")).lower()
+        wanted += [(b"Connection", b"Upgrade"), (b"Upgrade", asked)]
+    return wanted
+
+
+def without_framing(pairs: Pairs) -> Pairs:
+    """Return fields without those that the gate writes for the body."""
+    return [(n, v) for n, v in pairs if n not in {b"Content-Length", b"Transfer-Encoding"}]
+
+
+def _counted_down(method: bytes, pairs: Pairs) -> Pairs:
+    """Return fields with the first Max-Forwards one less, for the methods that count it."""
+    counted: Pairs = []
+    done = method not in {b"OPTIONS", b"TRACE"}
+    for name, value in pairs:
+        digits = value.lstrip(b"0")
+        is_count = value.isdigit() and 0 < len(digits) <= _MAX_FORWARDS
+        if not done and name.lower() == b"max-forwards" and is_count:
+            counted.append((name, b"%d" % (int(digits) - 1)))
+            done = True
+        else:
+            counted.append((name, value))
+    return counted
 
 
 def folded(name: bytes) -> bytes:

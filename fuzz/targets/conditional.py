@@ -1,6 +1,7 @@
 """Conditions and ranges: a well-formed field says what RFC 9110 says, a malformed one nothing."""
 
-from calendar import timegm
+import re
+from calendar import day_abbr, day_name, timegm
 from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
@@ -105,24 +106,21 @@ def _time(values: Sequence[str]) -> int | None:
     if len(values) != 1:
         return None
     text = values[0].strip(" \t")
+    day = re.split("[, ]", text)[0]
     for form in _DATES:
         try:
             found = datetime.strptime(text, form)  # noqa: DTZ007 - all are GMT
         except ValueError:
             continue
-        # It forgives more than the grammar does: other case, one digit where two belong.
+        # It forgives more than the grammar does: other case, one digit where two belong. Which
+        # day of the week it was is not asked.
+        written = found.strftime(form.replace("%A" if "%A" in form else "%a", day))
+        forms = {written}
         if form == _DATES[2]:
-            written = found.strftime(form)
-            padded = written[:8] + f"{found.day:2d}" + written[10:]
-            return timegm(found.timetuple()) if text in {written, padded} else None
-        return timegm(found.timetuple()) if _as_written(found, form, text) else None
+            forms.add(found.strftime(form.replace("%a", day).replace("%d", f"{found.day:2d}")))
+        is_day = day in (day_name if "%A" in form else day_abbr)
+        return timegm(found.timetuple()) if text in forms and is_day else None
     return None
-
-
-def _as_written(found: datetime, form: str, text: str) -> bool:
-    """Tell whether a date is written as it should be; its day of the week may be another."""
-    written = found.strftime(form)
-    return written.partition(",")[2] == text.partition(",")[2]
 
 
 def _check_range(fields: _Fields, etag: str, size: int) -> None:

@@ -3,7 +3,7 @@
 from fuzz.cutting import steered
 from fuzz.reference import request as reference
 from fuzz.reference import rewriting
-from fuzz.reference.syntax import BadError, Pairs, field_lines, values
+from fuzz.reference.syntax import BadError, field_lines, values
 from fuzz.target import Target
 from tailchat_gate.config.model import Route
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
@@ -80,57 +80,23 @@ def _check_head(
     assert got.size == len(made)
     assert (got.method, got.target) == (sent.method, target)
     assert (got.length, got.is_chunked) == (sent.length, sent.is_chunked)
-    wanted = _wanted(sent, flags, upgrade=upgrade)
-    assert _without_framing(got.fields) == wanted, (got.fields, wanted)
+    wanted = rewriting.to_upstream(sent, _setting(sent, flags), upgrade=upgrade)
+    assert rewriting.without_framing(got.fields) == wanted, (got.fields, wanted)
 
 
-def _wanted(sent: reference.Request, flags: int, *, upgrade: bool) -> Pairs:
-    """Return the fields that the upstream should get, its framing aside."""
+def _setting(sent: reference.Request, flags: int) -> rewriting.Setting:
     host = values(sent.fields, b"host")[0] if sent.host[0] else b""
-    passed = [
-        (n, v)
-        for n, v in rewriting.passed_on(sent, _OWN_COOKIES)
-        if rewriting.folded(n) != b"x-webauth-user"
-    ]
-    wanted = [
-        (b"Host", b"own.lan:3000" if flags & 4 else host),
-        *_counted_down(sent.method, passed),
-        (b"X-Forwarded-Host", host),
-        (b"X-Forwarded-For", b"2001:db8::1, 10.0.0.1"),
-        (b"X-Forwarded-Proto", b"https"),
-        (b"X-Forwarded-Port", sent.host[1] or b"443"),
-    ]
-    if flags & 2:
-        wanted.append((b"Forwarded", _FORWARDED % host))
-    if rewriting.reads_trailers(sent):
-        wanted += [(b"TE", b"trailers"), (b"Connection", b"TE")]
-    wanted.append((b"X-Request-Id", b"id"))
-    wanted += field_lines(_IDENTITY) if flags & 32 else []
-    if flags & 1:
-        wanted.append((b"Via", sent.version.removeprefix(b"HTTP/") + b" gate"))
-    if upgrade:
-        asked = b",".join(values(sent.fields, b"upgrade")).lower()
-        wanted += [(b"Connection", b"Upgrade"), (b"Upgrade", asked)]
-    return wanted
-
-
-def _counted_down(method: bytes, pairs: Pairs) -> Pairs:
-    """Return fields with the first Max-Forwards one less, for the methods that count it."""
-    counted: Pairs = []
-    done = method not in {b"OPTIONS", b"TRACE"}
-    for name, value in pairs:
-        digits = value.lstrip(b"0")
-        is_count = value.isdigit() and 0 < len(digits) < 10
-        if not done and name.lower() == b"max-forwards" and is_count:
-            counted.append((name, b"%d" % (int(digits) - 1)))
-            done = True
-        else:
-            counted.append((name, value))
-    return counted
-
-
-def _without_framing(pairs: Pairs) -> Pairs:
-    return [(n, v) for n, v in pairs if n not in {b"Content-Length", b"Transfer-Encoding"}]
+    return rewriting.Setting(
+        _OWN_COOKIES,
+        frozenset((b"x-webauth-user",)),
+        hops=b"2001:db8::1, 10.0.0.1",
+        scheme=b"https",
+        identity=field_lines(_IDENTITY) if flags & 32 else (),
+        host=b"own.lan:3000" if flags & 4 else b"",
+        forwarded=_FORWARDED % host if flags & 2 else b"",
+        via=b"gate" if flags & 1 else b"",
+        request_id=b"id",
+    )
 
 
 def _check_trailers(headers: RequestHeaders, raw: bytes) -> None:

@@ -9,11 +9,14 @@ from typing import Final, NamedTuple, Protocol
 
 #: RFC 9110 section 8.8.3; a comma may stand inside a tag, so lists cannot be split at commas.
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
+_DAY: Final = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_LONG_DAY: Final = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
+_TIME: Final = "[0-9]{2}:[0-9]{2}:[0-9]{2}"
 #: The three forms of RFC 9110 section 5.6.7.
 _HTTP_DATE: Final = re.compile(
-    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [1-9][0-9]{3} [0-9]{2}(?::[0-9]{2}){2} GMT"
-    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9]{2}(?::[0-9]{2}){2} GMT"
-    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}(?::[0-9]{2}){2} [1-9][0-9]{3}"
+    f"{_DAY}, [0-9]{{2}} [A-Z][a-z]{{2}} [1-9][0-9]{{3}} {_TIME} GMT"
+    f"|{_LONG_DAY}, [0-9]{{2}}-[A-Z][a-z]{{2}}-[0-9]{{2}} {_TIME} GMT"
+    f"|{_DAY} [A-Z][a-z]{{2}} [ 0-9][0-9] {_TIME} [1-9][0-9]{{3}}"
 )
 _BYTES: Final = re.compile(r"bytes=(.*)", re.IGNORECASE)
 #: Longer numbers are in no honest request, and turning digits into a number costs their square.
