@@ -14,7 +14,8 @@ from typing import Final
 import pytest
 from gatekit import Clock
 from parts import missing
-from storykit import Story, free_port, story
+from process import free_port
+from storykit import Story, story
 
 DEPLOY: Final = Path(__file__).parent.parent / "deploy"
 _START_SECONDS: Final = 20.0

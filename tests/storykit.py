@@ -1,6 +1,5 @@
 """A whole setting for a login: a Tailchat, a recording tool and the gate between them."""
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+from process import free_port
 from visitor import Visitor
 
 from tailchat_gate.demo.store import App
@@ -16,14 +16,6 @@ from tailchat_gate.demo.tailchat import StandInTailchat
 
 CLIENT_ID = "tc_649aa2179e97b8b3b2d10041"
 CLIENT_SECRET = "the-secret-of-the-app"
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago; public_url must be known before the gate is."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

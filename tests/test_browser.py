@@ -8,7 +8,8 @@ import pytest
 from gatekit import Clock, RunningGate, make_settings, running_gate
 from parts import keep_screenshot
 from playwright.async_api import Browser, Page, expect
-from storykit import CLIENT_ID, CLIENT_SECRET, free_port, served
+from process import free_port
+from storykit import CLIENT_ID, CLIENT_SECRET, served
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from gatekit import SECRET
-from storykit import free_port
+from process import free_port
 from visitor import Visitor
 
 from tailchat_gate import __version__

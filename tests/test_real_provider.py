@@ -11,7 +11,8 @@ from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from openid_provider_process import OpenIdProvider, openid_provider
 from parts import keep_screenshot
 from playwright.async_api import Browser, expect
-from storykit import CLIENT_ID, CLIENT_SECRET, free_port, served
+from process import free_port
+from storykit import CLIENT_ID, CLIENT_SECRET, served
 from visitor import Visitor
 
 from tailchat_gate.demo.tool import SampleTool
