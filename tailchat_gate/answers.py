@@ -33,6 +33,8 @@ _ACCEPTED: Final = "".join(
 _CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
 _SIGN_IN_PAGE: Final = "/sign_in"
 _SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+#: What the person who is refused may want to talk to an admin about.
+_ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 #: The query of a path that would overflow the login's state is dropped from the way back.
 _MAX_RETURN_TO: Final = 2048
 
@@ -180,8 +182,8 @@ class Answers:
         """
         if visit.reason is Reason.NOT_SIGNED_IN:
             return self.not_signed_in(visit)
-        if visit.reason is Reason.DENIED and record is not None:
-            return self.denied(visit, record)
+        if visit.reason in _ABOUT_ACCOUNT and record is not None:
+            return self.denied(visit, visit.reason, record)
         return self.problem(visit, visit.reason)
 
     def sign_in_first(self, visit: Visit) -> web.Response:
@@ -237,11 +239,11 @@ class Answers:
         asked = f"&prompt={prompt}" if prompt else ""
         return f"{self._prefix}/start?rd={quote(return_to, safe='/')}{asked}"
 
-    def denied(self, visit: Visit, record: SessionRecord) -> web.Response:
+    def denied(self, visit: Visit, reason: Reason, record: SessionRecord) -> web.Response:
         """Tell a signed-in person that this tool is not theirs, and what an admin needs to know."""
         return self.problem(
             visit,
-            Reason.DENIED,
+            reason,
             detail={
                 "tool": visit.route,
                 "nickname": record.nickname,

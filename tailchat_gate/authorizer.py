@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tailchat_gate.access.origin import may_connect
-from tailchat_gate.access.policy import decide
+from tailchat_gate.access.policy import AS_NOBODY, decide
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.session import SessionRecord
@@ -12,15 +12,17 @@ from tailchat_gate.identity.site import SiteSession, SiteSessions
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.methods import claimed_methods
 from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.request.target import Host
+from tailchat_gate.request.target import Host, Target
 from tailchat_gate.request.visit import Visit
 
 
 class Verdict(NamedTuple):
     """What was found and decided: `match` is None where no route serves the target.
 
-    `visitor` is who asks, None for nobody; `site` has the sessions of the host asked for.
+    `visitor` is who asks, None for nobody and for whom the tool has to take for nobody; `site`
+    has the sessions of the host asked for.
     """
 
     allowed: bool
@@ -37,14 +39,14 @@ class Authorizer:
     sessions: SiteSessions
     audit: Audit
 
-    def judge(self, visit: Visit, host: str, path: str) -> Verdict:
-        """Return whether a visit may have a path on a host, and note who and why on the visit.
+    def judge(self, visit: Visit, host: str, method: str, target: Target) -> Verdict:
+        """Return whether a visit may have a target on a host, and note who and why on the visit.
 
-        `host` is in lower case, `path` raw: those of the request itself, or of the one that a
-        proxy in front asks about. Raises TooManyReadingsError for a path made to be read in many
-        ways.
+        `host` is in lower case, `method` and `target` as sent: those of the request itself, or of
+        the one that a proxy in front asks about, whose method may be "" for unknown. Raises
+        TooManyReadingsError for a path made to be read in many ways.
         """
-        match = self.routes.match(host, path)
+        match = self._match(visit, host, method, target)
         site = self.sessions.at(host)
         visitor = site.authenticator.visitor_of(visit.head.fields)
         sub = visitor.record.sub if visitor else None
@@ -54,7 +56,18 @@ class Authorizer:
         visit.reason = decision.reason
         if visitor is not None and not decision.allowed:
             self.audit.refused(visit, person_of(visitor.record))
+        if decision is AS_NOBODY:
+            visitor = None
         return Verdict(decision.allowed, match, visitor, site)
+
+    def _match(self, visit: Visit, host: str, method: str, target: Target) -> Match | None:
+        routes = self.routes
+        match = routes.match(host, target.path, method)
+        if match is not None and routes.names_methods:
+            claimed = claimed_methods(visit.head.fields, target.query)
+            if claimed:
+                return routes.match_each(match, host, target.path, claimed)
+        return match
 
     def check_origin(self, fields: FieldSection, host: Host, route: Route) -> None:
         """Raise RefusedError where a foreign page opens a WebSocket on `host`."""

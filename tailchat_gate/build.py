@@ -82,7 +82,7 @@ def build(
     """
     server = settings.server
     names = CookieNames.for_origin(server.public_url)
-    routes = RouteTable(settings.route, settings.groups)
+    routes = RouteTable(settings.route, settings.groups, settings.access.deny)
     sites = Sites(server.public_url, routes.hosts)
     sessions = _sessions(settings, sites, names, clock)
     reader = sessions.reader
@@ -186,7 +186,7 @@ def _sessions(
 ) -> SiteSessions:
     return SiteSessions(
         _secrets(settings),
-        [host for host in sites.hosts if sites.is_tool(host)],
+        sites,
         names=names,
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
         clock=clock,

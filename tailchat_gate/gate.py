@@ -31,7 +31,6 @@ from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.visit import RequestIds, Visit
 
-_ALLOWED: Final = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 #: Methods that are for the proxy itself, or may be.
 _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
 _RETRYABLE: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW))
@@ -85,7 +84,7 @@ class Gate:
             self._own_path(client, visit)
             return
 
-        verdict = self.authorizer.judge(visit, fields.host.name, head.target.path)
+        verdict = self.authorizer.judge(visit, fields.host.name, head.method, head.target)
         match, visitor = verdict.match, verdict.visitor
         if match is None or not verdict.allowed:
             self._deny(client, visit, visitor)
@@ -127,6 +126,9 @@ class Gate:
         if visit.reason is Reason.NO_ROUTE and visit.path == "/":
             # Nothing is configured there, but it is where people look first.
             answer = answers.who_am_i(visit)
+        elif visit.reason is Reason.METHOD_REFUSED:
+            allow = {"Allow": self._allowed(visit)}
+            answer = answers.problem(visit, visit.reason, headers=allow)
         else:
             answer = answers.refusal(visit, visitor.record if visitor else None)
         self._say(client, visit, answer)
@@ -148,7 +150,7 @@ class Gate:
             reason,
             detail=detail,
             retry_url=retry_url,
-            headers={"Allow": _ALLOWED} if reason is Reason.METHOD_REFUSED else None,
+            headers={"Allow": self._allowed(visit)} if reason is Reason.METHOD_REFUSED else None,
         )
         self._say(client, visit, answer, last=bool(problem))
 
@@ -205,17 +207,20 @@ class Gate:
         It is answered here where it does not.
         """
         head = visit.head
-        # A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE shows a
-        # script what it could not read (RFC 9110 sections 9.3.6 and 9.3.8).
-        if head.method == "CONNECT" or (head.method == "TRACE" and not route.settings.trace):
+        if not route.passes_on(head.method):
             self._refuse(client, visit, Reason.METHOD_REFUSED)
             return False
         hops = head.fields.values(b"max-forwards")
         if hops and not hops[0].strip(b"0"):
             # Answered in the tool's place: its last hop is here (RFC 9110 section 7.6.2).
-            self._say(client, visit, self.answers.last_hop(visit, _ALLOWED))
+            self._say(client, visit, self.answers.last_hop(visit, self._allowed(visit)))
             return False
         return True
+
+    def _allowed(self, visit: Visit) -> str:
+        """Return the value of Allow for what was asked for (RFC 9110 section 10.2.1)."""
+        methods = self.authorizer.routes.methods(visit.host, visit.path)
+        return ", ".join(sorted(methods))
 
     def _serve_local(self, client: ClientConnection, visit: Visit, route: Route) -> None:
         backend = self.local[route.name]

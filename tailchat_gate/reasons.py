@@ -17,6 +17,7 @@ class Reason(StrEnum):
     # The request was let through.
     PUBLIC = "public"
     SIGNED_IN = "signed-in"
+    TOKEN = "token"  # noqa: S105 - a reason's word, not a credential
     OWN_PATH = "own-path"
 
     # The request itself.
@@ -34,6 +35,8 @@ class Reason(StrEnum):
     NO_ROUTE = "no-route"
     NOT_SIGNED_IN = "not-signed-in"
     DENIED = "denied"
+    DENY_LISTED = "deny-listed"
+    TOKEN_ELSEWHERE = "token-elsewhere"  # noqa: S105 - as above
     CLIENT_GONE = "client-gone"
     INTERNAL_ERROR = "internal-error"
 
@@ -81,6 +84,8 @@ STATUS: Final = MappingProxyType(
         Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
+        Reason.DENY_LISTED: HTTPStatus.FORBIDDEN,
+        Reason.TOKEN_ELSEWHERE: HTTPStatus.FORBIDDEN,
         Reason.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
         Reason.UPSTREAM_DOWN: HTTPStatus.BAD_GATEWAY,
         Reason.UPSTREAM_BROKEN: HTTPStatus.BAD_GATEWAY,

@@ -60,8 +60,10 @@ def test_the_smallest_file_gets_every_default() -> None:
     assert settings.tailchat.timeout == 10.0
     assert settings.session.secrets == (SecretStr(SESSION_SECRET),)
     assert (settings.session.lifetime, settings.session.idle) == (43200.0, 0.0)
+    assert settings.access.deny == ()
     assert dict(settings.groups) == {}
     (route,) = settings.route
+    assert (route.methods, route.deny) == ((), ())
     assert (route.name, route.host, route.path) == ("wiki", None, "/")
     assert (route.upstream, route.allow) == ("http://wiki", ("signed-in",))
     assert (dict(route.headers), route.header_encoding) == ({}, "percent")
@@ -99,10 +101,15 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert (settings.session.lifetime, settings.session.idle) == (30 * 86400.0, 0.0)
     assert settings.groups["ops"] == ("660000000000000000000001", "660000000000000000000002")
     assert settings.groups["on-call"] == ()
+    assert settings.access.deny == (
+        *("sub:660000000000000000000009", "group:on-call", "token:old_one"),
+    )
     grafana, docs, files, health = settings.route
     assert (grafana.host, grafana.path) == ("grafana.example.com", "/a/b")
     assert grafana.upstream == "https://[2001:db8::1]:3000"
-    assert grafana.allow == ("group:ops", "sub:660000000000000000000003")
+    assert grafana.methods == ("GET", "VERSION-CONTROL")
+    assert grafana.allow == ("group:ops", "sub:660000000000000000000003", "token:Backup-1")
+    assert grafana.deny == ("sub:660000000000000000000004", "token:backup")
     assert grafana.headers["Authorization"] == "Bearer {{x}} {nickname}"
     assert (grafana.header_encoding, grafana.response_timeout) == ("rfc2047", 0.0)
     assert (grafana.upstream_path, grafana.upstream_host) == ("/grafana/v1", "grafana.lan:3000")
@@ -118,7 +125,7 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert (settings.log.level, settings.log.access) == ("debug", False)
 
 
-@pytest.mark.parametrize("name", ["smallest", "everything", "neighbours"])
+@pytest.mark.parametrize("name", ["smallest", "everything", "neighbours", "rules"])
 def test_good_files_give_no_warning(name: str) -> None:
     """Settings that are meant as they stand are not commented on."""
     assert good(CORPUS / "good" / f"{name}.toml").warnings == ()
@@ -322,6 +329,27 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
             '[{name = "a", upstream = "http://a", trace = true}]',
             "route[0].trace: a tool that answers TRACE",
         ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", trace = true, methods = ["GET"]}]',
+            "route[0].trace: methods does not name TRACE",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", allow = ["public"], deny = ["token:x"]}]',
+            "route[0].deny: the route is public, so these still enter, but as nobody",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", allow = ["token:x"], deny = ["token:x"]}]',
+            "route[0].deny: token:x is in allow too, and deny wins",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", deny = ["sub:hoshino"]}]',
+            "route[0].deny: sub:hoshino is not a Tailchat id, which has 24 hex digits, so it keeps",
+        ),
+        ("ACCESS__DENY", "sub:hoshino", "access.deny: sub:hoshino is not a Tailchat id"),
     ],
 )
 def test_settings_that_may_not_be_meant_give_a_warning(
@@ -340,6 +368,7 @@ def test_settings_that_may_not_be_meant_give_a_warning(
         'upstream = "http://a", websocket_origins = ["https://app.lan", "http://localhost:1"]',
         'upstream = "http://a", upgrades = []',
         'upstream = "static:404"',
+        'upstream = "http://a", allow = ["signed-in", "token:x"], deny = ["token:y"]',
     ],
 )
 def test_routes_that_are_meant_as_they_stand_give_no_warning(smallest: Path, route: str) -> None:
@@ -378,12 +407,26 @@ def test_the_corpus_is_toml_where_it_claims_to_be() -> None:
             tomllib.loads(file.read_text(encoding="utf-8"))
 
 
+def test_people_who_are_allowed_and_denied_are_told() -> None:
+    """Who is denied everywhere and allowed somewhere is told, and a denied group is no vain one."""
+    sub = "660000000000000000000001"
+    settings = make_settings(
+        groups={"ops": [sub], "former": [sub]},
+        access={"deny": ["group:former", "group:ops"]},
+        route=[{"name": "tool", "allow": ["group:ops"], "deny": ["group:former"]}],
+    )
+
+    told = [text for text in cautions(settings) if "server" not in text and "tailchat" not in text]
+
+    assert told == ["access.deny: group:ops is in allow too, and deny wins"]
+
+
 @pytest.mark.parametrize(
     ("groups", "allow", "warning"),
     [
         ({"ops": ["660000000000000000000001"]}, ["group:ops"], ""),
         ({"ops": []}, ["signed-in"], ""),
-        ({"ops": ["660000000000000000000001"]}, ["signed-in"], "no route allows it"),
+        ({"ops": ["660000000000000000000001"]}, ["signed-in"], "no route allows or denies it"),
         ({"ops": ["hoshino"]}, ["group:ops"], "hoshino is not a Tailchat id"),
     ],
 )

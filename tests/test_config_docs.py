@@ -207,12 +207,23 @@ SEEN_BY_SCHEMA = {
     "types": {".server: type", ".tailchat.api_url: type", ".session.lifetime: type"},
     "two_forms": {".tailchat: not", ".session: not"},
     "server": {".server.public_url: pattern", ".server.workers: const"},
+    "access": {
+        ".access.allow: unknown",
+        ".access.deny: uniqueItems",
+        *(f".access.deny[{index}]: pattern" for index in (0, 1, 2, 4)),
+        ".access.deny[7]: type",
+    },
     "routes": {
         ".route[0].header_encoding: enum",
         ".route[0].allow: minItems",
         ".route[1].upstream: pattern",
         ".route[2].allow[0]: pattern",
+        ".route[2].deny[0]: pattern",
+        ".route[2].deny[2]: pattern",
         ".route[5]: required",
+        ".route[6].methods[1]: pattern",
+        ".route[7].methods: uniqueItems",
+        ".route[8].host: pattern",
     },
 }
 

@@ -390,10 +390,15 @@ def test_listen_addresses(text: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["*.example.com", "a/b", "a:80", "[::1]:80", "", ".", "a..b", "STRASSE-ß.x"]
+    "text",
+    [
+        *("a/b", "a:80", "[::1]:80", "", ".", "a..b", "I♥NY.x", "-ü.x"),
+        *("*", "*.", "*.*.x", "a.*.x", "*a.x", "**.x", "*x", "*..x", "*.a:80", "*.a/b", "*.a..b"),
+        *("*.1.2.3.4", "*.[::1]", "*.0x7f", "*.3"),
+    ],
 )
 def test_not_route_hosts(text: str) -> None:
-    """A route's host is a bare name, in full, and the same name to every client."""
+    """A route's host is a bare name, or one behind a wildcard, and the same to every client."""
     with pytest.raises(ValueError, match=r"a host name or address|ASCII form"):
         url.route_host(text)
 
@@ -405,6 +410,12 @@ def test_not_route_hosts(text: str) -> None:
         ("[2001:DB8::0]", "[2001:db8::]"),
         ("192.0.2.7", "192.0.2.7"),
         ("BÜCHER.example", "xn--bcher-kva.example"),
+        ("Straße.example", "xn--strae-oqa.example"),
+        ("a_b.bücher.example", "a_b.xn--bcher-kva.example"),
+        ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
+        ("*.Example.COM.", "*.example.com"),
+        ("*.BÜCHER.example", "*.xn--bcher-kva.example"),
+        ("*.lan", "*.lan"),
     ],
 )
 def test_route_hosts(text: str, expected: str) -> None:
@@ -450,6 +461,42 @@ def test_not_templates(text: str) -> None:
         header.template(text)
 
 
+@pytest.mark.parametrize("text", ["GET", "PROPFIND", "VERSION-CONTROL", "M-SEARCH", "TRACE"])
+def test_methods(text: str) -> None:
+    """A method is kept as it is."""
+    assert word.method(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "get", "Get", "GET ", "GET,POST", "*", "CONNECT", "GÉT", "GET\n", "A" * 33, "1A"]
+)
+def test_not_methods(text: str) -> None:
+    """A method stands in capitals, one by one, and is not for the proxy itself."""
+    with pytest.raises(ValueError, match="a method in capitals"):
+        word.method(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["group:ops", "sub:660000000000000000000001", "token:backup", "sub:public"]
+)
+def test_deny_entries(text: str) -> None:
+    """A deny list names persons, groups and machines."""
+    assert word.deny_entry(text) == text == word.allow_entry(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "public", "signed-in", "ops", "group:", "sub:", "token:", "sub:a b", "token:a b"),
+        *("token:-x", "Group:ops", "nickname:Alice", "sub:名", "token:" + "x" * 65),
+    ],
+)
+def test_not_deny_entries(text: str) -> None:
+    """Nobody is denied by a word that is for everybody, or by a name that its owner chooses."""
+    with pytest.raises(ValueError, match=r'^"group:NAME", "sub:ID" or "token:NAME"$'):
+        word.deny_entry(text)
+
+
 PARSERS: list[Callable[[str], object]] = [
     url.origin,
     url.base_url,
@@ -474,6 +521,8 @@ PARSERS: list[Callable[[str], object]] = [
     word.scope,
     word.contact,
     word.allow_entry,
+    word.deny_entry,
+    word.method,
 ]
 PIECES = (
     "http:// https:// unix: static: file: 204 / . .. : 80 a Å ß [ ::1 ] @ % ? # { } {sub} group: "

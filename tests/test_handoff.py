@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from gatekit import (
     ALICE,
+    SECRET,
     Clock,
     RawUpstream,
     Reply,
@@ -17,7 +18,11 @@ from gatekit import (
     request_bytes,
 )
 
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.cookie import CookieNames
+from tailchat_gate.identity.handoff import Sites
+from tailchat_gate.identity.login import safe_return_to
+from tailchat_gate.identity.session import Lifetimes, SessionRecord
+from tailchat_gate.identity.site import CAPACITY, SiteSessions
 
 Start = Callable[..., Any]
 WIKI = "wiki.test"
@@ -45,9 +50,9 @@ async def _get(gate: RunningGate, url: str, cookie: str = "", **fields: str) -> 
     return reply
 
 
-async def _arrive(gate: RunningGate) -> tuple[str, str]:
-    """Return the arrival URL on the wiki, and the login cookie of the browser that asked."""
-    first = await _get(gate, f"http://{WIKI}/page?a=1&b=%2F")
+async def _arrive(gate: RunningGate, host: str = WIKI) -> tuple[str, str]:
+    """Return the arrival URL on a host, and the login cookie of the browser that asked."""
+    first = await _get(gate, f"http://{host}/page?a=1&b=%2F")
     begun = await _get(gate, first.value("Location"))
     login = "tailchat_gate_login=" + cookie_value(begun, "tailchat_gate_login")
     handed = await _get(gate, begun.value("Location"), gate.cookie())
@@ -157,13 +162,21 @@ def _deletes_session(reply: Reply) -> bool:
     )
 
 
-async def _sign_out_at_the_wiki(gate: RunningGate) -> Reply:
-    arrival, login = await _arrive(gate)
+async def _session(gate: RunningGate, host: str) -> str:
+    """Return the Cookie value of a session on a host, got by a sign-in that is carried over."""
+    arrival, login = await _arrive(gate, host)
+    done = await _get(gate, arrival, login)
+    assert (done.status, done.value("Location")) == (303, "/page?a=1&b=%2F")
+    return "tailchat_gate=" + cookie_value(done, "tailchat_gate")
+
+
+async def _sign_out_at(gate: RunningGate, host: str) -> Reply:
+    arrival, login = await _arrive(gate, host)
     done = await _get(gate, arrival, login)
     request = request_bytes(
         "/oauth2/sign_out",
         method="POST",
-        host=WIKI,
+        host=host,
         Cookie="tailchat_gate=" + cookie_value(done, "tailchat_gate"),
         Sec_Fetch_Site="same-origin",
         Content_Length="0",
@@ -176,7 +189,7 @@ async def test_signing_out_on_a_tools_host_ends_the_public_session_too(
 ) -> None:
     """One click ends both: the tool's host passes on to the public one, which asks no more."""
     monkeypatch.setattr("gatekit.SessionRecord.begin", _with_one_sid(SessionRecord.begin))
-    out = await _sign_out_at_the_wiki(two_hosts)
+    out = await _sign_out_at(two_hosts, WIKI)
     assert _deletes_session(out)
     assert out.value("Location").startswith("http://gate.test/oauth2/sign_out?pass=")
 
@@ -190,11 +203,11 @@ async def test_a_sign_out_pass_ends_no_other_session(
     two_hosts: RunningGate, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pass of another session, an old one and a forged one only show the confirming page."""
-    out = await _sign_out_at_the_wiki(two_hosts)
+    out = await _sign_out_at(two_hosts, WIKI)
     others = await _get(two_hosts, out.value("Location"), two_hosts.cookie())
     forged = await _get(two_hosts, "http://gate.test/oauth2/sign_out?pass=x", two_hosts.cookie())
     monkeypatch.setattr("gatekit.SessionRecord.begin", _with_one_sid(SessionRecord.begin))
-    old = (await _sign_out_at_the_wiki(two_hosts)).value("Location")
+    old = (await _sign_out_at(two_hosts, WIKI)).value("Location")
     clock.now += 61
     late = await _get(two_hosts, old, two_hosts.cookie())
 
@@ -223,3 +236,183 @@ async def test_the_public_root_without_a_tool_tells_who_is_signed_in(
 
     assert page.value("Location") == "http://gate.test/oauth2/userinfo"
     assert (call.status, call.json["error"]) == (404, "no-route")
+
+
+# Hosts below a wildcard.
+
+
+@pytest.fixture
+async def lab(start_gate: Start, upstream: RawUpstream) -> RunningGate:
+    """Return a gate at gate.lab.test with tools on every other name below lab.test."""
+    found = await start_gate(
+        upstream.url,
+        server={"public_url": "http://gate.lab.test"},
+        route=[
+            {"name": "lab", "host": "*.lab.test"},
+            {"name": "wiki", "host": WIKI},
+            {"name": "b", "host": "b.lab.test"},
+        ],
+    )
+    assert isinstance(found, RunningGate)
+    return found
+
+
+@pytest.mark.parametrize("host", ["a.lab.test", "x.y.lab.test", "b.lab.test", "x.gate.lab.test"])
+async def test_a_sign_in_reaches_every_host_below_a_wildcard(
+    lab: RunningGate, upstream: RawUpstream, host: str
+) -> None:
+    """A name below a wildcard is a host of its own: a sign-in is carried over and holds there."""
+    session = await _session(lab, host)
+
+    assert (await _get(lab, f"http://{host}/page", session)).status == 200
+    assert (await _get(lab, f"http://{host.upper()}.:80/page", session)).status == 200
+    assert [request.value("X-Tailchat-Sub") for request in upstream.requests] == (
+        [ALICE.sub.encode()] * 2
+    )
+
+
+async def test_a_session_of_one_host_below_a_wildcard_is_no_good_on_another(
+    lab: RunningGate, upstream: RawUpstream
+) -> None:
+    """Neither a sibling, nor a name below or above, nor the public host takes a host's session."""
+    sessions = {host: await _session(lab, host) for host in ("a.lab.test", "b.lab.test", WIKI)}
+    sessions["gate.lab.test"] = lab.cookie()
+    for of, session in sessions.items():
+        for host in (*sessions, "c.lab.test", "x.a.lab.test", "lab.test"):
+            reply = await _get(lab, f"http://{host}/page", session)
+            if host == "lab.test":
+                assert reply.status == 404
+            elif host != of:
+                assert reply.status == 302, (of, host)
+            else:
+                assert reply.status == 200, of
+
+    assert len(upstream.requests) == len(sessions)
+
+
+async def test_a_pass_is_for_one_host_below_a_wildcard(lab: RunningGate) -> None:
+    """A pass for one name below a wildcard opens nothing on another."""
+    arrival, login = await _arrive(lab, "a.lab.test")
+
+    for host in ("c.lab.test", "x.a.lab.test", "b.lab.test", "gate.lab.test"):
+        reply = await _get(lab, arrival.replace("a.lab.test", host), login)
+        assert (reply.status, cookie_value(reply, "tailchat_gate")) == (400, "")
+        assert b"login-state-forged" in reply.body
+
+
+async def test_the_public_host_stays_so_below_a_wildcard(
+    lab: RunningGate, upstream: RawUpstream
+) -> None:
+    """A wildcard that covers public_url's host gives it routes, and no sessions of another kind."""
+    asked = await _get(lab, "http://gate.lab.test/page")
+    begun = await _get(lab, f"http://gate.lab.test{urlsplit(asked.value('Location')).path}")
+    reply = await _get(lab, "http://gate.lab.test/page", lab.cookie())
+
+    assert asked.value("Location") == "http://gate.lab.test/oauth2/start?rd=/page"
+    assert begun.value("Location").startswith("http://127.0.0.1:9/open/auth?")
+    assert reply.status == 200
+    assert len(upstream.requests) == 1
+
+
+async def test_signing_out_below_a_wildcard_goes_on_to_the_public_host(lab: RunningGate) -> None:
+    """The session of the host ends, and so does the one that would sign in again."""
+    out = await _sign_out_at(lab, "a.lab.test")
+
+    assert _deletes_session(out)
+    assert out.value("Location").startswith("http://gate.lab.test/oauth2/sign_out?pass=")
+
+
+@pytest.mark.parametrize(
+    ("host", "covered"),
+    [
+        ("a.lab.test", True),
+        ("x.y.lab.test", True),
+        ("A.Lab.TEST", True),
+        ("wiki.test", True),
+        ("gate.lab.test", True),
+        ("lab.test", False),
+        ("badlab.test", False),
+        ("a.badlab.test", False),
+        (".lab.test", False),
+        ("a..lab.test", False),
+        ("a.lab.test.", False),
+        ("a.lab.test:81", False),
+        ("a.lab.test.evil.test", False),
+        ("evil.test\\.lab.test", False),
+        ("evil.test/.lab.test", False),
+        ("evil.test#.lab.test", False),
+        ("evil.test?.lab.test", False),
+        ("a.lab.test@evil.test", False),
+        ("evil.test:80.lab.test", False),
+        ("evil.test%2f.lab.test", False),
+        ("[::1].lab.test", False),
+        ("é.lab.test", False),
+        ("x.wiki.test", False),
+    ],
+)
+async def test_a_login_returns_to_covered_hosts_alone(
+    lab: RunningGate, host: str, covered: bool
+) -> None:
+    """A sign-in is handed over to a host that a route covers, by whole labels, and to no other."""
+    arrival = quote(f"http://{host}/oauth2/arrive?for={'A' * 43}&rd=/x", safe="")
+    url = f"http://gate.lab.test/oauth2/start?rd={arrival}"
+    location = (await _get(lab, url, lab.cookie())).value("Location")
+    secure = (await _get(lab, url.replace("http%3A", "https%3A"), lab.cookie())).value("Location")
+
+    tool = covered and host != "gate.lab.test"
+    assert location.startswith(f"http://{host.lower()}/oauth2/arrive?pass=") == tool
+    assert tool or location.startswith("http://127.0.0.1:9/open/auth?")
+    assert secure.startswith("http://127.0.0.1:9/open/auth?")
+    sites = Sites("http://gate.lab.test", ["*.lab.test", "wiki.test", "b.lab.test"])
+    back = safe_return_to(
+        f"http://{host}/x?y", public_origin="http://wiki.test", allowed_origins=sites
+    )
+    assert back == (
+        "/" if not covered else "/x?y" if host == WIKI else f"http://{host.lower()}/x?y"
+    )
+
+
+@pytest.mark.parametrize(
+    ("public_url", "host", "origin", "tool"),
+    [
+        ("https://gate.test", "a.lab.test", "https://a.lab.test", True),
+        ("https://gate.test:8443", "a.lab.test", "https://a.lab.test:8443", True),
+        ("https://gate.test:8443", "lab.test", "https://gate.test:8443", False),
+        ("http://[::1]:80", "[::1]", "http://[::1]:80", False),
+        ("http://[::1]", "[::1]", "http://[::1]", False),
+        ("http://[::1]", "[::2]", "http://[::2]", True),
+    ],
+)
+def test_origins_of_hosts(public_url: str, host: str, origin: str, tool: bool) -> None:
+    """A tool's host is served under the scheme and port of public_url, any other under that."""
+    sites = Sites(public_url, ["*.lab.test", "[::1]", "[::2]"])
+
+    assert (sites.origin(host), sites.is_tool(host)) == (origin, tool)
+    assert (origin in sites) == (tool or "[" in host)
+    assert f"{origin}0" not in sites
+    assert "" not in sites
+
+
+def test_sessions_of_any_number_of_hosts_are_bounded() -> None:
+    """Of the hosts below a wildcard those asked for last are at hand; the others' sessions stay."""
+    sites = Sites("http://gate.test", ["*.lab.test", "b.lab.test"])
+    sessions = SiteSessions(
+        [SECRET.encode()],
+        sites,
+        names=CookieNames.for_origin("http://gate.test"),
+        lifetimes=Lifetimes(3600, 0),
+        clock=Clock(),
+    )
+    record = SessionRecord.begin(ALICE, now=Clock()(), login="")
+    first, exact = sessions.at("first.lab.test"), sessions.at("b.lab.test")
+    sealed = sessions.at("a.lab.test")._cookie.set(record).partition(";")[0].encode()
+
+    for number in range(CAPACITY + 50):
+        sessions.at(f"x{number}.lab.test")
+        assert sessions.at("first.lab.test") is first
+    assert len(sessions._below) == CAPACITY
+    assert "a.lab.test" not in sessions._below
+    assert sessions.at("a.lab.test").load_record([sealed]) == record
+    assert sessions.at("b.lab.test") is exact
+    for host in ("gate.test", "lab.test", "badlab.test", "a..lab.test", "", "other.test"):
+        assert sessions.at(host) is sessions.at("gate.test")

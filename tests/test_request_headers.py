@@ -8,11 +8,10 @@ from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.proxy.headers import (
     _MAX_KNOWN_NAMES,
     RequestHeaders,
-    fold,
     without,
 )
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.fields import FieldSection, fold
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import read_target
 

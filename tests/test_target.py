@@ -31,11 +31,12 @@ GATE = read_host(["gate.test"])
         ("127.0.0.1:80", "127.0.0.1", "80"),
         ("[::1]", "[::1]", ""),
         ("[2001:DB8::1]:443", "[2001:db8::1]", "443"),
-        ("[::ffff:1.2.3.4]", "[::ffff:1.2.3.4]", ""),
+        ("[2001:db8:0:0::0.0.0.1]:443", "[2001:db8::1]", "443"),
+        ("[0:0:0:0:0:0:0:1]", "[::1]", ""),
     ],
 )
 def test_host(raw: str, name: str, port: str) -> None:
-    """A Host is kept as sent, and its name compared in lower case without the last dot."""
+    """A Host is kept as sent, and its name compared in lower case, in its one spelling."""
     assert read_host([raw]) == Host(raw.encode(), name, port)
 
 
@@ -98,6 +99,9 @@ def test_host_may_be_absent() -> None:
         ["[::1%25eth0]"],
         ["[fe80::1%eth0]"],
         ["[]"],
+        ["[:::::]"],
+        ["[1:2:3]"],
+        ["[::1.2.3]"],
         ["[g::1]"],
         ["[::1].test"],
         ["[" + "1:" * 30 + "]"],

@@ -1,6 +1,7 @@
 """A request (RFC 9112 sections 2 to 6) as the gate says it takes one: its limits, its refusals."""
 
 from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv6Address
 
 from fuzz.reference.body import chunked
 from fuzz.reference.syntax import (
@@ -19,7 +20,6 @@ from fuzz.reference.syntax import (
 _END = b"\r\n\r\n"
 _METHOD = 32
 _NAME = 254
-_LITERAL = range(2, 46)
 _PORT = 5
 _HIGHEST_PORT = 65_535
 _VISIBLE = frozenset(range(0x21, 0x7F))
@@ -143,9 +143,12 @@ def read_host(raw: bytes) -> tuple[bytes, bytes]:
     text = raw.lower()
     if text[:1] == b"[":
         inside, bracket, rest = text[1:].partition(b"]")
-        if not bracket or not HEX.union(b":.").issuperset(inside) or len(inside) not in _LITERAL:
+        if not bracket or not HEX.union(b":.").issuperset(inside):
             raise BadError("an address")
-        name = b"[" + inside + b"]"
+        try:
+            name = b"[%b]" % str(IPv6Address(inside.decode("ascii"))).encode("ascii")
+        except AddressValueError:
+            raise BadError("an address") from None
     else:
         name, colon, port = text.partition(b":")
         rest = colon + port

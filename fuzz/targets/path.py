@@ -73,7 +73,7 @@ def _check_readings(path: str) -> None:
 def _check_routes(path: str, routes: Mapping[str, str], table: RouteTable) -> None:
     """Nobody gets through with a path that a server serves from where he may not enter."""
     try:
-        match = table.match("h", path)
+        match = table.match("h", path, "GET")
     except TooManyReadingsError:
         return
     if match is None:

@@ -2,19 +2,43 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB
+from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
 from tailchat_gate.reasons import Reason
+
+Groups = Mapping[str, Iterable[str]]
+
+
+class Listed(NamedTuple):
+    """Those whom the entries of a list name: persons by their sub, machines by their token."""
+
+    subs: frozenset[str] = frozenset()
+    tokens: frozenset[str] = frozenset()
+
+
+NOBODY: Final = Listed()
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who may enter: everybody, any signed-in person, or the persons in `subs`."""
+    """Who may enter: everybody, any signed-in person, or the persons and machines named.
+
+    Who is in `denied_subs` or `denied_tokens` is let in by nothing but `public`, and then counts
+    as nobody. `refuses_method` is the rule of a place that does not take a request's method.
+    """
 
     public: bool = False
     signed_in: bool = False
     subs: frozenset[str] = frozenset()
+    tokens: frozenset[str] = frozenset()
+    denied_subs: frozenset[str] = frozenset()
+    denied_tokens: frozenset[str] = frozenset()
+    refuses_method: bool = False
+
+
+#: Lets nobody in, whoever it is: the place does not take the request's method.
+NO_METHOD: Final = Rule(refuses_method=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,48 +49,102 @@ class Decision:
     reason: Reason
 
 
-_PUBLIC: Final = Decision(allowed=True, reason=Reason.PUBLIC)
+#: Let in as nobody, whoever it may be.
+AS_NOBODY: Final = Decision(allowed=True, reason=Reason.PUBLIC)
 _SIGNED_IN: Final = Decision(allowed=True, reason=Reason.SIGNED_IN)
+_TOKEN: Final = Decision(allowed=True, reason=Reason.TOKEN)
 _NOT_SIGNED_IN: Final = Decision(allowed=False, reason=Reason.NOT_SIGNED_IN)
 _DENIED: Final = Decision(allowed=False, reason=Reason.DENIED)
+_DENY_LISTED: Final = Decision(allowed=False, reason=Reason.DENY_LISTED)
+_TOKEN_ELSEWHERE: Final = Decision(allowed=False, reason=Reason.TOKEN_ELSEWHERE)
+_METHOD_REFUSED: Final = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
 NO_ROUTE: Final = Decision(allowed=False, reason=Reason.NO_ROUTE)
 
 
-def make_rule(allow: Sequence[str], groups: Mapping[str, Iterable[str]]) -> Rule:
-    """Return the rule that a route's `allow` list states.
+def listed(entries: Iterable[str], groups: Groups) -> Listed:
+    """Return whom the entries of a list name: `group:NAME`, `sub:ID`, `token:NAME`.
 
-    An entry is `public`, `signed-in`, `group:NAME` or `sub:ID`. Raises ValueError for any other
-    entry, an unknown group or an empty list: a rule that cannot be read must not exist.
+    Raises ValueError for any other entry and for an unknown group.
     """
-    if not allow:
-        raise ValueError("an empty allow list")
     subs: set[str] = set()
-    for entry in allow:
-        if entry.startswith(GROUP):
-            name = entry.removeprefix(GROUP)
+    tokens: set[str] = set()
+    for entry in entries:
+        kind, colon, name = entry.partition(":")
+        if kind + colon == GROUP:
             if name not in groups:
                 raise ValueError(f"unknown group {name!r}")
             subs.update(groups[name])
-        elif entry.startswith(SUB) and entry != SUB:
-            subs.add(entry.removeprefix(SUB))
-        elif entry not in {PUBLIC, SIGNED_IN}:
-            raise ValueError(f"unknown allow entry {entry!r}")
-    return Rule(PUBLIC in allow, SIGNED_IN in allow, frozenset(subs))
+        elif kind + colon == SUB and name:
+            subs.add(name)
+        elif kind + colon == TOKEN and name:
+            tokens.add(name)
+        else:
+            raise ValueError(f"unknown entry {entry!r}")
+    return Listed(frozenset(subs), frozenset(tokens)) if subs or tokens else NOBODY
 
 
-def decide(rules: Sequence[Rule], sub: str | None) -> Decision:
-    """Return the decision for the visitor `sub` (None = not signed in).
+def make_rule(
+    allow: Sequence[str], groups: Groups, deny: Sequence[str] = (), everywhere: Listed = NOBODY
+) -> Rule:
+    """Return the rule that a route's `allow` and `deny` lists state.
 
-    `rules` are those of every reading of the path; each must allow, so the strictest counts.
-    A person who is signed in is let in by `public` as well, but counts as signed in.
+    An entry of `allow` may be `public` or `signed-in` too. `everywhere` are those denied on all
+    routes. Raises ValueError for an entry that cannot be read, an unknown group, or an empty
+    `allow`: a rule that cannot be read must not exist.
+    """
+    if not allow:
+        raise ValueError("an empty allow list")
+    named = listed((entry for entry in allow if entry not in {PUBLIC, SIGNED_IN}), groups)
+    # Shared with the other routes where this one denies nobody more: the list may be long.
+    denied = everywhere
+    if deny:
+        own = listed(deny, groups)
+        denied = Listed(own.subs | everywhere.subs, own.tokens | everywhere.tokens)
+    return Rule(
+        PUBLIC in allow, SIGNED_IN in allow, named.subs, named.tokens, denied.subs, denied.tokens
+    )
+
+
+def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
+    """Return the decision for the person `sub` (None = not signed in) or the machine `token`.
+
+    `token` is the name of a machine's verified token, "" for none; who shows one is a machine,
+    signed in or not. `rules` are those of every reading of the path; each must allow, so the
+    strictest counts. A person who is signed in is let in by `public` as well, but counts as
+    signed in; a machine likewise.
     """
     if not rules:
         return NO_ROUTE
+    if token:
+        return _of_machine(rules, token)
+    if sub is None:
+        return _of_nobody(rules)
+    decision = _SIGNED_IN
     for rule in rules:
-        if rule.public:
-            continue
-        if sub is None:
-            return _NOT_SIGNED_IN
-        if not rule.signed_in and sub not in rule.subs:
-            return _DENIED
-    return _PUBLIC if sub is None else _SIGNED_IN
+        if sub in rule.denied_subs:
+            return _of_denied(rules)
+        if not (rule.public or rule.signed_in or sub in rule.subs):
+            decision = _METHOD_REFUSED if rule.refuses_method else _DENIED
+    return decision
+
+
+def _of_nobody(rules: Sequence[Rule]) -> Decision:
+    for rule in rules:
+        if not rule.public:
+            return _METHOD_REFUSED if rule.refuses_method else _NOT_SIGNED_IN
+    return AS_NOBODY
+
+
+def _of_machine(rules: Sequence[Rule], token: str) -> Decision:
+    decision = _TOKEN
+    for rule in rules:
+        if token in rule.denied_tokens:
+            return _of_denied(rules)
+        if not (rule.public or token in rule.tokens):
+            decision = _METHOD_REFUSED if rule.refuses_method else _TOKEN_ELSEWHERE
+    return decision
+
+
+def _of_denied(rules: Sequence[Rule]) -> Decision:
+    """Decide for somebody whom one of the rules denies: nobody, who may have what is public."""
+    return AS_NOBODY if all(rule.public for rule in rules) else _DENY_LISTED

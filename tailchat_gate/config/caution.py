@@ -1,7 +1,7 @@
 """What an admin should know about settings that can be used and may not be meant."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
 from tailchat_gate.config.address import (
@@ -13,7 +13,7 @@ from tailchat_gate.config.address import (
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.upgrade import ANY_ORIGIN, WEBSOCKET
 from tailchat_gate.config.url import is_loopback, parse_url
-from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN
+from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN, TRACE
 
 _KNOWN_SCOPES = frozenset({"openid", "profile", "offline_access"})
 _SUB = re.compile("[0-9a-f]{24}")
@@ -29,6 +29,25 @@ def cautions(settings: Settings) -> tuple[str, ...]:
 
 
 def _cautions(settings: Settings) -> Iterator[str]:
+    yield from _addresses(settings)
+    unknown = [word for word in settings.tailchat.scope.split(" ") if word not in _KNOWN_SCOPES]
+    if unknown:
+        yield f"tailchat.scope: Tailchat does not know {', '.join(unknown)} and will leave it out"
+    if settings.limits.cookie_bytes < _OWN_COOKIES:
+        yield (
+            f"limits.cookie_bytes: the gate's own cookies can take {_OWN_COOKIES} bytes, so "
+            "visitors may be refused after they signed in"
+        )
+    allowed = {entry for route in settings.route for entry in route.allow}
+    for told in _denied(settings.access.deny, allowed):
+        yield f"access.deny: {told}"
+    for index, route in enumerate(settings.route):
+        for key, told in _route(route):
+            yield f"route[{index}].{key}: {told}"
+    yield from _people(settings)
+
+
+def _addresses(settings: Settings) -> Iterator[str]:
     if _travels_in_clear(settings.server.public_url):
         yield (
             "server.public_url is http: cookies are sent without Secure and can be read on the way"
@@ -40,25 +59,21 @@ def _cautions(settings: Settings) -> Iterator[str]:
     for network in settings.server.trusted_proxies:
         if _is_wide(network):
             yield f"server.trusted_proxies: {network} is wide, all its X-Forwarded-* are believed"
-    unknown = [word for word in settings.tailchat.scope.split(" ") if word not in _KNOWN_SCOPES]
-    if unknown:
-        yield f"tailchat.scope: Tailchat does not know {', '.join(unknown)} and will leave it out"
-    if settings.limits.cookie_bytes < _OWN_COOKIES:
-        yield (
-            f"limits.cookie_bytes: the gate's own cookies can take {_OWN_COOKIES} bytes, so "
-            "visitors may be refused after they signed in"
-        )
-    for index, route in enumerate(settings.route):
-        for key, told in _route(route):
-            yield f"route[{index}].{key}: {told}"
-    yield from _people(settings)
 
 
 def _route(route: Route) -> Iterator[tuple[str, str]]:
     """Pair keys of a route with what is to be said of them."""
-    if SIGNED_IN in route.allow and len(route.allow) > 1:
-        told = '"signed-in" already lets every Tailchat user in, the other entries change nothing'
+    if SIGNED_IN in route.allow and any(
+        entry != SIGNED_IN and not entry.startswith(TOKEN) for entry in route.allow
+    ):
+        told = (
+            '"signed-in" already lets every Tailchat user in, other entries for users add nothing'
+        )
         yield "allow", told
+    if PUBLIC in route.allow and route.deny:
+        yield "deny", "the route is public, so these still enter, but as nobody"
+    else:
+        yield from (("deny", told) for told in _denied(route.deny, route.allow))
     if isinstance(upstream_address(route.upstream), StaticAddress | FilesAddress):
         if route.headers:
             yield "headers", f"{route.upstream} has no tool behind it that would get them"
@@ -66,7 +81,18 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
         yield from _websockets(route)
     if route.trace:
         told = "a tool that answers TRACE shows pages the headers that the gate sets for it"
+        if route.methods and TRACE not in route.methods:
+            told = "methods does not name TRACE, so this changes nothing"
         yield "trace", told
+
+
+def _denied(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
+    """Tell of entries of a deny list that stand in an allow list too, or keep nobody out."""
+    for entry in denied:
+        if entry in allowed:
+            yield f"{entry} is in allow too, and deny wins"
+        if entry.startswith(SUB) and _SUB.fullmatch(entry.removeprefix(SUB)) is None:
+            yield f"{entry} is not a Tailchat id, which has 24 hex digits, so it keeps nobody out"
 
 
 def _websockets(route: Route) -> Iterator[tuple[str, str]]:
@@ -86,10 +112,11 @@ def _websockets(route: Route) -> Iterator[tuple[str, str]]:
 
 def _people(settings: Settings) -> Iterator[str]:
     """Warn of people who are listed and will never be met, or never asked for."""
-    entries = {entry for route in settings.route for entry in route.allow}
+    entries = {entry for route in settings.route for entry in (*route.allow, *route.deny)}
+    entries.update(settings.access.deny)
     for name, subs in settings.groups.items():
         if subs and GROUP + name not in entries:
-            yield f"groups.{name}: no route allows it, so it opens nothing"
+            yield f"groups.{name}: no route allows or denies it, so it decides nothing"
         # Tailchat: a sub is a MongoDB id, 24 hex digits; a nickname never authorises anybody.
         odd = [sub for sub in subs if _SUB.fullmatch(sub) is None]
         if odd:

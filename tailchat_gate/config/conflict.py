@@ -1,6 +1,6 @@
 """Settings of routes that are right by themselves and wrong beside others."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tailchat_gate.config import path, word
@@ -32,43 +32,69 @@ class Conflict:
 
 
 def conflicts(
-    routes: Mapping[int, Route], prefix: str | None, groups: Collection[str] | None
+    routes: Mapping[int, Route],
+    prefix: str | None,
+    groups: Collection[str] | None,
+    denied: Iterable[str] = (),
 ) -> tuple[Conflict, ...]:
     """Compare the keys of each route, and routes with one another, the gate's prefix and groups.
 
     `routes` goes by position in the file and may have gaps; `prefix` and `groups` are None where
-    they are not known because they have problems of their own.
+    they are not known because they have problems of their own. `denied` is `access.deny`.
     """
     found: list[Conflict] = []
     names: dict[str, int] = {}
-    places: dict[tuple[str | None, str], int] = {}
+    places: dict[tuple[str | None, str], dict[int, Route]] = {}
+    if groups is not None:
+        found.extend(_unknown_groups(("access", "deny"), denied, groups))
     for index, route in routes.items():
         first = names.setdefault(route.name.lower(), index)
         if first != index:
             taken = f"a name that route[{first}] does not have"
             found.append(Conflict(("route", index, "name"), shown(route.name), taken))
-        first = places.setdefault((route.host, route.path), index)
-        if first != index:
-            place = f"the path {shown(route.path)} on " + (
-                f"the host {shown(route.host)}" if route.host else "every host"
-            )
-            taken = f"a host and path that route[{first}] does not have"
-            found.append(Conflict(("route", index, "path"), place, taken))
+        beside = places.setdefault((route.host, route.path), {})
+        found.extend(_taken(index, route, beside))
+        beside[index] = route
         if prefix is not None and path.inside(route.path, prefix):
             outside = f"a path outside server.prefix {shown(prefix)}, where the gate itself answers"
             found.append(Conflict(("route", index, "path"), shown(route.path), outside))
         if groups is not None:
-            found.extend(_unknown_groups(index, route, groups))
+            found.extend(_unknown_groups(("route", index, "allow"), route.allow, groups))
+            found.extend(_unknown_groups(("route", index, "deny"), route.deny, groups))
+        if word.TRACE in route.methods and not route.trace:
+            at = ("route", index, "methods", route.methods.index(word.TRACE))
+            found.append(
+                Conflict(at, shown(word.TRACE), "trace = true beside it, or it never passes")
+            )
         found.extend(_beside_upstream(index, route))
     return tuple(found)
 
 
-def _unknown_groups(index: int, route: Route, groups: Collection[str]) -> Iterator[Conflict]:
-    for position, entry in enumerate(route.allow):
+def _taken(index: int, route: Route, beside: Mapping[int, Route]) -> Iterator[Conflict]:
+    """Find the route before this one that takes the same requests: neither would be the one."""
+    place = f"the path {shown(route.path)} on " + (
+        f"the host {shown(route.host)}" if route.host else "every host"
+    )
+    for first, other in beside.items():
+        shared = [method for method in route.methods if method in other.methods]
+        if not route.methods and not other.methods:
+            taken = f"a host and path that route[{first}] does not have"
+            yield Conflict(("route", index, "path"), place, taken)
+            return
+        if shared:
+            taken = f"methods that route[{first}] does not name there"
+            found = f"{', '.join(map(shown, shared))} for {place}"
+            yield Conflict(("route", index, "methods"), found, taken)
+
+
+def _unknown_groups(
+    at: tuple[str | int, ...], entries: Iterable[str], groups: Collection[str]
+) -> Iterator[Conflict]:
+    for position, entry in enumerate(entries):
         name = entry.removeprefix(word.GROUP)
         if entry.startswith(word.GROUP) and name not in groups:
             wanted = "a group that [groups] names" + did_you_mean(name, groups)
-            yield Conflict(("route", index, "allow", position), shown(entry), wanted)
+            yield Conflict((*at, position), shown(entry), wanted)
 
 
 def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:

@@ -163,6 +163,17 @@ Via = Annotated[
 ]
 AuditFile = Annotated[str, AfterValidator(path.file_or_none)]
 Contact = Annotated[str, AfterValidator(word.contact)]
+Deny = Annotated[
+    tuple[Annotated[str, AfterValidator(word.deny_entry)], ...],
+    AfterValidator(word.distinct),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": "^(group|sub|token):.+$"},
+        }
+    ),
+]
 Groups = Annotated[
     Mapping[
         Annotated[str, AfterValidator(word.group_name)],

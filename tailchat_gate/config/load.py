@@ -16,6 +16,7 @@ from tailchat_gate.config.environ import Assigned, assigned
 from tailchat_gate.config.fields import Groups
 from tailchat_gate.config.keys import names_in
 from tailchat_gate.config.model import (
+    Access,
     Limits,
     Log,
     Pages,
@@ -228,16 +229,18 @@ def _settings(draft: _Draft) -> Settings | None:
     limits = _model(Limits, ("limits",), document.get("limits", {}), draft)
     tailchat = _model(Tailchat, ("tailchat",), document.get("tailchat", {}), draft)
     session = _model(Session, ("session",), document.get("session", {}), draft)
+    access = _model(Access, ("access",), document.get("access", {}), draft)
     groups = _groups(document.get("groups", {}), draft)
     routes = _routes(document.get("route"), draft)
     pages = _model(Pages, ("pages",), document.get("pages", {}), draft)
     log = _model(Log, ("log",), document.get("log", {}), draft)
     prefix = server.prefix if server else _prefix_alone(draft)
     names = groups if groups is not None else _group_names_alone(draft)
-    for conflict in (*conflicts(routes, prefix, names), *unusable(routes)):
+    denied = access.deny if access else ()
+    for conflict in (*conflicts(routes, prefix, names, denied), *unusable(routes)):
         draft.refuse(conflict.at, conflict.found, conflict.expected)
     draft.warnings.extend(exposed_keys(routes))
-    parts = (server, limits, tailchat, session, groups, pages, log)
+    parts = (server, limits, tailchat, session, access, groups, pages, log)
     if draft.problems or not all(part is not None for part in parts):
         return None
     return Settings.model_validate(
@@ -246,6 +249,7 @@ def _settings(draft: _Draft) -> Settings | None:
             "limits": limits,
             "tailchat": tailchat,
             "session": session,
+            "access": access,
             "groups": groups,
             "route": tuple(routes.values()),
             "pages": pages,

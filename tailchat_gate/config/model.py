@@ -13,6 +13,7 @@ from tailchat_gate.config.fields import (
     ClientId,
     ClientSecret,
     Contact,
+    Deny,
     Groups,
     Issuer,
     Listeners,
@@ -30,7 +31,17 @@ from tailchat_gate.config.fields import (
 from tailchat_gate.config.problem import key_path
 from tailchat_gate.config.route import Route
 
-__all__ = ["Limits", "Log", "Pages", "Route", "Server", "Session", "Settings", "Tailchat"]
+__all__ = [
+    "Access",
+    "Limits",
+    "Log",
+    "Pages",
+    "Route",
+    "Server",
+    "Session",
+    "Settings",
+    "Tailchat",
+]
 
 _MINUTE = 60.0
 _LONGEST_SESSION = 30 * 86400.0
@@ -197,6 +208,19 @@ class Session(Section):
         return value
 
 
+class Access(Section):
+    """Who may enter, on all routes alike."""
+
+    deny: Deny = Field(
+        default=(),
+        description=(
+            "Who may enter no route, whatever its allow says: group:NAME, sub:ID or token:NAME; "
+            "where everybody may, these do as nobody."
+        ),
+        examples=[["sub:660000000000000000000009"]],
+    )
+
+
 class Pages(Section):
     """What visitors see of the gate itself."""
 
@@ -237,9 +261,10 @@ class Settings(Section):
     limits: Limits = Field(default=Limits(), description="How large a request may be.")
     tailchat: Tailchat = Field(description="The Tailchat server, and the app registered there.")
     session: Session = Field(description="How long a sign-in lasts and what seals its cookie.")
+    access: Access = Field(default=Access(), description="Who may enter, on all routes alike.")
     groups: Groups = Field(
         default_factory=empty,
-        description="Groups of Tailchat users by sub, for the allow lists of routes.",
+        description="Groups of Tailchat users by sub, for allow and deny lists.",
         examples=[{"ops": ["660000000000000000000001"]}],
     )
     route: tuple[Route, ...] = Field(
@@ -250,7 +275,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _without_conflicts(self) -> Self:
-        found = conflicts(dict(enumerate(self.route)), self.server.prefix, self.groups)
+        routes = dict(enumerate(self.route))
+        found = conflicts(routes, self.server.prefix, self.groups, self.access.deny)
         if found:
             raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in found))
         return self

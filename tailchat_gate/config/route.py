@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool
 
 from tailchat_gate.config import upgrade, word
-from tailchat_gate.config.fields import Seconds, Section, Whole, empty
+from tailchat_gate.config.fields import Deny, Seconds, Section, Whole, empty
 from tailchat_gate.config.route_fields import (
     Allow,
     Headers,
     Host,
+    Methods,
     PemFile,
     RouteName,
     RoutePath,
@@ -33,12 +34,20 @@ class Route(Section):
     )
     host: Host | None = Field(
         default=None,
-        description="Host name the route answers to; left out, it answers to every host.",
+        description=(
+            "Host name the route answers to, or *.example.com for every name below that one; left "
+            "out, it answers to every host."
+        ),
         examples=["grafana.example.com"],
     )
     path: RoutePath = Field(
         default="/",
         description="Path the route begins at, by whole segments; the longest matching path wins.",
+    )
+    methods: Methods = Field(
+        default=(),
+        description="Methods the route takes, GET with HEAD; empty takes all.",
+        examples=[["GET", "POST"]],
     )
     upstream: Upstream = Field(
         description=(
@@ -93,9 +102,17 @@ class Route(Section):
     allow: Allow = Field(
         default=(word.SIGNED_IN,),
         description=(
-            "Who may enter, any entry is enough: group:NAME, sub:ID, signed-in for every Tailchat "
-            "user, or public alone for everybody."
+            "Who may enter, any entry is enough: group:NAME, sub:ID, token:NAME, signed-in for "
+            "every Tailchat user, or public alone for everybody."
         ),
+    )
+    deny: Deny = Field(
+        default=(),
+        description=(
+            "Who may not enter whatever allow says: group:NAME, sub:ID or token:NAME; where "
+            "everybody may, these do as nobody."
+        ),
+        examples=[["sub:660000000000000000000009"]],
     )
     headers: Headers = Field(
         default_factory=empty,

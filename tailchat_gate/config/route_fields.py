@@ -25,12 +25,23 @@ RouteName = Annotated[
 Host = Annotated[
     str,
     AfterValidator(url.route_host),
-    WithJsonSchema({"type": "string", "pattern": "^[^/*]+$"}),
+    WithJsonSchema({"type": "string", "pattern": "^([*][.])?[^/*]+$"}),
 ]
 RoutePath = Annotated[
     str,
     AfterValidator(path.route_path),
     WithJsonSchema({"type": "string", "pattern": "^/[^%?#;\\\\*]*$"}),
+]
+Methods = Annotated[
+    tuple[Annotated[str, AfterValidator(word.method)], ...],
+    AfterValidator(word.distinct),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": "^(?!CONNECT$)[A-Z][A-Z0-9_-]{0,31}$"},
+        }
+    ),
 ]
 Upstream = Annotated[
     str,
@@ -72,7 +83,7 @@ Allow = Annotated[
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^(public|signed-in|group:.+|sub:.+)$"},
+            "items": {"type": "string", "pattern": "^(public|signed-in|(group|sub|token):.+)$"},
         }
     ),
 ]

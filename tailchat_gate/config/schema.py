@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from tailchat_gate.config.model import (
+    Access,
     Limits,
     Log,
     Pages,
@@ -40,7 +41,9 @@ SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
     }
 )
 
-_MODELS: tuple[type[BaseModel], ...] = (Server, Limits, Tailchat, Session, Route, Pages, Log)
+_MODELS: tuple[type[BaseModel], ...] = (
+    *(Server, Limits, Tailchat, Session, Access, Route, Pages, Log),
+)
 
 
 class _FileSchema(GenerateJsonSchema):
@@ -73,7 +76,7 @@ def file_schema() -> Schema:
             described.update(described.pop("anyOf")[0])
     properties = schema["properties"]
     properties["groups"]["default"] = {}
-    for section in ("limits", "pages", "log"):
+    for section in ("limits", "access", "pages", "log"):
         del properties[section]["default"]
     del schema["required"]
     return {

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+import idna
+
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -14,7 +16,10 @@ _LONGEST_NAME = 253
 _LAST_PORT = 65535
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
+WILDCARD = "*."
+
 HOST = 'a host name or address such as "grafana.example.com"'
+ROUTE_HOST = f'{HOST}, or "*.example.com" for every name below that one'
 AUTHORITY = 'a host with or without a port, such as "grafana.lan" or "grafana.lan:3000"'
 SERVER_NAME = 'the host name in the certificate of the tool, such as "grafana.lan"'
 ORIGIN = 'an http or https origin such as "https://gate.example.com"'
@@ -54,8 +59,8 @@ class Url:
 def host(text: str) -> str:
     """Read a host without port into lower-case ASCII; an IPv6 address stands in brackets.
 
-    A name with other letters is encoded once (IDNA, RFC 3490), and refused where the two IDNA
-    standards differ ("ß"), because a browser would ask for another host.
+    A name with other letters is encoded once, as browsers do (IDNA 2008 by way of UTS 46, without
+    its transitional mapping), because a request's Host is ASCII.
     A last label that is a number makes a name an IPv4 address to many clients
     (URL Standard, host parser), so it has to be a plain dotted one.
     Raises ValueError, whose text says what would be right.
@@ -68,7 +73,7 @@ def host(text: str) -> str:
     name = _ascii_name(text.lower())
     if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
         raise ValueError(HOST)
-    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+    if _has_numeric_end(name):
         try:
             return str(IPv4Address(name))
         except AddressValueError:
@@ -77,19 +82,26 @@ def host(text: str) -> str:
 
 
 def route_host(text: str) -> str:
-    """Read the host of a route: no scheme, no port, no wildcard; one trailing dot is dropped.
+    """Read the host of a route, or `*.` and the name that all its hosts lie below.
 
-    Raises ValueError, whose text says what would be right.
+    No scheme, no port; one trailing dot is dropped. Raises ValueError, whose text says what would
+    be right.
     """
-    if "*" in text:
-        raise ValueError(f"{HOST}, in full: wildcards are not supported, write one route per host")
-    if "/" in text:
+    bare = text.removeprefix(WILDCARD)
+    if "*" in bare:
+        if text == "*":
+            raise ValueError(f"{ROUTE_HOST}; left out, it is every host")
+        raise ValueError(f"{ROUTE_HOST}; the * stands once, at the front, for whole labels")
+    if "/" in bare:
         raise ValueError(f"{HOST}, without scheme and path")
-    if ":" in text and not text.startswith("["):
+    if ":" in bare and not bare.startswith("["):
         raise ValueError(f"{HOST}, without port (an IPv6 address stands in brackets)")
-    if text.startswith("[") and not text.endswith("]"):
+    if bare.startswith("[") and not bare.endswith("]"):
         raise ValueError(f"{HOST}, without port")
-    return host(text.removesuffix("."))
+    name = bare.removesuffix(".")
+    if bare != text and (name.startswith("[") or _has_numeric_end(name)):
+        raise ValueError(f"{ROUTE_HOST}; no name lies below an address")
+    return text.removesuffix(bare) + host(name)
 
 
 def authority(text: str) -> str:
@@ -187,14 +199,18 @@ def _without_zone(text: str) -> str:
     return text
 
 
+def _has_numeric_end(name: str) -> bool:
+    return _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2].lower()) is not None
+
+
 def _ascii_name(text: str) -> str:
     if text.isascii():
         return text
     try:
-        encoded = text.encode("idna")
-        same = encoded.decode("idna") == text
+        labels = idna.uts46_remap(text, std3_rules=False).split(".")
+        # Label by label, because the package takes no "_", which names in private networks have.
+        return ".".join(
+            label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels
+        )
     except UnicodeError:
-        same = False
-    if not same:
-        raise ValueError(f'{HOST}; write this name in its ASCII form ("xn--...")')
-    return encoded.decode("ascii")
+        raise ValueError(f'{HOST}; write this name in its ASCII form ("xn--...")') from None

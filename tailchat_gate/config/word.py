@@ -10,15 +10,23 @@ PUBLIC = "public"
 SIGNED_IN = "signed-in"
 GROUP = "group:"
 SUB = "sub:"
+TOKEN = "token:"  # noqa: S105 - what an entry begins with, not a credential
+CONNECT = "CONNECT"
+TRACE = "TRACE"
 
-ALLOW = '"public", "signed-in", "group:NAME" or "sub:ID"'
+ALLOW = '"public", "signed-in", "group:NAME", "sub:ID" or "token:NAME"'
+DENY = '"group:NAME", "sub:ID" or "token:NAME"'
+METHOD = 'a method in capitals such as "GET"'
 SUBS = "the sub of a Tailchat user: visible ASCII without spaces, at most 255 characters"
 VIA = 'one word of at most 64 letters, digits or -_.+ such as "tailchat-gate", or "" for none'
 
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
 _VIA = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
 _SUB = re.compile(r"[!-~]{1,255}")  # at most 255 ASCII characters, OpenID Connect Core section 2
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")  # as IANA registers them; RFC 9110 section 9.1
+_COMMON_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _CLIENT_ID = re.compile(r"[!-~]{1,255}")
 _SCOPE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # RFC 6749 section 3.3
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -87,11 +95,28 @@ def allow_entry(text: str) -> str:
     """
     if text in (PUBLIC, SIGNED_IN):
         return text
-    if text.startswith(GROUP) and _GROUP_NAME.fullmatch(text.removeprefix(GROUP)):
-        return text
-    if text.startswith(SUB) and _SUB.fullmatch(text.removeprefix(SUB)):
+    if _names_somebody(text):
         return text
     raise ValueError(ALLOW + did_you_mean(text, (PUBLIC, SIGNED_IN)))
+
+
+def deny_entry(text: str) -> str:
+    """Check one entry of a deny list, apart from whether its group exists.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    if not _names_somebody(text):
+        raise ValueError(DENY)
+    return text
+
+
+def method(text: str) -> str:
+    """Check a method that a route takes; raises ValueError, whose text says what would be right."""
+    if text == CONNECT:
+        raise ValueError(f"{METHOD}; {CONNECT} is for the proxy itself and never passes")
+    if not _METHOD.fullmatch(text):
+        raise ValueError(METHOD + did_you_mean(text, _COMMON_METHODS))
+    return text
 
 
 def allow(entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -100,6 +125,13 @@ def allow(entries: tuple[str, ...]) -> tuple[str, ...]:
     if PUBLIC in entries and len(entries) > 1:
         raise ValueError('"public" alone, or a list without it')
     return entries
+
+
+def _names_somebody(text: str) -> bool:
+    shapes = ((GROUP, _GROUP_NAME), (SUB, _SUB), (TOKEN, _TOKEN_NAME))
+    return any(
+        text.startswith(kind) and shape.fullmatch(text.removeprefix(kind)) for kind, shape in shapes
+    )
 
 
 def at_least_one(values: _Many) -> _Many:

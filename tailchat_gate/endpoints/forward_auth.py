@@ -58,7 +58,9 @@ class ForwardAuth:
         try:
             original = self._original(visit)
             visit.original = original
-            verdict = self._authorizer.judge(visit, original.host.name, original.target.path)
+            verdict = self._authorizer.judge(
+                visit, original.host.name, original.method, original.target
+            )
             if original.websocket and verdict.allowed and verdict.match is not None:
                 fields = visit.head.fields
                 self._authorizer.check_origin(fields, original.host, verdict.match.route)

@@ -227,7 +227,7 @@ class LoginEndpoints:
         return safe_return_to(
             return_to,
             public_origin=self.sites.origin(host),
-            allowed_origins=self.sites.origins,
+            allowed_origins=self.sites,
             prefix=self.prefix,
         )
 

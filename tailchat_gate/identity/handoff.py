@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -11,44 +12,46 @@ from tailchat_gate.identity.login import LoginRefused, is_bound_to
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.hosts import HostPatterns
 from tailchat_gate.request.query import query_pairs
 
 #: A pass is used by the redirect that carries it; a minute allows for a slow phone.
 PASS_LIFETIME: Final = 60
 _CLOCK_SKEW: Final = 60
+_PORT: Final = re.compile(r":[0-9]+$")
 
 
-@dataclass(frozen=True, slots=True)
 class Sites:
     """The origins that one gate serves: its public one, and one for each host of a route.
 
-    A session cookie belongs to one host, so that a tool's host cannot use another's.
+    A session cookie belongs to one host, so that a tool's host cannot use another's. `hosts` are
+    the hosts that routes name, wildcards among them. An origin in normal form is `in` it where a
+    route's host covers it: a login may return there.
     """
 
-    public_url: str
-    hosts: frozenset[str]
-
-    @property
-    def public_host(self) -> str:
-        """The host name of the public origin."""
-        return urlsplit(self.public_url).hostname or ""
+    def __init__(self, public_url: str, hosts: Iterable[str]) -> None:
+        self.public_url: Final = public_url
+        #: Hosts as routes name them.
+        self.hosts: Final = frozenset(hosts)
+        self._scheme, _, authority = public_url.partition("://")
+        self._port = (_PORT.search(authority) or [""])[0]
+        #: The host name of the public origin.
+        self.public_host: Final = authority.removesuffix(self._port)
+        self._covered = HostPatterns(dict.fromkeys(self.hosts, True))
 
     def origin(self, host: str) -> str:
         """Return the origin of a host: that of a tool, or the public one for any other host."""
         if not self.is_tool(host):
             return self.public_url
-        parts = urlsplit(self.public_url)
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{host}{port}"
+        return f"{self._scheme}://{host}{self._port}"
 
     def is_tool(self, host: str) -> bool:
         """Tell whether a host is a tool's own, other than the public one."""
-        return host in self.hosts and host != self.public_host
+        return self._covered.get(host) is not None and host != self.public_host
 
-    @property
-    def origins(self) -> frozenset[str]:
-        """Every origin that a login may return to."""
-        return frozenset(self.origin(host) for host in self.hosts)
+    def __contains__(self, origin: object) -> bool:
+        host = str(origin).partition("://")[2].removesuffix(self._port)
+        return self._covered.get(host) is not None and self.origin(host) == origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote
@@ -297,14 +297,14 @@ def safe_return_to(
     rd: str,
     *,
     public_origin: str,
-    allowed_origins: Collection[str],
+    allowed_origins: Container[str],
     prefix: str = "/oauth2",
 ) -> str:
     """Return the target to go to after a login, "/" for every one that is not surely ours.
 
     `rd`: what the visitor sent, percent-decoded once as a query value is. `public_origin`:
-    the gate's own; a target there comes back as a path. `allowed_origins`: those of the routes;
-    a target there comes back as an absolute URL with its origin in normal form.
+    the gate's own; a target there comes back as a path. `allowed_origins`: those of the routes, in
+    normal form; a target there comes back as an absolute URL.
     `prefix`: the gate's own paths; its login pages are no targets, or logins would nest.
 
     Path, query and fragment keep their bytes, but spaces and non-ASCII characters are
@@ -317,7 +317,7 @@ def safe_return_to(
     if not rd.startswith("/"):
         found, target = _split_origin(rd)
         own, _ = _split_origin(public_origin)
-        if not found or found not in {own, *(_split_origin(o)[0] for o in allowed_origins)}:
+        if not found or (found != own and found not in allowed_origins):
             return "/"
         origin = "" if found == own else found
         target = target if target.startswith("/") else "/" + target

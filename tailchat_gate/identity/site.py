@@ -1,5 +1,6 @@
 """The sessions of each host: a cookie sealed for one host opens on no other."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Final
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from tailchat_gate.identity.authenticate import Authenticator
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import (
     Lifetimes,
@@ -15,6 +17,7 @@ from tailchat_gate.identity.session import (
     SessionCookie,
     SessionRecord,
 )
+from tailchat_gate.request.hosts import WILDCARD
 
 
 class SiteSession(SealedSessionStorage):
@@ -42,13 +45,22 @@ class SiteSession(SealedSessionStorage):
         await self.save_session(request, answer, session)
 
 
+#: Hosts below wildcards whose sessions are at hand; a few KiB each, before anybody signs in.
+CAPACITY: Final = 1024
+
+
 class SiteSessions:
-    """One SiteSession for each host of a route, and one for all other names of the gate."""
+    """One SiteSession for each host of a tool, and one for all other names of the gate.
+
+    A host below a wildcard is a host of its own like any other. Anybody can name any number of
+    them, so those asked for least recently are forgotten: making one anew costs a key's
+    derivation, and the sessions there, which are in cookies, stay.
+    """
 
     def __init__(
         self,
         secrets: Iterable[bytes],
-        hosts: Iterable[str],
+        sites: Sites,
         *,
         names: CookieNames,
         lifetimes: Lifetimes,
@@ -56,7 +68,8 @@ class SiteSessions:
     ) -> None:
         ring, reader = tuple(secrets), CookieReader(names)
 
-        def make(purpose: str) -> SiteSession:
+        def make(host: str) -> SiteSession:
+            purpose = f"session {host}" if host else "session"
             cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
             return SiteSession(cookie, reader)
 
@@ -64,9 +77,31 @@ class SiteSessions:
         self.lifetimes: Final = lifetimes
         self.clock: Final = clock
         self.reader: Final = reader
-        self._default = make("session")
-        self._by_host = {host: make(f"session {host}") for host in hosts}
+        self._make = make
+        self._sites = sites
+        self._default = make("")
+        # The public host by its name, because a wildcard may cover it.
+        self._by_host = {sites.public_host: self._default}
+        exact = [host for host in sites.hosts if not host.startswith(WILDCARD)]
+        self._by_host |= {host: make(host) for host in exact if sites.is_tool(host)}
+        self._has_wildcards = any(host.startswith(WILDCARD) for host in sites.hosts)
+        self._below: OrderedDict[str, SiteSession] = OrderedDict()
 
     def at(self, host: str) -> SiteSession:
         """Return the sessions of a host, lower-case without port."""
-        return self._by_host.get(host, self._default)
+        site = self._by_host.get(host)
+        if site is None:
+            return self._below_wildcard(host) if self._has_wildcards else self._default
+        return site
+
+    def _below_wildcard(self, host: str) -> SiteSession:
+        site = self._below.get(host)
+        if site is not None:
+            self._below.move_to_end(host)
+            return site
+        if not self._sites.is_tool(host):
+            return self._default
+        site = self._below[host] = self._make(host)
+        if len(self._below) > CAPACITY:
+            self._below.popitem(last=False)
+        return site

@@ -8,11 +8,10 @@ from typing import Final
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.fields import FieldSection, RawFields
+from tailchat_gate.request.fields import FieldSection, RawFields, fold
 from tailchat_gate.request.head import RequestHead
 
 CRLF: Final = b"\r\n"
-_ODD: Final = re.compile(rb"[^a-z0-9]")
 
 #: Fields of the connection, not of the message (RFC 9110 section 7.6.1).
 HOP_BY_HOP: Final = frozenset(
@@ -75,11 +74,6 @@ class _Action(IntEnum):
 
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
 _KEEP, _DROP, _COOKIE = _Action
-
-
-def fold(name: bytes) -> bytes:
-    """Return a field name as CGI, WSGI and PHP may fold it: lower case, "-" for odd bytes."""
-    return _ODD.sub(b"-", name.lower())
 
 
 class RequestHeaders:

@@ -14,6 +14,7 @@ TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 #: Field lines of RFC 9112 section 5, whole: a token, a colon at once behind it, no control byte
 #: but the tab, CR and LF only as the pair that ends a line. Obsolete folding has no place in it.
 _LINES: Final = re.compile(rb"(?:" + TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
+_ODD: Final = re.compile(rb"[^a-z0-9]")
 _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _TOKEN: Final = re.compile(TOKEN)
 #: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
@@ -52,13 +53,14 @@ class FieldSection:
     `pairs` are names and values as sent, without the white space around a value. `length` is the
     Content-Length, None where there is none; `chunked` the only other framing there is.
     `connection` and `upgrade` are lower-case. Whatever is made of a section on the way through
-    (`sent`, `visitor`, `forwarded`) is kept on it, because a client repeats its fields
+    (`sent`, `visitor`, `forwarded`, `claimed`) is kept on it, because a client repeats its fields
     from request to request.
     """
 
     __slots__ = (
         "agent",
         "chunked",
+        "claimed",
         "connection",
         "cookies",
         "expects_continue",
@@ -82,6 +84,8 @@ class FieldSection:
         self.connection = _NO_OPTIONS
         self.upgrade = b""
         self.agent = ""
+        #: Further methods that the request claims: kept by request/methods.py.
+        self.claimed: frozenset[str] | None = None
         #: The client behind a trusted proxy: (peer, Client), kept by the gate.
         self.forwarded: tuple[str, Client] | None = None
         #: The request that a proxy asks about, in a tuple; kept by request/original.py.
@@ -149,6 +153,11 @@ class _Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+def fold(name: bytes) -> bytes:
+    """Return a field name as CGI, WSGI and PHP may fold it: lower case, "-" for odd bytes."""
+    return _ODD.sub(b"-", name.lower())
 
 
 def read_fields(raw: bytes, limits: Limits) -> FieldSection:

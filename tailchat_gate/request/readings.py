@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from tailchat_gate.request.refusal import RefusedError
+
 #: A path that every server reads alike: no escape, no parameters, no empty or dot segment, no
 #: segment with a dot at its end.
 _ONE_READING: Final = re.compile(
@@ -39,7 +41,7 @@ MAX_READINGS: Final = 256
 MAX_CHARACTERS: Final = 65_536
 
 
-class TooManyReadingsError(ValueError):
+class TooManyReadingsError(RefusedError):
     """A path that can be read in so many ways that no honest client wrote it."""
 
 

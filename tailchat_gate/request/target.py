@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NamedTuple
 
 from tailchat_gate.request.refusal import RefusedError
@@ -23,7 +24,7 @@ _MAX_PORT: Final = 65_535
 
 
 class Host(NamedTuple):
-    """A Host field: `raw` as sent; `name` lower-case, no trailing dot; `port` "" where none."""
+    """A Host field: `raw` as sent; `name` in lower case, in its one spelling; `port` or ""."""
 
     raw: bytes
     name: str
@@ -58,8 +59,16 @@ def read_host(values: Sequence[str]) -> Host:
     match = _HOST.fullmatch(raw.lower()) if raw.isascii() else None
     if match is None or int(match[2] or 0) > _MAX_PORT:
         raise RefusedError("an invalid Host")
-    name = match[1].removesuffix(".")
+    name = _one_spelling(match[1]) if raw.startswith("[") else match[1].removesuffix(".")
     return Host(raw.encode("ascii"), name, match[2] or "")
+
+
+def _one_spelling(address: str) -> str:
+    """Return an IPv6 address in brackets as a route names it: "[0:0::1]" is "[::1]"."""
+    try:
+        return f"[{IPv6Address(address[1:-1])}]"
+    except AddressValueError:
+        raise RefusedError("an invalid Host") from None
 
 
 def read_target(raw: str, host: Host | None) -> Target:

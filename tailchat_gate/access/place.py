@@ -1,0 +1,104 @@
+"""The routes at one host and path: which of them takes a method, and whose rules it meets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.access.policy import NO_METHOD, Rule
+from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.word import CONNECT, TRACE
+
+#: Methods that every tool tells apart (RFC 9110 section 9.3, RFC 5789). Any other may be taken
+#: for one of these: PHP hands a script whatever came, Django and Werkzeug turn "delete" into
+#: "DELETE".
+COMMON_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
+#: Stands for every method that no route names and that is not common.
+ODD_METHOD: Final = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One tool behind the gate: what was configured, and the rule made of it.
+
+    `name` is unique in a configuration.
+    """
+
+    settings: RouteSettings
+    rule: Rule
+    name: str
+
+    def upstream_target(self, raw: bytes) -> bytes:
+        """Return the request target for the upstream: `raw`, its prefix replaced if configured."""
+        replacement = self.settings.upstream_path
+        if replacement is None:
+            return raw
+        rest = raw if self.settings.path == "/" else raw[len(self.settings.path) :]
+        prefix = replacement.removesuffix("/")
+        return prefix.encode("ascii") + rest if prefix or rest[:1] == b"/" else b"/" + rest
+
+    def passes_on(self, method: str) -> bool:
+        """Tell whether requests of a method that is not every proxy's go to the upstream.
+
+        A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE shows a script
+        what it could not read (RFC 9110 sections 9.3.6 and 9.3.8).
+        """
+        return method != CONNECT and (method != TRACE or self.settings.trace)
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether what lies above the route's path is out of its upstream's sight.
+
+        Where the path is replaced, or cut off before a directory, no reading of a path may lead
+        out of the route: behind the replacement it would lead to what no route offers.
+        """
+        return self.settings.upstream_path is not None or self.settings.upstream.startswith("file:")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route that serves a request, and the rules of every reading of its path and method."""
+
+    route: Route
+    rules: tuple[Rule, ...]
+
+
+class Place:
+    """The routes at one host and path.
+
+    One of them may name no methods and takes those that the others do not name. GET stands for
+    HEAD as well, unless a route names HEAD. A method that none takes is refused here, and never
+    falls back to a shorter path or another host, where a stricter rule could be escaped by it.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.path: Final = routes[0].settings.path
+        named = {method: route for route in routes for method in route.settings.methods}
+        rest = next((route for route in routes if not route.settings.methods), None)
+        self.methods: Final = frozenset(named)
+        if "GET" in named:
+            named.setdefault("HEAD", named["GET"])
+        self._named: Final = {
+            method: Match(route, (route.rule,)) for method, route in named.items()
+        }
+        if rest is None:
+            self._other = self._odd = Match(routes[0], (NO_METHOD,))
+        else:
+            self._other = Match(rest, (rest.rule,))
+            # What a tool may take for any method meets the rule of each.
+            rules = dict.fromkeys((rest.rule, *(route.rule for route in named.values())))
+            self._odd = Match(rest, tuple(rules))
+
+    @property
+    def only(self) -> Match | None:
+        """The one match of every method; None where routes name methods."""
+        return None if self._named else self._other
+
+    def match(self, method: str) -> Match:
+        """Return the route that takes a method here and the rules that it meets.
+
+        Where none does, the rule is NO_METHOD and the route one of those that do not take it.
+        """
+        found = self._named.get(method)
+        if found is None:
+            found = self._other if method in COMMON_METHODS else self._odd
+        return found

@@ -1,0 +1,33 @@
+"""The further methods that a tool may take a request for, whatever its request line says."""
+
+import re
+from typing import Final
+from urllib.parse import unquote_plus
+
+from tailchat_gate.request.fields import FieldSection, fold
+
+#: Fields by which frameworks let a POST stand for another method.
+_FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-method-override"))
+#: The parameter that does the same, each of its letters plain or escaped.
+_PARAMETER: Final = re.compile(
+    "(?i)[?&;]" + "".join(f"(?:{letter}|%{ord(letter):02x})" for letter in "_method") + "=([^&;]*)"
+)
+
+
+def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
+    """Return the methods, in capitals, that a request claims beside the one of its request line.
+
+    `query` begins with "?" or is "". Some tools take a method from a form's field as well, which
+    nobody sees without reading bodies.
+    """
+    claimed = fields.claimed
+    if claimed is None:
+        claimed = fields.claimed = _in_fields(fields)
+    found = _PARAMETER.findall(query)
+    return claimed.union(unquote_plus(value).upper() for value in found) if found else claimed
+
+
+def _in_fields(fields: FieldSection) -> frozenset[str]:
+    values = [value.decode("latin-1") for name, value in fields.pairs if fold(name) in _FIELDS]
+    methods = (method.strip().upper() for value in values for method in value.split(","))
+    return frozenset(filter(None, methods))

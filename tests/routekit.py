@@ -1,0 +1,120 @@
+"""What the tests of routes share: tables of a few rows, and the rules written down once more."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from gatekit import make_settings
+
+from tailchat_gate.access.policy import decide
+from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.target import read_host, read_target
+
+GROUPS = MappingProxyType({"ops": ("alice", "mallory"), "banned": ("mallory",)})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What matters of a [[route]]."""
+
+    path: str = "/"
+    allow: tuple[str, ...] = ("public",)
+    host: str | None = None
+    methods: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class Asker(NamedTuple):
+    """Who asks: a person, a machine, or nobody."""
+
+    sub: str | None = None
+    token: str = ""
+
+
+NOBODY = Asker()
+ZOE, ALICE, MALLORY = Asker("zoe"), Asker("alice"), Asker("mallory")
+BACKUP = Asker(token="backup")
+EVERYBODY = (NOBODY, ZOE, ALICE, MALLORY, BACKUP)
+
+
+def make_table(*rows: Row, denied: Iterable[str] = ()) -> RouteTable:
+    """Return the table of some rows; their routes are called r0, r1 and so on."""
+    routes = [
+        {
+            "name": f"r{index}",
+            "path": row.path,
+            "host": row.host,
+            "allow": row.allow,
+            "methods": row.methods,
+            "deny": row.deny,
+        }
+        for index, row in enumerate(rows)
+    ]
+    settings = make_settings(route=routes, groups=dict(GROUPS), access={"deny": tuple(denied)})
+    return RouteTable(settings.route, settings.groups, settings.access.deny)
+
+
+def may(
+    table: RouteTable,
+    path: str,
+    asker: Asker = NOBODY,
+    *,
+    method: str = "GET",
+    host: str = "gate.test",
+) -> bool:
+    """Tell whether a request for `path`, as it is sent, gets through to an upstream."""
+    try:
+        name, target = read_host([host]).name, read_target(path, None)
+        match = table.match(name, target.path, method)
+    except RefusedError:
+        return False
+    return decide(match.rules if match else (), *asker).allowed
+
+
+# The rules, written from docs/configuration.md, apart from the code under test and without regard
+# to what they cost. They are about plain hosts, paths and methods.
+
+
+def covers(host: str | None, name: str) -> bool:
+    """Tell whether a route's host takes requests for a name."""
+    if host is None or not host.startswith("*."):
+        return host in {None, name}
+    below = name.removesuffix(host[1:])
+    return below not in {name, ""}
+
+
+def around(rows: Sequence[Row], name: str, path: str) -> list[Row]:
+    """Return the rows at the place that a request leads to, whatever its method."""
+    found = [
+        row
+        for row in rows
+        if covers(row.host, name) and (row.path in {"/", path} or path.startswith(f"{row.path}/"))
+    ]
+    deepest = max((row.path for row in found), key=lambda path: len(path.rstrip("/")), default="")
+    found = [row for row in found if row.path == deepest]
+    hosts = {row.host or "" for row in found}
+    nearest = max(hosts, key=lambda host: (bool(host), host[:1] != "*", len(host)), default="")
+    return [row for row in found if (row.host or "") == nearest]
+
+
+def taking(place: Sequence[Row], method: str) -> Row | None:
+    """Return the row of a place that takes a method, None where none does."""
+    for wanted in (method, "GET") if method == "HEAD" else (method,):
+        for row in place:
+            if wanted in row.methods:
+                return row
+    return next((row for row in place if not row.methods), None)
+
+
+def lets_in(row: Row, asker: Asker, denied: Sequence[str] = ()) -> bool:
+    """Tell whether a row lets somebody in."""
+    if "public" in row.allow:
+        return True
+    names = {f"sub:{asker.sub}"} if asker.sub else set()
+    names |= {f"token:{asker.token}"} if asker.token else set()
+    names |= {f"group:{group}" for group, subs in GROUPS.items() if asker.sub in subs}
+    if names & {*row.deny, *denied}:
+        return False
+    return bool(names & {*row.allow}) or bool(asker.sub and "signed-in" in row.allow)
