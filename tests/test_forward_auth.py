@@ -241,3 +241,67 @@ async def test_the_question_is_read_only(edge: RunningGate, method: str) -> None
     )
 
     assert (reply.status, reply.value("Allow")) == (405, "GET, HEAD")
+
+
+RULES = [
+    {"name": "read", "host": "*.api.test", "methods": ["GET"]},
+    {"name": "write", "host": "*.api.test", "allow": ["group:ops"]},
+    {
+        "name": "feed",
+        "host": "*.api.test",
+        "path": "/feed",
+        "methods": ["GET"],
+        "allow": ["public"],
+    },
+    {"name": "site", "host": "site.test", "allow": ["public"], "deny": [f"sub:{SUB}"]},
+    {"name": "shut", "host": "shut.test", "deny": ["group:former"]},
+]
+
+
+@pytest.mark.parametrize(
+    ("host", "uri", "method", "fields", "status", "reason"),
+    [
+        ("a.api.test", "/x", "GET", {}, 202, "signed-in"),
+        ("A.API.test.:443", "/x", "HEAD", {}, 202, "signed-in"),
+        ("a.api.test", "/x", "POST", {}, 403, "denied"),
+        ("a.api.test", "/x", "get", {}, 403, "denied"),
+        # A proxy that does not tell the method asks for what every method may.
+        ("a.api.test", "/x", "", {}, 403, "denied"),
+        ("a.api.test", "/feed", "", {}, 403, "method-refused"),
+        ("a.api.test", "/feed", "POST", {}, 403, "method-refused"),
+        ("a.api.test", "/feed", "GET", {}, 202, "signed-in"),
+        ("a.api.test", "/x", "GET", {"X_HTTP_Method_Override": "PUT"}, 403, "denied"),
+        ("a.api.test", "/x?_method=PUT", "GET", {}, 403, "denied"),
+        ("api.test", "/x", "GET", {}, 403, "no-route"),
+        ("site.test", "/", "GET", {}, 202, "public"),
+        ("shut.test", "/", "GET", {}, 403, "deny-listed"),
+    ],
+)
+async def test_hosts_methods_and_lists_count_for_a_proxy_too(
+    start_gate: Start,
+    host: str,
+    uri: str,
+    method: str,
+    fields: dict[str, str],
+    status: int,
+    reason: str,
+) -> None:
+    """What a proxy asks about is judged by its host, method and the lists of its route."""
+    gate: RunningGate = await start_gate(
+        server={"trusted_proxies": ["127.0.0.1"]},
+        groups={"ops": ["somebody-else"], "former": [SUB]},
+        route=RULES,
+    )
+    fields["Cookie"] = gate.cookie_for(host.lower().partition(":")[0].removesuffix("."))
+    if method:
+        fields["X_Forwarded_Method"] = method
+    asked = request_bytes(
+        "/oauth2/auth", host="gate.test", X_Forwarded_Host=host, X_Forwarded_Uri=uri, **fields
+    )
+
+    reply = await ask(gate.port, asked)
+
+    assert reply.status == status
+    assert (await gate.log())[-1]["reason"] == reason
+    named = status == 202 and reason == "signed-in"
+    assert reply.values("X-Tailchat-Sub") == ([SUB] if named else [])
