@@ -52,8 +52,10 @@ def admin_app(
                     "name": route.name,
                     "host": route.host,
                     "path": route.path,
+                    "methods": list(route.methods),
                     "upstream": route.upstream,
                     "allow": list(route.allow),
+                    "deny": list(route.deny),
                 }
                 for route in settings.route
             ],

@@ -46,7 +46,7 @@ class Authorizer:
         the one that a proxy in front asks about, whose method may be "" for unknown. Raises
         TooManyReadingsError for a path made to be read in many ways.
         """
-        match = self._match(visit, host, method, target)
+        match = find(self.routes, visit.head.fields, host, method, target)
         site = self.sessions.at(host)
         visitor = site.authenticator.visitor_of(visit.head.fields)
         sub = visitor.record.sub if visitor else None
@@ -60,20 +60,23 @@ class Authorizer:
             visitor = None
         return Verdict(decision.allowed, match, visitor, site)
 
-    def _match(self, visit: Visit, host: str, method: str, target: Target) -> Match | None:
-        routes = self.routes
-        match = routes.match(host, target.path, method)
-        if match is not None and routes.names_methods:
-            claimed = claimed_methods(visit.head.fields, target.query)
-            if claimed:
-                return routes.match_each(match, host, target.path, claimed)
-        return match
-
     def check_origin(self, fields: FieldSection, host: Host, route: Route) -> None:
         """Raise RefusedError where a foreign page opens a WebSocket on `host`."""
         origins = [value.decode("latin-1") for value in fields.values(b"origin")]
         if not may_connect(origins, host.raw.decode("ascii"), route.settings.websocket_origins):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
+
+
+def find(
+    routes: RouteTable, fields: FieldSection, host: str, method: str, target: Target
+) -> Match | None:
+    """Return what a request meets, by its own method and those that it claims; as `match` does."""
+    match = routes.match(host, target.path, method)
+    if match is not None and routes.names_methods:
+        claimed = claimed_methods(fields, target.query)
+        if claimed:
+            return routes.match_each(match, host, target.path, claimed)
+    return match
 
 
 def person_of(record: SessionRecord) -> Person:

@@ -17,7 +17,7 @@ from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.table import Endpoints
 from tailchat_gate.endpoints.userinfo import UserInfo
 from tailchat_gate.gate import Gate
-from tailchat_gate.identity.cookie import CookieNames
+from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import Lifetimes
@@ -67,6 +67,21 @@ def redirect_uri(settings: Settings) -> str:
     return f"{settings.server.public_url}{settings.server.prefix}/callback"
 
 
+def route_table(settings: Settings) -> RouteTable:
+    """Return the routes and rules of a configuration."""
+    return RouteTable(settings.route, settings.groups, settings.access.deny)
+
+
+def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
+    """Return what makes the heads of requests for tools."""
+    return RequestHeaders(
+        reader,
+        {name for route in settings.route for name in route.headers},
+        via=settings.server.via,
+        forwarded=settings.server.forwarded,
+    )
+
+
 def build(
     settings: Settings,
     *,
@@ -82,16 +97,11 @@ def build(
     """
     server = settings.server
     names = CookieNames.for_origin(server.public_url)
-    routes = RouteTable(settings.route, settings.groups, settings.access.deny)
+    routes = route_table(settings)
     sites = Sites(server.public_url, routes.hosts)
     sessions = _sessions(settings, sites, names, clock)
     reader = sessions.reader
-    headers = RequestHeaders(
-        reader,
-        {name for route in settings.route for name in route.headers},
-        via=server.via,
-        forwarded=server.forwarded,
-    )
+    headers = request_headers(settings, reader)
     forwarder = Forwarder(routes.routes, reader, headers, clock)
     access_log = AccessLog(log_descriptor, clock) if settings.log.access else None
     metrics = _metrics(forwarder, access_log)

@@ -3,7 +3,7 @@
 import click
 
 from tailchat_gate import __version__
-from tailchat_gate.commands import configuration, process
+from tailchat_gate.commands import configuration, process, rules
 from tailchat_gate.commands.refusals import refusals
 
 
@@ -19,6 +19,8 @@ def main() -> None:
 for command in (
     process.serve,
     configuration.check,
+    rules.explain,
+    rules.routes,
     configuration.secret,
     configuration.schema,
     process.health,

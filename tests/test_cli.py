@@ -56,7 +56,7 @@ async def test_version_and_help() -> None:
     assert await _run("--version") == (0, f"tailchat-gate, version {__version__}\n", "")
     code, out, _ = await _run("--help")
     assert code == 0
-    for command in ("serve", "check", "secret", "schema", "health", "demo"):
+    for command in ("serve", "check", "explain", "routes", "secret", "schema", "health", "demo"):
         assert f"  {command} " in out
         code, text, _ = await _run(command, "--help")
         assert code == 0

@@ -349,6 +349,11 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
             '[{name = "a", upstream = "http://a", deny = ["sub:hoshino"]}]',
             "route[0].deny: sub:hoshino is not a Tailchat id, which has 24 hex digits, so it keeps",
         ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", host = "*.example.com"}]',
+            "route[0].host: *.example.com covers gate.example.com too",
+        ),
         ("ACCESS__DENY", "sub:hoshino", "access.deny: sub:hoshino is not a Tailchat id"),
     ],
 )
@@ -369,6 +374,11 @@ def test_settings_that_may_not_be_meant_give_a_warning(
         'upstream = "http://a", upgrades = []',
         'upstream = "static:404"',
         'upstream = "http://a", allow = ["signed-in", "token:x"], deny = ["token:y"]',
+        'upstream = "http://a", host = "*.gate.example.com"',
+        (
+            'upstream = "http://a", host = "gate.example.com"}, '
+            '{name = "b", upstream = "http://a", host = "*.example.com"'
+        ),
     ],
 )
 def test_routes_that_are_meant_as_they_stand_give_no_warning(smallest: Path, route: str) -> None:

@@ -159,6 +159,8 @@ class _HostTable:
         return match
 
     def meetings(self, path: str, method: str) -> list[Meeting]:
+        if self._root is not None:
+            return [Meeting(path, (self._root.match(method),))]
         found = [
             Meeting(reading, tuple(dict.fromkeys(place.match(method) for place in places)))
             for reading, places in self._places(path, method)

@@ -12,7 +12,7 @@ from tailchat_gate.config.address import (
 )
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.upgrade import ANY_ORIGIN, WEBSOCKET
-from tailchat_gate.config.url import is_loopback, parse_url
+from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
 from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN, TRACE
 
 _KNOWN_SCOPES = frozenset({"openid", "profile", "offline_access"})
@@ -42,7 +42,7 @@ def _cautions(settings: Settings) -> Iterator[str]:
     for told in _denied(settings.access.deny, allowed):
         yield f"access.deny: {told}"
     for index, route in enumerate(settings.route):
-        for key, told in _route(route):
+        for key, told in (*_route(route), *_host(route, settings)):
             yield f"route[{index}].{key}: {told}"
     yield from _people(settings)
 
@@ -93,6 +93,18 @@ def _denied(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
             yield f"{entry} is in allow too, and deny wins"
         if entry.startswith(SUB) and _SUB.fullmatch(entry.removeprefix(SUB)) is None:
             yield f"{entry} is not a Tailchat id, which has 24 hex digits, so it keeps nobody out"
+
+
+def _host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Tell of a wildcard that takes in the gate's own host, which no route names."""
+    public = parse_url(settings.server.public_url, "").host
+    covered = (route.host or "").startswith(WILDCARD) and public.endswith((route.host or "")[1:])
+    if covered and not any(other.host == public for other in settings.route):
+        told = (
+            f"{route.host} covers {public} too, where the gate's own pages are: scripts of the "
+            "tool share their origin; a route for that host keeps it away"
+        )
+        yield "host", told
 
 
 def _websockets(route: Route) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Which handler answers each of the gate's own paths."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -23,6 +24,13 @@ MAX_FORM_BYTES: Final = 16_384
 Handler = Callable[[web.BaseRequest, Visit], Awaitable[web.StreamResponse]]
 
 
+def is_own(path: str, prefix: str) -> bool:
+    """Tell whether a raw path is one of the gate's own, which lie below `prefix`."""
+    return path == PING or (
+        path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
+    )
+
+
 class Endpoints:
     """Handlers of the gate's own paths for one configuration."""
 
@@ -37,7 +45,8 @@ class Endpoints:
         prefix: str,
     ) -> None:
         self._answers = answers
-        self._prefix = prefix
+        #: Tells whether a path is the gate's own; no route ever sees one.
+        self.owns: Final = partial(is_own, prefix=prefix)
         self._forward_auth = forward_auth
         #: Where a POST says what is wanted in its body.
         self._forms = frozenset((f"{prefix}/sign_out",))
@@ -52,13 +61,6 @@ class Endpoints:
                 f"{prefix}/auth": (_READ, self._not_ready),
                 f"{prefix}/userinfo": (_READ, userinfo.answer),
             }
-        )
-
-    def owns(self, path: str) -> bool:
-        """Tell whether a path is the gate's own; no route ever sees one."""
-        prefix = self._prefix
-        return path == PING or (
-            path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
         )
 
     def reads_body(self, visit: Visit) -> bool:

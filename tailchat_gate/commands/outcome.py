@@ -1,0 +1,146 @@
+"""Tells what becomes of a request: the steps of the gate, without who serves and who logs."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from tailchat_gate.access.explanation import Met, met
+from tailchat_gate.access.policy import AS_NOBODY, NO_ROUTE, Decision, decide
+from tailchat_gate.access.routes import Match, Route, RouteTable
+from tailchat_gate.authorizer import find
+from tailchat_gate.build import request_headers, route_table
+from tailchat_gate.commands.asked import Asked
+from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.model import Settings
+from tailchat_gate.endpoints.table import is_own
+from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.reasons import STATUS, Reason
+from tailchat_gate.request.client import ClientResolver
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.methods import claimed_methods
+from tailchat_gate.request.refusal import RefusedError
+
+#: Stands for the visitor's address (RFC 5737) and for what the gate knows of a real request.
+_ADDRESS: Final = "192.0.2.1"
+_REQUEST_ID: Final = "0" * 24
+
+Lines = list[str]
+
+
+def explained(settings: Settings, asked: Asked, sub: str | None, token: str) -> tuple[bool, Lines]:
+    """Return whether a request is let through, and the lines that tell why.
+
+    `sub` is the person who asks, `token` the machine; None and "" are nobody.
+    """
+    if isinstance(asked, RefusedError):
+        return False, [_said("decision", _refusal(asked.reason)), _said("because of", str(asked))]
+    lines = list(_request(settings, asked, sub, token))
+    if is_own(asked.target.path, settings.server.prefix):
+        return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
+    table = route_table(settings)
+    try:
+        match, decision = _decided(table, asked, sub, token)
+        lines += _rules(table, asked, match)
+        if settings.access.deny:
+            lines.append(_said("on all", f"deny {', '.join(settings.access.deny)}"))
+    except RefusedError as refused:
+        refusal = _said("decision", _refusal(refused.reason))
+        return False, [*lines, refusal, _said("because of", str(refused))]
+    if match is None or not decision.allowed:
+        return False, [*lines, _said("decision", _refusal(decision.reason))]
+    nobody = ", as nobody" if decision is AS_NOBODY and (sub or token) else ""
+    lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
+    lines.append(_said("upstream", match.route.settings.upstream))
+    if not isinstance(
+        upstream_address(match.route.settings.upstream), StaticAddress | FilesAddress
+    ):
+        named = None if decision is AS_NOBODY or token else sub
+        lines += ["", *_sent(settings, asked, match.route, named)]
+    return True, lines
+
+
+def _decided(
+    table: RouteTable, asked: RequestHead, sub: str | None, token: str
+) -> tuple[Match | None, Decision]:
+    match = find(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
+    decision = decide(match.rules, sub, token) if match else NO_ROUTE
+    if match and decision.allowed and not match.route.passes_on(asked.method):
+        decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
+    return match, decision
+
+
+def _request(settings: Settings, asked: RequestHead, sub: str | None, token: str) -> Iterator[str]:
+    host = asked.fields.host.raw.decode("ascii")
+    yield _said("request", f"{asked.method} {asked.target.raw.decode('ascii')} on {host}")
+    who = f"the machine {token}" if token else "nobody"
+    if sub is not None:
+        groups = IdentityHeaders(settings.groups).groups_of(sub)
+        who = f"{sub}, in {', '.join(groups) or 'no group'}"
+    yield _said("asked by", who)
+
+
+def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:
+    """Say which route serves, and what each place that the request may lead to asks for."""
+    host, path = asked.fields.host.name, asked.target.path
+    yield _said("route", _place(match.route) if match else "none")
+    claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
+    for found in met(table, host, path, (asked.method, *sorted(claimed))):
+        yield from _asks(found, path, asked.method)
+
+
+def _asks(found: Met, path: str, method: str) -> Iterator[str]:
+    # A reading may hold what would drive the terminal: it is decoded from what somebody typed.
+    reading = found.reading.encode("unicode_escape").decode("ascii")
+    seen = f", read as {reading}" if found.reading != path else ""
+    if found.method != method:
+        seen += f", taken for {found.method}"
+    if not found.routes:
+        yield _said("rule", f"nobody{seen}: that leads to no route, or out of its own")
+    for route in found.routes:
+        settings = route.settings
+        if not found.taken:
+            yield _said("rule", f"{route.name}{seen}: takes {', '.join(settings.methods)} alone")
+            continue
+        denied = f"; deny {', '.join(settings.deny)}" if settings.deny else ""
+        yield _said("rule", f"{route.name}{seen}: allow {', '.join(settings.allow)}{denied}")
+
+
+def _place(route: Route) -> str:
+    settings = route.settings
+    methods = ", ".join(settings.methods) or "any method"
+    return f"{route.name}: {settings.host or 'any host'}, {settings.path}, {methods}"
+
+
+def _sent(settings: Settings, asked: RequestHead, route: Route, sub: str | None) -> Lines:
+    """Return the head that the tool gets, of a client that sends nothing but Host."""
+    server = settings.server
+    client = ClientResolver((), default_scheme=server.public_url.partition(":")[0])
+    identity = b""
+    if sub is not None:
+        record = SessionRecord.begin(
+            Profile(sub, "<nickname>", "<discriminator>", "<avatar>"), now=0, login=""
+        )
+        identity = IdentityHeaders(settings.groups).fields(Visitor(record, 0, 0), route)
+    names = CookieNames.for_origin(server.public_url)
+    head = request_headers(settings, CookieReader(names)).head(
+        asked,
+        route.upstream_target(asked.target.raw),
+        client=client.direct(_ADDRESS),
+        settings=route.settings,
+        request_id=_REQUEST_ID,
+        identity=identity,
+        upgrade=False,
+    )
+    return head.decode("utf-8").rstrip().split("\r\n")
+
+
+def _refusal(reason: Reason) -> str:
+    page = ", or the sign-in for a page" if reason is Reason.NOT_SIGNED_IN else ""
+    return f"refused: {reason}, {STATUS[reason].value}{page}"
+
+
+def _said(what: str, text: str) -> str:
+    return f"{what + ':':<11} {text}"
