@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from routekit import ALICE, GROUPS, ZOE, Row, around, covers, make_table, may, taking
 
 from tailchat_gate.access.policy import NO_METHOD
-from tailchat_gate.access.routes import _MAX_KEPT_LENGTH, _MAX_KEPT_PATHS, RouteTable
+from tailchat_gate.access.routes import (
+    _MAX_KEPT_HOSTS,
+    _MAX_KEPT_LENGTH,
+    _MAX_KEPT_PATHS,
+    RouteTable,
+)
 from tailchat_gate.request.target import read_host, read_target
 
 
@@ -403,7 +408,7 @@ def test_a_thousand_routes_take_no_more_steps_than_a_few(host: str, path: str) -
     few, many = steps(2), steps(334)
 
     assert few == many
-    assert many[1] <= 12
+    assert many[1] <= 7
 
 
 def test_remembered_paths_are_bounded() -> None:
@@ -426,6 +431,19 @@ def test_remembered_paths_are_bounded() -> None:
     before = len(memory)
     assert may(table, "/" + "x" * _MAX_KEPT_LENGTH)
     assert len(memory) == before
+
+
+def test_remembered_hosts_are_bounded() -> None:
+    """What is remembered of hosts is bounded, and changes nothing for those that routes name."""
+    table = make_table(Row("/"), Row("/", host="*.a.test"), Row("/", host="b.a.test"))
+    for index in range(_MAX_KEPT_HOSTS + 10):
+        host = f"x{index}.a.test" if index % 2 else f"x{index}.test"
+        assert met(table, "/", host) == ("r1" if index % 2 else "r0")
+        assert met(table, "/", "b.a.test") == "r2"
+        assert len(table._by_host) <= _MAX_KEPT_HOSTS + 1
+
+    assert len(table._by_host) == 11
+    assert met(table, "/", "x1.a.test") == "r1"
 
 
 def test_groups_are_known() -> None:

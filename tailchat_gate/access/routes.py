@@ -14,6 +14,8 @@ __all__ = ["Match", "Meeting", "Route", "RouteTable"]
 #: Judged paths that are kept, over all hosts and methods together; about 1 KiB each.
 _MAX_KEPT_PATHS: Final = 8192
 _MAX_KEPT_LENGTH: Final = 512
+#: Hosts that no route names in full, of which is kept what covers them.
+_MAX_KEPT_HOSTS: Final = 4096
 
 _T = TypeVar("_T")
 _Kept = dict[str, Match | None]
@@ -57,7 +59,11 @@ class RouteTable:
             return _HostTable([*own, *above.covering(name), any_host], kept)
 
         self._any_host = table("")
-        self._tables = HostPatterns({host: table(host) for host in layers if host})
+        tables = {host: table(host) for host in layers if host}
+        self._patterns = HostPatterns(tables)
+        self._named = {host: made for host, made in tables.items() if not host.startswith(WILDCARD)}
+        #: By whole host names: those that routes name, and others that were asked for.
+        self._by_host = dict(self._named)
         #: Whether a route names methods, so that the method of a request counts.
         self.names_methods: Final = any(route.settings.methods for route in self.routes)
 
@@ -82,13 +88,13 @@ class RouteTable:
         route serves the path; the rule is NO_METHOD where routes do, but not with this method.
         Raises TooManyReadingsError for a path made to be read in many ways.
         """
-        return (self._tables.get(host) or self._any_host).match(path, method)
+        return (self._by_host.get(host) or self._table(host)).match(path, method)
 
     def match_each(
         self, match: Match, host: str, path: str, methods: Iterable[str]
     ) -> Match | None:
         """Return `match` with the rules that further methods meet, which a tool may go by."""
-        table = self._tables.get(host) or self._any_host
+        table = self._table(host)
         rules: list[Rule] = [*match.rules]
         for method in {method if method in table.methods else ODD_METHOD for method in methods}:
             other = table.match(path, method)
@@ -99,11 +105,19 @@ class RouteTable:
 
     def meetings(self, host: str, path: str, method: str) -> list[Meeting]:
         """Return what each reading of a raw path meets, the path itself first; as `match` does."""
-        return (self._tables.get(host) or self._any_host).meetings(path, method)
+        return self._table(host).meetings(path, method)
 
     def methods(self, host: str, path: str) -> frozenset[str]:
         """Return the methods that every reading of a raw path takes, among those by name."""
-        return (self._tables.get(host) or self._any_host).taken(path)
+        return self._table(host).taken(path)
+
+    def _table(self, host: str) -> "_HostTable":
+        table = self._by_host.get(host)
+        if table is None:
+            if len(self._by_host) >= len(self._named) + _MAX_KEPT_HOSTS:
+                self._by_host = dict(self._named)
+            table = self._by_host[host] = self._patterns.get(host) or self._any_host
+        return table
 
 
 class _Layer:
