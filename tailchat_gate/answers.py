@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
+from tailchat_gate.proxy.assertion import KEY_SET_MAX_AGE
 from tailchat_gate.reasons import STATUS, Reason
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.intent import Intent, read_intent, wants_html
@@ -29,6 +31,14 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
 _ACCEPTED: Final = "".join(
     ("HTTP/1.1 202 Accepted\r\n", *(f"{name}: {value}\r\n" for name, value in _NO_STORE.items()))
 ).encode("ascii")
+#: RFC 6750 section 3.1: what is wrong with a token.
+_BEARER: Final = MappingProxyType(
+    {
+        Reason.TOKEN_UNKNOWN: "invalid_token",
+        Reason.TOKEN_EXPIRED: "invalid_token",
+        Reason.TOKEN_ELSEWHERE: "insufficient_scope",
+    }
+)
 #: By whether the client's connection stays; it must be said where that is not the version's rule.
 _CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
 _SIGN_IN_PAGE: Final = "/sign_in"
@@ -109,6 +119,16 @@ class Answers:
         """Return a JSON answer that nobody keeps."""
         return web.Response(body=body, headers={**_JSON, **(headers or {})})
 
+    def key_set(self, body: bytes) -> web.Response:
+        """Return a JSON Web Key Set, which anybody may keep for KEY_SET_MAX_AGE seconds."""
+        headers = {
+            **_SERVER,
+            "Content-Type": "application/jwk-set+json",
+            "Cache-Control": f"public, max-age={KEY_SET_MAX_AGE}",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return web.Response(body=body, headers=headers)
+
     def text(self, text: str) -> web.Response:
         """Return a plain text that nobody keeps."""
         return web.Response(text=text, headers=_NO_STORE)
@@ -184,6 +204,8 @@ class Answers:
             return self.not_signed_in(visit)
         if visit.reason in _ABOUT_ACCOUNT and record is not None:
             return self.denied(visit, visit.reason, record)
+        if visit.reason in _BEARER:
+            return self.token_refused(visit, visit.reason)
         return self.problem(visit, visit.reason)
 
     def sign_in_first(self, visit: Visit) -> web.Response:
@@ -219,6 +241,16 @@ class Answers:
         )
         return web.Response(
             status=STATUS[Reason.NOT_SIGNED_IN], body=body, headers={**_JSON, **_CHALLENGE}
+        )
+
+    def token_refused(self, visit: Visit, reason: Reason) -> web.Response:
+        """Tell a machine that its token is no good here; it is never sent to the login."""
+        challenge = f'Bearer realm="tailchat", error="{_BEARER[reason]}"'
+        return self.problem(
+            visit,
+            reason,
+            detail={"tool": visit.route, "token": visit.token},
+            headers={"WWW-Authenticate": challenge},
         )
 
     def origin(self, host: str) -> str:

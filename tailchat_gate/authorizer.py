@@ -6,9 +6,11 @@ from typing import NamedTuple
 from tailchat_gate.access.origin import may_connect
 from tailchat_gate.access.policy import AS_NOBODY, decide
 from tailchat_gate.access.routes import Match, Route, RouteTable
+from tailchat_gate.config.word import TOKEN
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.site import SiteSession, SiteSessions
+from tailchat_gate.identity.tokens import Machine, TokenRefused, Tokens
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
@@ -27,16 +29,17 @@ class Verdict(NamedTuple):
 
     allowed: bool
     match: Match | None
-    visitor: Visitor | None
+    visitor: Visitor | Machine | None
     site: SiteSession
 
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
-    """Judges requests by the routes and sessions of one configuration."""
+    """Judges requests by the routes, sessions and tokens of one configuration."""
 
     routes: RouteTable
     sessions: SiteSessions
+    tokens: Tokens
     audit: Audit
 
     def judge(self, visit: Visit, host: str, method: str, target: Target) -> Verdict:
@@ -48,10 +51,13 @@ class Authorizer:
         """
         match = find(self.routes, visit.head.fields, host, method, target)
         site = self.sessions.at(host)
-        visitor = site.authenticator.visitor_of(visit.head.fields)
+        visit.route = match.route.name if match else ""
+        fields = visit.head.fields
+        if fields.bearer is not None:
+            return self._judge_machine(visit, match, site)
+        visitor = site.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
         decision = decide(match.rules if match else (), sub)
-        visit.route = match.route.name if match else ""
         visit.sub = sub or ""
         visit.reason = decision.reason
         if visitor is not None and not decision.allowed:
@@ -59,6 +65,22 @@ class Authorizer:
         if decision is AS_NOBODY:
             visitor = None
         return Verdict(decision.allowed, match, visitor, site)
+
+    def _judge_machine(self, visit: Visit, match: Match | None, site: SiteSession) -> Verdict:
+        """Judge a request with a token: it is the machine's, whatever cookie it sends along."""
+        machine: Machine | None = None
+        try:
+            machine = self.tokens.machine_of(visit.head.fields)
+        except TokenRefused as refused:
+            allowed, visit.reason, visit.token = False, refused.reason, refused.name
+        else:
+            decision = decide(match.rules if match else (), None, machine.name)
+            allowed, visit.reason, visit.token = decision.allowed, decision.reason, machine.name
+            if decision is AS_NOBODY:
+                machine = None
+        if visit.token and not allowed:
+            self.audit.refused(visit, Person(f"{TOKEN}{visit.token}", "", ""))
+        return Verdict(allowed, match, machine, site)
 
     def check_origin(self, fields: FieldSection, host: Host, route: Route) -> None:
         """Raise RefusedError where a foreign page opens a WebSocket on `host`."""

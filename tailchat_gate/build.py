@@ -10,8 +10,10 @@ from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.keyfile import read_key
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.jwks import KeySet
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.table import Endpoints
@@ -23,11 +25,13 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import Lifetimes
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
+from tailchat_gate.identity.tokens import Tokens
 from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
+from tailchat_gate.proxy.assertion import Assertions, PublishedKeys, SigningKey
 from tailchat_gate.proxy.forward import Forwarder
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
@@ -69,7 +73,8 @@ def redirect_uri(settings: Settings) -> str:
 
 def route_table(settings: Settings) -> RouteTable:
     """Return the routes and rules of a configuration."""
-    return RouteTable(settings.route, settings.groups, settings.access.deny)
+    confined = {token.name: token.routes for token in settings.token if token.routes is not None}
+    return RouteTable(settings.route, settings.groups, settings.access.deny, confined)
 
 
 def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
@@ -106,7 +111,9 @@ def build(
     access_log = AccessLog(log_descriptor, clock) if settings.log.access else None
     metrics = _metrics(forwarder, access_log)
     tailchat = _tailchat(settings, metrics, clock)
-    identity = IdentityHeaders(settings.groups)
+    tokens = Tokens(settings.token, clock)
+    assertions = _assertions(settings, PublishedKeys(), clock)
+    identity = IdentityHeaders(settings.groups, assertions)
     answers = Answers(
         Pages(contact=settings.pages.contact, prefix=server.prefix, public_url=server.public_url),
         sites=sites,
@@ -129,7 +136,7 @@ def build(
         audit=audit,
         prefix=server.prefix,
     )
-    authorizer = Authorizer(routes, sessions, audit)
+    authorizer = Authorizer(routes, sessions, tokens, audit)
     endpoints = Endpoints(
         login=login,
         sign_out=SignOut(
@@ -140,7 +147,7 @@ def build(
             audit=audit,
             prefix=server.prefix,
         ),
-        userinfo=UserInfo(answers=answers, sessions=sessions, identity=identity),
+        userinfo=UserInfo(answers=answers, sessions=sessions, tokens=tokens, identity=identity),
         forward_auth=ForwardAuth(
             answers=answers,
             authorizer=authorizer,
@@ -148,6 +155,7 @@ def build(
             path=f"{server.prefix}/auth",
             clock=clock,
         ),
+        key_set=KeySet(answers=answers, key_set=assertions.key_set if assertions else None),
         answers=answers,
         prefix=server.prefix,
     )
@@ -181,6 +189,27 @@ def _local_backends(settings: Settings, clock: Callable[[], float]) -> dict[str,
             directory = Path(address.directory)
             found[route.name] = LocalFiles(directory, idle_timeout=route.idle_timeout, clock=clock)
     return found
+
+
+def _assertions(
+    settings: Settings, published: PublishedKeys, clock: Callable[[], float]
+) -> Assertions | None:
+    """Return what signs identities, None where no key is configured. Raises KeyFileError.
+
+    `published` outlives a configuration, so that a new key is known before it signs.
+    """
+    keys = [SigningKey(read_key(path)) for path in settings.assertion.key_files]
+    if not keys:
+        published.publish((), clock())
+        return None
+    return Assertions(
+        keys,
+        published,
+        issuer=settings.server.public_url,
+        lifetime=settings.assertion.lifetime,
+        clock=clock,
+        random_bytes=os.urandom,
+    )
 
 
 def _secrets(settings: Settings) -> list[bytes]:

@@ -3,7 +3,7 @@
 import click
 
 from tailchat_gate import __version__
-from tailchat_gate.commands import configuration, process, rules
+from tailchat_gate.commands import configuration, process, rules, token
 from tailchat_gate.commands.refusals import refusals
 
 
@@ -22,6 +22,8 @@ for command in (
     rules.explain,
     rules.routes,
     configuration.secret,
+    token.token,
+    token.key,
     configuration.schema,
     process.health,
     refusals,

@@ -13,6 +13,7 @@ from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.tokens import Machine
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
@@ -121,16 +122,19 @@ class Gate:
         body = body_of(head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(visit) else None
         self._page(client, visit, lambda request: self.endpoints.answer(request, visit), body=body)
 
-    def _deny(self, client: ClientConnection, visit: Visit, visitor: Visitor | None) -> None:
+    def _deny(
+        self, client: ClientConnection, visit: Visit, visitor: Visitor | Machine | None
+    ) -> None:
         answers = self.answers
-        if visit.reason is Reason.NO_ROUTE and visit.path == "/":
+        if visit.reason is Reason.NO_ROUTE and visit.path == "/" and not visit.token:
             # Nothing is configured there, but it is where people look first.
             answer = answers.who_am_i(visit)
         elif visit.reason is Reason.METHOD_REFUSED:
             allow = {"Allow": self._allowed(visit)}
             answer = answers.problem(visit, visit.reason, headers=allow)
         else:
-            answer = answers.refusal(visit, visitor.record if visitor else None)
+            record = visitor.record if isinstance(visitor, Visitor) else None
+            answer = answers.refusal(visit, record)
         self._say(client, visit, answer)
 
     def _refuse(
@@ -242,10 +246,13 @@ class Gate:
     ) -> Passage:
         head, visitor = visit.head, verdict.visitor
         upgrade = self.forwarder.upgrade_of(route, head)
-        if upgrade:
+        if upgrade and not visit.token:
+            # No page can make a browser send a token along.
             self.authorizer.check_origin(head.fields, head.fields.host, route)
         extra = b""
-        if visitor is not None and (renewal := verdict.site.authenticator.renewal(visitor)):
+        if isinstance(visitor, Visitor) and (
+            renewal := verdict.site.authenticator.renewal(visitor)
+        ):
             # Private, because a cache between must not hand the cookie to somebody else.
             extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         sent = self.headers.head(

@@ -36,6 +36,8 @@ class Reason(StrEnum):
     NOT_SIGNED_IN = "not-signed-in"
     DENIED = "denied"
     DENY_LISTED = "deny-listed"
+    TOKEN_UNKNOWN = "token-unknown"  # noqa: S105 - as above
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105 - as above
     TOKEN_ELSEWHERE = "token-elsewhere"  # noqa: S105 - as above
     CLIENT_GONE = "client-gone"
     INTERNAL_ERROR = "internal-error"
@@ -85,6 +87,8 @@ STATUS: Final = MappingProxyType(
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
         Reason.DENY_LISTED: HTTPStatus.FORBIDDEN,
+        Reason.TOKEN_UNKNOWN: HTTPStatus.UNAUTHORIZED,
+        Reason.TOKEN_EXPIRED: HTTPStatus.UNAUTHORIZED,
         Reason.TOKEN_ELSEWHERE: HTTPStatus.FORBIDDEN,
         Reason.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
         Reason.UPSTREAM_DOWN: HTTPStatus.BAD_GATEWAY,

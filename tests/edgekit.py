@@ -17,8 +17,12 @@ from parts import missing
 from process import free_port
 from storykit import Story, story
 
+from tailchat_gate.identity.tokens import hash_of, make_token
+
 DEPLOY: Final = Path(__file__).parent.parent / "deploy"
 _START_SECONDS: Final = 20.0
+#: A machine's token, good for the route "wiki".
+TOKEN: Final = make_token(bytes(32))
 #: What the files in deploy/ have in place of this machine's ports.
 _GATE, _TOOL = "127.0.0.1:4180", "127.0.0.1:3000"
 
@@ -89,7 +93,7 @@ async def edge(command: Command, directory: Path, clock: Clock) -> AsyncIterator
     """Set the scene with a proxy in front of it until the block ends."""
     port = free_port()
     routes = [
-        {"name": "wiki", "host": "wiki.test"},
+        {"name": "wiki", "host": "wiki.test", "allow": ["signed-in", "token:ci"]},
         {"name": "closed", "host": "wiki.test", "path": "/closed", "allow": ["sub:nobody-here"]},
         {"name": "open", "host": "wiki.test", "path": "/open", "allow": ["public"]},
     ]
@@ -98,6 +102,7 @@ async def edge(command: Command, directory: Path, clock: Clock) -> AsyncIterator
         clock,
         server={"public_url": f"http://gate.test:{port}", "trusted_proxies": ["127.0.0.1"]},
         session={"idle": "2h"},
+        token=[{"name": "ci", "hash": hash_of(TOKEN)}],
         route=routes,
         callback=f"http://gate.test:{port}/oauth2/callback",
     ) as scene:

@@ -2,18 +2,23 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from types import MappingProxyType
 from typing import Any
 
 Schema = dict[str, Any]
 
-KINDS: Mapping[str, type] = MappingProxyType(
-    {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+#: Editors show a schema the dates of TOML as text.
+TEXT = (str, date)
+KINDS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {"object": dict, "array": list, "string": TEXT, "integer": int, "boolean": bool}
 )
 NOTES = frozenset({"$schema", "$defs", "title", "description", "default", "examples"})
 
 
-def _about(kind: type, holds: Callable[[Any, Any], bool]) -> Callable[[Any, object], bool]:
+def _about(
+    kind: type | tuple[type, ...], holds: Callable[[Any, Any], bool]
+) -> Callable[[Any, object], bool]:
     """Hold values of one kind to a rule and let all others pass, as JSON Schema does."""
     return lambda rule, value: not isinstance(value, kind) or holds(rule, value)
 
@@ -24,7 +29,7 @@ PLAIN: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
         "type": lambda rule, value: isinstance(value, KINDS[rule]),
         "enum": lambda rule, value: value in rule,
         "const": lambda rule, value: value == rule,
-        "pattern": _about(str, lambda rule, value: bool(re.search(rule, value))),
+        "pattern": _about(TEXT, lambda rule, value: bool(re.search(rule, str(value)))),
         "minLength": _about(str, lambda rule, value: len(value) >= rule),
         "minItems": _about(list, lambda rule, value: len(value) >= rule),
         "uniqueItems": _about(list, lambda _, value: len(set(map(str, value))) == len(value)),

@@ -23,7 +23,7 @@ from tailchat_gate.request.visit import Visit
 
 FIELDS = [
     *("time", "id", "client", "method", "host", "path", "status", "reason", "route", "sub"),
-    *("bytes", "ms", "agent"),
+    *("token", "bytes", "ms", "agent"),
 ]
 
 
@@ -36,7 +36,7 @@ def make_visit(**values: str) -> Visit:
     visit = Visit("0" * 24, 1.0, RequestHead(values.get("method", "GET"), False, target, fields))
     visit.client_address = Client(values.get("client", "203.0.113.9"), "https", "")
     visit.reason, visit.route = Reason.SIGNED_IN, values.get("route", "tool")
-    visit.sub, visit.status = values.get("sub", "s"), 200
+    visit.sub, visit.token, visit.status = values.get("sub", "s"), values.get("token", ""), 200
     visit.sent_bytes, visit.seconds = 2, 0.01234
     return visit
 
@@ -104,6 +104,7 @@ async def test_line(tmp_path: Path, clock: Clock) -> None:
         "reason": "signed-in",
         "route": "tool",
         "sub": "s",
+        "token": "",
         "bytes": 2,
         "ms": 12.34,
         "agent": "curl",
@@ -129,7 +130,7 @@ def as_json(text: str) -> str:
 
 
 texts = st.dictionaries(
-    st.sampled_from(["client", "method", "host", "path", "route", "sub", "agent"]),
+    st.sampled_from(["client", "method", "host", "path", "route", "sub", "token", "agent"]),
     st.one_of(
         st.text(max_size=40),
         st.text(st.characters(categories=("Cs", "Cc", "Zl", "Zp")), max_size=10),

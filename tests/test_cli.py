@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,10 @@ from process import free_port
 from visitor import Visitor
 
 from tailchat_gate import __version__
+from tailchat_gate.config.keyfile import read_key
+from tailchat_gate.config.load import load
 from tailchat_gate.demo.users import USERS
+from tailchat_gate.identity.tokens import hash_of
 
 GATE = (sys.executable, "-W", "error", "-m", "tailchat_gate")
 
@@ -56,7 +61,7 @@ async def test_version_and_help() -> None:
     assert await _run("--version") == (0, f"tailchat-gate, version {__version__}\n", "")
     code, out, _ = await _run("--help")
     assert code == 0
-    for command in ("serve", "check", "explain", "routes", "secret", "schema", "health", "demo"):
+    for command in ("serve", "check", "explain", "routes", "secret", "token", "key", "schema"):
         assert f"  {command} " in out
         code, text, _ = await _run(command, "--help")
         assert code == 0
@@ -69,6 +74,46 @@ async def test_secret_prints_a_new_one_each_time() -> None:
 
     assert first != second
     assert len(first) >= 43
+
+
+async def test_token_prints_what_each_side_needs(tmp_path: Path) -> None:
+    """Standard output is a table that loads and has no secret, standard error has the token."""
+    code, out, err = await _run("token", "backup-1")
+    assert code == 0
+    made = err.splitlines()[-1]
+    assert re.fullmatch("tg_[A-Za-z0-9_-]{43}", made)
+    assert err.count(made) == 1
+    assert made not in out
+    assert (await _run("token", "backup-1"))[2].splitlines()[-1] != made
+
+    path = _config(tmp_path)
+    text = await asyncio.to_thread(path.read_text)
+    allowing = text.replace('upstream = "', 'allow = ["token:backup-1"], upstream = "')
+    await asyncio.to_thread(path.write_text, textwrap.dedent(allowing) + out)
+    (token,) = (await asyncio.to_thread(load, path, {})).settings.token
+    assert (token.name, token.hash) == ("backup-1", hash_of(made))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", "ü", 'a"', "a\n[x]", "x" * 65])
+async def test_token_refuses_a_name_that_is_none(name: str) -> None:
+    """A name that the configuration would refuse gets no token."""
+    code, out, err = await _run("token", "--", name)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("NAME: 1 to 64 letters")
+
+
+async def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
+    """Each run makes another P-256 key, as a file of assertion.key_files has it."""
+    found = []
+    for name in "ab":
+        code, out, err = await _run("key")
+        assert (code, err) == (0, "")
+        await asyncio.to_thread((tmp_path / name).write_text, out)
+        found.append(await asyncio.to_thread(read_key, str(tmp_path / name)))
+
+    first, second = (key.private_numbers().private_value for key in found)
+    assert first != second
 
 
 async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:

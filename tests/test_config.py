@@ -24,7 +24,7 @@ from pydantic import SecretStr, ValidationError
 
 from tailchat_gate.config.caution import cautions
 from tailchat_gate.config.load import ConfigError, Problem, load, report
-from tailchat_gate.config.model import Limits, Route, Server, Session, Settings, Tailchat
+from tailchat_gate.config.model import Assertion, Limits, Route, Server, Session, Settings, Tailchat
 
 
 @pytest.fixture
@@ -61,7 +61,9 @@ def test_the_smallest_file_gets_every_default() -> None:
     assert settings.session.secrets == (SecretStr(SESSION_SECRET),)
     assert (settings.session.lifetime, settings.session.idle) == (43200.0, 0.0)
     assert settings.access.deny == ()
+    assert settings.assertion == Assertion(key_files=(), lifetime="5m")  # type: ignore[arg-type]  # as above
     assert dict(settings.groups) == {}
+    assert settings.token == ()
     (route,) = settings.route
     assert (route.methods, route.deny) == ((), ())
     assert (route.name, route.host, route.path) == ("wiki", None, "/")
@@ -75,6 +77,7 @@ def test_the_smallest_file_gets_every_default() -> None:
     assert (route.idle_timeout, route.max_body_bytes) == (600.0, 0)
     assert (route.websocket_max_age, route.websocket_origins) == (0.0, ())
     assert (route.upgrades, route.trace) == (("websocket",), False)
+    assert (route.assertion, route.audience, route.forward_authorization) == (True, "", False)
     assert (settings.pages.sign_in, settings.pages.contact) == ("redirect", "")
     assert (settings.log.level, settings.log.access) == ("info", True)
 
@@ -108,8 +111,19 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert (grafana.host, grafana.path) == ("grafana.example.com", "/a/b")
     assert grafana.upstream == "https://[2001:db8::1]:3000"
     assert grafana.methods == ("GET", "VERSION-CONTROL")
-    assert grafana.allow == ("group:ops", "sub:660000000000000000000003", "token:Backup-1")
+    assert grafana.allow == ("group:ops", "sub:660000000000000000000003", "token:Backup-1.0")
     assert grafana.deny == ("sub:660000000000000000000004", "token:backup")
+    assert settings.assertion == Assertion(lifetime="1m30s")  # type: ignore[arg-type]  # as above
+    backup, build = settings.token
+    assert (backup.name, backup.routes) == ("Backup-1.0", ("grafana", "Docs"))
+    assert (backup.hash[:14], backup.expires) == ("sha256:60303ae", 1_798_761_600.0)
+    assert (build.routes, build.expires) == (None, 1_798_761_600.5)
+    grafana, docs, files, health = settings.route
+    assert (grafana.host, grafana.path) == ("grafana.example.com", "/a/b")
+    assert grafana.upstream == "https://[2001:db8::1]:3000"
+    assert grafana.allow == ("group:ops", "sub:660000000000000000000003", "token:Backup-1.0")
+    assert (grafana.assertion, grafana.forward_authorization) == (False, True)
+    assert (docs.assertion, docs.audience) == (True, "https://docs.example/api")
     assert grafana.headers["Authorization"] == "Bearer {{x}} {nickname}"
     assert (grafana.header_encoding, grafana.response_timeout) == ("rfc2047", 0.0)
     assert (grafana.upstream_path, grafana.upstream_host) == ("/grafana/v1", "grafana.lan:3000")
@@ -341,8 +355,11 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         ),
         (
             "ROUTE",
-            '[{name = "a", upstream = "http://a", allow = ["token:x"], deny = ["token:x"]}]',
-            "route[0].deny: token:x is in allow too, and deny wins",
+            (
+                '[{name = "a", upstream = "http://a", '
+                'allow = ["sub:660000000000000000000001"], deny = ["sub:660000000000000000000001"]}]'
+            ),
+            "route[0].deny: sub:660000000000000000000001 is in allow too, and deny wins",
         ),
         (
             "ROUTE",
@@ -373,7 +390,7 @@ def test_settings_that_may_not_be_meant_give_a_warning(
         'upstream = "http://a", websocket_origins = ["https://app.lan", "http://localhost:1"]',
         'upstream = "http://a", upgrades = []',
         'upstream = "static:404"',
-        'upstream = "http://a", allow = ["signed-in", "token:x"], deny = ["token:y"]',
+        'upstream = "http://a", allow = ["signed-in"], deny = ["token:y"]',
         'upstream = "http://a", host = "*.gate.example.com"',
         (
             'upstream = "http://a", host = "gate.example.com"}, '

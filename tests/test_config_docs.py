@@ -24,16 +24,19 @@ KEYS = {".".join(key.path): key for key in all_keys()}
 # Shown by an example, since nothing is their default.
 FREE = {
     "groups",
+    *("token", "token.name", "token.hash", "token.routes", "token.expires"),
     *(f"route.{key}" for key in ("host", "upstream_path", "upstream_host")),
     *(f"route.tls_{key}" for key in ("ca", "certificate", "key", "server_name")),
 }
+# Tables of which there are any number, each key of them apart.
+TABLES = {"route", "token"}
 DURATIONS = re.compile(r".*_(timeout|age)|timeout|lifetime|idle")
 SECRET_KEYS = {f"{table}.{form}" for (table, _), forms in SECRET_FORMS.items() for form in forms}
 
 
 def uncommented(text: str) -> str:
-    """Take the # from the lines of the example that hold a key."""
-    return re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    """Take the # from the lines of the example that hold a key or begin a table."""
+    return re.sub(r"^#(?=[a-z_]+ = |\[\[)", "", text, flags=re.MULTILINE)
 
 
 def flat(document: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def test_the_example_holds_every_key_and_no_other() -> None:
     """Nothing that can be set is missing from the example, and nothing in it is invented."""
     written = flat(tomllib.loads(uncommented(EXAMPLE.read_text(encoding="utf-8"))))
 
-    assert written.keys() == KEYS.keys() - {"route"}
+    assert written.keys() == KEYS.keys() - TABLES
 
 
 def test_the_example_shows_true_defaults() -> None:
@@ -109,7 +112,7 @@ def test_the_example_sets_what_is_required_and_nothing_else() -> None:
     active = flat(tomllib.loads(EXAMPLE.read_text(encoding="utf-8")))
 
     without_default = {path for path, key in KEYS.items() if key.default is None}
-    assert active.keys() - {"groups"} == without_default - FREE - SECRET_KEYS - {"route"}
+    assert active.keys() - {"groups"} == without_default - FREE - SECRET_KEYS - TABLES
 
 
 def test_the_defaults_of_the_schema_are_those_of_the_settings() -> None:
@@ -131,7 +134,7 @@ def test_each_key_of_the_example_has_its_words() -> None:
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     keys = [number for number, line in enumerate(lines) if re.match(r"#?[a-z_]+ = ", line)]
 
-    assert len(keys) == len(KEYS) - 1
+    assert len(keys) == len(KEYS) - len(TABLES)
     for number in keys:
         above = lines[number - 1]
         assert above.startswith(("# ", "[groups]")) or number - 1 in keys, lines[number]
@@ -261,7 +264,7 @@ def test_the_docs_tell_the_truth_about_a_key(name: str) -> None:
     key, text = KEYS[name], sections()[name]
     facts = dict(re.findall(r"^- (Type|Default|Environment): (.+)$", text, flags=re.MULTILINE))
 
-    variable = f"`{key.env}`" if key.env else "within `TAILCHAT_GATE_ROUTE`"
+    variable = f"`{key.env}`" if key.env else f"within `TAILCHAT_GATE_{key.path[0].upper()}`"
     assert facts["Environment"] == variable
     assert facts["Type"]
     if key.default is None:

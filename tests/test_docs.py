@@ -14,8 +14,9 @@ from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.proxy.assertion import HEADER
 from tailchat_gate.proxy.headers import RequestHeaders
-from tailchat_gate.proxy.identity_headers import identity_fields
+from tailchat_gate.proxy.identity_headers import identity_fields, machine_fields
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -105,11 +106,11 @@ def test_every_header_to_the_tool_is_documented() -> None:
         settings=make_settings().route[0],
         request_id="i",
         upgrade=False,
-        identity=identity_fields(record, ["g"]),
+        identity=identity_fields(record, ["g"]) + machine_fields("m") + HEADER + b": x\r\n",
     )
     names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n")[1:] if line]
 
-    assert len(names) == 15
+    assert len(names) == 17
     for name in names:
         assert f"`{name}`" in document
 
@@ -163,11 +164,11 @@ def test_every_requirement_names_tests_that_exist() -> None:
 def test_every_address_of_the_gate_is_documented() -> None:
     """The gate's own addresses are those of the table in docs/operations.md."""
     source = (ROOT / "tailchat_gate/endpoints/table.py").read_text(encoding="utf-8")
-    own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/\w+)":', source)} | {PING}
+    own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/[\w.]+)":', source)} | {PING}
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 
-    assert len(own) == 8
-    assert own == set(re.findall(r"^\| `GET (/[\w/]+)", document, re.MULTILINE))
+    assert len(own) == 9
+    assert own == set(re.findall(r"^\| `GET (/[\w/.]+)", document, re.MULTILINE))
 
 
 def test_the_architecture_names_every_room_and_only_files_that_exist() -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from edgekit import Edge, caddy_command, edge, nginx_command
+from edgekit import TOKEN, Edge, caddy_command, edge, nginx_command
 from gatekit import Clock, RawClient, ask, request_bytes
 from visitor import FETCH, Visitor
 
@@ -55,6 +55,51 @@ async def test_what_a_visitor_says_of_himself_is_gone(front: Edge) -> None:
         # Caddy's name for a header that the answer does not have.
         assert b"{" not in received.head
     assert front.scene.tool.requests[-2].value("X-Tailchat-Sub") == HOSHINO.sub.encode()
+
+
+async def test_a_machine_comes_with_its_token(front: Edge) -> None:
+    """The tool hears which machine it is, and neither its token nor that it has one."""
+    host = f"wiki.test:{front.port}"
+    for scheme in ("Bearer", "bearer  "):
+        reply = await ask(
+            front.port,
+            request_bytes("/a", host=host, Connection="close", Authorization=f"{scheme} {TOKEN}"),
+        )
+        assert reply.status == 200
+        received = front.scene.tool.requests.pop()
+        assert received.value("X-Tailchat-Token") == b"ci"
+        assert received.values("X-Tailchat-Sub") == received.values("Authorization") == []
+
+
+@pytest.mark.parametrize("path", ["/page", "/open", "/closed"])
+async def test_a_token_that_is_no_good_is_refused(front: Edge, path: str) -> None:
+    """One that is unknown, or not for the path, reaches no tool; the gate's words come through."""
+    host, good = f"wiki.test:{front.port}", path == "/closed"
+    reply = await ask(
+        front.port,
+        request_bytes(
+            path,
+            host=host,
+            Connection="close",
+            Authorization=f"Bearer {TOKEN if good else TOKEN[:-1]}",
+        ),
+    )
+
+    assert reply.status == (403 if good else 401)
+    assert reply.json["error"] == ("token-elsewhere" if good else "token-unknown")
+    assert reply.value("WWW-Authenticate").startswith("Bearer ")
+    assert front.scene.tool.requests == []
+
+
+async def test_a_tools_own_credentials_pass(front: Edge) -> None:
+    """Basic and Bearer credentials that are not the gate's reach the tool as they are."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        for value in ("Basic YTpi", "Bearer abc.tg_.def"):
+            headers = {**FETCH, "Authorization": value}
+            page = await visitor.open(front.url("wiki.test") + "/page", headers=headers)
+            assert page.status == 200
+            assert front.scene.tool.requests[-1].value("Authorization") == value.encode()
 
 
 async def test_a_program_without_a_session_gets_a_401(front: Edge) -> None:

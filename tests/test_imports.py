@@ -47,6 +47,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 PURE = (
     *("request", "access", "config.model", "pages.language", "reasons"),
     *("identity.cookie", "identity.profile", "identity.login", "identity.authenticate"),
+    *("identity.tokens", "proxy.assertion"),
     *("proxy.headers", "proxy.identity_headers", "proxy.frames"),
 )
 IMPURE = frozenset(
@@ -60,7 +61,7 @@ IMPURE = frozenset(
 #: mask and a page's word are made where they are needed, and are no decision.
 DRAW = (
     *("identity.seal", "identity.session", "proxy.tunnel", "endpoints.sign_out"),
-    "demonstrate",
+    *("commands.token", "demonstrate"),
 )
 
 

@@ -59,6 +59,8 @@ askers = st.one_of(
         (["sub:group:ops"], Rule(subs=frozenset({"group:ops"}))),
         (["sub:public"], Rule(subs=frozenset({"public"}))),
         (["group:ops", "sub:x"], Rule(subs=frozenset({"alice", "bob", "x"}))),
+        (["token:ci", "sub:ci"], Rule(subs=frozenset({"ci"}), tokens=frozenset({"ci"}))),
+        (["sub:token:ci"], Rule(subs=frozenset({"token:ci"}))),
         (["group:dev", "signed-in"], Rule(signed_in=True, subs=frozenset({"carol"}))),
         (["token:backup"], MACHINE),
         (["token:sub:alice"], Rule(tokens=frozenset({"sub:alice"}))),

@@ -6,17 +6,19 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from gatekit import make_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from routekit import ALICE, GROUPS, ZOE, Row, around, covers, make_table, may, taking
 
-from tailchat_gate.access.policy import NO_METHOD
+from tailchat_gate.access.policy import NO_METHOD, decide
 from tailchat_gate.access.routes import (
     _MAX_KEPT_HOSTS,
     _MAX_KEPT_LENGTH,
     _MAX_KEPT_PATHS,
     RouteTable,
 )
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import read_host, read_target
 
 
@@ -33,6 +35,39 @@ def met_path(table: RouteTable, path: str) -> str | None:
 
 
 # Which route serves.
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "reason"),
+    [
+        ("/wiki", "ci", Reason.TOKEN),
+        ("/wiki", "bot", Reason.TOKEN),
+        ("/docs", "ci", Reason.TOKEN),
+        ("/docs", "bot", Reason.TOKEN_ELSEWHERE),
+        ("/wiki/..%2fdocs", "ci", Reason.TOKEN),
+        ("/wiki/..%2fdocs", "bot", Reason.TOKEN_ELSEWHERE),
+        ("/docs/..%2fwiki", "bot", Reason.TOKEN_ELSEWHERE),
+        ("/open", "bot", Reason.TOKEN),
+    ],
+)
+def test_a_confined_token_opens_its_routes_alone(path: str, token: str, reason: Reason) -> None:
+    """Another route that names it stays closed, also where only one reading leads there."""
+    allow = ["token:ci", "token:bot"]
+    made = make_settings(
+        token=[
+            {"name": "ci", "hash": f"sha256:{'0' * 64}"},
+            {"name": "bot", "hash": f"sha256:{'1' * 64}", "routes": ["wiki"]},
+        ],
+        route=[
+            {"name": "wiki", "path": "/wiki", "allow": allow},
+            {"name": "docs", "path": "/docs", "allow": allow},
+            {"name": "open", "path": "/open", "allow": ["public"]},
+        ],
+    )
+    match = RouteTable(made.route, {}, confined={"bot": ("wiki",)}).match("gate.test", path, "GET")
+
+    assert match is not None
+    assert decide(match.rules, None, token).reason is reason
 
 
 @pytest.mark.parametrize(

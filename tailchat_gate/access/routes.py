@@ -1,10 +1,12 @@
 """Which route a request meets: by host and whole path segments, the longest prefix first."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from tailchat_gate.access.place import COMMON_METHODS, ODD_METHOD, Match, Place, Route
-from tailchat_gate.access.policy import NO_METHOD, Groups, Rule, listed, make_rule
+from tailchat_gate.access.policy import NO_METHOD, Groups, Listed, Rule, listed, make_rule
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.request.hosts import WILDCARD, HostPatterns
 from tailchat_gate.request.readings import readings
@@ -41,12 +43,16 @@ class RouteTable:
     """
 
     def __init__(
-        self, routes: Iterable[RouteSettings], groups: Groups, denied: Iterable[str] = ()
+        self,
+        routes: Iterable[RouteSettings],
+        groups: Groups,
+        denied: Iterable[str] = (),
+        confined: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
+        """Take the routes, who is denied on all, and by tokens' names the only routes of each."""
         everywhere = listed(denied, groups)
         self.routes: Final = tuple(
-            Route(each, make_rule(each.allow, groups, each.deny, everywhere), each.name)
-            for each in routes
+            Route(each, _rule(each, groups, everywhere, confined), each.name) for each in routes
         )
         layers = _layers(self.routes)
         above = HostPatterns({host: layer for host, layer in layers.items() if host})
@@ -247,6 +253,23 @@ class _HostTable:
             for place in layer.folded.get(folded, ()):
                 found.setdefault(place.path, place)
         return tuple(found.values())
+
+
+def _rule(
+    settings: RouteSettings,
+    groups: Groups,
+    everywhere: Listed,
+    confined: Mapping[str, Collection[str]],
+) -> Rule:
+    """Return the rule of a route, less the tokens that are confined to other routes.
+
+    In the rule, so that it holds for every reading of a path.
+    """
+    rule = make_rule(settings.allow, groups, settings.deny, everywhere)
+    elsewhere = {
+        name for name in rule.tokens if settings.name not in confined.get(name, (settings.name,))
+    }
+    return replace(rule, tokens=rule.tokens - elsewhere) if elsewhere else rule
 
 
 class _KeptPaths:

@@ -1,5 +1,6 @@
 """Tells what becomes of a request: the steps of the gate, without who serves and who logs."""
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -16,6 +17,7 @@ from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.tokens import Machine
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import STATUS, Reason
 from tailchat_gate.request.client import ClientResolver
@@ -57,8 +59,8 @@ def explained(settings: Settings, asked: Asked, sub: str | None, token: str) -> 
     if not isinstance(
         upstream_address(match.route.settings.upstream), StaticAddress | FilesAddress
     ):
-        named = None if decision is AS_NOBODY or token else sub
-        lines += ["", *_sent(settings, asked, match.route, named)]
+        who = None if decision is AS_NOBODY else _who(sub, token)
+        lines += ["", *_sent(settings, asked, match.route, who)]
     return True, lines
 
 
@@ -114,16 +116,27 @@ def _place(route: Route) -> str:
     return f"{route.name}: {settings.host or 'any host'}, {settings.path}, {methods}"
 
 
-def _sent(settings: Settings, asked: RequestHead, route: Route, sub: str | None) -> Lines:
+def _who(sub: str | None, token: str) -> Visitor | Machine | None:
+    """Return who asks, with stand-ins for what only a sign-in tells."""
+    if token:
+        return Machine(token, math.inf)
+    if sub is None:
+        return None
+    profile = Profile(sub, "<nickname>", "<discriminator>", "<avatar>")
+    return Visitor(SessionRecord.begin(profile, now=0, login=""), 0, 0)
+
+
+def _sent(
+    settings: Settings, asked: RequestHead, route: Route, who: Visitor | Machine | None
+) -> Lines:
     """Return the head that the tool gets, of a client that sends nothing but Host."""
     server = settings.server
     client = ClientResolver((), default_scheme=server.public_url.partition(":")[0])
     identity = b""
-    if sub is not None:
-        record = SessionRecord.begin(
-            Profile(sub, "<nickname>", "<discriminator>", "<avatar>"), now=0, login=""
-        )
-        identity = IdentityHeaders(settings.groups).fields(Visitor(record, 0, 0), route)
+    if who is not None:
+        identity = IdentityHeaders(settings.groups).fields(who, route)
+        if settings.assertion.key_files and route.settings.assertion:
+            identity += b"X-Tailchat-Assertion: <signed>\r\n"
     names = CookieNames.for_origin(server.public_url)
     head = request_headers(settings, CookieReader(names)).head(
         asked,

@@ -13,7 +13,7 @@ from tailchat_gate.commands.common import config_option
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print what the admin listener says.")
 def refusals(config: Path, *, as_json: bool) -> None:
-    """List the last persons who were refused a tool, the latest first."""
+    """List the last persons and machines that were refused a tool, the latest first."""
     body = asked(config, "/refusals").decode()
     if as_json:
         click.echo(body, nl=False)
@@ -22,9 +22,11 @@ def refusals(config: Path, *, as_json: bool) -> None:
     if not found:
         click.echo("nobody was refused since the gate was started")
     for one in found:
-        who = _plain(f"{one['nickname']}#{one['discriminator']}")
+        # A machine has neither.
+        named = one["nickname"] or one["discriminator"]
+        who = _plain(f"  {one['nickname']}#{one['discriminator']}") if named else ""
         times = "once" if one["count"] == 1 else f"{one['count']} times"
-        click.echo(f"{one['last']}  {one['sub']}  {who}")
+        click.echo(f"{one['last']}  {one['sub']}{who}")
         click.echo(f"    {one['route']}: {one['reason']}, {times}")
 
 

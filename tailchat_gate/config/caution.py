@@ -44,7 +44,9 @@ def _cautions(settings: Settings) -> Iterator[str]:
     for index, route in enumerate(settings.route):
         for key, told in (*_route(route), *_host(route, settings)):
             yield f"route[{index}].{key}: {told}"
+    yield from _audiences(settings)
     yield from _people(settings)
+    yield from _machines(settings)
 
 
 def _addresses(settings: Settings) -> Iterator[str]:
@@ -120,6 +122,34 @@ def _websockets(route: Route) -> Iterator[tuple[str, str]]:
         for origin in filter(_travels_in_clear, route.websocket_origins):
             told = f"{origin} is http, and whoever is on the way can write its pages"
             yield "websocket_origins", told
+
+
+def _audiences(settings: Settings) -> Iterator[str]:
+    """Warn of audiences that nobody is told, or that two tools share."""
+    first_with: dict[str, int] = {}
+    for index, route in enumerate(settings.route):
+        if not route.assertion:
+            if route.audience:
+                yield f"route[{index}].audience: no assertion is sent, so this changes nothing"
+            continue
+        audience = route.audience or route.name
+        first = first_with.setdefault(audience, index)
+        if settings.assertion.key_files and settings.route[first].upstream != route.upstream:
+            yield (
+                f"route[{index}].audience: route[{first}] has it too, so the tool of either can "
+                "use at the other what it got"
+            )
+
+
+def _machines(settings: Settings) -> Iterator[str]:
+    """Warn of tokens that open nothing, or not all that names them."""
+    for index, token in enumerate(settings.token):
+        naming = [route.name for route in settings.route if TOKEN + token.name in route.allow]
+        if not naming:
+            yield f"token[{index}]: no route allows it, so it opens nothing"
+        elsewhere = [name for name in naming if token.routes and name not in token.routes]
+        if elsewhere:
+            yield f"token[{index}].routes: {elsewhere[0]} names the token and stays closed to it"
 
 
 def _people(settings: Settings) -> Iterator[str]:

@@ -25,7 +25,9 @@ _EXPECTED: Mapping[str, str] = MappingProxyType(
     }
 )
 _WHOLE = frozenset({"model_type", "dict_type", "mapping_type", "tuple_type"})
-_CONFIDENTIAL = frozenset({"headers", "secrets", "client_secret"})
+#: In place of its hash stands a token itself where somebody mistook the two.
+_CONFIDENTIAL = frozenset({"headers", "secrets", "client_secret", "hash"})
+_LISTED = frozenset({"route", "token"})
 
 
 def complaint(error: ErrorDetails, at: Location, model: type[BaseModel] | None) -> tuple[str, str]:
@@ -36,7 +38,7 @@ def complaint(error: ErrorDetails, at: Location, model: type[BaseModel] | None) 
     if error["type"] == "missing":
         return "nothing", _wanted(at, model)
     if error["type"] == "extra_forbidden":
-        table = f"[[{at[0]}]]" if at[0] == "route" else f"[{at[0]}]"
+        table = f"[[{at[0]}]]" if at[0] in _LISTED else f"[{at[0]}]"
         near = did_you_mean(str(at[-1]), names_in(str(at[0])))
         return "an unknown key", f"a key that {table} has{near}"
     return _found(error, at), _expected(error)
@@ -71,6 +73,6 @@ def _expected(error: ErrorDetails) -> str:
 def _wanted(at: Location, model: type[BaseModel] | None) -> str:
     examples = model.model_fields[str(at[-1])].examples if model else None
     such = f"a value such as {shown(examples[0])}" if examples else "a value"
-    if at[0] == "route":
+    if at[0] in _LISTED:
         return such
     return f"{such} (or {env_name((str(at[0]), str(at[-1])))} in the environment)"

@@ -18,6 +18,7 @@ _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_server_name")
 _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
     *("websocket_max_age", "websocket_origins", "upgrades"),
+    *("assertion", "audience", "forward_authorization"),
 )
 _DURATIONS = frozenset({"websocket_max_age"})
 

@@ -78,6 +78,8 @@ def _wanted(key: Key) -> str:
         return "a whole number"
     if key.path == ("groups",):
         return """a table in TOML or JSON, such as {ops = ["660000000000000000000001"]}"""
+    if key.path == ("token",):
+        return """a list in TOML or JSON, such as [{"name": "backup", "hash": "sha256:..."}]"""
     return """a list in TOML or JSON, such as [{"name": "wiki", "upstream": "http://wiki:3000"}]"""
 
 

@@ -48,8 +48,11 @@ class Seconds:
         if self.above_zero and not length:
             raise ValueError(f"{duration.SHAPE}, longer than 0")
         if length < self.low or length > self.high:
-            least = f" from {duration.spelled(self.low)}" if self.low else ""
-            raise ValueError(f"{duration.SHAPE},{least} of at most {duration.spelled(self.high)}")
+            high = duration.spelled(self.high)
+            bounds = (
+                f"from {duration.spelled(self.low)} to {high}" if self.low else f"of at most {high}"
+            )
+            raise ValueError(f"{duration.SHAPE}, {bounds}")
         return length
 
     def __get_pydantic_core_schema__(

@@ -19,7 +19,7 @@ class Key:
     `path` is ("server", "listen"), ("groups",) or, inside a route, ("route", "name").
     `form` says how an environment variable's text becomes its value: taken as it is, a list of
     texts, or a TOML or JSON literal.
-    `env` is the variable, "" for the keys inside a route, which are set together.
+    `env` is the variable, "" for the keys inside a route or token, which are set together.
     `default` is written as in the file, None where there is none.
     """
 
@@ -52,16 +52,16 @@ def _keys(schema: Schema) -> Iterator[Key]:
     tables = schema["$defs"]
     for section, described in schema["properties"].items():
         inner = described.get("items", described)
-        if "$ref" not in described:  # [groups] and [[route]] are set whole
-            yield _key((section,), described, in_route=False)
+        if "$ref" not in described:  # [groups], [[token]] and [[route]] are set whole
+            yield _key((section,), described, listed=False)
         if "$ref" in inner:
             properties = tables[inner["$ref"].rpartition("/")[2]]["properties"]
             for name, value in properties.items():
-                yield _key((section, name), value, in_route=section == "route")
+                yield _key((section, name), value, listed=inner is not described)
 
 
-def _key(path: tuple[str, ...], described: Schema, *, in_route: bool) -> Key:
-    env = "" if in_route else env_name(path)
+def _key(path: tuple[str, ...], described: Schema, *, listed: bool) -> Key:
+    env = "" if listed else env_name(path)
     return Key(path, _form(described), env, described.get("default"), described["description"])
 
 

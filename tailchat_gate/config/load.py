@@ -14,9 +14,11 @@ from tailchat_gate.config.complaint import Location, complaint
 from tailchat_gate.config.conflict import conflicts
 from tailchat_gate.config.environ import Assigned, assigned
 from tailchat_gate.config.fields import Groups
+from tailchat_gate.config.keyfile import exposed_key_files, key_problems
 from tailchat_gate.config.keys import names_in
 from tailchat_gate.config.model import (
     Access,
+    Assertion,
     Limits,
     Log,
     Pages,
@@ -25,12 +27,14 @@ from tailchat_gate.config.model import (
     Session,
     Settings,
     Tailchat,
+    Token,
 )
 from tailchat_gate.config.path import prefix as prefix_of
 from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key_path, kind
 from tailchat_gate.config.routefile import exposed_keys, unusable
 from tailchat_gate.config.schema import SECRET_FORMS
 from tailchat_gate.config.secretfile import exposed, given
+from tailchat_gate.config.token import token_conflicts
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
 
@@ -230,17 +234,27 @@ def _settings(draft: _Draft) -> Settings | None:
     tailchat = _model(Tailchat, ("tailchat",), document.get("tailchat", {}), draft)
     session = _model(Session, ("session",), document.get("session", {}), draft)
     access = _model(Access, ("access",), document.get("access", {}), draft)
+    assertion = _model(Assertion, ("assertion",), document.get("assertion", {}), draft)
     groups = _groups(document.get("groups", {}), draft)
+    tokens = _each(Token, "token", document.get("token", []), draft)
     routes = _routes(document.get("route"), draft)
     pages = _model(Pages, ("pages",), document.get("pages", {}), draft)
     log = _model(Log, ("log",), document.get("log", {}), draft)
     prefix = server.prefix if server else _prefix_alone(draft)
     names = groups if groups is not None else _group_names_alone(draft)
     denied = access.deny if access else ()
-    for conflict in (*conflicts(routes, prefix, names, denied), *unusable(routes)):
+    key_files = assertion.key_files if assertion else ()
+    for conflict in (
+        *key_problems(key_files),
+        *token_conflicts(
+            tokens, routes, _names_alone("token", draft), _names_alone("route", draft)
+        ),
+        *conflicts(routes, prefix, names, denied),
+        *unusable(routes),
+    ):
         draft.refuse(conflict.at, conflict.found, conflict.expected)
-    draft.warnings.extend(exposed_keys(routes))
-    parts = (server, limits, tailchat, session, access, groups, pages, log)
+    draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
+    parts = (server, limits, tailchat, session, access, assertion, groups, pages, log)
     if draft.problems or not all(part is not None for part in parts):
         return None
     return Settings.model_validate(
@@ -250,7 +264,9 @@ def _settings(draft: _Draft) -> Settings | None:
             "tailchat": tailchat,
             "session": session,
             "access": access,
+            "assertion": assertion,
             "groups": groups,
+            "token": tuple(tokens.values()),
             "route": tuple(routes.values()),
             "pages": pages,
             "log": log,
@@ -299,12 +315,25 @@ def _routes(value: object, draft: _Draft) -> dict[int, Route]:
     if value is None or value == []:
         wanted = 'at least one [[route]], such as name = "wiki", upstream = "http://wiki:3000"'
         draft.refuse(("route",), "nothing", wanted)
-    elif not isinstance(value, list):
-        draft.refuse(("route",), kind(value), "[[route]] with two pairs of brackets")
-    else:
-        read = {i: _model(Route, ("route", i), item, draft) for i, item in enumerate(value)}
-        return {index: route for index, route in read.items() if route is not None}
-    return {}
+        return {}
+    return _each(Route, "route", value, draft)
+
+
+def _each(model: type[_Model], section: str, value: object, draft: _Draft) -> dict[int, _Model]:
+    """Check each table of a list; the ones without problems by their position."""
+    if not isinstance(value, list):
+        draft.refuse((section,), kind(value), f"[[{section}]] with two pairs of brackets")
+        return {}
+    read = {index: _model(model, (section, index), row, draft) for index, row in enumerate(value)}
+    return {index: made for index, made in read.items() if made is not None}
+
+
+def _names_alone(section: str, draft: _Draft) -> Collection[str] | None:
+    """Read the names in a list of tables that may have problems; None where there is no telling."""
+    rows = draft.document.get(section, [])
+    if not isinstance(rows, list) or (section,) in draft.settled:
+        return None
+    return [str(row.get("name")) for row in rows if isinstance(row, dict)]
 
 
 def _list(

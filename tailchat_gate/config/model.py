@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StrictBool, StrictInt, ValidationInfo, field_validator, model_validator
 
 from tailchat_gate.config import address
+from tailchat_gate.config.assertion import Assertion
 from tailchat_gate.config.conflict import conflicts
 from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.fields import (
@@ -30,9 +31,11 @@ from tailchat_gate.config.fields import (
 )
 from tailchat_gate.config.problem import key_path
 from tailchat_gate.config.route import Route
+from tailchat_gate.config.token import Token, token_conflicts
 
 __all__ = [
     "Access",
+    "Assertion",
     "Limits",
     "Log",
     "Pages",
@@ -41,6 +44,7 @@ __all__ = [
     "Session",
     "Settings",
     "Tailchat",
+    "Token",
 ]
 
 _MINUTE = 60.0
@@ -262,10 +266,17 @@ class Settings(Section):
     tailchat: Tailchat = Field(description="The Tailchat server, and the app registered there.")
     session: Session = Field(description="How long a sign-in lasts and what seals its cookie.")
     access: Access = Field(default=Access(), description="Who may enter, on all routes alike.")
+    assertion: Assertion = Field(
+        default=Assertion(), description="The signed identity that tools can check."
+    )
     groups: Groups = Field(
         default_factory=empty,
         description="Groups of Tailchat users by sub, for allow and deny lists.",
         examples=[{"ops": ["660000000000000000000001"]}],
+    )
+    token: tuple[Token, ...] = Field(
+        default=(),
+        description="Tokens with which machines come in place of a sign-in, one [[token]] each.",
     )
     route: tuple[Route, ...] = Field(
         description="The tools behind the gate, one [[route]] each.", min_length=1
@@ -276,7 +287,15 @@ class Settings(Section):
     @model_validator(mode="after")
     def _without_conflicts(self) -> Self:
         routes = dict(enumerate(self.route))
-        found = conflicts(routes, self.server.prefix, self.groups, self.access.deny)
+        found = (
+            *conflicts(routes, self.server.prefix, self.groups, self.access.deny),
+            *token_conflicts(
+                dict(enumerate(self.token)),
+                routes,
+                [token.name for token in self.token],
+                [route.name for route in self.route],
+            ),
+        )
         if found:
             raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in found))
         return self

@@ -8,6 +8,7 @@ from tailchat_gate.config import upgrade, word
 from tailchat_gate.config.fields import Deny, Seconds, Section, Whole, empty
 from tailchat_gate.config.route_fields import (
     Allow,
+    Audience,
     Headers,
     Host,
     Methods,
@@ -158,4 +159,19 @@ class Route(Section):
     )
     trace: StrictBool = Field(
         default=False, description="Whether the method TRACE is passed on to the tool."
+    )
+    assertion: StrictBool = Field(
+        default=True,
+        description=(
+            "Whether the tool gets X-Tailchat-Assertion, where [assertion] has a key to sign it."
+        ),
+    )
+    audience: Audience = Field(
+        default="",
+        description="Whom the assertion is for, its aud; empty is the name of the route.",
+        examples=["https://wiki.example.com"],
+    )
+    forward_authorization: StrictBool = Field(
+        default=False,
+        description="Whether the Authorization header of a machine goes on to the tool.",
     )

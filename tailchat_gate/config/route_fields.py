@@ -87,6 +87,11 @@ Allow = Annotated[
         }
     ),
 ]
+Audience = Annotated[
+    str,
+    AfterValidator(word.audience),
+    WithJsonSchema({"type": "string", "pattern": "^[!-~]{0,255}$"}),
+]
 Headers = Annotated[
     Mapping[
         Annotated[str, AfterValidator(header.header_name)],

@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from tailchat_gate.config.model import (
     Access,
+    Assertion,
     Limits,
     Log,
     Pages,
@@ -18,6 +19,7 @@ from tailchat_gate.config.model import (
     Session,
     Settings,
     Tailchat,
+    Token,
 )
 
 Schema = dict[str, Any]
@@ -42,8 +44,10 @@ SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
 )
 
 _MODELS: tuple[type[BaseModel], ...] = (
-    *(Server, Limits, Tailchat, Session, Access, Route, Pages, Log),
+    *(Server, Limits, Tailchat, Session, Access, Assertion, Token, Route, Pages, Log),
 )
+#: Tables that the file has any number of, each written whole.
+_LISTED = (Route, Token)
 
 
 class _FileSchema(GenerateJsonSchema):
@@ -59,24 +63,26 @@ class _FileSchema(GenerateJsonSchema):
 def file_schema() -> Schema:
     """Describe the file as an admin writes it: durations as text, secrets in all their forms.
 
-    Nothing but a route's name and upstream is required, because the environment may supply it.
+    Nothing but a token's name and hash and a route's name and upstream is required, because the
+    environment may supply it.
     """
     schema = Settings.model_json_schema(schema_generator=_FileSchema)
     tables = schema["$defs"]
     for model in _MODELS:
         table = tables[model.__name__]
         _write_defaults(table["properties"], model)
-        if model is not Route:
+        if model not in _LISTED:
             table.pop("required", None)
     for (section, key), forms in SECRET_FORMS.items():
         _write_forms(tables[section.capitalize()], key, forms)
-    for described in tables["Route"]["properties"].values():
-        choices = described.get("anyOf", ())
-        if {"type": "null"} in choices:  # TOML has no null
-            described.update(described.pop("anyOf")[0])
+    for model in _LISTED:
+        for described in tables[model.__name__]["properties"].values():
+            choices = described.get("anyOf", ())
+            if {"type": "null"} in choices:  # TOML has no null
+                described.update(described.pop("anyOf")[0])
     properties = schema["properties"]
     properties["groups"]["default"] = {}
-    for section in ("limits", "access", "pages", "log"):
+    for section in ("limits", "access", "assertion", "pages", "log"):
         del properties[section]["default"]
     del schema["required"]
     return {

@@ -1,4 +1,4 @@
-"""The names and words an admin writes: routes, groups, subs, scopes, who may enter."""
+"""The names and words an admin writes: routes, groups, subs, tokens, scopes, who may enter."""
 
 import re
 from collections.abc import Sized
@@ -19,11 +19,17 @@ DENY = '"group:NAME", "sub:ID" or "token:NAME"'
 METHOD = 'a method in capitals such as "GET"'
 SUBS = "the sub of a Tailchat user: visible ASCII without spaces, at most 255 characters"
 VIA = 'one word of at most 64 letters, digits or -_.+ such as "tailchat-gate", or "" for none'
+MACHINE = "1 to 64 letters, digits or -_. beginning with a letter or digit"
+HASH = '"sha256:" and 64 hexadecimal digits, as `tailchat-gate token NAME` prints it'
+AUDIENCE = 'visible ASCII without spaces, at most 255 characters, or "" for the name of the route'
 
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
 _VIA = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
+_TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_AUDIENCE = re.compile(r"[!-~]{0,255}")
 _SUB = re.compile(r"[!-~]{1,255}")  # at most 255 ASCII characters, OpenID Connect Core section 2
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")  # as IANA registers them; RFC 9110 section 9.1
 _COMMON_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -53,6 +59,27 @@ def sub(text: str) -> str:
     """Check a Tailchat user's sub; raises ValueError."""
     if not _SUB.fullmatch(text):
         raise ValueError(SUBS)
+    return text
+
+
+def token_name(text: str) -> str:
+    """Check the name of a machine token; raises ValueError."""
+    if not _TOKEN_NAME.fullmatch(text):
+        raise ValueError(MACHINE)
+    return text
+
+
+def token_hash(text: str) -> str:
+    """Check the hash of a machine token; raises ValueError."""
+    if not _TOKEN_HASH.fullmatch(text):
+        raise ValueError(HASH)
+    return text
+
+
+def audience(text: str) -> str:
+    """Check whom a route's assertions are for (RFC 7519 section 4.1.3); raises ValueError."""
+    if not _AUDIENCE.fullmatch(text):
+        raise ValueError(AUDIENCE)
     return text
 
 
@@ -96,6 +123,8 @@ def allow_entry(text: str) -> str:
     if text in (PUBLIC, SIGNED_IN):
         return text
     if _names_somebody(text):
+        return text
+    if text.startswith(TOKEN) and _TOKEN_NAME.fullmatch(text.removeprefix(TOKEN)):
         return text
     raise ValueError(ALLOW + did_you_mean(text, (PUBLIC, SIGNED_IN)))
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
+from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import Reason
@@ -61,7 +62,9 @@ class ForwardAuth:
             verdict = self._authorizer.judge(
                 visit, original.host.name, original.method, original.target
             )
-            if original.websocket and verdict.allowed and verdict.match is not None:
+            # A page cannot send a token with a WebSocket: no Origin can forge a machine's.
+            from_page = original.websocket and not visit.token
+            if from_page and verdict.allowed and verdict.match is not None:
                 fields = visit.head.fields
                 self._authorizer.check_origin(fields, original.host, verdict.match.route)
         except RefusedError as error:
@@ -103,7 +106,9 @@ class ForwardAuth:
         if visitor is None or match is None:
             return b""
         lines = self._identity.fields(visitor, match.route)
-        if renewal := verdict.site.authenticator.renewal(visitor):
+        if isinstance(visitor, Visitor) and (
+            renewal := verdict.site.authenticator.renewal(visitor)
+        ):
             lines += b"Set-Cookie: %b\r\n" % renewal.encode("ascii")
         return lines
 
@@ -128,7 +133,8 @@ class ForwardAuth:
         if asked.reason is Reason.NOT_SIGNED_IN:
             return self._answers.sign_in_first(asked)
         visitor = verdict.visitor
-        return self._answers.refusal(asked, visitor.record if visitor else None)
+        record = visitor.record if isinstance(visitor, Visitor) else None
+        return self._answers.refusal(asked, record)
 
 
 def _asked(visit: Visit) -> Visit:
@@ -144,5 +150,5 @@ def _asked(visit: Visit) -> Visit:
         RequestHead(original.method or "GET", head.http10, original.target, fields),
         visit.client_address,
     )
-    asked.route, asked.sub = visit.route, visit.sub
+    asked.route, asked.sub, asked.token = visit.route, visit.sub, visit.token
     return asked

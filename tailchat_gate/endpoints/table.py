@@ -9,6 +9,7 @@ from aiohttp import web
 
 from tailchat_gate.answers import Answers
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.jwks import KeySet
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.userinfo import UserInfo
@@ -41,6 +42,7 @@ class Endpoints:
         sign_out: SignOut,
         userinfo: UserInfo,
         forward_auth: ForwardAuth,
+        key_set: KeySet,
         answers: Answers,
         prefix: str,
     ) -> None:
@@ -60,6 +62,7 @@ class Endpoints:
                 f"{prefix}/sign_out": (_READ | {"POST"}, sign_out.answer),
                 f"{prefix}/auth": (_READ, self._not_ready),
                 f"{prefix}/userinfo": (_READ, userinfo.answer),
+                f"{prefix}/jwks.json": (_READ, key_set.answer),
             }
         )
 

@@ -1,11 +1,13 @@
 """Who am I: JSON for a program, a page for a person."""
 
 import json
+import math
 
 from aiohttp import web
 
 from tailchat_gate.answers import Answers
 from tailchat_gate.identity.site import SiteSessions
+from tailchat_gate.identity.tokens import TokenRefused, Tokens
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.request.intent import Intent, read_intent
 from tailchat_gate.request.query import cookie_fields
@@ -16,14 +18,22 @@ class UserInfo:
     """The handler of /oauth2/userinfo."""
 
     def __init__(
-        self, *, answers: Answers, sessions: SiteSessions, identity: IdentityHeaders
+        self,
+        *,
+        answers: Answers,
+        sessions: SiteSessions,
+        tokens: Tokens,
+        identity: IdentityHeaders,
     ) -> None:
         self._answers = answers
         self._sessions = sessions
+        self._tokens = tokens
         self._identity = identity
 
     async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
-        """Tell who is signed in; send a page navigation of nobody to the login."""
+        """Tell who is signed in or presents a token; send a navigation of nobody to the login."""
+        if visit.head.fields.bearer is not None:
+            return self._machine(visit)
         record = self._sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
         if record is None:
             return self._answers.not_signed_in(visit)
@@ -50,4 +60,16 @@ class UserInfo:
             "signed_in_at": record.signed_in_at,
             "expires_at": int(until),
         }
+        return self._answers.json(json.dumps(body).encode("ascii"))
+
+    def _machine(self, visit: Visit) -> web.StreamResponse:
+        """Tell a machine which token it presents."""
+        try:
+            machine = self._tokens.machine_of(visit.head.fields)
+        except TokenRefused as refused:
+            visit.token = refused.name
+            return self._answers.token_refused(visit, refused.reason)
+        visit.token = machine.name
+        ends_at = int(machine.ends_at) if machine.ends_at < math.inf else None
+        body = {"token": machine.name, "expires_at": ends_at}
         return self._answers.json(json.dumps(body).encode("ascii"))

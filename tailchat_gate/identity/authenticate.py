@@ -19,13 +19,15 @@ class Visitor:
 
     `expires_at` is the Unix second at which the record is over if it is not renewed, `ends_at`
     the one at which the session is over in any case. `identity_headers` maps a route's name to
-    the header bytes made for it, so that they are made once a session and not once a request.
+    the header bytes made for it, so that they are made once a session and not once a request;
+    `assertions` likewise, with an assertion in them and by whom and until when they are good.
     """
 
     record: SessionRecord
     expires_at: float
     ends_at: float
     identity_headers: dict[str, bytes] = field(default_factory=dict)
+    assertions: dict[str, tuple[object, float, bytes]] = field(default_factory=dict, repr=False)
 
 
 class Authenticator:

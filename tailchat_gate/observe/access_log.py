@@ -57,7 +57,7 @@ class AccessLog:
             f'"client":{text(visit.client_address.address)},"method":{text(head.method)},'
             f'"host":{text(fields.host.name)},"path":{_text(head.target.path)},'
             f'"status":{visit.status},"reason":"{visit.reason}","route":{text(visit.route)},'
-            f'"sub":{text(visit.sub)},"bytes":{visit.sent_bytes},'
+            f'"sub":{text(visit.sub)},"token":{text(visit.token)},"bytes":{visit.sent_bytes},'
             f'"ms":{visit.seconds * 1000:.2f},"agent":{text(fields.agent)}'
             f"{'' if visit.original is None else _asked(visit.original)}}}\n"
         )

@@ -19,7 +19,7 @@ _log: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who is signed in, as the audit log names them."""
+    """Somebody who is known, as the audit log names them; a machine's `sub` is "token:NAME"."""
 
     sub: str
     nickname: str
@@ -28,7 +28,7 @@ class Person:
 
 @dataclass(slots=True)
 class Refusal:
-    """A person who was refused a route, how often, and when; times are Unix seconds."""
+    """A person or machine that was refused a route, how often, and when; times are Unix seconds."""
 
     person: Person
     route: str
@@ -75,7 +75,7 @@ class Audit:
         )
 
     def refused(self, visit: Visit, person: Person) -> None:
-        """Note that a signed-in person was refused; it is written at most once a minute."""
+        """Note that somebody who is known was refused; it is written at most once a minute."""
         now = self._clock()
         key = (person.sub, visit.route, visit.reason)
         known = self._refusals.pop(key, None)
@@ -95,6 +95,7 @@ class Audit:
             self.event(
                 "refused",
                 visit,
+                sub=person.sub,
                 nickname=person.nickname,
                 discriminator=person.discriminator,
                 path=known.path,

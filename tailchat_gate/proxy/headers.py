@@ -49,6 +49,7 @@ _MANAGED_PREFIXES: Final = (b"x-tailchat-", b"x-forwarded-")
 _NO_FIELDS: Final = frozenset(
     (b"close", b"content-length", b"cookie", b"keep-alive", b"te", b"transfer-encoding", b"upgrade")
 )
+_AUTHORIZATION: Final = frozenset((b"authorization",))
 #: Fields that mean nothing, or too much, behind a body (RFC 9110 section 6.5.1).
 _NEVER_TRAILERS: Final = frozenset(
     (
@@ -135,12 +136,13 @@ class RequestHeaders:
         )
         return b"".join(kept)
 
-    def rewrite(self, fields: FieldSection) -> list[bytes]:
+    def rewrite(self, fields: FieldSection, *, keep_token: bool = False) -> list[bytes]:
         """Return the client's fields that are passed on, as pieces to be joined.
 
         Hop-by-hop fields go, also those that Connection names; every spelling of a managed name
-        goes; cookies of the gate go; the rest keeps its bytes and order. The framing field is
-        written anew, a length as plain decimal (RFC 9112 section 6.2).
+        goes; cookies of the gate go, and so does a token of the gate unless `keep_token`; the
+        rest keeps its bytes and order. The framing field is written anew, a length as plain
+        decimal (RFC 9112 section 6.2).
         """
         known = self._known
         pieces: list[bytes] = []
@@ -153,6 +155,8 @@ class RequestHeaders:
             elif action is _COOKIE and (kept := self._cookies.for_upstream(value)):
                 pieces += (name, b": ", kept, CRLF)
         listed = fields.connection - _NO_FIELDS
+        if fields.bearer is not None and not keep_token:
+            listed |= _AUTHORIZATION
         if listed:
             pieces = without(pieces, listed)
         if fields.chunked:
@@ -167,7 +171,7 @@ class RequestHeaders:
         own_host = settings.upstream_host
         pieces = [
             b"Host: %b\r\n" % (own_host.encode("ascii") if own_host else host.raw),
-            *self.rewrite(fields),
+            *self.rewrite(fields, keep_token=settings.forward_authorization),
             b"X-Forwarded-Host: %b\r\n" % host.raw,
             (
                 f"X-Forwarded-For: {client.forwarded_for}\r\nX-Forwarded-Proto: {client.scheme}"

@@ -10,11 +10,14 @@ from urllib.parse import quote
 from tailchat_gate.access.routes import Route
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.tokens import Machine
+from tailchat_gate.proxy.assertion import Assertions
 
 #: Of a value as it stands on the wire; servers commonly allow 8 KiB for a whole head.
 MAX_VALUE_BYTES: Final = 2048
-#: No route has this name.
-_NO_ROUTE: Final = ""
+#: Routes whose assertions are kept for one visitor; nobody uses more tools at a time.
+_MAX_ASSERTIONS: Final = 16
+_NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
 _SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FIELD: Final = re.compile(r"\{\{|\}\}|\{(sub|nickname|discriminator|avatar|groups)\}")
@@ -77,9 +80,15 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 class IdentityHeaders:
-    """Makes the identity header lines of a visitor on a route, once a session and route."""
+    """Makes the identity header lines of a visitor on a route, once a session and route.
 
-    def __init__(self, groups: Mapping[str, Collection[str]]) -> None:
+    With `assertions` they end with a signed one, made anew shortly before it is over.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, Collection[str]], assertions: Assertions | None = None
+    ) -> None:
+        self._assertions = assertions
         self._groups_of: dict[str, list[str]] = {}
         for group in sorted(groups):
             for sub in groups[group]:
@@ -89,25 +98,54 @@ class IdentityHeaders:
         """Return the names of the groups that list `sub`, sorted."""
         return self._groups_of.get(sub, [])
 
-    def fields(self, visitor: Visitor, route: Route) -> bytes:
+    def fields(self, visitor: Visitor | Machine, route: Route) -> bytes:
         """Return the header lines that tell the route's upstream who the visitor is."""
+        if self._assertions is not None and route.settings.assertion:
+            return self._signed(visitor, route, self._assertions)
         lines = visitor.identity_headers.get(route.name)
-        if lines is None:
-            lines = visitor.identity_headers[route.name] = identity_fields(
-                visitor.record,
-                self.groups_of(visitor.record.sub),
-                encoding=route.settings.header_encoding,
-                templates=route.settings.headers,
-            )
+        return self._plain(visitor, route) if lines is None else lines
+
+    def _signed(self, visitor: Visitor | Machine, route: Route, assertions: Assertions) -> bytes:
+        """Return the lines with an assertion for the route."""
+        name = route.name
+        kept = visitor.assertions.get(name)
+        # Of this maker only: another configuration has other groups, keys and audiences.
+        if kept is not None and kept[0] is self and assertions.clock() < kept[1]:
+            return kept[2]
+        groups = [] if isinstance(visitor, Machine) else self.groups_of(visitor.record.sub)
+        minted = assertions.mint(visitor, groups, route.settings.audience or name)
+        lines = self._plain(visitor, route) + minted.line
+        if len(visitor.assertions) >= _MAX_ASSERTIONS:
+            visitor.assertions.clear()
+        visitor.assertions[name] = (self, minted.renew_at, lines)
         return lines
 
-    def plain_fields(self, visitor: Visitor) -> bytes:
-        """Return the header lines for a proxy that asks; no route is known there."""
-        lines = visitor.identity_headers.get(_NO_ROUTE)
-        if lines is None:
+    def _plain(self, visitor: Visitor | Machine, route: Route) -> bytes:
+        """Make the lines without an assertion, and keep them."""
+        encoding, templates = route.settings.header_encoding, route.settings.headers
+        if isinstance(visitor, Machine):
+            lines = machine_fields(visitor.name, encoding=encoding, templates=templates)
+        else:
             groups = self.groups_of(visitor.record.sub)
-            lines = visitor.identity_headers[_NO_ROUTE] = identity_fields(visitor.record, groups)
+            lines = identity_fields(visitor.record, groups, encoding=encoding, templates=templates)
+        visitor.identity_headers[route.name] = lines
         return lines
+
+
+def machine_fields(
+    name: str, *, encoding: str = "percent", templates: Mapping[str, str] = _NO_TEMPLATES
+) -> bytes:
+    """Return the identity header lines for the machine with the token `name`.
+
+    Of a route's own headers it gets those that name nobody: the others would come with holes in
+    place of the person they are about.
+    """
+    lines = [b"X-Tailchat-Token: %b\r\n" % name.encode("ascii")]
+    for header, template in templates.items():
+        if not any(match[1] for match in _FIELD.finditer(template)):
+            value = encode_value(fill(template, {}), encoding)
+            lines.append(b"%b: %b\r\n" % (header.encode("ascii"), value))
+    return b"".join(lines)
 
 
 def identity_fields(
@@ -115,7 +153,7 @@ def identity_fields(
     groups: Sequence[str],
     *,
     encoding: str = "percent",
-    templates: Mapping[str, str] = MappingProxyType({}),
+    templates: Mapping[str, str] = _NO_TEMPLATES,
 ) -> bytes:
     """Return the identity header lines for one visitor.
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.bearer import read_bearer
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, read_host
@@ -31,8 +32,8 @@ _CONNECTION: Final = {
 
 #: Fields that say something about the message itself, or about who sent it.
 _TELLING: Final = (
-    *(b"connection", b"content-length", b"cookie", b"expect", b"host", b"transfer-encoding"),
-    *(b"upgrade", b"user-agent"),
+    *(b"authorization", b"connection", b"content-length", b"cookie", b"expect", b"host"),
+    *(b"transfer-encoding", b"upgrade", b"user-agent"),
 )
 
 RawFields = Sequence[tuple[bytes, bytes]]
@@ -59,6 +60,7 @@ class FieldSection:
 
     __slots__ = (
         "agent",
+        "bearer",
         "chunked",
         "claimed",
         "connection",
@@ -83,6 +85,8 @@ class FieldSection:
         self.length: int | None = None
         self.connection = _NO_OPTIONS
         self.upgrade = b""
+        #: The token of the gate's own that is presented, None where there is none.
+        self.bearer: bytes | None = None
         self.agent = ""
         #: Further methods that the request claims: kept by request/methods.py.
         self.claimed: frozenset[str] | None = None
@@ -90,7 +94,7 @@ class FieldSection:
         self.forwarded: tuple[str, Client] | None = None
         #: The request that a proxy asks about, in a tuple; kept by request/original.py.
         self.original: tuple[Any] | None = None
-        #: Who was found by the cookies, and by whom: kept by identity/authenticate.py.
+        #: Who was found by the cookies or the token, and by whom: kept by identity/.
         self.visitor: tuple[Any, Any] | None = None
         #: The field lines for the upstream, and for which client and route they were made.
         self.sent = b""
@@ -122,6 +126,8 @@ class FieldSection:
             if values is not None:
                 values.append(value)
         self.cookies.extend(found[b"cookie"])
+        if found[b"authorization"]:
+            self.bearer = read_bearer(found[b"authorization"])
         self.agent = b" ".join(found[b"user-agent"]).decode("utf-8", "replace")
         self.host = read_host([host.decode("latin-1") for host in found[b"host"]])
         self.connection = _read_options(found[b"connection"])

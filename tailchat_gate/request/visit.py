@@ -17,8 +17,8 @@ _UNKNOWN_CLIENT: Final = Client("", "http", "")
 class Visit:
     """One request: filled in step by step, so that a refusal at any step can be recorded.
 
-    `started` and `seconds` are seconds of a monotonic clock. `route` and `sub` are "" where no
-    route was met or nobody is signed in.
+    `started` and `seconds` are seconds of a monotonic clock. `route`, `sub` and `token` (a machine
+    token's name) are "" where no route was met, nobody is signed in, or no machine came.
     """
 
     request_id: str
@@ -28,6 +28,7 @@ class Visit:
     reason: Reason = Reason.INTERNAL_ERROR
     route: str = ""
     sub: str = ""
+    token: str = ""
     status: int = 0
     sent_bytes: int = 0
     seconds: float = 0.0

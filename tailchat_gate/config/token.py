@@ -1,0 +1,152 @@
+"""One machine token: its name, the hash it is known by, where it is good and until when."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from tailchat_gate.config import moment, word
+from tailchat_gate.config.conflict import Conflict
+from tailchat_gate.config.fields import Section
+from tailchat_gate.config.problem import did_you_mean, shown
+from tailchat_gate.config.route import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Marks a float as a moment, written as a date or a date and time, kept in Unix seconds."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            moment.seconds,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                moment.spelled, when_used="json"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        # Editors show a schema TOML's dates as text.
+        return {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}"}
+
+
+TokenName = Annotated[
+    str,
+    AfterValidator(word.token_name),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+]
+TokenHash = Annotated[
+    str,
+    AfterValidator(word.token_hash),
+    WithJsonSchema({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}),
+]
+RouteNames = Annotated[
+    tuple[Annotated[str, AfterValidator(word.route_name)], ...],
+    AfterValidator(word.at_least_one),
+    AfterValidator(word.distinct),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"},
+        }
+    ),
+]
+
+
+class Token(Section):
+    """A [[token]] of the file."""
+
+    name: TokenName = Field(
+        description="Name of the token in allow lists, logs and headers, unique in any case.",
+        examples=["backup"],
+    )
+    hash: TokenHash = Field(
+        description="Hash of the token, as `tailchat-gate token NAME` prints it.",
+        examples=["sha256:..."],
+    )
+    routes: RouteNames | None = Field(
+        default=None,
+        description=(
+            "Names of the routes that the token is good for; left out, every route whose allow "
+            "names it."
+        ),
+        examples=[["wiki"]],
+    )
+    expires: Annotated[float, Moment()] | None = Field(
+        default=None,
+        description=(
+            "When the token ends: a date, or a date and time with its zone; left out, it does not."
+        ),
+        examples=["2027-01-01"],
+    )
+
+
+def token_conflicts(
+    tokens: Mapping[int, Token],
+    routes: Mapping[int, Route],
+    token_names: Collection[str] | None,
+    route_names: Collection[str] | None,
+) -> tuple[Conflict, ...]:
+    """Compare tokens with one another and with the routes.
+
+    `tokens` and `routes` go by position in the file and may have gaps; the names are those of
+    all there are, also of those with problems, None where they are not known.
+    """
+    found = list(_repeated(tokens))
+    if token_names is not None:
+        for index, route in routes.items():
+            found.extend(_unknown_tokens(index, route, token_names))
+    if route_names is not None:
+        by_name = {route.name: route for route in routes.values()}
+        for index, token in tokens.items():
+            found.extend(_unknown_routes(index, token, by_name, route_names))
+    return tuple(found)
+
+
+def _repeated(tokens: Mapping[int, Token]) -> Iterator[Conflict]:
+    names: dict[str, int] = {}
+    hashes: dict[str, int] = {}
+    for index, token in tokens.items():
+        first = names.setdefault(token.name.lower(), index)
+        if first != index:
+            taken = f"a name that token[{first}] does not have"
+            yield Conflict(("token", index, "name"), shown(token.name), taken)
+        first = hashes.setdefault(token.hash, index)
+        if first != index:
+            taken = f"the hash of a token of its own; token[{first}] has this one"
+            yield Conflict(("token", index, "hash"), "a hash", taken)
+
+
+def _unknown_tokens(index: int, route: Route, names: Collection[str]) -> Iterator[Conflict]:
+    for position, entry in enumerate(route.allow):
+        name = entry.removeprefix(word.TOKEN)
+        if entry.startswith(word.TOKEN) and name not in names:
+            wanted = "a token that a [[token]] names" + did_you_mean(name, names)
+            yield Conflict(("route", index, "allow", position), shown(entry), wanted)
+
+
+def _unknown_routes(
+    index: int, token: Token, routes: Mapping[str, Route], names: Collection[str]
+) -> Iterator[Conflict]:
+    """Find the routes of a token that do not exist, or do not let it in."""
+    entry = word.TOKEN + token.name
+    for position, name in enumerate(token.routes or ()):
+        at = ("token", index, "routes", position)
+        if name not in names:
+            yield Conflict(at, shown(name), "the name of a route" + did_you_mean(name, names))
+        elif name in routes and entry not in routes[name].allow:
+            yield Conflict(at, shown(name), f"a route whose allow names {shown(entry)}")
