@@ -356,8 +356,8 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         (
             "ROUTE",
             (
-                '[{name = "a", upstream = "http://a", '
-                'allow = ["sub:660000000000000000000001"], deny = ["sub:660000000000000000000001"]}]'
+                '[{name = "a", upstream = "http://a", allow = ["sub:660000000000000000000001"], '
+                'deny = ["sub:660000000000000000000001"]}]'
             ),
             "route[0].deny: sub:660000000000000000000001 is in allow too, and deny wins",
         ),
