@@ -4,49 +4,65 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from tailchat_gate import __version__
-from tailchat_gate.build import Generation
+from tailchat_gate.generations import Generations
 from tailchat_gate.observe.audit import Refusal
+from tailchat_gate.reload import Reloader
+
+#: What an order to the gate has to carry. No page can send it to another origin unasked, because
+#: a browser asks first whether it may (Fetch standard, CORS-preflight), and is never told so.
+ORDER_HEADER: Final = "X-Tailchat-Gate"
 
 
-def admin_app(
-    generation: Generation, *, is_ready: Callable[[], bool], clock: Callable[[], float]
-) -> web.Application:
-    """Return the admin listener's application.
+class Admin:
+    """The handlers of the admin listener."""
 
-    `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
-    drains; it does not ask Tailchat, because who is signed in can work on without it.
-    `/metrics`: Prometheus's text. `/status`: JSON, without secrets. `/refusals`: the last
-    refusals of signed-in persons as JSON, so that a sub can be copied into a group.
-    """
-    started = clock()
+    def __init__(
+        self, generations: Generations, is_ready: Callable[[], bool], reloader: Reloader | None
+    ) -> None:
+        self._generations = generations
+        self._lasting = generations.in_force.lasting
+        self._is_ready = is_ready
+        self._reloader = reloader
+        self._started = self._lasting.clock()
 
-    async def healthz(_: web.Request) -> web.Response:
+    async def healthz(self, _: web.Request) -> web.Response:
+        """Say that the process runs."""
         return web.Response(text="ok\n")
 
-    async def readyz(_: web.Request) -> web.Response:
-        if is_ready():
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Say whether it takes requests; Tailchat is not asked, since sessions work without it."""
+        if self._is_ready():
             return web.Response(text="ready\n")
         return web.Response(status=503, text="draining\n")
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=generation.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+    async def metrics(self, _: web.Request) -> web.Response:
+        """Tell the metrics in Prometheus's text."""
+        body = self._lasting.metrics.render()
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def status(_: web.Request) -> web.Response:
-        settings = generation.settings
+    async def status(self, _: web.Request) -> web.Response:
+        """Tell what is in force, without secrets."""
+        settings, reloads = self._generations.in_force.settings, self._lasting.reloads
         body = {
             "version": __version__,
-            "uptime_seconds": int(clock() - started),
-            "ready": is_ready(),
+            "uptime_seconds": int(self._lasting.clock() - self._started),
+            "ready": self._is_ready(),
             "public_url": settings.server.public_url,
             "tailchat": settings.tailchat.api_url,
-            "websockets_open": generation.forwarder.open_tunnels,
+            "websockets_open": len(self._lasting.traffic.tunnels),
+            "configuration": {
+                "generation": reloads.generation,
+                "loaded_at": int(reloads.loaded_at),
+                "tried_at": int(reloads.tried_at),
+                "problems": [asdict(problem) for problem in reloads.problems],
+                "retired": self._generations.retired,
+            },
             "routes": [
                 {
                     "name": route.name,
@@ -62,23 +78,49 @@ def admin_app(
         }
         return _json(body)
 
-    async def refusals(_: web.Request) -> web.Response:
-        return _json({"refusals": [_told(found) for found in generation.audit.refusals]})
+    async def refusals(self, _: web.Request) -> web.Response:
+        """Tell the last refusals of signed-in persons, so that a sub can be copied into a group."""
+        return _json({"refusals": [_told(found) for found in self._lasting.audit.refusals]})
 
+    async def reload(self, request: web.Request) -> web.Response:
+        """Load the configuration anew and tell how it went; 422 where it is refused.
+
+        Nothing of the request is read but that it is an order, and no browser's.
+        """
+        if request.headers.get(ORDER_HEADER) != "reload" or "Origin" in request.headers:
+            return web.Response(status=403, text=f"an order needs {ORDER_HEADER}: reload\n")
+        if self._reloader is None:
+            return web.Response(status=404, text="this gate has no configuration file\n")
+        outcome = await self._reloader.reload("an order on the admin listener")
+        body = {"file": str(self._reloader.source.path), **asdict(outcome)}
+        return _json(body, status=422 if outcome.problems else 200)
+
+
+def admin_app(
+    generations: Generations, *, is_ready: Callable[[], bool], reloader: Reloader | None = None
+) -> web.Application:
+    """Return the admin listener's application.
+
+    `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
+    drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` is the one order.
+    """
+    admin = Admin(generations, is_ready, reloader)
     app = web.Application()
     for path, handler in (
-        ("/healthz", healthz),
-        ("/readyz", readyz),
-        ("/metrics", metrics),
-        ("/status", status),
-        ("/refusals", refusals),
+        ("/healthz", admin.healthz),
+        ("/readyz", admin.readyz),
+        ("/metrics", admin.metrics),
+        ("/status", admin.status),
+        ("/refusals", admin.refusals),
     ):
         app.router.add_get(path, handler)
+    app.router.add_post("/reload", admin.reload)
     return app
 
 
-def _json(body: object) -> web.Response:
-    return web.json_response(body, dumps=lambda value: json.dumps(value, indent=2) + "\n")
+def _json(body: object, *, status: int = 200) -> web.Response:
+    text = json.dumps(body, indent=2) + "\n"
+    return web.Response(status=status, text=text, content_type="application/json")
 
 
 def _told(refusal: Refusal) -> dict[str, object]:

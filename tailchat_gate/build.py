@@ -1,9 +1,7 @@
 """Builds a gate from its settings: the one place where all parts meet."""
 
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from tailchat_gate.access.routes import RouteTable
@@ -19,6 +17,7 @@ from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.table import Endpoints
 from tailchat_gate.endpoints.userinfo import UserInfo
 from tailchat_gate.gate import Gate
+from tailchat_gate.generations import Generation
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.seal import KeyRing
@@ -26,44 +25,17 @@ from tailchat_gate.identity.session import Lifetimes
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.tokens import Tokens
-from tailchat_gate.identity.used_states import UsedStates
-from tailchat_gate.observe.access_log import AccessLog
-from tailchat_gate.observe.audit import Audit
+from tailchat_gate.lasting import Lasting
 from tailchat_gate.observe.metrics import Metrics
-from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import Assertions, PublishedKeys, SigningKey
+from tailchat_gate.proxy.downstream import Service, Timeouts
 from tailchat_gate.proxy.forward import Forwarder
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend, LocalFiles, StaticAnswer
-from tailchat_gate.proxy.own_pages import PageServer
 from tailchat_gate.request.client import ClientResolver
-from tailchat_gate.request.visit import RequestIds
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One configuration in force: its settings, the gate made of them, and what must be closed."""
-
-    settings: Settings
-    gate: Gate
-    tailchat: TailchatClient
-    forwarder: Forwarder
-    metrics: Metrics
-    audit: Audit
-    access_log: AccessLog | None
-
-    def start(self) -> None:
-        """Begin to serve; needs a running event loop."""
-        self.gate.pages.start()
-        self.forwarder.start()
-
-    async def close(self) -> None:
-        """Close every connection and write what is still to be logged."""
-        self.forwarder.close()
-        await self.tailchat.close()
-        if self.access_log is not None:
-            await self.access_log.close()
+from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.head import RequestReader
 
 
 def redirect_uri(settings: Settings) -> str:
@@ -87,56 +59,51 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
     )
 
 
-def build(
-    settings: Settings,
-    *,
-    clock: Callable[[], float] = time.time,
-    monotonic: Callable[[], float] = time.monotonic,
-    log_descriptor: int = 1,
-) -> Generation:
-    """Return the generation for `settings`.
+def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
+    """Return the generation for `settings`; it has to be started before it serves.
 
-    `clock` gives Unix seconds, `monotonic` seconds that never go back. The access log goes to
-    `log_descriptor` (standard output). Reads the pages' files, so it belongs outside of what an
-    event loop serves.
+    `lasting` is that of the generation before, None for the first. Nothing of it is changed here
+    that an event loop looks at, so that a thread may build while the loop serves: reading the
+    pages' and the routes' files takes its time. Raises PemError for a file that changed since it
+    was checked, KeyFileError for one with a signing key.
     """
+    lasting = Lasting() if lasting is None else lasting
+    clock, metrics = lasting.clock, lasting.metrics
     server = settings.server
     names = CookieNames.for_origin(server.public_url)
     routes = route_table(settings)
     sites = Sites(server.public_url, routes.hosts)
     sessions = _sessions(settings, sites, names, clock)
-    reader = sessions.reader
-    headers = request_headers(settings, reader)
-    forwarder = Forwarder(routes.routes, reader, headers, clock)
-    access_log = AccessLog(log_descriptor, clock) if settings.log.access else None
-    metrics = _metrics(forwarder, access_log)
+    headers = request_headers(settings, sessions.reader)
+    forwarder = Forwarder(routes.routes, names, headers, lasting.traffic, clock)
     tailchat = _tailchat(settings, metrics, clock)
     tokens = Tokens(settings.token, clock)
-    assertions = _assertions(settings, PublishedKeys(), clock)
+    assertions = _assertions(settings, lasting.published_keys, clock)
     identity = IdentityHeaders(settings.groups, assertions)
     answers = Answers(
-        Pages(contact=settings.pages.contact, prefix=server.prefix, public_url=server.public_url),
+        lasting.make_pages(
+            contact=settings.pages.contact, prefix=server.prefix, public_url=server.public_url
+        ),
         sites=sites,
         prefix=server.prefix,
         sign_in_page=settings.pages.sign_in == "page",
         clock=clock,
     )
-    audit = Audit(clock)
     login = LoginEndpoints(
         answers=answers,
         tailchat=tailchat,
         sessions=sessions,
         sites=sites,
-        used_states=UsedStates(clock=clock),
-        used_passes=UsedStates(clock=clock),
+        used_states=lasting.used_states,
+        used_passes=lasting.used_passes,
         states=_key_ring(settings, "state"),
         passes=_key_ring(settings, "pass"),
         notes=_key_ring(settings, "note"),
         metrics=metrics,
-        audit=audit,
+        audit=lasting.audit,
         prefix=server.prefix,
     )
-    authorizer = Authorizer(routes, sessions, tokens, audit)
+    authorizer = Authorizer(routes, sessions, tokens, lasting.audit)
     endpoints = Endpoints(
         login=login,
         sign_out=SignOut(
@@ -144,7 +111,7 @@ def build(
             sessions=sessions,
             sites=sites,
             forms=_key_ring(settings, "form"),
-            audit=audit,
+            audit=lasting.audit,
             prefix=server.prefix,
         ),
         userinfo=UserInfo(answers=answers, sessions=sessions, tokens=tokens, identity=identity),
@@ -169,14 +136,29 @@ def build(
         identity=identity,
         forwarder=forwarder,
         local=_local_backends(settings, clock),
-        pages=PageServer(),
+        pages=lasting.pages,
         answers=answers,
         metrics=metrics,
-        access_log=access_log,
-        request_ids=RequestIds(os.urandom),
-        monotonic=monotonic,
+        access_log=lasting.access_log if settings.log.access else None,
+        request_ids=lasting.request_ids,
+        monotonic=lasting.monotonic,
     )
-    return Generation(settings, gate, tailchat, forwarder, metrics, audit, access_log)
+    return Generation(
+        settings, gate, _service(settings, gate), tailchat, forwarder, assertions, lasting
+    )
+
+
+def _service(settings: Settings, gate: Gate) -> Service:
+    server, limits = settings.server, settings.limits
+    reader = RequestReader(
+        Limits(limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes)
+    )
+    return Service(
+        gate,
+        reader,
+        Timeouts(server.header_timeout, server.body_timeout, server.keepalive_timeout),
+        limits.target_bytes + limits.header_bytes,
+    )
 
 
 def _local_backends(settings: Settings, clock: Callable[[], float]) -> dict[str, LocalBackend]:
@@ -200,7 +182,6 @@ def _assertions(
     """
     keys = [SigningKey(read_key(path)) for path in settings.assertion.key_files]
     if not keys:
-        published.publish((), clock())
         return None
     return Assertions(
         keys,
@@ -229,19 +210,6 @@ def _sessions(
         names=names,
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
         clock=clock,
-    )
-
-
-def _metrics(forwarder: Forwarder, access_log: AccessLog | None) -> Metrics:
-    return Metrics(
-        (
-            ("gate_websockets_open", "WebSockets open.", lambda: forwarder.open_tunnels),
-            (
-                "gate_log_lines_dropped",
-                "Access log lines lost because nobody read them.",
-                lambda: access_log.dropped if access_log else 0,
-            ),
-        )
     )
 
 

@@ -3,7 +3,7 @@
 import click
 
 from tailchat_gate import __version__
-from tailchat_gate.commands import configuration, process, rules, token
+from tailchat_gate.commands import configuration, process, reload, rules, token
 from tailchat_gate.commands.refusals import refusals
 
 
@@ -18,6 +18,7 @@ def main() -> None:
 
 for command in (
     process.serve,
+    reload.reload,
     configuration.check,
     rules.explain,
     rules.routes,

@@ -10,12 +10,13 @@ from typing import Final
 import click
 from aiohttp import web
 
-from tailchat_gate.build import Generation, build
+from tailchat_gate.build import build
 from tailchat_gate.config.model import Settings
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import USERS
+from tailchat_gate.generations import Generation
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.observe.log import set_up_logging
 from tailchat_gate.server import serve

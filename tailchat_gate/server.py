@@ -3,51 +3,57 @@
 import asyncio
 import logging
 import signal
-import socket
-import time
 from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
 
 from tailchat_gate import __version__
 from tailchat_gate.admin import admin_app
-from tailchat_gate.build import Generation, redirect_uri
-from tailchat_gate.config.address import UnixAddress, listen_address
+from tailchat_gate.build import redirect_uri
+from tailchat_gate.config.source import Source
+from tailchat_gate.generations import Generation, Generations
+from tailchat_gate.listeners import Listeners, StartError
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.process import prepare
-from tailchat_gate.proxy.downstream import ClientServer, Timeouts
-from tailchat_gate.request.fields import Limits
-from tailchat_gate.request.head import RequestReader
+from tailchat_gate.proxy.downstream import ClientServer
+from tailchat_gate.reload import Reloader, StoppingError
 
-_BACKLOG: Final = 1024
-_log = logging.getLogger(LOGGER_NAME)
+__all__ = ["GateServer", "StartError", "run", "serve"]
 
-
-class StartError(RuntimeError):
-    """The gate cannot start; the text says why and what to do."""
+_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class GateServer:
-    """Serves one generation on its listeners."""
+    """Serves a configuration, and the ones that come into force after it, on its listeners.
 
-    def __init__(self, generation: Generation, clock: Callable[[], float] = time.time) -> None:
-        self._generation = generation
-        self._clock = clock
+    `source` is where further ones are read from; without one there are none.
+    """
+
+    def __init__(self, generation: Generation, source: Source | None = None) -> None:
+        self.generations: Final = Generations(generation)
+        self.reloader: Final = Reloader(source, self) if source is not None else None
+        self._lasting = generation.lasting
         self._server: ClientServer | None = None
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: Listeners | None = None
         self._admin: web.AppRunner | None = None
-        self._ready = False
+        #: Held while listeners are opened or closed.
+        self._changing = asyncio.Lock()
+        self._opened = asyncio.Event()
+        self._ready = self._stopping = False
         self._hurry = asyncio.Event()
+
+    @property
+    def in_force(self) -> Generation:
+        """The configuration that answers new requests."""
+        return self.generations.in_force
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens on TCP: (host, port), the port that was given for port 0."""
-        sockets = [found for server in self._listeners for found in server.sockets]
-        inet = (socket.AF_INET, socket.AF_INET6)
-        return [found.getsockname()[:2] for found in sockets if found.family in inet]
+        return self._listeners.addresses if self._listeners else []
 
     @property
     def admin_addresses(self) -> list[Any]:
@@ -56,50 +62,63 @@ class GateServer:
 
     async def start(self) -> None:
         """Open the listeners. Raises StartError for an address that cannot be had."""
-        settings, limits = self._generation.settings.server, self._generation.settings.limits
-        self._generation.start()
-        self._server = ClientServer(
-            self._generation.gate,
-            RequestReader(
-                Limits(
-                    limits.target_bytes,
-                    limits.header_bytes,
-                    limits.header_count,
-                    limits.cookie_bytes,
-                )
-            ),
-            Timeouts(settings.header_timeout, settings.body_timeout, settings.keepalive_timeout),
-            max_head_bytes=limits.target_bytes + limits.header_bytes,
-        )
-        for address in settings.listen:
-            self._listeners.append(await _listen(self._server, address))
-        if settings.admin_listen:
-            await self._start_admin(settings.admin_listen)
+        settings = self.in_force.settings
+        self.in_force.start()
+        self._server = ClientServer(self.in_force.service)
+        app = admin_app(self.generations, is_ready=lambda: self._ready, reloader=self.reloader)
+        self._admin = web.AppRunner(app, access_log=None)
+        await self._admin.setup()
+        self._listeners = Listeners(self._server, self._admin)
+        await self._listeners.open(settings.server)
         self._ready = True
+        self._opened.set()
         _log.info(
             "the gate is open",
             extra={
                 "details": {
                     "version": __version__,
-                    "listen": list(settings.listen),
-                    "redirect_uri": redirect_uri(self._generation.settings),
+                    "listen": list(settings.server.listen),
+                    "redirect_uri": redirect_uri(settings),
                 }
             },
         )
 
+    async def swap(self, generation: Generation) -> None:
+        """Let another configuration answer every request that is read from now on.
+
+        Requests under way keep theirs. Raises StartError for an address that cannot be had and
+        StoppingError once the gate stops; nothing has changed then.
+        """
+        await self._opened.wait()
+        async with self._changing:
+            if self._stopping or self._server is None or self._listeners is None:
+                raise StoppingError
+            settings = generation.settings.server
+            await self._listeners.open(settings)
+            # From here to the end of the change nothing else runs.
+            generation.start()
+            self._server.change(generation.service)
+            self.generations.follow(generation, self._server.connections)
+            await self._listeners.close_others(settings)
+
     async def stop(self) -> None:
         """Stop listening, let open requests finish within the limit, end WebSockets with 1001."""
         self._ready = False
-        limit = self._generation.settings.server.shutdown_timeout
-        for listener in self._listeners:
-            listener.close()
+        self._stopping = True
+        self._opened.set()
+        async with self._changing:
+            if self._listeners is not None:
+                await self._listeners.close()
         if self._server is not None:
-            self._generation.forwarder.end_tunnels()
-            await self._drain(self._server, limit)
+            self._lasting.traffic.end_tunnels()
+            await self._drain(self._server, self.in_force.settings.server.shutdown_timeout)
             self._server.close()
+        if self.reloader is not None:
+            await self.reloader.close()
         if self._admin is not None:
             await self._admin.cleanup()
-        await self._generation.close()
+        await self.generations.close()
+        await self._lasting.close()
         _log.info("the gate is closed")
 
     def hurry(self) -> None:
@@ -113,51 +132,18 @@ class GateServer:
         await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
 
-    async def _start_admin(self, address: str) -> None:
-        app = admin_app(self._generation, is_ready=lambda: self._ready, clock=self._clock)
-        self._admin = web.AppRunner(app, access_log=None)
-        await self._admin.setup()
-        site: web.BaseSite
-        where = listen_address(address)
-        if isinstance(where, UnixAddress):
-            site = web.UnixSite(self._admin, where.path)
-        else:
-            site = web.TCPSite(self._admin, where.host, where.port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise StartError(f"cannot listen on {address}: {error.strerror}") from None
 
+async def serve(
+    generation: Generation,
+    source: Source | None = None,
+    *,
+    started: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal does not wait for open requests.
 
-async def _listen(server: ClientServer, address: str) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-    try:
-        where = listen_address(address)
-        if isinstance(where, UnixAddress):
-            bound = await asyncio.to_thread(_bind_unix, Path(where.path))
-            return await loop.create_unix_server(server, sock=bound, backlog=_BACKLOG)
-        return await loop.create_server(server, where.host, where.port, backlog=_BACKLOG)
-    except OSError as error:
-        raise StartError(f"cannot listen on {address}: {error.strerror}") from None
-
-
-def _bind_unix(path: Path) -> socket.socket:
-    """Return a socket bound to `path`; one that an earlier process left behind is removed."""
-    if path.is_socket():
-        path.unlink()
-    bound = socket.socket(socket.AF_UNIX)
-    try:
-        bound.bind(str(path))
-    except OSError:
-        bound.close()
-        raise
-    bound.setblocking(False)  # noqa: FBT003 - socket's own signature
-    return bound
-
-
-async def serve(generation: Generation, *, started: Callable[[], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal does not wait for open requests."""
-    server = GateServer(generation)
+    With a `source`, SIGHUP loads the configuration anew, and so does a change of its files.
+    """
+    server = GateServer(generation, source)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -168,21 +154,29 @@ async def serve(generation: Generation, *, started: Callable[[], None] | None = 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
+    if server.reloader is not None:
+        # Before the listeners are open: until there is a handler the signal ends the process.
+        loop.add_signal_handler(signal.SIGHUP, server.reloader.ask, "SIGHUP")
     try:
         await server.start()
         if started is not None:
             started()
+        watching = loop.create_task(server.reloader.watch()) if server.reloader else None
         await stop.wait()
+        if watching is not None:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
     finally:
         await server.stop()
 
 
-def run(generation: Generation) -> None:
+def run(generation: Generation, source: Source | None = None) -> None:
     """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
     prepare()
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:
-        asyncio.run(serve(generation))
+        asyncio.run(serve(generation, source))
     else:
-        uvloop.run(serve(generation))
+        uvloop.run(serve(generation, source))

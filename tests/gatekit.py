@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tailchat_gate.build import Generation, build
+from tailchat_gate.build import build
 from tailchat_gate.config.model import Settings
+from tailchat_gate.config.source import Source
+from tailchat_gate.generations import Generation
 from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.lasting import Lasting
 from tailchat_gate.server import GateServer
 
 SECRET = "q8Zr1XvK3mTn7PbY5wLd2HcJ9sGf4RtE6uAo0iQe"
@@ -66,10 +69,14 @@ def make_settings(
 class RunningGate:
     """A gate that serves on loopback."""
 
-    generation: Generation
     server: GateServer
     clock: Clock
     log_file: Path
+
+    @property
+    def generation(self) -> Generation:
+        """The configuration that answers new requests."""
+        return self.server.in_force
 
     @property
     def port(self) -> int:
@@ -98,27 +105,28 @@ class RunningGate:
 
     async def log(self) -> list[dict[str, Any]]:
         """Return the lines of the access log so far."""
-        log = self.generation.access_log
-        assert log is not None
-        await log.close()
+        await self.generation.lasting.access_log.close()
         text = await asyncio.to_thread(self.log_file.read_text)
         return [json.loads(line) for line in text.splitlines()]
 
 
 @asynccontextmanager
 async def running_gate(
-    settings: Settings, log_file: Path, clock: Clock | None = None
+    settings: Settings,
+    log_file: Path,
+    clock: Clock | None = None,
+    source: Source | None = None,
 ) -> AsyncIterator[RunningGate]:
-    """Serve `settings` until the block ends."""
+    """Serve `settings` until the block ends; further ones are read from `source`."""
     clock = clock or Clock()
     descriptor = await asyncio.to_thread(
         os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
     )
-    generation = await asyncio.to_thread(build, settings, clock=clock, log_descriptor=descriptor)
-    server = GateServer(generation, clock)
+    lasting = Lasting(clock=clock, log_descriptor=descriptor)
+    server = GateServer(await asyncio.to_thread(build, settings, lasting), source)
     await server.start()
     try:
-        yield RunningGate(generation, server, clock, log_file)
+        yield RunningGate(server, clock, log_file)
     finally:
         await server.stop()
         await asyncio.to_thread(os.close, descriptor)

@@ -40,15 +40,18 @@ def make(
     lifetime: float = 300.0,
     random_bytes: Callable[[int], bytes] = bytes,
 ) -> Assertions:
-    """Return what signs with these keys, or with KEY."""
-    return Assertions(
+    """Return what signs with these keys, or with KEY, and is in force."""
+    published = published or PublishedKeys()
+    made = Assertions(
         keys or (KEY,),
-        published or PublishedKeys(),
+        published,
         issuer=ISSUER,
         lifetime=lifetime,
         clock=clock,
         random_bytes=random_bytes,
     )
+    published.publish(made.kids, clock())
+    return made
 
 
 def visitor(ends_at: float = START + 43_200, **values: str) -> Visitor:

@@ -4,15 +4,11 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificatekit import make_certificate
 from gatekit import OK, ask, make_settings, request_bytes
 
 from tailchat_gate.config.address import HttpAddress, UnixAddress, upstream_address
@@ -66,35 +62,6 @@ async def test_a_tool_on_a_unix_socket(start_gate: Start, tmp_path: Path) -> Non
     assert (reply.status, reply.body) == (200, b"ok")
 
 
-def _certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a certificate for localhost that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = directory / "tool.pem", directory / "tool.key"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return certificate_file, key_file
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_a_tool_by_tls(
     start_gate: Start,
@@ -104,7 +71,7 @@ async def test_a_tool_by_tls(
     trusted: bool,
 ) -> None:
     """A tool by https is reached if its certificate verifies, and refused with the cause if not."""
-    certificate, key = await asyncio.to_thread(_certificate, tmp_path)
+    certificate, key = await asyncio.to_thread(make_certificate, tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     await asyncio.to_thread(context.load_cert_chain, certificate, key)
     server = await asyncio.start_server(_serve, "127.0.0.1", 0, ssl=context)

@@ -8,7 +8,7 @@ from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, read_body
 
 async def _settled(gate: RunningGate, upstream: RawUpstream) -> None:
     """Wait until the gate holds nothing of any exchange; the test's time limit bounds it."""
-    (pool,) = gate.generation.forwarder._pools.values()
+    (pool,) = gate.generation.lasting.traffic.pools
     server = gate.server._server
     assert server is not None
     while (  # noqa: ASYNC110 - these are numbers of the gate's, which set no event

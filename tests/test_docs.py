@@ -13,7 +13,7 @@ from tailchat_gate.endpoints.table import PING
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.lasting import Lasting
 from tailchat_gate.proxy.assertion import HEADER
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import identity_fields, machine_fields
@@ -66,9 +66,7 @@ def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
 def test_every_metric_is_documented() -> None:
     """Each metric family with each of its labels is in docs/operations.md."""
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    metrics = Metrics(
-        (("gate_websockets_open", "x", lambda: 0), ("gate_log_lines_dropped", "x", lambda: 0))
-    )
+    metrics = Lasting().metrics
     metrics.request("tool", "GET", 200, "signed-in", 0.1)
     metrics.login("signed-in")
     metrics.tailchat_call("token", 0.1, "ok")
@@ -79,16 +77,6 @@ def test_every_metric_is_documented() -> None:
         assert row is not None, name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         assert labels == set(re.findall(r"`(\w+)`", row.split("|")[2])), name
-
-
-def test_every_gauge_the_gate_adds_is_the_documented_one() -> None:
-    """The gauges named in build.py are those of the test above."""
-    source = (ROOT / "tailchat_gate/build.py").read_text(encoding="utf-8")
-
-    assert set(re.findall(r'"(gate_\w+)"', source)) == {
-        "gate_websockets_open",
-        "gate_log_lines_dropped",
-    }
 
 
 def test_every_header_to_the_tool_is_documented() -> None:

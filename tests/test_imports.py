@@ -18,8 +18,10 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("demonstrate",),
     ("server",),
     ("admin",),
-    ("build",),
-    ("gate",),
+    ("reload",),
+    ("build", "listeners"),
+    ("generations",),
+    ("gate", "lasting"),
     ("endpoints",),
     ("authorizer", "answers"),
     ("proxy",),
@@ -45,7 +47,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 #: Modules that decide: time, chance and the network are arguments there.
 PURE = (
-    *("request", "access", "config.model", "pages.language", "reasons"),
+    *("request", "access", "config.model", "config.changes", "pages.language", "reasons"),
     *("identity.cookie", "identity.profile", "identity.login", "identity.authenticate"),
     *("identity.tokens", "proxy.assertion"),
     *("proxy.headers", "proxy.identity_headers", "proxy.frames"),

@@ -706,13 +706,28 @@ def test_authorization_url(clock: Clock) -> None:
 
 
 async def test_close(server: Server, clock: Clock) -> None:
-    """A client closes what it opened, may be closed twice, and needs nothing before it asks."""
+    """A client closes what it opened, may be closed twice, and leaves nothing after a late call."""
     client = client_of(server.url, clock)
-    await client.close()
     await client.userinfo(ACCESS)
     session = client._session
     await client.close()
     await client.close()
 
     assert session is not None
+    assert session.closed
+    await client.userinfo(ACCESS)
+    assert client._session is None
+
+
+async def test_a_call_under_way_is_not_closed(server: Server, clock: Clock) -> None:
+    """A client that is closed lets a call that was begun come to its end, and closes behind it."""
+    client = client_of(server.url, clock)
+    call = asyncio.create_task(client.userinfo(ACCESS))
+    await asyncio.sleep(0)  # it has begun, and waits for the server
+    session = client._session
+    await client.close()
+
+    assert session is not None
+    assert not session.closed
+    assert (await call)["sub"]
     assert session.closed

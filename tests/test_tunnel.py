@@ -197,7 +197,7 @@ async def test_a_stopping_gate_closes_websockets_with_1001(
         assert await client.reader.readexactly(7) == b"\x81\x0ahalf "
         client.send(b"\x89\x80\x00")
         await half.wait()
-        gate.generation.forwarder.end_tunnels()
+        gate.generation.lasting.traffic.end_tunnels()
         go_on.set()
 
         expected = b"frame" + close_frame(1001, "the gate is stopping")
@@ -255,7 +255,7 @@ async def test_an_idle_tunnel_is_closed_cleanly(gate: RunningGate, upstream: Raw
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
         await client.head()
-        gate.generation.forwarder.end_tunnels()
+        gate.generation.lasting.traffic.end_tunnels()
         expected = close_frame(1001, "the gate is stopping")
         assert await client.reader.readexactly(len(expected)) == expected
         client.send(close_frame(1001, "", mask=b"\x00\x00\x00\x00"))

@@ -54,7 +54,7 @@ def _unsent(gate: RunningGate) -> int:
     server = gate.server._server
     assert server is not None
     transports = [client.transport for client in server.connections]
-    for pool in gate.generation.forwarder._pools.values():
+    for pool in gate.generation.lasting.traffic.pools:
         transports += [upstream.transport for upstream in pool._busy]
     return sum(one.get_write_buffer_size() for one in transports if one is not None)
 

@@ -5,7 +5,7 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, loaded_from
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, asked_at, fail, loaded_from
 from tailchat_gate.config.address import TcpAddress, listen_address
 
 _SECONDS: Final = 3.0
@@ -17,9 +17,7 @@ def asked(config: Path, path: str) -> bytes:
     where = listen_address(address) if address else None
     if not isinstance(where, TcpAddress):
         fail("this needs server.admin_listen with a host and port", EXIT_USAGE)
-    # Every address of the machine is no address to ask.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - compared only
-    url = f"http://{TcpAddress(host, where.port)}{path}"
+    url = f"http://{asked_at(where)}{path}"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_SECONDS) as answer:

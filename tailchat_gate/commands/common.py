@@ -7,8 +7,10 @@ from typing import Final, NoReturn
 
 import click
 
-from tailchat_gate.config.load import ConfigError, Loaded, load, report
+from tailchat_gate.config.address import TcpAddress
+from tailchat_gate.config.load import ConfigError, Loaded, report
 from tailchat_gate.config.problem import Problem
+from tailchat_gate.config.source import Source
 
 #: The gate could not start or did not answer.
 EXIT_FAILED: Final = 1
@@ -31,12 +33,23 @@ config_option = click.option(
 
 def loaded_from(path: Path) -> Loaded:
     """Read the configuration, or end with every problem in it."""
+    return read_from(Source(path, os.environ))
+
+
+def read_from(source: Source) -> Loaded:
+    """As loaded_from."""
     problems: tuple[Problem, ...] = ()
     try:
-        return load(path, os.environ)
+        return source.read()
     except ConfigError as error:
         problems = error.problems
-    return fail(f"{path}: {report(problems)}", EXIT_USAGE)
+    return fail(f"{source.path}: {report(problems)}", EXIT_USAGE)
+
+
+def asked_at(where: TcpAddress) -> TcpAddress:
+    """Return where to ask what listens on an address: every address of the machine is none."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - compared only
+    return TcpAddress(host, where.port)
 
 
 def fail(message: str, code: int) -> NoReturn:

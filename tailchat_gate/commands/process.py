@@ -1,6 +1,7 @@
 """Commands around the serving process: serve, health, demo."""
 
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -11,8 +12,9 @@ from tailchat_gate.commands.common import (
     EXIT_FAILED,
     config_option,
     fail,
-    loaded_from,
+    read_from,
 )
+from tailchat_gate.config.source import Source
 from tailchat_gate.observe.log import LOGGER_NAME, set_up_logging
 from tailchat_gate.server import StartError, run
 
@@ -20,8 +22,9 @@ from tailchat_gate.server import StartError, run
 @click.command()
 @config_option
 def serve(config: Path) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
-    loaded = loaded_from(config)
+    """Serve until SIGTERM or Ctrl-C; load the configuration anew on SIGHUP."""
+    source = Source(config, os.environ)
+    loaded = read_from(source)
     settings = loaded.settings
     try:
         set_up_logging(settings.log.level, audit_file=settings.log.audit_file)
@@ -30,7 +33,7 @@ def serve(config: Path) -> None:
     for warning in loaded.warnings:
         logging.getLogger(LOGGER_NAME).warning(warning)
     try:
-        run(build(settings))
+        run(build(settings), source)
     except StartError as error:
         fail(str(error), EXIT_FAILED)
 

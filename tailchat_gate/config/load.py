@@ -31,7 +31,7 @@ from tailchat_gate.config.model import (
 )
 from tailchat_gate.config.path import prefix as prefix_of
 from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key_path, kind
-from tailchat_gate.config.routefile import exposed_keys, unusable
+from tailchat_gate.config.routefile import exposed_keys, named_files, unusable
 from tailchat_gate.config.schema import SECRET_FORMS
 from tailchat_gate.config.secretfile import exposed, given
 from tailchat_gate.config.token import token_conflicts
@@ -46,10 +46,15 @@ _Document = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings that can be used, and sentences on what in them may not be meant."""
+    """Settings that can be used, and sentences on what in them may not be meant.
+
+    `files` are those that they were read from or name: another state of one of them may make
+    other settings.
+    """
 
     settings: Settings
     warnings: tuple[str, ...]
+    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class _Draft:
     settled: set[Location] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
     def refuse(self, at: Location, found: str, expected: str) -> None:
         """List a problem under the name of the source that its place was filled from."""
@@ -89,10 +95,10 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     Raises ConfigError with every problem there is; it is raised here, away from what was read, so
     that neither it nor its traceback leads to a secret of a file.
     """
-    settings, problems, warnings = _read(path, environ)
+    settings, problems, warnings, files = _read(path, environ)
     if settings is None or problems:
-        raise ConfigError(problems)
-    return Loaded(settings, warnings)
+        raise ConfigError(problems, files)
+    return Loaded(settings, warnings, files)
 
 
 def report(problems: Iterable[Problem]) -> str:
@@ -108,13 +114,13 @@ def report(problems: Iterable[Problem]) -> str:
 
 def _read(
     path: Path, environ: Mapping[str, str]
-) -> tuple[Settings | None, tuple[Problem, ...], tuple[str, ...]]:
+) -> tuple[Settings | None, tuple[Problem, ...], tuple[str, ...], tuple[Path, ...]]:
     """Read everything; settings are None where no complete ones came of it."""
     set_there = assigned(environ)
     document = _parsed(path)
     if isinstance(document, Problem):
-        return None, (document, *set_there.problems), ()
-    draft = _Draft(document, problems=set_there.problems)
+        return None, (document, *set_there.problems), (), (path,)
+    draft = _Draft(document, problems=set_there.problems, files=[path])
     _note_exposed(path, draft)
     _overlay(set_there, draft)
     for owner in SECRET_FORMS:
@@ -122,7 +128,8 @@ def _read(
     settings = _settings(draft)
     if settings is not None:
         draft.warnings.extend(cautions(settings))
-    return settings, tuple(draft.problems), tuple(draft.warnings)
+    files = tuple(dict.fromkeys(draft.files))
+    return settings, tuple(draft.problems), tuple(draft.warnings), files
 
 
 def _parsed(path: Path) -> _Document | Problem:
@@ -209,6 +216,7 @@ def _settle_secret(
         draft.settled.add(owner)
         return
     secret = given(owner, in_file, in_environ, folder)
+    draft.files.extend(secret.files)
     draft.warnings.extend(secret.warnings)
     if secret.problems:
         draft.problems.extend(secret.problems)
@@ -254,6 +262,7 @@ def _settings(draft: _Draft) -> Settings | None:
     ):
         draft.refuse(conflict.at, conflict.found, conflict.expected)
     draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
+    draft.files.extend((*map(Path, key_files), *named_files(routes)))
     parts = (server, limits, tailchat, session, access, assertion, groups, pages, log)
     if draft.problems or not all(part is not None for part in parts):
         return None

@@ -112,6 +112,10 @@ class Server(Section):
         default=False,
         description="Whether tools get the Forwarded header besides X-Forwarded-*.",
     )
+    watch: StrictBool = Field(
+        default=True,
+        description="Whether a change of this file, or of one that it names, is loaded by itself.",
+    )
 
     @field_validator("admin_listen")
     @classmethod

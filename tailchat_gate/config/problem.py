@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 _LONGEST = 60
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?.*@", re.DOTALL)
@@ -28,11 +29,15 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; `problems` holds every reason, in reading order."""
+    """The configuration cannot be used; `problems` holds every reason, in reading order.
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    `files` are those that it was read from or names, as far as that could be seen.
+    """
+
+    def __init__(self, problems: tuple[Problem, ...], files: tuple[Path, ...] = ()) -> None:
         super().__init__("; ".join(f"{p.key_path}: expected {p.expected}" for p in problems))
         self.problems = problems
+        self.files = files
 
 
 def shown(value: object) -> str:

@@ -27,6 +27,14 @@ def unusable(routes: Mapping[int, Route]) -> Iterator[Conflict]:
                 yield Conflict(("route", index, wrong.key), wrong.found, wrong.expected)
 
 
+def named_files(routes: Mapping[int, Route]) -> Iterator[Path]:
+    """Yield the PEM files that routes name."""
+    for route in routes.values():
+        for path in (route.tls_ca, route.tls_certificate, route.tls_key):
+            if path is not None:
+                yield Path(path)
+
+
 def exposed_keys(routes: Mapping[int, Route]) -> Iterator[str]:
     """Warn of private keys that every user of this machine can read."""
     for index, route in routes.items():

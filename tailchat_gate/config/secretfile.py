@@ -21,7 +21,7 @@ class Given:
     `value` is what the model reads, None when nothing can be read; it is a SecretStr, a list of
     these, or whatever else stood in place of text.
     `label` names where the value came from; `listed` tells that its entries are named by number,
-    and `lines` gives the line of a file that each entry came from.
+    and `lines` gives the line of a file that each entry came from, `files` that file.
     """
 
     value: object = field(default=None, repr=False)
@@ -30,6 +30,7 @@ class Given:
     lines: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 def given(
@@ -84,18 +85,22 @@ def _from_file(label: str, value: object, folder: Path, *, many: bool) -> Given:
             content = file.read(_LARGEST + 1)
     except OSError as refused:
         reason = refused.strerror or "unreadable"
-        return Given(problems=(Problem(label, f"{path}: {reason}", "a file that can be read"),))
+        problem = Problem(label, f"{path}: {reason}", "a file that can be read")
+        return Given(problems=(problem,), files=(path,))
     lines = _lines(content)
     if isinstance(lines, str):
-        return Given(problems=(Problem(label, f"{path}: {lines}", "a file that holds the secret"),))
+        problem = Problem(label, f"{path}: {lines}", "a file that holds the secret")
+        return Given(problems=(problem,), files=(path,))
     if not many and len(lines) > 1:
         found = f"{path}: {len(lines)} lines"
-        return Given(problems=(Problem(label, found, "a file with the secret on one line"),))
+        problem = Problem(label, found, "a file with the secret on one line")
+        return Given(problems=(problem,), files=(path,))
     everyone = f"{label}: every user of this machine can read {path}; mode 0600 or 0640 keeps it"
     warnings = (everyone,) if exposed(path) else ()
     secrets = [SecretStr(text) for _, text in lines]
     places = tuple(f"{path}, line {number}" for number, _ in lines)
-    return Given(secrets if many else secrets[0], label, lines=places, warnings=warnings)
+    found_there = secrets if many else secrets[0]
+    return Given(found_there, label, lines=places, warnings=warnings, files=(path,))
 
 
 def _lines(content: bytes) -> list[tuple[int, str]] | str:

@@ -85,6 +85,10 @@ class Authenticator:
             return None
         return self._cookie.renew(visitor.record)
 
+    def forget(self) -> None:
+        """Drop the opened cookies: no further request will be asked about."""
+        self._opened.clear()
+
     def _open(self, value: str) -> Visitor | None:
         visitor = self._opened.get(value)
         if visitor is None:

@@ -73,6 +73,10 @@ class CookieReader:
         # Some browsers send a cookie without a name as its bare value: it could pose as any.
         return not name or name in self._own
 
+    def forget(self) -> None:
+        """Drop what was kept: no further request will be read."""
+        self._read.clear()
+
     def _take_apart(self, field: bytes) -> "_Read":
         pairs = field.split(b";")
         kept = [pair for pair in pairs if not self._is_hidden(pair)]

@@ -94,6 +94,13 @@ class SiteSessions:
             return self._below_wildcard(host) if self._has_wildcards else self._default
         return site
 
+    def forget(self) -> None:
+        """Drop the opened sessions of every host: no further request will be asked about."""
+        self.reader.forget()
+        self._below.clear()
+        for site in (self._default, *self._by_host.values()):
+            site.authenticator.forget()
+
     def _below_wildcard(self, host: str) -> SiteSession:
         site = self._below.get(host)
         if site is not None:

@@ -90,6 +90,8 @@ class TailchatClient:
         self._clock = clock
         self._observe = observe
         self._session: aiohttp.ClientSession | None = None
+        self._calls = 0
+        self._closed = False
         self._issuer = _Remembered(self._discover, clock)
         self._keys = _Remembered(self._fetch_keys, clock)
 
@@ -98,10 +100,19 @@ class TailchatClient:
         return f"<TailchatClient {self._api_url} as {self.registration.client_id}>"
 
     async def close(self) -> None:
-        """Close what is open; a later call would open it again."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        """Close what is open, once the calls under way have ended.
+
+        A code that was sent must not be lost to a new configuration. A call that begins later is
+        made, too, and leaves nothing open behind it.
+        """
+        self._closed = True
+        await self._close_behind()
+
+    async def _close_behind(self) -> None:
+        if self._closed and not self._calls:
+            session, self._session = self._session, None
+            if session is not None:
+                await session.close()
 
     def authorization_url(self, params: Sequence[tuple[str, str]]) -> str:
         """Return the URL to send the browser to; ValueError where a parameter comes twice."""
@@ -253,6 +264,7 @@ class TailchatClient:
     ) -> tuple[int, str, bytes]:
         """Return status, media type and body of one answer; only faults of transport raise."""
         reason = Reason.TAILCHAT_BROKEN
+        self._calls += 1
         try:
             async with self._open_session().request(
                 method,
@@ -274,6 +286,9 @@ class TailchatClient:
             reason, problem = Reason.TAILCHAT_DOWN, type(error).__name__
         except (aiohttp.ClientError, ValueError) as error:
             problem = type(error).__name__
+        finally:
+            self._calls -= 1
+            await self._close_behind()
         # Outside of the handlers: aiohttp's exceptions hold the request with its headers.
         raise LoginRefused(reason, {"call": call, "problem": problem})
 

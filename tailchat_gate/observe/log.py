@@ -46,11 +46,16 @@ def set_up_logging(level: str, stream: TextIO | None = None, *, audit_file: str 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger(LOGGER_NAME).setLevel(level.upper())
+    set_level(level)
     audit = logging.getLogger(AUDIT_LOGGER_NAME)
     audit.setLevel(logging.INFO)
     audit.handlers[:] = [_background_file(audit_file)] if audit_file else []
     audit.propagate = not audit_file
+
+
+def set_level(level: str) -> None:
+    """Log from `level` ("debug" to "error") upwards."""
+    logging.getLogger(LOGGER_NAME).setLevel(level.upper())
 
 
 def _background_file(path: str) -> logging.Handler:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -73,6 +73,14 @@ class Metrics(Collector):
         if histogram is None:
             histogram = self._seconds[route] = _Histogram()
         histogram.observe(seconds)
+
+    def forget_routes(self, but: Collection[str]) -> None:
+        """Drop the counts of every route that is not among `but`, and keep those of none."""
+        for counts in (self._requests, self._decisions):
+            for key in [key for key in counts if key[0] and key[0] not in but]:
+                del counts[key]
+        for route in [route for route in self._seconds if route and route not in but]:
+            del self._seconds[route]
 
     def login(self, result: str) -> None:
         """Count a login that ended: "signed-in" or the reason it was refused."""

@@ -86,7 +86,8 @@ class Minted(NamedTuple):
 class Assertions:
     """Makes assertions for one configuration.
 
-    `keys`: at least one, in the order of the configuration. `issuer` is the gate's public origin,
+    `keys`: at least one, in the order of the configuration; they have to be `published` before
+    one of them signs, which is when the configuration comes into force. `issuer` is the gate's public origin,
     `lifetime` in seconds. `clock` gives Unix seconds, `random_bytes` so many random bytes.
     """
 
@@ -104,11 +105,10 @@ class Assertions:
         self._issuer = issuer
         self.key_set: Final = _json({"keys": [key.jwk for key in keys]})
         self._keys = {key.kid: key for key in keys}
-        self._ring = tuple(self._keys)
+        self.kids: Final = tuple(self._keys)
         self._published = published
         self._lifetime = lifetime
         self._random_bytes = random_bytes
-        published.publish(self._ring, clock())
 
     def mint(self, who: Visitor | Machine, groups: Sequence[str], audience: str) -> Minted:
         """Return a new assertion for `audience`; it ends no later than the session or token."""
@@ -123,7 +123,7 @@ class Assertions:
             "nbf": int(now),
             "exp": int(ends_at),
         }
-        key = self._keys[signer(self._ring, self._published.since, now)]
+        key = self._keys[signer(self.kids, self._published.since, now)]
         line = b"%b: %b\r\n" % (HEADER, key.sign(claims))
         # One that ends with its session could only be followed by the same again.
         early = min(_RENEW_BEFORE, self._lifetime / 2) if ends_at < who.ends_at else 0.0

@@ -1,9 +1,11 @@
 """Where an upstream is: the address in a route's `upstream`, and how to connect to it."""
 
 import asyncio
+import hashlib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from tailchat_gate.config.address import HttpAddress, UnixAddress
@@ -51,12 +53,39 @@ class Backend:
         )[1]
 
 
-def shared_by(settings: RouteSettings) -> tuple[object, ...]:
-    """Return what routes must have in common to share connections."""
-    return (
-        settings.upstream,
-        settings.tls_ca,
-        settings.tls_certificate,
-        settings.tls_key,
-        settings.tls_server_name,
-    )
+def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tuple[object, ...]:
+    """Return what routes must have in common to share connections, under any configuration.
+
+    Reads the PEM files of a route that speaks https: the same path may hold another certificate
+    than when a connection was opened, by a reload in between.
+    """
+    if isinstance(address, UnixAddress) or not address.tls:
+        return (str(address),)
+    files = (settings.tls_ca, settings.tls_certificate, settings.tls_key)
+    content = tuple(_digest(path) for path in files)
+    system = _system_authorities() if settings.tls_ca is None else ()
+    return (str(address), settings.tls_server_name, *files, *content, *system)
+
+
+def _digest(path: str | None) -> bytes:
+    """Return what tells the content of a file from any other, b"" where it cannot be read."""
+    if path is None:
+        return b""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest()
+    except OSError:
+        return b""
+
+
+def _system_authorities() -> tuple[object, ...]:
+    """Return what changes with the system's certificates of authorities."""
+    found: list[object] = []
+    paths = ssl.get_default_verify_paths()
+    for path in (paths.cafile, paths.capath):
+        try:
+            status = Path(path or "").stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(found)

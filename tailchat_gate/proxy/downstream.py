@@ -76,6 +76,18 @@ class Handler(Protocol):
         """Return the answer to what could not be read as a request."""
 
 
+class Service(NamedTuple):
+    """What answers requests, how they are read, and how long and large they may be.
+
+    All of it is one configuration's. `max_head_bytes` are those that a whole head may have.
+    """
+
+    handler: Handler
+    reader: RequestReader
+    timeouts: Timeouts
+    max_head_bytes: int
+
+
 class ClientConnection(asyncio.Protocol):
     """One connection from a client; it has one request under way at a time.
 
@@ -84,14 +96,13 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_awaits_room", "_body", "_deadline", "_full", "_handler", "_holds", "_in_head", "_kept",
-        "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time", "_unread",
-        "_unsent", "_work", "client", "peer", "transport",
+        "_awaits_room", "_body", "_body_timeout", "_deadline", "_full", "_holds", "_in_head",
+        "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time",
+        "_unread", "_unsent", "_work", "client", "peer", "transport",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
         self._server = server
-        self._handler = server.handler
         self._time = server.time
         self.transport: asyncio.Transport | None = None
         self.peer = ""
@@ -101,7 +112,7 @@ class ClientConnection(asyncio.Protocol):
         self._work: Work | None = None
         self._body: Body | None = None
         self._taker: BytesTaker | None = None
-        self._deadline = 0.0
+        self._deadline = self._body_timeout = 0.0
         self._holds = 0
         self._full = self._leaving = self._lingers = False
         self._moved = self._reading = self._unread = self._awaits_room = self._in_head = False
@@ -180,6 +191,11 @@ class ClientConnection(asyncio.Protocol):
         return self._work is not None
 
     @property
+    def work(self) -> Work | None:
+        """What is done for the request under way."""
+        return self._work
+
+    @property
     def leaving(self) -> bool:
         """Whether the connection ends with the answer to its present request."""
         return self._leaving
@@ -192,7 +208,11 @@ class ClientConnection(asyncio.Protocol):
         self._work = work
         self._body = body
         self._unread = unread
-        self._deadline = self._time() + self._server.timeouts.body if body is not None else 0.0
+        self._deadline = 0.0
+        if body is not None:
+            # Kept, because a reload changes nothing for a request under way.
+            self._body_timeout = self._server.timeouts.body
+            self._deadline = self._time() + self._body_timeout
 
     def keeps(self, head: RequestHead) -> bool:
         """Tell whether the connection stays behind an answer given now."""
@@ -271,6 +291,12 @@ class ClientConnection(asyncio.Protocol):
         if self._work is None and self.transport is not None and not self._lingers:
             self.transport.close()
 
+    def hear_of_change(self, now: float) -> None:
+        """Hear that another configuration answers from now on; `now` is the loop's time."""
+        self.client = None
+        if self._work is None and not self._kept and not self._lingers:
+            self._deadline = min(self._deadline, now + self._server.timeouts.keepalive)
+
     def check(self, now: float) -> None:
         """Act on a deadline that is over; `now` is the loop's time."""
         if not 0 < self._deadline <= now or self.transport is None:
@@ -279,10 +305,10 @@ class ClientConnection(asyncio.Protocol):
             self._end_lingering(self.transport, now)
         elif self._work is None:
             self._end_waiting(now)
-        elif self._body is not None and self._server.timeouts.body:
+        elif self._body is not None and self._body_timeout:
             if self._moved or self._holds:
                 self._moved = False
-                self._deadline = now + self._server.timeouts.body
+                self._deadline = now + self._body_timeout
             else:
                 slow = RefusedError("a body that stopped coming", Reason.REQUEST_SLOW)
                 self._fail_body(slow)
@@ -324,7 +350,7 @@ class ClientConnection(asyncio.Protocol):
         head, size = found
         self._deadline = 0.0
         self._in_head = False
-        self._handler.handle(self, head)
+        self._server.handler.handle(self, head)
         return data[size:]
 
     def _keep_part(self, data: bytes) -> None:
@@ -366,7 +392,7 @@ class ClientConnection(asyncio.Protocol):
             self._work.body_failed(error)
 
     def _refuse(self, error: RefusedError) -> None:
-        self.write(self._handler.refuse_unread(self, error))
+        self.write(self._server.handler.refuse_unread(self, error))
         self._close(linger=True)
 
     def _end_waiting(self, now: float) -> None:
@@ -406,26 +432,31 @@ class ClientConnection(asyncio.Protocol):
 
 
 class ClientServer:
-    """Makes the connections of one gate, and looks after their deadlines."""
+    """Makes the connections of a gate, and looks after their deadlines.
 
-    def __init__(
-        self,
-        handler: Handler,
-        reader: RequestReader,
-        timeouts: Timeouts,
-        *,
-        max_head_bytes: int,
-    ) -> None:
-        self.handler: Final = handler
-        self.reader: Final = reader
-        self.timeouts: Final = timeouts
-        self.max_head_bytes: Final = max_head_bytes
+    Connections outlive configurations: each request is read and answered by the service that is
+    in force when its head is whole.
+    """
+
+    def __init__(self, service: Service) -> None:
         self.connections: Final[set[ClientConnection]] = set()
         self._loop = asyncio.get_running_loop()
         self.time: Final[Callable[[], float]] = self._loop.time
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
+        self.change(service)
         self._sweep()
+
+    def change(self, service: Service) -> None:
+        """Let a service answer every request that is read from now on."""
+        # Each in a name of its own, because all are read for every request.
+        self.handler = service.handler
+        self.reader = service.reader
+        self.timeouts = service.timeouts
+        self.max_head_bytes = service.max_head_bytes
+        now = self.time()
+        for connection in self.connections:
+            connection.hear_of_change(now)
 
     def __call__(self) -> ClientConnection:
         """Return the protocol for a new connection."""

@@ -1,22 +1,23 @@
-"""Sends requests to the upstreams of one configuration, and keeps what they have in common."""
+"""Sends requests to the upstreams of one configuration."""
 
 import asyncio
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailchat_gate.access.routes import Route
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.proxy.backends import Backend, shared_by
 from tailchat_gate.proxy.connection import Patience
 from tailchat_gate.proxy.downstream import ClientConnection
 from tailchat_gate.proxy.exchange import Exchange, Passage, Upstream
 from tailchat_gate.proxy.headers import RequestHeaders
-from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
-from tailchat_gate.proxy.reply import CookieGuard, ReplyLines
+from tailchat_gate.proxy.pool import Pool
 from tailchat_gate.proxy.rewriting import rewriter_of
+from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Terms, Tunnel
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.visit import Visit
@@ -33,65 +34,60 @@ class _Switch:
     idle: float
 
 
+class _Shared(NamedTuple):
+    """A backend, and the key under which its connections are kept."""
+
+    key: tuple[object, ...]
+    backend: Backend
+
+
 class Forwarder:
-    """Sends requests to the upstreams of one configuration."""
+    """Sends requests to the upstreams of one configuration.
+
+    `names` are those of the gate's cookies, which no reply may set; `traffic` has the
+    connections, which outlive the configuration. Reads the PEM files that routes name.
+    """
 
     def __init__(
         self,
         routes: Iterable[Route],
-        cookies: CookieGuard,
+        names: CookieNames,
         headers: RequestHeaders,
+        traffic: Traffic,
         clock: Callable[[], float],
     ) -> None:
+        self._names = names
+        self._headers = headers
+        self._traffic = traffic
         self._clock = clock
-        self._pools: dict[tuple[object, ...], Pool] = {}
-        self._upstreams: dict[str, Upstream] = {}
-        self._switches: dict[str, _Switch] = {}
-        lines = ReplyLines()
+        self._backends: dict[Route, _Shared] = {}
         for route in routes:
             address = upstream_address(route.settings.upstream)
             if not isinstance(address, (StaticAddress, FilesAddress)):
-                key = shared_by(route.settings)
-                if key not in self._pools:
-                    backend = Backend.of_route(route.settings, address)
-                    self._pools[key] = Pool(backend, lines, cookies)
-                self._upstreams[route.name] = _upstream(route, self._pools[key], headers)
-                self._switches[route.name] = _switch(route)
+                key = (names, *shared_by(route.settings, address))
+                self._backends[route] = _Shared(key, Backend.of_route(route.settings, address))
+        self._taken: list[tuple[object, ...]] = []
+        self._upstreams: dict[str, Upstream] = {}
+        self._switches = {route.name: _switch(route) for route in self._backends}
         self._tunnels: set[Tunnel] = set()
-        self._stopping = False
-        self._sweeper: asyncio.TimerHandle | None = None
 
     @property
     def open_tunnels(self) -> int:
-        """How many WebSockets are open."""
+        """How many WebSockets are open that were opened under this configuration."""
         return len(self._tunnels)
 
     def start(self) -> None:
-        """Begin to watch the deadlines; needs a running loop."""
-        loop = asyncio.get_running_loop()
-
-        def sweep() -> None:
-            now, clock = loop.time(), self._clock()
-            for pool in self._pools.values():
-                pool.sweep(now)
-            for tunnel in tuple(self._tunnels):
-                tunnel.check(now, clock)
-            self._sweeper = loop.call_later(SWEEP_SECONDS, sweep)
-
-        sweep()
-
-    def end_tunnels(self) -> None:
-        """End every WebSocket with 1001, going away."""
-        self._stopping = True
-        for tunnel in tuple(self._tunnels):
-            tunnel.end(GOING_AWAY, STOPPING)
+        """Take the pools of connections; needs a running loop."""
+        self._traffic.start()
+        for route, (key, backend) in self._backends.items():
+            pool = self._traffic.take(key, backend, self._names)
+            self._taken.append(key)
+            self._upstreams[route.name] = _upstream(route, pool, self._headers)
 
     def close(self) -> None:
-        """Close every upstream connection."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for pool in self._pools.values():
-            pool.close()
+        """Let go of the pools; connections that no other configuration uses are closed."""
+        while self._taken:
+            self._traffic.leave(self._taken.pop())
 
     def upgrade_of(self, route: Route, request: RequestHead) -> bytes:
         """Return the protocol that a request asks to switch to, where its route offers that one.
@@ -136,6 +132,7 @@ class Forwarder:
 
         def over(tunnel: Tunnel) -> None:
             self._tunnels.discard(tunnel)
+            self._traffic.tunnels.discard(tunnel)
             exchange.body_bytes = tunnel.bytes_to_client
             ended(client, exchange)
 
@@ -147,8 +144,9 @@ class Forwarder:
         )
         tunnel = Tunnel(client, exchange.switched, terms, over)
         self._tunnels.add(tunnel)
+        self._traffic.tunnels.add(tunnel)
         tunnel.start()
-        if self._stopping:
+        if self._traffic.stopping:
             # It was on its way when the others were ended.
             asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
 

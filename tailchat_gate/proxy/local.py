@@ -125,6 +125,10 @@ class LocalFiles:
             return web.Response(status=reply.status, headers=headers, body=reply.body)
         return _FileAnswer(reply.status, headers, reply.rest, self._threads, self._idle_timeout)
 
+    def close(self) -> None:
+        """Let the threads end; a file that is being sent must not be left."""
+        self._threads.shutdown(wait=False)
+
     def _look_up(self, wanted: "_Wanted") -> "_Reply":
         """Find the file, judge the request and read what fits into one piece; blocking."""
         found = find(self._directory, wanted.path.names)

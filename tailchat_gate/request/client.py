@@ -83,6 +83,11 @@ class ClientResolver:
             client = self._cache[key] = self._walk(peer, chain, believed)
         return client
 
+    def forget(self) -> None:
+        """Drop what was kept: no further client will be asked for."""
+        self._cache.clear()
+        self._peers.clear()
+
     def _walk(self, peer: str, chain: str, scheme: str) -> Client:
         hops = [str(_parse(peer) or peer)]
         for entry in reversed(chain.split(",")[-MAX_HOPS:]):

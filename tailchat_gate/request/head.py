@@ -95,6 +95,11 @@ class RequestReader:
             raise RefusedError("a Transfer-Encoding in HTTP/1.0")
         return RequestHead(line.method, line.http10, target, fields, line.sent), end + 4
 
+    def forget(self) -> None:
+        """Drop what was kept: no further head will be read."""
+        self._lines.clear()
+        self._sections.clear()
+
     def _read_line(self, raw: bytes) -> RequestLine:
         match = _LINE.fullmatch(raw)
         if match is None:

@@ -33,6 +33,10 @@ class Kept(Generic[_T]):
             self.keep(key, found)
         return found
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young, self._old, self._size = {}, {}, 0
+
     def keep(self, key: bytes, made: _T) -> None:
         """Keep what was made of a string."""
         if len(key) > self._longest:

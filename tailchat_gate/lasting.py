@@ -1,0 +1,117 @@
+"""What a process has once, whichever configuration is in force."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from tailchat_gate.config.problem import Problem
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.used_states import UsedStates
+from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.pages.render import Pages
+from tailchat_gate.proxy.assertion import PublishedKeys
+from tailchat_gate.proxy.own_pages import PageServer
+from tailchat_gate.proxy.traffic import Traffic
+from tailchat_gate.request.visit import RequestIds
+
+
+@dataclass(slots=True)
+class Reloads:
+    """Which configuration is in force, and how the last attempt to load one went.
+
+    `generation` counts the configurations that were in force, from 1; times are Unix seconds.
+    `problems` are those for which the last attempt was refused, none where it was not.
+    """
+
+    loaded_at: float
+    tried_at: float
+    generation: int = 1
+    problems: tuple[Problem, ...] = field(default=())
+
+    def took(self, now: float) -> None:
+        """Note that another configuration is in force."""
+        self.generation += 1
+        self.loaded_at = self.tried_at = now
+        self.problems = ()
+
+    def refused(self, now: float, problems: tuple[Problem, ...]) -> None:
+        """Note that one was refused."""
+        self.tried_at = now
+        self.problems = problems
+
+
+class Lasting:
+    """What outlives configurations: made with the first of them, closed with the process.
+
+    A login that was redeemed under one configuration is not redeemed again under the next, no
+    count starts anew, and no connection is closed whose backend is still the same. `clock` gives
+    Unix seconds, `monotonic` seconds that never go back. The access log goes to
+    `log_descriptor` (standard output).
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        log_descriptor: int = 1,
+    ) -> None:
+        self.clock: Final = clock
+        self.monotonic: Final = monotonic
+        self.traffic: Final = Traffic(clock)
+        self.pages: Final = PageServer()
+        self.access_log: Final = AccessLog(log_descriptor, clock)
+        self.audit: Final = Audit(clock)
+        self.request_ids: Final = RequestIds(os.urandom)
+        self.published_keys: Final = PublishedKeys()
+        self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)
+        self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)
+        #: Compiling the pages' templates is most of the work of a reload, and few reloads change
+        #: what is in them.
+        self.make_pages: Final = lru_cache(maxsize=1)(Pages)
+        now = clock()
+        self.reloads: Final = Reloads(now, now)
+        self.metrics: Final = _metrics(self.traffic, self.access_log, self.reloads)
+
+    def start(self) -> None:
+        """Begin to serve; needs a running event loop. More than once is once."""
+        self.pages.start()
+        self.traffic.start()
+
+    async def close(self) -> None:
+        """Close every upstream connection and write what is still to be logged."""
+        self.traffic.close()
+        await self.access_log.close()
+
+
+def _metrics(traffic: Traffic, access_log: AccessLog, reloads: Reloads) -> Metrics:
+    return Metrics(
+        (
+            ("gate_websockets_open", "WebSockets open.", lambda: len(traffic.tunnels)),
+            (
+                "gate_log_lines_dropped",
+                "Access log lines lost because nobody read them.",
+                lambda: access_log.dropped,
+            ),
+            (
+                "gate_generation",
+                "How many configurations were in force, the present one among them.",
+                lambda: reloads.generation,
+            ),
+            (
+                "gate_config_last_reload_success",
+                "Whether the last configuration that was loaded is in force.",
+                lambda: not reloads.problems,
+            ),
+            (
+                "gate_config_last_reload_timestamp_seconds",
+                "When a configuration was last loaded or refused, in Unix seconds.",
+                lambda: reloads.tried_at,
+            ),
+        )
+    )

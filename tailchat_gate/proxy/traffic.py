@@ -1,0 +1,84 @@
+"""What is under way with the upstreams: connections by backend and tunnels, swept and ended."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.proxy.backends import Backend
+from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
+from tailchat_gate.proxy.reply import ReplyLines
+from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Tunnel
+
+
+class Traffic:
+    """The pools and tunnels of a process, whichever configuration they were opened under.
+
+    A configuration takes a pool for each of its backends and leaves it when its last request is
+    done. What two configurations call by the same key is one pool, so that a reload keeps the
+    connections of every backend that it does not change. `clock` gives Unix seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lines = ReplyLines()
+        self._pools: dict[Hashable, Pool] = {}
+        self._users: Counter[Hashable] = Counter()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.tunnels: Final[set[Tunnel]] = set()
+        #: Whether tunnels are ended as they open, because the gate stops.
+        self.stopping = False
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools that a configuration uses."""
+        return tuple(self._pools.values())
+
+    def start(self) -> None:
+        """Begin to watch the deadlines; needs a running loop. More than once is once."""
+        if self._sweeper is None:
+            self._sweep()
+
+    def take(self, key: Hashable, backend: Backend, names: CookieNames) -> Pool:
+        """Return the pool of a key, which is made for `backend` where there is none.
+
+        `key` tells everything about the backend that makes a difference, `names` among it: the
+        cookies that no reply may set.
+        """
+        pool = self._pools.get(key)
+        if pool is None:
+            # A reader of the pool's own: that of a configuration keeps what visitors sent.
+            pool = self._pools[key] = Pool(backend, self._lines, CookieReader(names))
+        self._users[key] += 1
+        return pool
+
+    def leave(self, key: Hashable) -> None:
+        """Let go of a pool; when nobody uses it any more its connections are closed."""
+        self._users[key] -= 1
+        if self._users[key] <= 0:
+            del self._users[key]
+            self._pools.pop(key).close()
+
+    def end_tunnels(self) -> None:
+        """End every WebSocket with 1001, going away."""
+        self.stopping = True
+        for tunnel in tuple(self.tunnels):
+            tunnel.end(GOING_AWAY, STOPPING)
+
+    def close(self) -> None:
+        """Close every upstream connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for pool in self.pools:
+            pool.close()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now, clock = loop.time(), self._clock()
+        for pool in self.pools:
+            pool.sweep(now)
+        for tunnel in tuple(self.tunnels):
+            tunnel.check(now, clock)
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
