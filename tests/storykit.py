@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
@@ -13,9 +14,11 @@ from visitor import Visitor
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
+from tailchat_gate.demo.users import user_named
 
 CLIENT_ID = "tc_649aa2179e97b8b3b2d10041"
 CLIENT_SECRET = "the-secret-of-the-app"
+HOSHINO = user_named("hoshino")
 
 
 @asynccontextmanager
@@ -78,3 +81,17 @@ async def story(
         settings = make_settings(tool.url, server=server, tailchat=given, **sections)
         async with running_gate(settings, log_file, clock) as gate:
             yield Story(gate, tool, tailchat, clock, url, stand_in.aclose)
+
+
+async def until_callback(visitor: Visitor, scene: Story, path: str = "/") -> str:
+    """Go through Tailchat's pages and return the callback URL without opening it."""
+    page = await visitor.open(scene.url + path)
+    page = await visitor.submit(page, "/login", email=HOSHINO.email, password=HOSHINO.password)
+    form = next(form for form in page.forms if form.action.endswith("/confirm"))
+    done = await visitor.open(
+        urlsplit(page.url)._replace(path=urlsplit(form.action).path, query="").geturl(),
+        method="POST",
+        data=form.fields,
+        stop_before=f"{scene.url}/oauth2/callback",
+    )
+    return done.url

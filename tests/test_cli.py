@@ -1,14 +1,13 @@
 """The command line, as a program."""
 
 import asyncio
-import os
 import re
 import signal
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from clikit import GATE, environ, run
 from gatekit import SECRET
 from process import free_port
 from visitor import Visitor
@@ -18,26 +17,6 @@ from tailchat_gate.config.keyfile import read_key
 from tailchat_gate.config.load import load
 from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.tokens import hash_of
-
-GATE = (sys.executable, "-W", "error", "-m", "tailchat_gate")
-
-
-def _environ() -> dict[str, str]:
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith("TAILCHAT_GATE_")
-    }
-
-
-async def _run(*arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *GATE,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=_environ(),
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 def _config(tmp_path: Path, *, port: int = 4180, admin: str = "", upstream: str = "") -> Path:
@@ -58,19 +37,19 @@ def _config(tmp_path: Path, *, port: int = 4180, admin: str = "", upstream: str 
 
 async def test_version_and_help() -> None:
     """--version tells the version, --help every command."""
-    assert await _run("--version") == (0, f"tailchat-gate, version {__version__}\n", "")
-    code, out, _ = await _run("--help")
+    assert await run("--version") == (0, f"tailchat-gate, version {__version__}\n", "")
+    code, out, _ = await run("--help")
     assert code == 0
     for command in ("serve", "check", "explain", "routes", "secret", "token", "key", "schema"):
         assert f"  {command} " in out
-        code, text, _ = await _run(command, "--help")
+        code, text, _ = await run(command, "--help")
         assert code == 0
         assert len(text) > 100
 
 
 async def test_secret_prints_a_new_one_each_time() -> None:
     """Two secrets differ and are long enough to be accepted."""
-    first, second = (await _run("secret"))[1].strip(), (await _run("secret"))[1].strip()
+    first, second = (await run("secret"))[1].strip(), (await run("secret"))[1].strip()
 
     assert first != second
     assert len(first) >= 43
@@ -78,13 +57,13 @@ async def test_secret_prints_a_new_one_each_time() -> None:
 
 async def test_token_prints_what_each_side_needs(tmp_path: Path) -> None:
     """Standard output is a table that loads and has no secret, standard error has the token."""
-    code, out, err = await _run("token", "backup-1")
+    code, out, err = await run("token", "backup-1")
     assert code == 0
     made = err.splitlines()[-1]
     assert re.fullmatch("tg_[A-Za-z0-9_-]{43}", made)
     assert err.count(made) == 1
     assert made not in out
-    assert (await _run("token", "backup-1"))[2].splitlines()[-1] != made
+    assert (await run("token", "backup-1"))[2].splitlines()[-1] != made
 
     path = _config(tmp_path)
     text = await asyncio.to_thread(path.read_text)
@@ -97,7 +76,7 @@ async def test_token_prints_what_each_side_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "-a", "ü", 'a"', "a\n[x]", "x" * 65])
 async def test_token_refuses_a_name_that_is_none(name: str) -> None:
     """A name that the configuration would refuse gets no token."""
-    code, out, err = await _run("token", "--", name)
+    code, out, err = await run("token", "--", name)
 
     assert (code, out) == (2, "")
     assert err.startswith("NAME: 1 to 64 letters")
@@ -107,7 +86,7 @@ async def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
     """Each run makes another P-256 key, as a file of assertion.key_files has it."""
     found = []
     for name in "ab":
-        code, out, err = await _run("key")
+        code, out, err = await run("key")
         assert (code, err) == (0, "")
         await asyncio.to_thread((tmp_path / name).write_text, out)
         found.append(await asyncio.to_thread(read_key, str(tmp_path / name)))
@@ -118,7 +97,7 @@ async def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
 
 async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:
     """A good file ends with 0 and prints the exact redirect_uri."""
-    code, out, _ = await _run("check", "--config", str(_config(tmp_path)))
+    code, out, _ = await run("check", "--config", str(_config(tmp_path)))
 
     assert code == 0
     assert "good, 1 route" in out
@@ -130,7 +109,7 @@ async def test_check_tells_every_problem_and_no_secret(tmp_path: Path) -> None:
     path = _config(tmp_path, upstream="tool:3000")
     path.write_text(path.read_text().replace("admin_listen", "admin_lisen") + "\n[typo]\nx = 1\n")
 
-    code, out, err = await _run("check", "--config", str(path))
+    code, out, err = await run("check", "--config", str(path))
 
     assert (code, out) == (2, "")
     for text in ("server.admin_lisen", "route[0].upstream", "typo", "tool:3000"):
@@ -141,7 +120,7 @@ async def test_check_tells_every_problem_and_no_secret(tmp_path: Path) -> None:
 
 async def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
     """A path that does not exist ends with 2 and names it."""
-    code, _, err = await _run("serve", "--config", str(tmp_path / "none.toml"))
+    code, _, err = await run("serve", "--config", str(tmp_path / "none.toml"))
 
     assert code == 2
     assert "none.toml" in err
@@ -152,7 +131,7 @@ async def test_an_address_in_use_ends_with_1(tmp_path: Path) -> None:
     """A port that is taken ends the start with 1 and one line."""
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    code, _, err = await _run("serve", "--config", str(_config(tmp_path, port=port)))
+    code, _, err = await run("serve", "--config", str(_config(tmp_path, port=port)))
     server.close()
 
     assert code == 1
@@ -164,14 +143,14 @@ async def test_serve_and_health(tmp_path: Path) -> None:
     """A gate answers, is found healthy, and ends with 0 on SIGTERM; no health without a gate."""
     port, admin = free_port(), free_port()
     config = str(_config(tmp_path, port=port, admin=f"127.0.0.1:{admin}"))
-    assert (await _run("health", "--config", config))[0] == 1
+    assert (await run("health", "--config", config))[0] == 1
     process = await asyncio.create_subprocess_exec(
-        *GATE, "serve", "--config", config, stderr=asyncio.subprocess.PIPE, env=_environ()
+        *GATE, "serve", "--config", config, stderr=asyncio.subprocess.PIPE, env=environ()
     )
     assert process.stderr is not None
     err = await process.stderr.readuntil(b'"the gate is open"')
 
-    assert (await _run("health", "--config", config))[:2] == (0, "ok\n")
+    assert (await run("health", "--config", config))[:2] == (0, "ok\n")
     async with Visitor() as visitor:
         page = await visitor.open(f"http://127.0.0.1:{port}/ping")
         assert page.text == "OK\n"
@@ -184,7 +163,7 @@ async def test_serve_and_health(tmp_path: Path) -> None:
 
 async def test_health_needs_an_admin_listener(tmp_path: Path) -> None:
     """Without admin_listen there is nobody to ask, which is a usage error."""
-    assert (await _run("health", "--config", str(_config(tmp_path))))[0] == 2
+    assert (await run("health", "--config", str(_config(tmp_path))))[0] == 2
 
 
 async def test_schema_prints_the_schema() -> None:
@@ -192,7 +171,7 @@ async def test_schema_prints_the_schema() -> None:
     document = Path(__file__).parent.parent / "docs/config.schema.json"
     text = await asyncio.to_thread(document.read_text, "utf-8")
 
-    assert (await _run("schema"))[1] == text
+    assert (await run("schema"))[1] == text
 
 
 async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
@@ -202,7 +181,7 @@ async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
         *("demo", "--port", "0"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**_environ(), "PYTHONUNBUFFERED": "1"},
+        env={**environ(), "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -226,7 +205,7 @@ async def test_the_demo_on_a_taken_port_says_what_to_do() -> None:
     """A taken port ends the demo with 1 and names --port."""
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    code, _, err = await _run("demo", "--port", str(port))
+    code, _, err = await run("demo", "--port", str(port))
     server.close()
 
     assert code == 1
@@ -236,4 +215,4 @@ async def test_the_demo_on_a_taken_port_says_what_to_do() -> None:
 @pytest.mark.parametrize("arguments", [("nonsense",), ("serve", "--nonsense")])
 async def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     """An unknown command or option ends with 2."""
-    assert (await _run(*arguments))[0] == 2
+    assert (await run(*arguments))[0] == 2

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from clikit import GATE, environ, run
 from gatekit import make_settings, running_gate
+from process import free_port
 from reloadkit import FileGate, file_gate, file_text, sections
-from storykit import free_port
-from test_cli import GATE, _environ, _run
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.address import TcpAddress, UnixAddress
@@ -37,7 +37,7 @@ async def _write(path: Path, **given: Any) -> None:  # noqa: ANN401 - as in relo
 async def _serving(path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """Serve a file in a process until the block ends, and see it end well."""
     process = await asyncio.create_subprocess_exec(
-        *GATE, "serve", "-c", str(path), stderr=asyncio.subprocess.PIPE, env=_environ()
+        *GATE, "serve", "-c", str(path), stderr=asyncio.subprocess.PIPE, env=environ()
     )
     assert process.stderr is not None
     try:
@@ -94,7 +94,7 @@ async def test_the_command_prints_every_problem_as_check_does(tmp_path: Path) ->
     async with file_gate(tmp_path, TOOL) as gate:
         await gate.write(server={"admin_listen": _admin(gate), "prefix": "x", "typo": 1})
         code, out, err = await _reload(gate.path)
-        _, _, checked = await _run("check", "-c", str(gate.path))
+        _, _, checked = await run("check", "-c", str(gate.path))
 
     assert (code, out) == (2, "")
     assert err == f"{checked}\nnothing has changed\n"
@@ -193,7 +193,7 @@ async def test_the_command_and_the_process(tmp_path: Path) -> None:
     await _write(path, server=server)
     async with _serving(path) as process:
         await _write(path, server={**server, "via": "other"})
-        assert await _run("reload", "-c", str(path)) == (
+        assert await run("reload", "-c", str(path)) == (
             0,
             f"{path}: in force, generation 2\n  server.via\n",
             f"warning: {WARNING}\n",

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 from gatekit import Clock
-from storykit import Story, story
+from storykit import Story, story, until_callback
 from visitor import FETCH, NAVIGATION, Page, Visitor
 from yarl import URL
 
@@ -27,20 +27,6 @@ async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
 
 async def _sign_in(visitor: Visitor, scene: Story, path: str = "/", user: User = HOSHINO) -> Page:
     return await visitor.sign_in(scene.url + path, user.email, user.password)
-
-
-async def _until_callback(visitor: Visitor, scene: Story, path: str = "/") -> str:
-    """Go through Tailchat's pages and return the callback URL without opening it."""
-    page = await visitor.open(scene.url + path)
-    page = await visitor.submit(page, "/login", email=HOSHINO.email, password=HOSHINO.password)
-    form = next(form for form in page.forms if form.action.endswith("/confirm"))
-    done = await visitor.open(
-        urlsplit(page.url)._replace(path=urlsplit(form.action).path, query="").geturl(),
-        method="POST",
-        data=form.fields,
-        stop_before=f"{scene.url}/oauth2/callback",
-    )
-    return done.url
 
 
 async def test_a_visitor_signs_in_and_reaches_the_tool(scene: Story) -> None:
@@ -133,7 +119,7 @@ async def test_what_is_sent_to_the_token_endpoint(scene: Story) -> None:
 async def test_reloading_the_callback_goes_where_the_login_went(scene: Story) -> None:
     """The callback opened again does not redeem again, right away or after hours."""
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene, "/tool")
+        callback = await until_callback(visitor, scene, "/tool")
         for wait in (0, 30, 3600):
             scene.clock.now += wait
             page = await visitor.open(callback)
@@ -146,7 +132,7 @@ async def test_a_callback_whose_answer_was_lost_can_be_reloaded(scene: Story) ->
     """A browser that never got the first answer gets its session from a reload in a minute."""
     hang = Hang()
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene, "/tool")
+        callback = await until_callback(visitor, scene, "/tool")
         scene.tailchat.faults.me = hang
         first = asyncio.create_task(visitor.open(callback))
         await hang.started.wait()
@@ -163,7 +149,7 @@ async def test_a_callback_whose_answer_was_lost_can_be_reloaded(scene: Story) ->
 async def test_a_used_callback_without_a_session_says_so(scene: Story) -> None:
     """After a sign-out, going back to the callback starts nothing and explains."""
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene)
+        callback = await until_callback(visitor, scene)
         await visitor.open(callback)
         page = await visitor.open(scene.url + "/oauth2/sign_out")
         await visitor.submit(page, "/sign_out")
@@ -196,7 +182,7 @@ async def test_two_tabs_can_sign_in_at_once(scene: Story) -> None:
 async def test_a_login_can_finish_in_another_tab(scene: Story) -> None:
     """The callback opened in another tab of the browser (the same cookies) finishes the login."""
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene, "/from-one")
+        callback = await until_callback(visitor, scene, "/from-one")
         await visitor.open(scene.url + "/another", follow=False)
 
         page = await visitor.open(callback)
@@ -207,7 +193,7 @@ async def test_a_login_can_finish_in_another_tab(scene: Story) -> None:
 async def test_a_callback_in_another_browser_is_refused(scene: Story) -> None:
     """Somebody else's callback signs nobody in: not a fresh browser, nor one with a login begun."""
     async with scene.visitor() as attacker:
-        callback = await _until_callback(attacker, scene)
+        callback = await until_callback(attacker, scene)
     async with scene.visitor() as victim:
         fresh = await victim.open(callback)
         await victim.open(scene.url + "/mine")
@@ -224,9 +210,9 @@ async def test_a_callback_in_another_browser_is_refused(scene: Story) -> None:
 async def test_a_stolen_code_in_ones_own_login_is_refused(scene: Story) -> None:
     """PKCE stops a code from being redeemed in another login (RFC 9700 section 4.5)."""
     async with scene.visitor() as victim:
-        stolen = parse_qs(urlsplit(await _until_callback(victim, scene)).query)["code"][0]
+        stolen = parse_qs(urlsplit(await until_callback(victim, scene)).query)["code"][0]
     async with scene.visitor() as attacker:
-        callback = await _until_callback(attacker, scene)
+        callback = await until_callback(attacker, scene)
         own = parse_qs(urlsplit(callback).query)["code"][0]
 
         page = await attacker.open(callback.replace(own, stolen))
@@ -270,7 +256,7 @@ async def test_a_callback_that_is_not_right_has_a_page(
 ) -> None:
     """Each fault of a callback is told in plain words with a next step, and redeems nothing."""
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene)
+        callback = await until_callback(visitor, scene)
 
         page = await visitor.open(change(callback))
 
@@ -287,7 +273,7 @@ async def test_a_callback_that_is_not_right_has_a_page(
 async def test_a_refused_callback_leaves_no_code_in_the_address(scene: Story) -> None:
     """Whoever can read the address of a refused login finds neither its code nor its state."""
     async with scene.visitor() as attacker:
-        callback = await _until_callback(attacker, scene)
+        callback = await until_callback(attacker, scene)
     async with scene.visitor() as victim:
         page = await victim.open(callback)
         again = await victim.open(page.url)
@@ -302,7 +288,7 @@ async def test_a_refused_callback_leaves_no_code_in_the_address(scene: Story) ->
 async def test_looking_ahead_spends_no_code(scene: Story) -> None:
     """A HEAD on a step of a login is refused and changes nothing; the GET then works."""
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene, "/tool")
+        callback = await until_callback(visitor, scene, "/tool")
         for url in (callback, scene.url + "/oauth2/start?rd=/", scene.url + "/oauth2/arrive"):
             page = await visitor.open(url, method="HEAD", follow=False)
             assert (page.status, page.headers["Allow"]) == (405, "GET")
@@ -317,7 +303,7 @@ async def test_looking_ahead_spends_no_code(scene: Story) -> None:
 async def test_an_expired_login_can_be_started_again(scene: Story) -> None:
     """A callback after two hours is refused politely, with the way back kept."""
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene, "/tool")
+        callback = await until_callback(visitor, scene, "/tool")
         scene.clock.now += 7201
 
         page = await visitor.open(callback)
@@ -357,7 +343,7 @@ async def test_a_tailchat_that_fails_has_a_page(
 ) -> None:
     """Whatever Tailchat answers, there is a page, no session, and one redemption at most."""
     async with scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene)
+        callback = await until_callback(visitor, scene)
         setattr(scene.tailchat.faults, endpoint, fault)
 
         page = await visitor.open(callback)
@@ -375,7 +361,7 @@ async def test_a_tailchat_that_hangs_is_given_up_on(tmp_path: Path, clock: Clock
         story(tmp_path / "log", clock, tailchat={"timeout": "1s"}) as scene,
         scene.visitor() as visitor,
     ):
-        callback = await _until_callback(visitor, scene)
+        callback = await until_callback(visitor, scene)
         scene.tailchat.faults.token = hang
         page = await visitor.open(callback)
         hang.release()
@@ -409,7 +395,7 @@ async def test_a_configured_issuer_is_the_one_that_counts(tmp_path: Path, clock:
 async def test_a_tailchat_that_is_down_has_a_page(tmp_path: Path, clock: Clock) -> None:
     """Where nobody listens at Tailchat's address, the callback says so."""
     async with story(tmp_path / "log", clock) as scene, scene.visitor() as visitor:
-        callback = await _until_callback(visitor, scene)
+        callback = await until_callback(visitor, scene)
         await scene.stop_tailchat()
         page = await visitor.open(callback)
 
@@ -553,7 +539,7 @@ async def test_a_login_makes_a_new_session(scene: Story) -> None:
     planted = scene.gate.cookie().partition("=")[2]
     async with scene.visitor() as visitor:
         visitor.session.cookie_jar.update_cookies({SESSION: planted}, URL(scene.url))
-        callback = await _until_callback(visitor, scene, "/oauth2/start")
+        callback = await until_callback(visitor, scene, "/oauth2/start")
         await visitor.open(callback)
 
         assert visitor.cookies(scene.url)[SESSION] != planted

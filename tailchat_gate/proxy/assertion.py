@@ -87,8 +87,9 @@ class Assertions:
     """Makes assertions for one configuration.
 
     `keys`: at least one, in the order of the configuration; they have to be `published` before
-    one of them signs, which is when the configuration comes into force. `issuer` is the gate's public origin,
-    `lifetime` in seconds. `clock` gives Unix seconds, `random_bytes` so many random bytes.
+    one of them signs, which is when the configuration comes into force. `issuer` is the gate's
+    public origin, `lifetime` in seconds. `clock` gives Unix seconds, `random_bytes` so many
+    random bytes.
     """
 
     def __init__(

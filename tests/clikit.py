@@ -1,0 +1,27 @@
+"""The command line as a program."""
+
+import asyncio
+import os
+import sys
+
+GATE = (sys.executable, "-W", "error", "-m", "tailchat_gate")
+
+
+def environ() -> dict[str, str]:
+    """Return the environment without variables of the gate's."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("TAILCHAT_GATE_")
+    }
+
+
+async def run(*arguments: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code, output and errors."""
+    process = await asyncio.create_subprocess_exec(
+        *GATE,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environ(),
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
