@@ -140,6 +140,32 @@ async def test_a_tunnel_keeps_its_configuration_and_no_other(
 
 
 @pytest.mark.usefixtures("_at_once")
+async def test_a_long_request_keeps_its_configuration_and_no_other(
+    gate: FileGate, upstream: RawUpstream
+) -> None:
+    """So does a request that the tool takes long for, though it is seen at every reload."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        arrived.set()
+        await go_on.wait()
+        writer.write(OK)
+
+    upstream.answer = answer
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes(Cookie=gate.gate.cookie()))
+        await arrived.wait()
+        for number in range(30):
+            await gate.change(server={"via": f"v{number}"})
+        await until(lambda: _retired(gate) == 1)
+        go_on.set()
+        assert (await client.reply()).status == 200
+    await until(lambda: not _retired(gate))
+
+
+@pytest.mark.usefixtures("_at_once")
 async def test_a_switch_under_way_is_the_tunnel_of_its_configuration(
     gate: FileGate, upstream: RawUpstream
 ) -> None:

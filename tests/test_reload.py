@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from certificatekit import make_certificate
 from gatekit import OK, SUB, Clock, RawClient, RawUpstream, Received, ask, request_bytes
-from reloadkit import FileGate, file_gate
+from reloadkit import FileGate, file_gate, file_text, sections
 from wirekit import until
 
 from tailchat_gate.admin import ORDER_HEADER
+from tailchat_gate.build import build
+from tailchat_gate.config.source import Source
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reload import Reloader
+from tailchat_gate.server import GateServer
 
 OTHER_SECRET = "w7Tn3LqYv9HsKd2RmXc5JzBf8GpVe4UaNi6QoWtE"
 
@@ -530,6 +533,19 @@ async def test_a_bad_file_changes_nothing_and_says_why(
     }
 
 
+async def test_what_is_settled_at_the_start_refuses_the_whole_file(
+    gate: FileGate, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    """A key that only a restart can change is named, and nothing else of the file is taken."""
+    await gate.write(server={"via": "other"}, log={"audit_file": str(tmp_path / "audit")})
+    status, body = await gate.order()
+
+    assert (status, [one["key_path"] for one in body["problems"]]) == (422, ["log.audit_file"])
+    assert "restart" in body["problems"][0]["expected"]
+    await ask(gate.port, _admitted(gate))
+    assert upstream.requests[0].value("Via") == b"1.1 tailchat-gate"
+
+
 async def test_no_secret_is_told(gate: FileGate, caplog: pytest.LogCaptureFixture) -> None:
     """Neither a good nor a bad file shows a secret in the log, the outcome or /status."""
     with caplog.at_level(logging.DEBUG, LOGGER_NAME):
@@ -610,6 +626,25 @@ async def test_a_reload_under_way_ends_with_the_gate(tmp_path: Path, clock: Cloc
 
         assert waiting.done()
         assert waiting.result().problems[0].key_path == "the gate"
+
+
+async def test_an_order_before_the_gate_is_open_waits_for_it(tmp_path: Path) -> None:
+    """A signal that comes while the listeners are opened is no fault, and is not lost."""
+    path = tmp_path / "gate.toml"
+
+    def write() -> Source:
+        path.write_text(file_text(sections("http://127.0.0.1:9")))
+        return Source(path, {})
+
+    source = await asyncio.to_thread(write)
+    loaded = await asyncio.to_thread(source.read)
+    server = GateServer(await asyncio.to_thread(build, loaded.settings), source)
+    assert server.reloader is not None
+    early = server.reloader.ask("SIGHUP")
+    await until(lambda: server.reloader is not None and server.reloader._waiting is None)
+    await server.start()
+    assert (await early).generation == 2
+    await server.stop()
 
 
 # Several at once
