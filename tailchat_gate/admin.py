@@ -57,6 +57,7 @@ class Admin:
             "tailchat": settings.tailchat.api_url,
             "websockets_open": len(self._lasting.traffic.tunnels),
             "configuration": {
+                "file": str(self._reloader.source.path) if self._reloader else None,
                 "generation": reloads.generation,
                 "loaded_at": int(reloads.loaded_at),
                 "tried_at": int(reloads.tried_at),

@@ -20,6 +20,7 @@ from tailchat_gate.observe.log import LOGGER_NAME, set_level
 #: How often files are looked at. A change is loaded once a file was left alone for that long, so
 #: that nothing is read that an editor or a copy has written in part.
 POLL_SECONDS: Final = 1.0
+CLOSE_SECONDS: Final = 2.0
 
 _log = logging.getLogger(LOGGER_NAME)
 
@@ -100,8 +101,12 @@ class Reloader:
         return found
 
     async def close(self) -> None:
-        """Wait for what is being loaded; it does not come into force where the gate stops."""
-        await asyncio.gather(*self._tasks)
+        """Wait for what is being loaded, which does not come into force where the gate stops.
+
+        A disk that hangs is not waited for longer than CLOSE_SECONDS.
+        """
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
     async def _take_turn(self, cause: str) -> Outcome:
         async with self._turn:

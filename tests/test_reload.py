@@ -9,15 +9,24 @@ from typing import Any
 
 import pytest
 from certificatekit import make_certificate
-from gatekit import OK, SUB, Clock, RawClient, RawUpstream, Received, ask, request_bytes
-from reloadkit import FileGate, file_gate, file_text, sections
+from gatekit import (
+    OK,
+    SUB,
+    Clock,
+    RawClient,
+    RawUpstream,
+    Received,
+    ask,
+    make_settings,
+    request_bytes,
+)
+from reloadkit import FileGate, file_gate
 from wirekit import until
 
 from tailchat_gate.admin import ORDER_HEADER
 from tailchat_gate.build import build
-from tailchat_gate.config.source import Source
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.reload import Reloader
+from tailchat_gate.reload import Reloader, StoppingError
 from tailchat_gate.server import GateServer
 
 OTHER_SECRET = "w7Tn3LqYv9HsKd2RmXc5JzBf8GpVe4UaNi6QoWtE"
@@ -330,6 +339,24 @@ async def test_a_time_limit_of_a_request_under_way_still_holds(
     assert (reply.status, reply.json["error"]) == (504, "upstream-slow")
 
 
+async def test_a_body_under_way_may_take_as_long_as_it_might_before(
+    gate: FileGate, upstream: RawUpstream
+) -> None:
+    """A longer body_timeout does not help an upload that has begun, and a shorter one not hurt."""
+    head = request_bytes(method="PUT", Cookie=gate.gate.cookie(), Content_Length="5")
+    await gate.change(server={"body_timeout": "1s"})
+    async with RawClient.connect(gate.port) as stalled, RawClient.connect(gate.port) as patient:
+        stalled.send(head)
+        await until(lambda: len(upstream.requests) == 1)
+        await gate.change(server={"body_timeout": "1h"})
+        patient.send(head)
+        await until(lambda: len(upstream.requests) == 2)
+        await gate.change(server={"body_timeout": "1s"})
+        assert (await stalled.reply()).status == 408
+        patient.send(b"whole")
+        assert (await patient.reply()).status == 200
+
+
 async def test_a_stream_goes_on(gate: FileGate, upstream: RawUpstream) -> None:
     """Events keep coming over several reloads."""
     steps: asyncio.Queue[bytes] = asyncio.Queue()
@@ -518,6 +545,7 @@ async def test_a_bad_file_changes_nothing_and_says_why(
     assert await gate.metric("gate_generation") == 1
     found = (await gate.status())["configuration"]
     assert (found["generation"], found["problems"]) == (1, body["problems"])
+    assert found["file"] == body["file"] == str(gate.path)
     assert (await ask(gate.port, _admitted(gate))).status == 200
 
     with caplog.at_level(logging.INFO, LOGGER_NAME):
@@ -628,23 +656,29 @@ async def test_a_reload_under_way_ends_with_the_gate(tmp_path: Path, clock: Cloc
         assert waiting.result().problems[0].key_path == "the gate"
 
 
-async def test_an_order_before_the_gate_is_open_waits_for_it(tmp_path: Path) -> None:
-    """A signal that comes while the listeners are opened is no fault, and is not lost."""
-    path = tmp_path / "gate.toml"
-
-    def write() -> Source:
-        path.write_text(file_text(sections("http://127.0.0.1:9")))
-        return Source(path, {})
-
-    source = await asyncio.to_thread(write)
-    loaded = await asyncio.to_thread(source.read)
-    server = GateServer(await asyncio.to_thread(build, loaded.settings), source)
-    assert server.reloader is not None
-    early = server.reloader.ask("SIGHUP")
-    await until(lambda: server.reloader is not None and server.reloader._waiting is None)
+async def test_what_is_ready_before_the_gate_is_open_waits_for_it() -> None:
+    """A reload that is asked for while the listeners are opened is no fault, and is not lost."""
+    first = await asyncio.to_thread(build, make_settings())
+    second = await asyncio.to_thread(build, make_settings(server={"via": "other"}), first.lasting)
+    server = GateServer(first)
+    swapping = asyncio.create_task(server.swap(second))
+    await asyncio.sleep(0)
     await server.start()
-    assert (await early).generation == 2
+    await swapping
+    assert server.in_force is second
     await server.stop()
+
+
+async def test_what_is_ready_for_a_gate_that_never_opens_is_refused() -> None:
+    """A gate that cannot be started does not wait for it for ever."""
+    first = await asyncio.to_thread(build, make_settings())
+    server = GateServer(first)
+    swapping = asyncio.create_task(server.swap(first))
+    await asyncio.sleep(0)
+    await server.stop()
+
+    with pytest.raises(StoppingError):
+        await swapping
 
 
 # Several at once

@@ -6,6 +6,7 @@ from typing import Final
 
 from tailchat_gate.config.load import ConfigError, Loaded, load
 from tailchat_gate.config.marks import Marks, marks_of
+from tailchat_gate.config.problem import Problem
 
 
 class Source:
@@ -28,17 +29,19 @@ class Source:
         """Read and check everything, as `load` does; raises ConfigError. Blocks."""
         while True:
             self.marks = marks_of(self.marks)
-            error = None
-            try:
-                loaded = load(self.path, self._environ)
-                files = loaded.files
-            except ConfigError as refused:
-                error, files = refused, refused.files
+            loaded, problems, files = self._load()
             if self.marks.keys() >= set(files):
                 break
             # A file that was not named before was read before its state was looked at.
             self.marks = dict.fromkeys((*self.marks, *files))
         self.marks = {path: self.marks[path] for path in files}
-        if error is not None:
-            raise error
+        if loaded is None:
+            raise ConfigError(problems, files)
         return loaded
+
+    def _load(self) -> tuple[Loaded | None, tuple[Problem, ...], tuple[Path, ...]]:
+        try:
+            loaded = load(self.path, self._environ)
+        except ConfigError as refused:
+            return None, refused.problems, refused.files
+        return loaded, (), loaded.files
