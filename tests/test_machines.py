@@ -129,7 +129,7 @@ async def test_a_token_opens_a_route_that_names_it(yard: Yard) -> None:
     assert names == {b"x-tailchat-token"}
     (line,) = await yard.gate.log()
     assert (line["reason"], line["token"], line["sub"]) == ("token", "ci", "")
-    metrics = yard.gate.generation.metrics.render().decode()
+    metrics = yard.gate.generation.lasting.metrics.render().decode()
     assert 'gate_decisions_total{reason="token",route="tool"} 1.0' in metrics
     assert "ci" not in metrics.replace("decisions", "").replace("tailchat_gate", "")
 
@@ -606,7 +606,7 @@ async def test_refusals_of_machines_are_noted(yard: Yard, caplog: pytest.LogCapt
         await yard.ask("/people", Authorization=bearer(name))
     await yard.ask("/oauth2/userinfo", Authorization=bearer("old"))
 
-    found = yard.gate.generation.audit.refusals
+    found = yard.gate.generation.lasting.audit.refusals
     assert [(one.person.sub, one.route, one.reason, one.count) for one in found] == [
         ("token:ci", "people", "token-elsewhere", 2),
         ("token:old", "people", "token-expired", 1),

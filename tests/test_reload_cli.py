@@ -80,7 +80,7 @@ async def test_the_command_prints_what_changed(tmp_path: Path) -> None:
         code, out, err = await _reload(gate.path)
         assert code == 0
         assert out == (f"{gate.path}: in force, generation 2\n  groups.ops\n  log.access\n")
-        assert "warning: groups.ops: no route allows it" in err
+        assert "warning: groups.ops: no route allows or denies it" in err
         code, out, _ = await _reload(gate.path)
 
     assert (code, out) == (
