@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.proxy.frames import CLOSE_OPCODE, FrameTracker, close_frame
+from tailchat_gate.proxy.frames import FrameTracker, close_frame
 
 
 def frame(opcode: int, payload: bytes, *, masked: bool = False, long: int = 0) -> bytes:
@@ -238,6 +238,28 @@ def test_closed(data: bytes, closed: bool) -> None:
     assert cut.closed is closed
 
 
+@given(stream=streams, data=st.data())
+def test_what_passes_once_it_is_to_end(stream: bytes, data: st.DataObject) -> None:
+    """The frame under way passes whole, then the close frame once, then nothing more."""
+    start = data.draw(st.integers(0, len(stream)))
+    last = min((end for end in (0, *boundaries(stream)) if end >= start), default=None)
+    closing = closes_at(stream)
+    tracker = FrameTracker()
+    tracker.feed(stream[:start])
+
+    passed = tracker.finish(b"", b"<close>")
+    for begin, end in pieces(stream[start:], data):
+        passed += tracker.finish(stream[start + begin : start + end], b"<close>")
+
+    if last is None:
+        assert passed == stream[start:]
+    else:
+        said = b"<close>" if closing >= last else b""
+        assert passed == stream[start:last] + said
+    assert tracker.finished is (last is not None)
+    assert tracker.closed is (closing < len(stream))
+
+
 def test_huge_frame_takes_no_memory() -> None:
     """A frame that claims 2^64 bytes is counted down, not gathered."""
     tracker = FrameTracker()
@@ -269,7 +291,7 @@ def test_close_frame(code: int, reason: str, sent: str, mask: bytes) -> None:
     assert tracker.feed(made, stop_at_boundary=True) == len(made)
     assert tracker.at_boundary
     assert tracker.closed
-    assert made[:1] == CLOSE_OPCODE
+    assert made[0] == 0x88
     assert made[1] & 0x80 == (0x80 if mask else 0)
     assert made[1] & 0x7F <= 125
     payload = made[2 + len(mask) :]

@@ -8,16 +8,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 from gatekit import RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
+from websocketkit import SWITCH, UPGRADE
+from wirekit import until
 
 from tailchat_gate.proxy.frames import close_frame
-
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec_WebSocket_Version": "13",
-    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
 @pytest.fixture
@@ -45,12 +39,6 @@ async def echo() -> AsyncIterator[tuple[str, list[int | None]]]:
     await site.start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}", codes
     await runner.cleanup()
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    """Let the loop turn until something holds; the test's time limit bounds it."""
-    while not holds():  # noqa: ASYNC110 - a number of the gate's, which sets no event
-        await asyncio.sleep(0.001)
 
 
 async def _connect(
@@ -85,7 +73,7 @@ async def test_messages_pass_both_ways(
         await socket.close(code=4123, message=b"done")
 
     assert codes == [4123]
-    await _until(lambda: not gate.generation.forwarder.open_tunnels)
+    await until(lambda: not gate.generation.forwarder.open_tunnels)
     line = (await gate.log())[-1]
     assert (line["status"], line["reason"]) == (101, "signed-in")
 
@@ -170,7 +158,7 @@ async def test_either_end_that_leaves_ends_both(
         if who == "upstream":
             assert await client.reader.read() == b""
     await ended.wait()
-    await _until(lambda: gate.generation.forwarder.open_tunnels == 0)
+    await until(lambda: gate.generation.forwarder.open_tunnels == 0)
 
 
 async def test_a_stopping_gate_closes_websockets_with_1001(
@@ -302,4 +290,4 @@ async def test_a_stalled_upstream_holds_the_client_back(
         assert sent < 48 * 2**20
         go_on.set()
         await client.writer.drain()
-    await _until(lambda: total == sent + len(frame))
+    await until(lambda: total == sent + len(frame))

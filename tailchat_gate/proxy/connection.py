@@ -2,10 +2,19 @@
 
 import asyncio
 import select
+import socket
+import struct
 from enum import Enum, IntEnum
-from typing import NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from tailchat_gate.proxy.reply import BadReplyError, Expected, ReplyReader
+from tailchat_gate.proxy.unread import unread
+
+#: How long a tunnel's connection may take to send what was written, and to be closed by the
+#: upstream: one that never reads would stay open for ever.
+LINGER_SECONDS: Final = 2.0
+#: Of SO_LINGER: on, for no time (socket(7)).
+_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class End(Enum):
@@ -28,11 +37,13 @@ class _Phase(IntEnum):
     IDLE = 0
     BUSY = 1
     TUNNEL = 2
-    CLOSED = 3
+    LEAVING = 3
+    CLOSED = 4
 
 
 # Names of their own, because an enum's attribute costs ten times a global.
-_IDLE, _BUSY, _TUNNEL, _CLOSED = _Phase
+_IDLE, _BUSY, _TUNNEL, _LEAVING, _CLOSED = _Phase
+_IN_USE: Final = (_BUSY, _TUNNEL)
 _COMPLETE = End.COMPLETE
 
 
@@ -58,8 +69,8 @@ class BytesSink(Protocol):
     def upstream_ended(self) -> None:
         """Hear that the upstream sends no more, though it may still read."""
 
-    def upstream_lost(self) -> None:
-        """Hear that the upstream closed."""
+    def upstream_lost(self, *, reset: bool) -> None:
+        """Hear that the upstream closed, or that the connection broke."""
 
     def upstream_full(self, *, full: bool) -> None:
         """Hear that the upstream takes no more bytes for now, or takes them again."""
@@ -84,8 +95,8 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_deadline", "_exchange", "_loop", "_moved", "_patience", "_paused", "_phase", "_reader",
-        "_sent", "_unread", "_wrote", "idle_since", "transport", "tunnel",
+        "_cut_off", "_deadline", "_done", "_exchange", "_loop", "_moved", "_patience", "_paused",
+        "_phase", "_reader", "_sent", "_unread", "_wrote", "idle_since", "transport", "tunnel",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: ReplyReader) -> None:
@@ -99,7 +110,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self._patience = _PATIENT
         self._wrote = self._sent = self._moved = self._paused = False
+        #: Whether the upstream has said that it sends no more.
+        self._done = False
         self._deadline = 0.0
+        self._cut_off: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self._phase.name}>"
@@ -174,10 +188,29 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
 
     def close(self) -> None:
-        """Close after what was written has been sent."""
-        self._phase = _CLOSED
-        if self.transport is not None:
-            self.transport.close()
+        """Close a tunnel's connection behind what was written.
+
+        What the upstream still sends is thrown away first: a connection closed upon unread bytes
+        is reset, and the reset destroys what was written (RFC 9112 section 9.6).
+        """
+        self._phase = _LEAVING
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self._done or not transport.can_write_eof():
+            transport.close()
+        else:
+            transport.write_eof()
+            self.resume_reading()
+        self._cut_off = self._loop.call_later(LINGER_SECONDS, transport.abort)
+
+    def reset(self) -> None:
+        """Reset the connection: the upstream must see that what it got is not whole."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            found = transport.get_extra_info("socket")
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.abort()
 
     def finish_writing(self) -> bool:
         """Send the end of what is written, and go on reading; return whether that can be."""
@@ -229,6 +262,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._moved = True
         if self._phase is _BUSY:
             self._relay(data)
+        elif self._phase is _LEAVING:
+            return
         elif self._phase is not _TUNNEL:
             # Bytes that no request asked for must never become the next visitor's answer.
             self.abort()
@@ -239,16 +274,22 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Close with the upstream; only a tunnel goes on one way."""
+        self._done = True
         if self._phase is not _TUNNEL or self.tunnel is None:
             return False
         self.tunnel.upstream_ended()
-        return True
+        # TLS has no way to go on, and asyncio warns of who asks for it.
+        return self.transport is not None and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Settle what was going on when the upstream closed."""
+        if exc is not None and self._phase in _IN_USE and (words := unread(self.transport)):
+            self.data_received(words)
         phase, self.transport = self._phase, None
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         if phase is _TUNNEL and self.tunnel is not None:
-            self.tunnel.upstream_lost()
+            self.tunnel.upstream_lost(reset=exc is not None)
         elif phase is _BUSY:
             self._end_with_connection(clean=exc is None)
         self._phase = _CLOSED

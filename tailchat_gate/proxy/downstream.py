@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from aiohttp.tcp_helpers import tcp_keepalive
 
+from tailchat_gate.proxy.unread import unread
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.client import Client
@@ -98,7 +99,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_awaits_room", "_body", "_body_timeout", "_deadline", "_full", "_holds", "_in_head",
         "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time",
-        "_unread", "_unsent", "_work", "client", "peer", "transport",
+        "_unread", "_unsent", "_work", "client", "peer", "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -117,6 +118,8 @@ class ClientConnection(asyncio.Protocol):
         self._full = self._leaving = self._lingers = False
         self._moved = self._reading = self._unread = self._awaits_room = self._in_head = False
         self._unsent = 0
+        #: Whether the connection broke, in place of being closed.
+        self.was_reset = False
 
     # What the transport calls.
 
@@ -151,12 +154,16 @@ class ClientConnection(asyncio.Protocol):
         """Close with the client; only a tunnel goes on one way."""
         if self._taker is None:
             return False
+        self._unread = False
         self._taker.client_ended()
         return True
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         """End what was going on."""
+        if exc is not None and self._taker is not None and (words := unread(self.transport)):
+            self._taker.from_client(words)
         self.transport = None
+        self.was_reset = exc is not None
         self._server.connections.discard(self)
         if self._work is not None:
             self._work.client_gone()
@@ -228,6 +235,8 @@ class ClientConnection(asyncio.Protocol):
     def switch(self, taker: BytesTaker) -> None:
         """Give all further bytes to `taker`: the protocol was switched."""
         self._taker = taker
+        # What comes once the tunnel is over, nobody reads.
+        self._unread = True
         kept, self._kept = bytes(self._kept), b""
         self.release(_PIPELINED)
         if kept:

@@ -12,8 +12,6 @@ _FIN_CLOSE: Final = 0x88
 #: Where a header with an extended length ends, its masking key aside.
 _HEADER_16: Final = 4
 _HEADER_64: Final = 10
-#: The first byte of a whole, unfragmented close frame.
-CLOSE_OPCODE: Final = bytes((_FIN_CLOSE,))
 
 
 def _short_frame_size(second: int) -> int:
@@ -41,12 +39,14 @@ class FrameTracker:
     `closed` becomes and stays True with the first byte of a close frame (section 5.5.1). No
     frame may follow that one, so nothing may be put in any more. Its other bits are not looked
     at: a close frame that breaks a rule ends the WebSocket as well.
+
+    `finished` becomes and stays True when `finish` lets nothing more pass.
     """
 
-    __slots__ = ("_header", "_remaining", "closed")
+    __slots__ = ("_header", "_remaining", "closed", "finished")
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed = self.finished = False
         #: What has come of a frame whose length is not yet known.
         self._header = b""
         #: What is yet to come of a frame whose length is known, its masking key included.
@@ -82,6 +82,24 @@ class FrameTracker:
             return size
         self._remaining = 0
         return end
+
+    def finish(self, data: bytes, close: bytes) -> bytes:
+        """Take bytes of a direction that is to end; return what passes.
+
+        That is the rest of the frame under way and, behind it, the frame `close`, unless a close
+        frame has passed before. All that comes after is dropped, and followed all the same:
+        `closed` tells of a close frame among it.
+        """
+        if self.finished:
+            self.feed(data)
+            return b""
+        taken = 0 if self.at_boundary else self.feed(data, stop_at_boundary=True)
+        if not self.at_boundary:
+            return data
+        self.finished = True
+        passed = data[:taken] if self.closed else data[:taken] + close
+        self.feed(data[taken:])
+        return passed
 
     def _finish_header(self, data: bytes) -> int:
         """Return where in `data` the frame ends whose header had begun before."""

@@ -67,18 +67,21 @@ class Traffic:
             tunnel.end(GOING_AWAY, STOPPING)
 
     def close(self) -> None:
-        """Close every upstream connection."""
+        """Close every upstream connection, and reset what is left of the tunnels."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        for tunnel in tuple(self.tunnels):
+            tunnel.abort()
         for pool in self.pools:
             pool.close()
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
+        # First, because a fault below must not be the end of all deadlines.
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
         now, clock = loop.time(), self._clock()
         for pool in self.pools:
             pool.sweep(now)
         for tunnel in tuple(self.tunnels):
             tunnel.check(now, clock)
-        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)

@@ -7,12 +7,16 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
-from tailchat_gate.proxy.frames import CLOSE_OPCODE, FrameTracker, close_frame
+from tailchat_gate.proxy.frames import FrameTracker, close_frame
+from tailchat_gate.proxy.shortcut import Shortcut
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.refusal import RefusedError
 
 #: How long the two ends may take to answer a close frame before they are cut off.
 CLOSE_SECONDS: Final = 2.0
+#: How long one end of a WebSocket may be silent once the other has closed it and left: who never
+#: answers would keep both connections open.
+LEFT_SECONDS: Final = 10.0
 #: Close codes of RFC 6455 section 7.4.1 and of its registry (3000: unauthorized, 3008: timeout).
 GOING_AWAY: Final = 1001
 UNAUTHORIZED: Final = 3000
@@ -37,32 +41,19 @@ class Terms(NamedTuple):
     websocket: bool
 
 
-class _Shortcut(asyncio.Protocol):
-    """Stands in for a connection in a tunnel, so that its bytes take one step instead of four."""
-
-    def __init__(self, owner: asyncio.Protocol, relay: Callable[[bytes], None]) -> None:
-        self._owner = owner
-        self.data_received = relay  # type: ignore[assignment,method-assign] # a call less
-
-    def eof_received(self) -> bool | None:
-        """Tell the connection."""
-        return self._owner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the connection."""
-        self._owner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Tell the connection."""
-        self._owner.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Tell the connection."""
-        self._owner.resume_writing()
+def _no_frames(data: bytes) -> int:
+    """Take bytes of another protocol, in which frames would be found at great cost."""
+    return len(data)
 
 
 class Tunnel:
     """Relays between a client and an upstream whose protocol was switched."""
+
+    __slots__ = (
+        "_client", "_client_done", "_cut_off", "_deadline", "_ended", "_ending", "_farewells",
+        "_finished", "_idle", "_moved", "_terms", "_to_client", "_to_upstream", "_upstream",
+        "_upstream_done", "bytes_to_client",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -77,10 +68,13 @@ class Tunnel:
         self._ended = ended
         self._to_client = FrameTracker()
         self._to_upstream = FrameTracker()
-        self._ending: tuple[int, str] | None = None
-        self._ended_client = self._ended_upstream = False
-        self._client_done = self._upstream_done = self._finished = False
+        self._ending = self._finished = False
+        #: The gate's close frames: for the client, for the upstream.
+        self._farewells = (b"", b"")
+        #: Whether an end has said that it sends no more, and the other was told.
+        self._client_done = self._upstream_done = False
         self._moved = True
+        self._idle = terms.idle
         self._deadline = 0.0
         self._cut_off: asyncio.TimerHandle | None = None
         self.bytes_to_client = 0
@@ -90,11 +84,13 @@ class Tunnel:
         upstream, client = self._upstream, self._client
         upstream.tunnel = self
         client.begin(self)
+        client.switch(self)
         if leftover := upstream.take_leftover():
             self.from_upstream(leftover)
-        client.switch(self)
+        if self._finished:
+            return
         if upstream.transport is None:
-            self.upstream_lost()
+            self.upstream_lost(reset=False)
             return
         if client.full:
             upstream.pause_reading()
@@ -102,10 +98,12 @@ class Tunnel:
 
     def _take_shortcuts(self, client: ClientConnection, upstream: UpstreamConnection) -> None:
         """Let bytes pass from socket to socket until the gate has to put in a word of its own."""
-        if client.transport is None or upstream.transport is None or self._ending is not None:
+        if client.transport is None or upstream.transport is None:
             return
         to_client, to_upstream = client.transport.write, upstream.transport.write
-        feed_client, feed_upstream = self._to_client.feed, self._to_upstream.feed
+        feed_client = feed_upstream = _no_frames
+        if self._terms.websocket:
+            feed_client, feed_upstream = self._to_client.feed, self._to_upstream.feed
 
         def from_client(data: bytes) -> None:
             self._moved = True
@@ -118,8 +116,8 @@ class Tunnel:
             feed_client(data)
             to_client(data)
 
-        client.transport.set_protocol(_Shortcut(client, from_client))
-        upstream.transport.set_protocol(_Shortcut(upstream, from_upstream))
+        client.transport.set_protocol(Shortcut(client, from_client))
+        upstream.transport.set_protocol(Shortcut(upstream, from_upstream))
 
     def _leave_shortcuts(self) -> None:
         for connection in (self._client, self._upstream):
@@ -127,17 +125,26 @@ class Tunnel:
                 connection.transport.set_protocol(connection)
 
     def end(self, code: int, reason: str) -> None:
-        """End a WebSocket with a close frame to both sides, at the next frame boundary."""
-        if self._ending is not None or self._finished:
+        """End a WebSocket with a close frame to both sides, at the next frame boundary.
+
+        Anything else is reset: a clean end would say that all has come.
+        """
+        if self._ending or self._finished:
             return
         if not self._terms.websocket:
-            self._finish()
+            self.abort()
             return
-        self._ending = (code, reason)
+        self._ending = True
         self._leave_shortcuts()
-        self._try_end_client(b"")
-        self._try_end_upstream(b"")
+        mask = secrets.token_bytes(4)
+        self._farewells = (close_frame(code, reason), close_frame(code, reason, mask=mask))
         self._cut_off = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._finish)
+        self._end_client(b"")
+        self._end_upstream(b"")
+
+    def abort(self) -> None:
+        """Reset both connections."""
+        self._finish(reset=True)
 
     def check(self, now: float, clock: float) -> None:
         """End what has lasted too long; `now` is the loop's time, `clock` the Unix second."""
@@ -146,10 +153,10 @@ class Tunnel:
             self.end(UNAUTHORIZED, SESSION_OVER)
         elif clock >= terms.oldest:
             self.end(UNAUTHORIZED, TOO_OLD)
-        elif terms.idle:
+        elif self._idle:
             if self._moved:
                 self._moved = False
-                self._deadline = now + terms.idle
+                self._deadline = now + self._idle
             elif now >= self._deadline:
                 self.end(TIMED_OUT, SILENT)
 
@@ -159,11 +166,11 @@ class Tunnel:
         """Relay bytes to the client."""
         self._moved = True
         self.bytes_to_client += len(data)
-        if self._ending is not None:
-            self._try_end_client(data)
-            return
-        self._to_client.feed(data)
-        self._write_client(data)
+        if self._ending:
+            self._end_client(data)
+        else:
+            self._to_client.feed(data)
+            self._write_client(data)
 
     def upstream_ended(self) -> None:
         """Pass on that the upstream sends no more."""
@@ -173,10 +180,12 @@ class Tunnel:
             self._finish()
         elif not transport.is_closing():
             transport.write_eof()
+            self._wait_less(self._to_client)
 
-    def upstream_lost(self) -> None:
-        """End the tunnel: the upstream closed."""
-        self._finish()
+    def upstream_lost(self, *, reset: bool) -> None:
+        """End the tunnel: the upstream closed, or was reset."""
+        over = self._upstream_done or self._ending or self._has_closed(self._to_client)
+        self._finish(reset=reset and not over)
 
     def upstream_full(self, *, full: bool) -> None:
         """Stop or resume reading from the client while the upstream takes no more."""
@@ -190,21 +199,26 @@ class Tunnel:
     def from_client(self, data: bytes) -> None:
         """Relay bytes to the upstream."""
         self._moved = True
-        if self._ending is not None:
-            self._try_end_upstream(data)
-            return
-        self._to_upstream.feed(data)
-        self._upstream.write(data)
+        if self._ending:
+            self._end_upstream(data)
+        else:
+            self._to_upstream.feed(data)
+            self._upstream.write(data)
 
     def client_ended(self) -> None:
         """Pass on that the client sends no more."""
         self._client_done = True
-        if self._upstream_done or not self._upstream.finish_writing():
+        if self._ending:
+            self._finish_if_answered()
+        elif self._upstream_done or not self._upstream.finish_writing():
             self._finish()
+        else:
+            self._wait_less(self._to_upstream)
 
     def client_gone(self) -> None:
-        """End the tunnel: the client closed."""
-        self._finish()
+        """End the tunnel: the client closed, or was reset."""
+        over = self._client_done or self._ending or self._has_closed(self._to_upstream)
+        self._finish(reset=self._client.was_reset and not over)
 
     def client_full(self, *, full: bool) -> None:
         """Stop or resume reading from the upstream while the client takes no more."""
@@ -224,42 +238,52 @@ class Tunnel:
 
     # Ending it.
 
-    def _try_end_client(self, data: bytes) -> None:
-        if self._ended_client or self._ending is None:
-            return
-        tracker = self._to_client
-        if not tracker.at_boundary:
-            self._write_client(data[: tracker.feed(data, stop_at_boundary=True)])
-        if tracker.at_boundary:
-            if not tracker.closed:
-                self._write_client(close_frame(*self._ending))
-            self._ended_client = True
+    def _has_closed(self, frames: FrameTracker) -> bool:
+        """Tell whether a close frame has passed: who sent it has said all, whatever comes."""
+        return self._terms.websocket and frames.closed
 
-    def _try_end_upstream(self, data: bytes) -> None:
-        if self._ending is None:
-            return
-        if self._ended_upstream:
-            if self._ended_client and data[:1] == CLOSE_OPCODE:
-                # The client has answered the close frame: there is nothing left to wait for.
-                self._finish()
-            return
-        tracker = self._to_upstream
-        if not tracker.at_boundary:
-            self._upstream.write(data[: tracker.feed(data, stop_at_boundary=True)])
-        if tracker.at_boundary:
-            if not tracker.closed:
-                self._upstream.write(close_frame(*self._ending, mask=secrets.token_bytes(4)))
-            self._ended_upstream = True
+    def _wait_less(self, frames: FrameTracker) -> None:
+        """Give an end whose other end has left only so long; `frames` are those of the other."""
+        if self._has_closed(frames):
+            self._idle = LEFT_SECONDS
+            self._moved = True
+
+    def _end_client(self, data: bytes) -> None:
+        """Relay what belongs to the frame under way, then the gate's close frame, then nothing."""
+        farewell = b"" if self._upstream_done else self._farewells[0]
+        self._write_client(self._to_client.finish(data, farewell))
+        self._finish_if_answered()
+
+    def _end_upstream(self, data: bytes) -> None:
+        """As _end_client, for the upstream."""
+        farewell = b"" if self._client_done else self._farewells[1]
+        if passed := self._to_upstream.finish(data, farewell):
+            self._upstream.write(passed)
+        self._finish_if_answered()
+
+    def _finish_if_answered(self) -> None:
+        """Finish once the client has its close frame and has closed too (RFC 6455 section 7.1.1).
+
+        The upstream's answer is not waited for: its connection lingers.
+        """
+        answered = self._to_upstream.finished and self._to_upstream.closed
+        if self._to_client.finished and (answered or self._client_done):
+            self._finish()
 
     def _write_client(self, data: bytes) -> None:
         if data and not self._client.write(data):
             self._finish()
 
-    def _finish(self) -> None:
+    def _finish(self, *, reset: bool = False) -> None:
         if self._finished:
             return
         self._finished = True
         if self._cut_off is not None:
             self._cut_off.cancel()
-        self._upstream.close()
+        self._leave_shortcuts()
+        if reset:
+            self._client.abort()
+            self._upstream.reset()
+        else:
+            self._upstream.close()
         self._ended(self)

@@ -1,0 +1,97 @@
+"""Both ends of a tunnel in a test's hands, and the gate's two sockets between them."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from gatekit import RawClient, RawUpstream, Received, RunningGate, request_bytes
+from websocketkit import SWITCH, UPGRADE
+
+from tailchat_gate.proxy import connection, downstream, forward, tunnel
+
+#: What is waited for in these tests, in place of seconds.
+CLOSE_SECONDS, LINGER_SECONDS, SWEEP_SECONDS = 0.4, 0.3, 0.05
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gate wait less long for ends that do not answer."""
+    monkeypatch.setattr(tunnel, "CLOSE_SECONDS", CLOSE_SECONDS)
+    monkeypatch.setattr(tunnel, "LEFT_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(connection, "LINGER_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(downstream, "LINGER_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(downstream, "SWEEP_SECONDS", SWEEP_SECONDS)
+    monkeypatch.setattr(forward, "SWEEP_SECONDS", SWEEP_SECONDS)
+
+
+@dataclass
+class Tunnel:
+    """A tunnel as its two ends see it; `upstream` is the tool's side."""
+
+    gate: RunningGate
+    client: RawClient
+    upstream: RawClient
+    sockets: set[str]
+
+    def is_over(self) -> bool:
+        """Tell whether the gate has closed both of its sockets."""
+        return not self.sockets & open_sockets()
+
+
+def open_sockets() -> set[str]:
+    """Return the sockets of this process, by the name that the kernel gives each."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no more of it is needed
+        try:
+            found.add(os.readlink(f"/proc/self/fd/{name}"))  # noqa: PTH115 - as above
+        except OSError:
+            continue
+    return {one for one in found if one.startswith("socket:")}
+
+
+@asynccontextmanager
+async def opened(
+    gate: RunningGate,
+    tool: RawUpstream,
+    *,
+    fields: dict[str, str] = UPGRADE,
+    switch: bytes = SWITCH,
+    behind: bytes = b"",
+) -> AsyncIterator[Tunnel]:
+    """Open a tunnel through a gate before `tool`, which serves one such at a time.
+
+    `behind` is sent in one write with the request, and the head of the reply is taken.
+    """
+    arrived: asyncio.Future[RawClient] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(switch)
+        arrived.set_result(RawClient(reader, writer))
+        await over.wait()
+        writer.close()
+        raise ConnectionError
+
+    tool.answer = answer
+    async with RawClient.connect(gate.port) as client:
+        before = _of_gate(gate)
+        client.send(request_bytes("/ws", Cookie=gate.cookie(), **fields) + behind)
+        upstream = await arrived
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        try:
+            yield Tunnel(gate, client, upstream, _of_gate(gate) - before)
+        finally:
+            over.set()
+
+
+def _of_gate(gate: RunningGate) -> set[str]:
+    """Return the names of the sockets of all tunnels of a gate."""
+    tunnels = gate.generation.forwarder._tunnels
+    ends = [end for one in tunnels for end in (one._client, one._upstream)]
+    found = [end.transport.get_extra_info("socket") for end in ends if end.transport is not None]
+    return {os.readlink(f"/proc/self/fd/{one.fileno()}") for one in found}  # noqa: PTH115
