@@ -210,10 +210,13 @@ class Tunnel:
         self._client_done = True
         if self._ending:
             self._finish_if_answered()
-        elif self._upstream_done or not self._upstream.finish_writing():
+        elif self._upstream_done:
             self._finish()
-        else:
+        elif self._upstream.finish_writing() or self._has_closed(self._to_upstream):
             self._wait_less(self._to_upstream)
+        else:
+            # TLS cannot pass on half an end, and the upstream must learn that nobody is there.
+            self._finish()
 
     def client_gone(self) -> None:
         """End the tunnel: the client closed, or was reset."""
