@@ -1,6 +1,6 @@
 """What the tests of routes share: tables of a few rows, and the rules written down once more."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -39,7 +39,7 @@ BACKUP = Asker(token="backup")
 EVERYBODY = (NOBODY, ZOE, ALICE, MALLORY, BACKUP)
 
 
-def make_table(*rows: Row, denied: Iterable[str] = ()) -> RouteTable:
+def make_table(*rows: Row, denied: Sequence[str] = ()) -> RouteTable:
     """Return the table of some rows; their routes are called r0, r1 and so on."""
     routes = [
         {
@@ -52,7 +52,14 @@ def make_table(*rows: Row, denied: Iterable[str] = ()) -> RouteTable:
         }
         for index, row in enumerate(rows)
     ]
-    settings = make_settings(route=routes, groups=dict(GROUPS), access={"deny": tuple(denied)})
+    everybody = {entry for row in rows for entry in (*row.allow, *row.deny)} | {*denied}
+    names = sorted(entry.partition(":")[2] for entry in everybody if entry.startswith("token:"))
+    settings = make_settings(
+        route=routes,
+        groups=dict(GROUPS),
+        access={"deny": tuple(denied)},
+        token=[{"name": name, "hash": f"sha256:{n:064x}"} for n, name in enumerate(names)],
+    )
     return RouteTable(settings.route, settings.groups, settings.access.deny)
 
 

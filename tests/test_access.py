@@ -7,11 +7,14 @@ import pytest
 from gatekit import ALICE, RawClient, RawUpstream, Reply, RunningGate, ask, request_bytes
 
 from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.tokens import hash_of, make_token
 
 Start = Callable[..., Any]
 BOB = Profile("660000000000000000000002", "Bob", "0007", "")
 MALLORY = Profile("660000000000000000000009", "Mallory", "0666", "")
 GROUPS = {"ops": [BOB.sub], "former": [MALLORY.sub]}
+SECRETS = {name: make_token(name.encode().ljust(32)) for name in ("backup", "stolen")}
+TOKENS = [{"name": name, "hash": hash_of(secret)} for name, secret in SECRETS.items()]
 
 
 @pytest.fixture
@@ -20,7 +23,8 @@ async def gate(start_gate: Start, upstream: RawUpstream) -> RunningGate:
     found = await start_gate(
         upstream.url,
         groups=GROUPS,
-        access={"deny": ["group:former"]},
+        access={"deny": ["group:former", "token:stolen"]},
+        token=TOKENS,
         route=[
             {"name": "home", "deny": [f"sub:{ALICE.sub}"]},
             {"name": "site", "path": "/site", "allow": ["public"]},
@@ -29,7 +33,7 @@ async def gate(start_gate: Start, upstream: RawUpstream) -> RunningGate:
             {"name": "feed", "path": "/feed", "methods": ["GET"], "allow": ["public"]},
             {"name": "lab", "host": "*.lab.test", "allow": ["public"]},
             {"name": "vault", "host": "vault.lab.test", "allow": ["group:ops"]},
-            {"name": "token", "path": "/token", "allow": ["token:backup"]},
+            {"name": "token", "path": "/token", "allow": ["token:backup", "token:stolen"]},
         ],
     )
     assert isinstance(found, RunningGate)
@@ -84,6 +88,28 @@ async def test_who_gets_through(
     if status != 200:
         assert reply.json["error"] == reason
     assert [line[1] for line in await _reasons(gate)] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status", "reason"),
+    [
+        ("/token", "backup", 200, "token"),
+        ("/token", "stolen", 403, "deny-listed"),
+        ("/api", "backup", 403, "token-elsewhere"),
+        ("/site", "backup", 200, "token"),
+        ("/site", "stolen", 200, "public"),
+    ],
+)
+async def test_which_machine_gets_through(
+    gate: RunningGate, upstream: RawUpstream, path: str, token: str, status: int, reason: str
+) -> None:
+    """A machine is met by the same lists; on a public route one that is denied is nobody."""
+    reply = await _ask(gate, path, Authorization=f"Bearer {SECRETS[token]}")
+
+    assert reply.status == status
+    assert [line[1] for line in await _reasons(gate)] == [reason]
+    named = [value for sent in upstream.requests for value in sent.values("X-Tailchat-Token")]
+    assert named == ([token.encode()] if reason == "token" else [])
 
 
 async def test_a_head_is_taken_with_its_get(gate: RunningGate, upstream: RawUpstream) -> None:
@@ -203,6 +229,7 @@ async def test_a_nickname_opens_nothing(start_gate: Start, upstream: RawUpstream
     gate = await start_gate(
         upstream.url,
         groups={"ops": [BOB.sub]},
+        token=TOKENS,
         route=[{"name": "vault", "allow": ["group:ops", "sub:hoshino", "token:backup"]}],
     )
     for name in ("ops", "group:ops", "hoshino", "sub:hoshino", "backup", BOB.sub, "public"):
