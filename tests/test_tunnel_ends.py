@@ -412,7 +412,7 @@ async def test_another_protocol_is_reset(
 
 def _held(gate: RunningGate) -> int:
     """Return how many bytes a gate holds for the two ends of its one tunnel."""
-    (found,) = gate.generation.forwarder._tunnels
+    (found,) = gate.generation.lasting.traffic.tunnels
     ends = [end.transport for end in (found._client, found._upstream)]
     return sum(end.get_write_buffer_size() for end in ends if end is not None)
 

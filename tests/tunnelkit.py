@@ -10,7 +10,7 @@ import pytest
 from gatekit import RawClient, RawUpstream, Received, RunningGate, request_bytes
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.proxy import connection, downstream, forward, tunnel
+from tailchat_gate.proxy import connection, downstream, traffic, tunnel
 
 #: What is waited for in these tests, in place of seconds.
 CLOSE_SECONDS, LINGER_SECONDS, SWEEP_SECONDS = 0.4, 0.3, 0.05
@@ -23,7 +23,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "LINGER_SECONDS", LINGER_SECONDS)
     monkeypatch.setattr(downstream, "LINGER_SECONDS", LINGER_SECONDS)
     monkeypatch.setattr(downstream, "SWEEP_SECONDS", SWEEP_SECONDS)
-    monkeypatch.setattr(forward, "SWEEP_SECONDS", SWEEP_SECONDS)
+    monkeypatch.setattr(traffic, "SWEEP_SECONDS", SWEEP_SECONDS)
 
 
 @dataclass
@@ -91,7 +91,7 @@ async def opened(
 
 def _of_gate(gate: RunningGate) -> set[str]:
     """Return the names of the sockets of all tunnels of a gate."""
-    tunnels = gate.generation.forwarder._tunnels
+    tunnels = gate.generation.lasting.traffic.tunnels
     ends = [end for one in tunnels for end in (one._client, one._upstream)]
     found = [end.transport.get_extra_info("socket") for end in ends if end.transport is not None]
     return {os.readlink(f"/proc/self/fd/{one.fileno()}") for one in found}  # noqa: PTH115
