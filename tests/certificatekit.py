@@ -1,4 +1,4 @@
-"""Certificates for tools that speak https."""
+"""Certificates for tools that speak https, and keys that sign identities."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,3 +36,16 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
         )
     )
     return certificate_file, key_file
+
+
+def write_key(path: Path) -> str:
+    """Write a new key to a file; return its path."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return str(path)

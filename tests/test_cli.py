@@ -40,7 +40,8 @@ async def test_version_and_help() -> None:
     assert await run("--version") == (0, f"tailchat-gate, version {__version__}\n", "")
     code, out, _ = await run("--help")
     assert code == 0
-    for command in ("serve", "check", "explain", "routes", "secret", "token", "key", "schema"):
+    commands = "serve reload check explain routes secret token key schema health refusals demo"
+    for command in commands.split():
         assert f"  {command} " in out
         code, text, _ = await run(command, "--help")
         assert code == 0

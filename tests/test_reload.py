@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
-from certificatekit import make_certificate
+from certificatekit import make_certificate, write_key
 from gatekit import (
     OK,
     SUB,
@@ -25,6 +26,7 @@ from wirekit import until
 
 from tailchat_gate.admin import ORDER_HEADER
 from tailchat_gate.build import build
+from tailchat_gate.identity.tokens import hash_of, make_token
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reload import Reloader, StoppingError
 from tailchat_gate.server import GateServer
@@ -191,6 +193,67 @@ async def test_a_secret_in_front_keeps_sessions_and_one_taken_out_ends_them(
             statuses.append((await client.reply()).status)
 
     assert statuses == [200, 401, 200]
+
+
+async def test_who_is_denied_is_refused_at_once(gate: FileGate) -> None:
+    """access.deny and a token that is taken out hold with the next request on a connection."""
+    machine = make_token(bytes(32))
+    tables = {
+        "token": [{"name": "ci", "hash": hash_of(machine)}],
+        "route": [{"name": "tool", "allow": ["signed-in", "token:ci"]}],
+    }
+    refusing = {
+        "access": {"deny": [f"sub:{SUB}"]},
+        "token": [{"name": "ci", "hash": hash_of(make_token(bytes([1]) * 32))}],
+        "route": tables["route"],
+    }
+    statuses = []
+    async with RawClient.connect(gate.port) as client:
+        for change in (tables, refusing, tables):
+            await gate.change(**change)
+            for data in (_admitted(gate), request_bytes(Authorization=f"Bearer {machine}")):
+                client.send(data)
+                statuses.append((await client.reply()).status)
+
+    assert statuses == [200, 200, 403, 401, 200, 200]
+
+
+async def test_a_new_key_signs_when_every_tool_can_know_it(
+    gate: FileGate, upstream: RawUpstream, clock: Clock, tmp_path: Path
+) -> None:
+    """A key put in front is published at once and signs five minutes later.
+
+    One in a file that is refused is not published, and changes nothing for who signs.
+    """
+    one = await asyncio.to_thread(write_key, tmp_path / "one.pem")
+    two = await asyncio.to_thread(write_key, tmp_path / "two.pem")
+
+    async def kids() -> tuple[list[str], str]:
+        """Return the names of the published keys, and that of the one that signs."""
+        key_set = (await ask(gate.port, request_bytes("/oauth2/jwks.json"))).json
+        await ask(gate.port, _admitted(gate))
+        signed = upstream.requests[-1].value("X-Tailchat-Assertion")
+        assert signed is not None
+        kid = str(jwt.get_unverified_header(signed.decode())["kid"])
+        return [found["kid"] for found in key_set["keys"]], kid
+
+    await gate.change(assertion={"key_files": [one]})
+    ((first,), signing) = await kids()
+    assert signing == first
+    clock.now += 301
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    listen = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
+    await gate.write(server={"listen": listen}, assertion={"key_files": [two]})
+    assert (await gate.load()).problems[0].key_path == "server.listen"
+    taken.close()
+    clock.now += 301
+    assert await kids() == ([first], first)
+
+    await gate.change(assertion={"key_files": [two, one]})
+    ((second, old), signing) = await kids()
+    assert (old, signing) == (first, first)
+    clock.now += 301
+    assert await kids() == ([second, first], second)
 
 
 async def test_a_shorter_lifetime_ends_open_sessions(gate: FileGate, clock: Clock) -> None:

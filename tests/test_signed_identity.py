@@ -8,8 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from certificatekit import write_key
 from gatekit import (
     SUB,
     Clock,
@@ -44,13 +43,6 @@ ROUTES = [
     {"name": "off", "path": "/off", "assertion": False},
     {"name": "open", "path": "/open", "allow": ["public"]},
 ]
-
-
-def write_key(path: Path) -> str:
-    """Write a new key to a file; return its path."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return str(path)
 
 
 @dataclass(frozen=True, slots=True)
