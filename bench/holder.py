@@ -17,6 +17,7 @@ import base64
 import json
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ from tool import accepted, run
 _AT_ONCE = 64
 # Below the 28,000 ports that Linux gives to clients of one address.
 _PER_ADDRESS = 10_000
+# IP_BIND_ADDRESS_NO_PORT, which Python's socket module does not name.
+_BIND_ADDRESS_NO_PORT = 24
 _LIMIT = 30.0
 _PAYLOAD = 125
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
@@ -184,10 +187,14 @@ class Holder:
 
     async def _opened(self, number: int) -> Held:
         loop = asyncio.get_running_loop()
-        address = f"127.0.0.{1 + number // _PER_ADDRESS}"
-        _, held = await loop.create_connection(
-            Held, "127.0.0.1", self._port, local_addr=(address, 0)
-        )
+        connection = socket.socket()
+        # The port is chosen when it connects: chosen before, by its own address alone, it could
+        # be none of those that wait for the end of connections of the load before (ip(7)).
+        connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        connection.bind((f"127.0.0.{1 + number // _PER_ADDRESS}", 0))
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's
+        await loop.sock_connect(connection, ("127.0.0.1", self._port))
+        _, held = await loop.create_connection(Held, sock=connection)
         if self._websocket:
             await self._upgrade(held)
         else:
