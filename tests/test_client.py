@@ -63,6 +63,19 @@ def test_peers_are_kept_within_a_bound() -> None:
     assert 0 < len(resolver._peers) <= _MAX_CACHED_PEERS
 
 
+def test_the_connections_of_one_address_are_one_client() -> None:
+    """What was made for a client serves its next connection; addresses are kept in a bound."""
+    resolver = make()
+    first = resolver.direct("10.0.0.1")
+
+    assert resolver.direct("10.0.0.1") is first
+    assert resolver.direct("10.0.0.2") != first
+    for number in range(_MAX_CACHED_PEERS + 10):
+        address = f"10.1.{number // 256}.{number % 256}"
+        assert resolver.direct(address).address == address
+    assert 0 < len(resolver._direct) <= _MAX_CACHED_PEERS
+
+
 @pytest.mark.parametrize(
     ("peer", "address"),
     [

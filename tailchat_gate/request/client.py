@@ -46,6 +46,7 @@ class ClientResolver:
         # A proxy in front is the peer of every request; to judge its address anew each time took
         # a fifth of a request's whole cost.
         self._peers: dict[str, bool] = {}
+        self._direct: dict[str, Client] = {}
 
     def trusts(self, peer: str) -> bool:
         """Tell whether the forwarding fields of `peer` (an address as text) are believed."""
@@ -58,10 +59,19 @@ class ClientResolver:
         return trusted
 
     def direct(self, peer: str) -> Client:
-        """Return the Client of a peer whose forwarding fields are not believed."""
-        parsed = _parse(peer)
-        address = peer if parsed is None else str(parsed)
-        return Client(address, self._default_scheme, address)
+        """Return the Client of a peer whose forwarding fields are not believed.
+
+        It is the same object for each connection of that peer, as long as it is kept, so that
+        what is made of a header section for a Client serves all of them.
+        """
+        client = self._direct.get(peer)
+        if client is None:
+            if len(self._direct) >= _MAX_CACHED_PEERS:
+                self._direct.clear()
+            parsed = _parse(peer)
+            address = peer if parsed is None else str(parsed)
+            client = self._direct[peer] = Client(address, self._default_scheme, address)
+        return client
 
     def forwarded(self, peer: str, chain: str, scheme: str) -> Client:
         """Return the Client behind a trusted peer.
