@@ -119,8 +119,13 @@ class Listeners:
             server = await loop.create_unix_server(self._server, sock=bound, backlog=_BACKLOG)
         else:
             server = await loop.create_server(
-                self._server, where.host, where.port, backlog=_BACKLOG
+                self._server, where.host, where.port, backlog=_BACKLOG, start_serving=False
             )
+            for one in server.sockets:
+                # A client that is gone without a word must be noticed (tcp(7)). Connections take
+                # this from their listener, which costs less than to tell each.
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            await server.start_serving()
         return _Visitors(server)
 
     async def _listen_for_admin(self, address: str) -> _Listener:

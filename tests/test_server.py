@@ -57,6 +57,20 @@ async def test_the_admin_listener_tells_health_and_metrics(
     assert (await _admin(gate, "/nothing"))[0] == 404
 
 
+async def test_a_client_that_is_gone_without_a_word_is_noticed(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """The kernel asks every silent connection whether its other end is still there."""
+    gate = await start_gate(upstream.url)
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes("/x"))
+        await client.reply()
+        (connection,) = gate.server._server.connections
+        found = connection.transport.get_extra_info("socket")
+
+        assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
 async def test_open_requests_finish_and_new_ones_are_refused(
     start_gate: Start, upstream: RawUpstream
 ) -> None:

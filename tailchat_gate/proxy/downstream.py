@@ -6,8 +6,6 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
-from aiohttp.tcp_helpers import tcp_keepalive
-
 from tailchat_gate.proxy.unread import unread
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
@@ -130,7 +128,6 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         # A Unix socket has no address: whoever may open it is this machine.
         self.peer = peer[0] if isinstance(peer, tuple) and peer else "127.0.0.1"
-        tcp_keepalive(self.transport)
         self._deadline = self._time() + self._server.timeouts.header
         self._server.connections.add(self)
 
