@@ -108,12 +108,13 @@ async def edge(command: Command, directory: Path, clock: Clock) -> AsyncIterator
     ) as scene:
         tool = int(scene.tool.url.rpartition(":")[2])
         found = command(directory, port, scene.gate.port, tool)
-        async with _running(found, directory, port):
+        async with serving(found, directory, port):
             yield Edge(scene, port)
 
 
 @asynccontextmanager
-async def _running(command: list[str], directory: Path, port: int) -> AsyncIterator[None]:
+async def serving(command: list[str], directory: Path, port: int) -> AsyncIterator[None]:
+    """Run a server until the block ends, once it listens."""
     home = {"HOME": str(directory), "XDG_DATA_HOME": str(directory), "PATH": os.environ["PATH"]}
     process = await asyncio.create_subprocess_exec(
         *command, env=home, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT

@@ -66,7 +66,10 @@ def _trailers(data: bytes, found: Chunked) -> Chunked:
         raise BadError("trailers")
     if not end:
         return found
-    found.trailers = field_lines(section + CRLF)
+    try:
+        found.trailers = field_lines(section + CRLF)
+    except BadError:
+        raise BadError("trailers") from None
     routing = {b"content-length", b"host", b"transfer-encoding"}
     if len(found.trailers) > _TRAILER_COUNT or routing & {n.lower() for n, _ in found.trailers}:
         raise BadError("trailers")

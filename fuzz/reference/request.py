@@ -29,13 +29,18 @@ _NAME_REST = _NAME_FIRST | frozenset(b".-")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a request may bring: bytes of its target, its fields and its cookies; a count."""
+    """What a request may bring: bytes of its target, its fields and its cookies; a count.
+
+    `empty_host`: a Host without a name is taken, as a proxy sends it for a client that named none
+    (RFC 9112 section 3.2).
+    """
 
     target: int
     fields: int
     count: int
     cookies: int
     body: int = 0
+    empty_host: bool = False
 
 
 @dataclass
@@ -74,7 +79,7 @@ def head(data: bytes, bounds: Bounds) -> Request | None:
         raise BadError("too many fields")
     if sum(map(len, values(pairs, b"cookie"))) > bounds.cookies:
         raise BadError("too long cookies")
-    host = _one_host(values(pairs, b"host"))
+    host = _one_host(values(pairs, b"host"), empty=bounds.empty_host)
     if host is None and version == b"HTTP/1.1":
         raise BadError("no Host")
     length, is_chunked = framing(pairs)
@@ -118,24 +123,27 @@ def stays(found: Request) -> bool:
     return b"close" not in options and (found.version == b"HTTP/1.1" or b"keep-alive" in options)
 
 
-def stream(data: bytes, bounds: Bounds) -> tuple[list[Request], bool]:
-    """Return the requests of a connection, the last perhaps unfinished, and whether it went wrong.
+def stream(data: bytes, bounds: Bounds) -> tuple[list[Request], str]:
+    """Return the requests of a connection, the last perhaps unfinished, and what went wrong.
 
-    Nothing is read behind a request that ends the connection.
+    "" where nothing did. Nothing is read behind a request that ends the connection. One whose
+    body went wrong is among those that are found, unfinished.
     """
     found: list[Request] = []
     while data:
         try:
+            one = head(data, bounds)
+            found += [] if one is None else [one]
             one = request(data, bounds)
-        except BadError:
-            return found, True
+        except BadError as error:
+            return found, str(error)
         if one is None:
-            return found, False
-        found.append(one)
+            return found, ""
+        found[-1] = one
         if not one.complete or not stays(one):
-            return found, False
+            return found, ""
         data = data[one.size :]
-    return found, False
+    return found, ""
 
 
 def read_host(raw: bytes) -> tuple[bytes, bytes]:
@@ -153,9 +161,9 @@ def read_host(raw: bytes) -> tuple[bytes, bytes]:
         name, colon, port = text.partition(b":")
         rest = colon + port
         if not name or name[0] not in _NAME_FIRST or not _NAME_REST.issuperset(name):
-            raise BadError("a name")
+            raise BadError("a Host")
         if len(name) > _NAME or b".." in name:
-            raise BadError("a name")
+            raise BadError("a Host")
     return name.removesuffix(b"."), _read_port(rest)
 
 
@@ -165,9 +173,9 @@ def _read_port(rest: bytes) -> bytes:
         return b""
     port = rest[1:]
     if rest[:1] != b":" or not 0 < len(port) <= _PORT or not DIGITS.issuperset(port):
-        raise BadError("a port")
+        raise BadError("a Host")
     if int(port) > _HIGHEST_PORT:
-        raise BadError("a port")
+        raise BadError("a Host")
     return port
 
 
@@ -185,11 +193,13 @@ def _line(line: bytes, bounds: Bounds) -> tuple[bytes, bytes, bytes]:
     return method, target, version
 
 
-def _one_host(found: list[bytes]) -> tuple[bytes, bytes] | None:
+def _one_host(found: list[bytes], *, empty: bool) -> tuple[bytes, bytes] | None:
     if not found:
         return None
     if len(found) > 1:
         raise BadError("two Hosts")
+    if empty and not found[0]:
+        return b"", b""
     return read_host(found[0])
 
 

@@ -1,0 +1,188 @@
+"""An upstream that reads by the plain reader of fuzz/reference, and a client that cuts."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+from gatekit import RawClient
+from wirekit import until
+
+from fuzz.reference import reply as replies
+from fuzz.reference import request as requests
+from fuzz.reference.reply import Reply
+from fuzz.reference.request import Bounds, Request
+from fuzz.reference.syntax import BadError
+
+#: More than any gate or nginx in a test passes on.
+NO_BOUNDS = Bounds(1 << 20, 1 << 20, 1 << 12, 1 << 20, empty_host=True)
+
+
+@dataclass(eq=False)
+class Arrived:
+    """What came over one connection: whole requests, and the bytes of one that is not whole.
+
+    `unreadable`: what came is no request, or could be read in two ways. `ended`: the other side
+    has left.
+    """
+
+    whole: list[Request] = field(default_factory=list)
+    rest: bytes = b""
+    unreadable: bool = False
+    ended: bool = False
+
+    @property
+    def begun(self) -> Request | None:
+        """The request that is not whole, as far as it is there; None for none."""
+        try:
+            return requests.request(self.rest, NO_BOUNDS) if self.rest else None
+        except BadError:
+            return None
+
+
+@dataclass
+class StrictUpstream:
+    """An upstream that answers each whole request with its own target."""
+
+    connections: list[Arrived] = field(default_factory=list)
+    #: Whole requests of all connections, as they became whole.
+    whole: list[Request] = field(default_factory=list)
+    _server: asyncio.Server | None = None
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    @property
+    def port(self) -> int:
+        """Its port on loopback."""
+        assert self._server is not None
+        found = self._server.sockets[0].getsockname()[1]
+        assert isinstance(found, int)
+        return found
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def begun(self) -> list[Request]:
+        """Requests that were begun and never became whole."""
+        return [one.begun for one in self.connections if one.begun is not None]
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether anything came that is no request."""
+        return any(one.unreadable for one in self.connections)
+
+    async def forget(self) -> None:
+        """Forget what came so far, once nobody is within a request."""
+        await until(lambda: all(one.ended or not one.rest for one in self.connections))
+        self.connections = [one for one in self.connections if not one.ended]
+        self.whole.clear()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        arrived = Arrived()
+        self.connections.append(arrived)
+        try:
+            while data := await reader.read(65_536):
+                arrived.rest += data
+                self._answer(arrived, writer)
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            arrived.ended = True
+            self._tasks.discard(task)
+            writer.close()
+
+    def _answer(self, arrived: Arrived, writer: asyncio.StreamWriter) -> None:
+        try:
+            while found := requests.request(arrived.rest, NO_BOUNDS):
+                if not found.complete:
+                    return
+                arrived.rest = arrived.rest[found.size :]
+                arrived.whole.append(found)
+                self.whole.append(found)
+                writer.write(_answer_to(found))
+                if not requests.stays(found):
+                    writer.close()
+        except BadError:
+            arrived.unreadable = True
+            writer.close()
+
+
+def _answer_to(request: Request) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.target)
+    return head + (b"" if request.method == b"HEAD" else request.target)
+
+
+@dataclass
+class Answered:
+    """What a client was answered; `ended`: the connection was closed on it."""
+
+    replies: list[Reply]
+    ended: bool
+
+    @property
+    def statuses(self) -> list[int]:
+        """The statuses of the replies, in order."""
+        return [one.head.status for one in self.replies if one.head is not None]
+
+
+async def converse(
+    port: int, pieces: Iterable[bytes], methods: list[bytes], *, to_end: bool, seconds: float = 15.0
+) -> Answered:
+    """Send pieces, each as a read of its own, and return what is answered.
+
+    `methods` are those of the requests in them: as many replies are waited for, or the end;
+    with `to_end` the end alone. TimeoutError where neither comes.
+    """
+    data, ended = b"", False
+    async with RawClient.connect(port) as client, asyncio.timeout(seconds):
+        for piece in pieces:
+            client.send(piece)
+            await _turns()
+        while not ended and (to_end or len(_replies(data, methods)) < len(methods)):
+            try:
+                more = await client.reader.read(65_536)
+            except ConnectionError:
+                more = b""
+            ended = not more
+            data += more
+        # What nobody should have sent on would be on its way.
+        await _turns()
+    return Answered(_replies(data, methods), ended=ended)
+
+
+async def _turns() -> None:
+    """Let this loop, which is the gate's too, read what is there."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def _replies(data: bytes, methods: list[bytes]) -> list[Reply]:
+    """Return the whole replies in what came. Raises BadError for what is none."""
+    found = []
+    # One more than there are requests: to what is none, one reply comes.
+    for method in (*methods, b"GET"):
+        if not data:
+            break
+        one = replies.read(data, is_head=method == b"HEAD")
+        if not one.complete:
+            break
+        found.append(one)
+        data = one.rest
+    return found

@@ -1,0 +1,354 @@
+"""Generated requests arrive as they were sent; mutated ones too, or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import pytest
+from gatekit import ALICE, RunningGate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strictkit import Answered, StrictUpstream, converse
+
+from fuzz.reference import request as reference
+from fuzz.reference import rewriting
+from fuzz.reference.request import Bounds, Request
+from fuzz.reference.syntax import TOKEN, Pairs, values
+
+Start = Callable[..., Any]
+LIMITS = Bounds(8192, 32_768, 100, 8192)
+TOKENS = st.binary(min_size=1, max_size=12).map(
+    lambda raw: bytes(sorted(TOKEN)[octet % len(TOKEN)] for octet in raw)
+)
+OWN_COOKIES = frozenset((b"tailchat_gate", b"tailchat_gate_login"))
+IDENTITY: Pairs = [
+    (b"X-Tailchat-Sub", ALICE.sub.encode()),
+    (b"X-Tailchat-Nickname", b"Alice"),
+    (b"X-Tailchat-Discriminator", b"0042"),
+    (b"X-Tailchat-Avatar", b"https://chat.example/static/a.png"),
+]
+#: Where a session stands in a request, if there is one.
+SESSION = b"e=f; the-session; g=h"
+#: Methods that the gate may answer itself.
+ODD_METHODS = frozenset((b"CONNECT", b"TRACE", b"OPTIONS"))
+
+
+class Message(NamedTuple):
+    """A request to send, in parts."""
+
+    method: bytes
+    target: bytes
+    version: bytes
+    lines: tuple[bytes, ...]
+    body: bytes
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes."""
+        line = b" ".join((self.method, self.target, self.version))
+        return b"\r\n".join((line, *self.lines, b"", self.body))
+
+
+def _bytes_of(allowed: Sequence[int], size: int) -> st.SearchStrategy[bytes]:
+    return st.binary(max_size=size).map(lambda raw: bytes(allowed[o % len(allowed)] for o in raw))
+
+
+QUERY = [octet for octet in range(0x21, 0x7F) if octet != ord("#")]
+PATH = [octet for octet in QUERY if octet not in b"?\\"]
+TEXT = [9, *range(0x20, 0x7F), *range(0x80, 0x100)]
+SPACE = st.sampled_from([b"", b" ", b"\t", b"  \t "])
+HOSTS = st.sampled_from([b"gate.test", b"GATE.Test", b"gate.test:8080", b"gate.test."])
+
+
+@st.composite
+def in_odd_case(draw: st.DrawFn, name: bytes) -> bytes:
+    """Return a name with some letters in the other case."""
+    flips = draw(st.integers(0, 255))
+    return bytes(
+        ord(bytes((octet,)).swapcase()) if flips >> place % 8 & 1 else octet
+        for place, octet in enumerate(name)
+    )
+
+
+NAMES = st.one_of(
+    TOKENS.map(lambda name: b"X-" + name),
+    st.sampled_from(
+        [
+            *(b"Accept", b"Via", b"Range", b"Authorization", b"Content-Type", b"TE", b"Trailer"),
+            *(b"X-Hop", b"X-Tailchat-Sub", b"X_Tailchat_Nickname", b"x.tailchat.sub", b"Proxy"),
+            *(b"X-Forwarded-For", b"X_Forwarded-Host", b"Forwarded", b"X-Real-IP", b"Keep-Alive"),
+            *(b"Proxy-Connection", b"Proxy-Authorization", b"X-Request-Id", b"X-Original-URL"),
+            *(b"Content_Length", b"Transfer.Encoding", b"Expect", b"Upgrade", b"Cookie2"),
+        ]
+    ).flatmap(in_odd_case),
+)
+VALUES = _bytes_of(TEXT, 24)
+OPTIONS = st.sampled_from(
+    [b"keep-alive", b"X-Hop", b"x-HOP", b"te", b"", b"cookie", b"content-length", b"via", b"host",
+     b"x-tailchat-sub", b"transfer-encoding", b"x-forwarded-for", b"accept"]
+)  # fmt: skip
+LISTS = st.lists(OPTIONS, min_size=1, max_size=4).map(b" ,\t".join)
+COOKIES = st.lists(
+    st.sampled_from(
+        [b"a=b", b"c", b"_session=x", b" tailchat_gate_login=y", b"", b"d=e=f", b"\xff"]
+    ),
+    max_size=4,
+).map(b"; ".join)
+FIELDS = st.one_of(
+    st.tuples(NAMES, VALUES),
+    st.tuples(in_odd_case(b"Connection"), LISTS),
+    st.tuples(in_odd_case(b"Cookie"), COOKIES),
+    st.tuples(st.just(b"TE"), st.sampled_from([b"trailers", b"gzip, trailers;q=1", b"Trailers"])),
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn, more: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
+    """Return field lines with white space around their values; `more` are among them."""
+    pairs = draw(st.permutations([*draw(st.lists(FIELDS, max_size=6)), *more]))
+    return tuple(b"".join((name, b":", draw(SPACE), value, draw(SPACE))) for name, value in pairs)
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> bytes:
+    """Return a chunked body: chunks of any size, extensions, trailers."""
+    extensions = st.sampled_from([b"", b"", b";a", b" ;a=b", b'\t; a="\xff;"', b";" + b"x" * 900])
+    data = b""
+    for content in draw(st.lists(st.binary(min_size=1, max_size=40), max_size=4)):
+        size = draw(st.sampled_from([b"%x", b"%X", b"00%x"])) % len(content)
+        data += size + draw(extensions) + b"\r\n" + content + b"\r\n"
+    trailers = draw(lines(())) if draw(st.booleans()) else ()
+    trailers = tuple(line for line in trailers if not line.lower().startswith(b"host"))
+    last = draw(st.sampled_from([b"0", b"000"])) + draw(extensions)
+    return b"\r\n".join((data + last, *trailers, b"", b""))
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Message:
+    """Return a good request."""
+    method = draw(
+        st.one_of(st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"get", b"PROPFIND"]), TOKENS)
+    )
+    host = draw(HOSTS)
+    path = b"/t" + draw(_bytes_of(PATH, 24)).replace(b"%0", b"%1")
+    query = draw(st.one_of(st.just(b""), _bytes_of(QUERY, 24).map(lambda q: b"?" + q)))
+    origin = draw(st.sampled_from([b"", b"", b"", b"http://" + host, b"HTTPS://" + host.upper()]))
+    version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0"]))
+    own = [(draw(in_odd_case(b"Host")), host), (draw(in_odd_case(b"Cookie")), SESSION)]
+    body = b""
+    kind = draw(st.sampled_from(["none", "length", "chunks"]))
+    if kind == "chunks" and version == b"HTTP/1.1":
+        own.append((draw(in_odd_case(b"Transfer-Encoding")), draw(in_odd_case(b"chunked"))))
+        body = draw(chunked())
+    elif kind == "length":
+        body = draw(st.binary(max_size=60))
+        zeros = draw(st.sampled_from([b"", b"", b"00"]))
+        own.append((draw(in_odd_case(b"Content-Length")), zeros + b"%d" % len(body)))
+    method = b"M" + method if method in ODD_METHODS else method
+    return Message(method, origin + path + query, version, draw(lines(own)), body)
+
+
+@st.composite
+def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """Return bytes in pieces, few or single ones among them."""
+    places = draw(st.lists(st.integers(0, len(data)), max_size=6))
+    if draw(st.booleans()):
+        start = draw(st.integers(0, len(data)))
+        places += range(start, min(start + 12, len(data)))
+    ends = [0, *sorted(set(places)), len(data)]
+    return [data[start:end] for start, end in pairwise(ends) if start < end]
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
+    """Return requests of one connection, in pieces and in one."""
+    sent = draw(st.lists(messages(), min_size=1, max_size=3))
+    data = b"".join(draw(st.sampled_from([b"", b"", b"\r\n"])) + one.data for one in sent)
+    return draw(cuts(data)), data
+
+
+#: What is put into a request to see it refused, or read as it stands.
+SPLINTERS = st.sampled_from(
+    [
+        *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"\x0b", b"\r\n\r\n", b"\r\n ", b","),
+        *(b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: evil.test\r\n"),
+        *(b"Content-Length: 0\r\nContent-Length: 5\r\n", b"Transfer-Encoding: identity\r\n"),
+        *(b"0\r\n\r\n", b"5\r\nhello\r\n", b";", b"x", b"0", b"-", b"+5", b"0x", b"HTTP/1.0", b"#"),
+        *(b"GET /t-smuggled HTTP/1.1\r\nHost: gate.test\r\n\r\n", b"\xff", b"%00", b"\\", b"\x7f"),
+        *(b"Connection: close\r\n", b"Transfer-Encoding : chunked\r\n", b"http://evil.test"),
+    ]
+)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
+    """Return the bytes of a connection whose requests were changed, in pieces and in one."""
+    _, data = draw(conversations())
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(data)))
+        kind = draw(st.sampled_from(["put in", "cut out", "double", "change"]))
+        end = min(len(data), place + draw(st.integers(1, 12)))
+        if kind == "put in":
+            data = data[:place] + draw(SPLINTERS) + data[place:]
+        elif kind == "cut out":
+            data = data[:place] + data[end:]
+        elif kind == "double":
+            data = data[:end] + data[place:]
+        elif place < len(data):
+            data = data[:place] + bytes((draw(st.integers(0, 255)),)) + data[place + 1 :]
+    return draw(cuts(data)), data
+
+
+@pytest.fixture
+async def strict() -> AsyncIterator[StrictUpstream]:
+    """Return an upstream that reads strictly."""
+    async with StrictUpstream() as found:
+        yield found
+
+
+def expected(sent: Request, got: Request, *, signed_in: bool) -> tuple[object, ...]:
+    """Return what the upstream should have got for a request; its id is the one it got."""
+    ids = values(got.fields, b"x-request-id")
+    assert len(ids) == 1
+    assert len(ids[0]) == 24
+    setting = rewriting.Setting(
+        OWN_COOKIES, identity=IDENTITY if signed_in else (), request_id=ids[0]
+    )
+    return (
+        *(sent.method, sent.path, b"HTTP/1.1", sent.length, sent.is_chunked, sent.content),
+        rewriting.passed_trailers(sent.trailers),
+        rewriting.to_upstream(sent, setting),
+    )
+
+
+def received(got: Request) -> tuple[object, ...]:
+    """Return what the upstream got."""
+    return (
+        *(got.method, got.target, got.version, got.length, got.is_chunked, got.content),
+        got.trailers,
+        rewriting.without_framing(got.fields),
+    )
+
+
+class Ends:
+    """A gate, the upstream behind it, and conversations through both from another thread."""
+
+    def __init__(self, gate: RunningGate, upstream: StrictUpstream, *, cookie: bytes) -> None:
+        self.gate = gate
+        self.upstream = upstream
+        #: What signs in, b"" where nobody has to.
+        self.cookie = cookie
+        self._loop = asyncio.get_running_loop()
+
+    def converse(self, pieces: list[bytes], sent: list[Request], *, to_end: bool) -> Answered:
+        """Send pieces and wait for the answers."""
+        methods = [one.method for one in sent]
+
+        async def talk() -> Answered:
+            async with asyncio.timeout(5):
+                await self.upstream.forget()
+            return await converse(self.gate.port, pieces, methods, to_end=to_end)
+
+        return asyncio.run_coroutine_threadsafe(talk(), self._loop).result()
+
+
+def check_arrival(ends: Ends, pieces: list[bytes], data: bytes) -> None:
+    """Send good requests; each arrives as it should, and its answer comes in its turn."""
+    sent, wrong = reference.stream(data, LIMITS)
+    assert not wrong
+    assert sent[-1].complete
+    to_end = not reference.stays(sent[-1])
+
+    answered = ends.converse(pieces, sent, to_end=to_end)
+
+    assert answered.statuses == [200] * len(sent)
+    assert [one.content for one in answered.replies if one.content] == [
+        one.path for one in sent if one.method != b"HEAD"
+    ]
+    assert answered.ended == to_end
+    assert not ends.upstream.unreadable
+    assert not ends.upstream.begun
+    for one, got in zip(sent, ends.upstream.whole, strict=True):
+        assert received(got) == expected(one, got, signed_in=bool(ends.cookie))
+
+
+def check_no_doubt(ends: Ends, pieces: list[bytes], data: bytes) -> None:
+    """Send what may be no request; what arrives is what a plain reader reads, and no more."""
+    sent, wrong = reference.stream(data, LIMITS)
+    whole = [one for one in sent if one.complete]
+    to_end = bool(wrong or (whole and not reference.stays(whole[-1])))
+
+    answered = ends.converse(pieces, whole, to_end=to_end)
+
+    assert not ends.upstream.unreadable
+    # One answer at most to what is no request, and perhaps before that is known for certain.
+    assert all(status >= 400 for status in answered.statuses[len(whole) :])
+    assert answered.ended or (not to_end and len(answered.statuses) >= len(whole))
+    assert answered.statuses.count(200) <= len(ends.upstream.whole)
+    waiting = list(sent)
+    for got in ends.upstream.whole:
+        matching = [one for one in waiting if one.complete and _is_of(one, got, ends)]
+        assert matching, f"nobody sent {got}"
+        # Those before it were answered by the gate, or the order is not the client's.
+        waiting = waiting[waiting.index(matching[0]) + 1 :]
+    for got in ends.upstream.begun:
+        assert any(one.method == got.method and one.path == got.target for one in waiting)
+
+
+def _is_of(sent: Request, got: Request, ends: Ends) -> bool:
+    """Tell whether this is what the upstream should get for a request, signed in or not."""
+    return any(
+        received(got) == expected(sent, got, signed_in=signed_in)
+        for signed_in in {False, bool(ends.cookie)}
+    )
+
+
+def rewritten(ends: Ends, pieces: list[bytes]) -> tuple[list[bytes], bytes]:
+    """Return pieces of requests with the session in them, cut where they were cut."""
+    data = b"".join(pieces)
+    if ends.cookie:
+        data = data.replace(SESSION, ends.cookie)
+    ends_at = [*accumulate(map(len, pieces[:-1])), len(data)]
+    return [data[start:end] for start, end in pairwise([0, *ends_at]) if start < end], data
+
+
+async def _run(
+    check: Callable[[Ends, list[bytes], bytes], None],
+    ends: Ends,
+    what: st.SearchStrategy[tuple[list[bytes], bytes]],
+    examples: int,
+) -> None:
+    """Check generated conversations from another thread, which may wait for this loop."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(conversation=what)
+    def each(conversation: tuple[list[bytes], bytes]) -> None:
+        check(ends, *rewritten(ends, conversation[0]))
+
+    await asyncio.to_thread(each)
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+async def test_generated_requests_arrive_as_they_were_sent(
+    start_gate: Start, strict: StrictUpstream, signed_in: bool
+) -> None:
+    """Whatever is good passes with its bytes, rewritten by the documents alone (A 7.6, B 3-7)."""
+    allow = ["signed-in" if signed_in else "public"]
+    gate = await start_gate(strict.url, route=[{"name": "tool", "allow": allow}])
+    ends = Ends(gate, strict, cookie=gate.cookie().encode() if signed_in else b"")
+
+    await _run(check_arrival, ends, conversations(), 120)
+
+
+async def test_mutated_requests_arrive_in_one_reading_or_not_at_all(
+    start_gate: Start, strict: StrictUpstream
+) -> None:
+    """What is broken ends its connection, and nothing of it is whole upstream (B 2.2, 5, 6, 8)."""
+    gate = await start_gate(strict.url, route=[{"name": "tool", "allow": ["public"]}])
+
+    await _run(check_no_doubt, Ends(gate, strict, cookie=b""), mutations(), 350)
