@@ -1,7 +1,9 @@
 """The inputs that are kept: files in `fuzz/corpus/TARGET`, few and small."""
 
 import hashlib
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -11,15 +13,15 @@ from fuzz.target import Target
 
 ROOT: Final = Path(__file__).parent.parent
 KEPT: Final = ROOT / "fuzz" / "corpus"
-#: What a run gathers, and what it finds; build output, not kept in the repository.
-GATHERED: Final = ROOT / "build" / "fuzz"
+#: What runs gather, and what they find; build output, not kept in the repository.
+GATHERED: Final = Path(os.environ.get("FUZZ_GATHERED") or ROOT / "build" / "fuzz")
 FINDINGS: Final = GATHERED / "findings"
 MAX_BYTES: Final = 4096
 #: Files whose names begin so once showed a fault, and stay.
 FOUND: Final = "found-"
 _WATCHED: Final = (str(ROOT / "tailchat_gate"), str(ROOT / "fuzz" / "reference"))
 
-Arcs = set[tuple[str, int, int]]
+Steps = set[tuple[str, int, int, int]]
 
 
 def files(name: str) -> list[Path]:
@@ -36,15 +38,15 @@ def distil(name: str, target: Target) -> tuple[int, int]:
     """Keep the smallest inputs that together run what all of them do; return how many of all.
 
     An input counts for the steps from line to line that it makes the parser or the plain reader
-    take.
+    take, and for how often: once, twice, up to four times, up to eight and so on.
     """
-    seen: Arcs = set()
+    seen: Steps = set()
     for seed in target.seeds:
-        seen |= arcs_of(target.check, seed)
+        seen |= steps_of(target.check, seed)
     known = files(name)
     fixed = [path for path in known if path.name.startswith(FOUND)]
     for path in fixed:
-        seen |= arcs_of(target.check, path.read_bytes())
+        seen |= steps_of(target.check, path.read_bytes())
     rest = {path.read_bytes() for path in (*known, *gathered(name)) if path not in fixed}
     kept = set(_needed(target.check, rest, seen))
     for path in known:
@@ -56,19 +58,24 @@ def distil(name: str, target: Target) -> tuple[int, int]:
     return len(kept) + len(fixed), len(rest) + len(fixed)
 
 
-def _needed(check: Callable[[bytes], None], inputs: Iterable[bytes], seen: Arcs) -> Iterator[bytes]:
+def _needed(
+    check: Callable[[bytes], None], inputs: Iterable[bytes], seen: Steps
+) -> Iterator[bytes]:
     for data in sorted(inputs, key=lambda data: (len(data), data)):
         if len(data) > MAX_BYTES:
             continue
-        new = arcs_of(check, data) - seen
+        new = steps_of(check, data) - seen
         if new:
             seen |= new
             yield data
 
 
-def arcs_of(check: Callable[[bytes], None], data: bytes) -> Arcs:
-    """Return the steps from line to line that a check of `data` takes in what is watched."""
-    found: Arcs = set()
+def steps_of(check: Callable[[bytes], None], data: bytes) -> Steps:
+    """Return the steps from line to line that a check takes in what is watched, and how often.
+
+    The number of times is told as that of the bits that it takes.
+    """
+    found: Counter[tuple[str, int, int]] = Counter()
 
     def enter(frame: FrameType, _event: str, _value: object) -> Any:  # noqa: ANN401 - sys.settrace's
         name = frame.f_code.co_filename
@@ -79,7 +86,7 @@ def arcs_of(check: Callable[[bytes], None], data: bytes) -> Arcs:
         def step(frame: FrameType, event: str, _value: object) -> Any:  # noqa: ANN401 - as above
             nonlocal last
             if event == "line":
-                found.add((name, last, frame.f_lineno))
+                found[name, last, frame.f_lineno] += 1
                 last = frame.f_lineno
             return step
 
@@ -91,4 +98,4 @@ def arcs_of(check: Callable[[bytes], None], data: bytes) -> Arcs:
         check(data)
     finally:
         sys.settrace(before)
-    return found
+    return {(*step, times.bit_length()) for step, times in found.items()}

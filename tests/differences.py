@@ -127,7 +127,7 @@ BY_FAULT: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("no version", "lone LF"),
     "a request line": (
         *("no version", "spaces in the line", "bytes of no URL in the target", "empty lines first"),
-        "lone LF",
+        *("a lone CR first", "lone LF"),
     ),
     "a target": ("no version", "bytes of no URL in the target"),
     "neither a path nor a URL": ("another host in the target",),

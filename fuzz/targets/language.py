@@ -26,6 +26,7 @@ TARGET = Target(
         b"de, fr;q=0.1, zh-Hant-TW ; Q=1.000",
         b"zh;q=1.001, en;q=.5",
         b"x" * 250 + b",zh,en;q=0.9",
+        b"en;q=0.1," + b"x" * 250 + b",zh",
     ),
     words=(
         *(

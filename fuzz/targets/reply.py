@@ -210,6 +210,7 @@ TARGET = Target(
         b"\5\0\0\0HTTP/1.1 200\r\nContent-Length: 05\r\nConnection: close, X-A\r\nX-A: 1\r\n\r\n",
         b"\2\0\0\0HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP",
         b"\4\0\0\0HTTP/1.1 304 Not\r\nX : a\r\n b\r\nLocation: /\r\n\r\n",
+        b"\4\0\0\0HTTP/1.1 204 No\r\nKeep-Alive: timeout=5\r\nProxy-Connection: close\r\n\r\n",
         b"\x44\5\0\0HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
     ),
     words=(
@@ -232,6 +233,13 @@ TARGET = Target(
             b"Upgrade: websocket\r\n",
             b"Set-Cookie: tailchat_gate=\r\n",
         ),
-        *(b"5\r\nhello\r\n", b"0\r\n\r\n", b"0\r\n", b"Location: /\r\n", b"X: y\r\n", b"close, x"),
+        *(
+            b"5\r\nhello\r\n",
+            b"0\r\n\r\n",
+            b"0\r\n",
+            b"Location: /\r\n",
+            b"Keep-Alive: x\r\n",
+            b"close, x",
+        ),
     ),
 )

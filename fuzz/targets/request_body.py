@@ -69,6 +69,7 @@ TARGET = Target(
         b"\4\3\0\00010\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n",
         b"\0\3\1\0000\r\nHost: h\r\n\r\n",
         b"\0\3\1\000ffffffffffffffff\r\n",
+        b"\0\1\0\0005 \r\nhello\r\n0\r\n\r\n",
         b"\0\0\0\0005\r\nhello!\r\n0\r\n\r\n",
     ),
     words=(

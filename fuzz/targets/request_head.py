@@ -121,6 +121,7 @@ TARGET = Target(
         b"Connection: Upgrade\r\nExpect: 100-continue\r\n\r\n",
         b"\1\0\0\0GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n",
         b"\1\0\0\0GET / HTTP/1.1\r\nHost : h\r\n\r\n",
+        b"\1\0\0\0GET / HTTP/1.1\r\nHost: h\r\nX : a\r\n\r\n",
         b"\1\0\0\0GET / HTTP/1.1\nHost: h\n\n",
         b"\0\1\0\0AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA /bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb "
         b"HTTP/1.1\r\nHost: h\r\n\r\n",

@@ -92,6 +92,7 @@ TARGET = Target(
         b"\3//evil.test/x\na=Domain=x; Max-Age=1",
         b"\4HTTPS://TOOL:3000\\x\na=b; Path=",
         b"\1?a\na",
+        b"\1https://evil.test/x\na=b; Domain=evil.test",
         b"\1/\\evil.test\n=; =; ;;Path",
     ),
     words=(

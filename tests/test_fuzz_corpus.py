@@ -1,0 +1,203 @@
+"""The fuzzers' checks on what they kept, without atheris; and that a fault would be noticed."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import test_imports
+
+from fuzz import corpus, registry
+from fuzz.target import Target
+from fuzz.targets import origin as origin_target
+from fuzz.targets import path as path_target
+from tailchat_gate.identity import id_token, login, profile, seal
+from tailchat_gate.identity.cookie import CookieReader
+from tailchat_gate.pages import language
+from tailchat_gate.proxy import conditional, frames, headers, reply, rewriting
+from tailchat_gate.request import body, fields, intent, original, readings
+from tailchat_gate.request.client import ClientResolver
+
+#: Rooms in which bytes of strangers are read.
+ROOMS = ("access", "identity", "pages", "proxy", "request")
+#: Pure modules of those that read no bytes.
+NO_PARSERS = {
+    "identity.authenticate": "it looks up what identity.cookie and identity.seal read",
+    "proxy.media_type": "it reads names of files",
+    "request.kept": "a memory, by the bytes that others read",
+    "request.refusal": "an error",
+    "request.visit": "what is known of a request",
+}
+
+
+def inputs(name: str, target: Target) -> Iterator[tuple[str, bytes]]:
+    """Yield the inputs of a target by their names: its seeds, then its files."""
+    yield from ((f"seed {number}", seed) for number, seed in enumerate(target.seeds))
+    yield from ((path.name, path.read_bytes()) for path in corpus.files(name))
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_no_kept_input_shows_a_fault(name: str) -> None:
+    """What must hold for any bytes holds for all that was kept, the faults found once too."""
+    target = registry.load(name)
+
+    for label, data in inputs(name, target):
+        try:
+            target.check(data)
+        except Exception as error:
+            error.add_note(f"{label}: {data!r}")
+            raise
+
+
+def test_every_pure_parser_has_a_target() -> None:
+    """Each module without I/O in a room that reads bytes of strangers is run by a target."""
+    covered = {parser for name in registry.NAMES for parser in registry.load(name).parsers}
+    pure = {
+        module
+        for path in test_imports.ROOT.rglob("*.py")
+        if (module := ".".join(path.relative_to(test_imports.ROOT).with_suffix("").parts))
+        and module.startswith(tuple(f"{room}." for room in ROOMS))
+        and not module.endswith("__init__")
+        and not _imported(path) & test_imports.IMPURE
+    }
+
+    assert len(pure) > 20
+    assert pure - covered == NO_PARSERS.keys()
+    for module in covered:
+        assert (test_imports.ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def _imported(path: Path) -> set[str]:
+    modules = {module for module, _ in test_imports.imports(path.read_text(encoding="utf-8"))}
+    return modules | {module.split(".")[0] for module in modules}
+
+
+def test_every_target_is_registered() -> None:
+    """The targets are the modules in fuzz/targets, and no folder of inputs is left over."""
+    folder = Path(registry.__file__).parent / "targets"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+    assert modules == set(registry.NAMES)
+    assert {path.name for path in corpus.KEPT.iterdir()} == modules
+
+
+def test_the_corpus_is_small() -> None:
+    """Each target keeps a few inputs to some hundred, each below 4 KiB, all below 1.5 MB."""
+    sizes = {name: [path.stat().st_size for path in corpus.files(name)] for name in registry.NAMES}
+
+    for name, found in sizes.items():
+        assert 0 < len(found) < 200, name
+        assert max(found) <= corpus.MAX_BYTES, name
+    assert sum(map(sum, sizes.values())) < 1_500_000
+
+
+def _loose_decode(token: str) -> bytes | None:
+    """Decode as many decoders do: two spellings give the same bytes."""
+    try:
+        return base64.urlsafe_b64decode(token + "==")
+    except ValueError:
+        return None
+
+
+def _first(section: fields.FieldSection, name: bytes) -> str:
+    return next(iter(section.values(name)), b"").decode("latin-1")
+
+
+def _break_path(patch: pytest.MonkeyPatch) -> None:
+    steps = [step for step in readings._STEPS if step is not readings._without_parameters]
+    patch.setattr(readings, "_STEPS", tuple(steps))
+    made = tuple((routes, path_target._table(routes)) for routes in path_target._TABLES)
+    patch.setattr(path_target, "_MADE", made)
+
+
+#: A parser that is wrong in one point, for each target.
+FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "callback": lambda patch: patch.setattr(login, "is_bound_to", lambda *_: True),
+    "client": lambda patch: patch.setattr(ClientResolver, "_is_trusted", lambda *_: True),
+    "conditional": lambda patch: patch.setattr(conditional, "_is_time", lambda _: True),
+    "cookie": lambda patch: patch.setattr(CookieReader, "_is_hidden", lambda *_: False),
+    "frames": lambda patch: patch.setattr(frames, "_MASK_SIZE", 0),
+    "id_token": lambda patch: patch.setattr(id_token, "_unique", dict),
+    "intent": lambda patch: patch.setattr(intent, "_refused", lambda _: False),
+    "language": lambda patch: patch.setattr(language, "_elements", lambda field: field.split(",")),
+    "origin": lambda patch: patch.setattr(
+        origin_target, "may_connect", lambda origins, host, _: all(host in o for o in origins)
+    ),
+    "original": lambda patch: patch.setattr(original, "_one", _first),
+    "path": _break_path,
+    "profile": lambda patch: patch.setattr(profile, "_is_visible", lambda _: True),
+    "reply": lambda patch: patch.setattr(reply, "HOP_BY_HOP", frozenset()),
+    "request_body": lambda patch: patch.setattr(
+        body, "_SIZE", re.compile(rb"0*([0-9A-Fa-f]{1,15})\s*(?:;.*)?")
+    ),
+    "request_head": lambda patch: patch.setattr(
+        fields, "_LINES", re.compile(rb"(?:[^:\r\n]+:[^\x00\r\n]*\r\n)*")
+    ),
+    "return_to": lambda patch: patch.setattr(login, "_ASTRAY", re.compile("(?!)")),
+    "rewriting": lambda patch: patch.setattr(rewriting, "_authority", lambda _: b"tool:3000"),
+    "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
+    "upstream_head": lambda patch: patch.setattr(headers, "fold", bytes.lower),
+}
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_each_target_notices_a_fault(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a parser that is wrong in one point, what is kept is enough to show it."""
+    target = registry.load(name)
+    FAULTS[name](monkeypatch)
+
+    failed = []
+    for label, data in inputs(name, target):
+        try:
+            target.check(data)
+        except Exception:  # noqa: BLE001 - whichever: libFuzzer would tell of each
+            failed.append(label)
+
+    assert failed
+
+
+def test_what_is_kept_is_the_least_that_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of inputs that run the same steps the smallest is kept; one that showed a fault stays."""
+    monkeypatch.setattr(corpus, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(corpus, "GATHERED", tmp_path / "gathered")
+    for folder, name, data in (
+        ("kept", "old", b"zh;q=0.5" + b" " * 50),
+        ("kept", f"{corpus.FOUND}tab", b"\t"),
+        ("gathered", "same", b"zh;q=0.5"),
+        ("gathered", "longer", b"zh;q=0.5,  "),
+        ("gathered", "huge", b"fr," * 2000),
+    ):
+        (tmp_path / folder / "language").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "language" / name).write_bytes(data)
+    target = registry.load("language")._replace(seeds=(b"",))
+
+    kept, of = corpus.distil("language", target)
+
+    found = {path.name: path.read_bytes() for path in corpus.files("language")}
+    assert (kept, of) == (len(found), 5)
+    assert found[f"{corpus.FOUND}tab"] == b"\t"
+    assert b"zh;q=0.5" in found.values()
+    assert max(map(len, found.values())) < 20
+
+
+def test_a_fuzzer_runs(tmp_path: Path) -> None:
+    """`python -m fuzz TARGET` fuzzes, where atheris is installed (the extra `fuzz`)."""
+    if find_spec("atheris") is None:
+        pytest.skip("atheris is not installed: it is no part of the tests")
+    command = (sys.executable, "-m", "fuzz", "intent", "--seconds", "1")
+    environment = {**os.environ, "PYTHONPATH": str(corpus.ROOT), "FUZZ_GATHERED": str(tmp_path)}
+
+    ran = subprocess.run(
+        command, cwd=corpus.ROOT, env=environment, capture_output=True, check=False, text=True
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"stat::number_of_executed_units: +[1-9]", ran.stderr)
+    assert list((tmp_path / "intent").iterdir())
