@@ -1,7 +1,7 @@
 """Who asks and whether they may: the one way in, for requests, upgrades and forward-auth alike."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tailchat_gate.access.origin import may_connect
 from tailchat_gate.access.policy import AS_NOBODY, decide
@@ -18,6 +18,13 @@ from tailchat_gate.request.methods import claimed_methods
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target
 from tailchat_gate.request.visit import Visit
+
+
+#: Refusals of somebody, which an admin may want to change; an address that does not exist is
+#: nobody's in particular.
+_ABOUT_WHO: Final = frozenset(
+    (Reason.DENIED, Reason.DENY_LISTED, Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED)
+)
 
 
 class Verdict(NamedTuple):
@@ -60,7 +67,7 @@ class Authorizer:
         decision = decide(match.rules if match else (), sub)
         visit.sub = sub or ""
         visit.reason = decision.reason
-        if visitor is not None and not decision.allowed:
+        if visitor is not None and decision.reason in _ABOUT_WHO:
             self.audit.refused(visit, person_of(visitor.record))
         if decision is AS_NOBODY:
             visitor = None
@@ -78,7 +85,7 @@ class Authorizer:
             allowed, visit.reason, visit.token = decision.allowed, decision.reason, machine.name
             if decision is AS_NOBODY:
                 machine = None
-        if visit.token and not allowed:
+        if visit.token and visit.reason in _ABOUT_WHO:
             self.audit.refused(visit, Person(f"{TOKEN}{visit.token}", "", ""))
         return Verdict(allowed, match, machine, site)
 

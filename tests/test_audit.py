@@ -102,6 +102,19 @@ async def test_repeated_refusals_are_counted(
     assert [kept["count"] for kept in (await admin(closed, "/refusals"))["refusals"]] == [6]
 
 
+async def test_an_address_that_does_not_exist_is_nobodys_refusal(
+    start_gate: Start, upstream: RawUpstream, events: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """What is refused to everybody alike is in the access log alone."""
+    gate = await start_gate(
+        upstream.url, route=[{"name": "wiki", "path": "/wiki", "methods": ["GET"]}]
+    )
+    for method, path in (("GET", "/typo"), ("POST", "/wiki")):
+        await ask(gate.port, request_bytes(path, method=method, Cookie=gate.cookie()))
+
+    assert events() == []
+
+
 async def test_strangers_leave_no_trace_in_it(
     closed: RunningGate, events: Callable[[], list[dict[str, Any]]]
 ) -> None:
