@@ -19,7 +19,6 @@ from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target
 from tailchat_gate.request.visit import Visit
 
-
 #: Refusals of somebody, which an admin may want to change; an address that does not exist is
 #: nobody's in particular.
 _ABOUT_WHO: Final = frozenset(
