@@ -223,6 +223,10 @@ LATER = START + KEY_SET_MAX_AGE
         ("b", {"b": START}, START, "b"),
         # Several are known to all: the first signs.
         ("cba", {"c": START, "b": START - 9999, "a": START - 99999}, START, "b"),
+        # A request of a configuration that was replaced, some keys of which are gone.
+        ("ab", {"b": START}, START, "b"),
+        ("ab", {"b": START - 9999}, START, "b"),
+        ("ab", {}, START, "a"),
         # The clock was put back.
         ("ba", {"b": START + 50, "a": START + 10}, START, "a"),
     ],

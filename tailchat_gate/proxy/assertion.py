@@ -5,6 +5,7 @@ Whom it is for, what it holds and how keys are changed: docs/adr/0010-signed-ide
 
 import hashlib
 import json
+import math
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -68,12 +69,14 @@ def signer(ring: Sequence[str], published_since: Mapping[str, float], now: float
 
     `ring`: the kids in the order of the configuration, at least one. A key signs when everybody
     who checks can know it: when the key set without it is out of every cache. The first such
-    signs; where there is none, as at a start, the one that has been published longest.
+    signs; where there is none, as at a start, the one that has been published longest. A key that
+    is not published, as those of a configuration that was replaced may be, counts as the newest.
     """
-    for kid in ring:
-        if now >= published_since[kid] + KEY_SET_MAX_AGE:
+    since = [published_since.get(kid, math.inf) for kid in ring]
+    for kid, published in zip(ring, since, strict=True):
+        if now >= published + KEY_SET_MAX_AGE:
             return kid
-    return min(ring, key=published_since.__getitem__)
+    return ring[since.index(min(since))]
 
 
 class Minted(NamedTuple):
