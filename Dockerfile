@@ -19,6 +19,9 @@ RUN python -m venv /build/backend \
 COPY pyproject.toml README.md LICENSE ./
 COPY tailchat_gate ./tailchat_gate
 
+# The one directory that the gate writes to; a new volume takes its owner from the image.
+RUN mkdir /build/state && chmod 700 /build/state
+
 # Byte code is made here because the root file system of the running container is read-only.
 RUN /build/backend/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheels . \
     && /build/backend/bin/pip --python /opt/tailchat-gate/bin/python install \
@@ -38,11 +41,13 @@ ENV PATH=/opt/tailchat-gate/bin:$PATH \
     TAILCHAT_GATE_SERVER__LISTEN=0.0.0.0:4180
 
 COPY --from=build /opt/tailchat-gate /opt/tailchat-gate
+COPY --from=build --chown=10001:10001 /build/state /var/lib/tailchat-gate
 
 # A number, so that a cluster can prove it is not root without reading /etc/passwd.
 USER 10001:10001
 WORKDIR /
 
+VOLUME ["/var/lib/tailchat-gate"]
 EXPOSE 4180
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["tailchat-gate", "health"]

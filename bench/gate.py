@@ -26,6 +26,9 @@ client_secret = "{client_secret}"
 [session]
 secret = "{secret}"
 
+[locks]
+file = "{locks}"
+
 [log]
 access = true
 {rest}"""
@@ -42,7 +45,7 @@ def configuration(name: str, *, upstream: int, sub: str, **values: object) -> st
     """The configuration file of the gate `name` in front of the port `upstream`.
 
     `sub` is the visitor's. Values: port, origin, admin (a port), tailchat (its origin), client,
-    client_secret, secret.
+    client_secret, secret, locks (a path).
     """
     # A question about a request is believed only from a proxy that is named.
     trusted = ["127.0.0.1"] if name == ASKED else []

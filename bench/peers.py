@@ -256,6 +256,7 @@ class Stage:
                 client=scene.provider.client,
                 client_secret=scene.provider.client_secret,
                 secret=scene.secret,
+                locks=scene.directory / f"{wanted.file}.locks",
             )
         )
         log, output = self._log(wanted), self._output(wanted)

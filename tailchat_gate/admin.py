@@ -55,6 +55,7 @@ class Admin:
             "ready": self._is_ready(),
             "public_url": settings.server.public_url,
             "tailchat": settings.tailchat.api_url,
+            "locks": len(self._lasting.standing.locks),
             "websockets_open": len(self._lasting.traffic.tunnels),
             "configuration": {
                 "file": str(self._reloader.source.path) if self._reloader else None,

@@ -1,6 +1,7 @@
 """The gate's own answers: a page for a person, JSON for a program, a way to the sign-in."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from tailchat_gate.identity.handoff import Sites
+from tailchat_gate.identity.locks import Barred, Lock
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
@@ -195,13 +197,16 @@ class Answers:
             return self.redirect(f"{self._sites.origin(visit.host)}{self._prefix}/userinfo")
         return self.problem(visit, Reason.NO_ROUTE)
 
-    def refusal(self, visit: Visit, record: SessionRecord | None) -> web.Response:
+    def refusal(
+        self, visit: Visit, record: SessionRecord | None, barred: Barred | None = None
+    ) -> web.Response:
         """Return the answer to a request that may not pass, by the reason on its visit.
 
-        `record` is that of the person who asks, None for nobody.
+        `record` is that of the person who asks, None for nobody; `barred` is why their session is
+        no good, None where it is or where there is none.
         """
-        if visit.reason is Reason.NOT_SIGNED_IN:
-            return self.not_signed_in(visit)
+        if barred is not None or visit.reason is Reason.NOT_SIGNED_IN:
+            return self.not_let_in(visit, barred)
         if visit.reason in _ABOUT_ACCOUNT and record is not None:
             return self.denied(visit, visit.reason, record)
         if visit.reason in _BEARER:
@@ -212,39 +217,70 @@ class Answers:
         """Return the answer of who is not signed in for a proxy to hand on: never a redirect.
 
         A person gets a page that goes on to the sign-in by itself, and the proxy the address in
-        a field of its own, so that it may redirect instead.
+        a field of its own, so that it may redirect instead. The visit has the reason,
+        NOT_SIGNED_IN or SESSION_ENDED.
         """
         if read_intent(visit.method, visit.head.fields.headers) is not Intent.NAVIGATION:
-            return self.not_signed_in(visit)
+            return self.not_signed_in(visit, visit.reason)
         url = self.sign_in_url(visit)
         headers = {**_CHALLENGE, "X-Tailchat-Sign-In": url}
         if self._entry != _SIGN_IN_PAGE:
             headers["Refresh"] = f"0; url={url}"
-        visit.reason = Reason.NOT_SIGNED_IN
         return self.page(
             visit,
             "sign_in",
-            code=STATUS[Reason.NOT_SIGNED_IN],
+            code=STATUS[visit.reason],
             headers=headers,
             start_url=url,
         )
 
-    def not_signed_in(self, visit: Visit) -> web.Response:
-        """Send a page navigation to the login; refuse everything else with 401 and no cookie."""
-        visit.reason = Reason.NOT_SIGNED_IN
+    def not_let_in(self, visit: Visit, barred: Barred | None) -> web.Response:
+        """Answer who is not signed in, or whose session or token is no good any more."""
+        if barred is None:
+            return self.not_signed_in(visit)
+        if barred.record is not None:
+            visit.sub = barred.record.sub
+        if barred.lock is not None:
+            return self.locked(visit, barred.lock, barred.record)
+        return self.not_signed_in(visit, barred.reason)
+
+    def locked(self, visit: Visit, lock: Lock, record: SessionRecord | None) -> web.Response:
+        """Tell who is kept out so, what the admin says to it, and until when.
+
+        `record` is a person's, None for a machine.
+        """
+        target = visit.target
+        machine = {"token": visit.token} if record is None else {}
+        return self.problem(
+            visit,
+            Reason.LOCKED,
+            detail={**machine, **locked_detail(record, lock)},
+            # Absolute, because a path that begins with "//" would lead to another host.
+            retry_url=f"{self.origin(visit.host)}{target.path}{target.query}",
+        )
+
+    def not_signed_in(self, visit: Visit, reason: Reason = Reason.NOT_SIGNED_IN) -> web.Response:
+        """Send a page navigation to the login; refuse everything else with 401 and no cookie.
+
+        `reason` is NOT_SIGNED_IN or SESSION_ENDED.
+        """
+        visit.reason = reason
         if read_intent(visit.method, visit.head.fields.headers) is Intent.NAVIGATION:
             return self.redirect(self.sign_in_url(visit))
         body = self._pages.problem_json(
-            Reason.NOT_SIGNED_IN.value,
+            reason.value,
             visit.request_id,
             sign_in=f"{self._sites.origin(visit.host)}{self._prefix}/sign_in",
         )
-        return web.Response(
-            status=STATUS[Reason.NOT_SIGNED_IN], body=body, headers={**_JSON, **_CHALLENGE}
-        )
+        return web.Response(status=STATUS[reason], body=body, headers={**_JSON, **_CHALLENGE})
 
-    def token_refused(self, visit: Visit, reason: Reason) -> web.Response:
-        """Tell a machine that its token is no good here; it is never sent to the login."""
+    def token_refused(self, visit: Visit, reason: Reason, lock: Lock | None = None) -> web.Response:
+        """Tell a machine that its token is no good here; it is never sent to the login.
+
+        `lock` is what keeps it out, for LOCKED.
+        """
+        if lock is not None:
+            return self.locked(visit, lock, None)
         challenge = f'Bearer realm="tailchat", error="{_BEARER[reason]}"'
         return self.problem(
             visit,
@@ -284,3 +320,19 @@ class Answers:
             },
             retry_url=self.start_url(visit.target.path + visit.target.query),
         )
+
+
+def locked_detail(record: SessionRecord | None, lock: Lock) -> dict[str, str]:
+    """Return what who is kept out is told; `until` is a time of RFC 3339, or absent."""
+    detail: dict[str, str] = {}
+    if record is not None:
+        detail = {
+            "nickname": record.nickname,
+            "discriminator": record.discriminator,
+            "sub": record.sub,
+        }
+    if lock.message:
+        detail["notice"] = lock.message
+    if lock.until is not None:
+        detail["until"] = datetime.fromtimestamp(lock.until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return detail

@@ -8,6 +8,7 @@ from tailchat_gate.access.policy import AS_NOBODY, decide
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.word import TOKEN
 from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.locks import Barred
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.site import SiteSession, SiteSessions
 from tailchat_gate.identity.tokens import Machine, TokenRefused, Tokens
@@ -22,7 +23,10 @@ from tailchat_gate.request.visit import Visit
 #: Refusals of somebody, which an admin may want to change; an address that does not exist is
 #: nobody's in particular.
 _ABOUT_WHO: Final = frozenset(
-    (Reason.DENIED, Reason.DENY_LISTED, Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED)
+    (
+        *(Reason.DENIED, Reason.DENY_LISTED, Reason.LOCKED),
+        *(Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED),
+    )
 )
 
 
@@ -30,13 +34,15 @@ class Verdict(NamedTuple):
     """What was found and decided: `match` is None where no route serves the target.
 
     `visitor` is who asks, None for nobody and for whom the tool has to take for nobody; `site`
-    has the sessions of the host asked for.
+    has the sessions of the host asked for. `barred` is whose session is no good, and why, where
+    that is the reason of the refusal.
     """
 
     allowed: bool
     match: Match | None
     visitor: Visitor | Machine | None
     site: SiteSession
+    barred: Barred | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,9 @@ class Authorizer:
         decision = decide(match.rules if match else (), sub)
         visit.sub = sub or ""
         visit.reason = decision.reason
-        if visitor is not None and decision.reason in _ABOUT_WHO:
-            self.audit.refused(visit, person_of(visitor.record))
+        if not decision.allowed:
+            barred = self._refused(visit, visitor, site)
+            return Verdict(allowed=False, match=match, visitor=visitor, site=site, barred=barred)
         if decision is AS_NOBODY:
             visitor = None
         return Verdict(decision.allowed, match, visitor, site)
@@ -75,10 +82,12 @@ class Authorizer:
     def _judge_machine(self, visit: Visit, match: Match | None, site: SiteSession) -> Verdict:
         """Judge a request with a token: it is the machine's, whatever cookie it sends along."""
         machine: Machine | None = None
+        barred: Barred | None = None
         try:
             machine = self.tokens.machine_of(visit.head.fields)
         except TokenRefused as refused:
             allowed, visit.reason, visit.token = False, refused.reason, refused.name
+            barred = Barred(refused.reason, None, refused.lock) if refused.lock else None
         else:
             decision = decide(match.rules if match else (), None, machine.name)
             allowed, visit.reason, visit.token = decision.allowed, decision.reason, machine.name
@@ -86,7 +95,20 @@ class Authorizer:
                 machine = None
         if visit.token and visit.reason in _ABOUT_WHO:
             self.audit.refused(visit, Person(f"{TOKEN}{visit.token}", "", ""))
-        return Verdict(allowed, match, machine, site)
+        return Verdict(allowed, match, machine, site, barred)
+
+    def _refused(self, visit: Visit, visitor: Visitor | None, site: SiteSession) -> Barred | None:
+        """Note who was refused; return whose session is no good, where that is why."""
+        person = visitor.record if visitor is not None else None
+        barred = None
+        if visit.reason is Reason.NOT_SIGNED_IN:
+            barred = site.authenticator.barred(visit.head.fields)
+        if barred is not None and barred.record is not None:
+            person = barred.record
+            visit.reason, visit.sub = barred.reason, person.sub
+        if person is not None and visit.reason in _ABOUT_WHO:
+            self.audit.refused(visit, person_of(person))
+        return barred
 
     def check_origin(self, fields: FieldSection, host: Host, route: Route) -> None:
         """Raise RefusedError where a foreign page opens a WebSocket on `host`."""

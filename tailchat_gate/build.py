@@ -10,6 +10,7 @@ from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.keyfile import read_key
 from tailchat_gate.config.model import Settings
+from tailchat_gate.endpoints.form_token import FormTokens
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.jwks import KeySet
 from tailchat_gate.endpoints.login import LoginEndpoints
@@ -73,11 +74,13 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     names = CookieNames.for_origin(server.public_url)
     routes = route_table(settings)
     sites = Sites(server.public_url, routes.hosts)
-    sessions = _sessions(settings, sites, names, clock)
+    sessions = _sessions(settings, sites, names, lasting)
     headers = request_headers(settings, sessions.reader)
-    forwarder = Forwarder(routes.routes, names, headers, lasting.traffic, clock)
+    forwarder = Forwarder(
+        routes.routes, names, headers, lasting.traffic, clock, settings.session.idle
+    )
     tailchat = _tailchat(settings, metrics, clock)
-    tokens = Tokens(settings.token, clock)
+    tokens = Tokens(settings.token, clock, lasting.standing)
     assertions = _assertions(settings, lasting.published_keys, clock)
     identity = IdentityHeaders(settings.groups, assertions)
     answers = Answers(
@@ -89,6 +92,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         sign_in_page=settings.pages.sign_in == "page",
         clock=clock,
     )
+    forms = FormTokens(_key_ring(settings, "form"))
     login = LoginEndpoints(
         answers=answers,
         tailchat=tailchat,
@@ -110,11 +114,15 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
             answers=answers,
             sessions=sessions,
             sites=sites,
-            forms=_key_ring(settings, "form"),
+            forms=forms,
+            keys=_key_ring(settings, "sign-out"),
+            locks=lasting.locks,
             audit=lasting.audit,
             prefix=server.prefix,
         ),
-        userinfo=UserInfo(answers=answers, sessions=sessions, tokens=tokens, identity=identity),
+        userinfo=UserInfo(
+            answers=answers, sessions=sessions, tokens=tokens, identity=identity, forms=forms
+        ),
         forward_auth=ForwardAuth(
             answers=answers,
             authorizer=authorizer,
@@ -202,14 +210,15 @@ def _key_ring(settings: Settings, purpose: str) -> KeyRing:
 
 
 def _sessions(
-    settings: Settings, sites: Sites, names: CookieNames, clock: Callable[[], float]
+    settings: Settings, sites: Sites, names: CookieNames, lasting: Lasting
 ) -> SiteSessions:
     return SiteSessions(
         _secrets(settings),
         sites,
         names=names,
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
-        clock=clock,
+        clock=lasting.clock,
+        standing=lasting.standing,
     )
 
 

@@ -3,7 +3,7 @@
 import click
 
 from tailchat_gate import __version__
-from tailchat_gate.commands import configuration, process, reload, rules, token
+from tailchat_gate.commands import configuration, locks, process, reload, rules, token
 from tailchat_gate.commands.refusals import refusals
 
 
@@ -26,6 +26,10 @@ for command in (
     token.token,
     token.key,
     configuration.schema,
+    locks.lock,
+    locks.unlock,
+    locks.locks,
+    locks.sign_out,
     process.health,
     refusals,
     process.demo,

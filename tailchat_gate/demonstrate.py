@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
@@ -36,7 +37,13 @@ def run_demo(port: int) -> None:
     tailchat_port = _neighbour(port)
     tool_port = _usable(0)
     client_secret = secrets.token_urlsafe(32)
-    settings = _settings(port, tailchat_port, tool_port, client_secret)
+    with TemporaryDirectory(prefix="tailchat-gate-demo-") as folder:
+        settings = _settings(port, tailchat_port, tool_port, client_secret, f"{folder}/locks")
+        _run_with(settings, tailchat_port, tool_port, client_secret)
+    click.echo("\nThe demo has ended, and nothing is left of it.")
+
+
+def _run_with(settings: Settings, tailchat_port: int, tool_port: int, client_secret: str) -> None:
     redirect_uri = f"{settings.server.public_url}/oauth2/callback"
     tailchat = StandInTailchat(
         settings.tailchat.api_url, apps=[App(_CLIENT_ID, client_secret, (redirect_uri,))]
@@ -49,7 +56,6 @@ def run_demo(port: int) -> None:
             _greet(settings),
         )
     )
-    click.echo("\nThe demo has ended, and nothing is left of it.")
 
 
 async def _run(
@@ -61,7 +67,9 @@ async def _run(
         await serve(generation, started=greet)
 
 
-def _settings(port: int, tailchat_port: int, tool_port: int, client_secret: str) -> Settings:
+def _settings(
+    port: int, tailchat_port: int, tool_port: int, client_secret: str, lock_file: str
+) -> Settings:
     return Settings.model_validate(
         {
             "server": {
@@ -77,6 +85,7 @@ def _settings(port: int, tailchat_port: int, tool_port: int, client_secret: str)
                 "client_secret": client_secret,
             },
             "session": {"secrets": [new_secret()]},
+            "locks": {"file": lock_file},
             "route": [{"name": "sample-tool", "upstream": f"http://{_HOST}:{tool_port}"}],
             "log": {"access": False},
         }

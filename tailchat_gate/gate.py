@@ -1,9 +1,9 @@
 """The story of a request: read, own paths, route, who, may, rewrite, forward, record."""
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.tokens import Machine
+from tailchat_gate.identity.locks import Holder
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
@@ -37,6 +37,15 @@ _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
 _RETRYABLE: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW))
 # Names of their own, because an enum's attribute costs ten times a global.
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
+#: Why a request under way is ended with its session, and what the metrics call it.
+_SESSION_OVER: Final = MappingProxyType(
+    {
+        Reason.NOT_SIGNED_IN: "expired",
+        Reason.TOKEN_EXPIRED: "expired",
+        Reason.SESSION_ENDED: Reason.SESSION_ENDED.value,
+        Reason.LOCKED: Reason.LOCKED.value,
+    }
+)
 
 _log = logging.getLogger(LOGGER_NAME)
 
@@ -88,7 +97,7 @@ class Gate:
         verdict = self.authorizer.judge(visit, fields.host.name, head.method, head.target)
         match, visitor = verdict.match, verdict.visitor
         if match is None or not verdict.allowed:
-            self._deny(client, visit, visitor)
+            self._deny(client, visit, verdict)
             return
 
         route = match.route
@@ -96,7 +105,7 @@ class Gate:
             return
         body = body_of(fields, route.settings.max_body_bytes) if fields.has_body else None
         if route.name in self.local:
-            self._serve_local(client, visit, route)
+            self._serve_local(client, visit, route, visitor)
         else:
             passage = self._passage(visit, route, verdict, body)
             self.forwarder.forward(client, visit, passage, self._forwarded)
@@ -122,10 +131,8 @@ class Gate:
         body = body_of(head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(visit) else None
         self._page(client, visit, lambda request: self.endpoints.answer(request, visit), body=body)
 
-    def _deny(
-        self, client: ClientConnection, visit: Visit, visitor: Visitor | Machine | None
-    ) -> None:
-        answers = self.answers
+    def _deny(self, client: ClientConnection, visit: Visit, verdict: Verdict) -> None:
+        answers, visitor = self.answers, verdict.visitor
         if visit.reason is Reason.NO_ROUTE and visit.path == "/" and not visit.token:
             # Nothing is configured there, but it is where people look first.
             answer = answers.who_am_i(visit)
@@ -134,7 +141,7 @@ class Gate:
             answer = answers.problem(visit, visit.reason, headers=allow)
         else:
             record = visitor.record if isinstance(visitor, Visitor) else None
-            answer = answers.refusal(visit, record)
+            answer = answers.refusal(visit, record, verdict.barred)
         self._say(client, visit, answer)
 
     def _refuse(
@@ -183,6 +190,7 @@ class Gate:
         *,
         body: Body | None = None,
         target: bytes = b"/",
+        session: Holder | None = None,
     ) -> None:
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             try:
@@ -193,15 +201,18 @@ class Gate:
                 _log.exception("a request failed inside the gate", extra=_details(visit))
                 return self.answers.problem(visit, Reason.INTERNAL_ERROR)
 
-        def ended(answer: web.StreamResponse | None) -> None:
-            if answer is None:
-                visit.reason, visit.status = _CLIENT_GONE, CLIENT_CLOSED_REQUEST
+        def ended(answer: web.StreamResponse | Reason) -> None:
+            if isinstance(answer, Reason):
+                visit.reason, visit.status = answer, CLIENT_CLOSED_REQUEST
+                self._count_live_end(answer)
             else:
                 visit.status = answer.status
                 visit.sent_bytes = answer.content_length or 0
             self._record(visit)
 
-        self.pages.serve(client, visit.head, answer, ended, body=body, target=target)
+        self.pages.serve(
+            client, visit.head, answer, ended, body=body, target=target, session=session
+        )
 
     # What is passed on.
 
@@ -226,7 +237,9 @@ class Gate:
         methods = self.authorizer.routes.methods(visit.host, visit.path)
         return ", ".join(sorted(methods))
 
-    def _serve_local(self, client: ClientConnection, visit: Visit, route: Route) -> None:
+    def _serve_local(
+        self, client: ClientConnection, visit: Visit, route: Route, visitor: Holder | None
+    ) -> None:
         backend = self.local[route.name]
         raw = visit.target.path
         path = raw if route.settings.path == "/" else raw[len(route.settings.path) :]
@@ -235,6 +248,7 @@ class Gate:
             visit,
             lambda request: backend.answer(request, path),
             target=visit.target.raw,
+            session=None if route.settings.outlive else visitor,
         )
 
     def _passage(
@@ -264,8 +278,8 @@ class Gate:
             identity=self.identity.fields(visitor, route) if visitor else b"",
             upgrade=bool(upgrade),
         )
-        until = visitor.ends_at if visitor else math.inf
-        return Passage(head, sent, body, extra, upgrade, until)
+        session = None if route.settings.outlive else visitor
+        return Passage(head, sent, body, extra, upgrade, session)
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
         """Record what came of an exchange; answer in its place where nothing was relayed."""
@@ -274,13 +288,30 @@ class Gate:
         failure = exchange.failure
         if failure is not None:
             visit.reason = failure
+            self._count_live_end(failure)
             if failure is _CLIENT_GONE:
                 visit.status = CLIENT_CLOSED_REQUEST
             elif not exchange.status:
-                self._refuse(client, visit, failure)
+                self._refuse_unanswered(client, visit, failure)
                 return
         self._record(visit)
         client.end(keep=exchange.keep_client)
+
+    def _refuse_unanswered(self, client: ClientConnection, visit: Visit, failure: Reason) -> None:
+        """Answer a request of which nothing was relayed.
+
+        Where its session is over meanwhile it gets the answer that it would get now.
+        """
+        if failure in _SESSION_OVER:
+            verdict = self.authorizer.judge(visit, visit.host, visit.method, visit.target)
+            if not verdict.allowed:
+                self._deny(client, visit, verdict)
+                return
+        self._refuse(client, visit, failure)
+
+    def _count_live_end(self, failure: Reason) -> None:
+        if failure in _SESSION_OVER:
+            self.metrics.live_ended(_SESSION_OVER[failure])
 
     # The steps.
 

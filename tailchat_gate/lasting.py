@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import Final
 
 from tailchat_gate.config.problem import Problem
+from tailchat_gate.identity.lock_store import LockStore
+from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.access_log import AccessLog
@@ -15,6 +17,7 @@ from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import PublishedKeys
+from tailchat_gate.proxy.live import LiveSessions
 from tailchat_gate.proxy.own_pages import PageServer
 from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.request.visit import RequestIds
@@ -76,7 +79,11 @@ class Lasting:
         self.make_pages: Final = lru_cache(maxsize=1)(Pages)
         now = clock()
         self.reloads: Final = Reloads(now, now)
-        self.metrics: Final = _metrics(self.traffic, self.access_log, self.reloads)
+        #: Who is kept out: what is known of it, what ends what is under way, and where it is kept.
+        self.standing: Final = Standing(clock)
+        self.live: Final = LiveSessions(self.standing, clock)
+        self.metrics: Final = _metrics(self.traffic, self.access_log, self.reloads, self.standing)
+        self.locks: Final = LockStore(self.standing, self.metrics, clock)
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop. More than once is once."""
@@ -84,15 +91,19 @@ class Lasting:
         self.traffic.start()
 
     async def close(self) -> None:
-        """Close every upstream connection and write what is still to be logged."""
+        """Close every upstream connection and write what is still to be written."""
         self.traffic.close()
+        await self.locks.close()
         await self.access_log.close()
 
 
-def _metrics(traffic: Traffic, access_log: AccessLog, reloads: Reloads) -> Metrics:
+def _metrics(
+    traffic: Traffic, access_log: AccessLog, reloads: Reloads, standing: Standing
+) -> Metrics:
     return Metrics(
         (
             ("gate_websockets_open", "WebSockets open.", lambda: len(traffic.tunnels)),
+            ("gate_locks", "Locks in force.", lambda: len(standing.locks)),
             (
                 "gate_log_lines_dropped",
                 "Access log lines lost because nobody read them.",

@@ -18,7 +18,7 @@ _ADMIN: Final = "server.admin_listen"
 
 
 class StartError(RuntimeError):
-    """An address cannot be had; the text says which and why, `key` is the setting it is from."""
+    """An address or a file cannot be had; the text says which and why, `key` is the setting."""
 
     def __init__(self, text: str, key: str) -> None:
         super().__init__(text)

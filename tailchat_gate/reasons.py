@@ -34,6 +34,8 @@ class Reason(StrEnum):
     ORIGINAL_MISSING = "original-missing"
     NO_ROUTE = "no-route"
     NOT_SIGNED_IN = "not-signed-in"
+    SESSION_ENDED = "session-ended"
+    LOCKED = "locked"
     DENIED = "denied"
     DENY_LISTED = "deny-listed"
     TOKEN_UNKNOWN = "token-unknown"  # noqa: S105 - as above
@@ -85,6 +87,8 @@ STATUS: Final = MappingProxyType(
         Reason.ORIGINAL_MISSING: HTTPStatus.FORBIDDEN,
         Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
+        Reason.SESSION_ENDED: HTTPStatus.UNAUTHORIZED,
+        Reason.LOCKED: HTTPStatus.FORBIDDEN,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
         Reason.DENY_LISTED: HTTPStatus.FORBIDDEN,
         Reason.TOKEN_UNKNOWN: HTTPStatus.UNAUTHORIZED,

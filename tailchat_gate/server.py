@@ -15,6 +15,7 @@ from tailchat_gate.admin import admin_app
 from tailchat_gate.build import redirect_uri
 from tailchat_gate.config.source import Source
 from tailchat_gate.generations import Generation, Generations
+from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.listeners import Listeners, StartError
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.process import prepare
@@ -63,8 +64,10 @@ class GateServer:
     async def start(self) -> None:
         """Open the listeners. Raises StartError for an address that cannot be had."""
         settings = self.in_force.settings
+        await self._read_locks(settings.locks.file)
         self.in_force.start()
-        self._server = ClientServer(self.in_force.service)
+        self._server = ClientServer(self.in_force.service, self._lasting.live)
+        self._lasting.locks.start(self._server.hear_of_sessions)
         app = admin_app(self.generations, is_ready=lambda: self._ready, reloader=self.reloader)
         self._admin = web.AppRunner(app, access_log=None)
         await self._admin.setup()
@@ -131,6 +134,17 @@ class GateServer:
         hurried = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
+
+    async def _read_locks(self, file: str) -> None:
+        """Learn who is kept out before anybody is let in. Raises StartError."""
+        try:
+            await self._lasting.locks.open(file)
+        except LockFileError as error:
+            raise StartError(
+                f"[locks] file cannot be used: {error}; the directory must exist and be writable "
+                'for the gate, or "" keeps locks and ended sessions in memory only',
+                "locks.file",
+            ) from None
 
 
 async def serve(

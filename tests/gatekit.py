@@ -56,6 +56,7 @@ def make_settings(
             "client_secret": "app-secret-of-the-test",
         },
         "session": {"secrets": [SECRET], "lifetime": "12h", "idle": "0"},
+        "locks": {"file": ""},
         "groups": {},
         "route": [{"name": "tool", "upstream": upstream, "headers": {}}],
     }
@@ -162,6 +163,15 @@ class Received:
         values = self.values(name)
         assert len(values) <= 1, values
         return values[0] if values else None
+
+
+async def until(holds: Callable[[], bool], *, within: float = 5.0) -> None:
+    """Let the loop turn until something holds; fail where it does not within so many seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within
+    while not holds():
+        assert loop.time() < end, f"not within {within} s"
+        await asyncio.sleep(0.002)
 
 
 Answer = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -5,6 +5,7 @@ from gatekit import ALICE, SECRET, START, Clock
 
 from tailchat_gate.identity.authenticate import Authenticator, Visitor
 from tailchat_gate.identity.cookie import CookieNames
+from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
 
@@ -40,7 +41,7 @@ def make(clock: Clock, *, idle: float = 0.0, capacity: int = 100) -> Room:
     """Return a room with sessions of 12 hours."""
     ring = KeyRing([SECRET.encode()], "session")
     cookie = SessionCookie(ring, NAMES, Lifetimes(12 * HOUR, idle), clock)
-    return Room(cookie, Authenticator(cookie, clock, capacity=capacity), clock)
+    return Room(cookie, Authenticator(cookie, clock, Standing(clock), capacity=capacity), clock)
 
 
 def test_visitor(clock: Clock) -> None:

@@ -532,6 +532,7 @@ def configured(tmp_path: Path, name: str) -> Path:
             client="tc_bench00000000000000000000",
             client_secret="4f1c8d2e9b7a6053",
             secret=SESSION_SECRET,
+            locks=tmp_path / "locks",
         )
     )
     return path

@@ -1,5 +1,6 @@
 """A person with a real browser: Chromium, the gate, the stand-in Tailchat and the sample tool."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
+from tailchat_gate.identity.lock_file import LockFile
+from tailchat_gate.identity.locks import Lock
 
 HOSHINO = user_named("hoshino")
 
@@ -26,6 +29,7 @@ class Stage:
     gate: RunningGate
     url: str
     clock: Clock
+    lock_file: Path
 
 
 @pytest.fixture
@@ -48,9 +52,10 @@ async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
                 "client_secret": CLIENT_SECRET,
             },
             pages={"sign_in": "page", "contact": "ops@example.com"},
+            locks={"file": str(tmp_path / "locks")},
         )
         async with running_gate(settings, tmp_path / "access.log", clock) as gate:
-            yield Stage(gate, url, clock)
+            yield Stage(gate, url, clock, tmp_path / "locks")
 
 
 async def _sign_in(tab: Page, stage: Stage, path: str = "/") -> None:
@@ -126,8 +131,42 @@ async def test_a_fetch_after_the_session_ended_sees_401(browser: Browser, stage:
     assert await tab.evaluate(script) == [401, False, "not-signed-in"]
 
 
+async def test_a_page_hears_that_its_websocket_was_ended(browser: Browser, stage: Stage) -> None:
+    """A lock closes the WebSocket of an open page with a code and words for its script."""
+    tab = await (await browser.new_context()).new_page()
+    await _sign_in(tab, stage)
+    await tab.wait_for_url(stage.url + "/")
+    await tab.evaluate(
+        """() => new Promise((resolve, reject) => {
+            const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws");
+            socket.onopen = () => socket.send("hello");
+            socket.onmessage = () => resolve();
+            socket.onerror = () => reject(new Error("no WebSocket"));
+            window.heard = new Promise((closed) => {
+                socket.onclose = (event) => closed([event.code, event.reason, event.wasClean]);
+            });
+        })"""
+    )
+    locks = LockFile(stage.lock_file, stage.clock)
+    lock = Lock(f"sub:{HOSHINO.sub}", int(stage.clock()), None, "Please call the help desk")
+    await asyncio.to_thread(locks.append, [lock])
+
+    async with asyncio.timeout(5):
+        closed = await tab.evaluate("window.heard")
+    assert closed == [3000, "locked", True]
+    await tab.reload()
+    await keep_screenshot(tab, "story-8-locked")
+    await expect(tab.get_by_text("Please call the help desk")).to_be_visible()
+    await tab.get_by_role("link", name="Check again").click()
+    await expect(tab.get_by_text("This site is locked for you").first).to_be_visible()
+    assert tab.url == f"{stage.url}/"
+
+
+@pytest.mark.parametrize(
+    ("page", "button"), [("sign_out", "Sign out"), ("userinfo", "Sign out everywhere")]
+)
 async def test_signing_out_at_a_tools_own_host(
-    browser: Browser, clock: Clock, tmp_path: Path
+    browser: Browser, clock: Clock, tmp_path: Path, page: str, button: str
 ) -> None:
     """A tool on a host of its own signs in by the public host; one sign-out ends both sessions."""
     port, tailchat_port = free_port(), free_port()
@@ -157,11 +196,14 @@ async def test_signing_out_at_a_tools_own_host(
             await expect(tab.get_by_text("星野 Hoshino ☆").first).to_be_visible()
             assert tab.url == f"{wiki}/?page=1"
 
-            await tab.goto(f"{wiki}/oauth2/sign_out")
-            await tab.get_by_role("button", name="Sign out").click()
+            await tab.goto(f"{wiki}/oauth2/{page}")
+            await tab.get_by_role("button", name=button).click()
             await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
 
-            assert tab.url == f"{url}/oauth2/sign_out"
+            assert tab.url.partition("?")[0] == f"{url}/oauth2/sign_out"
+            assert "pass=" not in tab.url
+            everywhere = tab.get_by_text("on all devices")
+            await expect(everywhere).to_be_visible(visible=button != "Sign out")
             cookies = [cookie["name"] for cookie in await context.cookies([url, wiki])]
             assert "tailchat_gate" not in cookies
 

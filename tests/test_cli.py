@@ -28,6 +28,7 @@ def _config(tmp_path: Path, *, port: int = 4180, admin: str = "", upstream: str 
         tailchat = {{ api_url = "http://127.0.0.1:9", client_id = "tc_x",
                      client_secret = "s3cr3t" }}
         session = {{ secret = "{SECRET}" }}
+        locks = {{ file = "{tmp_path}/locks" }}
         route = [{{ name = "tool", upstream = "{upstream or "http://127.0.0.1:9"}" }}]
         """.replace(",\n", ",")
     )

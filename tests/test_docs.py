@@ -69,6 +69,9 @@ def test_every_metric_is_documented() -> None:
     metrics = Lasting().metrics
     metrics.request("tool", "GET", 200, "signed-in", 0.1)
     metrics.login("signed-in")
+    metrics.session_ended("signed-out")
+    metrics.live_ended("locked")
+    metrics.lock_file_error("damaged")
     metrics.tailchat_call("token", 0.1, "ok")
 
     for family in metrics.collect():
@@ -118,7 +121,7 @@ def test_every_command_is_documented() -> None:
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 
     assert set(main.commands) == set(
-        re.findall(r"^\| `tailchat-gate (\w+)", document, re.MULTILINE)
+        re.findall(r"^\| `tailchat-gate ([\w-]+)", document, re.MULTILINE)
     )
 
 

@@ -94,6 +94,9 @@ client_id = "tc_1"
 [access]
 deny = ["group:former"]
 
+[locks]
+file = ""
+
 [groups]
 ops = ["660000000000000000000002", "660000000000000000000009"]
 former = ["660000000000000000000009"]

@@ -20,6 +20,7 @@ from gatekit import (
 
 from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.identity.handoff import Sites
+from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.login import safe_return_to
 from tailchat_gate.identity.session import Lifetimes, SessionRecord
 from tailchat_gate.identity.site import CAPACITY, SiteSessions
@@ -200,16 +201,20 @@ async def test_signing_out_on_a_tools_host_ends_the_public_session_too(
 
 
 async def test_a_sign_out_pass_ends_no_other_session(
-    two_hosts: RunningGate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    two_hosts: RunningGate, start_gate: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pass of another session, an old one and a forged one only show the confirming page."""
+    """A pass of another session, an old one and a forged one only show the confirming page.
+
+    The old one is shown to a gate that knows nothing of the session it ended.
+    """
     out = await _sign_out_at(two_hosts, WIKI)
     others = await _get(two_hosts, out.value("Location"), two_hosts.cookie())
     forged = await _get(two_hosts, "http://gate.test/oauth2/sign_out?pass=x", two_hosts.cookie())
     monkeypatch.setattr("gatekit.SessionRecord.begin", _with_one_sid(SessionRecord.begin))
     old = (await _sign_out_at(two_hosts, WIKI)).value("Location")
     clock.now += 61
-    late = await _get(two_hosts, old, two_hosts.cookie())
+    another = await start_gate(route=[{"name": "home"}, {"name": "wiki", "host": WIKI}])
+    late = await _get(another, old, another.cookie())
 
     for reply in (others, forged, late):
         assert (reply.status, _deletes_session(reply)) == (200, False)
@@ -402,6 +407,7 @@ def test_sessions_of_any_number_of_hosts_are_bounded() -> None:
         names=CookieNames.for_origin("http://gate.test"),
         lifetimes=Lifetimes(3600, 0),
         clock=Clock(),
+        standing=Standing(Clock()),
     )
     record = SessionRecord.begin(ALICE, now=Clock()(), login="")
     first, exact = sessions.at("first.lab.test"), sessions.at("b.lab.test")

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
+from tailchat_gate.config.model import Locks
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "/etc/tailchat-gate/config.toml"
+STATE = "/var/lib/tailchat-gate"
 OFFLINE = re.compile(r"NewConnectionError|NameResolution|ConnectTimeout|Network is unreachable")
 
 
@@ -71,9 +74,12 @@ def test_the_image_does_not_run_as_root() -> None:
 
 
 def test_the_image_is_the_build_and_nothing_more() -> None:
-    """The final stage copies the virtual environment, runs nothing, and fetches nothing."""
+    """The final stage copies the virtual environment and an empty directory, and runs nothing."""
     assert final("RUN") == []
-    assert final("COPY") == ["--from=build /opt/tailchat-gate /opt/tailchat-gate"]
+    assert final("COPY") == [
+        "--from=build /opt/tailchat-gate /opt/tailchat-gate",
+        f"--from=build --chown={final('USER')[-1]} /build/state {STATE}",
+    ]
     assert not [one for one in DOCKERFILE if one.keyword == "ADD"]
 
 
@@ -105,6 +111,7 @@ def test_how_the_image_starts_and_stops() -> None:
     assert "TAILCHAT_GATE_SERVER__LISTEN=0.0.0.0:4180" in environment
     assert "PYTHONDONTWRITEBYTECODE=1" in environment
     assert final("EXPOSE") == ["4180"]
+    assert [json.loads(volume) for volume in final("VOLUME")] == [[STATE]]
     assert final("STOPSIGNAL") == ["SIGTERM"]
 
 
@@ -295,7 +302,9 @@ def test_the_gate_of_compose_is_that_of_the_dockerfile(compose: dict[str, Any]) 
 
     assert gate["build"] == "."
     assert gate["image"] == f"tailchat-gate:{project()['version']}"
-    assert gate["volumes"] == [f"./deploy/compose/config.toml:{CONFIG}:ro"]
+    assert gate["volumes"] == [f"./deploy/compose/config.toml:{CONFIG}:ro", f"state:{STATE}"]
+    assert set(compose["volumes"]) == {"state"}
+    assert Path(Locks().file).parent == Path(STATE)
     assert not {"command", "entrypoint", "user", "healthcheck"} & set(gate)
 
 

@@ -50,6 +50,7 @@ PURE = (
     *("request", "access", "config.model", "config.changes", "pages.language", "reasons"),
     *("identity.cookie", "identity.profile", "identity.login", "identity.authenticate"),
     *("identity.tokens", "proxy.assertion"),
+    *("identity.locks", "identity.lock_lines"),
     *("proxy.headers", "proxy.identity_headers", "proxy.frames"),
 )
 IMPURE = frozenset(

@@ -40,6 +40,7 @@ VALUES: dict[str, dict[str, object]] = {
         "groups": ("ops",),
         "signed_in_at": NOON,
         "until": NOON + 3600,
+        "csrf": "c5rf",
     },
 }
 HOSTILE_VALUES: dict[str, dict[str, object]] = {
@@ -58,6 +59,7 @@ HOSTILE_VALUES: dict[str, dict[str, object]] = {
         "discriminator": HOSTILE,
         "sub": HOSTILE,
         "groups": (HOSTILE,),
+        "csrf": HOSTILE,
     },
 }
 
@@ -224,6 +226,37 @@ def test_a_denied_person_learns_what_to_pass_on(pages: Pages) -> None:
         assert part in page.text
     assert not page.all("details")
     assert "/oauth2/sign_out" in [link["href"] for link in page.all("a")]
+
+
+@pytest.mark.parametrize("until", ["2027-01-17T08:00:00Z", ""])
+def test_a_locked_person_learns_why_and_until_when(pages: Pages, until: str) -> None:
+    """The locked page shows the admin's words, the end or that there is none, and the id."""
+    detail = {"nickname": "Bob", "sub": "66abc", "notice": "Call <desk> 4711", "until": until}
+    values = VALUES["problem"] | {"reason": "locked", "status": 403, "detail": detail}
+    html = pages.render("problem", accept_language="en", **values)
+    page = Document(html)
+
+    for part in ("Call <desk> 4711", "66abc", "Bob"):
+        assert part in page.text
+    assert ("2027-01-17 08:00:00 UTC" in page.text) == bool(until)
+    assert ("Further notice" in page.text) != bool(until)
+    assert not page.all("details")
+    assert "/oauth2/sign_out" in [link["href"] for link in page.all("a")]
+
+
+def test_signing_out_everywhere_is_a_form_of_the_who_am_i_page(pages: Pages) -> None:
+    """The page posts its token and the field `everywhere`, and lets the browser name the origin."""
+    html = Pages(prefix="/gate").render(
+        "userinfo", accept_language="en", **{**VALUES["userinfo"], "csrf": 'a"b'}
+    )
+    page = Document(html)
+
+    assert page.all("form") == [{"method": "post", "action": "/gate/sign_out"}]
+    assert page.all("input") == [{"type": "hidden", "name": "csrf", "value": 'a"b'}]
+    (button,) = page.all("button")
+    assert (button["name"], button["value"], button["type"]) == ("everywhere", "1", "submit")
+    assert {"name": "referrer", "content": "same-origin"} in page.all("meta")
+    assert "can sign in here again" in page.text
 
 
 def test_details_are_bounded(pages: Pages) -> None:

@@ -33,7 +33,46 @@ VALUES: dict[str, dict[str, object]] = {
         "groups": (HOSTILE, HOSTILE),
         "signed_in_at": NOON,
         "until": NOON,
+        "csrf": "c",
     },
+}
+
+
+#: The same pages as people mostly see them, and as they are in other cases.
+USUAL: dict[str, tuple[str, dict[str, object]]] = {
+    "who-am-i": (
+        "userinfo",
+        {
+            "nickname": "\u661f\u91ce Hoshino",
+            "discriminator": "0042",
+            "sub": "660000000000000000000001",
+            "groups": ("ops", "wiki"),
+        },
+    ),
+    "signed-out-everywhere": ("signed_out", {"everywhere": True}),
+    "locked": (
+        "problem",
+        {
+            "reason": "locked",
+            "request_id": "7c9e6679f0b4c2d100000001",
+            "retry_url": "/",
+            "detail": {
+                "nickname": "\u661f\u91ce Hoshino",
+                "discriminator": "0042",
+                "sub": "660000000000000000000001",
+                "notice": "Your laptop was reported as stolen. Please call the help desk.",
+                "until": "2027-01-17T08:00:00Z",
+            },
+        },
+    ),
+    "locked-without-end": (
+        "problem",
+        {"reason": "locked", "request_id": "r", "retry_url": "/", "detail": {"sub": "66"}},
+    ),
+    "locked-hostile": (
+        "problem",
+        {"reason": "locked", "detail": dict.fromkeys(("notice", "until", "sub"), HOSTILE)},
+    ),
 }
 
 
@@ -64,8 +103,9 @@ async def test_pages_fit_a_narrow_screen_without_a_complaint(
     """At 320 pixels nothing sticks out, no button is small, and the policy stops nothing."""
     context = await browser.new_context(viewport={"width": 320, "height": 568}, color_scheme=scheme)
     complaints: list[str] = []
-    for name in VALUES:
-        tab = await opened(context, name, language, complaints)
+    every = {**{name: (name, {}) for name in VALUES}, **USUAL}
+    for name, (page, values) in every.items():
+        tab = await opened(context, page, language, complaints, **values)
         await keep_screenshot(tab, f"pages-{name}-{language}-{scheme}")
         width = await tab.evaluate("document.documentElement.scrollWidth")
         heights = await tab.evaluate(

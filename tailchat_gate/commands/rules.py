@@ -7,6 +7,7 @@ import click
 from tailchat_gate.build import route_table
 from tailchat_gate.commands.asked import Asked, NotAskedError, read_asked
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
+from tailchat_gate.commands.locks import locked
 from tailchat_gate.commands.outcome import explained
 from tailchat_gate.config import word
 from tailchat_gate.config.model import Route
@@ -42,6 +43,8 @@ def _entry(entry: str, expected: str) -> None:
 def explain(config: Path, url: str, sub: str | None, token: str, method: str) -> None:
     """Tell what becomes of a request for URL: route, rules, decision, and what the tool gets.
 
+    Locks are looked up in the file; a session that was ended is not.
+
     Exit codes: 0 it is let through, 1 it is refused, 2 wrong configuration or usage.
     """
     if sub is not None and token:
@@ -51,6 +54,13 @@ def explain(config: Path, url: str, sub: str | None, token: str, method: str) ->
         asked: Asked = read_asked(url, method, settings)
     except NotAskedError as error:
         fail(str(error), EXIT_USAGE)
+    lock = locked(settings, sub, token)
+    if lock and token:
+        fail(f"{lock}: refused with `locked`", EXIT_FAILED)
+    if lock:
+        # A person who is locked out is let in where everybody is, as nobody.
+        click.echo(f"{lock}: taken for nobody, and told `locked` where a sign-in is needed\n")
+        sub = None
     allowed, lines = explained(settings, asked, sub, token)
     for line in lines:
         click.echo(line)

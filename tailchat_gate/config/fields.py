@@ -164,6 +164,11 @@ Via = Annotated[
     AfterValidator(word.via),
     WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,64}$"}),
 ]
+LockPath = Annotated[
+    str,
+    AfterValidator(path.lock_file),
+    WithJsonSchema({"type": "string", "pattern": "^(/.*[^/])?$"}),
+]
 AuditFile = Annotated[str, AfterValidator(path.file_or_none)]
 Contact = Annotated[str, AfterValidator(word.contact)]
 Deny = Annotated[

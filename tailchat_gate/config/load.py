@@ -20,6 +20,7 @@ from tailchat_gate.config.model import (
     Access,
     Assertion,
     Limits,
+    Locks,
     Log,
     Pages,
     Route,
@@ -242,6 +243,7 @@ def _settings(draft: _Draft) -> Settings | None:
     tailchat = _model(Tailchat, ("tailchat",), document.get("tailchat", {}), draft)
     session = _model(Session, ("session",), document.get("session", {}), draft)
     access = _model(Access, ("access",), document.get("access", {}), draft)
+    locks = _model(Locks, ("locks",), document.get("locks", {}), draft)
     assertion = _model(Assertion, ("assertion",), document.get("assertion", {}), draft)
     groups = _groups(document.get("groups", {}), draft)
     tokens = _each(Token, "token", document.get("token", []), draft)
@@ -263,7 +265,7 @@ def _settings(draft: _Draft) -> Settings | None:
         draft.refuse(conflict.at, conflict.found, conflict.expected)
     draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
     draft.files.extend((*map(Path, key_files), *named_files(routes)))
-    parts = (server, limits, tailchat, session, access, assertion, groups, pages, log)
+    parts = (server, limits, tailchat, session, access, locks, assertion, groups, pages, log)
     if draft.problems or not all(part is not None for part in parts):
         return None
     return Settings.model_validate(
@@ -273,6 +275,7 @@ def _settings(draft: _Draft) -> Settings | None:
             "tailchat": tailchat,
             "session": session,
             "access": access,
+            "locks": locks,
             "assertion": assertion,
             "groups": groups,
             "token": tuple(tokens.values()),

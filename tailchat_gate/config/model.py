@@ -18,6 +18,7 @@ from tailchat_gate.config.fields import (
     Groups,
     Issuer,
     Listeners,
+    LockPath,
     Network,
     Origin,
     Prefix,
@@ -37,6 +38,7 @@ __all__ = [
     "Access",
     "Assertion",
     "Limits",
+    "Locks",
     "Log",
     "Pages",
     "Route",
@@ -229,6 +231,18 @@ class Access(Section):
     )
 
 
+class Locks(Section):
+    """Where it is kept who is locked out, and which sessions were ended before their time."""
+
+    file: LockPath = Field(
+        default="/var/lib/tailchat-gate/locks",
+        description=(
+            "File that keeps locks and ended sessions, shared by all processes of the machine; "
+            "empty keeps them in memory only."
+        ),
+    )
+
+
 class Pages(Section):
     """What visitors see of the gate itself."""
 
@@ -270,6 +284,7 @@ class Settings(Section):
     tailchat: Tailchat = Field(description="The Tailchat server, and the app registered there.")
     session: Session = Field(description="How long a sign-in lasts and what seals its cookie.")
     access: Access = Field(default=Access(), description="Who may enter, on all routes alike.")
+    locks: Locks = Field(default=Locks(), description="Where locks and ended sessions are kept.")
     assertion: Assertion = Field(
         default=Assertion(), description="The signed identity that tools can check."
     )

@@ -6,6 +6,7 @@ PREFIX = 'a path such as "/oauth2": letters, digits and . _ ~ - between slashes,
 ROUTE_PATH = 'an absolute path such as "/wiki"'
 UPSTREAM_PATH = 'an absolute path such as "/" or "/wiki"'
 FILE = 'the absolute path of a file, such as "/etc/tailchat-gate/tool-ca.pem"'
+LOCK_FILE = 'an absolute path such as "/var/lib/tailchat-gate/locks", or "" for memory only'
 PING = "/ping"  # answered by the gate itself, whatever the prefix
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
@@ -57,6 +58,13 @@ def file_or_none(text: str) -> str:
     """Check the path of a file, "" for none; raises ValueError."""
     if text and not _FILE.fullmatch(text):
         raise ValueError(f'{FILE}, or "" for none')
+    return text
+
+
+def lock_file(text: str) -> str:
+    """Check the path of the file with the locks, or nothing; raises ValueError."""
+    if text and not _FILE.fullmatch(text):
+        raise ValueError(LOCK_FILE)
     return text
 
 

@@ -145,6 +145,12 @@ class Route(Section):
     websocket_max_age: Annotated[float, Seconds()] = Field(
         default=0.0, description="How long a WebSocket may stay open; 0 is no limit."
     )
+    outlive: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether WebSockets and replies under way go on when their session is over or locked."
+        ),
+    )
     websocket_origins: WebSocketOrigins = Field(
         default=(),
         description=(

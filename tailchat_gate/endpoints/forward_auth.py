@@ -21,6 +21,8 @@ from tailchat_gate.request.visit import Visit
 
 _ACCEPTED: Final = 202
 _TELL_SECONDS: Final = 60.0
+#: What signing in helps against.
+_SIGN_IN: Final = frozenset((Reason.NOT_SIGNED_IN, Reason.SESSION_ENDED))
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -130,11 +132,11 @@ class ForwardAuth:
     ) -> web.Response:
         if verdict is None:
             return self._answers.problem(asked, asked.reason, detail=detail)
-        if asked.reason is Reason.NOT_SIGNED_IN:
+        if asked.reason in _SIGN_IN:
             return self._answers.sign_in_first(asked)
         visitor = verdict.visitor
         record = visitor.record if isinstance(visitor, Visitor) else None
-        return self._answers.refusal(asked, record)
+        return self._answers.refusal(asked, record, verdict.barred)
 
 
 def _asked(visit: Visit) -> Visit:

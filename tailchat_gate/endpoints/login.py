@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from tailchat_gate.answers import Answers
+from tailchat_gate.answers import Answers, locked_detail
 from tailchat_gate.identity.cookie import CookieReader, set_cookie
 from tailchat_gate.identity.handoff import (
     Sites,
@@ -119,11 +119,12 @@ class LoginEndpoints:
                 return replace(handed.record, login=handed.pass_id[:16])
 
             record = await self.used_passes.redeem_once(handed.pass_id, handed.expires_at, take)
+            visit.sub = record.sub
+            self._check_standing(record, handed.return_to)
         except LoginRefused as refused:
             return self._refuse(request, visit, refused.reason, refused.detail)
         answer = self.answers.redirect(self._safe(handed.return_to, visit.host), status=303)
         await self.sessions.at(visit.host).open(request, answer, record)
-        visit.sub = record.sub
         return answer
 
     async def _finish_login(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
@@ -143,15 +144,27 @@ class LoginEndpoints:
 
         async def redeem() -> SessionRecord:
             profile = await self.tailchat.identity(code, state)
-            return SessionRecord.begin(profile, now=self.sessions.clock(), login=state.short_id)
+            # Not within a second whose sign-ins are all over.
+            earliest = self.sessions.standing.signed_out_at(profile.sub) + 1
+            now = max(self.sessions.clock(), earliest)
+            begun = SessionRecord.begin(profile, now=now, login=state.short_id)
+            return sessions.joined(begun, cookie_fields(request.raw_headers))
 
         record = await self.used_states.redeem_once(state.state_id, state.expires_at, redeem)
+        visit.sub = record.sub
+        self._check_standing(record, state.return_to)
         answer = self._go_on(state.return_to, record)
         await sessions.open(request, answer, record)
         self.metrics.login(Reason.SIGNED_IN)
-        visit.sub = record.sub
         self.audit.event("signed-in", visit, nickname=record.nickname)
         return answer
+
+    def _check_standing(self, record: SessionRecord, return_to: str) -> None:
+        """Raise LoginRefused for who is kept out, and for a session that was ended meanwhile."""
+        barred = self.sessions.standing.bar(record)
+        if barred is not None:
+            told = locked_detail(record, barred.lock) if barred.lock is not None else {}
+            raise LoginRefused(barred.reason, {**told, "return_to": return_to})
 
     def _refuse(
         self,
@@ -168,7 +181,7 @@ class LoginEndpoints:
             # The address holds a code or a pass that is still good for somebody, and a script of
             # the same origin can read the address of a window it opened: the page is shown at
             # another one.
-            note = json.dumps([reason, dict(detail)]).encode("ascii")
+            note = json.dumps([reason, dict(detail)], ensure_ascii=False).encode("utf-8", "replace")
             location = f"{visit.path}?refused={self.notes.seal(note)}"
             return self.answers.redirect(location, status=303)
         return self.answers.problem(visit, reason, detail=shown)

@@ -6,20 +6,25 @@ from typing import Final
 from aiohttp import web
 
 from tailchat_gate.answers import Answers
+from tailchat_gate.endpoints.form_token import FormTokens, form_fields
 from tailchat_gate.identity.handoff import PASS_LIFETIME, Sites
+from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.observe.audit import Audit
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.query import cookie_fields, query_pairs
 from tailchat_gate.request.visit import Visit
 
-#: Marks a pass to sign out among what the forms' keys seal; a session's id holds no space.
+#: Begins a pass to sign out.
 _SIGN_OUT: Final = "sign-out "
+#: What the page is told that everything was ended by.
+_EVERYWHERE: Final = b"everywhere"
 
 
 class SignOut:
-    """The handler of /oauth2/sign_out."""
+    """The handler of /oauth2/sign_out; `keys` seal what it tells itself in addresses."""
 
     def __init__(
         self,
@@ -27,7 +32,9 @@ class SignOut:
         answers: Answers,
         sessions: SiteSessions,
         sites: Sites,
-        forms: KeyRing,
+        forms: FormTokens,
+        keys: KeyRing,
+        locks: LockStore,
         audit: Audit,
         prefix: str,
     ) -> None:
@@ -35,56 +42,95 @@ class SignOut:
         self._sessions = sessions
         self._sites = sites
         self._forms = forms
+        self._keys = keys
+        self._locks = locks
         self._audit = audit
-        self._prefix = prefix
+        self._page = f"{prefix}/sign_out"
 
     async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Show the confirming page on GET, end the session on POST (never on a mere link).
 
-        A GET with a pass is the second half of a POST on a tool's host, which has ended the
-        session there and comes to end the one that would sign in again silently.
+        A POST with the field `everywhere` ends all that the person signed in. What is ended is so
+        on every host. A GET with a pass is the second half of a POST on a tool's host: it takes
+        the cookie of the public one away, and ends a session there that is not yet known to be
+        over.
         """
+        query = dict(query_pairs(visit.target.query))
         record = self._record(request, visit)
         if record is None:
-            return self._answers.page(visit, "signed_out", start_url=self._answers.start_url("/"))
+            return await self._signed_out(request, visit, query)
         visit.sub = record.sub
-        passed = visit.method == "GET" and self._is_sign_out_pass(visit, record)
-        own_form = visit.method == "POST" and await self._is_own_form(request, record)
+        passed = visit.method == "GET" and self._is_sign_out_pass(query, record)
+        own_form = visit.method == "POST" and await self._forms.is_own(request, record)
         if not passed and not own_form:
             return self._answers.page(
-                visit,
-                "sign_out",
-                csrf=self._forms.seal(record.sid.encode()),
-                nickname=record.nickname,
+                visit, "sign_out", csrf=self._forms.token(record), nickname=record.nickname
             )
-        page = f"{self._prefix}/sign_out"
-        if self._sites.is_tool(visit.host):
-            page = f"{self._sites.public_url}{page}?pass={self._sign_out_pass(record)}"
-        self._audit.event("signed-out", visit)
-        answer = self._answers.redirect(page, status=303)
+        lifetime = self._sessions.lifetimes.absolute
+        done = self._done(query)
+        everywhere = own_form and "everywhere" in await form_fields(request)
+        if everywhere:
+            await self._locks.sign_out_everywhere(record, lifetime=lifetime)
+            done = self._keys.seal(_EVERYWHERE)
+        else:
+            await self._locks.end_session(record, lifetime=lifetime)
+        self._audit.event("signed-out", visit, everywhere=everywhere)
+        answer = self._answers.redirect(self._next(visit, record, done), status=303)
         await self._sessions.at(visit.host).close(request, answer)
         return answer
 
-    def _sign_out_pass(self, record: SessionRecord) -> str:
-        return self._forms.seal(f"{_SIGN_OUT}{int(self._sessions.clock())} {record.sid}".encode())
+    async def _signed_out(
+        self, request: web.BaseRequest, visit: Visit, query: dict[str, str]
+    ) -> web.StreamResponse:
+        """Show that nobody is signed in; a session's cookie that is no good any more goes."""
+        done = self._done(query)
+        if "pass" in query:
+            # Out of the address bar.
+            answer = self._answers.redirect(_with_done(self._page, done), status=303)
+        else:
+            answer = self._answers.page(
+                visit,
+                "signed_out",
+                start_url=self._answers.start_url("/"),
+                everywhere=bool(done),
+            )
+        reader = self._sessions.reader
+        fields = cookie_fields(request.raw_headers)
+        if any(value for field in fields for value in reader.session_values(field)):
+            await self._sessions.at(visit.host).close(request, answer)
+        return answer
 
-    def _is_sign_out_pass(self, visit: Visit, record: SessionRecord) -> bool:
+    def _done(self, query: dict[str, str]) -> str:
+        """Return the sealed word that everything was ended, "" for what is not one."""
+        done = query.get("done", "")
+        return done if self._keys.open(done) == _EVERYWHERE else ""
+
+    def _next(self, visit: Visit, record: SessionRecord, done: str) -> str:
+        """Return where to go on to: from a tool's host, to the public one."""
+        if not self._sites.is_tool(visit.host):
+            return _with_done(self._page, done)
+        issued = int(self._sessions.clock())
+        sealed = self._keys.seal(f"{_SIGN_OUT}{issued} {record.sid}".encode())
+        return _with_done(f"{self._sites.public_url}{self._page}?pass={sealed}", done)
+
+    def _is_sign_out_pass(self, query: dict[str, str], record: SessionRecord) -> bool:
         """Tell whether the query holds a fresh pass to end this very session."""
-        sealed = self._forms.open(dict(query_pairs(visit.target.query)).get("pass", ""))
+        sealed = self._keys.open(query.get("pass", ""))
         if sealed is None or not sealed.startswith(_SIGN_OUT.encode()):
             return False
         issued, _, sid = sealed.decode().removeprefix(_SIGN_OUT).partition(" ")
         fresh = abs(self._sessions.clock() - int(issued)) <= PASS_LIFETIME
         return fresh and secrets.compare_digest(sid, record.sid)
 
-    async def _is_own_form(self, request: web.BaseRequest, record: SessionRecord) -> bool:
-        """Tell whether a POST comes from this origin: by Fetch Metadata, or by the form's token."""
-        if request.headers.get("Sec-Fetch-Site") == "same-origin":
-            return True
-        body = await request.read()
-        fields = dict(query_pairs("?" + body.decode("ascii", "replace")))
-        sealed = self._forms.open(fields.get("csrf", ""))
-        return sealed is not None and secrets.compare_digest(sealed, record.sid.encode())
-
     def _record(self, request: web.BaseRequest, visit: Visit) -> SessionRecord | None:
-        return self._sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
+        """Return the session to end; who is locked out may end one as well."""
+        site = self._sessions.at(visit.host)
+        record = site.load_record(cookie_fields(request.raw_headers))
+        if record is not None:
+            return record
+        barred = site.authenticator.barred(visit.head.fields)
+        return barred.record if barred is not None and barred.reason is Reason.LOCKED else None
+
+
+def _with_done(url: str, done: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}done={done}" if done else url

@@ -6,6 +6,7 @@ import math
 from aiohttp import web
 
 from tailchat_gate.answers import Answers
+from tailchat_gate.endpoints.form_token import FormTokens
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tokens import TokenRefused, Tokens
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
@@ -24,7 +25,9 @@ class UserInfo:
         sessions: SiteSessions,
         tokens: Tokens,
         identity: IdentityHeaders,
+        forms: FormTokens,
     ) -> None:
+        self._forms = forms
         self._answers = answers
         self._sessions = sessions
         self._tokens = tokens
@@ -36,7 +39,8 @@ class UserInfo:
             return self._machine(visit)
         record = self._sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
         if record is None:
-            return self._answers.not_signed_in(visit)
+            authenticator = self._sessions.at(visit.host).authenticator
+            return self._answers.not_let_in(visit, authenticator.barred(visit.head.fields))
         visit.sub = record.sub
         until = self._sessions.lifetimes.expires_at(record)
         groups = self._identity.groups_of(record.sub)
@@ -50,6 +54,7 @@ class UserInfo:
                 groups=groups,
                 signed_in_at=record.signed_in_at,
                 until=until,
+                csrf=self._forms.token(record),
             )
         body = {
             "sub": record.sub,
@@ -68,7 +73,7 @@ class UserInfo:
             machine = self._tokens.machine_of(visit.head.fields)
         except TokenRefused as refused:
             visit.token = refused.name
-            return self._answers.token_refused(visit, refused.reason)
+            return self._answers.token_refused(visit, refused.reason, refused.lock)
         visit.token = machine.name
         ends_at = int(machine.ends_at) if machine.ends_at < math.inf else None
         body = {"token": machine.name, "expires_at": ends_at}

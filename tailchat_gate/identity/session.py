@@ -174,9 +174,13 @@ class SealedSessionStorage(AbstractStorage):
         for field in fields:
             for value in self._reader.session_values(field):
                 record = self._cookie.open(value)
-                if record and self._cookie.lifetimes.is_alive(record, self._cookie.clock()):
+                if record and self.accepts(record):
                     return record
         return None
+
+    def accepts(self, record: SessionRecord) -> bool:
+        """Tell whether a record that was sealed here is still a session."""
+        return self._cookie.lifetimes.is_alive(record, self._cookie.clock())
 
     async def load_session(self, request: web.BaseRequest) -> Session:
         """Return the session of `request`; a new, empty one where it has none that is alive."""

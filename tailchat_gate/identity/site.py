@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from aiohttp import web
@@ -10,6 +10,7 @@ from aiohttp import web
 from tailchat_gate.identity.authenticate import Authenticator
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
+from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import (
     Lifetimes,
@@ -23,9 +24,31 @@ from tailchat_gate.request.hosts import WILDCARD
 class SiteSession(SealedSessionStorage):
     """The session storage of one host, and the authenticator of its request path."""
 
-    def __init__(self, cookie: SessionCookie, reader: CookieReader) -> None:
+    def __init__(self, cookie: SessionCookie, reader: CookieReader, standing: Standing) -> None:
         super().__init__(cookie)
-        self.authenticator: Final = Authenticator(cookie, cookie.clock, reader=reader)
+        self._standing = standing
+        self.authenticator: Final = Authenticator(cookie, cookie.clock, standing, reader=reader)
+
+    def accepts(self, record: SessionRecord) -> bool:
+        """Tell whether a record is a session whose owner is not kept out."""
+        return super().accepts(record) and self._standing.check(record) is None
+
+    def joined(self, begun: SessionRecord, fields: list[bytes]) -> SessionRecord:
+        """Return a new session under the name of one that the same person has in this browser.
+
+        Two tabs that sign in at once would else leave two names on the tools' hosts, and to sign
+        out would end but one of them. `fields` are the raw Cookie fields.
+        """
+        for field in fields:
+            for value in self._reader.session_values(field):
+                record = self._cookie.open(value)
+                if (
+                    record is not None
+                    and record.sub == begun.sub
+                    and self._standing.check(record) is None
+                ):
+                    return replace(begun, sid=record.sid)
+        return begun
 
     async def open(
         self, request: web.BaseRequest, answer: web.StreamResponse, record: SessionRecord
@@ -65,18 +88,20 @@ class SiteSessions:
         names: CookieNames,
         lifetimes: Lifetimes,
         clock: Callable[[], float],
+        standing: Standing,
     ) -> None:
         ring, reader = tuple(secrets), CookieReader(names)
 
         def make(host: str) -> SiteSession:
             purpose = f"session {host}" if host else "session"
             cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
-            return SiteSession(cookie, reader)
+            return SiteSession(cookie, reader, standing)
 
         self.names: Final = names
         self.lifetimes: Final = lifetimes
         self.clock: Final = clock
         self.reader: Final = reader
+        self.standing: Final = standing
         self._make = make
         self._sites = sites
         self._default = make("")

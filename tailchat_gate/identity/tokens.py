@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tailchat_gate.config.token import Token
+from tailchat_gate.identity.locks import Lock, Standing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.bearer import PREFIX
 from tailchat_gate.request.fields import FieldSection
@@ -34,12 +35,16 @@ def hash_of(token: str) -> str:
 
 
 class TokenRefused(Exception):  # noqa: N818 - an answer, as LoginRefused is
-    """A token that lets nobody in; `name` is that of a token which is known, "" of another."""
+    """A token that lets nobody in; `name` is that of a token which is known, "" of another.
 
-    def __init__(self, reason: Reason, name: str = "") -> None:
+    `lock` is what keeps it out, None for every reason but LOCKED.
+    """
+
+    def __init__(self, reason: Reason, name: str = "", lock: Lock | None = None) -> None:
         super().__init__(reason.value)
         self.reason: Final = reason
         self.name: Final = name
+        self.lock: Final = lock
 
 
 @dataclass(slots=True, eq=False)
@@ -47,20 +52,35 @@ class Machine:
     """Who presents a token that is configured, and what was prepared for it.
 
     `ends_at` is the Unix second at which the token is over, infinite where it never is.
+    `standing` is the version of what is known of locks under which it was last found good.
     `identity_headers` and `assertions` are as those of a Visitor.
     """
 
     name: str
     ends_at: float
+    standing: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
     assertions: dict[str, tuple[object, float, bytes]] = field(default_factory=dict, repr=False)
+
+    def over(self, standing: Standing, now: float) -> Reason | None:
+        """Return why the token is no good at the Unix second `now`; None where it is."""
+        if now >= self.ends_at:
+            return Reason.TOKEN_EXPIRED
+        if self.standing != standing.version:
+            if standing.lock_on_token(self.name) is not None:
+                return Reason.LOCKED
+            self.standing = standing.version
+        return None
 
 
 class Tokens:
     """Finds the machine whose token a request presents."""
 
-    def __init__(self, tokens: Iterable[Token], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, tokens: Iterable[Token], clock: Callable[[], float], standing: Standing
+    ) -> None:
         self._clock = clock
+        self._standing = standing
         self._machines: dict[bytes, tuple[bytes, Machine]] = {}
         for token in tokens:
             digest = bytes.fromhex(token.hash.removeprefix(_HASH))
@@ -70,8 +90,8 @@ class Tokens:
     def machine_of(self, section: FieldSection) -> Machine:
         """Return the machine behind the token in a header section, which holds one.
 
-        Raises TokenRefused for a token that is unknown or over. The answer is kept on the
-        section, and asked again whether the token is over.
+        Raises TokenRefused for a token that is unknown, over or locked. The answer is kept on the
+        section, and asked again whether the token is over or locked.
         """
         known = section.visitor
         if known is not None and known[0] is self:
@@ -82,8 +102,10 @@ class Tokens:
             section.visitor = (self, machine)
         if machine is None:
             raise TokenRefused(Reason.TOKEN_UNKNOWN)
-        if self._clock() >= machine.ends_at:
-            raise TokenRefused(Reason.TOKEN_EXPIRED, machine.name)
+        reason = machine.over(self._standing, self._clock())
+        if reason is not None:
+            lock = self._standing.lock_on_token(machine.name) if reason is Reason.LOCKED else None
+            raise TokenRefused(reason, machine.name, lock)
         return machine
 
     def _find(self, presented: bytes) -> Machine | None:

@@ -58,6 +58,9 @@ class Metrics(Collector):
         self._decisions: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[str, _Histogram] = {}
         self._logins: Counter[str] = Counter()
+        self._sessions_ended: Counter[str] = Counter()
+        self._live_ended: Counter[str] = Counter()
+        self._lock_file_errors: Counter[str] = Counter()
         self._tailchat: Counter[tuple[str, str]] = Counter()
         self._tailchat_seconds: dict[str, _Histogram] = {}
         self._gauges = tuple(gauges)
@@ -85,6 +88,18 @@ class Metrics(Collector):
     def login(self, result: str) -> None:
         """Count a login that ended: "signed-in" or the reason it was refused."""
         self._logins[result] += 1
+
+    def session_ended(self, why: str) -> None:
+        """Count a sign-in that was ended here before its time, or all of one person's."""
+        self._sessions_ended[why] += 1
+
+    def live_ended(self, why: str) -> None:
+        """Count a request or WebSocket that was ended because its session is over."""
+        self._live_ended[why] += 1
+
+    def lock_file_error(self, error: str, count: int = 1) -> None:
+        """Count lines or calls that failed: "damaged", "unreadable" or "unwritable"."""
+        self._lock_file_errors[error] += count
 
     def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:
         """Count a call to Tailchat: "discovery", "jwks", "token" or "me"."""
@@ -127,6 +142,28 @@ class Metrics(Collector):
             ("result",),
             {(result,): count for result, count in self._logins.items()},
         )
+        for name, documentation, label, counts in (
+            (
+                "gate_sessions_ended",
+                "Sessions ended here before their time.",
+                "why",
+                self._sessions_ended,
+            ),
+            (
+                "gate_live_ended",
+                "Requests and WebSockets ended because their session is over.",
+                "why",
+                self._live_ended,
+            ),
+            (
+                "gate_lock_file_errors",
+                "Faults of the file with the locks.",
+                "error",
+                self._lock_file_errors,
+            ),
+        ):
+            labelled = {(value,): count for value, count in counts.items()}
+            yield _counter(name, documentation, (label,), labelled)
         yield _counter(
             "gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome"), self._tailchat
         )

@@ -32,7 +32,7 @@ _HARMLESS: Final = MappingProxyType(
 )
 
 #: Entries of `detail` that the person who reads the page needs, not only the admin.
-_FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub"))
+_FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub", "notice", "until"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
     {
         "sign_in": _Shape(frozenset(("start_url",)), {"tool": "", "return_to": ""}),
         "sign_out": _Shape(frozenset(("csrf",)), {"nickname": "", "back_url": "/"}),
-        "signed_out": _Shape(frozenset(("start_url",))),
+        "signed_out": _Shape(frozenset(("start_url",)), {"everywhere": False}),
         "problem": _Shape(
             frozenset(("reason", "request_id", "time", "status")),
             {"retry_url": "", "detail": MappingProxyType({})},
         ),
         "userinfo": _Shape(
-            frozenset(("sub", "signed_in_at", "until")),
+            frozenset(("sub", "signed_in_at", "until", "csrf")),
             {"nickname": "", "discriminator": "", "groups": (), "back_url": "/"},
         ),
     }
@@ -134,11 +134,11 @@ class Pages:
         Pages and their values (`?` = may be left out), all texts unless said:
         `sign_in`: start_url (with its `rd`), tool?, return_to?;
         `sign_out`: csrf, nickname?, back_url?;
-        `signed_out`: start_url;
+        `signed_out`: start_url, everywhere? (whether on all devices);
         `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
-        retry_url?, detail? (mapping of texts; tool, nickname, discriminator and sub are shown
-        openly, the rest under "Details");
-        `userinfo`: sub, signed_in_at and until (Unix seconds), nickname?, discriminator?,
+        retry_url?, detail? (mapping of texts; tool, nickname, discriminator, sub, notice and until
+        are shown openly, the rest under "Details");
+        `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), back_url?.
         Any text may be hostile. Raises LookupError for a page or reason that does not exist,
         TypeError for a missing or unknown value, and ValueError for a link that is neither a path

@@ -28,6 +28,8 @@ class End(Enum):
     #: The head was relayed, the body stopped short.
     CUT_OFF = "cut-off"
     SLOW = "slow"
+    #: The head was relayed, then nothing moved for as long as may be.
+    SILENT = "silent"
     CLIENT_GONE = "client-gone"
     #: The upstream switched protocols, as the client asked.
     SWITCHED = "switched"
@@ -233,7 +235,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._moved = False
                 self._deadline = now + self._patience.idle
             elif self._deadline <= now:
-                self._finish(End.CUT_OFF if self._wrote else End.SLOW)
+                self._finish(End.SILENT if self._wrote else End.SLOW)
 
     def pause_reading(self) -> None:
         """Hold the upstream back while the client takes no more."""

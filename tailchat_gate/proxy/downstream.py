@@ -3,9 +3,10 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol, cast
 
+from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.unread import unread
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
@@ -16,6 +17,9 @@ from tailchat_gate.request.refusal import RefusedError
 
 #: How often deadlines are looked at; so a timeout is exact to this many seconds.
 SWEEP_SECONDS: Final = 0.5
+#: How long after a change of who is let in the work under way is looked at: many changes that
+#: come together are one look.
+PROMPT_SECONDS: Final = 0.05
 #: How long what a client still sends is thrown away behind the last answer: a connection closed
 #: upon unread bytes is reset, and the reset destroys the answer (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
@@ -37,7 +41,20 @@ class Timeouts(NamedTuple):
 
 
 class Work(Protocol):
-    """What a connection does for the request under way."""
+    """What a connection does for the request under way.
+
+    `session` is whose session or token it ends with, None where it ends with nobody's.
+    """
+
+    @property
+    def session(self) -> Holder | None:
+        """Whose session it ends with."""
+
+    def session_over(self, reason: Reason) -> None:
+        """Hear that this session is over; nothing more may pass, and `session` is None from now.
+
+        `reason` is that of a new request: NOT_SIGNED_IN, SESSION_ENDED, TOKEN_EXPIRED or LOCKED.
+        """
 
     def body(self, content: bytes) -> None:
         """Take content of the request's body."""
@@ -63,6 +80,13 @@ class BytesTaker(Protocol):
 
     def client_ended(self) -> None:
         """Hear that the client sends no more, though it may still read."""
+
+
+class SessionWatch(Protocol):
+    """What looks whether the sessions of the work under way are over."""
+
+    def check(self, works: Iterable[Work]) -> None:
+        """End the work whose session is over."""
 
 
 class Handler(Protocol):
@@ -196,7 +220,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def work(self) -> Work | None:
-        """What is done for the request under way."""
+        """What is done for the request under way, None where none is."""
         return self._work
 
     @property
@@ -441,14 +465,16 @@ class ClientServer:
     """Makes the connections of a gate, and looks after their deadlines.
 
     Connections outlive configurations: each request is read and answered by the service that is
-    in force when its head is whole.
+    in force when its head is whole. `watch` ends what is under way for sessions that are over.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, watch: SessionWatch) -> None:
         self.connections: Final[set[ClientConnection]] = set()
         self._loop = asyncio.get_running_loop()
         self.time: Final[Callable[[], float]] = self._loop.time
+        self._watch = watch
         self._sweeper: asyncio.TimerHandle | None = None
+        self._prompt: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
         self.change(service)
         self._sweep()
@@ -469,10 +495,21 @@ class ClientServer:
         return ClientConnection(self)
 
     def _sweep(self) -> None:
+        # First, because a fault below must not be the end of all deadlines.
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         now = self.time()
         for connection in tuple(self.connections):
             connection.check(now)
-        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._check_sessions()
+
+    def _check_sessions(self) -> None:
+        self._prompt = None
+        self._watch.check([found.work for found in self.connections if found.work is not None])
+
+    def hear_of_sessions(self) -> None:
+        """Hear that sessions may be over: they are looked at soon, all that end now together."""
+        if self._prompt is None:
+            self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
 
     def hear_closed(self) -> None:
         """Hear that a connection is gone."""
@@ -490,7 +527,8 @@ class ClientServer:
 
     def close(self) -> None:
         """Reset every connection that is left."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._prompt):
+            if timer is not None:
+                timer.cancel()
         for connection in tuple(self.connections):
             connection.abort()

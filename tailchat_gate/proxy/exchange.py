@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.connection import End, Patience, UpstreamConnection
 from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
 from tailchat_gate.proxy.headers import takes_trailers
@@ -30,6 +32,7 @@ _FAILURES: Final[Mapping[End, Reason]] = MappingProxyType(
         End.BROKEN: Reason.UPSTREAM_BROKEN,
         End.CUT_OFF: Reason.UPSTREAM_BROKEN,
         End.SLOW: Reason.UPSTREAM_SLOW,
+        End.SILENT: Reason.UPSTREAM_BROKEN,
         End.CLIENT_GONE: Reason.CLIENT_GONE,
     }
 )
@@ -38,11 +41,13 @@ _FAILURES: Final[Mapping[End, Reason]] = MappingProxyType(
 class Upstream(NamedTuple):
     """What is known beforehand of a route's upstream.
 
-    `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
+    `session_patience` is for exchanges that end with a session, which may itself not be idle for
+    long. `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
     """
 
     pool: Pool
     patience: Patience
+    session_patience: Patience
     connect_timeout: float
     trailers: Callable[[RawFields], bytes]
     editor: FieldEditor | None
@@ -53,7 +58,7 @@ class Passage(NamedTuple):
 
     `data` is the whole request head, `body` what reads its body, None where there is none.
     `extra_fields` are header lines for the reply. `upgrade` is the protocol to switch to, b""
-    for none; `until` the Unix second at which the session is over.
+    for none; `session` whose session or token the exchange ends with, None for nobody's.
     """
 
     request: RequestHead
@@ -61,7 +66,7 @@ class Passage(NamedTuple):
     body: Body | None
     extra_fields: bytes
     upgrade: bytes
-    until: float
+    session: Holder | None
 
 
 class Exchange:
@@ -114,6 +119,16 @@ class Exchange:
         self.switched: UpstreamConnection | None = None
 
     @property
+    def session(self) -> Holder | None:
+        """Whose session it ends with."""
+        return self.passage.session
+
+    @property
+    def _patience(self) -> Patience:
+        settings, person = self._settings, isinstance(self.passage.session, Visitor)
+        return settings.session_patience if person else settings.patience
+
+    @property
     def _repeatable(self) -> bool:
         """Whether sending the request twice has the effect of sending it once."""
         return self.passage.body is None and self.passage.request.method in _IDEMPOTENT
@@ -158,6 +173,13 @@ class Exchange:
         """Cancel: nobody waits for the reply."""
         self._drop()
         self._finish(Reason.CLIENT_GONE)
+
+    def session_over(self, reason: Reason) -> None:
+        """Cut off: neither the request nor its reply may go on, or look whole."""
+        self._drop()
+        if self.status:
+            self._client.abort()
+        self._finish(reason)
 
     def client_full(self, *, full: bool) -> None:
         """Hold the upstream back while the client takes no more."""
@@ -219,11 +241,12 @@ class Exchange:
                 # Never a clean end: the client must see that the reply is not whole
                 # (RFC 9112 section 8).
                 self._client.abort()
-            self._finish(_FAILURES[end])
+            idled = end is End.SILENT and self._patience is not self._settings.patience
+            self._finish(Reason.NOT_SIGNED_IN if idled else _FAILURES[end])
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
-        upstream.start(self, self, self._settings.patience)
+        upstream.start(self, self, self._patience)
         if self._pending:
             upstream.write(b"".join((self.passage.data, *self._pending)))
             self._pending = None

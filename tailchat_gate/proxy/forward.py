@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.access.routes import Route
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.proxy.backends import Backend, shared_by
 from tailchat_gate.proxy.connection import Patience
@@ -27,11 +28,15 @@ _WEBSOCKET: Final = b"websocket"
 
 @dataclass(frozen=True, slots=True)
 class _Switch:
-    """What a route says about switched connections: protocol names, and seconds (0 = no limit)."""
+    """What is said about switched connections: protocol names, and seconds (0 = no limit).
+
+    `session_idle` is for those that end with a session.
+    """
 
     upgrades: frozenset[bytes]
     max_age: float
     idle: float
+    session_idle: float
 
 
 class _Shared(NamedTuple):
@@ -45,7 +50,9 @@ class Forwarder:
     """Sends requests to the upstreams of one configuration.
 
     `names` are those of the gate's cookies, which no reply may set; `traffic` has the
-    connections, which outlive the configuration. Reads the PEM files that routes name.
+    connections, which outlive the configuration. `session_idle` is how many seconds a session
+    lasts without use, 0 for any; what is under way is use of it while bytes move, either way.
+    Reads the PEM files that routes name.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class Forwarder:
         headers: RequestHeaders,
         traffic: Traffic,
         clock: Callable[[], float],
+        session_idle: float = 0.0,
     ) -> None:
         self._names = names
         self._headers = headers
@@ -66,9 +74,10 @@ class Forwarder:
             if not isinstance(address, (StaticAddress, FilesAddress)):
                 key = (names, *shared_by(route.settings, address))
                 self._backends[route] = _Shared(key, Backend.of_route(route.settings, address))
+        self._session_idle = session_idle
         self._taken: list[tuple[object, ...]] = []
         self._upstreams: dict[str, Upstream] = {}
-        self._switches = {route.name: _switch(route) for route in self._backends}
+        self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
         self._tunnels: set[Tunnel] = set()
 
     @property
@@ -82,7 +91,7 @@ class Forwarder:
         for route, (key, backend) in self._backends.items():
             pool = self._traffic.take(key, backend, self._names)
             self._taken.append(key)
-            self._upstreams[route.name] = _upstream(route, pool, self._headers)
+            self._upstreams[route.name] = _upstream(route, pool, self._headers, self._session_idle)
 
     def close(self) -> None:
         """Let go of the pools; connections that no other configuration uses are closed."""
@@ -133,16 +142,19 @@ class Forwarder:
         def over(tunnel: Tunnel) -> None:
             self._tunnels.discard(tunnel)
             self._traffic.tunnels.discard(tunnel)
+            exchange.failure = tunnel.failure
             exchange.body_bytes = tunnel.bytes_to_client
             ended(client, exchange)
 
+        session = passage.session
+        person = isinstance(session, Visitor)
         terms = Terms(
-            passage.until,
             self._clock() + switch.max_age if switch.max_age else math.inf,
-            switch.idle,
+            switch.session_idle if person else switch.idle,
+            idle_session=person and switch.session_idle != switch.idle,
             websocket=passage.upgrade == _WEBSOCKET,
         )
-        tunnel = Tunnel(client, exchange.switched, terms, over)
+        tunnel = Tunnel(client, exchange.switched, terms, session, over)
         self._tunnels.add(tunnel)
         self._traffic.tunnels.add(tunnel)
         tunnel.start()
@@ -151,21 +163,30 @@ class Forwarder:
             asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
 
 
-def _upstream(route: Route, pool: Pool, headers: RequestHeaders) -> Upstream:
+def _shorter(one: float, other: float) -> float:
+    """Return the shorter of two limits in seconds, of which 0 is none."""
+    return min(one, other) if one and other else one or other
+
+
+def _upstream(route: Route, pool: Pool, headers: RequestHeaders, session_idle: float) -> Upstream:
     settings = route.settings
+    patience = Patience(settings.response_timeout, settings.idle_timeout)
+    idle = _shorter(settings.idle_timeout, session_idle)
     return Upstream(
         pool,
-        Patience(settings.response_timeout, settings.idle_timeout),
+        patience,
+        patience._replace(idle=idle) if idle != settings.idle_timeout else patience,
         settings.connect_timeout,
         headers.trailers,
         rewriter_of(settings),
     )
 
 
-def _switch(route: Route) -> _Switch:
+def _switch(route: Route, session_idle: float) -> _Switch:
     settings = route.settings
     return _Switch(
         frozenset(name.encode("ascii") for name in settings.upgrades),
         settings.websocket_max_age,
         settings.idle_timeout,
+        _shorter(settings.idle_timeout, session_idle),
     )

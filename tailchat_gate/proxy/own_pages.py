@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from tailchat_gate.identity.locks import Holder
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.downstream import ClientConnection
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
@@ -23,8 +25,8 @@ _NOT_FOR_PAGES: Final = frozenset(
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-#: Hears what was answered, or None where the client left before.
-Ended = Callable[[web.StreamResponse | None], None]
+#: Hears what was answered, or why nothing whole was.
+Ended = Callable[[web.StreamResponse | Reason], None]
 
 
 class PageServer:
@@ -51,13 +53,15 @@ class PageServer:
         *,
         body: Body | None = None,
         target: bytes = b"/",
+        session: Holder | None = None,
     ) -> None:
         """Answer a request with a page.
 
         `body` is for a page that reads one, a small one. `target` is what aiohttp sees: the
-        client's own only where the page needs it.
+        client's own only where the page needs it. `session` is whose session or token the answer
+        ends with, None for nobody's.
         """
-        work = _PageWork(self, client, head, target, answer, ended)
+        work = _PageWork(self, client, head, target, answer, ended, session)
         client.begin(work, body, unread=head.fields.has_body and body is None)
         if body is None:
             work.start(b"")
@@ -135,7 +139,9 @@ class _PageWork:
         target: bytes,
         answer: Answer,
         ended: Ended,
+        session: Holder | None,
     ) -> None:
+        self.session = session
         self._client = client
         self._head = head
         self._target = target
@@ -144,6 +150,8 @@ class _PageWork:
         self._page = server.connection(answer, self._let_go)
         self._stalled: asyncio.TimerHandle | None = None
         self._started = self._over = False
+        #: Why the client gets no whole answer, if it gets none.
+        self._failure = Reason.CLIENT_GONE
 
     def start(self, body: bytes) -> None:
         """Hand the request to aiohttp."""
@@ -193,7 +201,13 @@ class _PageWork:
         self._over = True
         if self._started:
             self._page.connection_lost(None)
-        self._ended(None)
+        self._ended(self._failure)
+
+    def session_over(self, reason: Reason) -> None:
+        """Cut the answer off: it must not go on, or look whole."""
+        self.session, self._failure = None, reason
+        self._client.abort()
+        self.client_gone()
 
     def _let_go(self, answer: web.StreamResponse) -> None:
         self._forget_stall()

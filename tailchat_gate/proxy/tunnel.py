@@ -5,10 +5,12 @@ import secrets
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
 from tailchat_gate.proxy.frames import FrameTracker, close_frame
 from tailchat_gate.proxy.shortcut import Shortcut
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.refusal import RefusedError
 
@@ -17,12 +19,15 @@ CLOSE_SECONDS: Final = 2.0
 #: How long one end of a WebSocket may be silent once the other has closed it and left: who never
 #: answers would keep both connections open.
 LEFT_SECONDS: Final = 10.0
+#: As CLOSE_SECONDS where the session is over: a frame under way must not go on for longer.
+OVER_SECONDS: Final = 0.5
 #: Close codes of RFC 6455 section 7.4.1 and of its registry (3000: unauthorized, 3008: timeout).
 GOING_AWAY: Final = 1001
 UNAUTHORIZED: Final = 3000
 TIMED_OUT: Final = 3008
 STOPPING: Final = "the gate is stopping"
 SESSION_OVER: Final = "the session is over"
+LOCKED: Final = "locked"
 TOO_OLD: Final = "open for as long as this tool allows"
 SILENT: Final = "silent for too long"
 
@@ -30,14 +35,15 @@ SILENT: Final = "silent for too long"
 class Terms(NamedTuple):
     """How long a tunnel may last.
 
-    `until` is the Unix second at which its session is over, `oldest` the one at which it has been
-    open long enough; infinite where there is none. `idle` is how many seconds both ends may be
-    silent, 0 for any. `websocket`: its frames are known, so that it can be ended cleanly.
+    `oldest` is the Unix second at which it has been open long enough, infinite where there is
+    none. `idle` is how many seconds both ends may be silent, 0 for any; `idle_session`: because
+    the session would be idle for too long. `websocket`: its frames are known, so that it can be
+    ended cleanly.
     """
 
-    until: float
     oldest: float
     idle: float
+    idle_session: bool
     websocket: bool
 
 
@@ -47,12 +53,16 @@ def _no_frames(data: bytes) -> int:
 
 
 class Tunnel:
-    """Relays between a client and an upstream whose protocol was switched."""
+    """Relays between a client and an upstream whose protocol was switched.
+
+    `session` is whose session or token it ends with, None for nobody's. When it has ended
+    `failure` tells whether it did so with the session, by the reason that a new request would get.
+    """
 
     __slots__ = (
         "_client", "_client_done", "_cut_off", "_deadline", "_ended", "_ending", "_farewells",
         "_finished", "_idle", "_moved", "_terms", "_to_client", "_to_upstream", "_upstream",
-        "_upstream_done", "bytes_to_client",
+        "_upstream_done", "bytes_to_client", "failure", "session",
     )  # fmt: skip
 
     def __init__(
@@ -60,8 +70,11 @@ class Tunnel:
         client: ClientConnection,
         upstream: UpstreamConnection,
         terms: Terms,
+        session: Holder | None,
         ended: Callable[["Tunnel"], None],
     ) -> None:
+        self.session = session
+        self.failure: Reason | None = None
         self._client = client
         self._upstream = upstream
         self._terms = terms
@@ -124,10 +137,11 @@ class Tunnel:
             if connection.transport is not None:
                 connection.transport.set_protocol(connection)
 
-    def end(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str, *, within: float = CLOSE_SECONDS) -> None:
         """End a WebSocket with a close frame to both sides, at the next frame boundary.
 
-        Anything else is reset: a clean end would say that all has come.
+        It is cut off where that takes longer than `within` seconds. Anything else is reset: a
+        clean end would say that all has come.
         """
         if self._ending or self._finished:
             return
@@ -138,7 +152,7 @@ class Tunnel:
         self._leave_shortcuts()
         mask = secrets.token_bytes(4)
         self._farewells = (close_frame(code, reason), close_frame(code, reason, mask=mask))
-        self._cut_off = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._finish)
+        self._cut_off = asyncio.get_running_loop().call_later(within, self._finish)
         self._end_client(b"")
         self._end_upstream(b"")
 
@@ -149,16 +163,26 @@ class Tunnel:
     def check(self, now: float, clock: float) -> None:
         """End what has lasted too long; `now` is the loop's time, `clock` the Unix second."""
         terms = self._terms
-        if clock >= terms.until:
-            self.end(UNAUTHORIZED, SESSION_OVER)
-        elif clock >= terms.oldest:
+        if clock >= terms.oldest:
             self.end(UNAUTHORIZED, TOO_OLD)
         elif self._idle:
             if self._moved:
                 self._moved = False
                 self._deadline = now + self._idle
-            elif now >= self._deadline:
+            elif now < self._deadline:
+                pass
+            elif terms.idle_session and self._idle == terms.idle:
+                self.session_over(Reason.NOT_SIGNED_IN)
+            else:
                 self.end(TIMED_OUT, SILENT)
+
+    def session_over(self, reason: Reason) -> None:
+        """End it because its session is over."""
+        if self._finished:
+            return
+        self.session, self.failure = None, reason
+        text = LOCKED if reason is Reason.LOCKED else SESSION_OVER
+        self.end(UNAUTHORIZED, text, within=OVER_SECONDS)
 
     # From the upstream.
 

@@ -1,0 +1,175 @@
+"""The commands that lock people out and sign them out, without a gate that runs."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from gatekit import SECRET
+
+from tailchat_gate.cli import main
+from tailchat_gate.identity.lock_lines import read_line
+from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where the locks are."""
+    return tmp_path / "locks"
+
+
+@pytest.fixture
+def run(tmp_path: Path, path: Path) -> Run:
+    """Return a function that runs a command with a configuration."""
+
+    def run(*arguments: str, file: str = str(path)) -> Result:
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f"""
+            server.public_url = "http://gate.test"
+            tailchat = {{ api_url = "http://127.0.0.1:9", client_id = "tc_x", client_secret = "s" }}
+            session = {{ secret = "{SECRET}", lifetime = "1h" }}
+            locks.file = "{file}"
+            route = [{{ name = "tool", upstream = "http://127.0.0.1:9" }}]
+            """
+        )
+        config.chmod(0o600)
+        return CliRunner().invoke(main, [*arguments, "--config", str(config)])
+
+    return run
+
+
+def test_what_the_commands_write(run: Run, path: Path) -> None:
+    """Each command adds one entry, and says what is now so."""
+    told = [
+        run("lock", "sub:66a", "--message", "hands off", "--for", "2d").output,
+        run("lock", "token:backup").output,
+        run("unlock", "sub:66a").output,
+        run("sign-out", "sub:66a").output,
+        run("sign-out", "all").output,
+    ]
+    entries = [read_line(line).entry for line in path.read_bytes().splitlines()]
+    lock, machine, unlock, one, everybody = entries
+
+    assert isinstance(lock, Lock)
+    assert lock.until == lock.at + 2 * 86400
+    assert (lock.target, lock.message) == ("sub:66a", "hands off")
+    assert isinstance(machine, Lock)
+    assert (machine.target, machine.until) == ("token:backup", None)
+    assert isinstance(unlock, Unlock)
+    assert isinstance(one, SignedOut)
+    assert one.until == one.at + 3660
+    assert isinstance(everybody, SignedOut)
+    assert (one.target, everybody.target) == ("sub:66a", "all")
+    assert re.fullmatch(r"sub:66a is locked until 20\d\d-.* UTC\n", told[0])
+    assert told[1:] == [
+        "token:backup is locked until unlocked\n",
+        "sub:66a is not locked any more\n",
+        "sub:66a is signed out\n",
+        "everybody is signed out\n",
+    ]
+
+
+def test_the_list_of_locks(run: Run, path: Path) -> None:
+    """`locks` prints who is locked out until when, as a table or as JSON, and makes no file."""
+    assert run("locks").output == "nobody is locked out\n"
+    assert not path.exists()
+    run("lock", "sub:66a", "--for", "2d", "--message", "\u661f\u91ce")
+    run("lock", "token:backup")
+
+    table = run("locks").output.splitlines()
+    rows = json.loads(run("locks", "--json").output)
+
+    assert re.fullmatch(r"sub:66a       until [-\d]{10} [:\d]{8} UTC  \u661f\u91ce", table[0])
+    assert table[1:] == ["token:backup  until unlocked"]
+    assert [row["target"] for row in rows] == ["sub:66a", "token:backup"]
+    assert rows[0]["until"] == rows[0]["locked_at"] + 2 * 86400
+    assert (rows[0]["message"], rows[1]["until"]) == ("\u661f\u91ce", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("lock", "66a"), 'expected "sub:ID"'),
+        (("lock", "sub:66a", "--for", "2 days"), "a duration in quotes"),
+        (("lock", "sub:66a", "--message", "x" * 301), "at most 300 characters"),
+        (("lock", "sub:66a", "--message", "a\nb"), "one line"),
+        (("unlock", "group:ops"), 'expected "sub:ID"'),
+        (("sign-out", "token:backup"), 'expected "sub:ID" or "all"'),
+    ],
+)
+def test_wrong_usage_is_said(run: Run, path: Path, arguments: tuple[str, ...], text: str) -> None:
+    """What cannot be locked, for how long and with which words ends with 2, and nothing written."""
+    done = run(*arguments)
+
+    assert done.exit_code == 2
+    assert text in done.output
+    assert not path.exists()
+
+
+def test_to_unlock_what_is_not_locked_fails(run: Run, path: Path) -> None:
+    """A misspelt sub is noticed."""
+    done = run("unlock", "sub:66a")
+
+    assert (done.exit_code, done.output) == (1, "sub:66a is not locked\n")
+    assert not path.exists()
+
+
+COMMANDS = [("lock", "all"), ("unlock", "all"), ("sign-out", "all"), ("locks",)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_file_the_commands_say_so(run: Run, command: tuple[str, ...]) -> None:
+    """With "" there is nothing that a command could write to."""
+    done = run(*command, file="")
+
+    assert done.exit_code == 2
+    assert "locks.file is empty" in done.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_that_cannot_be_had_is_said(run: Run, path: Path, command: tuple[str, ...]) -> None:
+    """The error names the key, the file and the reason, without a traceback."""
+    path.mkdir()
+    done = run(*command)
+
+    assert done.exit_code == 1
+    assert "[locks] file" in done.output
+    assert "Is a directory" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_explain_knows_of_locks(run: Run, path: Path) -> None:
+    """Who is locked out is refused where they would be let in; a file out of reach is a warning."""
+    url, who = "http://gate.test/x", ("--as", "66a")
+    before = run("explain", url, *who)
+    run("lock", "sub:66a", "--for", "1h")
+    locked = run("explain", url, *who)
+    other = run("explain", url, "--as", "66b")
+    run("lock", "token:backup")
+    machine = run("explain", url, "--token", "backup")
+    path.unlink()
+    path.mkdir()
+    unreadable = run("explain", url, *who)
+
+    assert (before.exit_code, locked.exit_code, other.exit_code) == (0, 1, 0)
+    assert re.match(r"sub:66a is locked until .* UTC: taken for nobody", locked.output)
+    assert "not-signed-in" in locked.output
+    assert (machine.exit_code, machine.output.split(":")[0]) == (1, "token")
+    assert machine.output.endswith("locked until unlocked: refused with `locked`\n")
+    assert before.output in unreadable.output
+    assert "warning: locks are not looked at: " in unreadable.output
+    assert unreadable.exit_code == 0
+
+
+def test_damaged_lines_are_a_warning(run: Run, path: Path) -> None:
+    """Whoever looks at the locks hears that some could not be read."""
+    path.write_bytes(b"nonsense\nmore of it\n")
+    done = run("locks")
+
+    assert done.exit_code == 0
+    assert "warning: 2 damaged lines in " in done.output

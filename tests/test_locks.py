@@ -1,0 +1,271 @@
+"""What locks and ended sessions mean for one session, and how little of it is kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from gatekit import ALICE, START, SUB, Clock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailchat_gate.identity.locks import (
+    ALL,
+    MOST_OF_ALL,
+    MOST_OF_ONE,
+    EndedSession,
+    Entry,
+    Lock,
+    SignedOut,
+    Standing,
+    Unlock,
+)
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.reasons import Reason
+
+NOW = int(START)
+HOUR = 3600
+RECORD = SessionRecord.begin(ALICE, now=START, login="l")
+BOB = replace(RECORD, sub="66bob", sid="bob")
+
+
+@pytest.fixture
+def standing(clock: Clock) -> Standing:
+    """Return the standing of a gate where nothing is locked."""
+    return Standing(clock)
+
+
+def _ended(record: SessionRecord, *, at: int = NOW, until: int = NOW + HOUR) -> EndedSession:
+    return EndedSession(record.sid, record.sub, at, until)
+
+
+def test_nothing_is_locked_at_first(standing: Standing) -> None:
+    """Without an entry every session is good, and there is nothing to keep."""
+    assert standing.check(RECORD) is None
+    assert standing.bar(RECORD) is None
+    assert (standing.locks, standing.entries(), standing.version) == ((), [], 0)
+
+
+@pytest.mark.parametrize("target", [f"sub:{SUB}", ALL])
+def test_a_lock_keeps_its_target_out(standing: Standing, target: str) -> None:
+    """A lock on a person or on all is LOCKED, with the lock that tells why."""
+    lock = Lock(target, NOW, None, "not today")
+    assert standing.apply(lock)
+
+    barred = standing.bar(RECORD)
+    assert standing.check(RECORD) is Reason.LOCKED
+    assert barred is not None
+    assert (barred.reason, barred.lock, barred.record) == (Reason.LOCKED, lock, RECORD)
+    assert standing.check(BOB) is (Reason.LOCKED if target == ALL else None)
+    assert standing.lock_on(BOB.sub) is (lock if target == ALL else None)
+
+
+def test_a_lock_on_a_person_says_more_than_one_on_all(standing: Standing) -> None:
+    """Of two locks that hold, the person's own is shown."""
+    own = Lock(f"sub:{SUB}", NOW, None, "yours")
+    standing.apply(Lock(ALL, NOW, None, "everybody's"))
+    standing.apply(own)
+
+    assert standing.lock_on(SUB) is own
+
+
+def test_a_lock_on_a_token_keeps_no_person_out(standing: Standing) -> None:
+    """A machine's lock is the machine's; a lock on all is a machine's too."""
+    lock = Lock("token:backup", NOW)
+    standing.apply(lock)
+
+    assert standing.check(RECORD) is None
+    assert standing.lock_on_token("backup") is lock
+    assert standing.lock_on_token("other") is None
+    standing.apply(Lock(ALL, NOW))
+    assert standing.lock_on_token("other") is not None
+
+
+def test_a_lock_ends_at_its_time(standing: Standing, clock: Clock) -> None:
+    """A lock holds up to its second and no longer, without anybody doing anything."""
+    standing.apply(Lock(f"sub:{SUB}", NOW, NOW + 10))
+    clock.now += 9.9
+    assert standing.check(RECORD) is Reason.LOCKED
+    clock.now += 0.1
+
+    assert standing.check(RECORD) is None
+    assert standing.locks == ()
+    assert standing.entries() == []
+
+
+def test_an_unlock_lifts_a_lock(standing: Standing) -> None:
+    """After an unlock sessions from before the lock are good again; another target is untouched."""
+    standing.apply(Lock(f"sub:{SUB}", NOW))
+    standing.apply(Lock(f"sub:{BOB.sub}", NOW))
+
+    assert standing.apply(Unlock(f"sub:{SUB}", NOW))
+    assert not standing.apply(Unlock(f"sub:{SUB}", NOW))
+    assert standing.check(RECORD) is None
+    assert standing.check(BOB) is Reason.LOCKED
+
+
+def test_an_ended_session_is_over_and_no_other(standing: Standing) -> None:
+    """Whoever has the id is out, whatever else the record says; the person's others are not."""
+    standing.apply(_ended(RECORD))
+
+    assert standing.check(RECORD) is Reason.SESSION_ENDED
+    assert standing.check(replace(RECORD, seen_at=NOW + 5, login="x")) is Reason.SESSION_ENDED
+    assert standing.check(replace(RECORD, sid="another")) is None
+    assert standing.check(replace(BOB, sid=RECORD.sid)) is None
+    barred = standing.bar(RECORD)
+    assert barred is not None
+    assert barred.lock is None
+
+
+@pytest.mark.parametrize("target", [f"sub:{SUB}", ALL])
+def test_signed_out_everywhere_is_all_up_to_a_second(standing: Standing, target: str) -> None:
+    """What was signed in up to that second is over, what was signed in after it is not."""
+    standing.apply(SignedOut(target, NOW, NOW + HOUR))
+
+    assert standing.check(RECORD) is Reason.SESSION_ENDED
+    assert standing.check(replace(RECORD, signed_in_at=NOW + 1)) is None
+    assert standing.check(BOB) is (Reason.SESSION_ENDED if target == ALL else None)
+    assert standing.signed_out_at(SUB) == NOW
+
+
+def test_an_earlier_sign_out_takes_nothing_back(standing: Standing) -> None:
+    """Entries that come out of order leave the latest second and the longest memory."""
+    standing.apply(SignedOut(f"sub:{SUB}", NOW, NOW + HOUR))
+
+    assert not standing.apply(SignedOut(f"sub:{SUB}", NOW - 9, NOW + HOUR - 9))
+    assert standing.signed_out_at(SUB) == NOW
+
+
+def test_a_lock_is_told_before_an_ended_session(standing: Standing) -> None:
+    """Whoever is locked out reads that, also where the session is over as well."""
+    standing.apply(_ended(RECORD))
+    standing.apply(Lock(f"sub:{SUB}", NOW))
+
+    assert standing.check(RECORD) is Reason.LOCKED
+
+
+def test_only_a_change_has_a_new_version(standing: Standing) -> None:
+    """The version moves when something changed, and stays when an entry is read again."""
+    entries: list[Entry] = [
+        Lock(f"sub:{SUB}", NOW),
+        _ended(RECORD),
+        SignedOut("sub:66bob", NOW, NOW + 9),
+    ]
+    for number, entry in enumerate(entries, 1):
+        assert standing.apply(entry)
+        assert standing.version == number
+    for entry in entries:
+        assert not standing.apply(entry)
+
+    assert standing.version == len(entries)
+
+
+def test_what_is_over_by_itself_is_forgotten(standing: Standing, clock: Clock) -> None:
+    """When the last session could no longer be alive, nothing is kept of its end."""
+    standing.apply(_ended(RECORD))
+    standing.apply(SignedOut("sub:66bob", NOW, NOW + HOUR))
+    assert len(standing.entries()) == 2
+    clock.now += HOUR
+
+    assert standing.entries() == []
+
+
+def test_signing_in_and_out_in_a_loop_costs_one_entry(standing: Standing) -> None:
+    """Beyond the bound a person's ended sessions become one entry, and all of them stay over."""
+    records = [replace(RECORD, sid=f"s{n}", signed_in_at=NOW + n) for n in range(MOST_OF_ONE * 3)]
+    for record in records:
+        standing.apply(_ended(record, at=record.signed_in_at))
+        assert len(standing.entries()) <= MOST_OF_ONE + 1
+
+    assert all(standing.check(record) is Reason.SESSION_ENDED for record in records)
+    assert standing.check(BOB) is None
+
+
+def test_too_many_ended_sessions_end_everybodys(standing: Standing) -> None:
+    """Beyond the bound for all persons one entry stands for everything up to that second."""
+    first = replace(RECORD, sub="0", sid="s")
+    for number in range(MOST_OF_ALL):
+        standing.apply(EndedSession("s", str(number), NOW, NOW + HOUR))
+    assert standing.check(RECORD) is None
+    assert len(standing.entries()) == MOST_OF_ALL
+
+    standing.apply(EndedSession("s", "last", NOW, NOW + HOUR))
+
+    assert standing.entries() == [SignedOut(ALL, NOW, NOW + HOUR)]
+    assert standing.check(first) is standing.check(RECORD) is Reason.SESSION_ENDED
+
+
+def test_expired_entries_do_not_count_against_the_bound(standing: Standing, clock: Clock) -> None:
+    """A person who signs out now and then is never signed out everywhere for it."""
+    other = replace(RECORD, sid="other")
+    for number in range(MOST_OF_ONE * 3):
+        record = replace(RECORD, sid=f"s{number}")
+        standing.apply(_ended(record, at=int(clock.now), until=int(clock.now) + 60))
+        clock.now += 30
+
+    assert standing.check(other) is None
+
+
+def test_a_history_read_anew_sets_the_locks(standing: Standing) -> None:
+    """Read from the beginning, locks are as the file says; what is over stays over."""
+    standing.apply(Lock(f"sub:{SUB}", NOW))
+    standing.apply(Lock("sub:66bob", NOW, None, "old"))
+    standing.apply(_ended(RECORD))
+    new = Lock("sub:66bob", NOW, None, "new")
+
+    changed = standing.renew([Lock("sub:x", NOW), new, Unlock("sub:x", NOW)])
+
+    assert changed == [Unlock(f"sub:{SUB}", NOW), new]
+    assert standing.locks == (new,)
+    assert standing.check(RECORD) is Reason.SESSION_ENDED
+    assert standing.renew([new]) == []
+
+
+SUBS = st.sampled_from(("a", "b"))
+TARGETS = st.one_of(st.just(ALL), SUBS.map("sub:{}".format))
+SECONDS = st.integers(NOW - 5, NOW + 5)
+ENTRIES = st.one_of(
+    st.builds(Lock, TARGETS, SECONDS, st.none() | SECONDS, st.just("m")),
+    st.builds(Unlock, TARGETS, SECONDS),
+    st.builds(EndedSession, st.sampled_from(("1", "2")), SUBS, SECONDS, SECONDS),
+    st.builds(SignedOut, TARGETS, SECONDS, SECONDS),
+)
+
+
+@given(st.lists(ENTRIES, max_size=12))
+def test_the_shortest_history_means_the_same(history: list[Entry]) -> None:
+    """Whoever reads the shortened history judges every living session as before."""
+    clock = Clock()
+    standing, again = Standing(clock), Standing(clock)
+    for entry in history:
+        standing.apply(entry)
+    before = _judgements(standing.check)
+    shorter = standing.entries()
+    for entry in shorter:
+        again.apply(entry)
+
+    assert len(shorter) <= len(history)
+    assert _judgements(again.check) == _judgements(standing.check)
+    # What was forgotten is what no session can need that ends with its entry.
+    for record, judgement in before.items():
+        if judgement is not None and standing.check(record) is None:
+            assert judgement is Reason.SESSION_ENDED
+
+
+def _judgements(
+    check: Callable[[SessionRecord], Reason | None],
+) -> dict[SessionRecord, Reason | None]:
+    records = [
+        replace(RECORD, sub=sub, sid=sid, signed_in_at=at)
+        for sub in "abc"
+        for sid in "12"
+        for at in (NOW - 6, NOW, NOW + 6)
+    ]
+    return {record: check(record) for record in records}
+
+
+def test_its_text_tells_numbers_only(standing: Standing) -> None:
+    """No id and no message is in the text of a standing."""
+    standing.apply(Lock(f"sub:{SUB}", NOW, None, "secret"))
+    standing.apply(_ended(RECORD))
+
+    assert repr(standing) == "<Standing 1 locks, 1 sessions over>"
