@@ -213,35 +213,38 @@ class Answers:
             return self.token_refused(visit, visit.reason)
         return self.problem(visit, visit.reason)
 
-    def sign_in_first(self, visit: Visit) -> web.Response:
+    def sign_in_first(self, visit: Visit, barred: Barred | None = None) -> web.Response:
         """Return the answer of who is not signed in for a proxy to hand on: never a redirect.
 
         A person gets a page that goes on to the sign-in by itself, and the proxy the address in
-        a field of its own, so that it may redirect instead. The visit has the reason,
-        NOT_SIGNED_IN or SESSION_ENDED.
+        a field of its own, so that it may redirect instead. `barred` as in `refusal`.
         """
         if read_intent(visit.method, visit.head.fields.headers) is not Intent.NAVIGATION:
-            return self.not_signed_in(visit, visit.reason)
+            return self.not_let_in(visit, barred)
         url = self.sign_in_url(visit)
         headers = {**_CHALLENGE, "X-Tailchat-Sign-In": url}
         if self._entry != _SIGN_IN_PAGE:
             headers["Refresh"] = f"0; url={url}"
+        if barred is not None:
+            visit.reason = barred.reason
         return self.page(
             visit,
             "sign_in",
-            code=STATUS[visit.reason],
+            code=HTTPStatus.UNAUTHORIZED,
             headers=headers,
             start_url=url,
         )
 
     def not_let_in(self, visit: Visit, barred: Barred | None) -> web.Response:
-        """Answer who is not signed in, or whose session or token is no good any more."""
+        """Answer who is not signed in, or whose session or token is no good, now or for ever."""
         if barred is None:
             return self.not_signed_in(visit)
         if barred.record is not None:
             visit.sub = barred.record.sub
         if barred.lock is not None:
             return self.locked(visit, barred.lock, barred.record)
+        if barred.retry_after:
+            return self._later(visit, barred)
         return self.not_signed_in(visit, barred.reason)
 
     def locked(self, visit: Visit, lock: Lock, record: SessionRecord | None) -> web.Response:
@@ -249,20 +252,22 @@ class Answers:
 
         `record` is a person's, None for a machine.
         """
-        target = visit.target
         machine = {"token": visit.token} if record is None else {}
         return self.problem(
             visit,
             Reason.LOCKED,
             detail={**machine, **locked_detail(record, lock)},
-            # Absolute, because a path that begins with "//" would lead to another host.
-            retry_url=f"{self.origin(visit.host)}{target.path}{target.query}",
+            retry_url=self._same_again(visit),
         )
+
+    def _same_again(self, visit: Visit) -> str:
+        # Absolute, because a path that begins with "//" would lead to another host.
+        return f"{self.origin(visit.host)}{visit.target.path}{visit.target.query}"
 
     def not_signed_in(self, visit: Visit, reason: Reason = Reason.NOT_SIGNED_IN) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie.
 
-        `reason` is NOT_SIGNED_IN or SESSION_ENDED.
+        `reason` tells why nobody is: that of a session that was, where there was one.
         """
         visit.reason = reason
         if read_intent(visit.method, visit.head.fields.headers) is Intent.NAVIGATION:
@@ -272,7 +277,18 @@ class Answers:
             visit.request_id,
             sign_in=f"{self._sites.origin(visit.host)}{self._prefix}/sign_in",
         )
-        return web.Response(status=STATUS[reason], body=body, headers={**_JSON, **_CHALLENGE})
+        return web.Response(
+            status=HTTPStatus.UNAUTHORIZED, body=body, headers={**_JSON, **_CHALLENGE}
+        )
+
+    def _later(self, visit: Visit, barred: Barred) -> web.Response:
+        """Ask for patience: whether the session goes on is not known for now."""
+        return self.problem(
+            visit,
+            barred.reason,
+            retry_url=self._same_again(visit) if visit.method == "GET" else "",
+            headers={"Retry-After": str(barred.retry_after)},
+        )
 
     def token_refused(self, visit: Visit, reason: Reason, lock: Lock | None = None) -> web.Response:
         """Tell a machine that its token is no good here; it is never sent to the login.

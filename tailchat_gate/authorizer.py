@@ -59,7 +59,8 @@ class Authorizer:
 
         `host` is in lower case, `method` and `target` as sent: those of the request itself, or of
         the one that a proxy in front asks about, whose method may be "" for unknown. Raises
-        TooManyReadingsError for a path made to be read in many ways.
+        TooManyReadingsError for a path made to be read in many ways, UndecidedError where Tailchat
+        has to be asked first.
         """
         match = find(self.routes, visit.head.fields, host, method, target)
         site = self.sessions.at(host)

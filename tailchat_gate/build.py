@@ -1,7 +1,9 @@
 """Builds a gate from its settings: the one place where all parts meet."""
 
+import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tailchat_gate.access.routes import RouteTable
@@ -21,6 +23,8 @@ from tailchat_gate.gate import Gate
 from tailchat_gate.generations import Generation
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
+from tailchat_gate.identity.recheck import RecheckTerms
+from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import Lifetimes
 from tailchat_gate.identity.site import SiteSessions
@@ -74,12 +78,13 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     names = CookieNames.for_origin(server.public_url)
     routes = route_table(settings)
     sites = Sites(server.public_url, routes.hosts)
-    sessions = _sessions(settings, sites, names, lasting)
+    tailchat = _tailchat(settings, metrics, clock)
+    rechecker = _rechecker(settings, tailchat, lasting)
+    sessions = _sessions(settings, sites, names, rechecker, lasting)
     headers = request_headers(settings, sessions.reader)
     forwarder = Forwarder(
         routes.routes, names, headers, lasting.traffic, clock, settings.session.idle
     )
-    tailchat = _tailchat(settings, metrics, clock)
     tokens = Tokens(settings.token, clock, lasting.standing)
     assertions = _assertions(settings, lasting.published_keys, clock)
     identity = IdentityHeaders(settings.groups, assertions)
@@ -106,6 +111,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         metrics=metrics,
         audit=lasting.audit,
         prefix=server.prefix,
+        keeps_tokens=settings.session.recheck > 0,
     )
     authorizer = Authorizer(routes, sessions, tokens, lasting.audit)
     endpoints = Endpoints(
@@ -210,7 +216,11 @@ def _key_ring(settings: Settings, purpose: str) -> KeyRing:
 
 
 def _sessions(
-    settings: Settings, sites: Sites, names: CookieNames, lasting: Lasting
+    settings: Settings,
+    sites: Sites,
+    names: CookieNames,
+    rechecker: Rechecker,
+    lasting: Lasting,
 ) -> SiteSessions:
     return SiteSessions(
         _secrets(settings),
@@ -219,6 +229,21 @@ def _sessions(
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
         clock=lasting.clock,
         standing=lasting.standing,
+        rechecker=rechecker,
+    )
+
+
+def _rechecker(settings: Settings, tailchat: TailchatClient, lasting: Lasting) -> Rechecker:
+    session = settings.session
+    return Rechecker(
+        RecheckTerms(session.recheck or math.inf, session.recheck_outage),
+        tailchat,
+        sign_ins=lasting.sign_ins,
+        end=partial(lasting.locks.revoke, lifetime=session.lifetime),
+        patience=settings.tailchat.timeout,
+        clock=lasting.clock,
+        observe=lasting.metrics.recheck,
+        audit=lasting.audit,
     )
 
 

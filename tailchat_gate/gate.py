@@ -14,6 +14,8 @@ from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.locks import Holder
+from tailchat_gate.identity.recheck import UndecidedError
+from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
@@ -21,6 +23,7 @@ from tailchat_gate.proxy.downstream import ClientConnection
 from tailchat_gate.proxy.exchange import Exchange, Passage
 from tailchat_gate.proxy.forward import Forwarder
 from tailchat_gate.proxy.headers import RequestHeaders
+from tailchat_gate.proxy.held import HeldRequest
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend
 from tailchat_gate.proxy.own_pages import PageServer
@@ -73,9 +76,19 @@ class Gate:
 
     def handle(self, client: ClientConnection, head: RequestHead) -> None:
         """Begin to answer one request; whatever goes wrong on the way ends in a refusal."""
-        visit = Visit(self.request_ids.next(), self.monotonic(), head)
+        self._begin(client, Visit(self.request_ids.next(), self.monotonic(), head))
+
+    def resume(self, client: ClientConnection, visit: Visit) -> None:
+        """Begin to answer a request that was held, under another configuration perhaps."""
+        # Whom to trust may have changed; all else that is kept on a head says whose it is.
+        visit.head.fields.forwarded = None
+        self._begin(client, visit)
+
+    def _begin(self, client: ClientConnection, visit: Visit) -> None:
         try:
             self._answer(client, visit)
+        except UndecidedError as undecided:
+            self._hold(client, visit, undecided.record)
         except RefusedError as error:
             self._refuse(client, visit, error.reason, problem=str(error))
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
@@ -95,7 +108,7 @@ class Gate:
             return
 
         verdict = self.authorizer.judge(visit, fields.host.name, head.method, head.target)
-        match, visitor = verdict.match, verdict.visitor
+        match = verdict.match
         if match is None or not verdict.allowed:
             self._deny(client, visit, verdict)
             return
@@ -105,10 +118,19 @@ class Gate:
             return
         body = body_of(fields, route.settings.max_body_bytes) if fields.has_body else None
         if route.name in self.local:
-            self._serve_local(client, visit, route, visitor)
+            self._serve_local(client, visit, route, verdict)
         else:
             passage = self._passage(visit, route, verdict, body)
             self.forwarder.forward(client, visit, passage, self._forwarded)
+
+    def _hold(self, client: ClientConnection, visit: Visit, record: SessionRecord) -> None:
+        """Answer once Tailchat was asked about the session, which was away for long."""
+        settled = self.authorizer.sessions.rechecker.settled(record)
+        HeldRequest(client, visit, settled, self._left)
+
+    def _left(self, visit: Visit) -> None:
+        visit.reason, visit.status = _CLIENT_GONE, CLIENT_CLOSED_REQUEST
+        self._record(visit)
 
     def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
         """Return the answer to what could not be read as a request at all, and record it."""
@@ -132,7 +154,7 @@ class Gate:
         self._page(client, visit, lambda request: self.endpoints.answer(request, visit), body=body)
 
     def _deny(self, client: ClientConnection, visit: Visit, verdict: Verdict) -> None:
-        answers, visitor = self.answers, verdict.visitor
+        answers = self.answers
         if visit.reason is Reason.NO_ROUTE and visit.path == "/" and not visit.token:
             # Nothing is configured there, but it is where people look first.
             answer = answers.who_am_i(visit)
@@ -140,6 +162,7 @@ class Gate:
             allow = {"Allow": self._allowed(visit)}
             answer = answers.problem(visit, visit.reason, headers=allow)
         else:
+            visitor = verdict.visitor
             record = visitor.record if isinstance(visitor, Visitor) else None
             answer = answers.refusal(visit, record, verdict.barred)
         self._say(client, visit, answer)
@@ -238,17 +261,25 @@ class Gate:
         return ", ".join(sorted(methods))
 
     def _serve_local(
-        self, client: ClientConnection, visit: Visit, route: Route, visitor: Holder | None
+        self, client: ClientConnection, visit: Visit, route: Route, verdict: Verdict
     ) -> None:
         backend = self.local[route.name]
         raw = visit.target.path
         path = raw if route.settings.path == "/" else raw[len(route.settings.path) :]
+        renewal = _renewal(verdict)
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            found = await backend.answer(request, path)
+            if renewal is not None:
+                found.headers.add("Set-Cookie", renewal)
+            return found
+
         self._page(
             client,
             visit,
-            lambda request: backend.answer(request, path),
+            answer,
             target=visit.target.raw,
-            session=None if route.settings.outlive else visitor,
+            session=None if route.settings.outlive else verdict.visitor,
         )
 
     def _passage(
@@ -264,9 +295,7 @@ class Gate:
             # No page can make a browser send a token along.
             self.authorizer.check_origin(head.fields, head.fields.host, route)
         extra = b""
-        if isinstance(visitor, Visitor) and (
-            renewal := verdict.site.authenticator.renewal(visitor)
-        ):
+        if renewal := _renewal(verdict):
             # Private, because a cache between must not hand the cookie to somebody else.
             extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         sent = self.headers.head(
@@ -334,6 +363,11 @@ class Gate:
         self.metrics.request(visit.route, visit.method, visit.status, visit.reason, visit.seconds)
         if self.access_log is not None:
             self.access_log.write(visit)
+
+
+def _renewal(verdict: Verdict) -> str | None:
+    visitor = verdict.visitor
+    return verdict.site.authenticator.renewal(visitor) if isinstance(visitor, Visitor) else None
 
 
 def _details(visit: Visit) -> dict[str, object]:

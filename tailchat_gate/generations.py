@@ -58,6 +58,7 @@ class Generation:
         for backend in self.gate.local.values():
             if isinstance(backend, LocalFiles):
                 backend.close()
+        self.gate.authorizer.sessions.rechecker.close()
         await self.tailchat.close()
 
 

@@ -11,6 +11,7 @@ from tailchat_gate.config.problem import Problem
 from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
@@ -51,10 +52,10 @@ class Reloads:
 class Lasting:
     """What outlives configurations: made with the first of them, closed with the process.
 
-    A login that was redeemed under one configuration is not redeemed again under the next, no
-    count starts anew, and no connection is closed whose backend is still the same. `clock` gives
-    Unix seconds, `monotonic` seconds that never go back. The access log goes to
-    `log_descriptor` (standard output).
+    A login that was redeemed under one configuration is not redeemed again under the next, what
+    Tailchat said of a session is not asked again, no count starts anew, and no connection is
+    closed whose backend is still the same. `clock` gives Unix seconds, `monotonic` seconds that
+    never go back. The access log goes to `log_descriptor` (standard output).
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Lasting:
         self.published_keys: Final = PublishedKeys()
         self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)
         self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)
+        self.sign_ins: Final = SignIns()
         #: Compiling the pages' templates is most of the work of a reload, and few reloads change
         #: what is in them.
         self.make_pages: Final = lru_cache(maxsize=1)(Pages)
@@ -91,8 +93,9 @@ class Lasting:
         self.traffic.start()
 
     async def close(self) -> None:
-        """Close every upstream connection and write what is still to be written."""
+        """Close every upstream connection, end what is asked, write what is still to be written."""
         self.traffic.close()
+        await self.sign_ins.close()
         await self.locks.close()
         await self.access_log.close()
 

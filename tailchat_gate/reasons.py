@@ -36,6 +36,8 @@ class Reason(StrEnum):
     NOT_SIGNED_IN = "not-signed-in"
     SESSION_ENDED = "session-ended"
     LOCKED = "locked"
+    SESSION_REVOKED = "session-revoked"
+    RECHECK_FAILED = "recheck-failed"
     DENIED = "denied"
     DENY_LISTED = "deny-listed"
     TOKEN_UNKNOWN = "token-unknown"  # noqa: S105 - as above
@@ -89,6 +91,9 @@ STATUS: Final = MappingProxyType(
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
         Reason.SESSION_ENDED: HTTPStatus.UNAUTHORIZED,
         Reason.LOCKED: HTTPStatus.FORBIDDEN,
+        Reason.SESSION_REVOKED: HTTPStatus.UNAUTHORIZED,
+        # Where the person is to sign in again, it is 401 as well.
+        Reason.RECHECK_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
         Reason.DENY_LISTED: HTTPStatus.FORBIDDEN,
         Reason.TOKEN_UNKNOWN: HTTPStatus.UNAUTHORIZED,

@@ -12,15 +12,17 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from parts import chromium
 from playwright.async_api import Browser
+from recheckkit import rechecked
+from storykit import Story
 
 #: What touches sockets runs on both event loops that the gate is served on.
 _ON_BOTH_LOOPS = frozenset(
     (
         *("test_bad_requests.py", "test_cancellation.py", "test_forward.py"),
-        *("test_generations.py", "test_live.py", "test_reload.py", "test_reload_load.py"),
-        *("test_server.py", "test_spoofing.py", "test_tunnel.py", "test_tunnel_ends.py"),
-        *("test_websocket_cases.py", "test_wire_connections.py", "test_wire_replies.py"),
-        *("test_wire_requests.py", "test_wire_routes.py"),
+        *("test_generations.py", "test_held.py", "test_live.py", "test_reload.py"),
+        *("test_reload_load.py", "test_server.py", "test_spoofing.py", "test_tunnel.py"),
+        *("test_tunnel_ends.py", "test_websocket_cases.py", "test_wire_connections.py"),
+        *("test_wire_replies.py", "test_wire_requests.py", "test_wire_routes.py"),
     )
 )
 
@@ -72,6 +74,18 @@ async def start_gate(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[...
             return await stack.enter_async_context(
                 running_gate(settings, tmp_path / "access.log", clock)
             )
+
+        yield start
+
+
+@pytest.fixture
+async def start_rechecks(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[..., "Any"]]:
+    """Return a function that sets a scene with rechecks: arguments as `recheckkit.rechecked`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**arguments: Any) -> Story:  # noqa: ANN401 - as rechecked
+            scene = rechecked(tmp_path / "access.log", clock, **arguments)
+            return await stack.enter_async_context(scene)
 
         yield start
 

@@ -5,13 +5,17 @@ from gatekit import ALICE, SECRET, START, Clock
 
 from tailchat_gate.identity.authenticate import Authenticator, Visitor
 from tailchat_gate.identity.cookie import CookieNames
-from tailchat_gate.identity.locks import Standing
+from tailchat_gate.identity.locks import Barred, Standing
+from tailchat_gate.identity.recheck import Look, Rechecks, TurnedAway, UndecidedError
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.fields import FieldSection
 
 HOUR = 3600.0
 NAMES = CookieNames.for_origin("http://gate.test")
 RECORD = SessionRecord.begin(ALICE, now=START, login="l")
+NOBODY = replace(RECORD, sub="")
 
 
 @dataclass
@@ -36,12 +40,21 @@ class Room:
         """The number of sessions kept."""
         return len(self.authenticator._opened)
 
+    def barred(self, *fields: bytes) -> Barred | None:
+        """Return whose session comes in Cookie fields and is no good."""
+        return self.authenticator.barred(FieldSection([(b"Cookie", field) for field in fields]))
 
-def make(clock: Clock, *, idle: float = 0.0, capacity: int = 100) -> Room:
+
+def make(
+    clock: Clock, *, idle: float = 0.0, capacity: int = 100, rechecks: Rechecks | None = None
+) -> Room:
     """Return a room with sessions of 12 hours."""
     ring = KeyRing([SECRET.encode()], "session")
     cookie = SessionCookie(ring, NAMES, Lifetimes(12 * HOUR, idle), clock)
-    return Room(cookie, Authenticator(cookie, clock, Standing(clock), capacity=capacity), clock)
+    authenticator = Authenticator(
+        cookie, clock, Standing(clock), capacity=capacity, rechecks=rechecks
+    )
+    return Room(cookie, authenticator, clock)
 
 
 def test_visitor(clock: Clock) -> None:
@@ -177,6 +190,99 @@ def test_renewal(clock: Clock) -> None:
     assert renewed is not None
     assert renewed.record == replace(RECORD, seen_at=int(clock.now))
     assert renewed.expires_at == clock.now + HOUR
+
+
+@dataclass
+class Learned:
+    """What somebody else knows of every session."""
+
+    look_at: Look
+    looks: int = 0
+
+    def look(self, record: SessionRecord, now: float) -> Look:
+        """Return what the test has set; the record itself where it is nobody's."""
+        self.looks += 1
+        if self.look_at.record is NOBODY:
+            return self.look_at._replace(record=record)
+        return self.look_at
+
+
+def test_what_was_learned_is_looked_at_when_it_is_time(clock: Clock) -> None:
+    """A visitor is looked at again from the given second on, and stays the same one."""
+    learned = Learned(Look(NOBODY, START + 900))
+    room = make(clock, rechecks=learned)
+    field = room.field()
+    visitor = room.authenticator.authenticate([field])
+    assert visitor is not None
+    clock.now = START + 899.9
+    assert room.authenticator.authenticate([field]) is visitor
+    assert learned.looks == 1
+    clock.now = START + 900
+    learned.look_at = Look(NOBODY, START + 1800)
+
+    assert room.authenticator.authenticate([field]) is visitor
+    assert (learned.looks, visitor.good_until) == (2, START + 1800)
+    assert room.authenticator.renewal(visitor) is None
+
+
+def test_a_changed_person_is_another_visitor(clock: Clock) -> None:
+    """Under another name nothing that was prepared is kept, and every answer renews the cookie."""
+    learned = Learned(Look(NOBODY, START))
+    room = make(clock, rechecks=learned)
+    field = room.field()
+    before = room.authenticator.authenticate([field])
+    assert before is not None
+    before.identity_headers["tool"] = b"old"
+    renamed = replace(RECORD, nickname="Alicia", checked_at=int(START))
+    learned.look_at = Look(renamed, START + 900)
+    visitor = room.authenticator.authenticate([field])
+
+    assert visitor is not None
+    assert (visitor.record, visitor.identity_headers) == (renamed, {})
+    assert room.authenticator.renewal(visitor) is not None
+    line = room.authenticator.renewal(visitor)
+    assert line is not None
+    learned.look_at = Look(NOBODY, START + 1800)
+    renewed = room.authenticator.authenticate([line.partition(";")[0].encode()])
+    assert renewed is not None
+    assert renewed.record.nickname == "Alicia"
+    assert room.authenticator.renewal(renewed) is None
+
+
+def test_a_name_that_does_not_fit_renews_nothing(clock: Clock) -> None:
+    """Where the cookie cannot hold what was learned the visitor goes on without a new one."""
+    learned = Learned(Look(replace(RECORD, nickname="n" * 4000), START + 900))
+    room = make(clock, rechecks=learned)
+    visitor = room.authenticator.authenticate([room.field()])
+
+    assert visitor is not None
+    assert visitor.outdated
+    assert room.authenticator.renewal(visitor) is None
+
+
+def test_who_is_turned_away(clock: Clock) -> None:
+    """A session that opens nothing is nobody, with a reason; a dead one has none."""
+    away = TurnedAway(Reason.SESSION_REVOKED, 15)
+    room = make(clock, rechecks=Learned(Look(NOBODY, START, away)))
+    field = room.field()
+
+    assert room.sub(field) is None
+    assert room.kept == 0
+    barred = Barred(Reason.SESSION_REVOKED, RECORD, None, 15)
+    assert room.barred(b"tailchat_gate=junk; " + field) == barred
+    assert room.barred(b"a=b", b"tailchat_gate=junk") is None
+    clock.now += 12 * HOUR
+    assert room.barred(field) is None
+
+
+def test_who_has_to_be_asked_about(clock: Clock) -> None:
+    """A session that cannot be judged yet is neither let in nor refused."""
+    room = make(clock, rechecks=Learned(Look(NOBODY, START, waits=True)))
+
+    with pytest.raises(UndecidedError) as undecided:
+        room.authenticator.authenticate([room.field()])
+    assert undecided.value.record == RECORD
+    assert room.kept == 0
 
 
 def test_no_renewal_without_idle_lifetime(clock: Clock) -> None:

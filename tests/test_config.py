@@ -308,6 +308,13 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         ("SERVER__TRUSTED_PROXIES", "2000::/3", "server.trusted_proxies: 2000::/3 is wide"),
         ("TAILCHAT__SCOPE", "openid email", "tailchat.scope: Tailchat does not know email"),
         (
+            "TAILCHAT__SCOPE",
+            "openid profile offline_access",
+            "tailchat.scope: offline_access brings a consent page at every sign-in, and nothing",
+        ),
+        ("SESSION__RECHECK", "15m", "session.recheck: without offline_access in tailchat.scope"),
+        ("SESSION__RECHECK_OUTAGE", "fail", "session.recheck_outage: session.recheck is off"),
+        (
             "ROUTE",
             '[{name = "a", upstream = "http://a", allow = ["signed-in", "sub:1"]}]',
             'route[0].allow: "signed-in" already lets every Tailchat user in',
@@ -381,6 +388,16 @@ def test_settings_that_may_not_be_meant_give_a_warning(
     (found,) = good(smallest, **{name: text}).warnings
 
     assert found.startswith(warning)
+
+
+def test_rechecks_with_offline_access_give_no_warning(smallest: Path) -> None:
+    """Rechecks with the scope they need are as they are meant, within the life of a consent."""
+    keys = {"TAILCHAT__SCOPE": "openid profile offline_access", "SESSION__RECHECK": "15m"}
+
+    assert good(smallest, **keys).warnings == ()
+    assert good(smallest, **keys, SESSION__LIFETIME="14d").warnings == ()
+    (found,) = good(smallest, **keys, SESSION__LIFETIME="15d").warnings
+    assert found.startswith("session.recheck: Tailchat forgets a consent after 14d")
 
 
 @pytest.mark.parametrize(

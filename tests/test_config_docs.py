@@ -30,7 +30,7 @@ FREE = {
 }
 # Tables of which there are any number, each key of them apart.
 TABLES = {"route", "token"}
-DURATIONS = re.compile(r".*_(timeout|age)|timeout|lifetime|idle")
+DURATIONS = re.compile(r".*_(timeout|age)|timeout|lifetime|idle|recheck")
 SECRET_KEYS = {f"{table}.{form}" for (table, _), forms in SECRET_FORMS.items() for form in forms}
 
 

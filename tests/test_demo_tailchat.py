@@ -130,6 +130,29 @@ async def test_the_refresh_token_is_rotated_late_and_then_guarded(
     assert (await browser.me(rotated["access_token"])).status == 401
 
 
+async def test_a_user_can_be_revoked(browser: Browser, stand_in: StandInTailchat) -> None:
+    """The tokens of a user whose grants were ended are worth nothing; another's are good."""
+    found = await tokens(browser, **OFFLINE)
+    async with Browser(browser.url) as other:
+        bob = user_named("bob")
+        ended = await other.authorize(bob)
+        theirs = (await other.token(code=ended.code)).json
+    stand_in.store.revoke_user(user_named("hoshino").sub)
+
+    assert (await browser.me(found["access_token"])).status == 401
+    assert (await browser.refresh(found["refresh_token"])).json == INVALID_GRANT
+    assert (await browser.me(theirs["access_token"])).json["sub"] == bob.sub
+
+
+async def test_a_user_can_be_renamed(browser: Browser, stand_in: StandInTailchat) -> None:
+    """A rename shows at the next /open/me, and nothing else of the user changes."""
+    found = await tokens(browser)
+    before = (await browser.me(found["access_token"])).json
+    stand_in.store.rename(before["sub"], "Renamed")
+
+    assert (await browser.me(found["access_token"])).json == {**before, "nickname": "Renamed"}
+
+
 async def test_a_grant_ends_14_days_after_the_first_consent(browser: Browser, clock: Clock) -> None:
     """Nothing makes a grant live longer: tokens die with it and the consent page comes back."""
     await browser.authorize()

@@ -73,6 +73,7 @@ def test_every_metric_is_documented() -> None:
     metrics.live_ended("locked")
     metrics.lock_file_error("damaged")
     metrics.tailchat_call("token", 0.1, "ok")
+    metrics.recheck("ok")
 
     for family in metrics.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

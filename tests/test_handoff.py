@@ -17,6 +17,7 @@ from gatekit import (
     cookie_value,
     request_bytes,
 )
+from recheckkit import unasked
 
 from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.identity.handoff import Sites
@@ -26,6 +27,7 @@ from tailchat_gate.identity.session import Lifetimes, SessionRecord
 from tailchat_gate.identity.site import CAPACITY, SiteSessions
 
 Start = Callable[..., Any]
+NAMES = CookieNames.for_origin("http://gate.test")
 WIKI = "wiki.test"
 HTML = {"Accept": "text/html"}
 
@@ -404,10 +406,11 @@ def test_sessions_of_any_number_of_hosts_are_bounded() -> None:
     sessions = SiteSessions(
         [SECRET.encode()],
         sites,
-        names=CookieNames.for_origin("http://gate.test"),
+        names=NAMES,
         lifetimes=Lifetimes(3600, 0),
         clock=Clock(),
         standing=Standing(Clock()),
+        rechecker=unasked(),
     )
     record = SessionRecord.begin(ALICE, now=Clock()(), login="")
     first, exact = sessions.at("first.lab.test"), sessions.at("b.lab.test")

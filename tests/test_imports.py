@@ -49,6 +49,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 PURE = (
     *("request", "access", "config.model", "config.changes", "pages.language", "reasons"),
     *("identity.cookie", "identity.profile", "identity.login", "identity.authenticate"),
+    *("identity.recheck", "identity.tailchat_error", "identity.token_response"),
     *("identity.tokens", "proxy.assertion"),
     *("identity.locks", "identity.lock_lines"),
     *("proxy.headers", "proxy.identity_headers", "proxy.frames"),

@@ -122,6 +122,19 @@ async def test_what_one_process_ends_is_over_in_all(make: Make, path: Path) -> N
     assert not there.counted("gate_sessions_ended_total{")
 
 
+async def test_what_tailchat_revoked_is_over_in_all(make: Make, path: Path) -> None:
+    """A session that Tailchat does not stand by is over at once, and elsewhere with its reason."""
+    here, there = await make(), await make()
+    here.store.revoke(RECORD, lifetime=600)
+
+    assert here.check() is Reason.SESSION_REVOKED
+    await until(lambda: there.check() is Reason.SESSION_REVOKED, within=1)
+    assert await _read(path) == [
+        EndedSession(RECORD.sid, SUB, NOW, NOW + 600 + 60, revoked=True),
+    ]
+    assert here.counted('gate_sessions_ended_total{why="revoked"} 1.0')
+
+
 async def test_signing_out_everywhere_is_over_in_all(make: Make) -> None:
     """All that a person had is over in both processes, and nobody else's."""
     here, there = await make(), await make()

@@ -112,6 +112,31 @@ def test_prompt() -> None:
     assert check(answer(login))[0].prompt == "login"
 
 
+@pytest.mark.parametrize(
+    ("scope", "prompt", "sent"),
+    [
+        ("openid profile offline_access", "", "consent"),
+        ("offline_access openid", "login", "login consent"),
+        ("openid profile", "", None),
+        ("openid my_offline_access", "", None),
+    ],
+)
+def test_offline_access_asks_for_consent(scope: str, prompt: str, sent: str | None) -> None:
+    """Where a refresh token is wanted consent is asked for each time; else none would come."""
+    login = begin_login(
+        replace(CLIENT, scope=scope),
+        return_to="/",
+        browser_cookie=COOKIE,
+        keyring=RING,
+        now=NOW,
+        random_bytes=RANDOM,
+        prompt=prompt,
+    )
+
+    assert dict(login.params).get("prompt") == sent
+    assert login.state.prompt == prompt
+
+
 def test_two_logins_share_nothing() -> None:
     """State, nonce, verifier and challenge are fresh for each login, 128 bit or more."""
     sizes: list[int] = []

@@ -100,6 +100,17 @@ def test_gauges_are_read_when_asked() -> None:
     assert samples(metrics)["gate_open", ()] == 7
 
 
+def test_rechecks_are_counted_by_outcome() -> None:
+    """Each session that Tailchat was asked about again counts under what came of it."""
+    metrics = Metrics()
+    for outcome in ("ok", "ok", "revoked"):
+        metrics.recheck(outcome)
+
+    found = samples(metrics)
+    assert found["gate_rechecks_total", (("outcome", "ok"),)] == 2
+    assert found["gate_rechecks_total", (("outcome", "revoked"),)] == 1
+
+
 def test_two_gates_count_apart() -> None:
     """Metrics belong to their gate: nothing is shared through the library's global registry."""
     one, other = Metrics(), Metrics()
@@ -133,6 +144,7 @@ def test_exposition_is_documented() -> None:
         "gate_decisions": "counter",
         "gate_request_seconds": "histogram",
         "gate_logins": "counter",
+        "gate_rechecks": "counter",
         "gate_tailchat_calls": "counter",
         "gate_tailchat_seconds": "histogram",
         "gate_open": "gauge",

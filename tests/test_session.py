@@ -24,11 +24,19 @@ from tailchat_gate.identity.session import (
     SessionRecord,
     SessionTooLargeError,
 )
+from tailchat_gate.identity.token_response import TokenSet
 
 HOUR = 3600.0
 OTHER_SECRET = "another secret of 32 bytes or more, for the ring"
 NAMES = CookieNames.for_origin("https://gate.test")
 RECORD = SessionRecord.begin(ALICE, now=START, login="login-1")
+RECHECKED = ("checked_at", "access_token", "access_expires_at", "refresh_token")
+WITH_TOKENS = SessionRecord.begin(
+    ALICE,
+    now=START,
+    login="login-1",
+    tokens=TokenSet("access-1", refresh_token="refresh-1", expires_at=int(START) + 3600),
+)
 
 
 def make_cookie(
@@ -104,13 +112,29 @@ def test_other_bytes_are_no_record(data: bytes) -> None:
     assert SessionRecord.from_bytes(data) is None
 
 
-@pytest.mark.parametrize("name", list(asdict(RECORD)))
+@pytest.mark.parametrize("name", [name for name in asdict(RECORD) if name not in RECHECKED])
 def test_missing_field_is_refused(name: str) -> None:
     """A record that lacks a field is no record."""
     fields = asdict(RECORD)
     del fields[name]
 
     assert SessionRecord.from_fields(fields) is None
+
+
+def test_a_record_from_before_rechecks_is_one() -> None:
+    """A cookie that knows no tokens opens, and is not longer for the fields it does not have."""
+    old = {name: value for name, value in asdict(RECORD).items() if name not in RECHECKED}
+
+    assert SessionRecord.from_fields(old) == RECORD
+    assert json.loads(RECORD.to_bytes()) == old
+
+
+def test_tokens_survive_bytes_and_stay_out_of_sight() -> None:
+    """A record with tokens comes back from its bytes, and shows them in no repr."""
+    assert SessionRecord.from_bytes(WITH_TOKENS.to_bytes()) == WITH_TOKENS
+    assert WITH_TOKENS.checked_at == WITH_TOKENS.signed_in_at
+    assert "access-1" not in repr(WITH_TOKENS)
+    assert "refresh-1" not in repr(WITH_TOKENS)
 
 
 def test_additional_field_is_refused() -> None:
@@ -383,6 +407,16 @@ def test_delete(clock: Clock) -> None:
     }
 
 
+def test_the_largest_person_fits_with_tokens() -> None:
+    """The longest names and picture that a profile lets pass fit beside Tailchat's tokens."""
+    cookie = make_cookie(Clock(), absolute=30 * 24 * HOUR)
+    largest = Profile("s" * 128, "\N{LINEAR B SYLLABLE B008 A}" * 128, '"' * 16, "a" * 1024)
+    tokens = TokenSet("a" * 43, refresh_token="r" * 43, expires_at=int(START) + 3600)
+    record = SessionRecord.begin(largest, now=START, login="f" * 16, tokens=tokens)
+
+    assert len(cookie.set(record)) <= MAX_COOKIE_BYTES
+
+
 # The storage.
 
 
@@ -411,6 +445,19 @@ async def test_load_session(clock: Clock) -> None:
     assert dict(session) == asdict(RECORD)
     assert session.created == RECORD.signed_in_at
     assert session.identity == RECORD.sid
+
+
+async def test_a_session_shows_no_token(clock: Clock) -> None:
+    """The repr of a session with tokens in it has neither, loaded or new."""
+    cookie = make_cookie(clock)
+    storage = SealedSessionStorage(cookie)
+    sent = cookie.set(WITH_TOKENS).partition(";")[0]
+    loaded, new = await storage.load_session(request_with(sent)), await storage.new_session()
+    new.update(asdict(WITH_TOKENS))
+
+    for session in (loaded, new):
+        assert session["refresh_token"] == "refresh-1"
+        assert "refresh-1" not in f"{session} {session!r}"
 
 
 async def test_load_session_without_cookie(clock: Clock) -> None:

@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from tailchat_gate.identity.login import LoginRefused, LoginState, begin_login, new_browser_cookie
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.tailchat import MAX_ANSWER, TailchatClient, Tokens
+from tailchat_gate.identity.tailchat import MAX_ANSWER, TailchatClient
+from tailchat_gate.identity.token_response import TokenSet
 
 NOW = 1_800_000_000.0
 SUB = "660000000000000000000001"
@@ -189,6 +190,10 @@ def token_reply(**changes: object) -> Reply:
     return says({name: value for name, value in answer.items() if value is not None})
 
 
+#: What the answer above is worth.
+GOOD = TokenSet(ACCESS, id_token(), expires_at=int(NOW) + 3600)
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     """A stand-in for Tailchat's back channel, in good order."""
@@ -266,9 +271,9 @@ async def refusal(work: Awaitable[object]) -> LoginRefused:
 
 async def test_identity(client: TailchatClient, server: Server, calls: Calls) -> None:
     """A good login redeems, validates, asks who it is, and gives the profile of /open/me."""
-    profile = await client.identity(CODE, STATE)
+    found = await client.identity(CODE, STATE)
 
-    assert profile == Profile(sub=SUB, nickname="星野", avatar=f"{server.url}/a.png")
+    assert found.profile == Profile(sub=SUB, nickname="星野", avatar=f"{server.url}/a.png")
     assert [one.path for one in server.seen] == [
         "/open/token",
         "/open/.well-known/openid-configuration",
@@ -280,7 +285,7 @@ async def test_identity(client: TailchatClient, server: Server, calls: Calls) ->
 
 async def test_token_request(client: TailchatClient, server: Server) -> None:
     """The code goes out once, in a form with one client authentication and no browser's fields."""
-    assert await client.redeem(CODE, VERIFIER) == Tokens(ACCESS, id_token())
+    assert await client.redeem(CODE, VERIFIER) == GOOD
 
     (request,) = server.asked("/open/token")
     assert (request.method, request.query) == ("POST", "")
@@ -324,7 +329,7 @@ async def test_environment_proxy_is_ignored(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
 
-    assert await client.redeem(CODE, VERIFIER) == Tokens(ACCESS, id_token())
+    assert await client.redeem(CODE, VERIFIER) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -557,7 +562,7 @@ async def test_without_id_token(client: TailchatClient, server: Server) -> None:
     """Without an id_token the login stands on /open/me alone, and no keys are fetched."""
     server.replies["/token"] = token_reply(id_token=None)
 
-    assert (await client.identity(CODE, STATE)).sub == SUB
+    assert (await client.identity(CODE, STATE)).profile.sub == SUB
     assert server.asked("/open/jwks") == []
 
 
@@ -579,7 +584,7 @@ async def test_key_rotation(client: TailchatClient, server: Server, clock: Clock
     server.replies["/token"] = token_reply(id_token=id_token("rotated"))
     clock.now += 6
 
-    assert (await client.identity(CODE, STATE)).sub == SUB
+    assert (await client.identity(CODE, STATE)).profile.sub == SUB
     assert len(server.asked("/open/jwks")) == 2
 
 
@@ -617,7 +622,7 @@ async def test_odd_members_of_a_key_set(client: TailchatClient, server: Server) 
     odd: list[object] = [None, 7, "x", [], {}, {"kty": "oct", "k": "AAAA"}]
     server.replies["/jwks"] = says({"keys": [*odd, good | {"kid": "keystore-CHANGE-ME"}]})
 
-    assert (await client.identity(CODE, STATE)).sub == SUB
+    assert (await client.identity(CODE, STATE)).profile.sub == SUB
 
 
 async def test_issuer_is_learnt_once(client: TailchatClient, server: Server, clock: Clock) -> None:
@@ -640,7 +645,7 @@ async def test_configured_issuer(server: Server, clock: Clock) -> None:
     server.replies["/token"] = token_reply(id_token=id_token(iss="https://other.example"))
 
     assert await client.issuer() == "https://other.example"
-    assert (await client.identity(CODE, STATE)).sub == SUB
+    assert (await client.identity(CODE, STATE)).profile.sub == SUB
     assert server.asked("/open/.well-known/openid-configuration") == []
     await client.close()
 
@@ -731,3 +736,132 @@ async def test_a_call_under_way_is_not_closed(server: Server, clock: Clock) -> N
     assert not session.closed
     assert (await call)["sub"]
     assert session.closed
+
+
+# Asking again.
+
+
+REFRESH = "naO52RU951LXx2qjDDDueAX9DZ2PyTZgJnwnkhQLeIU"
+
+
+async def test_tokens_of_a_login(client: TailchatClient, server: Server) -> None:
+    """What came with the access token is there beside the profile, and in no repr."""
+    server.replies["/token"] = token_reply(refresh_token=REFRESH)
+    found = await client.identity(CODE, STATE)
+
+    assert found.tokens == TokenSet(ACCESS, id_token(), REFRESH, int(NOW) + 3600)
+    assert REFRESH not in repr(found) + repr(found.tokens)
+    assert ACCESS not in repr(found) + repr(found.tokens)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refresh", "expires_at"),
+    [
+        ({"expires_in": None}, "", 0),
+        ({"expires_in": "3600"}, "", 0),
+        ({"expires_in": True}, "", 0),
+        ({"expires_in": -1}, "", 0),
+        ({"expires_in": 10**12}, "", 0),
+        ({"refresh_token": ["x"]}, "", int(NOW) + 3600),
+        ({"refresh_token": "a\r\nX: y"}, "", int(NOW) + 3600),
+        ({"refresh_token": "r" * 4097}, "", int(NOW) + 3600),
+    ],
+)
+async def test_what_is_of_no_use_counts_as_missing(
+    client: TailchatClient,
+    server: Server,
+    changes: dict[str, object],
+    refresh: str,
+    expires_at: int,
+) -> None:
+    """A login does not fail for a lifetime or a refresh token that cannot be used."""
+    server.replies["/token"] = token_reply(**changes)
+    tokens = await client.redeem(CODE, VERIFIER)
+
+    assert (tokens.refresh_token, tokens.expires_at) == (refresh, expires_at)
+
+
+async def test_profile_of_a_session(client: TailchatClient, server: Server, calls: Calls) -> None:
+    """A session's access token is asked about with the same request as at the login."""
+    assert (await client.profile(ACCESS)).nickname == "星野"
+
+    (request,) = server.seen
+    assert (request.method, request.path, request.query) == ("GET", "/open/me", "")
+    assert request.headers["authorization"] == f"Bearer {ACCESS}"
+    assert calls.told == [("recheck", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (error("invalid_token", status=401), "session-revoked"),
+        (error("invalid_token", status=200), "tailchat-broken"),
+        (error("invalid_token", status=403), "tailchat-broken"),
+        (error("invalid_token", status=500), "tailchat-broken"),
+        (error("invalid_grant", status=401), "tailchat-broken"),
+        (says(HTML.encode(), 401, "text/html"), "tailchat-broken"),
+        (error("invalid_client", status=401), "gate-not-accepted"),
+        (error("insufficient_scope", status=403), "gate-not-accepted"),
+        (error("server_error", status=500), "tailchat-broken"),
+        (says({"sub": ""}), "tailchat-broken"),
+        (close, "tailchat-broken"),
+    ],
+)
+async def test_only_a_clear_word_revokes(
+    client: TailchatClient, server: Server, reply: Reply, reason: str
+) -> None:
+    """A token is over where Tailchat says just that; every other fault says nothing of it."""
+    server.replies["/me"] = reply
+    refused = await refusal(client.profile(ACCESS))
+
+    assert refused.reason == reason
+    assert refused.detail["call"] == "recheck"
+
+
+async def test_refresh_request(client: TailchatClient, server: Server, calls: Calls) -> None:
+    """A refresh token goes out once, in a form; its answer's id_token is not looked at."""
+    server.replies["/token"] = token_reply(access_token="new", refresh_token="r2", id_token=7)
+
+    assert await client.refresh(REFRESH) == TokenSet("new", "", "r2", int(NOW) + 3600)
+    (request,) = server.seen
+    assert (request.method, request.path, request.query) == ("POST", "/open/token", "")
+    assert parse_qs(request.body, strict_parsing=True) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": [REFRESH],
+        "client_id": ["tc_1"],
+        "client_secret": [SECRET],
+    }
+    assert calls.told == [("refresh", "ok")]
+
+
+async def test_refresh_without_a_new_refresh_token(client: TailchatClient, server: Server) -> None:
+    """Where no refresh token comes back the old one stays (RFC 6749 section 6)."""
+    assert (await client.refresh(REFRESH)).refresh_token == REFRESH
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (error("invalid_grant", "grant request is invalid"), "session-revoked"),
+        (error("invalid_grant", status=500), "tailchat-broken"),
+        (error("invalid_client", status=401), "gate-not-accepted"),
+        (error("server_error", status=500), "tailchat-broken"),
+        (echo, "gate-not-accepted"),
+        (token_reply(access_token=""), "tailchat-broken"),
+        (redirect, "tailchat-broken"),
+        (close, "tailchat-broken"),
+        (cut, "tailchat-broken"),
+        (hang, "tailchat-slow"),
+    ],
+)
+async def test_bad_refresh(server: Server, clock: Clock, reply: Reply, reason: str) -> None:
+    """Each fault of a refresh has its reason, holds no token, and is not tried again."""
+    server.replies["/token"] = reply
+    client = client_of(server.url, clock, timeout=0.2 if reason == "tailchat-slow" else 10)
+    refused = await refusal(client.refresh(REFRESH))
+    await client.close()
+
+    assert refused.reason == reason
+    assert len(server.seen) == 1
+    assert REFRESH not in f"{refused!r} {refused.detail}"

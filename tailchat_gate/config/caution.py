@@ -10,12 +10,16 @@ from tailchat_gate.config.address import (
     StaticAddress,
     upstream_address,
 )
+from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.upgrade import ANY_ORIGIN, WEBSOCKET
 from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
 from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN, TRACE
 
-_KNOWN_SCOPES = frozenset({"openid", "profile", "offline_access"})
+_OFFLINE = "offline_access"
+_KNOWN_SCOPES = frozenset({"openid", "profile", _OFFLINE})
+#: Tailchat: what a person consented to is forgotten after this, whatever happens in between.
+_GRANT_SECONDS = 14 * 86400.0
 _SUB = re.compile("[0-9a-f]{24}")
 _OWN_COOKIES = 4096  # a session of 3072 bytes, a login under way, and their names
 _WIDEST_IPV4 = 8
@@ -33,6 +37,7 @@ def _cautions(settings: Settings) -> Iterator[str]:
     unknown = [word for word in settings.tailchat.scope.split(" ") if word not in _KNOWN_SCOPES]
     if unknown:
         yield f"tailchat.scope: Tailchat does not know {', '.join(unknown)} and will leave it out"
+    yield from _rechecks(settings)
     if settings.limits.cookie_bytes < _OWN_COOKIES:
         yield (
             f"limits.cookie_bytes: the gate's own cookies can take {_OWN_COOKIES} bytes, so "
@@ -61,6 +66,30 @@ def _addresses(settings: Settings) -> Iterator[str]:
     for network in settings.server.trusted_proxies:
         if _is_wide(network):
             yield f"server.trusted_proxies: {network} is wide, all its X-Forwarded-* are believed"
+
+
+def _rechecks(settings: Settings) -> Iterator[str]:
+    """Warn of what asking Tailchat again amounts to, with what it is asked for."""
+    session, offline = settings.session, _OFFLINE in settings.tailchat.scope.split(" ")
+    if not session.recheck:
+        if offline:
+            yield (
+                f"tailchat.scope: {_OFFLINE} brings a consent page at every sign-in, and nothing "
+                "else while session.recheck is off"
+            )
+        if session.recheck_outage != "keep":
+            yield "session.recheck_outage: session.recheck is off, so this changes nothing"
+    elif not offline:
+        yield (
+            f"session.recheck: without {_OFFLINE} in tailchat.scope a session ends after an hour, "
+            "or sooner with the person's sign-in at Tailchat; with it people see Tailchat's "
+            "consent page at every sign-in"
+        )
+    elif session.lifetime > _GRANT_SECONDS:
+        yield (
+            f"session.recheck: Tailchat forgets a consent after {spelled(_GRANT_SECONDS)}, and "
+            "sessions end with that, whatever session.lifetime allows"
+        )
 
 
 def _route(route: Route) -> Iterator[tuple[str, str]]:

@@ -209,7 +209,22 @@ class Session(Section):
         description="How long after the last request a session ends, 1m or more; 0 turns it off.",
     )
 
-    @field_validator("idle")
+    recheck: Annotated[float, Seconds(high=_LONGEST_SESSION)] = Field(
+        default=0.0,
+        description=(
+            "How long after Tailchat confirmed a person it is asked again, 1m or more; 0 turns it "
+            "off. For longer than an hour it takes the scope offline_access."
+        ),
+    )
+    recheck_outage: Literal["keep", "sign-in", "fail"] = Field(
+        default="keep",
+        description=(
+            "What happens to a session that Tailchat cannot be asked about: it goes on, the person "
+            "signs in again, or requests fail until Tailchat answers."
+        ),
+    )
+
+    @field_validator("idle", "recheck")
     @classmethod
     def _within_lifetime(cls, value: float, info: ValidationInfo) -> float:
         lifetime = info.data.get("lifetime", _LONGEST_SESSION)

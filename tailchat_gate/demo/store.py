@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
 from tailchat_gate.demo.users import User
@@ -149,8 +150,12 @@ class Shelf(Generic[T]):
 
     def drop(self, unwanted: Callable[[T], bool]) -> None:
         """Forget every value of which `unwanted` is true."""
-        for key in [key for key, (value, _) in self._entries.items() if unwanted(value)]:
+        for key in self.keys_of(unwanted):
             del self._entries[key]
+
+    def keys_of(self, wanted: Callable[[T], bool]) -> list[str]:
+        """Return the keys of all values of which `wanted` is true."""
+        return [key for key, (value, _) in self._entries.items() if wanted(value)]
 
     def __len__(self) -> int:
         """How many are kept, those past their time included."""
@@ -200,6 +205,17 @@ class Store:
             and session.grants.get(token.client_id) == token.grant_id
         )
         return token if alive else None
+
+    def rename(self, sub: str, nickname: str) -> None:
+        """Give a user another nickname."""
+        user = self.users[sub]
+        claims = MappingProxyType({**user.claims, "nickname": nickname})
+        self.users[sub] = replace(user, claims=claims)
+
+    def revoke_user(self, sub: str) -> None:
+        """End every grant of a user, as the end of its 14 days or a Redis that was emptied does."""
+        for grant_id in self.grants.keys_of(lambda grant: grant.sub == sub):
+            self.revoke(grant_id)
 
     def revoke(self, grant_id: str) -> None:
         """End a grant and whatever was issued under it."""

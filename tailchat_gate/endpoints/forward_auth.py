@@ -22,7 +22,9 @@ from tailchat_gate.request.visit import Visit
 _ACCEPTED: Final = 202
 _TELL_SECONDS: Final = 60.0
 #: What signing in helps against.
-_SIGN_IN: Final = frozenset((Reason.NOT_SIGNED_IN, Reason.SESSION_ENDED))
+_SIGN_IN: Final = frozenset(
+    (Reason.NOT_SIGNED_IN, Reason.SESSION_ENDED, Reason.SESSION_REVOKED, Reason.RECHECK_FAILED)
+)
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -57,7 +59,10 @@ class ForwardAuth:
         return path == self._path or path.startswith(self._below)
 
     def answer(self, visit: Visit, *, keep: bool) -> bytes:
-        """Return the whole answer to a question; `keep`: the connection stays behind it."""
+        """Return the whole answer to a question; `keep`: the connection stays behind it.
+
+        Raises UndecidedError where Tailchat has to be asked first.
+        """
         try:
             original = self._original(visit)
             visit.original = original
@@ -132,8 +137,8 @@ class ForwardAuth:
     ) -> web.Response:
         if verdict is None:
             return self._answers.problem(asked, asked.reason, detail=detail)
-        if asked.reason in _SIGN_IN:
-            return self._answers.sign_in_first(asked)
+        if asked.reason in _SIGN_IN and not (verdict.barred and verdict.barred.retry_after):
+            return self._answers.sign_in_first(asked, verdict.barred)
         visitor = verdict.visitor
         record = visitor.record if isinstance(visitor, Visitor) else None
         return self._answers.refusal(asked, record, verdict.barred)

@@ -42,7 +42,10 @@ from tailchat_gate.request.visit import Visit
 
 @dataclass(frozen=True, slots=True)
 class LoginEndpoints:
-    """The handlers of a login for one configuration."""
+    """The handlers of a login for one configuration.
+
+    `keeps_tokens`: whether sessions hold Tailchat's tokens, to ask about them again.
+    """
 
     answers: Answers
     tailchat: TailchatClient
@@ -56,6 +59,7 @@ class LoginEndpoints:
     metrics: Metrics
     audit: Audit
     prefix: str
+    keeps_tokens: bool
 
     async def sign_in(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Show the sign-in page, which keeps the #fragment of the address."""
@@ -143,11 +147,15 @@ class LoginEndpoints:
         code = accept_callback(pending, expected_issuer=await self.tailchat.issuer())
 
         async def redeem() -> SessionRecord:
-            profile = await self.tailchat.identity(code, state)
+            found = await self.tailchat.identity(code, state)
             # Not within a second whose sign-ins are all over.
-            earliest = self.sessions.standing.signed_out_at(profile.sub) + 1
-            now = max(self.sessions.clock(), earliest)
-            begun = SessionRecord.begin(profile, now=now, login=state.short_id)
+            earliest = self.sessions.standing.signed_out_at(found.profile.sub) + 1
+            begun = SessionRecord.begin(
+                found.profile,
+                now=max(self.sessions.clock(), earliest),
+                login=state.short_id,
+                tokens=found.tokens if self.keeps_tokens else None,
+            )
             return sessions.joined(begun, cookie_fields(request.raw_headers))
 
         record = await self.used_states.redeem_once(state.state_id, state.expires_at, redeem)

@@ -23,6 +23,10 @@ _SIGN_OUT: Final = "sign-out "
 _EVERYWHERE: Final = b"everywhere"
 
 
+#: Why a session that may be good again opens nothing.
+_LASTS: Final = frozenset((Reason.LOCKED, Reason.RECHECK_FAILED))
+
+
 class SignOut:
     """The handler of /oauth2/sign_out; `keys` seal what it tells itself in addresses."""
 
@@ -123,13 +127,14 @@ class SignOut:
         return fresh and secrets.compare_digest(sid, record.sid)
 
     def _record(self, request: web.BaseRequest, visit: Visit) -> SessionRecord | None:
-        """Return the session to end; who is locked out may end one as well."""
+        """Return the session to end: also one that opens nothing for now."""
         site = self._sessions.at(visit.host)
         record = site.load_record(cookie_fields(request.raw_headers))
         if record is not None:
             return record
         barred = site.authenticator.barred(visit.head.fields)
-        return barred.record if barred is not None and barred.reason is Reason.LOCKED else None
+        lasts = barred is not None and barred.reason in _LASTS
+        return barred.record if barred is not None and lasts else None
 
 
 def _with_done(url: str, done: str) -> str:

@@ -37,10 +37,10 @@ class UserInfo:
         """Tell who is signed in or presents a token; send a navigation of nobody to the login."""
         if visit.head.fields.bearer is not None:
             return self._machine(visit)
-        record = self._sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
+        site, cookies = self._sessions.at(visit.host), cookie_fields(request.raw_headers)
+        record = await site.settled_record(cookies)
         if record is None:
-            authenticator = self._sessions.at(visit.host).authenticator
-            return self._answers.not_let_in(visit, authenticator.barred(visit.head.fields))
+            return self._answers.not_let_in(visit, site.authenticator.barred(visit.head.fields))
         visit.sub = record.sub
         until = self._sessions.lifetimes.expires_at(record)
         groups = self._identity.groups_of(record.sub)

@@ -1,13 +1,14 @@
 """Who sends a request: the sealed session cookie opened once, its result kept for the next."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.locks import Barred, Standing
-from tailchat_gate.identity.session import SessionCookie, SessionRecord
+from tailchat_gate.identity.recheck import Rechecks, Unchecked, UndecidedError
+from tailchat_gate.identity.session import SessionCookie, SessionRecord, SessionTooLargeError
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
 
@@ -17,18 +18,22 @@ CAPACITY: Final = 10_000
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """A signed-in visitor: the record in the cookie, and what was prepared from it.
+    """A signed-in visitor: what is known of the session, and what was prepared from it.
 
     `expires_at` is the Unix second at which the record is over if it is not renewed, `ends_at`
-    the one at which the session is over in any case. `standing` is the version of what is known
-    of locks under which the session was last found good. `identity_headers` maps a route's name to
-    the header bytes made for it, so that they are made once a session and not once a request;
-    `assertions` likewise, with an assertion in them and by whom and until when they are good.
+    the one at which the session is over in any case, `good_until` the one from which it has to be
+    looked at again. `outdated`: the cookie it came in says less. `standing` is the version of what
+    is known of locks under which the session was last found good. `identity_headers` maps a route's
+    name to the header bytes made for it, so that they are made once a session and not once a
+    request; `assertions` likewise, with an assertion in them and by whom and until when they are
+    good.
     """
 
     record: SessionRecord
     expires_at: float
     ends_at: float
+    good_until: float = 0.0
+    outdated: bool = False
     standing: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
     assertions: dict[str, tuple[object, float, bytes]] = field(default_factory=dict, repr=False)
@@ -54,7 +59,8 @@ class Authenticator:
 
     Opened cookies are kept by their value, the least recently used leaving first; whether one
     is still alive and its owner not kept out is asked again on every request. What does not open
-    is not kept, so that junk cannot push out sessions.
+    is not kept, so that junk cannot push out sessions. `rechecks` knows what became of a session
+    since its cookie was sealed.
     """
 
     def __init__(
@@ -65,11 +71,13 @@ class Authenticator:
         *,
         capacity: int = CAPACITY,
         reader: CookieReader | None = None,
+        rechecks: Rechecks | None = None,
     ) -> None:
         self._cookie = cookie
         self._clock = clock
         self._standing = standing
         self._reader = reader or CookieReader(cookie.names)
+        self._rechecks = rechecks or Unchecked()
         self._capacity = capacity
         self._opened: OrderedDict[str, Visitor] = OrderedDict()
 
@@ -77,11 +85,12 @@ class Authenticator:
         """Return the visitor of a request with this header section, or None.
 
         The answer is kept on the section, and asked again whether it is still alive.
+        Raises UndecidedError where Tailchat has to be asked first.
         """
         known = section.visitor
         if known is not None and known[0] is self:
             visitor: Visitor = known[1]
-            if self._clock() < visitor.expires_at and (
+            if self._clock() < visitor.good_until and (
                 visitor.standing == self._standing.version or self._stands(visitor)
             ):
                 return visitor
@@ -94,32 +103,46 @@ class Authenticator:
 
         `fields` are the raw Cookie values. With several cookies of the name the first that is
         good counts: a planted one beside it costs the visitor nothing.
+        Raises UndecidedError where Tailchat has to be asked first.
         """
-        for cookie_field in fields:
-            for value in self._reader.session_values(cookie_field):
-                visitor = self._open(value)
-                if visitor is not None and self._stands(visitor):
-                    return visitor
+        for value in self._values(fields):
+            visitor = self._open(value)
+            if visitor is not None:
+                return visitor
         return None
 
     def barred(self, section: FieldSection) -> Barred | None:
-        """Return who is behind a request that `visitor_of` finds no visitor in, and why none.
+        """Return whose session a request comes with that `visitor_of` finds no visitor in, and why.
 
         It is for the answer: None where there is no session at all.
         """
-        for cookie_field in section.cookies:
-            for value in self._reader.session_values(cookie_field):
-                visitor = self._open(value)
-                barred = None if visitor is None else self._standing.bar(visitor.record)
-                if barred is not None:
-                    return barred
+        now = self._clock()
+        for value in self._values(section.cookies):
+            record = self._cookie.open(value)
+            if record is None or not self._cookie.lifetimes.is_alive(record, now):
+                continue
+            barred = self._standing.bar(record)
+            if barred is not None:
+                return barred
+            away = self._rechecks.look(record, now).turned_away
+            if away is not None:
+                return Barred(away.reason, record, None, away.retry_after)
         return None
 
     def renewal(self, visitor: Visitor) -> str | None:
         """Return the Set-Cookie value that renews the visitor's session, where one is due."""
-        if not self._cookie.lifetimes.renewal_due(visitor.record, self._clock()):
+        due = self._cookie.lifetimes.renewal_due(visitor.record, self._clock())
+        if not due and not visitor.outdated:
             return None
-        return self._cookie.renew(visitor.record)
+        try:
+            return self._cookie.renew(visitor.record)
+        except SessionTooLargeError:
+            # Under the name and picture of by now: the cookie stays what it is.
+            return None
+
+    def _values(self, fields: Sequence[bytes]) -> Iterator[str]:
+        for cookie_field in fields:
+            yield from self._reader.session_values(cookie_field)
 
     def forget(self) -> None:
         """Drop the opened cookies: no further request will be asked about."""
@@ -137,19 +160,35 @@ class Authenticator:
     def _open(self, value: str) -> Visitor | None:
         visitor = self._opened.get(value)
         if visitor is None:
-            return self._open_sealed(value)
-        if self._clock() >= visitor.expires_at:
-            del self._opened[value]
-            return None
-        self._opened.move_to_end(value)
-        return visitor
+            record = self._cookie.open(value)
+            return None if record is None else self._admit(value, record)
+        if self._clock() < visitor.good_until and self._stands(visitor):
+            self._opened.move_to_end(value)
+            return visitor
+        del self._opened[value]
+        return self._admit(value, visitor.record, visitor)
 
-    def _open_sealed(self, value: str) -> Visitor | None:
-        record = self._cookie.open(value)
-        if record is None or not self._cookie.lifetimes.is_alive(record, self._clock()):
+    def _admit(
+        self, value: str, record: SessionRecord, before: Visitor | None = None
+    ) -> Visitor | None:
+        """Return the visitor with a record where it is good; `before`: who it was so far."""
+        now, lifetimes = self._clock(), self._cookie.lifetimes
+        if not lifetimes.is_alive(record, now) or self._standing.check(record) is not None:
             return None
-        lifetimes = self._cookie.lifetimes
-        visitor = Visitor(record, lifetimes.expires_at(record), lifetimes.ends_at(record))
+        look = self._rechecks.look(record, now)
+        if look.waits:
+            raise UndecidedError(record)
+        if look.turned_away is not None:
+            return None
+        expires_at = lifetimes.expires_at(record)
+        good_until = min(expires_at, look.until)
+        if before is not None and look.record is record:
+            visitor = before
+            visitor.good_until = good_until
+        else:
+            ends_at, outdated = lifetimes.ends_at(record), look.record is not record
+            visitor = Visitor(look.record, expires_at, ends_at, good_until, outdated)
+        visitor.standing = self._standing.version
         self._opened[value] = visitor
         if len(self._opened) > self._capacity:
             self._opened.popitem(last=False)

@@ -96,6 +96,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
         "sub": _is_text(_SUB.fullmatch),
         "at": _is_second,
         "until": _is_second,
+        "revoked": lambda value: isinstance(value, bool),
     }
 )
 

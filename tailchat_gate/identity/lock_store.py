@@ -31,6 +31,7 @@ _CLOCK_SKEW: Final = 60
 #: Why a session ended.
 SIGNED_OUT: Final = "signed-out"
 SIGNED_OUT_EVERYWHERE: Final = "signed-out-everywhere"
+REVOKED: Final = "revoked"
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -95,35 +96,42 @@ class LockStore:
         """Whether the file lacks something that is known here."""
         return self._lost > self._made_up_for
 
-    async def end_session(
-        self, record: SessionRecord, *, lifetime: float, why: str = SIGNED_OUT
-    ) -> None:
+    async def end_session(self, record: SessionRecord, *, lifetime: float) -> None:
         """End the sign-in that a session came from, on every host; returns when it is written.
 
-        `lifetime` is how many seconds a session lasts at most. `why` is for the metrics.
+        `lifetime` is how many seconds a session lasts at most.
         """
         at, until = self._span(record, lifetime)
-        await self._put(EndedSession(record.sid, record.sub, at, until), why)
+        await asyncio.shield(self._put(EndedSession(record.sid, record.sub, at, until), SIGNED_OUT))
+
+    def revoke(self, record: SessionRecord, *, lifetime: float) -> None:
+        """End a sign-in that Tailchat does not stand by, as end_session does, without waiting."""
+        at, until = self._span(record, lifetime)
+        self._put(EndedSession(record.sid, record.sub, at, until, revoked=True), REVOKED)
 
     async def sign_out_everywhere(self, record: SessionRecord, *, lifetime: float) -> None:
         """End everything that the person of a session has signed in so far, as end_session does."""
         at, until = self._span(record, lifetime)
-        await self._put(SignedOut(SUB + record.sub, at, until), SIGNED_OUT_EVERYWHERE)
+        entry = SignedOut(SUB + record.sub, at, until)
+        await asyncio.shield(self._put(entry, SIGNED_OUT_EVERYWHERE))
 
     def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
         now = int(self._clock())
         # A session that began under another clock may be of a second that is yet to come.
         return max(now, record.signed_in_at), now + int(lifetime) + _CLOCK_SKEW
 
-    async def _put(self, entry: Entry, why: str) -> None:
+    def _put(self, entry: Entry, why: str) -> "asyncio.Task[None]":
+        """Put an entry in force, and return the writing of it.
+
+        That goes to its end, whether or not the browser waits for its answer.
+        """
         self._metrics.session_ended(why)
         self.standing.apply(entry)
         self._changed()
-        # To its end, whether or not the browser waits for its answer.
         writing = asyncio.create_task(self._write((entry,)))
         self._writes.add(writing)
         writing.add_done_callback(self._writes.discard)
-        await asyncio.shield(writing)
+        return writing
 
     async def _write(self, entries: Sequence[Entry]) -> None:
         """Add entries to the file; where that fails they are in force here, and written later."""

@@ -1,7 +1,8 @@
 """Who is kept out, and which sessions are over: what is known of it, and what it means for one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.config.word import SUB, TOKEN
@@ -19,6 +20,7 @@ _FIRST_LOOK: Final = 1024
 
 # Names of their own, because an enum's attribute costs ten times a global.
 _LOCKED, _SESSION_ENDED = Reason.LOCKED, Reason.SESSION_ENDED
+_SESSION_REVOKED: Final = Reason.SESSION_REVOKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,16 @@ class Unlock:
 
 @dataclass(frozen=True, slots=True)
 class EndedSession:
-    """One sign-in is over, on every host; `until` is when its last session would have ended."""
+    """One sign-in is over, on every host; `until` is when its last session would have ended.
+
+    `revoked`: Tailchat does not stand by it any more.
+    """
 
     sid: str
     sub: str
     at: int
     until: int
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,17 @@ Entry = Lock | Unlock | EndedSession | SignedOut
 class Barred(NamedTuple):
     """A session or a token that is no good, and why.
 
-    `record` is that of the session, None for a token; `lock` is None for SESSION_ENDED.
+    `record` is that of the session, None for a token; `lock` is None where no lock is why. In
+    `retry_after` seconds it may be good again, 0 where that is not known.
     """
 
     reason: Reason
     record: SessionRecord | None
     lock: Lock | None
+    retry_after: int = 0
+
+
+_NONE: Final[Mapping[str, EndedSession]] = MappingProxyType({})
 
 
 class Holder(Protocol):
@@ -108,13 +119,16 @@ class Standing:
         return f"<Standing {len(self._locks)} locks, {self._count} sessions over>"
 
     def check(self, record: SessionRecord) -> Reason | None:
-        """Return why a session is no longer good, LOCKED or SESSION_ENDED; None where it is."""
+        """Return why a session is no longer good; None where it is.
+
+        LOCKED, SESSION_ENDED or SESSION_REVOKED.
+        """
         sub = record.sub
         if self._locks and self.lock_on(sub) is not None:
             return _LOCKED
-        ended = self._ended.get(sub)
-        if ended is not None and record.sid in ended:
-            return _SESSION_ENDED
+        ended = self._ended.get(sub, _NONE).get(record.sid)
+        if ended is not None:
+            return _SESSION_REVOKED if ended.revoked else _SESSION_ENDED
         return _SESSION_ENDED if record.signed_in_at <= self.signed_out_at(sub) else None
 
     def bar(self, record: SessionRecord) -> Barred | None:

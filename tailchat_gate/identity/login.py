@@ -19,6 +19,9 @@ STATE_LIFETIME: Final = 7200
 MAX_RETURN_TO: Final = 2048
 """Longest return target; an authorization URL over 16 KB is a bare 431 at Tailchat."""
 
+#: The scope that a refresh token takes (OIDC Core 11).
+OFFLINE: Final = "offline_access"
+
 # Three clocks of three workers or hosts may differ by this many seconds.
 _CLOCK_SKEW: Final = 60
 _MAX_CODE: Final = 512
@@ -129,7 +132,9 @@ def begin_login(
     """Begin a login with a state, nonce and PKCE verifier of its own.
 
     `return_to`: a result of `safe_return_to`. `browser_cookie`: the login cookie that the
-    answer sets or the browser already has. `prompt`: "" or "login" (OIDC Core 3.1.2.1).
+    answer sets or the browser already has. `prompt`: "" or "login" (OIDC Core 3.1.2.1); with
+    offline_access in the scope, consent is asked for each time, or Tailchat would drop that scope
+    silently (OIDC Core 11).
     RFC 6749 4.1.1; RFC 7636 4.1 to 4.3; RFC 9700 2.1.1. Raises ValueError where an argument
     is none of these.
     """
@@ -155,8 +160,11 @@ def begin_login(
         ("code_challenge", challenge),
         ("code_challenge_method", "S256"),
     ]
-    if prompt:
-        params.append(("prompt", prompt))
+    prompts = [prompt] if prompt else []
+    if OFFLINE in client.scope.split(" "):
+        prompts.append("consent")
+    if prompts:
+        params.append(("prompt", " ".join(prompts)))
     return LoginStart(state, tuple(params))
 
 

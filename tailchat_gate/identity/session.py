@@ -2,8 +2,8 @@
 
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,6 +12,7 @@ from aiohttp_session import AbstractStorage, Session, SessionData
 from tailchat_gate.identity.cookie import CookieNames, CookieReader, set_cookie
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.token_response import TokenSet
 
 #: Browsers keep 4096 bytes a cookie, and many upstreams 8 KiB of request head.
 MAX_COOKIE_BYTES: Final = 3072
@@ -27,6 +28,17 @@ _FIELDS: Final = {
     "signed_in_at": int,
     "seen_at": int,
     "login": str,
+    "checked_at": int,
+    "access_token": str,
+    "access_expires_at": int,
+    "refresh_token": str,
+}
+#: Fields that are only there where Tailchat is asked again about sessions.
+_OPTIONAL: Final[dict[str, str | int]] = {
+    "checked_at": 0,
+    "access_token": "",
+    "access_expires_at": 0,
+    "refresh_token": "",
 }
 
 
@@ -41,6 +53,10 @@ class SessionRecord:
     `sid` names this session. `signed_in_at` never moves: it bounds the absolute lifetime.
     `seen_at` moves with a renewal. `login` is the short id of the login that made the session,
     by which a reloaded callback page is recognised even after a restart.
+
+    The rest is there where sessions are rechecked: `checked_at` is when Tailchat last confirmed
+    this one, and the tokens are what it is asked with; `access_expires_at` is 0 where unknown,
+    `refresh_token` "" where there is none.
     """
 
     sid: str
@@ -51,11 +67,20 @@ class SessionRecord:
     signed_in_at: int
     seen_at: int
     login: str
+    checked_at: int = 0
+    access_token: str = field(default="", repr=False)
+    access_expires_at: int = 0
+    refresh_token: str = field(default="", repr=False)
 
     @classmethod
-    def begin(cls, profile: Profile, *, now: float, login: str) -> "SessionRecord":
-        """Return a new session for the person who just signed in."""
-        return cls(
+    def begin(
+        cls, profile: Profile, *, now: float, login: str, tokens: TokenSet | None = None
+    ) -> "SessionRecord":
+        """Return a new session for the person who just signed in.
+
+        `tokens` are kept in it, None where nobody is going to need them.
+        """
+        begun = cls(
             sid=secrets.token_urlsafe(16),
             sub=profile.sub,
             nickname=profile.nickname,
@@ -65,10 +90,25 @@ class SessionRecord:
             seen_at=int(now),
             login=login,
         )
+        return begun if tokens is None else replace(begun.with_tokens(tokens), checked_at=int(now))
+
+    def with_tokens(self, tokens: TokenSet) -> "SessionRecord":
+        """Return the record with other tokens."""
+        return replace(
+            self,
+            access_token=tokens.access_token,
+            access_expires_at=tokens.expires_at,
+            refresh_token=tokens.refresh_token,
+        )
 
     def to_bytes(self) -> bytes:
-        """Return the record as compact UTF-8 JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")).encode()
+        """Return the record as compact UTF-8 JSON, without what is not there."""
+        fields = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in _OPTIONAL or value != _OPTIONAL[name]
+        }
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "SessionRecord | None":
@@ -82,7 +122,10 @@ class SessionRecord:
     @classmethod
     def from_fields(cls, fields: object) -> "SessionRecord | None":
         """Return the record with these fields, or None where one is missing, more or mistyped."""
-        if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
+        if not isinstance(fields, dict):
+            return None
+        fields = {**_OPTIONAL, **fields}
+        if fields.keys() != _FIELDS.keys():
             return None
         if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
             return None
@@ -155,6 +198,13 @@ class SessionCookie:
         return set_cookie(self.names.session, "", max_age=0, secure=self.names.secure)
 
 
+class _QuietSession(Session):
+    """A session that may hold tokens."""
+
+    def __repr__(self) -> str:
+        return f"<Session, new: {self.new}>"
+
+
 class SealedSessionStorage(AbstractStorage):
     """aiohttp-session's storage interface over the sealed cookie.
 
@@ -169,18 +219,25 @@ class SealedSessionStorage(AbstractStorage):
         self._cookie = cookie
         self._reader = CookieReader(cookie.names)
 
-    def load_record(self, fields: list[bytes]) -> SessionRecord | None:
-        """Return the first living session in the raw Cookie fields of a request."""
-        for field in fields:
-            for value in self._reader.session_values(field):
-                record = self._cookie.open(value)
-                if record and self.accepts(record):
-                    return record
-        return None
+    def load_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
+        """Return the first good session in the raw Cookie fields of a request."""
+        return next(filter(None, map(self.newest, self.living(fields))), None)
 
-    def accepts(self, record: SessionRecord) -> bool:
-        """Tell whether a record that was sealed here is still a session."""
-        return self._cookie.lifetimes.is_alive(record, self._cookie.clock())
+    def living(self, fields: Sequence[bytes]) -> Iterator[SessionRecord]:
+        """Yield the sessions in the raw Cookie fields of a request whose time is not over."""
+        for cookie_field in fields:
+            for value in self._reader.session_values(cookie_field):
+                record = self._cookie.open(value)
+                if record and self._cookie.lifetimes.is_alive(record, self._cookie.clock()):
+                    yield record
+
+    def newest(self, record: SessionRecord) -> SessionRecord | None:
+        """Return what is known by now of a session within its time, None where it has ended."""
+        return record
+
+    async def new_session(self) -> Session:
+        """Return an empty session whose repr shows nothing that is in it."""
+        return _QuietSession(None, data=None, new=True)
 
     async def load_session(self, request: web.BaseRequest) -> Session:
         """Return the session of `request`; a new, empty one where it has none that is alive."""
@@ -190,7 +247,7 @@ class SealedSessionStorage(AbstractStorage):
         if record is None:
             return await self.new_session()
         data: SessionData = {"created": record.signed_in_at, "session": asdict(record)}
-        return Session(record.sid, data=data, new=False)
+        return _QuietSession(record.sid, data=data, new=False)
 
     async def save_session(
         self,

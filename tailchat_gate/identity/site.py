@@ -1,7 +1,8 @@
 """The sessions of each host: a cookie sealed for one host opens on no other."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -11,6 +12,7 @@ from tailchat_gate.identity.authenticate import Authenticator
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.locks import Standing
+from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import (
     Lifetimes,
@@ -22,16 +24,42 @@ from tailchat_gate.request.hosts import WILDCARD
 
 
 class SiteSession(SealedSessionStorage):
-    """The session storage of one host, and the authenticator of its request path."""
+    """The session storage of one host, and the authenticator of its request path.
 
-    def __init__(self, cookie: SessionCookie, reader: CookieReader, standing: Standing) -> None:
+    `standing` knows who is kept out and what has ended, `rechecker` what became of sessions since
+    their cookies were sealed.
+    """
+
+    def __init__(
+        self,
+        cookie: SessionCookie,
+        reader: CookieReader,
+        standing: Standing,
+        rechecker: Rechecker,
+    ) -> None:
         super().__init__(cookie)
+        self._clock = cookie.clock
         self._standing = standing
-        self.authenticator: Final = Authenticator(cookie, cookie.clock, standing, reader=reader)
+        self._rechecker = rechecker
+        self.authenticator: Final = Authenticator(
+            cookie, cookie.clock, standing, reader=reader, rechecks=rechecker
+        )
 
-    def accepts(self, record: SessionRecord) -> bool:
-        """Tell whether a record is a session whose owner is not kept out."""
-        return super().accepts(record) and self._standing.check(record) is None
+    def newest(self, record: SessionRecord) -> SessionRecord | None:
+        """Return what is known by now of a session within its time, None where it is no good."""
+        if self._standing.check(record) is not None:
+            return None
+        look = self._rechecker.look(record, self._clock())
+        return None if look.turned_away else look.record
+
+    async def settled_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
+        """Return what load_record does, once Tailchat was asked where that cannot wait."""
+        for record in self.living(fields):
+            if self._standing.check(record) is not None:
+                continue
+            if self._rechecker.look(record, self._clock()).waits:
+                await asyncio.wait((self._rechecker.settled(record),))
+        return self.load_record(fields)
 
     def joined(self, begun: SessionRecord, fields: list[bytes]) -> SessionRecord:
         """Return a new session under the name of one that the same person has in this browser.
@@ -89,19 +117,21 @@ class SiteSessions:
         lifetimes: Lifetimes,
         clock: Callable[[], float],
         standing: Standing,
+        rechecker: Rechecker,
     ) -> None:
         ring, reader = tuple(secrets), CookieReader(names)
 
         def make(host: str) -> SiteSession:
             purpose = f"session {host}" if host else "session"
             cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
-            return SiteSession(cookie, reader, standing)
+            return SiteSession(cookie, reader, standing, rechecker)
 
         self.names: Final = names
         self.lifetimes: Final = lifetimes
         self.clock: Final = clock
         self.reader: Final = reader
         self.standing: Final = standing
+        self.rechecker: Final = rechecker
         self._make = make
         self._sites = sites
         self._default = make("")

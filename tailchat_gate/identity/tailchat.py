@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -14,45 +14,31 @@ from yarl import URL
 
 from tailchat_gate.identity.id_token import Expected, JsonObject, UnknownKey, check_id_token
 from tailchat_gate.identity.id_token import json_object as parse_json
-from tailchat_gate.identity.login import LoginRefused, LoginState, Registration, short_text
+from tailchat_gate.identity.login import LoginRefused, LoginState, Registration
 from tailchat_gate.identity.profile import Profile, ProfileError, profile_from_userinfo
+from tailchat_gate.identity.remembered import Remembered
+from tailchat_gate.identity.tailchat_error import broken, refused
+from tailchat_gate.identity.token_response import TokenSet, read_tokens
 from tailchat_gate.reasons import Reason
 
 MAX_TIMEOUT: Final = 10.0
 """Seconds for a whole call (Tailchat: with a frozen Redis it never answers)."""
 MAX_ANSWER: Final = 65_536
 """Bytes of an answer that are read; a real one has less than ten thousand."""
-LIFETIME: Final = 600.0
-"""Seconds for which the issuer and the keys are remembered."""
-PAUSE: Final = 5.0
-"""Seconds after a failure, or before newer keys are asked for: no stranger sets the pace."""
 
 _OK: Final = 200
-_SERVER_ERROR: Final = 500
-
-# Errors of the back channel that the admin must mend (RFC 6749 5.2; RFC 6750 3.1). Tailchat: one
-# faulty entry of the app gives the last two on every call, `/me` of live sessions too.
-_GATE_FAULTS: Final = frozenset(
-    {
-        *("invalid_client", "unauthorized_client", "invalid_request", "invalid_scope"),
-        *("unsupported_grant_type", "insufficient_scope"),
-        *("invalid_redirect_uri", "invalid_client_metadata"),
-    }
-)
-
 # What no server that echoes its request may carry into a log by way of an error text.
-_SECRETS: Final = frozenset({"client_secret", "code", "code_verifier", "bearer"})
+_SECRETS: Final = frozenset({"client_secret", "code", "code_verifier", "refresh_token", "bearer"})
 
-T = TypeVar("T")
 Observer = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a code was worth; `id_token` is "" where none came."""
+class Identity:
+    """Who logged in, and the tokens that go with it."""
 
-    access_token: str = field(repr=False)
-    id_token: str = field(repr=False, default="")
+    profile: Profile
+    tokens: TokenSet = field(repr=False)
 
 
 class TailchatClient:
@@ -62,7 +48,8 @@ class TailchatClient:
     taken from discovery, which Tailchat builds from the Host header of whoever asks.
     `issuer`: what `iss` must be; "" to learn it by discovery. `timeout`: seconds for one call,
     at most MAX_TIMEOUT. `clock`: Unix seconds. `observe(call, seconds, outcome)`: told after
-    every call; `call` is discovery, token, me or jwks, `outcome` ok, cancelled or a reason.
+    every call; `call` is discovery, jwks, token and me (at a login), recheck (`/open/me` later) or
+    refresh, `outcome` ok, cancelled or a reason.
 
     Every method that asks may raise LoginRefused. No exception or repr holds a secret.
     """
@@ -92,8 +79,8 @@ class TailchatClient:
         self._session: aiohttp.ClientSession | None = None
         self._calls = 0
         self._closed = False
-        self._issuer = _Remembered(self._discover, clock)
-        self._keys = _Remembered(self._fetch_keys, clock)
+        self._issuer = Remembered(self._discover, clock)
+        self._keys = Remembered(self._fetch_keys, clock)
 
     def __repr__(self) -> str:
         """Where it asks and as whom."""
@@ -127,62 +114,86 @@ class TailchatClient:
         """
         return self._configured_issuer or await self._issuer.get()
 
-    async def identity(self, code: str, state: LoginState) -> Profile:
+    async def identity(self, code: str, state: LoginState) -> Identity:
         """Return who logged in: redeem the code, check the id_token if any, ask `/open/me`."""
         tokens = await self.redeem(code, state.code_verifier)
         signed_sub = await self._signed_sub(tokens, state) if tokens.id_token else None
-        userinfo = await self.userinfo(tokens.access_token)
-        try:
-            profile = profile_from_userinfo(userinfo, api_url=self._api_url)
-        except ProfileError as error:
-            detail = {"call": "me", "problem": error.reason}
-            raise LoginRefused(Reason.TAILCHAT_BROKEN, detail) from None
+        profile = self._read_profile("me", await self.userinfo(tokens.access_token))
         # OIDC Core 5.3.2: the answer may be about another user.
         if signed_sub not in {None, profile.sub}:
             raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "sub", "call": "me"})
-        return profile
+        return Identity(profile, tokens)
 
-    async def redeem(self, code: str, code_verifier: str) -> Tokens:
+    async def profile(self, access_token: str) -> Profile:
+        """Return who an access token of a session stands for by now.
+
+        Raises LoginRefused, with SESSION_REVOKED where the token is worth nothing any more.
+        """
+        return self._read_profile("recheck", await self.userinfo(access_token, call="recheck"))
+
+    async def redeem(self, code: str, code_verifier: str) -> TokenSet:
         """Return the tokens for a code. The request is sent once and never again.
 
         RFC 6749 4.1.3, 5.1; RFC 7636 4.5. Tailchat takes a form only, refuses an Origin, and
         revokes all that a code gave when it comes a second time.
         """
+        tokens, signed = await self._tokens(
+            "token",
+            {
+                "grant_type": "authorization_code",
+                "code": code,
+                "redirect_uri": self.registration.redirect_uri,
+                "code_verifier": code_verifier,
+            },
+        )
+        if signed is None:
+            return tokens
+        if not isinstance(signed, str) or not signed:
+            raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "form"})
+        return replace(tokens, id_token=signed)
+
+    async def refresh(self, refresh_token: str) -> TokenSet:
+        """Return new tokens for a refresh token. The request is sent once and never again.
+
+        RFC 6749 6. Tailchat gives the same refresh token back, late in its life another one; the
+        one that was replaced ends the whole grant when it comes again, so no two calls may be
+        under way with one. The id_token that comes along is not read: who it is, `/open/me` says.
+
+        Raises LoginRefused, with SESSION_REVOKED where the grant is over.
+        """
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        tokens, _ = await self._tokens("refresh", form)
+        return replace(tokens, refresh_token=tokens.refresh_token or refresh_token)
+
+    async def _tokens(self, call: str, form: Mapping[str, str]) -> tuple[TokenSet, object]:
+        """Return what the token endpoint gives for a form, and the id_token as it came."""
         form = {
-            "grant_type": "authorization_code",
-            "code": code,
-            "redirect_uri": self.registration.redirect_uri,
-            "code_verifier": code_verifier,
+            **form,
             "client_id": self.registration.client_id,
             "client_secret": self._secret.get_secret_value(),
         }
-        with self._observed("token"):
-            answer = await self._ask("token", "POST", "/open/token", form=form)
-            kind, access, signed = (
-                answer.get(name) for name in ("token_type", "access_token", "id_token")
-            )
-            if not isinstance(kind, str) or kind.lower() != "bearer":
-                raise _broken("token", problem="token_type is not Bearer")
-            # It goes into a header: b64token (RFC 6750 2.1) is narrower still.
-            if not isinstance(access, str) or re.fullmatch("[!-~]{1,4096}", access) is None:
-                raise _broken("token", problem="no usable access_token")
-        if signed is None:
-            return Tokens(access)
-        if not isinstance(signed, str) or not signed:
-            raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "form"})
-        return Tokens(access, signed)
+        with self._observed(call):
+            answer = await self._ask(call, "POST", "/open/token", form=form)
+            return read_tokens(call, answer, now=self._clock()), answer.get("id_token")
 
-    async def userinfo(self, access_token: str) -> JsonObject:
-        """Return what `/open/me` says, unchecked.
+    def _read_profile(self, call: str, userinfo: JsonObject) -> Profile:
+        try:
+            return profile_from_userinfo(userinfo, api_url=self._api_url)
+        except ProfileError as error:
+            detail = {"call": call, "problem": error.reason}
+        raise LoginRefused(Reason.TAILCHAT_BROKEN, detail)
+
+    async def userinfo(self, access_token: str, *, call: str = "me") -> JsonObject:
+        """Return what `/open/me` says, unchecked; `call` is what the observer is told.
 
         GET with a header, as OIDC Core 5.3.1 recommends: a POST to Tailchat is refused for its
         content type as soon as anything on the way sets another one, and a token in the query
         would be logged there.
         """
-        with self._observed("me"):
-            return await self._ask("me", "GET", "/open/me", bearer=access_token)
+        with self._observed(call):
+            return await self._ask(call, "GET", "/open/me", bearer=access_token)
 
-    async def _signed_sub(self, tokens: Tokens, state: LoginState) -> str:
+    async def _signed_sub(self, tokens: TokenSet, state: LoginState) -> str:
         """Return the `sub` of the id_token, asking once for newer keys if none fits."""
         expected = Expected(
             issuer=await self.issuer(),
@@ -203,14 +214,14 @@ class TailchatClient:
             answer = await self._ask("discovery", "GET", "/open/.well-known/openid-configuration")
             issuer = answer.get("issuer")
             if not isinstance(issuer, str) or re.fullmatch("[!-~]{1,1024}", issuer) is None:
-                raise _broken("discovery", problem="no usable issuer")
+                raise broken("discovery", problem="no usable issuer")
             return issuer
 
     async def _fetch_keys(self) -> tuple[JsonObject, ...]:
         with self._observed("jwks"):
             keys = (await self._ask("jwks", "GET", "/open/jwks")).get("keys")
             if not isinstance(keys, list):
-                raise _broken("jwks", problem="no keys")
+                raise broken("jwks", problem="no keys")
             return tuple(key for key in keys if isinstance(key, dict))
 
     @contextmanager
@@ -224,8 +235,8 @@ class TailchatClient:
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
-        except LoginRefused as refused:
-            outcome = refused.reason
+        except LoginRefused as error:
+            outcome = error.reason
             raise
         finally:
             if self._observe is not None:
@@ -249,14 +260,14 @@ class TailchatClient:
             headers["Authorization"] = f"Bearer {bearer}"
         status, content_type, data = await self._exchange(call, method, path, headers, body)
         if not re.fullmatch(r"application/([a-z.-]+\+)?json", content_type):
-            raise _broken(call, status, "not JSON")
+            raise broken(call, status, "not JSON")
         try:
             answer = parse_json(data)
         except ValueError:
-            raise _broken(call, status, "not a JSON object") from None
+            raise broken(call, status, "not a JSON object") from None
         if status != _OK or "error" in answer:
             sent = {**(form or {}), "bearer": bearer}
-            raise _refused(call, status, answer, [v for k, v in sent.items() if k in _SECRETS])
+            raise refused(call, status, answer, [v for k, v in sent.items() if k in _SECRETS])
         return answer
 
     async def _exchange(
@@ -278,7 +289,7 @@ class TailchatClient:
                     data += chunk
                     if len(data) > MAX_ANSWER:
                         response.close()
-                        raise _broken(call, response.status, "too long")
+                        raise broken(call, response.status, "too long")
                 return response.status, response.content_type, bytes(data)
         except TimeoutError:
             reason, problem = Reason.TAILCHAT_SLOW, "no answer in time"
@@ -310,53 +321,3 @@ class TailchatClient:
                 auto_decompress=False,
             )
         return self._session
-
-
-class _Remembered(Generic[T]):
-    """Something Tailchat says to everybody alike, fetched by one caller for all."""
-
-    def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
-        self._fetch = fetch
-        self._clock = clock
-        self._lock = asyncio.Lock()
-        self._value: tuple[float, T] | None = None
-        self._failure: tuple[float, Reason, dict[str, str]] | None = None
-
-    async def get(self, *, newer: bool = False) -> T:
-        """Return it, at most LIFETIME old, or with `newer` at most PAUSE.
-
-        Raises what the fetch raised, for PAUSE seconds without another fetch.
-        """
-        async with self._lock:
-            now = self._clock()
-            if self._value and 0 <= now - self._value[0] < (PAUSE if newer else LIFETIME):
-                return self._value[1]
-            if self._failure and 0 <= now - self._failure[0] < PAUSE:
-                raise LoginRefused(*self._failure[1:])
-            try:
-                value = await self._fetch()
-            except LoginRefused as refused:
-                self._failure = (self._clock(), refused.reason, refused.detail)
-                raise
-            self._value, self._failure = (self._clock(), value), None
-            return value
-
-
-def _broken(call: str, status: int = _OK, problem: str = "") -> LoginRefused:
-    detail = {"call": call, "status": str(status), "problem": problem}
-    return LoginRefused(Reason.TAILCHAT_BROKEN, detail)
-
-
-def _refused(call: str, status: int, answer: JsonObject, secrets: Sequence[str]) -> LoginRefused:
-    """Return the refusal that an error answer amounts to, with its words if they are clean."""
-    error, description = str(answer.get("error", "")), answer.get("error_description")
-    reason = Reason.TAILCHAT_BROKEN
-    if status < _SERVER_ERROR and error in _GATE_FAULTS:
-        reason = Reason.GATE_NOT_ACCEPTED
-    elif status < _SERVER_ERROR and error == "invalid_grant" and call == "token":
-        reason = Reason.LOGIN_CODE_REFUSED
-    detail = {"call": call, "status": str(status)}
-    for name, text in (("error", error), ("description", description)):
-        if isinstance(text, str) and not any(s and s in text for s in secrets):
-            detail[name] = short_text(text, 64 if name == "error" else 200)
-    return LoginRefused(reason, detail)

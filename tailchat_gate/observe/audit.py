@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.visit import Visit
 
 #: Refusals that are kept: by person or machine, route and reason.
@@ -73,6 +74,11 @@ class Audit:
                 }
             },
         )
+
+    def session_ended(self, sub: str, reason: Reason, why: str) -> None:
+        """Write that a session was ended without a request that asked for it."""
+        details = {"event": "session-ended", "sub": sub, "reason": reason, "why": why}
+        _log.info("audit", extra={"details": details})
 
     def refused(self, visit: Visit, person: Person) -> None:
         """Note that somebody who is known was refused; it is written at most once a minute."""

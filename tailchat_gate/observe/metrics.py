@@ -61,6 +61,7 @@ class Metrics(Collector):
         self._sessions_ended: Counter[str] = Counter()
         self._live_ended: Counter[str] = Counter()
         self._lock_file_errors: Counter[str] = Counter()
+        self._rechecks: Counter[str] = Counter()
         self._tailchat: Counter[tuple[str, str]] = Counter()
         self._tailchat_seconds: dict[str, _Histogram] = {}
         self._gauges = tuple(gauges)
@@ -101,8 +102,12 @@ class Metrics(Collector):
         """Count lines or calls that failed: "damaged", "unreadable" or "unwritable"."""
         self._lock_file_errors[error] += count
 
+    def recheck(self, outcome: str) -> None:
+        """Count a session that Tailchat was asked about again: ok, revoked, outage or skipped."""
+        self._rechecks[outcome] += 1
+
     def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:
-        """Count a call to Tailchat: "discovery", "jwks", "token" or "me"."""
+        """Count a call to Tailchat: discovery, jwks, token, me, recheck or refresh."""
         self._tailchat[call, outcome] += 1
         histogram = self._tailchat_seconds.get(call)
         if histogram is None:
@@ -164,6 +169,12 @@ class Metrics(Collector):
         ):
             labelled = {(value,): count for value, count in counts.items()}
             yield _counter(name, documentation, (label,), labelled)
+        yield _counter(
+            "gate_rechecks",
+            "Sessions that Tailchat was asked about again, by outcome.",
+            ("outcome",),
+            {(outcome,): count for outcome, count in self._rechecks.items()},
+        )
         yield _counter(
             "gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome"), self._tailchat
         )

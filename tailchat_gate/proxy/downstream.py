@@ -14,6 +14,7 @@ from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead, RequestReader
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.visit import Visit
 
 #: How often deadlines are looked at; so a timeout is exact to this many seconds.
 SWEEP_SECONDS: Final = 0.5
@@ -94,6 +95,9 @@ class Handler(Protocol):
 
     def handle(self, client: "ClientConnection", head: RequestHead) -> None:
         """Begin to answer a request; it ends with a call of client.end."""
+
+    def resume(self, client: "ClientConnection", visit: Visit) -> None:
+        """Begin to answer a request that was held, as handle does."""
 
     def refuse_unread(self, client: "ClientConnection", error: RefusedError) -> bytes:
         """Return the answer to what could not be read as a request."""
@@ -252,6 +256,18 @@ class ClientConnection(asyncio.Protocol):
         self._unread = self._unread or (self._work is None and head.fields.has_body)
         self.write(data)
         self.end(keep=keep)
+
+    def resume(self, visit: Visit) -> None:
+        """Have the request under way answered, which was held since its head came.
+
+        It is the configuration in force by now that answers it. What came behind the head has
+        been waiting, unread.
+        """
+        self._work = None
+        self._reading = True
+        self._server.handler.resume(self, visit)
+        self._reading = False
+        self._go_on()
 
     def switch(self, taker: BytesTaker) -> None:
         """Give all further bytes to `taker`: the protocol was switched."""

@@ -1,0 +1,212 @@
+"""Decides when Tailchat is asked again about a session, and what its answer means; pure."""
+
+import math
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final, Literal, NamedTuple, Protocol
+
+from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.reasons import Reason
+
+RETRY_SECONDS: Final = 15.0
+"""Seconds after a failure before Tailchat is asked again about the same session."""
+ENOUGH_FAULTS: Final = 3
+"""So many faults for one person, while others are answered, say that the person is gone."""
+FAULTY_SECONDS: Final = 300.0
+"""Seconds that must lie between the first of them and the last."""
+NEVER: Final = -math.inf
+
+#: What happens to a session while Tailchat cannot be asked about it.
+Outage = Literal["keep", "sign-in", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecheckTerms:
+    """How often Tailchat is asked about a session, in seconds, and what an outage does to it."""
+
+    interval: float
+    outage: Outage
+
+
+class Verdict(NamedTuple):
+    """What to do with a request of a session.
+
+    `asks`: Tailchat should be asked; `waits`: the request waits for that; `refuses`: it is turned
+    away. `until` is the Unix second up to which the verdict stays this one.
+    """
+
+    until: float
+    asks: bool = False
+    waits: bool = False
+    refuses: bool = False
+
+
+def judge(
+    terms: RecheckTerms, *, checked_at: float, failed_at: float, askable: bool, now: float
+) -> Verdict:
+    """Return what to do with a request at `now`; times are Unix seconds.
+
+    `checked_at`: when Tailchat last confirmed the session. `failed_at`: when it was last asked in
+    vain, NEVER for not since then. `askable`: whether the session holds a token to ask with.
+
+    Within one interval the session is good. In the second Tailchat is asked beside the request,
+    which goes on with what is known. After that the request waits for the answer; where none
+    comes, the outage setting decides.
+    """
+    due = checked_at + terms.interval
+    overdue = due + terms.interval
+    if now < due:
+        return Verdict(due)
+    keeps = terms.outage == "keep"
+    if not askable:
+        return Verdict(overdue if now < overdue else math.inf, refuses=now >= overdue and not keeps)
+    # A failure that lies ahead is from before the clock was set back.
+    failed_at = failed_at if failed_at <= now else NEVER
+    retry_at = failed_at + RETRY_SECONDS
+    asks = now >= retry_at
+    if now < overdue:
+        return Verdict(now if asks else min(retry_at, overdue), asks=asks)
+    if keeps:
+        # Only the first request after a while waits: in a long outage nobody would get on.
+        waits = asks and now >= failed_at + terms.interval
+        return Verdict(now if asks else retry_at, asks=asks, waits=waits)
+    return Verdict(now, asks=asks, waits=asks, refuses=not asks)
+
+
+class TurnedAway(NamedTuple):
+    """Why a session opens nothing: `retry_after` seconds may help, 0 where only signing in does."""
+
+    reason: Reason
+    retry_after: int = 0
+
+
+class Look(NamedTuple):
+    """What is known of a session: its newest record, until when not to look again.
+
+    `turned_away`: why it opens nothing. `waits`: nothing can be said before Tailchat was asked.
+    """
+
+    record: SessionRecord
+    until: float
+    turned_away: TurnedAway | None = None
+    waits: bool = False
+
+
+class Rechecks(Protocol):
+    """Knows what Tailchat said about sessions since their cookies were sealed."""
+
+    def look(self, record: SessionRecord, now: float) -> Look:
+        """Return what is known of a session at `now`, and see to it that more will be."""
+
+
+class Unchecked:
+    """Knows nothing but the cookies: Tailchat is not asked again."""
+
+    def look(self, record: SessionRecord, now: float) -> Look:  # noqa: ARG002 - as Rechecks
+        """Return that the session is as its cookie says."""
+        return Look(record, math.inf)
+
+
+class UndecidedError(Exception):
+    """Whether a session goes on is not known before Tailchat has been asked."""
+
+    def __init__(self, record: SessionRecord) -> None:
+        super().__init__("a session that Tailchat has to be asked about")
+        self.record = record
+
+
+def confirmed(record: SessionRecord, profile: Profile, now: float) -> SessionRecord:
+    """Return the record of a session that Tailchat has confirmed, under the names of by now."""
+    return replace(
+        record,
+        nickname=profile.nickname,
+        discriminator=profile.discriminator,
+        avatar=profile.avatar,
+        checked_at=int(now),
+    )
+
+
+def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
+    """Return the record of a cookie with what `newest` of the same sign-in knows beyond it.
+
+    Every host has a cookie of its own for one sign-in; `record` itself where it lacks nothing.
+    """
+    if newest.checked_at < record.checked_at:
+        return record
+    found = replace(
+        record,
+        nickname=newest.nickname,
+        discriminator=newest.discriminator,
+        avatar=newest.avatar,
+        checked_at=newest.checked_at,
+        access_token=newest.access_token,
+        access_expires_at=newest.access_expires_at,
+        refresh_token=newest.refresh_token,
+    )
+    return record if found == record else found
+
+
+class Meaning(Enum):
+    """What a refusal of Tailchat's means for the session it was asked about."""
+
+    REVOKED = "revoked"
+    FAULT = "fault"
+    OUTAGE = "outage"
+
+
+def meaning(refused: LoginRefused) -> Meaning:
+    """Return what a refusal means.
+
+    FAULT is Tailchat's own (500 server_error), which it answers for a user who was deleted as
+    well as without its Redis. Whatever else is not a clear word about the token is an outage.
+    """
+    if refused.reason is Reason.SESSION_REVOKED:
+        return Meaning.REVOKED
+    detail = refused.detail
+    if (detail.get("status"), detail.get("error")) == ("500", "server_error"):
+        return Meaning.FAULT
+    return Meaning.OUTAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Faults that came one after another for one person: how many counted, the first, the last."""
+
+    count: int = 0
+    since: float = 0.0
+    last: float = 0.0
+
+    def grown(self, now: float, other_at: float) -> "Doubt":
+        """Return it after one more fault at `now`.
+
+        It counts only where Tailchat answered about somebody else since the last one: `other_at`
+        is when it last did. Otherwise it may be down for everybody.
+        """
+        if not self.count:
+            return Doubt(1, now, now)
+        return Doubt(self.count + 1, self.since, now) if other_at > self.last else self
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the person is taken for gone."""
+        return self.count >= ENOUGH_FAULTS and self.last - self.since >= FAULTY_SECONDS
+
+
+class LastAnswers:
+    """When Tailchat last answered, about two different people: enough to tell of another."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[str, float] = ("", NEVER)
+        self._before: tuple[str, float] = ("", NEVER)
+
+    def note(self, sub: str, now: float) -> None:
+        """Note an answer about `sub`."""
+        if self._latest[0] != sub:
+            self._before = self._latest
+        self._latest = (sub, now)
+
+    def about_another(self, sub: str) -> float:
+        """Return when Tailchat last answered about anybody but `sub`, NEVER where it did not."""
+        return self._before[1] if self._latest[0] == sub else self._latest[1]

@@ -1,0 +1,231 @@
+"""Asks Tailchat again about sessions: beside their requests, each sign-in once at a time."""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.recheck import (
+    NEVER,
+    RETRY_SECONDS,
+    Doubt,
+    Look,
+    Meaning,
+    RecheckTerms,
+    TurnedAway,
+    caught_up,
+    confirmed,
+    judge,
+    meaning,
+)
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sign_ins import Flight, SignIn, SignIns
+from tailchat_gate.identity.tailchat import TailchatClient
+from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.reasons import Reason
+
+AT_ONCE: Final = 8
+"""Questions to Tailchat at the same time."""
+QUEUE: Final = 1000
+"""Questions that wait for their turn; one more is not asked."""
+#: Between Tailchat's clock and the gate's, and for the way there.
+_EXPIRY_MARGIN: Final = 60
+#: An outage is told to the log this often, in seconds.
+_TELL_EVERY: Final = 60.0
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+_RECHECK_FAILED: Final = Reason.RECHECK_FAILED
+_TRY_LATER: Final = TurnedAway(_RECHECK_FAILED, math.ceil(RETRY_SECONDS))
+_SIGN_IN_AGAIN: Final = TurnedAway(_RECHECK_FAILED)
+
+
+class Rechecker:
+    """Keeps what is known of sessions up to date.
+
+    `terms`: how often, and what an outage does. `patience`: seconds that a request waits at most.
+    `end(record)` ends a session that Tailchat does not stand by any more. `sign_ins`: what was
+    learned so far. `observe(outcome)`: told after every question: ok, revoked, outage, or
+    skipped where there was no room for one more, or a newer answer came first.
+    """
+
+    def __init__(
+        self,
+        terms: RecheckTerms,
+        tailchat: TailchatClient,
+        *,
+        sign_ins: SignIns,
+        end: Callable[[SessionRecord], None],
+        patience: float,
+        clock: Callable[[], float],
+        observe: Callable[[str], None],
+        audit: Audit,
+    ) -> None:
+        self._terms = terms
+        self._tailchat = tailchat
+        self._sign_ins = sign_ins
+        self._end_session = end
+        self._patience = patience
+        self.clock: Final = clock
+        self._observe = observe
+        self._audit = audit
+        self._queue: deque[Flight] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told_at = NEVER
+
+    def look(self, record: SessionRecord, now: float) -> Look:
+        """Return what is known of a session at `now`, and have Tailchat asked where that is due.
+
+        Cheap, and never waits; to be called again from `Look.until` on.
+        """
+        known = self._sign_ins.get(record)
+        newest = record if known is None else caught_up(record, known.record)
+        verdict = judge(
+            self._terms,
+            # A session from before rechecks were asked for was confirmed at its sign-in.
+            checked_at=max(newest.checked_at, newest.signed_in_at),
+            failed_at=NEVER if known is None else known.failed_at,
+            askable=bool(newest.access_token),
+            now=now,
+        )
+        waits, refuses = verdict.waits, verdict.refuses
+        if verdict.asks and not self._ask_soon(known or SignIn(newest)):
+            refuses = waits and self._terms.outage != "keep"
+            waits = False
+        return Look(newest, verdict.until, self._turned_away(newest) if refuses else None, waits)
+
+    def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
+        """Return what is done once `look` has more to say about a session that waits.
+
+        It is shared by all who wait: nobody may cancel it.
+        """
+        flight = self._sign_ins.flights.get(record.sid)
+        if flight is not None:
+            return flight.settled(self._patience, self.clock)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def close(self) -> None:
+        """Ask nothing more; who waits for that goes on without.
+
+        A question that was sent comes to its end, for its answer may hold a refresh token in the
+        place of one that is spent.
+        """
+        while self._queue:
+            self._land(self._queue.popleft())
+
+    def _turned_away(self, record: SessionRecord) -> TurnedAway:
+        fails = self._terms.outage == "fail" and record.access_token
+        return _TRY_LATER if fails else _SIGN_IN_AGAIN
+
+    def _ask_soon(self, sign_in: SignIn) -> bool:
+        """Have Tailchat asked, once at a time; return whether that is going to happen."""
+        flights = self._sign_ins.flights
+        sid = sign_in.record.sid
+        if sid in flights:
+            return True
+        if len(self._queue) >= QUEUE:
+            self._observe("skipped")
+            return False
+        flights[sid] = Flight(sign_in)
+        self._queue.append(flights[sid])
+        self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        while self._queue and len(self._tasks) < AT_ONCE:
+            flight = self._queue.popleft()
+            flight.task = asyncio.get_running_loop().create_task(self._fly(flight))
+            self._tasks.add(flight.task)
+            flight.task.add_done_callback(self._landed)
+
+    def _landed(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._go_on()
+
+    def _land(self, flight: Flight) -> None:
+        self._sign_ins.flights.pop(flight.sign_in.record.sid, None)
+        flight.end()
+
+    async def _fly(self, flight: Flight) -> None:
+        """Ask about one sign-in and note what came of it; raises nothing but CancelledError."""
+        sign_in, outcome = flight.sign_in, "outage"
+        started, known = self.clock(), sign_in.record.checked_at
+        try:
+            profile = await self._ask(sign_in, started)
+            outcome = self._confirm(sign_in, profile, started)
+        except LoginRefused as refused:
+            # Who has signed in anew meanwhile has other tokens than those that were asked about.
+            overtaken = sign_in.record.checked_at > known
+            outcome = "skipped" if overtaken else self._hear(sign_in, refused)
+        except Exception:  # noqa: BLE001 - the flight must land, and whoever waits go on
+            # The traceback shows lines of code, and no values.
+            _log.exception("a recheck failed inside the gate")
+        finally:
+            if outcome == "outage":
+                sign_in.failed_at = self.clock()
+            if outcome == "revoked":
+                self._sign_ins.forget(sign_in)
+            else:
+                self._sign_ins.keep(sign_in)
+            self._land(flight)
+            self._observe(outcome)
+
+    async def _ask(self, sign_in: SignIn, now: float) -> Profile:
+        """Return who the sign-in stands for, with a new access token where the old one is over."""
+        record = sign_in.record
+        refreshed = False
+        if record.refresh_token and 0 < record.access_expires_at <= now + _EXPIRY_MARGIN:
+            await self._refresh(sign_in)
+            refreshed = True
+        try:
+            return await self._tailchat.profile(sign_in.record.access_token)
+        except LoginRefused as refused:
+            gone = meaning(refused) is Meaning.REVOKED
+            if refreshed or not (gone and record.refresh_token):
+                raise
+        await self._refresh(sign_in)
+        return await self._tailchat.profile(sign_in.record.access_token)
+
+    async def _refresh(self, sign_in: SignIn) -> None:
+        """Take new tokens; they are kept at once, for the old refresh token may be spent."""
+        tokens = await self._tailchat.refresh(sign_in.record.refresh_token)
+        sign_in.record = sign_in.record.with_tokens(tokens)
+
+    def _confirm(self, sign_in: SignIn, profile: Profile, now: float) -> str:
+        if profile.sub != sign_in.record.sub:
+            return self._end(sign_in, "Tailchat answers for another user")
+        self._sign_ins.answers.note(profile.sub, now)
+        sign_in.record = confirmed(sign_in.record, profile, now)
+        sign_in.failed_at, sign_in.doubt = NEVER, Doubt()
+        return "ok"
+
+    def _hear(self, sign_in: SignIn, refused: LoginRefused) -> str:
+        found = meaning(refused)
+        if found is Meaning.REVOKED:
+            return self._end(sign_in, "Tailchat takes its tokens no more")
+        now, sub = self.clock(), sign_in.record.sub
+        if found is Meaning.FAULT:
+            other_at = self._sign_ins.answers.about_another(sub)
+            sign_in.doubt = sign_in.doubt.grown(now, other_at)
+            if sign_in.doubt.is_certain:
+                return self._end(sign_in, "Tailchat answers for others and not for this user")
+        else:
+            sign_in.doubt = Doubt()
+        if not 0 <= now - self._told_at < _TELL_EVERY:
+            self._told_at = now
+            details = {**refused.detail, "reason": refused.reason}
+            _log.warning("Tailchat could not be asked about a session", extra={"details": details})
+        return "outage"
+
+    def _end(self, sign_in: SignIn, why: str) -> str:
+        record = sign_in.record
+        self._end_session(record)
+        self._audit.session_ended(record.sub, Reason.SESSION_REVOKED, why)
+        return "revoked"

@@ -1,0 +1,235 @@
+"""When Tailchat is asked again about a session, and what its answers mean."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from gatekit import ALICE, START
+
+from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.recheck import (
+    ENOUGH_FAULTS,
+    FAULTY_SECONDS,
+    NEVER,
+    RETRY_SECONDS,
+    Doubt,
+    LastAnswers,
+    Look,
+    Meaning,
+    Outage,
+    RecheckTerms,
+    Unchecked,
+    Verdict,
+    caught_up,
+    confirmed,
+    judge,
+    meaning,
+)
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.token_response import TokenSet
+from tailchat_gate.reasons import Reason
+
+RECORD = SessionRecord.begin(
+    ALICE,
+    now=START,
+    login="l",
+    tokens=TokenSet("a1", refresh_token="r1", expires_at=int(START) + 60),
+)
+OUTAGES: tuple[Outage, ...] = ("keep", "sign-in", "fail")
+
+
+def verdict(
+    outage: Outage, now: float, failed_at: float = NEVER, *, askable: bool = True
+) -> Verdict:
+    """Return the verdict on a session that was confirmed at 0 and is asked about each 100 s."""
+    return judge(
+        RecheckTerms(100.0, outage), checked_at=0.0, failed_at=failed_at, askable=askable, now=now
+    )
+
+
+# When.
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_a_young_confirmation_is_enough(outage: Outage) -> None:
+    """Within the interval nobody asks, and nothing has to be looked at before its end."""
+    for now in (-50.0, 0.0, 99.9):
+        assert verdict(outage, now) == Verdict(100.0)
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_after_the_interval_it_is_asked_beside_the_request(outage: Outage) -> None:
+    """From its end on, for as long again, a request goes on while Tailchat is asked."""
+    for now in (100.0, 199.9):
+        assert verdict(outage, now) == Verdict(now, asks=True)
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_a_failure_is_not_repeated_at_once(outage: Outage) -> None:
+    """After a failure Tailchat is left alone for a while, and requests go on."""
+    assert verdict(outage, 110.0, 100.0) == Verdict(100.0 + RETRY_SECONDS)
+    assert verdict(outage, 195.0, 190.0) == Verdict(200.0)
+    assert verdict(outage, 115.0, 100.0) == Verdict(115.0, asks=True)
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_after_a_long_absence_the_request_waits(outage: Outage) -> None:
+    """A session that was not confirmed for two intervals opens nothing before that."""
+    for now in (200.0, 10**6):
+        assert verdict(outage, now) == Verdict(now, asks=True, waits=True)
+
+
+def test_a_clock_that_was_set_back_stops_no_question() -> None:
+    """A failure in the future is none: Tailchat is asked as if there had been no failure."""
+    assert verdict("fail", 200.0, 5000.0) == Verdict(200.0, asks=True, waits=True)
+    assert verdict("keep", 200.0, 5000.0) == Verdict(200.0, asks=True, waits=True)
+    assert verdict("keep", 150.0, 5000.0) == Verdict(150.0, asks=True)
+
+
+def test_keep_goes_on_in_an_outage_and_waits_once() -> None:
+    """Once an answer was waited for in vain requests go on, and the next question beside them."""
+    assert verdict("keep", 205.0, 200.0) == Verdict(200.0 + RETRY_SECONDS)
+    assert verdict("keep", 215.0, 200.0) == Verdict(215.0, asks=True)
+    assert verdict("keep", 299.9, 200.0) == Verdict(299.9, asks=True)
+    assert verdict("keep", 300.0, 200.0) == Verdict(300.0, asks=True, waits=True)
+
+
+@pytest.mark.parametrize("outage", ["sign-in", "fail"])
+def test_the_other_settings_refuse_in_an_outage(outage: Outage) -> None:
+    """Without a confirmation a request is refused, or waits for the next question's answer."""
+    assert verdict(outage, 205.0, 200.0) == Verdict(205.0, refuses=True)
+    assert verdict(outage, 205.0, 195.0) == Verdict(205.0, refuses=True)
+    assert verdict(outage, 215.0, 200.0) == Verdict(215.0, asks=True, waits=True)
+
+
+def test_a_session_without_tokens() -> None:
+    """Where there is nothing to ask with it is as in an outage, and nobody waits for its end."""
+    for outage in OUTAGES:
+        assert verdict(outage, 99.0, askable=False) == Verdict(100.0)
+        assert verdict(outage, 100.0, askable=False) == Verdict(200.0)
+    assert verdict("keep", 200.0, askable=False) == Verdict(math.inf)
+    assert verdict("sign-in", 200.0, askable=False).refuses
+    assert verdict("fail", 200.0, askable=False).refuses
+
+
+def test_no_interval_never_asks() -> None:
+    """With rechecks off no session is ever due."""
+    found = judge(
+        RecheckTerms(math.inf, "fail"), checked_at=0.0, failed_at=NEVER, askable=True, now=10**12
+    )
+
+    assert found == Verdict(math.inf)
+    assert Unchecked().look(RECORD, 10**12) == Look(RECORD, math.inf)
+
+
+# What is known.
+
+
+def test_confirmed() -> None:
+    """A confirmation brings the names of by now and its second; the session stays the same one."""
+    found = confirmed(RECORD, Profile(RECORD.sub, "Alicia", "1", "http://x/y"), START + 900.7)
+
+    assert found == replace(
+        RECORD,
+        nickname="Alicia",
+        discriminator="1",
+        avatar="http://x/y",
+        checked_at=int(START) + 900,
+    )
+
+
+def test_a_cookie_catches_up_with_another() -> None:
+    """A cookie of another host takes over what was learned, and keeps what is its own."""
+    other = replace(RECORD, login="pass", seen_at=int(START) + 5)
+    newest = replace(
+        RECORD,
+        nickname="Alicia",
+        checked_at=int(START) + 900,
+        access_token="a2",
+        refresh_token="r2",
+    )
+
+    assert caught_up(other, newest) == replace(newest, login="pass", seen_at=int(START) + 5)
+
+
+def test_a_cookie_that_lacks_nothing_stays_itself() -> None:
+    """Neither the same knowledge nor an older one makes another record."""
+    later = replace(RECORD, checked_at=RECORD.checked_at + 1)
+
+    assert caught_up(later, later) is later
+    assert caught_up(later, RECORD) is later
+
+
+def test_new_tokens_count_without_a_confirmation() -> None:
+    """A refresh token that was exchanged is kept although Tailchat could not say more."""
+    newest = RECORD.with_tokens(TokenSet("a2", refresh_token="r2", expires_at=7))
+
+    assert caught_up(RECORD, newest) == newest
+
+
+# What answers mean.
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "expected"),
+    [
+        (Reason.SESSION_REVOKED, {"status": "401", "error": "invalid_token"}, Meaning.REVOKED),
+        (Reason.TAILCHAT_BROKEN, {"status": "500", "error": "server_error"}, Meaning.FAULT),
+        (Reason.TAILCHAT_BROKEN, {"status": "502", "error": "server_error"}, Meaning.OUTAGE),
+        (Reason.TAILCHAT_BROKEN, {"status": "500", "problem": "not JSON"}, Meaning.OUTAGE),
+        (Reason.TAILCHAT_BROKEN, {"status": "401", "problem": "not JSON"}, Meaning.OUTAGE),
+        (Reason.TAILCHAT_DOWN, {}, Meaning.OUTAGE),
+        (Reason.TAILCHAT_SLOW, {}, Meaning.OUTAGE),
+        (Reason.GATE_NOT_ACCEPTED, {"status": "401", "error": "invalid_client"}, Meaning.OUTAGE),
+    ],
+)
+def test_meaning(reason: Reason, detail: dict[str, str], expected: Meaning) -> None:
+    """Only a clear word ends a session; 500 server_error may be a deleted user or an outage."""
+    assert meaning(LoginRefused(reason, detail)) is expected
+
+
+def grown(*faults: tuple[float, float]) -> Doubt:
+    """Return the doubt after faults, each with the time of the last answer about another person."""
+    doubt = Doubt()
+    for now, other_at in faults:
+        doubt = doubt.grown(now, other_at)
+    return doubt
+
+
+def test_a_deleted_user_is_told_from_an_outage() -> None:
+    """Three faults in five minutes, with others answered in between, are a deleted user."""
+    assert (ENOUGH_FAULTS, FAULTY_SECONDS) == (3, 300.0)
+    assert grown((0, NEVER), (100, 50), (300, 200)).is_certain
+    assert grown((0, NEVER), (15, 10), (30, 20), (300, 200)).is_certain
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [(0, NEVER)],
+        [(0, NEVER), (300, 200)],
+        [(0, NEVER), (15, 10), (30, 20)],
+        [(0, NEVER), (100, 50), (299.9, 200)],
+        [(0, NEVER), (100, NEVER), (300, NEVER), (10**6, NEVER)],
+        [(0, NEVER), (100, 50), (300, 50), (10**6, 50)],
+        [(0, -1), (100, 0), (300, 0)],
+    ],
+)
+def test_an_outage_is_no_deleted_user(faults: list[tuple[float, float]]) -> None:
+    """Too few faults, too short a time, or nobody else who was answered, prove nothing."""
+    assert not grown(*faults).is_certain
+
+
+def test_the_last_answer_about_another_person() -> None:
+    """Two people are remembered, which is enough to know when another one was answered last."""
+    answers = LastAnswers()
+    assert answers.about_another("a") == NEVER
+
+    answers.note("a", 1)
+    assert (answers.about_another("a"), answers.about_another("b")) == (NEVER, 1)
+    answers.note("b", 2)
+    answers.note("b", 3)
+    assert (answers.about_another("a"), answers.about_another("b")) == (3, 1)
+    answers.note("c", 4)
+    assert (answers.about_another("c"), answers.about_another("a")) == (3, 4)

@@ -1,0 +1,313 @@
+"""Who asks Tailchat again: one question a sign-in, few at once, all within bounds."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+from gatekit import ALICE, START, SUB, Clock
+from storykit import served
+from wirekit import until
+
+from tailchat_gate.demo.faults import BROKEN, Fault, Hang
+from tailchat_gate.demo.faults import Reply as Said
+from tailchat_gate.demo.store import App
+from tailchat_gate.demo.tailchat import StandInTailchat
+from tailchat_gate.identity import rechecker as module
+from tailchat_gate.identity.recheck import RETRY_SECONDS, Look, RecheckTerms, TurnedAway
+from tailchat_gate.identity.rechecker import AT_ONCE, QUEUE, Rechecker
+from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sign_ins import Flight, SignIn, SignIns
+from tailchat_gate.identity.tailchat import TailchatClient
+from tailchat_gate.identity.token_response import TokenSet
+from tailchat_gate.observe.audit import Audit
+from tailchat_gate.reasons import Reason
+
+INTERVAL = 900.0
+ALICE_SAYS = Said(200, json.dumps({"sub": SUB, "nickname": "Alicia"}).encode())
+
+
+def signed_in(number: int = 0) -> SessionRecord:
+    """Return a session of its own, with a token."""
+    record = SessionRecord.begin(ALICE, now=START, login="l", tokens=TokenSet(f"token-{number}"))
+    return replace(record, sid=f"sid-{number}")
+
+
+@dataclass
+class Room:
+    """A rechecker, the Tailchat it asks, and what it told."""
+
+    tailchat: StandInTailchat
+    client: TailchatClient
+    clock: Clock
+    sign_ins: SignIns = field(default_factory=SignIns)
+    ended: list[SessionRecord] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+    patience: float = 5.0
+
+    def rechecker(self) -> Rechecker:
+        """Return a rechecker, one of several over the same knowledge."""
+        return Rechecker(
+            RecheckTerms(INTERVAL, "keep"),
+            self.client,
+            sign_ins=self.sign_ins,
+            end=self.ended.append,
+            patience=self.patience,
+            clock=self.clock,
+            observe=self.outcomes.append,
+            audit=Audit(self.clock),
+        )
+
+    def says(self, fault: Fault) -> None:
+        """Have /open/me answer so."""
+        self.tailchat.faults.me = fault
+
+    @property
+    def asked(self) -> int:
+        """How often /open/me was asked."""
+        return self.tailchat.seen["me"].count
+
+
+@pytest.fixture
+async def room(clock: Clock) -> AsyncIterator[Room]:
+    """Return a room whose Tailchat knows Alice under a new name."""
+    tailchat = StandInTailchat(apps=[App("tc_1", "secret", ())], clock=clock)
+    tailchat.faults.me = ALICE_SAYS
+    async with served(tailchat.app()) as port:
+        client = TailchatClient(
+            api_url=f"http://127.0.0.1:{port}",
+            client_id="tc_1",
+            client_secret="secret",
+            redirect_uri="http://gate.test/oauth2/callback",
+            clock=clock,
+        )
+        yield Room(tailchat, client, clock)
+        await client.close()
+
+
+async def test_a_question_and_its_answer(room: Room, clock: Clock) -> None:
+    """A look at a session that is due brings a question about, and its answer shows at the next."""
+    rechecker, record = room.rechecker(), signed_in()
+    clock.now += INTERVAL
+    assert rechecker.look(record, clock()) == Look(record, clock())
+    await until(lambda: room.outcomes == ["ok"])
+    found = rechecker.look(record, clock())
+
+    assert found.record == replace(
+        record, nickname="Alicia", discriminator="", avatar="", checked_at=int(clock())
+    )
+    assert found.until == clock() + INTERVAL
+    assert (found.turned_away, found.waits) == (None, False)
+
+
+async def test_nothing_is_kept_of_who_is_not_due(room: Room, clock: Clock) -> None:
+    """A session takes memory only once Tailchat was asked about it."""
+    rechecker = room.rechecker()
+    for number in range(100):
+        rechecker.look(signed_in(number), clock())
+
+    assert len(room.sign_ins) == 0
+
+
+async def test_what_is_kept_is_bounded(room: Room, clock: Clock) -> None:
+    """However many sign-ins are asked about, the least recently used makes room."""
+    room.sign_ins = SignIns(capacity=5)
+    rechecker = room.rechecker()
+    clock.now += INTERVAL
+    for number in range(20):
+        rechecker.look(signed_in(number), clock())
+    await until(lambda: len(room.outcomes) == 20)
+
+    assert len(room.sign_ins) == 5
+
+
+async def test_a_full_queue_takes_no_more(
+    room: Room, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One question too many is not asked, and told; the session goes on as in an outage."""
+    assert QUEUE == 1000
+    monkeypatch.setattr(module, "QUEUE", 3)
+    hang = Hang()
+    room.says(hang)
+    rechecker = room.rechecker()
+    clock.now += 2 * INTERVAL
+    looks = [rechecker.look(signed_in(number), clock()) for number in range(AT_ONCE + 5)]
+
+    assert [look.waits for look in looks] == [True] * (AT_ONCE + 3) + [False] * 2
+    assert room.outcomes == ["skipped", "skipped"]
+    assert looks[-1].turned_away is None
+    hang.release()
+    await until(lambda: not room.sign_ins.flights)
+    assert room.asked == AT_ONCE + 3
+
+
+async def test_a_full_queue_refuses_where_an_outage_does(
+    room: Room, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an outage does not keep sessions a question that is not asked does not either."""
+    monkeypatch.setattr(module, "QUEUE", 0)
+    for outage, retry_after in (("sign-in", 0), ("fail", 15)):
+        rechecker = room.rechecker()
+        rechecker._terms = RecheckTerms(INTERVAL, outage)  # type: ignore[arg-type] # one of them
+
+        due = rechecker.look(signed_in(), START + INTERVAL)
+        overdue = rechecker.look(signed_in(), START + 2 * INTERVAL)
+        assert (due.turned_away, due.waits) == (None, False)
+        assert overdue.turned_away == TurnedAway(Reason.RECHECK_FAILED, retry_after)
+        assert not overdue.waits
+
+
+async def test_generations_share_what_is_known(room: Room, clock: Clock) -> None:
+    """Two recheckers over one memory ask once, and wait for the same answer."""
+    hang = Hang()
+    room.says(hang)
+    old, new, record = room.rechecker(), room.rechecker(), signed_in()
+    clock.now += 2 * INTERVAL
+    assert old.look(record, clock()).waits
+    assert new.look(record, clock()).waits
+    settled = new.settled(record)
+    await until(lambda: room.asked == 1)
+    old.close()
+    assert not settled.done()
+    hang.release()
+    await asyncio.wait_for(settled, 5)
+
+    assert (room.asked, room.outcomes) == (1, ["revoked"])
+    assert [ended.sid for ended in room.ended] == [record.sid]
+
+
+async def test_close_asks_nothing_more(room: Room, clock: Clock) -> None:
+    """What is in the queue is dropped at once, what was sent at the end of the process."""
+    hang = Hang()
+    room.says(hang)
+    rechecker = room.rechecker()
+    clock.now += 2 * INTERVAL
+    records = [signed_in(number) for number in range(AT_ONCE + 3)]
+    for record in records:
+        assert rechecker.look(record, clock()).waits
+    waiting = [rechecker.settled(record) for record in records]
+    await until(lambda: room.asked == AT_ONCE)
+    rechecker.close()
+    assert [one.done() for one in waiting] == [False] * AT_ONCE + [True] * 3
+    await room.sign_ins.close()
+
+    assert all(one.done() for one in waiting)
+    assert room.sign_ins.flights == {}
+    assert room.asked == AT_ONCE
+    hang.release()
+
+
+async def test_nobody_waits_for_what_is_not_asked(room: Room) -> None:
+    """Without a question there is nothing to wait for."""
+    assert room.rechecker().settled(signed_in()).done()
+
+
+async def test_patience_begins_anew_for_whoever_comes_later(room: Room, clock: Clock) -> None:
+    """Who gave up on a question does not make the next one give up at once."""
+    room.patience = 0.05
+    hang = Hang()
+    room.says(hang)
+    rechecker, record = room.rechecker(), signed_in()
+    clock.now += 2 * INTERVAL
+    assert rechecker.look(record, clock()).waits
+    first = rechecker.settled(record)
+    assert rechecker.settled(record) is first
+    await first
+    assert not rechecker.look(record, clock()).waits
+    clock.now += INTERVAL
+    assert rechecker.look(record, clock()).waits
+    second = rechecker.settled(record)
+
+    assert not second.done()
+    await second
+    assert room.asked == 1
+    hang.release()
+    await until(lambda: room.outcomes == ["revoked"])
+
+
+async def test_a_fault_of_the_gates_own_is_an_outage(
+    room: Room, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong in a question, it ends, is told, and the session is asked about again."""
+
+    async def broken(_: str) -> None:
+        raise ZeroDivisionError
+
+    rechecker, record = room.rechecker(), signed_in()
+    with monkeypatch.context() as patched:
+        patched.setattr(room.client, "profile", broken)
+        clock.now += INTERVAL
+        rechecker.look(record, clock())
+        await until(lambda: room.outcomes == ["outage"])
+    assert [one.message for one in caplog.records] == ["a recheck failed inside the gate"]
+    assert record.access_token not in caplog.text
+    clock.now += RETRY_SECONDS
+    rechecker.look(record, clock())
+    await until(lambda: room.outcomes == ["outage", "ok"])
+
+
+async def test_an_outage_is_told_once_a_minute(
+    room: Room, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says why Tailchat could not be asked, and not for each session."""
+    caplog.set_level(logging.WARNING)
+    room.says(BROKEN)
+    rechecker = room.rechecker()
+    clock.now += INTERVAL
+    for number in range(20):
+        rechecker.look(signed_in(number), clock())
+    await until(lambda: len(room.outcomes) == 20)
+    assert len(caplog.records) == 1
+    told = caplog.records[0].__dict__["details"]
+    assert (told["call"], told["status"], told["error"]) == ("recheck", "500", "server_error")
+
+    clock.now += 60
+    rechecker.look(signed_in(0), clock())
+    await until(lambda: len(room.outcomes) == 21)
+    assert len(caplog.records) == 2
+
+
+async def test_another_process_has_asked(room: Room, clock: Clock) -> None:
+    """A cookie that knows more than this process is believed, and nobody is asked for nothing."""
+    rechecker, record = room.rechecker(), signed_in()
+    clock.now += INTERVAL
+    rechecker.look(record, clock())
+    await until(lambda: room.outcomes == ["ok"])
+    clock.now += INTERVAL
+    newer = replace(
+        record, nickname="Alison", checked_at=int(clock()), access_token="t2", refresh_token="r2"
+    )
+
+    assert rechecker.look(newer, clock()).record == newer
+    assert rechecker.look(record, clock()).record == newer
+    assert room.asked == 1
+
+
+async def test_an_answer_about_old_tokens_does_not_end_a_new_sign_in(
+    room: Room, clock: Clock
+) -> None:
+    """Who signs in anew while the old tokens of the session are asked about stays signed in."""
+    hang = Hang()
+    room.says(hang)
+    rechecker, record = room.rechecker(), signed_in()
+    clock.now += INTERVAL
+    rechecker.look(record, clock())
+    await until(lambda: room.asked == 1)
+    anew = replace(record, access_token="other", checked_at=int(clock()))
+    assert rechecker.look(anew, clock()).turned_away is None
+    hang.release()
+    await until(lambda: room.outcomes == ["skipped"])
+
+    assert rechecker.look(anew, clock()) == Look(anew, clock() + INTERVAL)
+    assert room.ended == []
+
+
+def test_a_flight_is_known_before_it_landed() -> None:
+    """What fails while a first question is under way counts for the sign-in it is about."""
+    sign_ins, record = SignIns(), signed_in()
+    flight = Flight(SignIn(record))
+    sign_ins.flights[record.sid] = flight
+
+    assert sign_ins.get(record) is flight.sign_in
