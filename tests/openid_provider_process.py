@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final, NoReturn
@@ -42,6 +42,11 @@ class OpenIdProvider:
 
     url: str
     issuer: str
+    process: subprocess.Popen[str] = field(repr=False)
+
+    def advance(self, seconds: int) -> None:
+        """Put the provider's clock forward."""
+        assert _ask(self.process, {"advance": seconds}, START_SECONDS)
 
 
 def find_node() -> Node:
@@ -151,17 +156,22 @@ def _without(reason: str) -> NoReturn:
 def _hello(
     process: subprocess.Popen[str], about: Mapping[str, object], log: IO[str]
 ) -> OpenIdProvider:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(about) + "\n")
-    process.stdin.flush()
-    ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-    line = process.stdout.readline() if ready else ""
+    line = _ask(process, about, START_SECONDS)
     if not line:
         log.seek(0)
         pytest.fail(f"the OpenID provider did not start: {log.read()[-2000:]}")
     answer = json.loads(line)
-    return OpenIdProvider(f"http://127.0.0.1:{answer['port']}", answer["issuer"])
+    return OpenIdProvider(f"http://127.0.0.1:{answer['port']}", answer["issuer"], process)
+
+
+def _ask(process: subprocess.Popen[str], about: Mapping[str, object], seconds: float) -> str:
+    """Send the provider a line; return the line that it answers with, "" where it does not."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(about) + "\n")
+    process.stdin.flush()
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    return process.stdout.readline() if ready else ""
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

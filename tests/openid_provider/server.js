@@ -3,6 +3,8 @@
 // One JSON line on standard input says who there is: { users, apps, issuer }.
 // users: [{ sub, email, password, claims }]; apps: [{ client_id, client_secret, name, redirect_uris }];
 // issuer: "" means http://127.0.0.1:PORT. One JSON line on standard output says { port, issuer }.
+// Each further line on standard input, { advance }, puts the provider's clock forward by so many
+// seconds and is answered by { ahead }, how far it is ahead by then.
 // The server listens on 127.0.0.1 and ends when standard input does.
 
 'use strict';
@@ -12,6 +14,10 @@ const readline = require('readline');
 
 // The provider prints its advice to the console; standard output carries the one JSON line only.
 console.log = console.info = console.warn = console.error;
+
+let ahead = 0;
+const realNow = Date.now;
+Date.now = () => realNow() + ahead * 1000;
 
 const { Provider } = require('oidc-provider');
 
@@ -181,5 +187,11 @@ function start({ users, apps, issuer }) {
 }
 
 const input = readline.createInterface({ input: process.stdin });
-input.once('line', (line) => start(JSON.parse(line)));
+input.once('line', (line) => {
+  start(JSON.parse(line));
+  input.on('line', (further) => {
+    ahead += JSON.parse(further).advance;
+    process.stdout.write(`${JSON.stringify({ ahead })}\n`);
+  });
+});
 input.once('close', () => process.exit(0));

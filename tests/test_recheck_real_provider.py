@@ -1,0 +1,183 @@
+"""Asking again against the real OpenID provider that Tailchat runs, npm's oidc-provider 7.11.5."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from gatekit import Clock, RawUpstream, Reply, RunningGate, ask, make_settings, request_bytes
+from gatekit import running_gate as running
+from openid_provider_process import OpenIdProvider, openid_provider
+from process import free_port
+from recheckkit import DAY, HOSHINO, HOUR, INTERVAL, OFFLINE, answered, kept_cookie, record_in
+from storykit import CLIENT_ID, CLIENT_SECRET
+from visitor import Visitor
+
+from tailchat_gate.demo.users import as_json
+from tailchat_gate.identity.session import SessionRecord
+
+# The first run installs the provider's packages.
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Place:
+    """The provider, and the port that is registered for the gate."""
+
+    provider: OpenIdProvider
+    port: int
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """Run a provider of its own for each test, because its clock only goes forward."""
+    port = free_port()
+    app = {
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+        "name": "Tailchat Gate",
+        "redirect_uris": [f"http://127.0.0.1:{port}/oauth2/callback"],
+    }
+    with openid_provider(users=as_json(), apps=[app]) as provider:
+        yield Place(provider, port)
+
+
+@dataclass
+class Scene:
+    """A gate before a recording tool, the provider behind it, and one clock for both."""
+
+    gate: RunningGate
+    place: Place
+    cookie: str = ""
+
+    async def sign_in(self) -> None:
+        """Sign in through the provider's own pages."""
+        url = f"http://127.0.0.1:{self.place.port}"
+        async with Visitor() as visitor:
+            page = await visitor.sign_in(f"{url}/", HOSHINO.email, HOSHINO.password)
+            assert (page.status, page.url) == (200, f"{url}/")
+            self.cookie = f"tailchat_gate={visitor.cookies(url)['tailchat_gate']}"
+
+    async def advance(self, seconds: int) -> None:
+        """Put both clocks forward."""
+        await asyncio.to_thread(self.place.provider.advance, seconds)
+        self.gate.clock.now += seconds
+
+    async def get(self) -> Reply:
+        """Ask for something with the last cookie, and keep the one that comes back."""
+        host = f"127.0.0.1:{self.place.port}"
+        reply = await ask(self.place.port, request_bytes(host=host, Cookie=self.cookie))
+        self.cookie = kept_cookie(reply) or self.cookie
+        return reply
+
+    @property
+    def record(self) -> SessionRecord:
+        """What the cookie holds."""
+        return record_in(self.gate, self.cookie)
+
+    def calls(self, call: str) -> dict[str, int]:
+        """Return how often Tailchat was called so, by outcome."""
+        counted = self.gate.generation.lasting.metrics._tailchat
+        return {outcome: count for (name, outcome), count in counted.items() if name == call}
+
+
+async def _scene(
+    place: Place, upstream: RawUpstream, log: Path, scope: str
+) -> AsyncIterator[Scene]:
+    settings = make_settings(
+        upstream.url,
+        server={
+            "public_url": f"http://127.0.0.1:{place.port}",
+            "listen": [f"127.0.0.1:{place.port}"],
+        },
+        tailchat={
+            # Another name than the gate's, as cookies ignore ports.
+            "api_url": f"http://localhost:{urlsplit(place.provider.url).port}",
+            "issuer": place.provider.issuer,
+            "client_id": CLIENT_ID,
+            "client_secret": CLIENT_SECRET,
+            "scope": scope,
+        },
+        session={"recheck": "15m", "lifetime": "30d"},
+    )
+    async with running(settings, log, Clock(time.time())) as gate:
+        yield Scene(gate, place)
+
+
+@pytest.fixture
+async def offline(place: Place, upstream: RawUpstream, tmp_path: Path) -> AsyncIterator[Scene]:
+    """Return a setting with offline_access."""
+    async for found in _scene(place, upstream, tmp_path / "access.log", OFFLINE):
+        yield found
+
+
+@pytest.fixture
+async def online(place: Place, upstream: RawUpstream, tmp_path: Path) -> AsyncIterator[Scene]:
+    """Return a setting without offline_access."""
+    async for found in _scene(place, upstream, tmp_path / "access.log", "openid profile"):
+        yield found
+
+
+async def test_a_session_is_confirmed_and_refreshed(offline: Scene) -> None:
+    """A consent page later the provider gives a refresh token, and takes it after the hour."""
+    await offline.sign_in()
+    first = offline.record
+    assert "" not in {first.access_token, first.refresh_token}
+    await offline.advance(INTERVAL)
+    assert (await offline.get()).status == 200
+    await answered(offline.gate)
+    await offline.get()
+    assert offline.record.access_token == first.access_token
+    assert offline.record.checked_at > first.checked_at
+
+    await offline.advance(HOUR)
+    assert (await offline.get()).status == 200
+    assert offline.record.access_token != first.access_token
+    assert offline.record.refresh_token == first.refresh_token
+    assert (offline.calls("refresh"), offline.calls("recheck")) == ({"ok": 1}, {"ok": 2})
+
+
+async def test_a_refresh_token_is_rotated_late(offline: Scene) -> None:
+    """After ten of its 14 days another refresh token comes, and is the one that is sent next."""
+    await offline.sign_in()
+    first = offline.record
+    await offline.advance(10 * DAY)
+    assert (await offline.get()).status == 200
+    second = offline.record
+    assert second.refresh_token not in {"", first.refresh_token}
+    await offline.advance(2 * HOUR)
+
+    assert (await offline.get()).status == 200
+    assert offline.record.access_token != second.access_token
+    assert offline.record.refresh_token == second.refresh_token
+    assert (offline.calls("refresh"), offline.calls("recheck")) == ({"ok": 2}, {"ok": 2})
+
+
+async def test_the_grant_ends_after_14_days(offline: Scene) -> None:
+    """The provider forgets the consent, says so, and the session ends."""
+    await offline.sign_in()
+    await offline.advance(13 * DAY)
+    assert (await offline.get()).status == 200
+    await offline.advance(DAY)
+    reply = await offline.get()
+
+    assert (reply.status, reply.json["error"]) == (401, "session-revoked")
+    assert offline.calls("refresh") == {"ok": 1, "session-revoked": 1}
+
+
+async def test_without_offline_access_the_hour_is_the_end(online: Scene) -> None:
+    """The access token alone is good for an hour; the provider then refuses it in so many words."""
+    await online.sign_in()
+    assert online.record.refresh_token == ""
+    await online.advance(HOUR - 60)
+    assert (await online.get()).status == 200
+    await online.advance(60 + INTERVAL)
+    assert (await online.get()).status == 200
+    await answered(online.gate)
+    reply = await online.get()
+
+    assert (reply.status, reply.json["error"]) == (401, "session-revoked")
+    assert online.calls("recheck") == {"ok": 1, "session-revoked": 1}
