@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 and the authority that signs it, made for one run."""
+"""A certificate for localhost, the authority that signs it, and a key: made for one run."""
 
 import datetime as dt
 from pathlib import Path
@@ -51,6 +51,13 @@ def make_certificate(directory: Path) -> Certificate:
     made.chain.write_bytes(server.public_bytes(Encoding.PEM))
     made.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return made
+
+
+def make_signing_key(path: Path) -> None:
+    """Write a new key, with which identities are signed, to `path`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    path.touch(mode=0o600)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _begun(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import secrets
 import ssl
 from collections.abc import Callable, Iterator
@@ -13,16 +14,27 @@ from pathlib import Path
 import apache
 import caddy
 import gate
+from certificate import make_signing_key
 from login import Person, signed_in_cookies
 from measure import Peer, Session
 from nginx import auth_request, nginx, proxy
 from oauth2_proxy import configuration as oauth2_proxy_configuration
-from process import BenchError, fetch, free_port, program, running, wait_until_answering
+from process import (
+    BenchError,
+    fetch,
+    finished,
+    free_port,
+    program,
+    running,
+    wait_until_answering,
+)
 from roster import OWN_SESSIONS, PLAIN
 from scene import EMAIL, SUB, Scene, environment
 
 _POOL = 1024
 _ROOM = 2048
+_LOCKS = Path(__file__).with_name("locked.py")
+_LOCKED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +255,18 @@ class Stage:
     @contextlib.contextmanager
     def _gate(self, wanted: _Wanted) -> Iterator[Peer]:
         scene = self.scene
-        config = scene.directory / f"{wanted.file}.toml"
+        config, key, locks = (
+            scene.directory / f"{wanted.file}.{end}" for end in ("toml", "pem", "locks")
+        )
+        if wanted.name == gate.POLICY:
+            make_signing_key(key)
+            order = json.dumps({"count": _LOCKED, "sub": SUB})
+            locks.touch(mode=0o600)
+            locks.write_text(finished([scene.python, str(_LOCKS)], limit=60, given=order))
         config.write_text(
             gate.configuration(
                 wanted.name,
-                upstream=wanted.upstream,
-                sub=SUB,
+                gate.Around(wanted.upstream, SUB, key),
                 port=wanted.port,
                 origin=wanted.origin,
                 admin=wanted.admin,
@@ -256,7 +274,7 @@ class Stage:
                 client=scene.provider.client,
                 client_secret=scene.provider.client_secret,
                 secret=scene.secret,
-                locks=scene.directory / f"{wanted.file}.locks",
+                locks=locks,
             )
         )
         log, output = self._log(wanted), self._output(wanted)

@@ -83,7 +83,7 @@ def works() -> tuple[Work, ...]:
     return (
         Work("small", "small keep-alive GET with a session", "request", _loads(NAMES, small)),
         Work("gate", "what the gate does besides", "request", _gate_alone(small), baseline=ONE),
-        Work("policy", "routes and groups", "request", _policies(small), baseline=PLAIN_GATE),
+        Work("policy", "what decides who may", "request", _policies(small), baseline=PLAIN_GATE),
         Work("10k", "10 kB responses", "request", _loads(signed_in, _file("10k"))),
         Work("1m", "1 MB responses", "MB", _loads(signed_in, _file("1m"))),
         Work("upload", "1 MB uploads", "MB", _loads(signed_in, upload, "tool")),
@@ -144,7 +144,7 @@ def _gate_alone(small: Ask) -> tuple[Entry, ...]:
 
 
 def _policies(small: Ask) -> tuple[Entry, ...]:
-    names = {PLAIN_GATE: "gate", "1000 routes": MANY, "1000 routes, 100 groups": POLICY}
+    names = {PLAIN_GATE: "gate", "1000 routes": MANY, "all of policy": POLICY}
     return tuple(
         Entry(name, "gate", partial(_load, peer, "web", small)) for name, peer in names.items()
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 from threading import Thread
 
 import apache
+import certificate
 import gate
+import locked
 import login
 import measure
 import process
@@ -28,6 +30,8 @@ from peers import Stage
 
 from tailchat_gate.access.policy import make_rule
 from tailchat_gate.config.load import load
+from tailchat_gate.identity.lock_lines import read_line
+from tailchat_gate.identity.locks import EndedSession, Lock
 
 STAT = (
     "42 (a (very) odd name) S 7 42 42 0 -1 4194560 100 200 0 0 "
@@ -503,7 +507,7 @@ def test_the_works_are_those_that_were_asked_for() -> None:
             "/oauth2/auth",
             "2000 sessions in turn",
         ],
-        "policy": ["one route", "1000 routes", "1000 routes, 100 groups"],
+        "policy": ["one route", "1000 routes", "all of policy"],
         **dict.fromkeys(("10k", "1m", "upload", "chunked", "close"), signed_in),
         **dict.fromkeys(("tunnel", "slow", "idle", "idle-ws"), tunnelling),
     }
@@ -519,12 +523,12 @@ def test_every_sealed_session_is_another_persons() -> None:
 
 def configured(tmp_path: Path, name: str) -> Path:
     """The configuration file of a gate of the benchmark."""
-    path = tmp_path / "gate.toml"
+    path, key = tmp_path / "gate.toml", tmp_path / "key.pem"
+    certificate.make_signing_key(key)
     path.write_text(
         gate.configuration(
             name,
-            upstream=8000,
-            sub=VISITOR,
+            gate.Around(8000, VISITOR, key),
             port=4180,
             origin="http://127.0.0.1:4180",
             admin=4181,
@@ -552,17 +556,32 @@ def test_each_gate_is_configured_as_in_production(tmp_path: Path, name: str, cou
     assert (settings.route[-1].host, settings.route[-1].path) == (None, "/")
 
 
-def test_the_gate_of_policy_asks_who_is_in_which_group(tmp_path: Path) -> None:
-    """The visitor is in ten of a hundred groups of fifty, and strangers stay outside."""
+def test_the_gate_of_policy_asks_all_there_is_to_ask(tmp_path: Path) -> None:
+    """The visitor is in ten of a hundred groups; some may not enter, identities are signed."""
     settings = load(configured(tmp_path, gate.POLICY), {}).settings
-    allowed = settings.route[-1].allow
-    assert allowed is not None
-    rule = make_rule(allowed, settings.groups)
+    teams = {name: members for name, members in settings.groups.items() if "team" in name}
+    route = settings.route[-1]
+    assert route.allow is not None
+    rule = make_rule(route.allow, settings.groups)
 
-    assert {len(members) for members in settings.groups.values()} == {50}
-    assert sum(VISITOR in members for members in settings.groups.values()) == 10
+    assert {len(members) for members in teams.values()} == {50}
+    assert len(teams) == 100
+    assert sum(VISITOR in members for members in teams.values()) == 10
     assert VISITOR in rule.subs
     assert "660000000000000000000002" not in rule.subs
+    assert all(route.deny for route in settings.route)
+    assert "group:former" in settings.access.deny
+    assert settings.assertion.key_files == (str(tmp_path / "key.pem"),)
+
+
+def test_the_locks_of_policy_are_many_and_none_is_the_visitors() -> None:
+    """Every line is one that the gate believes, and the visitor's own session is not over."""
+    read = [read_line(line.rstrip(b"\n")) for line in locked.lines(20, VISITOR, 1_000_000_000)]
+    kinds = [type(one.entry) for one in read]
+
+    assert all(one.whole for one in read)
+    assert (kinds.count(Lock), kinds.count(EndedSession)) == (20, 21)
+    assert f"sub:{VISITOR}" not in {one.entry.target for one in read if type(one.entry) is Lock}
 
 
 def test_the_echo_answers_whole_frames() -> None:

@@ -68,7 +68,7 @@ def test_peers_are_measured_for_real(folder: Path, tmp_path: Path) -> None:
     rounds = json.loads(kept.read_text())["rounds"]
     assert {work: tuple(samples) for work, samples in rounds.items()} == {
         "small": _PEERS,
-        "policy": ("one route", "1000 routes", "1000 routes, 100 groups"),
+        "policy": ("one route", "1000 routes", "all of policy"),
         "upload": _PEERS,
     }
     assert all(len(samples) == 1 for work in rounds.values() for samples in work.values())
