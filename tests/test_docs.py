@@ -153,6 +153,16 @@ def test_every_requirement_names_tests_that_exist() -> None:
         assert f"def {test}(" in source, f"{file}::{test}"
 
 
+def test_every_line_of_the_proxys_requirements_is_there() -> None:
+    """The forty lines of RFC 9110 and 9112 stand in docs/requirements.md, each with its tests."""
+    document = (ROOT / "docs/requirements.md").read_text(encoding="utf-8")
+    section = document.split("## Proxy")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", section, re.MULTILINE)
+
+    assert [int(number) for number, _ in rows] == list(range(1, 41))
+    assert all("::test_" in shown for _, shown in rows)
+
+
 def test_every_address_of_the_gate_is_documented() -> None:
     """The gate's own addresses are those of the table in docs/operations.md."""
     source = (ROOT / "tailchat_gate/endpoints/table.py").read_text(encoding="utf-8")

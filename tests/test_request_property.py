@@ -1,6 +1,7 @@
 """Generated requests arrive as they were sent; mutated ones too, or not at all."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -145,6 +146,8 @@ def messages(draw: st.DrawFn) -> Message:
         body = draw(st.binary(max_size=60))
         zeros = draw(st.sampled_from([b"", b"", b"00"]))
         own.append((draw(in_odd_case(b"Content-Length")), zeros + b"%d" % len(body)))
+    if draw(st.booleans()):
+        own += [(draw(in_odd_case(b"X-Hop")), b"1"), (draw(in_odd_case(b"Connection")), b"X-Hop")]
     method = b"M" + method if method in ODD_METHODS else method
     return Message(method, origin + path + query, version, draw(lines(own)), body)
 
@@ -168,15 +171,35 @@ def conversations(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
     return draw(cuts(data)), data
 
 
+#: What ends a line, a word or a number; the start of a line, a number, and of a target.
+ENDS = re.compile(rb"\r\n|[ :;,]|(?<=[0-9])\b")
+STARTS, NUMBERS, TARGETS = re.compile(rb"(?<=\r\n)"), re.compile(rb"[0-9]+"), re.compile(rb" /t")
 #: What is put into a request to see it refused, or read as it stands.
 SPLINTERS = st.sampled_from(
     [
-        *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"\x0b", b"\r\n\r\n", b"\r\n ", b","),
-        *(b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: evil.test\r\n"),
-        *(b"Content-Length: 0\r\nContent-Length: 5\r\n", b"Transfer-Encoding: identity\r\n"),
-        *(b"0\r\n\r\n", b"5\r\nhello\r\n", b";", b"x", b"0", b"-", b"+5", b"0x", b"HTTP/1.0", b"#"),
-        *(b"GET /t-smuggled HTTP/1.1\r\nHost: gate.test\r\n\r\n", b"\xff", b"%00", b"\\", b"\x7f"),
-        *(b"Connection: close\r\n", b"Transfer-Encoding : chunked\r\n", b"http://evil.test"),
+        *(
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"\0",
+            b":",
+            b"\x0b",
+            b"\r\n\r\n",
+            b"\r\n ",
+            b",",
+            b";",
+            b"x",
+            b"0",
+        ),
+        *(b"-", b"+", b"0x", b"HTTP/1.0", b"#", b"\xff", b"%00", b"\\", b"\x7f", b"0\r\n\r\n"),
+    ]
+)
+LINES = st.sampled_from(
+    [
+        *(b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n"),
+        *(b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding : chunked\r\n", b"X : y\r\n"),
+        *(b"Host: evil.test\r\n", b"X: y\r\n z\r\n", b"X\r\n", b"\r\n", b"5\r\nhello\r\n"),
+        *(b"Connection: close\r\n", b"GET /t-smuggled HTTP/1.1\r\nHost: gate.test\r\n\r\n"),
     ]
 )
 
@@ -186,18 +209,59 @@ def mutations(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
     """Return the bytes of a connection whose requests were changed, in pieces and in one."""
     _, data = draw(conversations())
     for _ in range(draw(st.integers(1, 3))):
-        place = draw(st.integers(0, len(data)))
-        kind = draw(st.sampled_from(["put in", "cut out", "double", "change"]))
-        end = min(len(data), place + draw(st.integers(1, 12)))
-        if kind == "put in":
-            data = data[:place] + draw(SPLINTERS) + data[place:]
-        elif kind == "cut out":
-            data = data[:place] + data[end:]
-        elif kind == "double":
-            data = data[:end] + data[place:]
-        elif place < len(data):
-            data = data[:place] + bytes((draw(st.integers(0, 255)),)) + data[place + 1 :]
+        data = draw(st.sampled_from(CHANGES))(draw, data)
     return draw(cuts(data)), data
+
+
+def _one_of(draw: st.DrawFn, places: re.Pattern[bytes], data: bytes) -> tuple[int, int]:
+    """Return the span of one of the matches, the end of all where there is none."""
+    spans = [found.span() for found in places.finditer(data)]
+    return draw(st.sampled_from(spans)) if spans else (len(data), len(data))
+
+
+def _line(draw: st.DrawFn, data: bytes) -> bytes:
+    start = _one_of(draw, STARTS, data)[0]
+    return data[:start] + draw(LINES) + data[start:]
+
+
+def _space(draw: st.DrawFn, data: bytes) -> bytes:
+    place = draw(st.sampled_from(_one_of(draw, ENDS, data)))
+    return data[:place] + draw(st.sampled_from([b" ", b"\t", b"\n", b"\r"])) + data[place:]
+
+
+def _number(draw: st.DrawFn, data: bytes) -> bytes:
+    start, end = _one_of(draw, NUMBERS, data)
+    number = draw(st.sampled_from([b"0", b"1", b"5", b"+1", b"-0", b"0x1", b"f" * 17, b"", b"2.0"]))
+    return data[:start] + number + data[end:]
+
+
+def _host(draw: st.DrawFn, data: bytes) -> bytes:
+    start, end = _one_of(draw, TARGETS, data)
+    host = draw(st.sampled_from([b"http://evil.test", b"ftp://gate.test", b"//evil.test", b""]))
+    return data[:start] + b" " + host + b"/t" + data[end:]
+
+
+def _splinter(draw: st.DrawFn, data: bytes) -> bytes:
+    place = draw(st.integers(0, len(data)))
+    return data[:place] + draw(SPLINTERS) + data[place:]
+
+
+def _cut_out(draw: st.DrawFn, data: bytes) -> bytes:
+    place = draw(st.integers(0, len(data)))
+    return data[:place] + data[place + draw(st.integers(1, 12)) :]
+
+
+def _double(draw: st.DrawFn, data: bytes) -> bytes:
+    place = draw(st.integers(0, len(data)))
+    return data[: place + draw(st.integers(1, 12))] + data[place:]
+
+
+def _change(draw: st.DrawFn, data: bytes) -> bytes:
+    place = draw(st.integers(0, len(data)))
+    return data[:place] + bytes((draw(st.integers(0, 255)),)) + data[place + 1 :]
+
+
+CHANGES = (_line, _line, _space, _space, _number, _host, _splinter, _cut_out, _double, _change)
 
 
 @pytest.fixture

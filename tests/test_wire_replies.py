@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
-from wirekit import CONTROLS, answers_by_path, get, paths, say
+from wirekit import CONTROLS, SMUGGLED, answers_by_path, get, paths, say, until
 
 Start = Callable[..., Any]
 FOLLOW_UP = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nclean"
@@ -497,6 +497,18 @@ async def test_a_length_in_doubt_is_a_502(public: RunningGate, upstream: RawUpst
     assert upstream.open_connections == 0
 
 
+@pytest.mark.parametrize("zeros", [b"05", b"0" * 30 + b"5"])
+async def test_a_length_of_a_reply_is_sent_on_as_plain_decimal(
+    public: RunningGate, upstream: RawUpstream, zeros: bytes
+) -> None:
+    """Leading zeros of a length are gone for the client (RFC 9112 section 6.2)."""
+    upstream.answer = _says(_reply(b"Content-Length: " + zeros + b"\r\n", b"hello"))
+
+    reply = await ask(public.port, request_bytes())
+
+    assert (reply.values("Content-Length"), reply.body) == (["5"], b"hello")
+
+
 ODD_NAMES = {
     "a colon alone": b":\r\n",
     "brackets": b"X[A]: b\r\n",
@@ -692,6 +704,28 @@ async def test_what_switches_nothing_has_no_upgrade(
     assert interim == b"HTTP/1.1 103 Early Hints\r\n"
     assert (reply.status, reply.body, reply.values("Upgrade")) == (426, b"no", [])
     assert reply.values("Connection") == []
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"426 Upgrade Required"])
+async def test_raw_bytes_behind_a_declined_switch_are_no_tunnel(
+    public: RunningGate, upstream: RawUpstream, status: bytes
+) -> None:
+    """Without a 101 both sides still speak HTTP, whatever they send (RFC 9110 section 7.8)."""
+    frame = b"\x81\x85mask\x05\x04\x1f\x07\x02"
+    declined = _reply(b"Content-Length: 2\r\n", b"no", line=b"HTTP/1.1 " + status)
+    upstream.answer = _says(declined + b"\x81\x05hello")
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        client.send(get(ASKED))
+        first = await client.reply()
+        client.send(frame + SMUGGLED)
+        second = await client.reply()
+        rest = await client.reader.read()
+
+    assert (first.status, first.body) == (int(status[:3]), b"no")
+    assert (second.status, second.value("Connection"), rest) == (400, "close", b"")
+    assert len(upstream.requests) == 1
+    await until(lambda: not upstream.open_connections)
+    assert public.generation.forwarder.open_tunnels == 0
 
 
 GZIPPED = gzip.compress(b"hello " * 100)

@@ -105,7 +105,8 @@ def _time(values: Sequence[str]) -> int | None:
     """Return the Unix time of one HTTP date in any of its three forms."""
     if len(values) != 1:
         return None
-    text = values[0].strip(" \t")
+    # A leap second is a time (RFC 9110 section 5.6.7), though datetime knows none.
+    text, leap = re.subn(r"(:[0-9]{2}):60\b", r"\1:59", values[0].strip(" \t"))
     day = re.split("[, ]", text)[0]
     for form in _DATES:
         try:
@@ -119,7 +120,7 @@ def _time(values: Sequence[str]) -> int | None:
         if form == _DATES[2]:
             forms.add(found.strftime(form.replace("%a", day).replace("%d", f"{found.day:2d}")))
         is_day = day in (day_name if "%A" in form else day_abbr)
-        return timegm(found.timetuple()) if text in forms and is_day else None
+        return timegm(found.timetuple()) + leap if text in forms and is_day else None
     return None
 
 
@@ -184,6 +185,7 @@ TARGET = Target(
         b"\x08L: bytes=9-8, 1-2",
         b"\x04L: bytes=5-",
         b"\0H: *",
+        b"\0J: Sun Nov  6 23:59:60 1994",
     ),
     words=(
         *(

@@ -123,6 +123,14 @@ TARGET = Target(
         b"\1\0\0\0GET / HTTP/1.1\r\nHost : h\r\n\r\n",
         b"\1\0\0\0GET / HTTP/1.1\r\nHost: h\r\nX : a\r\n\r\n",
         b"\1\0\0\0GET / HTTP/1.1\nHost: h\n\n",
+        b"\1\0\0\0GET  / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"\1\0\0\0PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"\1\0\0\0PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+        b"\1\0\0\0PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"\1\0\0\0PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\n\r\n",
+        b"\1\0\0\0GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\nX: a\r\n b\r\n\r\n",
+        b"\1\0\0\0GET http://other/ HTTP/1.1\r\nHost: h\r\n\r\n",
         b"\0\1\0\0AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA /bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb "
         b"HTTP/1.1\r\nHost: h\r\n\r\n",
     ),
