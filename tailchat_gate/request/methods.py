@@ -8,9 +8,12 @@ from tailchat_gate.request.fields import FieldSection, fold
 
 #: Fields by which frameworks let a POST stand for another method.
 _FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-method-override"))
-#: The parameter that does the same, each of its letters plain or escaped.
+#: The parameter that does the same, each of its letters plain or escaped. PHP drops spaces before
+#: a name, takes a dot or a space in it for "_" and ends it at a NUL.
 _PARAMETER: Final = re.compile(
-    "(?i)[?&;]" + "".join(f"(?:{letter}|%{ord(letter):02x})" for letter in "_method") + "=([^&;]*)"
+    r"(?i)[?&;](?:\+|%20)*(?:[_.]|%5f|%2e)"
+    + "".join(f"(?:{letter}|%{ord(letter):02x})" for letter in "method")
+    + "(?:%00[^=&]*)?=([^&;]*)"
 )
 
 
