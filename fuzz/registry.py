@@ -6,9 +6,9 @@ from typing import Final
 from fuzz.target import Target
 
 NAMES: Final = (
-    *("callback", "client", "conditional", "cookie", "frames", "id_token", "intent", "language"),
-    *("origin", "original", "path", "profile", "reply", "request_body", "request_head"),
-    *("return_to", "rewriting", "seal", "upstream_head"),
+    *("bearer", "callback", "client", "conditional", "cookie", "frames", "host", "id_token"),
+    *("intent", "language", "lock_line", "methods", "origin", "original", "path", "profile"),
+    *("reply", "request_body", "request_head", "return_to", "rewriting", "seal", "upstream_head"),
 )
 
 

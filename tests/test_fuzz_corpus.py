@@ -16,18 +16,22 @@ from fuzz import corpus, registry
 from fuzz.target import Target
 from fuzz.targets import origin as origin_target
 from fuzz.targets import path as path_target
-from tailchat_gate.identity import id_token, login, profile, seal
+from tailchat_gate.identity import id_token, lock_lines, login, profile, seal
 from tailchat_gate.identity.cookie import CookieReader
+from tailchat_gate.identity.locks import SignedOut
 from tailchat_gate.pages import language
 from tailchat_gate.proxy import conditional, frames, headers, reply, rewriting
-from tailchat_gate.request import body, fields, intent, original, readings
+from tailchat_gate.request import bearer, body, fields, intent, methods, original, readings
 from tailchat_gate.request.client import ClientResolver
+from tailchat_gate.request.hosts import HostPatterns
 
 #: Rooms in which bytes of strangers are read.
 ROOMS = ("access", "identity", "pages", "proxy", "request")
 #: Pure modules of those that read no bytes.
 NO_PARSERS = {
+    "access.explanation": "it tells what access.routes matched",
     "identity.authenticate": "it looks up what identity.cookie and identity.seal read",
+    "proxy.assertion": "it writes",
     "proxy.media_type": "it reads names of files",
     "request.kept": "a memory, by the bytes that others read",
     "request.refusal": "an error",
@@ -108,6 +112,13 @@ def _first(section: fields.FieldSection, name: bytes) -> str:
     return next(iter(section.values(name)), b"").decode("latin-1")
 
 
+def _by_ending(patterns: HostPatterns[str], host: str) -> str | None:
+    """Compare letters, not labels."""
+    known = patterns._exact.get(host)
+    endings = (said for name, said in patterns._below.items() if host.endswith(name))
+    return known or next(endings, None)
+
+
 def _break_path(patch: pytest.MonkeyPatch) -> None:
     steps = [step for step in readings._STEPS if step is not readings._without_parameters]
     patch.setattr(readings, "_STEPS", tuple(steps))
@@ -117,14 +128,20 @@ def _break_path(patch: pytest.MonkeyPatch) -> None:
 
 #: A parser that is wrong in one point, for each target.
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "bearer": lambda patch: patch.setattr(bearer, "_MEANT", re.compile(rb"\bBearer tg_")),
     "callback": lambda patch: patch.setattr(login, "is_bound_to", lambda *_: True),
     "client": lambda patch: patch.setattr(ClientResolver, "_is_trusted", lambda *_: True),
     "conditional": lambda patch: patch.setattr(conditional, "_is_time", lambda _: True),
     "cookie": lambda patch: patch.setattr(CookieReader, "_is_hidden", lambda *_: False),
     "frames": lambda patch: patch.setattr(frames, "_MASK_SIZE", 0),
+    "host": lambda patch: patch.setattr(HostPatterns, "get", _by_ending),
     "id_token": lambda patch: patch.setattr(id_token, "_unique", dict),
     "intent": lambda patch: patch.setattr(intent, "_refused", lambda _: False),
     "language": lambda patch: patch.setattr(language, "_elements", lambda field: field.split(",")),
+    "lock_line": lambda patch: patch.setattr(lock_lines, "Unlock", SignedOut),
+    "methods": lambda patch: patch.setattr(
+        methods, "_PARAMETER", re.compile("(?i)[?&]_method=([^&;]*)")
+    ),
     "origin": lambda patch: patch.setattr(
         origin_target, "may_connect", lambda origins, host, _: all(host in o for o in origins)
     ),

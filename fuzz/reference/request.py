@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv6Address
 
+from fuzz.reference.bearer import presented
 from fuzz.reference.body import chunked
 from fuzz.reference.syntax import (
     CRLF,
@@ -79,6 +80,7 @@ def head(data: bytes, bounds: Bounds) -> Request | None:
         raise BadError("too many fields")
     if sum(map(len, values(pairs, b"cookie"))) > bounds.cookies:
         raise BadError("too long cookies")
+    presented(values(pairs, b"authorization"))
     host = _one_host(values(pairs, b"host"), empty=bounds.empty_host)
     if host is None and version == b"HTTP/1.1":
         raise BadError("no Host")
@@ -152,11 +154,11 @@ def read_host(raw: bytes) -> tuple[bytes, bytes]:
     if text[:1] == b"[":
         inside, bracket, rest = text[1:].partition(b"]")
         if not bracket or not HEX.union(b":.").issuperset(inside):
-            raise BadError("an address")
+            raise BadError("a Host")
         try:
             name = b"[%b]" % str(IPv6Address(inside.decode("ascii"))).encode("ascii")
         except AddressValueError:
-            raise BadError("an address") from None
+            raise BadError("a Host") from None
     else:
         name, colon, port = text.partition(b":")
         rest = colon + port

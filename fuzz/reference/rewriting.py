@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fuzz.reference.bearer import presented
 from fuzz.reference.request import Request
 from fuzz.reference.syntax import Pairs, elements, values
 
@@ -42,7 +43,7 @@ class Setting:
     `own_cookies` are its cookies' names, `own_names` further names that it alone may set. `hops`
     is the chain of addresses up to it, `identity` the fields that name the visitor. `host` is the
     one that the tool is asked for, b"" for the visitor's; `forwarded` the value of Forwarded, and
-    `via` the name in Via, b"" for neither.
+    `via` the name in Via, b"" for neither. `passes_tokens`: a tool gets tokens of the gate.
     """
 
     own_cookies: frozenset[bytes]
@@ -53,6 +54,7 @@ class Setting:
     host: bytes = b""
     forwarded: bytes = b""
     via: bytes = b"tailchat-gate"
+    passes_tokens: bool = False
     request_id: bytes = b""
 
 
@@ -62,6 +64,8 @@ def to_upstream(sent: Request, gate: Setting, *, upgrade: bool = False) -> Pairs
     passed = [
         (n, v) for n, v in passed_on(sent, gate.own_cookies) if folded(n) not in gate.own_names
     ]
+    if presented(values(sent.fields, b"authorization")) is not None and not gate.passes_tokens:
+        passed = [(n, v) for n, v in passed if n.lower() != b"authorization"]
     wanted = [
         (b"Host", gate.host or host),
         *_counted_down(sent.method, passed),

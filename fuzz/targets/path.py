@@ -106,7 +106,7 @@ def _check_names(path: str) -> None:
 
 TARGET = Target(
     check,
-    parsers=("request.readings", "request.target", "access.routes", "access.policy",
+    parsers=("request.readings", "request.target", "access.routes", "access.policy", "access.place",
              "proxy.local_path"),
     seeds=(
         b"\0admin/x",
