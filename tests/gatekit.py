@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -186,6 +187,8 @@ class RawUpstream:
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
     open_connections: int = 0
+    #: For one that speaks https, by the name localhost.
+    tls: ssl.SSLContext | None = None
     _server: asyncio.Server | None = None
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
 
@@ -193,10 +196,13 @@ class RawUpstream:
     def url(self) -> str:
         """Its URL."""
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        port = self._server.sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}" if self.tls is None else f"https://localhost:{port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", 0, limit=2**20, ssl=self.tls
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -87,6 +87,9 @@ async def opened(
             yield Tunnel(gate, client, upstream, _of_gate(gate) - before)
         finally:
             over.set()
+            # Not closed: what an end has left to send, nobody takes.
+            upstream.writer.transport.abort()
+            client.writer.transport.abort()
 
 
 def _of_gate(gate: RunningGate) -> set[str]:
@@ -94,4 +97,5 @@ def _of_gate(gate: RunningGate) -> set[str]:
     tunnels = gate.generation.lasting.traffic.tunnels
     ends = [end for one in tunnels for end in (one._client, one._upstream)]
     found = [end.transport.get_extra_info("socket") for end in ends if end.transport is not None]
-    return {os.readlink(f"/proc/self/fd/{one.fileno()}") for one in found}  # noqa: PTH115
+    numbers = [one.fileno() for one in found if one is not None]
+    return {os.readlink(f"/proc/self/fd/{number}") for number in numbers}  # noqa: PTH115

@@ -8,7 +8,7 @@ from enum import Enum, IntEnum
 from typing import Final, NamedTuple, Protocol, cast
 
 from tailchat_gate.proxy.reply import BadReplyError, Expected, ReplyReader
-from tailchat_gate.proxy.unread import unread
+from tailchat_gate.proxy.unread import is_told, unread
 
 #: How long a tunnel's connection may take to send what was written, and to be closed by the
 #: upstream: one that never reads would stay open for ever.
@@ -211,7 +211,8 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self.transport
         if transport is not None and not transport.is_closing():
             found = transport.get_extra_info("socket")
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            if found is not None:
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.abort()
 
     def finish_writing(self) -> bool:
@@ -276,12 +277,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Close with the upstream; only a tunnel goes on one way."""
-        self._done = True
-        if self._phase is not _TUNNEL or self.tunnel is None:
+        self._done = is_told(self.transport)
+        transport = self.transport
+        if self._phase is not _TUNNEL or self.tunnel is None or transport is None:
             return False
-        self.tunnel.upstream_ended()
-        # TLS has no way to go on, and asyncio warns of who asks for it.
-        return self.transport is not None and self.transport.can_write_eof()
+        if transport.can_write_eof():
+            self.tunnel.upstream_ended()
+            return True
+        # TLS has no way to go on: it takes nothing more either.
+        self.tunnel.upstream_lost(reset=not self._done)
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Settle what was going on when the upstream closed."""
@@ -290,10 +295,11 @@ class UpstreamConnection(asyncio.Protocol):
         phase, self.transport = self._phase, None
         if self._cut_off is not None:
             self._cut_off.cancel()
+        clean = exc is None and self._done
         if phase is _TUNNEL and self.tunnel is not None:
-            self.tunnel.upstream_lost(reset=exc is not None)
+            self.tunnel.upstream_lost(reset=not clean)
         elif phase is _BUSY:
-            self._end_with_connection(clean=exc is None)
+            self._end_with_connection(clean=clean)
         self._phase = _CLOSED
 
     def pause_writing(self) -> None:

@@ -1,7 +1,8 @@
-"""The last words of a connection that broke."""
+"""How a connection ended: its last words where it broke, and whether TLS was ended at all."""
 
 import asyncio
 import os
+import ssl
 from typing import Final
 
 #: How much of them is read at most.
@@ -18,6 +19,8 @@ def unread(transport: asyncio.Transport | None) -> bytes:
     if transport is None or transport.get_extra_info("ssl_object") is not None:
         return b""
     found = transport.get_extra_info("socket")
+    if found is None:
+        return b""
     words = b""
     try:
         while len(words) < _MAX_BYTES and (more := os.read(found.fileno(), _MAX_BYTES)):
@@ -25,3 +28,21 @@ def unread(transport: asyncio.Transport | None) -> bytes:
     except OSError:
         return words
     return words
+
+
+def is_told(transport: asyncio.Transport | None) -> bool:
+    """Tell whether the peer itself has ended what it sends, once an end was heard of.
+
+    The end of TCP is enough. Of TLS it is not: anybody between can make one, so only the closing
+    alert says that all has come (RFC 9112 section 9.8, RFC 8446 section 6.1).
+    """
+    found = transport.get_extra_info("ssl_object") if transport is not None else None
+    if found is None:
+        return True
+    try:
+        # All that came was given to the protocol before the end was: nothing is taken here.
+        return not found.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
