@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from gatekit import RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
+from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
 from websocketkit import SWITCH, UPGRADE
 from wirekit import until
 
@@ -291,3 +291,187 @@ async def test_a_stalled_upstream_holds_the_client_back(
         go_on.set()
         await client.writer.drain()
     await until(lambda: total == sent + len(frame))
+
+
+async def _switched(
+    request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    writer.write(SWITCH)
+    await reader.read()
+
+
+async def test_an_upgrade_of_somebody_who_may_not_is_refused(
+    start_gate: Callable[..., Any], upstream: RawUpstream
+) -> None:
+    """The rules of the route are asked before anything is opened, for an upgrade as for a page."""
+    gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["sub:somebody"]}])
+
+    reply = await ask(gate.port, request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
+
+    assert (reply.status, reply.json["error"]) == (403, "denied")
+    assert upstream.connections == 0
+
+
+async def test_an_upgrade_is_rewritten_as_any_request(
+    start_gate: Callable[..., Any], upstream: RawUpstream
+) -> None:
+    """Identity is stripped and set, the session's cookie dropped, path and host are the route's."""
+    upstream.answer = _switched
+    route = {"name": "tool", "path": "/app", "upstream_path": "/v2", "upstream_host": "tool.lan"}
+    gate = await start_gate(upstream.url, route=[route])
+    fields = {
+        **UPGRADE,
+        "Connection": "keep-alive, Upgrade, X-Hop",
+        "Cookie": f"a=b; {gate.cookie()}",
+        "Origin": "http://gate.test",
+        "Sec_WebSocket_Extensions": 'permessage-deflate; client_max_window_bits, x-a;b="c d"',
+        "Sec_WebSocket_Protocol": "chat, other",
+        "X_Tailchat_Sub": "somebody",
+        "X_Forwarded_For": "6.6.6.6",
+        "X_Hop": "1",
+        "Keep_Alive": "timeout=5",
+    }
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes("/app/ws?token=1", **fields))
+        assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+
+    (received,) = upstream.requests
+    assert received.line == b"GET /v2/ws?token=1 HTTP/1.1"
+    assert received.value("Host") == b"tool.lan"
+    assert received.value("Cookie") == b"a=b"
+    assert received.value("X-Tailchat-Sub") == b"660000000000000000000001"
+    assert received.value("X-Forwarded-For") == b"127.0.0.1"
+    assert received.value("Connection") == b"Upgrade"
+    assert (received.value("X-Hop"), received.value("Keep-Alive")) == (None, None)
+    for name in ("Upgrade", "Sec_WebSocket_Key", "Sec_WebSocket_Version", "Origin"):
+        assert received.value(name.replace("_", "-")) == fields[name].encode()
+    for name in ("Sec_WebSocket_Extensions", "Sec_WebSocket_Protocol"):
+        assert received.value(name.replace("_", "-")) == fields[name].encode()
+
+
+async def test_a_switch_is_rewritten_as_any_reply(
+    start_gate: Callable[..., Any], upstream: RawUpstream, clock: Clock
+) -> None:
+    """A renewed session rides on the 101, and the tool can no more set it there than elsewhere."""
+    upstream.answer = (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Hop\r\nUpgrade: WebSocket\r\n"
+        b"X-Hop: 1\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+        b"Set-Cookie: tailchat_gate=stolen\r\nSet-Cookie: mine=1\r\n"
+        b"Sec-WebSocket-Protocol: chat\r\n\r\n"
+    )
+    gate = await start_gate(upstream.url, session={"lifetime": "12h", "idle": "2h"})
+    cookie = gate.cookie()
+    clock.now += 5000
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes("/ws", Cookie=cookie, **UPGRADE))
+        found = Received(await client.head())
+
+    assert found.line == b"HTTP/1.1 101 Switching Protocols"
+    assert found.values("Upgrade") == [b"WebSocket"]
+    assert found.values("Connection") == [b"Upgrade"]
+    assert found.values("X-Hop") == []
+    assert found.values("Sec-WebSocket-Protocol") == [b"chat"]
+    mine, renewed = found.values("Set-Cookie")
+    assert mine == b"mine=1"
+    assert renewed.startswith(b"tailchat_gate=")
+    assert b"stolen" not in renewed
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", 200, b"no"),
+        (b"HTTP/1.1 204 Nothing\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n", 302, b""),
+        (
+            b"HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 2\r\n\r\nno",
+            401,
+            b"no",
+        ),
+        (
+            b"HTTP/1.1 426 No\r\nSec-WebSocket-Version: 13, 8\r\nContent-Length: 0\r\n\r\n",
+            426,
+            b"",
+        ),
+        (b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nContent-Length: 40000\r\n\r\n", 503, b""),
+        (b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", 403, b"no"),
+    ],
+)
+async def test_whatever_an_upgrade_is_answered_with_is_passed_on(
+    gate: RunningGate, upstream: RawUpstream, answer: bytes, status: int, body: bytes
+) -> None:
+    """Any form of a plain answer passes with its fields, and HTTP goes on behind it."""
+    body = body or (b"x" * 40_000 if status == 503 else b"")
+    upstream.answer = answer + (body if status == 503 else b"")
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+        for _ in range(2):
+            client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
+            if b" 103 " in answer:
+                assert (await client.head()).startswith(b"HTTP/1.1 103 ")
+            reply = await client.reply()
+            assert (reply.status, reply.body) == (status, body)
+            for name in ("Location", "WWW-Authenticate", "Retry-After", "Sec-WebSocket-Version"):
+                sent = Received(answer).values(name)
+                assert [value.encode() for value in reply.values(name)] == sent
+
+    await until(lambda: not gate.generation.forwarder.open_tunnels)
+
+
+async def test_an_upgrade_that_nobody_answers(
+    start_gate: Callable[..., Any], upstream: RawUpstream
+) -> None:
+    """An upstream that is silent, gone or hangs up is a 504 or 502, and the client may go on."""
+    arrived = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if request.line.startswith(b"GET /silent"):
+            arrived.set()
+            await reader.read()
+            return
+        writer.close()
+
+    upstream.answer = answer
+    gate = await start_gate(
+        upstream.url,
+        route=[
+            {"name": "tool", "response_timeout": "1s"},
+            {"name": "gone", "path": "/gone", "upstream": "http://127.0.0.1:9"},
+        ],
+    )
+    found = []
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(10):
+        for path in ("/silent", "/hangs-up", "/gone"):
+            client.send(request_bytes(path, Cookie=gate.cookie(), **UPGRADE))
+            reply = await client.reply()
+            found.append((reply.status, reply.json["error"]))
+
+    assert arrived.is_set()
+    assert found == [(504, "upstream-slow"), (502, "upstream-broken"), (502, "upstream-down")]
+    assert gate.generation.forwarder.open_tunnels == 0
+
+
+async def test_a_tunnel_is_recorded_when_it_ends(gate: RunningGate, upstream: RawUpstream) -> None:
+    """One line in the access log tells the status, the bytes to the client and the time."""
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(SWITCH + b"\x82\x02ab")
+        await reader.readexactly(1)
+        writer.write(b"\x82\x01c")
+        writer.close()
+
+    upstream.answer = answer
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+        client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
+        await client.head()
+        assert await client.reader.readexactly(4) == b"\x82\x02ab"
+        assert gate.generation.forwarder.open_tunnels == 1
+        client.send(b"x")
+        assert await client.reader.read() == b"\x82\x01c"
+    await until(lambda: gate.generation.forwarder.open_tunnels == 0)
+
+    (line,) = await gate.log()
+    assert (line["status"], line["reason"], line["bytes"]) == (101, "signed-in", 7)
