@@ -16,7 +16,7 @@ from fuzz import corpus, registry
 from fuzz.target import Target
 from fuzz.targets import origin as origin_target
 from fuzz.targets import path as path_target
-from tailchat_gate.identity import id_token, lock_lines, login, profile, seal
+from tailchat_gate.identity import id_token, lock_lines, login, profile, seal, token_response
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.locks import SignedOut
 from tailchat_gate.pages import language
@@ -31,6 +31,7 @@ ROOMS = ("access", "identity", "pages", "proxy", "request")
 NO_PARSERS = {
     "access.explanation": "it tells what access.routes matched",
     "identity.authenticate": "it looks up what identity.cookie and identity.seal read",
+    "identity.recheck": "it decides by what others read",
     "proxy.assertion": "it writes",
     "proxy.media_type": "it reads names of files",
     "request.kept": "a memory, by the bytes that others read",
@@ -158,6 +159,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "return_to": lambda patch: patch.setattr(login, "_ASTRAY", re.compile("(?!)")),
     "rewriting": lambda patch: patch.setattr(rewriting, "_authority", lambda _: b"tool:3000"),
     "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
+    "tailchat_answer": lambda patch: patch.setattr(token_response, "_TOKEN", re.compile(".+")),
     "upstream_head": lambda patch: patch.setattr(headers, "fold", bytes.lower),
 }
 
