@@ -119,7 +119,7 @@ STRICTER: Final[Mapping[str, Kind]] = {
         _found(rb"(?i)transfer-encoding:"),
     ),
     "a lone CR first": Kind("nginx ignores any number of them", _found(rb"^(\r\n)?\r[^\n]")),
-    "too many fields": Kind("nginx bounds bytes, not fields", lambda data: len(_lines(data)) > 100),
+    "too many fields": Kind("nginx bounds bytes, not fields", lambda data: len(_lines(data)) > 128),
 }
 
 #: By what a plain reader stumbles over, the kinds that it can be.

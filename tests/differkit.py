@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from edgekit import program, serving
-from gatekit import RunningGate
-from strictkit import StrictUpstream, converse
+from gatekit import RunningGate, make_settings
+from strictkit import StrictUpstream, bounds_of, converse
 from wirekit import Heard, say
 
 from fuzz.reference import request as reference
 from fuzz.reference import rewriting
-from fuzz.reference.request import Bounds, Request
+from fuzz.reference.request import Request
 from fuzz.reference.syntax import Pairs, elements
 
 #: How many conversations go on at a time, each with upstreams of its own.
 LANES: Final = 24
-LIMITS: Final = Bounds(8192, 32_768, 100, 8192)
+LIMITS: Final = bounds_of(make_settings())
 #: So that a conversation that waits for nothing ends soon.
 _PATIENCE: Final = (
     "client_header_timeout 1s; client_body_timeout 1s;\n"

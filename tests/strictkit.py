@@ -13,9 +13,18 @@ from fuzz.reference import request as requests
 from fuzz.reference.reply import Reply
 from fuzz.reference.request import Bounds, Request
 from fuzz.reference.syntax import BadError
+from tailchat_gate.config.model import Settings
 
 #: More than any gate or nginx in a test passes on.
 NO_BOUNDS = Bounds(1 << 20, 1 << 20, 1 << 12, 1 << 20, empty_host=True)
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return what a gate takes, as the plain reader is told it."""
+    limits = settings.limits
+    return Bounds(
+        limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
+    )
 
 
 @dataclass(eq=False)

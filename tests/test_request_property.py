@@ -7,18 +7,18 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import pytest
-from gatekit import ALICE, RunningGate
+from gatekit import ALICE, RunningGate, make_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strictkit import Answered, StrictUpstream, converse
+from strictkit import Answered, StrictUpstream, bounds_of, converse
 
 from fuzz.reference import request as reference
 from fuzz.reference import rewriting
-from fuzz.reference.request import Bounds, Request
+from fuzz.reference.request import Request
 from fuzz.reference.syntax import TOKEN, Pairs, values
 
 Start = Callable[..., Any]
-LIMITS = Bounds(8192, 32_768, 100, 8192)
+LIMITS = bounds_of(make_settings())
 TOKENS = st.binary(min_size=1, max_size=12).map(
     lambda raw: bytes(sorted(TOKEN)[octet % len(TOKEN)] for octet in raw)
 )
