@@ -22,7 +22,8 @@ _ON_BOTH_LOOPS = frozenset(
         *("test_generations.py", "test_held.py", "test_live.py", "test_reload.py"),
         *("test_reload_load.py", "test_server.py", "test_spoofing.py", "test_tunnel.py"),
         *("test_tunnel_ends.py", "test_websocket_cases.py", "test_wire_connections.py"),
-        *("test_wire_replies.py", "test_wire_requests.py", "test_wire_routes.py"),
+        *("test_wire_files.py", "test_wire_replies.py", "test_wire_requests.py"),
+        "test_wire_routes.py",
     )
 )
 
