@@ -11,6 +11,7 @@ from parts import keep_screenshot
 from playwright.async_api import Browser, Page, expect
 from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, served
+from wirekit import until
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
@@ -129,6 +130,59 @@ async def test_a_fetch_after_the_session_ended_sees_401(browser: Browser, stage:
     stage.clock.now += 43_201
 
     assert await tab.evaluate(script) == [401, False, "not-signed-in"]
+
+
+@pytest.mark.parametrize(
+    ("how", "closed"),
+    [
+        ("the session ends", [3000, "the session is over", True]),
+        ("the gate stops", [1001, "the gate is stopping", True]),
+        # What the tool answers, whatever the page closed with.
+        ("the page closes", [1000, "", True]),
+    ],
+)
+async def test_a_websocket_of_a_page(
+    browser: Browser, stage: Stage, how: str, closed: list[object]
+) -> None:
+    """Text, bytes and a large message come back compressed; the page hears code and reason."""
+    tab = await (await browser.new_context()).new_page()
+    await _sign_in(tab, stage)
+    await tab.wait_for_url(stage.url + "/")
+    echoed = await tab.evaluate(
+        """async () => {
+            const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws");
+            socket.binaryType = "arraybuffer";
+            window.socket = socket;
+            window.heard = new Promise((closed) => {
+                socket.onclose = (event) => closed([event.code, event.reason, event.wasClean]);
+            });
+            await new Promise((opened, failed) => {
+                socket.onopen = opened;
+                socket.onerror = () => failed(new Error("no WebSocket"));
+            });
+            const ask = (data) => new Promise((answered) => {
+                socket.onmessage = (event) => answered(event.data);
+                socket.send(data);
+            });
+            const bytes = new Uint8Array(await ask(new Uint8Array([0, 255, 136, 129])));
+            const large = "星".repeat(300000);
+            return [
+                socket.extensions, await ask("星野 ☆"), [...bytes], (await ask(large)) === large,
+            ];
+        }"""
+    )
+    assert echoed[0].startswith("permessage-deflate")
+    assert echoed[1:] == ["星野 ☆", [0, 255, 136, 129], True]
+
+    async with asyncio.timeout(10):
+        if how == "the session ends":
+            stage.clock.now += 43_201
+        elif how == "the gate stops":
+            await stage.gate.server.stop()
+        else:
+            await tab.evaluate('socket.close(4001, "enough")')
+        assert await tab.evaluate("window.heard") == closed
+        await until(lambda: not stage.gate.generation.forwarder.open_tunnels)
 
 
 async def test_a_page_hears_that_its_websocket_was_ended(browser: Browser, stage: Stage) -> None:
