@@ -46,6 +46,7 @@ _SESSION_OVER: Final = MappingProxyType(
         Reason.NOT_SIGNED_IN: "expired",
         Reason.TOKEN_EXPIRED: "expired",
         Reason.SESSION_ENDED: Reason.SESSION_ENDED.value,
+        Reason.SESSION_REVOKED: Reason.SESSION_REVOKED.value,
         Reason.LOCKED: Reason.LOCKED.value,
     }
 )
@@ -331,12 +332,18 @@ class Gate:
 
         Where its session is over meanwhile it gets the answer that it would get now.
         """
-        if failure in _SESSION_OVER:
-            verdict = self.authorizer.judge(visit, visit.host, visit.method, visit.target)
-            if not verdict.allowed:
-                self._deny(client, visit, verdict)
-                return
-        self._refuse(client, visit, failure)
+        verdict = self._judge_again(visit) if failure in _SESSION_OVER else None
+        if verdict is None or verdict.allowed:
+            self._refuse(client, visit, failure)
+        else:
+            self._deny(client, visit, verdict)
+
+    def _judge_again(self, visit: Visit) -> Verdict | None:
+        try:
+            return self.authorizer.judge(visit, visit.host, visit.method, visit.target)
+        except (UndecidedError, RefusedError):
+            # It has begun, and is not held a second time.
+            return None
 
     def _count_live_end(self, failure: Reason) -> None:
         if failure in _SESSION_OVER:

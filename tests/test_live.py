@@ -31,6 +31,7 @@ from storykit import served
 from tailchat_gate.build import build
 from tailchat_gate.identity.lock_file import LockFile
 from tailchat_gate.identity.locks import Entry, Lock, SignedOut
+from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.tokens import hash_of, make_token
 from tailchat_gate.proxy import downstream
 from tailchat_gate.proxy.frames import close_frame
@@ -223,6 +224,32 @@ async def test_signing_out_ends_the_websockets_of_that_session_alone(
             assert await mine.reader.readexactly(len(expected)) == expected
         await until(lambda: gate.generation.forwarder.open_tunnels == 2)
         assert await _silent(other, bobs)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_what_a_revoked_session_has_under_way_ends(
+    start: Start, upstream: RawUpstream, begun: bool
+) -> None:
+    """A session that Tailchat does not stand by any more ends like one that was signed out."""
+    tool = Tool(STREAM + EVENT if begun else b"")
+    upstream.answer = tool.answer
+    gate = await start()
+    record = SessionRecord.begin(ALICE, now=START, login="l")
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes("/events", Cookie=gate.seal(record)))
+        await tool.asked.wait()
+        if begun:
+            await client.head()
+        gate.generation.lasting.locks.revoke(record, lifetime=HOUR)
+        if begun:
+            await _cut_off(client.reader)
+        else:
+            async with asyncio.timeout(1):
+                reply = await client.reply()
+            assert (reply.status, reply.json["error"]) == (401, "session-revoked")
+
+    metrics = gate.generation.lasting.metrics.render()
+    assert b'gate_live_ended_total{why="session-revoked"} 1.0' in metrics
 
 
 async def test_a_change_is_looked_at_without_delay(
