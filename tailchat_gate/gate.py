@@ -47,6 +47,7 @@ _SESSION_OVER: Final = MappingProxyType(
         Reason.TOKEN_EXPIRED: "expired",
         Reason.SESSION_ENDED: Reason.SESSION_ENDED.value,
         Reason.SESSION_REVOKED: Reason.SESSION_REVOKED.value,
+        Reason.RECHECK_FAILED: Reason.RECHECK_FAILED.value,
         Reason.LOCKED: Reason.LOCKED.value,
     }
 )

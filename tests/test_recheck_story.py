@@ -30,7 +30,7 @@ from storykit import Story
 from tailchat_gate.build import build
 from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Rewrite
 from tailchat_gate.identity.recheck import RETRY_SECONDS
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
 
 Start = Callable[..., Awaitable[Story]]
 WIKI = "wiki.test"
@@ -456,6 +456,7 @@ async def test_tokens_are_nowhere_to_be_seen(
     start_rechecks: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No token reaches a tool, a reply, a log or an address, nor stands readable in the cookie."""
+    caplog.set_level(logging.INFO, LOGGER_NAME)
     scene = await start_rechecks(route=TWO_HOSTS)
     async with scene.visitor() as visitor:
         page = await visitor.sign_in(

@@ -23,6 +23,7 @@ from tailchat_gate.identity.sign_ins import Flight, SignIn, SignIns
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.token_response import TokenSet
 from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import Reason
 
 INTERVAL = 900.0
@@ -252,7 +253,7 @@ async def test_an_outage_is_told_once_a_minute(
     room: Room, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says why Tailchat could not be asked, and not for each session."""
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, LOGGER_NAME)
     room.says(BROKEN)
     rechecker = room.rechecker()
     clock.now += INTERVAL

@@ -26,7 +26,8 @@ class Visitor:
     is known of locks under which the session was last found good. `identity_headers` maps a route's
     name to the header bytes made for it, so that they are made once a session and not once a
     request; `assertions` likewise, with an assertion in them and by whom and until when they are
-    good.
+    good. `rechecks` is asked about the session while something is under way for it, not before
+    `quiet_until`.
     """
 
     record: SessionRecord
@@ -37,12 +38,14 @@ class Visitor:
     standing: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
     assertions: dict[str, tuple[object, float, bytes]] = field(default_factory=dict, repr=False)
+    rechecks: Rechecks = field(default_factory=Unchecked, repr=False)
+    quiet_until: float = 0.0
 
     def over(self, standing: Standing, now: float) -> Reason | None:
         """Return why the session is no good at the Unix second `now`; None where it is.
 
         NOT_SIGNED_IN where its lifetime is over. That it was idle for too long is not asked: what
-        is under way is use of it.
+        is under way is use of it. Tailchat is asked where that is due, as for a request.
         """
         if now >= self.ends_at:
             return Reason.NOT_SIGNED_IN
@@ -51,7 +54,12 @@ class Visitor:
             if reason is not None:
                 return reason
             self.standing = standing.version
-        return None
+        if now < self.good_until or now < self.quiet_until:
+            return None
+        # What is learned shows at the next request, which is why good_until stays.
+        look = self.rechecks.look(self.record, now)
+        self.quiet_until = look.until
+        return look.turned_away.reason if look.turned_away is not None else None
 
 
 class Authenticator:
@@ -187,7 +195,9 @@ class Authenticator:
             visitor.good_until = good_until
         else:
             ends_at, outdated = lifetimes.ends_at(record), look.record is not record
-            visitor = Visitor(look.record, expires_at, ends_at, good_until, outdated)
+            visitor = Visitor(
+                look.record, expires_at, ends_at, good_until, outdated, rechecks=self._rechecks
+            )
         visitor.standing = self._standing.version
         self._opened[value] = visitor
         if len(self._opened) > self._capacity:
