@@ -353,6 +353,38 @@ def test_a_directory_in_its_place_is_refused(make: Make, path: Path) -> None:
         make().open()
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_in_its_place_leads_nowhere(make: Make, path: Path, *, exists: bool) -> None:
+    """What a link leads to is neither written, nor made, nor read: root may run the commands."""
+    reader = make()
+    reader.open()
+    path.unlink()
+    elsewhere = path.with_name("elsewhere")
+    if exists:
+        elsewhere.write_bytes(to_line(LOCK))
+    path.symlink_to(elsewhere)
+
+    with pytest.raises(LockFileError, match="symbolic link"):
+        make().open()
+    with pytest.raises(OSError, match="symbolic link"):
+        reader.append((OTHER,))
+    assert elsewhere.exists() is exists
+    if exists:
+        assert elsewhere.read_bytes() == to_line(LOCK)
+        with pytest.raises(OSError, match="symbolic link"):
+            reader.read_new()
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(make: Make, path: Path) -> None:
+    """A pipe that nobody writes to, which would hold the reader for ever, is said to be no file."""
+    os.mkfifo(path)
+
+    with pytest.raises(LockFileError, match="not a file"):
+        make().open()
+    with pytest.raises(LockFileError, match="not a file"):
+        make().read()
+
+
 def test_a_file_without_bound_is_refused(
     make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

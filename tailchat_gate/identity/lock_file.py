@@ -6,6 +6,7 @@ did not live to finish has no end, is read by nobody, and is closed by the next 
 long, the file is replaced by a shorter one of the same meaning.
 """
 
+import errno
 import fcntl
 import os
 import stat
@@ -25,6 +26,9 @@ MAX_BYTES: Final = 128 << 20
 #: Seconds that a writer waits for another one, which needs milliseconds.
 PATIENCE: Final = 5.0
 _PAUSE: Final = 0.005
+#: The path itself, never where a link leads: an admin runs the commands as root, and whoever can
+#: put a link there would have root write to, and give away, any file. Nothing waits for a pipe.
+_ITSELF: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _PRIVATE: Final = 0o600
 
 
@@ -94,7 +98,7 @@ class LockFile:
         found = self._path.stat()
         if self._seen == _identity(found):
             return None
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open(self._path, os.O_RDONLY)
         try:
             found = os.fstat(descriptor)
             seen = self._seen
@@ -157,11 +161,11 @@ class LockFile:
         return descriptor if kept else None
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND
         try:
-            return os.open(self._path, flags)
+            return _open(self._path, flags)
         except FileNotFoundError:
-            descriptor = os.open(self._path, flags | os.O_CREAT, _PRIVATE)
+            descriptor = _open(self._path, flags | os.O_CREAT)
         # Made by an admin, it must be the gate's to write, as its directory is.
         _give(descriptor, self._path.parent.stat())
         _sync_directory(self._path.parent)
@@ -198,6 +202,22 @@ class LockFile:
             os.close(new)
         beside.rename(self._path)
         _sync_directory(self._path.parent)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a file that is one, for its owner alone where it is made. Raises OSError."""
+    try:
+        descriptor = os.open(path, flags | _ITSELF, _PRIVATE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link, which may lead anywhere") from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    what = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "not a file"
+    raise OSError(errno.EINVAL, what)
 
 
 def _read_lines(data: bytes) -> tuple[list[Entry], int]:
