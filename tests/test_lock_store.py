@@ -286,6 +286,37 @@ async def test_damaged_lines_are_told_and_counted(
     assert "locks.file has lines that are damaged" in caplog.messages
 
 
+async def test_damage_lifts_no_lock(make: Make, path: Path) -> None:
+    """A lock whose line is damaged while the gate runs holds; the lines behind it are heard."""
+    other = Lock("sub:other", NOW)
+    await _write(path, LOCK, other)
+    process = await make()
+
+    def damage() -> None:
+        text = path.read_bytes()
+        path.write_bytes(text.replace(b'"kind":"lock"', b'"kind":"l\x00ck"', 1))
+
+    await asyncio.to_thread(damage)
+    await until(lambda: process.counted('gate_lock_file_errors_total{error="damaged"}'))
+    assert process.check() is Reason.LOCKED
+    await _write(path, Unlock(other.target, NOW))
+    await until(lambda: process.store.standing.lock_on("other") is None)
+
+    assert process.check() is Reason.LOCKED
+
+
+async def test_an_emptied_file_lifts_no_lock(make: Make, path: Path) -> None:
+    """A file of which nothing is left is one that was lost: what is known is written again."""
+    await _write(path, LOCK)
+    process = await make()
+    await asyncio.to_thread(os.truncate, path, 0)
+    await until(lambda: LOCK.target in path.read_text())
+
+    assert process.check() is Reason.LOCKED
+    assert process.changes == 0
+    assert await _read(path) == [LOCK]
+
+
 async def test_a_fault_does_not_stop_the_looking(
     make: Make, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -186,7 +186,10 @@ class LockStore:
             _log.error("locks.file has lines that are damaged", extra={"details": details})
         standing = self.standing
         if found.whole:
-            news = standing.renew(found.entries)
+            # Nothing at all is said by a file that was lost, as by one that is gone.
+            lost = not found.entries and bool(standing.entries())
+            self._lost += lost
+            news = standing.renew(found.entries, doubtful=lost or found.damaged > 0)
         else:
             news = [entry for entry in found.entries if standing.apply(entry)]
         for entry in news:

@@ -1,6 +1,6 @@
 """Who is kept out, and which sessions are over: what is known of it, and what it means for one."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
@@ -171,15 +171,19 @@ class Standing:
         self.version += changed
         return changed
 
-    def renew(self, entries: Iterable[Entry]) -> list[Entry]:
+    def renew(self, entries: Sequence[Entry], *, doubtful: bool = False) -> list[Entry]:
         """Take in a whole history that was read anew; return what it changed.
 
-        Locks are then as it says. What is over stays over, whether it says so or not.
+        Locks are then as it says. What is over stays over, whether it says so or not. A `doubtful`
+        history may have lost locks: it lifts those alone that it says were lifted.
         """
         read = Standing(self._clock)
         for entry in entries:
             read.apply(entry)
         kept = {lock.target for lock in read.locks}
+        if doubtful:
+            unlocked = {entry.target for entry in entries if isinstance(entry, Unlock)}
+            kept |= {lock.target for lock in self.locks} - unlocked
         now = int(self._clock())
         lifted = [Unlock(lock.target, now) for lock in self.locks if lock.target not in kept]
         return [entry for entry in (*lifted, *read.entries()) if self.apply(entry)]
