@@ -57,6 +57,16 @@ async def test_what_a_visitor_says_of_himself_is_gone(front: Edge) -> None:
     assert front.scene.tool.requests[-2].value("X-Tailchat-Sub") == HOSHINO.sub.encode()
 
 
+@pytest.mark.parametrize("name", ["X_Tailchat_Sub", "X-Tailchat_Groups", "x.tailchat.token"])
+async def test_another_spelling_of_a_name_is_gone(front: Edge, name: str) -> None:
+    """A name that CGI, WSGI or PHP take for an identity header does not pass beside it either."""
+    head = request_bytes("/open", host=f"wiki.test:{front.port}", Connection="close")
+    reply = await ask(front.port, head[:-2] + f"{name}: forged\r\n\r\n".encode())
+
+    assert reply.status == 200
+    assert all(b"forged" not in received.head for received in front.scene.tool.requests)
+
+
 async def test_a_machine_comes_with_its_token(front: Edge) -> None:
     """The tool hears which machine it is, and neither its token nor that it has one."""
     host = f"wiki.test:{front.port}"
@@ -165,6 +175,25 @@ async def test_the_question_is_not_for_visitors(front: Edge, host: str, path: st
     assert "X-Tailchat-Sub" not in reply.headers
 
 
+@pytest.mark.parametrize("host", ["wiki.test", "gate.test"])
+@pytest.mark.parametrize("path", ["/..%2fuserinfo", "/a/..%2F..%2fuserinfo", "/%2e%2e/userinfo"])
+async def test_no_spelling_asks_the_question(front: Edge, host: str, path: str) -> None:
+    """A path that the proxy reads as another page, and the gate as the question, tells nothing."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        cookies = visitor.cookies(front.url(host))
+    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    reply = await ask(
+        front.port,
+        request_bytes(
+            f"/oauth2/auth{path}", host=f"{host}:{front.port}", Cookie=cookie, Connection="close"
+        ),
+    )
+
+    assert reply.values("X-Tailchat-Sub") == []
+    assert reply.status in {403, 404}
+
+
 async def test_a_renewed_session_reaches_the_browser(front: Edge, clock: Clock) -> None:
     """The proxy hands on the cookie that renews an idle session, and the session goes on."""
     async with Visitor() as visitor:
@@ -178,6 +207,15 @@ async def test_a_renewed_session_reaches_the_browser(front: Edge, clock: Clock) 
         gone = await visitor.open(front.url("wiki.test") + "/page", headers=FETCH)
 
     assert gone.status == 401
+
+
+async def test_a_session_that_is_not_renewed_sets_no_cookie(front: Edge) -> None:
+    """Where the gate sets no cookie the proxy sets none, under no name."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        for path in ("/page", "/open"):
+            reply = await visitor.open(front.url("wiki.test") + path, headers=FETCH)
+            assert (reply.status, reply.headers.get("Set-Cookie")) == (200, None)
 
 
 async def test_signing_out_ends_it(front: Edge) -> None:

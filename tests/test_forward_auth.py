@@ -222,6 +222,15 @@ async def test_a_websocket_of_a_foreign_page_is_refused(edge: RunningGate) -> No
         assert (origin, reply.status) == (origin, status)
 
 
+async def test_a_websocket_over_http2_of_a_foreign_page_is_refused(edge: RunningGate) -> None:
+    """A WebSocket that a proxy gets as an extended CONNECT has no key, and is checked as well."""
+    for origin, status in (("http://socket.test", 202), ("https://evil.test", 403)):
+        reply = await question(
+            edge, host="socket.test", signed_in=True, X_Forwarded_Method="CONNECT", Origin=origin
+        )
+        assert (origin, reply.status) == (origin, status)
+
+
 async def test_questions_keep_their_connection(edge: RunningGate) -> None:
     """A proxy asks one question after another on one connection, whatever the answers."""
     cookie = edge.cookie_for("wiki.test")

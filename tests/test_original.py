@@ -72,6 +72,19 @@ def test_a_path_behind_the_question_is_the_request_itself() -> None:
     assert told(found) == ("PUT", "wiki.test", b"/a%2Fb?c")
 
 
+@pytest.mark.parametrize("path", ["/a/../b", "/a/%2e%2e/b", "/a%2F..%2Fb", "//a;b", "/a%3Fb"])
+def test_a_visitors_odd_path_behind_the_question_is_judged(path: str) -> None:
+    """What a visitor may send to Envoy is the original request, as long as it stays one."""
+    assert told(asked(line=f"GET {QUESTION}{path} HTTP/1.1"))[2] == path.encode()
+
+
+@pytest.mark.parametrize("path", ["/..%2Fuserinfo", "/../x", "/a/%2e%2e/..%2f", "/%252e%252e/x"])
+def test_a_path_that_leads_out_of_the_question_is_refused(path: str) -> None:
+    """A proxy that keeps the question from visitors may not see it in such a path."""
+    with pytest.raises(RefusedError, match="out of the question"):
+        asked(line=f"GET {QUESTION}{path} HTTP/1.1")
+
+
 def test_nothing_is_named() -> None:
     """A question without an original request is told apart from one for the root."""
     assert asked("X-Forwarded-Host: wiki.test", "X-Forwarded-Method: GET") is None

@@ -11,11 +11,13 @@ from typing import Final
 
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.readings import readings
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target, read_host, read_target
 
 #: A token of RFC 9110 section 5.6.2, of the length that the gate takes for a method.
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+_CONNECT: Final = "CONNECT"
 _URL: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 
 
@@ -23,7 +25,8 @@ _URL: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | r
 class Original:
     """What the visitor asked of the proxy; `method` is "" where the proxy does not tell.
 
-    `websocket`: a WebSocket is asked for. Upgrade itself ends at the proxy, its key does not.
+    `websocket`: a WebSocket is asked for. Upgrade itself ends at the proxy, its key does not, and
+    where HTTP/2 has no such key, the method tells.
     """
 
     method: str
@@ -42,13 +45,26 @@ def original_of(head: RequestHead, question: str) -> Original | None:
     raw = head.target.raw
     start = f"{question}/".encode("ascii")
     if raw.startswith(start):
+        _check_inside(head.target.path, question)
         host = head.fields.host
         target = read_target(raw[len(start) - 1 :].decode("ascii"), host)
-        return Original(head.method, host, target, _is_websocket(head.fields))
+        return Original(head.method, host, target, _is_websocket(head.method, head.fields))
     known = head.fields.original
     if known is None:
         known = head.fields.original = (_from_fields(head.fields),)
     return known[0]
+
+
+def _check_inside(path: str, question: str) -> None:
+    """Raise RefusedError for a path that some reading leads out of the question's.
+
+    Where a proxy in front keeps the question from visitors it reads "/oauth2/auth/..%2Fuserinfo"
+    as "/oauth2/userinfo", which is for them, and passes it on as it came: the visitor's page would
+    read the identity headers of the answer.
+    """
+    start = f"{question}/"
+    if not all(reading.startswith(start) for reading in readings(path)):
+        raise RefusedError("a path that leads out of the question's")
 
 
 def _from_fields(fields: FieldSection) -> Original | None:
@@ -68,7 +84,7 @@ def _forwarded(fields: FieldSection) -> Original | None:
     named = _one(fields, b"x-forwarded-host")
     host = read_host([named]) if named else fields.host
     method, target = _method(fields, b"x-forwarded-method"), read_target(uri, host)
-    return Original(method, host, target, _is_websocket(fields))
+    return Original(method, host, target, _is_websocket(method, fields))
 
 
 def _rewritten(fields: FieldSection) -> Original | None:
@@ -83,11 +99,12 @@ def _rewritten(fields: FieldSection) -> Original | None:
     if not address:
         return None
     method, target = _method(fields, b"x-original-method"), read_target(address, host)
-    return Original(method, host, target, _is_websocket(fields))
+    return Original(method, host, target, _is_websocket(method, fields))
 
 
-def _is_websocket(fields: FieldSection) -> bool:
-    return bool(fields.values(b"sec-websocket-key"))
+def _is_websocket(method: str, fields: FieldSection) -> bool:
+    """Tell whether a WebSocket is asked for; over HTTP/2 without a key (RFC 8441 section 5)."""
+    return method == _CONNECT or bool(fields.values(b"sec-websocket-key"))
 
 
 def _method(fields: FieldSection, name: bytes) -> str:
