@@ -65,8 +65,12 @@ def _admin(gate: FileGate) -> str:
 
 
 async def _reload(path: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run the command in a thread of this process, which a gate may be in as well."""
-    arguments = ("reload", "-c", str(path), *arguments)
+    return await _command("reload", path, *arguments)
+
+
+async def _command(name: str, path: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run a command in a thread of this process, which a gate may be in as well."""
+    arguments = (name, "-c", str(path), *arguments)
     found = await asyncio.to_thread(CliRunner().invoke, main, arguments, env=dict(NO_VARIABLES))
     assert found.exception is None or isinstance(found.exception, SystemExit)
     return found.exit_code, found.stdout, found.stderr
@@ -144,6 +148,35 @@ async def test_the_command_over_a_unix_socket(tmp_path: Path) -> None:
         code, out, _ = await _reload(gate.path)
 
     assert (code, out.splitlines()[0]) == (0, f"{gate.path}: in force, generation 2")
+
+
+async def test_health_and_refusals_do_not_depend_on_the_file(tmp_path: Path) -> None:
+    """A gate that goes on after its file went wrong is well; a failed check would restart it."""
+    server = {"admin_listen": f"unix:{tmp_path / 'admin.sock'}"}
+    async with file_gate(tmp_path, TOOL, server=server) as gate:
+        await gate.write(server={**server, "typo": 1})
+        refused = await _reload(gate.path)
+        health = await _command("health", gate.path)
+        refusals = await _command("refusals", gate.path)
+
+    assert refused[0] == 2
+    assert health == (0, "ok\n", "")
+    assert refusals == (0, "nobody was refused since the gate was started\n", "")
+
+
+@pytest.mark.parametrize("command", ["health", "refusals"])
+async def test_where_no_gate_is_nothing_is_well(tmp_path: Path, command: str) -> None:
+    """Without a gate the commands end with 1 and name the address; without an address, with 2."""
+    path = tmp_path / "gate.toml"
+    await _write(path, server={"admin_listen": "127.0.0.1:1"})
+    nobody = await _command(command, path)
+    await _write(path, server={"admin_listen": ""})
+    nowhere = await _command(command, path)
+
+    assert (nobody[0], nobody[1]) == (1, "")
+    assert nobody[2].startswith("no gate answers at 127.0.0.1:1: ")
+    assert nowhere[0] == 2
+    assert "server.admin_listen" in nowhere[2]
 
 
 @pytest.mark.parametrize(
