@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 def run(tmp_path: Path, path: Path) -> Run:
     """Return a function that runs a command with a configuration."""
 
-    def run(*arguments: str, file: str = str(path)) -> Result:
+    def run(*arguments: str, file: str = str(path), more: str = "") -> Result:
         config = tmp_path / "config.toml"
         config.write_text(
             f"""
@@ -34,8 +34,11 @@ def run(tmp_path: Path, path: Path) -> Run:
             tailchat = {{ api_url = "http://127.0.0.1:9", client_id = "tc_x", client_secret = "s" }}
             session = {{ secret = "{SECRET}", lifetime = "1h" }}
             locks.file = "{file}"
-            route = [{{ name = "tool", upstream = "http://127.0.0.1:9" }}]
-            """
+            route = [{{ name = "tool", upstream = "http://127.0.0.1:9",
+                        allow = ["signed-in", "token:backup"] }}]
+            token = [{{ name = "backup", hash = "sha256:{"a5" * 32}" }}]
+            {more}
+            """.replace(",\n", ",")
         )
         config.chmod(0o600)
         return CliRunner().invoke(main, [*arguments, "--config", str(config)])
@@ -173,3 +176,80 @@ def test_damaged_lines_are_a_warning(run: Run, path: Path) -> None:
 
     assert done.exit_code == 0
     assert "warning: 2 damaged lines in " in done.output
+
+
+def test_a_configuration_that_is_wrong_elsewhere_does_not_keep_anybody_in(
+    run: Run, path: Path
+) -> None:
+    """Locking out does not wait until a mistake in the file is found."""
+    done = run("lock", "sub:66a", more='server.typo = "x"')
+    listed = run("locks", more='server.typo = "x"')
+    lifted = run("unlock", "sub:66a", more='server.typo = "x"')
+    ended = run("sign-out", "all", more='server.typo = "x"')
+
+    assert [each.exit_code for each in (done, listed, lifted, ended)] == [0, 0, 0, 0]
+    assert done.stdout == "sub:66a is locked until unlocked\n"
+    assert done.stderr.startswith("warning: ")
+    assert done.stderr.endswith(f"locks are kept in {path}\n")
+    assert listed.stdout == "sub:66a  until unlocked\n"
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "more"), [("/var/lib/nowhere/locks", "= no TOML"), ("relative", "")]
+)
+def test_where_nothing_tells_the_file_of_locks_it_is_not_guessed(
+    run: Run, path: Path, file: str, more: str
+) -> None:
+    """A lock that no gate reads would be believed; --file names where locks are."""
+    refused = run("lock", "sub:66a", file=file, more=more)
+    named = run("lock", "sub:66a", "--file", str(path), file=file, more=more)
+    run("sign-out", "all", "--file", str(path), file=file, more=more)
+    lock, ended = [read_line(line).entry for line in path.read_bytes().splitlines()]
+
+    assert refused.exit_code == 2
+    assert "--file names the file of locks itself" in refused.stderr
+    assert (named.exit_code, named.stderr) == (0, "")
+    assert isinstance(lock, Lock)
+    assert isinstance(ended, SignedOut)
+    # The longest that a session can last, because nothing tells how long it does.
+    assert ended.until == ended.at + 30 * 86400 + 60
+
+
+def test_the_environment_tells_where_locks_are(
+    run: Run, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes over a file that is wrong elsewhere as over one that is right, "" too."""
+    monkeypatch.setenv("TAILCHAT_GATE_LOCKS__FILE", str(path))
+    done = run("lock", "all", file="/var/lib/nowhere/locks", more="server.typo = 1")
+    monkeypatch.setenv("TAILCHAT_GATE_LOCKS__FILE", "")
+    empty = run("lock", "all", more="server.typo = 1")
+
+    assert (done.exit_code, done.stdout) == (0, "all is locked until unlocked\n")
+    assert path.exists()
+    assert empty.exit_code == 2
+    assert "locks.file is empty" in empty.stderr
+
+
+def test_a_lock_on_a_token_that_is_not_there_is_a_warning(run: Run) -> None:
+    """A misspelt name keeps nobody out, so it is noticed; the lock is written all the same."""
+    known = run("lock", "token:backup")
+    done = run("lock", "token:bakcup")
+
+    assert known.stderr == ""
+    assert (done.exit_code, done.stdout) == (0, "token:bakcup is locked until unlocked\n")
+    assert done.stderr == "warning: no [[token]] of the configuration has the name bakcup\n"
+
+
+def test_explain_takes_a_person_as_lock_does(run: Run) -> None:
+    """`--as sub:66a` is 66a, and `--token token:backup` is backup."""
+    url = "http://gate.test/x"
+    person = run("explain", url, "--as", "66a"), run("explain", url, "--as", "sub:66a")
+    machine = (
+        run("explain", url, "--token", "backup"),
+        run("explain", url, "--token", "token:backup"),
+    )
+
+    assert person[0].output == person[1].output
+    assert machine[0].output == machine[1].output
+    assert "let through: token" in machine[0].output

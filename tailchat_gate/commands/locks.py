@@ -13,18 +13,20 @@ from typing import Final
 
 import click
 
-from tailchat_gate.commands.common import (
-    EXIT_FAILED,
-    EXIT_USAGE,
-    config_option,
-    fail,
-    loaded_from,
+from tailchat_gate.commands.common import EXIT_FAILED, config_option, fail
+from tailchat_gate.commands.lock_place import (
+    append,
+    file_option,
+    lock_place,
+    standing,
+    standing_or_end,
 )
 from tailchat_gate.config.duration import seconds
 from tailchat_gate.config.model import Settings
-from tailchat_gate.identity.lock_file import LockFile, LockFileError
+from tailchat_gate.config.word import TOKEN
+from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.identity.lock_lines import MAX_MESSAGE, is_message, is_person, is_target
-from tailchat_gate.identity.locks import Entry, Lock, SignedOut, Standing, Unlock
+from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
 
 #: As identity/lock_store.py: clocks differ.
 _CLOCK_SKEW: Final = 60
@@ -69,49 +71,55 @@ def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -
     help='How long, such as "2h" or "2d"; left out, until it is unlocked.',
 )
 @config_option
-def lock(target: str, message: str, lasting: float, config: Path) -> None:
+@file_option
+def lock(target: str, message: str, lasting: float, config: Path, file: Path | None) -> None:
     """Keep somebody out: TARGET is sub:ID, token:NAME or all.
 
     Open WebSockets and downloads end, and nobody who is locked out can sign in. When the lock is
     lifted, sessions from before it are good again; sign-out ends them.
     """
+    place = lock_place(config, file)
     now = int(time.time())
     until = now + int(lasting) if lasting else None
-    _append(loaded_from(config).settings, Lock(target, now, until, message))
+    append(place.path, Lock(target, now, until, message))
+    _tell_unknown(target, place.tokens)
     click.echo(f"{target} is locked {_end(until)}")
 
 
 @click.command()
 @_target
 @config_option
-def unlock(target: str, config: Path) -> None:
+@file_option
+def unlock(target: str, config: Path, file: Path | None) -> None:
     """Lift the lock on TARGET: sub:ID, token:NAME or all."""
-    settings = loaded_from(config).settings
-    if target not in {found.target for found in _read(settings).locks}:
+    path = lock_place(config, file).path
+    if target not in {found.target for found in standing_or_end(path).locks}:
         fail(f"{target} is not locked", EXIT_FAILED)
-    _append(settings, Unlock(target, int(time.time())))
+    append(path, Unlock(target, int(time.time())))
     click.echo(f"{target} is not locked any more")
 
 
 @click.command("sign-out")
 @_person
 @config_option
-def sign_out(target: str, config: Path) -> None:
+@file_option
+def sign_out(target: str, config: Path, file: Path | None) -> None:
     """End every session that TARGET, sub:ID or all, has now; they can sign in again."""
-    settings = loaded_from(config).settings
+    place = lock_place(config, file)
     now = int(time.time())
-    until = now + int(settings.session.lifetime) + _CLOCK_SKEW
-    _append(settings, SignedOut(target, now, until))
+    until = now + int(place.lifetime) + _CLOCK_SKEW
+    append(place.path, SignedOut(target, now, until))
     who = "everybody" if target == "all" else target
     click.echo(f"{who} is signed out")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @config_option
-def locks(*, as_json: bool, config: Path) -> None:
+@file_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def locks(*, as_json: bool, config: Path, file: Path | None) -> None:
     """List the locks in force."""
-    found = _read(loaded_from(config).settings).locks
+    found = standing_or_end(lock_place(config, file).path).locks
     if as_json:
         rows = [
             {
@@ -139,11 +147,11 @@ def locked(settings: Settings, sub: str | None, token: str) -> str:
     if not settings.locks.file or not (sub or token):
         return ""
     try:
-        standing = _standing(settings)
+        in_force = standing(Path(settings.locks.file))
     except LockFileError as error:
         click.echo(f"warning: locks are not looked at: {error}", err=True)
         return ""
-    found = standing.lock_on_token(token) if token else standing.lock_on(sub) if sub else None
+    found = in_force.lock_on_token(token) if token else in_force.lock_on(sub) if sub else None
     return f"{found.target} is locked {_end(found.until)}" if found else ""
 
 
@@ -153,43 +161,8 @@ def _end(until: int | None) -> str:
     return f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _file(settings: Settings) -> LockFile:
-    if not settings.locks.file:
-        fail("locks.file is empty: the running gate keeps locks in its memory alone", EXIT_USAGE)
-    return LockFile(Path(settings.locks.file), time.time)
-
-
-def _read(settings: Settings) -> Standing:
-    """Return what the file says, nothing where there is none yet."""
-    try:
-        return _standing(settings)
-    except LockFileError as error:
-        fail(f"[locks] file: {error}", EXIT_FAILED)
-
-
-def _standing(settings: Settings) -> Standing:
-    """As _read; raises LockFileError."""
-    try:
-        found = _file(settings).read()
-    except LockFileError as error:
-        if error.missing:
-            return Standing(time.time)
-        raise
-    if found.damaged:
-        lines = "line" if found.damaged == 1 else "lines"
-        told = f"warning: {found.damaged} damaged {lines} in {settings.locks.file}"
-        click.echo(told, err=True)
-    standing = Standing(time.time)
-    standing.renew(found.entries)
-    return standing
-
-
-def _append(settings: Settings, entry: Entry) -> None:
-    file = _file(settings)
-    try:
-        file.open()
-        file.append((entry,))
-    except LockFileError as error:
-        fail(f"[locks] file: {error}", EXIT_FAILED)
-    except OSError as error:
-        fail(f"[locks] file: {settings.locks.file}: {error.strerror or error}", EXIT_FAILED)
+def _tell_unknown(target: str, tokens: frozenset[str] | None) -> None:
+    """Warn of a lock on a token that is nobody's: a misspelt name keeps nobody out."""
+    name = target.removeprefix(TOKEN)
+    if tokens is not None and name != target and name not in tokens:
+        click.echo(f"warning: no [[token]] of the configuration has the name {name}", err=True)

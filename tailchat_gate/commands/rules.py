@@ -16,15 +16,19 @@ _HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
 
 
 def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        _entry(word.SUB + value, word.SUBS)
-    return value
+    if value is None:
+        return None
+    # As `lock` and allow lists have it; the page shows the id alone.
+    sub = value.removeprefix(word.SUB)
+    _entry(word.SUB + sub, word.SUBS)
+    return sub
 
 
 def _token(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    name = value.removeprefix(word.TOKEN)
     if value:
-        _entry(word.TOKEN + value, "the name of a token, as in token:NAME")
-    return value
+        _entry(word.TOKEN + name, "the name of a token, as in token:NAME")
+    return name
 
 
 def _entry(entry: str, expected: str) -> None:
@@ -50,6 +54,9 @@ def explain(config: Path, url: str, sub: str | None, token: str, method: str) ->
     if sub is not None and token:
         fail("--as or --token: who shows a token is a machine, signed in or not", EXIT_USAGE)
     settings = loaded_from(config).settings
+    if token and token not in {known.name for known in settings.token}:
+        told = f"warning: no [[token]] has the name {token}: such a one is refused as token-unknown"
+        click.echo(told, err=True)
     try:
         asked: Asked = read_asked(url, method, settings)
     except NotAskedError as error:

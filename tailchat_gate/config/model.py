@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _MINUTE = 60.0
-_LONGEST_SESSION = 30 * 86400.0
+LONGEST_SESSION = 30 * 86400.0
 _LONGEST_CALL = 10.0
 
 
@@ -201,15 +201,15 @@ class Session(Section):
         description="Secrets that cookies are sealed with: the first seals, all of them open.",
         repr=False,
     )
-    lifetime: Annotated[float, Seconds(above_zero=True, high=_LONGEST_SESSION)] = Field(
+    lifetime: Annotated[float, Seconds(above_zero=True, high=LONGEST_SESSION)] = Field(
         default=43200.0, description="How long after the sign-in a session ends, 30d at most."
     )
-    idle: Annotated[float, Seconds(high=_LONGEST_SESSION)] = Field(
+    idle: Annotated[float, Seconds(high=LONGEST_SESSION)] = Field(
         default=0.0,
         description="How long after the last request a session ends, 1m or more; 0 turns it off.",
     )
 
-    recheck: Annotated[float, Seconds(high=_LONGEST_SESSION)] = Field(
+    recheck: Annotated[float, Seconds(high=LONGEST_SESSION)] = Field(
         default=0.0,
         description=(
             "How long after Tailchat confirmed a person it is asked again, 1m or more; 0 turns it "
@@ -227,7 +227,7 @@ class Session(Section):
     @field_validator("idle", "recheck")
     @classmethod
     def _within_lifetime(cls, value: float, info: ValidationInfo) -> float:
-        lifetime = info.data.get("lifetime", _LONGEST_SESSION)
+        lifetime = info.data.get("lifetime", LONGEST_SESSION)
         if value and not _MINUTE <= value <= lifetime:
             raise ValueError(f'"0", or from "1m" to "{spelled(lifetime)}", the session\'s lifetime')
         return value
