@@ -74,7 +74,8 @@ def _check_value(text: str, encoding: str) -> None:
     plain = plain.replace("\u2028", "").replace("\u2029", "").strip()
     told = _decoded(value, encoding)
     assert plain.startswith(told), (plain, told)
-    assert told == plain or len(value) > MAX_VALUE_BYTES - 100
+    # Encoded-words are counted, not measured: the last ones that would fit may be missing.
+    assert told == plain or len(value) > MAX_VALUE_BYTES * 0.9
 
 
 def _decoded(value: bytes, encoding: str) -> str:
