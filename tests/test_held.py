@@ -230,3 +230,26 @@ async def test_a_gate_that_stops_holds_nobody(scene: Story) -> None:
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await client.reply()
     hang.release()
+
+
+async def test_a_request_that_ends_with_its_session_is_answered_at_once(scene: Story) -> None:
+    """A second session beside it that Tailchat has to be asked about keeps it from nothing."""
+    begun = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    bob = await sign_in(scene, BOB)
+    scene.clock.now += 3 * INTERVAL
+    person = await sign_in(scene)
+    record = person.record
+    scene.tool.answer = never
+    person.cookie = f"{person.cookie}; {bob.cookie}"
+    asking = asyncio.create_task(person.get())
+    await begun.wait()
+    locks = scene.gate.generation.lasting.locks
+    await locks.end_session(record, lifetime=HOUR)
+
+    assert refusal(await asking) == (401, "session-ended")
+    assert asked(scene) == 2
