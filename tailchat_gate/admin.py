@@ -90,7 +90,7 @@ class Admin:
         Nothing of the request is read but that it is an order, and no browser's.
         """
         if request.headers.get(ORDER_HEADER) != "reload" or "Origin" in request.headers:
-            return web.Response(status=403, text=f"an order needs {ORDER_HEADER}: reload\n")
+            return web.Response(status=403, text=f"this needs the header {ORDER_HEADER}: reload\n")
         if self._reloader is None:
             return web.Response(status=404, text="this gate has no configuration file\n")
         outcome = await self._reloader.reload("an order on the admin listener")

@@ -127,7 +127,12 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
             prefix=server.prefix,
         ),
         userinfo=UserInfo(
-            answers=answers, sessions=sessions, tokens=tokens, identity=identity, forms=forms
+            answers=answers,
+            sessions=sessions,
+            tokens=tokens,
+            identity=identity,
+            forms=forms,
+            has_tool=lambda host: routes.match(host, "/", "GET") is not None,
         ),
         forward_auth=ForwardAuth(
             answers=answers,

@@ -99,11 +99,26 @@ async def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
 
 async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:
     """A good file ends with 0 and prints the exact redirect_uri."""
-    code, out, _ = await run("check", "--config", str(_config(tmp_path)))
+    code, out, err = await run("check", "--config", str(_config(tmp_path)))
 
-    assert code == 0
+    assert (code, err) == (0, "")
     assert "good, 1 route" in out
     assert "http://127.0.0.1:4180/oauth2/callback" in out
+
+
+async def test_check_tells_of_directories_that_a_start_would_miss(tmp_path: Path) -> None:
+    """The file may be for another machine, so a directory that is not here is a warning."""
+    path, gone = _config(tmp_path), tmp_path / "gone"
+    text = path.read_text().replace(f"{tmp_path}/locks", f"{gone}/locks")
+    path.write_text(f'{text}\nlog.audit_file = "{gone}/audit"\n')
+    code, _, err = await run("check", "--config", str(path))
+    started, _, told = await run("serve", "--config", str(path))
+
+    assert code == 0
+    for key in ("locks.file", "log.audit_file"):
+        assert f"warning: {key}: there is no directory {gone} here; " in err
+    assert started == 1
+    assert "No such file or directory" in told
 
 
 async def test_check_tells_every_problem_and_no_secret(tmp_path: Path) -> None:

@@ -245,6 +245,20 @@ async def test_the_public_root_without_a_tool_tells_who_is_signed_in(
     assert (call.status, call.json["error"]) == (404, "no-route")
 
 
+async def test_who_am_i_leads_to_a_tool_only_where_there_is_one(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """On a host without a tool at "/" the button would lead back to the same page."""
+    gate = await start_gate(upstream.url, route=[{"name": "wiki", "host": WIKI}])
+
+    here = await _get(gate, "http://gate.test/oauth2/userinfo", cookie=gate.cookie())
+    there = await _get(gate, f"http://{WIKI}/oauth2/userinfo", cookie=gate.cookie_for(WIKI))
+
+    assert b"Sign out everywhere" in here.body
+    assert b"Go to the tool" not in here.body
+    assert b"Go to the tool" in there.body
+
+
 # Hosts below a wildcard.
 
 

@@ -19,7 +19,7 @@ def lock_path(path: Path, environ: Mapping[str, str]) -> str | None:
     gate reads would believe them to be out.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
         locks = document.get(_KEY[0], {})
         if (set_there := environ.get(env_name(_KEY))) is not None:
             locks = {_KEY[1]: set_there}

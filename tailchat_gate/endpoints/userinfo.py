@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -26,8 +27,11 @@ class UserInfo:
         tokens: Tokens,
         identity: IdentityHeaders,
         forms: FormTokens,
+        has_tool: Callable[[str], bool],
     ) -> None:
+        """`has_tool` tells of a host's name whether there is a tool at its "/"."""
         self._forms = forms
+        self._has_tool = has_tool
         self._answers = answers
         self._sessions = sessions
         self._tokens = tokens
@@ -55,6 +59,7 @@ class UserInfo:
                 signed_in_at=record.signed_in_at,
                 until=until,
                 csrf=self._forms.token(record),
+                has_tool=self._has_tool(visit.head.fields.host.name),
             )
         body = {
             "sub": record.sub,

@@ -54,7 +54,13 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
         ),
         "userinfo": _Shape(
             frozenset(("sub", "signed_in_at", "until", "csrf")),
-            {"nickname": "", "discriminator": "", "groups": (), "back_url": "/"},
+            {
+                "nickname": "",
+                "discriminator": "",
+                "groups": (),
+                "back_url": "/",
+                "has_tool": True,
+            },
         ),
     }
 )
@@ -139,7 +145,7 @@ class Pages:
         retry_url?, detail? (mapping of texts; tool, nickname, discriminator, sub, notice and until
         are shown openly, the rest under "Details");
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
-        groups? (sequence), back_url?.
+        groups? (sequence), back_url?, has_tool? (whether back_url leads to a tool).
         Any text may be hostile. Raises LookupError for a page or reason that does not exist,
         TypeError for a missing or unknown value, and ValueError for a link that is neither a path
         nor an http(s) URL.
