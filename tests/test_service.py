@@ -1,0 +1,60 @@
+"""The unit of systemd fits the README, the command line and the defaults."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from parts import missing
+
+from tailchat_gate.cli import main
+from tailchat_gate.config.duration import seconds
+from tailchat_gate.config.model import Locks, Server
+
+ROOT = Path(__file__).parent.parent
+UNIT = ROOT / "deploy" / "systemd" / "tailchat-gate.service"
+PROGRAM = "/opt/tailchat-gate/bin/tailchat-gate"
+
+
+def value(key: str) -> str:
+    """Return what the unit sets a key to, once."""
+    (found,) = re.findall(rf"^{key}=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE)
+    return str(found)
+
+
+def test_the_service_runs_what_the_readme_installs() -> None:
+    """Start and reload call commands that there are, with the README's program and file."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for key, command in (("ExecStart", "serve"), ("ExecReload", "reload")):
+        arguments = ["--config", "/etc/tailchat-gate/config.toml"]
+        assert shlex.split(value(key)) == [PROGRAM, command, *arguments]
+        assert command in main.commands
+    assert f"{PROGRAM} check --config /etc/tailchat-gate/config.toml" in readme
+    assert f"useradd --system {value('User')}\n" in readme
+    assert "deploy/systemd/tailchat-gate.service" in readme
+
+
+def test_the_service_fits_the_defaults() -> None:
+    """It may write where locks are kept, and is not killed while requests may finish."""
+    assert f"/var/lib/{value('StateDirectory')}" == str(Path(Locks().file).parent)
+    timeout = Server.model_fields["shutdown_timeout"].default
+    assert seconds(value("TimeoutStopSec")) > timeout
+
+
+def test_systemd_has_nothing_to_say_of_the_service(tmp_path: Path) -> None:
+    """Every key of the unit is one that systemd knows, with a value that it takes."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        missing("systemd-analyze, of systemd,")
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text("utf-8").replace(PROGRAM, sys.executable), "utf-8")
+    done = subprocess.run(
+        [analyze, "verify", str(unit)], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, [line for line in done.stderr.splitlines() if UNIT.name in line]) == (
+        0,
+        [],
+    )
