@@ -72,8 +72,15 @@ class FileGate:
         await self.write_text(file_text(sections(self.upstream, **given)))
 
     async def write_text(self, text: str) -> None:
-        """As write, with any text."""
-        await asyncio.to_thread(self.path.write_text, text, "utf-8")
+        """As write, with any text; a reading that is under way gets one file or the other."""
+
+        def replace() -> None:
+            beside = self.path.with_suffix(".new")
+            beside.write_text(text, "utf-8")
+            beside.chmod(0o600)
+            beside.replace(self.path)
+
+        await asyncio.to_thread(replace)
 
     async def load(self) -> Outcome:
         """Load the file anew and return how it went."""
