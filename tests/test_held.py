@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 from gatekit import ALICE, RawClient, request_bytes
@@ -85,7 +86,12 @@ async def test_few_questions_at_once(scene: Story) -> None:
     """However many people are due, Tailchat gets eight questions at a time, until all are asked."""
     hang = scene.tailchat.faults.me = Hang()
     people = [
-        SessionRecord.begin(ALICE, now=scene.clock(), login="x", tokens=TokenSet(f"token-{number}"))
+        SessionRecord.begin(
+            replace(ALICE, sub=f"{number:024x}"),
+            now=scene.clock(),
+            login="x",
+            tokens=TokenSet(f"token-{number}"),
+        )
         for number in range(30)
     ]
     scene.clock.now += INTERVAL

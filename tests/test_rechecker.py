@@ -17,7 +17,7 @@ from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity import rechecker as module
 from tailchat_gate.identity.recheck import RETRY_SECONDS, Look, RecheckTerms, TurnedAway
-from tailchat_gate.identity.rechecker import AT_ONCE, QUEUE, Rechecker
+from tailchat_gate.identity.rechecker import AT_ONCE, OF_ONE, QUEUE, Rechecker
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.sign_ins import Flight, SignIn, SignIns
 from tailchat_gate.identity.tailchat import TailchatClient
@@ -142,6 +142,22 @@ async def test_a_full_queue_takes_no_more(
     hang.release()
     await until(lambda: not room.sign_ins.flights)
     assert room.asked == AT_ONCE + 3
+
+
+async def test_one_person_does_not_fill_the_queue(room: Room, clock: Clock) -> None:
+    """Of somebody with any number of sign-ins some wait; the next person is asked about soon."""
+    hang = Hang()
+    room.says(hang)
+    rechecker = room.rechecker()
+    clock.now += 2 * INTERVAL
+    looks = [rechecker.look(signed_in(number), clock()) for number in range(QUEUE)]
+    other = replace(signed_in(QUEUE), sub="660000000000000000000002")
+
+    assert sum(look.waits for look in looks) == AT_ONCE + OF_ONE
+    assert rechecker.look(other, clock()).waits
+    assert len(rechecker._queue) == OF_ONE + 1
+    hang.release()
+    await until(lambda: not room.sign_ins.flights)
 
 
 async def test_a_full_queue_refuses_where_an_outage_does(

@@ -33,6 +33,8 @@ AT_ONCE: Final = 8
 """Questions to Tailchat at the same time."""
 QUEUE: Final = 1000
 """Questions that wait for their turn; one more is not asked."""
+OF_ONE: Final = 16
+"""Of them, those about one person: nobody's many sign-ins keep the others waiting."""
 #: Between Tailchat's clock and the gate's, and for the way there.
 _EXPIRY_MARGIN: Final = 60
 #: An outage is told to the log this often, in seconds.
@@ -130,13 +132,16 @@ class Rechecker:
         sid = sign_in.record.sid
         if sid in flights:
             return True
-        if len(self._queue) >= QUEUE:
+        if len(self._queue) >= QUEUE or self._waiting_of(sign_in.record.sub) >= OF_ONE:
             self._observe("skipped")
             return False
         flights[sid] = Flight(sign_in)
         self._queue.append(flights[sid])
         self._go_on()
         return True
+
+    def _waiting_of(self, sub: str) -> int:
+        return sum(flight.sign_in.record.sub == sub for flight in self._queue)
 
     def _go_on(self) -> None:
         while self._queue and len(self._tasks) < AT_ONCE:
