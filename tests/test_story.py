@@ -285,6 +285,24 @@ async def test_a_refused_callback_leaves_no_code_in_the_address(scene: Story) ->
     assert (program.status, "login-other-browser" in program.text) == (400, True)
 
 
+async def test_a_refusal_tells_its_words_to_its_own_browser(scene: Story) -> None:
+    """Nobody can have the gate show words of theirs to somebody else, by the address of a page."""
+    words = "Your account is blocked, call 0900"
+    said = f"&error=access_denied&error_description={quote(words)}"
+    async with scene.visitor() as attacker, scene.visitor() as victim:
+        callback = await until_callback(attacker, scene, "/phish")
+        page = await attacker.open(_without(callback, "code") + said)
+        fresh = await victim.open(page.url)
+        await victim.open(scene.url + "/mine")
+        begun = await victim.open(page.url)
+
+    assert words in page.text
+    for shown in (fresh, begun):
+        assert (shown.status, "login-refused" in shown.text) == (403, True)
+        assert words not in shown.text
+        assert "phish" not in shown.text
+
+
 async def test_looking_ahead_spends_no_code(scene: Story) -> None:
     """A HEAD on a step of a login is refused and changes nothing; the GET then works."""
     async with scene.visitor() as visitor:

@@ -22,6 +22,7 @@ from tailchat_gate.identity.login import (
     accept_callback,
     begin_login,
     browser_hash,
+    is_bound_to,
     is_browser_cookie,
     new_browser_cookie,
     open_callback,
@@ -96,7 +97,7 @@ class LoginEndpoints:
 
     async def callback(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Finish a login: believe the callback, redeem its code once, open the session."""
-        if page := self._refused_before(visit):
+        if page := self._refused_before(request, visit):
             return page
         try:
             return await self._finish_login(request, visit)
@@ -107,7 +108,7 @@ class LoginEndpoints:
 
     async def arrive(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Open a session on a tool's host with the pass that the public host gave."""
-        if page := self._refused_before(visit):
+        if page := self._refused_before(request, visit):
             return page
         sealed = dict(query_pairs(visit.target.query)).get("pass", "")
         try:
@@ -189,17 +190,25 @@ class LoginEndpoints:
             # The address holds a code or a pass that is still good for somebody, and a script of
             # the same origin can read the address of a window it opened: the page is shown at
             # another one.
-            note = json.dumps([reason, dict(detail)], ensure_ascii=False).encode("utf-8", "replace")
-            location = f"{visit.path}?refused={self.notes.seal(note)}"
+            browser = next(map(browser_hash, self._login_cookies(request)), "")
+            note = json.dumps([reason, dict(detail), browser], ensure_ascii=False)
+            sealed = self.notes.seal(note.encode("utf-8", "replace"))
+            location = f"{visit.path}?refused={sealed}"
             return self.answers.redirect(location, status=303)
         return self.answers.problem(visit, reason, detail=shown)
 
-    def _refused_before(self, visit: Visit) -> web.Response | None:
-        """Return the page that a refusal led to, None where the query names no refusal."""
+    def _refused_before(self, request: web.BaseRequest, visit: Visit) -> web.Response | None:
+        """Return the page that a refusal led to, None where the query names no refusal.
+
+        What was said of it is for the browser that was refused: some of it may be in the words of
+        whoever sent that browser here, and must not be shown to others as the gate's.
+        """
         note = self.notes.open(dict(query_pairs(visit.target.query)).get("refused", ""))
         if note is None:
             return None
-        reason, detail = json.loads(note)
+        reason, detail, browser = json.loads(note)
+        if browser and not is_bound_to(browser, self._login_cookies(request)):
+            detail = {}
         return_to = self._safe(detail.pop("return_to", "/"), visit.host)
         return self.answers.problem(
             visit,
