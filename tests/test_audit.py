@@ -1,6 +1,7 @@
 """The audit log: sign-ins, sign-outs, refusals; the refusals that are kept for an admin."""
 
 import asyncio
+import fcntl
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,7 +11,17 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from click.testing import CliRunner
-from gatekit import SECRET, SUB, Clock, RawUpstream, RunningGate, ask, request_bytes
+from gatekit import (
+    SECRET,
+    SUB,
+    Clock,
+    RawClient,
+    RawUpstream,
+    RunningGate,
+    ask,
+    request_bytes,
+    until,
+)
 from storykit import Story, story
 
 from tailchat_gate.cli import main
@@ -60,6 +71,28 @@ async def admin(gate: RunningGate, path: str) -> Any:  # noqa: ANN401 - JSON
     host, port = gate.server.admin_addresses[0]
     async with ClientSession() as session, session.get(f"http://{host}:{port}{path}") as answer:
         return await answer.json()
+
+
+async def test_whoever_leaves_at_once_signed_out_all_the_same(
+    start_gate: Start,
+    upstream: RawUpstream,
+    tmp_path: Path,
+    events: Callable[[], list[dict[str, Any]]],
+) -> None:
+    """Nobody ends sessions without a trace by not waiting for the answer."""
+    path = tmp_path / "locks"
+    gate = await start_gate(upstream.url, locks={"file": str(path)})
+    reached = gate.generation.lasting.standing.version
+    fields = {"Cookie": gate.cookie(), "Sec_Fetch_Site": "same-origin", "Content_Length": "0"}
+    # As long as another writer is at it nothing is answered.
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        async with RawClient.connect(gate.port) as client:
+            client.send(request_bytes("/oauth2/sign_out", method="POST", **fields))
+            await until(lambda: gate.generation.lasting.standing.version > reached)
+        await until(lambda: not gate.server._server.connections)
+
+    assert [event["event"] for event in events()] == ["signed-out"]
 
 
 async def test_a_refusal_is_written_and_kept(

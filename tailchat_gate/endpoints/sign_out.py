@@ -73,12 +73,14 @@ class SignOut:
         lifetime = self._sessions.lifetimes.absolute
         done = self._done(query)
         everywhere = own_form and "everywhere" in await form_fields(request)
+        # First, because a browser that leaves cancels what is behind an await, and not the end of
+        # the session.
+        self._audit.event("signed-out", visit, everywhere=everywhere)
         if everywhere:
             await self._locks.sign_out_everywhere(record, lifetime=lifetime)
             done = self._keys.seal(_EVERYWHERE)
         else:
             await self._locks.end_session(record, lifetime=lifetime)
-        self._audit.event("signed-out", visit, everywhere=everywhere)
         answer = self._answers.redirect(self._next(visit, record, done), status=303)
         await self._sessions.at(visit.host).close(request, answer)
         return answer
