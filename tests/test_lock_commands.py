@@ -98,6 +98,7 @@ def test_the_list_of_locks(run: Run, path: Path) -> None:
     ("arguments", "text"),
     [
         (("lock", "66a"), 'expected "sub:ID"'),
+        (("lock", "660000000000000000000001"), 'mean "sub:660000000000000000000001"?'),
         (("lock", "sub:66a", "--for", "2 days"), "a duration in quotes"),
         (("lock", "sub:66a", "--message", "x" * 301), "at most 300 characters"),
         (("lock", "sub:66a", "--message", "a\nb"), "one line"),

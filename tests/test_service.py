@@ -31,7 +31,8 @@ def test_the_service_runs_what_the_readme_installs() -> None:
         arguments = ["--config", "/etc/tailchat-gate/config.toml"]
         assert shlex.split(value(key)) == [PROGRAM, command, *arguments]
         assert command in main.commands
-    assert f"{PROGRAM} check --config /etc/tailchat-gate/config.toml" in readme
+    assert f"ln -s {PROGRAM} /usr/local/bin/" in readme
+    assert "`/etc/tailchat-gate/config.toml`" in readme
     assert f"useradd --system {value('User')}\n" in readme
     assert "deploy/systemd/tailchat-gate.service" in readme
 

@@ -5,6 +5,7 @@ second, and while it does not.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.identity.lock_lines import MAX_MESSAGE, is_message, is_person, is_target
 from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
 
+#: Tailchat: a sub is a MongoDB id, as pages and logs show it.
+_ID: Final = re.compile("[0-9a-f]{24}")
 #: As identity/lock_store.py: clocks differ.
 _CLOCK_SKEW: Final = 60
 _FOR_EVER: Final = "until unlocked"
@@ -36,7 +39,8 @@ _FOR_EVER: Final = "until unlocked"
 def _checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
     def inspect(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
         if not check(text):
-            raise click.BadParameter(wanted)
+            meant = f'; did you mean "sub:{text}"?' if _ID.fullmatch(text) else ""
+            raise click.BadParameter(wanted + meant)
         return text
 
     return inspect
@@ -77,6 +81,8 @@ def lock(target: str, message: str, lasting: float, config: Path, file: Path | N
 
     Open WebSockets and downloads end, and nobody who is locked out can sign in. When the lock is
     lifted, sessions from before it are good again; sign-out ends them.
+
+    The ID of a person is on their pages, in the access log and in what `refusals` lists.
     """
     place = lock_place(config, file)
     now = int(time.time())

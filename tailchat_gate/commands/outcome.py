@@ -100,7 +100,8 @@ def _asks(found: Met, path: str, method: str) -> Iterator[str]:
     if found.method != method:
         seen += f", taken for {found.method}"
     if not found.routes:
-        yield _said("rule", f"nobody{seen}: that leads to no route, or out of its own")
+        why = "that leads to no route, or out of its own" if seen else "no route is there"
+        yield _said("rule", f"nobody{seen}: {why}")
     for route in found.routes:
         settings = route.settings
         if not found.taken:
