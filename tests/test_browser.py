@@ -146,8 +146,9 @@ async def test_a_websocket_of_a_page(
 ) -> None:
     """Text, bytes and a large message come back compressed; the page hears code and reason."""
     tab = await (await browser.new_context()).new_page()
-    await _sign_in(tab, stage)
-    await tab.wait_for_url(stage.url + "/")
+    # A page without a script, which would have a WebSocket of its own.
+    await _sign_in(tab, stage, "/api/whoami")
+    await tab.wait_for_url(stage.url + "/api/whoami")
     echoed = await tab.evaluate(
         """async () => {
             const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws");
