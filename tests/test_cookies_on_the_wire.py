@@ -101,15 +101,15 @@ async def test_the_attributes_of_every_cookie_that_is_set(
     assert back.value("Location") == "/x"
     cookie = f"{session}={cookie_value(back, session)}"
     page = await ask(gate.port, _get("/oauth2/sign_out", Cookie=cookie, Accept="text/html"))
+    gate.clock.now += 200
+    upstream.answer = OK
+    renewed = await ask(gate.port, _get("/x", Cookie=cookie))
     out = await ask(
         gate.port,
         request_bytes(
             "/oauth2/sign_out", method="POST", Cookie=cookie, Sec_Fetch_Site="same-origin"
         ),
     )
-    gate.clock.now += 200
-    upstream.answer = OK
-    renewed = await ask(gate.port, _get("/x", Cookie=cookie))
 
     assert start.status == 302
     assert page.status == renewed.status == 200
