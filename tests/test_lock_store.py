@@ -178,6 +178,18 @@ async def test_a_browser_that_leaves_does_not_stop_the_writing(make: Make, path:
     assert len(await _read(path)) == 1
 
 
+async def test_what_is_over_already_is_not_written_again(make: Make, path: Path) -> None:
+    """Whoever ends one session any number of times has it written, and counted, once."""
+    process = await make()
+    await asyncio.gather(
+        *(process.store.end_session(RECORD, lifetime=600) for _ in range(50)),
+        *(process.store.sign_out_everywhere(RECORD, lifetime=600) for _ in range(50)),
+    )
+
+    assert len(await _read(path)) == 2
+    assert process.counted('gate_sessions_ended_total{why="signed-out"} 1.0')
+
+
 async def test_a_file_that_takes_nothing_is_made_up_for(
     make: Make, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

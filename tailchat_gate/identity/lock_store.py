@@ -125,13 +125,20 @@ class LockStore:
 
         That goes to its end, whether or not the browser waits for its answer.
         """
+        if not self.standing.apply(entry):
+            # Said before: whoever says it again and again makes no disk work for it.
+            return asyncio.create_task(self._written())
         self._metrics.session_ended(why)
-        self.standing.apply(entry)
         self._changed()
         writing = asyncio.create_task(self._write((entry,)))
         self._writes.add(writing)
         writing.add_done_callback(self._writes.discard)
         return writing
+
+    async def _written(self) -> None:
+        """Wait for what is being written."""
+        if self._writes:
+            await asyncio.wait(self._writes)
 
     async def _write(self, entries: Sequence[Entry]) -> None:
         """Add entries to the file; where that fails they are in force here, and written later."""
