@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 import pytest
 from gatekit import ALICE, SECRET, START, Clock
 
-from tailchat_gate.identity.authenticate import Authenticator, Visitor
+from tailchat_gate.identity.authenticate import Authenticator, Opened, Visitor
 from tailchat_gate.identity.cookie import CookieNames
 from tailchat_gate.identity.locks import Barred, Standing
 from tailchat_gate.identity.recheck import Look, Rechecks, TurnedAway, UndecidedError
@@ -46,14 +46,17 @@ class Room:
 
 
 def make(
-    clock: Clock, *, idle: float = 0.0, capacity: int = 100, rechecks: Rechecks | None = None
+    clock: Clock,
+    *,
+    idle: float = 0.0,
+    opened: Opened | None = None,
+    rechecks: Rechecks | None = None,
+    purpose: str = "session",
 ) -> Room:
     """Return a room with sessions of 12 hours."""
-    ring = KeyRing([SECRET.encode()], "session")
+    ring = KeyRing([SECRET.encode()], purpose)
     cookie = SessionCookie(ring, NAMES, Lifetimes(12 * HOUR, idle), clock)
-    authenticator = Authenticator(
-        cookie, clock, Standing(clock), capacity=capacity, rechecks=rechecks
-    )
+    authenticator = Authenticator(cookie, clock, Standing(clock), opened=opened, rechecks=rechecks)
     return Room(cookie, authenticator, clock)
 
 
@@ -120,7 +123,7 @@ def test_dead_session_is_not_kept(signed_in_at: int, clock: Clock) -> None:
 
 def test_junk_is_not_kept(clock: Clock) -> None:
     """Made-up cookies neither take room nor push a session out."""
-    room = make(clock, capacity=2)
+    room = make(clock, opened=Opened(2))
     field = room.field()
     visitor = room.authenticator.authenticate([field])
     for index in range(100):
@@ -132,7 +135,7 @@ def test_junk_is_not_kept(clock: Clock) -> None:
 
 def test_least_recently_used_leaves_first(clock: Clock) -> None:
     """A full memory lets the one go who was away longest; he is opened again when he is back."""
-    room = make(clock, capacity=2)
+    room = make(clock, opened=Opened(2))
     first, second, third = (room.field() for _ in range(3))
     kept: list[Visitor | None] = [room.authenticator.authenticate([one]) for one in (first, second)]
 
@@ -146,11 +149,24 @@ def test_least_recently_used_leaves_first(clock: Clock) -> None:
 
 def test_memory_is_bounded(clock: Clock) -> None:
     """However many sessions come, no more than the capacity is kept."""
-    room = make(clock, capacity=10)
+    room = make(clock, opened=Opened(10))
     for _ in range(50):
         assert room.sub(room.field()) == RECORD.sub
 
     assert room.kept == 10
+
+
+def test_hosts_share_the_room_and_no_session(clock: Clock) -> None:
+    """All hosts together keep no more than the capacity; what one opened is good on no other."""
+    opened = Opened(10)
+    rooms = [make(clock, opened=opened, purpose=f"session host-{n}.test") for n in range(5)]
+    for room in rooms:
+        fields = [room.field() for _ in range(5)]
+        for field in fields:
+            assert room.sub(field) == RECORD.sub
+            assert [other.sub(field) for other in rooms if other is not room] == [None] * 4
+
+    assert len(opened) == 10
 
 
 def test_first_good_cookie_counts(clock: Clock) -> None:

@@ -12,8 +12,9 @@ from tailchat_gate.identity.session import SessionCookie, SessionRecord, Session
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
 
-#: Opened sessions kept; about 2 KiB each.
-CAPACITY: Final = 10_000
+#: Opened sessions kept, of all hosts together; about 2 KiB each, and some 1 KiB for each tool
+#: that gets a signed identity.
+CAPACITY: Final = 20_000
 
 
 @dataclass(slots=True, eq=False)
@@ -62,10 +63,45 @@ class Visitor:
         return look.turned_away.reason if look.turned_away is not None else None
 
 
+class Opened:
+    """The cookies that were opened, by the host's Authenticator and their value.
+
+    The least recently used leaves first. One for all hosts, because one person can come by any
+    number of good cookies on any number of hosts below a wildcard.
+    """
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._kept: OrderedDict[tuple[Authenticator, str], Visitor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, host: "Authenticator", value: str) -> Visitor | None:
+        """Return the visitor behind a cookie's value on a host, None where it is not kept."""
+        return self._kept.get((host, value))
+
+    def keep(self, host: "Authenticator", value: str, visitor: Visitor) -> None:
+        """Keep a visitor, as the one that was used last."""
+        key = (host, value)
+        self._kept[key] = visitor
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+
+    def drop(self, host: "Authenticator", value: str) -> None:
+        """Forget one."""
+        del self._kept[host, value]
+
+    def forget(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
+
 class Authenticator:
     """Finds the visitor behind the Cookie fields of a request.
 
-    Opened cookies are kept by their value, the least recently used leaving first; whether one
+    Cookies that were opened are kept in `opened`, which may be that of other hosts too; whether one
     is still alive and its owner not kept out is asked again on every request. What does not open
     is not kept, so that junk cannot push out sessions. `rechecks` knows what became of a session
     since its cookie was sealed.
@@ -77,7 +113,7 @@ class Authenticator:
         clock: Callable[[], float],
         standing: Standing,
         *,
-        capacity: int = CAPACITY,
+        opened: Opened | None = None,
         reader: CookieReader | None = None,
         rechecks: Rechecks | None = None,
     ) -> None:
@@ -86,8 +122,7 @@ class Authenticator:
         self._standing = standing
         self._reader = reader or CookieReader(cookie.names)
         self._rechecks = rechecks or Unchecked()
-        self._capacity = capacity
-        self._opened: OrderedDict[str, Visitor] = OrderedDict()
+        self._opened = Opened() if opened is None else opened
 
     def visitor_of(self, section: FieldSection) -> Visitor | None:
         """Return the visitor of a request with this header section, or None.
@@ -152,10 +187,6 @@ class Authenticator:
         for cookie_field in fields:
             yield from self._reader.session_values(cookie_field)
 
-    def forget(self) -> None:
-        """Drop the opened cookies: no further request will be asked about."""
-        self._opened.clear()
-
     def _stands(self, visitor: Visitor) -> bool:
         """Tell whether a visitor is not kept out, and remember that until something changes."""
         standing = self._standing
@@ -166,14 +197,14 @@ class Authenticator:
         return True
 
     def _open(self, value: str) -> Visitor | None:
-        visitor = self._opened.get(value)
+        visitor = self._opened.get(self, value)
         if visitor is None:
             record = self._cookie.open(value)
             return None if record is None else self._admit(value, record)
         if self._clock() < visitor.good_until and self._stands(visitor):
-            self._opened.move_to_end(value)
+            self._opened.keep(self, value, visitor)
             return visitor
-        del self._opened[value]
+        self._opened.drop(self, value)
         return self._admit(value, visitor.record, visitor)
 
     def _admit(
@@ -199,7 +230,5 @@ class Authenticator:
                 look.record, expires_at, ends_at, good_until, outdated, rechecks=self._rechecks
             )
         visitor.standing = self._standing.version
-        self._opened[value] = visitor
-        if len(self._opened) > self._capacity:
-            self._opened.popitem(last=False)
+        self._opened.keep(self, value, visitor)
         return visitor

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.identity.authenticate import Authenticator
+from tailchat_gate.identity.authenticate import Authenticator, Opened
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.locks import Standing
@@ -27,7 +27,7 @@ class SiteSession(SealedSessionStorage):
     """The session storage of one host, and the authenticator of its request path.
 
     `standing` knows who is kept out and what has ended, `rechecker` what became of sessions since
-    their cookies were sealed.
+    their cookies were sealed; `opened` keeps the cookies that were opened, of all hosts.
     """
 
     def __init__(
@@ -36,13 +36,14 @@ class SiteSession(SealedSessionStorage):
         reader: CookieReader,
         standing: Standing,
         rechecker: Rechecker,
+        opened: Opened,
     ) -> None:
         super().__init__(cookie)
         self._clock = cookie.clock
         self._standing = standing
         self._rechecker = rechecker
         self.authenticator: Final = Authenticator(
-            cookie, cookie.clock, standing, reader=reader, rechecks=rechecker
+            cookie, cookie.clock, standing, opened=opened, reader=reader, rechecks=rechecker
         )
 
     def newest(self, record: SessionRecord) -> SessionRecord | None:
@@ -119,12 +120,12 @@ class SiteSessions:
         standing: Standing,
         rechecker: Rechecker,
     ) -> None:
-        ring, reader = tuple(secrets), CookieReader(names)
+        ring, reader, opened = tuple(secrets), CookieReader(names), Opened()
 
         def make(host: str) -> SiteSession:
             purpose = f"session {host}" if host else "session"
             cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
-            return SiteSession(cookie, reader, standing, rechecker)
+            return SiteSession(cookie, reader, standing, rechecker, opened)
 
         self.names: Final = names
         self.lifetimes: Final = lifetimes
@@ -132,6 +133,7 @@ class SiteSessions:
         self.reader: Final = reader
         self.standing: Final = standing
         self.rechecker: Final = rechecker
+        self._opened = opened
         self._make = make
         self._sites = sites
         self._default = make("")
@@ -153,8 +155,7 @@ class SiteSessions:
         """Drop the opened sessions of every host: no further request will be asked about."""
         self.reader.forget()
         self._below.clear()
-        for site in (self._default, *self._by_host.values()):
-            site.authenticator.forget()
+        self._opened.forget()
 
     def _below_wildcard(self, host: str) -> SiteSession:
         site = self._below.get(host)
