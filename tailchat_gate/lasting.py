@@ -23,6 +23,9 @@ from tailchat_gate.proxy.own_pages import PageServer
 from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.request.visit import RequestIds
 
+#: Passes remembered, about 2 KiB each for a minute.
+USED_PASSES: Final = 10_000
+
 
 @dataclass(slots=True)
 class Reloads:
@@ -74,7 +77,10 @@ class Lasting:
         self.request_ids: Final = RequestIds(os.urandom)
         self.published_keys: Final = PublishedKeys()
         self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)
-        self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)
+        # Used again, a pass is still good for one browser and host alone, and for a minute.
+        self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(
+            clock=clock, capacity=USED_PASSES, harmless=True
+        )
         self.sign_ins: Final = SignIns()
         #: Compiling the pages' templates is most of the work of a reload, and few reloads change
         #: what is in them.

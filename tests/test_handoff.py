@@ -62,6 +62,16 @@ async def _arrive(gate: RunningGate, host: str = WIKI) -> tuple[str, str]:
     return handed.value("Location"), login
 
 
+async def test_who_goes_to_and_fro_shuts_nobody_out(
+    two_hosts: RunningGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many passes one visitor has used up, the next one is taken."""
+    monkeypatch.setattr(two_hosts.generation.lasting.used_passes, "_capacity", 3)
+    for _ in range(5):
+        arrival, login = await _arrive(two_hosts)
+        assert (await _get(two_hosts, arrival, login)).status == 303
+
+
 async def test_a_sign_in_at_the_public_host_reaches_a_tools_host(
     two_hosts: RunningGate, upstream: RawUpstream
 ) -> None:

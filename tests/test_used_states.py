@@ -268,6 +268,19 @@ async def test_made_up_codes_lock_nobody_out(clock: Clock) -> None:
     assert len(states._due) <= 8
 
 
+async def test_what_is_harmless_makes_room(clock: Clock) -> None:
+    """Whoever redeems one after the other pushes the oldest out, and never the next one."""
+    states: UsedStates[str] = UsedStates(clock=clock, capacity=3, harmless=True)
+    for number in range(50):
+        assert await states.redeem_once(f"{number}", EXPIRES, Redemption("done")) == "done"
+    again = Redemption("never")
+
+    assert await states.redeem_once("49", EXPIRES, again) == "done"
+    assert again.runs == 0
+    assert len(states._used) <= 3
+    assert len(states._due) <= 8
+
+
 async def test_cancelled_redemption_counts_as_used(states: UsedStates[str]) -> None:
     """A redemption that a stopping loop cancels is not tried again, for its code may be spent."""
     redemption = Redemption("session", at_once=False)

@@ -67,20 +67,25 @@ _Outcome = _Success[T] | _Refusal | _Fault
 class UsedStates(Generic[T]):
     """Which login states were redeemed, in the memory of one process and one event loop.
 
-    `clock`: Unix seconds. `capacity`: most states remembered.
-    A state is remembered until it has expired, for a second redemption makes Tailchat revoke
+    `clock`: Unix seconds. `capacity`: most states remembered. `harmless`: a second redemption
+    would do no harm, so that the oldest makes room when all is full.
+    Else a state is remembered until it has expired, for a second redemption makes Tailchat revoke
     the user's whole grant, and Tailchat does not notice two at the same time.
     """
 
-    __slots__ = ("_capacity", "_clock", "_due", "_running", "_unspent", "_used")
+    __slots__ = ("_capacity", "_clock", "_due", "_harmless", "_running", "_unspent", "_used")
 
-    def __init__(self, *, clock: Callable[[], float], capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float], capacity: int = CAPACITY, harmless: bool = False
+    ) -> None:
         self._clock = clock
         self._capacity = capacity
+        self._harmless = harmless
         self._running: dict[str, asyncio.Task[_Outcome[T]]] = {}
         # None: the outcome's time is over, that the state was used is not forgotten.
         self._used: dict[str, _Success[T] | _Refusal | None] = {}
-        # Of the used ones those whose code Tailchat never took: nothing is lost by forgetting one.
+        # Of the used ones those whose code Tailchat never took, or that are harmless: nothing is
+        # lost by forgetting one.
         self._unspent: dict[str, None] = {}
         # (when to look again, state, when it expires): one entry for each used state.
         self._due: list[tuple[float, str, float]] = []
@@ -130,7 +135,7 @@ class UsedStates(Generic[T]):
             # Also when the loop ends and cancels this task: the code may have been spent.
             del self._running[state_id]
             self._used[state_id] = kept
-            if isinstance(kept, _Refusal) and kept.reason in _UNSPENT:
+            if self._harmless or (isinstance(kept, _Refusal) and kept.reason in _UNSPENT):
                 self._unspent[state_id] = None
             until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
             heapq.heappush(self._due, (until, state_id, expires_at + _EXPIRY_MARGIN))
@@ -149,9 +154,9 @@ class UsedStates(Generic[T]):
                 heapq.heappush(self._due, (expires_at, state_id, expires_at))
 
     def _make_room(self) -> None:
-        """Forget the oldest login whose code was never taken; TooManyLogins where none is.
+        """Forget the oldest login that may be forgotten; TooManyLogins where none is.
 
-        So strangers who make up codes lock nobody out.
+        So strangers who make up codes lock nobody out, nor does who goes from host to host.
         """
         if not self._unspent:
             raise TooManyLogins
