@@ -18,7 +18,7 @@ from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import KEY_SET_MAX_AGE
 from tailchat_gate.reasons import STATUS, Reason
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.request.intent import Intent, read_intent, wants_html
+from tailchat_gate.request.intent import Intent, is_form, read_intent, wants_html
 from tailchat_gate.request.visit import Visit
 
 _SERVER: Final = {"Server": "tailchat-gate"}
@@ -267,11 +267,17 @@ class Answers:
     def not_signed_in(self, visit: Visit, reason: Reason = Reason.NOT_SIGNED_IN) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie.
 
-        `reason` tells why nobody is: that of a session that was, where there was one.
+        `reason` tells why nobody is: that of a session that was, where there was one. Who sent a
+        form reads on a page that it has not arrived, and signs in from there.
         """
         visit.reason = reason
-        if read_intent(visit.method, visit.head.fields.headers) is Intent.NAVIGATION:
+        headers = visit.head.fields.headers
+        if read_intent(visit.method, headers) is Intent.NAVIGATION:
             return self.redirect(self.sign_in_url(visit))
+        if is_form(visit.method, headers):
+            # To the tool's first page: what takes a form need not be a page.
+            url = f"{self._sites.origin(visit.host)}{self._prefix}{self._entry}?rd=/"
+            return self.problem(visit, reason, retry_url=url, headers=_CHALLENGE)
         body = self._pages.problem_json(
             reason.value,
             visit.request_id,

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from tailchat_gate.request.intent import Intent, read_intent, wants_html
+from tailchat_gate.request.intent import Intent, is_form, read_intent, wants_html
 
 CHROME_ACCEPT = (
     "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
@@ -59,6 +59,27 @@ NAVIGATE = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept"
 def test_intent(what: str, method: str, headers: dict[str, str], intent: Intent) -> None:
     """Only what a person's tab waits for is a navigation; the rest cannot follow a redirect."""
     assert read_intent(method, CIMultiDict(headers)) is intent
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "form"),
+    [
+        ("POST", NAVIGATE, True),
+        ("POST", {"Accept": "text/html"}, True),
+        ("GET", NAVIGATE, False),
+        ("PUT", NAVIGATE, False),
+        ("POST", {"Sec-Fetch-Mode": "navigate"}, False),
+        ("POST", {**NAVIGATE, "Accept": "application/json"}, False),
+        ("POST", {**NAVIGATE, "Sec-Fetch-Dest": "iframe"}, False),
+        ("POST", {**NAVIGATE, "X-Requested-With": "XMLHttpRequest"}, False),
+        ("POST", {**NAVIGATE, "Upgrade": "websocket"}, False),
+        ("POST", {"Sec-Fetch-Mode": "cors", "Accept": "text/html"}, False),
+        ("POST", {"Accept": "*/*"}, False),
+    ],
+)
+def test_is_form(method: str, headers: dict[str, str], form: bool) -> None:
+    """A form is what a tab posts and shows the answer of, where it takes HTML."""
+    assert is_form(method, CIMultiDict(headers)) is form
 
 
 @pytest.mark.parametrize(

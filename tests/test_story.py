@@ -482,7 +482,6 @@ async def test_who_am_i(scene: Story) -> None:
         ("GET", NAVIGATION, 302),
         ("HEAD", NAVIGATION, 302),
         ("GET", {"Accept": "text/html"}, 302),
-        ("POST", NAVIGATION, 401),
         ("GET", FETCH, 401),
         ("POST", FETCH, 401),
         ("GET", {"Accept": "text/html", "X-Requested-With": "XMLHttpRequest"}, 401),
@@ -505,6 +504,25 @@ async def test_only_a_page_navigation_is_redirected(
     if status == 401:
         assert page.headers["Content-Type"] == "application/json"
         assert page.headers["WWW-Authenticate"]
+    assert scene.tool.requests == []
+
+
+async def test_a_form_without_a_session_gets_a_page(scene: Story) -> None:
+    """Whoever sent it reads that it has not arrived, in their language, and can sign in."""
+    headers = {**NAVIGATION, "Accept-Language": "zh-CN"}
+    async with scene.visitor() as visitor:
+        page = await visitor.open(scene.url + "/x", method="POST", headers=headers, follow=False)
+        start = next(link for link in page.links if "/oauth2/start" in link)
+        after = await visitor.open(start, follow=False)
+
+    assert page.status == 401
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["WWW-Authenticate"]
+    assert "Set-Cookie" not in page.headers
+    assert "刚才提交的内容没有送达" in page.text
+    assert "401 not-signed-in" in page.text
+    assert start == f"{scene.url}/oauth2/start?rd=/"
+    assert after.status == 302
     assert scene.tool.requests == []
 
 

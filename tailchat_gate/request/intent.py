@@ -36,6 +36,16 @@ def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
     return Intent.CALL
 
 
+def is_form(method: str, headers: Mapping[str, str]) -> bool:
+    """Tell whether a person's browser tab sent a form, and shows whatever is answered.
+
+    It is a call to `read_intent`, for a redirect to the login would lose what was sent.
+    """
+    if method != "POST" or read_intent("GET", headers) is not Intent.NAVIGATION:
+        return False
+    return wants_html(headers)
+
+
 def wants_html(headers: Mapping[str, str]) -> bool:
     """Tell whether the Accept field names an HTML type, with a quality above 0."""
     for entry in headers.get("Accept", "")[:1024].split(","):
