@@ -28,7 +28,7 @@ from tailchat_gate.cli import main
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.observe.audit import MAX_REFUSALS, Audit, Person
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, set_up_logging
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.visit import Visit
 
@@ -194,8 +194,8 @@ def test_the_refusals_that_are_kept_are_bounded(clock: Clock) -> None:
 
 def test_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The events go to the file alone, as lines of JSON, and on to a new one after a move."""
-    root = logging.getLogger()
-    before = list(root.handlers)
+    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
+    before, levels = list(root.handlers), (root.level, own.level)
     path = tmp_path / "audit.log"
     set_up_logging("error", audit_file=str(path))
     audit = logging.getLogger(AUDIT_LOGGER_NAME)
@@ -207,6 +207,8 @@ def test_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         _wait_for(path)
     finally:
         root.handlers[:] = before
+        root.setLevel(levels[0])
+        own.setLevel(levels[1])
         audit.handlers[:], audit.propagate = [], True
 
     (first,) = (tmp_path / "audit.log.1").read_text().splitlines()
