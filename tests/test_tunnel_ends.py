@@ -509,3 +509,22 @@ async def test_a_slow_reader_costs_a_bounded_buffer(
             assert got == sent
             reader.writer.close()
         await until(found.is_over)
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+async def test_a_gate_that_has_stopped_has_no_socket_open(
+    start_gate: Start, upstream: RawUpstream, clock: Clock, stalled: bool
+) -> None:
+    """What is still to be seen off when the gate stops is cut off with it."""
+    gate = await start_gate(upstream.url)
+    async with opened(gate, upstream) as found, asyncio.timeout(5):
+        if stalled:
+            await _stalls(found.upstream, b"")
+            flood = asyncio.create_task(_floods(found.client, b"mask"))
+            await until(lambda: _held(gate) > 65_536)
+            flood.cancel()
+        found.client.send(close(4000))
+        found.client.writer.close()
+        await until(lambda: found.client.writer.transport.get_write_buffer_size() == 0 or stalled)
+        await gate.server.stop()
+        await until(found.is_over)

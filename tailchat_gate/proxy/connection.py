@@ -97,7 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_cut_off", "_deadline", "_done", "_exchange", "_loop", "_moved", "_patience", "_paused",
+        "_deadline", "_done", "_exchange", "_loop", "_moved", "_patience", "_paused",
         "_phase", "_reader", "_sent", "_unread", "_wrote", "idle_since", "transport", "tunnel",
     )  # fmt: skip
 
@@ -115,7 +115,6 @@ class UpstreamConnection(asyncio.Protocol):
         #: Whether the upstream has said that it sends no more.
         self._done = False
         self._deadline = 0.0
-        self._cut_off: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self._phase.name}>"
@@ -193,7 +192,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Close a tunnel's connection behind what was written.
 
         What the upstream still sends is thrown away first: a connection closed upon unread bytes
-        is reset, and the reset destroys what was written (RFC 9112 section 9.6).
+        is reset, and the reset destroys what was written (RFC 9112 section 9.6). Whoever calls
+        this goes on to call `check`.
         """
         self._phase = _LEAVING
         transport = self.transport
@@ -204,7 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             transport.write_eof()
             self.resume_reading()
-        self._cut_off = self._loop.call_later(LINGER_SECONDS, transport.abort)
+        self._deadline = self._loop.time() + LINGER_SECONDS
 
     def reset(self) -> None:
         """Reset the connection: the upstream must see that what it got is not whole."""
@@ -226,6 +226,8 @@ class UpstreamConnection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Give up on a reply that does not come or does not go on; `now` is the loop's time."""
         if self._phase is not _BUSY:
+            if self._phase is _LEAVING and self._deadline <= now and self.transport is not None:
+                self.transport.abort()
             return
         if self._sent and not self._reader.head_done:
             if 0 < self._deadline <= now:
@@ -293,8 +295,6 @@ class UpstreamConnection(asyncio.Protocol):
         if exc is not None and self._phase in _IN_USE and (words := unread(self.transport)):
             self.data_received(words)
         phase, self.transport = self._phase, None
-        if self._cut_off is not None:
-            self._cut_off.cancel()
         clean = exc is None and self._done
         if phase is _TUNNEL and self.tunnel is not None:
             self.tunnel.upstream_lost(reset=not clean)

@@ -134,14 +134,15 @@ class Forwarder:
         exchange: Exchange,
     ) -> None:
         """Begin the tunnel after a switch; pass any other end on."""
-        if exchange.switched is None:
+        upstream = exchange.switched
+        if upstream is None:
             ended(client, exchange)
             return
         switch, passage = self._switches[exchange.visit.route], exchange.passage
 
         def over(tunnel: Tunnel) -> None:
             self._tunnels.discard(tunnel)
-            self._traffic.tunnels.discard(tunnel)
+            self._traffic.tunnel_over(tunnel, upstream)
             exchange.failure = tunnel.failure
             exchange.body_bytes = tunnel.bytes_to_client
             ended(client, exchange)
@@ -154,7 +155,7 @@ class Forwarder:
             idle_session=person and switch.session_idle != switch.idle,
             websocket=passage.upgrade == _WEBSOCKET,
         )
-        tunnel = Tunnel(client, exchange.switched, terms, session, over)
+        tunnel = Tunnel(client, upstream, terms, session, over)
         self._tunnels.add(tunnel)
         self._traffic.tunnels.add(tunnel)
         tunnel.start()

@@ -7,6 +7,7 @@ from typing import Final
 
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.proxy.backends import Backend
+from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
 from tailchat_gate.proxy.reply import ReplyLines
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Tunnel
@@ -27,6 +28,8 @@ class Traffic:
         self._users: Counter[Hashable] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
         self.tunnels: Final[set[Tunnel]] = set()
+        #: Upstreams of tunnels that are over, which have yet to close.
+        self._leaving: list[UpstreamConnection] = []
         #: Whether tunnels are ended as they open, because the gate stops.
         self.stopping = False
 
@@ -60,6 +63,12 @@ class Traffic:
             del self._users[key]
             self._pools.pop(key).close()
 
+    def tunnel_over(self, tunnel: Tunnel, upstream: UpstreamConnection) -> None:
+        """Let go of a tunnel that has ended, and see its upstream off."""
+        self.tunnels.discard(tunnel)
+        if upstream.transport is not None:
+            self._leaving.append(upstream)
+
     def end_tunnels(self) -> None:
         """End every WebSocket with 1001, going away."""
         self.stopping = True
@@ -73,6 +82,9 @@ class Traffic:
             self._sweeper = None
         for tunnel in tuple(self.tunnels):
             tunnel.abort()
+        for upstream in self._leaving:
+            if upstream.transport is not None:
+                upstream.transport.abort()
         for pool in self.pools:
             pool.close()
 
@@ -85,3 +97,6 @@ class Traffic:
             pool.sweep(now)
         for tunnel in tuple(self.tunnels):
             tunnel.check(now, clock)
+        self._leaving = [one for one in self._leaving if one.transport is not None]
+        for upstream in self._leaving:
+            upstream.check(now)
