@@ -86,6 +86,23 @@ def test_a_cookie_gets_the_routes_path(value: bytes, sent: bytes) -> None:
     assert _rewriter(path="/app", upstream_path="/").set_cookie(value) == sent
 
 
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (b"/tool/x", b"/x"),
+        (b"/tool", b"/"),
+        (b"/tool?a", b"/?a"),
+        (b"/tool//evil.test/x", b"/evil.test/x"),
+        (b"/tool/\\evil.test", b"/evil.test"),
+        (b"http://tool:3000/tool///evil.test", b"/evil.test"),
+        (b"/tool/a//b", b"/a//b"),
+    ],
+)
+def test_a_path_that_is_cut_off_leads_to_no_other_host(value: bytes, sent: bytes) -> None:
+    """What is left of a path at "/" never begins with two slashes."""
+    assert _rewriter(path="/", upstream_path="/tool").location(value) == sent
+
+
 def test_nothing_is_rewritten_unasked() -> None:
     """Each of the two is done only where its key says so."""
     route = make_settings("http://tool:3000").route[0]

@@ -69,7 +69,10 @@ class ReplyRewriter:
         rest = path[len(inside) :]
         if not path.startswith(inside) or rest[:1] not in {b"", b"/", b"?", b"#"}:
             return path
-        return self._outside + rest if self._outside or rest[:1] == b"/" else b"/" + rest
+        if self._outside or not inside:
+            return self._outside + rest or b"/"
+        # Two slashes behind the tool's own path are no host of a visitor's.
+        return b"/" + rest.lstrip(b"/\\")
 
 
 def rewriter_of(settings: RouteSettings) -> ReplyRewriter | None:
