@@ -412,6 +412,8 @@ def test_own_host_of_the_tool() -> None:
         (b"TE", b"gzip", False),
         (b"close", b"trailers", False),
         (b"TE", b"trailers;q=0", False),
+        (b"TE", b"trail ers", False),
+        (b"TE", b"gzip,\ttrailers\t,", True),
     ],
 )
 def test_trailers_are_asked_for_again(connection: bytes, te: bytes, sent: bool) -> None:

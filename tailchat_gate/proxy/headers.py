@@ -207,8 +207,9 @@ def _one_hop_less(lines: bytes) -> bytes:
 def takes_trailers(fields: FieldSection) -> bool:
     """Tell whether the client says that it reads trailers (RFC 9110 section 10.1.4)."""
     return b"te" in fields.connection and any(
-        b"trailers" in value.lower().replace(b" ", b"").split(b",")
+        element.strip(b" \t") == b"trailers"
         for value in fields.values(b"te")
+        for element in value.lower().split(b",")
     )
 
 
