@@ -70,6 +70,8 @@ async def _floods(end: RawClient, mask: bytes) -> None:
         while not end.writer.is_closing():
             end.send(data)
             await end.writer.drain()
+            # Neither does uvloop's TLS say that it has ended, nor does drain give it a turn to.
+            await asyncio.sleep(0)
     except ConnectionError:
         return
 
