@@ -87,9 +87,18 @@ async def opened(
             yield Tunnel(gate, client, upstream, _of_gate(gate) - before)
         finally:
             over.set()
-            # Not closed: what an end has left to send, nobody takes.
-            upstream.writer.transport.abort()
-            client.writer.transport.abort()
+            _abort(upstream)
+            _abort(client)
+
+
+def _abort(end: RawClient) -> None:
+    """Close an end, with what it has left to send: nobody takes that any more."""
+    transport = end.writer.transport
+    # asyncio's transport cannot be aborted once it has closed behind the last that it sent.
+    if transport.get_write_buffer_size() or not transport.can_write_eof():
+        transport.abort()
+    else:
+        transport.close()
 
 
 def _of_gate(gate: RunningGate) -> set[str]:
