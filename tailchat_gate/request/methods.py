@@ -12,7 +12,7 @@ _FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-met
 #: a name, takes a dot or a space in it for "_" and ends it at a NUL.
 _PARAMETER: Final = re.compile(
     r"(?i)[?&;](?:\+|%20)*(?:[_.]|%5f|%2e)"
-    + "".join(f"(?:{letter}|%{ord(letter):02x})" for letter in "method")
+    + "".join(f"(?:{one}|%{ord(one):02x}|%{ord(one.upper()):02x})" for one in "method")
     + "(?:%00[^=&]*)?=([^&;]*)"
 )
 
