@@ -16,6 +16,7 @@ from gatekit import (
     read_body,
     request_bytes,
 )
+from wirekit import reset
 
 Start = Callable[..., Any]
 
@@ -600,3 +601,29 @@ async def test_a_slow_reader_holds_the_upstream_back(
             received += len(await client.reader.read(2**20))
 
     assert received == 64 * 2**20
+
+
+@pytest.mark.parametrize("times", range(5))
+async def test_a_refusal_arrives_although_the_upload_breaks(
+    gate: RunningGate, upstream: RawUpstream, times: int
+) -> None:
+    """An answer behind which the upstream closes is not lost to a write that fails first."""
+    arrived: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        arrived.set_result(writer)
+        await asyncio.Event().wait()
+
+    upstream.answer = answer
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+        client.send(request_bytes(method="POST", Cookie=gate.cookie(), Content_Length="1000000"))
+        writer = await arrived
+        # In one turn: the gate hears of the body first, and of the answer from a broken write.
+        client.send(b"x" * 1000)
+        writer.write(b"HTTP/1.1 413 Too large\r\nContent-Length: 2\r\n\r\nno")
+        reset(writer)
+        reply = await client.reply()
+
+    assert (reply.status, reply.body) == (413, b"no")
