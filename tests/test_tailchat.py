@@ -104,6 +104,13 @@ async def echo(request: web.BaseRequest) -> web.StreamResponse:
     return await error("invalid_request", said)(request)
 
 
+async def spell(request: web.BaseRequest) -> web.StreamResponse:
+    """Say the whole request with a line break behind every character."""
+    said = await request.text() + str(dict(request.headers))
+    said += " ".join(value for _, value in parse_qsl(await request.text()))
+    return await error("invalid_request", "\n".join(said))(request)
+
+
 @dataclass
 class Seen:
     """A request as it arrived."""
@@ -408,7 +415,7 @@ async def test_error_detail(client: TailchatClient, server: Server) -> None:
     assert len(detail["description"]) == 200
 
 
-@pytest.mark.parametrize("reply", [echo, hang, close, cut, redirect, error("invalid_grant")])
+@pytest.mark.parametrize("reply", [echo, spell, hang, close, cut, redirect, error("invalid_grant")])
 async def test_no_secret_in_refusals(server: Server, clock: Clock, reply: Reply) -> None:
     """No refusal, and nothing chained to it, holds a secret, a code, a verifier or a token."""
     client = client_of(server.url, clock, timeout=0.2)

@@ -39,9 +39,15 @@ def refused(call: str, status: int, answer: JsonObject, secrets: Sequence[str]) 
     error, description = str(answer.get("error", "")), answer.get("error_description")
     detail = {"call": call, "status": str(status)}
     for name, text in (("error", error), ("description", description)):
-        if isinstance(text, str) and not any(s and s in text for s in secrets):
+        if isinstance(text, str) and not _tells_any(text, secrets):
             detail[name] = short_text(text, 64 if name == "error" else 200)
     return LoginRefused(_reason(call, status, error), detail)
+
+
+def _tells_any(text: str, secrets: Sequence[str]) -> bool:
+    """Tell whether a secret is in a text, as it is or once what cannot be shown is dropped."""
+    shown = "".join(char for char in text if char.isprintable())
+    return any(secret and (secret in text or secret in shown) for secret in secrets)
 
 
 def _reason(call: str, status: int, error: str) -> Reason:
