@@ -257,12 +257,13 @@ class Answers:
             visit,
             Reason.LOCKED,
             detail={**machine, **locked_detail(record, lock)},
-            retry_url=self._same_again(visit),
+            retry_url=self.same_again(visit),
         )
 
-    def _same_again(self, visit: Visit) -> str:
+    def same_again(self, visit: Visit) -> str:
+        """Return the address that was asked for, for a link."""
         # Absolute, because a path that begins with "//" would lead to another host.
-        return f"{self.origin(visit.host)}{visit.target.path}{visit.target.query}"
+        return f"{self._sites.origin(visit.host)}{visit.target.path}{visit.target.query}"
 
     def not_signed_in(self, visit: Visit, reason: Reason = Reason.NOT_SIGNED_IN) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie.
@@ -292,7 +293,7 @@ class Answers:
         return self.problem(
             visit,
             barred.reason,
-            retry_url=self._same_again(visit) if visit.method == "GET" else "",
+            retry_url=self.same_again(visit) if visit.method == "GET" else "",
             headers={"Retry-After": str(barred.retry_after)},
         )
 
@@ -310,10 +311,6 @@ class Answers:
             detail={"tool": visit.route, "token": visit.token},
             headers={"WWW-Authenticate": challenge},
         )
-
-    def origin(self, host: str) -> str:
-        """Return the origin under which a host is served."""
-        return self._sites.origin(host)
 
     def sign_in_url(self, visit: Visit) -> str:
         """Return where a visitor is sent to sign in, with the way back to what was asked for."""

@@ -44,6 +44,17 @@ class Verdict(NamedTuple):
     site: SiteSession
     barred: Barred | None = None
 
+    @property
+    def record(self) -> SessionRecord | None:
+        """The session of the person who asks, None for a machine and for nobody."""
+        return self.visitor.record if isinstance(self.visitor, Visitor) else None
+
+    @property
+    def renewal(self) -> str | None:
+        """The Set-Cookie value that renews the session of who asks, where one is due."""
+        visitor = self.visitor
+        return self.site.authenticator.renewal(visitor) if isinstance(visitor, Visitor) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
@@ -111,8 +122,14 @@ class Authorizer:
             self.audit.refused(visit, person_of(person))
         return barred
 
-    def check_origin(self, fields: FieldSection, host: Host, route: Route) -> None:
-        """Raise RefusedError where a foreign page opens a WebSocket on `host`."""
+    def check_origin(self, visit: Visit, host: Host, route: Route) -> None:
+        """Raise RefusedError where a foreign page opens a WebSocket on `host`.
+
+        A machine's request is no page's: nothing can make a browser send a token along.
+        """
+        if visit.token:
+            return
+        fields = visit.head.fields
         origins = [value.decode("latin-1") for value in fields.values(b"origin")]
         if not may_connect(origins, host.raw.decode("ascii"), route.settings.websocket_origins):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)

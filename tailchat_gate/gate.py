@@ -12,7 +12,6 @@ from tailchat_gate.access.routes import Route
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
-from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.locks import Holder
 from tailchat_gate.identity.recheck import UndecidedError
 from tailchat_gate.identity.session import SessionRecord
@@ -164,9 +163,7 @@ class Gate:
             allow = {"Allow": self._allowed(visit)}
             answer = answers.problem(visit, visit.reason, headers=allow)
         else:
-            visitor = verdict.visitor
-            record = visitor.record if isinstance(visitor, Visitor) else None
-            answer = answers.refusal(visit, record, verdict.barred)
+            answer = answers.refusal(visit, verdict.record, verdict.barred)
         self._say(client, visit, answer)
 
     def _refuse(
@@ -178,9 +175,7 @@ class Gate:
             detail["tool"] = visit.route
         retry_url = ""
         if reason in _RETRYABLE and visit.method == "GET":
-            target = visit.target
-            # Absolute, because a path that begins with "//" would lead to another host.
-            retry_url = f"{self.answers.origin(visit.host)}{target.path}{target.query}"
+            retry_url = self.answers.same_again(visit)
         answer = self.answers.problem(
             visit,
             reason,
@@ -268,7 +263,7 @@ class Gate:
         backend = self.local[route.name]
         raw = visit.target.path
         path = raw if route.settings.path == "/" else raw[len(route.settings.path) :]
-        renewal = _renewal(verdict)
+        renewal = verdict.renewal
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             found = await backend.answer(request, path)
@@ -293,11 +288,10 @@ class Gate:
     ) -> Passage:
         head, visitor = visit.head, verdict.visitor
         upgrade = self.forwarder.upgrade_of(route, head)
-        if upgrade and not visit.token:
-            # No page can make a browser send a token along.
-            self.authorizer.check_origin(head.fields, head.fields.host, route)
+        if upgrade:
+            self.authorizer.check_origin(visit, head.fields.host, route)
         extra = b""
-        if renewal := _renewal(verdict):
+        if renewal := verdict.renewal:
             # Private, because a cache between must not hand the cookie to somebody else.
             extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         sent = self.headers.head(
@@ -371,11 +365,6 @@ class Gate:
         self.metrics.request(visit.route, visit.method, visit.status, visit.reason, visit.seconds)
         if self.access_log is not None:
             self.access_log.write(visit)
-
-
-def _renewal(verdict: Verdict) -> str | None:
-    visitor = verdict.visitor
-    return verdict.site.authenticator.renewal(visitor) if isinstance(visitor, Visitor) else None
 
 
 def _details(visit: Visit) -> dict[str, object]:

@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from certificatekit import make_certificate, write_key
 from gatekit import (
     OK,
     SUB,
@@ -22,6 +20,7 @@ from gatekit import (
     request_bytes,
 )
 from reloadkit import FileGate, file_gate
+from tlskit import Authority, write_key
 from wirekit import until
 
 from tailchat_gate.admin import ORDER_HEADER
@@ -481,14 +480,13 @@ async def test_another_certificate_in_the_same_file_takes_effect(
     tmp_path: Path, clock: Clock
 ) -> None:
     """tls_ca is read anew: a tool that it vouched for is refused when it no longer does."""
-    for name in ("right", "wrong"):
-        await asyncio.to_thread((tmp_path / name).mkdir)
-    certificate, key = await asyncio.to_thread(make_certificate, tmp_path / "right")
-    wrong, _ = await asyncio.to_thread(make_certificate, tmp_path / "wrong")
-    good = await asyncio.to_thread(certificate.read_bytes)
-    bad = await asyncio.to_thread(wrong.read_bytes)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    await asyncio.to_thread(context.load_cert_chain, certificate, key)
+    right, wrong = [
+        await asyncio.to_thread(Authority.create, tmp_path, name) for name in ("right", "wrong")
+    ]
+    good = await asyncio.to_thread(right.file.read_bytes)
+    bad = await asyncio.to_thread(wrong.file.read_bytes)
+    issued = await asyncio.to_thread(right.issue, "localhost")
+    context = await asyncio.to_thread(issued.server_context)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):

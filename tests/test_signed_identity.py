@@ -8,7 +8,6 @@ from typing import Any
 
 import jwt
 import pytest
-from certificatekit import write_key
 from gatekit import (
     SUB,
     Clock,
@@ -20,6 +19,7 @@ from gatekit import (
     ask,
     request_bytes,
 )
+from tlskit import write_key
 
 from tailchat_gate.config.keyfile import KeyFileError, read_key
 from tailchat_gate.identity.profile import Profile

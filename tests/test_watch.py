@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificatekit import make_certificate
 from configkit import OTHER_SECRET, SESSION_SECRET
 from gatekit import RawUpstream, ask, request_bytes
 from reloadkit import FileGate, file_gate, file_text, sections
+from tlskit import Authority
 from wirekit import until
 
 from tailchat_gate.config.load import load
@@ -174,11 +174,11 @@ async def test_a_config_map_is_exchanged(tmp_path: Path, upstream: RawUpstream) 
 async def test_the_files_that_are_named_are_watched(tmp_path: Path, upstream: RawUpstream) -> None:
     """Secret files and PEM files are loaded when they change, also those named only later."""
     first, second, pem = tmp_path / "first", tmp_path / "second", tmp_path / "ca.pem"
-    certificate, _ = await asyncio.to_thread(make_certificate, tmp_path)
+    authority = await asyncio.to_thread(Authority.create, tmp_path)
     for path, content in ((first, SESSION_SECRET), (second, OTHER_SECRET)):
         await asyncio.to_thread(path.write_text, content)
         await asyncio.to_thread(path.chmod, 0o600)
-    await asyncio.to_thread(pem.write_bytes, await asyncio.to_thread(certificate.read_bytes))
+    await asyncio.to_thread(pem.write_bytes, await asyncio.to_thread(authority.file.read_bytes))
     tables = sections(upstream.url, server={"watch": True})
     tables["session"] = {"secret_file": str(first)}
 
@@ -199,7 +199,7 @@ async def test_the_files_that_are_named_are_watched(tmp_path: Path, upstream: Ra
         await gate.write_text(file_text(tables))
         await until(lambda: bool(gate.gate.generation.settings.route[0].tls_ca))
         before = _generation(gate)
-        await _replace(pem, await asyncio.to_thread(certificate.read_text))
+        await _replace(pem, await asyncio.to_thread(authority.file.read_text))
         await until(lambda: _generation(gate) == before + 1)
         await _replace(first, OTHER_SECRET)
         await _looks(gate)

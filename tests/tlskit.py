@@ -1,4 +1,4 @@
-"""Certificates for tools that speak https: an authority and what it signs."""
+"""Certificates for tools that speak https, and keys that sign identities."""
 
 import ssl
 from dataclasses import dataclass
@@ -57,13 +57,7 @@ class Authority:
             self.directory / f"{self.name}-{name}.pem", self.directory / f"{self.name}-{name}.key"
         )
         found.certificate.write_bytes(self._sign(name, key, ends=ends))
-        found.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        found.key.write_bytes(_pem(key))
         return found
 
     def _sign(
@@ -91,3 +85,17 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def write_key(path: Path) -> str:
+    """Write a new key to a file; return its path."""
+    path.write_bytes(_pem(ec.generate_private_key(ec.SECP256R1())))
+    return str(path)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

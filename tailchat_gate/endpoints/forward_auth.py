@@ -10,7 +10,6 @@ from aiohttp import web
 
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
-from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import Reason
@@ -69,11 +68,8 @@ class ForwardAuth:
             verdict = self._authorizer.judge(
                 visit, original.host.name, original.method, original.target
             )
-            # A page cannot send a token with a WebSocket: no Origin can forge a machine's.
-            from_page = original.websocket and not visit.token
-            if from_page and verdict.allowed and verdict.match is not None:
-                fields = visit.head.fields
-                self._authorizer.check_origin(fields, original.host, verdict.match.route)
+            if original.websocket and verdict.allowed and verdict.match is not None:
+                self._authorizer.check_origin(visit, original.host, verdict.match.route)
         except RefusedError as error:
             visit.reason = error.reason
             return self._refused(visit, None, {"problem": str(error)}, keep=keep)
@@ -113,9 +109,7 @@ class ForwardAuth:
         if visitor is None or match is None:
             return b""
         lines = self._identity.fields(visitor, match.route)
-        if isinstance(visitor, Visitor) and (
-            renewal := verdict.site.authenticator.renewal(visitor)
-        ):
+        if renewal := verdict.renewal:
             lines += b"Set-Cookie: %b\r\n" % renewal.encode("ascii")
         return lines
 
@@ -139,9 +133,7 @@ class ForwardAuth:
             return self._answers.problem(asked, asked.reason, detail=detail)
         if asked.reason in _SIGN_IN and not (verdict.barred and verdict.barred.retry_after):
             return self._answers.sign_in_first(asked, verdict.barred)
-        visitor = verdict.visitor
-        record = visitor.record if isinstance(visitor, Visitor) else None
-        return self._answers.refusal(asked, record, verdict.barred)
+        return self._answers.refusal(asked, verdict.record, verdict.barred)
 
 
 def _asked(visit: Visit) -> Visit:
