@@ -31,13 +31,13 @@ from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.tokens import Tokens
 from tailchat_gate.lasting import Lasting
-from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.proxy.assertion import Assertions, PublishedKeys, SigningKey
 from tailchat_gate.proxy.downstream import Service, Timeouts
 from tailchat_gate.proxy.forward import Forwarder
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend, LocalFiles, StaticAnswer
+from tailchat_gate.proxy.names import NamesResolver
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
@@ -78,7 +78,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     names = CookieNames.for_origin(server.public_url)
     routes = route_table(settings)
     sites = Sites(server.public_url, routes.hosts)
-    tailchat = _tailchat(settings, metrics, clock)
+    tailchat = _tailchat(settings, lasting)
     rechecker = _rechecker(settings, tailchat, lasting)
     sessions = _sessions(settings, sites, names, rechecker, lasting)
     headers = request_headers(settings, sessions.reader)
@@ -252,7 +252,7 @@ def _rechecker(settings: Settings, tailchat: TailchatClient, lasting: Lasting) -
     )
 
 
-def _tailchat(settings: Settings, metrics: Metrics, clock: Callable[[], float]) -> TailchatClient:
+def _tailchat(settings: Settings, lasting: Lasting) -> TailchatClient:
     tailchat = settings.tailchat
     return TailchatClient(
         api_url=tailchat.api_url,
@@ -262,6 +262,7 @@ def _tailchat(settings: Settings, metrics: Metrics, clock: Callable[[], float]) 
         scope=tailchat.scope,
         issuer=tailchat.issuer,
         timeout=tailchat.timeout,
-        clock=clock,
-        observe=metrics.tailchat_call,
+        clock=lasting.clock,
+        observe=lasting.metrics.tailchat_call,
+        resolver=NamesResolver(lasting.names),
     )

@@ -18,7 +18,9 @@ from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import PublishedKeys
+from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.live import LiveSessions
+from tailchat_gate.proxy.names import Names
 from tailchat_gate.proxy.own_pages import PageServer
 from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.request.visit import RequestIds
@@ -70,7 +72,8 @@ class Lasting:
     ) -> None:
         self.clock: Final = clock
         self.monotonic: Final = monotonic
-        self.traffic: Final = Traffic(clock)
+        self.names: Final = Names()
+        self.traffic: Final = Traffic(clock, Dialer(self.names))
         self.pages: Final = PageServer()
         self.access_log: Final = AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)

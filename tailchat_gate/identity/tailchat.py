@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
 from yarl import URL
 
@@ -49,7 +50,7 @@ class TailchatClient:
     `issuer`: what `iss` must be; "" to learn it by discovery. `timeout`: seconds for one call,
     at most MAX_TIMEOUT. `clock`: Unix seconds. `observe(call, seconds, outcome)`: told after
     every call; `call` is discovery, jwks, token and me (at a login), recheck (`/open/me` later) or
-    refresh, `outcome` ok, cancelled or a reason.
+    refresh, `outcome` ok, cancelled or a reason. `resolver` looks up Tailchat's name.
 
     Every method that asks may raise LoginRefused. No exception or repr holds a secret.
     """
@@ -66,6 +67,7 @@ class TailchatClient:
         timeout: float = MAX_TIMEOUT,
         clock: Callable[[], float],
         observe: Observer | None = None,
+        resolver: AbstractResolver | None = None,
     ) -> None:
         self.registration = Registration(client_id, redirect_uri, scope)
         self._api_url = api_url.rstrip("/")
@@ -76,6 +78,7 @@ class TailchatClient:
         self._timeout = aiohttp.ClientTimeout(total=min(timeout, MAX_TIMEOUT))
         self._clock = clock
         self._observe = observe
+        self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
         self._calls = 0
         self._closed = False
@@ -308,7 +311,9 @@ class TailchatClient:
             self._session = aiohttp.ClientSession(
                 # Tailchat drops idle connections after 5 s: a POST on one that is just going
                 # may have spent its code when it fails. So none is used twice.
-                connector=aiohttp.TCPConnector(force_close=True),
+                connector=aiohttp.TCPConnector(
+                    force_close=True, resolver=self._resolver, use_dns_cache=False
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,
                 trust_env=False,

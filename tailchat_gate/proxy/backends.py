@@ -1,18 +1,13 @@
-"""Where an upstream is: the address in a route's `upstream`, and how to connect to it."""
+"""Where an upstream is: the address in a route's `upstream`, and who may share connections."""
 
-import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from tailchat_gate.config.address import HttpAddress, UnixAddress
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.config.tls import client_context
-
-_P = TypeVar("_P", bound=asyncio.Protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +34,6 @@ class Backend:
             tls = client_context(settings.tls_ca, settings.tls_certificate, settings.tls_key)
         name = settings.tls_server_name or ""
         return cls(str(address), address.host, address.port, tls=tls, server_name=name)
-
-    async def connect(self, make: Callable[[], _P]) -> _P:
-        """Open a connection whose protocol `make` builds. Raises OSError or ssl.SSLError."""
-        loop = asyncio.get_running_loop()
-        if self.path:
-            return (await loop.create_unix_connection(make, self.path))[1]
-        name = (self.server_name or self.host) if self.tls else None
-        return (
-            await loop.create_connection(
-                make, self.host, self.port, ssl=self.tls, server_hostname=name
-            )
-        )[1]
 
 
 def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tuple[object, ...]:

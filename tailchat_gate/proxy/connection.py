@@ -98,7 +98,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline", "_done", "_exchange", "_loop", "_moved", "_patience", "_paused",
-        "_phase", "_reader", "_sent", "_unread", "_wrote", "idle_since", "transport", "tunnel",
+        "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "idle_since", "transport",
+        "tunnel",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: ReplyReader) -> None:
@@ -107,6 +108,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._phase = _IDLE
         self._exchange: ReplyTaker | None = None
         self.transport: asyncio.Transport | None = None
+        #: The address of the upstream, "" for a Unix socket.
+        self.address = ""
         self._unread = select.poll()
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
@@ -260,6 +263,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Keep the transport."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
         self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
+from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.reply import CookieGuard, ReplyLines, ReplyReader
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
@@ -27,13 +28,18 @@ _log = logging.getLogger(LOGGER_NAME)
 class Pool:
     """Keep-alive connections to one backend, the most recently used first."""
 
-    def __init__(self, backend: Backend, lines: ReplyLines, cookies: CookieGuard) -> None:
+    def __init__(
+        self, backend: Backend, dialer: Dialer, lines: ReplyLines, cookies: CookieGuard
+    ) -> None:
         self.backend: Final = backend
+        self._dialer = dialer
         self._time: Callable[[], float] = time.monotonic
         self._lines = lines
         self._cookies = cookies
         self._idle: list[UpstreamConnection] = []
         self._busy: set[UpstreamConnection] = set()
+        #: Where the backend's name leads, as far as its connections were last held to it.
+        self._addresses: frozenset[str] | None = None
         self._told = ""
         self._told_at = 0.0
 
@@ -61,8 +67,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                connection = await self.backend.connect(
-                    lambda: UpstreamConnection(loop, ReplyReader(self._lines, self._cookies))
+                connection = await self._dialer.connect(
+                    self.backend,
+                    lambda: UpstreamConnection(loop, ReplyReader(self._lines, self._cookies)),
                 )
         except OSError as error:
             self._tell(error, loop.time())
@@ -97,8 +104,21 @@ class Pool:
         """Let go of a connection that is a tunnel's from now on."""
         self._busy.discard(connection)
 
+    def _follow_name(self) -> None:
+        """Retire the connections to addresses that the backend's name no longer has."""
+        addresses = self._dialer.names.refresh(self.backend.host)
+        if addresses is None or addresses == self._addresses:
+            return
+        self._addresses = addresses
+        for connection in (*self._idle, *self._busy):
+            if connection.address not in addresses:
+                # An exchange under way goes on to its end.
+                connection.spoil()
+
     def sweep(self, now: float) -> None:
         """Close what idled too long and fail what waits too long for a reply."""
+        if self._idle or self._busy:
+            self._follow_name()
         kept: list[UpstreamConnection] = []
         for connection in self._idle:
             if connection.is_reusable() and now - connection.idle_since < IDLE_SECONDS:

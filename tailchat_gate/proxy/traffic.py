@@ -8,6 +8,7 @@ from typing import Final
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
+from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
 from tailchat_gate.proxy.reply import ReplyLines
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Tunnel
@@ -18,11 +19,13 @@ class Traffic:
 
     A configuration takes a pool for each of its backends and leaves it when its last request is
     done. What two configurations call by the same key is one pool, so that a reload keeps the
-    connections of every backend that it does not change. `clock` gives Unix seconds.
+    connections of every backend that it does not change. `dialer` opens them. `clock` gives Unix
+    seconds.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], dialer: Dialer) -> None:
         self._clock = clock
+        self._dialer = dialer
         self._lines = ReplyLines()
         self._pools: dict[Hashable, Pool] = {}
         self._users: Counter[Hashable] = Counter()
@@ -52,7 +55,7 @@ class Traffic:
         pool = self._pools.get(key)
         if pool is None:
             # A reader of the pool's own: that of a configuration keeps what visitors sent.
-            pool = self._pools[key] = Pool(backend, self._lines, CookieReader(names))
+            pool = self._pools[key] = Pool(backend, self._dialer, self._lines, CookieReader(names))
         self._users[key] += 1
         return pool
 

@@ -1,0 +1,210 @@
+"""Looks host names up: one look-up a name at a time, each in a thread of its own."""
+
+import asyncio
+import ipaddress
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import Final
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+#: How long an answer is used without another look-up.
+FRESH_SECONDS: Final = 5.0
+#: How long a failure is, so that requests cannot ask for a look-up each.
+FAILED_SECONDS: Final = 1.0
+#: How long a request waits for a look-up where there is an earlier answer to use.
+PATIENCE_SECONDS: Final = 0.5
+#: How long the last good answer is used while look-ups fail or hang.
+LAST_GOOD_SECONDS: Final = 3600.0
+
+#: The name servers have answered that there is no such name: the address is no longer the tool's,
+#: and may be another's by now.
+_NO_SUCH_NAME: Final = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5)))
+
+#: As of getaddrinfo: family, type, protocol, canonical name, address.
+AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
+class _Name:
+    """What is known of one name."""
+
+    __slots__ = ("asked_at", "error", "failing", "flight", "flight_at", "good", "good_at", "host",
+                 "tried_at")  # fmt: skip
+
+    def __init__(self, host: str) -> None:
+        self.host: Final = host
+        self.good: tuple[AddressInfo, ...] = ()
+        self.good_at = self.tried_at = self.asked_at = self.flight_at = float("-inf")
+        self.error: OSError = socket.gaierror(socket.EAI_AGAIN, "not looked up yet")
+        #: Whether the last look-up failed, or hung for longer than PATIENCE_SECONDS.
+        self.failing = False
+        self.flight: asyncio.Future[None] | None = None
+
+    def is_settled(self, now: float) -> bool:
+        """Tell whether no other look-up is needed yet."""
+        if self.flight is not None:
+            return False
+        kept = FAILED_SECONDS if self.failing else FRESH_SECONDS
+        return now - self.tried_at < kept
+
+    def is_usable(self, now: float) -> bool:
+        return bool(self.good) and now - self.good_at < LAST_GOOD_SECONDS
+
+
+class Names:
+    """The names of tools and of Tailchat, and their addresses.
+
+    A look-up is getaddrinfo's, so that /etc/hosts, search domains and mDNS count as they do for
+    every program of the machine. It may hang for as long as the system's resolver likes: each
+    name has one thread at most, which delays neither another name nor the end of the process.
+    """
+
+    def __init__(self) -> None:
+        self._time = time.monotonic
+        self._names: dict[str, _Name] = {}
+
+    async def addresses(self, host: str, port: int) -> list[AddressInfo]:
+        """Return where a host is, the address that the system prefers first.
+
+        Raises socket.gaierror where it has no address, or none is known.
+        """
+        if literal := _literal(host, port):
+            return [literal]
+        now = self._time()
+        name = self._name(host, now)
+        if not name.is_settled(now):
+            await self._wait(name, now)
+        if not name.is_usable(self._time()):
+            raise name.error
+        return [_with_port(info, port) for info in name.good]
+
+    def refresh(self, host: str) -> frozenset[str] | None:
+        """Return the addresses that a host has as far as is known; None if nothing is.
+
+        A look-up begins if it is time for one, and nothing waits for it.
+        """
+        now = self._time()
+        name = self._names.get(host)
+        if name is None:
+            return None
+        if name.flight is None and not name.is_settled(now):
+            self._look_up(name, now)
+        if not name.good and not name.failing:
+            return None
+        return frozenset(info[4][0] for info in name.good)
+
+    async def _wait(self, name: _Name, now: float) -> None:
+        """Wait for a look-up; not for long where an earlier answer will do."""
+        flight = self._look_up(name, now) if name.flight is None else name.flight
+        if not name.is_usable(now):
+            await asyncio.wait((flight,))
+        elif not name.failing:
+            left = name.flight_at + PATIENCE_SECONDS - now
+            await asyncio.wait((flight,), timeout=max(left, 0.0))
+            if not flight.done():
+                name.failing = True
+
+    def _name(self, host: str, now: float) -> _Name:
+        name = self._names.get(host)
+        if name is None:
+            for old in [old for old in self._names.values() if _is_forgotten(old, now)]:
+                del self._names[old.host]
+            name = self._names[host] = _Name(host)
+        name.asked_at = now
+        return name
+
+    def _look_up(self, name: _Name, now: float) -> "asyncio.Future[None]":
+        loop = asyncio.get_running_loop()
+        flight = name.flight = loop.create_future()
+        name.flight_at = now
+
+        def ask() -> None:
+            found = _getaddrinfo(name.host)
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._settle, name, found)
+
+        try:
+            # Not the loop's executor: the end of the process waits for its threads.
+            threading.Thread(target=ask, name="look-up", daemon=True).start()
+        except RuntimeError:
+            error = socket.gaierror(socket.EAI_AGAIN, "no thread to look the name up in")
+            loop.call_soon(self._settle, name, error)
+        return flight
+
+    def _settle(self, name: _Name, found: tuple[AddressInfo, ...] | OSError) -> None:
+        name.tried_at = self._time()
+        name.failing = isinstance(found, OSError)
+        if isinstance(found, OSError):
+            name.error = found
+            if found.errno in _NO_SUCH_NAME:
+                name.good = ()
+        else:
+            name.good, name.good_at = found, name.tried_at
+        flight, name.flight = name.flight, None
+        if flight is not None and not flight.done():
+            flight.set_result(None)
+
+
+class NamesResolver(AbstractResolver):
+    """Lets an aiohttp client look its names up here."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return where a host is; raises OSError."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=info[4][0],
+                port=port,
+                family=info[0],
+                proto=info[2],
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for info in await self._names.addresses(host, port)
+            if family in (socket.AF_UNSPEC, info[0])
+        ]
+
+    async def close(self) -> None:
+        """Keep what is known: it is others' too."""
+
+
+def _getaddrinfo(host: str) -> tuple[AddressInfo, ...] | OSError:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return error
+    except UnicodeError:
+        return socket.gaierror(socket.EAI_NONAME, "not a host name")
+    # Without IPv6 in Python itself, an IPv6 address has other parts.
+    infos: list[AddressInfo] = []
+    for family, kind, protocol, canonical, address in found:
+        if isinstance(address[0], str):
+            infos.append((family, kind, protocol, canonical, address))
+    return tuple(infos) or socket.gaierror(socket.EAI_NONAME, "no address")
+
+
+def _literal(host: str, port: int) -> AddressInfo | None:
+    """Return the address that a host is already, None for a name."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004 - of IP
+    address = (host, port) if family is socket.AF_INET else (host, port, 0, 0)
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address
+
+
+def _with_port(info: AddressInfo, port: int) -> AddressInfo:
+    family, kind, protocol, canonical, address = info
+    whole = (address[0], port) if len(address) == 2 else (address[0], port, *address[2:])  # noqa: PLR2004 - IPv4
+    return family, kind, protocol, canonical, whole
+
+
+def _is_forgotten(name: _Name, now: float) -> bool:
+    return name.flight is None and now - name.asked_at > LAST_GOOD_SECONDS
