@@ -8,8 +8,8 @@ from fuzz.target import Target
 NAMES: Final = (
     *("bearer", "callback", "client", "conditional", "cookie", "frames", "host", "id_token"),
     *("intent", "language", "lock_line", "methods", "origin", "original", "path", "profile"),
-    *("reply", "request_body", "request_head", "return_to", "rewriting", "seal", "tailchat_answer"),
-    "upstream_head",
+    *("reply", "request_body", "request_head", "return_to", "rewriting", "schemes", "seal"),
+    *("tailchat_answer", "upstream_head"),
 )
 
 

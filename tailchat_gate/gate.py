@@ -304,7 +304,7 @@ class Gate:
             upgrade=bool(upgrade),
         )
         session = None if route.settings.outlive else visitor
-        return Passage(head, sent, body, extra, upgrade, session)
+        return Passage(head, sent, body, extra, upgrade, session, visitor)
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
         """Record what came of an exchange; answer in its place where nothing was relayed."""

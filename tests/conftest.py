@@ -20,6 +20,7 @@ _ON_BOTH_LOOPS = frozenset(
     (
         *("test_backends.py", "test_bad_requests.py", "test_cancellation.py", "test_forward.py"),
         *("test_generations.py", "test_held.py", "test_live.py", "test_reload.py"),
+        "test_personal_connections.py",
         *("test_reload_load.py", "test_server.py", "test_spoofing.py", "test_tunnel.py"),
         *("test_tunnel_ends.py", "test_websocket_cases.py", "test_wire_connections.py"),
         *("test_wire_files.py", "test_wire_replies.py", "test_wire_requests.py"),

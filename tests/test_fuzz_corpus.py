@@ -21,7 +21,7 @@ from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.locks import SignedOut
 from tailchat_gate.pages import language
 from tailchat_gate.proxy import conditional, frames, headers, reply, rewriting
-from tailchat_gate.request import bearer, body, fields, intent, methods, original, readings
+from tailchat_gate.request import bearer, body, fields, intent, methods, original, readings, schemes
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.hosts import HostPatterns
 
@@ -32,6 +32,7 @@ NO_PARSERS = {
     "access.explanation": "it tells what access.routes matched",
     "identity.authenticate": "it looks up what identity.cookie and identity.seal read",
     "identity.recheck": "it decides by what others read",
+    "proxy.affinity": "it keeps connections",
     "proxy.assertion": "it writes",
     "proxy.media_type": "it reads names of files",
     "request.kept": "a memory, by the bytes that others read",
@@ -158,6 +159,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     ),
     "return_to": lambda patch: patch.setattr(login, "_ASTRAY", re.compile("(?!)")),
     "rewriting": lambda patch: patch.setattr(rewriting, "_authority", lambda _: b"tool:3000"),
+    "schemes": lambda patch: patch.setattr(schemes, "_QUOTED", re.compile(rb'"[^"]*"')),
     "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
     "tailchat_answer": lambda patch: patch.setattr(token_response, "_TOKEN", re.compile(".+")),
     "upstream_head": lambda patch: patch.setattr(headers, "fold", bytes.lower),

@@ -181,6 +181,15 @@ class UpstreamConnection(asyncio.Protocol):
         """
         return not self._unread.poll(0)
 
+    @property
+    def personal(self) -> bool:
+        """Whether the upstream may take what comes on the connection for one person's."""
+        return self._reader.personal
+
+    def make_personal(self) -> None:
+        """Note that a request may have authenticated the connection."""
+        self._reader.personal = True
+
     def spoil(self) -> None:
         """Never use the connection again: a request was sent in part only."""
         self._reader.dirty = True

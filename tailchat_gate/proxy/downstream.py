@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol, cast
 
 from tailchat_gate.identity.locks import Holder
+from tailchat_gate.proxy.affinity import OwnConnections
 from tailchat_gate.proxy.unread import unread
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
@@ -125,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_awaits_room", "_body", "_body_timeout", "_deadline", "_full", "_holds", "_in_head",
         "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time",
-        "_unread", "_unsent", "_work", "client", "peer", "transport", "was_reset",
+        "_unread", "_unsent", "_work", "client", "own", "peer", "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -135,6 +136,8 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         #: Whose connection it is, where no proxy in front is trusted to tell.
         self.client: Client | None = None
+        #: Upstream connections that are this one's alone, None until there is one.
+        self.own: OwnConnections | None = None
         self._kept: bytes | bytearray = b""
         self._work: Work | None = None
         self._body: Body | None = None
@@ -192,6 +195,8 @@ class ClientConnection(asyncio.Protocol):
         self._server.connections.discard(self)
         if self._work is not None:
             self._work.client_gone()
+        if self.own is not None:
+            self.own.close()
         self._server.hear_closed()
 
     def pause_writing(self) -> None:

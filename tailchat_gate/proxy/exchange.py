@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.locks import Holder
+from tailchat_gate.identity.tokens import Machine
+from tailchat_gate.proxy.affinity import OwnConnections, Person, person_of
 from tailchat_gate.proxy.connection import End, Patience, UpstreamConnection
 from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
 from tailchat_gate.proxy.headers import takes_trailers
@@ -58,7 +60,8 @@ class Passage(NamedTuple):
 
     `data` is the whole request head, `body` what reads its body, None where there is none.
     `extra_fields` are header lines for the reply. `upgrade` is the protocol to switch to, b""
-    for none; `session` whose session or token the exchange ends with, None for nobody's.
+    for none; `session` whose session or token the exchange ends with, None for nobody's; `visitor`
+    who asks, None for nobody.
     """
 
     request: RequestHead
@@ -67,6 +70,7 @@ class Passage(NamedTuple):
     extra_fields: bytes
     upgrade: bytes
     session: Holder | None
+    visitor: Visitor | Machine | None
 
 
 class Exchange:
@@ -135,6 +139,10 @@ class Exchange:
 
     def start(self, now: float) -> None:
         """Send the request on a connection of the pool, or on a new one; `now` in seconds."""
+        own = self._client.own
+        if own is not None and (mine := own.take(self._settings.pool, self._person)) is not None:
+            self._send(mine)
+            return
         if self.upgrade:
             # One that was used before may be closed at any moment, and a switch is not repeated.
             self._connect()
@@ -215,7 +223,8 @@ class Exchange:
         self._take_result(upstream)
         pool = self._settings.pool
         if end is _COMPLETE and self._whole:
-            pool.release(upstream)
+            if not upstream.personal or not self._keep(upstream):
+                pool.release(upstream)
             self.keep_client = upstream.keep_client
             self._ended(self._client, self)
         elif end is _SWITCHED:
@@ -226,6 +235,22 @@ class Exchange:
             self._end_unclean(end, upstream)
 
     # The steps.
+
+    @property
+    def _person(self) -> Person:
+        passage, client = self.passage, self._client
+        direct = client.client is not None
+        return person_of(passage.visitor, passage.request.fields, direct=direct)
+
+    def _keep(self, upstream: UpstreamConnection) -> bool:
+        """Keep a connection that is one person's for this client; return whether that can be."""
+        person, client = self._person, self._client
+        if person is None or client.transport is None or not upstream.is_reusable():
+            return False
+        if client.own is None:
+            client.own = OwnConnections()
+        client.own.keep(self._settings.pool, person, upstream)
+        return True
 
     def _end_unclean(self, end: End, upstream: UpstreamConnection) -> None:
         """End with a failure, or with a reply that came before the request was whole."""
@@ -246,6 +271,8 @@ class Exchange:
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
+        if self.passage.request.fields.binds:
+            upstream.make_personal()
         upstream.start(self, self, self._patience)
         if self._pending:
             upstream.write(b"".join((self.passage.data, *self._pending)))

@@ -20,6 +20,9 @@ UNSAFE_IDLE_SECONDS: Final = 1.0
 MAX_IDLE: Final = 256
 #: How often the pool looks at its deadlines; so a timeout is exact to this many seconds.
 SWEEP_SECONDS: Final = 0.5
+#: A connection that is one person's is authenticated anew where it was closed, which costs two
+#: more requests; so it is kept for longer than others, as nginx does.
+OWN_IDLE_SECONDS: Final = 60.0
 _TELL_SECONDS: Final = 60.0
 
 _log = logging.getLogger(LOGGER_NAME)
@@ -40,6 +43,8 @@ class Pool:
         self._busy: set[UpstreamConnection] = set()
         #: Where the backend's name leads, as far as its connections were last held to it.
         self._addresses: frozenset[str] | None = None
+        #: Idle ones that are one person's each, kept by the connections of clients.
+        self._own: set[UpstreamConnection] = set()
         self._told = ""
         self._told_at = 0.0
 
@@ -93,12 +98,35 @@ class Pool:
         """
         self._busy.discard(connection)
         reused = connection.idle_since > 0
-        if connection.is_reusable() and len(self._idle) < MAX_IDLE:
+        if connection.personal:
+            # The next to get it would be answered as somebody else.
+            connection.abort()
+        elif connection.is_reusable() and len(self._idle) < MAX_IDLE:
             connection.idle_since = self._time()
             self._idle.append(connection)
         else:
             connection.abort()
         return reused
+
+    def keep_own(self, connection: UpstreamConnection) -> None:
+        """Let a connection idle that is one person's: nobody takes it from here."""
+        self._busy.discard(connection)
+        connection.idle_since = self._time()
+        self._own.add(connection)
+
+    def take_own(self, connection: UpstreamConnection) -> bool:
+        """Use such a connection again; return whether that can be."""
+        self._own.discard(connection)
+        if connection.is_reusable() and connection.is_quiet():
+            self._busy.add(connection)
+            return True
+        connection.abort()
+        return False
+
+    def drop_own(self, connection: UpstreamConnection) -> None:
+        """Close such a connection."""
+        self._own.discard(connection)
+        connection.abort()
 
     def forget(self, connection: UpstreamConnection) -> None:
         """Let go of a connection that is a tunnel's from now on."""
@@ -110,14 +138,14 @@ class Pool:
         if addresses is None or addresses == self._addresses:
             return
         self._addresses = addresses
-        for connection in (*self._idle, *self._busy):
+        for connection in (*self._idle, *self._busy, *self._own):
             if connection.address not in addresses:
                 # An exchange under way goes on to its end.
                 connection.spoil()
 
     def sweep(self, now: float) -> None:
         """Close what idled too long and fail what waits too long for a reply."""
-        if self._idle or self._busy:
+        if self._idle or self._busy or self._own:
             self._follow_name()
         kept: list[UpstreamConnection] = []
         for connection in self._idle:
@@ -126,12 +154,16 @@ class Pool:
             else:
                 connection.abort()
         self._idle = kept
+        for connection in tuple(self._own):
+            if not connection.is_reusable() or now - connection.idle_since >= OWN_IDLE_SECONDS:
+                self.drop_own(connection)
         for connection in tuple(self._busy):
             connection.check(now)
 
     def close(self) -> None:
         """Close every connection, idle or not."""
-        for connection in [*self._idle, *self._busy]:
+        for connection in [*self._idle, *self._busy, *self._own]:
             connection.abort()
         self._idle.clear()
+        self._own.clear()
         self._busy.clear()

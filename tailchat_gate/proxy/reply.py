@@ -9,6 +9,7 @@ from tailchat_gate.proxy.headers import CRLF, HOP_BY_HOP, may_trail
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.request.fields import TOKEN
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.schemes import challenge_binds
 
 #: Of a reply's head; nginx and Node allow 8 to 16 KiB.
 MAX_HEAD_BYTES: Final = 65_536
@@ -40,13 +41,17 @@ class _Action(IntEnum):
     CONNECTION = 5
     UPGRADE = 6
     EDIT = 7
+    CHALLENGE = 8
 
 
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
-_KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT = (
-    _Action
-)
+(
+    _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
+    _CHALLENGE,
+) = _Action  # fmt: skip
 
+#: A Set-Cookie is a secret, the challenge of a handshake is another each time.
+_NEVER_KNOWN: Final = (_SET_COOKIE, _CHALLENGE)
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 #: Options of Connection that name no field, and the field that frames the body.
 _NEVER_LISTED: Final = frozenset((b"", b"close", b"content-length", b"keep-alive", b"upgrade"))
@@ -62,6 +67,8 @@ _ACTIONS: Final = {
     b"upgrade": _UPGRADE,
     b"location": _EDIT,
     b"content-location": _EDIT,
+    b"persistent-auth": _CHALLENGE,
+    b"www-authenticate": _CHALLENGE,
 }
 
 
@@ -120,8 +127,7 @@ class _Line(NamedTuple):
 class ReplyLines:
     """Reads field lines and status lines of replies; what was read is kept, because they repeat.
 
-    Kept are at most 2048 lines of 256 bytes. A Set-Cookie is not among them: it is a secret, and
-    does not repeat.
+    Kept are at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
     """
 
     def __init__(self) -> None:
@@ -135,7 +141,7 @@ class ReplyLines:
             raise BadReplyError("a header field that is malformed")
         name, value = match[1], match[2].rstrip(b" \t")
         line = _read_line(raw, name, value)
-        if len(raw) <= _MAX_KNOWN_LENGTH and line.action is not _SET_COOKIE:
+        if len(raw) <= _MAX_KNOWN_LENGTH and line.action not in _NEVER_KNOWN:
             if len(self.known) >= _MAX_KNOWN:
                 self.known.clear()
             self.known[raw] = line
@@ -168,6 +174,8 @@ def _read_line(raw: bytes, name: bytes, value: bytes) -> _Line:
     if action is _CONNECTION:
         options = frozenset(option.strip(b" \t").lower() for option in value.split(b","))
         return _Line(action, raw, value, 0, options)
+    if lower == b"www-authenticate" and not challenge_binds(value):
+        action = _KEEP
     return _Line(action, raw, value)
 
 
@@ -181,8 +189,8 @@ class ReplyReader:
     __slots__ = (
         "_chunk_to_client", "_chunks", "_cookies", "_expected", "_interim", "_known", "_length",
         "_lines", "_options", "_partial", "_remaining", "_switches_to", "body_bytes", "complete",
-        "dirty", "head_done", "keep_client", "leftover", "started", "status", "stays", "switched",
-        "until_close",
+        "dirty", "head_done", "keep_client", "leftover", "personal", "started", "status", "stays",
+        "switched", "until_close",
     )  # fmt: skip
 
     def __init__(self, lines: ReplyLines, cookies: CookieGuard) -> None:
@@ -194,6 +202,8 @@ class ReplyReader:
         self.keep_client = self.until_close = self.stays = False
         self.status = self.body_bytes = 0
         self.leftover = b""
+        #: Whether the connection may be authenticated, by any request or reply on it so far.
+        self.personal = False
 
     def begin(self, expected: Expected) -> None:
         """Expect the reply to a request."""
@@ -314,6 +324,9 @@ class ReplyReader:
             if not self._cookies.is_own(line.value):
                 sent = line.sent
                 kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
+        elif action is _CHALLENGE:
+            self.personal = True
+            kept.append(line.sent)
         elif action is _EDIT:
             name = line.sent.partition(b":")[0]
             kept.append(name + b": " + editor.location(line.value) if editor else line.sent)

@@ -8,6 +8,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.bearer import read_bearer
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.schemes import credentials_bind
 from tailchat_gate.request.target import Host, read_host
 
 #: A token of RFC 9110 section 5.6.2.
@@ -61,6 +62,7 @@ class FieldSection:
     __slots__ = (
         "agent",
         "bearer",
+        "binds",
         "chunked",
         "claimed",
         "connection",
@@ -87,6 +89,8 @@ class FieldSection:
         self.upgrade = b""
         #: The token of the gate's own that is presented, None where there is none.
         self.bearer: bytes | None = None
+        #: Whether its credentials may authenticate the whole connection.
+        self.binds = False
         self.agent = ""
         #: Further methods that the request claims: kept by request/methods.py.
         self.claimed: frozenset[str] | None = None
@@ -128,6 +132,7 @@ class FieldSection:
         self.cookies.extend(found[b"cookie"])
         if found[b"authorization"]:
             self.bearer = read_bearer(found[b"authorization"])
+            self.binds = credentials_bind(found[b"authorization"])
         self.agent = b" ".join(found[b"user-agent"]).decode("utf-8", "replace")
         self.host = read_host([host.decode("latin-1") for host in found[b"host"]])
         self.connection = _read_options(found[b"connection"])
