@@ -24,6 +24,7 @@ class Row:
     host: str | None = None
     methods: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    upstream_path: str | None = None
 
 
 class Asker(NamedTuple):
@@ -49,6 +50,7 @@ def make_table(*rows: Row, denied: Sequence[str] = ()) -> RouteTable:
             "allow": row.allow,
             "methods": row.methods,
             "deny": row.deny,
+            **({"upstream_path": row.upstream_path} if row.upstream_path else {}),
         }
         for index, row in enumerate(rows)
     ]

@@ -154,6 +154,27 @@ async def test_no_path_leads_out_of_a_replaced_one(
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("/../admin/x", "/%2e%2e/admin/x", "//../admin/x", "/..;/admin/x", "/..%2fadmin/x"),
+        *("/x/../../admin", "/%252e%252e/admin", "/..%5cadmin", "/.%2e/", "/x/..%c0%af../admin"),
+    ],
+)
+@pytest.mark.parametrize("methods", [(), ("GET",)])
+async def test_no_path_leads_out_of_the_only_route(
+    start_gate: Start, upstream: RawUpstream, asked: str, methods: tuple[str, ...]
+) -> None:
+    """What takes the place of "/" is a wall too where the host has no other route."""
+    route = _public(path="/", upstream_path="/public/", methods=methods)
+    gate = await start_gate(upstream.url, route=route)
+
+    assert (await ask(gate.port, request_bytes(asked))).status in {400, 404}
+    assert upstream.requests == []
+    assert (await ask(gate.port, request_bytes("/a/b;c//d"))).status == 200
+    assert upstream.requests[0].line == b"GET /public/a/b;c//d HTTP/1.1"
+
+
 async def test_the_host_that_a_tool_wants(start_gate: Start, upstream: RawUpstream) -> None:
     """The tool's own Host is sent where the route names one, the visitor's otherwise (B 3.2)."""
     own = await start_gate(upstream.url, route=_public(upstream_host="tool.lan:8080"))

@@ -71,6 +71,7 @@ class Place:
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes: Final = tuple(routes)
         self.path: Final = routes[0].settings.path
         named = {method: route for route in routes for method in route.settings.methods}
         rest = next((route for route in routes if not route.settings.methods), None)
@@ -87,6 +88,11 @@ class Place:
             # What a tool may take for any method meets the rule of each.
             rules = dict.fromkeys((rest.rule, *(route.rule for route in named.values())))
             self._odd = Match(rest, tuple(rules))
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether one of the routes is confined to its path."""
+        return any(route.is_confined for route in self._routes)
 
     @property
     def only(self) -> Match | None:

@@ -160,9 +160,12 @@ class _HostTable:
         self._by_method: dict[str, _Kept] = {method: kept.more() for method in self.methods}
         self._odd = kept.more()
         self._keep = kept.keep
-        # With one place at "/" every reading of every path meets the same rules.
+        # With one place at "/" every reading of every path meets the same rules. A confined route
+        # is judged all the same: "/../x" leads above what takes the place of its path.
         root = self._at("/")
-        self._root = root if all(layer.exact.keys() == {"/"} for layer in self._layers) else None
+        alone = root is not None and not root.is_confined
+        alone = alone and all(layer.exact.keys() == {"/"} for layer in self._layers)
+        self._root = root if alone else None
         self._only = self._root.only if self._root else None
 
     def match(self, path: str, method: str) -> Match | None:

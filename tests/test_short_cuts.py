@@ -1,0 +1,72 @@
+"""Every short cut in finding a route decides as the long way does, which looks at everything."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routekit import Row, around, covers, make_table
+from test_spellings import HOSTS, METHODS, spellings
+
+from tailchat_gate.access.routes import Match, RouteTable
+from tailchat_gate.request.readings import TooManyReadingsError
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.target import read_host, read_target
+
+ALLOWS = (("public",), ("signed-in",), ("group:ops",))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[Row, ...]:
+    """Return up to five routes, most often few places, some of them with a path replaced."""
+    paths = draw(st.sampled_from((("/",), ("/",), ("/", "/admin"), ("/", "/x", "/Admin", "/x/y"))))
+    rows: dict[tuple[str | None, str, tuple[str, ...]], Row] = {}
+    for _ in range(draw(st.integers(1, 5))):
+        path = draw(st.sampled_from(paths))
+        host = draw(st.sampled_from((None, "gate.test", "*.test")))
+        methods = draw(st.sampled_from(((), (), ("GET",), ("POST", "PROPFIND"))))
+        rows[(host, path, methods)] = Row(
+            path,
+            draw(st.sampled_from(ALLOWS)),
+            host,
+            methods,
+            upstream_path=draw(st.sampled_from((None, None, "/", "/in", "/in/x"))),
+        )
+    return tuple(rows.values())
+
+
+def long_way(table: RouteTable, host: str, path: str, method: str) -> tuple[object, ...] | None:
+    """Return what `match` would without any of its short cuts and memories."""
+    here = table._patterns.get(host) or table._any_host
+    return outcome(here._judge(path, method))
+
+
+def outcome(found: Match | None) -> tuple[object, ...] | None:
+    """Return what of a match decides: the route, and its rules in any order."""
+    return None if found is None else (found.route, frozenset(found.rules))
+
+
+@given(rows=tables(), path=spellings(), host=st.sampled_from(HOSTS), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_the_short_way_decides_as_the_long_way(
+    rows: tuple[Row, ...], path: str, host: str, data: st.DataObject
+) -> None:
+    """Whatever the routes, host, path and methods, no short cut skips a check of the long way."""
+    table, name = make_table(*rows), read_host([host]).name
+    try:
+        asked = read_target(path, None).path
+    except RefusedError:
+        return
+    here = [row for row in rows if covers(row.host, name)]
+    same_for_all = all(row.path == "/" for row in here) and not any(
+        row.upstream_path for row in around(rows, name, "/")
+    )
+    for _ in range(2):
+        method = data.draw(st.sampled_from(METHODS))
+        for _ in range(2):
+            try:
+                whole = long_way(table, name, asked, method)
+            except TooManyReadingsError:
+                if not same_for_all:
+                    with pytest.raises(TooManyReadingsError):
+                        table.match(name, asked, method)
+            else:
+                assert outcome(table.match(name, asked, method)) == whole
