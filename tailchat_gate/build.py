@@ -58,7 +58,7 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
     """Return what makes the heads of requests for tools."""
     return RequestHeaders(
         reader,
-        {name for route in settings.route for name in route.headers},
+        settings.route,
         via=settings.server.via,
         forwarded=settings.server.forwarded,
     )

@@ -88,14 +88,15 @@ def test_every_header_to_the_tool_is_documented() -> None:
     document = (ROOT / "docs/headers.md").read_text(encoding="utf-8")
     record = SessionRecord.begin(Profile("s", "n", "d", "http://a"), now=0, login="")
     fields = FieldSection([(b"Host", b"h"), (b"Connection", b"TE"), (b"TE", b"trailers")])
+    routes = make_settings().route
     headers = RequestHeaders(
-        CookieReader(CookieNames.for_origin("http://h")), (), via="gate", forwarded=True
+        CookieReader(CookieNames.for_origin("http://h")), routes, via="gate", forwarded=True
     )
     head = headers.head(
         RequestHead("GET", False, Target(b"/", "/", ""), fields),
         b"/",
         client=Client("a", "http", "a"),
-        settings=make_settings().route[0],
+        settings=routes[0],
         request_id="i",
         upgrade=False,
         identity=identity_fields(record, ["g"]) + machine_fields("m") + HEADER + b": x\r\n",

@@ -20,7 +20,7 @@ from tailchat_gate.identity import id_token, lock_lines, login, profile, seal, t
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.locks import SignedOut
 from tailchat_gate.pages import language
-from tailchat_gate.proxy import conditional, frames, headers, reply, rewriting
+from tailchat_gate.proxy import conditional, field_rules, frames, reply, rewriting
 from tailchat_gate.request import bearer, body, fields, intent, methods, original, readings, schemes
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.hosts import HostPatterns
@@ -162,7 +162,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "schemes": lambda patch: patch.setattr(schemes, "_QUOTED", re.compile(rb'"[^"]*"')),
     "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
     "tailchat_answer": lambda patch: patch.setattr(token_response, "_TOKEN", re.compile(".+")),
-    "upstream_head": lambda patch: patch.setattr(headers, "fold", bytes.lower),
+    "upstream_head": lambda patch: patch.setattr(field_rules, "is_plain", lambda _: True),
 }
 
 

@@ -29,17 +29,18 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("identity",),
     ("observe", "demo"),
     ("request", "config", "pages"),
-    ("reasons", "process"),
+    ("reasons", "process", "field_names"),
     (PACKAGE,),
 )
 #: Rooms that may know less than their place in the order allows.
 ONLY: Mapping[str, frozenset[str]] = {
     "observe": frozenset(("request", "reasons", PACKAGE)),
     "demo": frozenset(("config",)),
-    "request": frozenset(("reasons",)),
-    "config": frozenset(),
+    "request": frozenset(("reasons", "field_names")),
+    "config": frozenset(("field_names",)),
     "pages": frozenset(),
     "reasons": frozenset(),
+    "field_names": frozenset(),
     "process": frozenset(),
     PACKAGE: frozenset(),
 }
@@ -48,11 +49,12 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 #: Modules that decide: time, chance and the network are arguments there.
 PURE = (
     *("request", "access", "config.model", "config.changes", "pages.language", "reasons"),
+    "field_names",
     *("identity.cookie", "identity.profile", "identity.login", "identity.authenticate"),
     *("identity.recheck", "identity.tailchat_error", "identity.token_response"),
     *("identity.tokens", "proxy.assertion"),
     *("identity.locks", "identity.lock_lines"),
-    *("proxy.headers", "proxy.identity_headers", "proxy.frames"),
+    *("proxy.headers", "proxy.field_rules", "proxy.identity_headers", "proxy.frames"),
 )
 IMPURE = frozenset(
     (

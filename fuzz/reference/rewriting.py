@@ -1,10 +1,12 @@
 """What a request becomes on its way through the gate: docs/headers.md, field by field."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from fuzz.reference.bearer import presented
 from fuzz.reference.request import Request
 from fuzz.reference.syntax import Pairs, elements, values
+from tailchat_gate.field_names import CLAIMS, OWN
 
 #: Fields of the connection (RFC 9110 section 7.6.1), and those that the gate writes anew.
 _OWN = frozenset(
@@ -13,14 +15,8 @@ _OWN = frozenset(
         *(b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"content-length", b"host"),
     )
 )
-#: Fields by which tools are told who asks; nobody but the gate says that.
-_MANAGED = frozenset(
-    (
-        *(b"forwarded", b"proxy", b"x-original-host", b"x-original-uri", b"x-original-url"),
-        *(b"x-rewrite-url", b"x-real-ip", b"x-request-id"),
-    )
-)
-_PREFIXES = (b"x-tailchat-", b"x-forwarded-")
+#: Fields that tools take from a proxy; nobody but the gate says them.
+_MANAGED = (*OWN, *(name for names in CLAIMS.values() for name in names))
 #: What an option of Connection takes nothing away from. "close" is reserved as a field's name.
 _NEVER_LISTED = frozenset((b"close", b"content-length", b"cookie", b"transfer-encoding"))
 #: Fields that only mean something in a head (RFC 9110 section 6.5.1).
@@ -34,20 +30,23 @@ _HEAD_ONLY = frozenset(
 #: Digits of a count of hops that means anything.
 _MAX_FORWARDS = 9
 _ALNUM = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
+_PLAIN = _ALNUM | frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 
 
 @dataclass(frozen=True)
 class Setting:
     """What a gate says of its own.
 
-    `own_cookies` are its cookies' names, `own_names` further names that it alone may set. `hops`
-    is the chain of addresses up to it, `identity` the fields that name the visitor. `host` is the
-    one that the tool is asked for, b"" for the visitor's; `forwarded` the value of Forwarded, and
-    `via` the name in Via, b"" for neither. `passes_tokens`: a tool gets tokens of the gate.
+    `own_cookies` are its cookies' names, `own_names` further names that it alone may set, and
+    `passed_names`, in lower case, those that a tool gets as sent all the same. `hops` is the chain
+    of addresses up to it, `identity` the fields that name the visitor. `host` is the one that the
+    tool is asked for, b"" for the visitor's; `forwarded` the value of Forwarded, and `via` the
+    name in Via, b"" for neither. `passes_tokens`: a tool gets tokens of the gate.
     """
 
     own_cookies: frozenset[bytes]
     own_names: frozenset[bytes] = frozenset()
+    passed_names: frozenset[bytes] = frozenset()
     hops: bytes = b"127.0.0.1"
     scheme: bytes = b"http"
     identity: Pairs | tuple[()] = ()
@@ -62,7 +61,9 @@ def to_upstream(sent: Request, gate: Setting, *, upgrade: bool = False) -> Pairs
     """Return the fields that the upstream gets for a request, in order, its framing aside."""
     host = values(sent.fields, b"host")[0] if sent.host[0] else b""
     passed = [
-        (n, v) for n, v in passed_on(sent, gate.own_cookies) if folded(n) not in gate.own_names
+        (n, v)
+        for n, v in passed_on(sent, gate.own_cookies, gate.passed_names)
+        if folded(n) not in gate.own_names
     ]
     if presented(values(sent.fields, b"authorization")) is not None and not gate.passes_tokens:
         passed = [(n, v) for n, v in passed if n.lower() != b"authorization"]
@@ -113,16 +114,22 @@ def folded(name: bytes) -> bytes:
 
 
 def is_the_gates(name: bytes) -> bool:
-    """Tell whether a field of this name is never passed on, whoever sends it."""
-    return folded(name) in _OWN | _MANAGED or folded(name).startswith(_PREFIXES)
+    """Tell whether a field of this name is never passed on by itself, whoever sends it."""
+    seen = folded(name)
+    if seen in _OWN or not _PLAIN.issuperset(name):
+        return True
+    return any(fnmatchcase(seen.decode("ascii"), pattern) for pattern in _MANAGED)
 
 
-def passed_on(request: Request, own_cookies: frozenset[bytes]) -> Pairs:
+def passed_on(
+    request: Request, own_cookies: frozenset[bytes], passed: frozenset[bytes] = frozenset()
+) -> Pairs:
     """Return the client's fields that a tool gets, in order; `own_cookies` are hidden from it."""
     listed = set(elements(request.fields, b"connection")) - _NEVER_LISTED
     kept = []
     for name, value in request.fields:
-        if is_the_gates(name) or name.lower() in listed:
+        dropped = is_the_gates(name) and name.lower() not in passed
+        if dropped or name.lower() in listed:
             continue
         if name.lower() == b"cookie":
             rest = visible_cookies(value, own_cookies)

@@ -6,7 +6,7 @@ from fuzz.cutting import cut, steered
 from fuzz.reference import reply as reference
 from fuzz.reference.syntax import BadError, Pairs, elements
 from fuzz.target import Target
-from tailchat_gate.proxy.headers import may_trail
+from tailchat_gate.proxy.field_rules import may_trail_reply
 from tailchat_gate.proxy.reply import BadReplyError, FieldEditor, ReplyLines, ReplyReader
 
 _EXTRA = b"X-Gate: 1\r\n"
@@ -149,7 +149,9 @@ def _compare(
         assert reader.stays == reference.stays(meant.head)
     if not found.until_close:
         assert found.complete == ended
-    wanted = [(n, v) for n, v in meant.trailers if may_trail(n)] if asked.takes_trailers else []
+    wanted = (
+        [(n, v) for n, v in meant.trailers if may_trail_reply(n)] if asked.takes_trailers else []
+    )
     assert found.trailers == wanted
 
 

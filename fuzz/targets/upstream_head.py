@@ -21,8 +21,14 @@ _OWN_COOKIES = frozenset((_NAMES.session.encode(), _NAMES.login.encode()))
 _IDENTITY = b"X-Tailchat-Sub: s\r\nX-Tailchat-Nickname: Alice\r\nX-WebAuth-User: s\r\n"
 _CLIENT = Client("2001:db8::1", "https", "2001:db8::1, 10.0.0.1")
 _ROUTES = tuple(
-    Route(name="t", upstream="http://127.0.0.1:9", upstream_host=host)
-    for host in (None, "own.lan:3000")
+    Route(
+        name=f"t{number}",
+        upstream="http://127.0.0.1:9",
+        upstream_host=host,
+        headers={"X-WebAuth-User": "{sub}", "X-Own": "{sub}"},
+        pass_fields=("X-Real-IP", "x_odd"),
+    )
+    for number, host in enumerate((None, "own.lan:3000"))
 )
 _FORWARDED = b'for="[2001:db8::1]";host="%b";proto=https, for=10.0.0.1'  # RFC 7239 section 4
 
@@ -41,7 +47,7 @@ def check(data: bytes) -> None:
     assert sent is not None
     headers = RequestHeaders(
         CookieReader(_NAMES),
-        ("X-WebAuth-User",),
+        _ROUTES,
         via="gate" if steer[0] & 1 else "",
         forwarded=bool(steer[0] & 2),
     )
@@ -86,7 +92,8 @@ def _setting(sent: reference.Request, flags: int) -> rewriting.Setting:
     host = values(sent.fields, b"host")[0] if sent.host[0] else b""
     return rewriting.Setting(
         _OWN_COOKIES,
-        frozenset((b"x-webauth-user",)),
+        frozenset((b"x-webauth-user", b"x-own")),
+        passed_names=frozenset((b"x-real-ip", b"x_odd")),
         hops=b"2001:db8::1, 10.0.0.1",
         scheme=b"https",
         identity=field_lines(_IDENTITY) if flags & 32 else (),
@@ -105,17 +112,20 @@ def _check_trailers(headers: RequestHeaders, raw: bytes) -> None:
     kept = [
         (n, v)
         for n, v in rewriting.passed_trailers(trailers)
-        if rewriting.folded(n) != b"x-webauth-user"
+        if rewriting.folded(n) not in {b"x-webauth-user", b"x-own"}
     ]
-    assert field_lines(headers.trailers(trailers)) == kept
+    assert field_lines(headers.trailers(_ROUTES[0], trailers)) == kept
 
 
 _HEAD = b"GET / HTTP/1.1\r\nHost: h\r\n"
 TARGET = Target(
     check,
-    parsers=("proxy.headers", "request.head", "request.fields"),
+    parsers=("proxy.headers", "proxy.field_rules", "request.head", "request.fields"),
     seeds=(
         b"\x23GET /a?b HTTP/1.1\r\nHost: H:80\r\nX_Tailchat_Sub: me\r\nAccept: */*\r\n\r\n",
+        b"\1"
+        + _HEAD
+        + b"X_Odd: 1\r\nx.odd: 2\r\nX-Real-IP: 3\r\nSCRIPT_NAME: 4\r\n\r\nRemote-User: 5\r\n",
         b"\x0d" + _HEAD + b"Connection: close, X-Hop\r\nx-hop: 1\r\nX-WEBAUTH.user: x\r\n\r\n",
         b"\1" + _HEAD + b"Cookie: a=b; __Host-tailchat_gate=x\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"X-Sum: 1\r\nX-Forwarded-For: x\r\nAuthorization: y\r\n",

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from tailchat_gate.config.url import Url, host, parse_url
+from tailchat_gate.config.url import Url, host, is_loopback, parse_url
 
 Network = IPv4Network | IPv6Network
 
@@ -148,6 +148,15 @@ def upstream_address(text: str) -> Upstream:
 def upstream(text: str) -> str:
     """Read where the requests of a route go into its canonical text; raises ValueError as above."""
     return str(upstream_address(text))
+
+
+def tool_of(address: Upstream) -> tuple[str, int] | None:
+    """Return what all addresses of one tool have in common, None where no tool answers."""
+    if isinstance(address, UnixAddress):
+        return address.path, 0
+    if isinstance(address, HttpAddress):
+        return "" if is_loopback(address.host) else address.host, address.port
+    return None
 
 
 def network(value: object) -> Network:

@@ -11,6 +11,7 @@ from tailchat_gate.config.address import (
     upstream_address,
 )
 from tailchat_gate.config.duration import spelled
+from tailchat_gate.config.header import is_dropped
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.upgrade import ANY_ORIGIN, WEBSOCKET
 from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
@@ -110,6 +111,11 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
             yield "headers", f"{route.upstream} has no tool behind it that would get them"
     else:
         yield from _websockets(route)
+        yield from (
+            ("pass_fields", f"{name} passes anyway, so this changes nothing")
+            for name in route.pass_fields
+            if not is_dropped(name)
+        )
     if route.trace:
         told = "a tool that answers TRACE shows pages the headers that the gate sets for it"
         if route.methods and TRACE not in route.methods:

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tailchat_gate.config import path, word
+from tailchat_gate.config import header, path, word
 from tailchat_gate.config.address import (
     FilesAddress,
     HttpAddress,
     StaticAddress,
+    tool_of,
     upstream_address,
 )
 from tailchat_gate.config.duration import spelled
@@ -18,7 +19,7 @@ _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_server_name")
 _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
     *("websocket_max_age", "websocket_origins", "upgrades"),
-    *("assertion", "audience", "forward_authorization"),
+    *("assertion", "audience", "forward_authorization", "pass_fields"),
 )
 _DURATIONS = frozenset({"websocket_max_age"})
 
@@ -68,6 +69,7 @@ def conflicts(
                 Conflict(at, shown(word.TRACE), "trace = true beside it, or it never passes")
             )
         found.extend(_beside_upstream(index, route))
+    found.extend(_set_and_passed(routes))
     return tuple(found)
 
 
@@ -86,6 +88,21 @@ def _taken(index: int, route: Route, beside: Mapping[int, Route]) -> Iterator[Co
             taken = f"methods that route[{first}] does not name there"
             found = f"{', '.join(map(shown, shared))} for {place}"
             yield Conflict(("route", index, "methods"), found, taken)
+
+
+def _set_and_passed(routes: Mapping[int, Route]) -> Iterator[Conflict]:
+    """Find headers that one route takes from visitors and another sets for the same tool."""
+    setters: dict[tuple[object, bytes], int] = {}
+    tools = {index: tool_of(upstream_address(route.upstream)) for index, route in routes.items()}
+    for index, route in routes.items():
+        for name in route.headers:
+            setters.setdefault((tools[index], header.folded(name)), index)
+    for index, route in routes.items():
+        for position, name in enumerate(route.pass_fields):
+            setter = setters.get((tools[index], header.folded(name)))
+            if setter is not None:
+                wanted = f"a header that route[{setter}].headers does not set for the same tool"
+                yield Conflict(("route", index, "pass_fields", position), shown(name), wanted)
 
 
 def _unknown_groups(

@@ -2,8 +2,11 @@
 
 import re
 
+from tailchat_gate.field_names import HOP_BY_HOP, OWN, Names, fold, is_claim, is_plain
+
 FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups")
 NAME = 'the name of a header such as "X-WEBAUTH-USER"'
+PASSED = 'the name of a header such as "X-Real-IP"'
 TEMPLATE = (
     "visible ASCII with any of "
     + " ".join(f"{{{name}}}" for name in FIELDS)
@@ -11,46 +14,51 @@ TEMPLATE = (
 )
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2
-_MANAGED = frozenset(
-    {
-        "forwarded",
-        "x-request-id",
-        "host",
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "cookie",
-        "upgrade",
-        "te",
-        "trailer",
-        "keep-alive",
-        "expect",
-        "http2-settings",
-    }
+#: What frames a message, routes it or belongs to its connection, and the gate's own.
+_MANAGED = Names(
+    *OWN,
+    *(name.decode("ascii") for name in HOP_BY_HOP),
+    *("host", "content-length", "cookie", "trailer", "expect", "http2-settings", "proxy-*"),
 )
-_MANAGED_STARTS = ("x-tailchat-", "x-forwarded-", "proxy-")
 _PIECE = re.compile(r"(\{\{|\}\})|\{([a-z]+)\}|([^{}]+)")
 _TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _LONGEST = 1024
 
 
-def folded(name: str) -> str:
+def folded(name: str) -> bytes:
     """Fold a header name as tools do that read `X_A` and `x-a` as one header."""
-    return name.lower().replace("_", "-")
+    return fold(name.encode("ascii"))
 
 
 def header_name(name: str) -> str:
     """Check the name of a header that a route adds.
 
     Refused are names the gate manages itself, and those that frame or route a message
-    (RFC 9110 section 7.6.1), in any case and with `_` for `-`.
+    (RFC 9110 section 7.6.1), in any spelling that a tool may fold onto them.
     Raises ValueError, whose text says what would be right.
     """
+    return _free(name, NAME)
+
+
+def passed_name(name: str) -> str:
+    """Check the name of a header that a route takes from visitors although it would be dropped.
+
+    Refused are the same as for `header_name`. Raises ValueError, whose text says what would be
+    right.
+    """
+    return _free(name, PASSED)
+
+
+def is_dropped(name: str) -> bool:
+    """Tell whether a header of this name is dropped where no route passes it."""
+    return is_claim(folded(name)) or not is_plain(name.encode("ascii"))
+
+
+def _free(name: str, expected: str) -> str:
     if not _TOKEN.fullmatch(name):
-        raise ValueError(NAME)
-    plain = folded(name)
-    if plain in _MANAGED or plain.startswith(_MANAGED_STARTS):
-        raise ValueError(f"{NAME}; this one is managed by the gate")
+        raise ValueError(expected)
+    if folded(name) in _MANAGED:
+        raise ValueError(f"{expected}; this one is managed by the gate")
     return name
 
 

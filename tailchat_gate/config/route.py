@@ -12,6 +12,7 @@ from tailchat_gate.config.route_fields import (
     Headers,
     Host,
     Methods,
+    PassFields,
     PemFile,
     RouteName,
     RoutePath,
@@ -125,6 +126,14 @@ class Route(Section):
     header_encoding: Literal["percent", "utf8", "rfc2047"] = Field(
         default="percent",
         description="How header values outside visible ASCII are written for the tool.",
+    )
+    pass_fields: PassFields = Field(
+        default=(),
+        description=(
+            "Request headers that go on to the tool as the visitor sent them although the gate "
+            "drops them by default: see docs/headers.md."
+        ),
+        examples=[["X-Original-URL", "legacy_name"]],
     )
     connect_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
         default=5.0, description="How long connecting to the tool may take."

@@ -101,6 +101,17 @@ Headers = Annotated[
     PlainSerializer(dict, when_used="json"),
     WithJsonSchema({"type": "object", "additionalProperties": {"type": "string", "minLength": 1}}),
 ]
+PassFields = Annotated[
+    tuple[Annotated[str, AfterValidator(header.passed_name)], ...],
+    AfterValidator(word.distinct),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"},
+        }
+    ),
+]
 WebSocketOrigins = Annotated[
     tuple[Annotated[str, AfterValidator(upgrade.origin)], ...],
     AfterValidator(upgrade.origins),

@@ -178,7 +178,7 @@ def _upstream(route: Route, pool: Pool, headers: RequestHeaders, session_idle: f
         patience,
         patience._replace(idle=idle) if idle != settings.idle_timeout else patience,
         settings.connect_timeout,
-        headers.trailers,
+        partial(headers.trailers, settings),
         rewriter_of(settings),
     )
 

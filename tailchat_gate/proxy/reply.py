@@ -5,7 +5,9 @@ from enum import IntEnum
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 
-from tailchat_gate.proxy.headers import CRLF, HOP_BY_HOP, may_trail
+from tailchat_gate.field_names import HOP_BY_HOP
+from tailchat_gate.proxy.field_rules import may_trail_reply
+from tailchat_gate.proxy.headers import CRLF
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.request.fields import TOKEN
 from tailchat_gate.request.refusal import RefusedError
@@ -423,7 +425,9 @@ class ReplyReader:
         if chunks is None or self._expected is None or not self._expected.takes_trailers:
             return b""
         return b"".join(
-            b"%b: %b\r\n" % (name, value) for name, value in chunks.trailers if may_trail(name)
+            b"%b: %b\r\n" % (name, value)
+            for name, value in chunks.trailers
+            if may_trail_reply(name)
         )
 
 

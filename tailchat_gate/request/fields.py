@@ -16,7 +16,6 @@ TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 #: Field lines of RFC 9112 section 5, whole: a token, a colon at once behind it, no control byte
 #: but the tab, CR and LF only as the pair that ends a line. Obsolete folding has no place in it.
 _LINES: Final = re.compile(rb"(?:" + TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
-_ODD: Final = re.compile(rb"[^a-z0-9]")
 _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _TOKEN: Final = re.compile(TOKEN)
 #: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
@@ -164,11 +163,6 @@ class _Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-
-def fold(name: bytes) -> bytes:
-    """Return a field name as CGI, WSGI and PHP may fold it: lower case, "-" for odd bytes."""
-    return _ODD.sub(b"-", name.lower())
 
 
 def read_fields(raw: bytes, limits: Limits) -> FieldSection:

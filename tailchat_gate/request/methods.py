@@ -4,7 +4,8 @@ import re
 from typing import Final
 from urllib.parse import unquote_plus
 
-from tailchat_gate.request.fields import FieldSection, fold
+from tailchat_gate.field_names import fold
+from tailchat_gate.request.fields import FieldSection
 
 #: Fields by which frameworks let a POST stand for another method.
 _FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-method-override"))

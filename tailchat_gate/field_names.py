@@ -1,0 +1,111 @@
+"""Names of request fields: which are one name to a tool, and which only the gate may set.
+
+The list is for requests that the gate forwards and for those that a proxy in front forwards after
+it has asked: docs/headers.md tells it, and docs/adr/0015-request-fields.md why it is as it is.
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+_ODD: Final = re.compile(rb"[^a-z0-9]")
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9-]+")
+
+#: Fields of the connection, not of the message (RFC 9110 section 7.6.1).
+HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+
+#: What the gate itself tells a tool: no key lets a visitor's own value through. A name that ends
+#: in "*" stands for all that begin with what is before it, here and in CLAIMS.
+OWN: Final = (
+    *("x-tailchat-*", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
+    *("x-forwarded-port", "forwarded", "x-request-id"),
+)
+
+#: What servers, frameworks and tools take from a proxy in front, by what they take it for. It is
+#: dropped unless a route's `pass_fields` names it.
+CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "path": (
+            *("script-name", "path-info", "path-translated", "request-uri", "x-script-*"),
+            *("x-path-info", "x-original-*", "x-rewrite-*", "x-request-uri", "x-replaced-path"),
+            *("x-envoy-*", "x-ingress-path", "x-rstudio-*", "x-waws-unencoded-url"),
+            *("x-matched-path", "x-invoke-*", "x-now-route-matches", "x-middleware-*"),
+        ),
+        "person": (
+            *("remote-*", "x-remote-*", "x-webauth-*", "x-auth-request-*", "x-auth-user*"),
+            *("x-auth-email", "x-auth-name", "x-auth-groups", "x-auth-roles", "x-auth-subject"),
+            *("x-authenticated-*", "x-authentik-*", "x-authelia-*", "x-pomerium-*", "x-vouch-*"),
+            *("x-consumer-*", "x-anonymous-consumer", "x-credential-*", "x-sso-*", "x-proxied-*"),
+            *("x-user", "x-username", "x-user-name", "x-user-email", "x-user-groups"),
+            *("x-user-roles", "x-roles", "x-groups", "x-userinfo", "x-id-token"),
+            *("x-jwt-assertion", "x-jwt-payload", "x-endpoint-api-userinfo"),
+            *("x-apigateway-api-userinfo", "x-goog-authenticated-user-*", "x-goog-iap-*"),
+            *("x-ms-client-principal*", "x-ms-token-*", "x-amzn-oidc-*", "x-appengine-*"),
+            *("cf-access-*", "tailscale-*", "teleport-jwt-assertion", "ynh-user*", "cas-user"),
+            *("auth-user", "auth-mail", "auth-groups", "auth-name", "auth-cn", "auth-type"),
+            *("logon-user", "php-auth-*", "sm-user*", "sm-universalid", "iv-*", "oam-*"),
+            *("oidc-*", "mellon-*", "shib-*", "x-shib-*", "eppn"),
+            *("ssl-*", "x-ssl-*", "x-tls-*", "tls-client-*", "client-cert*", "x-client-cert*"),
+            *("x-client-dn", "x-client-verify", "x-arr-clientcert", "x-amzn-mtls-*"),
+        ),
+        "address": (
+            *("x-forward*", "forwarded-*", "x-real-*", "client-ip", "x-client-ip", "x-client-addr"),
+            *("x-clientip", "true-client-ip", "x-true-client-ip", "x-cluster-client-ip"),
+            *("fastly-client-ip", "fastly-ssl", "fly-client-ip", "cf-connecting-*"),
+            *("cf-pseudo-ipv4", "cf-visitor", "x-azure-clientip", "x-azure-socketip"),
+            *("x-originating-ip", "proxy-client-ip", "wl-proxy-*", "http-client-ip"),
+            *("http-x-forward*", "http-forwarded*", "x-host", "x-http-host-override", "x-proxy*"),
+            *("x-scheme", "x-url-scheme", "front-end-https", "x-https", "https", "x-arr-ssl"),
+        ),
+        "server": ("proxy", "x-sendfile*", "x-accel-*"),
+    }
+)
+
+
+def fold(name: bytes) -> bytes:
+    """Return a field name as CGI, WSGI and PHP may fold it: lower case, "-" for odd bytes."""
+    return _ODD.sub(b"-", name.lower())
+
+
+def is_plain(name: bytes) -> bool:
+    """Tell whether a name has letters, digits and "-" alone, so that it folds onto no other."""
+    return _PLAIN.fullmatch(name) is not None
+
+
+class Names:
+    """A set of names, some of them by how they begin."""
+
+    __slots__ = ("_starts", "_whole")
+
+    def __init__(self, *patterns: str) -> None:
+        self._whole = frozenset(name.encode("ascii") for name in patterns if name[-1] != "*")
+        self._starts = tuple(name[:-1].encode("ascii") for name in patterns if name[-1] == "*")
+
+    def __contains__(self, folded: bytes) -> bool:
+        return folded in self._whole or folded.startswith(self._starts)
+
+
+_OWN_NAMES: Final = Names(*OWN)
+_CLAIMED_NAMES: Final = Names(*(name for names in CLAIMS.values() for name in names))
+
+
+def is_own(folded: bytes) -> bool:
+    """Tell whether a folded name is one of OWN."""
+    return folded in _OWN_NAMES
+
+
+def is_claim(folded: bytes) -> bool:
+    """Tell whether a folded name is one of CLAIMS."""
+    return folded in _CLAIMED_NAMES
