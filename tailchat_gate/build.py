@@ -54,6 +54,15 @@ def route_table(settings: Settings) -> RouteTable:
     return RouteTable(settings.route, settings.groups, settings.access.deny, confined)
 
 
+def cookie_names(settings: Settings) -> CookieNames:
+    """Return the names of a gate's cookies."""
+    return CookieNames.for_origin(
+        settings.server.public_url,
+        settings.session.cookie_name,
+        tailchat_url=settings.tailchat.api_url,
+    )
+
+
 def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
     """Return what makes the heads of requests for tools."""
     return RequestHeaders(
@@ -75,7 +84,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     lasting = Lasting() if lasting is None else lasting
     clock, metrics = lasting.clock, lasting.metrics
     server = settings.server
-    names = CookieNames.for_origin(server.public_url)
+    names = cookie_names(settings)
     routes = route_table(settings)
     sites = Sites(server.public_url, routes.hosts)
     tailchat = _tailchat(settings, lasting)
@@ -83,7 +92,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     sessions = _sessions(settings, sites, names, rechecker, lasting)
     headers = request_headers(settings, sessions.reader)
     forwarder = Forwarder(
-        routes.routes, names, headers, lasting.traffic, clock, settings.session.idle
+        routes.routes, sessions.reader, headers, lasting.traffic, clock, settings.session.idle
     )
     tokens = Tokens(settings.token, clock, lasting.standing)
     assertions = _assertions(settings, lasting.published_keys, clock)

@@ -100,7 +100,7 @@ class RunningGate:
     def seal(self, record: SessionRecord, purpose: str = "session") -> str:
         """Return the Cookie value for a record; `purpose` tells the host."""
         settings = self.generation.settings
-        names = CookieNames.for_origin(settings.server.public_url)
+        names = CookieNames.for_origin(settings.server.public_url, settings.session.cookie_name)
         keys = KeyRing([s.get_secret_value().encode() for s in settings.session.secrets], purpose)
         lifetimes = Lifetimes(settings.session.lifetime, settings.session.idle)
         return SessionCookie(keys, names, lifetimes, self.clock).set(record).partition(";")[0]

@@ -372,6 +372,25 @@ def test_not_pseudonyms(text: str) -> None:
         word.via(text)
 
 
+@pytest.mark.parametrize("text", ["tailchat_gate", "gate.two-B_3", "x", "9" * 64])
+def test_a_cookie_name(text: str) -> None:
+    """A name for the session cookie is taken as it is."""
+    assert word.cookie_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a b", "a=b", "a;b", "__Host-gate", "_session", "tailchat_gate_login", "9" * 65),
+        *("a_login_b", "\xe9", "a\n", "a,b", '"a"'),
+    ],
+)
+def test_a_bad_cookie_name(text: str) -> None:
+    """Nothing that another reader could take apart, nor the name of a login cookie."""
+    with pytest.raises(ValueError, match="64 letters"):
+        word.cookie_name(text)
+
+
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [

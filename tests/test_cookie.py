@@ -101,6 +101,8 @@ def test_values_are_bounded() -> None:
         ),
         (b"_session=1; _session.sig=2; a=b; _session.legacy=3; _session.legacy.sig=4", b"a=b"),
         (b"_interaction=1; _interaction_resume=2; _interaction.sig=3; a=b", b"a=b"),
+        (b"_session_id=1; _sessions=2; _session.x=3", b"_session_id=1; _sessions=2; _session.x=3"),
+        (b"tailchat_gate_two=1; __Host-tailchat_gate-b=2; a=b", b"a=b"),
         (b"a=_session; b=" + SESSION, b"a=_session; b=" + SESSION),
         (b"x_session=1; a_interaction=2", b"x_session=1; a_interaction=2"),
         (b"x" + SESSION + b"=1", b"x" + SESSION + b"=1"),
@@ -157,14 +159,47 @@ def test_nothing_hidden_is_left(found: list[tuple[bytes, bytes, bytes]]) -> None
         (LOGIN + b"=evil", True),
         (b"a=" + SESSION, False),
         (SESSION + b"2=x", False),
-        (b"_session=x", False),
+        (b"_session=x", True),
+        (b"_session_id=x", False),
         (b"=" + SESSION + b"=evil", True),
         (b"", True),
+        (SESSION + b"; Path=/", True),
+        (b"anything; Path=/; Max-Age=9", True),
+        (b" =" + SESSION + b"=evil; Path=/", True),
+        (b"\t= " + SESSION + b"=evil", True),
+        (SESSION + b"\t=evil; x=y", True),
+        (b"tailchat_gate_two=x; Path=/", True),
+        (b"a; b=c", True),
+        (b"a=b; c", False),
     ],
 )
 def test_own_cookie_set_by_upstream(set_by_upstream: bytes, own: bool) -> None:
     """A Set-Cookie of an upstream that would replace one of the gate's is recognised."""
     assert READER.is_own(set_by_upstream) is own
+
+
+BESIDE = CookieReader(CookieNames.for_origin("https://gate.test", tailchat_url="https://chat.test"))
+
+
+@pytest.mark.parametrize(
+    ("host", "beside"),
+    [
+        ("chat.test", True),
+        ("tool.chat.test", True),
+        ("gate.test", False),
+        ("test", False),
+        ("xchat.test", False),
+    ],
+)
+def test_tailchats_cookies_are_hidden_where_they_come_along(host: str, *, beside: bool) -> None:
+    """On its host and below, by whole names; elsewhere such a name is a tool's own."""
+    field = b"_session=1; _session.legacy.sig=2; _session_id=3; a=b"
+
+    assert BESIDE.for_upstream(field, host) == (b"_session_id=3; a=b" if beside else field)
+    assert BESIDE.is_own(b"_session=x; Path=/", host) is beside
+    assert BESIDE.is_own(b"_session=x; domain= .Chat.test", host)
+    assert BESIDE.is_own(b"_session=x; Domain=test; Path=/", host)
+    assert not BESIDE.is_own(b"_session_id=x; Domain=test", host)
 
 
 @pytest.mark.parametrize("secure", [True, False])

@@ -5,6 +5,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,6 +26,7 @@ from gatekit import (
     read_body,
     request_bytes,
 )
+from storykit import story, until_callback
 
 Start = Callable[..., Any]
 
@@ -530,7 +532,7 @@ async def test_the_other_cookies_arrive_byte_for_byte(
     """The gate's and Tailchat's cookies are taken out; what is around them keeps its bytes."""
     field = sent.format(gate.cookie()).encode("latin-1")
 
-    await ask(gate.port, b"GET /x HTTP/1.1\r\nHost: gate.test\r\nCookie: " + field + b"\r\n\r\n")
+    await ask(gate.port, b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: " + field + b"\r\n\r\n")
 
     assert upstream.requests[0].values("Cookie") == [arrives.encode("latin-1")]
 
@@ -557,3 +559,51 @@ async def test_no_tool_ever_sees_the_session_cookie(
     assert received.values("Cookie") == [b"a=1", b"b=2"]
     assert SESSION.encode() not in received.head
     assert received.value("X-Tailchat-Nickname") == ALICE.nickname.encode()
+
+
+async def test_two_gates_on_one_host_name(tmp_path: Path) -> None:
+    """With a cookie name each both stay signed in in one browser, and no tool sees either."""
+    session = {"cookie_name": "tailchat_gate_two", "idle": "30m"}
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    async with (
+        story(tmp_path / "one" / "log", Clock()) as one,
+        story(tmp_path / "two" / "log", Clock(), session=session) as two,
+        one.visitor() as visitor,
+    ):
+        for scene in (one, two):
+            page = await visitor.open(await until_callback(visitor, scene))
+            assert page.status == 200
+        for scene in (one, two, one):
+            page = await visitor.open(scene.url + "/")
+            assert (page.status, page.trail) == (200, [f"{scene.url}/"])
+            assert scene.tool.requests[-1].values("Cookie") == []
+            assert scene.tool.requests[-1].value("X-Tailchat-Sub")
+
+
+async def test_a_rails_tool_keeps_its_session_cookie(
+    gate: RunningGate, upstream: RawUpstream
+) -> None:
+    """`_session_id` is a tool's, and so is `_session` on a host that is not Tailchat's."""
+    sent = "_session_id=1; _session=2; _interaction=3"
+
+    await ask(gate.port, request_bytes(Cookie=f"{gate.cookie()}; {sent}"))
+    await ask(gate.port, request_bytes(host="127.0.0.1", Cookie=f"{gate.cookie()}; {sent}"))
+
+    assert [one.value("Cookie") for one in upstream.requests] == [sent.encode(), b"_session_id=1"]
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    ["tailchat_gate; Path=/", "=tailchat_gate=x", " = tailchat_gate=x", "tailchat_gate\t=x"],
+)
+async def test_a_tool_sets_no_cookie_that_poses_as_the_gates(
+    gate: RunningGate, upstream: RawUpstream, cookie: str
+) -> None:
+    """Without a name, or with white space around one, a cookie may come back as the gate's."""
+    fields = f"Set-Cookie: {cookie}\r\nSet-Cookie: a=b; Path=/\r\n\r\n".encode()
+    upstream.answer = OK.replace(b"\r\n\r\n", b"\r\n" + fields)
+
+    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+
+    assert reply.values("Set-Cookie") == ["a=b; Path=/"]

@@ -139,11 +139,26 @@ def passed_on(
     return kept
 
 
-def visible_cookies(value: bytes, own_cookies: frozenset[bytes]) -> bytes:
+_SIGNED = (b"_session", b"_session.legacy", b"_interaction", b"_interaction_resume")
+#: Cookies that Tailchat's provider sets (docs/headers.md).
+TAILCHATS = frozenset((*_SIGNED, *(name + b".sig" for name in _SIGNED)))
+
+
+def is_of_a_gate(name: bytes) -> bool:
+    """Tell whether a cookie is some gate's, by its name."""
+    rest = name.removeprefix(b"__Host-").removeprefix(b"tailchat_gate")
+    is_named = name.removeprefix(b"__Host-").startswith(b"tailchat_gate")
+    return is_named and rest[:1] in {b"", b"_", b"-"}
+
+
+def visible_cookies(
+    value: bytes, own_cookies: frozenset[bytes], *, beside_tailchat: bool = True
+) -> bytes:
     """Return a Cookie value without the gate's and Tailchat's cookies, the others as they are."""
     pairs = value.split(b";")
     names = [pair.split(b"=")[0].strip() for pair in pairs]
-    hidden = [n in own_cookies or n.startswith((b"_session", b"_interaction")) for n in names]
+    others = TAILCHATS if beside_tailchat else frozenset()
+    hidden = [n in own_cookies | others or is_of_a_gate(n) for n in names]
     if not any(hidden):
         return value
     kept = [pair for pair, is_hidden in zip(pairs, hidden, strict=True) if not is_hidden]

@@ -1,11 +1,17 @@
 """Cookies: the gate's and Tailchat's never reach a tool, all others as they were sent."""
 
 from fuzz.cutting import steered
-from fuzz.reference.rewriting import visible_cookies
+from fuzz.reference.rewriting import TAILCHATS, is_of_a_gate, visible_cookies
 from fuzz.target import Target
 from tailchat_gate.identity.cookie import MAX_VALUES, CookieNames, CookieReader
 
-_SETS = (CookieNames.for_origin("https://gate.test"), CookieNames.for_origin("http://gate.test"))
+_TAILCHAT = "https://chat.test"
+_SETS = tuple(
+    CookieNames.for_origin(origin, name, tailchat_url=_TAILCHAT)
+    for name in ("tailchat_gate", "other")
+    for origin in ("https://gate.test", "http://gate.test")
+)
+_HOSTS = {"gate.test": False, "chat.test": True, "a.chat.test": True, "xchat.test": False, "": True}
 
 
 def check(data: bytes) -> None:
@@ -24,10 +30,25 @@ def check(data: bytes) -> None:
     for pair in rest.split(b";"):
         name = pair.split(b"=")[0].strip()
         assert name not in own
-        assert not name.startswith((b"_session", b"_interaction"))
+        assert name not in TAILCHATS
+    for host, beside in _HOSTS.items():
+        passed = reader.for_upstream(field, host)
+        assert passed == visible_cookies(field, own, beside_tailchat=beside)
     assert reader.for_upstream(rest) == rest
-    name = field.split(b"=")[0].strip()
-    assert reader.is_own(field) == (name in own or name == b"")
+    _check_set(reader, field, own)
+
+
+def _check_set(reader: CookieReader, field: bytes, own: frozenset[bytes]) -> None:
+    """Read it as a Set-Cookie, as browsers do (RFC 6265bis section 5.6)."""
+    pair, *attributes = field.split(b";")
+    name = pair.split(b"=")[0].strip() if b"=" in pair else b""
+    is_gates = not name or name in own or is_of_a_gate(name)
+    domains = [a.split(b"=", 1)[1].strip().lower().lstrip(b".") for a in attributes if b"=" in a
+               and a.split(b"=")[0].strip().lower() == b"domain"]  # fmt: skip
+    wide = any(domain in {b"chat.test", b"test"} for domain in domains)
+    for host, beside in _HOSTS.items():
+        found = reader.is_own(field, host)
+        assert found == (is_gates or (name in TAILCHATS and (beside or wide)))
 
 
 def _values(field: bytes, wanted: str) -> list[str]:

@@ -16,11 +16,6 @@ _ADDED = frozenset((b"connection", b"content-length", b"transfer-encoding", b"x-
 _SWITCHING = 101
 
 
-class _Cookies:
-    def is_own(self, set_cookie: bytes) -> bool:
-        return set_cookie.startswith(_OWN_COOKIE)
-
-
 @dataclass
 class _Asked:
     """The request that is answered."""
@@ -32,6 +27,10 @@ class _Asked:
     takes_trailers: bool
     extra_fields: bytes
     editor: FieldEditor | None = None
+
+    def keeps_out(self, set_cookie: bytes) -> bool:
+        """Tell whether a cookie is of somebody else."""
+        return set_cookie.startswith(_OWN_COOKIE)
 
     @classmethod
     def of(cls, flags: int) -> "_Asked":
@@ -53,7 +52,7 @@ class _Relayed:
     sent: bytes = b""
     refused: bool = False
     state: tuple[object, ...] = ()
-    reader: ReplyReader = field(default_factory=lambda: ReplyReader(ReplyLines(), _Cookies()))
+    reader: ReplyReader = field(default_factory=lambda: ReplyReader(ReplyLines()))
 
 
 def check(data: bytes) -> None:
@@ -78,7 +77,7 @@ def check(data: bytes) -> None:
 def _relay(
     lines: ReplyLines, asked: _Asked, data: bytes, sizes: bytes, *, closes: bool
 ) -> _Relayed:
-    found = _Relayed(reader=ReplyReader(lines, _Cookies()))
+    found = _Relayed(reader=ReplyReader(lines))
     reader = found.reader
     reader.begin(asked)
     try:

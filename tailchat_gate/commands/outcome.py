@@ -8,13 +8,13 @@ from tailchat_gate.access.explanation import Met, met
 from tailchat_gate.access.policy import AS_NOBODY, NO_ROUTE, Decision, decide
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.authorizer import find
-from tailchat_gate.build import request_headers, route_table
+from tailchat_gate.build import cookie_names, request_headers, route_table
 from tailchat_gate.commands.asked import Asked
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.table import is_own
 from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
+from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.tokens import Machine
@@ -138,8 +138,8 @@ def _sent(
         identity = IdentityHeaders(settings.groups).fields(who, route)
         if settings.assertion.key_files and route.settings.assertion:
             identity += b"X-Tailchat-Assertion: <signed>\r\n"
-    names = CookieNames.for_origin(server.public_url)
-    head = request_headers(settings, CookieReader(names)).head(
+    reader = CookieReader(cookie_names(settings))
+    head = request_headers(settings, reader).head(
         asked,
         route.upstream_target(asked.target.raw),
         client=client.direct(_ADDRESS),

@@ -159,6 +159,13 @@ ClientId = Annotated[
     str, AfterValidator(word.client_id), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 Scope = Annotated[str, AfterValidator(word.scope)]
+CookieName = Annotated[
+    str,
+    AfterValidator(word.cookie_name),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^(?!.*_login(_|$))[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
+    ),
+]
 Via = Annotated[
     str,
     AfterValidator(word.via),

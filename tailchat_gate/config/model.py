@@ -14,6 +14,7 @@ from tailchat_gate.config.fields import (
     ClientId,
     ClientSecret,
     Contact,
+    CookieName,
     Deny,
     Groups,
     Issuer,
@@ -200,6 +201,11 @@ class Session(Section):
     secrets: SessionSecrets = Field(
         description="Secrets that cookies are sealed with: the first seals, all of them open.",
         repr=False,
+    )
+    cookie_name: CookieName = Field(
+        default="tailchat_gate",
+        description="Name of the session cookie, another for each gate on one host name.",
+        examples=["tailchat_gate_two"],
     )
     lifetime: Annotated[float, Seconds(above_zero=True, high=LONGEST_SESSION)] = Field(
         default=43200.0, description="How long after the sign-in a session ends, 30d at most."

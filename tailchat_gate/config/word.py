@@ -23,6 +23,11 @@ MACHINE = "1 to 64 letters, digits or -_. beginning with a letter or digit"
 HASH = '"sha256:" and 64 hexadecimal digits, as `tailchat-gate token NAME` prints it'
 AUDIENCE = 'visible ASCII without spaces, at most 255 characters, or "" for the name of the route'
 
+COOKIE = (
+    "1 to 64 letters, digits or -_. beginning with a letter or digit, without _login at the end"
+)
+
+_COOKIE_NAME = re.compile(r"(?!.*_login(?:_|\Z))[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
@@ -45,6 +50,16 @@ def route_name(text: str) -> str:
     """Check the name of a route, which is also a label in logs and metrics; raises ValueError."""
     if not _ROUTE_NAME.fullmatch(text):
         raise ValueError("1 to 64 letters, digits, _ or -, beginning with a letter or digit")
+    return text
+
+
+def cookie_name(text: str) -> str:
+    """Check the name of the session cookie; raises ValueError.
+
+    The login cookie's is made of it: no gate's session may be named as another's login.
+    """
+    if not _COOKIE_NAME.fullmatch(text):
+        raise ValueError(COOKIE)
     return text
 
 

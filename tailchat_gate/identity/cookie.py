@@ -1,12 +1,25 @@
 """The gate's cookies on the wire: found in a Cookie field, taken out of it, set and deleted."""
 
+import re
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Final, NamedTuple
 
+from tailchat_gate.request.target import read_host
+
 #: Tailchat's own cookies reach the gate where both share a host name, because cookies ignore
-#: ports; they sign people in at Tailchat and no tool may see them.
-_TAILCHAT_PREFIXES: Final = (b"_session", b"_interaction")
+#: ports; they sign people in at Tailchat and no tool may see them. By their whole names: a Rails
+#: tool's is `_session_id`.
+_TAILCHATS: Final = frozenset(
+    (
+        *(b"_session", b"_session.sig", b"_session.legacy", b"_session.legacy.sig"),
+        *(b"_interaction", b"_interaction.sig"),
+        *(b"_interaction_resume", b"_interaction_resume.sig"),
+    )
+)
+#: Cookies of any gate: several may share a host name, since cookies ignore ports, and no tool
+#: behind one may see the sessions of another.
+_GATES: Final = re.compile(rb"(?:__Host-)?tailchat_gate(?:[_-].*)?", re.DOTALL)
 #: Values of one name that are tried; browsers send more than one only where a cookie was planted.
 MAX_VALUES: Final = 4
 
@@ -21,26 +34,35 @@ class _Read(NamedTuple):
 
     session_values: tuple[str, ...]
     for_upstream: bytes
+    beside_tailchat: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class CookieNames:
-    """The names of the session cookie and of the login cookie, as text."""
+    """The names of the session cookie and of the login cookie, as text.
+
+    `tailchat` is the host where Tailchat has cookies of its own, "" for any.
+    """
 
     session: str
     login: str
     secure: bool
+    tailchat: str = ""
 
     @classmethod
-    def for_origin(cls, public_url: str) -> "CookieNames":
-        """Return the names for a public URL.
+    def for_origin(
+        cls, public_url: str, name: str = "tailchat_gate", *, tailchat_url: str = ""
+    ) -> "CookieNames":
+        """Return the names for a public URL, made of the configured one.
 
         On https they carry the `__Host-` prefix, which no sibling domain and no plain-http page
         can set (RFC 6265bis section 4.1.3.2).
         """
         secure = public_url.startswith("https:")
         prefix = "__Host-" if secure else ""
-        return cls(f"{prefix}tailchat_gate", f"{prefix}tailchat_gate_login", secure)
+        authority = tailchat_url.partition("://")[2].partition("/")[0]
+        host = read_host([authority]).name if authority else ""
+        return cls(f"{prefix}{name}", f"{prefix}{name}_login", secure, host)
 
 
 class CookieReader:
@@ -50,6 +72,7 @@ class CookieReader:
         self._session = names.session.encode("ascii")
         self._login = names.login.encode("ascii")
         self._own = frozenset((self._session, self._login))
+        self._tailchat = names.tailchat
         self._read: dict[bytes, _Read] = {}
 
     def session_values(self, field: bytes) -> tuple[str, ...]:
@@ -60,30 +83,55 @@ class CookieReader:
         """Return the values of the login cookie in one Cookie field, at most MAX_VALUES."""
         return _values(field, self._login)
 
-    def for_upstream(self, field: bytes) -> bytes:
-        """Return a Cookie field without the gate's and Tailchat's cookies.
+    def for_upstream(self, field: bytes, host: str = "") -> bytes:
+        """Return a Cookie field without the cookies of gates and, on its host, of Tailchat.
 
-        The other cookies keep their bytes and their order. b"" where nothing is left.
+        `host` is that of the request, "" where it names none. The other cookies keep their bytes
+        and their order. b"" where nothing is left.
         """
-        return (self._read.get(field) or self._take_apart(field)).for_upstream
+        read = self._read.get(field) or self._take_apart(field)
+        return read.beside_tailchat if self._is_tailchats(host) else read.for_upstream
 
-    def is_own(self, set_cookie: bytes) -> bool:
-        """Tell whether a Set-Cookie value from an upstream would replace a cookie of the gate."""
-        name = set_cookie.partition(b"=")[0].strip()
-        # Some browsers send a cookie without a name as its bare value: it could pose as any.
-        return not name or name in self._own
+    def is_own(self, set_cookie: bytes, host: str = "") -> bool:
+        """Tell whether a Set-Cookie value of a tool would replace a cookie that is not its own.
+
+        That is one of a gate's, or of Tailchat's where it would come to Tailchat.
+        """
+        pair, *attributes = set_cookie.split(b";")
+        name, equals, _ = pair.partition(b"=")
+        name = name.strip()
+        # Browsers send a cookie without a name as its bare value: it could pose as any.
+        if not equals or not name or name in self._own or _GATES.fullmatch(name):
+            return True
+        return name in _TAILCHATS and (
+            self._is_tailchats(host) or any(map(self._reaches_tailchat, attributes))
+        )
 
     def forget(self) -> None:
         """Drop what was kept: no further request will be read."""
         self._read.clear()
 
+    def _is_tailchats(self, host: str) -> bool:
+        """Tell whether Tailchat's cookies come along on a host: on its own, and below it."""
+        tailchat = self._tailchat
+        return not tailchat or not host or host == tailchat or host.endswith("." + tailchat)
+
+    def _reaches_tailchat(self, attribute: bytes) -> bool:
+        """Tell whether a cookie with this attribute is sent to Tailchat from other hosts' pages."""
+        name, _, value = attribute.partition(b"=")
+        domain = value.strip().lower().lstrip(b".").decode("latin-1")
+        host = self._tailchat
+        return name.strip().lower() == b"domain" and (host == domain or host.endswith("." + domain))
+
     def _take_apart(self, field: bytes) -> "_Read":
         pairs = field.split(b";")
-        kept = [pair for pair in pairs if not self._is_hidden(pair)]
-        rest = field
-        if len(kept) != len(pairs):
-            rest = b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
-        read = _Read(tuple(_values(field, self._session)), rest)
+        names = [pair.partition(b"=")[0].strip() for pair in pairs]
+        rest = _without(field, pairs, [self._is_hidden(name) for name in names])
+        beside = rest
+        if not _TAILCHATS.isdisjoint(names):
+            hidden = [self._is_hidden(name) or name in _TAILCHATS for name in names]
+            beside = _without(field, pairs, hidden)
+        read = _Read(tuple(_values(field, self._session)), rest, beside)
         # A browser sends the same field with every request, until some tool sets a cookie.
         if len(field) <= _MAX_KEPT_BYTES:
             if len(self._read) >= _MAX_KEPT:
@@ -91,9 +139,16 @@ class CookieReader:
             self._read[field] = read
         return read
 
-    def _is_hidden(self, pair: bytes) -> bool:
-        name = pair.partition(b"=")[0].strip()
-        return name in self._own or name.startswith(_TAILCHAT_PREFIXES)
+    def _is_hidden(self, name: bytes) -> bool:
+        return name in self._own or _GATES.fullmatch(name) is not None
+
+
+def _without(field: bytes, pairs: list[bytes], hidden: list[bool]) -> bytes:
+    """Return a Cookie field less some of its pairs."""
+    if not any(hidden):
+        return field
+    kept = [pair for pair, is_hidden in zip(pairs, hidden, strict=True) if not is_hidden]
+    return b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
 
 
 def _values(field: bytes, wanted: bytes) -> list[str]:

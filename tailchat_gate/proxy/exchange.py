@@ -45,6 +45,7 @@ class Upstream(NamedTuple):
 
     `session_patience` is for exchanges that end with a session, which may itself not be idle for
     long. `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
+    `keeps_out` tells whether a Set-Cookie for a host would replace a cookie of somebody else's.
     """
 
     pool: Pool
@@ -53,6 +54,7 @@ class Upstream(NamedTuple):
     connect_timeout: float
     trailers: Callable[[RawFields], bytes]
     editor: FieldEditor | None
+    keeps_out: Callable[[bytes, str], bool]
 
 
 class Passage(NamedTuple):
@@ -199,6 +201,10 @@ class Exchange:
             self._upstream.resume_reading()
 
     # What the upstream's connection calls.
+
+    def keeps_out(self, set_cookie: bytes) -> bool:
+        """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
+        return self._settings.keeps_out(set_cookie, self.visit.host)
 
     def write_client(self, data: bytes) -> bool:
         """Send bytes of the reply to the client; return whether it is still there."""

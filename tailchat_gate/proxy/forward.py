@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.access.routes import Route
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.cookie import CookieNames
+from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.proxy.backends import Backend, shared_by
 from tailchat_gate.proxy.connection import Patience
 from tailchat_gate.proxy.downstream import ClientConnection
@@ -49,7 +49,7 @@ class _Shared(NamedTuple):
 class Forwarder:
     """Sends requests to the upstreams of one configuration.
 
-    `names` are those of the gate's cookies, which no reply may set; `traffic` has the
+    `cookies` knows those that no reply may set; `traffic` has the
     connections, which outlive the configuration. `session_idle` is how many seconds a session
     lasts without use, 0 for any; what is under way is use of it while bytes move, either way.
     Reads the PEM files that routes name.
@@ -58,13 +58,13 @@ class Forwarder:
     def __init__(
         self,
         routes: Iterable[Route],
-        names: CookieNames,
+        cookies: CookieReader,
         headers: RequestHeaders,
         traffic: Traffic,
         clock: Callable[[], float],
         session_idle: float = 0.0,
     ) -> None:
-        self._names = names
+        self._cookies = cookies
         self._headers = headers
         self._traffic = traffic
         self._clock = clock
@@ -72,7 +72,7 @@ class Forwarder:
         for route in routes:
             address = upstream_address(route.settings.upstream)
             if not isinstance(address, (StaticAddress, FilesAddress)):
-                key = (names, *shared_by(route.settings, address))
+                key = shared_by(route.settings, address)
                 self._backends[route] = _Shared(key, Backend.of_route(route.settings, address))
         self._session_idle = session_idle
         self._taken: list[tuple[object, ...]] = []
@@ -89,9 +89,23 @@ class Forwarder:
         """Take the pools of connections; needs a running loop."""
         self._traffic.start()
         for route, (key, backend) in self._backends.items():
-            pool = self._traffic.take(key, backend, self._names)
+            pool = self._traffic.take(key, backend)
             self._taken.append(key)
-            self._upstreams[route.name] = _upstream(route, pool, self._headers, self._session_idle)
+            self._upstreams[route.name] = self._upstream(route, pool)
+
+    def _upstream(self, route: Route, pool: Pool) -> Upstream:
+        settings = route.settings
+        patience = Patience(settings.response_timeout, settings.idle_timeout)
+        idle = _shorter(settings.idle_timeout, self._session_idle)
+        return Upstream(
+            pool,
+            patience,
+            patience._replace(idle=idle) if idle != settings.idle_timeout else patience,
+            settings.connect_timeout,
+            partial(self._headers.trailers, settings),
+            rewriter_of(settings),
+            self._cookies.is_own,
+        )
 
     def close(self) -> None:
         """Let go of the pools; connections that no other configuration uses are closed."""
@@ -167,20 +181,6 @@ class Forwarder:
 def _shorter(one: float, other: float) -> float:
     """Return the shorter of two limits in seconds, of which 0 is none."""
     return min(one, other) if one and other else one or other
-
-
-def _upstream(route: Route, pool: Pool, headers: RequestHeaders, session_idle: float) -> Upstream:
-    settings = route.settings
-    patience = Patience(settings.response_timeout, settings.idle_timeout)
-    idle = _shorter(settings.idle_timeout, session_idle)
-    return Upstream(
-        pool,
-        patience,
-        patience._replace(idle=idle) if idle != settings.idle_timeout else patience,
-        settings.connect_timeout,
-        partial(headers.trailers, settings),
-        rewriter_of(settings),
-    )
 
 
 def _switch(route: Route, session_idle: float) -> _Switch:

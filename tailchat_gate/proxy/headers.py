@@ -93,6 +93,7 @@ class RequestHeaders:
         """
         known = self._rules.known
         rules = self._rules.of_route[settings.name]
+        host = fields.host.name
         pieces: list[bytes] = []
         for name, value in fields.pairs:
             action = known.get(name)
@@ -101,7 +102,7 @@ class RequestHeaders:
             if action is _KEEP:
                 pieces += (name, b": ", value, CRLF)
             elif action is _COOKIE:
-                if kept := self._cookies.for_upstream(value):
+                if kept := self._cookies.for_upstream(value, host):
                     pieces += (name, b": ", kept, CRLF)
             elif rules.passes(name, action):
                 pieces += (name, b": ", value, CRLF)

@@ -10,7 +10,7 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.dial import Dialer
-from tailchat_gate.proxy.reply import CookieGuard, ReplyLines, ReplyReader
+from tailchat_gate.proxy.reply import ReplyLines, ReplyReader
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
 #: a connection that is about to be closed is lost.
@@ -31,14 +31,11 @@ _log = logging.getLogger(LOGGER_NAME)
 class Pool:
     """Keep-alive connections to one backend, the most recently used first."""
 
-    def __init__(
-        self, backend: Backend, dialer: Dialer, lines: ReplyLines, cookies: CookieGuard
-    ) -> None:
+    def __init__(self, backend: Backend, dialer: Dialer, lines: ReplyLines) -> None:
         self.backend: Final = backend
         self._dialer = dialer
         self._time: Callable[[], float] = time.monotonic
         self._lines = lines
-        self._cookies = cookies
         self._idle: list[UpstreamConnection] = []
         self._busy: set[UpstreamConnection] = set()
         #: Where the backend's name leads, as far as its connections were last held to it.
@@ -74,7 +71,7 @@ class Pool:
             async with asyncio.timeout(timeout):
                 connection = await self._dialer.connect(
                     self.backend,
-                    lambda: UpstreamConnection(loop, ReplyReader(self._lines, self._cookies)),
+                    lambda: UpstreamConnection(loop, ReplyReader(self._lines)),
                 )
         except OSError as error:
             self._tell(error, loop.time())

@@ -78,13 +78,6 @@ class BadReplyError(ValueError):
     """Bytes of an upstream that are no reply, or not one to trust."""
 
 
-class CookieGuard(Protocol):
-    """Knows the gate's own cookies."""
-
-    def is_own(self, set_cookie: bytes) -> bool:
-        """Tell whether a Set-Cookie value would replace a cookie of the gate."""
-
-
 class FieldEditor(Protocol):
     """Rewrites fields of a reply, where a route asks for it."""
 
@@ -111,6 +104,9 @@ class Expected(Protocol):
     takes_trailers: bool
     extra_fields: bytes
     editor: FieldEditor | None
+
+    def keeps_out(self, set_cookie: bytes) -> bool:
+        """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
 
 
 class _Line(NamedTuple):
@@ -189,16 +185,15 @@ class ReplyReader:
     """
 
     __slots__ = (
-        "_chunk_to_client", "_chunks", "_cookies", "_expected", "_interim", "_known", "_length",
+        "_chunk_to_client", "_chunks", "_expected", "_interim", "_known", "_length",
         "_lines", "_options", "_partial", "_remaining", "_switches_to", "body_bytes", "complete",
         "dirty", "head_done", "keep_client", "leftover", "personal", "started", "status", "stays",
         "switched", "until_close",
     )  # fmt: skip
 
-    def __init__(self, lines: ReplyLines, cookies: CookieGuard) -> None:
+    def __init__(self, lines: ReplyLines) -> None:
         self._lines = lines
         self._known = lines.known
-        self._cookies = cookies
         self._expected: Expected | None = None
         self.dirty = self.complete = self.started = self.head_done = self.switched = False
         self.keep_client = self.until_close = self.stays = False
@@ -323,7 +318,7 @@ class ReplyReader:
                 raise BadReplyError("a transfer coding that the gate did not offer")
             self._chunks = ChunkedBody()
         elif action is _SET_COOKIE:
-            if not self._cookies.is_own(line.value):
+            if expected is not None and not expected.keeps_out(line.value):
                 sent = line.sent
                 kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
         elif action is _CHALLENGE:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.dial import Dialer
@@ -46,16 +45,14 @@ class Traffic:
         if self._sweeper is None:
             self._sweep()
 
-    def take(self, key: Hashable, backend: Backend, names: CookieNames) -> Pool:
+    def take(self, key: Hashable, backend: Backend) -> Pool:
         """Return the pool of a key, which is made for `backend` where there is none.
 
-        `key` tells everything about the backend that makes a difference, `names` among it: the
-        cookies that no reply may set.
+        `key` tells everything about the backend that makes a difference.
         """
         pool = self._pools.get(key)
         if pool is None:
-            # A reader of the pool's own: that of a configuration keeps what visitors sent.
-            pool = self._pools[key] = Pool(backend, self._dialer, self._lines, CookieReader(names))
+            pool = self._pools[key] = Pool(backend, self._dialer, self._lines)
         self._users[key] += 1
         return pool
 
