@@ -138,6 +138,9 @@ def test_plain_paths_have_one_reading(path: str) -> None:
         ("/ad%09min", "/admin"),
         ("/ad%0d%0amin", "/admin"),
         ("/x/.%09./admin", "/admin"),
+        ("/admin::$DATA", "/admin"),
+        ("/admin:$i30:$INDEX_ALLOCATION/x", "/admin/x"),
+        ("/%EF%B7%BA", "/صلى الله عليه وسلم"),
         ("/%E6%98%9F", "/星"),
         ("/a%", "/a%"),
         ("/a%zz%2e", "/a%zz."),
@@ -209,6 +212,9 @@ def test_escapes_of_any_depth() -> None:
         lambda: "/" + "".join("%" + "25" * depth + "2f;" for depth in range(60)),
         lambda: "/" + "%20" * 2700 + "%ef%bc%8e;%5c//%2e.",
         lambda: "/" + "." * 8000 + "%2f%5c;//%09%c3%a9%2e",
+        lambda: "/" + "%EF%B7%BA" * 1500,
+        lambda: "/" + "%EF%B7%BA" * 100 + "%2f;%41//x%5c",
+        lambda: "/a" + "%CC%80%CC%96" * 16,
     ],
 )
 def test_evil_paths_are_refused(make: Callable[[], str]) -> None:

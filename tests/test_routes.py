@@ -11,14 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routekit import ALICE, GROUPS, ZOE, Row, around, covers, make_table, may, taking
 
+from tailchat_gate.access.host_table import MAX_KEPT_LENGTH, MAX_KEPT_PATHS
 from tailchat_gate.access.policy import NO_METHOD, decide
-from tailchat_gate.access.routes import (
-    _MAX_KEPT_HOSTS,
-    _MAX_KEPT_LENGTH,
-    _MAX_KEPT_PATHS,
-    RouteTable,
-)
+from tailchat_gate.access.routes import _MAX_KEPT_HOSTS, RouteTable
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.readings import readings
 from tailchat_gate.request.target import read_host, read_target
 
 
@@ -427,16 +424,16 @@ def _calls(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("host", ["h1.test", "x.w1.test", "other.test"])
-@pytest.mark.parametrize("path", ["/tool1/x", "/tool1/%2e%2e/tool1", "/nothing"])
+@pytest.mark.parametrize("path", ["/tool001/x", "/tool001/%2e%2e/tool001", "/nothing"])
 def test_a_thousand_routes_take_no_more_steps_than_a_few(host: str, path: str) -> None:
     """The steps of a request do not grow with the routes, judged before or for the first time."""
 
     def steps(count: int) -> list[int]:
         table = make_table(
-            *(Row(f"/tool{index}", ("signed-in",)) for index in range(count)),
-            *(Row(f"/own{index}", host=f"h{index}.test") for index in range(count)),
-            *(Row(f"/below{index}", host=f"*.w{index}.test") for index in range(count)),
-            *(Row("/own1", host="h1.test", methods=("GET",)),) * (count == 0),
+            *(Row(f"/tool{index:03}", ("signed-in",)) for index in range(count)),
+            *(Row(f"/own{index:03}", host=f"h{index}.test") for index in range(count)),
+            *(Row(f"/below{index:03}", host=f"*.w{index}.test") for index in range(count)),
+            *(Row("/own001", host="h1.test", methods=("GET",)),) * (count == 0),
         )
         return [_calls(lambda: table.match(host, path, "GET")) for _ in range(2)]
 
@@ -444,6 +441,48 @@ def test_a_thousand_routes_take_no_more_steps_than_a_few(host: str, path: str) -
 
     assert few == many
     assert many[1] <= 7
+
+
+def _read_paths(work: Callable[[], object]) -> int:
+    """Count how often the readings of a path are made in a piece of work."""
+    count = 0
+
+    def note(frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code is readings.__code__
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("path", ["/x/%2e%2e/admin%2fy", "/" + "x%2e/" * 200])
+def test_the_readings_of_a_path_are_made_once_for_all_methods(path: str) -> None:
+    """Eight methods that a request claims cost the readings of its path no second time."""
+    methods = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "HEAD", "BREW")
+    table = make_table(Row("/"), Row("/admin", methods=methods[:4]), Row("/admin"))
+
+    def judge() -> None:
+        match = table.match("gate.test", path, "PURGE")
+        assert match is not None
+        table.match_each(match, "gate.test", path, methods)
+
+    assert _read_paths(judge) == 1
+
+
+def test_a_path_that_was_refused_is_refused_again_without_being_read() -> None:
+    """A path with too many readings costs them once, by whatever method and however long."""
+    table = make_table(Row("/"), Row("/admin", ("signed-in",)))
+    path = "/" + "%252e%252e%252f;%255c//" * 300
+    assert not may(table, path)
+
+    assert _read_paths(lambda: [may(table, path, method=m) for m in ("GET", "PUT", "X")]) == 0
+    for index in range(200):
+        assert not may(table, f"{path}{index}")
+    assert len(table._kept.refused) < 200
 
 
 def test_remembered_paths_are_bounded() -> None:
@@ -457,14 +496,14 @@ def test_remembered_paths_are_bounded() -> None:
     assert not may(table, "/admin/x")
     assert not may(table, "/admin/x")
     assert list(kept) == ["/admin/x"]
-    for index in range(_MAX_KEPT_PATHS + 10):
+    for index in range(MAX_KEPT_PATHS + 10):
         host = "a.test" if index % 2 else "gate.test"
         may(table, f"/p{index}", method=f"M{index}" if index % 3 else "PUT", host=host)
-        assert len(memory) <= _MAX_KEPT_PATHS
+        assert len(memory) <= MAX_KEPT_PATHS
         assert len(memory) == sum(map(len, memory.all))
     assert len(memory) < 20
     before = len(memory)
-    assert may(table, "/" + "x" * _MAX_KEPT_LENGTH)
+    assert may(table, "/" + "x" * MAX_KEPT_LENGTH)
     assert len(memory) == before
 
 

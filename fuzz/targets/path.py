@@ -107,6 +107,7 @@ def _check_names(path: str) -> None:
 TARGET = Target(
     check,
     parsers=("request.readings", "request.target", "access.routes", "access.policy", "access.place",
+             "access.host_table", "access.layer",
              "proxy.local_path"),
     seeds=(
         b"\0admin/x",

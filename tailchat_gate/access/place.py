@@ -95,6 +95,11 @@ class Place:
         return any(route.is_confined for route in self._routes)
 
     @property
+    def reads_names(self) -> bool:
+        """Whether a tool of one of the routes may add or drop names."""
+        return any(route.settings.name_variants for route in self._routes)
+
+    @property
     def only(self) -> Match | None:
         """The one match of every method; None where routes name methods."""
         return None if self._named else self._other

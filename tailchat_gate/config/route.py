@@ -63,6 +63,13 @@ class Route(Section):
         description="Path that the tool sees in place of the route's; left out, it sees the same.",
         examples=["/"],
     )
+    name_variants: StrictBool = Field(
+        default=True,
+        description=(
+            "Whether names that many tools add or drop, such as .json, .html and index.php, count "
+            "as further readings of a path."
+        ),
+    )
     upstream_host: UpstreamHost | None = Field(
         default=None,
         description="Host that the tool is asked for; left out, it is the visitor's.",

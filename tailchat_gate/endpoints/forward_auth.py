@@ -8,7 +8,6 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.observe.log import LOGGER_NAME
@@ -43,14 +42,12 @@ class ForwardAuth:
         answers: Answers,
         authorizer: Authorizer,
         identity: IdentityHeaders,
-        workers: WorkerScopes,
         path: str,
         clock: Callable[[], float],
     ) -> None:
         self._answers = answers
         self._authorizer = authorizer
         self._identity = identity
-        self._workers = workers
         self._path = path
         self._below = f"{path}/"
         self._clock = clock
@@ -98,8 +95,6 @@ class ForwardAuth:
                 "X-Forwarded-Host",
                 Reason.ORIGINAL_MISSING,
             )
-        if visit.head.fields.worker_script and self._workers.script_takes_in(original.target.path):
-            raise RefusedError("a service worker over the gate's paths", Reason.WORKER_REFUSED)
         return original
 
     def _tell(self, message: str, visit: Visit) -> None:

@@ -14,7 +14,9 @@ _FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-met
 _PARAMETER: Final = re.compile(
     r"(?i)[?&;](?:\+|%20)*(?:[_.]|%5f|%2e)"
     + "".join(f"(?:{one}|%{ord(one):02x}|%{ord(one.upper()):02x})" for one in "method")
-    + "(?:%00[^=&]*)?=([^&;]*)"
+    # What is taken for a name is passed over even where no "=" follows: looked at again from each
+    # ";" in it, a query of such names would take time that grows with its square.
+    + "(?:%00[^=&]*+)?(?:=([^&;]*+))?"
 )
 
 
@@ -27,7 +29,7 @@ def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
     claimed = fields.claimed
     if claimed is None:
         claimed = fields.claimed = _in_fields(fields)
-    found = _PARAMETER.findall(query)
+    found = [match[1] for match in _PARAMETER.finditer(query) if match[1] is not None]
     return claimed.union(unquote_plus(value).upper() for value in found) if found else claimed
 
 

@@ -3,17 +3,15 @@
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from tailchat_gate.request.refusal import RefusedError
 
 #: A path that every server reads alike: no escape, no parameters, no empty or dot segment, no
-#: segment with a dot at its end.
-_ONE_READING: Final = re.compile(
-    r"(?:/[A-Za-z0-9\-._~!$&'()*+,=:@]*[A-Za-z0-9\-_~!$&'()*+,=:@])*/?"
-)
+#: segment with a dot at its end, no "$" that may name a stream of a file.
+_ONE_READING: Final = re.compile(r"(?:/[A-Za-z0-9\-._~!&'()*+,=:@]*[A-Za-z0-9\-_~!&'()*+,=:@])*/?")
 _SLASHES: Final = re.compile("/{2,}")
 _PARAMETERS: Final = re.compile(r";[^/]*")
 _CUT: Final = re.compile(r"[?#\x00].*", re.DOTALL)
@@ -34,6 +32,22 @@ _OVERLONG: Final = re.compile(
 _UNCHECKED: Final = re.compile(
     rb"[\xc0-\xdf].|[\xe0-\xef]..|[\xf0-\xf7].{3}|[\xf8-\xfb].{4}|[\xfc\xfd].{5}", re.DOTALL
 )
+#: What decoding left of bytes that are no UTF-8. Without one, every decoder reads a text alike.
+_UNDECODED: Final = re.compile("[\udc80-\udcff]")
+#: A stream of a file on NTFS: "page.asp::$DATA" is the file itself (CVE-1999-0278), and
+#: "folder:$i30:$INDEX_ALLOCATION" the folder (CVE-2010-2731).
+_STREAM: Final = re.compile(r":[^/:]*+:\$[A-Za-z0-9_]++")
+#: The name of a script in the midst of a path: what is behind it is the path that its application
+#: is asked for (CGI's PATH_INFO). "index" is one without an ending too (Apache's MultiViews).
+_SCRIPT: Final = re.compile(
+    r"(?i)/(?:[^/]*\.(?:ph(?:p[0-9]?|tml|ar)|f?cgi|p[ly]|rb|lua|as(?:p|px|hx|mx)|cf[mc]|dll|exe)|index)"
+    r"(?=/)"
+)
+_FOREIGN_WEIGHT: Final = 4
+_BROKEN_WEIGHT: Final = 16
+#: Marks upon one letter in a row; normalising takes time that grows with their square. Honest text
+#: has a few, and Unicode's own limit for streams is 30 (UAX 15, section 13).
+_MAX_MARKS: Final = 30
 _LEAD_BITS: Final = {2: 0x1F, 3: 0x0F, 4: 0x07, 5: 0x03, 6: 0x01}
 #: Honest paths have a handful of readings; more is an attempt to make the gate work.
 MAX_READINGS: Final = 256
@@ -41,8 +55,14 @@ MAX_READINGS: Final = 256
 MAX_CHARACTERS: Final = 65_536
 
 
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
 class TooManyReadingsError(RefusedError):
     """A path that can be read in so many ways that no honest client wrote it."""
+
+    def __init__(self) -> None:
+        super().__init__("a path that can be read in too many ways")
 
 
 def readings(path: str) -> frozenset[str]:
@@ -57,18 +77,48 @@ def readings(path: str) -> frozenset[str]:
     """
     if _ONE_READING.fullmatch(path):
         return frozenset((path,))
-    found = {path}
-    waiting = [path]
+    return _all_of((path,), _STEPS, len(path))
+
+
+def shortened(found: frozenset[str]) -> frozenset[str]:
+    """Return the further readings of a path, whose readings are `found`, without names of scripts.
+
+    "/index.php/admin" is "/admin" to the application of the script, and so is
+    "/public/index.php/admin", whatever stands before the name. Raises TooManyReadingsError.
+    """
+    if not any(map(_SCRIPT.search, found)):
+        return _NOTHING
+    return _all_of(found, _ALL_STEPS, min(map(len, found))) - found
+
+
+def _all_of(
+    start: Iterable[str], steps: Sequence[Callable[[str], str]], length: int
+) -> frozenset[str]:
+    """Return what steps make of texts in any order; `length` is what each counts for at least."""
+    found = set(start)
+    waiting = list(found)
+    characters = sum(map(_weight, found))
     while waiting:
         current = waiting.pop()
-        for step in _STEPS:
+        for step in steps:
             result = step(current)
             if result not in found:
                 found.add(result)
                 waiting.append(result)
-        if len(found) > MAX_READINGS or len(found) * len(path) > MAX_CHARACTERS:
-            raise TooManyReadingsError("a path that can be read in too many ways")
+                # Counted as made: normalising makes eighteen characters of one (U+FDFA).
+                characters += _weight(result)
+                if characters > MAX_CHARACTERS:
+                    raise TooManyReadingsError
+        if len(found) > MAX_READINGS or len(found) * length > MAX_CHARACTERS:
+            raise TooManyReadingsError
     return frozenset(found)
+
+
+def _weight(text: str) -> int:
+    """Return what a text counts for; characters that have to be normalised or reread cost more."""
+    if text.isascii():
+        return len(text)
+    return len(text) * (_FOREIGN_WEIGHT if _UNDECODED.search(text) is None else _BROKEN_WEIGHT)
 
 
 def _decode(path: str) -> str:
@@ -81,15 +131,17 @@ def _decode(path: str) -> str:
 
 def _shorten_overlong(path: str) -> str:
     """Read UTF-8 that is longer than needed; apart from decoding, because few servers do it."""
-    return path if path.isascii() else _reread(_OVERLONG, path)
+    return _reread(_OVERLONG, path)
 
 
 def _decode_unchecked(path: str) -> str:
     """Read UTF-8 as decoders do that swallow whatever is behind a first byte."""
-    return path if path.isascii() else _reread(_UNCHECKED, path)
+    return _reread(_UNCHECKED, path)
 
 
 def _reread(sequence: re.Pattern[bytes], path: str) -> str:
+    if path.isascii() or _UNDECODED.search(path) is None:
+        return path
     octets = sequence.sub(_character, path.encode("utf-8", "surrogateescape"))
     return octets.decode("utf-8", "surrogateescape")
 
@@ -119,7 +171,21 @@ def _decode_wide(path: str) -> str:
 
 
 def _fold_lookalikes(path: str) -> str:
-    return path if path.isascii() else unicodedata.normalize("NFKC", path)
+    if path.isascii():
+        return path
+    _check_marks(path)
+    return unicodedata.normalize("NFKC", path)
+
+
+def _check_marks(path: str) -> None:
+    """Raise TooManyReadingsError for more marks upon one letter than any text has."""
+    if sum(map(bool, map(unicodedata.combining, path))) <= _MAX_MARKS:
+        return
+    marks = 0
+    for sign in path:
+        marks = marks + 1 if unicodedata.combining(sign) else 0
+        if marks > _MAX_MARKS:
+            raise TooManyReadingsError
 
 
 def _best_fit(path: str) -> str:
@@ -127,11 +193,13 @@ def _best_fit(path: str) -> str:
     if path.isascii():
         return path
     parts = unicodedata.normalize("NFKD", path)
-    return "".join(
-        part if part.isascii() else part.upper().lower()
-        for part in parts
-        if not unicodedata.combining(part)
-    )
+    # By the distinct characters, which are few even in a long path.
+    fitting = {
+        ord(sign): None if unicodedata.combining(sign) else sign.upper().lower()
+        for sign in set(parts)
+        if not sign.isascii()
+    }
+    return parts.translate(fitting)
 
 
 def _backslashes(path: str) -> str:
@@ -166,6 +234,25 @@ def _trim_segments(path: str) -> str:
     return "/".join(segment.rstrip(" .") or segment.rstrip(" ") for segment in path.split("/"))
 
 
+def _without_streams(path: str) -> str:
+    return _STREAM.sub("", path)
+
+
+def _without_script(path: str) -> str:
+    """Leave the name of a script out: a front controller beside what it stands for."""
+    return _SCRIPT.sub("", path, count=1)
+
+
+def _without_script_folder(path: str) -> str:
+    """Leave out the folder that a script is in: what is behind its name begins at the root."""
+    match = _SCRIPT.search(path)
+    if match is None:
+        return path
+    return (
+        path[: path.rfind("/", 0, match.start())] + path[match.start() :] if match.start() else path
+    )
+
+
 def _resolve_dots(path: str) -> str:
     """Remove dot segments as RFC 3986 section 5.2.4 does."""
     if "/." not in path:
@@ -198,5 +285,7 @@ _STEPS: Final[tuple[Callable[[str], str], ...]] = (
     _without_authority,
     _without_unseen,
     _trim_segments,
+    _without_streams,
     _resolve_dots,
 )
+_ALL_STEPS: Final = (*_STEPS, _without_script, _without_script_folder)
