@@ -30,9 +30,16 @@ _JSON: Final = {
 }
 #: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
 _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
-_ACCEPTED: Final = "".join(
-    ("HTTP/1.1 202 Accepted\r\n", *(f"{name}: {value}\r\n" for name, value in _NO_STORE.items()))
-).encode("ascii")
+#: What tells a proxy that a request may pass, by its status.
+_PASS: Final = {
+    status: "".join(
+        (
+            f"HTTP/1.1 {status} {status.phrase}\r\n",
+            *(f"{name}: {value}\r\n" for name, value in _NO_STORE.items()),
+        )
+    ).encode("ascii")
+    for status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
+}
 #: RFC 6750 section 3.1: what is wrong with a token.
 _BEARER: Final = MappingProxyType(
     {
@@ -135,13 +142,13 @@ class Answers:
         """Return a plain text that nobody keeps."""
         return web.Response(text=text, headers=_NO_STORE)
 
-    def identity(self, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
-        """Return an empty 202 with the identity header lines, for a proxy that asks.
+    def identity(self, status: HTTPStatus, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
+        """Return an empty answer with the identity header lines, for a proxy that asks.
 
-        `keep`: the connection stays behind it.
+        `status` is 200 or 202; `keep`: the connection stays behind it.
         """
         closes = b"" if keep and not head.http10 else _CONNECTION[keep]
-        return b"".join((_ACCEPTED, self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
+        return b"".join((_PASS[status], self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
 
     def unread(self, visit: Visit, problem: str) -> web.Response:
         """Return the answer to what could not be read as a request; the connection ends."""

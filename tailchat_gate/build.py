@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.answers import Answers
@@ -147,7 +148,9 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
             answers=answers,
             authorizer=authorizer,
             identity=identity,
+            headers=headers,
             path=f"{server.prefix}/auth",
+            public_host=urlsplit(server.public_url).hostname or "",
             clock=clock,
         ),
         key_set=KeySet(answers=answers, key_set=assertions.key_set if assertions else None),

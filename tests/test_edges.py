@@ -1,10 +1,10 @@
-"""nginx and Caddy serve a tool themselves and ask the gate: the configurations of deploy/."""
+"""Proxies that serve a tool themselves and ask the gate: the configurations of deploy/."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from edgekit import TOKEN, Edge, caddy_command, edge, nginx_command
+from edgekit import COMMANDS, TOKEN, Edge, edge
 from gatekit import Clock, RawClient, ask, request_bytes
 from visitor import FETCH, Visitor
 
@@ -12,15 +12,13 @@ from tailchat_gate.demo.users import user_named
 
 HOSHINO = user_named("hoshino")
 
-COMMANDS = {"nginx": nginx_command, "caddy": caddy_command}
-
 
 @pytest.fixture(params=COMMANDS)
 async def front(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
 ) -> AsyncIterator[Edge]:
     """A gate behind a proxy that serves the tool itself."""
-    async with edge(COMMANDS[request.param], tmp_path, clock) as found:
+    async with edge(request.param, tmp_path, clock) as found:
         yield found
 
 
@@ -78,7 +76,9 @@ async def test_a_machine_comes_with_its_token(front: Edge) -> None:
         assert reply.status == 200
         received = front.scene.tool.requests.pop()
         assert received.value("X-Tailchat-Token") == b"ci"
-        assert received.values("X-Tailchat-Sub") == received.values("Authorization") == []
+        assert received.values("X-Tailchat-Sub") == []
+        # Traefik cannot tell the gate's tokens from the tool's own credentials.
+        assert bool(received.values("Authorization")) == (front.name == "traefik")
 
 
 @pytest.mark.parametrize("path", ["/page", "/open", "/closed"])
@@ -191,7 +191,11 @@ async def test_no_spelling_asks_the_question(front: Edge, host: str, path: str) 
     )
 
     assert reply.values("X-Tailchat-Sub") == []
-    assert reply.status in {403, 404}
+    if reply.status == 200:
+        # Traefik resolves dot segments, and asks for the page by its own name then.
+        assert reply.json["sub"] == HOSHINO.sub
+    else:
+        assert reply.status in {400, 403, 404}
 
 
 async def test_a_renewed_session_reaches_the_browser(front: Edge, clock: Clock) -> None:

@@ -175,14 +175,14 @@ async def test_two_accounts_of_a_request_are_refused(edge: RunningGate) -> None:
 
 
 async def test_the_path_behind_the_question(edge: RunningGate) -> None:
-    """Envoy sends the request itself: its method, host and path are judged."""
+    """Envoy sends the request itself, and lets it pass on a 200 alone."""
     cookie = edge.cookie_for("wiki.test")
     for method, path, fields, status in (
-        ("GET", "/page", {"Cookie": cookie}, 202),
-        ("POST", "/page", {"Cookie": cookie, "Content-Length": "0"}, 202),
+        ("GET", "/page", {"Cookie": cookie}, 200),
+        ("POST", "/page", {"Cookie": cookie, "Content-Length": "0"}, 200),
         ("GET", "/page", {}, 401),
-        ("GET", "/open", {}, 202),
-        ("GET", "/open", {"X-Forwarded-Uri": "/page"}, 202),
+        ("GET", "/open", {}, 200),
+        ("GET", "/open", {"X-Forwarded-Uri": "/page"}, 200),
         ("GET", "/page", {"X-Forwarded-Uri": "/open"}, 401),
     ):
         reply = await ask(
@@ -190,6 +190,85 @@ async def test_the_path_behind_the_question(edge: RunningGate) -> None:
             request_bytes(f"/oauth2/auth{path}", method=method, host="wiki.test", **fields),
         )
         assert (method, path, reply.status) == (method, path, status)
+
+
+@pytest.mark.parametrize(
+    ("host", "named", "status"),
+    [
+        ("open.test", "wiki.test", 403),
+        ("open.test:80", "wiki.test", 403),
+        ("wiki.test", "wiki.test:8443", 200),
+        ("WIKI.test.", "wiki.test", 200),
+        ("wiki.test", "", 200),
+    ],
+)
+async def test_a_proxy_that_writes_its_tools_name_is_held_to_it(
+    edge: RunningGate, host: str, named: str, status: int
+) -> None:
+    """Where the request itself is the question, its Host has to be the one that Envoy writes."""
+    fields = {"X_Forwarded_Host": named} if named else {}
+    reply = await ask(edge.port, request_bytes("/oauth2/auth/open", host=host, **fields))
+
+    assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    ("host", "named", "status"),
+    [
+        # One of the two is the visitor's: nginx routes an absolute-form target by its authority.
+        ("closed.test", "wiki.test", 403),
+        ("CLOSED.test.:80", "wiki.test", 403),
+        ("wiki.test", "other.test", 403),
+        # The gate's own address, by whatever name a proxy has for it.
+        ("gate.test", "wiki.test", 202),
+        ("gate:4180", "wiki.test", 202),
+        ("wiki.test:80", "WIKI.test", 202),
+    ],
+)
+async def test_a_question_sent_to_one_tool_about_another_is_refused(
+    edge: RunningGate, host: str, named: str, status: int
+) -> None:
+    """A Host of one tool and an original request for another: nothing tells which is routed by."""
+    reply = await ask(
+        edge.port,
+        request_bytes("/oauth2/auth", host=host, X_Forwarded_Host=named, X_Forwarded_Uri="/open"),
+    )
+
+    assert reply.status == status
+
+
+async def test_a_trace_is_not_let_to_a_tool(edge: RunningGate) -> None:
+    """What the gate does not pass on, it does not let a proxy pass on, unless the route says so."""
+    reply = await question(edge, "/open", X_Forwarded_Method="TRACE")
+
+    assert (reply.status, reply.json["error"]) == (403, "method-refused")
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        ("Script-Name: /open", 403),
+        ("X-WEBAUTH-USER: root", 403),
+        ("X-Tailchat-Sub: 660000000000000000000002", 403),
+        ("X_Own: a", 403),
+        ("X-Request-Id: a", 403),
+        ("X-Forwarded-For: 10.0.0.1", 202),
+        ("Accept-Language: de", 202),
+    ],
+)
+async def test_a_question_with_a_claim_is_refused_where_the_tool_would_get_it(
+    edge: RunningGate, field: str, status: int
+) -> None:
+    """A proxy that passes on what its question has can leave to the gate what it cannot drop."""
+    head = request_bytes(
+        "/oauth2/auth", X_Forwarded_Host="wiki.test", X_Forwarded_Uri="/open",
+        X_Tailchat_Unstripped="refuse",
+    )  # fmt: skip
+    reply = await ask(edge.port, head[:-2] + f"{field}\r\n\r\n".encode())
+
+    assert reply.status == status
+    if status == 403:
+        assert field.partition(":")[0] in reply.json["problem"]
 
 
 async def test_a_renewed_session_rides_along(

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from http import HTTPStatus
 from typing import Self
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
@@ -151,5 +152,8 @@ class Visitor:
     async def sign_in(self, url: str, email: str, password: str) -> Page:
         """Open a URL of the gate and go through Tailchat's login and consent pages."""
         page = await self.open(url)
+        if page.status == HTTPStatus.UNAUTHORIZED and "Refresh" in page.headers:
+            # What a proxy hands on of the gate's answer: a page that goes on by itself.
+            page = await self.open(urljoin(url, page.headers["Refresh"].partition("url=")[2]))
         page = await self.submit(page, "/login", email=email, password=password)
         return await self.submit(page, "/confirm")

@@ -8,17 +8,19 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.access.place import Route
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
+from tailchat_gate.config.word import TRACE
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.request.original import Original, original_of
+from tailchat_gate.request.original import QUESTION_FIELDS, Original, original_of
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.visit import Visit
 
-_ACCEPTED: Final = 202
 _TELL_SECONDS: Final = 60.0
 #: What signing in helps against.
 _SIGN_IN: Final = frozenset(
@@ -32,8 +34,11 @@ class ForwardAuth:
     """The handler of /oauth2/auth.
 
     It answers with every request that the proxy gets, so it makes its answers itself: 202 with
-    the identity headers, 401 where signing in would help, 403 for every other refusal, because
-    nginx takes any other status for a fault. Never a redirect.
+    the identity headers (200 to Envoy, which lets nothing pass on another status), 401 where
+    signing in would help, 403 for every other refusal, because nginx takes any other status for
+    a fault. Never a redirect.
+
+    `public_host` is the name of server.public_url, under which a proxy may reach the gate.
     """
 
     def __init__(
@@ -42,16 +47,21 @@ class ForwardAuth:
         answers: Answers,
         authorizer: Authorizer,
         identity: IdentityHeaders,
+        headers: RequestHeaders,
         path: str,
+        public_host: str,
         clock: Callable[[], float],
     ) -> None:
         self._answers = answers
         self._authorizer = authorizer
         self._identity = identity
+        self._headers = headers
         self._path = path
         self._below = f"{path}/"
         self._clock = clock
         self._told_at = 0.0
+        #: The names that belong to one tool.
+        self._tools = authorizer.routes.hosts - {public_host}
 
     def owns(self, path: str) -> bool:
         """Tell whether a path asks the question: its own, or one with the original path behind."""
@@ -68,15 +78,15 @@ class ForwardAuth:
             verdict = self._authorizer.judge(
                 visit, original.host.name, original.method, original.target
             )
-            if original.websocket and verdict.allowed and verdict.match is not None:
-                self._authorizer.check_origin(visit, original.host, verdict.match.route)
+            if verdict.allowed and verdict.match is not None:
+                self._check_passage(visit, original, verdict.match.route)
         except RefusedError as error:
             visit.reason = error.reason
             return self._refused(visit, None, {"problem": str(error)}, keep=keep)
         if verdict.match is None or not verdict.allowed:
             return self._refused(visit, verdict, {}, keep=keep)
-        visit.status = _ACCEPTED
-        return self._answers.identity(self._lines(verdict), visit.head, keep=keep)
+        visit.status = HTTPStatus.OK if original.as_sent else HTTPStatus.ACCEPTED
+        return self._answers.identity(visit.status, self._lines(verdict), visit.head, keep=keep)
 
     def _original(self, visit: Visit) -> Original:
         """Return the request that is asked about. Raises RefusedError."""
@@ -95,7 +105,28 @@ class ForwardAuth:
                 "X-Forwarded-Host",
                 Reason.ORIGINAL_MISSING,
             )
+        self._check_hosts(visit.head.fields.host.name, original.host.name)
         return original
+
+    def _check_hosts(self, asked: str, named: str) -> None:
+        """Raise RefusedError where a question is sent to one tool's host and names another host.
+
+        One of them is the visitor's, as where a proxy passes on the Host field while it routes an
+        absolute-form target by its own authority: nothing tells which of them is routed by.
+        """
+        if asked != named and asked in self._tools:
+            raise RefusedError("a Host and an original request that name different hosts")
+
+    def _check_passage(self, visit: Visit, original: Original, route: Route) -> None:
+        """Raise RefusedError for what the gate itself would not pass on to the tool."""
+        if original.unstripped:
+            claim = self._headers.claim(visit.head.fields, route.settings, QUESTION_FIELDS)
+            if claim:
+                raise RefusedError(f"{claim} is not a visitor's to say, and the tool would get it")
+        if original.method == TRACE and not route.passes_on(TRACE):
+            raise RefusedError("a TRACE, which is not passed on", Reason.METHOD_REFUSED)
+        if original.websocket:
+            self._authorizer.check_origin(visit, original.host, route)
 
     def _tell(self, message: str, visit: Visit) -> None:
         """Log what is wrong with the set-up, once a minute."""

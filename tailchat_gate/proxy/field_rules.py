@@ -86,6 +86,13 @@ class FieldRules:
             self.known[name] = action
         return action
 
+    def drops(self, name: bytes, rules: RouteRules) -> bool:
+        """Tell whether a field does not reach the tool for what it claims, framing apart."""
+        action = self.judge(name)
+        if action is Action.DROP:
+            return is_own(fold(name))
+        return action in {_CLAIM, _SET} and not rules.passes(name, action)
+
     def trails(self, name: bytes, rules: RouteRules) -> bool:
         """Tell whether a trailer goes on: no route passes one that the list has."""
         action = self.judge(name)

@@ -72,6 +72,19 @@ class RequestHeaders:
             )
         )
 
+    def claim(
+        self, fields: FieldSection, settings: RouteSettings, besides: Collection[bytes]
+    ) -> str:
+        """Return the first field that would not reach the route's tool for what it claims, or "".
+
+        `besides` are lower-case names that do not count.
+        """
+        rules = self._rules.of_route[settings.name]
+        for name, _ in fields.pairs:
+            if name.lower() not in besides and self._rules.drops(name, rules):
+                return name.decode("ascii")
+        return ""
+
     def trailers(self, settings: RouteSettings, fields: RawFields) -> bytes:
         """Return the trailer lines for the upstream: none that only a head may carry."""
         rules = self._rules.of_route[settings.name]

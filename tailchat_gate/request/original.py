@@ -17,6 +17,16 @@ from tailchat_gate.request.target import Host, Target, read_host, read_target
 
 #: A token of RFC 9110 section 5.6.2, of the length that the gate takes for a method.
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+#: By this a proxy says that its tool gets what the question has of the visitor's fields.
+UNSTRIPPED: Final = b"x-tailchat-unstripped"
+#: What a question is made of.
+QUESTION_FIELDS: Final = frozenset(
+    (
+        *(UNSTRIPPED, b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+        *(b"x-forwarded-method", b"x-forwarded-uri", b"x-original-method", b"x-original-uri"),
+        b"x-original-url",
+    )
+)
 _CONNECT: Final = "CONNECT"
 _URL: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 
@@ -26,13 +36,16 @@ class Original:
     """What the visitor asked of the proxy; `method` is "" where the proxy does not tell.
 
     `websocket`: a WebSocket is asked for. Upgrade itself ends at the proxy, its key does not, and
-    where HTTP/2 has no such key, the method tells.
+    where HTTP/2 has no such key, the method tells. `as_sent`: the question is the request itself.
+    `unstripped`: the proxy passes on what it leaves of the visitor's fields on the question.
     """
 
     method: str
     host: Host
     target: Target
     websocket: bool = False
+    as_sent: bool = False
+    unstripped: bool = False
 
 
 def original_of(head: RequestHead, question: str) -> Original | None:
@@ -46,9 +59,10 @@ def original_of(head: RequestHead, question: str) -> Original | None:
     start = f"{question}/".encode("ascii")
     if raw.startswith(start):
         _check_inside(head.target.path, question)
-        host = head.fields.host
+        host = _host_as_sent(head.fields)
         target = read_target(raw[len(start) - 1 :].decode("ascii"), host)
-        return Original(head.method, host, target, _is_websocket(head.method, head.fields))
+        websocket = _is_websocket(head.method, head.fields)
+        return Original(head.method, host, target, websocket, as_sent=True)
     known = head.fields.original
     if known is None:
         known = head.fields.original = (_from_fields(head.fields),)
@@ -65,6 +79,18 @@ def _check_inside(path: str, question: str) -> None:
     start = f"{question}/"
     if not all(reading.startswith(start) for reading in readings(path)):
         raise RefusedError("a path that leads out of the question's")
+
+
+def _host_as_sent(fields: FieldSection) -> Host:
+    """Return the Host of a question that is the request itself.
+
+    That one is the visitor's, and a proxy whose block answers for several names routes by none of
+    them: where it writes X-Forwarded-Host for its tool, both must name the same host.
+    """
+    named = _one(fields, b"x-forwarded-host")
+    if named and read_host([named]).name != fields.host.name:
+        raise RefusedError("a Host and an X-Forwarded-Host that name different hosts")
+    return fields.host
 
 
 def _from_fields(fields: FieldSection) -> Original | None:
@@ -84,7 +110,7 @@ def _forwarded(fields: FieldSection) -> Original | None:
     named = _one(fields, b"x-forwarded-host")
     host = read_host([named]) if named else fields.host
     method, target = _method(fields, b"x-forwarded-method"), read_target(uri, host)
-    return Original(method, host, target, _is_websocket(method, fields))
+    return _original(method, host, target, fields)
 
 
 def _rewritten(fields: FieldSection) -> Original | None:
@@ -99,7 +125,12 @@ def _rewritten(fields: FieldSection) -> Original | None:
     if not address:
         return None
     method, target = _method(fields, b"x-original-method"), read_target(address, host)
-    return Original(method, host, target, _is_websocket(method, fields))
+    return _original(method, host, target, fields)
+
+
+def _original(method: str, host: Host, target: Target, fields: FieldSection) -> Original:
+    unstripped = bool(fields.values(UNSTRIPPED))
+    return Original(method, host, target, _is_websocket(method, fields), unstripped=unstripped)
 
 
 def _is_websocket(method: str, fields: FieldSection) -> bool:
