@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from tailchat_gate.access.service_worker import REFUSING_SCRIPT
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.locks import Barred, Lock
 from tailchat_gate.identity.session import SessionRecord
@@ -28,6 +29,7 @@ _JSON: Final = {
     "Content-Type": "application/json",
     "X-Content-Type-Options": "nosniff",
 }
+_SCRIPT: Final = {**_JSON, "Content-Type": "text/javascript; charset=utf-8"}
 #: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
 _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
 #: What tells a proxy that a request may pass, by its status.
@@ -137,6 +139,11 @@ class Answers:
             "X-Content-Type-Options": "nosniff",
         }
         return web.Response(body=body, headers=headers)
+
+    def worker_refused(self, visit: Visit) -> web.Response:
+        """Return what runs in place of a service worker that would take in the gate's paths."""
+        visit.reason = Reason.WORKER_REFUSED
+        return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
 
     def text(self, text: str) -> web.Response:
         """Return a plain text that nobody keeps."""

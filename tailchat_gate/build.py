@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
@@ -92,8 +93,15 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     rechecker = _rechecker(settings, tailchat, lasting)
     sessions = _sessions(settings, sites, names, rechecker, lasting)
     headers = request_headers(settings, sessions.reader)
+    workers = WorkerScopes(server.prefix)
     forwarder = Forwarder(
-        routes.routes, sessions.reader, headers, lasting.traffic, clock, settings.session.idle
+        routes.routes,
+        sessions.reader,
+        headers,
+        lasting.traffic,
+        workers,
+        clock,
+        settings.session.idle,
     )
     tokens = Tokens(settings.token, clock, lasting.standing)
     assertions = _assertions(settings, lasting.published_keys, clock)
@@ -149,6 +157,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
             authorizer=authorizer,
             identity=identity,
             headers=headers,
+            workers=workers,
             path=f"{server.prefix}/auth",
             public_host=urlsplit(server.public_url).hostname or "",
             clock=clock,
@@ -163,6 +172,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         ),
         endpoints=endpoints,
         authorizer=authorizer,
+        workers=workers,
         headers=headers,
         identity=identity,
         forwarder=forwarder,

@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from tailchat_gate.access.routes import Route
+from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
@@ -64,6 +65,7 @@ class Gate:
     clients: ClientResolver
     endpoints: Endpoints
     authorizer: Authorizer
+    workers: WorkerScopes
     headers: RequestHeaders
     identity: IdentityHeaders
     forwarder: Forwarder
@@ -106,6 +108,10 @@ class Gate:
 
         if self.endpoints.owns(head.target.path):
             self._own_path(client, visit)
+            return
+        if fields.worker_script and self.workers.script_takes_in(head.target.path):
+            # Before anything else, so that it ends an older worker for whoever is signed out too.
+            self._say(client, visit, self.answers.worker_refused(visit))
             return
 
         verdict = self.authorizer.judge(visit, fields.host.name, head.method, head.target)

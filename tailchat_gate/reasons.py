@@ -30,6 +30,8 @@ class Reason(StrEnum):
     REQUEST_SLOW = "request-slow"
     METHOD_REFUSED = "method-refused"
     ORIGIN_REFUSED = "origin-refused"
+    WORKER_REFUSED = "worker-refused"
+    CROSS_ORIGIN = "cross-origin"
     PROXY_NOT_TRUSTED = "proxy-not-trusted"
     ORIGINAL_MISSING = "original-missing"
     NO_ROUTE = "no-route"
@@ -52,6 +54,7 @@ class Reason(StrEnum):
     UPSTREAM_SLOW = "upstream-slow"
 
     # The login.
+    LOGIN_NOT_A_PAGE = "login-not-a-page"
     LOGIN_MALFORMED = "login-malformed"
     LOGIN_STATE_MISSING = "login-state-missing"
     LOGIN_STATE_FORGED = "login-state-forged"
@@ -85,6 +88,9 @@ STATUS: Final = MappingProxyType(
         Reason.REQUEST_SLOW: HTTPStatus.REQUEST_TIMEOUT,
         Reason.METHOD_REFUSED: HTTPStatus.METHOD_NOT_ALLOWED,
         Reason.ORIGIN_REFUSED: HTTPStatus.FORBIDDEN,
+        # What the gate answers itself is 200, a script that ends the worker.
+        Reason.WORKER_REFUSED: HTTPStatus.FORBIDDEN,
+        Reason.CROSS_ORIGIN: HTTPStatus.FORBIDDEN,
         Reason.PROXY_NOT_TRUSTED: HTTPStatus.FORBIDDEN,
         Reason.ORIGINAL_MISSING: HTTPStatus.FORBIDDEN,
         Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,
@@ -103,6 +109,7 @@ STATUS: Final = MappingProxyType(
         Reason.UPSTREAM_DOWN: HTTPStatus.BAD_GATEWAY,
         Reason.UPSTREAM_BROKEN: HTTPStatus.BAD_GATEWAY,
         Reason.UPSTREAM_SLOW: HTTPStatus.GATEWAY_TIMEOUT,
+        Reason.LOGIN_NOT_A_PAGE: HTTPStatus.FORBIDDEN,
         Reason.LOGIN_MALFORMED: HTTPStatus.BAD_REQUEST,
         Reason.LOGIN_STATE_MISSING: HTTPStatus.BAD_REQUEST,
         Reason.LOGIN_STATE_FORGED: HTTPStatus.BAD_REQUEST,

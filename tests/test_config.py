@@ -22,7 +22,7 @@ from configkit import (
 from gatekit import make_settings
 from pydantic import SecretStr, ValidationError
 
-from tailchat_gate.config.caution import cautions
+from tailchat_gate.config.caution import beside_the_gate, cautions
 from tailchat_gate.config.load import ConfigError, Problem, load, report
 from tailchat_gate.config.model import Assertion, Limits, Route, Server, Session, Settings, Tailchat
 
@@ -485,3 +485,34 @@ def test_people_who_are_listed_in_vain_are_told(
 
     assert bool(told) is bool(warning)
     assert all(warning in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("routes", "told"),
+    [
+        ('{name = "a", upstream = "http://a"}', "a can be reached"),
+        (
+            (
+                '{name = "a", upstream = "http://a", host = "gate.example.com"}, '
+                '{name = "b", upstream = "file:/srv", host = "gate.example.com", path = "/b"}'
+            ),
+            "a, b can be reached at gate.example.com, where the gate's own pages are",
+        ),
+        ('{name = "a", upstream = "http://a", host = "a.example.com"}', ""),
+        ('{name = "a", upstream = "static:404"}', ""),
+        (
+            (
+                '{name = "a", upstream = "static:404", host = "gate.example.com"}, '
+                '{name = "b", upstream = "http://b"}'
+            ),
+            "",
+        ),
+    ],
+)
+def test_tools_on_the_gates_own_host_are_told(smallest: Path, routes: str, told: str) -> None:
+    """What shares the origin of the gate's pages is named to whoever checks the file."""
+    settings = good(smallest, ROUTE=f"[{routes}]").settings
+
+    found = "".join(beside_the_gate(settings))
+
+    assert found.startswith(f"server.public_url: {told}") if told else not found

@@ -32,6 +32,9 @@ class _Asked:
         """Tell whether a cookie is of somebody else."""
         return set_cookie.startswith(_OWN_COOKIE)
 
+    def may_widen(self, scope: bytes) -> bool:
+        return not scope.startswith(b"/oauth2")
+
     @classmethod
     def of(cls, flags: int) -> "_Asked":
         http10 = bool(flags & 2)

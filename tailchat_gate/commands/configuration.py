@@ -7,6 +7,7 @@ import click
 
 from tailchat_gate.build import redirect_uri
 from tailchat_gate.commands.common import config_option, loaded_from
+from tailchat_gate.config.caution import beside_the_gate
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.schema import schema_text
 from tailchat_gate.identity.seal import new_secret
@@ -19,8 +20,8 @@ def check(config: Path) -> None:
     loaded = loaded_from(config)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
-    for missing in _missing(loaded.settings):
-        click.echo(f"warning: {missing}", err=True)
+    for told in (*beside_the_gate(loaded.settings), *_missing(loaded.settings)):
+        click.echo(f"warning: {told}", err=True)
     routes = len(loaded.settings.route)
     click.echo(f"{config}: good, {routes} {'route' if routes == 1 else 'routes'}")
     for route in loaded.settings.route:

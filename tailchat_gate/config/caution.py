@@ -144,6 +144,27 @@ def _host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
         yield "host", told
 
 
+def beside_the_gate(settings: Settings) -> Iterator[str]:
+    """Tell of tools whose pages have the origin of the gate's own, for who checks a file.
+
+    Not at each start, because with one tool that is trusted it is how things are meant.
+    """
+    public = parse_url(settings.server.public_url, "").host
+    named = {route.path for route in settings.route if route.host == public}
+    beside = [
+        route.name
+        for route in settings.route
+        if (route.host == public or (route.host is None and route.path not in named))
+        and not isinstance(upstream_address(route.upstream), StaticAddress)
+    ]
+    if beside:
+        yield (
+            f"server.public_url: {', '.join(beside)} can be reached at {public}, where the gate's "
+            "own pages are: scripts of a tool there can do on those what their visitor can; give "
+            "a tool that is not trusted as the gate is a host of its own"
+        )
+
+
 def _websockets(route: Route) -> Iterator[tuple[str, str]]:
     if WEBSOCKET not in route.upgrades:
         for key in ("websocket_max_age", "websocket_origins"):

@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from tailchat_gate.access.place import Route
+from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.answers import Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.config.word import TRACE
@@ -48,6 +49,7 @@ class ForwardAuth:
         authorizer: Authorizer,
         identity: IdentityHeaders,
         headers: RequestHeaders,
+        workers: WorkerScopes,
         path: str,
         public_host: str,
         clock: Callable[[], float],
@@ -56,6 +58,7 @@ class ForwardAuth:
         self._authorizer = authorizer
         self._identity = identity
         self._headers = headers
+        self._workers = workers
         self._path = path
         self._below = f"{path}/"
         self._clock = clock
@@ -106,6 +109,8 @@ class ForwardAuth:
                 Reason.ORIGINAL_MISSING,
             )
         self._check_hosts(visit.head.fields.host.name, original.host.name)
+        if visit.head.fields.worker_script and self._workers.script_takes_in(original.target.path):
+            raise RefusedError("a service worker over the gate's paths", Reason.WORKER_REFUSED)
         return original
 
     def _check_hosts(self, asked: str, named: str) -> None:

@@ -36,7 +36,7 @@ from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.intent import wants_html
+from tailchat_gate.request.intent import Intent, opens_page, read_intent, wants_html
 from tailchat_gate.request.query import cookie_fields, query_pairs
 from tailchat_gate.request.visit import Visit
 
@@ -75,8 +75,11 @@ class LoginEndpoints:
 
     async def start(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Begin a login: set the login cookie where it is missing, and send the browser on."""
-        if request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
-            # A page's fetch cannot show Tailchat's pages, and must not leave cookies behind.
+        headers = visit.head.fields.headers
+        if not opens_page(headers):
+            # What is no tab cannot show Tailchat's pages, and must not leave cookies behind.
+            if read_intent(visit.method, headers) is Intent.NAVIGATION:
+                return self.answers.problem(visit, Reason.LOGIN_NOT_A_PAGE)
             return self.answers.not_signed_in(visit)
         browser = next(filter(is_browser_cookie, self._login_cookies(request)), None)
         browser = browser or new_browser_cookie(os.urandom)
@@ -100,6 +103,7 @@ class LoginEndpoints:
         if page := self._refused_before(request, visit):
             return page
         try:
+            _check_page(visit)
             return await self._finish_login(request, visit)
         except LoginRefused as refused:
             return self._refuse(request, visit, refused.reason, refused.detail)
@@ -112,6 +116,7 @@ class LoginEndpoints:
             return page
         sealed = dict(query_pairs(visit.target.query)).get("pass", "")
         try:
+            _check_page(visit)
             handed = open_pass(
                 sealed,
                 self._login_cookies(request),
@@ -268,3 +273,9 @@ class LoginEndpoints:
             for field in cookie_fields(request.raw_headers)
             for value in reader.login_values(field)
         ]
+
+
+def _check_page(visit: Visit) -> None:
+    """Raise LoginRefused where a step is not for a tab to show: its address is a script's then."""
+    if not opens_page(visit.head.fields.headers):
+        raise LoginRefused(Reason.LOGIN_NOT_A_PAGE)

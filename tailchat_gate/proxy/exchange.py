@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.locks import Holder
 from tailchat_gate.identity.tokens import Machine
@@ -46,6 +47,7 @@ class Upstream(NamedTuple):
     `session_patience` is for exchanges that end with a session, which may itself not be idle for
     long. `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
     `keeps_out` tells whether a Set-Cookie for a host would replace a cookie of somebody else's.
+    `workers` judges the scopes that replies allow.
     """
 
     pool: Pool
@@ -55,6 +57,7 @@ class Upstream(NamedTuple):
     trailers: Callable[[RawFields], bytes]
     editor: FieldEditor | None
     keeps_out: Callable[[bytes, str], bool]
+    workers: WorkerScopes
 
 
 class Passage(NamedTuple):
@@ -213,6 +216,10 @@ class Exchange:
             return False
         transport.write(data)
         return True
+
+    def may_widen(self, scope: bytes) -> bool:
+        """Tell whether the reply may allow a service worker this scope."""
+        return self._settings.workers.may_allow(scope)
 
     def upstream_full(self, *, full: bool) -> None:
         """Hold the client's body back while the upstream takes no more."""

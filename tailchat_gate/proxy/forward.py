@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from tailchat_gate.access.routes import Route
+from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.cookie import CookieReader
@@ -50,8 +51,9 @@ class Forwarder:
     """Sends requests to the upstreams of one configuration.
 
     `cookies` knows those that no reply may set; `traffic` has the
-    connections, which outlive the configuration. `session_idle` is how many seconds a session
-    lasts without use, 0 for any; what is under way is use of it while bytes move, either way.
+    connections, which outlive the configuration; `workers` judges the scopes that tools allow
+    their service workers. `session_idle` is how many seconds a session lasts without use, 0 for
+    any; what is under way is use of it while bytes move, either way.
     Reads the PEM files that routes name.
     """
 
@@ -61,12 +63,14 @@ class Forwarder:
         cookies: CookieReader,
         headers: RequestHeaders,
         traffic: Traffic,
+        workers: WorkerScopes,
         clock: Callable[[], float],
         session_idle: float = 0.0,
     ) -> None:
         self._cookies = cookies
         self._headers = headers
         self._traffic = traffic
+        self._workers = workers
         self._clock = clock
         self._backends: dict[Route, _Shared] = {}
         for route in routes:
@@ -105,6 +109,7 @@ class Forwarder:
             partial(self._headers.trailers, settings),
             rewriter_of(settings),
             self._cookies.is_own,
+            self._workers,
         )
 
     def close(self) -> None:

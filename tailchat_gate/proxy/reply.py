@@ -44,12 +44,14 @@ class _Action(IntEnum):
     UPGRADE = 6
     EDIT = 7
     CHALLENGE = 8
+    WORKER_SCOPE = 9
 
 
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
 (
     _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
     _CHALLENGE,
+    _WORKER_SCOPE,
 ) = _Action  # fmt: skip
 
 #: A Set-Cookie is a secret, the challenge of a handshake is another each time.
@@ -71,6 +73,10 @@ _ACTIONS: Final = {
     b"content-location": _EDIT,
     b"persistent-auth": _CHALLENGE,
     b"www-authenticate": _CHALLENGE,
+    b"service-worker-allowed": _WORKER_SCOPE,
+    # Network Error Logging: the browser would tell an address of the tool's choice every URL of
+    # the host, those of the sign-in with their codes and passes among them.
+    b"nel": _DROP,
 }
 
 
@@ -107,6 +113,9 @@ class Expected(Protocol):
 
     def keeps_out(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
+
+    def may_widen(self, scope: bytes) -> bool:
+        """Tell whether a value of Service-Worker-Allowed is passed on."""
 
 
 class _Line(NamedTuple):
@@ -309,27 +318,35 @@ class ReplyReader:
 
     def _note(self, line: _Line, kept: list[bytes]) -> None:
         """Note what a field says of the message's framing; keep it where it is passed on."""
-        action, expected = line.action, self._expected
-        editor = expected.editor if expected is not None else None
+        action = line.action
         if action is _CONNECTION:
             self._options = line.options | self._options
         elif action is _TRANSFER_ENCODING:
             if line.value.lower() != b"chunked" or self._chunks is not None:
                 raise BadReplyError("a transfer coding that the gate did not offer")
             self._chunks = ChunkedBody()
-        elif action is _SET_COOKIE:
-            if expected is not None and not expected.keeps_out(line.value):
-                sent = line.sent
-                kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
         elif action is _CHALLENGE:
             self.personal = True
             kept.append(line.sent)
+        elif action is not _UPGRADE:
+            self._edit(line, kept)
+        elif self._expected is not None and self._expected.upgrade:
+            # A second field makes a list of it, and no list was asked for.
+            self._switches_to = line.value if self._switches_to is None else b","
+
+    def _edit(self, line: _Line, kept: list[bytes]) -> None:
+        """Keep a field that is not passed on in any case, or not as it came."""
+        action, expected = line.action, self._expected
+        editor = expected.editor if expected is not None else None
+        if action is _SET_COOKIE:
+            if expected is not None and not expected.keeps_out(line.value):
+                sent = line.sent
+                kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
         elif action is _EDIT:
             name = line.sent.partition(b":")[0]
             kept.append(name + b": " + editor.location(line.value) if editor else line.sent)
-        elif expected is not None and expected.upgrade:
-            # A second field makes a list of it, and no list was asked for.
-            self._switches_to = line.value if self._switches_to is None else b","
+        elif expected is not None and expected.may_widen(line.value):
+            kept.append(line.sent)
 
     def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
         expected = self._expected

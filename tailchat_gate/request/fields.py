@@ -33,7 +33,7 @@ _CONNECTION: Final = {
 #: Fields that say something about the message itself, or about who sent it.
 _TELLING: Final = (
     *(b"authorization", b"connection", b"content-length", b"cookie", b"expect", b"host"),
-    *(b"transfer-encoding", b"upgrade", b"user-agent"),
+    *(b"sec-fetch-dest", b"service-worker", b"transfer-encoding", b"upgrade", b"user-agent"),
 )
 
 RawFields = Sequence[tuple[bytes, bytes]]
@@ -76,6 +76,7 @@ class FieldSection:
         "sent_for",
         "upgrade",
         "visitor",
+        "worker_script",
     )
 
     def __init__(self, pairs: RawFields) -> None:
@@ -90,6 +91,8 @@ class FieldSection:
         self.bearer: bytes | None = None
         #: Whether its credentials may authenticate the whole connection.
         self.binds = False
+        #: Whether the script of a service worker is asked for.
+        self.worker_script = False
         self.agent = ""
         #: Further methods that the request claims: kept by request/methods.py.
         self.claimed: frozenset[str] | None = None
@@ -132,6 +135,10 @@ class FieldSection:
         if found[b"authorization"]:
             self.bearer = read_bearer(found[b"authorization"])
             self.binds = credentials_bind(found[b"authorization"])
+        # Browsers send the first of them; the second says the same where they send it.
+        self.worker_script = (
+            bool(found[b"service-worker"]) or b"serviceworker" in found[b"sec-fetch-dest"]
+        )
         self.agent = b" ".join(found[b"user-agent"]).decode("utf-8", "replace")
         self.host = read_host([host.decode("latin-1") for host in found[b"host"]])
         self.connection = _read_options(found[b"connection"])

@@ -6,6 +6,9 @@ from typing import Final
 
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 
+#: Fields by which browsers say that they fetch or render a page before anybody asks for it.
+_LOOKS_AHEAD: Final = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
+
 
 class Intent(Enum):
     """Who waits for the answer: a person's browser tab, a program, or an upgraded connection."""
@@ -34,6 +37,19 @@ def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
     if wants_html(headers):
         return Intent.NAVIGATION
     return Intent.CALL
+
+
+def opens_page(headers: Mapping[str, str]) -> bool:
+    """Tell whether a browser goes to an address to show it in a tab, or does not say what for.
+
+    A script, a frame, a service worker that passes a navigation on (`empty`) and a page that looks
+    ahead at a link (Sec-Purpose, or the older Purpose and X-Moz) do not.
+    """
+    if headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
+        return False
+    if headers.get("Sec-Fetch-Dest", "document") != "document":
+        return False
+    return not any("pre" in headers.get(name, "").lower() for name in _LOOKS_AHEAD)
 
 
 def is_form(method: str, headers: Mapping[str, str]) -> bool:
