@@ -15,6 +15,7 @@ from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.log import sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import PublishedKeys
@@ -117,11 +118,6 @@ def _metrics(
             ("gate_websockets_open", "WebSockets open.", lambda: len(traffic.tunnels)),
             ("gate_locks", "Locks in force.", lambda: len(standing.locks)),
             (
-                "gate_log_lines_dropped",
-                "Access log lines lost because nobody read them.",
-                lambda: access_log.dropped,
-            ),
-            (
                 "gate_generation",
                 "How many configurations were in force, the present one among them.",
                 lambda: reloads.generation,
@@ -136,5 +132,6 @@ def _metrics(
                 "When a configuration was last loaded or refused, in Unix seconds.",
                 lambda: reloads.tried_at,
             ),
-        )
+        ),
+        lambda: (access_log.sink, *sinks()),
     )

@@ -12,7 +12,7 @@ from gatekit import START, Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailchat_gate.observe import access_log
+from tailchat_gate.observe import access_log, sink
 from tailchat_gate.observe.access_log import FLUSH_SECONDS, AccessLog
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
@@ -188,7 +188,7 @@ async def test_timer_writes(tmp_path: Path, clock: Clock) -> None:
         assert 0 < timer.when() - loop.time() <= FLUSH_SECONDS
         log.write(make_visit(path="/2"))
         assert log._timer is timer
-        assert log._batches.empty()
+        assert log.sink.waiting == 0
         # The timer rings.
         timer._run()
         assert log._timer is None
@@ -210,7 +210,8 @@ async def test_much_is_written_at_once(tmp_path: Path, clock: Clock) -> None:
     assert [line["path"] for line in await lines_of(tmp_path / "log")] == [
         f"/{index}" for index in range(2000)
     ]
-    assert log.dropped == 0
+    assert log.sink.lost == 0
+    assert log.sink.written == 2000
 
 
 async def test_blocked_reader_costs_lines_and_bounded_memory(pipe: Pipe, clock: Clock) -> None:
@@ -218,19 +219,16 @@ async def test_blocked_reader_costs_lines_and_bounded_memory(pipe: Pipe, clock: 
     log = AccessLog(pipe.writer, clock)
     for _ in range(6000):
         log.write(make_visit(agent="\U0001f600" * 1024))
-    waiting = log._batches.qsize()
     log.flush()
 
-    assert 0 < log.dropped < 6000
-    assert waiting <= access_log._MAX_BATCHES
-    # A line is at most some 15 KB over the size at which a batch is handed on.
-    bound = access_log._MAX_BATCHES * (access_log._FLUSH_SIZE + 16_384)
+    assert 0 < log.sink.lost < 6000
+    assert log.sink.waiting <= sink.CAPACITY
     closing = asyncio.create_task(log.close())
-    lines = await asyncio.to_thread(pipe_lines, pipe, 6000 - log.dropped)
+    lines = await asyncio.to_thread(pipe_lines, pipe, 6000 - log.sink.lost)
     await closing
 
-    assert len(lines) == 6000 - log.dropped
-    assert sum(map(len, lines)) <= bound + access_log._FLUSH_SIZE + 16_384
+    assert len(lines) == 6000 - log.sink.lost
+    assert sum(map(len, lines)) <= sink.CAPACITY
     assert all(json.loads(line)["status"] == 200 for line in lines)
 
 
@@ -250,24 +248,20 @@ async def test_reader_that_is_gone(pipe: Pipe, clock: Clock) -> None:
     log.write(make_visit())
     await log.close()
 
-    assert log._batches.empty()
+    assert (log.sink.waiting, log.sink.written, log.sink.lost) == (0, 0, 2)
 
 
-async def test_close_does_not_wait_for_ever(
-    pipe: Pipe, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_close_does_not_wait_for_ever(pipe: Pipe, clock: Clock) -> None:
     """A reader that has stopped holds the end of the gate up for a limited time only."""
-    monkeypatch.setattr(access_log, "CLOSE_SECONDS", 0.01)
     log = AccessLog(pipe.writer, clock)
     for _ in range(1000):
         log.write(make_visit(agent="x" * 1000))
-    await log.close()
-    writer = log._writer
+    await log.close(0.01)
 
-    assert writer is not None
-    assert writer.is_alive()
+    assert log.sink.is_running
     await asyncio.to_thread(pipe_lines, pipe, 1000)
-    await asyncio.to_thread(writer.join)
+    assert await asyncio.to_thread(log.sink.close) == 0
+    assert not log.sink.is_running
 
 
 async def test_close_without_a_line(pipe: Pipe, clock: Clock) -> None:
@@ -277,7 +271,7 @@ async def test_close_without_a_line(pipe: Pipe, clock: Clock) -> None:
     await log.close()
     log.flush()
 
-    assert log._writer is None
+    assert not log.sink.is_running
     assert await asyncio.to_thread(pipe.read) == []
 
 

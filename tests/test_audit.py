@@ -192,7 +192,7 @@ def test_the_refusals_that_are_kept_are_bounded(clock: Clock) -> None:
     assert "r1" not in {one.route for one in kept}
 
 
-def test_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The events go to the file alone, as lines of JSON, and on to a new one after a move."""
     root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
     before, levels = list(root.handlers), (root.level, own.level)
@@ -214,7 +214,7 @@ def test_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (first,) = (tmp_path / "audit.log.1").read_text().splitlines()
     assert json.loads(first)["nickname"] == EVE.nickname
     assert json.loads(path.read_text())["event"] == "two"
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 def _wait_for(path: Path) -> None:

@@ -1,6 +1,6 @@
-import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.observe.log import LOGGER_NAME, JsonFormatter, set_up_logging
+from tailchat_gate.observe.log import LOGGER_NAME, JsonFormatter, close_logging, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -90,24 +90,28 @@ def test_no_text_forges_a_line(text: str) -> None:
 )
 def test_level(level: str, shown: list[str]) -> None:
     """The gate's messages are shown from the level upwards, other libraries' from warning."""
-    stream = io.StringIO()
-    set_up_logging(level, stream)
+    reader, writer = os.pipe()
+    set_up_logging(level, descriptor=writer)
     own, other = logging.getLogger(f"{LOGGER_NAME}.x"), logging.getLogger("another-library")
     for name in ("debug", "info", "warning", "error"):
         getattr(own, name)("own")
         getattr(other, name)("other")
-    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    close_logging()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        lines = [json.loads(line) for line in file]
 
     assert [line["level"] for line in lines if line["message"] == "own"] == shown
     assert [line["level"] for line in lines if line["message"] == "other"] == ["warning", "error"]
 
 
-def test_standard_error_and_one_handler(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_error_and_one_handler(capfd: pytest.CaptureFixture[str]) -> None:
     """Without a stream it is standard error; set up twice, a message still is one line."""
     set_up_logging("info")
     set_up_logging("info")
     logging.getLogger(LOGGER_NAME).info("hello")
-    captured = capsys.readouterr()
+    close_logging()
+    captured = capfd.readouterr()
 
     assert captured.out == ""
     assert [json.loads(line)["message"] for line in captured.err.splitlines()] == ["hello"]

@@ -150,6 +150,8 @@ def test_exposition_is_documented() -> None:
         "gate_rechecks": "counter",
         "gate_tailchat_calls": "counter",
         "gate_tailchat_seconds": "histogram",
+        "gate_log_lines": "counter",
+        "gate_log_lines_lost": "counter",
         "gate_open": "gauge",
         "gate_build_info": "gauge",
     }

@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -15,8 +16,15 @@ from tailchat_gate.commands.common import (
     read_from,
 )
 from tailchat_gate.config.source import Source
-from tailchat_gate.observe.log import LOGGER_NAME, set_up_logging
+from tailchat_gate.observe.log import (
+    LOGGER_NAME,
+    close_logging,
+    log_stray_complaints,
+    set_up_logging,
+)
 from tailchat_gate.server import StartError, run
+
+_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 @click.command()
@@ -30,12 +38,20 @@ def serve(config: Path) -> None:
         set_up_logging(settings.log.level, audit_file=settings.log.audit_file)
     except OSError as error:
         fail(f"log.audit_file cannot be opened: {error}", EXIT_FAILED)
+    log_stray_complaints()
     for warning in loaded.warnings:
-        logging.getLogger(LOGGER_NAME).warning(warning)
+        _log.warning(warning)
     try:
         run(build(settings), source)
     except StartError as error:
+        close_logging()
         fail(str(error), EXIT_FAILED)
+    except Exception:  # noqa: BLE001 - told below
+        # Python's own traceback on standard error could wait for a reader for ever.
+        _log.exception("the gate has failed")
+        raise SystemExit(EXIT_FAILED) from None
+    finally:
+        close_logging()
 
 
 @click.command()

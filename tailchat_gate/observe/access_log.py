@@ -1,16 +1,15 @@
 """The access log: one line of JSON a request, which nothing a visitor sends can forge."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
-from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
+from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
+from tailchat_gate.observe.sink_file import SinkFile
 from tailchat_gate.request.original import Original
 from tailchat_gate.request.visit import Visit
 
@@ -18,23 +17,20 @@ from tailchat_gate.request.visit import Visit
 FLUSH_SECONDS: Final = 0.1
 #: In characters, which are bytes here: a visitor chooses how long lines are, not how many wait.
 _FLUSH_SIZE: Final = 131_072
-#: Of hardly more than _FLUSH_SIZE each: what may wait for a reader that does not read.
-_MAX_BATCHES: Final = 64
-CLOSE_SECONDS: Final = 2.0
 _MAX_TEXT: Final = 1024
 _KEPT_TEXTS: Final = 2048
 
 
 class AccessLog:
-    """Writes lines to a file descriptor, from a thread of its own.
+    """Writes lines to a file descriptor, by way of `sink`.
 
     Every text is escaped to ASCII JSON by the standard library's encoder and cut at 1024
     characters. Query strings are left out: they carry codes, tokens and searches. A reader that
-    stops reading costs lines, which are counted in `dropped`, never requests.
+    stops reading costs lines, which the sink counts, never requests.
     """
 
     def __init__(self, descriptor: int, clock: Callable[[], float]) -> None:
-        self._descriptor = descriptor
+        self.sink: Final = Sink("access", SinkFile(descriptor))
         self._clock = clock
         # All but paths repeat from request to request.
         self._text = lru_cache(maxsize=_KEPT_TEXTS)(_text)
@@ -43,9 +39,6 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self._millisecond = -1
         self._stamp = ""
-        self._batches: SimpleQueue[bytes | None] = SimpleQueue()
-        self._writer: Thread | None = None
-        self.dropped = 0
 
     def write(self, visit: Visit) -> None:
         """Add one request; must be called in a running event loop."""
@@ -73,33 +66,28 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._batches.qsize() >= _MAX_BATCHES:
-            self.dropped += len(self._lines)
-        elif self._lines:
-            self._batches.put("".join(self._lines).encode("ascii"))
-            if self._writer is None or not self._writer.is_alive():
-                self._writer = Thread(target=self._write_batches, name="access-log", daemon=True)
-                self._writer.start()
+        if self._lines:
+            self.sink.put("".join(self._lines).encode("ascii"), len(self._lines))
         self._lines.clear()
         self._size = 0
 
-    async def close(self) -> None:
-        """Write what is left; give up after CLOSE_SECONDS on a reader that has stopped.
+    async def close(self, within: float = CLOSE_SECONDS) -> None:
+        """Write what is left; give up after so many seconds on a reader that has stopped.
 
         A request that ends later is still written.
         """
         self.flush()
-        if self._writer is not None and self._writer.is_alive():
-            self._batches.put(None)
-            await asyncio.to_thread(self._writer.join, CLOSE_SECONDS)
+        if not self.sink.is_running:
+            return
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
 
-    def _write_batches(self) -> None:
-        while (batch := self._batches.get()) is not None:
-            data = memoryview(batch)
-            # A log that cannot be written (a full disk, a closed pipe) must not stop the gate.
-            with suppress(OSError):
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
+        def close() -> None:
+            self.sink.close_and_tell(within)
+            loop.call_soon_threadsafe(closed.set)
+
+        # No thread of the loop's pool: all of those may wait for a disk that hangs.
+        Thread(target=close, name="access-log-close", daemon=True).start()
+        await closed.wait()
 
     def _time(self) -> str:
         millisecond = int(self._clock() * 1000)

@@ -1,18 +1,18 @@
 """The gate's own log: JSON lines on standard error, for whoever is on call."""
 
-import atexit
 import json
 import logging
 import sys
+import threading
 import time
-from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
-from queue import Queue
-from typing import Final, TextIO
+from typing import Final
+
+from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
+from tailchat_gate.observe.sink_file import RotatedFile, SinkFile
 
 LOGGER_NAME: Final = "tailchat_gate"
 AUDIT_LOGGER_NAME: Final = "tailchat_gate.audit"
-#: Audit lines that may wait for a disk.
-_MAX_WAITING: Final = 10_000
+_STANDARD_ERROR: Final = 2
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,23 +34,43 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def set_up_logging(level: str, stream: TextIO | None = None, *, audit_file: str = "") -> None:
-    """Send the log to `stream` (standard error) from `level` ("debug" to "error") upwards.
+class SinkHandler(logging.Handler):
+    """Hands each record to a sink, as a line; it never blocks and never raises."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self.sink: Final = sink
+        self.setFormatter(JsonFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the line for `record`."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001 - a line that cannot be made stops nothing
+            place = f"{record.pathname}:{record.lineno}"
+            line = json.dumps({"level": "error", "message": f"no line of {place}: {error!r}"})
+        self.sink.put(f"{line}\n".encode("ascii"), stranger=not _names_somebody(record))
+
+
+def set_up_logging(level: str, *, audit_file: str = "", descriptor: int = _STANDARD_ERROR) -> None:
+    """Send the log to `descriptor` (standard error) from `level` ("debug" to "error") upwards.
 
     Audit events are in it whatever the level, or in `audit_file` where that is not "". The file
     is opened anew when it was moved away, so that it can be rotated. Raises OSError where it
     cannot be opened.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    file = RotatedFile(audit_file) if audit_file else None
+    if file is not None:
+        file.open()
+    close_logging()
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [SinkHandler(Sink("gate", SinkFile(descriptor)))]
     root.setLevel(logging.WARNING)
     set_level(level)
     audit = logging.getLogger(AUDIT_LOGGER_NAME)
     audit.setLevel(logging.INFO)
-    audit.handlers[:] = [_background_file(audit_file)] if audit_file else []
-    audit.propagate = not audit_file
+    audit.handlers[:] = [] if file is None else [SinkHandler(Sink("audit", file))]
+    audit.propagate = file is None
 
 
 def set_level(level: str) -> None:
@@ -58,21 +78,44 @@ def set_level(level: str) -> None:
     logging.getLogger(LOGGER_NAME).setLevel(level.upper())
 
 
-def _background_file(path: str) -> logging.Handler:
-    """Return a handler that writes from a thread, because a disk may make a request wait."""
-    file = WatchedFileHandler(path, encoding="ascii")
-    file.setFormatter(JsonFormatter())
-    waiting: Queue[logging.LogRecord] = Queue(_MAX_WAITING)
-    listener = QueueListener(waiting, file)
-    listener.start()
-    # What is still waiting is written before the process ends.
-    atexit.register(listener.stop)
-    return _Waiting(waiting)
+def log_stray_complaints() -> None:
+    """Log what Python itself would write to standard error, which would make the gate wait."""
+    log = logging.getLogger(LOGGER_NAME)
+    logging.captureWarnings(capture=True)
+
+    def unraisable(found: "sys.UnraisableHookArgs") -> None:
+        error = found.exc_value
+        log.error(
+            "an error outside of any request: %s",
+            found.err_msg or "in a destructor",
+            exc_info=error,
+        )
+
+    def in_thread(found: threading.ExceptHookArgs) -> None:
+        log.error("an error in a thread", exc_info=found.exc_value)
+
+    sys.unraisablehook = unraisable
+    threading.excepthook = in_thread
 
 
-class _Waiting(QueueHandler):
-    """Hands records on as they are: the formatter wants their details, not their text."""
+def sinks() -> tuple[Sink, ...]:
+    """Return the sinks of the gate's own log and of the audit log, where they are set up."""
+    loggers = logging.getLogger(AUDIT_LOGGER_NAME), logging.getLogger()
+    handlers = [handler for logger in loggers for handler in logger.handlers]
+    return tuple(handler.sink for handler in handlers if isinstance(handler, SinkHandler))
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Return the record, unformatted."""
-        return record
+
+def close_logging(within: float = CLOSE_SECONDS) -> None:
+    """Write what is still to be written, within so many seconds; a later line is written too."""
+    end = time.monotonic() + within
+    # The audit log first: what it complains of is in the gate's own.
+    for sink in sinks():
+        sink.close_and_tell(max(0.0, end - time.monotonic()))
+
+
+def _names_somebody(record: logging.LogRecord) -> bool:
+    """Return whether a record is an audit event of somebody who is known."""
+    details = getattr(record, "details", None)
+    return (
+        record.name == AUDIT_LOGGER_NAME and isinstance(details, dict) and bool(details.get("sub"))
+    )

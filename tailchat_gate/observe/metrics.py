@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from tailchat_gate import __version__
+from tailchat_gate.observe.sink import Sink
 
 #: Upper bounds in seconds of the buckets for a request's time.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -53,7 +54,11 @@ class Metrics(Collector):
     costs more than the rest of the record step.
     """
 
-    def __init__(self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = ()) -> None:
+    def __init__(
+        self,
+        gauges: Iterable[tuple[str, str, Callable[[], float]]] = (),
+        sinks: Callable[[], Iterable[Sink]] = tuple,
+    ) -> None:
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._decisions: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[str, _Histogram] = {}
@@ -65,6 +70,7 @@ class Metrics(Collector):
         self._tailchat: Counter[tuple[str, str]] = Counter()
         self._tailchat_seconds: dict[str, _Histogram] = {}
         self._gauges = tuple(gauges)
+        self._sinks = sinks
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -181,11 +187,27 @@ class Metrics(Collector):
         yield _histogram(
             "gate_tailchat_seconds", "Time of calls to Tailchat.", "call", self._tailchat_seconds
         )
+        yield from self._lines()
         for name, documentation, read in self._gauges:
             yield GaugeMetricFamily(name, documentation, value=read())
         build = GaugeMetricFamily("gate_build_info", "The running version.", labels=("version",))
         build.add_metric((__version__,), 1)
         yield build
+
+    def _lines(self) -> Iterator[Metric]:
+        sinks = tuple(self._sinks())
+        yield _counter(
+            "gate_log_lines",
+            "Lines of logs that were written.",
+            ("sink",),
+            {(sink.name,): sink.written for sink in sinks},
+        )
+        yield _counter(
+            "gate_log_lines_lost",
+            "Lines of logs that were lost because they could not be written in time.",
+            ("sink",),
+            {(sink.name,): sink.lost for sink in sinks},
+        )
 
 
 def _counter(

@@ -1,0 +1,193 @@
+"""Where the lines of a log go: a bounded queue, and a thread that alone waits for disk or pipe.
+
+Nothing here blocks the caller, whatever the file does: a full disk, a pipe that nobody reads and
+a dead mount cost lines, which are counted, and never a request.
+"""
+
+import logging
+import time
+from collections import deque
+from threading import Condition, Thread
+from typing import Final
+
+from tailchat_gate.observe.sink_file import SinkFile
+
+#: Bytes of lines that may wait: some 20,000 lines. Of them, lines of strangers may take one half.
+CAPACITY: Final = 8 << 20
+#: Lines are joined up to this many bytes, so that a busy log makes few system calls.
+_BATCH: Final = 1 << 17
+#: A file that cannot be written is tried again after so many seconds.
+RETRY_SECONDS: Final = 1.0
+#: A file that can keep up only now and then is complained of once in so many seconds.
+_TELL_SECONDS: Final = 60.0
+#: How long an end waits for a reader that has stopped.
+CLOSE_SECONDS: Final = 2.0
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Sink:
+    """Writes whole lines to a file, in order, from a thread of its own.
+
+    While the file cannot be written the lines wait, up to `capacity` bytes; those that do not fit
+    are counted in `lost`, and told in the gate's own log once there is a way again. `written`
+    counts the lines that the file took.
+    """
+
+    def __init__(self, name: str, file: SinkFile, *, capacity: int = CAPACITY) -> None:
+        self.name: Final = name
+        self.written = 0
+        self.lost = 0
+        self._file = file
+        self._capacity = capacity
+        self._entries: deque[bytes] = deque()
+        #: What is being written.
+        self._batch = b""
+        #: Bytes that wait, those that are being written among them.
+        self._size = 0
+        # Re-entrant: the garbage collector may run anywhere, and a destructor may log.
+        self._changed = Condition()
+        self._closing = self._failing = False
+        self._writer: Thread | None = None
+        self._told_lost, self._told_at = 0, -_TELL_SECONDS
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not written yet."""
+        return self._size
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread writes, or waits for lines."""
+        return self._writer is not None and self._writer.is_alive()
+
+    def put(self, data: bytes, lines: int = 1, *, stranger: bool = False) -> None:
+        """Queue whole lines; of a `stranger` they are lost first when the queue fills."""
+        room = self._capacity // 2 if stranger else self._capacity
+        with self._changed:
+            if self._size + len(data) > room:
+                self.lost += lines
+                return
+            self._entries.append(data)
+            self._size += len(data)
+            self._closing = False
+            if self.is_running:
+                self._changed.notify()
+            else:
+                self._start()
+
+    def finish(self) -> None:
+        """Write what is left, wait no longer for a file that fails, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
+    def close(self, within: float = CLOSE_SECONDS) -> int:
+        """Finish, and return how many lines were not written within so many seconds."""
+        self.finish()
+        writer = self._writer
+        if writer is not None:
+            writer.join(within)
+        with self._changed:
+            waiting = sum(entry.count(b"\n") for entry in (self._batch, *self._entries))
+            return self.lost - self._told_lost + waiting
+
+    def close_and_tell(self, within: float = CLOSE_SECONDS) -> None:
+        """Close, and tell the gate's own log of lines that were not written."""
+        unwritten = self.close(within)
+        if unwritten:
+            _log.error(
+                "lines of the %s log were lost at the end",
+                self.name,
+                extra={"details": {"sink": self.name, "lost": unwritten}},
+            )
+
+    def _start(self) -> None:
+        self._writer = Thread(target=self._run, name=f"{self.name}-log", daemon=True)
+        try:
+            self._writer.start()
+        except RuntimeError:  # no thread is to be had now; the next line tries again
+            self._writer = None
+
+    def _run(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            try:
+                self._write(batch)
+            except Exception:  # noqa: BLE001 - whatever it is, the next lines have their try
+                self._lose(batch.count(b"\n"))
+                if not self._failing:
+                    self._failing = True
+                    _log.exception("the %s log cannot be written", self.name)
+            with self._changed:
+                self._batch = b""
+                self._size = self._size - len(batch) if self._entries else 0
+            self._tell_lost()
+
+    def _next_batch(self) -> bytes | None:
+        with self._changed:
+            while not self._entries:
+                if self._closing:
+                    self._writer = None
+                    return None
+                self._changed.wait()
+            batch = [self._entries.popleft()]
+            size = len(batch[0])
+            while self._entries and size + len(self._entries[0]) <= _BATCH:
+                batch.append(self._entries.popleft())
+                size += len(batch[-1])
+            self._batch = b"".join(batch)
+            return self._batch
+
+    def _write(self, data: bytes) -> None:
+        """Write `data` as far as the file takes it before the end; what it does not is lost.
+
+        A write that was cut short goes on where it ended, or with the whole line where another
+        file has taken the place of the first.
+        """
+        done, view = 0, memoryview(data)
+        # Two logs may have one pipe: no line of the other comes between the halves of one.
+        with self._file.turn():
+            while done < len(data):
+                try:
+                    if self._file.refresh():
+                        done = data.rfind(b"\n", 0, done) + 1
+                    done += self._file.write(view[done:])
+                except OSError as error:
+                    self._note(error)
+                    if self._is_over_after(error):
+                        break
+        self.written += data.count(b"\n", 0, done)
+        if done < len(data):
+            self._lose(data.count(b"\n", done))
+        elif self._failing:
+            self._failing = False
+            _log.warning("the %s log can be written again", self.name)
+
+    def _lose(self, lines: int) -> None:
+        with self._changed:
+            self.lost += lines
+
+    def _note(self, error: OSError) -> None:
+        """Tell once that the file fails; that it has no room at the moment is no failure."""
+        if not self._failing and not isinstance(error, BlockingIOError):
+            self._failing = True
+            _log.error("the %s log cannot be written, its lines wait: %s", self.name, error)
+
+    def _is_over_after(self, error: OSError) -> bool:
+        """Wait until it makes sense to try again; return whether the end came first."""
+        if isinstance(error, BlockingIOError):
+            self._file.wait(RETRY_SECONDS)
+            return False
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closing, RETRY_SECONDS)
+
+    def _tell_lost(self) -> None:
+        """Tell how many lines were lost, once the queue is empty or a minute has passed."""
+        lost, now = self.lost - self._told_lost, time.monotonic()
+        if lost and not self._failing and (not self._size or now > self._told_at + _TELL_SECONDS):
+            self._told_lost, self._told_at = self.lost, now
+            _log.error(
+                "lines of the %s log were lost",
+                self.name,
+                extra={"details": {"sink": self.name, "lost": lost}},
+            )

@@ -1,0 +1,108 @@
+"""The gate as a process of its own, with its standard streams where a test wants them."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clikit import GATE, environ
+from gatekit import RawClient, Reply, ask, request_bytes
+from process import free_port
+from reloadkit import file_text, sections
+
+#: As long as a start may take on a busy machine.
+START_SECONDS = 30.0
+
+
+@dataclass
+class GateProcess:
+    """A running process of the gate."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    admin_port: int
+
+    async def ping(self) -> Reply:
+        """Ask whether it serves."""
+        return await ask(self.port, request_bytes("/ping"))
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return a sample of the admin listener's metrics."""
+        reply = await ask(self.admin_port, request_bytes("/metrics", Connection="close"))
+        wanted = "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
+        start = f"{name}{wanted if labels else ''} "
+        (line,) = [line for line in reply.body.decode().splitlines() if line.startswith(start)]
+        return float(line.removeprefix(start))
+
+    async def callbacks(self, count: int, *, size: int = 600) -> None:
+        """Come back from logins that nobody began, each with a long agent and path."""
+        target = "/oauth2/callback?code=x&state=" + "a" * 40
+        data = request_bytes(target, User_Agent="x" * size)
+        async with RawClient.connect(self.port) as client:
+            for _ in range(count):
+                client.send(data)
+                await client.reply()
+
+    def limit(self, bytes_: int) -> None:
+        """Let no file of the process grow beyond a size, as a full disk does; -1 lifts it."""
+        limit = resource.RLIM_INFINITY if bytes_ < 0 else bytes_
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
+async def _opened(port: int, process: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            assert process.returncode is None, f"it ended with {process.returncode}"
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def gate_process(
+    folder: Path,
+    upstream: str = "http://127.0.0.1:9",
+    *,
+    stdout: int | None = asyncio.subprocess.DEVNULL,
+    stderr: int | None = asyncio.subprocess.DEVNULL,
+    command: Sequence[str] = GATE,
+    prepare: Callable[[], None] | None = None,
+    **given: Any,  # noqa: ANN401 - as in reloadkit.sections
+) -> AsyncIterator[GateProcess]:
+    """Serve a configuration in a process until the block ends; kill it where it is still there."""
+    port, admin_port = free_port(), free_port()
+    listening = {
+        "public_url": f"http://127.0.0.1:{port}",
+        "listen": [f"127.0.0.1:{port}"],
+        "admin_listen": f"127.0.0.1:{admin_port}",
+        "shutdown_timeout": "1s",
+    }
+    given["server"] = {**listening, **given.get("server", {})}
+    path = folder / "config.toml"
+
+    def write() -> None:
+        path.write_text(file_text(sections(upstream, **given)), "utf-8")
+        path.chmod(0o600)
+
+    await asyncio.to_thread(write)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        *("serve", "-c", str(path)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=environ(),
+        preexec_fn=prepare,
+    )
+    try:
+        await _opened(port, process)
+        yield GateProcess(process, port, admin_port)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
