@@ -17,7 +17,7 @@ from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import KEY_SET_MAX_AGE
-from tailchat_gate.reasons import STATUS, Reason
+from tailchat_gate.reasons import BUSY, STATUS, Reason
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.intent import Intent, is_form, read_intent, wants_html
 from tailchat_gate.request.visit import Visit
@@ -30,6 +30,8 @@ _JSON: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 _SCRIPT: Final = {**_JSON, "Content-Type": "text/javascript; charset=utf-8"}
+#: How long to stay away where there is no room for a request (RFC 9110 section 10.2.3).
+RETRY_LATER: Final = MappingProxyType({"Retry-After": "5"})
 #: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
 _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
 #: What tells a proxy that a request may pass, by its status.
@@ -160,7 +162,8 @@ class Answers:
     def unread(self, visit: Visit, problem: str) -> web.Response:
         """Return the answer to what could not be read as a request; the connection ends."""
         body = self._pages.problem_json(visit.reason.value, visit.request_id, problem=problem)
-        return web.Response(status=STATUS[visit.reason], body=body, headers=_JSON)
+        headers = {**_JSON, **RETRY_LATER} if visit.reason in BUSY else _JSON
+        return web.Response(status=STATUS[visit.reason], body=body, headers=headers)
 
     def to_bytes(self, answer: web.Response, head: RequestHead, *, keep: bool) -> bytes:
         """Return an answer as bytes; `keep`: the client's connection stays behind it."""

@@ -102,6 +102,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         workers,
         clock,
         settings.session.idle,
+        settings.limits.client_requests,
     )
     tokens = Tokens(settings.token, clock, lasting.standing)
     assertions = _assertions(settings, lasting.published_keys, clock)
@@ -199,6 +200,7 @@ def _service(settings: Settings, gate: Gate) -> Service:
         reader,
         Timeouts(server.header_timeout, server.body_timeout, server.keepalive_timeout),
         limits.target_bytes + limits.header_bytes,
+        limits.client_connections,
     )
 
 

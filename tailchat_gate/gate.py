@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tailchat_gate.access.routes import Route
 from tailchat_gate.access.service_worker import WorkerScopes
-from tailchat_gate.answers import Answers
+from tailchat_gate.answers import RETRY_LATER, Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.locks import Holder
@@ -27,7 +27,7 @@ from tailchat_gate.proxy.held import HeldRequest
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend
 from tailchat_gate.proxy.own_pages import PageServer
-from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
+from tailchat_gate.reasons import BUSY, CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import Client, ClientResolver
 from tailchat_gate.request.fields import FieldSection
@@ -37,7 +37,7 @@ from tailchat_gate.request.visit import RequestIds, Visit
 
 #: Methods that are for the proxy itself, or may be.
 _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
-_RETRYABLE: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW))
+_RETRYABLE: Final = BUSY | {Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW}
 # Names of their own, because an enum's attribute costs ten times a global.
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
 #: Why a request under way is ended with its session, and what the metrics call it.
@@ -128,7 +128,9 @@ class Gate:
             self._serve_local(client, visit, route, verdict)
         else:
             passage = self._passage(visit, route, verdict, body)
-            self.forwarder.forward(client, visit, passage, self._forwarded)
+            busy = self.forwarder.forward(client, visit, passage, self._forwarded)
+            if busy is not None:
+                self._refuse(client, visit, busy)
 
     def _hold(self, client: ClientConnection, visit: Visit, record: SessionRecord) -> None:
         """Answer once Tailchat was asked about the session, which was away for long."""
@@ -146,6 +148,10 @@ class Gate:
         visit.reason = error.reason
         answer = self._noted(visit, self.answers.unread(visit, str(error)))
         return self.answers.to_bytes(answer, visit.head, keep=False)
+
+    def counts_as(self, peer: str) -> str:
+        """Return what the connections of a peer are counted as, "" for a trusted proxy."""
+        return "" if self.clients.trusts(peer) else self.clients.direct(peer).network
 
     # Own paths and refusals.
 
@@ -187,9 +193,15 @@ class Gate:
             reason,
             detail=detail,
             retry_url=retry_url,
-            headers={"Allow": self._allowed(visit)} if reason is Reason.METHOD_REFUSED else None,
+            headers=self._headers(visit, reason),
         )
         self._say(client, visit, answer, last=bool(problem))
+
+    def _headers(self, visit: Visit, reason: Reason) -> Mapping[str, str] | None:
+        """Return what an answer of that reason has to say in fields."""
+        if reason is Reason.METHOD_REFUSED:
+            return {"Allow": self._allowed(visit)}
+        return RETRY_LATER if reason in BUSY else None
 
     def _say(
         self, client: ClientConnection, visit: Visit, answer: web.Response, *, last: bool = False
@@ -314,6 +326,7 @@ class Gate:
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
         """Record what came of an exchange; answer in its place where nothing was relayed."""
+        exchange.leave()
         visit = exchange.visit
         visit.status, visit.sent_bytes = exchange.status, exchange.body_bytes
         failure = exchange.failure

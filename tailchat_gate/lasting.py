@@ -19,6 +19,8 @@ from tailchat_gate.observe.log import sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import PublishedKeys
+from tailchat_gate.proxy.connection_metrics import ConnectionMetrics
+from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.live import LiveSessions
 from tailchat_gate.proxy.names import Names
@@ -74,7 +76,8 @@ class Lasting:
         self.clock: Final = clock
         self.monotonic: Final = monotonic
         self.names: Final = Names()
-        self.traffic: Final = Traffic(clock, Dialer(self.names))
+        self.descriptors: Final = Descriptors()
+        self.traffic: Final = Traffic(clock, Dialer(self.names), self.descriptors)
         self.pages: Final = PageServer()
         self.access_log: Final = AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)
@@ -99,6 +102,7 @@ class Lasting:
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop. More than once is once."""
+        self.descriptors.measure()
         self.pages.start()
         self.traffic.start()
 
@@ -134,4 +138,5 @@ def _metrics(
             ),
         ),
         lambda: (access_log.sink, *sinks()),
+        (ConnectionMetrics(traffic),),
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -10,9 +10,11 @@ from aiohttp import web
 
 from tailchat_gate.config.address import UnixAddress, listen_address
 from tailchat_gate.config.model import Server
+from tailchat_gate.proxy.acceptor import Acceptor
 from tailchat_gate.proxy.downstream import ClientServer
 
-_BACKLOG: Final = 1024
+#: Each connection that waits is a line of log while asyncio cannot accept any.
+_ADMIN_BACKLOG: Final = 16
 _LISTEN: Final = "server.listen"
 _ADMIN: Final = "server.admin_listen"
 
@@ -33,8 +35,9 @@ class _Listener(Protocol):
 class _Visitors:
     """An address for visitors."""
 
-    def __init__(self, server: asyncio.Server) -> None:
+    def __init__(self, server: asyncio.Server, acceptors: Sequence[Acceptor]) -> None:
         self._server = server
+        self._acceptors = acceptors
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -42,6 +45,8 @@ class _Visitors:
         return [one.getsockname()[:2] for one in self._server.sockets if one.family in inet]
 
     async def close(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
         self._server.close()
 
 
@@ -114,27 +119,38 @@ class Listeners:
     async def _listen_for_visitors(self, address: str) -> _Listener:
         loop = asyncio.get_running_loop()
         where = listen_address(address)
+        backlog = self._server.descriptors.backlog
         if isinstance(where, UnixAddress):
             bound = await asyncio.to_thread(_bind_unix, Path(where.path))
-            server = await loop.create_unix_server(self._server, sock=bound, backlog=_BACKLOG)
+            server = await loop.create_unix_server(
+                self._server, sock=bound, backlog=backlog, start_serving=False
+            )
         else:
             server = await loop.create_server(
-                self._server, where.host, where.port, backlog=_BACKLOG, start_serving=False
+                self._server, where.host, where.port, backlog=backlog, start_serving=False
             )
             for one in server.sockets:
                 # A client that is gone without a word must be noticed (tcp(7)). Connections take
                 # this from their listener, which costs less than to tell each.
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if not isinstance(loop, asyncio.BaseEventLoop):
             await server.start_serving()
-        return _Visitors(server)
+            return _Visitors(server, ())
+        acceptors = [
+            Acceptor(listening.dup(), self._server, self._server.out_of_descriptors)
+            for listening in server.sockets
+        ]
+        for acceptor in acceptors:
+            acceptor.start(backlog)
+        return _Visitors(server, acceptors)
 
     async def _listen_for_admin(self, address: str) -> _Listener:
         where = listen_address(address)
         site: web.BaseSite
         if isinstance(where, UnixAddress):
-            site = web.UnixSite(self._admin, where.path)
+            site = web.UnixSite(self._admin, where.path, backlog=_ADMIN_BACKLOG)
         else:
-            site = web.TCPSite(self._admin, where.host, where.port)
+            site = web.TCPSite(self._admin, where.host, where.port, backlog=_ADMIN_BACKLOG)
         try:
             await site.start()
         except OSError:

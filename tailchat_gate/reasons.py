@@ -46,12 +46,15 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token-expired"  # noqa: S105 - as above
     TOKEN_ELSEWHERE = "token-elsewhere"  # noqa: S105 - as above
     CLIENT_GONE = "client-gone"
+    CLIENT_BUSY = "client-busy"
+    GATE_BUSY = "gate-busy"
     INTERNAL_ERROR = "internal-error"
 
     # The upstream.
     UPSTREAM_DOWN = "upstream-down"
     UPSTREAM_BROKEN = "upstream-broken"
     UPSTREAM_SLOW = "upstream-slow"
+    UPSTREAM_BUSY = "upstream-busy"
 
     # The login.
     LOGIN_NOT_A_PAGE = "login-not-a-page"
@@ -74,6 +77,8 @@ class Reason(StrEnum):
     COOKIES_BLOCKED = "cookies-blocked"
 
 
+#: There is no room for a request now, and may be in a moment.
+BUSY: Final = frozenset((Reason.CLIENT_BUSY, Reason.GATE_BUSY, Reason.UPSTREAM_BUSY))
 #: The log's status for a client that left before its answer; never sent (nginx's number).
 CLIENT_CLOSED_REQUEST: Final = 499
 
@@ -106,6 +111,10 @@ STATUS: Final = MappingProxyType(
         Reason.TOKEN_EXPIRED: HTTPStatus.UNAUTHORIZED,
         Reason.TOKEN_ELSEWHERE: HTTPStatus.FORBIDDEN,
         Reason.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+        # Not 429, which is about a rate: the client may have sent one request an hour.
+        Reason.CLIENT_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+        Reason.GATE_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+        Reason.UPSTREAM_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.UPSTREAM_DOWN: HTTPStatus.BAD_GATEWAY,
         Reason.UPSTREAM_BROKEN: HTTPStatus.BAD_GATEWAY,
         Reason.UPSTREAM_SLOW: HTTPStatus.GATEWAY_TIMEOUT,

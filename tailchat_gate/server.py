@@ -19,6 +19,7 @@ from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.listeners import Listeners, StartError
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.process import prepare
+from tailchat_gate.proxy.descriptors import raise_limit
 from tailchat_gate.proxy.downstream import ClientServer
 from tailchat_gate.reload import Reloader, StoppingError
 
@@ -66,7 +67,9 @@ class GateServer:
         settings = self.in_force.settings
         await self._read_locks(settings.locks.file)
         self.in_force.start()
-        self._server = ClientServer(self.in_force.service, self._lasting.live)
+        self._server = ClientServer(
+            self.in_force.service, self._lasting.live, self._lasting.descriptors
+        )
         self._lasting.locks.start(self._server.hear_of_sessions)
         app = admin_app(self.generations, is_ready=lambda: self._ready, reloader=self.reloader)
         self._admin = web.AppRunner(app, access_log=None)
@@ -188,6 +191,7 @@ async def serve(
 def run(generation: Generation, source: Source | None = None) -> None:
     """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
     prepare()
+    raise_limit()
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:

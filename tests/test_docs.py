@@ -15,6 +15,7 @@ from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.lasting import Lasting
 from tailchat_gate.proxy.assertion import HEADER
+from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import identity_fields, machine_fields
 from tailchat_gate.request.client import Client
@@ -66,7 +67,10 @@ def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
 def test_every_metric_is_documented() -> None:
     """Each metric family with each of its labels is in docs/operations.md."""
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    metrics = Lasting().metrics
+    lasting = Lasting()
+    metrics = lasting.metrics
+    lasting.traffic.failures["http://tool", "refused"] += 1
+    lasting.traffic.take("key", Backend("http://tool"))
     metrics.request("tool", "GET", 200, "signed-in", 0.1)
     metrics.login("signed-in")
     metrics.session_ended("signed-out")

@@ -53,6 +53,7 @@ __all__ = [
 _MINUTE = 60.0
 LONGEST_SESSION = 30 * 86400.0
 _LONGEST_CALL = 10.0
+_MOST = 1_000_000
 
 
 class Server(Section):
@@ -142,7 +143,7 @@ class Server(Section):
 
 
 class Limits(Section):
-    """How large a request may be before it is refused."""
+    """How large a request may be before it is refused, and how many one client may have."""
 
     target_bytes: Annotated[int, Whole(256, 65_536)] = Field(
         default=16_384, description="How many bytes the target of a request may have."
@@ -156,6 +157,21 @@ class Limits(Section):
     cookie_bytes: Annotated[int, Whole(256, 65_536)] = Field(
         default=16_384,
         description="How many bytes the cookies of a request may have together.",
+    )
+
+    client_connections: Annotated[int, Whole(0, _MOST)] = Field(
+        default=0,
+        description=(
+            "How many connections one client may have; 0 is half of what the gate can have, 4000 "
+            "at most."
+        ),
+    )
+    client_requests: Annotated[int, Whole(0, _MOST)] = Field(
+        default=0,
+        description=(
+            "How many requests and WebSockets of one client may be with one tool at once; 0 is "
+            "half of route.max_connections."
+        ),
     )
 
     @field_validator("cookie_bytes")

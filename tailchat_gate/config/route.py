@@ -158,6 +158,13 @@ class Route(Section):
     max_body_bytes: Annotated[int, Whole(0, _LARGEST_BODY)] = Field(
         default=0, description="How many bytes the body of a request may have; 0 is no limit."
     )
+    max_connections: Annotated[int, Whole(0, 1_000_000)] = Field(
+        default=0,
+        description=(
+            "How many requests and WebSockets the tool may have at once; 0 is a quarter of what "
+            "the gate can have, 10000 at most."
+        ),
+    )
     websocket_max_age: Annotated[float, Seconds()] = Field(
         default=0.0, description="How long a WebSocket may stay open; 0 is no limit."
     )

@@ -58,6 +58,7 @@ class Metrics(Collector):
         self,
         gauges: Iterable[tuple[str, str, Callable[[], float]]] = (),
         sinks: Callable[[], Iterable[Sink]] = tuple,
+        sources: Iterable[Callable[[], Iterable[Metric]]] = (),
     ) -> None:
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._decisions: Counter[tuple[str, str]] = Counter()
@@ -71,6 +72,7 @@ class Metrics(Collector):
         self._tailchat_seconds: dict[str, _Histogram] = {}
         self._gauges = tuple(gauges)
         self._sinks = sinks
+        self._sources = tuple(sources)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -190,6 +192,8 @@ class Metrics(Collector):
         yield from self._lines()
         for name, documentation, read in self._gauges:
             yield GaugeMetricFamily(name, documentation, value=read())
+        for source in self._sources:
+            yield from source()
         build = GaugeMetricFamily("gate_build_info", "The running version.", labels=("version",))
         build.add_metric((__version__,), 1)
         yield build

@@ -78,6 +78,16 @@ class BytesSink(Protocol):
         """Hear that the upstream takes no more bytes for now, or takes them again."""
 
 
+class ConnectionOwner(Protocol):
+    """What counts the connections that are open."""
+
+    def opened(self) -> None:
+        """Hear that a connection is open."""
+
+    def closed(self) -> None:
+        """Hear that one is closed."""
+
+
 class Patience(NamedTuple):
     """Seconds to wait: for a reply's head, and for its next bytes (0 = no limit)."""
 
@@ -97,13 +107,16 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_deadline", "_done", "_exchange", "_loop", "_moved", "_patience", "_paused",
+        "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_patience", "_paused",
         "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "idle_since", "transport",
         "tunnel",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, reader: ReplyReader) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, reader: ReplyReader, owner: ConnectionOwner
+    ) -> None:
         self._loop = loop
+        self._owner = owner
         self._reader = reader
         self._phase = _IDLE
         self._exchange: ReplyTaker | None = None
@@ -272,6 +285,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Keep the transport."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
+        self._owner.opened()
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else ""
         self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
@@ -308,6 +322,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Settle what was going on when the upstream closed."""
         if exc is not None and self._phase in _IN_USE and (words := unread(self.transport)):
             self.data_received(words)
+        self._owner.closed()
         phase, self.transport = self._phase, None
         clean = exc is None and self._done
         if phase is _TUNNEL and self.tunnel is not None:

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.affinity import OwnConnections
+from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.peers import Peers, close_oldest
 from tailchat_gate.proxy.unread import unread
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
@@ -103,17 +105,22 @@ class Handler(Protocol):
     def refuse_unread(self, client: "ClientConnection", error: RefusedError) -> bytes:
         """Return the answer to what could not be read as a request."""
 
+    def counts_as(self, peer: str) -> str:
+        """Return what the connections of a peer are counted as, "" for a trusted proxy."""
+
 
 class Service(NamedTuple):
     """What answers requests, how they are read, and how long and large they may be.
 
-    All of it is one configuration's. `max_head_bytes` are those that a whole head may have.
+    All of it is one configuration's. `max_head_bytes` are those that a whole head may have,
+    `client_connections` how many connections one client may have, 0 for what is sensible.
     """
 
     handler: Handler
     reader: RequestReader
     timeouts: Timeouts
     max_head_bytes: int
+    client_connections: int
 
 
 class ClientConnection(asyncio.Protocol):
@@ -126,7 +133,8 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_awaits_room", "_body", "_body_timeout", "_deadline", "_full", "_holds", "_in_head",
         "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time",
-        "_unread", "_unsent", "_work", "client", "own", "peer", "transport", "was_reset",
+        "_unread", "_unsent", "_work", "client", "counted_as", "own", "peer",
+        "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -134,6 +142,8 @@ class ClientConnection(asyncio.Protocol):
         self._time = server.time
         self.transport: asyncio.Transport | None = None
         self.peer = ""
+        #: The client that has one connection less to open with it, "" for none.
+        self.counted_as = ""
         #: Whose connection it is, where no proxy in front is trusted to tell.
         self.client: Client | None = None
         #: Upstream connections that are this one's alone, None until there is one.
@@ -160,7 +170,8 @@ class ClientConnection(asyncio.Protocol):
         # A Unix socket has no address: whoever may open it is this machine.
         self.peer = peer[0] if isinstance(peer, tuple) and peer else "127.0.0.1"
         self._deadline = self._time() + self._server.timeouts.header
-        self._server.connections.add(self)
+        if (refused := self._server.opened(self)) is not None:
+            self._turn_away(refused)
 
     def data_received(self, data: bytes) -> None:
         """Take what one read brought."""
@@ -192,12 +203,11 @@ class ClientConnection(asyncio.Protocol):
             self._taker.from_client(words)
         self.transport = None
         self.was_reset = exc is not None
-        self._server.connections.discard(self)
+        self._server.closed(self)
         if self._work is not None:
             self._work.client_gone()
         if self.own is not None:
             self.own.close()
-        self._server.hear_closed()
 
     def pause_writing(self) -> None:
         """Hold what feeds this client: its socket and buffer are full."""
@@ -335,6 +345,23 @@ class ClientConnection(asyncio.Protocol):
             self._moved = True
 
     # What the server calls.
+
+    @property
+    def idle_deadline(self) -> float:
+        """When it ends if no request comes, 0 while one is under way or while it is closing."""
+        return 0.0 if self._work is not None or self._lingers or self._leaving else self._deadline
+
+    def close_idle(self) -> None:
+        """Close it for want of room; no request is under way."""
+        self._close(linger=False)
+
+    def _turn_away(self, reason: Reason) -> None:
+        """Answer that there is no room, and close."""
+        if self._server.descriptors.may_linger():
+            self._refuse(RefusedError("too many connections", reason))
+        else:
+            self._lingers = True
+            self.abort()
 
     def leave(self) -> None:
         """Take no further request: close at once where none is under way."""
@@ -486,10 +513,15 @@ class ClientServer:
     """Makes the connections of a gate, and looks after their deadlines.
 
     Connections outlive configurations: each request is read and answered by the service that is
-    in force when its head is whole. `watch` ends what is under way for sessions that are over.
+    in force when its head is whole. `watch` ends what is under way for sessions that are over,
+    `descriptors` are those of the process.
     """
 
-    def __init__(self, service: Service, watch: SessionWatch) -> None:
+    def __init__(self, service: Service, watch: SessionWatch, descriptors: Descriptors) -> None:
+        self.descriptors: Final = descriptors
+        self._peers = Peers()
+        #: Whether no connection was idle a moment ago.
+        self._none_idle = False
         self.connections: Final[set[ClientConnection]] = set()
         self._loop = asyncio.get_running_loop()
         self.time: Final[Callable[[], float]] = self._loop.time
@@ -498,6 +530,7 @@ class ClientServer:
         self._prompt: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
         self.change(service)
+        descriptors.closers.append(self._close_oldest)
         self._sweep()
 
     def change(self, service: Service) -> None:
@@ -507,6 +540,7 @@ class ClientServer:
         self.reader = service.reader
         self.timeouts = service.timeouts
         self.max_head_bytes = service.max_head_bytes
+        self._client_connections = service.client_connections or self.descriptors.client_connections
         now = self.time()
         for connection in self.connections:
             connection.hear_of_change(now)
@@ -519,6 +553,8 @@ class ClientServer:
         # First, because a fault below must not be the end of all deadlines.
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         now = self.time()
+        self._none_idle = False
+        self._peers.sweep()
         for connection in tuple(self.connections):
             connection.check(now)
         self._check_sessions()
@@ -532,8 +568,34 @@ class ClientServer:
         if self._prompt is None:
             self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
 
-    def hear_closed(self) -> None:
+    def opened(self, connection: ClientConnection) -> Reason | None:
+        """Count a new connection; return why it has to be turned away, None where it may stay."""
+        descriptors = self.descriptors
+        room = descriptors.make_room()
+        self.connections.add(connection)
+        descriptors.clients += 1
+        if not room:
+            return Reason.GATE_BUSY
+        who = self.handler.counts_as(connection.peer)
+        if who and not self._peers.enter(who, connection, self._client_connections):
+            return Reason.CLIENT_BUSY
+        connection.counted_as = who
+        return None
+
+    def out_of_descriptors(self) -> None:
+        """Hear that a connection could not be accepted."""
+        self.descriptors.note()
+        self._close_oldest()
+
+    def _close_oldest(self) -> bool:
+        self._none_idle = self._none_idle or not close_oldest(self.connections)
+        return not self._none_idle
+
+    def closed(self, connection: ClientConnection) -> None:
         """Hear that a connection is gone."""
+        self.connections.discard(connection)
+        self.descriptors.clients -= 1
+        self._peers.leave(connection.counted_as, connection)
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)
 

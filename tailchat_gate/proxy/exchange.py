@@ -1,7 +1,6 @@
 """A request on its way to an upstream and its reply on the way back: a machine, not a task."""
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -13,6 +12,7 @@ from tailchat_gate.identity.tokens import Machine
 from tailchat_gate.proxy.affinity import OwnConnections, Person, person_of
 from tailchat_gate.proxy.connection import End, Patience, UpstreamConnection
 from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
+from tailchat_gate.proxy.failures import KINDS, NO_DESCRIPTOR
 from tailchat_gate.proxy.headers import takes_trailers
 from tailchat_gate.proxy.pool import Pool
 from tailchat_gate.proxy.reply import FieldEditor
@@ -58,6 +58,9 @@ class Upstream(NamedTuple):
     editor: FieldEditor | None
     keeps_out: Callable[[bytes, str], bool]
     workers: WorkerScopes
+    #: How many requests and WebSockets the upstream may have at once, and one client of them.
+    most: int
+    most_of_one: int
 
 
 class Passage(NamedTuple):
@@ -141,6 +144,15 @@ class Exchange:
     def _repeatable(self) -> bool:
         """Whether sending the request twice has the effect of sending it once."""
         return self.passage.body is None and self.passage.request.method in _IDEMPOTENT
+
+    def enter(self) -> Reason | None:
+        """Take a place with the upstream; return why there is none, None where there is one."""
+        settings, who = self._settings, self.visit.client_address.network
+        return settings.pool.enter(who, settings.most, settings.most_of_one)
+
+    def leave(self) -> None:
+        """Give that place back."""
+        self._settings.pool.leave(self.visit.client_address.network)
 
     def start(self, now: float) -> None:
         """Send the request on a connection of the pool, or on a new one; `now` in seconds."""
@@ -275,6 +287,8 @@ class Exchange:
             # The connection was stale: nothing of the reply came (RFC 9112 section 9.3.1).
             self._connect()
         else:
+            if end in KINDS:
+                self._settings.pool.failed(KINDS[end])
             if self.status:
                 # Never a clean end: the client must see that the reply is not whole
                 # (RFC 9112 section 8).
@@ -313,8 +327,9 @@ class Exchange:
             upstream = await self._settings.pool.connect(self._settings.connect_timeout)
         except TimeoutError:
             self._fail(Reason.UPSTREAM_SLOW)
-        except (OSError, ssl.SSLError):
-            self._fail(Reason.UPSTREAM_DOWN)
+        except OSError as error:
+            out = error.errno in NO_DESCRIPTOR
+            self._fail(Reason.GATE_BUSY if out else Reason.UPSTREAM_DOWN)
         else:
             self._connecting = None
             self._send(upstream)

@@ -21,6 +21,7 @@ from tailchat_gate.proxy.pool import Pool
 from tailchat_gate.proxy.rewriting import rewriter_of
 from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Terms, Tunnel
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.visit import Visit
 
@@ -53,7 +54,8 @@ class Forwarder:
     `cookies` knows those that no reply may set; `traffic` has the
     connections, which outlive the configuration; `workers` judges the scopes that tools allow
     their service workers. `session_idle` is how many seconds a session lasts without use, 0 for
-    any; what is under way is use of it while bytes move, either way.
+    any; what is under way is use of it while bytes move, either way. `client_requests` is how
+    many of one tool's requests may be one client's, 0 for half of them.
     Reads the PEM files that routes name.
     """
 
@@ -66,6 +68,7 @@ class Forwarder:
         workers: WorkerScopes,
         clock: Callable[[], float],
         session_idle: float = 0.0,
+        client_requests: int = 0,
     ) -> None:
         self._cookies = cookies
         self._headers = headers
@@ -79,6 +82,7 @@ class Forwarder:
                 key = shared_by(route.settings, address)
                 self._backends[route] = _Shared(key, Backend.of_route(route.settings, address))
         self._session_idle = session_idle
+        self._client_requests = client_requests
         self._taken: list[tuple[object, ...]] = []
         self._upstreams: dict[str, Upstream] = {}
         self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
@@ -101,6 +105,7 @@ class Forwarder:
         settings = route.settings
         patience = Patience(settings.response_timeout, settings.idle_timeout)
         idle = _shorter(settings.idle_timeout, self._session_idle)
+        most = settings.max_connections or self._traffic.descriptors.tool_requests
         return Upstream(
             pool,
             patience,
@@ -110,6 +115,8 @@ class Forwarder:
             rewriter_of(settings),
             self._cookies.is_own,
             self._workers,
+            most,
+            self._client_requests or (most + 1) // 2,
         )
 
     def close(self) -> None:
@@ -136,15 +143,20 @@ class Forwarder:
         visit: Visit,
         passage: Passage,
         ended: Callable[[ClientConnection, Exchange], None],
-    ) -> None:
+    ) -> Reason | None:
         """Send a request to its route's upstream and relay the reply.
 
-        `ended` hears how it went, once; where nothing was relayed it owes the client an answer.
+        `ended` hears how it went, once, and has the exchange leave its place; where nothing was
+        relayed it owes the client an answer. Where there is no place for the request now, nothing
+        is begun, and the reason is returned.
         """
         after = partial(self._after_switch, ended) if passage.upgrade else ended
         exchange = Exchange(client, visit, passage, self._upstreams[visit.route], after)
+        if (busy := exchange.enter()) is not None:
+            return busy
         client.begin(exchange, passage.body)
         exchange.start(visit.started)
+        return None
 
     def _after_switch(
         self,

@@ -80,6 +80,11 @@ class Names:
             raise name.error
         return [_with_port(info, port) for info in name.good]
 
+    def waits(self, host: str) -> bool:
+        """Tell whether a host is being looked up, and no earlier answer is of use."""
+        name = self._names.get(host)
+        return name is not None and name.flight is not None and not name.is_usable(self._time())
+
     def refresh(self, host: str) -> frozenset[str] | None:
         """Return the addresses that a host has as far as is known; None if nothing is.
 

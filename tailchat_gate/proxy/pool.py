@@ -1,16 +1,21 @@
 """The connections to one upstream: which is used again, and when one has waited too long."""
 
 import asyncio
+import errno
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
+from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
+from tailchat_gate.proxy.failures import DNS, NO_DESCRIPTOR, kind_of
 from tailchat_gate.proxy.reply import ReplyLines, ReplyReader
+from tailchat_gate.reasons import Reason
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
 #: a connection that is about to be closed is lost.
@@ -31,8 +36,22 @@ _log = logging.getLogger(LOGGER_NAME)
 class Pool:
     """Keep-alive connections to one backend, the most recently used first."""
 
-    def __init__(self, backend: Backend, dialer: Dialer, lines: ReplyLines) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        dialer: Dialer,
+        descriptors: Descriptors,
+        failures: Counter[tuple[str, str]],
+        lines: ReplyLines,
+    ) -> None:
         self.backend: Final = backend
+        self._descriptors = descriptors
+        self._failures = failures
+        #: How many connections are open, those of tunnels among them.
+        self.open = 0
+        #: How many requests and tunnels have a place, in all and of each client.
+        self._entered = 0
+        self._clients: dict[str, int] = {}
         self._dialer = dialer
         self._time: Callable[[], float] = time.monotonic
         self._lines = lines
@@ -47,6 +66,54 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
+
+    def enter(self, who: str, most: int, most_of_one: int) -> Reason | None:
+        """Give a request of a client a place; return why it gets none, None where it has one.
+
+        One client may fill `most_of_one` of `most` places, so that no client closes the upstream
+        to the others, and no upstream that hangs takes all that the gate has.
+        """
+        if self._entered >= most:
+            return Reason.UPSTREAM_BUSY
+        count = self._clients.get(who, 0)
+        if count >= most_of_one:
+            return Reason.CLIENT_BUSY
+        self._entered += 1
+        self._clients[who] = count + 1
+        return None
+
+    def leave(self, who: str) -> None:
+        """Take a place back."""
+        self._entered -= 1
+        count = self._clients[who] - 1
+        if count:
+            self._clients[who] = count
+        else:
+            del self._clients[who]
+
+    def failed(self, kind: str) -> None:
+        """Count a fault of the upstream."""
+        self._failures[self.backend.url, kind] += 1
+
+    def opened(self) -> None:
+        """Count a connection that is open."""
+        self.open += 1
+        self._descriptors.upstreams += 1
+
+    def closed(self) -> None:
+        """Count one less."""
+        self.open -= 1
+        self._descriptors.upstreams -= 1
+
+    def close_oldest(self) -> bool:
+        """Close the connection that was idle for longest; return whether there was one."""
+        if self._idle:
+            self._idle.pop(0).abort()
+            return True
+        if self._own:
+            self.drop_own(min(self._own, key=lambda connection: connection.idle_since))
+            return True
+        return False
 
     def take(self, now: float, *, repeatable: bool) -> UpstreamConnection | None:
         """Return a clean idle connection, or None; `now` is the time of the monotonic clock."""
@@ -66,19 +133,32 @@ class Pool:
         Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds.
         The timeout is this function's own, because it is a route's setting.
         """
-        loop = asyncio.get_running_loop()
+        loop, descriptors = asyncio.get_running_loop(), self._descriptors
+        if not descriptors.make_room():
+            raise OSError(errno.EMFILE, "all file descriptors are in use")
+        descriptors.upstreams += 1
         try:
             async with asyncio.timeout(timeout):
-                connection = await self._dialer.connect(
-                    self.backend,
-                    lambda: UpstreamConnection(loop, ReplyReader(self._lines)),
-                )
+                connection = await self._dialer.connect(self.backend, self._make)
         except OSError as error:
+            kind = kind_of(error)
+            if error.errno in NO_DESCRIPTOR:
+                descriptors.note()
+            elif isinstance(error, TimeoutError) and self._dialer.names.waits(self.backend.host):
+                kind = DNS
+            self.failed(kind)
             self._tell(error, loop.time())
             raise
+        finally:
+            # Counted by itself from here on.
+            descriptors.upstreams -= 1
         self._busy.add(connection)
         self._told = ""
         return connection
+
+    def _make(self) -> UpstreamConnection:
+        reader = ReplyReader(self._lines)
+        return UpstreamConnection(asyncio.get_running_loop(), reader, self)
 
     def _tell(self, error: OSError, now: float) -> None:
         """Log why the backend cannot be reached: once, and again each minute of an outage."""

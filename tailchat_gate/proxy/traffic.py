@@ -7,6 +7,7 @@ from typing import Final
 
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.connection import UpstreamConnection
+from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
 from tailchat_gate.proxy.reply import ReplyLines
@@ -18,11 +19,17 @@ class Traffic:
 
     A configuration takes a pool for each of its backends and leaves it when its last request is
     done. What two configurations call by the same key is one pool, so that a reload keeps the
-    connections of every backend that it does not change. `dialer` opens them. `clock` gives Unix
-    seconds.
+    connections of every backend that it does not change. `dialer` opens them, `descriptors` counts
+    them. `clock` gives Unix seconds.
     """
 
-    def __init__(self, clock: Callable[[], float], dialer: Dialer) -> None:
+    def __init__(
+        self, clock: Callable[[], float], dialer: Dialer, descriptors: Descriptors
+    ) -> None:
+        self.descriptors: Final = descriptors
+        descriptors.closers.append(self._close_oldest)
+        #: Faults of upstreams, by URL and kind.
+        self.failures: Final[Counter[tuple[str, str]]] = Counter()
         self._clock = clock
         self._dialer = dialer
         self._lines = ReplyLines()
@@ -52,7 +59,9 @@ class Traffic:
         """
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(backend, self._dialer, self._lines)
+            pool = self._pools[key] = Pool(
+                backend, self._dialer, self.descriptors, self.failures, self._lines
+            )
         self._users[key] += 1
         return pool
 
@@ -62,12 +71,19 @@ class Traffic:
         if self._users[key] <= 0:
             del self._users[key]
             self._pools.pop(key).close()
+            urls = {pool.backend.url for pool in self.pools}
+            for found in [found for found in self.failures if found[0] not in urls]:
+                del self.failures[found]
 
     def tunnel_over(self, tunnel: Tunnel, upstream: UpstreamConnection) -> None:
         """Let go of a tunnel that has ended, and see its upstream off."""
         self.tunnels.discard(tunnel)
         if upstream.transport is not None:
             self._leaving.append(upstream)
+
+    def _close_oldest(self) -> bool:
+        """Close the oldest idle connection of a pool; return whether there was one."""
+        return any(pool.close_oldest() for pool in self.pools)
 
     def end_tunnels(self) -> None:
         """End every WebSocket with 1001, going away."""

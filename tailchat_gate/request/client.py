@@ -21,13 +21,22 @@ class Client:
     """The visitor's `address` and `scheme`, and the chain of addresses known to be true.
 
     `forwarded_for` is the value for X-Forwarded-For: the visitor first, then each trusted proxy
-    up to the socket's peer. `by_proxy`: the peer is a trusted proxy.
+    up to the socket's peer. `by_proxy`: the peer is a trusted proxy. `network` is what counts as
+    one client: the address, or the /64 of an IPv6 address, of which a host has all.
     """
 
     address: str
     scheme: str
     forwarded_for: str
     by_proxy: bool = field(default=False, compare=False)
+    network: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parsed = _parse(self.address) if ":" in self.address else None
+        network = str(parsed) if isinstance(parsed, IPv4Address) else self.address
+        if isinstance(parsed, IPv6Address):
+            network = str(IPv6Network((int(parsed) >> 64 << 64, 64)))
+        object.__setattr__(self, "network", network)
 
 
 class ClientResolver:

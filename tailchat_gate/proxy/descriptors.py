@@ -1,0 +1,92 @@
+"""The file descriptors of the process: how many visitors may use, and what makes room."""
+
+import logging
+import resource
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.observe.log import LOGGER_NAME
+
+#: Kept back for the admin listener, the locks, the logs and what a configuration reads.
+_RESERVE: Final = 64
+#: Further ones, a part of all: connections that come in one turn of the loop are accepted before
+#: anything can look at them.
+_BURST_PART: Final = 8
+_MOST_BURST: Final = 1024
+#: Where the system sets no limit.
+_UNLIMITED: Final = 1 << 20
+_MOST_REQUESTS: Final = 10_000
+_MOST_CONNECTIONS: Final = 4000
+_TELL_SECONDS: Final = 60.0
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+def raise_limit() -> None:
+    """Raise the process's soft limit of descriptors to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        _log.warning(
+            "the limit of file descriptors stays", extra={"details": {"error": str(error)}}
+        )
+
+
+class Descriptors:
+    """What visitors' connections and those to tools use of the process's descriptors.
+
+    `clients` and `upstreams` are counted by those who open them.
+    """
+
+    def __init__(self) -> None:
+        self._time = time.monotonic
+        self.clients = self.upstreams = 0
+        #: How often there was none left.
+        self.exhausted = 0
+        self._told_at = float("-inf")
+        #: Each closes the idle connection that has waited longest, and tells whether there was one.
+        self.closers: Final[list[Callable[[], bool]]] = []
+        self.measure()
+
+    def measure(self) -> None:
+        """Read the limit of the process."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        every = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+        #: How many connections may wait to be accepted.
+        self.backlog = max(16, min(every // _BURST_PART, _MOST_BURST))
+        #: How many descriptors visitors' traffic may use.
+        self.limit = max(every - _RESERVE - self.backlog, every // 2)
+        #: How many more those may use that are turned away.
+        self._grace = self.backlog // 2
+
+    @property
+    def tool_requests(self) -> int:
+        """How many requests and WebSockets one tool may have; each takes two descriptors."""
+        return max(1, min(self.limit // 4, _MOST_REQUESTS))
+
+    @property
+    def client_connections(self) -> int:
+        """How many connections one client may have."""
+        return max(1, min(self.limit // 2, _MOST_CONNECTIONS))
+
+    def make_room(self) -> bool:
+        """Tell whether one more descriptor may be used; an idle connection may be closed for it."""
+        if self.clients + self.upstreams < self.limit:
+            return True
+        self.note()
+        return any(close() for close in self.closers)
+
+    def may_linger(self) -> bool:
+        """Tell whether a client that is turned away may stay until it has read why."""
+        return self.clients + self.upstreams < self.limit + self._grace
+
+    def note(self) -> None:
+        """Note that all are in use: counted, and logged once a minute."""
+        self.exhausted += 1
+        now = self._time()
+        if now >= self._told_at + _TELL_SECONDS:
+            self._told_at = now
+            details = {"limit": self.limit, "clients": self.clients, "upstreams": self.upstreams}
+            _log.error("all file descriptors are in use", extra={"details": details})
