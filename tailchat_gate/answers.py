@@ -228,7 +228,19 @@ class Answers:
             return self.denied(visit, visit.reason, record)
         if visit.reason in _BEARER:
             return self.token_refused(visit, visit.reason)
+        if visit.reason is Reason.CROSS_ORIGIN:
+            return self._cross_origin(visit)
         return self.problem(visit, visit.reason)
+
+    def _cross_origin(self, visit: Visit) -> web.Response:
+        """Tell that a page elsewhere sent the request, and where to do what it wanted."""
+        origin = visit.head.fields.headers.get("Origin", "")
+        return self.problem(
+            visit,
+            Reason.CROSS_ORIGIN,
+            detail={"tool": visit.route, "origin": origin},
+            retry_url=f"{self._sites.origin(visit.host)}/",
+        )
 
     def sign_in_first(self, visit: Visit, barred: Barred | None = None) -> web.Response:
         """Return the answer of who is not signed in for a proxy to hand on: never a redirect.

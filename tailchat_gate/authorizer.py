@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from tailchat_gate.access.origin import may_connect
+from tailchat_gate.access.origin import changes_something, is_foreign
 from tailchat_gate.access.policy import AS_NOBODY, decide
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.word import TOKEN
@@ -65,16 +65,16 @@ class Authorizer:
     tokens: Tokens
     audit: Audit
 
-    def judge(self, visit: Visit, host: str, method: str, target: Target) -> Verdict:
+    def judge(self, visit: Visit, host: Host, method: str, target: Target) -> Verdict:
         """Return whether a visit may have a target on a host, and note who and why on the visit.
 
-        `host` is in lower case, `method` and `target` as sent: those of the request itself, or of
-        the one that a proxy in front asks about, whose method may be "" for unknown. Raises
+        `host`, `method` and `target` are as sent: those of the request itself, or of the one that
+        a proxy in front asks about, whose method may be "" for unknown. Raises
         TooManyReadingsError for a path made to be read in many ways, UndecidedError where Tailchat
         has to be asked first.
         """
-        match = find(self.routes, visit.head.fields, host, method, target)
-        site = self.sessions.at(host)
+        match = find(self.routes, visit.head.fields, host.name, method, target)
+        site = self.sessions.at(host.name)
         visit.route = match.route.name if match else ""
         fields = visit.head.fields
         if fields.bearer is not None:
@@ -89,6 +89,14 @@ class Authorizer:
             return Verdict(allowed=False, match=match, visitor=visitor, site=site, barred=barred)
         if decision is AS_NOBODY:
             visitor = None
+        elif fields.other_page and match is not None:
+            # The visitor's cookie came along, and whoever wrote that page made it come.
+            claimed = claimed_methods(fields, target.query)
+            has_origin = bool(fields.values(b"origin"))
+            unsafe = changes_something(method, claimed, has_origin=has_origin)
+            if unsafe and _is_foreign(visit, host, match.route):
+                visit.reason = Reason.CROSS_ORIGIN
+                return Verdict(allowed=False, match=match, visitor=visitor, site=site)
         return Verdict(decision.allowed, match, visitor, site)
 
     def _judge_machine(self, visit: Visit, match: Match | None, site: SiteSession) -> Verdict:
@@ -127,12 +135,19 @@ class Authorizer:
 
         A machine's request is no page's: nothing can make a browser send a token along.
         """
-        if visit.token:
-            return
-        fields = visit.head.fields
-        origins = [value.decode("latin-1") for value in fields.values(b"origin")]
-        if not may_connect(origins, host.raw.decode("ascii"), route.settings.websocket_origins):
+        if not visit.token and _is_foreign(visit, host, route):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
+
+
+def _is_foreign(visit: Visit, host: Host, route: Route) -> bool:
+    """Tell whether a page that is neither on this host nor in the route's `origins` asks."""
+    fields = visit.head.fields
+    sites, origins = (
+        [value.decode("latin-1") for value in fields.values(name)]
+        for name in (b"sec-fetch-site", b"origin")
+    )
+    own = f"{visit.client_address.scheme}://{host.raw.decode('ascii')}"
+    return is_foreign(sites, origins, own, route.settings.origins)
 
 
 def find(

@@ -114,7 +114,7 @@ class Gate:
             self._say(client, visit, self.answers.worker_refused(visit))
             return
 
-        verdict = self.authorizer.judge(visit, fields.host.name, head.method, head.target)
+        verdict = self.authorizer.judge(visit, fields.host, head.method, head.target)
         match = verdict.match
         if match is None or not verdict.allowed:
             self._deny(client, visit, verdict)
@@ -354,7 +354,8 @@ class Gate:
 
     def _judge_again(self, visit: Visit) -> Verdict | None:
         try:
-            return self.authorizer.judge(visit, visit.host, visit.method, visit.target)
+            host = visit.head.fields.host
+            return self.authorizer.judge(visit, host, visit.method, visit.target)
         except (UndecidedError, RefusedError):
             # It has begun, and is not held a second time.
             return None

@@ -75,7 +75,7 @@ def test_the_smallest_file_gets_every_default() -> None:
     assert (route.tls_ca, route.tls_certificate, route.tls_key) == (None, None, None)
     assert route.tls_server_name is None
     assert (route.idle_timeout, route.max_body_bytes) == (600.0, 0)
-    assert (route.websocket_max_age, route.websocket_origins) == (0.0, ())
+    assert (route.websocket_max_age, route.origins) == (0.0, ())
     assert (route.upgrades, route.trace) == (("websocket",), False)
     assert (route.assertion, route.audience, route.forward_authorization) == (True, "", False)
     assert (settings.pages.sign_in, settings.pages.contact) == ("redirect", "")
@@ -131,7 +131,7 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert grafana.tls_server_name == "grafana.lan"
     assert (grafana.idle_timeout, grafana.max_body_bytes) == (0.0, 2**40)
     assert grafana.websocket_max_age == 86400.0
-    assert grafana.websocket_origins == ("https://app.example.com", "https://xn--bcher-kva.example")
+    assert grafana.origins == ("https://app.example.com", "https://xn--bcher-kva.example")
     assert grafana.upgrades == ("websocket", "irc")
     assert (files.upstream, health.upstream) == ("file:/usr", "static:204")
     assert (docs.host, docs.upstream) == ("xn--bcher-kva.example", "unix:/run/docs.sock")
@@ -322,13 +322,13 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         ("LIMITS__COOKIE_BYTES", "4095", "limits.cookie_bytes: the gate's own cookies can take"),
         (
             "ROUTE",
-            '[{name = "a", upstream = "http://a", websocket_origins = ["*"]}]',
-            "route[0].websocket_origins: any site's page can open WebSockets here",
+            '[{name = "a", upstream = "http://a", origins = ["*"]}]',
+            "route[0].origins: any site's page can send requests and open WebSockets here",
         ),
         (
             "ROUTE",
-            '[{name = "a", upstream = "http://a", websocket_origins = ["http://app.lan"]}]',
-            "route[0].websocket_origins: http://app.lan is http",
+            '[{name = "a", upstream = "http://a", origins = ["http://app.lan"]}]',
+            "route[0].origins: http://app.lan is http",
         ),
         (
             "ROUTE",
@@ -337,8 +337,13 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         ),
         (
             "ROUTE",
-            '[{name = "a", upstream = "http://a", upgrades = [], websocket_origins = ["*"]}]',
-            "route[0].websocket_origins: upgrades does not name websocket",
+            '[{name = "a", upstream = "http://a", upgrades = [], origins = ["*"]}]',
+            "route[0].origins: any site's page can send requests",
+        ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", origins = ["null"]}]',
+            "route[0].origins: any page can pose as one without an origin",
         ),
         (
             "ROUTE",
@@ -403,8 +408,9 @@ def test_rechecks_with_offline_access_give_no_warning(smallest: Path) -> None:
 @pytest.mark.parametrize(
     "route",
     [
-        'upstream = "http://a", websocket_origins = ["*"], allow = ["public"]',
-        'upstream = "http://a", websocket_origins = ["https://app.lan", "http://localhost:1"]',
+        'upstream = "http://a", origins = ["*"], allow = ["public"]',
+        'upstream = "http://a", origins = ["https://app.lan", "http://localhost:1"]',
+        'upstream = "http://a", origins = ["capacitor://localhost", "file://"]',
         'upstream = "http://a", upgrades = []',
         'upstream = "static:404"',
         'upstream = "http://a", allow = ["signed-in"], deny = ["token:y"]',

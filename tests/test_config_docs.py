@@ -201,7 +201,7 @@ SEEN_BY_SCHEMA = {
         ".route[0].upstream_path: pattern",
         ".route[0].upstream_host: pattern",
         ".route[0].tls_ca: pattern",
-        ".route[0].websocket_origins[0]: pattern",
+        ".route[0].origins[0]: pattern",
         ".route[0].upgrades[0]: pattern",
         ".route[0].upgrades[1]: pattern",
         ".route[1].upstream: pattern",

@@ -327,22 +327,49 @@ def test_not_absolute_files(text: str) -> None:
     ("text", "expected"),
     [
         ("*", "*"),
+        ("null", "null"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("Capacitor://Localhost/", "capacitor://localhost"),
+        ("file://", "file://"),
+        ("vscode-webview://*", "vscode-webview://*"),
+        ("vscode-webview://1l6tdl0aqfk2", "vscode-webview://1l6tdl0aqfk2"),
+        ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+        ("app://obsidian.md:8080", "app://obsidian.md:8080"),
         ("HTTPS://App.example.com:443/", "https://app.example.com"),
         ("http://[::1]:8080", "http://[::1]:8080"),
     ],
 )
-def test_websocket_origins(text: str, expected: str) -> None:
+def test_origins_of_pages_elsewhere(text: str, expected: str) -> None:
     """An origin is kept as browsers write it in Origin (RFC 6454 section 6.2)."""
     assert upgrade.origin(text) == expected
 
 
 @pytest.mark.parametrize(
     "text",
-    [*NOT_URLS, "null", "**", "https://*.example.com", "https://a.example/x", "wss://a.example"],
+    [
+        *NOT_URLS,
+        *("NULL", "**", "https://*.example.com", "https://*", "https://a.example/x"),
+        *(
+            "wss://a.example",
+            "ws://*",
+            "javascript://x",
+            "data://",
+            "file:///srv",
+            "://x",
+            "a://b c",
+        ),
+        *(
+            "capacitor:localhost",
+            "capacitor://a/b",
+            "capacitor://*.x",
+            "capacitor://u@h",
+            "a://b c",
+        ),
+    ],
 )
-def test_not_websocket_origins(text: str) -> None:
+def test_not_origins_of_pages_elsewhere(text: str) -> None:
     """An origin is one whole origin of a page; a page without one is never let in by name."""
-    with pytest.raises(ValueError, match=r'an http or https origin .* or "\*" alone'):
+    with pytest.raises(ValueError, match=r'an origin such as .* or "\*" alone'):
         upgrade.origin(text)
 
 

@@ -12,7 +12,7 @@ ROUTES = [
     {"name": "wiki", "host": "wiki.test", "allow": [f"sub:{SUB}"]},
     {"name": "open", "host": "wiki.test", "path": "/open", "allow": ["public"]},
     {"name": "closed", "host": "closed.test", "allow": ["sub:somebody-else"]},
-    {"name": "socket", "host": "socket.test", "websocket_origins": ["https://app.test"]},
+    {"name": "socket", "host": "socket.test", "origins": ["https://app.test"]},
 ]
 
 

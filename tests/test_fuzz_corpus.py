@@ -16,6 +16,7 @@ from fuzz import corpus, registry
 from fuzz.target import Target
 from fuzz.targets import origin as origin_target
 from fuzz.targets import path as path_target
+from tailchat_gate.access import service_worker
 from tailchat_gate.identity import id_token, lock_lines, login, profile, seal, token_response
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.locks import SignedOut
@@ -145,7 +146,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         methods, "_PARAMETER", re.compile("(?i)[?&]_method=([^&;]*)")
     ),
     "origin": lambda patch: patch.setattr(
-        origin_target, "may_connect", lambda origins, host, _: all(host in o for o in origins)
+        origin_target, "is_foreign", lambda _, origins, own, __: not all(own in o for o in origins)
     ),
     "original": lambda patch: patch.setattr(original, "_one", _first),
     "path": _break_path,
@@ -163,6 +164,9 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
     "tailchat_answer": lambda patch: patch.setattr(token_response, "_TOKEN", re.compile(".+")),
     "upstream_head": lambda patch: patch.setattr(field_rules, "is_plain", lambda _: True),
+    "worker_scope": lambda patch: patch.setattr(
+        service_worker, "_PLAIN_SCOPE", re.compile(rb"/[A-Za-z0-9./]+")
+    ),
 }
 
 

@@ -214,7 +214,9 @@ async def test_replies_are_rewritten_where_asked(start_gate: Start, upstream: Ra
     [
         (None, [], 101),
         ("http://gate.test", [], 101),
-        ("https://GATE.test", [], 101),
+        ("http://GATE.test", [], 101),
+        ("https://gate.test", [], 403),
+        ("https://gate.test", ["https://gate.test"], 101),
         ("http://gate.test:80", [], 101),
         ("http://gate.test:8080", [], 403),
         ("https://evil.test", [], 403),
@@ -226,6 +228,14 @@ async def test_replies_are_rewritten_where_asked(start_gate: Start, upstream: Ra
         ("https://app.test", ["https://app.test"], 101),
         ("http://app.test", ["https://app.test"], 403),
         ("null", ["*"], 101),
+        ("null", ["null"], 101),
+        ("capacitor://localhost", ["capacitor://localhost"], 101),
+        ("capacitor://localhost.evil", ["capacitor://localhost"], 403),
+        ("file://", ["file://"], 101),
+        ("file://", [], 403),
+        ("vscode-webview://0a1b", ["vscode-webview://*"], 101),
+        ("vscode-webview2://0a1b", ["vscode-webview://*"], 403),
+        ("https://vscode-webview://0a1b", ["vscode-webview://*"], 403),
     ],
 )
 async def test_pages_of_other_origins_open_no_websocket(
@@ -233,7 +243,7 @@ async def test_pages_of_other_origins_open_no_websocket(
 ) -> None:
     """A WebSocket is for pages of its own host and of the route's list (RFC 6455 section 10.2)."""
     upstream.answer = _echo
-    gate = await start_gate(upstream.url, route=[{"name": "tool", "websocket_origins": allowed}])
+    gate = await start_gate(upstream.url, route=[{"name": "tool", "origins": allowed}])
     fields = {**UPGRADE, "Cookie": gate.cookie(), **({} if origin is None else {"Origin": origin})}
     async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
         client.send(request_bytes("/ws", **fields))

@@ -1,4 +1,4 @@
-"""Origins: a page of another origin opens no WebSocket, however its Origin is written."""
+"""Origins: a page of another origin sends nothing that counts, however its Origin is written."""
 
 from urllib.parse import urlsplit
 
@@ -6,7 +6,7 @@ from fuzz.cutting import lines_of, steered
 from fuzz.reference.request import read_host
 from fuzz.reference.syntax import BadError
 from fuzz.target import Target
-from tailchat_gate.access.origin import may_connect
+from tailchat_gate.access.origin import is_foreign
 
 _ALLOWED = ((), ("https://app.test", "http://app.test:3000"), ("*",))
 _PORTS = {"http": 80, "https": 443}
@@ -23,19 +23,22 @@ def check(data: bytes) -> None:
         # Refused before anybody asks for an origin.
         return
     origins = origins_text.split("\n") if origins_text else []
-    found = may_connect(origins, host, allowed)
+    scheme = ("http", "https")[steer[0] >> 7]
+    own = f"{scheme}://{host}"
+    foreign = is_foreign([], origins, own, allowed)
     if not origins or allowed == ("*",):
-        assert found
+        assert not foreign
         return
-    if found:
+    if not foreign:
         assert len(origins) == 1
         asked = _origin(origins[0])
         assert asked is not None
-        assert asked[1:] == _authority(host, asked[0]) or asked in map(_origin, allowed)
-    for scheme in _PORTS:
-        assert may_connect([f"{scheme}://{host}"], host, ())
-        assert not may_connect([f"{scheme}://x{host}"], host, ())
-        assert not may_connect([f"{scheme}://{host}.evil.test"], host, ())
+        assert asked == (scheme, *_authority(host, scheme)) or asked in map(_origin, allowed)
+    other = {"http": "https", "https": "http"}[scheme]
+    assert not is_foreign([], [own], own, ())
+    assert is_foreign([], [f"{other}://{host}"], own, ())
+    assert is_foreign([], [f"{scheme}://x{host}"], own, ())
+    assert is_foreign([], [f"{own}.evil.test"], own, ())
 
 
 def _origin(text: str) -> tuple[str, str, int] | None:
@@ -68,6 +71,7 @@ TARGET = Target(
         b"\0gate.test\nnull",
         b"\0gate.test\nhttps://gate.test\nhttps://gate.test",
         b"\2[::1]:80\nhttp://[::1]",
+        b"\x80gate.test\nhttp://gate.test",
         b"\0gate.test\nhttps://gate.test@evil.test",
     ),
     words=(

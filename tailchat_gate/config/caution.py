@@ -13,7 +13,7 @@ from tailchat_gate.config.address import (
 from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.header import is_dropped
 from tailchat_gate.config.model import Route, Settings
-from tailchat_gate.config.upgrade import ANY_ORIGIN, WEBSOCKET
+from tailchat_gate.config.upgrade import ANY_ORIGIN, NO_ORIGIN, WEBSOCKET
 from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
 from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN, TRACE
 
@@ -110,7 +110,7 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
         if route.headers:
             yield "headers", f"{route.upstream} has no tool behind it that would get them"
     else:
-        yield from _websockets(route)
+        yield from _pages_elsewhere(route)
         yield from (
             ("pass_fields", f"{name} passes anyway, so this changes nothing")
             for name in route.pass_fields
@@ -165,19 +165,20 @@ def beside_the_gate(settings: Settings) -> Iterator[str]:
         )
 
 
-def _websockets(route: Route) -> Iterator[tuple[str, str]]:
-    if WEBSOCKET not in route.upgrades:
-        for key in ("websocket_max_age", "websocket_origins"):
-            if getattr(route, key):
-                yield key, "upgrades does not name websocket, so this changes nothing"
-    elif ANY_ORIGIN in route.websocket_origins:
-        if PUBLIC not in route.allow:
-            told = "any site's page can open WebSockets here in the name of whoever visits it"
-            yield "websocket_origins", told
-    else:
-        for origin in filter(_travels_in_clear, route.websocket_origins):
+def _pages_elsewhere(route: Route) -> Iterator[tuple[str, str]]:
+    if WEBSOCKET not in route.upgrades and route.websocket_max_age:
+        yield "websocket_max_age", "upgrades does not name websocket, so this changes nothing"
+    if PUBLIC not in route.allow:
+        told = "can send requests and open WebSockets here in the name of whoever visits it"
+        if ANY_ORIGIN in route.origins:
+            yield "origins", f"any site's page {told}"
+        if NO_ORIGIN in route.origins:
+            yield "origins", f"any page can pose as one without an origin, and then {told}"
+    if ANY_ORIGIN not in route.origins:
+        of_sites = [one for one in route.origins if one.startswith("http")]
+        for origin in filter(_travels_in_clear, of_sites):
             told = f"{origin} is http, and whoever is on the way can write its pages"
-            yield "websocket_origins", told
+            yield "origins", told
 
 
 def _audiences(settings: Settings) -> Iterator[str]:

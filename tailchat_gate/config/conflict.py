@@ -18,7 +18,7 @@ from tailchat_gate.config.route import Route
 _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_server_name")
 _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
-    *("websocket_max_age", "websocket_origins", "upgrades"),
+    *("websocket_max_age", "origins", "upgrades"),
     *("assertion", "audience", "forward_authorization", "pass_fields"),
 )
 _DURATIONS = frozenset({"websocket_max_age"})

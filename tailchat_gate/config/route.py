@@ -12,6 +12,7 @@ from tailchat_gate.config.route_fields import (
     Headers,
     Host,
     Methods,
+    Origins,
     PassFields,
     PemFile,
     RouteName,
@@ -21,7 +22,6 @@ from tailchat_gate.config.route_fields import (
     Upstream,
     UpstreamHost,
     UpstreamPath,
-    WebSocketOrigins,
 )
 
 _LARGEST_BODY = 2**40
@@ -174,11 +174,11 @@ class Route(Section):
             "Whether WebSockets and replies under way go on when their session is over or locked."
         ),
     )
-    websocket_origins: WebSocketOrigins = Field(
+    origins: Origins = Field(
         default=(),
         description=(
-            "Further origins whose pages may open WebSockets here, besides the route's own; * "
-            "alone is any."
+            "Further origins whose pages may send requests that change something and open "
+            "WebSockets here, besides the route's own; * alone is any."
         ),
         examples=[["https://app.example.com"]],
     )

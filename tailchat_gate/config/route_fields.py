@@ -112,14 +112,17 @@ PassFields = Annotated[
         }
     ),
 ]
-WebSocketOrigins = Annotated[
+Origins = Annotated[
     tuple[Annotated[str, AfterValidator(upgrade.origin)], ...],
     AfterValidator(upgrade.origins),
     WithJsonSchema(
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^([*]|[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+/?)$"},
+            "items": {
+                "type": "string",
+                "pattern": "^([*]|null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]*/?)$",
+            },
         }
     ),
 ]

@@ -7,12 +7,24 @@ from tailchat_gate.config.problem import did_you_mean
 from tailchat_gate.config.word import distinct
 
 ANY_ORIGIN = "*"
+#: What browsers send for a page without an origin: a sandboxed frame, a file, a form by a page
+#: with `Referrer-Policy: no-referrer`.
+NO_ORIGIN = "null"
 WEBSOCKET = "websocket"
 
 PROTOCOL = 'the name of a protocol in lower case, without a version, such as "websocket"'
-ORIGIN = 'an http or https origin such as "https://app.example.com", or "*" alone'
+ORIGIN = (
+    'an origin such as "https://app.example.com" or "capacitor://localhost", "null", or "*" alone'
+)
 
 _PROTOCOL = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
+#: An origin of an application: "capacitor://localhost", "file://", "vscode-webview://*".
+_APPLICATION = re.compile(
+    r"([a-z][a-z0-9+.-]{0,31})://((?:\*|[a-z0-9._~-]{1,253}(?::[0-9]{1,5})?)/?)?"
+)
+_NOT_APPLICATIONS = frozenset(
+    ("http", "https", "ws", "wss", "ftp", "data", "blob", "about", "javascript")
+)
 # Within these further requests would pass that nobody judges (h2c smuggling), or could not see.
 _REFUSED = frozenset({"h2", "h2c", "h3", "http", "https", "tls", "ssl"})
 
@@ -30,12 +42,16 @@ def protocol(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """Read one origin as browsers write it in Origin (RFC 6454 section 6.2), or `*`.
+    """Read one origin as browsers write it in Origin (RFC 6454 section 6.2), `null` or `*`.
 
-    Raises ValueError, whose text says what would be right.
+    Applications have schemes of their own, and some a host that is another each time, which "*"
+    stands for. Raises ValueError, whose text says what would be right.
     """
-    if text == ANY_ORIGIN:
+    if text in {ANY_ORIGIN, NO_ORIGIN}:
         return text
+    application = _APPLICATION.fullmatch(text.lower())
+    if application is not None and application[1] not in _NOT_APPLICATIONS:
+        return application[0].removesuffix("/") if application[2] else application[0]
     try:
         return url.origin(text)
     except ValueError as wrong:

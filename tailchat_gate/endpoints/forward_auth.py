@@ -78,9 +78,7 @@ class ForwardAuth:
         try:
             original = self._original(visit)
             visit.original = original
-            verdict = self._authorizer.judge(
-                visit, original.host.name, original.method, original.target
-            )
+            verdict = self._authorizer.judge(visit, original.host, original.method, original.target)
             if verdict.allowed and verdict.match is not None:
                 self._check_passage(visit, original, verdict.match.route)
         except RefusedError as error:

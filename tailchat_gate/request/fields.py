@@ -22,6 +22,8 @@ _TOKEN: Final = re.compile(TOKEN)
 _LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
 _CHUNKED: Final = b"chunked"
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+#: What nearly every request of a page is.
+_SAME_ORIGIN: Final = [b"same-origin"]
 #: What nearly every client sends, read before.
 _CONNECTION: Final = {
     b"keep-alive": frozenset((b"keep-alive",)),
@@ -33,7 +35,8 @@ _CONNECTION: Final = {
 #: Fields that say something about the message itself, or about who sent it.
 _TELLING: Final = (
     *(b"authorization", b"connection", b"content-length", b"cookie", b"expect", b"host"),
-    *(b"sec-fetch-dest", b"service-worker", b"transfer-encoding", b"upgrade", b"user-agent"),
+    *(b"origin", b"sec-fetch-dest", b"sec-fetch-site", b"service-worker", b"transfer-encoding"),
+    *(b"upgrade", b"user-agent"),
 )
 
 RawFields = Sequence[tuple[bytes, bytes]]
@@ -71,6 +74,7 @@ class FieldSection:
         "host",
         "length",
         "original",
+        "other_page",
         "pairs",
         "sent",
         "sent_for",
@@ -93,6 +97,8 @@ class FieldSection:
         self.binds = False
         #: Whether the script of a service worker is asked for.
         self.worker_script = False
+        #: Whether a page of another origin may have sent it, for access/origin.py to judge.
+        self.other_page = False
         self.agent = ""
         #: Further methods that the request claims: kept by request/methods.py.
         self.claimed: frozenset[str] | None = None
@@ -135,6 +141,8 @@ class FieldSection:
         if found[b"authorization"]:
             self.bearer = read_bearer(found[b"authorization"])
             self.binds = credentials_bind(found[b"authorization"])
+        sites = found[b"sec-fetch-site"]
+        self.other_page = bool(sites or found[b"origin"]) and sites != _SAME_ORIGIN
         # Browsers send the first of them; the second says the same where they send it.
         self.worker_script = (
             bool(found[b"service-worker"]) or b"serviceworker" in found[b"sec-fetch-dest"]
