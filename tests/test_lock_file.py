@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tailchat_gate.identity import lock_file
 from tailchat_gate.identity.lock_file import History, LockFile, LockFileError
 from tailchat_gate.identity.lock_lines import to_line
-from tailchat_gate.identity.locks import EndedSession, Entry, Lock, Unlock
+from tailchat_gate.identity.locks import KEPT_AFTER, EndedSession, Entry, Lock, Unlock
 
 NOW = int(Clock.now)
 LOCK = Lock("sub:66a", NOW, None, "星野 ☆")
@@ -176,7 +176,7 @@ def test_writers_at_once_lose_nothing(path: Path) -> None:
 
 
 def test_a_long_file_is_made_shorter(make: Make, path: Path, clock: Clock) -> None:
-    """What time has ended goes when the file has grown; owner and mode stay, and no rest."""
+    """What ended a day ago goes when the file has grown; owner and mode stay, and no rest."""
     file, reader = make(), make()
     reader.open()
     file.open()
@@ -184,7 +184,7 @@ def test_a_long_file_is_made_shorter(make: Make, path: Path, clock: Clock) -> No
     file.append(_ended(number, until=NOW + 60) for number in range(20))
     file.append((LOCK,))
     inode = path.stat().st_ino
-    clock.now += 60
+    clock.now += 60 + KEPT_AFTER
     make(room=1000).append((OTHER,))
 
     assert path.stat().st_ino != inode
@@ -211,7 +211,7 @@ def test_a_rest_of_a_crash_is_in_nobodys_way(make: Make, path: Path, clock: Cloc
     beside = path.with_name("locks.new")
     beside.symlink_to(path.with_name("elsewhere"))
     make().append(_ended(number, until=NOW + 60) for number in range(20))
-    clock.now += 60
+    clock.now += 60 + KEPT_AFTER
     make(room=500).append((LOCK,))
 
     assert path.read_bytes() == to_line(LOCK)
@@ -229,7 +229,7 @@ def test_no_room_for_a_shorter_file_is_no_fault(
 
     tried: list[bytes] = []
     make().append(_ended(number, until=NOW + 60) for number in range(20))
-    clock.now += 60
+    clock.now += 60 + KEPT_AFTER
     monkeypatch.setattr(LockFile, "_replace", full)
     make(room=500).append((LOCK,))
 
@@ -418,7 +418,7 @@ def test_a_file_that_root_makes_is_the_directorys_owners(make: Make, path: Path)
     file = make(room=500)
     file.append((LOCK,))
     first = path.stat()
-    file.append(_ended(number, until=NOW) for number in range(20))
+    file.append(_ended(number, until=NOW - KEPT_AFTER) for number in range(20))
     second = path.stat()
 
     assert second.st_ino != first.st_ino

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tailchat_gate.identity.locks import (
     ALL,
+    KEPT_AFTER,
     MOST_OF_ALL,
     MOST_OF_ONE,
     EndedSession,
@@ -89,6 +90,7 @@ def test_a_lock_ends_at_its_time(standing: Standing, clock: Clock) -> None:
 
     assert standing.check(RECORD) is None
     assert standing.locks == ()
+    clock.now += KEPT_AFTER
     assert standing.entries() == []
 
 
@@ -160,11 +162,12 @@ def test_only_a_change_has_a_new_version(standing: Standing) -> None:
 
 
 def test_what_is_over_by_itself_is_forgotten(standing: Standing, clock: Clock) -> None:
-    """When the last session could no longer be alive, nothing is kept of its end."""
+    """A day after the last session could be alive, nothing is kept of its end."""
     standing.apply(_ended(RECORD))
     standing.apply(SignedOut("sub:66bob", NOW, NOW + HOUR))
+    clock.now += HOUR + KEPT_AFTER - 1
     assert len(standing.entries()) == 2
-    clock.now += HOUR
+    clock.now += 1
 
     assert standing.entries() == []
 

@@ -328,3 +328,18 @@ def test_a_flight_is_known_before_it_landed() -> None:
     sign_ins.flights[record.sid] = flight
 
     assert sign_ins.get(record) is flight.sign_in
+
+
+async def test_a_confirmation_under_a_clock_that_was_set_back(room: Room, clock: Clock) -> None:
+    """One that is yet to come is asked for again at once, and once, not when its time is there."""
+    clock.now += INTERVAL
+    rechecker, record = room.rechecker(), replace(signed_in(), checked_at=int(clock()) + 7200)
+    found = rechecker.look(record, clock())
+    assert (found.turned_away, found.waits) == (None, False)
+    await until(lambda: room.outcomes == ["ok"])
+    for _ in range(3):
+        found = rechecker.look(record, clock())
+
+    assert (found.record.nickname, found.record.checked_at) == ("Alicia", int(clock()))
+    assert found.until == clock() + INTERVAL
+    assert room.asked == 1

@@ -127,6 +127,18 @@ async def test_it_is_the_same_until_it_is_nearly_over(seal: Seal) -> None:
     assert seen[0:4] == [seen[0]] * 4
 
 
+async def test_a_clock_that_is_set_back_brings_a_new_one(seal: Seal) -> None:
+    """No assertion is used that is of a second which is yet to come: who checks would refuse it."""
+    cookie = seal.gate.cookie(signed_in_at=seal.clock() - 7200)
+    seen = []
+    for step in (0, -3600, 30):
+        seal.clock.now += step
+        received = await seal.received("/", Cookie=cookie)
+        seen.append((await seal.claims(received, "wiki"))["iat"] - int(seal.clock()))
+
+    assert seen == [0, 0, -30]
+
+
 async def test_nobody_has_none(seal: Seal) -> None:
     """A stranger on a public route gets no assertion, his own neither."""
     forged = dict.fromkeys((NAME, NAME.lower(), NAME.replace("-", "_")), "forged")

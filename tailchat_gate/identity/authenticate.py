@@ -22,23 +22,27 @@ class Visitor:
     """A signed-in visitor: what is known of the session, and what was prepared from it.
 
     `expires_at` is the Unix second at which the record is over if it is not renewed, `ends_at`
-    the one at which the session is over in any case, `good_until` the one from which it has to be
-    looked at again. `outdated`: the cookie it came in says less. `standing` is the version of what
-    is known of locks under which the session was last found good. `identity_headers` maps a route's
-    name to the header bytes made for it, so that they are made once a session and not once a
-    request; `assertions` likewise, with an assertion in them and by whom and until when they are
-    good. `rechecks` is asked about the session while something is under way for it, not before
-    `quiet_until`.
+    the one at which the session is over in any case. From `good_from`, when it was looked at, to
+    `good_until` it need not be looked at again; a clock that is set back ends that too.
+    `outdated`: the cookie it came in says less. `standing` is the version of what is known of
+    locks under which the session was last found good. `identity_headers` maps a route's name to
+    the header bytes made for it, so that they are made once a session and not once a request;
+    `assertions` likewise, with an assertion in them and by whom, from when and until when they
+    are good. `rechecks` is asked about the session while something is under way for it, not
+    before `quiet_until`.
     """
 
     record: SessionRecord
     expires_at: float
     ends_at: float
     good_until: float = 0.0
+    good_from: float = 0.0
     outdated: bool = False
     standing: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
-    assertions: dict[str, tuple[object, float, bytes]] = field(default_factory=dict, repr=False)
+    assertions: dict[str, tuple[object, float, float, bytes]] = field(
+        default_factory=dict, repr=False
+    )
     rechecks: Rechecks = field(default_factory=Unchecked, repr=False)
     quiet_until: float = 0.0
 
@@ -55,7 +59,7 @@ class Visitor:
             if reason is not None:
                 return reason
             self.standing = standing.version
-        if now < self.good_until or now < self.quiet_until:
+        if self.good_from <= now < max(self.good_until, self.quiet_until):
             return None
         # What is learned shows at the next request, which is why good_until stays.
         look = self.rechecks.look(self.record, now)
@@ -133,7 +137,7 @@ class Authenticator:
         known = section.visitor
         if known is not None and known[0] is self:
             visitor: Visitor = known[1]
-            if self._clock() < visitor.good_until and (
+            if visitor.good_from <= self._clock() < visitor.good_until and (
                 visitor.standing == self._standing.version or self._stands(visitor)
             ):
                 return visitor
@@ -162,7 +166,7 @@ class Authenticator:
         now = self._clock()
         for value in self._values(section.cookies):
             record = self._cookie.open(value)
-            if record is None or not self._cookie.lifetimes.is_alive(record, now):
+            if record is None or not self._is_alive(record, now):
                 continue
             barred = self._standing.bar(record)
             if barred is not None:
@@ -196,12 +200,15 @@ class Authenticator:
             visitor.standing = standing.version
         return True
 
+    def _is_alive(self, record: SessionRecord, now: float) -> bool:
+        return self._cookie.lifetimes.is_alive(record, self._standing.second_for(record.sub, now))
+
     def _open(self, value: str) -> Visitor | None:
         visitor = self._opened.get(self, value)
         if visitor is None:
             record = self._cookie.open(value)
             return None if record is None else self._admit(value, record)
-        if self._clock() < visitor.good_until and self._stands(visitor):
+        if visitor.good_from <= self._clock() < visitor.good_until and self._stands(visitor):
             self._opened.keep(self, value, visitor)
             return visitor
         self._opened.drop(self, value)
@@ -212,7 +219,7 @@ class Authenticator:
     ) -> Visitor | None:
         """Return the visitor with a record where it is good; `before`: who it was so far."""
         now, lifetimes = self._clock(), self._cookie.lifetimes
-        if not lifetimes.is_alive(record, now) or self._standing.check(record) is not None:
+        if not self._is_alive(record, now) or self._standing.check(record) is not None:
             return None
         look = self._rechecks.look(record, now)
         if look.waits:
@@ -223,11 +230,11 @@ class Authenticator:
         good_until = min(expires_at, look.until)
         if before is not None and look.record is record:
             visitor = before
-            visitor.good_until = good_until
+            visitor.good_from, visitor.good_until = now, good_until
         else:
             ends_at, outdated = lifetimes.ends_at(record), look.record is not record
             visitor = Visitor(
-                look.record, expires_at, ends_at, good_until, outdated, rechecks=self._rechecks
+                look.record, expires_at, ends_at, good_until, now, outdated, rechecks=self._rechecks
             )
         visitor.standing = self._standing.version
         self._opened.keep(self, value, visitor)

@@ -116,9 +116,9 @@ class LockStore:
         await asyncio.shield(self._put(entry, SIGNED_OUT_EVERYWHERE))
 
     def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
-        now = int(self._clock())
         # A session that began under another clock may be of a second that is yet to come.
-        return max(now, record.signed_in_at), now + int(lifetime) + _CLOCK_SKEW
+        at = max(int(self._clock()), record.signed_in_at)
+        return at, at + int(lifetime) + _CLOCK_SKEW
 
     def _put(self, entry: Entry, why: str) -> "asyncio.Task[None]":
         """Put an entry in force, and return the writing of it.

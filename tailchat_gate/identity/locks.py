@@ -17,6 +17,9 @@ MOST_OF_ONE: Final = 64
 #: The same of all persons together: beyond it everybody signs in anew.
 MOST_OF_ALL: Final = 100_000
 _FIRST_LOOK: Final = 1024
+#: Seconds for which an entry is kept after its time: a clock that ran ahead may be set back, and
+#: what was dropped meanwhile would be good again.
+KEPT_AFTER: Final = 86_400
 
 # Names of their own, because an enum's attribute costs ten times a global.
 _LOCKED, _SESSION_ENDED = Reason.LOCKED, Reason.SESSION_ENDED
@@ -150,6 +153,14 @@ class Standing:
         found = [self._signed_out.get(target) for target in (SUB + sub, ALL)]
         return max((one.at for one in found if one is not None), default=-1)
 
+    def second_for(self, sub: str, now: float) -> float:
+        """Return the Unix second up to which a session of a person may have begun.
+
+        It is `now`; but who signs in after the clock was set back behind a sign-out of everything
+        gets the second after that one, which is yet to come.
+        """
+        return max(now, self.signed_out_at(sub))
+
     @property
     def locks(self) -> tuple[Lock, ...]:
         """The locks in force, by target."""
@@ -180,16 +191,19 @@ class Standing:
         read = Standing(self._clock)
         for entry in entries:
             read.apply(entry)
-        kept = {lock.target for lock in read.locks}
+        kept = set(read._locks)
         if doubtful:
             unlocked = {entry.target for entry in entries if isinstance(entry, Unlock)}
-            kept |= {lock.target for lock in self.locks} - unlocked
+            kept |= self._locks.keys() - unlocked
         now = int(self._clock())
         lifted = [Unlock(lock.target, now) for lock in self.locks if lock.target not in kept]
+        # A lock whose time is over by this clock may be in force by another: it goes as well.
+        for target in self._locks.keys() - kept - {entry.target for entry in lifted}:
+            del self._locks[target]
         return [entry for entry in (*lifted, *read.entries()) if self.apply(entry)]
 
     def entries(self) -> list[Entry]:
-        """Return the shortest history that leads here, without what time has ended."""
+        """Return the shortest history that leads here, without what ended long ago."""
         self._forget()
         ended = (entry for sessions in self._ended.values() for entry in sessions.values())
         return [*self._locks.values(), *self._signed_out.values(), *ended]
@@ -211,7 +225,10 @@ class Standing:
         if self._count >= self._look_at:
             self._forget()
             self._look_at = max(_FIRST_LOOK, 2 * self._count)
-        self._forget_of(entry.sub)
+        if len(self._ended.get(entry.sub, ())) > MOST_OF_ONE:
+            self._forget_of(entry.sub, self._clock())
+        if self._count > MOST_OF_ALL:
+            self._forget(kept_after=0)
         if len(self._ended.get(entry.sub, ())) > MOST_OF_ONE:
             self._sign_out(SignedOut(SUB + entry.sub, entry.at, entry.until))
         elif self._count > MOST_OF_ALL:
@@ -230,21 +247,22 @@ class Standing:
         self._signed_out[entry.target] = found
         return changed
 
-    def _forget(self) -> None:
-        """Drop what time has ended."""
+    def _forget(self, kept_after: int = KEPT_AFTER) -> None:
+        """Drop what time ended so many seconds ago; locks, which few write, a day ago at least."""
         now = self._clock()
         for target, lock in tuple(self._locks.items()):
-            if lock.until is not None and lock.until <= now:
+            if lock.until is not None and lock.until <= now - KEPT_AFTER:
                 del self._locks[target]
         for target, out in tuple(self._signed_out.items()):
-            if out.until <= now:
+            if out.until <= now - kept_after:
                 del self._signed_out[target]
         for sub in tuple(self._ended):
-            self._forget_of(sub)
+            self._forget_of(sub, now - kept_after)
 
-    def _forget_of(self, sub: str) -> None:
-        now, sessions = self._clock(), self._ended.get(sub, {})
-        over = [sid for sid, entry in sessions.items() if entry.until <= now]
+    def _forget_of(self, sub: str, before: float) -> None:
+        """Drop the sessions of a person whose time was over at the Unix second `before`."""
+        sessions = self._ended.get(sub, {})
+        over = [sid for sid, entry in sessions.items() if entry.until <= before]
         for sid in over:
             del sessions[sid]
         self._count -= len(over)

@@ -5,6 +5,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from tailchat_gate.identity.login import LoginRefused
@@ -37,6 +38,8 @@ OF_ONE: Final = 16
 """Of them, those about one person: nobody's many sign-ins keep the others waiting."""
 #: Between Tailchat's clock and the gate's, and for the way there.
 _EXPIRY_MARGIN: Final = 60
+#: Hosts may differ by so many seconds.
+_CLOCK_SKEW: Final = 60
 #: An outage is told to the log this often, in seconds.
 _TELL_EVERY: Final = 60.0
 
@@ -85,7 +88,10 @@ class Rechecker:
 
         Cheap, and never waits; to be called again from `Look.until` on.
         """
+        record = self._set_back(record, now)
         known = self._sign_ins.get(record)
+        if known is not None:
+            known.record = self._set_back(known.record, now)
         newest = record if known is None else caught_up(record, known.record)
         verdict = judge(
             self._terms,
@@ -121,6 +127,15 @@ class Rechecker:
         """
         while self._queue:
             self._land(self._queue.popleft())
+
+    def _set_back(self, record: SessionRecord, now: float) -> SessionRecord:
+        """Return the record; a confirmation that is yet to come was before the clock was set back.
+
+        Tailchat is asked soon then, not when the clock is there again.
+        """
+        if record.checked_at <= now + _CLOCK_SKEW:
+            return record
+        return replace(record, checked_at=int(now - self._terms.interval))
 
     def _turned_away(self, record: SessionRecord) -> TurnedAway:
         fails = self._terms.outage == "fail" and record.access_token

@@ -46,6 +46,10 @@ class SiteSession(SealedSessionStorage):
             cookie, cookie.clock, standing, opened=opened, reader=reader, rechecks=rechecker
         )
 
+    def second_for(self, record: SessionRecord) -> float:
+        """Return the Unix second by which a session is judged."""
+        return self._standing.second_for(record.sub, self._clock())
+
     def newest(self, record: SessionRecord) -> SessionRecord | None:
         """Return what is known by now of a session within its time, None where it is no good."""
         if self._standing.check(record) is not None:

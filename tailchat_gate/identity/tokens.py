@@ -60,7 +60,9 @@ class Machine:
     ends_at: float
     standing: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
-    assertions: dict[str, tuple[object, float, bytes]] = field(default_factory=dict, repr=False)
+    assertions: dict[str, tuple[object, float, float, bytes]] = field(
+        default_factory=dict, repr=False
+    )
 
     def over(self, standing: Standing, now: float) -> Reason | None:
         """Return why the token is no good at the Unix second `now`; None where it is."""

@@ -15,8 +15,11 @@ REPLAY_WINDOW: Final = 60.0
 CAPACITY: Final = 100_000
 """Most logins remembered at once; a used one takes about 300 bytes."""
 
+# A clock that ran ahead may be set back, and the state be taken again: it is kept for longer than
+# it can be good, as long as there is room.
+_EXPIRY_MARGIN: Final = 86_400.0
 # Between the check of a state's age and its redemption some time passes.
-_EXPIRY_MARGIN: Final = 60.0
+_SPENT_MARGIN: Final = 60.0
 
 #: Refusals that show that a code was not taken; after a time-out or nonsense nobody knows.
 _UNSPENT: Final = frozenset(
@@ -159,12 +162,28 @@ class UsedStates(Generic[T]):
         So strangers who make up codes lock nobody out, nor does who goes from host to host.
         """
         if not self._unspent:
-            raise TooManyLogins
+            self._forget_spent()
+            return
         state_id = next(iter(self._unspent))
         del self._unspent[state_id], self._used[state_id]
         if len(self._due) > 2 * self._capacity:
             self._due = [entry for entry in self._due if entry[1] in self._used]
             heapq.heapify(self._due)
+
+    def _forget_spent(self) -> None:
+        """Forget every state that has expired by now. Raises TooManyLogins where none has."""
+        now = self._clock()
+        spent = [
+            state_id
+            for _, state_id, kept_until in self._due
+            if kept_until - _EXPIRY_MARGIN + _SPENT_MARGIN <= now and state_id in self._used
+        ]
+        if not spent:
+            raise TooManyLogins
+        for state_id in spent:
+            self._used.pop(state_id, None)
+        self._due = [entry for entry in self._due if entry[1] in self._used]
+        heapq.heapify(self._due)
 
 
 def _replay(outcome: _Outcome[T]) -> T:

@@ -96,7 +96,8 @@ class Audit:
         known.host = original.host.name if original else visit.host
         known.path = original.target.path if original else visit.path
         self._refusals[key] = known
-        if now >= known.told + _TELL_SECONDS:
+        # A time that lies ahead is from before the clock was set back.
+        if not known.told <= now < known.told + _TELL_SECONDS:
             known.told = now
             self.event(
                 "refused",

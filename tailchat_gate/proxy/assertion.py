@@ -80,9 +80,13 @@ def signer(ring: Sequence[str], published_since: Mapping[str, float], now: float
 
 
 class Minted(NamedTuple):
-    """An assertion's header line, and the Unix second from which a new one is to be made."""
+    """An assertion's header line, when it was made, and from when on a new one is to be made.
+
+    Times are Unix seconds.
+    """
 
     line: bytes
+    made_at: float
     renew_at: float
 
 
@@ -131,7 +135,7 @@ class Assertions:
         line = b"%b: %b\r\n" % (HEADER, key.sign(claims))
         # One that ends with its session could only be followed by the same again.
         early = min(_RENEW_BEFORE, self._lifetime / 2) if ends_at < who.ends_at else 0.0
-        return Minted(line, ends_at - early)
+        return Minted(line, now, ends_at - early)
 
 
 def _about(who: Visitor | Machine, groups: Sequence[str]) -> dict[str, object]:

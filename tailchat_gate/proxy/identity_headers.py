@@ -110,14 +110,15 @@ class IdentityHeaders:
         name = route.name
         kept = visitor.assertions.get(name)
         # Of this maker only: another configuration has other groups, keys and audiences.
-        if kept is not None and kept[0] is self and assertions.clock() < kept[1]:
-            return kept[2]
+        # None from before the clock was set back: it would be of a second that is yet to come.
+        if kept is not None and kept[0] is self and kept[1] <= assertions.clock() < kept[2]:
+            return kept[3]
         groups = [] if isinstance(visitor, Machine) else self.groups_of(visitor.record.sub)
         minted = assertions.mint(visitor, groups, route.settings.audience or name)
         lines = self._plain(visitor, route) + minted.line
         if len(visitor.assertions) >= _MAX_ASSERTIONS:
             visitor.assertions.clear()
-        visitor.assertions[name] = (self, minted.renew_at, lines)
+        visitor.assertions[name] = (self, minted.made_at, minted.renew_at, lines)
         return lines
 
     def _plain(self, visitor: Visitor | Machine, route: Route) -> bytes:
