@@ -72,6 +72,7 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
         settings.route,
         via=settings.server.via,
         forwarded=settings.server.forwarded,
+        real_ip=settings.server.real_ip,
     )
 
 

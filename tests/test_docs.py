@@ -92,9 +92,13 @@ def test_every_header_to_the_tool_is_documented() -> None:
     document = (ROOT / "docs/headers.md").read_text(encoding="utf-8")
     record = SessionRecord.begin(Profile("s", "n", "d", "http://a"), now=0, login="")
     fields = FieldSection([(b"Host", b"h"), (b"Connection", b"TE"), (b"TE", b"trailers")])
-    routes = make_settings().route
+    routes = make_settings(route=[{"name": "a", "path": "/a", "upstream_path": "/"}]).route
     headers = RequestHeaders(
-        CookieReader(CookieNames.for_origin("http://h")), routes, via="gate", forwarded=True
+        CookieReader(CookieNames.for_origin("http://h")),
+        routes,
+        via="gate",
+        forwarded=True,
+        real_ip=True,
     )
     head = headers.head(
         RequestHead("GET", False, Target(b"/", "/", ""), fields),
@@ -107,7 +111,7 @@ def test_every_header_to_the_tool_is_documented() -> None:
     )
     names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n")[1:] if line]
 
-    assert len(names) == 17
+    assert len(names) == 19
     for name in names:
         assert f"`{name}`" in document
 

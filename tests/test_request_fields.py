@@ -161,6 +161,100 @@ async def test_a_header_of_one_tool_is_the_visitors_at_another(
 
 
 @pytest.mark.parametrize(
+    ("path", "upstream_path", "prefix"),
+    [
+        ("/open", "/", b"/open"),
+        ("/apps/open", "/open", b"/apps"),
+        ("/open", "/other", None),
+        ("/open", None, None),
+        ("/open", "/open", None),
+        ("/open", "/pen", None),
+        ("/", "/inner", None),
+    ],
+)
+async def test_a_tool_is_told_the_prefix_that_was_stripped(
+    start_gate: Start, upstream: RawUpstream, path: str, upstream_path: str | None, prefix: bytes
+) -> None:
+    """X-Forwarded-Prefix is what the gate took off the path, never what a visitor says."""
+    route = public(path=path, upstream_path=upstream_path, pass_fields=["X-Forwarded-Prefix"])
+    if prefix is None:
+        del route["pass_fields"]
+    gate = await start_gate(upstream.url, route=[route])
+
+    await ask(gate.port, request(["X-Forwarded-Prefix", "X_FORWARDED_PREFIX"], f"{path}/x"))
+
+    assert upstream.requests[0].value("X-Forwarded-Prefix") == prefix
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+async def test_a_tool_is_told_the_address_on_request(
+    start_gate: Start, upstream: RawUpstream, signed_in: bool
+) -> None:
+    """X-Real-IP and a template with {client} hold the visitor's address, whoever it is."""
+    headers = {"X-Client": "ip={client}", "X-Own": "{sub}"}
+    gate = await start_gate(
+        upstream.url,
+        server={"real_ip": True, "trusted_proxies": ["127.0.0.1"]},
+        route=[
+            public(headers=headers),
+            public(name="own", path="/own", headers={"X-Real-IP": "{client}"}),
+        ],
+    )
+    sent = "X-Forwarded-For: 6.6.6.6, 2001:db8::7\r\nX-Real-IP: 6.6.6.6\r\nx_client: 6.6.6.6\r\n"
+    sent += f"Cookie: {gate.cookie()}\r\n" if signed_in else ""
+    for path in ("/open", "/own"):
+        await ask(gate.port, f"GET {path} HTTP/1.1\r\nHost: gate.test\r\n{sent}\r\n".encode())
+
+    first, second = upstream.requests
+    assert first.value("X-Real-IP") == second.value("X-Real-IP") == b"2001:db8::7"
+    assert first.value("X-Client") == b"ip=2001:db8::7"
+    assert (first.value("X-Own") is not None) is signed_in
+    assert b"6.6.6.6" not in first.head + second.head
+
+
+async def test_two_addresses_behind_one_proxy_are_told_apart(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """On one connection, with fields that repeat, each request has its own visitor's address."""
+    gate = await start_gate(
+        upstream.url,
+        server={"trusted_proxies": ["127.0.0.1"]},
+        route=[public(headers={"X-Client": "{client}"})],
+    )
+    async with RawClient.connect(gate.port) as client:
+        for last in (1, 2, 1):
+            client.send(
+                b"GET /open HTTP/1.1\r\nHost: gate.test\r\nX-Forwarded-For: 10.0.0.%d\r\n\r\n"
+                % last
+            )
+            await client.reply()
+
+    found = [received.value("X-Client") for received in upstream.requests]
+    assert found == [b"10.0.0.1", b"10.0.0.2", b"10.0.0.1"]
+
+
+async def test_a_proxy_that_asks_is_told_the_address(start_gate: Start) -> None:
+    """A header with {client} is in the answer to forward-auth, for nobody too."""
+    gate = await start_gate(
+        server={"trusted_proxies": ["127.0.0.1"]}, route=[public(headers={"X-Client": "{client}"})]
+    )
+
+    reply = await ask(
+        gate.port,
+        b"GET /oauth2/auth HTTP/1.1\r\nHost: gate.test\r\nX-Forwarded-Uri: /open\r\n"
+        b"X-Forwarded-Method: GET\r\nX-Forwarded-For: 10.0.0.7\r\n\r\n",
+    )
+
+    assert (reply.status, reply.value("X-Client")) == (202, "10.0.0.7")
+
+
+def test_a_template_is_about_the_person_or_the_request() -> None:
+    """{client} and the fields of a person do not stand in one template."""
+    with pytest.raises(ValueError, match="without the others"):
+        make_settings(route=[public(headers={"X-A": "{client} {sub}"})])
+
+
+@pytest.mark.parametrize(
     ("passed_name", "found"),
     [
         ("X-Tailchat-Sub", "managed by the gate"),

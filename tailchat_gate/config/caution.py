@@ -13,6 +13,7 @@ from tailchat_gate.config.address import (
 from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.header import is_dropped
 from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.path import stripped
 from tailchat_gate.config.upgrade import ANY_ORIGIN, NO_ORIGIN, WEBSOCKET
 from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
 from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN, TRACE
@@ -48,7 +49,7 @@ def _cautions(settings: Settings) -> Iterator[str]:
     for told in _denied(settings.access.deny, allowed):
         yield f"access.deny: {told}"
     for index, route in enumerate(settings.route):
-        for key, told in (*_route(route), *_host(route, settings)):
+        for key, told in (*_route(route), *_host(route, settings), *_passed(route, settings)):
             yield f"route[{index}].{key}: {told}"
     yield from _audiences(settings)
     yield from _people(settings)
@@ -111,11 +112,6 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
             yield "headers", f"{route.upstream} has no tool behind it that would get them"
     else:
         yield from _pages_elsewhere(route)
-        yield from (
-            ("pass_fields", f"{name} passes anyway, so this changes nothing")
-            for name in route.pass_fields
-            if not is_dropped(name)
-        )
     if route.trace:
         told = "a tool that answers TRACE shows pages the headers that the gate sets for it"
         if route.methods and TRACE not in route.methods:
@@ -163,6 +159,19 @@ def beside_the_gate(settings: Settings) -> Iterator[str]:
             "own pages are: scripts of a tool there can do on those what their visitor can; give "
             "a tool that is not trusted as the gate is a host of its own"
         )
+
+
+def _passed(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Tell of headers that pass in any case, and of those that the gate sets in any case."""
+    prefixed = stripped(route.path, route.upstream_path)
+    for name in route.pass_fields:
+        plain = name.lower()
+        if (plain == "x-forwarded-prefix" and prefixed) or (
+            plain == "x-real-ip" and settings.server.real_ip
+        ):
+            yield "pass_fields", f"the gate sets {name} itself, so the visitor's does not pass"
+        elif not is_dropped(name):
+            yield "pass_fields", f"{name} passes anyway, so this changes nothing"
 
 
 def _pages_elsewhere(route: Route) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,13 @@
 """Which headers a route may add for its tool, and the templates their values come from."""
 
 import re
+from collections.abc import Mapping
 
 from tailchat_gate.field_names import HOP_BY_HOP, OWN, Names, fold, is_claim, is_plain
 
-FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups")
+#: What a template can say of the request itself; the rest is about the person.
+CLIENT = "client"
+FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups", CLIENT)
 NAME = 'the name of a header such as "X-WEBAUTH-USER"'
 PASSED = 'the name of a header such as "X-Real-IP"'
 TEMPLATE = (
@@ -67,8 +70,20 @@ def template(text: str) -> str:
 
     Raises ValueError, whose text says what would be right.
     """
-    pieces(text)
+    names = fields(text)
+    if CLIENT in names and len(names) > 1:
+        raise ValueError(f"{TEMPLATE}; {{{CLIENT}}} without the others, which are the person's")
     return text
+
+
+def fields(text: str) -> frozenset[str]:
+    """Return the names of the fields in a template that was checked."""
+    return frozenset(name for kind, name in pieces(text) if kind == "field")
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Return a template that was checked with its fields replaced."""
+    return "".join(values[piece] if kind == "field" else piece for kind, piece in pieces(text))
 
 
 def pieces(text: str) -> tuple[tuple[str, str], ...]:

@@ -116,6 +116,10 @@ class Server(Section):
         default=False,
         description="Whether tools get the Forwarded header besides X-Forwarded-*.",
     )
+    real_ip: StrictBool = Field(
+        default=False,
+        description="Whether tools get the visitor's address in X-Real-IP too.",
+    )
     watch: StrictBool = Field(
         default=True,
         description="Whether a change of this file, or of one that it names, is loaded by itself.",

@@ -73,6 +73,17 @@ def inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
+def stripped(outer: str, inner: str | None) -> str:
+    """Return what is missing in front of the paths that a tool sees, "" where nothing is.
+
+    `outer` is the path of the route, `inner` what the tool sees in its place.
+    """
+    tail = "" if inner == "/" else inner
+    if tail is None or outer == "/" or not outer.endswith(tail):
+        return ""
+    return outer.removesuffix(tail)
+
+
 def _plain(text: str, expected: str) -> str:
     """Check a path of one reading and drop its trailing slash.
 

@@ -127,7 +127,7 @@ class Route(Section):
         default_factory=empty,
         description=(
             "Further request headers for the tool, from templates with {sub}, {nickname}, "
-            "{discriminator}, {avatar} and {groups}."
+            "{discriminator}, {avatar} and {groups}, or with {client}, the visitor's address."
         ),
     )
     header_encoding: Literal["percent", "utf8", "rfc2047"] = Field(

@@ -15,7 +15,7 @@ from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.config.word import TRACE
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.headers import RequestHeaders
-from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.proxy.identity_headers import IdentityHeaders, client_fields
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.original import QUESTION_FIELDS, Original, original_of
@@ -87,7 +87,8 @@ class ForwardAuth:
         if verdict.match is None or not verdict.allowed:
             return self._refused(visit, verdict, {}, keep=keep)
         visit.status = HTTPStatus.OK if original.as_sent else HTTPStatus.ACCEPTED
-        return self._answers.identity(visit.status, self._lines(verdict), visit.head, keep=keep)
+        lines = self._lines(visit, verdict)
+        return self._answers.identity(visit.status, lines, visit.head, keep=keep)
 
     def _original(self, visit: Visit) -> Original:
         """Return the request that is asked about. Raises RefusedError."""
@@ -138,11 +139,14 @@ class ForwardAuth:
             self._told_at = now
             _log.warning(message, extra={"details": {"peer": visit.client}})
 
-    def _lines(self, verdict: Verdict) -> bytes:
+    def _lines(self, visit: Visit, verdict: Verdict) -> bytes:
         visitor, match = verdict.visitor, verdict.match
-        if visitor is None or match is None:
+        if match is None:
             return b""
-        lines = self._identity.fields(visitor, match.route)
+        told = client_fields(match.route.settings, visit.client_address.address)
+        if visitor is None:
+            return told
+        lines = self._identity.fields(visitor, match.route) + told
         if renewal := verdict.renewal:
             lines += b"Set-Cookie: %b\r\n" % renewal.encode("ascii")
         return lines

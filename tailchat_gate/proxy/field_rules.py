@@ -5,10 +5,14 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.address import tool_of, upstream_address
+from tailchat_gate.config.header import CLIENT, fields
 from tailchat_gate.config.model import Route
+from tailchat_gate.config.path import stripped
 from tailchat_gate.field_names import HOP_BY_HOP, Names, fold, is_claim, is_own, is_plain
 
 _COOKIE: Final = b"cookie"
+_PREFIX: Final = b"x-forwarded-prefix"
+_REAL_IP: Final = b"x-real-ip"
 #: Fields that frame or route a request. The gate writes them itself.
 _ROUTING: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
 #: Fields that mean nothing, or too much, behind a body (RFC 9110 section 6.5.1).
@@ -54,11 +58,16 @@ class RouteRules(NamedTuple):
     """What one route says of request fields.
 
     `own` are the folded names of the fields that the gate sets for its tool, `passed` the names,
-    in lower case, of those that it takes from a visitor in spite of the list.
+    in lower case, of those that it takes from a visitor in spite of the list. `prefix_line` tells
+    the prefix that is stripped, b"" for none; `real_ip`: X-Real-IP is sent; `tells_client`: some
+    header of the route's tells the visitor's address.
     """
 
     own: frozenset[bytes]
     passed: frozenset[bytes]
+    prefix_line: bytes
+    real_ip: bool
+    tells_client: bool
 
     def passes(self, name: bytes, action: Action) -> bool:
         """Tell whether a field goes on where that is the route's to say."""
@@ -73,8 +82,9 @@ class FieldRules:
     What a route's `headers` set is stripped on that route and on all routes to the same tool.
     """
 
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self.of_route: Final[Mapping[str, RouteRules]] = _rules(list(routes))
+    def __init__(self, routes: Iterable[Route], *, real_ip: bool = False) -> None:
+        """`real_ip`: tools get X-Real-IP, but for those whose `headers` set it themselves."""
+        self.of_route: Final[Mapping[str, RouteRules]] = _rules(list(routes), real_ip=real_ip)
         self._set = frozenset(name for rules in self.of_route.values() for name in rules.own)
         #: Names repeat from request to request; judging one costs more than looking it up.
         self.known: Final[dict[bytes, Action]] = {}
@@ -128,15 +138,29 @@ def may_trail_reply(name: bytes) -> bool:
     return may_trail(name) and fold(name) not in _NEVER_REPLY_TRAILERS
 
 
-def _rules(routes: list[Route]) -> dict[str, RouteRules]:
+def _rules(routes: list[Route], *, real_ip: bool) -> dict[str, RouteRules]:
     """Return the rules of each route by its name."""
     by_tool: dict[object, set[bytes]] = {}
     tools = [tool_of(upstream_address(route.upstream)) for route in routes]
     for route, tool in zip(routes, tools, strict=True):
-        by_tool.setdefault(tool, set()).update(fold(name.encode("ascii")) for name in route.headers)
-    found: dict[str, RouteRules] = {}
-    for route, tool in zip(routes, tools, strict=True):
-        own = frozenset(by_tool[tool])
-        passed = (name.lower().encode("ascii") for name in route.pass_fields)
-        found[route.name] = RouteRules(own, frozenset(n for n in passed if fold(n) not in own))
-    return found
+        own = by_tool.setdefault(tool, {_REAL_IP} if real_ip else set())
+        own.update(fold(name.encode("ascii")) for name in route.headers)
+        if stripped(route.path, route.upstream_path):
+            own.add(_PREFIX)
+    return {
+        route.name: _of_route(route, frozenset(by_tool[tool]), real_ip=real_ip)
+        for route, tool in zip(routes, tools, strict=True)
+    }
+
+
+def _of_route(route: Route, own: frozenset[bytes], *, real_ip: bool) -> RouteRules:
+    passed = (name.lower().encode("ascii") for name in route.pass_fields)
+    named = frozenset(fold(name.encode("ascii")) for name in route.headers)
+    prefix = b"" if _PREFIX in named else stripped(route.path, route.upstream_path).encode("ascii")
+    return RouteRules(
+        own,
+        frozenset(name for name in passed if fold(name) not in own),
+        b"X-Forwarded-Prefix: %b\r\n" % prefix if prefix else b"",
+        real_ip and _REAL_IP not in named,
+        any(CLIENT in fields(template) for template in route.headers.values()),
+    )

@@ -7,6 +7,7 @@ from typing import Final
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.proxy.field_rules import Action, FieldRules
+from tailchat_gate.proxy.identity_headers import client_fields
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection, RawFields
 from tailchat_gate.request.head import RequestHead
@@ -30,14 +31,21 @@ class RequestHeaders:
     """Makes the fields of a request for the upstream out of the client's.
 
     `routes` are those of the configuration. `via` is the gate's name in the Via field, "" for
-    none; `forwarded` says whether RFC 7239's field is sent beside the X-Forwarded ones.
+    none; `forwarded` says whether RFC 7239's field is sent beside the X-Forwarded ones, and
+    `real_ip` the same of X-Real-IP.
     """
 
     def __init__(
-        self, cookies: CookieReader, routes: Iterable[RouteSettings], *, via: str, forwarded: bool
+        self,
+        cookies: CookieReader,
+        routes: Iterable[RouteSettings],
+        *,
+        via: str,
+        forwarded: bool,
+        real_ip: bool = False,
     ) -> None:
         self._cookies = cookies
-        self._rules = FieldRules(routes)
+        self._rules = FieldRules(routes, real_ip=real_ip)
         # RFC 9110 section 7.6.3: the version received, 1.0 at False's place's neighbour.
         self._via = tuple(
             b"Via: 1.%d %b\r\n" % (minor, via.encode("ascii")) if via else b"" for minor in (1, 0)
@@ -141,6 +149,12 @@ class RequestHeaders:
         ]
         if self._forwarded:
             pieces.append(_forwarded(client, host.raw))
+        rules = self._rules.of_route[settings.name]
+        pieces.append(rules.prefix_line)
+        if rules.real_ip and client.address:
+            pieces.append(b"X-Real-IP: %b\r\n" % client.address.encode("ascii"))
+        if rules.tells_client:
+            pieces.append(client_fields(settings, client.address))
         if takes_trailers(fields):
             pieces.append(b"TE: trailers\r\nConnection: TE\r\n")
         return b"".join(pieces)

@@ -8,6 +8,8 @@ from typing import Final
 from urllib.parse import quote
 
 from tailchat_gate.access.routes import Route
+from tailchat_gate.config.header import CLIENT, fields, fill
+from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.tokens import Machine
@@ -18,9 +20,10 @@ MAX_VALUE_BYTES: Final = 2048
 #: Routes whose assertions are kept for one visitor; nobody uses more tools at a time.
 _MAX_ASSERTIONS: Final = 16
 _NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
+#: What a template about the client holds, to tell most others without reading them.
+_CLIENT: Final = f"{{{CLIENT}}}"
 _SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_FIELD: Final = re.compile(r"\{\{|\}\}|\{(sub|nickname|discriminator|avatar|groups)\}")
 
 
 def _percent(value: str) -> bytes:
@@ -68,15 +71,6 @@ def encode_value(value: str, encoding: str) -> bytes:
     at the ends go. b"" where nothing is left.
     """
     return _ENCODERS[encoding](_CONTROLS.sub("", value).strip()).strip()
-
-
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """Return a header template with its {fields} filled in; "{{" and "}}" are plain braces."""
-
-    def substitute(match: re.Match[str]) -> str:
-        return values[match[1]] if match[1] else match[0][0]
-
-    return _FIELD.sub(substitute, template)
 
 
 class IdentityHeaders:
@@ -143,9 +137,28 @@ def machine_fields(
     """
     lines = [b"X-Tailchat-Token: %b\r\n" % name.encode("ascii")]
     for header, template in templates.items():
-        if not any(match[1] for match in _FIELD.finditer(template)):
+        if not fields(template):
             value = encode_value(fill(template, {}), encoding)
             lines.append(b"%b: %b\r\n" % (header.encode("ascii"), value))
+    return b"".join(lines)
+
+
+def client_fields(settings: RouteSettings, address: str) -> bytes:
+    """Return the lines of a route's own headers that tell the visitor's address.
+
+    They go with every request, because everybody has one; "" is that of nobody, and tells nothing.
+    """
+    if not address:
+        return b""
+    lines = (
+        b"%b: %b\r\n"
+        % (
+            name.encode("ascii"),
+            encode_value(fill(text, {CLIENT: address}), settings.header_encoding),
+        )
+        for name, text in settings.headers.items()
+        if _CLIENT in text and CLIENT in fields(text)
+    )
     return b"".join(lines)
 
 
@@ -168,7 +181,11 @@ def identity_fields(
         "groups": ",".join(groups),
     }
     named = {f"X-Tailchat-{name.capitalize()}": value for name, value in values.items()}
-    named.update((name, fill(template, values)) for name, template in templates.items())
+    named.update(
+        (name, fill(template, values))
+        for name, template in templates.items()
+        if CLIENT not in fields(template)
+    )
     lines: list[bytes] = []
     for name, value in named.items():
         encoded = encode_value(value, encoding)
