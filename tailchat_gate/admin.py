@@ -1,7 +1,7 @@
 """The second listener: health, readiness, metrics and status, never on the public port."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
@@ -10,6 +10,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from tailchat_gate import __version__
+from tailchat_gate.admin_server import AdminServer, Handler
+from tailchat_gate.config.address import TcpAddress, listen_address
 from tailchat_gate.generations import Generations
 from tailchat_gate.observe.audit import Refusal
 from tailchat_gate.reload import Reloader
@@ -31,22 +33,22 @@ class Admin:
         self._reloader = reloader
         self._started = self._lasting.clock()
 
-    async def healthz(self, _: web.Request) -> web.Response:
+    async def healthz(self, _: web.BaseRequest) -> web.Response:
         """Say that the process runs."""
         return web.Response(text="ok\n")
 
-    async def readyz(self, _: web.Request) -> web.Response:
+    async def readyz(self, _: web.BaseRequest) -> web.Response:
         """Say whether it takes requests; Tailchat is not asked, since sessions work without it."""
         if self._is_ready():
             return web.Response(text="ready\n")
         return web.Response(status=503, text="draining\n")
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    async def metrics(self, _: web.BaseRequest) -> web.Response:
         """Tell the metrics in Prometheus's text."""
         body = self._lasting.metrics.render()
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def status(self, _: web.Request) -> web.Response:
+    async def status(self, _: web.BaseRequest) -> web.Response:
         """Tell what is in force, without secrets."""
         settings, reloads = self._generations.in_force.settings, self._lasting.reloads
         body = {
@@ -80,11 +82,11 @@ class Admin:
         }
         return _json(body)
 
-    async def refusals(self, _: web.Request) -> web.Response:
+    async def refusals(self, _: web.BaseRequest) -> web.Response:
         """Tell the last refusals of signed-in persons, so that a sub can be copied into a group."""
         return _json({"refusals": [_told(found) for found in self._lasting.audit.refusals]})
 
-    async def reload(self, request: web.Request) -> web.Response:
+    async def reload(self, request: web.BaseRequest) -> web.Response:
         """Load the configuration anew and tell how it went; 422 where it is refused.
 
         Nothing of the request is read but that it is an order, and no browser's.
@@ -98,26 +100,32 @@ class Admin:
         return _json(body, status=422 if outcome.problems else 200)
 
 
-def admin_app(
+def admin_server(
     generations: Generations, *, is_ready: Callable[[], bool], reloader: Reloader | None = None
-) -> web.Application:
-    """Return the admin listener's application.
+) -> AdminServer:
+    """Return what answers on the admin listener.
 
     `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
     drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` is the one order.
     """
     admin = Admin(generations, is_ready, reloader)
-    app = web.Application()
-    for path, handler in (
-        ("/healthz", admin.healthz),
-        ("/readyz", admin.readyz),
-        ("/metrics", admin.metrics),
-        ("/status", admin.status),
-        ("/refusals", admin.refusals),
-    ):
-        app.router.add_get(path, handler)
-    app.router.add_post("/reload", admin.reload)
-    return app
+    pages: Mapping[str, Handler] = {
+        "/healthz": admin.healthz,
+        "/readyz": admin.readyz,
+        "/metrics": admin.metrics,
+        "/status": admin.status,
+        "/refusals": admin.refusals,
+    }
+    handlers = {path: {"GET": handler} for path, handler in pages.items()}
+
+    def hosts() -> Iterator[str]:
+        server = generations.in_force.settings.server
+        yield from server.admin_hosts
+        where = listen_address(server.admin_listen) if server.admin_listen else None
+        if isinstance(where, TcpAddress):
+            yield where.host
+
+    return AdminServer({**handlers, "/reload": {"POST": admin.reload}}, hosts)
 
 
 def _json(body: object, *, status: int = 200) -> web.Response:

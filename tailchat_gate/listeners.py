@@ -66,7 +66,7 @@ class Listeners:
     `server` makes the connections of visitors, `admin` answers on the admin's address.
     """
 
-    def __init__(self, server: ClientServer, admin: web.AppRunner) -> None:
+    def __init__(self, server: ClientServer, admin: web.BaseRunner) -> None:
         self._server = server
         self._admin = admin
         self._open: dict[tuple[str, str], _Listener] = {}

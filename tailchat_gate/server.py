@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from tailchat_gate import __version__
-from tailchat_gate.admin import admin_app
+from tailchat_gate.admin import admin_server
 from tailchat_gate.build import redirect_uri
 from tailchat_gate.config.source import Source
 from tailchat_gate.generations import Generation, Generations
@@ -40,7 +40,7 @@ class GateServer:
         self._lasting = generation.lasting
         self._server: ClientServer | None = None
         self._listeners: Listeners | None = None
-        self._admin: web.AppRunner | None = None
+        self._admin: web.BaseRunner | None = None
         #: Held while listeners are opened or closed.
         self._changing = asyncio.Lock()
         self._opened = asyncio.Event()
@@ -71,8 +71,9 @@ class GateServer:
             self.in_force.service, self._lasting.live, self._lasting.descriptors
         )
         self._lasting.locks.start(self._server.hear_of_sessions)
-        app = admin_app(self.generations, is_ready=lambda: self._ready, reloader=self.reloader)
-        self._admin = web.AppRunner(app, access_log=None)
+        self._admin = admin_server(
+            self.generations, is_ready=lambda: self._ready, reloader=self.reloader
+        ).runner()
         await self._admin.setup()
         self._listeners = Listeners(self._server, self._admin)
         await self._listeners.open(settings.server)

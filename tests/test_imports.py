@@ -18,6 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("demonstrate",),
     ("server",),
     ("admin",),
+    ("admin_server",),
     ("reload",),
     ("build", "listeners"),
     ("generations",),

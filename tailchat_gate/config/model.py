@@ -2,7 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StrictBool, StrictInt, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tailchat_gate.config import address
 from tailchat_gate.config.assertion import Assertion
@@ -33,7 +41,9 @@ from tailchat_gate.config.fields import (
 )
 from tailchat_gate.config.problem import key_path
 from tailchat_gate.config.route import Route
+from tailchat_gate.config.route_fields import Host
 from tailchat_gate.config.token import Token, token_conflicts
+from tailchat_gate.config.word import distinct
 
 __all__ = [
     "Access",
@@ -81,6 +91,14 @@ class Server(Section):
             "Where health, metrics and status are served, host:port or unix:/path; empty turns "
             "them off."
         ),
+    )
+    admin_hosts: Annotated[tuple[Host, ...], AfterValidator(distinct)] = Field(
+        default=(),
+        description=(
+            "Further names by which admin_listen is asked; addresses, localhost, names without a "
+            "dot and its own name need none."
+        ),
+        examples=[["gate.monitoring.svc.cluster.local"]],
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
