@@ -350,10 +350,14 @@ class Answers:
         origin = self._sites.origin(visit.host)
         return f"{origin}{self._prefix}{self._entry}?rd={quote(back, safe='/')}"
 
-    def start_url(self, return_to: str, *, prompt: str = "") -> str:
-        """Return the link that begins a login which comes back to `return_to`."""
+    def start_url(self, return_to: str, *, prompt: str = "", again: bool = False) -> str:
+        """Return the link that begins a login which comes back to `return_to`.
+
+        `again`: in the place of one that this browser could not end.
+        """
         asked = f"&prompt={prompt}" if prompt else ""
-        return f"{self._prefix}/start?rd={quote(return_to, safe='/')}{asked}"
+        once_more = "&again=1" if again else ""
+        return f"{self._prefix}/start?rd={quote(return_to, safe='/')}{asked}{once_more}"
 
     def denied(self, visit: Visit, reason: Reason, record: SessionRecord) -> web.Response:
         """Tell a signed-in person that this tool is not theirs, and what an admin needs to know."""

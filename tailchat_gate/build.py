@@ -14,6 +14,7 @@ from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.keyfile import read_key
 from tailchat_gate.config.model import Settings
+from tailchat_gate.endpoints.bindings import Bindings
 from tailchat_gate.endpoints.form_token import FormTokens
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.jwks import KeySet
@@ -122,6 +123,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         answers=answers,
         tailchat=tailchat,
         sessions=sessions,
+        bindings=Bindings(sessions),
         sites=sites,
         used_states=lasting.used_states,
         used_passes=lasting.used_passes,

@@ -338,6 +338,13 @@ async def ask(port: int, data: bytes, *, to_head: bool = False) -> Reply:
         return await client.reply(to_head=to_head)
 
 
+def login_cookie(reply: Reply) -> str:
+    """Return the login cookie that an answer sets, as a Cookie field holds it."""
+    found = [line.partition(";")[0] for line in reply.values("Set-Cookie") if "_login_" in line]
+    assert len(found) == 1, found
+    return found[0]
+
+
 def cookie_value(reply: Reply, name: str) -> str:
     """Return the value that an answer sets for a cookie; "" where it sets none."""
     for line in reply.values("Set-Cookie"):

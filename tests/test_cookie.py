@@ -69,8 +69,12 @@ def test_session_values(field: bytes, values: list[str]) -> None:
 
 
 def test_login_values() -> None:
-    """The login cookie is read apart from the session cookie."""
-    assert READER.login_values(SESSION + b"=s; " + LOGIN + b"=l") == ["l"]
+    """Login cookies are read apart from the session cookie, each by its own name."""
+    field = SESSION + b"=s; " + LOGIN + b"_Ab-_01=l; " + LOGIN + b"=old; x" + LOGIN + b"_abcdef=x;"
+    field += LOGIN + b"_second=m ; " + LOGIN + b"_seven77=n; " + LOGIN + b"_.bcdef=o"
+    found = [(cookie.name.encode(), cookie.value) for cookie in READER.login_cookies(field)]
+
+    assert found == [(LOGIN + b"_Ab-_01", "l"), (LOGIN + b"_second", "m")]
 
 
 def test_values_are_bounded() -> None:
@@ -146,7 +150,7 @@ def test_nothing_hidden_is_left(found: list[tuple[bytes, bytes, bytes]]) -> None
     others = [name for name, _, _ in found if name in {b"a", b"__host-tailchat_gate"}]
 
     assert [pair.partition(b"=")[0].strip() for pair in left.split(b";") if pair] == others
-    assert list(READER.session_values(left)) == READER.login_values(left) == []
+    assert list(READER.session_values(left)) == READER.login_cookies(left) == []
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from gatekit import (
     RunningGate,
     ask,
     cookie_value,
+    login_cookie,
     read_body,
     request_bytes,
 )
@@ -73,13 +74,12 @@ async def _tailchat(
     writer.write(head % len(body) + body)
 
 
-async def _signed_in(gate: RunningGate, names: tuple[str, str]) -> tuple[Reply, Reply]:
+async def _signed_in(gate: RunningGate) -> tuple[Reply, Reply]:
     """Go through a whole login; return the answers that set the login and session cookies."""
     start = await ask(gate.port, _get("/oauth2/start?rd=/x", Accept="text/html"))
     asked = parse_qs(urlsplit(start.value("Location")).query)
-    login = cookie_value(start, names[1])
     target = f"/oauth2/callback?code=a-code&state={asked['state'][0]}&iss=http%3A%2F%2Fiss.test"
-    back = await ask(gate.port, _get(target, Cookie=f"{names[1]}={login}", Accept="text/html"))
+    back = await ask(gate.port, _get(target, Cookie=login_cookie(start), Accept="text/html"))
     return start, back
 
 
@@ -97,8 +97,10 @@ async def test_the_attributes_of_every_cookie_that_is_set(
         session={"idle": "10m"},
         tailchat={"api_url": upstream.url, "issuer": "http://iss.test"},
     )
-    session, login = prefix + SESSION, prefix + LOGIN
-    start, back = await _signed_in(gate, (session, login))
+    session = prefix + SESSION
+    start, back = await _signed_in(gate)
+    login = login_cookie(start).partition("=")[0]
+    assert login.startswith(prefix + LOGIN + "_")
     assert back.status == 303
     assert back.value("Location") == "/x"
     cookie = f"{session}={cookie_value(back, session)}"
@@ -235,9 +237,9 @@ async def test_the_cookies_are_opaque(start_gate: Start, upstream: RawUpstream) 
     gate = await start_gate(
         upstream.url, tailchat={"api_url": upstream.url, "issuer": "http://iss.test"}
     )
-    start, back = await _signed_in(gate, (SESSION, LOGIN))
+    start, back = await _signed_in(gate)
     state = parse_qs(urlsplit(start.value("Location")).query)["state"][0]
-    texts = [cookie_value(back, SESSION), cookie_value(start, LOGIN), state]
+    texts = [cookie_value(back, SESSION), login_cookie(start).partition("=")[2], state]
 
     assert all(len(text) > 40 for text in texts)
     hidden = [SUB, "Alice", "0042", "an-access-token", "a-code", "sub", "nickname", "/x", SECRET]
@@ -515,7 +517,7 @@ AROUND = [
     ("a=; {0}; b; =c", "a=; b; =c"),
     ("A=1; {0}; tailchat_gates=2; xtailchat_gate=3", "A=1; tailchat_gates=2; xtailchat_gate=3"),
     (
-        "a=1; {0}; tailchat_gate_login=x; _session=y; _session.sig=z; _interaction=u; b=2; c=3",
+        "a=1; {0}; tailchat_gate_login_Ab-_01=x; _session=y; _session.sig=z; b=2; c=3",
         "a=1; b=2; c=3",
     ),
     (
@@ -550,7 +552,7 @@ async def test_no_tool_ever_sees_the_session_cookie(
     )
     good, expired = gate.cookie(), gate.cookie(signed_in_at=1.0)
     head = f"GET {path} HTTP/{version}\r\nHost: gate.test\r\nCookie: a=1; {expired}\r\n"
-    head += f"cookie: {good}\r\nCOOKIE: b=2; {SESSION}=junk;{good}; {LOGIN}=login\r\n"
+    head += f"cookie: {good}\r\nCOOKIE: b=2; {SESSION}=junk;{good}; {LOGIN}_abcdef=login\r\n"
 
     reply = await ask(gate.port, (head + extra + "\r\n").encode())
 

@@ -15,6 +15,7 @@ from gatekit import (
     RunningGate,
     ask,
     cookie_value,
+    login_cookie,
     request_bytes,
 )
 from recheckkit import unasked
@@ -57,7 +58,7 @@ async def _arrive(gate: RunningGate, host: str = WIKI) -> tuple[str, str]:
     """Return the arrival URL on a host, and the login cookie of the browser that asked."""
     first = await _get(gate, f"http://{host}/page?a=1&b=%2F")
     begun = await _get(gate, first.value("Location"))
-    login = "tailchat_gate_login=" + cookie_value(begun, "tailchat_gate_login")
+    login = login_cookie(begun)
     handed = await _get(gate, begun.value("Location"), gate.cookie())
     return handed.value("Location"), login
 
@@ -102,15 +103,23 @@ async def test_a_session_of_one_host_is_no_good_on_another(two_hosts: RunningGat
 
 
 async def test_a_pass_is_for_one_browser(two_hosts: RunningGate) -> None:
-    """A pass in another browser, or in one that keeps no cookies, opens nothing."""
+    """A pass in another browser, or in one that keeps no cookies, opens nothing.
+
+    Where the browser keeps cookies it is sent for one of its own, once.
+    """
     arrival, _ = await _arrive(two_hosts)
-    other = "tailchat_gate_login=" + "A" * 43
+    other = "tailchat_gate_login_abcdef=" + "A" * 43
 
     stolen = await _get(two_hosts, arrival, other)
+    begun = await _get(two_hosts, f"http://{WIKI}{stolen.value('Location')}")
+    handed = await _get(two_hosts, begun.value("Location"), two_hosts.cookie())
+    again = await _get(two_hosts, handed.value("Location"), other)
     bare = await _get(two_hosts, arrival)
 
-    assert (stolen.status, cookie_value(stolen, "tailchat_gate")) == (400, "")
-    assert b"login-other-browser" in stolen.body
+    assert (stolen.status, cookie_value(stolen, "tailchat_gate")) == (303, "")
+    assert stolen.value("Location") == "/oauth2/start?rd=/page%3Fa%3D1%26b%3D%252F&again=1"
+    assert (again.status, cookie_value(again, "tailchat_gate")) == (400, "")
+    assert b"login-other-browser" in again.body
     assert b"cookies-blocked" in bare.body
 
 
@@ -140,7 +149,7 @@ async def test_a_forged_pass_is_refused(two_hosts: RunningGate) -> None:
         reply = await _get(
             two_hosts,
             f"http://{WIKI}/oauth2/arrive?pass={value}",
-            "tailchat_gate_login=" + "A" * 43,
+            "tailchat_gate_login_abcdef=" + "A" * 43,
         )
         assert reply.status == 400
         assert cookie_value(reply, "tailchat_gate") == ""

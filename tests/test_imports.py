@@ -52,6 +52,7 @@ PURE = (
     *("request", "access", "config.model", "config.changes", "pages.language", "reasons"),
     "field_names",
     *("identity.cookie", "identity.profile", "identity.login", "identity.authenticate"),
+    *("identity.login_cookie", "identity.login_state"),
     *("identity.recheck", "identity.tailchat_error", "identity.token_response"),
     *("identity.tokens", "proxy.assertion"),
     *("identity.locks", "identity.lock_lines"),

@@ -20,6 +20,7 @@ from gatekit import (
     RunningGate,
     ask,
     cookie_value,
+    login_cookie,
     request_bytes,
     until,
 )
@@ -250,7 +251,7 @@ async def test_a_pass_made_before_is_refused(
     routes = [{"name": "tool"}, {"name": "wiki", "host": WIKI}]
     gate = await start_gate(upstream.url, route=routes, locks={"file": str(path)})
     begun = await ask(gate.port, request_bytes("/oauth2/start?rd=/", host=WIKI))
-    login = "tailchat_gate_login=" + cookie_value(begun, "tailchat_gate_login")
+    login = login_cookie(begun)
     target = begun.value("Location").removeprefix("http://gate.test")
     handed = urlsplit((await _get(gate, target)).value("Location"))
     await put(gate, entry)

@@ -191,19 +191,24 @@ async def test_a_login_can_finish_in_another_tab(scene: Story) -> None:
 
 
 async def test_a_callback_in_another_browser_is_refused(scene: Story) -> None:
-    """Somebody else's callback signs nobody in: not a fresh browser, nor one with a login begun."""
+    """Somebody else's callback signs nobody in.
+
+    A fresh browser is refused; one with a login begun starts one of its own once more, and is
+    refused when that comes back as somebody else's again.
+    """
     async with scene.visitor() as attacker:
-        callback = await until_callback(attacker, scene)
+        callback = await until_callback(attacker, scene, "/asked")
     async with scene.visitor() as victim:
         fresh = await victim.open(callback)
         await victim.open(scene.url + "/mine")
         begun = await victim.open(callback)
 
         assert SESSION not in victim.cookies(scene.url)
-    for page in (fresh, begun):
-        assert page.status == 400
-        assert "login-other-browser" in page.text
-        assert "/oauth2/start?rd=" in page.text
+    assert fresh.status == 400
+    assert "login-other-browser" in fresh.text
+    assert "/oauth2/start?rd=/asked" in fresh.text
+    assert begun.trail[1] == f"{scene.url}/oauth2/start?rd=/asked&again=1"
+    assert (begun.status, begun.forms[0].action.endswith("/login")) == (200, True)
     assert scene.tailchat.token_posts == 0
 
 

@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 from pydantic import SecretStr
 
-from tailchat_gate.identity.login import LoginRefused, LoginState, begin_login, new_browser_cookie
+from tailchat_gate.identity.login import LoginRefused, begin_login
+from tailchat_gate.identity.login_cookie import new_browser_cookie
+from tailchat_gate.identity.login_state import LoginState
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.tailchat import MAX_ANSWER, TailchatClient

@@ -5,10 +5,10 @@ from fuzz.target import Target
 from tailchat_gate.identity.login import (
     LoginRefused,
     accept_callback,
-    is_browser_cookie,
     open_callback,
     short_text,
 )
+from tailchat_gate.identity.login_cookie import is_browser_cookie
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.query import query_pairs
@@ -83,7 +83,7 @@ def _check_words(refused: LoginRefused, reasons: frozenset[Reason]) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.login", "request.query"),
+    parsers=("identity.login", "identity.login_state", "request.query"),
     seeds=(
         b"@\nstate=@&code=abc&iss=https%3A%2F%2Ftailchat.test",
         b"x @\nstate=@&error=access_denied&error_description=no%0d%0a&iss=https://tailchat.test",

@@ -3,7 +3,7 @@
 from fuzz.cutting import steered
 from fuzz.reference.rewriting import TAILCHATS, is_of_a_gate, visible_cookies
 from fuzz.target import Target
-from tailchat_gate.identity.cookie import MAX_VALUES, CookieNames, CookieReader
+from tailchat_gate.identity.cookie import MAX_LOGINS, MAX_VALUES, CookieNames, CookieReader
 
 _TAILCHAT = "https://chat.test"
 _SETS = tuple(
@@ -18,14 +18,15 @@ def check(data: bytes) -> None:
     """Take a Cookie field apart, and read it as a Set-Cookie; one byte chooses the names."""
     steer, field = steered(data, 1)
     names = _SETS[steer[0] % len(_SETS)]
-    own = frozenset((names.session.encode(), names.login.encode()))
+    logins_sent = _logins(field, names.login)
+    own = frozenset((names.session.encode(), names.login.encode(), *(n for n, _ in logins_sent)))
     reader = CookieReader(names)
-    found = reader.session_values(field), reader.login_values(field), reader.for_upstream(field)
-    again = reader.session_values(field), reader.login_values(field), reader.for_upstream(field)
+    found = reader.session_values(field), reader.login_cookies(field), reader.for_upstream(field)
+    again = reader.session_values(field), reader.login_cookies(field), reader.for_upstream(field)
     assert found == again, "what is kept reads differently"
     sessions, logins, rest = found
     assert list(sessions) == _values(field, names.session)
-    assert logins == _values(field, names.login)
+    assert [(c.name.encode(), c.value) for c in logins] == logins_sent[-MAX_LOGINS:]
     assert rest == visible_cookies(field, own)
     for pair in rest.split(b";"):
         name = pair.split(b"=")[0].strip()
@@ -60,12 +61,26 @@ def _values(field: bytes, wanted: str) -> list[str]:
     return found[:MAX_VALUES]
 
 
+def _logins(field: bytes, prefix: str) -> list[tuple[bytes, str]]:
+    """Return the login cookies of a field: the prefix, a low line, six of base64url."""
+    found = []
+    for pair in field.split(b";"):
+        name, value = [*pair.split(b"=", 1), b""][:2]
+        start, rest = name.strip()[: len(prefix) + 1], name.strip()[len(prefix) + 1 :]
+        is_id = len(rest) == 6
+        plain = rest.replace(b"-", b"a").replace(b"_", b"a")
+        if is_id and start == f"{prefix}_".encode() and plain.isalnum() and plain.isascii():
+            text = "".join(chr(o) if o < 128 else "\ufffd" for o in value.strip())
+            found.append((name.strip(), text))
+    return found
+
+
 TARGET = Target(
     check,
-    parsers=("identity.cookie",),
+    parsers=("identity.cookie", "identity.login_cookie"),
     seeds=(
         b"\0a=b; __Host-tailchat_gate=x; c=d",
-        b"\1tailchat_gate=x;tailchat_gate=y; tailchat_gate_login=z",
+        b"\1tailchat_gate=x;tailchat_gate=y; tailchat_gate_login_ab-_01=z",
         b"\1_session=1; _interaction.sig=2; session=3",
         b"\0__Host-tailchat_gate = a=b ;; =c; d",
         b'\1a="; tailchat_gate=x"; b=\xff',
@@ -73,7 +88,7 @@ TARGET = Target(
     words=(
         *(b"__Host-tailchat_gate", b"__Host-tailchat_gate_login", b"tailchat_gate", b"; ", b";"),
         *(
-            b"tailchat_gate_login=",
+            b"tailchat_gate_login_abcdef=",
             b"_session",
             b"_session.sig=",
             b"_interaction",

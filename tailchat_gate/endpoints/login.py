@@ -2,14 +2,15 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from tailchat_gate.answers import Answers, locked_detail
-from tailchat_gate.identity.cookie import CookieReader, set_cookie
+from tailchat_gate.endpoints.bindings import Bindings
 from tailchat_gate.identity.handoff import (
+    Pass,
     Sites,
     arrival_url,
     make_pass,
@@ -17,22 +18,20 @@ from tailchat_gate.identity.handoff import (
     read_arrival,
 )
 from tailchat_gate.identity.login import (
-    STATE_LIFETIME,
     LoginRefused,
+    PendingCallback,
+    StrayLogin,
     accept_callback,
     begin_login,
-    browser_hash,
-    is_bound_to,
-    is_browser_cookie,
-    new_browser_cookie,
     open_callback,
     safe_return_to,
 )
+from tailchat_gate.identity.login_cookie import browser_hash, is_bound_to
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
-from tailchat_gate.identity.used_states import UsedStates
+from tailchat_gate.identity.used_states import AlreadyUsed, UsedStates
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
@@ -51,6 +50,7 @@ class LoginEndpoints:
     answers: Answers
     tailchat: TailchatClient
     sessions: SiteSessions
+    bindings: Bindings
     sites: Sites
     used_states: UsedStates[SessionRecord]
     used_passes: UsedStates[SessionRecord]
@@ -74,28 +74,28 @@ class LoginEndpoints:
         )
 
     async def start(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
-        """Begin a login: set the login cookie where it is missing, and send the browser on."""
+        """Begin a login: set a login cookie, and send the browser on."""
         headers = visit.head.fields.headers
         if not opens_page(headers):
             # What is no tab cannot show Tailchat's pages, and must not leave cookies behind.
             if read_intent(visit.method, headers) is Intent.NAVIGATION:
                 return self.answers.problem(visit, Reason.LOGIN_NOT_A_PAGE)
             return self.answers.not_signed_in(visit)
-        browser = next(filter(is_browser_cookie, self._login_cookies(request)), None)
-        browser = browser or new_browser_cookie(os.urandom)
-        prompt = "login" if ("prompt", "login") in query_pairs(visit.target.query) else ""
+        cookie = self.bindings.for_login(request)
+        query = query_pairs(visit.target.query)
+        prompt = "login" if ("prompt", "login") in query else ""
+        again = ("again", "1") in query
         return_to = self._return_to(visit)
         if self.sites.is_tool(visit.host):
-            location = self._by_the_public_host(visit, browser, return_to, prompt)
+            arrival = self._arrival_url(visit, cookie.value, return_to, again=again)
+            location = self.sites.public_url + self.answers.start_url(arrival, prompt=prompt)
         else:
-            record = self.sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
+            record = self._record(request, visit)
             if record is not None and not prompt and self._is_arrival(return_to):
                 return self._go_on(return_to, record)
-            location = self._by_tailchat(browser, return_to, prompt)
+            location = self._by_tailchat(cookie.value, return_to, prompt, again=again)
         answer = self.answers.redirect(location)
-        names = self.sessions.names
-        cookie = set_cookie(names.login, browser, max_age=STATE_LIFETIME, secure=names.secure)
-        answer.headers.add("Set-Cookie", cookie)
+        self.bindings.set(request, answer, cookie)
         return answer
 
     async def callback(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
@@ -104,7 +104,17 @@ class LoginEndpoints:
             return page
         try:
             _check_page(visit)
-            return await self._finish_login(request, visit)
+            pending = open_callback(
+                query_pairs(visit.target.query),
+                self.bindings.values(request),
+                keyring=self.states,
+                now=self.sessions.clock(),
+            )
+            return await self._returning_to(
+                pending.state.return_to, self._finish_login(request, visit, pending)
+            )
+        except StrayLogin as stray:
+            return self._stray(request, visit, stray)
         except LoginRefused as refused:
             return self._refuse(request, visit, refused.reason, refused.detail)
         except SessionTooLargeError:
@@ -114,39 +124,51 @@ class LoginEndpoints:
         """Open a session on a tool's host with the pass that the public host gave."""
         if page := self._refused_before(request, visit):
             return page
-        sealed = dict(query_pairs(visit.target.query)).get("pass", "")
         try:
             _check_page(visit)
             handed = open_pass(
-                sealed,
-                self._login_cookies(request),
+                dict(query_pairs(visit.target.query)).get("pass", ""),
+                self.bindings.values(request),
                 host=visit.host,
                 keys=self.passes,
                 now=self.sessions.clock(),
             )
-
-            async def take() -> SessionRecord:
-                return replace(handed.record, login=handed.pass_id[:16])
-
-            record = await self.used_passes.redeem_once(handed.pass_id, handed.expires_at, take)
-            visit.sub = record.sub
-            self._check_standing(record, handed.return_to)
+            return await self._returning_to(
+                handed.return_to, self._take_over(request, visit, handed)
+            )
+        except StrayLogin as stray:
+            return self._stray(request, visit, stray)
         except LoginRefused as refused:
             return self._refuse(request, visit, refused.reason, refused.detail)
+
+    async def _returning_to(
+        self, return_to: str, ending: Awaitable[web.StreamResponse]
+    ) -> web.StreamResponse:
+        """Return what `ending` does; its refusals say where the login was to return to."""
+        try:
+            return await ending
+        except LoginRefused as refused:
+            refused.detail.setdefault("return_to", return_to)
+            raise
+
+    async def _take_over(
+        self, request: web.BaseRequest, visit: Visit, handed: Pass
+    ) -> web.StreamResponse:
+        async def take() -> SessionRecord:
+            return replace(handed.record, login=handed.pass_id[:16])
+
+        record = await self.used_passes.redeem_once(handed.pass_id, handed.expires_at, take)
+        visit.sub = record.sub
+        self._check_standing(record, handed.return_to)
         answer = self.answers.redirect(self._safe(handed.return_to, visit.host), status=303)
-        await self.sessions.at(visit.host).open(request, answer, record)
+        await self._open(request, visit, answer, record)
         return answer
 
-    async def _finish_login(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
-        sessions = self.sessions.at(visit.host)
-        pending = open_callback(
-            query_pairs(visit.target.query),
-            self._login_cookies(request),
-            keyring=self.states,
-            now=self.sessions.clock(),
-        )
+    async def _finish_login(
+        self, request: web.BaseRequest, visit: Visit, pending: PendingCallback
+    ) -> web.StreamResponse:
         state = pending.state
-        session = sessions.load_record(cookie_fields(request.raw_headers))
+        session = self._record(request, visit)
         if session is not None and session.login == state.short_id:
             # The callback page was reloaded or gone back to: the login is done already.
             return self._go_on(state.return_to, session)
@@ -162,16 +184,56 @@ class LoginEndpoints:
                 login=state.short_id,
                 tokens=found.tokens if self.keeps_tokens else None,
             )
-            return sessions.joined(begun, cookie_fields(request.raw_headers))
+            site = self.sessions.at(visit.host)
+            return site.joined(begun, cookie_fields(request.raw_headers))
 
-        record = await self.used_states.redeem_once(state.state_id, state.expires_at, redeem)
+        try:
+            record = await self.used_states.redeem_once(state.state_id, state.expires_at, redeem)
+        except AlreadyUsed:
+            if session is None:
+                raise
+            # Gone back to, after another tab had signed in.
+            return self._go_on(state.return_to, session)
         visit.sub = record.sub
         self._check_standing(record, state.return_to)
         answer = self._go_on(state.return_to, record)
-        await sessions.open(request, answer, record)
+        await self._open(request, visit, answer, record)
         self.metrics.login(Reason.SIGNED_IN)
         self.audit.event("signed-in", visit, nickname=record.nickname)
         return answer
+
+    async def _open(
+        self,
+        request: web.BaseRequest,
+        visit: Visit,
+        answer: web.StreamResponse,
+        record: SessionRecord,
+    ) -> None:
+        await self.sessions.at(visit.host).open(request, answer, record)
+        self.bindings.prune(request, answer)
+
+    def _record(self, request: web.BaseRequest, visit: Visit) -> SessionRecord | None:
+        """Return the session that the browser has on this host, None without a good one."""
+        return self.sessions.at(visit.host).load_record(cookie_fields(request.raw_headers))
+
+    def _stray(
+        self, request: web.BaseRequest, visit: Visit, stray: StrayLogin
+    ) -> web.StreamResponse:
+        """Answer a login that this browser cannot end: nobody is signed in by it.
+
+        Of several tabs that began at once, another may have signed in meanwhile: then this one
+        goes on as well. Else a browser that keeps cookies begins once more, by itself.
+        """
+        record = self._record(request, visit)
+        if record is not None and not stray.prompt:
+            return self._go_on(stray.return_to, record)
+        is_unknown = stray.reason is Reason.LOGIN_OTHER_BROWSER
+        if is_unknown and not stray.again and self.bindings.of(request):
+            return self.answers.redirect(
+                self.answers.start_url(stray.return_to, prompt=stray.prompt, again=True),
+                status=303,
+            )
+        return self._refuse(request, visit, stray.reason, stray.detail)
 
     def _check_standing(self, record: SessionRecord, return_to: str) -> None:
         """Raise LoginRefused for who is kept out, and for a session that was ended meanwhile."""
@@ -195,7 +257,7 @@ class LoginEndpoints:
             # The address holds a code or a pass that is still good for somebody, and a script of
             # the same origin can read the address of a window it opened: the page is shown at
             # another one.
-            browser = next(map(browser_hash, self._login_cookies(request)), "")
+            browser = next(map(browser_hash, self.bindings.values(request)), "")
             note = json.dumps([reason, dict(detail), browser], ensure_ascii=False)
             sealed = self.notes.seal(note.encode("utf-8", "replace"))
             location = f"{visit.path}?refused={sealed}"
@@ -212,7 +274,7 @@ class LoginEndpoints:
         if note is None:
             return None
         reason, detail, browser = json.loads(note)
-        if browser and not is_bound_to(browser, self._login_cookies(request)):
+        if browser and not is_bound_to(browser, self.bindings.values(request)):
             detail = {}
         return_to = self._safe(detail.pop("return_to", "/"), visit.host)
         return self.answers.problem(
@@ -222,7 +284,7 @@ class LoginEndpoints:
             retry_url=self.answers.start_url(return_to),
         )
 
-    def _by_tailchat(self, browser: str, return_to: str, prompt: str) -> str:
+    def _by_tailchat(self, browser: str, return_to: str, prompt: str, *, again: bool) -> str:
         login = begin_login(
             self.tailchat.registration,
             return_to=return_to,
@@ -231,17 +293,18 @@ class LoginEndpoints:
             now=self.sessions.clock(),
             random_bytes=os.urandom,
             prompt=prompt,
+            again=again,
         )
         return self.tailchat.authorization_url(login.params)
 
-    def _by_the_public_host(self, visit: Visit, browser: str, return_to: str, prompt: str) -> str:
-        arrival = arrival_url(
+    def _arrival_url(self, visit: Visit, browser: str, return_to: str, *, again: bool) -> str:
+        return arrival_url(
             self.sites.origin(visit.host),
             self.prefix,
             browser=browser_hash(browser),
             return_to=return_to,
+            again=again,
         )
-        return self.sites.public_url + self.answers.start_url(arrival, prompt=prompt)
 
     def _go_on(self, return_to: str, record: SessionRecord) -> web.Response:
         """Return the redirect to where a login was begun, by a pass where that is another host."""
@@ -265,14 +328,6 @@ class LoginEndpoints:
             allowed_origins=self.sites,
             prefix=self.prefix,
         )
-
-    def _login_cookies(self, request: web.BaseRequest) -> Sequence[str]:
-        reader: CookieReader = self.sessions.reader
-        return [
-            value
-            for field in cookie_fields(request.raw_headers)
-            for value in reader.login_values(field)
-        ]
 
 
 def _check_page(visit: Visit) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Final, NamedTuple
 
+from tailchat_gate.identity.login_cookie import SUFFIX, LoginCookie, is_name
 from tailchat_gate.request.target import read_host
 
 #: Tailchat's own cookies reach the gate where both share a host name, because cookies ignore
@@ -22,7 +23,8 @@ _TAILCHATS: Final = frozenset(
 _GATES: Final = re.compile(rb"(?:__Host-)?tailchat_gate(?:[_-].*)?", re.DOTALL)
 #: Values of one name that are tried; browsers send more than one only where a cookie was planted.
 MAX_VALUES: Final = 4
-
+#: Login cookies that are tried. A gate leaves a few in a browser; others may have been planted.
+MAX_LOGINS: Final = 200
 
 #: Cookie fields whose reading is kept, and their size: 8 MiB together, whatever strangers send.
 _MAX_KEPT: Final = 2048
@@ -39,7 +41,7 @@ class _Read(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CookieNames:
-    """The names of the session cookie and of the login cookie, as text.
+    """The name of the session cookie, and what the names of login cookies begin with.
 
     `tailchat` is the host where Tailchat has cookies of its own, "" for any.
     """
@@ -70,8 +72,9 @@ class CookieReader:
 
     def __init__(self, names: CookieNames) -> None:
         self._session = names.session.encode("ascii")
-        self._login = names.login.encode("ascii")
-        self._own = frozenset((self._session, self._login))
+        self._login = names.login
+        own = re.escape(names.session), re.escape(names.login) + f"(?:{SUFFIX})?"
+        self._own = re.compile("|".join(own).encode("ascii"))
         self._tailchat = names.tailchat
         self._read: dict[bytes, _Read] = {}
 
@@ -79,9 +82,13 @@ class CookieReader:
         """Return the values of the session cookie in one Cookie field, at most MAX_VALUES."""
         return (self._read.get(field) or self._take_apart(field)).session_values
 
-    def login_values(self, field: bytes) -> list[str]:
-        """Return the values of the login cookie in one Cookie field, at most MAX_VALUES."""
-        return _values(field, self._login)
+    def login_cookies(self, field: bytes) -> list[LoginCookie]:
+        """Return the login cookies in one Cookie field, at most MAX_LOGINS."""
+        wanted = self._login.encode("ascii")
+        pairs = [pair.partition(b"=") for pair in field.split(b";") if wanted in pair]
+        named = [LoginCookie(_text(name), _text(value)) for name, _, value in pairs]
+        # Browsers send the oldest first (RFC 6265bis section 5.8.3).
+        return [cookie for cookie in named if is_name(cookie.name, self._login)][-MAX_LOGINS:]
 
     def for_upstream(self, field: bytes, host: str = "") -> bytes:
         """Return a Cookie field without the cookies of gates and, on its host, of Tailchat.
@@ -101,7 +108,7 @@ class CookieReader:
         name, equals, _ = pair.partition(b"=")
         name = name.strip()
         # Browsers send a cookie without a name as its bare value: it could pose as any.
-        if not equals or not name or name in self._own or _GATES.fullmatch(name):
+        if not equals or not name or self._is_hidden(name):
             return True
         return name in _TAILCHATS and (
             self._is_tailchats(host) or any(map(self._reaches_tailchat, attributes))
@@ -140,7 +147,7 @@ class CookieReader:
         return read
 
     def _is_hidden(self, name: bytes) -> bool:
-        return name in self._own or _GATES.fullmatch(name) is not None
+        return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))
 
 
 def _without(field: bytes, pairs: list[bytes], hidden: list[bool]) -> bytes:
@@ -158,8 +165,12 @@ def _values(field: bytes, wanted: bytes) -> list[str]:
     for pair in field.split(b";"):
         name, _, value = pair.partition(b"=")
         if name.strip() == wanted and len(values) < MAX_VALUES:
-            values.append(value.strip().decode("ascii", "replace"))
+            values.append(_text(value))
     return values
+
+
+def _text(part: bytes) -> str:
+    return part.strip().decode("ascii", "replace")
 
 
 def set_cookie(name: str, value: str, *, max_age: int, secure: bool) -> str:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from tailchat_gate.identity.login import LoginRefused, is_bound_to
+from tailchat_gate.identity.login import LoginRefused, StrayLogin
+from tailchat_gate.identity.login_cookie import is_bound_to
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.reasons import Reason
@@ -56,11 +57,15 @@ class Sites:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Where a sign-in is wanted: the tool's `host`, the `browser` there, the path to go on to."""
+    """Where a sign-in is wanted: the tool's `host`, the `browser` there, the path to go on to.
+
+    `again`: it is asked for in the place of one that came to another browser.
+    """
 
     host: str
     browser: str
     return_to: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +78,17 @@ class Pass:
     expires_at: float
 
 
-def arrival_url(origin: str, prefix: str, *, browser: str, return_to: str) -> str:
+def arrival_url(
+    origin: str, prefix: str, *, browser: str, return_to: str, again: bool = False
+) -> str:
     """Return the address on a tool's host that finishes a sign-in there.
 
-    `browser` is the hash of the login cookie on that host. It needs no seal: whoever forges it
+    `browser` is the hash of a login cookie on that host. It needs no seal: whoever forges it
     gets a pass that only the browser with that cookie can use, and that goes to the visitor.
     """
-    return f"{origin}{prefix}/arrive?for={quote(browser)}&rd={quote(return_to, safe='/')}"
+    once_more = "&again=1" if again else ""
+    query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{once_more}"
+    return f"{origin}{prefix}/arrive?{query}"
 
 
 def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
@@ -90,7 +99,7 @@ def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
         return None
     query = dict(query_pairs("?" + parts.query))
     browser, target = query.get("for", ""), query.get("rd", "/")
-    return Arrival(host, browser, target) if browser else None
+    return Arrival(host, browser, target, query.get("again") == "1") if browser else None
 
 
 def make_pass(record: SessionRecord, arrival: Arrival, *, keys: KeyRing, now: float) -> str:
@@ -102,7 +111,7 @@ def make_pass(record: SessionRecord, arrival: Arrival, *, keys: KeyRing, now: fl
 def open_pass(
     sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
 ) -> Pass:
-    """Return the sign-in that a pass carries, or raise LoginRefused.
+    """Return the sign-in that a pass carries, or raise LoginRefused: StrayLogin for one of ours.
 
     It must be sealed by this gate, for this host and this browser, at most PASS_LIFETIME
     seconds ago.
@@ -115,10 +124,12 @@ def open_pass(
     arrival = Arrival(**body["arrival"])
     if record is None or arrival.host != host:
         raise LoginRefused(Reason.LOGIN_STATE_FORGED)
+    reason = None
     if not -_CLOCK_SKEW <= now - body["at"] <= PASS_LIFETIME:
-        raise LoginRefused(Reason.LOGIN_STATE_EXPIRED, {"return_to": arrival.return_to})
-    if not is_bound_to(arrival.browser, browser_cookies):
+        reason = Reason.LOGIN_STATE_EXPIRED
+    elif not is_bound_to(arrival.browser, browser_cookies):
         reason = Reason.LOGIN_OTHER_BROWSER if browser_cookies else Reason.COOKIES_BLOCKED
-        raise LoginRefused(reason)
+    if reason is not None:
+        raise StrayLogin(reason, return_to=arrival.return_to, again=arrival.again)
     pass_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
     return Pass(pass_id, record, arrival.return_to, body["at"] + PASS_LIFETIME)

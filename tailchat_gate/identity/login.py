@@ -2,19 +2,21 @@
 
 import base64
 import hashlib
-import hmac
-import json
 import re
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote
 
+from tailchat_gate.identity.login_cookie import browser_hash, is_bound_to, is_browser_cookie
+from tailchat_gate.identity.login_state import (
+    STATE_LIFETIME,
+    LoginState,
+    open_state,
+    seal_state,
+)
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
-
-STATE_LIFETIME: Final = 7200
-"""Seconds a login may take (Tailchat: one hour for its login page, one for the consent)."""
 
 MAX_RETURN_TO: Final = 2048
 """Longest return target; an authorization URL over 16 KB is a bare 431 at Tailchat."""
@@ -58,31 +60,26 @@ class Registration:
     scope: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoginState:
-    """One login under way; travels sealed in `state`, so nothing is kept for it here.
+class StrayLogin(LoginRefused):
+    """A login that began here, and that this browser cannot end by what it came back with.
 
-    `state_id`: 128 random bits. `browser`: hash of the login cookie it is bound to.
-    `issued_at`: Unix seconds. `prompt`: "" or what the authorization request asked for.
+    That may have been a stranger's: `return_to` says where to go on to, `prompt` how it began, and
+    neither who is there. `again`: it was begun in the place of another one.
     """
 
-    state_id: str = field(repr=False)
-    return_to: str
-    code_verifier: str = field(repr=False)
-    nonce: str = field(repr=False)
-    issued_at: int
-    browser: str = field(repr=False)
-    prompt: str = ""
-
-    @property
-    def expires_at(self) -> int:
-        """Unix seconds after which its callback is refused."""
-        return self.issued_at + STATE_LIFETIME
-
-    @property
-    def short_id(self) -> str:
-        """16 hex digits that tell which login a session came from and reveal nothing."""
-        return hashlib.sha256(self.state_id.encode()).hexdigest()[:16]
+    def __init__(
+        self,
+        reason: Reason,
+        detail: Mapping[str, str] | None = None,
+        *,
+        return_to: str,
+        prompt: str = "",
+        again: bool = False,
+    ) -> None:
+        super().__init__(reason, {"return_to": return_to, **(detail or {})})
+        self.return_to = return_to
+        self.prompt = prompt
+        self.again = again
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +98,6 @@ class PendingCallback:
     query: Mapping[str, str] = field(repr=False)
 
 
-def new_browser_cookie(random_bytes: Callable[[int], bytes]) -> str:
-    """Return a value for the login cookie: 256 random bits as 43 characters of base64url."""
-    return _base64url(random_bytes(32))
-
-
-def is_browser_cookie(value: str) -> bool:
-    """Whether a cookie's value is one that this gate may have made, so that tabs share it."""
-    return re.fullmatch(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", value) is not None
-
-
-def is_bound_to(browser: str, browser_cookies: Collection[str]) -> bool:
-    """Whether one of a browser's login cookies has this hash; compared in constant time."""
-    return any(
-        hmac.compare_digest(browser.encode("utf-8", "surrogatepass"), browser_hash(c).encode())
-        for c in browser_cookies
-    )
-
-
 def begin_login(
     client: Registration,
     *,
@@ -128,6 +107,7 @@ def begin_login(
     now: float,
     random_bytes: Callable[[int], bytes],
     prompt: str = "",
+    again: bool = False,
 ) -> LoginStart:
     """Begin a login with a state, nonce and PKCE verifier of its own.
 
@@ -148,6 +128,7 @@ def begin_login(
         issued_at=int(now),
         browser=browser_hash(browser_cookie),
         prompt=prompt,
+        again=again,
     )
     challenge = _base64url(hashlib.sha256(state.code_verifier.encode()).digest())
     params = [
@@ -155,7 +136,7 @@ def begin_login(
         ("redirect_uri", client.redirect_uri),
         ("response_type", "code"),
         ("scope", client.scope),
-        ("state", _seal(state, keyring)),
+        ("state", seal_state(state, keyring)),
         ("nonce", state.nonce),
         ("code_challenge", challenge),
         ("code_challenge_method", "S256"),
@@ -238,51 +219,19 @@ def _own_state(
         raise LoginRefused(
             Reason.LOGIN_REFUSED if query["error"] else Reason.LOGIN_STATE_MISSING, unproven
         )
-    state = _unseal(query["state"], keyring)
+    state = open_state(query["state"], keyring)
     if state is None:
         raise LoginRefused(Reason.LOGIN_STATE_FORGED, unproven)
     # The cookie may have expired together with the state: the age explains more.
-    ours = is_bound_to(state.browser, browser_cookies)
-    again = {"return_to": state.return_to} if ours else {}
     if not -_CLOCK_SKEW <= now - state.issued_at <= STATE_LIFETIME:
-        raise LoginRefused(Reason.LOGIN_STATE_EXPIRED, {**again, **unproven})
-    if not ours:
-        raise LoginRefused(Reason.LOGIN_OTHER_BROWSER, unproven)
-    return state
-
-
-def _seal(state: LoginState, keyring: KeyRing) -> str:
-    fields = [
-        state.state_id,
-        state.return_to,
-        state.code_verifier,
-        state.nonce,
-        state.issued_at,
-        state.browser,
-        state.prompt,
-    ]
-    return keyring.seal(json.dumps(fields, separators=(",", ":")).encode())
-
-
-def _unseal(token: str, keyring: KeyRing) -> LoginState | None:
-    data = keyring.open(token)
-    if data is None:
-        return None
-    try:
-        state_id, return_to, verifier, nonce, issued_at, browser, prompt = json.loads(data)
-    except (ValueError, TypeError):
-        # Sealed by another version of the gate.
-        return None
-    texts = (state_id, return_to, verifier, nonce, browser, prompt)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(issued_at, int):
-        return None
-    return LoginState(state_id, return_to, verifier, nonce, issued_at, browser, prompt)
-
-
-def browser_hash(cookie: str) -> str:
-    """Return the hash of a login cookie, by which a login is bound to a browser."""
-    # A cookie's value comes from a header: it may hold surrogates.
-    return _base64url(hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest())
+        reason = Reason.LOGIN_STATE_EXPIRED
+    elif not is_bound_to(state.browser, browser_cookies):
+        reason = Reason.LOGIN_OTHER_BROWSER
+    else:
+        return state
+    raise StrayLogin(
+        reason, unproven, return_to=state.return_to, prompt=state.prompt, again=state.again
+    )
 
 
 def _base64url(raw: bytes) -> str:

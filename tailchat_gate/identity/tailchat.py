@@ -15,7 +15,8 @@ from yarl import URL
 
 from tailchat_gate.identity.id_token import Expected, JsonObject, UnknownKey, check_id_token
 from tailchat_gate.identity.id_token import json_object as parse_json
-from tailchat_gate.identity.login import LoginRefused, LoginState, Registration
+from tailchat_gate.identity.login import LoginRefused, Registration
+from tailchat_gate.identity.login_state import LoginState
 from tailchat_gate.identity.profile import Profile, ProfileError, profile_from_userinfo
 from tailchat_gate.identity.remembered import Remembered
 from tailchat_gate.identity.tailchat_error import broken, refused

@@ -1,0 +1,140 @@
+"""Many tabs that sign in at the same time: every one of them arrives. In Chromium."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from gatekit import Clock, make_settings, running_gate
+from playwright.async_api import Browser, BrowserContext, Page
+from process import free_port
+from storykit import CLIENT_ID, CLIENT_SECRET, served
+
+from tailchat_gate.demo.store import App
+from tailchat_gate.demo.tailchat import StandInTailchat
+from tailchat_gate.demo.tool import SampleTool
+from tailchat_gate.demo.users import user_named
+
+HOSHINO = user_named("hoshino")
+TABS = 10
+ONE_HOST = ("gate.test",)
+SEVERAL_HOSTS = ("gate.test", "wiki.test", "git.test", "ci.lab.test")
+
+
+@asynccontextmanager
+async def many_hosts(log_file: Path, clock: Clock) -> AsyncIterator[int]:
+    """Serve a tool on the host of public_url and on others; yields the gate's port."""
+    port, tailchat_port = free_port(), free_port()
+    api_url, url = f"http://localhost:{tailchat_port}", f"http://gate.test:{port}"
+    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
+    tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
+    async with served(tailchat.app(), tailchat_port), served(SampleTool().app()) as tool_port:
+        settings = make_settings(
+            f"http://127.0.0.1:{tool_port}",
+            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
+            tailchat={
+                "api_url": api_url,
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+            },
+            route=[
+                {"name": "home", "host": "gate.test"},
+                {"name": "wiki", "host": "wiki.test"},
+                {"name": "git", "host": "git.test"},
+                {"name": "lab", "host": "*.lab.test"},
+            ],
+        )
+        async with running_gate(settings, log_file, clock):
+            yield port
+
+
+async def _new_tab(context: BrowserContext, latency: int) -> Page:
+    """Return a tab whose every request takes `latency` milliseconds more."""
+    tab = await context.new_page()
+    session = await context.new_cdp_session(tab)
+    conditions = {"offline": False, "latency": latency}
+    conditions |= {"downloadThroughput": -1, "uploadThroughput": -1}
+    await session.send("Network.enable")
+    await session.send("Network.emulateNetworkConditions", conditions)
+    return tab
+
+
+async def _sign_in(tab: Page) -> None:
+    """Fill in Tailchat's pages, those of them that come."""
+    if await tab.locator("input[name=email]").count():
+        await tab.locator("input[name=email]").first.fill(HOSHINO.email)
+        await tab.locator("input[name=password]").first.fill(HOSHINO.password)
+        await tab.locator("input[name=password]").first.press("Enter")
+        await tab.wait_for_url(lambda url: "/login" not in url)
+    consent = tab.get_by_role("button", name="授权")
+    if await consent.count():
+        await consent.click()
+
+
+async def _forget_the_gate(context: BrowserContext) -> None:
+    """Let every session at the gate be over, and keep the one at Tailchat."""
+    for host in SEVERAL_HOSTS:
+        await context.clear_cookies(domain=host)
+
+
+@pytest.mark.parametrize("hosts", [ONE_HOST, SEVERAL_HOSTS], ids=["one-host", "several-hosts"])
+@pytest.mark.parametrize("latency", [0, 60])
+async def test_ten_tabs_at_once_with_a_session_at_tailchat(
+    browser: Browser, tmp_path: Path, clock: Clock, latency: int, hosts: tuple[str, ...]
+) -> None:
+    """A window of tabs that is restored in the morning: each ends where it was, every time."""
+    async with many_hosts(tmp_path / "access.log", clock) as port:
+        context = await browser.new_context()
+        tabs = [await _new_tab(context, latency) for _ in range(TABS)]
+        await tabs[0].goto(f"http://gate.test:{port}/")
+        await _sign_in(tabs[0])
+        await tabs[0].wait_for_url(f"http://gate.test:{port}/")
+        wanted = [
+            f"http://{hosts[number % len(hosts)]}:{port}/api/whoami?tab={number}"
+            for number in range(TABS)
+        ]
+        for _ in range(5):
+            await _forget_the_gate(context)
+            await asyncio.gather(*(tab.goto(url) for tab, url in zip(tabs, wanted, strict=True)))
+
+            assert [tab.url for tab in tabs] == wanted
+
+
+@pytest.mark.parametrize("hosts", [ONE_HOST, SEVERAL_HOSTS], ids=["one-host", "several-hosts"])
+async def test_ten_tabs_at_once_where_each_signs_in_by_hand(
+    browser: Browser, tmp_path: Path, clock: Clock, hosts: tuple[str, ...]
+) -> None:
+    """Ten tabs wait at Tailchat's login page; whichever is filled in, each ends where it was."""
+    async with many_hosts(tmp_path / "access.log", clock) as port:
+        context = await browser.new_context()
+        tabs = [await _new_tab(context, 60) for _ in range(TABS)]
+        wanted = [
+            f"http://{hosts[number % len(hosts)]}:{port}/api/whoami?tab={number}"
+            for number in range(TABS)
+        ]
+        await asyncio.gather(*(tab.goto(url) for tab, url in zip(tabs, wanted, strict=True)))
+        assert all("/open/interaction/" in tab.url for tab in tabs)
+        for tab, url in reversed(list(zip(tabs, wanted, strict=True))):
+            await _sign_in(tab)
+            await tab.wait_for_url(url)
+
+
+async def test_a_tab_whose_cookie_is_gone_begins_once_more_by_itself(
+    browser: Browser, tmp_path: Path, clock: Clock
+) -> None:
+    """Where more began than cookies are kept, the oldest tabs arrive nevertheless."""
+    async with many_hosts(tmp_path / "access.log", clock) as port:
+        context = await browser.new_context()
+        tabs = [await context.new_page() for _ in range(3)]
+        wanted = [f"http://wiki.test:{port}/api/whoami?tab={number}" for number in range(3)]
+        await asyncio.gather(*(tab.goto(url) for tab, url in zip(tabs, wanted, strict=True)))
+        kept = [c for c in await context.cookies() if "_login_" in c["name"]]
+        assert kept
+        await context.clear_cookies(domain="gate.test")
+        await context.clear_cookies(domain="wiki.test")
+        # Another login that began meanwhile shows that the browser keeps cookies.
+        await tabs[2].goto(wanted[2])
+        for tab, url in zip(tabs, wanted, strict=True):
+            await _sign_in(tab)
+            await tab.wait_for_url(url)
