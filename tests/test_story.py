@@ -282,7 +282,7 @@ async def test_a_refused_callback_leaves_no_code_in_the_address(scene: Story) ->
     async with scene.visitor() as victim:
         page = await victim.open(callback)
         again = await victim.open(page.url)
-        program = await victim.open(callback, headers=FETCH, follow=False)
+        program = await victim.open(callback, headers={"Accept": "*/*"}, follow=False)
 
     assert list(page.query) == ["refused"]
     assert (page.status, "login-other-browser" in page.text) == (400, True)
