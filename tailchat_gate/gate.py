@@ -114,6 +114,10 @@ class Gate:
             self._say(client, visit, self.answers.worker_refused(visit))
             return
 
+        if fields.via and self.headers.passed_here(fields.via):
+            self._refuse(client, visit, Reason.LOOP_DETECTED)
+            return
+
         verdict = self.authorizer.judge(visit, fields.host, head.method, head.target)
         match = verdict.match
         if match is None or not verdict.allowed:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     ORIGIN_REFUSED = "origin-refused"
     WORKER_REFUSED = "worker-refused"
     CROSS_ORIGIN = "cross-origin"
+    LOOP_DETECTED = "loop-detected"
     PROXY_NOT_TRUSTED = "proxy-not-trusted"
     ORIGINAL_MISSING = "original-missing"
     NO_ROUTE = "no-route"
@@ -96,6 +97,7 @@ STATUS: Final = MappingProxyType(
         # What the gate answers itself is 200, a script that ends the worker.
         Reason.WORKER_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.CROSS_ORIGIN: HTTPStatus.FORBIDDEN,
+        Reason.LOOP_DETECTED: HTTPStatus.LOOP_DETECTED,
         Reason.PROXY_NOT_TRUSTED: HTTPStatus.FORBIDDEN,
         Reason.ORIGINAL_MISSING: HTTPStatus.FORBIDDEN,
         Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,

@@ -110,6 +110,7 @@ class GateServer:
 
     async def stop(self) -> None:
         """Stop listening, let open requests finish within the limit, end WebSockets with 1001."""
+        opened = self._opened.is_set()
         self._ready = False
         self._stopping = True
         self._opened.set()
@@ -126,7 +127,8 @@ class GateServer:
             await self._admin.cleanup()
         await self.generations.close()
         await self._lasting.close()
-        _log.info("the gate is closed")
+        if opened:
+            _log.info("the gate is closed")
 
     def hurry(self) -> None:
         """Wait no longer for open requests."""

@@ -129,6 +129,31 @@ def test_a_client_secret_has_one_line(smallest: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("changeme", "Change-Me", "change this", "client_secret", "your-client-secret", "secret"),
+        *("<client secret>", "${CLIENT_SECRET}", "{{ secret }}", "...", "xxxxxxxx", "password"),
+        *("replace-with-your-secret", "insert_your_secret_here", "TODO", "********"),
+    ],
+)
+def test_a_placeholder_is_no_client_secret(smallest: Path, text: str) -> None:
+    """What stands in a template in place of the app's secret is refused before Tailchat does."""
+    (problem,) = refused(smallest, TAILCHAT__CLIENT_SECRET=text)
+
+    assert problem.expected.endswith("this one reads like a placeholder")
+    assert problem.found == f"a secret of {len(text)} characters"
+
+
+@pytest.mark.parametrize(
+    "text", ["d6f1c0a97be24853", "V1StGXR8_Z5jdHi6B-myT", "secretary7", "x", "changeme7f3a9"]
+)
+def test_an_odd_client_secret_is_taken(smallest: Path, text: str) -> None:
+    """Tailchat's secrets are random: one that only begins like a placeholder is none."""
+    found = good(smallest, TAILCHAT__CLIENT_SECRET=text).settings.tailchat.client_secret
+    assert found.get_secret_value() == text
+
+
 def test_the_environment_replaces_all_forms_of_the_file(smallest: Path) -> None:
     """A secret of the environment leaves both forms in the file aside, missing files included."""
     smallest.write_text(

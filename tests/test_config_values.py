@@ -251,6 +251,30 @@ def test_other_upstreams(text: str, expected: address.Upstream) -> None:
 
 
 @pytest.mark.parametrize(
+    ("upstream", "listen", "expected"),
+    [
+        ("http://127.0.0.1:4180", "127.0.0.1:4180", True),
+        ("http://localhost:4180", "127.0.0.1:4180", True),
+        ("http://127.0.0.1:4180", "0.0.0.0:4180", True),
+        ("http://[::1]:4180", "[::]:4180", True),
+        ("http://0.0.0.0:4180", "127.0.0.1:4180", True),
+        ("https://gate.lan", "gate.lan:443", True),
+        ("unix:/run/gate.sock", "unix:/run/gate.sock", True),
+        ("http://127.0.0.1:4181", "127.0.0.1:4180", False),
+        ("http://[::1]:4180", "127.0.0.1:4180", False),
+        ("http://wiki:4180", "0.0.0.0:4180", False),
+        ("unix:/run/wiki.sock", "unix:/run/gate.sock", False),
+        ("http://127.0.0.1:4180", "unix:/run/gate.sock", False),
+        ("static:204", "127.0.0.1:4180", False),
+    ],
+)
+def test_an_upstream_that_is_the_gate(upstream: str, listen: str, *, expected: bool) -> None:
+    """Said only where it is certain, so that no tool is refused by mistake."""
+    found = address.leads_to(address.upstream_address(upstream), address.listen_address(listen))
+    assert found is expected
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Grafana.LAN", "grafana.lan"),

@@ -12,6 +12,7 @@ import pytest
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
 from prometheus_client.parser import text_string_to_metric_families
 
+from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.server import StartError
 
 Start = Callable[..., Any]
@@ -240,3 +241,14 @@ async def test_what_cannot_be_parsed_is_one_line_and_no_traceback(
     assert caplog.records == []
     lines = await gate.log()
     assert [(line["status"], line["reason"]) for line in lines] == [(400, "bad-request")]
+
+
+async def test_a_gate_that_never_opened_is_not_said_to_be_closed(
+    start_gate: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start that fails says why, and nothing of an end."""
+    gate = await start_gate()
+    with caplog.at_level(logging.INFO, LOGGER_NAME), pytest.raises(StartError):
+        await start_gate(server={"listen": [f"127.0.0.1:{gate.port}"]})
+
+    assert "the gate is closed" not in [record.message for record in caplog.records]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gatekit import Clock, RawClient, RawUpstream, Received, ask, request_bytes
+from wirekit import get
 
 from tailchat_gate.proxy.frames import close_frame
 
@@ -50,6 +51,51 @@ async def test_via_and_forwarded_as_configured(start_gate: Start, upstream: RawU
     assert first.values("Forwarded") == []
     assert second.values("Via") == [b"1.0 fred"]
     assert second.values("Forwarded") == [b'for=127.0.0.1;host="gate.test";proto=http']
+
+
+async def test_a_route_that_leads_to_the_gate_itself_is_found(start_gate: Start) -> None:
+    """A request that comes back is answered 508, once and not by a sign-in (A 7.6.3)."""
+    ports: list[int] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner = await asyncio.open_connection("127.0.0.1", ports[0])
+        await asyncio.gather(copy(reader, inner[1]), copy(inner[0], writer))
+
+    edge = await asyncio.start_server(relay, "127.0.0.1", 0)
+    tool = f"http://127.0.0.1:{edge.sockets[0].getsockname()[1]}"
+    gate = await start_gate(tool, route=_public(), server={"via": "Front"})
+    ports.append(gate.port)
+
+    async with edge:
+        page = await ask(gate.port, request_bytes(Accept="text/html"))
+
+    assert page.status == 508
+    assert b"This address leads back to itself" in page.body
+    assert [line["reason"] for line in await gate.log()] == ["loop-detected", "public"]
+
+
+@pytest.mark.parametrize(
+    ("name", "via", "status"),
+    [
+        ("gate", ["1.1 gate"], 508),
+        ("gate", ["1.0 fred, HTTP/1.1 GATE (comment)", "2 other"], 508),
+        ("gate", ["1.1 gate.example", "1.1 fred (gate)", "gate"], 200),
+        ("", ["1.1 tailchat-gate", "1.1"], 200),
+    ],
+)
+async def test_the_gate_knows_its_own_name_in_via(
+    start_gate: Start, upstream: RawUpstream, name: str, via: list[str], status: int
+) -> None:
+    """The name is compared whole, in any case, in each element; without a name nothing is."""
+    gate = await start_gate(upstream.url, route=_public(), server={"via": name})
+    fields = "".join(f"Via: {value}\r\n" for value in via).encode()
+
+    assert (await ask(gate.port, get(fields))).status == status
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ _DIRECTORY = re.compile(r"(?:/[^/\x00-\x1f\x7f]+)+/?")
 _DOTS = re.compile(r"/\.{1,2}(?:/|$)")
 _LONGEST_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL, unix(7)
 _LAST_PORT = 65535
+#: Hosts that lead to whatever listens on a loopback address, or listen there.
+_ANY_LOOPBACK = frozenset({"0.0.0.0", "::", "localhost"})  # noqa: S104 - compared only
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
 LISTEN = '"host:port" such as "127.0.0.1:4180" or "[::1]:4180", or "unix:/run/gate.sock"'
@@ -157,6 +159,23 @@ def tool_of(address: Upstream) -> tuple[str, int] | None:
     if isinstance(address, HttpAddress):
         return "" if is_loopback(address.host) else address.host, address.port
     return None
+
+
+def leads_to(upstream: Upstream, listener: TcpAddress | UnixAddress) -> bool:
+    """Tell whether an upstream is certainly what listens there.
+
+    A name other than localhost may lead anywhere, so it is never certain.
+    """
+    if isinstance(upstream, UnixAddress) or isinstance(listener, UnixAddress):
+        return upstream == listener
+    if not isinstance(upstream, HttpAddress) or upstream.port != listener.port:
+        return False
+    names = {upstream.host, listener.host}
+    if len(names) == 1:
+        return True
+    if names & _ANY_LOOPBACK:
+        return all(name in _ANY_LOOPBACK or is_loopback(name) for name in names)
+    return False
 
 
 def network(value: object) -> Network:

@@ -8,6 +8,10 @@ from tailchat_gate.config.address import (
     FilesAddress,
     HttpAddress,
     StaticAddress,
+    TcpAddress,
+    UnixAddress,
+    leads_to,
+    listen_address,
     tool_of,
     upstream_address,
 )
@@ -38,12 +42,15 @@ def conflicts(
     prefix: str | None,
     groups: Collection[str] | None,
     denied: Iterable[str] = (),
+    listen: Iterable[str] = (),
 ) -> tuple[Conflict, ...]:
     """Compare the keys of each route, and routes with one another, the gate's prefix and groups.
 
     `routes` goes by position in the file and may have gaps; `prefix` and `groups` are None where
-    they are not known because they have problems of their own. `denied` is `access.deny`.
+    they are not known because they have problems of their own. `denied` is `access.deny`,
+    `listen` where the gate itself listens.
     """
+    listeners = tuple(map(listen_address, listen))
     found: list[Conflict] = []
     names: dict[str, int] = {}
     places: dict[tuple[str | None, str], dict[int, Route]] = {}
@@ -69,6 +76,7 @@ def conflicts(
                 Conflict(at, shown(word.TRACE), "trace = true beside it, or it never passes")
             )
         found.extend(_beside_upstream(index, route))
+        found.extend(_to_the_gate(index, route, listeners))
     found.extend(_set_and_passed(routes))
     return tuple(found)
 
@@ -130,6 +138,17 @@ def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:
     elif route.tls_certificate is None and route.tls_key is not None:
         wanted = "the file with the certificate that tls_key belongs to"
         yield Conflict(("route", index, "tls_certificate"), "nothing", wanted)
+
+
+def _to_the_gate(
+    index: int, route: Route, listeners: Iterable[TcpAddress | UnixAddress]
+) -> Iterator[Conflict]:
+    """Find an upstream that is an address of the gate itself: each request would come back."""
+    for listener in listeners:
+        if leads_to(upstream_address(route.upstream), listener):
+            wanted = f"the address of a tool; the gate itself listens on {shown(str(listener))}"
+            yield Conflict(("route", index, "upstream"), shown(route.upstream), wanted)
+            return
 
 
 def _set_in_vain(

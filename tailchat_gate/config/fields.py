@@ -103,7 +103,11 @@ def empty() -> Mapping[str, Never]:
 
 
 def _listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{address.LISTEN}, in quotes, or a list of these")  # noqa: TRY004
+    return value
 
 
 def _checked(check: Callable[[str], None]) -> Callable[[SecretStr], SecretStr]:

@@ -259,7 +259,7 @@ def _settings(draft: _Draft) -> Settings | None:
         *token_conflicts(
             tokens, routes, _names_alone("token", draft), _names_alone("route", draft)
         ),
-        *conflicts(routes, prefix, names, denied),
+        *conflicts(routes, prefix, names, denied, server.listen if server else ()),
         *unusable(routes),
     ):
         draft.refuse(conflict.at, conflict.found, conflict.expected)

@@ -366,7 +366,9 @@ class Settings(Section):
     def _without_conflicts(self) -> Self:
         routes = dict(enumerate(self.route))
         found = (
-            *conflicts(routes, self.server.prefix, self.groups, self.access.deny),
+            *conflicts(
+                routes, self.server.prefix, self.groups, self.access.deny, self.server.listen
+            ),
             *token_conflicts(
                 dict(enumerate(self.token)),
                 routes,

@@ -10,6 +10,15 @@ _WORDS = re.compile(
     r"|example|password|tailchat|secret.?secret|x{8}|\.{3}|^<.*>$",
     re.IGNORECASE,
 )
+#: A whole client secret that nobody but an example or a template has.
+_TEMPLATE = re.compile(
+    r"(?:change|replace|insert|fill|enter|put|paste).?(?:me|this|it|with|in|your|here|the)\b.*"
+    r"|(?:your[ _-])?(?:(?:tailchat|oauth|client)[ _-]?){0,2}(?:secret|password)"
+    r"(?:[ _-]?here)?"
+    r"|place.?holder|example|todo|tbd|none|null|undefined|test|x{3,}|\*+|\.{2,}|…|-+|0+"
+    r"|<.*>|\{\{?.*\}\}?|\$\{?\w+\}?|%\w+%|\[.*\]",
+    re.IGNORECASE,
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates: bytes that were not UTF-8
 
 SESSION = "at least 32 random characters; `tailchat-gate secret` prints some"
@@ -20,6 +29,8 @@ def client_secret(text: str) -> None:
     """Check the app's secret; raises ValueError, whose text says what would be right."""
     if not text or text != text.strip() or _CONTROL.search(text):
         raise ValueError(CLIENT)
+    if _TEMPLATE.fullmatch(text):
+        raise ValueError(f"{CLIENT}; this one reads like a placeholder")
 
 
 def session_secret(text: str) -> None:

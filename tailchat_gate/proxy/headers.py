@@ -51,6 +51,17 @@ class RequestHeaders:
             b"Via: 1.%d %b\r\n" % (minor, via.encode("ascii")) if via else b"" for minor in (1, 0)
         )
         self._forwarded = forwarded
+        self._name = via.lower().encode("ascii")
+
+    def passed_here(self, via: Iterable[bytes]) -> bool:
+        """Tell from the values of Via whether the gate forwarded the request once already.
+
+        It has come back then, by a route that leads to the gate itself (RFC 9110 section 7.6.3).
+        """
+        own = self._name
+        return bool(own) and any(
+            own in element.lower().split()[1:2] for value in via for element in value.split(b",")
+        )
 
     def head(
         self, request: RequestHead, raw_target: bytes, *, client: Client, settings: RouteSettings,

@@ -36,7 +36,7 @@ _CONNECTION: Final = {
 _TELLING: Final = (
     *(b"authorization", b"connection", b"content-length", b"cookie", b"expect", b"host"),
     *(b"origin", b"sec-fetch-dest", b"sec-fetch-site", b"service-worker", b"transfer-encoding"),
-    *(b"upgrade", b"user-agent"),
+    *(b"upgrade", b"user-agent", b"via"),
 )
 
 RawFields = Sequence[tuple[bytes, bytes]]
@@ -79,6 +79,7 @@ class FieldSection:
         "sent",
         "sent_for",
         "upgrade",
+        "via",
         "visitor",
         "worker_script",
     )
@@ -147,6 +148,7 @@ class FieldSection:
         self.worker_script = (
             bool(found[b"service-worker"]) or b"serviceworker" in found[b"sec-fetch-dest"]
         )
+        self.via = found[b"via"]
         self.agent = b" ".join(found[b"user-agent"]).decode("utf-8", "replace")
         self.host = read_host([host.decode("latin-1") for host in found[b"host"]])
         self.connection = _read_options(found[b"connection"])
