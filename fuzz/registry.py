@@ -6,7 +6,8 @@ from typing import Final
 from fuzz.target import Target
 
 NAMES: Final = (
-    *("bearer", "callback", "client", "conditional", "cookie", "frames", "host", "id_token"),
+    *("bearer", "callback", "claims", "client", "conditional", "cookie", "frames", "host"),
+    "id_token",
     *("intent", "language", "lock_line", "methods", "origin", "original", "path", "profile"),
     *("reply", "request_body", "request_head", "return_to", "rewriting", "schemes", "seal"),
     *("tailchat_answer", "upstream_head", "worker_scope"),

@@ -1,10 +1,13 @@
 """Who asks and whether they may: the one way in, for requests, upgrades and forward-auth alike."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tailchat_gate.access.claimed import Asked, judge_claims
 from tailchat_gate.access.origin import changes_something, is_foreign
-from tailchat_gate.access.policy import AS_NOBODY, decide
+from tailchat_gate.access.policy import AS_NOBODY, Decision, decide
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.word import TOKEN
 from tailchat_gate.identity.authenticate import Visitor
@@ -14,6 +17,7 @@ from tailchat_gate.identity.site import SiteSession, SiteSessions
 from tailchat_gate.identity.tokens import Machine, TokenRefused, Tokens
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.claims import claimed_paths
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.methods import claimed_methods
 from tailchat_gate.request.refusal import RefusedError
@@ -24,10 +28,12 @@ from tailchat_gate.request.visit import Visit
 #: nobody's in particular.
 _ABOUT_WHO: Final = frozenset(
     (
-        *(Reason.DENIED, Reason.DENY_LISTED, Reason.LOCKED),
+        *(Reason.CLAIM_REFUSED, Reason.DENIED, Reason.DENY_LISTED, Reason.LOCKED),
         *(Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED),
     )
 )
+_CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)
+_AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class Verdict(NamedTuple):
@@ -43,6 +49,8 @@ class Verdict(NamedTuple):
     visitor: Visitor | Machine | None
     site: SiteSession
     barred: Barred | None = None
+    #: Fields of the request that the tool has to be told otherwise, by names in lower case.
+    told: Mapping[bytes, bytes] = _AS_SENT
 
     @property
     def record(self) -> SessionRecord | None:
@@ -78,10 +86,10 @@ class Authorizer:
         visit.route = match.route.name if match else ""
         fields = visit.head.fields
         if fields.bearer is not None:
-            return self._judge_machine(visit, match, site)
+            return self._judge_machine(visit, match, site, method, target)
         visitor = site.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
-        decision = decide(match.rules if match else (), sub)
+        decision, told = self._decide(visit, match, method, target, sub)
         visit.sub = sub or ""
         visit.reason = decision.reason
         if not decision.allowed:
@@ -97,11 +105,47 @@ class Authorizer:
             if unsafe and _is_foreign(visit, host, match.route):
                 visit.reason = Reason.CROSS_ORIGIN
                 return Verdict(allowed=False, match=match, visitor=visitor, site=site)
-        return Verdict(decision.allowed, match, visitor, site)
+        return Verdict(decision.allowed, match, visitor, site, told=told)
 
-    def _judge_machine(self, visit: Visit, match: Match | None, site: SiteSession) -> Verdict:
+    def _decide(
+        self,
+        visit: Visit,
+        match: Match | None,
+        method: str,
+        target: Target,
+        sub: str | None,
+        token: str = "",
+    ) -> tuple[Decision, Mapping[bytes, bytes]]:
+        """Decide by the rules of what is asked for, and of the paths that fields name.
+
+        Raises RefusedError for such a path that no rule is about.
+        """
+        decision = decide(match.rules if match else (), sub, token)
+        fields = visit.head.fields
+        if match is None or not decision.allowed or not claimed_paths(fields):
+            return decision, _AS_SENT
+        original = visit.original
+        asked = Asked(
+            original.host if original else fields.host,
+            target,
+            claimed_methods(fields, target.query) | {method},
+            forwarded=original is None,
+        )
+        claimed = judge_claims(self.routes, match, fields, claimed_paths(fields), asked)
+        with_claims = decide((*match.rules, *claimed.rules), sub, token)
+        return with_claims if with_claims.allowed else _CLAIM_REFUSED, claimed.values
+
+    def _judge_machine(
+        self,
+        visit: Visit,
+        match: Match | None,
+        site: SiteSession,
+        method: str,
+        target: Target,
+    ) -> Verdict:
         """Judge a request with a token: it is the machine's, whatever cookie it sends along."""
         machine: Machine | None = None
+        told: Mapping[bytes, bytes] = _AS_SENT
         barred: Barred | None = None
         try:
             machine = self.tokens.machine_of(visit.head.fields)
@@ -109,13 +153,13 @@ class Authorizer:
             allowed, visit.reason, visit.token = False, refused.reason, refused.name
             barred = Barred(refused.reason, None, refused.lock) if refused.lock else None
         else:
-            decision = decide(match.rules if match else (), None, machine.name)
+            decision, told = self._decide(visit, match, method, target, None, machine.name)
             allowed, visit.reason, visit.token = decision.allowed, decision.reason, machine.name
             if decision is AS_NOBODY:
                 machine = None
         if visit.token and visit.reason in _ABOUT_WHO:
             self.audit.refused(visit, Person(f"{TOKEN}{visit.token}", "", ""))
-        return Verdict(allowed, match, machine, site, barred)
+        return Verdict(allowed, match, machine, site, barred, told)
 
     def _refused(self, visit: Visit, visitor: Visitor | None, site: SiteSession) -> Barred | None:
         """Note who was refused; return whose session is no good, where that is why."""

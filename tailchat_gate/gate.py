@@ -324,6 +324,7 @@ class Gate:
             request_id=visit.request_id,
             identity=self.identity.fields(visitor, route) if visitor else b"",
             upgrade=bool(upgrade),
+            told=verdict.told,
         )
         session = None if route.settings.outlive else visitor
         return Passage(head, sent, body, extra, upgrade, session, visitor)

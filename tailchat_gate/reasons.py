@@ -29,6 +29,7 @@ class Reason(StrEnum):
     CODING_REFUSED = "coding-refused"
     REQUEST_SLOW = "request-slow"
     METHOD_REFUSED = "method-refused"
+    CLAIM_REFUSED = "claim-refused"
     ORIGIN_REFUSED = "origin-refused"
     WORKER_REFUSED = "worker-refused"
     CROSS_ORIGIN = "cross-origin"
@@ -93,6 +94,7 @@ STATUS: Final = MappingProxyType(
         Reason.CODING_REFUSED: HTTPStatus.NOT_IMPLEMENTED,
         Reason.REQUEST_SLOW: HTTPStatus.REQUEST_TIMEOUT,
         Reason.METHOD_REFUSED: HTTPStatus.METHOD_NOT_ALLOWED,
+        Reason.CLAIM_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.ORIGIN_REFUSED: HTTPStatus.FORBIDDEN,
         # What the gate answers itself is 200, a script that ends the worker.
         Reason.WORKER_REFUSED: HTTPStatus.FORBIDDEN,

@@ -247,6 +247,20 @@ async def test_an_upload_passes_with_its_body(front: Edge) -> None:
     assert (received.line[:10], received.body) == (b"POST /form", b"a=" + b"b" * 5000)
 
 
+async def test_a_path_that_a_field_names_is_judged(front: Edge) -> None:
+    """The proxy passes the fields with paths to its question: no COPY goes where nobody may."""
+    host = f"wiki.test:{front.port}"
+    count = len(front.scene.tool.requests)
+    for named, status in (
+        (f"http://{host}/closed/x", 403),
+        ("http://evil.test/open/x", 403),
+        (f"http://{host}/open/x", 200),
+    ):
+        request = request_bytes("/open/a", method="COPY", host=host, Destination=named)
+        assert (await ask(front.port, request)).status == status, named
+    assert [one.line for one in front.scene.tool.requests[count:]] == [b"COPY /open/a HTTP/1.1"]
+
+
 async def test_a_websocket_of_a_foreign_page_is_refused(front: Edge) -> None:
     """The gate's Origin check holds for a WebSocket that the proxy would open."""
     async with Visitor() as visitor:

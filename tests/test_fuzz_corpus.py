@@ -16,7 +16,7 @@ from fuzz import corpus, registry
 from fuzz.target import Target
 from fuzz.targets import origin as origin_target
 from fuzz.targets import path as path_target
-from tailchat_gate.access import service_worker
+from tailchat_gate.access import claimed, service_worker
 from tailchat_gate.identity import id_token, lock_lines, login, profile, seal, token_response
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.locks import SignedOut
@@ -133,6 +133,7 @@ def _break_path(patch: pytest.MonkeyPatch) -> None:
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "bearer": lambda patch: patch.setattr(bearer, "_MEANT", re.compile(rb"\bBearer tg_")),
     "callback": lambda patch: patch.setattr(login, "is_bound_to", lambda *_: True),
+    "claims": lambda patch: patch.setattr(claimed, "_check_authority", lambda *_: None),
     "client": lambda patch: patch.setattr(ClientResolver, "_is_trusted", lambda *_: True),
     "conditional": lambda patch: patch.setattr(conditional, "_is_time", lambda _: True),
     "cookie": lambda patch: patch.setattr(CookieReader, "_is_hidden", lambda *_: False),

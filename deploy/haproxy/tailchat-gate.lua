@@ -154,6 +154,12 @@ local ASKED = {
     "sec-fetch-mode", "sec-fetch-site", "sec-websocket-key", "user-agent", "x-forwarded-for",
     "x-forwarded-host", "x-forwarded-proto", "x-http-method", "x-http-method-override",
     "x-method-override", "x-requested-with",
+    -- These name further paths, which the gate judges too.
+    "destination", "destination-account", "if", "upload-concat", "x-amz-copy-source",
+    "x-amz-rename-source", "x-bce-copy-source", "x-copy-from", "x-copy-from-account",
+    "x-cos-copy-source", "x-goog-copy-source", "x-ms-copy-source", "x-ms-file-rename-source",
+    "x-ms-rename-source", "x-object-manifest", "x-obs-copy-source", "x-oss-copy-source",
+    "x-oss-rename-source", "x-symlink-target", "x-symlink-target-account",
 }
 -- What goes from the answer to the tool; add what a route sets with `headers`.
 local TOLD = {

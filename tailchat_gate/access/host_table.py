@@ -93,6 +93,15 @@ class HostTable:
         ]
         return sorted(found, key=lambda meeting: (meeting.reading != path, meeting.reading))
 
+    def touched(self, path: str, method: str) -> list[Rule]:
+        """Return the rules at every place that some reading of a path leads to.
+
+        They are also told where another reading leads to no route, so that `match` finds none.
+        """
+        spots = self._spots(path, self._exact(path))
+        places = {place for spot in spots for place in spot.places}
+        return [rule for place in places for rule in place.match(method).rules]
+
     def taken(self, path: str) -> frozenset[str]:
         """Return the methods that every reading of a raw path takes, among those by name."""
         met = {self._root} if self._root else set()

@@ -98,6 +98,11 @@ class RouteTable:
         """Return what each reading of a raw path meets, the path itself first; as `match` does."""
         return self._table(host).meetings(path, method)
 
+    def touched(self, host: str, path: str, methods: Iterable[str]) -> list[Rule]:
+        """Return the rules at every place that some reading of a raw path leads to."""
+        table = self._table(host)
+        return [rule for method in methods for rule in table.touched(path, method)]
+
     def methods(self, host: str, path: str) -> frozenset[str]:
         """Return the methods that every reading of a raw path takes, among those by name."""
         return self._table(host).taken(path)

@@ -9,6 +9,7 @@ from tailchat_gate.config.header import CLIENT, fields
 from tailchat_gate.config.model import Route
 from tailchat_gate.config.path import stripped
 from tailchat_gate.field_names import HOP_BY_HOP, Names, fold, is_claim, is_own, is_plain
+from tailchat_gate.request.claims import NAMES as PATH_CLAIMS
 
 _COOKIE: Final = b"cookie"
 _PREFIX: Final = b"x-forwarded-prefix"
@@ -130,6 +131,7 @@ def may_trail(name: bytes) -> bool:
         or folded.startswith(_NEVER_TRAILER_PREFIXES)
         or is_own(folded)
         or is_claim(folded)
+        or folded in PATH_CLAIMS
     )
 
 

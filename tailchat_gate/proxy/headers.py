@@ -1,7 +1,8 @@
 """Header fields on their way through: what is dropped, what is set, in bytes; strip, then set."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from tailchat_gate.config.model import Route as RouteSettings
@@ -23,6 +24,7 @@ _AUTHORIZATION: Final = frozenset((b"authorization",))
 #: Methods for which a recipient counts Max-Forwards down (RFC 9110 section 7.6.2).
 COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
+_AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
 _KEEP, _COOKIE = Action.KEEP, Action.COOKIE
 
@@ -66,17 +68,20 @@ class RequestHeaders:
     def head(
         self, request: RequestHead, raw_target: bytes, *, client: Client, settings: RouteSettings,
         request_id: str, identity: bytes, upgrade: bool,
+        told: Mapping[bytes, bytes] = _AS_SENT,
     ) -> bytes:  # fmt: skip
         """Return the whole request head for the upstream of the route with `settings`.
 
         `raw_target` is the target to send. The gate's own fields come behind the client's, so
         that nothing in those can take one away. `identity` are the identity header lines, b""
         on a public route without a visitor; `upgrade`: the switch that is asked for is passed on.
+        `told` are values of fields in place of those that came, by names in lower case; the same
+        for the same fields, client and route.
         """
         fields = request.fields
         made_for = fields.sent_for
         if made_for is None or made_for[0] is not client or made_for[1] is not settings:
-            fields.sent = self._lines(fields, client, settings)
+            fields.sent = self._lines(fields, client, settings, told)
             fields.sent_for = (client, settings)
         return b"".join(
             (
@@ -145,13 +150,19 @@ class RequestHeaders:
             pieces = without(pieces, listed)
         return pieces + _framing(fields)
 
-    def _lines(self, fields: FieldSection, client: Client, settings: RouteSettings) -> bytes:
+    def _lines(
+        self,
+        fields: FieldSection,
+        client: Client,
+        settings: RouteSettings,
+        told: Mapping[bytes, bytes],
+    ) -> bytes:
         host = fields.host
         port = host.port or ("443" if client.scheme == "https" else "80")
         own_host = settings.upstream_host
         pieces = [
             b"Host: %b\r\n" % (own_host.encode("ascii") if own_host else host.raw),
-            *self.rewrite(fields, settings),
+            *_replaced(self.rewrite(fields, settings), told),
             b"X-Forwarded-Host: %b\r\n" % host.raw,
             (
                 f"X-Forwarded-For: {client.forwarded_for}\r\nX-Forwarded-Proto: {client.scheme}"
@@ -199,6 +210,14 @@ def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
         if pieces[start].lower() not in listed:
             kept += pieces[start : start + 4]
     return kept
+
+
+def _replaced(pieces: list[bytes], told: Mapping[bytes, bytes]) -> list[bytes]:
+    """Return pieces as `without` takes them, with other values for the lower-case names told."""
+    for start in range(0, len(pieces), 4) if told else ():
+        if (value := told.get(pieces[start].lower())) is not None:
+            pieces[start + 2] = value
+    return pieces
 
 
 def _forwarded(client: Client, host: bytes) -> bytes:

@@ -76,6 +76,7 @@ class FieldSection:
         "original",
         "other_page",
         "pairs",
+        "paths",
         "sent",
         "sent_for",
         "upgrade",
@@ -103,6 +104,8 @@ class FieldSection:
         self.agent = ""
         #: Further methods that the request claims: kept by request/methods.py.
         self.claimed: frozenset[str] | None = None
+        #: Further paths that the request names: kept by request/claims.py.
+        self.paths: tuple[Any, ...] | None = None
         #: The client behind a trusted proxy: (peer, Client), kept by the gate.
         self.forwarded: tuple[str, Client] | None = None
         #: The request that a proxy asks about, in a tuple; kept by request/original.py.

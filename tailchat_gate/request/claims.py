@@ -1,0 +1,191 @@
+"""Further paths that a request names in its fields: which, in whose view, and to what end; pure.
+
+What is listed here, and what is not and why: docs/adr/0017-names-and-claims.md.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.request.target import Host, Target, read_host, read_target
+
+
+class Purpose(Enum):
+    """What a tool does with a path that is named."""
+
+    WRITE = "write"
+    READ = "read"
+    MOVE = "move"
+    #: What the request itself does: it names the state that has to be in force.
+    SAME = "same"
+
+
+class Claim(NamedTuple):
+    """A path that a field names: `name` is the field's, in lower case.
+
+    `authority` is that of a URL, None for a path alone; `scheme` in lower case then. `target` is
+    the path, with a query if there is one. `relative`: it is a name within the tool's own space,
+    which begins at its root, or with `in_account` at the account of the request. `start` and
+    `end` are where it stands in the field's value.
+    """
+
+    name: bytes
+    purpose: Purpose
+    target: Target
+    authority: Host | None
+    scheme: str
+    relative: bool
+    in_account: bool
+    start: int
+    end: int
+
+
+class _Spot(NamedTuple):
+    start: int
+    end: int
+
+
+_URL: Final = re.compile(rb"(?i)(https?)://([^/?#]*+)(.*+)", re.DOTALL)
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*+:")
+#: One part of an If field (RFC 4918 section 10.4): a resource in angle brackets, or a list of
+#: conditions in parentheses, in which tokens and entity tags may hold anything.
+_IF_PART: Final = re.compile(
+    rb'[ \t]*+(?:<([^<>]*+)>|\((?:[^()<>"]++|<[^<>]*+>|"[^"]*+")*+\))[ \t]*+'
+)
+_FINAL: Final = re.compile(rb"(?i)final[ \t]*+;")
+_WORD: Final = re.compile(rb"[^ \t]++")
+
+
+def _whole(value: bytes) -> Iterator[_Spot]:
+    yield _Spot(0, len(value))
+
+
+def _tags(value: bytes) -> Iterator[_Spot]:
+    """Yield the tagged resources of an If field."""
+    position = 0
+    while position < len(value):
+        match = _IF_PART.match(value, position)
+        if match is None:
+            raise _refused("an If field that is malformed")
+        if match[1] is not None:
+            yield _Spot(*match.span(1))
+        position = match.end()
+
+
+def _parts(value: bytes) -> Iterator[_Spot]:
+    """Yield the uploads that a final one is put together of (tus, concatenation)."""
+    match = _FINAL.match(value)
+    if match is not None:
+        yield from (_Spot(*word.span()) for word in _WORD.finditer(value, match.end()))
+
+
+class _Field(NamedTuple):
+    purpose: Purpose
+    spots: Callable[[bytes], Iterator[_Spot]] = _whole
+    #: A path without a host is one within the tool's space, and one of its own view.
+    relative: bool = True
+    in_account: bool = False
+
+
+_WEBDAV: Final = _Field(Purpose.WRITE, relative=False, in_account=True)
+#: The fields by their names in lower case.
+FIELDS: Final[Mapping[bytes, _Field]] = MappingProxyType(
+    {
+        b"destination": _WEBDAV,
+        b"if": _Field(Purpose.SAME, _tags, relative=False),
+        b"upload-concat": _Field(Purpose.READ, _parts, relative=False),
+        **dict.fromkeys(
+            (
+                *(b"x-amz-copy-source", b"x-goog-copy-source", b"x-oss-copy-source"),
+                *(b"x-obs-copy-source", b"x-cos-copy-source", b"x-bce-copy-source"),
+                b"x-ms-copy-source",
+            ),
+            _Field(Purpose.READ),
+        ),
+        **dict.fromkeys(
+            (b"x-copy-from", b"x-object-manifest", b"x-symlink-target"),
+            _Field(Purpose.READ, in_account=True),
+        ),
+        **dict.fromkeys(
+            (
+                *(b"x-amz-rename-source", b"x-ms-rename-source", b"x-ms-file-rename-source"),
+                b"x-oss-rename-source",
+            ),
+            _Field(Purpose.MOVE),
+        ),
+    }
+)
+#: Fields that put a name of FIELDS into another account, of which no path tells.
+ELSEWHERE: Final = frozenset(
+    (b"destination-account", b"x-copy-from-account", b"x-symlink-target-account")
+)
+#: Those that a tool reads as addresses of its own, which are put into its view.
+REWRITTEN: Final = frozenset((b"destination", b"if", b"upload-concat"))
+NAMES: Final = frozenset(FIELDS) | ELSEWHERE
+#: More in one request are no honest client's; each is judged as a path of a request is.
+MAX_CLAIMS: Final = 16
+
+
+def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
+    """Return the paths that a request names in its fields. Raises RefusedError.
+
+    What cannot be read is refused, and so is a field that came twice: tools differ on which of
+    the two counts.
+    """
+    found = fields.paths
+    if found is None:
+        found = fields.paths = _read(fields) if _has_any(fields) else ()
+    return found
+
+
+def _has_any(fields: FieldSection) -> bool:
+    return not NAMES.isdisjoint([name.lower().replace(b"_", b"-") for name, _ in fields.pairs])
+
+
+def _read(fields: FieldSection) -> tuple[Claim, ...]:
+    claims: list[Claim] = []
+    seen: set[bytes] = set()
+    for sent, value in fields.pairs:
+        name = sent.lower().replace(b"_", b"-")
+        if name in ELSEWHERE:
+            raise _refused("a path in another account")
+        field = FIELDS.get(name)
+        if field is None:
+            continue
+        if name in seen:
+            raise _refused("a field with a path that came twice")
+        seen.add(name)
+        for spot in field.spots(value):
+            if len(claims) >= MAX_CLAIMS:
+                raise _refused("too many paths in fields")
+            claims.append(_claim(name, field, value, spot))
+    return tuple(claims)
+
+
+def _claim(name: bytes, field: _Field, value: bytes, spot: _Spot) -> Claim:
+    named = value[spot.start : spot.end]
+    authority, scheme, raw = None, "", named
+    match = _URL.fullmatch(named)
+    if not named:
+        raise _refused("a field with a path that is empty")
+    try:
+        if match is not None:
+            scheme, raw = match[1].decode("ascii").lower(), match[3] or b"/"
+            authority = read_host([match[2].decode("latin-1")])
+        elif _SCHEME.match(named) is not None or named.startswith(b"//"):
+            raise _refused("a path of another host in a field")
+        relative = authority is None and (field.relative or not raw.startswith(b"/"))
+        path = raw if raw.startswith(b"/") else b"/" + raw
+        target = read_target(path.decode("latin-1"), None)
+    except RefusedError as error:
+        raise _refused(f"a field with a path: {error}") from None
+    return Claim(name, field.purpose, target, authority, scheme, relative, field.in_account, *spot)
+
+
+def _refused(text: str) -> RefusedError:
+    return RefusedError(text, Reason.CLAIM_REFUSED)
