@@ -63,7 +63,9 @@ def make_settings(
     }
     for name, values in sections.items():
         base[name] = {**base[name], **values} if isinstance(base.get(name), dict) else values
-    base["route"] = [{"headers": {}, "upstream": upstream, **route} for route in base["route"]]
+    # Most tests of a tool that is down do not want to wait for it.
+    usual = {"headers": {}, "upstream": upstream, "connect_retry": "0"}
+    base["route"] = [{**usual, **route} for route in base["route"]]
     return Settings.model_validate(base)
 
 
@@ -189,6 +191,8 @@ class RawUpstream:
     open_connections: int = 0
     #: For one that speaks https, by the name localhost.
     tls: ssl.SSLContext | None = None
+    #: Where it listens, 0 for any.
+    port: int = 0
     _server: asyncio.Server | None = None
     _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
 
@@ -201,7 +205,7 @@ class RawUpstream:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", 0, limit=2**20, ssl=self.tls
+            self._serve, "127.0.0.1", self.port, limit=2**20, ssl=self.tls
         )
         return self
 

@@ -145,6 +145,17 @@ class Route(Section):
     connect_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
         default=5.0, description="How long connecting to the tool may take."
     )
+    connect_retry: Annotated[float, Seconds(high=60.0)] = Field(
+        default=3.0,
+        description=(
+            "How long a request waits for a tool that refuses connections, as one that is being "
+            "restarted does; 0 fails at once."
+        ),
+    )
+    upstream_keepalive: StrictBool = Field(
+        default=True,
+        description="Whether a connection to the tool serves more than one request.",
+    )
     response_timeout: Annotated[float, Seconds()] = Field(
         default=60.0,
         description="How long the tool may take to the first byte of its reply; 0 is no limit.",

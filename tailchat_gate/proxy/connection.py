@@ -109,7 +109,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_patience", "_paused",
         "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "idle_since", "transport",
-        "tunnel",
+        "tunnel", "was_reset",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +126,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._unread = select.poll()
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
+        #: Whether the connection broke, in place of being closed.
+        self.was_reset = False
         self._patience = _PATIENT
         self._wrote = self._sent = self._moved = self._paused = False
         #: Whether the upstream has said that it sends no more.
@@ -323,6 +325,7 @@ class UpstreamConnection(asyncio.Protocol):
         if exc is not None and self._phase in _IN_USE and (words := unread(self.transport)):
             self.data_received(words)
         self._owner.closed()
+        self.was_reset = exc is not None
         phase, self.transport = self._phase, None
         clean = exc is None and self._done
         if phase is _TUNNEL and self.tunnel is not None:

@@ -26,6 +26,8 @@ from tailchat_gate.request.visit import Visit
 # Names of their own, because an enum's attribute costs ten times a global.
 _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
 _LAST_CHUNK: Final = b"0\r\n"
+#: How much of a body is kept, to be sent again where a connection was stale.
+REPEATED_BYTES: Final = 65_536
 #: Sending these again has the effect of sending them once (RFC 9110 section 9.2.2).
 _IDEMPOTENT: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
 
@@ -61,6 +63,10 @@ class Upstream(NamedTuple):
     #: How many requests and WebSockets the upstream may have at once, and one client of them.
     most: int
     most_of_one: int
+    #: For how many seconds a refused connection is tried again.
+    connect_retry: float
+    #: Whether connections are used for more than one exchange.
+    keepalive: bool
 
 
 class Passage(NamedTuple):
@@ -91,7 +97,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_client", "_connecting", "_ended", "_pending", "_settings", "_upstream", "_whole",
+        "_client", "_connecting", "_copied", "_copy", "_ended", "_pending", "_repeated",
+        "_settings", "_upstream", "_whole",
         "body_bytes", "editor", "extra_fields", "failure", "http10", "is_head", "keep_alive",
         "keep_client", "passage", "status", "switched", "takes_trailers", "upgrade", "visit",
     )  # fmt: skip
@@ -113,6 +120,11 @@ class Exchange:
         self._connecting: asyncio.Task[None] | None = None
         #: What of the body came before there was a connection to send it on.
         self._pending: list[bytes] | None = None
+        #: What of the body has come, to be sent again, None once it is too much to keep.
+        self._copy: list[bytes] | None = []
+        self._copied = 0
+        #: Whether the request was sent again on a connection of its own.
+        self._repeated = False
         #: Whether the body has come whole.
         self._whole = passage.body is None
         self.visit: Final = visit
@@ -142,8 +154,8 @@ class Exchange:
 
     @property
     def _repeatable(self) -> bool:
-        """Whether sending the request twice has the effect of sending it once."""
-        return self.passage.body is None and self.passage.request.method in _IDEMPOTENT
+        """Whether sending the request twice has the effect of sending it once, and can be done."""
+        return self._copy is not None and self.passage.request.method in _IDEMPOTENT
 
     def enter(self) -> Reason | None:
         """Take a place with the upstream; return why there is none, None where there is one."""
@@ -164,7 +176,11 @@ class Exchange:
             # One that was used before may be closed at any moment, and a switch is not repeated.
             self._connect()
             return
-        upstream = self._settings.pool.take(now, repeatable=self._repeatable)
+        whole = self._whole or 0 < (self.passage.request.fields.length or 0) <= REPEATED_BYTES
+        if not self._settings.keepalive:
+            self._connect()
+            return
+        upstream = self._settings.pool.take(now, repeatable=whole and self._repeatable)
         if upstream is None:
             self._connect()
         else:
@@ -248,6 +264,8 @@ class Exchange:
         self._take_result(upstream)
         pool = self._settings.pool
         if end is _COMPLETE and self._whole:
+            if not self._settings.keepalive:
+                upstream.spoil()
             if not upstream.personal or not self._keep(upstream):
                 pool.release(upstream)
             self.keep_client = upstream.keep_client
@@ -283,8 +301,9 @@ class Exchange:
         reused = self._settings.pool.release(upstream)
         if end is _COMPLETE:
             self._finish(None)
-        elif end is _UNANSWERED and reused and self._repeatable:
+        elif end is _UNANSWERED and self._repeatable and (reused or self._may_repeat(upstream)):
             # The connection was stale: nothing of the reply came (RFC 9112 section 9.3.1).
+            self._pending = list(self._copy or ()) or None
             self._connect()
         else:
             if end in KINDS:
@@ -295,6 +314,14 @@ class Exchange:
                 self._client.abort()
             idled = end is End.SILENT and self._patience is not self._settings.patience
             self._finish(Reason.NOT_SIGNED_IN if idled else _FAILURES[end])
+
+    def _may_repeat(self, upstream: UpstreamConnection) -> bool:
+        """Tell whether a request is sent again whose new connection broke: once.
+
+        An upstream that is restarted resets what waits for it to accept.
+        """
+        repeated, self._repeated = self._repeated, True
+        return upstream.was_reset and not repeated and self._settings.connect_retry > 0
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
@@ -313,6 +340,12 @@ class Exchange:
             upstream.request_sent()
 
     def _write(self, data: bytes) -> None:
+        if self._copy is not None:
+            self._copied += len(data)
+            if self._copied > REPEATED_BYTES:
+                self._copy = None
+            else:
+                self._copy.append(data)
         if self._upstream is not None:
             self._upstream.write(data)
         elif self._connecting is not None:
@@ -324,7 +357,9 @@ class Exchange:
 
     async def _connected(self) -> None:
         try:
-            upstream = await self._settings.pool.connect(self._settings.connect_timeout)
+            upstream = await self._settings.pool.connect(
+                self._settings.connect_timeout, self._settings.connect_retry
+            )
         except TimeoutError:
             self._fail(Reason.UPSTREAM_SLOW)
         except OSError as error:

@@ -22,6 +22,8 @@ KINDS: Final = MappingProxyType(
 )
 #: No name server answered in time, where the time for a connection ran out with that.
 DNS: Final = "dns"
+#: What a restart looks like: there is no connection, so nothing was sent.
+PASSING: Final = frozenset((DNS, "refused", "reset", "unreachable"))
 
 
 def kind_of(error: OSError) -> str:

@@ -117,6 +117,8 @@ class Forwarder:
             self._workers,
             most,
             self._client_requests or (most + 1) // 2,
+            settings.connect_retry,
+            settings.upstream_keepalive,
         )
 
     def close(self) -> None:

@@ -10,10 +10,11 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.backends import Backend
+from tailchat_gate.proxy.comeback import Comeback
 from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
-from tailchat_gate.proxy.failures import DNS, NO_DESCRIPTOR, kind_of
+from tailchat_gate.proxy.failures import DNS, NO_DESCRIPTOR, PASSING, kind_of
 from tailchat_gate.proxy.reply import ReplyLines, ReplyReader
 from tailchat_gate.reasons import Reason
 
@@ -61,6 +62,7 @@ class Pool:
         self._addresses: frozenset[str] | None = None
         #: Idle ones that are one person's each, kept by the connections of clients.
         self._own: set[UpstreamConnection] = set()
+        self._comeback = Comeback()
         self._told = ""
         self._told_at = 0.0
 
@@ -127,12 +129,33 @@ class Pool:
             connection.abort()
         return None
 
-    async def connect(self, timeout: float) -> UpstreamConnection:  # noqa: ASYNC109 - see below
-        """Return a new connection.
+    async def connect(
+        self,
+        timeout: float,  # noqa: ASYNC109 - see below
+        retry: float,
+    ) -> UpstreamConnection:
+        """Return a new connection. One that is refused is tried again for `retry` seconds.
 
-        Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds.
-        The timeout is this function's own, because it is a route's setting.
+        Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds
+        of one try. The timeout is this function's own, because it is a route's setting.
         """
+        loop, comeback = asyncio.get_running_loop(), self._comeback
+        end = loop.time() + retry
+        try:
+            while True:
+                try:
+                    connection = await self._open(timeout)
+                except OSError as error:
+                    left = end - loop.time()
+                    if left <= 0 or kind_of(error) not in PASSING or not await comeback.wait(left):
+                        raise
+                else:
+                    comeback.back()
+                    return connection
+        finally:
+            comeback.gave_up()
+
+    async def _open(self, timeout: float) -> UpstreamConnection:  # noqa: ASYNC109 - as above
         loop, descriptors = asyncio.get_running_loop(), self._descriptors
         if not descriptors.make_room():
             raise OSError(errno.EMFILE, "all file descriptors are in use")
