@@ -19,7 +19,7 @@ from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.assertion import KEY_SET_MAX_AGE
 from tailchat_gate.reasons import BUSY, STATUS, Reason
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.request.intent import Intent, is_form, read_intent, wants_html
+from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, wants_html
 from tailchat_gate.request.visit import Visit
 
 _SERVER: Final = {"Server": "tailchat-gate"}
@@ -56,6 +56,8 @@ _BEARER: Final = MappingProxyType(
 _CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
 _SIGN_IN_PAGE: Final = "/sign_in"
 _SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+#: What of an answer is about the visitor.
+_PERSONAL: Final = frozenset(("discriminator", "nickname", "notice", "sub"))
 #: What the person who is refused may want to talk to an admin about.
 _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 #: The query of a path that would overflow the login's state is dropped from the way back.
@@ -89,15 +91,19 @@ class Answers:
         *,
         code: int = 200,
         headers: Mapping[str, str] | None = None,
+        framed: bool = False,
         **values: object,
     ) -> web.Response:
-        """Return a page of the pages room, in the visitor's language; `code` is its status."""
+        """Return a page of the pages room, in the visitor's language.
+
+        `code` is its status; `framed`: any page may show it in a frame.
+        """
         accept_language = visit.head.fields.headers.get("Accept-Language", "")
         language = choose_language(accept_language)
         return web.Response(
             status=code,
             text=self._pages.render(name, accept_language=accept_language, **values),
-            headers={**_SERVER, **self._pages.headers(language), **(headers or {})},
+            headers={**_SERVER, **self._pages.headers(language, framed=framed), **(headers or {})},
         )
 
     def problem(
@@ -112,6 +118,10 @@ class Answers:
         """Return the answer that tells why a request is refused, and note it on the visit."""
         visit.reason = reason
         status = STATUS[reason]
+        if read_intent(visit.method, visit.head.fields.headers) is Intent.FRAME:
+            # In a tab a tool's address tells more; a step of a login that failed is over.
+            again = "" if visit.route else retry_url
+            return self.in_frame(visit, reason, again or self.same_again(visit))
         if wants_html(visit.head.fields.headers):
             return self.page(
                 visit,
@@ -125,8 +135,44 @@ class Answers:
                 retry_url=retry_url,
                 detail=dict(detail or {}),
             )
-        body = self._pages.problem_json(reason.value, visit.request_id, **(detail or {}))
-        return web.Response(status=status, body=body, headers={**_JSON, **(headers or {})})
+        return self._problem_json(visit, reason, detail or {}, headers or {})
+
+    def in_frame(
+        self, visit: Visit, reason: Reason, url: str, *, headers: Mapping[str, str] | None = None
+    ) -> web.Response:
+        """Return the small page that a frame shows, with a link that opens `url` in a new tab.
+
+        It may be framed by any page, because it says nothing about the visitor and does nothing.
+        """
+        visit.reason = reason
+        return self.page(
+            visit,
+            "frame",
+            code=STATUS[reason],
+            headers=headers,
+            framed=True,
+            reason=reason.value,
+            open_url=url,
+        )
+
+    def _problem_json(
+        self, visit: Visit, reason: Reason, detail: Mapping[str, str], headers: Mapping[str, str]
+    ) -> web.Response:
+        """Return what a program reads of a problem, and a page of another of the site's tools.
+
+        Who the visitor is, is not for that page.
+        """
+        shared = {"Vary": "Origin"}
+        origin = visit.head.fields.headers.get("Origin", "")
+        if origin and (origin == self._sites.public_url or origin in self._sites):
+            shared["Access-Control-Allow-Origin"] = origin
+            shared["Access-Control-Allow-Credentials"] = "true"
+            if origin != self._sites.origin(visit.host):
+                detail = {name: text for name, text in detail.items() if name not in _PERSONAL}
+        body = self._pages.problem_json(reason.value, visit.request_id, **detail)
+        return web.Response(
+            status=STATUS[reason], body=body, headers={**_JSON, **shared, **headers}
+        )
 
     def json(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> web.Response:
         """Return a JSON answer that nobody keeps."""
@@ -302,20 +348,20 @@ class Answers:
         """
         visit.reason = reason
         headers = visit.head.fields.headers
-        if read_intent(visit.method, headers) is Intent.NAVIGATION:
+        intent = read_intent(visit.method, headers)
+        if intent is Intent.NAVIGATION:
             return self.redirect(self.sign_in_url(visit))
+        if intent is Intent.FRAME:
+            if is_sibling(headers) and self._sites.is_tool(visit.host):
+                # Where public_url has a session, it is carried over without anybody's help.
+                return self.redirect(self.sign_in_url(visit, "/start"))
+            return self.in_frame(visit, reason, self.same_again(visit), headers=_CHALLENGE)
         if is_form(visit.method, headers):
             # To the tool's first page: what takes a form need not be a page.
             url = f"{self._sites.origin(visit.host)}{self._prefix}{self._entry}?rd=/"
             return self.problem(visit, reason, retry_url=url, headers=_CHALLENGE)
-        body = self._pages.problem_json(
-            reason.value,
-            visit.request_id,
-            sign_in=f"{self._sites.origin(visit.host)}{self._prefix}/sign_in",
-        )
-        return web.Response(
-            status=HTTPStatus.UNAUTHORIZED, body=body, headers={**_JSON, **_CHALLENGE}
-        )
+        detail = {"sign_in": f"{self._sites.origin(visit.host)}{self._prefix}/sign_in"}
+        return self._problem_json(visit, reason, detail, _CHALLENGE)
 
     def _later(self, visit: Visit, barred: Barred) -> web.Response:
         """Ask for patience: whether the session goes on is not known for now."""
@@ -341,14 +387,17 @@ class Answers:
             headers={"WWW-Authenticate": challenge},
         )
 
-    def sign_in_url(self, visit: Visit) -> str:
-        """Return where a visitor is sent to sign in, with the way back to what was asked for."""
+    def sign_in_url(self, visit: Visit, entry: str = "") -> str:
+        """Return where a visitor is sent to sign in, with the way back to what was asked for.
+
+        `entry` is the path of the gate's that begins it, "" for the configured one.
+        """
         target = visit.target
         back = target.path + target.query
         if len(back) > _MAX_RETURN_TO:
             back = target.path
         origin = self._sites.origin(visit.host)
-        return f"{origin}{self._prefix}{self._entry}?rd={quote(back, safe='/')}"
+        return f"{origin}{self._prefix}{entry or self._entry}?rd={quote(back, safe='/')}"
 
     def start_url(self, return_to: str, *, prompt: str = "", again: bool = False) -> str:
         """Return the link that begins a login which comes back to `return_to`.

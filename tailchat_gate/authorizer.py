@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.access.claimed import Asked, judge_claims
 from tailchat_gate.access.origin import changes_something, is_foreign
-from tailchat_gate.access.policy import AS_NOBODY, Decision, decide
+from tailchat_gate.access.policy import AS_NOBODY, PREFLIGHT, Decision, decide, takes_preflights
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.word import TOKEN
 from tailchat_gate.identity.authenticate import Visitor
@@ -19,6 +19,7 @@ from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.claims import claimed_paths
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.intent import is_preflight
 from tailchat_gate.request.methods import claimed_methods
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target
@@ -90,12 +91,17 @@ class Authorizer:
         visitor = site.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
         decision, told = self._decide(visit, match, method, target, sub)
+        if not decision.allowed and is_preflight(method, fields):
+            # Nobody's question: it must not be taken for anything else.
+            claims = claimed_methods(fields, target.query) or claimed_paths(fields)
+            if not claims and takes_preflights(match.rules if match else ()):
+                decision = PREFLIGHT
         visit.sub = sub or ""
         visit.reason = decision.reason
         if not decision.allowed:
             barred = self._refused(visit, visitor, site)
             return Verdict(allowed=False, match=match, visitor=visitor, site=site, barred=barred)
-        if decision is AS_NOBODY:
+        if decision is AS_NOBODY or decision is PREFLIGHT:
             visitor = None
         elif fields.other_page and match is not None:
             # The visitor's cookie came along, and whoever wrote that page made it come.

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     SIGNED_IN = "signed-in"
     TOKEN = "token"  # noqa: S105 - a reason's word, not a credential
     OWN_PATH = "own-path"
+    PREFLIGHT = "preflight"
 
     # The request itself.
     BAD_REQUEST = "bad-request"

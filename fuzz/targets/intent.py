@@ -27,6 +27,9 @@ def check(data: bytes) -> None:
             assert headers.get("sec-fetch-dest", "document") == "document"
         else:
             assert wants_html(headers)
+    elif found is Intent.FRAME:
+        assert method in {"GET", "HEAD"}
+        assert headers["Sec-Fetch-Dest"] in {"iframe", "frame"}
     elif found is Intent.CALL and method in {"GET", "HEAD"} and "x-requested-with" not in names:
         assert "sec-fetch-mode" in names or not wants_html(headers)
     accept = headers.get("ACCEPT", "")

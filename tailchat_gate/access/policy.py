@@ -25,7 +25,8 @@ class Rule:
     """Who may enter: everybody, any signed-in person, or the persons and machines named.
 
     Who is in `denied_subs` or `denied_tokens` is let in by nothing but `public`, and then counts
-    as nobody. `refuses_method` is the rule of a place that does not take a request's method.
+    as nobody. `refuses_method` is the rule of a place that does not take a request's method,
+    `preflight` of one where browsers may ask, as nobody, what a page of another origin may send.
     """
 
     public: bool = False
@@ -35,6 +36,7 @@ class Rule:
     denied_subs: frozenset[str] = frozenset()
     denied_tokens: frozenset[str] = frozenset()
     refuses_method: bool = False
+    preflight: bool = False
 
 
 #: Lets nobody in, whoever it is: the place does not take the request's method.
@@ -51,6 +53,8 @@ class Decision:
 
 #: Let in as nobody, whoever it may be.
 AS_NOBODY: Final = Decision(allowed=True, reason=Reason.PUBLIC)
+#: Let in as nobody, to ask what another page may send (Fetch, "CORS-preflight request").
+PREFLIGHT: Final = Decision(allowed=True, reason=Reason.PREFLIGHT)
 _SIGNED_IN: Final = Decision(allowed=True, reason=Reason.SIGNED_IN)
 _TOKEN: Final = Decision(allowed=True, reason=Reason.TOKEN)
 _NOT_SIGNED_IN: Final = Decision(allowed=False, reason=Reason.NOT_SIGNED_IN)
@@ -126,6 +130,11 @@ def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
         if not (rule.public or rule.signed_in or sub in rule.subs):
             decision = _METHOD_REFUSED if rule.refuses_method else _DENIED
     return decision
+
+
+def takes_preflights(rules: Sequence[Rule]) -> bool:
+    """Tell whether every reading of a path leads to a place that takes preflights of nobody."""
+    return bool(rules) and all(rule.public or rule.preflight for rule in rules)
 
 
 def _of_nobody(rules: Sequence[Rule]) -> Decision:

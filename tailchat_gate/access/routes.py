@@ -127,6 +127,8 @@ def _rule(
     In the rule, so that it holds for every reading of a path.
     """
     rule = make_rule(settings.allow, groups, settings.deny, everywhere)
+    if settings.preflight:
+        rule = replace(rule, preflight=True)
     elsewhere = {
         name for name in rule.tokens if settings.name not in confined.get(name, (settings.name,))
     }

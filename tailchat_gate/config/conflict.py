@@ -22,7 +22,7 @@ from tailchat_gate.config.route import Route
 _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_server_name")
 _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
-    *("websocket_max_age", "origins", "upgrades"),
+    *("websocket_max_age", "origins", "upgrades", "preflight"),
     *("assertion", "audience", "forward_authorization", "pass_fields"),
 )
 _DURATIONS = frozenset({"websocket_max_age"})
@@ -70,6 +70,9 @@ def conflicts(
         if groups is not None:
             found.extend(_unknown_groups(("route", index, "allow"), route.allow, groups))
             found.extend(_unknown_groups(("route", index, "deny"), route.deny, groups))
+        if route.preflight and route.methods and "OPTIONS" not in route.methods:
+            wanted = "methods with OPTIONS among them, or none"
+            found.append(Conflict(("route", index, "preflight"), "true", wanted))
         if word.TRACE in route.methods and not route.trace:
             at = ("route", index, "methods", route.methods.index(word.TRACE))
             found.append(

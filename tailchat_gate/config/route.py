@@ -197,6 +197,13 @@ class Route(Section):
         default=(upgrade.WEBSOCKET,),
         description="Protocols that a visitor and the tool may switch a connection to.",
     )
+    preflight: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether browsers may ask the tool, without a session, what a page of another origin "
+            "may send it (OPTIONS with Origin and Access-Control-Request-Method)."
+        ),
+    )
     trace: StrictBool = Field(
         default=False, description="Whether the method TRACE is passed on to the tool."
     )

@@ -76,9 +76,10 @@ class LoginEndpoints:
     async def start(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Begin a login: set a login cookie, and send the browser on."""
         headers = visit.head.fields.headers
-        if not opens_page(headers):
+        intent = read_intent(visit.method, headers)
+        if not opens_page(headers, framed=True):
             # What is no tab cannot show Tailchat's pages, and must not leave cookies behind.
-            if read_intent(visit.method, headers) is Intent.NAVIGATION:
+            if intent is Intent.NAVIGATION:
                 return self.answers.problem(visit, Reason.LOGIN_NOT_A_PAGE)
             return self.answers.not_signed_in(visit)
         cookie = self.bindings.for_login(request)
@@ -93,6 +94,11 @@ class LoginEndpoints:
             record = self._record(request, visit)
             if record is not None and not prompt and self._is_arrival(return_to):
                 return self._go_on(return_to, record)
+            if intent is Intent.FRAME:
+                # Tailchat's pages are for a tab: in a frame, anybody could lay something over them.
+                return self.answers.in_frame(
+                    visit, Reason.NOT_SIGNED_IN, self._target_url(return_to)
+                )
             location = self._by_tailchat(cookie.value, return_to, prompt, again=again)
         answer = self.answers.redirect(location)
         self.bindings.set(request, answer, cookie)
@@ -125,7 +131,7 @@ class LoginEndpoints:
         if page := self._refused_before(request, visit):
             return page
         try:
-            _check_page(visit)
+            _check_page(visit, framed=True)
             handed = open_pass(
                 dict(query_pairs(visit.target.query)).get("pass", ""),
                 self.bindings.values(request),
@@ -315,6 +321,13 @@ class LoginEndpoints:
         origin = self.sites.origin(arrival.host)
         return self.answers.redirect(f"{origin}{self.prefix}/arrive?pass={sealed}", status=303)
 
+    def _target_url(self, return_to: str) -> str:
+        """Return the address that a login is to return to at last, for a link."""
+        arrival = read_arrival(return_to, self.sites, self.prefix)
+        if arrival is None:
+            return return_to
+        return f"{self.sites.origin(arrival.host)}{self._safe(arrival.return_to, arrival.host)}"
+
     def _is_arrival(self, return_to: str) -> bool:
         return read_arrival(return_to, self.sites, self.prefix) is not None
 
@@ -330,7 +343,10 @@ class LoginEndpoints:
         )
 
 
-def _check_page(visit: Visit) -> None:
-    """Raise LoginRefused where a step is not for a tab to show: its address is a script's then."""
-    if not opens_page(visit.head.fields.headers):
+def _check_page(visit: Visit, *, framed: bool = False) -> None:
+    """Raise LoginRefused where a step is not for a tab to show: its address is a script's then.
+
+    `framed`: it may be for a frame in a page of the same site.
+    """
+    if not opens_page(visit.head.fields.headers, framed=framed):
         raise LoginRefused(Reason.LOGIN_NOT_A_PAGE)

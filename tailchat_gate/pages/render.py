@@ -31,6 +31,9 @@ _HARMLESS: Final = MappingProxyType(
     | dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 )
 
+#: The directive that keeps a page out of frames (CSP Level 3, 6.4.2).
+_NO_FRAMES: Final = "frame-ancestors 'none'"
+
 #: Entries of `detail` that the person who reads the page needs, not only the admin.
 _FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub", "notice", "until"))
 
@@ -52,6 +55,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
             frozenset(("reason", "request_id", "time", "status")),
             {"retry_url": "", "detail": MappingProxyType({})},
         ),
+        "frame": _Shape(frozenset(("reason", "open_url"))),
         "userinfo": _Shape(
             frozenset(("sub", "signed_in_at", "until", "csrf")),
             {
@@ -130,7 +134,7 @@ class Pages:
                 # On a tool's host the sign-out goes on to the public one.
                 f"form-action 'self' {public_url}".rstrip(),
                 "base-uri 'none'",
-                "frame-ancestors 'none'",
+                _NO_FRAMES,
             )
         )
 
@@ -144,6 +148,7 @@ class Pages:
         `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
         retry_url?, detail? (mapping of texts; tool, nickname, discriminator, sub, notice and until
         are shown openly, the rest under "Details");
+        `frame`: reason, open_url (what a new tab is to show);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), back_url?, has_tool? (whether back_url leads to a tool).
         Any text may be hostile. Raises LookupError for a page or reason that does not exist,
@@ -160,25 +165,31 @@ class Pages:
         for name, value in full.items():
             if name.endswith("_url") and value != "" and not _is_link(value):
                 raise ValueError(f"page {page}: {name} is neither a path nor an http(s) URL")
+        if "reason" in full and full["reason"] not in self._messages:
+            raise LookupError(f"page {page}: no such reason")
         if page == "problem":
             full |= _split_detail(full.pop("detail"))
-            if full["reason"] not in self._messages:
-                raise LookupError("page problem: no such reason")
         catalogue = self._catalogues[choose_language(accept_language)]
         return self._templates[page].render(full, t=catalogue)
 
-    def headers(self, language: Language) -> dict[str, str]:
-        """Return the response fields of a page in `language` (what `choose_language` returned)."""
+    def headers(self, language: Language, *, framed: bool = False) -> dict[str, str]:
+        """Return the response fields of a page in `language` (what `choose_language` returned).
+
+        `framed`: any page may show it in a frame.
+        """
+        policy = self.content_security_policy
         return {
+            **({} if framed else {"X-Frame-Options": "DENY"}),
             "Content-Type": "text/html; charset=utf-8",
             "Content-Language": self._catalogues[language]["tag"],
-            "Content-Security-Policy": self.content_security_policy,
+            "Content-Security-Policy": policy.replace(_NO_FRAMES, "frame-ancestors *")
+            if framed
+            else policy,
             "X-Content-Type-Options": "nosniff",
             # The callback's address holds a code: no tool may learn it from a Referer. (The
             # sign-out page relaxes this for itself; without it, its POST has `Origin: null`.)
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
-            "X-Frame-Options": "DENY",
             "Vary": "Accept-Language",
         }
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Final
+
+from tailchat_gate.request.fields import FieldSection
 
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 
@@ -11,9 +14,10 @@ _LOOKS_AHEAD: Final = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 
 
 class Intent(Enum):
-    """Who waits for the answer: a person's browser tab, a program, or an upgraded connection."""
+    """Who waits for the answer: a person's tab, a frame in a page, a program, or an upgrade."""
 
     NAVIGATION = "navigation"
+    FRAME = "frame"
     CALL = "call"
     UPGRADE = "upgrade"
 
@@ -21,10 +25,10 @@ class Intent(Enum):
 def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
     """Return what a request is for; `headers` looks names up without regard to case.
 
-    Only a page navigation may be redirected to a login: a fetch, an image or a frame that is
-    redirected fails in a way its page cannot see, a POST would lose or repeat its body. Fetch
-    Metadata (Sec-Fetch-*) decides where the browser sends it; for others the Accept field must
-    ask for HTML by name, so that curl and scripts (`*/*`) get a plain 401.
+    Only a page navigation may be redirected to a login: a fetch or an image that is redirected
+    fails in a way its page cannot see, a frame must not show Tailchat's pages, a POST would lose or
+    repeat its body. Fetch Metadata (Sec-Fetch-*) decides where the browser sends it; for others the
+    Accept field must ask for HTML by name, so that curl and scripts (`*/*`) get a plain 401.
     """
     if "Upgrade" in headers:
         return Intent.UPGRADE
@@ -32,24 +36,48 @@ def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
         return Intent.CALL
     mode = headers.get("Sec-Fetch-Mode")
     if mode is not None:
-        top = headers.get("Sec-Fetch-Dest", "document") == "document"
-        return Intent.NAVIGATION if mode == "navigate" and top else Intent.CALL
+        found = _DESTINATIONS.get(headers.get("Sec-Fetch-Dest", "document"), Intent.CALL)
+        return found if mode == "navigate" else Intent.CALL
     if wants_html(headers):
         return Intent.NAVIGATION
     return Intent.CALL
 
 
-def opens_page(headers: Mapping[str, str]) -> bool:
+#: What a navigation is for; any other destination is a script's (Fetch Metadata).
+_DESTINATIONS: Final = MappingProxyType(
+    {"document": Intent.NAVIGATION, "frame": Intent.FRAME, "iframe": Intent.FRAME}
+)
+
+
+def is_sibling(headers: Mapping[str, str]) -> bool:
+    """Tell whether a page of the same site asks: only into its frames do Lax cookies go."""
+    return headers.get("Sec-Fetch-Site", "") in {"same-origin", "same-site"}
+
+
+def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
     """Tell whether a browser goes to an address to show it in a tab, or does not say what for.
 
-    A script, a frame, a service worker that passes a navigation on (`empty`) and a page that looks
-    ahead at a link (Sec-Purpose, or the older Purpose and X-Moz) do not.
+    `framed`: or in a frame of a page of the same site. A script, a service worker that passes a
+    navigation on (`empty`) and a page that looks ahead at a link (Sec-Purpose, or the older
+    Purpose and X-Moz) do not.
     """
     if headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
         return False
-    if headers.get("Sec-Fetch-Dest", "document") != "document":
+    shown = _DESTINATIONS.get(headers.get("Sec-Fetch-Dest", "document"))
+    if shown is None or (shown is Intent.FRAME and not (framed and is_sibling(headers))):
         return False
     return not any("pre" in headers.get(name, "").lower() for name in _LOOKS_AHEAD)
+
+
+def is_preflight(method: str, fields: FieldSection) -> bool:
+    """Tell whether a browser asks what a page of another origin may send (Fetch, section 4.8).
+
+    It does so without credentials and without a body; what has either is no such question.
+    """
+    if method != "OPTIONS" or fields.has_body or fields.cookies or fields.upgrade:
+        return False
+    asked = fields.values(b"origin"), fields.values(b"access-control-request-method")
+    return all(len(values) == 1 for values in asked) and not fields.values(b"authorization")
 
 
 def is_form(method: str, headers: Mapping[str, str]) -> bool:
