@@ -12,7 +12,7 @@ _WORDS = re.compile(
 )
 #: A whole client secret that nobody but an example or a template has.
 _TEMPLATE = re.compile(
-    r"(?:change|replace|insert|fill|enter|put|paste).?(?:me|this|it|with|in|your|here|the)\b.*"
+    r"(?:change|replace|insert|fill|enter|put|paste).?(?:me|this|it|with|in|your|here|the)(?![a-z0-9]).*"
     r"|(?:your[ _-])?(?:(?:tailchat|oauth|client)[ _-]?){0,2}(?:secret|password)"
     r"(?:[ _-]?here)?"
     r"|place.?holder|example|todo|tbd|none|null|undefined|test|x{3,}|\*+|\.{2,}|…|-+|0+"
