@@ -12,6 +12,7 @@ from tailchat_gate.config.address import UnixAddress, listen_address
 from tailchat_gate.config.model import Server
 from tailchat_gate.proxy.acceptor import Acceptor
 from tailchat_gate.proxy.downstream import ClientServer
+from tailchat_gate.sockets import OWNER_ONLY, Rights, bind, set_rights, takes_ipv4_elsewhere
 
 #: Each connection that waits is a line of log while asyncio cannot accept any.
 _ADMIN_BACKLOG: Final = 16
@@ -33,31 +34,34 @@ class _Listener(Protocol):
 
 
 class _Visitors:
-    """An address for visitors."""
+    """An address for visitors: a server for each of its sockets."""
 
-    def __init__(self, server: asyncio.Server, acceptors: Sequence[Acceptor]) -> None:
-        self._server = server
+    def __init__(self, servers: Sequence[asyncio.Server], acceptors: Sequence[Acceptor]) -> None:
+        self._servers = servers
         self._acceptors = acceptors
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         inet = (socket.AF_INET, socket.AF_INET6)
-        return [one.getsockname()[:2] for one in self._server.sockets if one.family in inet]
+        sockets = [one for server in self._servers for one in server.sockets]
+        return [one.getsockname()[:2] for one in sockets if one.family in inet]
 
     async def close(self) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
 
 class _Admin:
     """The admin's address."""
 
-    def __init__(self, site: web.BaseSite) -> None:
-        self._site = site
+    def __init__(self, sites: Sequence[web.BaseSite]) -> None:
+        self._sites = sites
 
     async def close(self) -> None:
-        await self._site.stop()
+        for site in self._sites:
+            await site.stop()
 
 
 class Listeners:
@@ -90,8 +94,10 @@ class Listeners:
         try:
             for place in _places(settings):
                 if place not in self._open:
-                    self._open[place] = await self._listen(*place)
+                    self._open[place] = await self._listen(*place, settings)
                     opened.append(place)
+                else:
+                    await self._keep_rights(*place, settings)
         except StartError:
             await self._close(opened)
             raise
@@ -105,58 +111,64 @@ class Listeners:
         """Take no further visitor; the admin's address stays until its runner is cleaned up."""
         await self._close([place for place in self._open if place[0] == _LISTEN])
 
+    async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
+        """Give a socket that is open already the rights that the configuration names by now."""
+        where = listen_address(address)
+        if key == _LISTEN and isinstance(where, UnixAddress):
+            try:
+                await asyncio.to_thread(set_rights, Path(where.path), rights_of(settings))
+            except OSError as error:
+                raise StartError(f"{address}: {error.strerror}", "server.unix_group") from None
+
     async def _close(self, places: Iterable[tuple[str, str]]) -> None:
         for place in places:
             await self._open.pop(place).close()
 
-    async def _listen(self, key: str, address: str) -> _Listener:
-        listen = self._listen_for_admin if key == _ADMIN else self._listen_for_visitors
+    async def _listen(self, key: str, address: str, settings: Server) -> _Listener:
+        rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
+        ipv6_only = takes_ipv4_elsewhere(address, settings.listen)
         try:
-            return await listen(address)
+            bound = await asyncio.to_thread(bind, address, rights, ipv6_only=ipv6_only)
+            if key == _ADMIN:
+                return await self._listen_for_admin(bound)
+            return await self._listen_for_visitors(bound)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}", key) from None
 
-    async def _listen_for_visitors(self, address: str) -> _Listener:
+    async def _listen_for_visitors(self, bound: Sequence[socket.socket]) -> _Listener:
         loop = asyncio.get_running_loop()
-        where = listen_address(address)
         backlog = self._server.descriptors.backlog
-        if isinstance(where, UnixAddress):
-            bound = await asyncio.to_thread(_bind_unix, Path(where.path))
-            server = await loop.create_unix_server(
-                self._server, sock=bound, backlog=backlog, start_serving=False
+        servers = [
+            await loop.create_server(self._server, sock=one, backlog=backlog, start_serving=False)
+            if one.family != socket.AF_UNIX
+            else await loop.create_unix_server(
+                self._server, sock=one, backlog=backlog, start_serving=False
             )
-        else:
-            server = await loop.create_server(
-                self._server, where.host, where.port, backlog=backlog, start_serving=False
-            )
-            for one in server.sockets:
-                # A client that is gone without a word must be noticed (tcp(7)). Connections take
-                # this from their listener, which costs less than to tell each.
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for one in bound
+        ]
         if not isinstance(loop, asyncio.BaseEventLoop):
-            await server.start_serving()
-            return _Visitors(server, ())
+            for server in servers:
+                await server.start_serving()
+            return _Visitors(servers, ())
         acceptors = [
             Acceptor(listening.dup(), self._server, self._server.out_of_descriptors)
+            for server in servers
             for listening in server.sockets
         ]
         for acceptor in acceptors:
             acceptor.start(backlog)
-        return _Visitors(server, acceptors)
+        return _Visitors(servers, acceptors)
 
-    async def _listen_for_admin(self, address: str) -> _Listener:
-        where = listen_address(address)
-        site: web.BaseSite
-        if isinstance(where, UnixAddress):
-            site = web.UnixSite(self._admin, where.path, backlog=_ADMIN_BACKLOG)
-        else:
-            site = web.TCPSite(self._admin, where.host, where.port, backlog=_ADMIN_BACKLOG)
-        try:
+    async def _listen_for_admin(self, bound: Sequence[socket.socket]) -> _Listener:
+        sites = [web.SockSite(self._admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
+        for site in sites:
             await site.start()
-        except OSError:
-            await site.stop()
-            raise
-        return _Admin(site)
+        return _Admin(sites)
+
+
+def rights_of(settings: Server) -> Rights:
+    """Return who may connect to the Unix sockets for visitors."""
+    return Rights(int(settings.unix_mode, 8), settings.unix_group)
 
 
 def _places(settings: Server) -> Iterator[tuple[str, str]]:
@@ -165,17 +177,3 @@ def _places(settings: Server) -> Iterator[tuple[str, str]]:
         yield _LISTEN, address
     if settings.admin_listen:
         yield _ADMIN, settings.admin_listen
-
-
-def _bind_unix(path: Path) -> socket.socket:
-    """Return a socket bound to `path`; one that an earlier process left behind is removed."""
-    if path.is_socket():
-        path.unlink()
-    bound = socket.socket(socket.AF_UNIX)
-    try:
-        bound.bind(str(path))
-    except OSError:
-        bound.close()
-        raise
-    bound.setblocking(False)  # noqa: FBT003 - socket's own signature
-    return bound

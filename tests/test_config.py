@@ -306,6 +306,7 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         ("TAILCHAT__API_URL", "https://chat.lan/open", "tailchat.api_url ends in /open"),
         ("SERVER__TRUSTED_PROXIES", "0.0.0.0/1", "server.trusted_proxies: 0.0.0.0/1 is wide"),
         ("SERVER__TRUSTED_PROXIES", "2000::/3", "server.trusted_proxies: 2000::/3 is wide"),
+        ("SERVER__UNIX_MODE", "0666", "server.unix_mode: every user of this machine"),
         ("TAILCHAT__SCOPE", "openid email", "tailchat.scope: Tailchat does not know email"),
         (
             "TAILCHAT__SCOPE",

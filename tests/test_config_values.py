@@ -250,6 +250,20 @@ def test_other_upstreams(text: str, expected: address.Upstream) -> None:
     assert address.upstream_address(text) == expected
 
 
+@pytest.mark.parametrize("text", ["660", "0o660", "rw", "1777", "0668", ""])
+def test_not_modes_of_a_socket(text: str) -> None:
+    """A mode is four octal digits as chmod prints them, without set-id bits."""
+    with pytest.raises(ValueError, match="octal digits"):
+        word.unix_mode(text)
+
+
+@pytest.mark.parametrize("text", ["www data", "-x", "a/b", "4294967296", "a" * 33])
+def test_not_groups_of_the_machine(text: str) -> None:
+    """A group is a name as the system has them, or a number."""
+    with pytest.raises(ValueError, match="group of this machine"):
+        word.unix_group(text)
+
+
 @pytest.mark.parametrize(
     ("upstream", "listen", "expected"),
     [

@@ -21,6 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("admin_server",),
     ("reload",),
     ("build", "listeners"),
+    ("sockets",),
     ("generations",),
     ("gate", "lasting"),
     ("endpoints",),

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,102 @@ async def test_it_listens_on_a_unix_socket(
     assert (await client.reply()).status == 200
     writer.close()
     assert upstream.requests[0].value("X-Forwarded-For") == b"127.0.0.1"
+
+
+async def test_every_address_takes_both_versions_of_ip(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """`[::]` is reached by IPv4 and by IPv6, and an IPv4 client is known by its own address."""
+    gate = await start_gate(
+        upstream.url,
+        server={"listen": ["[::]:0"]},
+        route=[{"name": "tool", "allow": ["public"]}],
+    )
+    for host in ("127.0.0.1", "::1"):
+        reader, writer = await asyncio.open_connection(host, gate.port)
+        client = RawClient(reader, writer)
+        client.send(request_bytes())
+        assert (await client.reply()).status == 200
+        writer.close()
+
+    seen = [request.value("X-Forwarded-For") for request in upstream.requests]
+    assert seen == [b"127.0.0.1", b"::1"]
+    assert {connection.peer for connection in gate.server._server.connections} <= {
+        *("127.0.0.1", "::1")
+    }
+
+
+async def test_both_versions_of_ip_can_be_listed(start_gate: Start) -> None:
+    """Where every IPv4 address is listed beside it, `[::]` leaves those to it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    gate = await start_gate(server={"listen": [f"0.0.0.0:{port}", f"[::]:{port}"]})
+
+    assert sorted(gate.server.addresses) == [("0.0.0.0", port), ("::", port)]  # noqa: S104
+
+
+async def test_a_unix_socket_has_the_mode_and_group_that_are_named(
+    start_gate: Start, tmp_path: Path
+) -> None:
+    """The proxy in front can be let in by its group, before the socket has its name."""
+    path = tmp_path / "gate.sock"
+    group = next(iter(os.getgroups()), os.getgid())
+    gate = await start_gate(
+        server={"listen": [f"unix:{path}"], "unix_mode": "0620", "unix_group": str(group)}
+    )
+
+    found = await asyncio.to_thread(path.stat)
+    assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o620, group)
+    assert gate.server.addresses == []
+    left = await asyncio.to_thread(lambda: sorted(one.name for one in tmp_path.iterdir()))
+    assert [name for name in left if name.startswith(".")] == []
+
+
+async def test_the_admin_socket_is_for_the_gates_user_alone(
+    start_gate: Start, tmp_path: Path
+) -> None:
+    """Its mode is not that of the visitors' socket."""
+    path = tmp_path / "admin.sock"
+    await start_gate(server={"admin_listen": f"unix:{path}", "unix_mode": "0666"})
+
+    assert stat.S_IMODE((await asyncio.to_thread(path.stat)).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("key", ["listen", "admin_listen"])
+async def test_a_socket_that_somebody_listens_on_is_not_taken(
+    start_gate: Start, tmp_path: Path, key: str
+) -> None:
+    """A second gate on one socket ends with a message, and the first goes on."""
+    address = f"unix:{tmp_path / 'gate.sock'}"
+    await start_gate(server={"listen": [address]})
+
+    with pytest.raises(StartError, match=rf"cannot listen on {address}: Address already in use"):
+        await start_gate(server={key: address})
+
+    _, writer = await asyncio.open_unix_connection(tmp_path / "gate.sock")
+    writer.close()
+
+
+async def test_a_file_in_the_place_of_a_socket_stays(start_gate: Start, tmp_path: Path) -> None:
+    """What is not a socket may be somebody's work."""
+    path = tmp_path / "gate.sock"
+    await asyncio.to_thread(path.write_text, "work")
+
+    with pytest.raises(StartError, match="something that is not a socket has this name"):
+        await start_gate(server={"listen": [f"unix:{path}"]})
+
+    assert await asyncio.to_thread(path.read_text) == "work"
+
+
+async def test_a_group_that_is_not_there_is_said(start_gate: Start, tmp_path: Path) -> None:
+    """The start ends, and leaves no socket behind."""
+    with pytest.raises(StartError, match="there is no group nobodys-group"):
+        await start_gate(
+            server={"listen": [f"unix:{tmp_path}/gate.sock"], "unix_group": "nobodys-group"}
+        )
+
+    left = await asyncio.to_thread(lambda: [one.name for one in tmp_path.iterdir()])
+    assert left in ([], ["access.log"])
 
 
 async def test_an_address_in_use_is_said_plainly(start_gate: Start) -> None:

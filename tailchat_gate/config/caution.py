@@ -1,6 +1,7 @@
 """What an admin should know about settings that can be used and may not be meant."""
 
 import re
+import stat
 from collections.abc import Container, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
@@ -60,6 +61,11 @@ def _addresses(settings: Settings) -> Iterator[str]:
     if _travels_in_clear(settings.server.public_url):
         yield (
             "server.public_url is http: cookies are sent without Secure and can be read on the way"
+        )
+    if int(settings.server.unix_mode, 8) & stat.S_IWOTH:
+        yield (
+            "server.unix_mode: every user of this machine can connect to the gate's sockets, with "
+            "any X-Forwarded-* where 127.0.0.1 is in server.trusted_proxies"
         )
     if _travels_in_clear(settings.tailchat.api_url):
         yield "tailchat.api_url is http: the app's secret and the login can be read on the way"

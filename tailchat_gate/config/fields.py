@@ -122,6 +122,8 @@ def _frozen(groups: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ..
     return MappingProxyType(dict(groups))
 
 
+UnixMode = Annotated[str, AfterValidator(word.unix_mode)]
+UnixGroup = Annotated[str, AfterValidator(word.unix_group)]
 Listener = Annotated[str, AfterValidator(address.listen)]
 Listeners = Annotated[
     tuple[Listener, ...],

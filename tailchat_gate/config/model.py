@@ -35,6 +35,8 @@ from tailchat_gate.config.fields import (
     Seconds,
     Section,
     SessionSecrets,
+    UnixGroup,
+    UnixMode,
     Via,
     Whole,
     empty,
@@ -73,6 +75,18 @@ class Server(Section):
         default=("127.0.0.1:4180",),
         description="Where visitors connect: host:port, unix:/path, or a list of these.",
         examples=["0.0.0.0:4180", "unix:/run/gate.sock"],
+    )
+    unix_mode: UnixMode = Field(
+        default="0660",
+        description="Mode of the Unix sockets that server.listen names: who may connect.",
+    )
+    unix_group: UnixGroup = Field(
+        default="",
+        description=(
+            "Group of these sockets, by its name or number, such as that of the proxy in front; "
+            "empty leaves the group of the gate's own user."
+        ),
+        examples=["www-data"],
     )
     public_url: Origin = Field(
         description=(

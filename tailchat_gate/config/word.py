@@ -30,6 +30,8 @@ COOKIE = (
 _COOKIE_NAME = re.compile(r"(?!.*_login(?:_|\Z))[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_UNIX_MODE = re.compile(r"0[0-7]{3}")
+_UNIX_GROUP = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9})?")  # shadow-utils
 _GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
 _VIA = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,6 +62,20 @@ def cookie_name(text: str) -> str:
     """
     if not _COOKIE_NAME.fullmatch(text):
         raise ValueError(COOKIE)
+    return text
+
+
+def unix_mode(text: str) -> str:
+    """Check the mode of a Unix socket; raises ValueError."""
+    if not _UNIX_MODE.fullmatch(text):
+        raise ValueError('four octal digits in quotes such as "0660"')
+    return text
+
+
+def unix_group(text: str) -> str:
+    """Check the name or the number of a group of the machine, "" for none; raises ValueError."""
+    if not _UNIX_GROUP.fullmatch(text):
+        raise ValueError('the name or number of a group of this machine such as "www-data"')
     return text
 
 

@@ -168,7 +168,10 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         # A Unix socket has no address: whoever may open it is this machine.
-        self.peer = peer[0] if isinstance(peer, tuple) and peer else "127.0.0.1"
+        # Mapped where a listener takes IPv4 and IPv6 alike (RFC 4291 section 2.5.5.2).
+        self.peer = (
+            peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) and peer else "127.0.0.1"
+        )
         self._deadline = self._time() + self._server.timeouts.header
         if (refused := self._server.opened(self)) is not None:
             self._turn_away(refused)
