@@ -26,6 +26,7 @@ _ON_BOTH_LOOPS = frozenset(
             "test_restart.py",
             "test_server.py",
             "test_spoofing.py",
+            "test_tls_tools.py",
             "test_tunnel.py",
         ),
         *("test_tunnel_ends.py", "test_websocket_cases.py", "test_wire_connections.py"),

@@ -19,7 +19,7 @@ from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.problem import did_you_mean, shown
 from tailchat_gate.config.route import Route
 
-_TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_server_name")
+_TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_pin", "tls_server_name")
 _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
     *("websocket_max_age", "origins", "upgrades", "preflight"),

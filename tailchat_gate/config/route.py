@@ -18,6 +18,7 @@ from tailchat_gate.config.route_fields import (
     RouteName,
     RoutePath,
     ServerName,
+    TlsPins,
     Upgrades,
     Upstream,
     UpstreamHost,
@@ -102,6 +103,14 @@ class Route(Section):
         default=None,
         description="PEM file of that certificate's private key, without a password.",
         examples=["/etc/tailchat-gate/client.key"],
+    )
+    tls_pin: TlsPins = Field(
+        default=(),
+        description=(
+            "Keys by which an https tool is known, sha256: and the hash of its certificate's "
+            "public key; without tls_ca, in place of a valid certificate."
+        ),
+        examples=[["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]],
     )
     tls_server_name: ServerName | None = Field(
         default=None,

@@ -70,6 +70,17 @@ PemFile = Annotated[
     AfterValidator(path.absolute_file),
     WithJsonSchema({"type": "string", "pattern": "^/."}),
 ]
+TlsPins = Annotated[
+    tuple[Annotated[str, AfterValidator(word.tls_pin)], ...],
+    AfterValidator(word.distinct),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": "^sha256:[0-9A-Fa-f:]+$"},
+        }
+    ),
+]
 ServerName = Annotated[
     str,
     AfterValidator(url.server_name),

@@ -206,3 +206,15 @@ def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) < len(values):
         raise ValueError("each entry once")
     return values
+
+
+def tls_pin(text: str) -> str:
+    """Read the SHA-256 of a public key, with or without colons between its bytes.
+
+    Raises ValueError, whose text says what would be right.
+    """
+    kind, colon, digest = text.partition(":")
+    digest = digest.replace(":", "").lower()
+    if kind != "sha256" or not colon or re.fullmatch("[0-9a-f]{64}", digest) is None:
+        raise ValueError('"sha256:" and the 64 hex digits of the SHA-256 of a public key')
+    return f"sha256:{digest}"

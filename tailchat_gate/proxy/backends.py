@@ -14,7 +14,8 @@ from tailchat_gate.config.tls import client_context
 class Backend:
     """An upstream: `host` and `port`, or `path` of a Unix socket; `tls` where it speaks https.
 
-    `server_name` is the name that is asked for (SNI) and verified, "" for `host`.
+    `server_name` is the name that is asked for (SNI) and verified, "" for `host`. `pins` are the
+    keys that it may have, none for any.
     """
 
     url: str
@@ -23,6 +24,7 @@ class Backend:
     path: str = ""
     tls: ssl.SSLContext | None = None
     server_name: str = ""
+    pins: tuple[str, ...] = ()
 
     @classmethod
     def of_route(cls, settings: RouteSettings, address: HttpAddress | UnixAddress) -> "Backend":
@@ -31,9 +33,21 @@ class Backend:
             return cls(str(address), path=address.path)
         tls = None
         if address.tls:
-            tls = client_context(settings.tls_ca, settings.tls_certificate, settings.tls_key)
+            tls = client_context(
+                settings.tls_ca,
+                settings.tls_certificate,
+                settings.tls_key,
+                pinned=bool(settings.tls_pin),
+            )
         name = settings.tls_server_name or ""
-        return cls(str(address), address.host, address.port, tls=tls, server_name=name)
+        return cls(
+            str(address),
+            address.host,
+            address.port,
+            tls=tls,
+            server_name=name,
+            pins=settings.tls_pin,
+        )
 
 
 def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tuple[object, ...]:
@@ -47,7 +61,7 @@ def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tu
     files = (settings.tls_ca, settings.tls_certificate, settings.tls_key)
     content = tuple(_digest(path) for path in files)
     system = _system_authorities() if settings.tls_ca is None else ()
-    return (str(address), settings.tls_server_name, *files, *content, *system)
+    return (str(address), settings.tls_server_name, settings.tls_pin, *files, *content, *system)
 
 
 def _digest(path: str | None) -> bytes:

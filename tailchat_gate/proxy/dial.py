@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
@@ -10,6 +11,7 @@ from aiohappyeyeballs import start_connection
 
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.names import AddressInfo, Names
+from tailchat_gate.proxy.pin import check_pin
 
 #: How long an address may be silent before the next is tried beside it (RFC 8305 section 5).
 STAGGER_SECONDS: Final = 0.25
@@ -35,9 +37,17 @@ class Dialer:
             return (await loop.create_unix_connection(make, backend.path))[1]
         opened = await self._open(await self.names.addresses(backend.host, backend.port))
         name = (backend.server_name or backend.host) if backend.tls else None
-        return (
-            await loop.create_connection(make, sock=opened, ssl=backend.tls, server_hostname=name)
-        )[1]
+        transport, made = await loop.create_connection(
+            make, sock=opened, ssl=backend.tls, server_hostname=name
+        )
+        if backend.pins:
+            try:
+                check_pin(transport.get_extra_info("ssl_object"), backend.pins)
+            except ssl.SSLError:
+                # Nothing was sent yet.
+                transport.abort()
+                raise
+        return made
 
     async def _open(self, infos: Sequence[AddressInfo]) -> socket.socket:
         """Return a socket that is connected to the first address that answers."""
