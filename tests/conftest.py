@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -34,6 +35,24 @@ _ON_BOTH_LOOPS = frozenset(
         "test_wire_routes.py",
     )
 )
+
+
+#: Test processes at most: a tool, a browser and a Tailchat beside each want memory, too.
+_MOST_PROCESSES = 9
+#: So few files, when they are named, are run in one process: to start others takes longer.
+_FEW_FILES = 8
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests: one more than processors, since most tests wait.
+
+    None of their own for a few files.
+    """
+    named = config.invocation_params.args
+    files = [name for name in map(str, named) if name.partition("::")[0].endswith(".py")]
+    if 0 < len(files) <= _FEW_FILES:
+        return 0
+    return min(len(os.sched_getaffinity(0)) + 1, _MOST_PROCESSES)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:

@@ -15,6 +15,9 @@ import roster
 import run
 from parts import missing
 
+#: Several times what it takes alone: other tests may want the same processors.
+pytestmark = pytest.mark.timeout(240)
+
 _PEERS = ("nginx", "mod_auth_openidc", "gate")
 
 
@@ -51,7 +54,7 @@ def started(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 def ended(harness: subprocess.Popen[str]) -> str:
     """What a run printed that ended well."""
-    out, err = harness.communicate(timeout=55)
+    out, err = harness.communicate(timeout=150)
     assert harness.returncode == 0, err
     return out
 
@@ -121,7 +124,7 @@ def test_a_peer_that_cannot_run_here_is_refused_by_name(folder: Path) -> None:
     needs_peers(folder, "mod_auth_openidc")
     folder.chmod(0o700)
     harness = started(folder, "--quick", "--peers", "nginx,mod_auth_openidc")
-    _, err = harness.communicate(timeout=50)
+    _, err = harness.communicate(timeout=150)
 
     assert harness.returncode == 1
     assert err.startswith("bench: mod_auth_openidc cannot be measured: root's Apache works as")
@@ -142,7 +145,7 @@ def test_a_run_that_is_ended_ends_what_it_started(
         seen |= process.family(harness.pid)
     harness.send_signal(number)
     harness.send_signal(number)
-    harness.communicate(timeout=30)
+    harness.communicate(timeout=150)
 
     assert len(seen) >= members
     assert harness.returncode == 128 + number

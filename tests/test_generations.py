@@ -15,6 +15,9 @@ from wirekit import until
 
 from tailchat_gate.proxy.pool import Pool
 
+#: Several times what it takes alone: other tests may want the same processors.
+pytestmark = pytest.mark.timeout(240)
+
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 RELOADS = 1000
 

@@ -14,6 +14,9 @@ from parts import missing
 from reloadkit import FileGate, Sections, file_gate
 from wirekit import until
 
+#: Several times what it takes alone: other tests may want the same processors.
+pytestmark = pytest.mark.timeout(240)
+
 CONNECTIONS = 500
 #: Requests sent on each at once: the first waits at the tool, the others behind it.
 PIPELINED = 5
