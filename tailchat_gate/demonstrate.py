@@ -21,6 +21,7 @@ from tailchat_gate.generations import Generation
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.observe.log import set_up_logging
 from tailchat_gate.server import serve
+from tailchat_gate.signals import Signals
 
 _HOST: Final = "127.0.0.1"
 _CLIENT_ID: Final = "tc_demo"
@@ -32,6 +33,8 @@ class DemoError(RuntimeError):
 
 def run_demo(port: int) -> None:
     """Run the demo on a port of this machine (0 = any) until Ctrl-C. Raises DemoError."""
+    signals = Signals()
+    signals.take()
     set_up_logging("warning")
     port = _usable(port)
     tailchat_port = _neighbour(port)
@@ -39,11 +42,13 @@ def run_demo(port: int) -> None:
     client_secret = secrets.token_urlsafe(32)
     with TemporaryDirectory(prefix="tailchat-gate-demo-") as folder:
         settings = _settings(port, tailchat_port, tool_port, client_secret, f"{folder}/locks")
-        _run_with(settings, tailchat_port, tool_port, client_secret)
+        _run_with(settings, signals, tailchat_port, tool_port, client_secret)
     click.echo("\nThe demo has ended, and nothing is left of it.")
 
 
-def _run_with(settings: Settings, tailchat_port: int, tool_port: int, client_secret: str) -> None:
+def _run_with(
+    settings: Settings, signals: Signals, tailchat_port: int, tool_port: int, client_secret: str
+) -> None:
     redirect_uri = f"{settings.server.public_url}/oauth2/callback"
     tailchat = StandInTailchat(
         settings.tailchat.api_url, apps=[App(_CLIENT_ID, client_secret, (redirect_uri,))]
@@ -52,6 +57,7 @@ def _run_with(settings: Settings, tailchat_port: int, tool_port: int, client_sec
     asyncio.run(
         _run(
             generation,
+            signals,
             {tailchat_port: tailchat.app(), tool_port: SampleTool().app()},
             _greet(settings),
         )
@@ -59,12 +65,15 @@ def _run_with(settings: Settings, tailchat_port: int, tool_port: int, client_sec
 
 
 async def _run(
-    generation: Generation, apps: dict[int, web.Application], greet: Callable[[], None]
+    generation: Generation,
+    signals: Signals,
+    apps: dict[int, web.Application],
+    greet: Callable[[], None],
 ) -> None:
     async with AsyncExitStack() as stack:
         for port, app in apps.items():
             await stack.enter_async_context(_served(app, port))
-        await serve(generation, started=greet)
+        await serve(generation, signals, started=greet)
 
 
 def _settings(

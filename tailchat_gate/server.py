@@ -22,6 +22,7 @@ from tailchat_gate.process import prepare
 from tailchat_gate.proxy.descriptors import raise_limit
 from tailchat_gate.proxy.downstream import ClientServer
 from tailchat_gate.reload import Reloader, StoppingError
+from tailchat_gate.signals import Signals
 
 __all__ = ["GateServer", "StartError", "run", "serve"]
 
@@ -155,6 +156,7 @@ class GateServer:
 
 async def serve(
     generation: Generation,
+    signals: Signals,
     source: Source | None = None,
     *,
     started: Callable[[], None] | None = None,
@@ -167,16 +169,19 @@ async def serve(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def signalled() -> None:
+    def signalled(number: int) -> None:
+        if number == signal.SIGHUP:
+            if server.reloader is not None:
+                server.reloader.ask("SIGHUP")
+            return
         if stop.is_set():
             server.hurry()
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    if server.reloader is not None:
-        # Before the listeners are open: until there is a handler the signal ends the process.
-        loop.add_signal_handler(signal.SIGHUP, server.reloader.ask, "SIGHUP")
+    signals.listen(
+        lambda number: _tell(loop, signalled, number),
+        lambda: server.in_force.settings.server.shutdown_timeout,
+    )
     try:
         await server.start()
         if started is not None:
@@ -189,15 +194,21 @@ async def serve(
                 await watching
     finally:
         await server.stop()
+        signals.ended()
 
 
-def run(generation: Generation, source: Source | None = None) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, signalled: Callable[[int], None], number: int) -> None:
+    with suppress(RuntimeError):  # the loop is closed already
+        loop.call_soon_threadsafe(signalled, number)
+
+
+def run(generation: Generation, signals: Signals, source: Source | None = None) -> None:
     """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
     prepare()
     raise_limit()
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:
-        asyncio.run(serve(generation, source))
+        asyncio.run(serve(generation, signals, source))
     else:
-        uvloop.run(serve(generation, source))
+        uvloop.run(serve(generation, signals, source))

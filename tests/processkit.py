@@ -84,9 +84,12 @@ async def gate_process(
     }
     given["server"] = {**listening, **given.get("server", {})}
     path = folder / "config.toml"
+    tables = sections(upstream, **given)
+    # A key that is None is one of the usual ones to be left out.
+    tables["tailchat"] = {key: value for key, value in tables["tailchat"].items() if value}
 
     def write() -> None:
-        path.write_text(file_text(sections(upstream, **given)), "utf-8")
+        path.write_text(file_text(tables), "utf-8")
         path.chmod(0o600)
 
     await asyncio.to_thread(write)

@@ -19,7 +19,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("server",),
     ("admin",),
     ("admin_server",),
-    ("reload",),
+    ("reload", "signals"),
     ("build", "listeners"),
     ("sockets",),
     ("generations",),

@@ -23,6 +23,7 @@ from tailchat_gate.observe.log import (
     set_up_logging,
 )
 from tailchat_gate.server import StartError, run
+from tailchat_gate.signals import Signals
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -31,6 +32,8 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 @config_option
 def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; load the configuration anew on SIGHUP."""
+    signals = Signals()
+    signals.take()
     source = Source(config, os.environ)
     loaded = read_from(source)
     settings = loaded.settings
@@ -42,12 +45,14 @@ def serve(config: Path) -> None:
     for warning in loaded.warnings:
         _log.warning(warning)
     try:
-        run(build(settings), source)
+        run(build(settings), signals, source)
     except StartError as error:
+        signals.code = EXIT_FAILED
         close_logging()
         fail(str(error), EXIT_FAILED)
     except Exception:  # noqa: BLE001 - told below
         # Python's own traceback on standard error could wait for a reader for ever.
+        signals.code = EXIT_FAILED
         _log.exception("the gate has failed")
         raise SystemExit(EXIT_FAILED) from None
     finally:

@@ -25,6 +25,8 @@ from tailchat_gate.observe.metrics import Metrics
 LOOK_SECONDS: Final = 0.25
 #: How long after a write that failed the next one is tried.
 RETRY_SECONDS: Final = 5.0
+#: How long the end of the gate waits for a disk.
+CLOSE_SECONDS: Final = 2.0
 #: An ended session is remembered for longer than it could last, because clocks differ.
 _CLOCK_SKEW: Final = 60
 
@@ -83,13 +85,21 @@ class LockStore:
             self._looking = asyncio.get_running_loop().create_task(self._look(self._file))
 
     async def close(self) -> None:
-        """Look no more; what is being written is written to its end."""
+        """Look no more; what is being written has CLOSE_SECONDS to come to its end."""
         if self._looking is not None:
             self._looking.cancel()
+        last = asyncio.create_task(self._write_last())
+        await asyncio.wait((last,), timeout=CLOSE_SECONDS)
+        if not last.done():
+            _log.error("locks.file hangs, and may lack what was ended last")
+            last.cancel()
+        self._thread.shutdown(wait=False)
+
+    async def _write_last(self) -> None:
+        if self._looking is not None:
             await asyncio.wait((self._looking, *self._writes))
         if self._behind:
             await self._write(())
-        self._thread.shutdown(wait=False)
 
     @property
     def _behind(self) -> bool:

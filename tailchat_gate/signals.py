@@ -1,0 +1,109 @@
+"""Signals, taken by a thread of their own: an order to stop holds whatever the gate waits for."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from threading import Lock, Thread, Timer
+from typing import Final
+
+from tailchat_gate.observe.log import LOGGER_NAME, close_logging
+
+#: The exit code of a process that was cut off at the end, because something hung.
+EXIT_HUNG: Final = 3
+#: Seconds that an end takes at most beyond `server.shutdown_timeout`; the unit for systemd and
+#: compose.yaml allow ten.
+GRACE_SECONDS: Final = 8.0
+#: Seconds for which a second order to stop lets what is open be closed.
+HURRY_SECONDS: Final = 2.0
+#: Seconds for what is left to do then: threads that wait for a disk or a name are left behind.
+LEAVE_SECONDS: Final = 3.0
+_LOG_SECONDS: Final = 0.5
+
+_STOP: Final = frozenset((signal.SIGTERM, signal.SIGINT))
+_TAKEN: Final = frozenset((*_STOP, signal.SIGHUP))
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class Signals:
+    """Takes SIGTERM, SIGINT and SIGHUP, and ends a process that does not end by itself.
+
+    The event loop cannot see a signal while something blocks it, nor end the process while a
+    thread waits for a disk. Until there is a listener the signals do what they do by themselves,
+    but SIGHUP, which waits.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._listener: Callable[[int], None] | None = None
+        self._limit: Callable[[], float] = lambda: 0.0
+        self._waiting: list[int] = []
+        self._orders = 0
+        self._timer: Timer | None = None
+        #: What a process that has to be cut off ends with.
+        self.code = EXIT_HUNG
+
+    def take(self) -> None:
+        """Begin; to be called by the main thread before there are others."""
+        # Ctrl-C before there is a listener must not wait for Python to come back from a disk.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
+        Thread(target=self._run, name="signals", daemon=True).start()
+
+    def listen(self, listener: Callable[[int], None], limit: Callable[[], float]) -> None:
+        """Have `listener` called in another thread with each signal.
+
+        `limit` returns for how many seconds open requests are waited for at the end.
+        """
+        with self._lock:
+            self._listener, self._limit = listener, limit
+            waiting, self._waiting = self._waiting, []
+        for number in waiting:
+            listener(number)
+
+    def ended(self) -> None:
+        """Note that the gate has closed all it had: whatever hangs now is left behind."""
+        self.code = 0
+        self._end_in(LEAVE_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            self._take_one(signal.sigwait(_TAKEN))
+
+    def _take_one(self, number: int) -> None:
+        with self._lock:
+            listener = self._listener
+            if listener is None and number == signal.SIGHUP:
+                self._waiting.append(number)
+                return
+        if listener is None:
+            # As without this thread: the process ends.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+            os.kill(os.getpid(), number)
+            return
+        if number in _STOP:
+            self._ordered()
+        listener(number)
+
+    def _ordered(self) -> None:
+        self._orders += 1
+        if self._orders == 1:
+            self._end_in(self._limit() + GRACE_SECONDS)
+        elif self._orders == 2:  # noqa: PLR2004 - said again
+            self._end_in(HURRY_SECONDS)
+        else:
+            self._cut_off()
+
+    def _end_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = Timer(seconds, self._cut_off)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _cut_off(self) -> None:
+        if self.code == EXIT_HUNG:
+            _log.error("the gate was cut off at the end, because something hangs")
+        close_logging(_LOG_SECONDS)
+        os._exit(self.code)

@@ -1,0 +1,185 @@
+"""The process ends when it is told to, whatever hangs."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from clikit import GATE, environ
+from gatekit import RawClient, RawUpstream, Received, request_bytes
+from processkit import GateProcess, gate_process
+
+from tailchat_gate.identity.lock_file import LockFile
+from tailchat_gate.identity.locks import Lock
+from tailchat_gate.signals import EXIT_HUNG
+
+#: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
+END_SECONDS = 25.0
+#: A gate whose event loop is blocked from soon after its start on.
+BLOCKED = """
+import asyncio, time
+from tailchat_gate import server, signals
+from tailchat_gate.cli import main
+signals.GRACE_SECONDS = 1.0
+start = server.GateServer.start
+async def then_block(self):
+    await start(self)
+    asyncio.get_running_loop().call_later(0.5, time.sleep, 3600)
+server.GateServer.start = then_block
+main()
+"""
+
+
+async def _ended(gate: GateProcess, *signals: signal.Signals) -> int:
+    """Send signals, and return the exit code."""
+    for number in signals or (signal.SIGTERM,):
+        gate.process.send_signal(number)
+        # Two of a kind at the same time are one.
+        await asyncio.sleep(0.2)
+    async with asyncio.timeout(END_SECONDS):
+        return await gate.process.wait()
+
+
+async def _until_silent(gate: GateProcess) -> None:
+    """Ask until there is no answer within a second."""
+    with suppress(TimeoutError):
+        while True:
+            await asyncio.wait_for(gate.ping(), 1)
+
+
+@asynccontextmanager
+async def _mute() -> AsyncIterator[int]:
+    """Listen on a port, take every connection and say nothing."""
+    held = []
+
+    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        for writer in held:
+            writer.close()
+
+
+async def test_a_tool_that_hangs(tmp_path: Path, upstream: RawUpstream) -> None:
+    """A request that a tool never answers is waited for as long as `shutdown_timeout` says."""
+    asked = asyncio.Event()
+
+    async def hang(_: Received, reader: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+
+    upstream.answer = hang
+    route = [{"name": "tool", "allow": ["public"]}]
+    async with (
+        gate_process(tmp_path, upstream.url, route=route) as gate,
+        RawClient.connect(gate.port) as client,
+    ):
+        client.send(request_bytes(host=f"127.0.0.1:{gate.port}"))
+        await asked.wait()
+        began = time.monotonic()
+        assert await _ended(gate) == 0
+        assert time.monotonic() >= began + 1
+
+
+async def test_a_second_signal_waits_for_no_tool(tmp_path: Path, upstream: RawUpstream) -> None:
+    """With an hour for open requests, a second SIGTERM ends the process all the same."""
+    asked = asyncio.Event()
+
+    async def hang(_: Received, reader: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+
+    upstream.answer = hang
+    route, server = [{"name": "tool", "allow": ["public"]}], {"shutdown_timeout": "1h"}
+    async with (
+        gate_process(tmp_path, upstream.url, route=route, server=server) as gate,
+        RawClient.connect(gate.port) as client,
+    ):
+        client.send(request_bytes(host=f"127.0.0.1:{gate.port}"))
+        await asked.wait()
+        assert await _ended(gate, signal.SIGTERM, signal.SIGINT) == 0
+
+
+async def test_a_tailchat_that_hangs(tmp_path: Path) -> None:
+    """A login that waits for Tailchat is cut off."""
+    async with (
+        _mute() as port,
+        gate_process(tmp_path, tailchat={"api_url": f"http://127.0.0.1:{port}"}) as gate,
+        RawClient.connect(gate.port) as client,
+    ):
+        client.send(request_bytes("/oauth2/start", host=f"127.0.0.1:{gate.port}"))
+        assert await _ended(gate) == 0
+
+
+@pytest.mark.parametrize("orders", [1, 2])
+async def test_a_disk_that_hangs_in_a_reload(tmp_path: Path, orders: int) -> None:
+    """A secret file that nobody writes keeps a thread waiting for ever, and not the process."""
+    secret = tmp_path / "secret"
+    await asyncio.to_thread(secret.write_text, "an-app-secret-of-the-test\n")
+    secret.chmod(0o600)
+    tailchat = {"client_secret_file": str(secret), "client_secret": None}
+    async with gate_process(tmp_path, tailchat=tailchat) as gate:
+        secret.unlink()
+        os.mkfifo(secret)
+        assert (await gate.ping()).status == 200
+        assert await _ended(gate, signal.SIGHUP, *[signal.SIGTERM] * orders) == 0
+
+
+@pytest.mark.parametrize("orders", [1, 2, 3])
+async def test_a_blocked_event_loop(tmp_path: Path, orders: int) -> None:
+    """A gate that answers nothing any more ends too, with a code of its own that is told."""
+    errors = tmp_path / "errors"
+    with await asyncio.to_thread(errors.open, "wb") as file:
+        async with gate_process(
+            tmp_path,
+            stderr=file.fileno(),
+            command=(sys.executable, "-c", BLOCKED),
+            server={"shutdown_timeout": "1s" if orders == 1 else "1h"},
+        ) as gate:
+            await _until_silent(gate)
+            assert await _ended(gate, *[signal.SIGTERM] * orders) == EXIT_HUNG
+
+    assert "something hangs" in await asyncio.to_thread(errors.read_text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_start_that_hangs(tmp_path: Path, number: signal.Signals) -> None:
+    """Before the gate is open the signals end it as they end any program."""
+    config = tmp_path / "config.toml"
+    os.mkfifo(config, 0o600)
+    process = await asyncio.create_subprocess_exec(
+        *GATE, "serve", "-c", str(config), env=environ(), stderr=asyncio.subprocess.DEVNULL
+    )
+    # It is there once it waits for somebody to write.
+    writer = await asyncio.to_thread(os.open, config, os.O_WRONLY)
+    process.send_signal(number)
+    async with asyncio.timeout(END_SECONDS):
+        code = await process.wait()
+    os.close(writer)
+
+    assert code == -number
+
+
+async def test_locks_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file of locks that another process keeps to itself holds nothing up, and is told of."""
+    locks, other, errors = (tmp_path / name for name in ("locks", "other", "errors"))
+    await asyncio.to_thread(LockFile(locks, time.time).append, (Lock("sub:66a", 1),))
+    descriptor = await asyncio.to_thread(os.open, other, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with await asyncio.to_thread(errors.open, "wb") as file:
+        async with gate_process(tmp_path, stderr=file.fileno(), locks={"file": str(locks)}) as gate:
+            # What the gate knows is missing in this one, so that it writes.
+            await asyncio.to_thread(other.rename, locks)
+            # Nothing tells that it waits; it looks four times a second.
+            await asyncio.sleep(1)
+            assert await _ended(gate) == 0
+    os.close(descriptor)
+
+    assert "locks.file hangs" in await asyncio.to_thread(errors.read_text)
