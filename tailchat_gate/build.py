@@ -127,6 +127,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         sites=sites,
         used_states=lasting.used_states,
         used_passes=lasting.used_passes,
+        turns=lasting.turns,
         states=_key_ring(settings, "state"),
         passes=_key_ring(settings, "pass"),
         notes=_key_ring(settings, "note"),

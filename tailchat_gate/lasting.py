@@ -12,6 +12,7 @@ from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
+from tailchat_gate.identity.turns import Turns
 from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
@@ -89,6 +90,7 @@ class Lasting:
             clock=clock, capacity=USED_PASSES, harmless=True
         )
         self.sign_ins: Final = SignIns()
+        self.turns: Final = Turns()
         #: Compiling the pages' templates is most of the work of a reload, and few reloads change
         #: what is in them.
         self.make_pages: Final = lru_cache(maxsize=1)(Pages)
@@ -109,6 +111,7 @@ class Lasting:
     async def close(self) -> None:
         """Close every upstream connection, end what is asked, write what is still to be written."""
         self.traffic.close()
+        self.audit.tell_left_out()
         await self.sign_ins.close()
         await self.locks.close()
         await self.access_log.close()

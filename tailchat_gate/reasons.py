@@ -71,6 +71,7 @@ class Reason(StrEnum):
     LOGIN_ISSUER_WRONG = "login-issuer-wrong"
     LOGIN_REFUSED = "login-refused"
     LOGIN_CODE_REFUSED = "login-code-refused"
+    LOGIN_BUSY = "login-busy"
     LOGIN_ID_TOKEN = "login-id-token"  # noqa: S105 - a reason's word, not a credential
     GATE_NOT_ACCEPTED = "gate-not-accepted"
     TAILCHAT_DOWN = "tailchat-down"
@@ -134,6 +135,7 @@ STATUS: Final = MappingProxyType(
         Reason.LOGIN_ISSUER_WRONG: HTTPStatus.BAD_REQUEST,
         Reason.LOGIN_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.LOGIN_CODE_REFUSED: HTTPStatus.BAD_REQUEST,
+        Reason.LOGIN_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.LOGIN_ID_TOKEN: HTTPStatus.BAD_GATEWAY,
         Reason.GATE_NOT_ACCEPTED: HTTPStatus.BAD_GATEWAY,
         Reason.TAILCHAT_DOWN: HTTPStatus.BAD_GATEWAY,

@@ -27,7 +27,7 @@ from storykit import Story, story
 from tailchat_gate.cli import main
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.profile import Profile
-from tailchat_gate.observe.audit import MAX_REFUSALS, Audit, Person
+from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Person
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.visit import Visit
@@ -174,6 +174,46 @@ async def test_a_login_and_a_sign_out_are_written(
     assert [event["sub"] for event in found] == ["", HOSHINO.sub, HOSHINO.sub]
     assert found[0]["reason"] == "login-state-forged"
     assert "stolen" not in repr(found)
+
+
+async def test_strangers_cannot_flood_it(
+    gate: RunningGate, events: Callable[[], list[dict[str, Any]]], clock: Clock
+) -> None:
+    """Of 500 made-up callbacks five a reason and minute are written, and the others counted."""
+    async with RawClient.connect(gate.port) as client:
+        for number in range(500):
+            target = f"/oauth2/callback?state=x{number}&code=y"
+            client.send(request_bytes(target if number % 2 else "/oauth2/callback?code=y"))
+            assert (await client.reply()).status == 400
+        found = events()
+        assert [event["reason"] for event in found].count("login-state-forged") == MAX_SIGN_INS
+        assert [event["reason"] for event in found].count("login-state-missing") == MAX_SIGN_INS
+        assert len(found) == 2 * MAX_SIGN_INS
+        clock.now += 60
+        client.send(request_bytes("/oauth2/callback?state=x&code=y"))
+        await client.reply()
+
+    told = events()[2 * MAX_SIGN_INS :]
+    assert [(event["event"], event["reason"], event.get("count")) for event in told] == [
+        ("sign-ins-left-out", "login-state-missing", 250 - MAX_SIGN_INS),
+        ("sign-ins-left-out", "login-state-forged", 250 - MAX_SIGN_INS),
+        ("sign-in-refused", "login-state-forged", None),
+    ]
+
+
+def test_what_was_left_out_is_told_in_the_end(
+    events: Callable[[], list[dict[str, Any]]], clock: Clock
+) -> None:
+    """The lines of the last minute that were left out are counted when the process ends."""
+    audit = Audit(clock)
+    visit = Visit("id", 0.0, reason=Reason.LOGIN_STATE_FORGED)
+    for _ in range(MAX_SIGN_INS + 3):
+        audit.sign_in_refused(visit, {})
+    audit.tell_left_out()
+    audit.tell_left_out()
+
+    assert len(events()) == MAX_SIGN_INS + 1
+    assert (events()[-1]["event"], events()[-1]["count"]) == ("sign-ins-left-out", 3)
 
 
 def test_the_refusals_that_are_kept_are_bounded(clock: Clock) -> None:

@@ -1,9 +1,10 @@
 """What happens to sessions while Tailchat cannot be asked, and how a deleted user is told apart."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from gatekit import ALICE
+from gatekit import ALICE, until
 from recheckkit import (
     BOB,
     DAY,
@@ -24,6 +25,7 @@ from storykit import Story
 
 from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang
 from tailchat_gate.demo.faults import Reply as Said
+from tailchat_gate.identity import rechecker
 from tailchat_gate.identity.recheck import RETRY_SECONDS
 
 Start = Callable[..., Awaitable[Story]]
@@ -257,3 +259,79 @@ async def test_signing_out_works_in_an_outage(start_rechecks: Start, outage: str
 
     assert reply.status == 303
     assert any("Max-Age=0" in line for line in reply.values("Set-Cookie"))
+
+
+# A Tailchat that does not answer at all.
+
+
+@pytest.mark.parametrize(
+    ("outage", "answer"),
+    [("keep", (200, "")), ("fail", (503, "recheck-failed")), ("sign-in", (401, "recheck-failed"))],
+)
+async def test_one_session_waits_for_a_tailchat_that_hangs(
+    start_rechecks: Start, outage: str, answer: tuple[int, str]
+) -> None:
+    """What one request has waited for is known for all; one asks again for all, and none waits."""
+    scene = await start_rechecks(outage=outage, tailchat={"timeout": "1s"})
+    people = [await sign_in(scene, user) for user in (HOSHINO, BOB)] + [await sign_in(scene)]
+    hang = scene.tailchat.faults.me = Hang()
+    scene.clock.now += 2 * INTERVAL
+
+    replies = [await people[0].get()]
+    before = asked(scene)
+    replies += [await person.get() for person in people]
+    assert asked(scene) == before
+    scene.clock.now += RETRY_SECONDS
+    replies += [await person.get() for person in people]
+    await until(lambda: asked(scene) == before + 1)
+
+    for reply in replies:
+        assert (reply.status, reply.json["error"] if reply.status != 200 else "") == answer
+    hang.release()
+    scene.tailchat.faults.me = None
+    await answered(scene.gate)
+    scene.clock.now += RETRY_SECONDS
+    await people[0].get()
+    await answered(scene.gate)
+    assert [(await person.get()).status for person in people] == [200] * 3
+
+
+async def test_a_call_that_hangs_while_others_are_answered_is_no_silence(
+    start_rechecks: Start,
+) -> None:
+    """Where Tailchat answers about others meanwhile, they go on to be asked about."""
+    scene = await start_rechecks(outage="fail", tailchat={"timeout": "1s"})
+    people = [await sign_in(scene, user) for user in (HOSHINO, BOB)]
+    hang = scene.tailchat.faults.me = Hang()
+    scene.clock.now += 2 * INTERVAL
+    waiting = asyncio.create_task(people[0].get())
+    await hang.started.wait()
+    scene.tailchat.faults.me = None
+    scene.clock.now += 1
+    assert (await people[1].get()).status == 200
+    assert (await waiting).status == 503
+
+    scene.clock.now += 2 * INTERVAL
+    before = asked(scene)
+    assert (await people[1].get()).status == 200
+    assert asked(scene) == before + 1
+
+
+async def test_waiting_for_ones_turn_is_no_outage(
+    start_rechecks: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits in the queue for longer than a call may take is asked about, not sent away."""
+    monkeypatch.setattr(rechecker, "AT_ONCE", 1)
+    scene = await start_rechecks(outage="sign-in", tailchat={"timeout": "1s"})
+    people = [await sign_in(scene, user) for user in (HOSHINO, BOB)]
+    monkeypatch.setattr(rechecker_of(scene.gate), "_patience", 0.02)
+    hang = scene.tailchat.faults.me = Hang()
+    scene.clock.now += 2 * INTERVAL
+    first = asyncio.create_task(people[0].get())
+    await hang.started.wait()
+    second = asyncio.create_task(people[1].get())
+    assert refusal(await first) == (401, "recheck-failed")
+    scene.tailchat.faults.me = None
+    hang.release()
+
+    assert (await second).status == 200

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from aiohttp import web
 
@@ -31,6 +32,7 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
+from tailchat_gate.identity.turns import Turns
 from tailchat_gate.identity.used_states import AlreadyUsed, UsedStates
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
@@ -38,6 +40,9 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.intent import Intent, opens_page, read_intent, wants_html
 from tailchat_gate.request.query import cookie_fields, query_pairs
 from tailchat_gate.request.visit import Visit
+
+#: Of what a refusal tells, what is for the gate itself.
+_NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class LoginEndpoints:
     sites: Sites
     used_states: UsedStates[SessionRecord]
     used_passes: UsedStates[SessionRecord]
+    turns: Turns
     states: KeyRing
     passes: KeyRing
     notes: KeyRing
@@ -181,7 +187,8 @@ class LoginEndpoints:
         code = accept_callback(pending, expected_issuer=await self.tailchat.issuer())
 
         async def redeem() -> SessionRecord:
-            found = await self.tailchat.identity(code, state)
+            async with self.turns.turn(visit.client_address.network):
+                found = await self.tailchat.identity(code, state)
             # Not within a second whose sign-ins are all over.
             earliest = self.sessions.standing.signed_out_at(found.profile.sub) + 1
             begun = SessionRecord.begin(
@@ -256,9 +263,9 @@ class LoginEndpoints:
         detail: Mapping[str, str],
     ) -> web.StreamResponse:
         self.metrics.login(reason)
-        shown = {name: text for name, text in detail.items() if name != "return_to"}
+        shown = {name: text for name, text in detail.items() if name not in _NOT_SHOWN}
         visit.reason = reason
-        self.audit.event("sign-in-refused", visit, detail=shown)
+        self.audit.sign_in_refused(visit, shown)
         if wants_html(request.headers):
             # The address holds a code or a pass that is still good for somebody, and a script of
             # the same origin can read the address of a window it opened: the page is shown at
@@ -268,7 +275,9 @@ class LoginEndpoints:
             sealed = self.notes.seal(note.encode("utf-8", "replace"))
             location = f"{visit.path}?refused={sealed}"
             return self.answers.redirect(location, status=303)
-        return self.answers.problem(visit, reason, detail=shown)
+        return self.answers.problem(
+            visit, reason, detail=shown, headers=_retry_after(detail.get("retry_after", ""))
+        )
 
     def _refused_before(self, request: web.BaseRequest, visit: Visit) -> web.Response | None:
         """Return the page that a refusal led to, None where the query names no refusal.
@@ -286,6 +295,7 @@ class LoginEndpoints:
         return self.answers.problem(
             visit,
             Reason(reason),
+            headers=_retry_after(detail.pop("retry_after", "")),
             detail=detail,
             retry_url=self.answers.start_url(return_to),
         )
@@ -341,6 +351,10 @@ class LoginEndpoints:
             allowed_origins=self.sites,
             prefix=self.prefix,
         )
+
+
+def _retry_after(seconds: str) -> dict[str, str]:
+    return {"Retry-After": seconds} if seconds else {}
 
 
 def _check_page(visit: Visit, *, framed: bool = False) -> None:

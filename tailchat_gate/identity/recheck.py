@@ -12,6 +12,8 @@ from tailchat_gate.reasons import Reason
 
 RETRY_SECONDS: Final = 15.0
 """Seconds after a failure before Tailchat is asked again about the same session."""
+SILENCE_SECONDS: Final = 60.0
+"""Seconds for which it is taken for silent after it did not answer at all."""
 ENOUGH_FAULTS: Final = 3
 """So many faults for one person, while others are answered, say that the person is gone."""
 FAULTY_SECONDS: Final = 300.0
@@ -73,6 +75,38 @@ def judge(
         waits = asks and now >= failed_at + terms.interval
         return Verdict(now if asks else retry_at, asks=asks, waits=waits)
     return Verdict(now, asks=asks, waits=asks, refuses=not asks)
+
+
+class Silence:
+    """Whether Tailchat is known not to answer at all, whoever is asked about."""
+
+    def __init__(self) -> None:
+        self._heard_at = NEVER
+        self._failed_at = NEVER
+
+    def heard(self, now: float) -> None:
+        """Note that it answered, no matter what."""
+        self._heard_at, self._failed_at = now, NEVER
+
+    def failed(self, asked_at: float, now: float) -> bool:
+        """Note that a question got no answer; return whether none did since that was asked."""
+        if asked_at < self._heard_at <= now:
+            return False
+        self._failed_at = now
+        return True
+
+    def failed_at(self, now: float) -> float:
+        """Return when it last failed to answer, NEVER where that says nothing about now."""
+        return self._failed_at if 0 <= now - self._failed_at < SILENCE_SECONDS else NEVER
+
+
+def without_waiting(verdict: Verdict, terms: RecheckTerms, *, asks: bool) -> Verdict:
+    """Return what becomes of a verdict while Tailchat is known not to answer.
+
+    Nobody waits for it. One session at a time asks for all (`asks`), beside its requests.
+    """
+    refuses = verdict.refuses or (verdict.waits and terms.outage != "keep")
+    return Verdict(verdict.until, asks=verdict.asks and asks, refuses=refuses)
 
 
 class TurnedAway(NamedTuple):

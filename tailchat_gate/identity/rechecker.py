@@ -18,10 +18,12 @@ from tailchat_gate.identity.recheck import (
     Meaning,
     RecheckTerms,
     TurnedAway,
+    Verdict,
     caught_up,
     confirmed,
     judge,
     meaning,
+    without_waiting,
 )
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.sign_ins import Flight, SignIn, SignIns
@@ -46,6 +48,7 @@ _TELL_EVERY: Final = 60.0
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 _RECHECK_FAILED: Final = Reason.RECHECK_FAILED
+_NO_ANSWER: Final = frozenset((Reason.TAILCHAT_SLOW, Reason.TAILCHAT_DOWN))
 _TRY_LATER: Final = TurnedAway(_RECHECK_FAILED, math.ceil(RETRY_SECONDS))
 _SIGN_IN_AGAIN: Final = TurnedAway(_RECHECK_FAILED)
 
@@ -93,19 +96,26 @@ class Rechecker:
         if known is not None:
             known.record = self._set_back(known.record, now)
         newest = record if known is None else caught_up(record, known.record)
-        verdict = judge(
-            self._terms,
-            # A session from before rechecks were asked for was confirmed at its sign-in.
-            checked_at=max(newest.checked_at, newest.signed_in_at),
-            failed_at=NEVER if known is None else known.failed_at,
-            askable=bool(newest.access_token),
-            now=now,
-        )
+        verdict = self._judge(newest, NEVER if known is None else known.failed_at, now)
         waits, refuses = verdict.waits, verdict.refuses
         if verdict.asks and not self._ask_soon(known or SignIn(newest)):
             refuses = waits and self._terms.outage != "keep"
             waits = False
         return Look(newest, verdict.until, self._turned_away(newest) if refuses else None, waits)
+
+    def _judge(self, newest: SessionRecord, failed_at: float, now: float) -> Verdict:
+        silent_at = self._sign_ins.silence.failed_at(now)
+        verdict = judge(
+            self._terms,
+            # A session from before rechecks were asked for was confirmed at its sign-in.
+            checked_at=max(newest.checked_at, newest.signed_in_at),
+            failed_at=max(failed_at, silent_at),
+            askable=bool(newest.access_token),
+            now=now,
+        )
+        if silent_at == NEVER:
+            return verdict
+        return without_waiting(verdict, self._terms, asks=not self._sign_ins.flights)
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
         """Return what is done once `look` has more to say about a session that waits.
@@ -179,8 +189,10 @@ class Rechecker:
         started, known = self.clock(), sign_in.record.checked_at
         try:
             profile = await self._ask(sign_in, started)
+            self._sign_ins.silence.heard(self.clock())
             outcome = self._confirm(sign_in, profile, started)
         except LoginRefused as refused:
+            self._note_silence(refused.reason, started)
             # Who has signed in anew meanwhile has other tokens than those that were asked about.
             overtaken = sign_in.record.checked_at > known
             outcome = "skipped" if overtaken else self._hear(sign_in, refused)
@@ -243,6 +255,16 @@ class Rechecker:
             details = {**refused.detail, "reason": refused.reason}
             _log.warning("Tailchat could not be asked about a session", extra={"details": details})
         return "outage"
+
+    def _note_silence(self, reason: Reason, asked_at: float) -> None:
+        """Note whether Tailchat answered; where it does not at all, nobody waits on for it."""
+        silence, now = self._sign_ins.silence, self.clock()
+        if reason not in _NO_ANSWER:
+            silence.heard(now)
+        elif silence.failed(asked_at, now):
+            self.close()
+            for flight in self._sign_ins.flights.values():
+                flight.end()
 
     def _end(self, sign_in: SignIn, why: str) -> str:
         record = sign_in.record

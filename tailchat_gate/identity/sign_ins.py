@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from tailchat_gate.identity.recheck import NEVER, Doubt, LastAnswers, caught_up
+from tailchat_gate.identity.recheck import NEVER, Doubt, LastAnswers, Silence, caught_up
 from tailchat_gate.identity.session import SessionRecord
 
 #: Sign-ins remembered, about 2 KiB each.
@@ -44,7 +44,8 @@ class Flight:
     def settled(self, patience: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
         """Return what is done with the answer, or after `patience` seconds without one.
 
-        The latter counts as a failure, at the Unix second of `clock`.
+        The latter counts as a failure, at the Unix second of `clock`, unless the question is still
+        in the queue: to wait for one's turn says nothing about Tailchat.
         """
         if self._settled is None or self._settled.done():
             loop = asyncio.get_running_loop()
@@ -60,7 +61,8 @@ class Flight:
             self._settled.set_result(None)
 
     def _give_up(self, clock: Callable[[], float]) -> None:
-        self.sign_in.failed_at = clock()
+        if self.task is not None:
+            self.sign_in.failed_at = clock()
         self.end()
 
 
@@ -76,6 +78,7 @@ class SignIns:
         #: By the session's id; a sign-in under way is asked about by one flight alone.
         self.flights: Final[dict[str, Flight]] = {}
         self.answers: Final = LastAnswers()
+        self.silence: Final = Silence()
 
     def __len__(self) -> int:
         """How many are remembered."""

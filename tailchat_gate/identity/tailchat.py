@@ -312,8 +312,10 @@ class TailchatClient:
             self._session = aiohttp.ClientSession(
                 # Tailchat drops idle connections after 5 s: a POST on one that is just going
                 # may have spent its code when it fails. So none is used twice.
+                # Nor does a call wait for another's: that few are made at once is seen to by those
+                # who make them, logins apart from rechecks, and to wait is no outage.
                 connector=aiohttp.TCPConnector(
-                    force_close=True, resolver=self._resolver, use_dns_cache=False
+                    force_close=True, limit=0, resolver=self._resolver, use_dns_cache=False
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,

@@ -25,6 +25,8 @@ _SPENT_MARGIN: Final = 60.0
 _UNSPENT: Final = frozenset(
     (Reason.LOGIN_CODE_REFUSED, Reason.GATE_NOT_ACCEPTED, Reason.TAILCHAT_DOWN)
 )
+#: Refusals of codes that were not even sent: such a login may come again.
+_UNSENT: Final = frozenset((Reason.LOGIN_BUSY,))
 
 T = TypeVar("T")
 
@@ -137,12 +139,19 @@ class UsedStates(Generic[T]):
         finally:
             # Also when the loop ends and cancels this task: the code may have been spent.
             del self._running[state_id]
-            self._used[state_id] = kept
-            if self._harmless or (isinstance(kept, _Refusal) and kept.reason in _UNSPENT):
-                self._unspent[state_id] = None
-            until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
-            heapq.heappush(self._due, (until, state_id, expires_at + _EXPIRY_MARGIN))
+            if not (isinstance(kept, _Refusal) and kept.reason in _UNSENT):
+                self._keep(state_id, expires_at, kept)
         return kept
+
+    def _keep(
+        self, state_id: str, expires_at: float, kept: "_Success[T] | _Refusal | None"
+    ) -> None:
+        """Remember that a state was used, and for a while how that ended."""
+        self._used[state_id] = kept
+        if self._harmless or (isinstance(kept, _Refusal) and kept.reason in _UNSPENT):
+            self._unspent[state_id] = None
+        until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
+        heapq.heappush(self._due, (until, state_id, expires_at + _EXPIRY_MARGIN))
 
     def _forget_expired(self) -> None:
         """Drop outcomes whose window is over, and states that have expired."""

@@ -1,8 +1,9 @@
 """The audit log: who signed in and out, and who was refused what; the last refusals are kept."""
 
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,8 @@ from tailchat_gate.request.visit import Visit
 
 #: Refusals that are kept: by person or machine, route and reason.
 MAX_REFUSALS: Final = 500
+#: Refused sign-ins that are written in a minute for each reason: anybody can cause them.
+MAX_SIGN_INS: Final = 5
 #: A refusal that comes again and again is told once in so many seconds, with its count.
 _TELL_SECONDS: Final = 60.0
 
@@ -25,6 +28,14 @@ class Person:
     sub: str
     nickname: str
     discriminator: str
+
+
+@dataclass(slots=True)
+class _Window:
+    """Refused sign-ins of one reason: how many in the minute since a Unix second."""
+
+    since: float
+    count: int = 0
 
 
 @dataclass(slots=True)
@@ -45,12 +56,14 @@ class Refusal:
 class Audit:
     """Writes the audit events of one process; `clock` gives Unix seconds.
 
-    Nothing is written of a stranger's requests: who is not signed in is in the access log alone.
+    Of strangers' requests only sign-ins that are refused are written, a few a minute for each
+    reason; the others are counted. Else, who is not signed in is in the access log alone.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._refusals: OrderedDict[tuple[str, str, str], Refusal] = OrderedDict()
+        self._sign_ins: dict[str, _Window] = {}
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -59,6 +72,10 @@ class Audit:
 
     def event(self, event: str, visit: Visit, **facts: object) -> None:
         """Write an event of a request; `facts` are further members, without secrets."""
+        self._tell_left_out(self._clock())
+        self._write(event, visit, **facts)
+
+    def _write(self, event: str, visit: Visit, **facts: object) -> None:
         _log.info(
             "audit",
             extra={
@@ -74,6 +91,32 @@ class Audit:
                 }
             },
         )
+
+    def sign_in_refused(self, visit: Visit, detail: Mapping[str, str]) -> None:
+        """Write that a sign-in was refused; by its reason, MAX_SIGN_INS in a minute at most.
+
+        How many were left out is told before the first event after that minute.
+        """
+        now = self._clock()
+        self._tell_left_out(now)
+        window = self._sign_ins.setdefault(visit.reason, _Window(now))
+        window.count += 1
+        if window.count <= MAX_SIGN_INS:
+            self._write("sign-in-refused", visit, detail=dict(detail))
+
+    def tell_left_out(self) -> None:
+        """Write how many refused sign-ins were left out, at the end of the process."""
+        self._tell_left_out(math.inf)
+
+    def _tell_left_out(self, now: float) -> None:
+        for reason, window in list(self._sign_ins.items()):
+            if window.since <= now < window.since + _TELL_SECONDS:
+                continue
+            del self._sign_ins[reason]
+            if window.count > MAX_SIGN_INS:
+                left_out = window.count - MAX_SIGN_INS
+                details = {"event": "sign-ins-left-out", "reason": reason, "count": left_out}
+                _log.info("audit", extra={"details": details})
 
     def session_ended(self, sub: str, reason: Reason, why: str) -> None:
         """Write that a session was ended without a request that asked for it."""

@@ -1,0 +1,187 @@
+"""Strangers' sign-ins keep nobody from Tailchat: few at once, each client in its turn."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from gatekit import Clock, Reply, ask, login_cookie, request_bytes, until
+from recheckkit import INTERVAL, asked, at_tool, rechecked
+from storykit import HOSHINO, Story, story, until_callback
+
+from tailchat_gate.demo.faults import Hang
+from tailchat_gate.identity import turns as module
+from tailchat_gate.identity.turns import (
+    AT_ONCE,
+    OF_ONE,
+    WAITING_OF_ONE,
+    LoginBusy,
+    Turns,
+)
+
+PROXY = {"server": {"trusted_proxies": ["127.0.0.1"]}}
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
+    """Return the setting of a login behind a proxy that names the visitors."""
+    async with story(tmp_path / "access.log", clock, **PROXY) as found:
+        yield found
+
+
+async def _made_up(scene: Story, address: str, code: str = "made-up") -> Reply:
+    """Begin a login as a stranger and come back with a code of one's own making."""
+    sent = {"X_Forwarded_For": address}
+    begun = await ask(scene.gate.port, request_bytes("/oauth2/start?rd=/x", **sent))
+    state = parse_qs(urlsplit(begun.value("Location")).query)["state"][0]
+    iss = scene.gate.generation.settings.tailchat.api_url
+    target = f"/oauth2/callback?code={code}&state={state}&iss={iss}"
+    cookie = login_cookie(begun)
+    return await ask(scene.gate.port, request_bytes(target, Cookie=cookie, **sent))
+
+
+async def test_a_callback_whose_state_does_not_open_asks_tailchat_nothing(scene: Story) -> None:
+    """A state of somebody's own making, or of another browser, costs Tailchat no call."""
+    begun = await ask(scene.gate.port, request_bytes("/oauth2/start?rd=/x"))
+    state = parse_qs(urlsplit(begun.value("Location")).query)["state"][0]
+    for made_up in ("x", state[:-1], state):
+        reply = await ask(
+            scene.gate.port, request_bytes(f"/oauth2/callback?code=c&state={made_up}&iss=i")
+        )
+        assert reply.status == 400
+
+    seen = scene.tailchat.seen
+    assert [seen[call].count for call in ("discovery", "jwks", "token", "me")] == [0] * 4
+
+
+async def test_strangers_do_not_keep_a_person_from_signing_in(scene: Story) -> None:
+    """With 150 made-up callbacks of one address under way, another's sign-in succeeds."""
+    async with scene.visitor() as visitor:
+        callback = await until_callback(visitor, scene, "/mine")
+        hang = scene.tailchat.faults.token = Hang()
+        strangers = [
+            asyncio.create_task(_made_up(scene, "203.0.113.9")) for _ in range(WAITING_OF_ONE + 50)
+        ]
+        turns = scene.gate.generation.lasting.turns
+        await until(lambda: sum(s.done() for s in strangers) == 50 - OF_ONE, within=20)
+        assert (turns.asking, turns.waiting) == (OF_ONE, WAITING_OF_ONE)
+        refused = [stranger.result() for stranger in strangers if stranger.done()]
+        assert {(r.status, r.json["error"], r.value("Retry-After")) for r in refused} == {
+            (503, "login-busy", "10")
+        }
+        scene.tailchat.faults.token = None
+        page = await visitor.open(callback)
+        assert (page.status, page.url) == (200, f"{scene.url}/mine")
+
+        hang.release()
+        rest = await asyncio.gather(*strangers)
+    assert {r.json["error"] for r in rest} == {"login-busy", "login-code-refused"}
+    assert (turns.asking, turns.waiting) == (0, 0)
+
+
+async def test_strangers_do_not_keep_rechecks_from_tailchat(tmp_path: Path, clock: Clock) -> None:
+    """While as many logins as may ask Tailchat, a session is confirmed beside them."""
+    async with rechecked(tmp_path / "access.log", clock, outage="sign-in") as scene:
+        async with scene.visitor() as visitor:
+            await visitor.sign_in(f"{scene.url}/", HOSHINO.email, HOSHINO.password)
+            person = at_tool(scene, visitor)
+        hang = scene.tailchat.faults.token = Hang()
+        strangers = [
+            asyncio.create_task(_made_up(scene, f"203.0.113.{number}")) for number in range(200)
+        ]
+        turns = scene.gate.generation.lasting.turns
+        await until(lambda: turns.waiting == 200 - AT_ONCE, within=20)
+        before = asked(scene)
+        scene.clock.now += INTERVAL
+
+        assert (await person.get()).status == 200
+        await until(lambda: asked(scene) == before + 1)
+        hang.release()
+        await asyncio.gather(*strangers)
+
+
+async def test_a_login_that_was_busy_may_come_again(
+    scene: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited in vain comes back with the same code, which was never sent."""
+    async with scene.visitor() as visitor:
+        callback = await until_callback(visitor, scene, "/mine")
+        monkeypatch.setattr(module, "WAITING_OF_ONE", 0)
+        monkeypatch.setattr(module, "OF_ONE", 0)
+        busy = await visitor.open(callback)
+        assert (busy.status, busy.headers["Retry-After"]) == (503, "10")
+        assert "login-busy" in busy.text
+        assert "/oauth2/start?rd=/mine" in busy.text
+        monkeypatch.undo()
+
+        page = await visitor.open(callback)
+    assert (page.status, page.url) == (200, f"{scene.url}/mine")
+    assert scene.tailchat.token_posts == 1
+
+
+@asynccontextmanager
+async def _held(turns: Turns, *clients: str) -> AsyncIterator[list["asyncio.Task[None]"]]:
+    """Hold or await a turn for each client until the block ends."""
+    free = asyncio.Event()
+
+    async def hold(client: str) -> None:
+        async with turns.turn(client):
+            await free.wait()
+
+    tasks = [asyncio.create_task(hold(client)) for client in clients]
+    await until(lambda: turns.asking + turns.waiting == len(clients))
+    yield tasks
+    free.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (turns.asking, turns.waiting, turns._waiting) == (0, 0, {})
+
+
+async def test_it_is_one_clients_turn_after_the_others() -> None:
+    """A client with many logins lets one with few go first, each time."""
+    turns = Turns()
+    order: list[str] = []
+    async with _held(turns, *(f"c{number}" for number in range(AT_ONCE))) as holders:
+
+        async def ask_as(client: str) -> None:
+            async with turns.turn(client):
+                order.append(client)
+
+        waiting = [asyncio.create_task(ask_as("many")) for _ in range(5)]
+        await until(lambda: turns.waiting == 5)
+        waiting.append(asyncio.create_task(ask_as("one")))
+        await until(lambda: turns.waiting == 6)
+        holders[0].cancel()
+        await asyncio.gather(*waiting)
+
+    assert order == ["many", "one", "many", "many", "many", "many"]
+
+
+async def test_who_gives_up_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is cancelled, or waits too long, leaves nothing behind, and no turn is lost."""
+    turns = Turns()
+    async with _held(turns, *["one"] * (OF_ONE + 3)) as tasks:
+        tasks[-1].cancel()
+        await until(lambda: turns.waiting == 2)
+        monkeypatch.setattr(module, "PATIENCE", 0.01)
+        with pytest.raises(LoginBusy):
+            async with turns.turn("one"):
+                pass
+        assert (turns.asking, turns.waiting) == (OF_ONE, 2)
+        async with turns.turn("another"):
+            assert turns.asking == OF_ONE + 1
+
+
+async def test_a_turn_that_is_given_and_given_up_at_once_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever is cancelled in the moment of its turn passes it on."""
+    monkeypatch.setattr(module, "OF_ONE", 1)
+    turns = Turns()
+    async with _held(turns, "one", "one", "one") as tasks:
+        tasks[0].cancel()
+        await until(lambda: bool(turns.waiting < 2))
+        tasks[1].cancel()
+        await until(lambda: not turns.waiting)
+        assert turns.asking == 1
