@@ -21,13 +21,13 @@ from tailchat_gate.identity.turns import (
     Turns,
 )
 
-PROXY = {"server": {"trusted_proxies": ["127.0.0.1"]}}
+PROXY = {"trusted_proxies": ["127.0.0.1"]}
 
 
 @pytest.fixture
 async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
     """Return the setting of a login behind a proxy that names the visitors."""
-    async with story(tmp_path / "access.log", clock, **PROXY) as found:
+    async with story(tmp_path / "access.log", clock, server=PROXY) as found:
         yield found
 
 
