@@ -361,7 +361,10 @@ class Answers:
             url = f"{self._sites.origin(visit.host)}{self._prefix}{self._entry}?rd=/"
             return self.problem(visit, reason, retry_url=url, headers=_CHALLENGE)
         detail = {"sign_in": f"{self._sites.origin(visit.host)}{self._prefix}/sign_in"}
-        return self._problem_json(visit, reason, detail, _CHALLENGE)
+        answer = self._problem_json(visit, reason, detail, _CHALLENGE)
+        # Whatever the reason, to sign in is what helps.
+        answer.set_status(HTTPStatus.UNAUTHORIZED)
+        return answer
 
     def _later(self, visit: Visit, barred: Barred) -> web.Response:
         """Ask for patience: whether the session goes on is not known for now."""
