@@ -11,10 +11,15 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+from hypothesis import settings
 from parts import chromium
 from playwright.async_api import Browser
 from recheckkit import rechecked
 from storykit import Story
+
+# How long one example takes is the machine's business, and that of the tests beside it.
+settings.register_profile("gate", deadline=None)
+settings.load_profile("gate")
 
 #: What touches sockets runs on both event loops that the gate is served on.
 _ON_BOTH_LOOPS = frozenset(

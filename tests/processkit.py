@@ -31,7 +31,9 @@ class GateProcess:
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return a sample of the admin listener's metrics."""
-        reply = await ask(self.admin_port, request_bytes("/metrics", host="localhost", Connection="close"))
+        reply = await ask(
+            self.admin_port, request_bytes("/metrics", host="localhost", Connection="close")
+        )
         wanted = "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
         start = f"{name}{wanted if labels else ''} "
         (line,) = [line for line in reply.body.decode().splitlines() if line.startswith(start)]
