@@ -1,4 +1,4 @@
-"""Names of request fields: which are one name to a tool, and which only the gate may set.
+"""Names of fields: which are one name to a tool, which only the gate may set, which order others.
 
 The list is for requests that the gate forwards and for those that a proxy in front forwards after
 it has asked: docs/headers.md tells it, and docs/adr/0015-request-fields.md why it is as it is.
@@ -74,6 +74,24 @@ CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 
 
+#: What a reply can tell a server in front or the browser beyond its own tool, by whom it tells.
+#: It is dropped unless a route's `pass_response_fields` names it: docs/adr/0020 has the reasons.
+ORDERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "server": (
+            *("x-accel-*", "x-sendfile*", "x-send-file", "x-lighttpd-send*", "x-reproxy-*"),
+            *("x-litespeed-location", "x-envoy-*", "fly-replay*"),
+        ),
+        "browser": (
+            *("clear-site-data", "alt-svc", "nel", "report-to", "public-key-pins*"),
+            *("set-cookie2", "sec-session-registration", "secure-session-registration"),
+        ),
+    }
+)
+#: How the reply itself is buffered, and nothing else; event streams behind nginx need it.
+HARMLESS_ORDER: Final = b"x-accel-buffering"
+
+
 def fold(name: bytes) -> bytes:
     """Return a field name as CGI, WSGI and PHP may fold it: lower case, "-" for odd bytes."""
     return _ODD.sub(b"-", name.lower())
@@ -99,6 +117,14 @@ class Names:
 
 _OWN_NAMES: Final = Names(*OWN)
 _CLAIMED_NAMES: Final = Names(*(name for names in CLAIMS.values() for name in names))
+
+
+_ORDER_NAMES: Final = Names(*(name for names in ORDERS.values() for name in names))
+
+
+def is_order(folded: bytes) -> bool:
+    """Tell whether the folded name of a reply's field is one of ORDERS."""
+    return folded in _ORDER_NAMES and folded != HARMLESS_ORDER
 
 
 def is_own(folded: bytes) -> bool:

@@ -21,7 +21,7 @@ from tailchat_gate.identity import id_token, lock_lines, login, profile, seal, t
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.identity.locks import SignedOut
 from tailchat_gate.pages import language
-from tailchat_gate.proxy import conditional, field_rules, frames, reply, rewriting
+from tailchat_gate.proxy import conditional, field_rules, frames, reply_lines, rewriting
 from tailchat_gate.request import bearer, body, fields, intent, methods, original, readings, schemes
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.hosts import HostPatterns
@@ -152,7 +152,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "original": lambda patch: patch.setattr(original, "_one", _first),
     "path": _break_path,
     "profile": lambda patch: patch.setattr(profile, "_is_visible", lambda _: True),
-    "reply": lambda patch: patch.setattr(reply, "HOP_BY_HOP", frozenset()),
+    "reply": lambda patch: patch.setattr(reply_lines, "HOP_BY_HOP", frozenset()),
     "request_body": lambda patch: patch.setattr(
         body, "_SIZE", re.compile(rb"0*([0-9A-Fa-f]{1,15})\s*(?:;.*)?")
     ),

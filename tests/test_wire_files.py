@@ -262,6 +262,36 @@ async def test_links_and_names_that_stay_inside(files: Files) -> None:
     assert (await files.get("/inside")).body == DATA
 
 
+async def test_no_link_leads_to_what_a_path_cannot_name(files: Files) -> None:
+    """A link through a name with a dot in front leads nowhere; a ConfigMap's links do."""
+
+    def lay() -> None:
+        moment = files.folder / "..2026_11_29_03_00_00.123456789"
+        moment.mkdir()
+        (moment / "mounted").write_bytes(DATA)
+        (files.folder / ".env").write_bytes(b"secret")
+        for name, target in {
+            "..data": moment.name,
+            "mounted": "..data/mounted",
+            "to-env": ".env",
+            "to-git": ".git",
+            "to-config": "sub/../.git/config",
+            "through": "to-git",
+            "odd": "..env",
+            "near": "..2026",
+            "known": ".well-known/security.txt",
+        }.items():
+            (files.folder / name).symlink_to(target)
+        (files.folder / "..env").write_bytes(b"secret")
+        (files.folder / "..2026").write_bytes(b"secret")
+
+    await asyncio.to_thread(lay)
+    hidden = ("/to-env", "/to-git/config", "/to-config", "/through/config", "/odd", "/near")
+
+    assert await files.statuses(*hidden) == dict.fromkeys(hidden, 404)
+    assert await files.statuses("/mounted", "/known") == {"/mounted": 200, "/known": 200}
+
+
 async def test_a_file_that_may_not_be_read(files: Files) -> None:
     """Where the system refuses, nothing is there."""
     await asyncio.to_thread((files.folder / "data.bin").chmod, 0)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from fuzz.reference.body import chunked
+from fuzz.reference.rewriting import folded
 from fuzz.reference.syntax import (
     CRLF,
     DIGITS,
@@ -146,7 +147,21 @@ def passed_on(head: Head) -> Pairs:
     listed = set(elements(head.fields, b"connection")) - {b"close", b"content-length"}
     own = {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization"}
     own |= {b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"content-length"}
-    return [(n, v) for n, v in head.fields if n.lower() not in own | listed]
+    return [(n, v) for n, v in head.fields if n.lower() not in own | listed and not is_order(n)]
+
+
+_ORDERS = (b"clear-site-data", b"alt-svc", b"nel", b"report-to", b"set-cookie2", b"x-send-file")
+_SESSIONS = (b"sec-session-registration", b"secure-session-registration", b"x-litespeed-location")
+_STARTS = (b"x-accel-", b"x-sendfile", b"x-lighttpd-send", b"x-reproxy-", b"x-envoy-")
+
+
+def is_order(name: bytes) -> bool:
+    """Tell whether a field of a reply reaches beyond its tool, as docs/headers.md tells."""
+    found = folded(name)
+    if found == b"x-accel-buffering":
+        return False
+    is_named = found in _ORDERS + _SESSIONS
+    return is_named or found.startswith((*_STARTS, b"fly-replay", b"public-key-pins"))
 
 
 def stays(head: Head) -> bool:

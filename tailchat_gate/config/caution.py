@@ -12,7 +12,7 @@ from tailchat_gate.config.address import (
     upstream_address,
 )
 from tailchat_gate.config.duration import spelled
-from tailchat_gate.config.header import is_dropped
+from tailchat_gate.config.header import is_dropped, is_dropped_from_replies
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.path import stripped
 from tailchat_gate.config.upgrade import ANY_ORIGIN, NO_ORIGIN, WEBSOCKET
@@ -118,6 +118,11 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
             yield "headers", f"{route.upstream} has no tool behind it that would get them"
     else:
         yield from _pages_elsewhere(route)
+        yield from (
+            ("pass_response_fields", f"{name} passes anyway, so this changes nothing")
+            for name in route.pass_response_fields
+            if not is_dropped_from_replies(name)
+        )
     if route.trace:
         told = "a tool that answers TRACE shows pages the headers that the gate sets for it"
         if route.methods and TRACE not in route.methods:

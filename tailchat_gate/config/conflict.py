@@ -24,6 +24,7 @@ _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
     *("websocket_max_age", "origins", "upgrades", "preflight"),
     *("assertion", "audience", "forward_authorization", "pass_fields"),
+    "pass_response_fields",
 )
 _DURATIONS = frozenset({"websocket_max_age"})
 

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping
 
-from tailchat_gate.field_names import HOP_BY_HOP, OWN, Names, fold, is_claim, is_plain
+from tailchat_gate.field_names import HOP_BY_HOP, OWN, Names, fold, is_claim, is_order, is_plain
 
 #: What a template can say of the request itself; the rest is about the person.
 CLIENT = "client"
 FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups", CLIENT)
 NAME = 'the name of a header such as "X-WEBAUTH-USER"'
+RESPONSE = 'the name of a header such as "Clear-Site-Data"'
 PASSED = 'the name of a header such as "X-Real-IP"'
 TEMPLATE = (
     "visible ASCII with any of "
@@ -50,6 +51,20 @@ def passed_name(name: str) -> str:
     right.
     """
     return _free(name, PASSED)
+
+
+def passed_response_name(name: str) -> str:
+    """Check the name of a header of replies that a route lets through; raises ValueError."""
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(RESPONSE)
+    if folded(name) in HOP_BY_HOP:
+        raise ValueError(f"{RESPONSE}; this one belongs to one connection")
+    return name
+
+
+def is_dropped_from_replies(name: str) -> bool:
+    """Tell whether a reply's header of this name is dropped where no route passes it."""
+    return is_order(folded(name))
 
 
 def is_dropped(name: str) -> bool:

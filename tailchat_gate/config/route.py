@@ -14,6 +14,7 @@ from tailchat_gate.config.route_fields import (
     Methods,
     Origins,
     PassFields,
+    PassResponseFields,
     PemFile,
     RouteName,
     RoutePath,
@@ -150,6 +151,14 @@ class Route(Section):
             "drops them by default: see docs/headers.md."
         ),
         examples=[["X-Original-URL", "legacy_name"]],
+    )
+    pass_response_fields: PassResponseFields = Field(
+        default=(),
+        description=(
+            "Headers of the tool's replies that pass although they reach beyond the tool: see "
+            "docs/headers.md."
+        ),
+        examples=[["Clear-Site-Data"]],
     )
     connect_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
         default=5.0, description="How long connecting to the tool may take."

@@ -123,6 +123,17 @@ PassFields = Annotated[
         }
     ),
 ]
+PassResponseFields = Annotated[
+    tuple[Annotated[str, AfterValidator(header.passed_response_name)], ...],
+    AfterValidator(word.distinct),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"},
+        }
+    ),
+]
 Origins = Annotated[
     tuple[Annotated[str, AfterValidator(upgrade.origin)], ...],
     AfterValidator(upgrade.origins),

@@ -7,7 +7,8 @@ import struct
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple, Protocol, cast
 
-from tailchat_gate.proxy.reply import BadReplyError, Expected, ReplyReader
+from tailchat_gate.proxy.reply import Expected, ReplyReader
+from tailchat_gate.proxy.reply_lines import BadReplyError
 from tailchat_gate.proxy.unread import is_told, unread
 
 #: How long a tunnel's connection may take to send what was written, and to be closed by the

@@ -50,6 +50,7 @@ class Upstream(NamedTuple):
     long. `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
     `keeps_out` tells whether a Set-Cookie for a host would replace a cookie of somebody else's.
     `workers` judges the scopes that replies allow.
+    `passed_fields` are names of a reply's fields that pass although they reach beyond the tool.
     """
 
     pool: Pool
@@ -60,6 +61,7 @@ class Upstream(NamedTuple):
     editor: FieldEditor | None
     keeps_out: Callable[[bytes, str], bool]
     workers: WorkerScopes
+    passed_fields: frozenset[bytes]
     #: How many requests and WebSockets the upstream may have at once, and one client of them.
     most: int
     most_of_one: int
@@ -232,6 +234,11 @@ class Exchange:
             self._upstream.resume_reading()
 
     # What the upstream's connection calls.
+
+    @property
+    def passed_fields(self) -> frozenset[bytes]:
+        """Names of fields that pass although they reach beyond the tool."""
+        return self._settings.passed_fields
 
     def keeps_out(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""

@@ -8,7 +8,7 @@ from tailchat_gate.config.address import tool_of, upstream_address
 from tailchat_gate.config.header import CLIENT, fields
 from tailchat_gate.config.model import Route
 from tailchat_gate.config.path import stripped
-from tailchat_gate.field_names import HOP_BY_HOP, Names, fold, is_claim, is_own, is_plain
+from tailchat_gate.field_names import HOP_BY_HOP, Names, fold, is_claim, is_order, is_own, is_plain
 from tailchat_gate.request.claims import NAMES as PATH_CLAIMS
 
 _COOKIE: Final = b"cookie"
@@ -137,7 +137,8 @@ def may_trail(name: bytes) -> bool:
 
 def may_trail_reply(name: bytes) -> bool:
     """Tell whether a field of a reply may stand behind its body (RFC 9110 section 6.5.1)."""
-    return may_trail(name) and fold(name) not in _NEVER_REPLY_TRAILERS
+    folded = fold(name)
+    return may_trail(name) and folded not in _NEVER_REPLY_TRAILERS and not is_order(folded)
 
 
 def _rules(routes: list[Route], *, real_ip: bool) -> dict[str, RouteRules]:

@@ -115,6 +115,7 @@ class Forwarder:
             rewriter_of(settings),
             self._cookies.is_own,
             self._workers,
+            frozenset(name.lower().encode("ascii") for name in settings.pass_response_fields),
             most,
             self._client_requests or (most + 1) // 2,
             settings.connect_retry,

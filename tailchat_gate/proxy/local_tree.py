@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterable
@@ -20,6 +21,9 @@ MAX_DEPTH: Final = 64
 _DIRECTORY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 #: Without O_NONBLOCK, opening a FIFO that took a file's place would wait for a writer.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+#: Names that a link may not lead through: those that no path can ask for. Kubernetes mounts a
+#: ConfigMap by links through "..data" and a folder of this moment's.
+_HIDDEN: Final = re.compile(rb"\.(?!\Z|\.\Z|\.data\Z|\.[0-9_]{19}\.[0-9]+\Z|well-known\Z)")
 #: Errors that say what is there, or who may read it. Any other (no descriptors left, a broken
 #: disk) is a fault of the machine and no statement about the path.
 _NOT_SERVED: Final = frozenset(
@@ -78,10 +82,10 @@ def find(directory: Path, names: Iterable[bytes]) -> Found | None:
     The names are walked one by one from an open directory, and each step refuses to pass
     through a symbolic link by itself: a directory that is exchanged for a link on the way is an
     error of that step, never a way out. A link is read and its target walked in the same way,
-    so that it leads somewhere only if every step of it stays below `directory`; absolute links
-    never do. `directory` itself may be a link: it is opened anew each time, so that a new
-    version can be put in place by renaming. Only regular files are opened, and directories stand
-    for their index.html.
+    so that it leads somewhere only if every step of it stays below `directory` and has a name that
+    a path could ask for; absolute links never do. `directory` itself may be a link: it is opened
+    anew each time, so that a new version can be put in place by renaming. Only regular files are
+    opened, and directories stand for their index.html.
 
     Raises OSError where `directory` cannot be opened and for faults of the machine.
     """
@@ -163,7 +167,10 @@ def _link_target(name: bytes, here: int, links: int) -> list[bytes]:
     target = os.readlink(name, dir_fd=here)
     if links > MAX_LINKS or target.startswith(b"/"):
         raise _NotServedError
-    return target.split(b"/")[::-1]
+    names = target.split(b"/")[::-1]
+    if any(map(_HIDDEN.match, names)):
+        raise _NotServedError
+    return names
 
 
 def _open_file(name: bytes, here: int) -> OpenFile:

@@ -15,7 +15,8 @@ from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.failures import DNS, NO_DESCRIPTOR, PASSING, kind_of
-from tailchat_gate.proxy.reply import ReplyLines, ReplyReader
+from tailchat_gate.proxy.reply import ReplyReader
+from tailchat_gate.proxy.reply_lines import ReplyLines
 from tailchat_gate.reasons import Reason
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on

@@ -1,17 +1,15 @@
 """Reads an upstream's reply and writes it anew for the client; bytes in, bytes out, no socket."""
 
 import re
-from enum import IntEnum
 from http import HTTPStatus
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
-from tailchat_gate.field_names import HOP_BY_HOP
 from tailchat_gate.proxy.field_rules import may_trail_reply
 from tailchat_gate.proxy.headers import CRLF
+from tailchat_gate.proxy.reply_lines import Action, BadReplyError, Line, ReplyLines
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.request.fields import TOKEN
 from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.request.schemes import challenge_binds
 
 #: Of a reply's head; nginx and Node allow 8 to 16 KiB.
 MAX_HEAD_BYTES: Final = 65_536
@@ -19,43 +17,10 @@ MAX_HEAD_BYTES: Final = 65_536
 MAX_INTERIM: Final = 1000
 _END: Final = b"\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n"
-_MAX_KNOWN: Final = 2048
-_MAX_KNOWN_LENGTH: Final = 256
 
-#: RFC 9112 section 4; many servers leave out the space before an empty reason.
-_STATUS_LINE: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?"
-)
-_LINE: Final = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _FOLD: Final = re.compile(rb"\r\n[ \t]++")
 _SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]++:")
-#: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
-_LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
-
-
-class _Action(IntEnum):
-    KEEP = 0
-    DROP = 1
-    SET_COOKIE = 2
-    CONTENT_LENGTH = 3
-    TRANSFER_ENCODING = 4
-    CONNECTION = 5
-    UPGRADE = 6
-    EDIT = 7
-    CHALLENGE = 8
-    WORKER_SCOPE = 9
-
-
-# Names of their own, because an enum's attribute costs ten times a global and is read per field.
-(
-    _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
-    _CHALLENGE,
-    _WORKER_SCOPE,
-) = _Action  # fmt: skip
-
-#: A Set-Cookie is a secret, the challenge of a handshake is another each time.
-_NEVER_KNOWN: Final = (_SET_COOKIE, _CHALLENGE)
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 #: Options of Connection that name no field, and the field that frames the body.
 _NEVER_LISTED: Final = frozenset((b"", b"close", b"content-length", b"keep-alive", b"upgrade"))
@@ -63,25 +28,11 @@ _BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFI
 _NO_CONTENT: Final = HTTPStatus.NO_CONTENT.value
 _FINAL: Final = HTTPStatus.OK.value
 _SWITCHING: Final = HTTPStatus.SWITCHING_PROTOCOLS.value
-_ACTIONS: Final = {
-    b"set-cookie": _SET_COOKIE,
-    b"content-length": _CONTENT_LENGTH,
-    b"transfer-encoding": _TRANSFER_ENCODING,
-    b"connection": _CONNECTION,
-    b"upgrade": _UPGRADE,
-    b"location": _EDIT,
-    b"content-location": _EDIT,
-    b"persistent-auth": _CHALLENGE,
-    b"www-authenticate": _CHALLENGE,
-    b"service-worker-allowed": _WORKER_SCOPE,
-    # Network Error Logging: the browser would tell an address of the tool's choice every URL of
-    # the host, those of the sign-in with their codes and passes among them.
-    b"nel": _DROP,
-}
-
-
-class BadReplyError(ValueError):
-    """Bytes of an upstream that are no reply, or not one to trust."""
+# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+(
+    _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
+    _CHALLENGE, _ORDER, _WORKER_SCOPE,
+) = Action  # fmt: skip
 
 
 class FieldEditor(Protocol):
@@ -100,7 +51,8 @@ class Expected(Protocol):
     `is_head`: the request's method is HEAD. `http10`, `keep_alive`: the client's version, and
     whether its connection stays. `upgrade`: the protocol it asks to switch to, b"" for none.
     `takes_trailers`: it reads trailers. `extra_fields` are header lines to add. `editor` rewrites
-    fields, None where none is to be rewritten.
+    fields, None where none is to be rewritten. `passed_fields` are names, in lower case, of those
+    that the route lets through.
     """
 
     is_head: bool
@@ -111,79 +63,15 @@ class Expected(Protocol):
     extra_fields: bytes
     editor: FieldEditor | None
 
+    @property
+    def passed_fields(self) -> frozenset[bytes]:
+        """Names of fields that pass although they reach beyond the tool."""
+
     def keeps_out(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
 
     def may_widen(self, scope: bytes) -> bool:
         """Tell whether a value of Service-Worker-Allowed is passed on."""
-
-
-class _Line(NamedTuple):
-    """A field line of a reply: what to do with it, and its value as far as that matters here.
-
-    `length` is that of a Content-Length, `options` those of Connection.
-    """
-
-    action: _Action
-    sent: bytes
-    value: bytes = b""
-    length: int = 0
-    options: frozenset[bytes] = frozenset()
-
-
-class ReplyLines:
-    """Reads field lines and status lines of replies; what was read is kept, because they repeat.
-
-    Kept are at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
-    """
-
-    def __init__(self) -> None:
-        self.known: Final[dict[bytes, _Line]] = {}
-        self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
-
-    def line(self, raw: bytes) -> _Line:
-        """Return what a line without its CRLF is. Raises BadReplyError."""
-        match = _LINE.fullmatch(raw)
-        if match is None:
-            raise BadReplyError("a header field that is malformed")
-        name, value = match[1], match[2].rstrip(b" \t")
-        line = _read_line(raw, name, value)
-        if len(raw) <= _MAX_KNOWN_LENGTH and line.action not in _NEVER_KNOWN:
-            if len(self.known) >= _MAX_KNOWN:
-                self.known.clear()
-            self.known[raw] = line
-        return line
-
-    def status(self, raw: bytes) -> tuple[int, bool, bytes]:
-        """Return a status line's status, whether its version is 1.0, and the line to send.
-
-        Raises BadReplyError.
-        """
-        match = _STATUS_LINE.fullmatch(raw)
-        if match is None:
-            raise BadReplyError("a status line that is malformed")
-        sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
-        found = (int(match[2]), match[1] == b"0", sent)
-        if len(self.statuses) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_LENGTH:
-            self.statuses[raw] = found
-        return found
-
-
-def _read_line(raw: bytes, name: bytes, value: bytes) -> _Line:
-    lower = name.lower()
-    action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
-    if action is _CONTENT_LENGTH:
-        match = _LENGTH.fullmatch(value)
-        if match is None:
-            raise BadReplyError("a Content-Length that is not one number")
-        length = int(match[1])
-        return _Line(action, b"%b: %d" % (name, length), value, length)
-    if action is _CONNECTION:
-        options = frozenset(option.strip(b" \t").lower() for option in value.split(b","))
-        return _Line(action, raw, value, 0, options)
-    if lower == b"www-authenticate" and not challenge_binds(value):
-        action = _KEEP
-    return _Line(action, raw, value)
 
 
 class ReplyReader:
@@ -316,9 +204,9 @@ class ReplyReader:
             raise BadReplyError("both Content-Length and Transfer-Encoding")
         return kept
 
-    def _note(self, line: _Line, kept: list[bytes]) -> None:
+    def _note(self, line: Line, kept: list[bytes]) -> None:
         """Note what a field says of the message's framing; keep it where it is passed on."""
-        action = line.action
+        action, expected = line.action, self._expected
         if action is _CONNECTION:
             self._options = line.options | self._options
         elif action is _TRANSFER_ENCODING:
@@ -328,25 +216,13 @@ class ReplyReader:
         elif action is _CHALLENGE:
             self.personal = True
             kept.append(line.sent)
+        elif expected is None:
+            pass
         elif action is not _UPGRADE:
-            self._edit(line, kept)
-        elif self._expected is not None and self._expected.upgrade:
+            _pass_on(line, kept, expected)
+        elif expected.upgrade:
             # A second field makes a list of it, and no list was asked for.
             self._switches_to = line.value if self._switches_to is None else b","
-
-    def _edit(self, line: _Line, kept: list[bytes]) -> None:
-        """Keep a field that is not passed on in any case, or not as it came."""
-        action, expected = line.action, self._expected
-        editor = expected.editor if expected is not None else None
-        if action is _SET_COOKIE:
-            if expected is not None and not expected.keeps_out(line.value):
-                sent = line.sent
-                kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
-        elif action is _EDIT:
-            name = line.sent.partition(b":")[0]
-            kept.append(name + b": " + editor.location(line.value) if editor else line.sent)
-        elif expected is not None and expected.may_widen(line.value):
-            kept.append(line.sent)
 
     def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
         expected = self._expected
@@ -441,6 +317,23 @@ class ReplyReader:
             for name, value in chunks.trailers
             if may_trail_reply(name)
         )
+
+
+def _pass_on(line: Line, kept: list[bytes], expected: Expected) -> None:
+    """Keep a field that is passed on for some, or passed on as another."""
+    name = line.sent.partition(b":")[0]
+    editor = expected.editor
+    if line.action is _SET_COOKIE:
+        if not expected.keeps_out(line.value):
+            sent = line.sent
+            kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
+    elif line.action is _EDIT:
+        kept.append(name + b": " + editor.location(line.value) if editor else line.sent)
+    elif line.action is _WORKER_SCOPE:
+        if expected.may_widen(line.value):
+            kept.append(line.sent)
+    elif name.lower() in expected.passed_fields:
+        kept.append(line.sent)
 
 
 def _without_length(lines: list[bytes]) -> list[bytes]:

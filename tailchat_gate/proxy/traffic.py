@@ -10,7 +10,7 @@ from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
-from tailchat_gate.proxy.reply import ReplyLines
+from tailchat_gate.proxy.reply_lines import ReplyLines
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Tunnel
 
 

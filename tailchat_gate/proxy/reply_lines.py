@@ -1,0 +1,132 @@
+"""Reads the lines of a reply's head, each by itself; what was read is kept, because they repeat."""
+
+import re
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from tailchat_gate.field_names import HOP_BY_HOP, fold, is_order
+from tailchat_gate.request.fields import TOKEN
+from tailchat_gate.request.schemes import challenge_binds
+
+_MAX_KNOWN: Final = 2048
+_MAX_KNOWN_LENGTH: Final = 256
+#: RFC 9112 section 4; many servers leave out the space before an empty reason.
+_STATUS_LINE: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?"
+)
+_LINE: Final = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
+#: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
+_LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+
+
+class Action(IntEnum):
+    """What becomes of a field line."""
+
+    KEEP = 0
+    DROP = 1
+    SET_COOKIE = 2
+    CONTENT_LENGTH = 3
+    TRANSFER_ENCODING = 4
+    CONNECTION = 5
+    UPGRADE = 6
+    EDIT = 7
+    CHALLENGE = 8
+    ORDER = 9
+    WORKER_SCOPE = 10
+
+
+# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+(
+    _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
+    _CHALLENGE, _ORDER, _WORKER_SCOPE,
+) = Action  # fmt: skip
+
+#: A Set-Cookie is a secret, the challenge of a handshake is another each time.
+_NEVER_KNOWN: Final = (_SET_COOKIE, _CHALLENGE)
+_ACTIONS: Final = {
+    b"set-cookie": _SET_COOKIE,
+    b"content-length": _CONTENT_LENGTH,
+    b"transfer-encoding": _TRANSFER_ENCODING,
+    b"connection": _CONNECTION,
+    b"upgrade": _UPGRADE,
+    b"location": _EDIT,
+    b"content-location": _EDIT,
+    b"persistent-auth": _CHALLENGE,
+    b"www-authenticate": _CHALLENGE,
+    b"service-worker-allowed": _WORKER_SCOPE,
+}
+
+
+class BadReplyError(ValueError):
+    """Bytes of an upstream that are no reply, or not one to trust."""
+
+
+class Line(NamedTuple):
+    """A field line of a reply: what to do with it, and its value as far as that matters here.
+
+    `length` is that of a Content-Length, `options` those of Connection.
+    """
+
+    action: Action
+    sent: bytes
+    value: bytes = b""
+    length: int = 0
+    options: frozenset[bytes] = frozenset()
+
+
+class ReplyLines:
+    """Reads field lines and status lines of replies; what was read is kept, because they repeat.
+
+    Kept are at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
+    """
+
+    def __init__(self) -> None:
+        self.known: Final[dict[bytes, Line]] = {}
+        self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
+
+    def line(self, raw: bytes) -> Line:
+        """Return what a line without its CRLF is. Raises BadReplyError."""
+        match = _LINE.fullmatch(raw)
+        if match is None:
+            raise BadReplyError("a header field that is malformed")
+        name, value = match[1], match[2].rstrip(b" \t")
+        line = _read_line(raw, name, value)
+        if len(raw) <= _MAX_KNOWN_LENGTH and line.action not in _NEVER_KNOWN:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[raw] = line
+        return line
+
+    def status(self, raw: bytes) -> tuple[int, bool, bytes]:
+        """Return a status line's status, whether its version is 1.0, and the line to send.
+
+        Raises BadReplyError.
+        """
+        match = _STATUS_LINE.fullmatch(raw)
+        if match is None:
+            raise BadReplyError("a status line that is malformed")
+        sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
+        found = (int(match[2]), match[1] == b"0", sent)
+        if len(self.statuses) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_LENGTH:
+            self.statuses[raw] = found
+        return found
+
+
+def _read_line(raw: bytes, name: bytes, value: bytes) -> Line:
+    lower = name.lower()
+    action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
+    if action is _CONTENT_LENGTH:
+        match = _LENGTH.fullmatch(value)
+        if match is None:
+            raise BadReplyError("a Content-Length that is not one number")
+        length = int(match[1])
+        return Line(action, b"%b: %d" % (name, length), value, length)
+    if action is _CONNECTION:
+        options = frozenset(option.strip(b" \t").lower() for option in value.split(b","))
+        return Line(action, raw, value, 0, options)
+    if action is _KEEP and is_order(fold(name)):
+        action = _ORDER
+    elif lower == b"www-authenticate" and not challenge_binds(value):
+        action = _KEEP
+    return Line(action, raw, value)
