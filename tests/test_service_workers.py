@@ -336,7 +336,7 @@ async def test_clients_that_do_not_say_what_for_sign_in(gate: RunningGate) -> No
 async def test_a_tool_cannot_have_errors_of_the_host_reported(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
-    """NEL, by which a browser would tell a tool every address of the host, does not pass."""
+    """NEL and Report-To, by which a browser would tell a tool addresses of the host, end here."""
     upstream.answer = (
         b'HTTP/1.1 200 OK\r\nnel: {"report_to":"x","max_age":9,"success_fraction":1}\r\n'
         b"Report-To: {}\r\nContent-Length: 2\r\n\r\nok"
@@ -344,4 +344,4 @@ async def test_a_tool_cannot_have_errors_of_the_host_reported(
 
     reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 
-    assert (reply.values("NEL"), reply.values("Report-To")) == ([], ["{}"])
+    assert (reply.values("NEL"), reply.values("Report-To")) == ([], [])
