@@ -5,7 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from tailchat_gate.identity.locks import Holder
 from tailchat_gate.observe.log import LOGGER_NAME
@@ -18,7 +21,7 @@ from tailchat_gate.request.refusal import RefusedError
 
 #: How long a client may take none of a page, in seconds.
 STALL_SECONDS: Final = 60.0
-#: Fields that the gate has read already, or that aiohttp would act on.
+#: Fields that the gate has read already.
 _NOT_FOR_PAGES: Final = frozenset(
     (b"connection", b"content-length", b"expect", b"transfer-encoding")
 )
@@ -42,7 +45,7 @@ class PageServer:
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop."""
-        self._server = web.Server(_answer, handler_cancellation=True)
+        self._server = web.Server(_answer, request_factory=_request, handler_cancellation=True)
 
     def serve(
         self,
@@ -57,8 +60,8 @@ class PageServer:
     ) -> None:
         """Answer a request with a page.
 
-        `body` is for a page that reads one, a small one. `target` is what aiohttp sees: the
-        client's own only where the page needs it. `session` is whose session or token the answer
+        `body` is for a page that reads one, a small one. `target` is what the page sees: the
+        client's own only where it needs that. `session` is whose session or token the answer
         ends with, None for nobody's.
         """
         work = _PageWork(self, client, head, target, answer, ended, session)
@@ -68,40 +71,48 @@ class PageServer:
         elif head.fields.expects_continue and not head.http10:
             client.write(_CONTINUE)
 
-    def connection(self, answer: Answer, let_go: Callable[[web.StreamResponse], None]) -> "_Page":
+    def connection(
+        self,
+        answer: Answer,
+        let_go: Callable[[web.StreamResponse], None],
+        head: RequestHead,
+        target: bytes,
+    ) -> "_Page":
         """Return the protocol for one answer."""
         assert self._server is not None  # noqa: S101 - narrows for the checker
         return _Page(
             self._server,
             answer,
             let_go,
+            head,
+            target,
             loop=asyncio.get_running_loop(),
             access_log=None,
             auto_decompress=False,
             logger=self._log,
             tcp_keepalive=False,
-            # What comes was read and bounded before.
-            max_line_size=1 << 20,
-            max_field_size=1 << 20,
-            max_headers=1 << 16,
         )
 
 
 class _Page(web.RequestHandler):
     """aiohttp's side of one answer."""
 
-    __slots__ = ("answer", "let_go")
+    __slots__ = ("answer", "head", "let_go", "target")
 
     def __init__(
         self,
         server: web.Server,
         answer: Answer,
         let_go: Callable[[web.StreamResponse], None],
+        head: RequestHead,
+        target: bytes,
         **options: Any,  # noqa: ANN401 - aiohttp's own
     ) -> None:
         super().__init__(server, **options)
         self.answer: Final = answer
         self.let_go: Final = let_go
+        self.head: Final = head
+        self.target: Final = target
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -120,6 +131,32 @@ class _Page(web.RequestHandler):
         """Log a fault of the gate; a client that left is none."""
         if self.transport is not None and not isinstance(details.get("exc_info"), ConnectionError):
             super().log_exception(*args, **details)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    """Return the request that a page sees: with the fields that the client sent.
+
+    They come past aiohttp's parser, because that has answers of its own: to a repeated ETag,
+    Content-Type or User-Agent, to a target that it cannot take apart.
+    """
+    assert isinstance(protocol, _Page)  # noqa: S101 - narrows for the checker
+    raw = tuple(
+        pair for pair in protocol.head.fields.pairs if pair[0].lower() not in _NOT_FOR_PAGES
+    )
+    fields = CIMultiDict(
+        (name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in raw
+    )
+    message = message._replace(
+        path=protocol.target.decode("ascii"), headers=CIMultiDictProxy(fields), raw_headers=raw
+    )
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop)
 
 
 async def _answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -144,10 +181,9 @@ class _PageWork:
         self.session = session
         self._client = client
         self._head = head
-        self._target = target
         self._ended = ended
         self._body = b""
-        self._page = server.connection(answer, self._let_go)
+        self._page = server.connection(answer, self._let_go, head, target)
         self._stalled: asyncio.TimerHandle | None = None
         self._started = self._over = False
         #: Why the client gets no whole answer, if it gets none.
@@ -162,7 +198,7 @@ class _PageWork:
         self._started = True
         keep = self._head.keep_alive and not self._client.leaving and not self._unread
         self._page.connection_made(transport)
-        self._page.data_received(page_request(self._head, self._target, body, keep=keep))
+        self._page.data_received(page_request(self._head, body, keep=keep))
 
     @property
     def _unread(self) -> bool:
@@ -221,19 +257,14 @@ class _PageWork:
             self._stalled = None
 
 
-def page_request(head: RequestHead, target: bytes, body: bytes, *, keep: bool) -> bytes:
-    """Return the request that aiohttp is given for a page.
+def page_request(head: RequestHead, body: bytes, *, keep: bool) -> bytes:
+    """Return the request that aiohttp is given for a page: nothing is the client's but the body.
 
-    The method decides whether a body may be sent, and the fields are the client's.
+    The method decides whether there is one.
     """
     method = head.method if head.method in {"GET", "HEAD"} else "POST"
     version = b"1.0" if head.http10 else b"1.1"
-    lines = [b"%b %b HTTP/%b\r\n" % (method.encode("ascii"), target, version)]
-    lines += [
-        b"%b: %b\r\n" % (name, value)
-        for name, value in head.fields.pairs
-        if name.lower() not in _NOT_FOR_PAGES
-    ]
+    lines = [b"%b / HTTP/%b\r\nHost: gate\r\n" % (method.encode("ascii"), version)]
     lines.append(b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n")
     if method == "POST":
         lines.append(b"Content-Length: %d\r\n" % len(body))
