@@ -245,6 +245,18 @@ async def test_a_trace_is_not_let_to_a_tool(edge: RunningGate) -> None:
 
 
 @pytest.mark.parametrize(
+    ("upgrade", "status"), [("h2c", 403), ("websocket, h2c", 403), ("websocket", 202)]
+)
+async def test_a_switch_that_the_gate_would_not_make_is_refused(
+    edge: RunningGate, upgrade: str, status: int
+) -> None:
+    """Behind a switch to another protocol than the route's, a visitor would meet no rule."""
+    reply = await question(edge, "/open", Connection="Upgrade", Upgrade=upgrade)
+
+    assert reply.status == status
+
+
+@pytest.mark.parametrize(
     ("field", "status"),
     [
         ("Script-Name: /open", 403),

@@ -127,6 +127,10 @@ class ForwardAuth:
             claim = self._headers.claim(visit.head.fields, route.settings, QUESTION_FIELDS)
             if claim:
                 raise RefusedError(f"{claim} is not a visitor's to say, and the tool would get it")
+        upgrade = visit.head.fields.upgrade.decode("latin-1")
+        if upgrade and upgrade not in route.settings.upgrades:
+            # A proxy that passes it on opens a way to the tool on which nothing is judged.
+            raise RefusedError("a switch to a protocol that the route does not offer")
         if original.method == TRACE and not route.passes_on(TRACE):
             raise RefusedError("a TRACE, which is not passed on", Reason.METHOD_REFUSED)
         if original.websocket:
