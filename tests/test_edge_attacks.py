@@ -288,6 +288,19 @@ def harmless(received: Received) -> bool:
     return received.line.startswith(b"GET /write HTTP/1.") and not names & claims
 
 
+async def test_a_path_in_a_field_is_judged(front: Edge) -> None:
+    """What a request names beside its target is asked about too, by the field it stands in."""
+    closed = "/closed/x"
+    async with session(front) as cookie:
+        fields = f"{cookie}\r\nContent-Length: 0\r\n"
+        for line, name, start in (
+            ("COPY /page", "Destination", front.url("wiki.test")),
+            ("PUT /page", "X-Amz-Copy-Source", ""),
+        ):
+            assert await sent(front, line, own(front), f"{fields}{name}: {start}/page/x")
+            assert not await sent(front, line, own(front), f"{fields}{name}: {start}{closed}")
+
+
 async def test_no_other_account_of_a_request_counts(front: Edge) -> None:
     """Fields that name another request than the one made open nothing to a stranger."""
     await check_that_it_works(front)
