@@ -12,6 +12,7 @@ from aiohttp import web
 
 from tailchat_gate.access.service_worker import REFUSING_SCRIPT
 from tailchat_gate.identity.handoff import Sites
+from tailchat_gate.identity.kept_targets import ReturnTargets
 from tailchat_gate.identity.locks import Barred, Lock
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.pages.language import choose_language
@@ -54,14 +55,14 @@ _BEARER: Final = MappingProxyType(
 )
 #: By whether the client's connection stays; it must be said where that is not the version's rule.
 _CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
+#: The longest Location, in characters.
+_LONGEST_LOCATION: Final = 2048
 _SIGN_IN_PAGE: Final = "/sign_in"
 _SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 #: What of an answer is about the visitor.
 _PERSONAL: Final = frozenset(("discriminator", "nickname", "notice", "sub"))
 #: What the person who is refused may want to talk to an admin about.
 _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
-#: The query of a path that would overflow the login's state is dropped from the way back.
-_MAX_RETURN_TO: Final = 2048
 
 
 class Answers:
@@ -72,12 +73,14 @@ class Answers:
         pages: Pages,
         *,
         sites: Sites,
+        returns: ReturnTargets,
         prefix: str,
         sign_in_page: bool,
         clock: Callable[[], float],
     ) -> None:
         self._pages = pages
         self._sites = sites
+        self._returns = returns
         self._prefix = prefix
         self._entry = _SIGN_IN_PAGE if sign_in_page else "/start"
         self._clock = clock
@@ -254,6 +257,16 @@ class Answers:
         """Return a redirect that nobody keeps; `location` is ASCII."""
         return web.Response(status=status, headers={**_NO_STORE, "Location": location})
 
+    def onward(self, visit: Visit, location: str) -> web.Response:
+        """Lead to an address that may be long: a proxy in front may take no such header.
+
+        nginx answers 502 to a reply whose head is over 4 KiB, unless it was told otherwise.
+        """
+        if len(location) <= _LONGEST_LOCATION:
+            return self.redirect(location, status=303)
+        framed = read_intent(visit.method, visit.head.fields.headers) is Intent.FRAME
+        return self.page(visit, "onward", framed=framed, next_url=location)
+
     def who_am_i(self, visit: Visit) -> web.Response:
         """Lead a page navigation that found no tool to the page that tells who is signed in."""
         if read_intent(visit.method, visit.head.fields.headers) is Intent.NAVIGATION:
@@ -395,12 +408,15 @@ class Answers:
 
         `entry` is the path of the gate's that begins it, "" for the configured one.
         """
-        target = visit.target
-        back = target.path + target.query
-        if len(back) > _MAX_RETURN_TO:
-            back = target.path
         origin = self._sites.origin(visit.host)
+        back = self._way_back(visit)
         return f"{origin}{self._prefix}{entry or self._entry}?rd={quote(back, safe='/')}"
+
+    def _way_back(self, visit: Visit) -> str:
+        """Return what leads to the address that was asked for, short enough for another one."""
+        target = f"{visit.target.path}{visit.target.query}"
+        origin = self._sites.origin(visit.host)
+        return self._returns.short(target, origin=origin, visitor=visit.client)
 
     def start_url(self, return_to: str, *, prompt: str = "", again: bool = False) -> str:
         """Return the link that begins a login which comes back to `return_to`.
@@ -422,7 +438,7 @@ class Answers:
                 "discriminator": record.discriminator,
                 "sub": record.sub,
             },
-            retry_url=self.start_url(visit.target.path + visit.target.query),
+            retry_url=self.start_url(self._way_back(visit)),
         )
 
 

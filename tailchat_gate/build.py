@@ -26,6 +26,7 @@ from tailchat_gate.gate import Gate
 from tailchat_gate.generations import Generation
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
+from tailchat_gate.identity.kept_targets import ReturnTargets
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.seal import KeyRing
@@ -109,11 +110,13 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     tokens = Tokens(settings.token, clock, lasting.standing)
     assertions = _assertions(settings, lasting.published_keys, clock)
     identity = IdentityHeaders(settings.groups, assertions)
+    returns = ReturnTargets(lasting.kept_targets, server.prefix)
     answers = Answers(
         lasting.make_pages(
             contact=settings.pages.contact, prefix=server.prefix, public_url=server.public_url
         ),
         sites=sites,
+        returns=returns,
         prefix=server.prefix,
         sign_in_page=settings.pages.sign_in == "page",
         clock=clock,
@@ -124,6 +127,8 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         tailchat=tailchat,
         sessions=sessions,
         bindings=Bindings(sessions),
+        returns=returns,
+        longest_target=settings.limits.target_bytes,
         sites=sites,
         used_states=lasting.used_states,
         used_passes=lasting.used_passes,

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from tailchat_gate.config.problem import Problem
+from tailchat_gate.identity.kept_targets import KeptTargets
 from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.session import SessionRecord
@@ -89,6 +90,7 @@ class Lasting:
         self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(
             clock=clock, capacity=USED_PASSES, harmless=True
         )
+        self.kept_targets: Final = KeptTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
         self.turns: Final = Turns()
         #: Compiling the pages' templates is most of the work of a reload, and few reloads change

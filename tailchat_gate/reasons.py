@@ -77,6 +77,7 @@ class Reason(StrEnum):
     TAILCHAT_DOWN = "tailchat-down"
     TAILCHAT_SLOW = "tailchat-slow"
     TAILCHAT_BROKEN = "tailchat-broken"
+    LOGIN_TARGET_LOST = "login-target-lost"
     SESSION_TOO_LARGE = "session-too-large"
     COOKIES_BLOCKED = "cookies-blocked"
 
@@ -141,6 +142,7 @@ STATUS: Final = MappingProxyType(
         Reason.TAILCHAT_DOWN: HTTPStatus.BAD_GATEWAY,
         Reason.TAILCHAT_SLOW: HTTPStatus.GATEWAY_TIMEOUT,
         Reason.TAILCHAT_BROKEN: HTTPStatus.BAD_GATEWAY,
+        Reason.LOGIN_TARGET_LOST: HTTPStatus.GONE,
         Reason.SESSION_TOO_LARGE: HTTPStatus.INTERNAL_SERVER_ERROR,
         Reason.COOKIES_BLOCKED: HTTPStatus.BAD_REQUEST,
     }

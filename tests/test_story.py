@@ -491,7 +491,6 @@ async def test_who_am_i(scene: Story) -> None:
         ("POST", FETCH, 401),
         ("GET", {"Accept": "text/html", "X-Requested-With": "XMLHttpRequest"}, 401),
         ("GET", {"Accept": "image/*", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 401),
-        ("GET", {**NAVIGATION, "Sec-Fetch-Dest": "iframe"}, 401),
         ("GET", {"Accept": "*/*", "User-Agent": "curl/8.0"}, 401),
         ("GET", {"Accept": "text/html", "Upgrade": "websocket", "Connection": "Upgrade"}, 401),
         ("OPTIONS", FETCH, 401),

@@ -18,7 +18,9 @@ from tailchat_gate.identity.handoff import (
     open_pass,
     read_arrival,
 )
+from tailchat_gate.identity.kept_targets import ReturnTargets
 from tailchat_gate.identity.login import (
+    MAX_RETURN_TO,
     LoginRefused,
     PendingCallback,
     StrayLogin,
@@ -56,6 +58,7 @@ class LoginEndpoints:
     tailchat: TailchatClient
     sessions: SiteSessions
     bindings: Bindings
+    returns: ReturnTargets
     sites: Sites
     used_states: UsedStates[SessionRecord]
     used_passes: UsedStates[SessionRecord]
@@ -66,6 +69,7 @@ class LoginEndpoints:
     metrics: Metrics
     audit: Audit
     prefix: str
+    longest_target: int
     keeps_tokens: bool
 
     async def sign_in(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
@@ -75,7 +79,7 @@ class LoginEndpoints:
             visit,
             "sign_in",
             start_url=self.answers.start_url(return_to),
-            return_to="" if return_to == "/" else return_to,
+            return_to="" if return_to == "/" else self.returns.shown(return_to),
             tool=visit.host if self.sites.is_tool(visit.host) else "",
         )
 
@@ -341,12 +345,33 @@ class LoginEndpoints:
     def _is_arrival(self, return_to: str) -> bool:
         return read_arrival(return_to, self.sites, self.prefix) is not None
 
+    async def back(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Lead to a return target that was too long to travel with a login."""
+        query = dict(query_pairs(visit.target.query))
+        found, instead = self.returns.find(query, self.sites.origin(visit.host))
+        if found is None:
+            url = f"{self.sites.origin(visit.host)}{self._path(instead, visit.host)}"
+            return self.answers.problem(visit, Reason.LOGIN_TARGET_LOST, retry_url=url)
+        return self.answers.onward(visit, self._safe(found, visit.host))
+
+    def _path(self, return_to: str, host: str) -> str:
+        found = self._safe(return_to, host)
+        return found if found.startswith("/") else "/"
+
     def _return_to(self, visit: Visit) -> str:
-        return self._safe(dict(query_pairs(visit.target.query)).get("rd", "/"), visit.host)
+        """Return where a login is to return to, short enough to travel with it."""
+        asked = dict(query_pairs(visit.target.query)).get("rd", "/")
+        found = self._safe(asked, visit.host)
+        if len(found) <= MAX_RETURN_TO and self._is_arrival(found):
+            # It was made short where it began, and is for another host.
+            return found
+        origin = self.sites.origin(visit.host)
+        return self.returns.short(found, origin=origin, visitor=visit.client)
 
     def _safe(self, return_to: str, host: str = "") -> str:
         return safe_return_to(
             return_to,
+            longest=self.longest_target,
             public_origin=self.sites.origin(host),
             allowed_origins=self.sites,
             prefix=self.prefix,

@@ -58,6 +58,7 @@ class Endpoints:
                 f"{prefix}/start": (_STEP, login.start),
                 f"{prefix}/callback": (_STEP, login.callback),
                 f"{prefix}/arrive": (_STEP, login.arrive),
+                f"{prefix}/back": (_READ, login.back),
                 f"{prefix}/sign_in": (_READ, login.sign_in),
                 f"{prefix}/sign_out": (_READ | {"POST"}, sign_out.answer),
                 f"{prefix}/auth": (_READ, self._not_ready),

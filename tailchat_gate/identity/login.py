@@ -256,6 +256,7 @@ def safe_return_to(
     public_origin: str,
     allowed_origins: Container[str],
     prefix: str = "/oauth2",
+    longest: int = MAX_RETURN_TO,
 ) -> str:
     """Return the target to go to after a login, "/" for every one that is not surely ours.
 
@@ -266,9 +267,9 @@ def safe_return_to(
 
     Path, query and fragment keep their bytes, but spaces and non-ASCII characters are
     percent-encoded (UTF-8), as a browser would. The path is judged as it stands, percent-decoded
-    once, and twice. RFC 9700 4.11. The result is ASCII, at most MAX_RETURN_TO characters.
+    once, and twice. RFC 9700 4.11. The result is ASCII, at most `longest` characters.
     """
-    if len(rd) > MAX_RETURN_TO or _UNFIT.search(rd):
+    if len(rd) > longest or _UNFIT.search(rd):
         return "/"
     origin, target = "", rd
     if not rd.startswith("/"):
@@ -283,7 +284,7 @@ def safe_return_to(
     if any(_ASTRAY.search(reading) or _is_login(reading, prefix) for reading in readings):
         return "/"
     safe = origin + re.sub(r"[^!-~]+", lambda found: quote(found[0]), target)
-    return safe if len(safe) <= MAX_RETURN_TO else "/"
+    return safe if len(safe) <= longest else "/"
 
 
 def _split_origin(url: str) -> tuple[str, str]:

@@ -56,6 +56,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
             {"retry_url": "", "detail": MappingProxyType({})},
         ),
         "frame": _Shape(frozenset(("reason", "open_url"))),
+        "onward": _Shape(frozenset(("next_url",))),
         "userinfo": _Shape(
             frozenset(("sub", "signed_in_at", "until", "csrf")),
             {
@@ -149,6 +150,7 @@ class Pages:
         retry_url?, detail? (mapping of texts; tool, nickname, discriminator, sub, notice and until
         are shown openly, the rest under "Details");
         `frame`: reason, open_url (what a new tab is to show);
+        `onward`: next_url (which the browser goes to by itself);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), back_url?, has_tool? (whether back_url leads to a tool).
         Any text may be hostile. Raises LookupError for a page or reason that does not exist,
