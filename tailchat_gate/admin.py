@@ -1,7 +1,9 @@
 """The second listener: health, readiness, metrics and status, never on the public port."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
@@ -14,6 +16,7 @@ from tailchat_gate.admin_server import AdminServer, Handler
 from tailchat_gate.config.address import TcpAddress, listen_address
 from tailchat_gate.generations import Generations
 from tailchat_gate.observe.audit import Refusal
+from tailchat_gate.observe.process_metrics import ProcessMetrics
 from tailchat_gate.reload import Reloader
 
 #: What an order to the gate has to carry. No page can send it to another origin unasked, because
@@ -32,6 +35,9 @@ class Admin:
         self._is_ready = is_ready
         self._reloader = reloader
         self._started = self._lasting.clock()
+        self._process = ProcessMetrics()
+        # Its own, because the others may all be waiting for a disk.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     async def healthz(self, _: web.BaseRequest) -> web.Response:
         """Say that the process runs."""
@@ -45,7 +51,9 @@ class Admin:
 
     async def metrics(self, _: web.BaseRequest) -> web.Response:
         """Tell the metrics in Prometheus's text."""
-        body = self._lasting.metrics.render()
+        loop = asyncio.get_running_loop()
+        about_process = await loop.run_in_executor(self._thread, self._process.render)
+        body = self._lasting.metrics.render() + about_process
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(self, _: web.BaseRequest) -> web.Response:

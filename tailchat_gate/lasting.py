@@ -2,10 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tailchat_gate.config.problem import Problem
 from tailchat_gate.identity.kept_targets import KeptTargets
@@ -101,7 +103,9 @@ class Lasting:
         #: Who is kept out: what is known of it, what ends what is under way, and where it is kept.
         self.standing: Final = Standing(clock)
         self.live: Final = LiveSessions(self.standing, clock)
-        self.metrics: Final = _metrics(self.traffic, self.access_log, self.reloads, self.standing)
+        #: When the machine tokens of the configuration in force expire, by their names.
+        self.token_expiries: dict[str, float] = {}
+        self.metrics: Final = self._make_metrics()
         self.locks: Final = LockStore(self.standing, self.metrics, clock)
 
     def start(self) -> None:
@@ -118,14 +122,11 @@ class Lasting:
         await self.locks.close()
         await self.access_log.close()
 
-
-def _metrics(
-    traffic: Traffic, access_log: AccessLog, reloads: Reloads, standing: Standing
-) -> Metrics:
-    return Metrics(
-        (
-            ("gate_websockets_open", "WebSockets open.", lambda: len(traffic.tunnels)),
-            ("gate_locks", "Locks in force.", lambda: len(standing.locks)),
+    def _make_metrics(self) -> Metrics:
+        reloads = self.reloads
+        gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+            ("gate_websockets_open", "WebSockets open.", lambda: len(self.traffic.tunnels)),
+            ("gate_locks", "Locks in force.", lambda: len(self.standing.locks)),
             (
                 "gate_generation",
                 "How many configurations were in force, the present one among them.",
@@ -141,7 +142,19 @@ def _metrics(
                 "When a configuration was last loaded or refused, in Unix seconds.",
                 lambda: reloads.tried_at,
             ),
-        ),
-        lambda: (access_log.sink, *sinks()),
-        (ConnectionMetrics(traffic),),
-    )
+        )
+        return Metrics(
+            gauges,
+            lambda: (self.access_log.sink, *sinks()),
+            (ConnectionMetrics(self.traffic), self._token_expiries),
+        )
+
+    def _token_expiries(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "gate_token_expires_timestamp_seconds",
+            "When a machine's token expires, in Unix seconds.",
+            labels=("token",),
+        )
+        for name, expires in self.token_expiries.items():
+            family.add_metric((name,), expires)
+        yield family

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from gatekit import SECRET, make_settings
+from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
@@ -14,6 +15,7 @@ from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.lasting import Lasting
+from tailchat_gate.observe.process_metrics import ProcessMetrics
 from tailchat_gate.proxy.assertion import HEADER
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.headers import RequestHeaders
@@ -78,8 +80,10 @@ def test_every_metric_is_documented() -> None:
     metrics.lock_file_error("damaged")
     metrics.tailchat_call("token", 0.1, "ok")
     metrics.recheck("ok")
+    lasting.token_expiries["ci"] = 1.0
 
-    for family in metrics.collect():
+    about_process = text_string_to_metric_families(ProcessMetrics().render().decode())
+    for family in (*metrics.collect(), *about_process):
         name = family.name + ("_total" if family.type == "counter" else "")
         row = next((r for r in document.splitlines() if r.startswith(f"| `{name}` ")), None)
         assert row is not None, name

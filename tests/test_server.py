@@ -14,6 +14,7 @@ import pytest
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
 from prometheus_client.parser import text_string_to_metric_families
 
+from tailchat_gate.identity.tokens import hash_of, make_token
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.server import StartError
 
@@ -58,6 +59,29 @@ async def test_the_admin_listener_tells_health_and_metrics(
     for path in ("/healthz", "/readyz", "/metrics", "/status"):
         assert (await ask(gate.port, request_bytes(path))).status == 401
     assert (await _admin(gate, "/nothing"))[0] == 404
+
+
+async def test_metrics_tell_of_the_process_and_of_tokens_that_expire(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """Descriptors, memory and the collector are told; of tokens, those that do not last."""
+    tokens = [
+        {"name": "ci", "hash": hash_of(make_token(bytes(32))), "expires": "2027-03-01"},
+        {"name": "backup", "hash": hash_of(make_token(b"1" * 32))},
+    ]
+    gate = await start_gate(upstream.url, server={"admin_listen": "127.0.0.1:0"}, token=tokens)
+    _, text = await _admin(gate, "/metrics")
+    samples = {
+        (sample.name, *sample.labels.items()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+    assert samples[("process_open_fds",)] > 3
+    assert samples[("process_resident_memory_bytes",)] > 1 << 20
+    assert ("python_gc_collections_total", ("generation", "2")) in samples
+    expiring = {key[1:]: value for key, value in samples.items() if "token_expires" in key[0]}
+    assert expiring == {(("token", "ci"),): 1803859200}
 
 
 async def test_a_client_that_is_gone_without_a_word_is_noticed(
