@@ -69,6 +69,7 @@ class Admin:
             "websockets_open": len(self._lasting.traffic.tunnels),
             "configuration": {
                 "file": str(self._reloader.source.path) if self._reloader else None,
+                "locks_file": settings.locks.file,
                 "generation": reloads.generation,
                 "loaded_at": int(reloads.loaded_at),
                 "tried_at": int(reloads.tried_at),

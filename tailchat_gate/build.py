@@ -199,11 +199,17 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     )
 
 
-def _service(settings: Settings, gate: Gate) -> Service:
-    server, limits = settings.server, settings.limits
-    reader = RequestReader(
-        Limits(limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes)
+def request_limits(settings: Settings) -> Limits:
+    """Return what a request may bring."""
+    limits = settings.limits
+    return Limits(
+        limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
     )
+
+
+def _service(settings: Settings, gate: Gate) -> Service:
+    server = settings.server
+    reader = RequestReader(request_limits(settings))
     return Service(
         gate,
         reader,

@@ -86,6 +86,7 @@ class GateServer:
                 "details": {
                     "version": __version__,
                     "listen": list(settings.server.listen),
+                    "locks_file": settings.locks.file,
                     "redirect_uri": redirect_uri(settings),
                 }
             },

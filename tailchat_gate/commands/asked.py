@@ -4,9 +4,9 @@ import re
 from typing import Final
 from urllib.parse import quote
 
+from tailchat_gate.build import request_limits
 from tailchat_gate.config import url
 from tailchat_gate.config.model import Settings
-from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestHead, RequestReader
 from tailchat_gate.request.refusal import RefusedError
 
@@ -39,7 +39,7 @@ def read_asked(text: str, method: str, settings: Settings) -> Asked:
         target = f"/{target}"
     sent = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode("ascii")
     try:
-        read = RequestReader(Limits(**settings.limits.model_dump())).read(sent)
+        read = RequestReader(request_limits(settings)).read(sent)
     except RefusedError as refused:
         return refused
     if read is None:

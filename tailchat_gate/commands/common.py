@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 import click
 
 from tailchat_gate.config.address import TcpAddress
+from tailchat_gate.config.environ import DEFAULT_CONFIG
 from tailchat_gate.config.load import ConfigError, Loaded, report
 from tailchat_gate.config.problem import Problem
 from tailchat_gate.config.source import Source
@@ -17,17 +18,16 @@ EXIT_FAILED: Final = 1
 #: The configuration or the command line is wrong (click's own number for the latter).
 EXIT_USAGE: Final = 2
 
-_DEFAULT_CONFIG: Final = "/etc/tailchat-gate/config.toml"
-
 config_option = click.option(
     "--config",
     "-c",
     "config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="TAILCHAT_GATE_CONFIG",
-    default=_DEFAULT_CONFIG,
+    default=DEFAULT_CONFIG,
     show_default=True,
-    help="The TOML file; TAILCHAT_GATE_CONFIG in the environment names it too.",
+    help="The TOML file; TAILCHAT_GATE_CONFIG in the environment names it too. Without a file in "
+    "the usual place, the environment can hold all settings.",
 )
 
 

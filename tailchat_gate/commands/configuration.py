@@ -1,5 +1,6 @@
 """Commands that look at the configuration without serving: check, secret, schema."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tailchat_gate.commands.common import config_option, loaded_from
 from tailchat_gate.config.caution import beside_the_gate
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.schema import schema_text
+from tailchat_gate.config.state_directory import is_made
 from tailchat_gate.identity.seal import new_secret
 
 
@@ -37,7 +39,7 @@ def _missing(settings: Settings) -> Iterator[str]:
     written = {"locks.file": settings.locks.file, "log.audit_file": settings.log.audit_file}
     for key, file in written.items():
         folder = Path(file).parent
-        if file and not folder.is_dir():
+        if file and not folder.is_dir() and not is_made(file, os.environ):
             yield f"{key}: there is no directory {folder} here; the gate does not start without it"
 
 

@@ -1,5 +1,7 @@
 """Where the commands find the locks: by the configuration, by a wrong one too, or by --file."""
 
+import http.client
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -8,10 +10,13 @@ from typing import Final
 
 import click
 
+from tailchat_gate.commands.admin_listener import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
+from tailchat_gate.config.admin_address import admin_address
 from tailchat_gate.config.load import ConfigError, load, report
 from tailchat_gate.config.lock_path import lock_path
 from tailchat_gate.config.model import LONGEST_SESSION
+from tailchat_gate.config.state_directory import make_for
 from tailchat_gate.identity.lock_file import LockFile, LockFileError
 from tailchat_gate.identity.locks import Entry, Standing
 
@@ -22,6 +27,9 @@ file_option = click.option(
     help="The file of locks itself, for when the configuration cannot be read.",
 )
 
+#: How long the running gate may take to say where it keeps locks.
+_SECONDS: Final = 2.0
+_OK: Final = 200
 _EMPTY: Final = "locks.file is empty: the running gate keeps locks in its memory alone"
 
 
@@ -52,6 +60,7 @@ def lock_place(config: Path, file: Path | None) -> LockPlace:
     else:
         if not settings.locks.file:
             fail(_EMPTY, EXIT_USAGE)
+        _check_running(config, settings.locks.file)
         tokens = frozenset(token.name for token in settings.token)
         return LockPlace(Path(settings.locks.file), settings.session.lifetime, tokens)
     found = lock_path(config, os.environ)
@@ -61,7 +70,38 @@ def lock_place(config: Path, file: Path | None) -> LockPlace:
         fail(_EMPTY, EXIT_USAGE)
     told = f"{config} has problems, which `tailchat-gate check` tells; locks are kept in {found}"
     click.echo(f"warning: {told}", err=True)
+    _check_running(config, found)
     return LockPlace(Path(found))
+
+
+def _check_running(config: Path, file: str) -> None:
+    """End the command where the gate that runs with this file keeps its locks elsewhere.
+
+    It may run as another user, or from before the file was changed; a lock that it never reads
+    keeps nobody out. Its word is no order, though: anybody could listen at that address, and the
+    commands often run as root.
+    """
+    try:
+        where = admin_address(config, os.environ)
+        if where is None:
+            return
+        status, body = exchange(where, "GET", "/status", seconds=_SECONDS)
+        found = json.loads(body)["configuration"] if status == _OK else {}
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+        return
+    if not isinstance(found, dict) or not _is_same(found.get("file"), config):
+        return
+    used = found.get("locks_file")
+    if isinstance(used, str) and used != file:
+        fail(
+            f"the gate that runs keeps locks in {used or 'its memory alone'}, not in {file}: "
+            "--file names the file",
+            EXIT_FAILED,
+        )
+
+
+def _is_same(file: object, config: Path) -> bool:
+    return isinstance(file, str) and Path(file).resolve() == config.resolve()
 
 
 def standing(path: Path) -> Standing:
@@ -92,6 +132,7 @@ def append(path: Path, entry: Entry) -> None:
     """Write an entry; end the command where that cannot be done."""
     file = LockFile(path, time.time)
     try:
+        make_for(str(path), os.environ)
         file.open()
         file.append((entry,))
     except LockFileError as error:

@@ -16,6 +16,7 @@ from tailchat_gate.commands.common import (
     read_from,
 )
 from tailchat_gate.config.source import Source
+from tailchat_gate.config.state_directory import make_for
 from tailchat_gate.observe.log import (
     LOGGER_NAME,
     close_logging,
@@ -25,6 +26,9 @@ from tailchat_gate.observe.log import (
 from tailchat_gate.server import StartError, run
 from tailchat_gate.signals import Signals
 
+_NOWHERE: Final = (
+    'locks.file can name another place, or "" keeps locks and ended sessions in memory only'
+)
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
@@ -45,6 +49,7 @@ def serve(config: Path) -> None:
     for warning in loaded.warnings:
         _log.warning(warning)
     try:
+        _make_state_directory(settings.locks.file)
         run(build(settings), signals, source)
     except StartError as error:
         signals.code = EXIT_FAILED
@@ -57,6 +62,15 @@ def serve(config: Path) -> None:
         raise SystemExit(EXIT_FAILED) from None
     finally:
         close_logging()
+
+
+def _make_state_directory(file: str) -> None:
+    """Make the user's own directory for `file` where it is that one's. Raises StartError."""
+    try:
+        make_for(file, os.environ)
+    except OSError as error:
+        told = f"[locks] file cannot be used: {error.filename}: {error.strerror}; {_NOWHERE}"
+        raise StartError(told, "locks.file") from None
 
 
 @click.command()

@@ -5,11 +5,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tailchat_gate.config.keys import ENV_PREFIX, Key, all_keys
 from tailchat_gate.config.problem import Problem, did_you_mean
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
+#: Where the file is looked for if nothing else is said.
+DEFAULT_CONFIG = Path("/etc/tailchat-gate/config.toml")
 
 # Kubernetes sets these in every pod of a namespace that has a Service named tailchat-gate or
 # tailchat-gate-*, and Docker did for links; they are nobody's settings.

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tailchat_gate.config.caution import cautions
 from tailchat_gate.config.complaint import Location, complaint
 from tailchat_gate.config.conflict import conflicts
-from tailchat_gate.config.environ import Assigned, assigned
+from tailchat_gate.config.environ import DEFAULT_CONFIG, Assigned, assigned
 from tailchat_gate.config.fields import Groups
 from tailchat_gate.config.keyfile import exposed_key_files, key_problems
 from tailchat_gate.config.keys import names_in
@@ -35,6 +35,7 @@ from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key
 from tailchat_gate.config.routefile import exposed_keys, named_files, unusable
 from tailchat_gate.config.schema import SECRET_FORMS
 from tailchat_gate.config.secretfile import exposed, given
+from tailchat_gate.config.state_directory import lock_file
 from tailchat_gate.config.token import token_conflicts
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
@@ -118,7 +119,7 @@ def _read(
 ) -> tuple[Settings | None, tuple[Problem, ...], tuple[str, ...], tuple[Path, ...]]:
     """Read everything; settings are None where no complete ones came of it."""
     set_there = assigned(environ)
-    document = _parsed(path)
+    document = _parsed(path, by_environ=bool(set_there.names))
     if isinstance(document, Problem):
         return None, (document, *set_there.problems), (), (path,)
     draft = _Draft(document, problems=set_there.problems, files=[path])
@@ -126,6 +127,7 @@ def _read(
     _overlay(set_there, draft)
     for owner in SECRET_FORMS:
         _settle_secret(owner, set_there, path.parent, draft)
+    _settle_lock_file(environ, draft)
     settings = _settings(draft)
     if settings is not None:
         draft.warnings.extend(cautions(settings))
@@ -133,11 +135,16 @@ def _read(
     return settings, tuple(draft.problems), tuple(draft.warnings), files
 
 
-def _parsed(path: Path) -> _Document | Problem:
-    """Read the file as TOML."""
+def _parsed(path: Path, *, by_environ: bool) -> _Document | Problem:
+    """Read the file as TOML.
+
+    Without a file in the usual place all settings come from the environment, if any does.
+    """
     try:
         content = path.read_bytes()
     except OSError as refused:
+        if by_environ and path == DEFAULT_CONFIG and isinstance(refused, FileNotFoundError):
+            return {}
         reason = refused.strerror or "unreadable"
         return Problem(str(path), reason, "a configuration file that can be read")
     try:
@@ -230,6 +237,13 @@ def _settle_secret(
             draft.sources[*owner, index] = secret.label
     for index, line in enumerate(secret.lines):
         draft.lines[(*owner, index) if isinstance(secret.value, list) else owner] = line
+
+
+def _settle_lock_file(environ: Mapping[str, str], draft: _Draft) -> None:
+    """Say where locks are kept if nobody else does: where this user can write."""
+    table = draft.document.setdefault("locks", {})
+    if isinstance(table, dict):
+        table.setdefault("file", lock_file(environ))
 
 
 def _settings(draft: _Draft) -> Settings | None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from tailchat_gate.config.keys import env_name
 from tailchat_gate.config.model import Locks
+from tailchat_gate.config.state_directory import lock_file
 
 _KEY = ("locks", "file")
 
@@ -20,9 +21,9 @@ def lock_path(path: Path, environ: Mapping[str, str]) -> str | None:
     """
     try:
         document = tomllib.loads(path.read_text("utf-8-sig"))
-        locks = document.get(_KEY[0], {})
+        locks = {_KEY[1]: lock_file(environ), **document.get(_KEY[0], {})}
         if (set_there := environ.get(env_name(_KEY))) is not None:
             locks = {_KEY[1]: set_there}
         return Locks.model_validate(locks).file
-    except (OSError, ValueError, RecursionError, ValidationError):
+    except (OSError, ValueError, TypeError, RecursionError, ValidationError):
         return None

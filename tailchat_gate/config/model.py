@@ -311,7 +311,8 @@ class Locks(Section):
         default="/var/lib/tailchat-gate/locks",
         description=(
             "File that keeps locks and ended sessions, shared by all processes of the machine; "
-            "empty keeps them in memory only."
+            "empty keeps them in memory only. Left out, it is in $STATE_DIRECTORY, in "
+            "/var/lib/tailchat-gate, or in the user's own directory for state."
         ),
     )
 
