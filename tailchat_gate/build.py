@@ -208,7 +208,7 @@ def request_limits(settings: Settings) -> Limits:
 
 
 def _service(settings: Settings, gate: Gate) -> Service:
-    server = settings.server
+    server, limits = settings.server, settings.limits
     reader = RequestReader(request_limits(settings))
     return Service(
         gate,
