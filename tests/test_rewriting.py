@@ -48,6 +48,65 @@ def test_a_location_of_the_tool_becomes_the_gates(value: bytes, sent: bytes) -> 
 @pytest.mark.parametrize(
     ("value", "sent"),
     [
+        (b"https://Wiki.test:8443/x?y", b"/app/x?y"),
+        (b"http://wiki.test:8443/x", b"/app/x"),
+        (b"//wiki.test:8443/x", b"/app/x"),
+        (b"//wiki.test:8443", b"/app/"),
+        (b"//tool:3000/x", b"/app/x"),
+        (b"//own.lan//evil.test", b"/app/evil.test"),
+        (b"https://wiki.test:8443/app/x", b"/app/x"),
+        (b"https://wiki.test:8443/app", b"/app"),
+        (b"https://wiki.test:8443/apple", b"/app/apple"),
+        (b"https://wiki.test:8443/\\evil.test", b"/app/evil.test"),
+        (b"https://wiki.test/x", b"https://wiki.test/x"),
+        (b"//wiki.test:8443@evil.test/", b"//wiki.test:8443@evil.test/"),
+        (b"//wiki.test:8443\\@evil.test/", b"/app/@evil.test/"),
+        (b"ftp://tool:3000/x", b"ftp://tool:3000/x"),
+        (b"///tool:3000/x", b"///tool:3000/x"),
+    ],
+)
+def test_an_address_by_the_visitors_own_name(value: bytes, sent: bytes) -> None:
+    """A tool that builds addresses of Host, with a scheme or without, is led back too."""
+    rewriter = _rewriter(path="/app", upstream_path="/", upstream_host="own.lan")
+
+    assert rewriter.location(value, b"https://wiki.test:8443") == sent
+
+
+def test_a_way_to_tls_stays_one() -> None:
+    """A redirect from http to the same host by https keeps its scheme: a path would go round."""
+    rewriter = _rewriter(path="/app", upstream_path="/")
+
+    assert (
+        rewriter.location(b"https://wiki.test/x", b"http://wiki.test") == b"https://wiki.test/app/x"
+    )
+    assert rewriter.location(b"http://wiki.test/x", b"https://wiki.test") == b"/app/x"
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (b"5; url=http://tool:3000/x", b"5; url=/app/x"),
+        (b"0;URL='/x'", b"0;URL='/app/x'"),
+        (b'0, url = "//own.lan/x" z', b'0, url = "/app/x" z'),
+        (b"0.5 ; /x", b"0.5 ; /app/x"),
+        (b"3 url=/x", b"3 url=/app/x"),
+        (b"0; url=https://evil.test/x", b"0; url=https://evil.test/x"),
+        (b"5", b"5"),
+        (b"5; url=x", b"5; url=x"),
+        (b"x; url=/x", b"x; url=/x"),
+        (b"", b""),
+    ],
+)
+def test_a_refresh(value: bytes, sent: bytes) -> None:
+    """The address in a Refresh is rewritten as a Location is, however it is written."""
+    rewriter = _rewriter(path="/app", upstream_path="/", upstream_host="own.lan")
+
+    assert rewriter.refresh(value) == sent
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
         (b"/tool/x", b"/app/x"),
         (b"/tool", b"/app"),
         (b"/toolbox", b"/toolbox"),

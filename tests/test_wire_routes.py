@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import Clock, RawClient, RawUpstream, Received, ask, request_bytes
+from gatekit import OK, Clock, RawClient, RawUpstream, Received, ask, request_bytes
 from wirekit import get
 
 from tailchat_gate.proxy.frames import close_frame
@@ -436,3 +436,17 @@ async def test_a_route_of_files(start_gate: Start, tmp_path: Path) -> None:
     assert (await ask(gate.port, request_bytes("/docs/", method="POST", **cookie))).status == 405
     line = next(line for line in await gate.log() if line["status"] == 206)
     assert (line["bytes"], line["route"]) == (3, "docs")
+
+
+async def test_addresses_by_the_visitors_host_are_rewritten(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """A tool that builds addresses of Host leads back through its route, by Refresh too."""
+    fields = b"Location: http://gate.test/x\r\nRefresh: 0; url=//gate.test/y\r\n\r\n"
+    upstream.answer = OK.replace(b"\r\n\r\n", b"\r\n" + fields)
+    route = {"name": "t", "path": "/app", "upstream_path": "/", "rewrite_location": True}
+    gate = await start_gate(upstream.url, route=[{**route, "allow": ["public"]}])
+
+    reply = await ask(gate.port, request_bytes("/app/"))
+
+    assert (reply.value("Location"), reply.value("Refresh")) == ("/app/x", "0; url=/app/y")

@@ -29,6 +29,7 @@ class _Asked:
     extra_fields: bytes
     editor: FieldEditor | None = None
     passed_fields: frozenset[bytes] = frozenset()
+    origin: bytes = b""
 
     def keeps_out(self, set_cookie: bytes) -> bool:
         """Tell whether a cookie is of somebody else."""

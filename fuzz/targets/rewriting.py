@@ -49,7 +49,9 @@ def _is_value(value: bytes) -> bool:
 def _check_location(rewriter: ReplyRewriter, value: bytes) -> None:
     if not _is_value(value):
         return
-    found = rewriter.location(value)
+    found = rewriter.location(value, _GATE.encode())
+    if value[:1] not in {b"'", b'"'}:
+        assert rewriter.refresh(b"0; url=" + value, _GATE.encode()) == b"0; url=" + found
     assert _is_value(found)
     # Of the gate's page, the value as it is would lead there; of the tool's page, to the tool.
     meant = origin_of(value.decode("latin-1"), "http://tool:3000/x")
@@ -59,7 +61,7 @@ def _check_location(rewriter: ReplyRewriter, value: bytes) -> None:
     assert found.startswith(b"/")
     assert leads == _GATE
     port = next((port for port in _DEFAULT_PORTS if (meant or "").endswith(port)), "")
-    assert (meant or "").removesuffix(port) in _TOOL
+    assert (meant or "").removesuffix(port) in (*_TOOL, "http://gate.test", _GATE)
 
 
 def _check_cookie(rewriter: ReplyRewriter, value: bytes) -> None:
@@ -110,6 +112,6 @@ TARGET = Target(
             b"=",
             b" ",
         ),
-        *(b"__Host-", b"\t", b"\xa0", b"http:", b"..", b"%2f"),
+        *(b"http://gate.test", b"//tool:3000", b"__Host-", b"\t", b"\xa0", b"http:", b"..", b"%2f"),
     ),
 )

@@ -80,7 +80,8 @@ class Route(Section):
     rewrite_location: StrictBool = Field(
         default=False,
         description=(
-            "Whether addresses of the tool in Location and Content-Location become the gate's."
+            "Whether addresses of the tool in Location, Content-Location and Refresh become those "
+            "of the gate."
         ),
     )
     rewrite_cookies: StrictBool = Field(

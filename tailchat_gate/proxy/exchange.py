@@ -236,6 +236,13 @@ class Exchange:
     # What the upstream's connection calls.
 
     @property
+    def origin(self) -> bytes:
+        """The origin that the visitor sees, b"" where the request names no host."""
+        host = self.passage.request.fields.host.raw
+        scheme = self.visit.client_address.scheme
+        return scheme.encode("ascii") + b"://" + host if host else b""
+
+    @property
     def passed_fields(self) -> frozenset[bytes]:
         """Names of fields that pass although they reach beyond the tool."""
         return self._settings.passed_fields

@@ -38,8 +38,11 @@ _SWITCHING: Final = HTTPStatus.SWITCHING_PROTOCOLS.value
 class FieldEditor(Protocol):
     """Rewrites fields of a reply, where a route asks for it."""
 
-    def location(self, value: bytes) -> bytes:
-        """Return the Location or Content-Location to pass on."""
+    def location(self, value: bytes, visitor: bytes) -> bytes:
+        """Return the Location or Content-Location to pass on, for a visitor of that origin."""
+
+    def refresh(self, value: bytes, visitor: bytes) -> bytes:
+        """Return the Refresh to pass on."""
 
     def set_cookie(self, value: bytes) -> bytes:
         """Return the Set-Cookie to pass on."""
@@ -62,6 +65,10 @@ class Expected(Protocol):
     takes_trailers: bool
     extra_fields: bytes
     editor: FieldEditor | None
+
+    @property
+    def origin(self) -> bytes:
+        """The origin that the visitor sees, b"" where none is known."""
 
     @property
     def passed_fields(self) -> frozenset[bytes]:
@@ -328,12 +335,17 @@ def _pass_on(line: Line, kept: list[bytes], expected: Expected) -> None:
             sent = line.sent
             kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
     elif line.action is _EDIT:
-        kept.append(name + b": " + editor.location(line.value) if editor else line.sent)
+        kept.append(_edited(line, name, editor, expected.origin) if editor else line.sent)
     elif line.action is _WORKER_SCOPE:
         if expected.may_widen(line.value):
             kept.append(line.sent)
     elif name.lower() in expected.passed_fields:
         kept.append(line.sent)
+
+
+def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> bytes:
+    edit = editor.refresh if name.lower() == b"refresh" else editor.location
+    return name + b": " + edit(line.value, origin)
 
 
 def _without_length(lines: list[bytes]) -> list[bytes]:

@@ -52,6 +52,7 @@ _ACTIONS: Final = {
     b"upgrade": _UPGRADE,
     b"location": _EDIT,
     b"content-location": _EDIT,
+    b"refresh": _EDIT,
     b"persistent-auth": _CHALLENGE,
     b"www-authenticate": _CHALLENGE,
     b"service-worker-allowed": _WORKER_SCOPE,

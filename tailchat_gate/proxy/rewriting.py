@@ -6,7 +6,13 @@ from typing import Final
 from tailchat_gate.config.address import HttpAddress, upstream_address
 from tailchat_gate.config.model import Route as RouteSettings
 
-_ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#]*)(.*)", re.DOTALL)
+#: An address with a host, "//host" among them: its scheme, authority, and what is behind.
+_ABSOLUTE: Final = re.compile(rb"(?i)(?:(https?):)?//([^/?#\\]*)(.*)", re.DOTALL)
+#: A Refresh up to its address, as browsers read it: the time, and "url=" in front or not.
+_REFRESH: Final = re.compile(
+    rb"([ ]*+[0-9.]++(?:[ ]*+[;,]|[ ])[ ]*+(?:url[ ]*+=[ ]*+)?+)([\"']?+)(.*)",
+    re.DOTALL | re.IGNORECASE,
+)
 _DEFAULT_PORT: Final = re.compile(rb":(?:80|443)?\Z")
 #: A cookie of this name must have the path "/" (RFC 6265bis section 4.1.3.2).
 _HOST_PREFIX: Final = b"__host-"
@@ -27,10 +33,20 @@ class ReplyRewriter:
             named.append(settings.upstream_host)
         self._tool = frozenset(_authority(name.encode("ascii")) for name in named)
 
-    def location(self, value: bytes) -> bytes:
+    def refresh(self, value: bytes, visitor: bytes = b"") -> bytes:
+        """Return a Refresh with its address as `location` returns it."""
+        match = _REFRESH.fullmatch(value)
+        if match is None:
+            return value
+        before, quote, rest = match.groups()
+        address, end, behind = rest.partition(quote) if quote else (rest, b"", b"")
+        return before + quote + self.location(address, visitor) + end + behind
+
+    def location(self, value: bytes, visitor: bytes = b"") -> bytes:
         """Return a Location: a path on the gate where it names the tool, else as it is.
 
         The path needs no origin: browsers take it from where they are (RFC 9110 section 10.2.2).
+        `visitor` is the origin that the visitor sees, which a tool may name in place of its own.
         """
         # Browsers drop a tab unseen: what leads to a path with one would lead to another host.
         if not self._locations or b"\t" in value:
@@ -39,11 +55,20 @@ class ReplyRewriter:
         if match is None:
             is_path = value[:1] == b"/" and value[1:2] not in {b"/", b"\\"}
             return self._outward(value) if is_path else value
-        if _authority(match[1]) not in self._tool:
-            return value
-        rest = match[2] if match[2][:1] == b"/" else b"/" + match[2]
+        scheme, authority, rest = match[1], _authority(match[2]), match[3]
         # What begins with two slashes would lead to another host.
-        return self._outward(b"/" + rest.lstrip(b"/\\"))
+        path = b"/" + rest.lstrip(b"/\\")
+        if authority in self._tool:
+            return self._outward(path)
+        seen, _, host = visitor.partition(b"://")
+        if not host or authority != _authority(host):
+            return value
+        # A tool that knows where visitors find it may know its path there too.
+        path = path if self._is_outside(path) else self._outward(path)
+        if scheme is not None and scheme.lower() == b"https" and seen == b"http":
+            # It leads to TLS, which a path would not.
+            return value[: len(value) - len(rest)] + path
+        return path
 
     def set_cookie(self, value: bytes) -> bytes:
         """Return a Set-Cookie without Domain, its Path as the browser sees it."""
@@ -62,6 +87,12 @@ class ReplyRewriter:
             else:
                 kept.append(attribute)
         return b";".join(kept)
+
+    def _is_outside(self, path: bytes) -> bool:
+        """Tell whether a path begins with the route's own."""
+        outside = self._outside
+        rest = path[len(outside) :]
+        return bool(outside) and path.startswith(outside) and rest[:1] in {b"", b"/", b"?", b"#"}
 
     def _outward(self, path: bytes) -> bytes:
         """Return the visitor's path for a path of the tool; one outside of the route stays."""
