@@ -286,3 +286,43 @@ async def test_a_websocket_of_a_foreign_page_is_refused(front: Edge) -> None:
 
     assert len(front.scene.tool.requests) == count + 1
     assert front.scene.tool.requests[-1].value("Upgrade") == b"websocket"
+
+
+async def test_a_form_of_another_page_is_refused(front: Edge) -> None:
+    """The proxy passes what the browser says of the page that sends a request to its question."""
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        count = len(front.scene.tool.requests)
+        for fields, status in (
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Origin": "http://evil.test"}, 403),
+            ({"Origin": front.url("wiki.test")}, 200),
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ):
+            reply = await visitor.open(
+                front.url("wiki.test") + "/form",
+                method="POST",
+                data={"a": "b"},
+                headers={"Accept": "*/*", **fields},
+            )
+            assert (fields, reply.status) == (fields, status)
+    assert len(front.scene.tool.requests) == count + 2
+
+
+async def test_no_service_worker_sees_a_sign_in(front: Edge) -> None:
+    """The script of one over the whole site is not the tool's, nor does a reply widen a scope."""
+    front.scene.tool.answer = (
+        b"HTTP/1.1 200 OK\r\nService-Worker-Allowed: /\r\nNEL: {}\r\nX-Kept: 1\r\n"
+        b"Content-Length: 2\r\n\r\nok"
+    )
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        count = len(front.scene.tool.requests)
+        asked = {"Accept": "*/*", "Service-Worker": "script", "Sec-Fetch-Dest": "serviceworker"}
+        wide = await visitor.open(front.url("wiki.test") + "/sw.js", headers=asked)
+        narrow = await visitor.open(front.url("wiki.test") + "/app/sw.js", headers=asked)
+
+    assert wide.status == 403 or "registration.unregister()" in wide.text
+    assert len(front.scene.tool.requests) == count + 1
+    assert (narrow.status, narrow.headers.get("X-Kept")) == (200, "1")
+    assert not {"Service-Worker-Allowed", "NEL"} & set(narrow.headers)
