@@ -19,7 +19,9 @@ PER_REQUEST: Final = frozenset(
     )
 )
 _SCHEME: Final = re.compile(rb"[ \t,]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]*+)")
-_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+#: A quoted string; one that nobody closed is taken to the end, and not looked at again from each
+#: escaped quote in it, which would take time that grows with its square.
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(")?')
 #: A word at the start of a list element that is no parameter: the name of a scheme.
 _CHALLENGED: Final = re.compile(
     rb"(?:^|,)[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)(?![!#$%&'*+\-.^_`|~0-9A-Za-z]|[ \t]*+=)"
@@ -33,7 +35,7 @@ def credentials_bind(values: Iterable[bytes]) -> bool:
 
 def challenge_binds(value: bytes) -> bool:
     """Tell whether a WWW-Authenticate value asks for credentials that may."""
-    plain = _QUOTED.sub(b"", value)
+    plain = _QUOTED.sub(lambda match: b"" if match[1] else b'"', value)
     # A quote that nobody closed may hide a challenge from one reader and not from another.
     return b'"' in plain or any(
         name.lower() not in PER_REQUEST for name in _CHALLENGED.findall(plain)
