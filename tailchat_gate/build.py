@@ -42,6 +42,7 @@ from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend, LocalFiles, StaticAnswer
 from tailchat_gate.proxy.names import NamesResolver
+from tailchat_gate.proxy.recorder import Recorder
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
@@ -189,8 +190,9 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         local=_local_backends(settings, clock),
         pages=lasting.pages,
         answers=answers,
-        metrics=metrics,
-        access_log=lasting.access_log if settings.log.access else None,
+        recorder=Recorder(
+            metrics, lasting.access_log if settings.log.access else None, lasting.monotonic
+        ),
         request_ids=lasting.request_ids,
         monotonic=lasting.monotonic,
     )

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from aiohttp import web
@@ -16,9 +15,7 @@ from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.locks import Holder
 from tailchat_gate.identity.recheck import UndecidedError
 from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.proxy.downstream import ClientConnection
 from tailchat_gate.proxy.exchange import Exchange, Passage
 from tailchat_gate.proxy.forward import Forwarder
@@ -27,6 +24,7 @@ from tailchat_gate.proxy.held import HeldRequest
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend
 from tailchat_gate.proxy.own_pages import PageServer
+from tailchat_gate.proxy.recorder import SESSION_OVER, Recorder
 from tailchat_gate.reasons import BUSY, CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import Client, ClientResolver
@@ -40,17 +38,6 @@ _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
 _RETRYABLE: Final = BUSY | {Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW}
 # Names of their own, because an enum's attribute costs ten times a global.
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
-#: Why a request under way is ended with its session, and what the metrics call it.
-_SESSION_OVER: Final = MappingProxyType(
-    {
-        Reason.NOT_SIGNED_IN: "expired",
-        Reason.TOKEN_EXPIRED: "expired",
-        Reason.SESSION_ENDED: Reason.SESSION_ENDED.value,
-        Reason.SESSION_REVOKED: Reason.SESSION_REVOKED.value,
-        Reason.RECHECK_FAILED: Reason.RECHECK_FAILED.value,
-        Reason.LOCKED: Reason.LOCKED.value,
-    }
-)
 
 _log = logging.getLogger(LOGGER_NAME)
 
@@ -72,8 +59,7 @@ class Gate:
     local: Mapping[str, LocalBackend]
     pages: PageServer
     answers: Answers
-    metrics: Metrics
-    access_log: AccessLog | None
+    recorder: Recorder
     request_ids: RequestIds
     monotonic: Callable[[], float]
 
@@ -132,7 +118,7 @@ class Gate:
             self._serve_local(client, visit, route, verdict)
         else:
             passage = self._passage(visit, route, verdict, body)
-            busy = self.forwarder.forward(client, visit, passage, self._forwarded)
+            busy = self.forwarder.forward(client, visit, passage, self._forwarded, self.recorder)
             if busy is not None:
                 self._refuse(client, visit, busy)
 
@@ -143,7 +129,7 @@ class Gate:
 
     def _left(self, visit: Visit) -> None:
         visit.reason, visit.status = _CLIENT_GONE, CLIENT_CLOSED_REQUEST
-        self._record(visit)
+        self.recorder.record(visit)
 
     def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
         """Return the answer to what could not be read as a request at all, and record it."""
@@ -164,7 +150,7 @@ class Gate:
         keep = client.keeps(head)
         ready = self.endpoints.ready_answer(visit, keep=keep)
         if ready is not None:
-            self._record(visit)
+            self.recorder.record(visit)
             client.answer(ready, head, keep=keep)
             return
         body = body_of(head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(visit) else None
@@ -221,7 +207,7 @@ class Gate:
     def _noted(self, visit: Visit, answer: web.Response) -> web.Response:
         visit.status = answer.status
         visit.sent_bytes = answer.content_length or 0
-        self._record(visit)
+        self.recorder.record(visit)
         return answer
 
     def _page(
@@ -246,11 +232,11 @@ class Gate:
         def ended(answer: web.StreamResponse | Reason) -> None:
             if isinstance(answer, Reason):
                 visit.reason, visit.status = answer, CLIENT_CLOSED_REQUEST
-                self._count_live_end(answer)
+                self.recorder.live_ended(answer)
             else:
                 visit.status = answer.status
                 visit.sent_bytes = answer.content_length or 0
-            self._record(visit)
+            self.recorder.record(visit)
 
         self.pages.serve(
             client, visit.head, answer, ended, body=body, target=target, session=session
@@ -337,13 +323,13 @@ class Gate:
         failure = exchange.failure
         if failure is not None:
             visit.reason = failure
-            self._count_live_end(failure)
+            self.recorder.live_ended(failure)
             if failure is _CLIENT_GONE:
                 visit.status = CLIENT_CLOSED_REQUEST
             elif not exchange.status:
                 self._refuse_unanswered(client, visit, failure)
                 return
-        self._record(visit)
+        self.recorder.record(visit)
         client.end(keep=exchange.keep_client)
 
     def _refuse_unanswered(self, client: ClientConnection, visit: Visit, failure: Reason) -> None:
@@ -351,7 +337,7 @@ class Gate:
 
         Where its session is over meanwhile it gets the answer that it would get now.
         """
-        verdict = self._judge_again(visit) if failure in _SESSION_OVER else None
+        verdict = self._judge_again(visit) if failure in SESSION_OVER else None
         if verdict is None or verdict.allowed:
             self._refuse(client, visit, failure)
         else:
@@ -364,10 +350,6 @@ class Gate:
         except (UndecidedError, RefusedError):
             # It has begun, and is not held a second time.
             return None
-
-    def _count_live_end(self, failure: Reason) -> None:
-        if failure in _SESSION_OVER:
-            self.metrics.live_ended(_SESSION_OVER[failure])
 
     # The steps.
 
@@ -384,12 +366,6 @@ class Gate:
         )
         fields.forwarded = (peer, found)
         return found
-
-    def _record(self, visit: Visit) -> None:
-        visit.seconds = self.monotonic() - visit.started
-        self.metrics.request(visit.route, visit.method, visit.status, visit.reason, visit.seconds)
-        if self.access_log is not None:
-            self.access_log.write(visit)
 
 
 def _details(visit: Visit) -> dict[str, object]:

@@ -2,12 +2,13 @@
 
 import asyncio
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.config.model import Settings
 from tailchat_gate.gate import Gate
+from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.lasting import Lasting
 from tailchat_gate.proxy.assertion import Assertions
@@ -55,13 +56,37 @@ class Generation:
         self.gate.clients.forget()
         self.gate.authorizer.sessions.forget()
 
-    async def close(self) -> None:
-        """Let go of everything that is no other configuration's; no request may be under way."""
+    def release(self) -> "Remainder":
+        """Let go of what answers requests, of which none is under way any more.
+
+        What is returned is all that an open WebSocket needs: its session is asked about at
+        Tailchat as before.
+        """
         self.forwarder.close()
         for backend in self.gate.local.values():
             if isinstance(backend, LocalFiles):
                 backend.close()
-        self.gate.authorizer.sessions.rechecker.close()
+        names = frozenset(route.name for route in self.settings.route)
+        rechecker = self.gate.authorizer.sessions.rechecker
+        return Remainder(self.forwarder.tunnels, names, rechecker, self.tailchat)
+
+    async def close(self) -> None:
+        """Let go of everything that is no other configuration's; no request may be under way."""
+        await self.release().close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remainder:
+    """What is left of a configuration while WebSockets are open that were opened under it."""
+
+    tunnels: Collection[object]
+    route_names: frozenset[str]
+    rechecker: Rechecker
+    tailchat: TailchatClient
+
+    async def close(self) -> None:
+        """Ask Tailchat nothing more for it."""
+        self.rechecker.close()
         await self.tailchat.close()
 
 
@@ -71,9 +96,19 @@ class _Retired:
     def __init__(
         self, generation: Generation, works: Iterable[tuple[ClientConnection, Work]]
     ) -> None:
-        self.generation: Final = generation
+        #: None once only WebSockets are left of it.
+        self._generation: Generation | None = generation
+        self._remainder: Remainder | None = None
+        self._tunnels = generation.forwarder.tunnels
         self.works = list(works)
         self._was_idle = False
+
+    @property
+    def route_names(self) -> Iterable[str]:
+        """The names of its routes."""
+        if self._generation is not None:
+            return (route.name for route in self._generation.settings.route)
+        return self._remainder.route_names if self._remainder is not None else ()
 
     def is_over(self) -> bool:
         """Tell whether nothing was under way, this time and the time before.
@@ -81,9 +116,28 @@ class _Retired:
         Twice, because the task of a page that was left by its visitor ends a moment later.
         """
         self.works = [(client, work) for client, work in self.works if _goes_on(client, work)]
-        idle = not self.works and not self.generation.forwarder.open_tunnels
-        over, self._was_idle = idle and self._was_idle, idle
-        return over
+        idle = not self.works
+        settled, self._was_idle = idle and self._was_idle, idle
+        return settled and not self._tunnels
+
+    def lighten(self) -> bool:
+        """Let go of all but the WebSockets, once nothing else is left; return whether it did.
+
+        A WebSocket may be open for weeks, and each reload meanwhile would keep another table of
+        routes, with all that was made of it.
+        """
+        if self._generation is None or self.works or not self._was_idle:
+            return False
+        self._remainder = self._generation.release()
+        self._generation = None
+        return True
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._generation is not None:
+            self._remainder = self._generation.release()
+        if self._remainder is not None:
+            await self._remainder.close()
 
 
 class Generations:
@@ -123,7 +177,7 @@ class Generations:
             if timer is not None:
                 timer.cancel()
         for retired in self._retired:
-            await retired.generation.close()
+            await retired.close()
         self._retired.clear()
         await asyncio.gather(*self._closing)
         await self.in_force.close()
@@ -145,12 +199,16 @@ class Generations:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
         over = [retired for retired in self._retired if retired.is_over()]
         for retired in over:
             self._retired.remove(retired)
-            closing = asyncio.get_running_loop().create_task(retired.generation.close())
+            closing = loop.create_task(retired.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closed)
+        for retired in self._retired:
+            if retired.lighten():
+                self._collect_soon()
         if over:
             self._forget_routes()
         self._sweeper = None
@@ -159,6 +217,9 @@ class Generations:
 
     def _closed(self, closing: "asyncio.Task[None]") -> None:
         self._closing.discard(closing)
+        self._collect_soon()
+
+    def _collect_soon(self) -> None:
         if self._collector is None:
             loop = asyncio.get_running_loop()
             self._collector = loop.call_later(COLLECT_SECONDS, self._collect)
@@ -169,8 +230,9 @@ class Generations:
 
     def _forget_routes(self) -> None:
         """Drop the counts of routes that no configuration has any more."""
-        generations = [self.in_force, *(retired.generation for retired in self._retired)]
-        names = {route.name for each in generations for route in each.settings.route}
+        names = {route.name for route in self.in_force.settings.route}
+        for retired in self._retired:
+            names.update(retired.route_names)
         self.in_force.lasting.metrics.forget_routes(names)
 
 

@@ -6,10 +6,12 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from gatekit import OK, RawClient, RawUpstream, Received, ask, request_bytes
+from gatekit import OK, SUB, RawClient, RawUpstream, Received, ask, request_bytes
 from reloadkit import FileGate, file_gate
 from wirekit import until
 
@@ -148,6 +150,46 @@ async def test_a_tunnel_keeps_its_configuration_and_no_other(
         client.send(b"ping")
         assert await client.reader.readexactly(4) == b"ping"
     await until(lambda: not _retired(gate))
+
+
+def _parts(gate: FileGate) -> list[weakref.ref[Any]]:
+    """Return what a configuration is made of, to see whether it is still there."""
+    found = gate.gate.generation
+    authorizer, headers = found.gate.authorizer, found.gate.headers
+    routes = authorizer.routes
+    parts = (found.forwarder, routes, authorizer.sessions, headers)
+    return [weakref.ref(part) for part in parts]
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_open_websockets_keep_no_configuration(gate: FileGate, upstream: RawUpstream) -> None:
+    """Of sixty configurations with a WebSocket each, the one in force alone is in memory."""
+    upstream.answer = _switch
+    parts: list[weakref.ref[Any]] = []
+    async with AsyncExitStack() as stack:
+        clients: list[RawClient] = []
+        for number in range(60):
+            client = await stack.enter_async_context(RawClient.connect(gate.port))
+            await _open_tunnel(gate, client)
+            clients.append(client)
+            parts += _parts(gate)
+            await gate.change(server={"via": f"v{number}"})
+        await _stays(gate, 60)
+
+        def gone() -> bool:
+            gc.collect()
+            return all(part() is None for part in parts)
+
+        await until(gone)
+
+        # They are the WebSockets of their configurations still, in the log and in the end.
+        for client in clients:
+            client.send(b"ping")
+            assert await client.reader.readexactly(4) == b"ping"
+    await until(lambda: not _retired(gate))
+    lines = [line for line in await gate.gate.log() if line["status"] == 101]
+    assert len(lines) == 60
+    assert {(line["route"], line["sub"], line["bytes"]) for line in lines} == {("tool", SUB, 4)}
 
 
 @pytest.mark.usefixtures("_at_once")

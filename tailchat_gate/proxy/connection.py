@@ -411,4 +411,6 @@ class UpstreamConnection(asyncio.Protocol):
     def take_leftover(self) -> bytes:
         """Return the bytes that came behind a switch before the tunnel was there."""
         leftover, self._reader.leftover = self._reader.leftover, b""
+        # No reply comes any more, and an exchange holds its whole configuration.
+        self._reader.forget()
         return leftover

@@ -145,6 +145,11 @@ class Exchange:
         self.switched: UpstreamConnection | None = None
 
     @property
+    def pool(self) -> Pool:
+        """The connections to its upstream."""
+        return self._settings.pool
+
+    @property
     def session(self) -> Holder | None:
         """Whose session it ends with."""
         return self.passage.session

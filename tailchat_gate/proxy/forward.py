@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -13,11 +13,12 @@ from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_a
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.proxy.backends import Backend, shared_by
-from tailchat_gate.proxy.connection import Patience
+from tailchat_gate.proxy.connection import Patience, UpstreamConnection
 from tailchat_gate.proxy.downstream import ClientConnection
 from tailchat_gate.proxy.exchange import Exchange, Passage, Upstream
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.pool import Pool
+from tailchat_gate.proxy.recorder import Recorder
 from tailchat_gate.proxy.rewriting import rewriter_of
 from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Terms, Tunnel
@@ -39,6 +40,38 @@ class _Switch:
     max_age: float
     idle: float
     session_idle: float
+
+
+class _TunnelEnd:
+    """What there is to do once a tunnel has ended; it keeps nothing of the configuration."""
+
+    __slots__ = ("_client", "_pool", "_recorder", "_traffic", "_tunnels", "_upstream", "_visit")
+
+    def __init__(
+        self,
+        tunnels: set[Tunnel],
+        traffic: Traffic,
+        exchange: Exchange,
+        upstream: UpstreamConnection,
+        client: ClientConnection,
+        recorder: Recorder,
+    ) -> None:
+        self._tunnels = tunnels
+        self._traffic = traffic
+        self._pool = exchange.pool
+        self._visit = exchange.visit.apart()
+        self._visit.status = exchange.status
+        self._upstream = upstream
+        self._client = client
+        self._recorder = recorder
+
+    def __call__(self, tunnel: Tunnel) -> None:
+        self._tunnels.discard(tunnel)
+        self._traffic.tunnel_over(tunnel, self._upstream)
+        visit = self._visit
+        self._pool.leave(visit.client_address.network)
+        visit.sent_bytes = tunnel.bytes_to_client
+        self._recorder.tunnel_over(self._client, visit, tunnel.failure)
 
 
 class _Shared(NamedTuple):
@@ -87,6 +120,11 @@ class Forwarder:
         self._upstreams: dict[str, Upstream] = {}
         self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
         self._tunnels: set[Tunnel] = set()
+
+    @property
+    def tunnels(self) -> Collection[Tunnel]:
+        """The WebSockets that are open and were opened under this configuration, as they are."""
+        return self._tunnels
 
     @property
     def open_tunnels(self) -> int:
@@ -146,14 +184,16 @@ class Forwarder:
         visit: Visit,
         passage: Passage,
         ended: Callable[[ClientConnection, Exchange], None],
+        recorder: Recorder,
     ) -> Reason | None:
         """Send a request to its route's upstream and relay the reply.
 
         `ended` hears how it went, once, and has the exchange leave its place; where nothing was
         relayed it owes the client an answer. Where there is no place for the request now, nothing
-        is begun, and the reason is returned.
+        is begun, and the reason is returned. `recorder` takes the place of `ended` for a tunnel,
+        which may outlast this configuration by weeks and must not keep it.
         """
-        after = partial(self._after_switch, ended) if passage.upgrade else ended
+        after = partial(self._after_switch, ended, recorder) if passage.upgrade else ended
         exchange = Exchange(client, visit, passage, self._upstreams[visit.route], after)
         if (busy := exchange.enter()) is not None:
             return busy
@@ -164,6 +204,7 @@ class Forwarder:
     def _after_switch(
         self,
         ended: Callable[[ClientConnection, Exchange], None],
+        recorder: Recorder,
         client: ClientConnection,
         exchange: Exchange,
     ) -> None:
@@ -174,13 +215,6 @@ class Forwarder:
             return
         switch, passage = self._switches[exchange.visit.route], exchange.passage
 
-        def over(tunnel: Tunnel) -> None:
-            self._tunnels.discard(tunnel)
-            self._traffic.tunnel_over(tunnel, upstream)
-            exchange.failure = tunnel.failure
-            exchange.body_bytes = tunnel.bytes_to_client
-            ended(client, exchange)
-
         session = passage.session
         person = isinstance(session, Visitor)
         terms = Terms(
@@ -189,6 +223,7 @@ class Forwarder:
             idle_session=person and switch.session_idle != switch.idle,
             websocket=passage.upgrade == _WEBSOCKET,
         )
+        over = _TunnelEnd(self._tunnels, self._traffic, exchange, upstream, client, recorder)
         tunnel = Tunnel(client, upstream, terms, session, over)
         self._tunnels.add(tunnel)
         self._traffic.tunnels.add(tunnel)

@@ -114,6 +114,10 @@ class ReplyReader:
         self._chunks: ChunkedBody | None = None
         self.started = self.head_done = self.complete = self.switched = False
 
+    def forget(self) -> None:
+        """Let go of the request whose reply was read."""
+        self._expected = None
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes of the upstream; return the pieces to write to the client.
 

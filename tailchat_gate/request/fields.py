@@ -1,5 +1,6 @@
 """The header section of a request: read once, strictly, and kept while clients repeat it."""
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -116,6 +117,13 @@ class FieldSection:
         self.sent = b""
         self.sent_for: tuple[object, object] | None = None
         self._read()
+
+    def apart(self) -> "FieldSection":
+        """Return the same fields without what others have kept on them."""
+        found = copy.copy(self)
+        found.claimed = found.paths = found.forwarded = found.original = found.visitor = None
+        found.sent, found.sent_for = b"", None
+        return found
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """What is known of one request while it is answered; the record step tells it to the operator."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tailchat_gate.reasons import Reason
@@ -33,6 +33,10 @@ class Visit:
     sent_bytes: int = 0
     seconds: float = 0.0
     original: Original | None = None
+
+    def apart(self) -> "Visit":
+        """Return the visit without what a configuration has kept on its header section."""
+        return replace(self, head=self.head._replace(fields=self.head.fields.apart()))
 
     @property
     def client(self) -> str:
