@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,6 +42,7 @@ from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend, LocalFiles, StaticAnswer
 from tailchat_gate.proxy.names import NamesResolver
+from tailchat_gate.proxy.places import LocalPlaces
 from tailchat_gate.proxy.recorder import Recorder
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
@@ -177,6 +178,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         answers=answers,
         prefix=server.prefix,
     )
+    local = _local_backends(settings, clock)
     gate = Gate(
         clients=ClientResolver(
             server.trusted_proxies, default_scheme=server.public_url.partition(":")[0]
@@ -187,7 +189,8 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         headers=headers,
         identity=identity,
         forwarder=forwarder,
-        local=_local_backends(settings, clock),
+        local=local,
+        local_places=_local_places(settings, local, lasting),
         pages=lasting.pages,
         answers=answers,
         recorder=Recorder(
@@ -231,6 +234,17 @@ def _local_backends(settings: Settings, clock: Callable[[], float]) -> dict[str,
             directory = Path(address.directory)
             found[route.name] = LocalFiles(directory, idle_timeout=route.idle_timeout, clock=clock)
     return found
+
+
+def _local_places(
+    settings: Settings, local: Mapping[str, LocalBackend], lasting: Lasting
+) -> dict[str, LocalPlaces]:
+    of_one = settings.limits.client_requests
+    return {
+        route.name: LocalPlaces(lasting.descriptors, route.max_connections, of_one)
+        for route in settings.route
+        if route.name in local
+    }
 
 
 def _assertions(

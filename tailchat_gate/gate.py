@@ -24,6 +24,7 @@ from tailchat_gate.proxy.held import HeldRequest
 from tailchat_gate.proxy.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.local import LocalBackend
 from tailchat_gate.proxy.own_pages import PageServer
+from tailchat_gate.proxy.places import LocalPlaces
 from tailchat_gate.proxy.recorder import SESSION_OVER, Recorder
 from tailchat_gate.reasons import BUSY, CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body, body_of
@@ -57,6 +58,7 @@ class Gate:
     identity: IdentityHeaders
     forwarder: Forwarder
     local: Mapping[str, LocalBackend]
+    local_places: Mapping[str, LocalPlaces]
     pages: PageServer
     answers: Answers
     recorder: Recorder
@@ -219,6 +221,7 @@ class Gate:
         body: Body | None = None,
         target: bytes = b"/",
         session: Holder | None = None,
+        places: LocalPlaces | None = None,
     ) -> None:
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             try:
@@ -230,6 +233,8 @@ class Gate:
                 return self.answers.problem(visit, Reason.INTERNAL_ERROR)
 
         def ended(answer: web.StreamResponse | Reason) -> None:
+            if places is not None:
+                places.leave(visit.client_address.network)
             if isinstance(answer, Reason):
                 visit.reason, visit.status = answer, CLIENT_CLOSED_REQUEST
                 self.recorder.live_ended(answer)
@@ -268,7 +273,10 @@ class Gate:
     def _serve_local(
         self, client: ClientConnection, visit: Visit, route: Route, verdict: Verdict
     ) -> None:
-        backend = self.local[route.name]
+        backend, places = self.local[route.name], self.local_places[route.name]
+        if (busy := places.enter(visit.client_address.network)) is not None:
+            self._refuse(client, visit, busy)
+            return
         raw = visit.target.path
         path = raw if route.settings.path == "/" else raw[len(route.settings.path) :]
         renewal = verdict.renewal
@@ -285,6 +293,7 @@ class Gate:
             answer,
             target=visit.target.raw,
             session=None if route.settings.outlive else verdict.visitor,
+            places=places,
         )
 
     def _passage(

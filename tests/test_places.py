@@ -116,6 +116,26 @@ async def test_a_websocket_keeps_its_place_until_it_ends(start_gate: Start) -> N
         assert (await ask(gate.port, request_bytes("/"))).body == b"ok"
 
 
+async def test_files_that_nobody_reads_have_so_many_places(
+    start_gate: Start, tmp_path: Path
+) -> None:
+    """A download holds a file open: it has a place of its route until it ends, and leaves it."""
+    site = tmp_path / "site"
+    await asyncio.to_thread(site.mkdir)
+    await asyncio.to_thread((site / "large").write_bytes, b"x" * 30_000_000)
+    route = {"name": "files", "upstream": f"file:{site}", "allow": PUBLIC, "max_connections": 1}
+    gate = await start_gate(route=[route])
+    descriptors = gate.generation.lasting.descriptors
+    async with RawClient.connect(gate.port) as client:
+        client.send(request_bytes("/large"))
+        assert b" 200 " in await client.head()
+        refused = await ask(gate.port, request_bytes("/large"))
+        assert (refused.status, refused.json["error"]) == (503, "upstream-busy")
+        assert descriptors.upstreams == 1
+    await until(lambda: descriptors.upstreams == 0)
+    assert (await ask(gate.port, request_bytes("/large"))).body == b"x" * 30_000_000
+
+
 async def test_a_client_has_so_many_connections(start_gate: Start, hanging: RawUpstream) -> None:
     """A further connection closes the client's oldest idle one, or is refused with 503."""
     gate = await start_gate(

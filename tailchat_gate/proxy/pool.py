@@ -15,9 +15,9 @@ from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.failures import DNS, NO_DESCRIPTOR, PASSING, kind_of
+from tailchat_gate.proxy.places import Places
 from tailchat_gate.proxy.reply import ReplyReader
 from tailchat_gate.proxy.reply_lines import ReplyLines
-from tailchat_gate.reasons import Reason
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
 #: a connection that is about to be closed is lost.
@@ -35,7 +35,7 @@ _TELL_SECONDS: Final = 60.0
 _log = logging.getLogger(LOGGER_NAME)
 
 
-class Pool:
+class Pool(Places):
     """Keep-alive connections to one backend, the most recently used first."""
 
     def __init__(
@@ -46,14 +46,12 @@ class Pool:
         failures: Counter[tuple[str, str]],
         lines: ReplyLines,
     ) -> None:
+        super().__init__()
         self.backend: Final = backend
         self._descriptors = descriptors
         self._failures = failures
         #: How many connections are open, those of tunnels among them.
         self.open = 0
-        #: How many requests and tunnels have a place, in all and of each client.
-        self._entered = 0
-        self._clients: dict[str, int] = {}
         self._dialer = dialer
         self._time: Callable[[], float] = time.monotonic
         self._lines = lines
@@ -69,30 +67,6 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
-
-    def enter(self, who: str, most: int, most_of_one: int) -> Reason | None:
-        """Give a request of a client a place; return why it gets none, None where it has one.
-
-        One client may fill `most_of_one` of `most` places, so that no client closes the upstream
-        to the others, and no upstream that hangs takes all that the gate has.
-        """
-        if self._entered >= most:
-            return Reason.UPSTREAM_BUSY
-        count = self._clients.get(who, 0)
-        if count >= most_of_one:
-            return Reason.CLIENT_BUSY
-        self._entered += 1
-        self._clients[who] = count + 1
-        return None
-
-    def leave(self, who: str) -> None:
-        """Take a place back."""
-        self._entered -= 1
-        count = self._clients[who] - 1
-        if count:
-            self._clients[who] = count
-        else:
-            del self._clients[who]
 
     def failed(self, kind: str) -> None:
         """Count a fault of the upstream."""
