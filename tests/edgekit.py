@@ -36,6 +36,8 @@ class Edge:
     scene: Story
     port: int
     name: str = ""
+    #: Where it speaks HTTP/2 without TLS.
+    http2_port: int = 0
 
     def url(self, host: str) -> str:
         """Return the origin of a host."""
@@ -53,6 +55,7 @@ class Place(NamedTuple):
     gate: int
     tool: int
     catch_all: bool
+    http2_port: int
 
 
 def program(name: str) -> str:
@@ -105,6 +108,12 @@ def nginx_command(place: Place) -> list[str]:
                 1,
             ),
         )
+    # What the example has for TLS: the same server, by HTTP/2.
+    second = rf"\g<0>\n    listen 127.0.0.1:{place.http2_port}\1 http2;"
+    site = _replaced(
+        site,
+        (rf"^    listen 127.0.0.1:{port}( default_server)?;", second, 2 + (not place.catch_all)),
+    )
     for part in ("headers", "strip"):
         shutil.copy(DEPLOY / f"nginx/tailchat-gate-{part}.conf", directory)
     paths = "".join(
@@ -131,7 +140,15 @@ def caddy_command(place: Place) -> list[str]:
     if place.catch_all:
         site = _replaced(site, (r"^http://wiki\.test:", "http://:", 1))
     shutil.copy(DEPLOY / "caddy/tailchat-gate-strip.caddy", place.directory)
-    options = "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}\n"
+    lines = (
+        "admin off",
+        "auto_https off",
+        "persist_config off",
+        "servers {",
+        "protocols h1 h2c",
+        "}",
+    )
+    options = "\n".join(("{", *lines, "}\n"))
     file = place.directory / "Caddyfile"
     file.write_text(options + site)
     return [program("caddy"), "run", "--adapter", "caddyfile", "--config", str(file)]
@@ -186,6 +203,8 @@ def envoy_command(place: Place) -> list[str]:
     text = _replaced(
         (DEPLOY / "envoy/envoy.yaml").read_text(),
         (r"address: 0\.0\.0\.0, port_value: 80 ", f"address: 127.0.0.1, port_value: {port} ", 1),
+        # It waits a second before it closes a connection that it refuses.
+        (r"^( *)stat_prefix: web$", r"\g<0>\n\1delayed_close_timeout: 0.05s", 1),
         (r"port_value: 4180", f"port_value: {place.gate}", 1),
         (r"port_value: 3000", f"port_value: {place.tool}", 1),
         (r"((?:value|literal): wiki\.example\.com) ", rf"\1:{port} ", 2),
@@ -215,6 +234,22 @@ ROUTES: Final[tuple[Mapping[str, Any], ...]] = (
     {"name": "open", "host": "wiki.test", "path": "/open", "allow": ["public"]},
 )
 
+#: Beside the tool's own: everything under any other host is public, and so is reading /write.
+OPEN_ROUTES: Final = (
+    *ROUTES,
+    {
+        "name": "read",
+        "host": "wiki.test",
+        "path": "/write",
+        "methods": ["GET"],
+        "allow": ["public"],
+    },
+    {"name": "write", "host": "wiki.test", "path": "/write"},
+    {"name": "any-host", "upstream": "static:204", "allow": ["public"]},
+)
+#: Whether the tool's block answers for every host.
+SETUPS: Final = {"named": False, "catch-all": True}
+
 
 @asynccontextmanager
 async def edge(
@@ -237,10 +272,12 @@ async def edge(
         callback=f"http://gate.test:{port}/oauth2/callback",
     ) as scene:
         tool = int(scene.tool.url.rpartition(":")[2])
-        place = Place(directory, port, scene.gate.port, tool, catch_all)
+        # nginx speaks either there.
+        http2_port = free_port() if name == "nginx" else port
+        place = Place(directory, port, scene.gate.port, tool, catch_all, http2_port)
         async with serving(COMMANDS[name](place), directory, port):
             await _leads_to_the_gate(port)
-            yield Edge(scene, port, name)
+            yield Edge(scene, port, name, http2_port)
 
 
 async def _leads_to_the_gate(port: int) -> None:

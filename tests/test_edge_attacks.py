@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 
 import pytest
 from edge_fields import FILES, samples
-from edgekit import COMMANDS, DEPLOY, ROUTES, Edge, edge
+from edgekit import COMMANDS, DEPLOY, OPEN_ROUTES, SETUPS, Edge, edge
 from gatekit import Clock, RawClient, Received
 from visitor import NAVIGATION, Visitor
 
@@ -16,19 +16,6 @@ from tailchat_gate.demo.users import user_named
 from tailchat_gate.field_names import fold
 
 HOSHINO = user_named("hoshino")
-#: Beside the tool's own: everything under any other host is public, and so is reading /write.
-OPEN_ROUTES = (
-    *ROUTES,
-    {
-        "name": "read",
-        "host": "wiki.test",
-        "path": "/write",
-        "methods": ["GET"],
-        "allow": ["public"],
-    },
-    {"name": "write", "host": "wiki.test", "path": "/write"},
-    {"name": "any-host", "upstream": "static:204", "allow": ["public"]},
-)
 _PATIENCE = 10.0
 
 #: Request lines and Host lines by which a proxy may find the tool and the gate another host.
@@ -153,7 +140,6 @@ SCHEMES = (
     *("X-Forwarded-Proto: https", "X-Forwarded-Port: 1", "X-Forwarded-Scheme: https"),
     *("X-Scheme: https", "Front-End-Https: on", "Forwarded: proto=https;host=other.test"),
 )
-SETUPS = {"named": False, "catch-all": True}
 
 
 @pytest.fixture(params=COMMANDS)
