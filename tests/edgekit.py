@@ -175,6 +175,7 @@ def traefik_command(place: Place) -> list[str]:
         program("traefik"),
         f"--entryPoints.websecure.address=127.0.0.1:{port}",
         f"--providers.file.filename={directory}/dynamic.yaml",
+        "--providers.providersThrottleDuration=0s",
         "--global.checkNewVersion=false",
         "--global.sendAnonymousUsage=false",
         "--log.level=WARN",
@@ -306,7 +307,8 @@ async def serving(command: list[str], directory: Path, port: int) -> AsyncIterat
         yield
     finally:
         if process.returncode is None:
-            process.terminate()
+            # Traefik takes two seconds over a gentle end.
+            process.kill()
         await process.wait()
 
 

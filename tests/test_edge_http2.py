@@ -124,7 +124,6 @@ async def sent(front: Edge, fields: Fields) -> tuple[int, list[Received]]:
     client = H2Connection(
         H2Configuration(
             client_side=True,
-            header_encoding="latin-1",
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
             validate_inbound_headers=False,
@@ -149,7 +148,7 @@ async def _status(
     while data := await _read(reader):
         for event in client.receive_data(data):
             if isinstance(event, ResponseReceived):
-                status = int(dict(event.headers)[":status"])
+                status = int(dict(event.headers)[b":status"])
             if isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
                 return status
         writer.write(client.data_to_send())
