@@ -67,6 +67,11 @@ class Admin:
             "tailchat": settings.tailchat.api_url,
             "locks": len(self._lasting.standing.locks),
             "websockets_open": len(self._lasting.traffic.tunnels),
+            "malformed_replies": [
+                {"upstream": pool.backend.url, "fault": pool.fault[0], "at": pool.fault[1]}
+                for pool in self._lasting.traffic.pools
+                if pool.fault is not None
+            ],
             "configuration": {
                 "file": str(self._reloader.source.path) if self._reloader else None,
                 "locks_file": settings.locks.file,

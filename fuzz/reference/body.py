@@ -19,9 +19,10 @@ class Chunked:
     complete: bool = False
 
 
-def chunked(data: bytes, limit: int = 0) -> Chunked:
+def chunked(data: bytes, limit: int = 0, *, padded: bool = False) -> Chunked:
     """Read a chunked body of at most `limit` bytes (0 = any).
 
+    `padded`: blanks may stand behind a size.
     Raises BadError for what cannot become one, however it goes on.
     """
     found = Chunked()
@@ -32,7 +33,7 @@ def chunked(data: bytes, limit: int = 0) -> Chunked:
             raise BadError("a size line")
         if not newline:
             return found
-        size = _size(line)
+        size = _size(line.rstrip(b" \t") if padded else line)
         announced += size
         if limit and announced > limit:
             raise BadError("too much")

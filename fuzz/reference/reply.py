@@ -18,6 +18,8 @@ from fuzz.reference.syntax import (
 
 _END = b"\r\n\r\n"
 _STATUS = 3
+_BLANKS = 7
+MAX_LENGTH = 15
 _FINAL = 200
 _SWITCHING = 101
 _BODILESS = (204, 304)
@@ -54,12 +56,13 @@ class Reply:
 def read(data: bytes, *, is_head: bool = False, obsolete: bool = False) -> Reply:
     """Read the reply to one request; `is_head` says that its method was HEAD.
 
-    `obsolete`: folded lines and white space before a colon are mended (RFC 9112 sections 5.1 and
-    5.2), and not refused. A switch of protocols is a final reply without a body. Raises BadError.
+    `obsolete`: what old servers write is mended, and not refused: folded lines, white space before
+    a colon, LF line ends, blanks in a status line, framings that say the same. A
+    switch of protocols is a final reply without a body. Raises BadError.
     """
     found = Reply()
     while True:
-        raw, end, behind = data.partition(_END)
+        raw, end, behind = _partition(data) if obsolete else data.partition(_END)
         if not end:
             found.rest = data
             return found
@@ -69,11 +72,11 @@ def read(data: bytes, *, is_head: bool = False, obsolete: bool = False) -> Reply
             break
         found.interim.append(head)
     found.head = head
-    _body(found, data, is_head=is_head)
+    _body(found, data, is_head=is_head, obsolete=obsolete)
     return found
 
 
-def _body(found: Reply, data: bytes, *, is_head: bool) -> None:
+def _body(found: Reply, data: bytes, *, is_head: bool, obsolete: bool) -> None:
     """Read what is behind the head by the rules of RFC 9112 section 6.3."""
     head = found.head
     if head is None:
@@ -82,12 +85,12 @@ def _body(found: Reply, data: bytes, *, is_head: bool) -> None:
         found.rest, found.complete = data, True
         return
     length, is_chunked = framing(head.fields)
-    if is_chunked and head.version != b"HTTP/1.1":
+    if is_chunked and head.version != b"HTTP/1.1" and not obsolete:
         raise BadError("chunks in HTTP/1.0")
     if is_head or head.status in _BODILESS:
         found.rest, found.complete = data, True
     elif is_chunked:
-        body = chunked(data)
+        body = chunked(data, padded=obsolete)
         found.content, found.trailers = body.content, body.trailers
         found.rest, found.complete = body.rest, body.complete
     elif length is not None:
@@ -101,10 +104,16 @@ def _head(raw: bytes, *, obsolete: bool) -> Head:
     if len(raw) > _LARGEST_HEAD:
         raise BadError("a head")
     line, newline, section = raw.partition(CRLF)
+    start, _, rest = line.partition(b" ")
+    blanks = len(rest) - len(rest.lstrip(b" "))
+    if obsolete and blanks <= _BLANKS:
+        line = start + b" " + rest.lstrip(b" ") if rest else line
     version, status, reason = _status_line(line)
     if obsolete and newline:
         section = _mended(section)
     fields = field_lines(section + CRLF if newline else b"")
+    if obsolete:
+        fields = _one_framing(fields)
     framing(fields)
     return Head(version, status, reason, fields)
 
@@ -119,6 +128,31 @@ def _status_line(line: bytes) -> tuple[bytes, int, bytes]:
     if not is_text(reason):
         raise BadError("a reason")
     return version, int(status), reason
+
+
+def _partition(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return a head with CRLF line ends, its end, and what is behind, for LF line ends too."""
+    line, newline, _ = data.partition(b"\n")
+    if not newline or not line or line.endswith(b"\r"):
+        return data.partition(_END)
+    raw, end, behind = data.partition(b"\n\n")
+    if b"\r" in raw or b"\0" in raw:
+        raise BadError("line ends of two kinds")
+    return raw.replace(b"\n", CRLF), end, behind
+
+
+def _one_framing(fields: Pairs) -> Pairs:
+    """Return fields without a length beside a coding, and with one of equal lengths."""
+    lengths = values(fields, b"content-length")
+    others = [pair for pair in fields if pair[0].lower() != b"content-length"]
+    if values(fields, b"transfer-encoding"):
+        return others
+    numbers = [one.strip(b" \t") for one in b",".join(lengths).split(b",")]
+    if not lengths or not all(n and DIGITS.issuperset(n) for n in numbers):
+        return fields
+    if len({int(n) for n in numbers if len(n.lstrip(b"0")) <= MAX_LENGTH}) > 1:
+        return fields
+    return [*others, (b"Content-Length", numbers[0])]
 
 
 def _mended(section: bytes) -> bytes:

@@ -151,7 +151,10 @@ def _compare(
         assert reader.leftover == meant.rest
     else:
         assert reader.dirty == (meant.complete and bool(meant.rest))
-        assert reader.stays == reference.stays(meant.head)
+        # What had to be mended is the last on its connection.
+        assert not reader.stays or reference.stays(meant.head)
+        if _is_strict(data, asked):
+            assert reader.stays == reference.stays(meant.head)
     if not found.until_close:
         assert found.complete == ended
     wanted = (
@@ -160,6 +163,13 @@ def _compare(
         else []
     )
     assert found.trailers == wanted
+
+
+def _is_strict(data: bytes, asked: _Asked) -> bool:
+    try:
+        return reference.read(data, is_head=asked.is_head).head is not None
+    except BadError:
+        return False
 
 
 def _without_cookies(pairs: Pairs) -> Pairs:
@@ -207,7 +217,7 @@ def _check_strict(asked: _Asked, data: bytes, whole: _Relayed) -> None:
 
 TARGET = Target(
     check,
-    parsers=("proxy.reply", "proxy.reply_lines", "request.body"),
+    parsers=("proxy.reply", "proxy.reply_lines", "proxy.reply_mending", "request.body"),
     seeds=(
         b"\4\0\0\0HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         b"\x14\3\1\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
@@ -252,6 +262,10 @@ TARGET = Target(
             b"Clear-Site-Data",
             b"Keep-Alive: x\r\n",
             b"close, x",
+            b"HTTP/1.1  200 OK\n",
+            b"\n\n",
+            b"5 \r\n",
+            b"5, 5",
         ),
     ),
 )

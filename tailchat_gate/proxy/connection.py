@@ -109,8 +109,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_patience", "_paused",
-        "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "idle_since", "transport",
-        "tunnel", "was_reset",
+        "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "fault", "idle_since",
+        "transport", "tunnel", "was_reset",
     )  # fmt: skip
 
     def __init__(
@@ -127,6 +127,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._unread = select.poll()
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
+        #: What is wrong with the reply, "" where nothing is.
+        self.fault = ""
         #: Whether the connection broke, in place of being closed.
         self.was_reset = False
         self._patience = _PATIENT
@@ -355,7 +357,8 @@ class UpstreamConnection(asyncio.Protocol):
         reader = self._reader
         try:
             pieces = reader.feed(data)
-        except BadReplyError:
+        except BadReplyError as error:
+            self.fault = str(error)
             self._finish(End.CUT_OFF if self._wrote else End.BROKEN)
             return
         if pieces and not self._write_client(pieces):
@@ -376,6 +379,7 @@ class UpstreamConnection(asyncio.Protocol):
         except BadReplyError:
             pieces = None
         if pieces is None:
+            self.fault = "a reply that is cut off"
             self._finish(End.CUT_OFF if self._wrote else End.BROKEN)
         elif pieces and not self._write_client(pieces):
             self._finish(End.CLIENT_GONE)

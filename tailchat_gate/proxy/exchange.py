@@ -325,6 +325,8 @@ class Exchange:
             self._pending = list(self._copy or ()) or None
             self._connect()
         else:
+            if upstream.fault:
+                self._settings.pool.tell_fault(upstream.fault, self.visit.route)
             if end in KINDS:
                 self._settings.pool.failed(KINDS[end])
             if self.status:

@@ -64,6 +64,9 @@ class Pool(Places):
         self._comeback = Comeback()
         self._told = ""
         self._told_at = 0.0
+        #: What was wrong with the last reply that was, and at which Unix second; None before any.
+        self.fault: tuple[str, int] | None = None
+        self._fault_told_at = -_TELL_SECONDS
 
     def __repr__(self) -> str:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
@@ -157,6 +160,15 @@ class Pool(Places):
     def _make(self) -> UpstreamConnection:
         reader = ReplyReader(self._lines)
         return UpstreamConnection(asyncio.get_running_loop(), reader, self)
+
+    def tell_fault(self, fault: str, route: str) -> None:
+        """Note what was wrong with a reply, and log it: once a minute."""
+        now = self._time()
+        self.fault = (fault, int(time.time()))
+        if now >= self._fault_told_at + _TELL_SECONDS:
+            self._fault_told_at = now
+            details = {"upstream": self.backend.url, "route": route, "fault": fault}
+            _log.warning("a reply of a tool is malformed", extra={"details": details})
 
     def _tell(self, error: OSError, now: float) -> None:
         """Log why the backend cannot be reached: once, and again each minute of an outage."""

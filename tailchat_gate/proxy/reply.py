@@ -7,8 +7,13 @@ from typing import Final, Protocol
 from tailchat_gate.proxy.field_rules import may_trail_reply
 from tailchat_gate.proxy.headers import CRLF
 from tailchat_gate.proxy.reply_lines import Action, BadReplyError, Line, ReplyLines
+from tailchat_gate.proxy.reply_mending import (
+    ends_lines_with_lf,
+    repaired,
+    take_lf_head,
+    with_one_framing,
+)
 from tailchat_gate.request.body import ChunkedBody
-from tailchat_gate.request.fields import TOKEN
 from tailchat_gate.request.refusal import RefusedError
 
 #: Of a reply's head; nginx and Node allow 8 to 16 KiB.
@@ -18,8 +23,6 @@ MAX_INTERIM: Final = 1000
 _END: Final = b"\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n"
 
-_FOLD: Final = re.compile(rb"\r\n[ \t]++")
-_SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]++:")
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 #: Options of Connection that name no field, and the field that frames the body.
@@ -90,9 +93,9 @@ class ReplyReader:
 
     __slots__ = (
         "_chunk_to_client", "_chunks", "_expected", "_interim", "_known", "_length",
-        "_lines", "_options", "_partial", "_remaining", "_switches_to", "body_bytes", "complete",
-        "dirty", "head_done", "keep_client", "leftover", "personal", "started", "status", "stays",
-        "switched", "until_close",
+        "_lines", "_mended", "_options", "_partial", "_remaining", "_switches_to", "body_bytes",
+        "complete", "dirty", "head_done", "keep_client", "leftover", "personal", "started",
+        "status", "stays", "switched", "until_close",
     )  # fmt: skip
 
     def __init__(self, lines: ReplyLines) -> None:
@@ -110,6 +113,8 @@ class ReplyReader:
         """Expect the reply to a request."""
         self._expected = expected
         self._partial = b""
+        #: Whether the reply says what it means otherwise than it should.
+        self._mended = False
         self._interim = self.status = self.body_bytes = 0
         self._chunks: ChunkedBody | None = None
         self.started = self.head_done = self.complete = self.switched = False
@@ -150,6 +155,11 @@ class ReplyReader:
         if self._partial:
             data, self._partial = self._partial + data, b""
         while not self.head_done:
+            if ends_lines_with_lf(data):
+                data = self._feed_lf_head(data, out)
+                if not data:
+                    return b""
+                continue
             end = data.find(_END)
             if end < 0:
                 if len(data) > MAX_HEAD_BYTES or _BARE.search(data):
@@ -165,24 +175,48 @@ class ReplyReader:
                 return b""
         return data
 
+    def _feed_lf_head(self, data: bytes, out: list[bytes]) -> bytes:
+        """Read a head whose lines end with LF alone; return what is behind it."""
+        found = take_lf_head(data)
+        if len(data if found is None else found[0]) > MAX_HEAD_BYTES:
+            raise BadReplyError("a head that is too long")
+        if found is None:
+            self._partial = data
+            return b""
+        self._mended = True
+        self._read_head(found[0], out)
+        if self.switched:
+            self.leftover = found[1]
+            return b""
+        return found[1]
+
     def _read_head(self, head: bytes, out: list[bytes]) -> None:
         line, _, section = head.partition(CRLF)
-        status, http10, line = self._lines.statuses.get(line) or self._lines.status(line)
+        found = self._lines.statuses.get(line)
+        if found is None:
+            found = self._lines.status(line)
+            # As only those have it that are never kept.
+            self._mended = self._mended or line[8:10] == b"  "
+        status, http10, line = found
         try:
             lines = self._fields(section, line)
         except BadReplyError:
-            lines = self._fields(_repaired(section), line)
+            mended = repaired(section)
+            one = with_one_framing(mended)
+            self._mended = self._mended or one != mended
+            lines = self._fields(one, line)
         if status < _FINAL:
             self._write_interim(status, lines, out)
             return
         self.status = status
         self.head_done = True
         if http10:
-            self.stays = b"keep-alive" in self._options
-            if self._chunks is not None:
-                raise BadReplyError("a transfer coding in HTTP/1.0")
+            # Chunks in HTTP/1.0 are read, and the connection ends (RFC 9112 section 6.1).
+            self.stays = b"keep-alive" in self._options and self._chunks is None
         else:
             self.stays = b"close" not in self._options
+        if self._mended:
+            self.stays = False
         self._write_head(status, lines, out)
 
     def _fields(self, section: bytes, line: bytes) -> list[bytes]:
@@ -223,7 +257,7 @@ class ReplyReader:
         elif action is _TRANSFER_ENCODING:
             if line.value.lower() != b"chunked" or self._chunks is not None:
                 raise BadReplyError("a transfer coding that the gate did not offer")
-            self._chunks = ChunkedBody()
+            self._chunks = ChunkedBody(padded=True)
         elif action is _CHALLENGE:
             self.personal = True
             kept.append(line.sent)
@@ -316,6 +350,7 @@ class ReplyReader:
             raise BadReplyError(str(error)) from None
         self.complete = chunks.complete
         self.dirty = self.dirty or bool(rest)
+        self.stays = self.stays and not chunks.mended
         return content
 
     def _trailers(self) -> bytes:
@@ -355,14 +390,3 @@ def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> byte
 def _without_length(lines: list[bytes]) -> list[bytes]:
     """Return the lines of a reply that must not carry a Content-Length (RFC 9110 section 8.6)."""
     return [line for line in lines if not line.lower().startswith(b"content-length:")]
-
-
-def _repaired(section: bytes) -> bytes:
-    """Return field lines without folding and without space before a colon.
-
-    Both are obsolete and a proxy has to remove them (RFC 9112 sections 5.1 and 5.2). Raises
-    BadReplyError where the first line is folded onto nothing.
-    """
-    if section[:1] in {b" ", b"\t"}:
-        raise BadReplyError("a header field that is malformed")
-    return _SPACE_BEFORE_COLON.sub(rb"\1:", _FOLD.sub(b" ", section))

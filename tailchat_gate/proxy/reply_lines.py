@@ -12,7 +12,7 @@ _MAX_KNOWN: Final = 2048
 _MAX_KNOWN_LENGTH: Final = 256
 #: RFC 9112 section 4; many servers leave out the space before an empty reason.
 _STATUS_LINE: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?"
+    rb"HTTP/1\.([01]) {1,8}([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?"
 )
 _LINE: Final = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 #: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
@@ -109,7 +109,8 @@ class ReplyLines:
             raise BadReplyError("a status line that is malformed")
         sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
         found = (int(match[2]), match[1] == b"0", sent)
-        if len(self.statuses) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_LENGTH:
+        is_plain = raw[8:10] != b"  "
+        if is_plain and len(self.statuses) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_LENGTH:
             self.statuses[raw] = found
         return found
 

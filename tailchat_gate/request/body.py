@@ -49,14 +49,17 @@ class ChunkedBody:
     """A body in chunks, its extensions thrown away; `trailers` are there once it is complete.
 
     `max_bytes` bounds the content (0 = no limit). Every chunk must be followed by CRLF and every
-    line end with it: what two parsers could cut in two ways is refused.
+    line end with it: what two parsers could cut in two ways is refused. `padded`: blanks behind a
+    size are passed over, as old servers write them, and `mended` tells of it.
     """
 
-    __slots__ = ("_awaits_end", "_in_trailers", "_left", "_max_bytes", "_partial", "_received",
-                 "complete", "trailers")  # fmt: skip
+    __slots__ = ("_awaits_end", "_in_trailers", "_left", "_max_bytes", "_padded", "_partial",
+                 "_received", "complete", "mended", "trailers")  # fmt: skip
 
-    def __init__(self, max_bytes: int = 0) -> None:
+    def __init__(self, max_bytes: int = 0, *, padded: bool = False) -> None:
         self._max_bytes = max_bytes
+        self._padded = padded
+        self.mended = False
         self._received = 0
         #: Bytes of the present chunk that are still to come.
         self._left = 0
@@ -110,6 +113,9 @@ class ChunkedBody:
         if end < 0:
             return -1
         match = _SIZE.fullmatch(line)
+        if match is None and self._padded:
+            match = _SIZE.fullmatch(line.rstrip(b" \t"))
+            self.mended = True
         if match is None:
             raise RefusedError("a chunk size that is not a number")
         self._left = int(match[1], 16)
