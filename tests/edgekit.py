@@ -160,7 +160,7 @@ def traefik_command(place: Place) -> list[str]:
     text = (DEPLOY / "traefik/dynamic.yaml").read_text()
     text = _replaced(
         text,
-        (r"^      tls: \{\}\n", "", 4),
+        (r"^      tls: \{\}\n", "", 5),
         (r"gate:4180", f"127.0.0.1:{place.gate}", 2),
         (r"wiki:3000", f"127.0.0.1:{place.tool}", 1),
         (r"(Host: wiki\.example\.com)$", rf"\1:{port}", 3),
