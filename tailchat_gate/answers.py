@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
@@ -10,41 +9,21 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from tailchat_gate.access.service_worker import REFUSING_SCRIPT
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.kept_targets import ReturnTargets
 from tailchat_gate.identity.locks import Barred, Lock
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.proxy.assertion import KEY_SET_MAX_AGE
+from tailchat_gate.plain_answers import JSON, SERVER, PlainAnswers
 from tailchat_gate.reasons import BUSY, STATUS, Reason
-from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, wants_html
 from tailchat_gate.request.visit import Visit
 
-_SERVER: Final = {"Server": "tailchat-gate"}
-_NO_STORE: Final = {**_SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-_JSON: Final = {
-    **_NO_STORE,
-    "Content-Type": "application/json",
-    "X-Content-Type-Options": "nosniff",
-}
-_SCRIPT: Final = {**_JSON, "Content-Type": "text/javascript; charset=utf-8"}
 #: How long to stay away where there is no room for a request (RFC 9110 section 10.2.3).
 RETRY_LATER: Final = MappingProxyType({"Retry-After": "5"})
 #: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
 _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
-#: What tells a proxy that a request may pass, by its status.
-_PASS: Final = {
-    status: "".join(
-        (
-            f"HTTP/1.1 {status} {status.phrase}\r\n",
-            *(f"{name}: {value}\r\n" for name, value in _NO_STORE.items()),
-        )
-    ).encode("ascii")
-    for status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
-}
 #: RFC 6750 section 3.1: what is wrong with a token.
 _BEARER: Final = MappingProxyType(
     {
@@ -53,19 +32,16 @@ _BEARER: Final = MappingProxyType(
         Reason.TOKEN_ELSEWHERE: "insufficient_scope",
     }
 )
-#: By whether the client's connection stays; it must be said where that is not the version's rule.
-_CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
 #: The longest Location, in characters.
 _LONGEST_LOCATION: Final = 2048
 _SIGN_IN_PAGE: Final = "/sign_in"
-_SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 #: What of an answer is about the visitor.
 _PERSONAL: Final = frozenset(("discriminator", "nickname", "notice", "sub"))
 #: What the person who is refused may want to talk to an admin about.
 _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 
 
-class Answers:
+class Answers(PlainAnswers):
     """Makes the answers of one configuration."""
 
     def __init__(
@@ -78,14 +54,12 @@ class Answers:
         sign_in_page: bool,
         clock: Callable[[], float],
     ) -> None:
+        super().__init__(clock)
         self._pages = pages
         self._sites = sites
         self._returns = returns
         self._prefix = prefix
         self._entry = _SIGN_IN_PAGE if sign_in_page else "/start"
-        self._clock = clock
-        self._dated = -1
-        self._date_line = b""
 
     def page(
         self,
@@ -106,7 +80,7 @@ class Answers:
         return web.Response(
             status=code,
             text=self._pages.render(name, accept_language=accept_language, **values),
-            headers={**_SERVER, **self._pages.headers(language, framed=framed), **(headers or {})},
+            headers={**SERVER, **self._pages.headers(language, framed=framed), **(headers or {})},
         )
 
     def problem(
@@ -173,89 +147,13 @@ class Answers:
             if origin != self._sites.origin(visit.host):
                 detail = {name: text for name, text in detail.items() if name not in _PERSONAL}
         body = self._pages.problem_json(reason.value, visit.request_id, **detail)
-        return web.Response(
-            status=STATUS[reason], body=body, headers={**_JSON, **shared, **headers}
-        )
-
-    def json(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> web.Response:
-        """Return a JSON answer that nobody keeps."""
-        return web.Response(body=body, headers={**_JSON, **(headers or {})})
-
-    def key_set(self, body: bytes) -> web.Response:
-        """Return a JSON Web Key Set, which anybody may keep for KEY_SET_MAX_AGE seconds."""
-        headers = {
-            **_SERVER,
-            "Content-Type": "application/jwk-set+json",
-            "Cache-Control": f"public, max-age={KEY_SET_MAX_AGE}",
-            "X-Content-Type-Options": "nosniff",
-        }
-        return web.Response(body=body, headers=headers)
-
-    def worker_refused(self, visit: Visit) -> web.Response:
-        """Return what runs in place of a service worker that would take in the gate's paths."""
-        visit.reason = Reason.WORKER_REFUSED
-        return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
-
-    def text(self, text: str) -> web.Response:
-        """Return a plain text that nobody keeps."""
-        return web.Response(text=text, headers=_NO_STORE)
-
-    def identity(self, status: HTTPStatus, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
-        """Return an empty answer with the identity header lines, for a proxy that asks.
-
-        `status` is 200 or 202; `keep`: the connection stays behind it.
-        """
-        closes = b"" if keep and not head.http10 else _CONNECTION[keep]
-        return b"".join((_PASS[status], self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
+        return web.Response(status=STATUS[reason], body=body, headers={**JSON, **shared, **headers})
 
     def unread(self, visit: Visit, problem: str) -> web.Response:
         """Return the answer to what could not be read as a request; the connection ends."""
         body = self._pages.problem_json(visit.reason.value, visit.request_id, problem=problem)
-        headers = {**_JSON, **RETRY_LATER} if visit.reason in BUSY else _JSON
+        headers = {**JSON, **RETRY_LATER} if visit.reason in BUSY else JSON
         return web.Response(status=STATUS[visit.reason], body=body, headers=headers)
-
-    def to_bytes(self, answer: web.Response, head: RequestHead, *, keep: bool) -> bytes:
-        """Return an answer as bytes; `keep`: the client's connection stays behind it."""
-        body = answer.body if isinstance(answer.body, bytes) else b""
-        fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
-        length = (
-            b"" if answer.status == HTTPStatus.NO_CONTENT else b"Content-Length: %d\r\n" % len(body)
-        )
-        return b"".join(
-            (
-                f"HTTP/1.1 {answer.status} {answer.reason}\r\n{fields}".encode("ascii"),
-                self._date(),
-                length,
-                b"" if keep and not head.http10 else _CONNECTION[keep],
-                b"\r\n",
-                b"" if head.method == "HEAD" else body,
-            )
-        )
-
-    def last_hop(self, visit: Visit, allowed: str) -> web.Response:
-        """Answer OPTIONS or TRACE in a tool's place (RFC 9110 sections 7.6.2 and 9.3.8)."""
-        if visit.method != "TRACE":
-            return web.Response(status=204, headers={**_NO_STORE, "Allow": allowed})
-        head = visit.head
-        lines = [b"TRACE %b HTTP/1.1\r\n" % head.target.raw]
-        lines += [
-            b"%b: %b\r\n" % (name, value)
-            for name, value in head.fields.pairs
-            if name.lower() not in _SENSITIVE
-        ]
-        headers = {**_NO_STORE, "Content-Type": "message/http"}
-        return web.Response(body=b"".join((*lines, b"\r\n")), headers=headers)
-
-    def _date(self) -> bytes:
-        now = int(self._clock())
-        if now != self._dated:
-            self._dated = now
-            self._date_line = f"Date: {formatdate(now, usegmt=True)}\r\n".encode("ascii")
-        return self._date_line
-
-    def redirect(self, location: str, *, status: int = 302) -> web.Response:
-        """Return a redirect that nobody keeps; `location` is ASCII."""
-        return web.Response(status=status, headers={**_NO_STORE, "Location": location})
 
     def onward(self, visit: Visit, location: str) -> web.Response:
         """Lead to an address that may be long: a proxy in front may take no such header.

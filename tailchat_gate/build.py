@@ -21,6 +21,7 @@ from tailchat_gate.endpoints.jwks import KeySet
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.table import Endpoints
+from tailchat_gate.endpoints.targets import Targets
 from tailchat_gate.endpoints.userinfo import UserInfo
 from tailchat_gate.gate import Gate
 from tailchat_gate.generations import Generation
@@ -124,13 +125,13 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         clock=clock,
     )
     forms = FormTokens(_key_ring(settings, "form"))
+    targets = Targets(answers, sites, returns, server.prefix, settings.limits.target_bytes)
     login = LoginEndpoints(
         answers=answers,
         tailchat=tailchat,
         sessions=sessions,
         bindings=Bindings(sessions),
-        returns=returns,
-        longest_target=settings.limits.target_bytes,
+        targets=targets,
         sites=sites,
         used_states=lasting.used_states,
         used_passes=lasting.used_passes,
@@ -146,6 +147,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     authorizer = Authorizer(routes, sessions, tokens, lasting.audit)
     endpoints = Endpoints(
         login=login,
+        targets=targets,
         sign_out=SignOut(
             answers=answers,
             sessions=sessions,

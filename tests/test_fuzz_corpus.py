@@ -32,6 +32,7 @@ ROOMS = ("access", "identity", "pages", "proxy", "request")
 NO_PARSERS = {
     "access.explanation": "it tells what access.routes matched",
     "identity.authenticate": "it looks up what identity.cookie and identity.seal read",
+    "identity.kept_targets": "a memory, of what identity.login judges",
     "identity.recheck": "it decides by what others read",
     "proxy.affinity": "it keeps connections",
     "proxy.assertion": "it writes",

@@ -26,6 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("gate", "lasting"),
     ("endpoints",),
     ("authorizer", "answers"),
+    ("plain_answers",),
     ("proxy",),
     ("access",),
     ("identity",),

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tailchat_gate.answers import Answers, locked_detail
 from tailchat_gate.endpoints.bindings import Bindings
+from tailchat_gate.endpoints.targets import Targets
 from tailchat_gate.identity.handoff import (
     Pass,
     Sites,
@@ -18,16 +19,13 @@ from tailchat_gate.identity.handoff import (
     open_pass,
     read_arrival,
 )
-from tailchat_gate.identity.kept_targets import ReturnTargets
 from tailchat_gate.identity.login import (
-    MAX_RETURN_TO,
     LoginRefused,
     PendingCallback,
     StrayLogin,
     accept_callback,
     begin_login,
     open_callback,
-    safe_return_to,
 )
 from tailchat_gate.identity.login_cookie import browser_hash, is_bound_to
 from tailchat_gate.identity.seal import KeyRing
@@ -58,7 +56,7 @@ class LoginEndpoints:
     tailchat: TailchatClient
     sessions: SiteSessions
     bindings: Bindings
-    returns: ReturnTargets
+    targets: Targets
     sites: Sites
     used_states: UsedStates[SessionRecord]
     used_passes: UsedStates[SessionRecord]
@@ -69,17 +67,16 @@ class LoginEndpoints:
     metrics: Metrics
     audit: Audit
     prefix: str
-    longest_target: int
     keeps_tokens: bool
 
     async def sign_in(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Show the sign-in page, which keeps the #fragment of the address."""
-        return_to = self._return_to(visit)
+        return_to = self.targets.asked(visit)
         return self.answers.page(
             visit,
             "sign_in",
             start_url=self.answers.start_url(return_to),
-            return_to="" if return_to == "/" else self.returns.shown(return_to),
+            return_to="" if return_to == "/" else self.targets.shown(return_to),
             tool=visit.host if self.sites.is_tool(visit.host) else "",
         )
 
@@ -96,18 +93,18 @@ class LoginEndpoints:
         query = query_pairs(visit.target.query)
         prompt = "login" if ("prompt", "login") in query else ""
         again = ("again", "1") in query
-        return_to = self._return_to(visit)
+        return_to = self.targets.asked(visit)
         if self.sites.is_tool(visit.host):
             arrival = self._arrival_url(visit, cookie.value, return_to, again=again)
             location = self.sites.public_url + self.answers.start_url(arrival, prompt=prompt)
         else:
             record = self._record(request, visit)
-            if record is not None and not prompt and self._is_arrival(return_to):
+            if record is not None and not prompt and self.targets.is_arrival(return_to):
                 return self._go_on(return_to, record)
             if intent is Intent.FRAME:
                 # Tailchat's pages are for a tab: in a frame, anybody could lay something over them.
                 return self.answers.in_frame(
-                    visit, Reason.NOT_SIGNED_IN, self._target_url(return_to)
+                    visit, Reason.NOT_SIGNED_IN, self.targets.at_last(return_to)
                 )
             location = self._by_tailchat(cookie.value, return_to, prompt, again=again)
         answer = self.answers.redirect(location)
@@ -176,7 +173,7 @@ class LoginEndpoints:
         record = await self.used_passes.redeem_once(handed.pass_id, handed.expires_at, take)
         visit.sub = record.sub
         self._check_standing(record, handed.return_to)
-        answer = self.answers.redirect(self._safe(handed.return_to, visit.host), status=303)
+        answer = self.answers.redirect(self.targets.safe(handed.return_to, visit.host), status=303)
         await self._open(request, visit, answer, record)
         return answer
 
@@ -295,7 +292,7 @@ class LoginEndpoints:
         reason, detail, browser = json.loads(note)
         if browser and not is_bound_to(browser, self.bindings.values(request)):
             detail = {}
-        return_to = self._safe(detail.pop("return_to", "/"), visit.host)
+        return_to = self.targets.safe(detail.pop("return_to", "/"), visit.host)
         return self.answers.problem(
             visit,
             Reason(reason),
@@ -334,48 +331,6 @@ class LoginEndpoints:
         sealed = make_pass(record, arrival, keys=self.passes, now=self.sessions.clock())
         origin = self.sites.origin(arrival.host)
         return self.answers.redirect(f"{origin}{self.prefix}/arrive?pass={sealed}", status=303)
-
-    def _target_url(self, return_to: str) -> str:
-        """Return the address that a login is to return to at last, for a link."""
-        arrival = read_arrival(return_to, self.sites, self.prefix)
-        if arrival is None:
-            return return_to
-        return f"{self.sites.origin(arrival.host)}{self._safe(arrival.return_to, arrival.host)}"
-
-    def _is_arrival(self, return_to: str) -> bool:
-        return read_arrival(return_to, self.sites, self.prefix) is not None
-
-    async def back(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
-        """Lead to a return target that was too long to travel with a login."""
-        query = dict(query_pairs(visit.target.query))
-        found, instead = self.returns.find(query, self.sites.origin(visit.host))
-        if found is None:
-            url = f"{self.sites.origin(visit.host)}{self._path(instead, visit.host)}"
-            return self.answers.problem(visit, Reason.LOGIN_TARGET_LOST, retry_url=url)
-        return self.answers.onward(visit, self._safe(found, visit.host))
-
-    def _path(self, return_to: str, host: str) -> str:
-        found = self._safe(return_to, host)
-        return found if found.startswith("/") else "/"
-
-    def _return_to(self, visit: Visit) -> str:
-        """Return where a login is to return to, short enough to travel with it."""
-        asked = dict(query_pairs(visit.target.query)).get("rd", "/")
-        found = self._safe(asked, visit.host)
-        if len(found) <= MAX_RETURN_TO and self._is_arrival(found):
-            # It was made short where it began, and is for another host.
-            return found
-        origin = self.sites.origin(visit.host)
-        return self.returns.short(found, origin=origin, visitor=visit.client)
-
-    def _safe(self, return_to: str, host: str = "") -> str:
-        return safe_return_to(
-            return_to,
-            longest=self.longest_target,
-            public_origin=self.sites.origin(host),
-            allowed_origins=self.sites,
-            prefix=self.prefix,
-        )
 
 
 def _retry_after(seconds: str) -> dict[str, str]:

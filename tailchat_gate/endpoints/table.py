@@ -12,6 +12,7 @@ from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.jwks import KeySet
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.sign_out import SignOut
+from tailchat_gate.endpoints.targets import Targets
 from tailchat_gate.endpoints.userinfo import UserInfo
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.visit import Visit
@@ -39,6 +40,7 @@ class Endpoints:
         self,
         *,
         login: LoginEndpoints,
+        targets: Targets,
         sign_out: SignOut,
         userinfo: UserInfo,
         forward_auth: ForwardAuth,
@@ -58,7 +60,7 @@ class Endpoints:
                 f"{prefix}/start": (_STEP, login.start),
                 f"{prefix}/callback": (_STEP, login.callback),
                 f"{prefix}/arrive": (_STEP, login.arrive),
-                f"{prefix}/back": (_READ, login.back),
+                f"{prefix}/back": (_READ, targets.back),
                 f"{prefix}/sign_in": (_READ, login.sign_in),
                 f"{prefix}/sign_out": (_READ | {"POST"}, sign_out.answer),
                 f"{prefix}/auth": (_READ, self._not_ready),
