@@ -14,17 +14,21 @@ from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.keyfile import read_key
 from tailchat_gate.config.model import Settings
+from tailchat_gate.config.proxy import proxy_for
+from tailchat_gate.config.tls import authorities_context
 from tailchat_gate.endpoints.bindings import Bindings
 from tailchat_gate.endpoints.form_token import FormTokens
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.jwks import KeySet
 from tailchat_gate.endpoints.login import LoginEndpoints
+from tailchat_gate.endpoints.login_refusals import LoginRefusals
 from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.table import Endpoints
 from tailchat_gate.endpoints.targets import Targets
 from tailchat_gate.endpoints.userinfo import UserInfo
 from tailchat_gate.gate import Gate
 from tailchat_gate.generations import Generation
+from tailchat_gate.identity.back_channel import BackChannel
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.kept_targets import ReturnTargets
@@ -126,11 +130,12 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     )
     forms = FormTokens(_key_ring(settings, "form"))
     targets = Targets(answers, sites, returns, server.prefix, settings.limits.target_bytes)
+    bindings = Bindings(sessions)
     login = LoginEndpoints(
         answers=answers,
         tailchat=tailchat,
         sessions=sessions,
-        bindings=Bindings(sessions),
+        bindings=bindings,
         targets=targets,
         sites=sites,
         used_states=lasting.used_states,
@@ -138,7 +143,15 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         turns=lasting.turns,
         states=_key_ring(settings, "state"),
         passes=_key_ring(settings, "pass"),
-        notes=_key_ring(settings, "note"),
+        refusals=LoginRefusals(
+            answers=answers,
+            bindings=bindings,
+            targets=targets,
+            notes=_key_ring(settings, "note"),
+            metrics=metrics,
+            audit=lasting.audit,
+            faults=lasting.faults,
+        ),
         metrics=metrics,
         audit=lasting.audit,
         prefix=server.prefix,
@@ -311,6 +324,7 @@ def _rechecker(settings: Settings, tailchat: TailchatClient, lasting: Lasting) -
 
 def _tailchat(settings: Settings, lasting: Lasting) -> TailchatClient:
     tailchat = settings.tailchat
+    back_url = tailchat.internal_url or tailchat.api_url
     return TailchatClient(
         api_url=tailchat.api_url,
         client_id=tailchat.client_id,
@@ -318,8 +332,13 @@ def _tailchat(settings: Settings, lasting: Lasting) -> TailchatClient:
         redirect_uri=redirect_uri(settings),
         scope=tailchat.scope,
         issuer=tailchat.issuer,
-        timeout=tailchat.timeout,
         clock=lasting.clock,
         observe=lasting.metrics.tailchat_call,
-        resolver=NamesResolver(lasting.names),
+        channel=BackChannel(
+            back_url,
+            timeout=tailchat.timeout,
+            resolver=NamesResolver(lasting.names),
+            tls=authorities_context("ca_file", tailchat.ca_file or None),
+            proxy=proxy_for(tailchat.proxy, back_url),
+        ),
     )

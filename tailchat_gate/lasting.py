@@ -19,6 +19,7 @@ from tailchat_gate.identity.turns import Turns
 from tailchat_gate.identity.used_states import UsedStates
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.faults import Faults
 from tailchat_gate.observe.log import sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
@@ -85,6 +86,7 @@ class Lasting:
         self.pages: Final = PageServer()
         self.access_log: Final = AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)
+        self.faults: Final = Faults(clock)
         self.request_ids: Final = RequestIds(os.urandom)
         self.published_keys: Final = PublishedKeys()
         self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)

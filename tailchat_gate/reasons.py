@@ -75,7 +75,9 @@ class Reason(StrEnum):
     LOGIN_ID_TOKEN = "login-id-token"  # noqa: S105 - a reason's word, not a credential
     GATE_NOT_ACCEPTED = "gate-not-accepted"
     TAILCHAT_DOWN = "tailchat-down"
+    TAILCHAT_UNTRUSTED = "tailchat-untrusted"
     TAILCHAT_SLOW = "tailchat-slow"
+    TAILCHAT_BUSY = "tailchat-busy"
     TAILCHAT_BROKEN = "tailchat-broken"
     LOGIN_TARGET_LOST = "login-target-lost"
     SESSION_TOO_LARGE = "session-too-large"
@@ -140,7 +142,9 @@ STATUS: Final = MappingProxyType(
         Reason.LOGIN_ID_TOKEN: HTTPStatus.BAD_GATEWAY,
         Reason.GATE_NOT_ACCEPTED: HTTPStatus.BAD_GATEWAY,
         Reason.TAILCHAT_DOWN: HTTPStatus.BAD_GATEWAY,
+        Reason.TAILCHAT_UNTRUSTED: HTTPStatus.BAD_GATEWAY,
         Reason.TAILCHAT_SLOW: HTTPStatus.GATEWAY_TIMEOUT,
+        Reason.TAILCHAT_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.TAILCHAT_BROKEN: HTTPStatus.BAD_GATEWAY,
         Reason.LOGIN_TARGET_LOST: HTTPStatus.GONE,
         Reason.SESSION_TOO_LARGE: HTTPStatus.INTERNAL_SERVER_ERROR,

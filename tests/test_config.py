@@ -317,9 +317,15 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         ("SESSION__RECHECK_OUTAGE", "fail", "session.recheck_outage: session.recheck is off"),
         (
             "ROUTE",
-            '[{name = "a", upstream = "http://a", allow = ["signed-in", "sub:1"]}]',
+            f'[{{name = "a", upstream = "http://a", allow = ["signed-in", "sub:{"6" * 24}"]}}]',
             'route[0].allow: "signed-in" already lets every Tailchat user in',
         ),
+        (
+            "ROUTE",
+            '[{name = "a", upstream = "http://a", allow = ["sub:hoshino"]}]',
+            "route[0].allow: sub:hoshino is not a Tailchat id, which has 24 hex digits, so it",
+        ),
+        ("TAILCHAT__INTERNAL_URL", "http://chat.lan", "tailchat.internal_url is http"),
         ("LIMITS__COOKIE_BYTES", "4095", "limits.cookie_bytes: the gate's own cookies can take"),
         (
             "ROUTE",

@@ -14,6 +14,7 @@ from gatekit import (
     ALICE,
     OK,
     SECRET,
+    START,
     SUB,
     Clock,
     RawClient,
@@ -29,10 +30,13 @@ from gatekit import (
 )
 from storykit import story, until_callback
 
+from tailchat_gate.demo.signing import SigningKey
+
 Start = Callable[..., Any]
 
 SESSION = "tailchat_gate"
 LOGIN = "tailchat_gate_login"
+KEY = SigningKey()
 NEW_SECRET = "n8Wn1XvK3mTn7PbY5wLd2HcJ9sGf4RtE6uAo0iQn"
 HTTPS = {"public_url": "https://gate.test"}
 
@@ -58,11 +62,22 @@ def _get(target: str, **fields: str) -> bytes:
 async def _tailchat(
     request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Answer as Tailchat's back channel does."""
+    """Answer as Tailchat's back channel does; the code is the nonce of the login."""
     request.body = await read_body(request, reader)
-    if request.line.startswith(b"POST /open/token "):
-        said: dict[str, object] = {
+    if request.line.startswith(b"GET /open/jwks "):
+        said: dict[str, object] = dict(KEY.jwks)
+    elif request.line.startswith(b"POST /open/token "):
+        claims: dict[str, object] = {
+            "iss": "http://iss.test",
+            "aud": "tc_test",
+            "sub": SUB,
+            "nonce": parse_qs(request.body.decode())["code"][0],
+            "iat": START,
+            "exp": START + 3600,
+        }
+        said = {
             "access_token": "an-access-token",
+            "id_token": KEY.sign(claims),
             "token_type": "Bearer",
             "expires_in": 3600,
             "scope": "openid profile",
@@ -78,7 +93,8 @@ async def _signed_in(gate: RunningGate) -> tuple[Reply, Reply]:
     """Go through a whole login; return the answers that set the login and session cookies."""
     start = await ask(gate.port, _get("/oauth2/start?rd=/x", Accept="text/html"))
     asked = parse_qs(urlsplit(start.value("Location")).query)
-    target = f"/oauth2/callback?code=a-code&state={asked['state'][0]}&iss=http%3A%2F%2Fiss.test"
+    code = asked["nonce"][0]
+    target = f"/oauth2/callback?code={code}&state={asked['state'][0]}&iss=http%3A%2F%2Fiss.test"
     back = await ask(gate.port, _get(target, Cookie=login_cookie(start), Accept="text/html"))
     return start, back
 

@@ -97,7 +97,7 @@ async def test_a_code_under_way_is_not_lost(
 
         assert (page.status, page.url) == (200, scene.url + "/tool")
         assert scene.tailchat.token_posts == 1
-        await until(lambda: old.tailchat._session is None)
+        await until(lambda: old.tailchat._channel._session is None)
 
 
 async def test_another_secret_of_the_app_is_used_at_once(scene: Story) -> None:

@@ -14,12 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 from pydantic import SecretStr
 
+from tailchat_gate.identity.back_channel import MAX_ANSWER, BackChannel
 from tailchat_gate.identity.login import LoginRefused, begin_login
 from tailchat_gate.identity.login_cookie import new_browser_cookie
 from tailchat_gate.identity.login_state import LoginState
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.tailchat import MAX_ANSWER, TailchatClient
+from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.token_response import TokenSet
 
 NOW = 1_800_000_000.0
@@ -38,13 +39,17 @@ KEYS = {kid: rsa.generate_private_key(65537, 2048) for kid in ("keystore-CHANGE-
 Reply = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def says(data: object, status: int = 200, content_type: str = "application/json") -> Reply:
+def says(
+    data: object, status: int = 200, content_type: str = "application/json", **fields: str
+) -> Reply:
     """Return a reply with JSON, or with the text as it is."""
 
     async def reply(_: web.BaseRequest) -> web.StreamResponse:
         body = data if isinstance(data, bytes) else json.dumps(data).encode()
         return web.Response(
-            body=body, status=status, headers={"Content-Type": f"{content_type}; charset=utf-8"}
+            body=body,
+            status=status,
+            headers={"Content-Type": f"{content_type}; charset=utf-8", **fields},
         )
 
     return reply
@@ -257,9 +262,12 @@ async def client(server: Server, clock: Clock, calls: Calls) -> AsyncIterator[Ta
     await client.close()
 
 
-def client_of(url: str, clock: Clock, calls: Calls | None = None, **more: object) -> TailchatClient:
+def client_of(
+    url: str, clock: Clock, calls: Calls | None = None, timeout: float = 10, **more: object
+) -> TailchatClient:
     """Return a client that asks at a URL."""
     settings: dict[str, object] = {
+        "channel": BackChannel(url, timeout=timeout),
         "api_url": url,
         "client_id": "tc_1",
         "client_secret": SecretStr(SECRET),
@@ -568,11 +576,12 @@ async def test_unsigned_id_token(client: TailchatClient, server: Server) -> None
 
 
 async def test_without_id_token(client: TailchatClient, server: Server) -> None:
-    """Without an id_token the login stands on /open/me alone, and no keys are fetched."""
+    """Without an id_token, though openid was asked for, the login is refused (OIDC 3.1.3.3)."""
     server.replies["/token"] = token_reply(id_token=None)
+    refused = await refusal(client.identity(CODE, STATE))
 
-    assert (await client.identity(CODE, STATE)).profile.sub == SUB
-    assert server.asked("/open/jwks") == []
+    assert (refused.reason, refused.detail) == ("login-id-token", {"claim": "absent"})
+    assert server.asked("/open/me") == []
 
 
 async def test_keys_are_remembered(client: TailchatClient, server: Server, clock: Clock) -> None:
@@ -595,6 +604,65 @@ async def test_key_rotation(client: TailchatClient, server: Server, clock: Clock
 
     assert (await client.identity(CODE, STATE)).profile.sub == SUB
     assert len(server.asked("/open/jwks")) == 2
+
+
+async def test_a_new_key_under_the_old_id(
+    client: TailchatClient, server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signature that the remembered key did not make has the keys fetched once more."""
+    await client.identity(CODE, STATE)
+    monkeypatch.setitem(KEYS, "keystore-CHANGE-ME", KEYS["rotated"])
+    server.replies["/jwks"] = jwks("keystore-CHANGE-ME")
+    server.replies["/token"] = token_reply(id_token=id_token())
+    clock.now += 6
+
+    assert (await client.identity(CODE, STATE)).profile.sub == SUB
+    assert len(server.asked("/open/jwks")) == 2
+    server.replies["/token"] = token_reply(id_token=id_token()[:-8] + "AAAAAAAA")
+    for _ in range(5):
+        assert (await refusal(client.identity(CODE, STATE))).detail["claim"] == "signature"
+    assert len(server.asked("/open/jwks")) == 2
+
+
+async def test_a_mended_issuer_in_an_id_token(
+    client: TailchatClient, server: Server, clock: Clock
+) -> None:
+    """An id_token of another issuer has it asked for once more, at most once in five seconds."""
+    await client.identity(CODE, STATE)
+    server.replies["/token"] = token_reply(id_token=id_token(iss="https://mended.example"))
+    assert (await refusal(client.identity(CODE, STATE))).detail["claim"] == "iss"
+    clock.now += 6
+    server.replies["/.well-known/openid-configuration"] = says({"issuer": "https://mended.example"})
+
+    assert (await client.identity(CODE, STATE)).profile.sub == SUB
+    server.replies["/token"] = token_reply(id_token=id_token(iss="https://evil.example"))
+    for _ in range(5):
+        assert (await refusal(client.identity(CODE, STATE))).detail["claim"] == "iss"
+    assert len(server.asked("/open/.well-known/openid-configuration")) == 2
+
+
+@pytest.mark.parametrize(
+    ("waits", "seconds"),
+    [("7", 7), ("", 30), ("soon", 30), ("0", 1), ("99999", 300), ("9" * 40, 30)],
+)
+async def test_too_many_requests(
+    client: TailchatClient, server: Server, clock: Clock, waits: str, seconds: int
+) -> None:
+    """A 429 has its reason, and Tailchat is left alone for as long as it asks, within bounds."""
+    found = dict(server.replies)
+    server.replies["/me"] = says(b"slow down", 429, "text/plain", **{"Retry-After": waits})
+    refused = await refusal(client.userinfo(ACCESS))
+    assert (refused.reason, refused.detail["retry_after"]) == ("tailchat-busy", str(seconds))
+    server.replies.clear()
+    server.replies.update(found)
+    asked = len(server.seen)
+    clock.now += seconds - 0.5
+    again = await refusal(client.redeem(CODE, VERIFIER))
+    assert (again.reason, again.detail["retry_after"]) == ("tailchat-busy", "1")
+    assert len(server.seen) == asked
+    clock.now += 0.5
+
+    assert (await client.userinfo(ACCESS))["sub"] == SUB
 
 
 async def test_unknown_keys_do_not_drive_requests(
@@ -723,14 +791,14 @@ async def test_close(server: Server, clock: Clock) -> None:
     """A client closes what it opened, may be closed twice, and leaves nothing after a late call."""
     client = client_of(server.url, clock)
     await client.userinfo(ACCESS)
-    session = client._session
+    session = client._channel._session
     await client.close()
     await client.close()
 
     assert session is not None
     assert session.closed
     await client.userinfo(ACCESS)
-    assert client._session is None
+    assert client._channel._session is None
 
 
 async def test_a_call_under_way_is_not_closed(server: Server, clock: Clock) -> None:
@@ -738,7 +806,7 @@ async def test_a_call_under_way_is_not_closed(server: Server, clock: Clock) -> N
     client = client_of(server.url, clock)
     call = asyncio.create_task(client.userinfo(ACCESS))
     await asyncio.sleep(0)  # it has begun, and waits for the server
-    session = client._session
+    session = client._channel._session
     await client.close()
 
     assert session is not None

@@ -64,7 +64,7 @@ def _check_tokens(tokens: TokenSet) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.token_response", "identity.tailchat_error"),
+    parsers=("identity.token_response", "identity.tailchat_error", "identity.quoted"),
     seeds=(
         b'\x00\x00{"access_token":"a","token_type":"Bearer","expires_in":3600}',
         b'\x00\x00{"access_token":"a","token_type":"bearer","refresh_token":"r","expires_in":1e3}',

@@ -24,6 +24,7 @@ _KNOWN_SCOPES = frozenset({"openid", "profile", _OFFLINE})
 #: Tailchat: what a person consented to is forgotten after this, whatever happens in between.
 _GRANT_SECONDS = 14 * 86400.0
 _SUB = re.compile("[0-9a-f]{24}")
+_NO_ID = "is not a Tailchat id, which has 24 hex digits"
 _OWN_COOKIES = 4096  # a session of 3072 bytes, a login under way, and their names
 _WIDEST_IPV4 = 8
 _WIDEST_IPV6 = 16
@@ -69,6 +70,9 @@ def _addresses(settings: Settings) -> Iterator[str]:
         )
     if _travels_in_clear(settings.tailchat.api_url):
         yield "tailchat.api_url is http: the app's secret and the login can be read on the way"
+    internal = settings.tailchat.internal_url
+    if internal and _travels_in_clear(internal):
+        yield "tailchat.internal_url is http: the app's secret can be read on the way"
     if settings.tailchat.api_url.endswith("/open"):
         yield "tailchat.api_url ends in /open: remove that, the gate adds it itself"
     for network in settings.server.trusted_proxies:
@@ -102,6 +106,8 @@ def _rechecks(settings: Settings) -> Iterator[str]:
 
 def _route(route: Route) -> Iterator[tuple[str, str]]:
     """Pair keys of a route with what is to be said of them."""
+    for entry in filter(_is_nobodys, route.allow):
+        yield "allow", f"{entry} {_NO_ID}, so it lets nobody in"
     if SIGNED_IN in route.allow and any(
         entry != SIGNED_IN and not entry.startswith(TOKEN) for entry in route.allow
     ):
@@ -135,8 +141,13 @@ def _denied(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
     for entry in denied:
         if entry in allowed:
             yield f"{entry} is in allow too, and deny wins"
-        if entry.startswith(SUB) and _SUB.fullmatch(entry.removeprefix(SUB)) is None:
-            yield f"{entry} is not a Tailchat id, which has 24 hex digits, so it keeps nobody out"
+        if _is_nobodys(entry):
+            yield f"{entry} {_NO_ID}, so it keeps nobody out"
+
+
+def _is_nobodys(entry: str) -> bool:
+    """Tell whether an entry names a sub that no user of Tailchat can have."""
+    return entry.startswith(SUB) and _SUB.fullmatch(entry.removeprefix(SUB)) is None
 
 
 def _host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -239,7 +250,7 @@ def _people(settings: Settings) -> Iterator[str]:
         # Tailchat: a sub is a MongoDB id, 24 hex digits; a nickname never authorises anybody.
         odd = [sub for sub in subs if _SUB.fullmatch(sub) is None]
         if odd:
-            yield f"groups.{name}: {odd[0]} is not a Tailchat id, which has 24 hex digits"
+            yield f"groups.{name}: {odd[0]} {_NO_ID}"
 
 
 def _is_wide(network: Network) -> bool:

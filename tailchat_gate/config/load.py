@@ -36,6 +36,7 @@ from tailchat_gate.config.routefile import exposed_keys, named_files, unusable
 from tailchat_gate.config.schema import SECRET_FORMS
 from tailchat_gate.config.secretfile import exposed, given
 from tailchat_gate.config.state_directory import lock_file
+from tailchat_gate.config.tailchat import unusable_authorities
 from tailchat_gate.config.token import token_conflicts
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
@@ -275,10 +276,13 @@ def _settings(draft: _Draft) -> Settings | None:
         ),
         *conflicts(routes, prefix, names, denied, server.listen if server else ()),
         *unusable(routes),
+        *unusable_authorities(tailchat),
     ):
         draft.refuse(conflict.at, conflict.found, conflict.expected)
     draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
     draft.files.extend((*map(Path, key_files), *named_files(routes)))
+    if tailchat and tailchat.ca_file:
+        draft.files.append(Path(tailchat.ca_file))
     parts = (server, limits, tailchat, session, access, locks, assertion, groups, pages, log)
     if draft.problems or not all(part is not None for part in parts):
         return None

@@ -18,20 +18,15 @@ from tailchat_gate.config.conflict import conflicts
 from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.fields import (
     AuditFile,
-    BaseUrl,
-    ClientId,
-    ClientSecret,
     Contact,
     CookieName,
     Deny,
     Groups,
-    Issuer,
     Listeners,
     LockPath,
     Network,
     Origin,
     Prefix,
-    Scope,
     Seconds,
     Section,
     SessionSecrets,
@@ -44,6 +39,7 @@ from tailchat_gate.config.fields import (
 from tailchat_gate.config.problem import key_path
 from tailchat_gate.config.route import Route
 from tailchat_gate.config.route_fields import Host
+from tailchat_gate.config.tailchat import Tailchat
 from tailchat_gate.config.token import Token, token_conflicts
 from tailchat_gate.config.word import distinct
 
@@ -64,7 +60,6 @@ __all__ = [
 
 _MINUTE = 60.0
 LONGEST_SESSION = 30 * 86400.0
-_LONGEST_CALL = 10.0
 _MOST = 1_000_000
 
 
@@ -217,34 +212,6 @@ class Limits(Section):
         if value > most:
             raise ValueError(f"at most {most}, which limits.header_bytes allows for all headers")
         return value
-
-
-class Tailchat(Section):
-    """The Tailchat server that visitors sign in with, and the app registered there."""
-
-    api_url: BaseUrl = Field(
-        description="Address of the Tailchat server as browsers reach it, without /open.",
-        examples=["https://tailchat.example.com"],
-    )
-    client_id: ClientId = Field(
-        description="Id of the app registered at Tailchat.",
-        examples=["tc_649aa2179e97b8b3b2d10041"],
-    )
-    client_secret: ClientSecret = Field(description="Secret of the app registered at Tailchat.")
-    scope: Scope = Field(
-        default="openid profile",
-        description="What is asked of Tailchat; openid is required, profile brings the nickname.",
-    )
-    issuer: Issuer = Field(
-        default="",
-        description=(
-            "Issuer that a login has to come from, Tailchat's API_URL byte for byte; empty learns "
-            "it from Tailchat."
-        ),
-    )
-    timeout: Annotated[float, Seconds(above_zero=True, high=_LONGEST_CALL)] = Field(
-        default=10.0, description="How long one call to Tailchat may take in all, 10s at most."
-    )
 
 
 class Session(Section):

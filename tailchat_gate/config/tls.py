@@ -35,6 +35,17 @@ def verifying_context(authorities: str | None = None) -> ssl.SSLContext:
     return context
 
 
+def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
+    """Make a context as verifying_context does; `key` names the file. Raises PemError."""
+    if authorities is None:
+        return verifying_context()
+    _readable(key, authorities, _AUTHORITIES)
+    try:
+        return verifying_context(authorities)
+    except ssl.SSLError:
+        raise PemError(key, f"{authorities}: no certificate", _AUTHORITIES) from None
+
+
 def client_context(
     authorities: str | None, certificate: str | None, key: str | None, *, pinned: bool = False
 ) -> ssl.SSLContext:
@@ -52,11 +63,7 @@ def client_context(
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
     else:
-        _readable("tls_ca", authorities, _AUTHORITIES)
-        try:
-            context = verifying_context(authorities)
-        except ssl.SSLError:
-            raise PemError("tls_ca", f"{authorities}: no certificate", _AUTHORITIES) from None
+        context = authorities_context("tls_ca", authorities)
     if certificate is not None and key is not None:
         _show(context, certificate, key)
     return context

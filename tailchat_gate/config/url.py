@@ -148,6 +148,11 @@ def base_url(text: str) -> str:
     return url.origin + url.path.removesuffix("/")
 
 
+def base_url_or_none(text: str) -> str:
+    """Read a URL as base_url does, "" for none. Raises ValueError."""
+    return base_url(text) if text else ""
+
+
 def issuer(text: str) -> str:
     """Check an issuer and keep it byte for byte, since it is compared exactly (RFC 9207 2.4).
 

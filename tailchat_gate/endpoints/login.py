@@ -1,15 +1,14 @@
 """Signing in: off to Tailchat, back with a code, and over to a tool's own host."""
 
-import json
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from typing import Final
 
 from aiohttp import web
 
 from tailchat_gate.answers import Answers, locked_detail
 from tailchat_gate.endpoints.bindings import Bindings
+from tailchat_gate.endpoints.login_refusals import LoginRefusals
 from tailchat_gate.endpoints.targets import Targets
 from tailchat_gate.identity.handoff import (
     Pass,
@@ -27,7 +26,7 @@ from tailchat_gate.identity.login import (
     begin_login,
     open_callback,
 )
-from tailchat_gate.identity.login_cookie import browser_hash, is_bound_to
+from tailchat_gate.identity.login_cookie import browser_hash
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.identity.site import SiteSessions
@@ -37,12 +36,9 @@ from tailchat_gate.identity.used_states import AlreadyUsed, UsedStates
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.intent import Intent, opens_page, read_intent, wants_html
+from tailchat_gate.request.intent import Intent, opens_page, read_intent
 from tailchat_gate.request.query import cookie_fields, query_pairs
 from tailchat_gate.request.visit import Visit
-
-#: Of what a refusal tells, what is for the gate itself.
-_NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ class LoginEndpoints:
     turns: Turns
     states: KeyRing
     passes: KeyRing
-    notes: KeyRing
+    refusals: LoginRefusals
     metrics: Metrics
     audit: Audit
     prefix: str
@@ -113,7 +109,7 @@ class LoginEndpoints:
 
     async def callback(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Finish a login: believe the callback, redeem its code once, open the session."""
-        if page := self._refused_before(request, visit):
+        if page := self.refusals.before(request, visit):
             return page
         try:
             _check_page(visit)
@@ -129,13 +125,13 @@ class LoginEndpoints:
         except StrayLogin as stray:
             return self._stray(request, visit, stray)
         except LoginRefused as refused:
-            return self._refuse(request, visit, refused.reason, refused.detail)
+            return self.refusals.refuse(request, visit, refused)
         except SessionTooLargeError:
-            return self._refuse(request, visit, Reason.SESSION_TOO_LARGE, {})
+            return self.refusals.refuse(request, visit, LoginRefused(Reason.SESSION_TOO_LARGE))
 
     async def arrive(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Open a session on a tool's host with the pass that the public host gave."""
-        if page := self._refused_before(request, visit):
+        if page := self.refusals.before(request, visit):
             return page
         try:
             _check_page(visit, framed=True)
@@ -152,7 +148,7 @@ class LoginEndpoints:
         except StrayLogin as stray:
             return self._stray(request, visit, stray)
         except LoginRefused as refused:
-            return self._refuse(request, visit, refused.reason, refused.detail)
+            return self.refusals.refuse(request, visit, refused)
 
     async def _returning_to(
         self, return_to: str, ending: Awaitable[web.StreamResponse]
@@ -185,7 +181,7 @@ class LoginEndpoints:
         if session is not None and session.login == state.short_id:
             # The callback page was reloaded or gone back to: the login is done already.
             return self._go_on(state.return_to, session)
-        code = accept_callback(pending, expected_issuer=await self.tailchat.issuer())
+        code = await self._code(pending)
 
         async def redeem() -> SessionRecord:
             async with self.turns.turn(visit.client_address.network):
@@ -215,6 +211,19 @@ class LoginEndpoints:
         self.metrics.login(Reason.SIGNED_IN)
         self.audit.event("signed-in", visit, nickname=record.nickname)
         return answer
+
+    async def _code(self, pending: PendingCallback) -> str:
+        """Return the code of a callback; another issuer than was learned is asked for once more.
+
+        Tailchat's API_URL may have been mended meanwhile.
+        """
+        try:
+            return accept_callback(pending, expected_issuer=await self.tailchat.issuer())
+        except LoginRefused as refused:
+            if refused.reason is not Reason.LOGIN_ISSUER_WRONG:
+                raise
+        newer = await self.tailchat.issuer(newer=True)
+        return accept_callback(pending, expected_issuer=newer)
 
     async def _open(
         self,
@@ -247,7 +256,7 @@ class LoginEndpoints:
                 self.answers.start_url(stray.return_to, prompt=stray.prompt, again=True),
                 status=303,
             )
-        return self._refuse(request, visit, stray.reason, stray.detail)
+        return self.refusals.refuse(request, visit, stray)
 
     def _check_standing(self, record: SessionRecord, return_to: str) -> None:
         """Raise LoginRefused for who is kept out, and for a session that was ended meanwhile."""
@@ -255,51 +264,6 @@ class LoginEndpoints:
         if barred is not None:
             told = locked_detail(record, barred.lock) if barred.lock is not None else {}
             raise LoginRefused(barred.reason, {**told, "return_to": return_to})
-
-    def _refuse(
-        self,
-        request: web.BaseRequest,
-        visit: Visit,
-        reason: Reason,
-        detail: Mapping[str, str],
-    ) -> web.StreamResponse:
-        self.metrics.login(reason)
-        shown = {name: text for name, text in detail.items() if name not in _NOT_SHOWN}
-        visit.reason = reason
-        self.audit.sign_in_refused(visit, shown)
-        if wants_html(request.headers):
-            # The address holds a code or a pass that is still good for somebody, and a script of
-            # the same origin can read the address of a window it opened: the page is shown at
-            # another one.
-            browser = next(map(browser_hash, self.bindings.values(request)), "")
-            note = json.dumps([reason, dict(detail), browser], ensure_ascii=False)
-            sealed = self.notes.seal(note.encode("utf-8", "replace"))
-            location = f"{visit.path}?refused={sealed}"
-            return self.answers.redirect(location, status=303)
-        return self.answers.problem(
-            visit, reason, detail=shown, headers=_retry_after(detail.get("retry_after", ""))
-        )
-
-    def _refused_before(self, request: web.BaseRequest, visit: Visit) -> web.Response | None:
-        """Return the page that a refusal led to, None where the query names no refusal.
-
-        What was said of it is for the browser that was refused: some of it may be in the words of
-        whoever sent that browser here, and must not be shown to others as the gate's.
-        """
-        note = self.notes.open(dict(query_pairs(visit.target.query)).get("refused", ""))
-        if note is None:
-            return None
-        reason, detail, browser = json.loads(note)
-        if browser and not is_bound_to(browser, self.bindings.values(request)):
-            detail = {}
-        return_to = self.targets.safe(detail.pop("return_to", "/"), visit.host)
-        return self.answers.problem(
-            visit,
-            Reason(reason),
-            headers=_retry_after(detail.pop("retry_after", "")),
-            detail=detail,
-            retry_url=self.answers.start_url(return_to),
-        )
 
     def _by_tailchat(self, browser: str, return_to: str, prompt: str, *, again: bool) -> str:
         login = begin_login(
@@ -331,10 +295,6 @@ class LoginEndpoints:
         sealed = make_pass(record, arrival, keys=self.passes, now=self.sessions.clock())
         origin = self.sites.origin(arrival.host)
         return self.answers.redirect(f"{origin}{self.prefix}/arrive?pass={sealed}", status=303)
-
-
-def _retry_after(seconds: str) -> dict[str, str]:
-    return {"Retry-After": seconds} if seconds else {}
 
 
 def _check_page(visit: Visit, *, framed: bool = False) -> None:

@@ -12,6 +12,8 @@ MAX_NICKNAME: Final = 128
 MAX_DISCRIMINATOR: Final = 16
 MAX_AVATAR: Final = 1024
 
+# What is read of a text: leading characters that nobody sees are dropped before it is cut.
+_LONGEST_READ: Final = 131_072
 _ZWJ: Final = "\u200d"
 _SUB: Final = re.compile(rf"[!-~]{{1,{MAX_SUB}}}")
 # Invisible or line-breaking, yet of a visible category: separators, joiners and blank letters.
@@ -73,7 +75,8 @@ def _text(value: object, cap: int) -> str:
     """Return `value` without what breaks lines or disguises text, at most `cap` characters."""
     if not isinstance(value, str):
         return ""
-    visible = "".join(char for char in value if _is_visible(char))
+    # Tailchat: a nickname has any length, and each character is looked at.
+    visible = "".join(char for char in value[:_LONGEST_READ] if _is_visible(char))
     joined = _STRAY_ZWJ.sub("", re.sub(f"{_ZWJ}{{2,}}", _ZWJ, visible))
     return _cut(joined.strip(_EDGES), cap)
 

@@ -48,7 +48,9 @@ _TELL_EVERY: Final = 60.0
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 _RECHECK_FAILED: Final = Reason.RECHECK_FAILED
-_NO_ANSWER: Final = frozenset((Reason.TAILCHAT_SLOW, Reason.TAILCHAT_DOWN))
+_NO_ANSWER: Final = frozenset(
+    (Reason.TAILCHAT_SLOW, Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED)
+)
 _TRY_LATER: Final = TurnedAway(_RECHECK_FAILED, math.ceil(RETRY_SECONDS))
 _SIGN_IN_AGAIN: Final = TurnedAway(_RECHECK_FAILED)
 

@@ -1,32 +1,27 @@
 """Asks a Tailchat server: who issued this code, what it is worth, and who the user is."""
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlencode
 
-import aiohttp
-from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
-from yarl import URL
 
-from tailchat_gate.identity.id_token import Expected, JsonObject, UnknownKey, check_id_token
+from tailchat_gate.identity.back_channel import BackChannel
+from tailchat_gate.identity.id_token import Expected, JsonObject, check_id_token
 from tailchat_gate.identity.id_token import json_object as parse_json
 from tailchat_gate.identity.login import LoginRefused, Registration
 from tailchat_gate.identity.login_state import LoginState
 from tailchat_gate.identity.profile import Profile, ProfileError, profile_from_userinfo
 from tailchat_gate.identity.remembered import Remembered
-from tailchat_gate.identity.tailchat_error import broken, refused
+from tailchat_gate.identity.tailchat_error import broken, busy, refused
 from tailchat_gate.identity.token_response import TokenSet, read_tokens
 from tailchat_gate.reasons import Reason
-
-MAX_TIMEOUT: Final = 10.0
-"""Seconds for a whole call (Tailchat: with a frozen Redis it never answers)."""
-MAX_ANSWER: Final = 65_536
-"""Bytes of an answer that are read; a real one has less than ten thousand."""
 
 _OK: Final = 200
 # What no server that echoes its request may carry into a log by way of an error text.
@@ -48,10 +43,10 @@ class TailchatClient:
 
     `api_url`: its base URL; endpoints are `api_url + /open/{auth,token,me,jwks}` and never
     taken from discovery, which Tailchat builds from the Host header of whoever asks.
-    `issuer`: what `iss` must be; "" to learn it by discovery. `timeout`: seconds for one call,
-    at most MAX_TIMEOUT. `clock`: Unix seconds. `observe(call, seconds, outcome)`: told after
-    every call; `call` is discovery, jwks, token and me (at a login), recheck (`/open/me` later) or
-    refresh, `outcome` ok, cancelled or a reason. `resolver` looks up Tailchat's name.
+    `issuer`: what `iss` must be; "" to learn it by discovery. `clock`: Unix seconds.
+    `observe(call, seconds, outcome)`: told after every call; `call` is discovery, jwks, token and
+    me (at a login), recheck (`/open/me` later) or refresh, `outcome` ok, cancelled or a reason.
+    `channel`: the way there, None for a plain one to `api_url`.
 
     Every method that asks may raise LoginRefused. No exception or repr holds a secret.
     """
@@ -65,24 +60,21 @@ class TailchatClient:
         redirect_uri: str,
         scope: str = "openid profile",
         issuer: str = "",
-        timeout: float = MAX_TIMEOUT,
         clock: Callable[[], float],
         observe: Observer | None = None,
-        resolver: AbstractResolver | None = None,
+        channel: BackChannel | None = None,
     ) -> None:
         self.registration = Registration(client_id, redirect_uri, scope)
         self._api_url = api_url.rstrip("/")
+        self._channel = channel or BackChannel(self._api_url)
         self._secret = (
             client_secret if isinstance(client_secret, SecretStr) else SecretStr(client_secret)
         )
         self._configured_issuer = issuer
-        self._timeout = aiohttp.ClientTimeout(total=min(timeout, MAX_TIMEOUT))
         self._clock = clock
         self._observe = observe
-        self._resolver = resolver
-        self._session: aiohttp.ClientSession | None = None
-        self._calls = 0
-        self._closed = False
+        #: Unix second up to which Tailchat asked to be left alone.
+        self._rests_until = 0.0
         self._issuer = Remembered(self._discover, clock)
         self._keys = Remembered(self._fetch_keys, clock)
 
@@ -91,19 +83,8 @@ class TailchatClient:
         return f"<TailchatClient {self._api_url} as {self.registration.client_id}>"
 
     async def close(self) -> None:
-        """Close what is open, once the calls under way have ended.
-
-        A code that was sent must not be lost to a new configuration. A call that begins later is
-        made, too, and leaves nothing open behind it.
-        """
-        self._closed = True
-        await self._close_behind()
-
-    async def _close_behind(self) -> None:
-        if self._closed and not self._calls:
-            session, self._session = self._session, None
-            if session is not None:
-                await session.close()
+        """Close what is open, once the calls under way have ended."""
+        await self._channel.close()
 
     def authorization_url(self, params: Sequence[tuple[str, str]]) -> str:
         """Return the URL to send the browser to; ValueError where a parameter comes twice."""
@@ -111,12 +92,13 @@ class TailchatClient:
             raise ValueError("a parameter of an authorization request came twice")
         return f"{self._api_url}/open/auth?{urlencode(params, quote_via=quote)}"
 
-    async def issuer(self) -> str:
+    async def issuer(self, *, newer: bool = False) -> str:
         """Return what `iss` must be, character by character.
 
+        `newer`: another one came, so that what was learned may be out of date.
         Tailchat: it is its API_URL setting verbatim, which need not be the URL it is asked at.
         """
-        return self._configured_issuer or await self._issuer.get()
+        return self._configured_issuer or await self._issuer.get(newer=newer)
 
     async def identity(self, code: str, state: LoginState) -> Identity:
         """Return who logged in: redeem the code, check the id_token if any, ask `/open/me`."""
@@ -151,6 +133,9 @@ class TailchatClient:
             },
         )
         if signed is None:
+            if "openid" in self.registration.scope.split(" "):
+                # OIDC Core 3.1.3.3: without one it is no OpenID Connect answer.
+                raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "absent"})
             return tokens
         if not isinstance(signed, str) or not signed:
             raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "form"})
@@ -198,18 +183,33 @@ class TailchatClient:
             return await self._ask(call, "GET", "/open/me", bearer=access_token)
 
     async def _signed_sub(self, tokens: TokenSet, state: LoginState) -> str:
-        """Return the `sub` of the id_token, asking once for newer keys if none fits."""
+        """Return the `sub` of the id_token.
+
+        What was learned of Tailchat is asked for once more where the token contradicts it: its
+        keys, which may be new under the same id, or its issuer.
+        """
+        issuer, keys = await self.issuer(), await self._keys.get()
+        try:
+            return self._check(tokens, state, keys, issuer)
+        except LoginRefused as refused:
+            learned = refused.detail.get("claim")
+            if learned in {"kid", "signature"}:
+                keys = await self._keys.get(newer=True)
+            elif learned == "iss":
+                issuer = await self.issuer(newer=True)
+            else:
+                raise
+        return self._check(tokens, state, keys, issuer)
+
+    def _check(
+        self, tokens: TokenSet, state: LoginState, keys: Sequence[JsonObject], issuer: str
+    ) -> str:
         expected = Expected(
-            issuer=await self.issuer(),
+            issuer=issuer,
             client_id=self.registration.client_id,
             nonce=state.nonce,
             access_token=tokens.access_token,
         )
-        keys = await self._keys.get()
-        try:
-            return check_id_token(tokens.id_token, keys, expected, now=self._clock())
-        except UnknownKey:
-            keys = await self._keys.get(newer=True)
         return check_id_token(tokens.id_token, keys, expected, now=self._clock())
 
     async def _discover(self) -> str:
@@ -262,7 +262,15 @@ class TailchatClient:
             body = urlencode(form).encode()
         if bearer:
             headers["Authorization"] = f"Bearer {bearer}"
-        status, content_type, data = await self._exchange(call, method, path, headers, body)
+        if (rest := self._rests_until - self._clock()) > 0:
+            raise busy(call, str(math.ceil(rest)))
+        status, content_type, waits, data = await self._channel.exchange(
+            call, method, path, headers, body
+        )
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            found = busy(call, waits)
+            self._rests_until = self._clock() + int(found.detail["retry_after"])
+            raise found
         if not re.fullmatch(r"application/([a-z.-]+\+)?json", content_type):
             raise broken(call, status, "not JSON")
         try:
@@ -273,59 +281,3 @@ class TailchatClient:
             sent = {**(form or {}), "bearer": bearer}
             raise refused(call, status, answer, [v for k, v in sent.items() if k in _SECRETS])
         return answer
-
-    async def _exchange(
-        self, call: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
-    ) -> tuple[int, str, bytes]:
-        """Return status, media type and body of one answer; only faults of transport raise."""
-        reason = Reason.TAILCHAT_BROKEN
-        self._calls += 1
-        try:
-            async with self._open_session().request(
-                method,
-                URL(self._api_url + path, encoded=True),
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-            ) as response:
-                data = bytearray()
-                async for chunk in response.content.iter_any():
-                    data += chunk
-                    if len(data) > MAX_ANSWER:
-                        response.close()
-                        raise broken(call, response.status, "too long")
-                return response.status, response.content_type, bytes(data)
-        except TimeoutError:
-            reason, problem = Reason.TAILCHAT_SLOW, "no answer in time"
-        except aiohttp.ClientConnectorError as error:
-            reason, problem = Reason.TAILCHAT_DOWN, type(error).__name__
-        except (aiohttp.ClientError, ValueError) as error:
-            problem = type(error).__name__
-        finally:
-            self._calls -= 1
-            await self._close_behind()
-        # Outside of the handlers: aiohttp's exceptions hold the request with its headers.
-        raise LoginRefused(reason, {"call": call, "problem": problem})
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # Tailchat drops idle connections after 5 s: a POST on one that is just going
-                # may have spent its code when it fails. So none is used twice.
-                # Nor does a call wait for another's: that few are made at once is seen to by those
-                # who make them, logins apart from rechecks, and to wait is no outage.
-                connector=aiohttp.TCPConnector(
-                    force_close=True, limit=0, resolver=self._resolver, use_dns_cache=False
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
-                trust_env=False,
-                # Without Accept-Encoding no small answer unpacks into a large one.
-                headers={
-                    "Accept": "application/json",
-                    "Accept-Encoding": "identity",
-                    "User-Agent": "tailchat-gate",
-                },
-                auto_decompress=False,
-            )
-        return self._session

@@ -23,7 +23,10 @@ _SPENT_MARGIN: Final = 60.0
 
 #: Refusals that show that a code was not taken; after a time-out or nonsense nobody knows.
 _UNSPENT: Final = frozenset(
-    (Reason.LOGIN_CODE_REFUSED, Reason.GATE_NOT_ACCEPTED, Reason.TAILCHAT_DOWN)
+    (
+        *(Reason.LOGIN_CODE_REFUSED, Reason.GATE_NOT_ACCEPTED),
+        *(Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED),
+    )
 )
 #: Refusals of codes that were not even sent: such a login may come again.
 _UNSENT: Final = frozenset((Reason.LOGIN_BUSY,))
