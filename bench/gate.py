@@ -31,6 +31,11 @@ secret = "{secret}"
 [locks]
 file = "{locks}"
 
+# One machine stands for many people.
+[limits]
+client_connections = 100000
+client_requests = 100000
+
 [log]
 access = true
 {rest}"""
@@ -40,6 +45,7 @@ _ROUTE = """
 name = "{name}"
 {place}
 upstream = "http://127.0.0.1:{upstream}"
+max_connections = 100000
 """
 
 
