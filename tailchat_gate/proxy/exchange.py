@@ -164,13 +164,8 @@ class Exchange:
         """Whether sending the request twice has the effect of sending it once, and can be done."""
         return self._copy is not None and self.passage.request.method in _IDEMPOTENT
 
-    def enter(self) -> Reason | None:
-        """Take a place with the upstream; return why there is none, None where there is one."""
-        settings, who = self._settings, self.visit.client_address.network
-        return settings.pool.enter(who, settings.most, settings.most_of_one)
-
     def leave(self) -> None:
-        """Give that place back."""
+        """Give the place with the upstream back."""
         self._settings.pool.leave(self.visit.client_address.network)
 
     def start(self, now: float) -> None:

@@ -194,8 +194,10 @@ class Forwarder:
         which may outlast this configuration by weeks and must not keep it.
         """
         after = partial(self._after_switch, ended, recorder) if passage.upgrade else ended
-        exchange = Exchange(client, visit, passage, self._upstreams[visit.route], after)
-        if (busy := exchange.enter()) is not None:
+        upstream = self._upstreams[visit.route]
+        exchange = Exchange(client, visit, passage, upstream, after)
+        who = visit.client_address.network
+        if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
             return busy
         client.begin(exchange, passage.body)
         exchange.start(visit.started)
