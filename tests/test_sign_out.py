@@ -18,6 +18,7 @@ from gatekit import (
     RunningGate,
     ask,
     cookie_value,
+    login_cookie,
     make_settings,
     request_bytes,
     running_gate,
@@ -76,7 +77,7 @@ async def _token(gate: RunningGate, cookie: str) -> str:
 async def _on_host(gate: RunningGate, host: str, cookie: str) -> str:
     """Return the Cookie value of the session that a host gets from the public one."""
     begun = await ask(gate.port, request_bytes("/oauth2/start?rd=/", host=host))
-    login = f"{SESSION}_login=" + cookie_value(begun, f"{SESSION}_login")
+    login = login_cookie(begun)
     handed = await _get(gate, cookie, path=begun.value("Location").removeprefix("http://gate.test"))
     arrival = urlsplit(handed.value("Location"))
     done = await _get(gate, login, host, f"{arrival.path}?{arrival.query}")
