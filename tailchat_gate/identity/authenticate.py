@@ -15,6 +15,8 @@ from tailchat_gate.request.fields import FieldSection
 #: Opened sessions kept, of all hosts together; about 2 KiB each, and some 1 KiB for each tool
 #: that gets a signed identity.
 CAPACITY: Final = 20_000
+#: What they take at most, without the fields for tools: some 25,000 of the usual length.
+MAX_BYTES: Final = 96 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +78,7 @@ class Opened:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
+        self._size = 0
         self._kept: OrderedDict[tuple[Authenticator, str], Visitor] = OrderedDict()
 
     def __len__(self) -> int:
@@ -88,18 +91,28 @@ class Opened:
     def keep(self, host: "Authenticator", value: str, visitor: Visitor) -> None:
         """Keep a visitor, as the one that was used last."""
         key = (host, value)
+        if key not in self._kept:
+            self._size += _cost_of(value)
         self._kept[key] = visitor
         self._kept.move_to_end(key)
-        if len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
+        while len(self._kept) > self._capacity or self._size > MAX_BYTES:
+            (_, oldest), _ = self._kept.popitem(last=False)
+            self._size -= _cost_of(oldest)
 
     def drop(self, host: "Authenticator", value: str) -> None:
         """Forget one."""
         del self._kept[host, value]
+        self._size -= _cost_of(value)
 
     def forget(self) -> None:
         """Forget all."""
         self._kept.clear()
+        self._size = 0
+
+
+def _cost_of(value: str) -> int:
+    """Return about how many bytes a kept cookie takes: the value, the record in it, the visitor."""
+    return 2048 + 3 * len(value)
 
 
 class Authenticator:

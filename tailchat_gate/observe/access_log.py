@@ -19,6 +19,7 @@ FLUSH_SECONDS: Final = 0.1
 _FLUSH_SIZE: Final = 131_072
 _MAX_TEXT: Final = 1024
 _KEPT_TEXTS: Final = 2048
+_LONGEST_KEPT_TEXT: Final = 512
 
 
 class AccessLog:
@@ -51,7 +52,7 @@ class AccessLog:
             f'"host":{text(fields.host.name)},"path":{_text(head.target.path)},'
             f'"status":{visit.status},"reason":"{visit.reason}","route":{text(visit.route)},'
             f'"sub":{text(visit.sub)},"token":{text(visit.token)},"bytes":{visit.sent_bytes},'
-            f'"ms":{visit.seconds * 1000:.2f},"agent":{text(fields.agent)}'
+            f'"ms":{visit.seconds * 1000:.2f},"agent":{self._agent(fields.agent)}'
             f"{'' if visit.original is None else _asked(visit.original)}}}\n"
         )
         self._lines.append(line)
@@ -88,6 +89,10 @@ class AccessLog:
         # No thread of the loop's pool: all of those may wait for a disk that hangs.
         Thread(target=close, name="access-log-close", daemon=True).start()
         await closed.wait()
+
+    def _agent(self, text: str) -> str:
+        """Return a text of which a visitor chooses the length: a long one is not kept."""
+        return self._text(text) if len(text) <= _LONGEST_KEPT_TEXT else _text(text)
 
     def _time(self) -> str:
         millisecond = int(self._clock() * 1000)

@@ -19,6 +19,7 @@ from tailchat_gate.proxy.assertion import Assertions
 MAX_VALUE_BYTES: Final = 2048
 #: Routes whose assertions are kept for one visitor; nobody uses more tools at a time.
 _MAX_ASSERTIONS: Final = 16
+_MAX_PLAIN: Final = 64
 _NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
 #: What a template about the client holds, to tell most others without reading them.
 _CLIENT: Final = f"{{{CLIENT}}}"
@@ -123,6 +124,8 @@ class IdentityHeaders:
         else:
             groups = self.groups_of(visitor.record.sub)
             lines = identity_fields(visitor.record, groups, encoding=encoding, templates=templates)
+        if len(visitor.identity_headers) >= _MAX_PLAIN:
+            visitor.identity_headers.clear()
         visitor.identity_headers[route.name] = lines
         return lines
 

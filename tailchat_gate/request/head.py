@@ -21,9 +21,9 @@ _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
 _MAX_METHOD: Final = 32
 #: Around the target: method, version, two spaces, an empty line before and half of a line's end.
 _LINE_OVERHEAD: Final = _MAX_METHOD + 13
-#: Bytes of the strings that are kept, in each half: what was made of them takes some ten times
-#: as much where a stranger sends the worst.
-_KEPT_BYTES: Final = 2 << 20
+#: Bytes that are kept in each half, of sections and of lines: with all that is made of them.
+_KEPT_SECTIONS: Final = 16 << 20
+_KEPT_LINES: Final = 4 << 20
 _LONGEST_KEPT: Final = 4096
 
 
@@ -70,8 +70,8 @@ class RequestReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lines: Kept[RequestLine] = Kept(_KEPT_BYTES // 4, _LONGEST_KEPT)
-        self._sections: Kept[FieldSection] = Kept(_KEPT_BYTES, _LONGEST_KEPT)
+        self._lines: Kept[RequestLine] = Kept(_KEPT_LINES, _LONGEST_KEPT, _cost_of_line)
+        self._sections: Kept[FieldSection] = Kept(_KEPT_SECTIONS, _LONGEST_KEPT, _cost_of_section)
 
     def read(self, data: bytes) -> tuple[RequestHead, int] | None:
         """Return the head at the start of `data` and its length, or None where it is not whole.
@@ -145,3 +145,17 @@ class RequestReader:
                 raise RefusedError("too many header fields", Reason.HEAD_TOO_LARGE)
         if _BARE.search(data) is not None:
             raise RefusedError("a line that does not end with CRLF")
+
+
+def _cost_of_line(raw: bytes, _line: RequestLine) -> int:
+    """Return about how many bytes a line takes: its objects, and its target in four forms."""
+    return 640 + 5 * len(raw)
+
+
+def _cost_of_section(raw: bytes, section: FieldSection) -> int:
+    """Return about how many bytes a section takes.
+
+    These are its objects, a pair and two strings for each field, the section itself, its fields,
+    and the fields that are made of them for a tool.
+    """
+    return 2048 + 192 * len(section.pairs) + 3 * len(raw)
