@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from gatekit import Reply, RunningGate, ask, make_settings, request_bytes, running_gate
 
+from tailchat_gate.build import build
 from tailchat_gate.commands.admin_listener import exchange
 from tailchat_gate.config.address import UnixAddress
 
@@ -111,6 +112,22 @@ async def test_every_answer_is_for_nobodys_cache_and_names_no_server(
     assert reply.values("Server") == []
     assert b"aiohttp" not in reply.head + reply.body
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_names_follow_the_configuration_in_force(gate: RunningGate) -> None:
+    """A name that a reload adds is answered to at once, one that it drops no longer."""
+    # The address as it is written: what listens stays.
+    server = {"admin_listen": "127.0.0.1:0", "admin_hosts": ["new.example.com"]}
+    settings = make_settings(server=server)
+    assert (await admin(gate, request_bytes("/healthz", host="new.example.com"))).status == 421
+
+    await gate.server.swap(await asyncio.to_thread(build, settings, gate.generation.lasting))
+
+    statuses = [
+        (await admin(gate, request_bytes("/healthz", host=name))).status
+        for name in ("new.example.com", "metrics.example.com")
+    ]
+    assert statuses == [200, 421]
 
 
 async def test_what_may_be_asked_is_told(gate: RunningGate) -> None:

@@ -90,6 +90,8 @@ METHODS = (
     ("TRACE /open", ""),
     ("TRACE /write", ""),
     ("CONNECT /write", ""),
+    ("CONNECT wiki.test:80", ""),
+    ("CONNECT other.test:443", ""),
     ("PROPFIND /write", ""),
     ("GET /write?_method=DELETE", ""),
     ("GET /write", "X-HTTP-Method-Override: DELETE"),

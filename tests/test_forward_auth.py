@@ -237,6 +237,18 @@ async def test_a_question_sent_to_one_tool_about_another_is_refused(
     assert reply.status == status
 
 
+@pytest.mark.parametrize(("host", "status"), [("wiki.test", 202), ("open.test", 403)])
+async def test_a_name_that_is_written_beside_the_visitors_holds(
+    edge: RunningGate, host: str, status: int
+) -> None:
+    """Nginx's ingress controller puts the visitor's Host into X-Original-URL."""
+    reply = await question(
+        edge, "/open", X_Original_URL=f"http://{host}/open", X_Original_Method="GET"
+    )
+
+    assert reply.status == status
+
+
 async def test_a_trace_is_not_let_to_a_tool(edge: RunningGate) -> None:
     """What the gate does not pass on, it does not let a proxy pass on, unless the route says so."""
     reply = await question(edge, "/open", X_Forwarded_Method="TRACE")
