@@ -11,6 +11,7 @@ from tailchat_gate.access.policy import AS_NOBODY, PREFLIGHT, Decision, decide, 
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.word import TOKEN
 from tailchat_gate.identity.authenticate import Visitor
+from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.locks import Barred
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.site import SiteSession, SiteSessions
@@ -70,6 +71,7 @@ class Authorizer:
     """Judges requests by the routes, sessions and tokens of one configuration."""
 
     routes: RouteTable
+    sites: Sites
     sessions: SiteSessions
     tokens: Tokens
     audit: Audit
@@ -108,7 +110,7 @@ class Authorizer:
             claimed = claimed_methods(fields, target.query)
             has_origin = bool(fields.values(b"origin"))
             unsafe = changes_something(method, claimed, has_origin=has_origin)
-            if unsafe and _is_foreign(visit, host, match.route):
+            if unsafe and self._is_foreign(visit, host, match.route):
                 visit.reason = Reason.CROSS_ORIGIN
                 return Verdict(allowed=False, match=match, visitor=visitor, site=site)
         return Verdict(decision.allowed, match, visitor, site, told=told)
@@ -185,19 +187,25 @@ class Authorizer:
 
         A machine's request is no page's: nothing can make a browser send a token along.
         """
-        if not visit.token and _is_foreign(visit, host, route):
+        if not visit.token and self._is_foreign(visit, host, route):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
 
+    def _is_foreign(self, visit: Visit, host: Host, route: Route) -> bool:
+        """Tell whether a page asks that is neither on this host nor in the route's `origins`.
 
-def _is_foreign(visit: Visit, host: Host, route: Route) -> bool:
-    """Tell whether a page that is neither on this host nor in the route's `origins` asks."""
-    fields = visit.head.fields
-    sites, origins = (
-        [value.decode("latin-1") for value in fields.values(name)]
-        for name in (b"sec-fetch-site", b"origin")
-    )
-    own = f"{visit.client_address.scheme}://{host.raw.decode('ascii')}"
-    return is_foreign(sites, origins, own, route.settings.origins)
+        The host is known by the Host field, and as visitors know it: a proxy in front may leave
+        out the port.
+        """
+        fields = visit.head.fields
+        sites, origins = (
+            [value.decode("latin-1") for value in fields.values(name)]
+            for name in (b"sec-fetch-site", b"origin")
+        )
+        scheme = f"{visit.client_address.scheme}://"
+        own = {f"{scheme}{host.raw.decode('ascii')}"}
+        if host.name == self.sites.public_host or self.sites.is_tool(host.name):
+            own.update(one for one in (self.sites.origin(host.name),) if one.startswith(scheme))
+        return is_foreign(sites, origins, own, route.settings.origins)
 
 
 def find(

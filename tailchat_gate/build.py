@@ -157,7 +157,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         prefix=server.prefix,
         keeps_tokens=settings.session.recheck > 0,
     )
-    authorizer = Authorizer(routes, sessions, tokens, lasting.audit)
+    authorizer = Authorizer(routes, sites, sessions, tokens, lasting.audit)
     endpoints = Endpoints(
         login=login,
         targets=targets,

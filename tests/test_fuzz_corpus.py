@@ -148,7 +148,9 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         methods, "_PARAMETER", re.compile("(?i)[?&]_method=([^&;]*)")
     ),
     "origin": lambda patch: patch.setattr(
-        origin_target, "is_foreign", lambda _, origins, own, __: not all(own in o for o in origins)
+        origin_target,
+        "is_foreign",
+        lambda _, sent, own, __: not all(own[0] in one for one in sent),
     ),
     "original": lambda patch: patch.setattr(original, "_one", _first),
     "path": _break_path,

@@ -165,6 +165,25 @@ async def test_the_scheme_is_what_a_trusted_proxy_says(
     assert socket.json["error"] == "origin-refused"
 
 
+async def test_a_proxy_that_leaves_out_the_port(start_gate: Callable[..., Any]) -> None:
+    """A tool's own form passes where the Host has no port and public_url has; no other port."""
+    gate = await start_gate(
+        server={"public_url": "http://gate.test:8080"},
+        route=[{"name": "tool", "upstream": "static:204"}, {"name": "a", "host": "a.test"}],
+    )
+    for host, origin, refused in (
+        ("gate.test", "http://gate.test:8080", False),
+        ("gate.test", "http://gate.test", False),
+        ("gate.test", "http://gate.test:8081", True),
+        ("gate.test", "https://gate.test:8080", True),
+        ("gate.test", "http://a.test:8080", True),
+        ("other.test", "http://gate.test:8080", True),
+    ):
+        fields = {"Cookie": gate.cookie(), "Origin": origin, "Content-Length": "0"}
+        reply = await ask(gate.port, request_bytes("/", method="POST", host=host, **fields))
+        assert (b"cross-origin" in reply.body) is refused, (host, origin)
+
+
 @pytest.mark.parametrize(
     ("asked", "fields", "status"),
     [

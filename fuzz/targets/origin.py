@@ -25,7 +25,7 @@ def check(data: bytes) -> None:
     origins = origins_text.split("\n") if origins_text else []
     scheme = ("http", "https")[steer[0] >> 7]
     own = f"{scheme}://{host}"
-    foreign = is_foreign([], origins, own, allowed)
+    foreign = is_foreign([], origins, [own], allowed)
     if not origins or allowed == ("*",):
         assert not foreign
         return
@@ -35,10 +35,10 @@ def check(data: bytes) -> None:
         assert asked is not None
         assert asked == (scheme, *_authority(host, scheme)) or asked in map(_origin, allowed)
     other = {"http": "https", "https": "http"}[scheme]
-    assert not is_foreign([], [own], own, ())
-    assert is_foreign([], [f"{other}://{host}"], own, ())
-    assert is_foreign([], [f"{scheme}://x{host}"], own, ())
-    assert is_foreign([], [f"{own}.evil.test"], own, ())
+    assert not is_foreign([], [own], [own], ())
+    assert is_foreign([], [f"{other}://{host}"], [own], ())
+    assert is_foreign([], [f"{scheme}://x{host}"], [own], ())
+    assert is_foreign([], [f"{own}.evil.test"], [own], ())
 
 
 def _origin(text: str) -> tuple[str, str, int] | None:

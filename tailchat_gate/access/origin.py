@@ -1,7 +1,7 @@
 """Whether a page of another origin sent a request, and may (RFC 6454, Fetch Metadata)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 ANY: Final = "*"
@@ -28,12 +28,12 @@ def changes_something(method: str, claimed: frozenset[str], *, has_origin: bool)
 
 
 def is_foreign(
-    sites: Sequence[str], origins: Sequence[str], own: str, allowed: Sequence[str]
+    sites: Sequence[str], origins: Sequence[str], own: Collection[str], allowed: Sequence[str]
 ) -> bool:
     """Tell whether a request was sent by a page of an origin that is neither its own nor allowed.
 
-    `sites` and `origins` are its Sec-Fetch-Site and Origin fields, `own` the scheme and Host it
-    was sent to, `allowed` origins in lower case, "*" for any. Where the browser sends
+    `sites` and `origins` are its Sec-Fetch-Site and Origin fields, `own` the origins by which what
+    it was sent to is known, `allowed` origins in lower case, "*" for any. Where the browser sends
     Sec-Fetch-Site, that counts: it knows the address that the visitor sees, which a proxy in front
     may have changed, and no page can set it. A request with neither field is no page's.
     """
@@ -43,7 +43,9 @@ def is_foreign(
         return sites not in _OWN_SITES
     if not origins:
         return False
-    return len(origins) > 1 or _plain(origins[0].lower()) != _plain(own.lower())
+    return len(origins) > 1 or _plain(origins[0].lower()) not in {
+        _plain(one.lower()) for one in own
+    }
 
 
 def _is_listed(origin: str, allowed: Sequence[str]) -> bool:
