@@ -719,3 +719,19 @@ async def test_an_endless_head_is_refused_on_the_way(
     assert status == (414 if start == b"GET /" else 431)
     assert sent < 2**19
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize("target", ["/\u661f", "/x?q=\u661f", "/caf\u00e9"])
+async def test_raw_utf_8_in_a_target_is_refused_with_a_hint(
+    start_gate: Any,  # noqa: ANN401 - a fixture's function
+    upstream: RawUpstream,
+    target: str,
+) -> None:
+    """Bytes above 0x7e in a target are refused, and the answer says what to do (B 3.2)."""
+    gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["public"]}])
+
+    reply = await ask(gate.port, f"GET {target} HTTP/1.1\r\nHost: gate.test\r\n\r\n".encode())
+
+    assert reply.status == 400
+    assert b"percent-encoded" in reply.body
+    assert upstream.requests == []

@@ -103,6 +103,8 @@ class RequestReader:
     def _read_line(self, raw: bytes) -> RequestLine:
         match = _LINE.fullmatch(raw)
         if match is None:
+            if not raw.isascii():
+                raise RefusedError("a request line with bytes that have to be percent-encoded")
             raise RefusedError("a request line that is malformed")
         method, target, version = match.groups()
         if len(target) > self._limits.target_bytes:
