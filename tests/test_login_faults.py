@@ -112,6 +112,18 @@ async def test_no_tailchat_is_an_error(
     assert "tailchat.api_url" in errors()[0]["message"]
 
 
+async def test_a_session_that_is_too_large_keeps_the_way_back(tmp_path: Path, clock: Clock) -> None:
+    """A cookie that browsers would drop is not set, and to try again leads to the page."""
+    session = {"recheck": "15m"}
+    async with story(tmp_path / "access.log", clock, session=session) as scene:
+        scene.tailchat.faults.token = Rewrite(lambda good: {**good, "refresh_token": "r" * 4000})
+        async with scene.visitor() as visitor:
+            page = await visitor.open(await until_callback(visitor, scene, "/deep"))
+
+    assert (page.status, "session-too-large" in page.text) == (500, True)
+    assert 'href="/oauth2/start?rd=/deep"' in page.text
+
+
 async def test_a_strangers_refusal_is_no_error(
     scene: Story, errors: Callable[[], list[dict[str, Any]]]
 ) -> None:

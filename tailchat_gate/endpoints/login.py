@@ -126,8 +126,6 @@ class LoginEndpoints:
             return self._stray(request, visit, stray)
         except LoginRefused as refused:
             return self.refusals.refuse(request, visit, refused)
-        except SessionTooLargeError:
-            return self.refusals.refuse(request, visit, LoginRefused(Reason.SESSION_TOO_LARGE))
 
     async def arrive(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         """Open a session on a tool's host with the pass that the public host gave."""
@@ -159,6 +157,8 @@ class LoginEndpoints:
         except LoginRefused as refused:
             refused.detail.setdefault("return_to", return_to)
             raise
+        except SessionTooLargeError:
+            raise LoginRefused(Reason.SESSION_TOO_LARGE, {"return_to": return_to}) from None
 
     async def _take_over(
         self, request: web.BaseRequest, visit: Visit, handed: Pass
