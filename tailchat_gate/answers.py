@@ -1,6 +1,6 @@
 """The gate's own answers: a page for a person, JSON for a program, a way to the sign-in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from types import MappingProxyType
@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from tailchat_gate.access.challenge import BASIC, asks_for_password
+from tailchat_gate.access.policy import Rule
 from tailchat_gate.identity.handoff import Sites
 from tailchat_gate.identity.kept_targets import ReturnTargets
 from tailchat_gate.identity.locks import Barred, Lock
@@ -198,6 +200,12 @@ class Answers(PlainAnswers):
             detail={"tool": visit.route, "origin": origin},
             retry_url=f"{self._sites.origin(visit.host)}/",
         )
+
+    def challenged(self, visit: Visit, answer: web.Response, rules: Sequence[Rule]) -> web.Response:
+        """Return a refusal by `rules`, which asks a program for a password where one may help."""
+        if answer.status == HTTPStatus.UNAUTHORIZED and asks_for_password(visit.head.fields, rules):
+            answer.headers["WWW-Authenticate"] = BASIC
+        return answer
 
     def sign_in_first(self, visit: Visit, barred: Barred | None = None) -> web.Response:
         """Return the answer of who is not signed in for a proxy to hand on: never a redirect.

@@ -1,13 +1,20 @@
 """Who asks and whether they may: the one way in, for requests, upgrades and forward-auth alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tailchat_gate.access.claimed import Asked, judge_claims
 from tailchat_gate.access.origin import changes_something, is_foreign
-from tailchat_gate.access.policy import AS_NOBODY, PREFLIGHT, Decision, decide, takes_preflights
+from tailchat_gate.access.policy import (
+    AS_NOBODY,
+    PREFLIGHT,
+    Decision,
+    Rule,
+    decide,
+    takes_preflights,
+)
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.word import TOKEN
 from tailchat_gate.identity.authenticate import Visitor
@@ -18,6 +25,7 @@ from tailchat_gate.identity.site import SiteSession, SiteSessions
 from tailchat_gate.identity.tokens import Machine, TokenRefused, Tokens
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.bearer import Way
 from tailchat_gate.request.claims import claimed_paths
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.intent import is_preflight
@@ -60,6 +68,11 @@ class Verdict(NamedTuple):
         return self.visitor.record if isinstance(self.visitor, Visitor) else None
 
     @property
+    def rules(self) -> Sequence[Rule]:
+        """The rules that were asked, none where no route serves the target."""
+        return self.match.rules if self.match is not None else ()
+
+    @property
     def renewal(self) -> str | None:
         """The Set-Cookie value that renews the session of who asks, where one is due."""
         visitor = self.visitor
@@ -89,7 +102,11 @@ class Authorizer:
         visit.route = match.route.name if match else ""
         fields = visit.head.fields
         if fields.bearer is not None:
-            return self._judge_machine(visit, match, site, method, target)
+            verdict = self._judge_machine(visit, match, site, method, target)
+            if fields.token_way is Way.BASIC and verdict.visitor is not None and fields.other_page:
+                # A browser sends Basic credentials by itself once it has them, as it does cookies.
+                return self._unless_made_elsewhere(visit, verdict, host, method, target)
+            return verdict
         visitor = site.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
         decision, told = self._decide(visit, match, method, target, sub)
@@ -105,15 +122,26 @@ class Authorizer:
             return Verdict(allowed=False, match=match, visitor=visitor, site=site, barred=barred)
         if decision is AS_NOBODY or decision is PREFLIGHT:
             visitor = None
-        elif fields.other_page and match is not None:
+        verdict = Verdict(decision.allowed, match, visitor, site, told=told)
+        if fields.other_page and visitor is not None:
             # The visitor's cookie came along, and whoever wrote that page made it come.
-            claimed = claimed_methods(fields, target.query)
-            has_origin = bool(fields.values(b"origin"))
-            unsafe = changes_something(method, claimed, has_origin=has_origin)
-            if unsafe and self._is_foreign(visit, host, match.route):
-                visit.reason = Reason.CROSS_ORIGIN
-                return Verdict(allowed=False, match=match, visitor=visitor, site=site)
-        return Verdict(decision.allowed, match, visitor, site, told=told)
+            return self._unless_made_elsewhere(visit, verdict, host, method, target)
+        return verdict
+
+    def _unless_made_elsewhere(
+        self, visit: Visit, verdict: Verdict, host: Host, method: str, target: Target
+    ) -> Verdict:
+        """Return a verdict, or a refusal where a foreign page makes a request that may change."""
+        fields, match = visit.head.fields, verdict.match
+        claimed = claimed_methods(fields, target.query)
+        has_origin = bool(fields.values(b"origin"))
+        unsafe = changes_something(method, claimed, has_origin=has_origin)
+        if not verdict.allowed or match is None:
+            return verdict
+        if unsafe and self._is_foreign(visit, host, match.route):
+            visit.reason = Reason.CROSS_ORIGIN
+            return verdict._replace(allowed=False)
+        return verdict
 
     def _decide(
         self,
@@ -185,9 +213,11 @@ class Authorizer:
     def check_origin(self, visit: Visit, host: Host, route: Route) -> None:
         """Raise RefusedError where a foreign page opens a WebSocket on `host`.
 
-        A machine's request is no page's: nothing can make a browser send a token along.
+        A machine's request is no page's: nothing can make a browser send a token along, but for
+        Basic credentials, which it sends by itself once it has them.
         """
-        if not visit.token and self._is_foreign(visit, host, route):
+        no_page = visit.token and visit.head.fields.token_way is not Way.BASIC
+        if not no_page and self._is_foreign(visit, host, route):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
 
     def _is_foreign(self, visit: Visit, host: Host, route: Route) -> bool:

@@ -168,6 +168,7 @@ class Gate:
             answer = answers.problem(visit, visit.reason, headers=allow)
         else:
             answer = answers.refusal(visit, verdict.record, verdict.barred)
+            answer = answers.challenged(visit, answer, verdict.rules)
         self._say(client, visit, answer)
 
     def _refuse(

@@ -10,6 +10,7 @@ from aiohttp import web
 from tailchat_gate.access.service_worker import REFUSING_SCRIPT
 from tailchat_gate.proxy.assertion import KEY_SET_MAX_AGE
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.bearer import TOKEN_FIELD
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.visit import Visit
 
@@ -34,7 +35,7 @@ _PASS: Final = {
 }
 #: By whether the client's connection stays; it must be said where that is not the version's rule.
 _CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
-_SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+_SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", TOKEN_FIELD))
 
 
 class PlainAnswers:

@@ -30,6 +30,7 @@ from tailchat_gate.request.hosts import HostPatterns
 ROOMS = ("access", "identity", "pages", "proxy", "request")
 #: Pure modules of those that read no bytes.
 NO_PARSERS = {
+    "access.challenge": "it looks at what request.bearer and request.intent read",
     "access.explanation": "it tells what access.routes matched",
     "identity.authenticate": "it looks up what identity.cookie and identity.seal read",
     "identity.kept_targets": "a memory, of what identity.login judges",

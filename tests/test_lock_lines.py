@@ -8,6 +8,7 @@ from gatekit import START
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailchat_gate.config.word import token_name
 from tailchat_gate.identity.lock_lines import (
     MAX_LINE,
     MAX_MESSAGE,
@@ -23,7 +24,9 @@ NOW = int(START)
 SECONDS = st.integers(0, 253_402_300_799)
 SUBS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255)
 PERSONS = st.one_of(st.just("all"), SUBS.map("sub:{}".format))
-TARGETS = st.one_of(PERSONS, st.from_regex(r"token:[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True))
+TARGETS = st.one_of(
+    PERSONS, st.from_regex(r"token:[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+)
 MESSAGES = st.text(st.characters(codec="utf-8"), max_size=MAX_MESSAGE).filter(is_message)
 SIDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 ENTRIES = st.one_of(
@@ -152,3 +155,14 @@ def test_a_machine_is_never_signed_out() -> None:
 def test_what_is_no_target(text: str) -> None:
     """Only sub:ID, token:NAME and all can be locked."""
     assert not is_target(text)
+
+
+@pytest.mark.parametrize("name", ["my.backup", "a", "A1-_.", "x" * 64, ".x", "x" * 65, "", "a b"])
+def test_what_can_be_a_token_can_be_locked(name: str) -> None:
+    """A name of a token is one to the configuration and to a lock alike."""
+    try:
+        known = bool(token_name(name))
+    except ValueError:
+        known = False
+
+    assert is_target(f"token:{name}") is known

@@ -80,7 +80,7 @@ def head(data: bytes, bounds: Bounds) -> Request | None:
         raise BadError("too many fields")
     if sum(map(len, values(pairs, b"cookie"))) > bounds.cookies:
         raise BadError("too long cookies")
-    presented(values(pairs, b"authorization"))
+    presented(values(pairs, b"authorization"), values(pairs, b"x-tailchat-token"))
     host = _one_host(values(pairs, b"host"), empty=bounds.empty_host)
     if host is None and version == b"HTTP/1.1":
         raise BadError("no Host")

@@ -65,7 +65,8 @@ def to_upstream(sent: Request, gate: Setting, *, upgrade: bool = False) -> Pairs
         for n, v in passed_on(sent, gate.own_cookies, gate.passed_names)
         if folded(n) not in gate.own_names
     ]
-    if presented(values(sent.fields, b"authorization")) is not None and not gate.passes_tokens:
+    token = presented(*(values(sent.fields, n) for n in (b"authorization", b"x-tailchat-token")))
+    if token is not None and token.place != "field" and not gate.passes_tokens:
         passed = [(n, v) for n, v in passed if n.lower() != b"authorization"]
     wanted = [
         (b"Host", gate.host or host),

@@ -1,14 +1,16 @@
 """Tokens of machines: only the one that is configured is one, and none reaches a tool unseen."""
 
+from base64 import b64encode
+
 from fuzz.cutting import lines_of
-from fuzz.reference.bearer import is_meant, presented
+from fuzz.reference.bearer import presented
 from fuzz.reference.syntax import BadError
 from fuzz.target import Target
 from tailchat_gate.config.token import Token
 from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.tokens import TokenRefused, Tokens, hash_of, make_token
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.bearer import read_bearer
+from tailchat_gate.request.bearer import read_token
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.refusal import RefusedError
 
@@ -19,26 +21,36 @@ _TOKENS = Tokens((Token(name="ci", hash=hash_of(_KNOWN)),), lambda: _NOW, Standi
 
 
 def check(data: bytes) -> None:
-    """Read Authorization fields, a line each."""
+    """Read Authorization fields, a line each; a line that begins with "+" is the gate's field."""
     count = data.count(b"\n") + 1
-    lines = lines_of(data, count)
-    values = [line.replace("@", _KNOWN).encode("latin-1").strip(b" \t") for line in lines]
+    lines = [line.encode("latin-1") for line in lines_of(data, count)]
+    values = [_filled(line) for line in lines if not line.startswith(b"+")]
+    own = [_filled(line[1:]) for line in lines if line.startswith(b"+")]
     try:
-        wanted = presented(values)
+        wanted = presented(values, own)
     except BadError:
         try:
-            read_bearer(values)
+            read_token(values, own)
         except RefusedError:
             return
         raise AssertionError("what should be refused is not") from None
-    found = read_bearer(values)
-    assert found == wanted
-    assert found is not None or not any(map(is_meant, values))
-    if found is None:
+    found = read_token(values, own)
+    if wanted is None:
+        assert found is None
         return
-    section = FieldSection([(b"Authorization", value) for value in values])
-    assert section.bearer == found
-    _check_machine(section, is_known=found == _KNOWN.encode("ascii"))
+    assert found is not None
+    assert (found.token, found.way.value) == wanted
+    names = [b"Authorization"] * len(values) + [b"x-tailchat-TOKEN"] * len(own)
+    section = FieldSection(list(zip(names, [*values, *own], strict=True)))
+    assert (section.bearer, section.token_way) == found
+    _check_machine(section, is_known=found.token == _KNOWN.encode("ascii"))
+
+
+def _filled(line: bytes) -> bytes:
+    """Return a line with the token in the place of "@", and "#" for it as Basic's password."""
+    token = _KNOWN.encode("ascii")
+    line = line.replace(b"@", token).replace(b"#", b64encode(b"ci:" + token))
+    return line.strip(b" \t")
 
 
 def _check_machine(section: FieldSection, *, is_known: bool) -> None:
@@ -69,9 +81,19 @@ TARGET = Target(
         b"Bearer @x",
         b"Bearer\t@",
         b"Bearer @, Basic x",
+        b"Basic #",
+        b"bASIC  #=",
+        b"Basic dTp0Z18xCg",
+        b"Basic dTp0Z18x=",
+        b"Basic #\nBasic x",
+        b"Basic #\n+@",
+        b"+@",
+        b"+tg_1 x\nBasic x",
+        b"+admin",
+        b"+@\n+@",
     ),
     words=(
         *(b"Bearer ", b"bearer", b"tg_", b"@", b"\n", b" ", b"\t", b'"', b"'", b":", b"=", b","),
-        *(b"Basic ", b"_", b"-", b"\xe9", b"TG_"),
+        *(b"Basic ", b"#", b"+", b"dGdf", b"_", b"-", b"\xe9", b"TG_"),
     ),
 )

@@ -137,6 +137,11 @@ def takes_preflights(rules: Sequence[Rule]) -> bool:
     return bool(rules) and all(rule.public or rule.preflight for rule in rules)
 
 
+def takes_tokens(rules: Sequence[Rule]) -> bool:
+    """Tell whether a machine may get in where somebody who is nobody may not."""
+    return bool(rules) and all(rule.public or rule.tokens for rule in rules)
+
+
 def _of_nobody(rules: Sequence[Rule]) -> Decision:
     for rule in rules:
         if not rule.public:

@@ -29,7 +29,6 @@ COOKIE = (
 
 _COOKIE_NAME = re.compile(r"(?!.*_login(?:_|\Z))[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _UNIX_MODE = re.compile(r"0[0-7]{3}")
 _UNIX_GROUP = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9})?")  # shadow-utils
 _GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
@@ -91,6 +90,16 @@ def sub(text: str) -> str:
     if not _SUB.fullmatch(text):
         raise ValueError(SUBS)
     return text
+
+
+def is_token_name(text: str) -> bool:
+    """Tell whether a text is the name that a machine token may have, here and for a lock."""
+    return _TOKEN_NAME.fullmatch(text) is not None
+
+
+def is_sub(text: str) -> bool:
+    """Tell whether a text may be a sub, here and for a lock."""
+    return _SUB.fullmatch(text) is not None
 
 
 def token_name(text: str) -> str:

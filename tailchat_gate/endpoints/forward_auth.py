@@ -162,6 +162,7 @@ class ForwardAuth:
         asked.reason = visit.reason
         answer = self._refusal(asked, verdict, detail)
         visit.reason = asked.reason
+        answer = self._answers.challenged(asked, answer, verdict.rules if verdict else ())
         if answer.status != HTTPStatus.UNAUTHORIZED:
             answer.set_status(HTTPStatus.FORBIDDEN)
         visit.status = answer.status

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from tailchat_gate.config.word import SUB, TOKEN
+from tailchat_gate.config.word import SUB, TOKEN, is_sub, is_token_name
 from tailchat_gate.identity.locks import (
     ALL,
     EndedSession,
@@ -24,8 +24,6 @@ MAX_LINE: Final = 4096
 MAX_MESSAGE: Final = 300
 
 _CHECKSUM: Final = 8
-_SUB: Final = re.compile(r"[!-~]{1,255}")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 #: A second of the year 9999 or before, which every calendar can name.
@@ -66,13 +64,13 @@ def read_line(line: bytes) -> ReadLine:
 def is_target(text: str) -> bool:
     """Tell whether a text names what can be locked: `sub:ID`, `token:NAME` or `all`."""
     if text.startswith(TOKEN):
-        return _NAME.fullmatch(text.removeprefix(TOKEN)) is not None
+        return is_token_name(text.removeprefix(TOKEN))
     return is_person(text)
 
 
 def is_person(text: str) -> bool:
     """Tell whether a text names persons: `sub:ID` or `all`."""
-    return text == ALL or (text.startswith(SUB) and bool(_SUB.fullmatch(text.removeprefix(SUB))))
+    return text == ALL or (text.startswith(SUB) and is_sub(text.removeprefix(SUB)))
 
 
 def is_message(text: str) -> bool:
@@ -93,7 +91,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
         "target": _is_text(is_target),
         "message": _is_text(is_message),
         "sid": _is_text(_SID.fullmatch),
-        "sub": _is_text(_SUB.fullmatch),
+        "sub": _is_text(is_sub),
         "at": _is_second,
         "until": _is_second,
         "revoked": lambda value: isinstance(value, bool),

@@ -9,6 +9,7 @@ from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.proxy.field_rules import Action, FieldRules
 from tailchat_gate.proxy.identity_headers import client_fields
+from tailchat_gate.request.bearer import Way
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection, RawFields
 from tailchat_gate.request.head import RequestHead
@@ -21,6 +22,8 @@ _NO_FIELDS: Final = frozenset(
     (b"close", b"content-length", b"cookie", b"keep-alive", b"te", b"transfer-encoding", b"upgrade")
 )
 _AUTHORIZATION: Final = frozenset((b"authorization",))
+#: Ways to present a token in that field.
+_IN_AUTHORIZATION: Final = frozenset((Way.BEARER, Way.BASIC))
 #: Methods for which a recipient counts Max-Forwards down (RFC 9110 section 7.6.2).
 COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
@@ -144,7 +147,7 @@ class RequestHeaders:
             elif rules.passes(name, action):
                 pieces += (name, b": ", value, CRLF)
         listed = fields.connection - _NO_FIELDS
-        if fields.bearer is not None and not settings.forward_authorization:
+        if fields.token_way in _IN_AUTHORIZATION and not settings.forward_authorization:
             listed |= _AUTHORIZATION
         if listed:
             pieces = without(pieces, listed)

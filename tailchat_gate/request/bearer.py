@@ -1,29 +1,120 @@
-"""Whether a request presents a token of the gate's own (RFC 6750 section 2.1)."""
+"""Whether a request presents a token of the gate's own, and in which of three ways.
+
+They are Bearer (RFC 6750 section 2.1), the password of Basic (RFC 7617), and a field of the gate's
+that leaves Authorization to the tool.
+"""
 
 import re
+from base64 import b64decode
+from binascii import Error
 from collections.abc import Sequence
-from typing import Final
+from enum import Enum
+from typing import Final, NamedTuple
 
 from tailchat_gate.request.refusal import RefusedError
 
 #: What every token of the gate begins with, so that one is known wherever it turns up.
 PREFIX: Final = "tg_"
+#: The field of the gate's own for a token, in lower case.
+TOKEN_FIELD: Final = b"x-tailchat-token"
+_START: Final = PREFIX.encode("ascii")
+_TOKEN: Final = _START + rb"[A-Za-z0-9_-]+"
 #: Wider than the grammar: what was meant as a token of the gate must not reach a tool.
-_MEANT: Final = re.compile(rb"(?i:\bbearer)[ \t\"':=]*" + PREFIX.encode("ascii"))
-_PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + PREFIX.encode("ascii") + rb"[A-Za-z0-9_-]+)")
+_MEANT: Final = re.compile(rb"(?i:\bbearer)[ \t\"':=]*" + _START)
+_PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + _TOKEN + rb")")
+_BASIC: Final = re.compile(rb"(?i:\bbasic)[ \t\"':,=]*+([A-Za-z0-9+/_-]++)")
+_PRESENTED_BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
+_TOKEN_ALONE: Final = re.compile(_TOKEN)
+#: A token in the place of the user name, as some servers take theirs. What only begins like one
+#: may be the name of a tool's user.
+_AS_USER: Final = re.compile(_START + rb"[A-Za-z0-9_-]{43}")
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+
+
+class Way(Enum):
+    """How a token is presented."""
+
+    BEARER = "bearer"
+    BASIC = "basic"
+    FIELD = "field"
+
+
+class Presented(NamedTuple):
+    """A token of the gate's own, b"" for one that is malformed, and how it came."""
+
+    token: bytes
+    way: Way
+
+
+def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presented | None:
+    """Return the token that a request presents, None where there is none.
+
+    `authorization` and `own` are its values of Authorization and of TOKEN_FIELD. Raises
+    RefusedError where a token stands beside another credential in the same field, or beside
+    another token: there is no telling which of them a tool would read, or which was meant.
+    """
+    found = [
+        Presented(token, way)
+        for way, token in (
+            (Way.BEARER, read_bearer(authorization)),
+            (Way.BASIC, _read_basic(authorization)),
+            (Way.FIELD, _read_field(own)),
+        )
+        if token is not None
+    ]
+    if len(found) > 1:
+        raise RefusedError("more than one token of the gate")
+    return found[0] if found else None
 
 
 def read_bearer(values: Sequence[bytes]) -> bytes | None:
-    """Return the token of the gate's own in the Authorization values of a request.
+    """Return the token of the gate's own that Authorization values hold as Bearer.
 
     None where there is none: any other credentials are between the client and the tool. b"" for
     one that is malformed; whether any other is good is not asked here. Raises RefusedError where
-    such a token stands beside another Authorization field, because then there is no telling
-    which of the two a tool would read.
+    such a token stands beside another Authorization field.
     """
     if not any(map(_MEANT.search, values)):
         return None
-    if len(values) > 1:
-        raise RefusedError("more than one Authorization, one of them with a token of the gate")
+    _check_alone(values)
     match = _PRESENTED.fullmatch(values[0])
     return match[1] if match else b""
+
+
+def _read_basic(values: Sequence[bytes]) -> bytes | None:
+    """Return the token that Authorization values hold as the password of Basic, as read_bearer."""
+    if not any(_is_meant(text) for value in values for text in _BASIC.findall(value)):
+        return None
+    _check_alone(values)
+    match = _PRESENTED_BASIC.fullmatch(values[0])
+    # A decoder that is told to be strict still takes padding that is too long.
+    if match is None or len(match[1]) % 4:
+        return b""
+    try:
+        password = b64decode(match[1], validate=True).partition(b":")[2]
+    except Error:
+        return b""
+    return password if _TOKEN_ALONE.fullmatch(password) else b""
+
+
+def _is_meant(text: bytes) -> bool:
+    """Tell whether Basic credentials hold a token, decoded as loosely as some server may do it."""
+    whole = text.translate(_URL_SAFE)
+    # A group of one character decodes to nothing (RFC 4648 section 4).
+    whole = whole[: len(whole) - (len(whole) % 4 == 1)]
+    user, _, password = b64decode(whole + b"=" * (-len(whole) % 4)).partition(b":")
+    return password.lstrip(b" \t\"'").startswith(_START) or _AS_USER.fullmatch(user) is not None
+
+
+def _read_field(values: Sequence[bytes]) -> bytes | None:
+    """Return the token in the gate's own field; what does not look like one is dropped as ever."""
+    if not any(_START in value for value in values):
+        return None
+    if len(values) > 1:
+        raise RefusedError("more than one X-Tailchat-Token, one of them with a token of the gate")
+    return values[0] if _TOKEN_ALONE.fullmatch(values[0]) else b""
+
+
+def _check_alone(values: Sequence[bytes]) -> None:
+    if len(values) > 1:
+        raise RefusedError("more than one Authorization, one of them with a token of the gate")

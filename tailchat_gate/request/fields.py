@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.bearer import read_bearer
+from tailchat_gate.request.bearer import TOKEN_FIELD, Way, read_token
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.schemes import credentials_bind
@@ -37,7 +37,7 @@ _CONNECTION: Final = {
 _TELLING: Final = (
     *(b"authorization", b"connection", b"content-length", b"cookie", b"expect", b"host"),
     *(b"origin", b"sec-fetch-dest", b"sec-fetch-site", b"service-worker", b"transfer-encoding"),
-    *(b"upgrade", b"user-agent", b"via"),
+    *(b"upgrade", b"user-agent", b"via", TOKEN_FIELD),
 )
 
 RawFields = Sequence[tuple[bytes, bytes]]
@@ -80,6 +80,7 @@ class FieldSection:
         "paths",
         "sent",
         "sent_for",
+        "token_way",
         "upgrade",
         "via",
         "visitor",
@@ -96,6 +97,7 @@ class FieldSection:
         self.upgrade = b""
         #: The token of the gate's own that is presented, None where there is none.
         self.bearer: bytes | None = None
+        self.token_way: Way | None = None
         #: Whether its credentials may authenticate the whole connection.
         self.binds = False
         #: Whether the script of a service worker is asked for.
@@ -150,8 +152,10 @@ class FieldSection:
             if values is not None:
                 values.append(value)
         self.cookies.extend(found[b"cookie"])
-        if found[b"authorization"]:
-            self.bearer = read_bearer(found[b"authorization"])
+        if found[b"authorization"] or found[TOKEN_FIELD]:
+            presented = read_token(found[b"authorization"], found[TOKEN_FIELD])
+            if presented is not None:
+                self.bearer, self.token_way = presented
             self.binds = credentials_bind(found[b"authorization"])
         sites = found[b"sec-fetch-site"]
         self.other_page = bool(sites or found[b"origin"]) and sites != _SAME_ORIGIN

@@ -1,5 +1,6 @@
 """Whether a request is a page that a person opens, a call by a program, or an upgrade."""
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
@@ -7,6 +8,13 @@ from typing import Final
 
 from tailchat_gate.request.fields import FieldSection
 
+#: Every browser calls itself one of these.
+_BROWSER: Final = re.compile("mozilla|opera|webkit|gecko|chrom|safari|trident", re.IGNORECASE)
+#: What a browser adds by itself, and other programs do not send.
+_OF_BROWSERS: Final = (
+    *("Cookie", "Origin", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"),
+    *("Sec-Purpose", "Upgrade-Insecure-Requests", "X-Requested-With"),
+)
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 
 #: Fields by which browsers say that they fetch or render a page before anybody asks for it.
@@ -88,6 +96,18 @@ def is_form(method: str, headers: Mapping[str, str]) -> bool:
     if method != "POST" or read_intent("GET", headers) is not Intent.NAVIGATION:
         return False
     return wants_html(headers)
+
+
+def is_program(headers: Mapping[str, str]) -> bool:
+    """Tell whether a request is certainly none of a browser's, so that it may be asked for Basic.
+
+    A browser would show its own dialog for that, and keep what is typed there. Who does not say
+    what it is may be one.
+    """
+    agent = headers.get("User-Agent", "")
+    if not agent or _BROWSER.search(agent) is not None:
+        return False
+    return not any(name in headers for name in _OF_BROWSERS)
 
 
 def wants_html(headers: Mapping[str, str]) -> bool:
