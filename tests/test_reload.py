@@ -284,15 +284,16 @@ async def test_the_cookies_that_a_tool_may_not_set_follow_the_public_url(
 ) -> None:
     """With https the gate's cookies have another name, which kept connections know too."""
     upstream.answer = (
-        b"HTTP/1.1 200 OK\r\nSet-Cookie: tailchat_gate=1\r\nSet-Cookie: __Host-tailchat_gate=2\r\n"
-        b"Content-Length: 2\r\n\r\nok"
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: door=1\r\nSet-Cookie: __Host-door=2\r\n"
+        b"Set-Cookie: tailchat_gate=3\r\nContent-Length: 2\r\n\r\nok"
     )
+    await gate.change(session={"cookie_name": "door"})
     before = await ask(gate.port, _admitted(gate))
-    await gate.change(server={"public_url": "https://gate.test"})
+    await gate.change(session={"cookie_name": "door"}, server={"public_url": "https://gate.test"})
     after = await ask(gate.port, _admitted(gate))
 
-    assert before.values("Set-Cookie") == ["__Host-tailchat_gate=2"]
-    assert after.values("Set-Cookie") == ["tailchat_gate=1"]
+    assert before.values("Set-Cookie") == ["__Host-door=2"]
+    assert after.values("Set-Cookie") == ["door=1"]
 
 
 async def test_an_idle_connection_waits_no_longer_than_the_new_limit(gate: FileGate) -> None:

@@ -277,7 +277,10 @@ def expected(sent: Request, got: Request, *, signed_in: bool) -> tuple[object, .
     assert len(ids) == 1
     assert len(ids[0]) == 24
     setting = rewriting.Setting(
-        OWN_COOKIES, identity=IDENTITY if signed_in else (), request_id=ids[0]
+        OWN_COOKIES,
+        identity=IDENTITY if signed_in else (),
+        beside_tailchat=False,
+        request_id=ids[0],
     )
     return (
         *(sent.method, sent.path, b"HTTP/1.1", sent.length, sent.is_chunked, sent.content),

@@ -42,6 +42,7 @@ class Setting:
     of addresses up to it, `identity` the fields that name the visitor. `host` is the one that the
     tool is asked for, b"" for the visitor's; `forwarded` the value of Forwarded, and `via` the
     name in Via, b"" for neither. `passes_tokens`: a tool gets tokens of the gate.
+    `beside_tailchat`: the request's host is Tailchat's or below it.
     """
 
     own_cookies: frozenset[bytes]
@@ -54,17 +55,14 @@ class Setting:
     forwarded: bytes = b""
     via: bytes = b"tailchat-gate"
     passes_tokens: bool = False
+    beside_tailchat: bool = True
     request_id: bytes = b""
 
 
 def to_upstream(sent: Request, gate: Setting, *, upgrade: bool = False) -> Pairs:
     """Return the fields that the upstream gets for a request, in order, its framing aside."""
     host = values(sent.fields, b"host")[0] if sent.host[0] else b""
-    passed = [
-        (n, v)
-        for n, v in passed_on(sent, gate.own_cookies, gate.passed_names)
-        if folded(n) not in gate.own_names
-    ]
+    passed = [(n, v) for n, v in passed_on(sent, gate) if folded(n) not in gate.own_names]
     token = presented(*(values(sent.fields, n) for n in (b"authorization", b"x-tailchat-token")))
     if token is not None and token.place != "field" and not gate.passes_tokens:
         passed = [(n, v) for n, v in passed if n.lower() != b"authorization"]
@@ -122,18 +120,17 @@ def is_the_gates(name: bytes) -> bool:
     return any(fnmatchcase(seen.decode("ascii"), pattern) for pattern in _MANAGED)
 
 
-def passed_on(
-    request: Request, own_cookies: frozenset[bytes], passed: frozenset[bytes] = frozenset()
-) -> Pairs:
-    """Return the client's fields that a tool gets, in order; `own_cookies` are hidden from it."""
+def passed_on(request: Request, gate: Setting) -> Pairs:
+    """Return the client's fields that a tool gets, in order, those that are set for it aside."""
     listed = set(elements(request.fields, b"connection")) - _NEVER_LISTED
     kept = []
     for name, value in request.fields:
-        dropped = is_the_gates(name) and name.lower() not in passed
+        dropped = is_the_gates(name) and name.lower() not in gate.passed_names
         if dropped or name.lower() in listed:
             continue
         if name.lower() == b"cookie":
-            rest = visible_cookies(value, own_cookies)
+            beside = gate.beside_tailchat
+            rest = visible_cookies(value, gate.own_cookies, beside_tailchat=beside)
             kept += [(name, rest)] if rest else []
         else:
             kept.append((name, value))
