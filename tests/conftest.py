@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import audithook
 import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -70,8 +71,10 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], A
 @pytest.fixture(autouse=True)
 def _no_blocking_calls() -> Iterator[BlockBuster]:
     """Fail a test in which the gate blocks the event loop."""
+    audithook.seen.clear()
     with blockbuster_ctx("tailchat_gate") as blockbuster:
         yield blockbuster
+    assert audithook.seen == []
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailchat_gate.observe.log import LOGGER_NAME, JsonFormatter, close_logging, set_up_logging
+from tailchat_gate.observe.trace import trace
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +116,24 @@ def test_standard_error_and_one_handler(capfd: pytest.CaptureFixture[str]) -> No
 
     assert captured.out == ""
     assert [json.loads(line)["message"] for line in captured.err.splitlines()] == ["hello"]
+
+
+def _fail() -> None:
+    try:
+        {}["first"]
+    except KeyError as error:
+        raise ExceptionGroup("both", [ValueError("second")]) from error
+
+
+def test_a_traceback_reads_no_file() -> None:
+    """It names files and lines, causes before what they caused, and shows no source line."""
+    text = ""
+    try:
+        _fail()  # not-in-the-log
+    except ExceptionGroup as error:
+        text = trace(error)
+
+    assert text.index("KeyError: 'first'") < text.index("direct cause") < text.index("both")
+    assert text.endswith("ValueError: second")
+    assert f'File "{__file__}", line ' in text
+    assert "not-in-the-log" not in text

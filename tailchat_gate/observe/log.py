@@ -9,6 +9,7 @@ from typing import Final
 
 from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
 from tailchat_gate.observe.sink_file import RotatedFile, SinkFile
+from tailchat_gate.observe.trace import trace
 
 LOGGER_NAME: Final = "tailchat_gate"
 AUDIT_LOGGER_NAME: Final = "tailchat_gate.audit"
@@ -29,8 +30,8 @@ class JsonFormatter(logging.Formatter):
         details = getattr(record, "details", None)
         if isinstance(details, dict):
             line.update(details)
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["traceback"] = trace(record.exc_info[1])
         return json.dumps(line, default=str)
 
 

@@ -42,6 +42,8 @@ class SigningKey:
         self.kid: Final = _base64url(hashlib.sha256(_json(members)).digest())
         self.jwk: Final = {**members, "use": "sig", "alg": _ALGORITHM, "kid": self.kid}
         self._headers = {"kid": self.kid}
+        # PyJWT imports what it needs with its first signature, which must not be in a request.
+        self.sign({})
 
     def __repr__(self) -> str:
         """The public name, never the key."""
