@@ -43,9 +43,9 @@ class Generation:
         kids = self.assertions.kids if self.assertions is not None else ()
         # Only now: a configuration that is built and refused must not publish its keys.
         self.lasting.published_keys.publish(kids, self.lasting.clock())
-        self.lasting.token_expiries = {
-            token.name: token.expires for token in self.settings.token if token.expires is not None
-        }
+        self.lasting.token_expiries = tuple(
+            token.expires for token in self.settings.token if token.expires is not None
+        )
 
     def retire(self) -> None:
         """Forget what was kept for further requests, of which there will be none.

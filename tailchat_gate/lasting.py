@@ -105,8 +105,8 @@ class Lasting:
         #: Who is kept out: what is known of it, what ends what is under way, and where it is kept.
         self.standing: Final = Standing(clock)
         self.live: Final = LiveSessions(self.standing, clock)
-        #: When the machine tokens of the configuration in force expire, by their names.
-        self.token_expiries: dict[str, float] = {}
+        #: When the machine tokens of the configuration in force expire.
+        self.token_expiries: tuple[float, ...] = ()
         self.metrics: Final = self._make_metrics()
         self.locks: Final = LockStore(self.standing, self.metrics, clock)
 
@@ -152,11 +152,12 @@ class Lasting:
         )
 
     def _token_expiries(self) -> Iterator[Metric]:
+        # No names: who reads metrics need not know the machines.
+        ahead = [expires for expires in self.token_expiries if expires > self.clock()]
         family = GaugeMetricFamily(
-            "gate_token_expires_timestamp_seconds",
-            "When a machine's token expires, in Unix seconds.",
-            labels=("token",),
+            "gate_token_next_expiry_timestamp_seconds",
+            "When the next token of a machine expires, in Unix seconds.",
         )
-        for name, expires in self.token_expiries.items():
-            family.add_metric((name,), expires)
+        if ahead:
+            family.add_metric((), min(ahead))
         yield family
