@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import tailchat_gate
 
@@ -29,7 +30,8 @@ seen: list[str] = []
 def _hook(event: str, arguments: Sequence[object]) -> None:
     if event not in _EVENTS or asyncio._get_running_loop() is None:
         return
-    frame, places = sys._getframe(1), []
+    frame: FrameType | None = sys._getframe(1)
+    places: list[str] = []
     while frame is not None:
         places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         if frame.f_code is logging.Formatter.formatException.__code__:

@@ -120,7 +120,7 @@ def test_standard_error_and_one_handler(capfd: pytest.CaptureFixture[str]) -> No
 
 def _fail() -> None:
     try:
-        {}["first"]
+        dict[str, str]()["first"]
     except KeyError as error:
         raise ExceptionGroup("both", [ValueError("second")]) from error
 
