@@ -358,6 +358,26 @@ async def test_a_pass_for_another_browser_is_a_refusal(gate: RunningGate, mark: 
     assert seen.value("Set-Cookie").partition("=")[0].startswith(("", "tailchat_gate_login_"))
 
 
+async def test_a_pass_for_another_browser_leads_who_is_signed_in_to_here(
+    gate: RunningGate, browser: Browser
+) -> None:
+    """A pass that came to another browser leads one with a session nowhere else either."""
+    session = f"Cookie: {gate.cookie()}\r\n".encode()
+    there = f"Cookie: {gate.cookie_for('tool.test')}\r\n".encode()
+    strays = 0
+    for line in ALL:
+        arrival = f"{TOOL}/oauth2/arrive?for=x&rd={quote(line.decode('latin-1'), safe='')}"
+        target = f"/oauth2/start?rd={quote(arrival, safe='')}".encode()
+        location = (await browser.get(target, HTML + session)).value("Location")
+        if location.startswith(TOOL):
+            target = location.removeprefix(TOOL).encode()
+            seen = await browser.get(target, HTML + there, host="tool.test")
+            assert (line, seen.status) == (line, 303)
+            browser.check(seen.value("Location"), TOOL, line)
+            strays += 1
+    assert strays > 500
+
+
 CLAIMS = (
     b"Host: evil.test\r\n",
     b"Host: gate.test:81\r\nX-Forwarded-Host: evil.test\r\n",

@@ -247,13 +247,15 @@ class LoginEndpoints:
         Of several tabs that began at once, another may have signed in meanwhile: then this one
         goes on as well. Else a browser that keeps cookies begins once more, by itself.
         """
+        # Of a pass, it is what somebody wrote into the address of an arrival.
+        return_to = self.targets.safe(stray.return_to, visit.host)
         record = self._record(request, visit)
         if record is not None and not stray.prompt:
-            return self._go_on(stray.return_to, record)
+            return self._go_on(return_to, record)
         is_unknown = stray.reason is Reason.LOGIN_OTHER_BROWSER
         if is_unknown and not stray.again and self.bindings.of(request):
             return self.answers.redirect(
-                self.answers.start_url(stray.return_to, prompt=stray.prompt, again=True),
+                self.answers.start_url(return_to, prompt=stray.prompt, again=True),
                 status=303,
             )
         return self.refusals.refuse(request, visit, stray)
