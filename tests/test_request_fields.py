@@ -145,15 +145,18 @@ async def test_a_header_of_one_tool_is_the_visitors_at_another(
     start_gate: Start, upstream: RawUpstream, name: str, template: str
 ) -> None:
     """What a route sets is stripped there and before the same tool, and nowhere else."""
-    same = upstream.url.replace("127.0.0.1", "localhost")
+    hosts = ("localhost", "0.0.0.0", "[::ffff:127.0.0.1]")  # noqa: S104 - asked only
     async with RawUpstream() as other:
         routes = [
             public(name="sets", path="/sets", headers={name: template}),
-            public(name="same", path="/same", upstream=same),
+            *(
+                public(name=f"same-{number}", path=f"/same-{number}", upstream=same)
+                for number, same in enumerate(upstream.url.replace("127.0.0.1", h) for h in hosts)
+            ),
             public(name="other", path="/other", upstream=other.url),
         ]
         gate = await start_gate(upstream.url, route=routes)
-        for path in ("/sets", "/same"):
+        for path in ("/sets", "/same-0", "/same-1", "/same-2"):
             for spelling in spellings(name):
                 assert await passed(gate, upstream, request([spelling], path)) == []
 

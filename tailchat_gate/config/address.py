@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, ip_network
+from posixpath import normpath
 
 from tailchat_gate.config.url import Url, host, is_loopback, parse_url
 
@@ -155,10 +156,20 @@ def upstream(text: str) -> str:
 def tool_of(address: Upstream) -> tuple[str, int] | None:
     """Return what all addresses of one tool have in common, None where no tool answers."""
     if isinstance(address, UnixAddress):
-        return address.path, 0
+        return normpath(address.path), 0
     if isinstance(address, HttpAddress):
-        return "" if is_loopback(address.host) else address.host, address.port
+        return _one_name(address.host), address.port
     return None
+
+
+def _one_name(name: str) -> str:
+    """Return a host in one spelling: "" for this machine, an IPv4 address without IPv6 clothes.
+
+    To connect to the unspecified address is to connect to this machine.
+    """
+    mapped = IPv6Address(name).ipv4_mapped if ":" in name else None
+    plain = str(mapped or name)
+    return "" if plain in _ANY_LOOPBACK or is_loopback(plain) else plain
 
 
 def leads_to(upstream: Upstream, listener: TcpAddress | UnixAddress) -> bool:
