@@ -244,6 +244,30 @@ async def test_a_body_where_none_may_be_is_not_the_next_answer(
     assert upstream.connections == 2
 
 
+@pytest.mark.parametrize(
+    ("fields", "connections"),
+    [
+        (b"Content-Length: 5\r\n", 2),
+        (b"Transfer-Encoding: chunked\r\n", 2),
+        (b"Content-Length: 0\r\n", 1),
+        (b"", 1),
+    ],
+)
+async def test_a_body_that_a_204_announces_may_be_on_its_way(
+    public: RunningGate, upstream: RawUpstream, fields: bytes, connections: int
+) -> None:
+    """A 204 that announces a body is the last reply on its connection (RFC 9110 section 15.3.5)."""
+    upstream.answer = b"HTTP/1.1 204 No Content\r\n" + fields + b"\r\n"
+    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+        for _ in range(2):
+            client.send(request_bytes())
+            reply = await client.reply()
+            assert (reply.status, reply.values("Content-Length")) == (204, [])
+            assert reply.values("Transfer-Encoding") == []
+
+    assert upstream.connections == connections
+
+
 async def test_interim_replies_pass_and_the_final_one_is_never_lost(
     public: RunningGate, upstream: RawUpstream
 ) -> None:

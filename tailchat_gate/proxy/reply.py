@@ -296,7 +296,9 @@ class ReplyReader:
         self.keep_client = expected.keep_alive
         self._remaining = 0
         self._chunk_to_client = self.until_close = False
-        if status == _NO_CONTENT and self._length is not None:
+        if status == _NO_CONTENT and (self._length is not None or self._chunks is not None):
+            # The body that it must not have may be on its way (RFC 9110 section 15.3.5).
+            self.stays = self.stays and not self._length and self._chunks is None
             lines = _without_length(lines)
         if expected.is_head or status in _BODILESS:
             self.complete = True
