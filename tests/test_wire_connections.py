@@ -945,3 +945,23 @@ async def test_events_pass_one_by_one(public: RunningGate, upstream: RawUpstream
                 taken.set()
             rest = await client.reader.readuntil(b"0\r\n\r\n") if version == b"1.1" else b""
             assert rest in {b"\r\n0\r\n\r\n", b""}
+
+
+async def test_who_has_closed_before_the_answer_is_no_fault_of_the_gate(
+    start_gate: Start, upstream: RawUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients that send half a request and leave write nothing into the gate's log."""
+    gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["signed-in"]}])
+    half = b"POST /x HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 5\r\n\r\nab"
+
+    def send_and_leave() -> None:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", gate.port)) as client:
+                client.sendall(half)
+
+    with caplog.at_level("WARNING"):
+        await asyncio.to_thread(send_and_leave)
+        # Behind all of them: it was accepted last.
+        assert (await ask(gate.port, request_bytes("/y"))).status == 401
+        await until(lambda: not gate.generation.lasting.traffic.descriptors.clients)
+    assert [one.message for one in caplog.records if one.exc_info] == []

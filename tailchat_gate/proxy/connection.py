@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from tailchat_gate.proxy.reply import Expected, ReplyReader
 from tailchat_gate.proxy.reply_lines import BadReplyError
-from tailchat_gate.proxy.unread import is_told, unread
+from tailchat_gate.proxy.unread import end_writing, is_told, unread
 
 #: How long a tunnel's connection may take to send what was written, and to be closed by the
 #: upstream: one that never reads would stay open for ever.
@@ -231,8 +231,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._done or not transport.can_write_eof():
             transport.close()
-        else:
-            transport.write_eof()
+        elif end_writing(transport):
             self.resume_reading()
         self._deadline = self._loop.time() + LINGER_SECONDS
 
@@ -250,8 +249,7 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None or transport.is_closing() or not transport.can_write_eof():
             return False
-        transport.write_eof()
-        return True
+        return end_writing(transport)
 
     def check(self, now: float) -> None:
         """Give up on a reply that does not come or does not go on; `now` is the loop's time."""

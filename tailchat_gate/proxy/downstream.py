@@ -10,7 +10,7 @@ from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.affinity import OwnConnections
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.peers import Peers, close_oldest
-from tailchat_gate.proxy.unread import unread
+from tailchat_gate.proxy.unread import end_writing, unread
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.client import Client
@@ -504,8 +504,7 @@ class ClientConnection(asyncio.Protocol):
         self._lingers = True
         self._deadline = self._time() + LINGER_SECONDS
         if linger and transport.can_write_eof():
-            transport.write_eof()
-            if self._holds:
+            if end_writing(transport) and self._holds:
                 self._holds = 0
                 transport.resume_reading()
         else:

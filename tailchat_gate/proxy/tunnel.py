@@ -10,6 +10,7 @@ from tailchat_gate.proxy.connection import UpstreamConnection
 from tailchat_gate.proxy.downstream import UPSTREAM_FULL, ClientConnection
 from tailchat_gate.proxy.frames import FrameTracker, close_frame
 from tailchat_gate.proxy.shortcut import Shortcut
+from tailchat_gate.proxy.unread import end_writing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.refusal import RefusedError
@@ -202,8 +203,7 @@ class Tunnel:
         transport = self._client.transport
         if self._client_done or transport is None or not transport.can_write_eof():
             self._finish()
-        elif not transport.is_closing():
-            transport.write_eof()
+        elif not transport.is_closing() and end_writing(transport):
             self._wait_less(self._to_client)
 
     def upstream_lost(self, *, reset: bool) -> None:

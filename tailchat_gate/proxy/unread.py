@@ -30,6 +30,19 @@ def unread(transport: asyncio.Transport | None) -> bytes:
     return words
 
 
+def end_writing(transport: asyncio.Transport) -> bool:
+    """Send the end of what was written; return False where the peer has reset the connection.
+
+    asyncio's own transport raises then, uvloop's does not.
+    """
+    try:
+        transport.write_eof()
+    except OSError:
+        transport.abort()
+        return False
+    return True
+
+
 def is_told(transport: asyncio.Transport | None) -> bool:
     """Tell whether the peer itself has ended what it sends, once an end was heard of.
 
