@@ -203,7 +203,9 @@ class Answers(PlainAnswers):
 
     def challenged(self, visit: Visit, answer: web.Response, rules: Sequence[Rule]) -> web.Response:
         """Return a refusal by `rules`, which asks a program for a password where one may help."""
-        if answer.status == HTTPStatus.UNAUTHORIZED and asks_for_password(visit.head.fields, rules):
+        if answer.status == HTTPStatus.UNAUTHORIZED and asks_for_password(
+            visit.method, visit.head.fields, rules
+        ):
             answer.headers["WWW-Authenticate"] = BASIC
         return answer
 

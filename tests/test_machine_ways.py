@@ -1,6 +1,7 @@
 """The ways in which a machine presents its token: Basic, a field of the gate's own, and git's."""
 
 import asyncio
+import itertools
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
@@ -178,6 +179,24 @@ async def test_a_program_is_asked_for_a_password_where_a_token_gets_in(gate: Run
     assert bearer.value("WWW-Authenticate").startswith("Bearer ")
 
 
+MOZILLA: Final = (
+    "Mozilla/5.0 (Linux) mirall/3.15.3 (Nextcloud)",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Thunderbird/140.1.0",
+)
+
+
+@pytest.mark.parametrize("agent", MOZILLA)
+async def test_a_webdav_client_that_calls_itself_a_browser_is_asked(
+    gate: RunningGate, agent: str
+) -> None:
+    """Its first PROPFIND or REPORT brings no Origin, which that of a page always does."""
+    for method, more in itertools.product(("PROPFIND", "REPORT"), ({}, {"Origin": "null"})):
+        data = request_bytes("/", method=method, User_Agent=agent, **more)
+        reply = await ask(gate.port, data)
+        assert reply.status == 401
+        assert (reply.value("WWW-Authenticate") == CHALLENGE) is not bool(more)
+
+
 BROWSERS: Final = (
     NAVIGATION,
     {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"},
@@ -202,8 +221,9 @@ async def test_a_browser_is_never_asked_for_a_password(
         fields["Authorization"] = authorization
     question = {"X_Forwarded_Method": "GET", "X_Forwarded_Uri": "/"}
     for method in ("GET", "POST", "PROPFIND"):
+        page = {"Origin": "null"} if method == "PROPFIND" else {}
         for target, more in (("/", {}), ("/oauth2/auth", question), ("/oauth2/userinfo", {})):
-            data = request_bytes(target, method=method, **fields, **more)
+            data = request_bytes(target, method=method, **(fields | page), **more)
             reply = await ask(gate.port, data)
             assert reply.status != 200
             assert "basic" not in reply.value("WWW-Authenticate").lower()

@@ -14,11 +14,11 @@ BASIC: Final = 'Basic realm="tailchat", charset="UTF-8"'
 _WITH_PASSWORD: Final = frozenset((None, Way.BASIC))
 
 
-def asks_for_password(fields: FieldSection, rules: Sequence[Rule]) -> bool:
+def asks_for_password(method: str, fields: FieldSection, rules: Sequence[Rule]) -> bool:
     """Tell whether a password could let a program in; a browser, which would show a dialog, never.
 
     `rules` are those of what was asked for.
     """
     if not takes_tokens(rules) or fields.token_way not in _WITH_PASSWORD:
         return False
-    return is_program(fields.headers)
+    return is_program(method, fields.headers)

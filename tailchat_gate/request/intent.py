@@ -15,6 +15,13 @@ _OF_BROWSERS: Final = (
     *("Cookie", "Origin", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"),
     *("Sec-Purpose", "Upgrade-Insecure-Requests", "X-Requested-With"),
 )
+#: Methods of WebDAV and CalDAV that their clients begin with (RFC 4918, 3253, 4791).
+_WEBDAV: Final = frozenset(
+    (
+        *("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK"),
+        *("REPORT", "SEARCH", "MKCALENDAR", "ACL"),
+    )
+)
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 
 #: Fields by which browsers say that they fetch or render a page before anybody asks for it.
@@ -98,14 +105,15 @@ def is_form(method: str, headers: Mapping[str, str]) -> bool:
     return wants_html(headers)
 
 
-def is_program(headers: Mapping[str, str]) -> bool:
+def is_program(method: str, headers: Mapping[str, str]) -> bool:
     """Tell whether a request is certainly none of a browser's, so that it may be asked for Basic.
 
     A browser would show its own dialog for that, and keep what is typed there. Who does not say
-    what it is may be one.
+    what it is may be one. Thunderbird and Nextcloud's client call themselves Mozilla: they are
+    known by methods that a page sends with an Origin alone (Fetch, section 3.2).
     """
     agent = headers.get("User-Agent", "")
-    if not agent or _BROWSER.search(agent) is not None:
+    if not agent or (_BROWSER.search(agent) is not None and method not in _WEBDAV):
         return False
     return not any(name in headers for name in _OF_BROWSERS)
 
