@@ -161,11 +161,13 @@ class Authorizer:
         if match is None or not decision.allowed or not claimed_paths(fields):
             return decision, _AS_SENT
         original = visit.original
+        host = original.host if original else fields.host
         asked = Asked(
-            original.host if original else fields.host,
+            host,
             target,
             claimed_methods(fields, target.query) | {method},
             forwarded=original is None,
+            public_port=self.sites.port(host.name),
         )
         claimed = judge_claims(self.routes, match, fields, claimed_paths(fields), asked)
         with_claims = decide((*match.rules, *claimed.rules), sub, token)

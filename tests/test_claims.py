@@ -221,6 +221,25 @@ async def test_paths_in_fields_are_told_in_the_tools_view(
     assert [request.values(field) for request in upstream.requests] == [[told.encode()]] * 2
 
 
+async def test_a_port_that_a_proxy_left_out_of_the_host_is_the_visitors(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """Nginx's $host has no port, the client's Destination has: the tool is told of one place."""
+    public = {"public_url": "https://gate.test:8443"}
+    gate = await start(start_gate, upstream.url, server=public)
+    for host, named, status in (
+        ("gate.test", "https://gate.test:8443", 200),
+        ("gate.test", "http://gate.test:8443", 200),
+        ("gate.test", "http://gate.test:9443", 403),
+        ("gate.test:9443", "http://gate.test:8443", 403),
+    ):
+        fields = {"Destination": f"{named}/public/b"}
+        copied = request_bytes("/public/a", method="COPY", host=host, **fields)
+        assert (await ask(gate.port, copied)).status == status, named
+    told = [request.values("Destination") for request in upstream.requests]
+    assert told == [[b"http://gate.test/public/b"]] * 2
+
+
 async def test_no_path_comes_behind_a_body(start_gate: Start, upstream: RawUpstream) -> None:
     """A trailer names no path."""
     gate = await start(start_gate, upstream.url)

@@ -32,12 +32,14 @@ class Asked(NamedTuple):
     """The request that names paths: on which host, for what and by which methods.
 
     `forwarded`: the gate itself passes it to the tool, so that it can be put into its view.
+    `public_port`: what visitors name with the host, where a proxy in front may have left it out.
     """
 
     host: Host
     target: Target
     methods: frozenset[str]
     forwarded: bool
+    public_port: str = ""
 
 
 def judge_claims(
@@ -54,7 +56,7 @@ def judge_claims(
         if claim.relative:
             rules += _relative(table, match.route, claim, asked)
             continue
-        _check_authority(claim, asked.host)
+        _check_authority(claim, asked)
         found = _found(table, asked.host.name, claim.target.path, _methods(claim, asked))
         if found is None:
             raise _refused("a field with a path that no route offers")
@@ -80,12 +82,12 @@ def _found(table: RouteTable, host: str, path: str, methods: frozenset[str]) -> 
     return table.match_each(found, host, path, others) if found and others else found
 
 
-def _check_authority(claim: Claim, host: Host) -> None:
-    authority = claim.authority
+def _check_authority(claim: Claim, asked: Asked) -> None:
+    authority, host = claim.authority, asked.host
     if authority is None:
         return
     ports = {authority.port, host.port} - _DEFAULT_PORTS - {""}
-    same_port = not ports or authority.port == host.port
+    same_port = not ports or authority.port in {host.port, host.port or asked.public_port}
     if authority.name != host.name or not same_port:
         raise _refused("a field with a path of another host")
 
@@ -133,7 +135,8 @@ def _told(serving: Route, route: Route, claim: Claim, host: Host) -> bytes:
     if claim.authority is None:
         return raw if raw != claim.target.raw else b""
     own, scheme = settings.upstream_host, _scheme(settings.upstream)
-    if own is None and scheme == claim.scheme and raw == claim.target.raw:
+    same = scheme == claim.scheme and claim.authority.port == host.port
+    if own is None and same and raw == claim.target.raw:
         return b""
     return b"%b://%b%b" % (scheme.encode("ascii"), own.encode("ascii") if own else host.raw, raw)
 

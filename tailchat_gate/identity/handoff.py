@@ -50,6 +50,14 @@ class Sites:
         """Tell whether a host is a tool's own, other than the public one."""
         return self._covered.get(host) is not None and host != self.public_host
 
+    def port(self, host: str) -> str:
+        """Return the port that visitors name with a host of the gate's, "" for that of the scheme.
+
+        A proxy in front may leave it out of the Host that it passes on.
+        """
+        known = host == self.public_host or self.is_tool(host)
+        return self._port.removeprefix(":") if known else ""
+
     def __contains__(self, origin: object) -> bool:
         host = str(origin).partition("://")[2].removesuffix(self._port)
         return self._covered.get(host) is not None and self.origin(host) == origin
