@@ -22,7 +22,7 @@ class Acceptor:
     def __init__(
         self,
         listening: socket.socket,
-        make: Callable[[], asyncio.Protocol],
+        make: Callable[[], asyncio.BufferedProtocol],
         failed: Callable[[], None],
     ) -> None:
         self._socket = listening

@@ -7,6 +7,7 @@ import struct
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple, Protocol, cast
 
+from tailchat_gate.proxy.receiving import READ_BYTES, ReadBuffers, tell_of_rest
 from tailchat_gate.proxy.reply import Expected, ReplyReader
 from tailchat_gate.proxy.reply_lines import BadReplyError
 from tailchat_gate.proxy.unread import end_writing, is_told, unread
@@ -52,6 +53,10 @@ _COMPLETE = End.COMPLETE
 
 class ReplyTaker(Protocol):
     """What an exchange is to the connection that it uses."""
+
+    @property
+    def client_transport(self) -> asyncio.Transport | None:
+        """That of the client, None where it is gone."""
 
     def write_client(self, data: bytes) -> bool:
         """Send bytes of the reply; return whether the client was still there."""
@@ -99,7 +104,7 @@ class Patience(NamedTuple):
 _PATIENT = Patience(0.0, 0.0)
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """A connection to an upstream, good for one exchange at a time.
 
     Bytes go to the client as they come, without a task in between: what one read brought is
@@ -108,14 +113,20 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_patience", "_paused",
-        "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "fault", "idle_since",
-        "transport", "tunnel", "was_reset",
+        "_buffer", "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_patience",
+        "_paused", "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "buffers", "fault",
+        "idle_since", "transport", "tunnel", "was_reset",
     )  # fmt: skip
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, reader: ReplyReader, owner: ConnectionOwner
+        self,
+        loop: asyncio.AbstractEventLoop,
+        reader: ReplyReader,
+        owner: ConnectionOwner,
+        buffers: ReadBuffers,
     ) -> None:
+        self.buffers: Final = buffers
+        self._buffer = buffers.small
         self._loop = loop
         self._owner = owner
         self._reader = reader
@@ -288,13 +299,25 @@ class UpstreamConnection(asyncio.Protocol):
         """Keep the transport."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
+        tell_of_rest(self.transport)
         self._owner.opened()
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else ""
         self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - not what is wanted here
+        """Return where the next read goes."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Relay what one read brought."""
+        self._take(self._buffer[:nbytes].tobytes())
+        if nbytes >= READ_BYTES and self._exchange is not None:
+            self._buffer = self.buffers.fitting(self._exchange.client_transport)
+        else:
+            self._buffer = self.buffers.small
+
+    def _take(self, data: bytes) -> None:
         self._moved = True
         if self._phase is _BUSY:
             self._relay(data)
@@ -324,7 +347,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Settle what was going on when the upstream closed."""
         if exc is not None and self._phase in _IN_USE and (words := unread(self.transport)):
-            self.data_received(words)
+            self._take(words)
         self._owner.closed()
         self.was_reset = exc is not None
         phase, self.transport = self._phase, None

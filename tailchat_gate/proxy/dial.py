@@ -12,6 +12,7 @@ from aiohappyeyeballs import start_connection
 from tailchat_gate.proxy.backends import Backend
 from tailchat_gate.proxy.names import AddressInfo, Names
 from tailchat_gate.proxy.pin import check_pin
+from tailchat_gate.proxy.receiving import ReadBuffers
 
 #: How long an address may be silent before the next is tried beside it (RFC 8305 section 5).
 STAGGER_SECONDS: Final = 0.25
@@ -19,7 +20,7 @@ STAGGER_SECONDS: Final = 0.25
 SILENT_SECONDS: Final = 60.0
 _MOST_SILENT: Final = 1024
 
-_P = TypeVar("_P", bound=asyncio.Protocol)
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
 class Dialer:
@@ -27,6 +28,7 @@ class Dialer:
 
     def __init__(self, names: Names) -> None:
         self.names: Final = names
+        self.buffers: Final = ReadBuffers()
         self._time = time.monotonic
         self._silent: dict[tuple[str, int], float] = {}
 

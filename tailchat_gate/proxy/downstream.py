@@ -10,6 +10,7 @@ from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.affinity import OwnConnections
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.peers import Peers, close_oldest
+from tailchat_gate.proxy.receiving import READ_BYTES, ReadBuffers, tell_of_rest
 from tailchat_gate.proxy.unread import end_writing, unread
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
@@ -53,6 +54,10 @@ class Work(Protocol):
     @property
     def session(self) -> Holder | None:
         """Whose session it ends with."""
+
+    @property
+    def upstream_transport(self) -> asyncio.Transport | None:
+        """Where the request's body is written, None where it is not."""
 
     def session_over(self, reason: Reason) -> None:
         """Hear that this session is over; nothing more may pass, and `session` is None from now.
@@ -123,7 +128,7 @@ class Service(NamedTuple):
     client_connections: int
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """One connection from a client; it has one request under way at a time.
 
     What comes behind that request waits, unread, so that answers keep the order of the requests
@@ -131,14 +136,16 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_awaits_room", "_body", "_body_timeout", "_deadline", "_full", "_holds", "_in_head",
-        "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time",
-        "_unread", "_unsent", "_work", "client", "counted_as", "own", "peer",
+        "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_full", "_holds",
+        "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time",
+        "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "own", "peer",
         "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
         self._server = server
+        self.buffers: Final = server.buffers
+        self._buffer = server.buffers.small
         self._time = server.time
         self.transport: asyncio.Transport | None = None
         self.peer = ""
@@ -166,6 +173,7 @@ class ClientConnection(asyncio.Protocol):
         """Keep the transport, and begin to wait for a request."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
+        tell_of_rest(self.transport)
         peer = transport.get_extra_info("peername")
         # A Unix socket has no address: whoever may open it is this machine.
         # Mapped where a listener takes IPv4 and IPv6 alike (RFC 4291 section 2.5.5.2).
@@ -176,8 +184,19 @@ class ClientConnection(asyncio.Protocol):
         if (refused := self._server.opened(self)) is not None:
             self._turn_away(refused)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - not what is wanted here
+        """Return where the next read goes."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take what one read brought."""
+        self._receive(self._buffer[:nbytes].tobytes())
+        if nbytes >= READ_BYTES and self._body is not None and self._work is not None:
+            self._buffer = self.buffers.fitting(self._work.upstream_transport)
+        else:
+            self._buffer = self.buffers.small
+
+    def _receive(self, data: bytes) -> None:
         self._moved = True
         if self._taker is not None:
             self._taker.from_client(data)
@@ -481,11 +500,17 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(RefusedError("a head that stopped coming", Reason.REQUEST_SLOW))
         elif not self._awaits_room:
             self._close(linger=False)
-        elif self._moved:
+        elif self._moved or self._takes_some():
             self._moved = False
             self._deadline = now + self._server.timeouts.keepalive
         else:
             self.abort()
+
+    def _takes_some(self) -> bool:
+        """Tell whether the client has taken some of its answer since this was asked last."""
+        before = self._unsent
+        self._unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        return self._unsent != before
 
     def _end_lingering(self, transport: asyncio.Transport, now: float) -> None:
         unsent = transport.get_write_buffer_size()
@@ -521,6 +546,7 @@ class ClientServer:
 
     def __init__(self, service: Service, watch: SessionWatch, descriptors: Descriptors) -> None:
         self.descriptors: Final = descriptors
+        self.buffers: Final = ReadBuffers()
         self._peers = Peers()
         #: Whether no connection was idle a moment ago.
         self._none_idle = False

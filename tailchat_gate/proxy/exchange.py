@@ -190,6 +190,11 @@ class Exchange:
 
     # What the client's connection calls.
 
+    @property
+    def upstream_transport(self) -> asyncio.Transport | None:
+        """That of the upstream's connection, None where there is none yet."""
+        return None if self._upstream is None else self._upstream.transport
+
     def body(self, content: bytes) -> None:
         """Send content of the body on."""
         chunked = self.passage.request.fields.chunked
@@ -250,6 +255,11 @@ class Exchange:
     def keeps_out(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
         return self._settings.keeps_out(set_cookie, self.visit.host)
+
+    @property
+    def client_transport(self) -> asyncio.Transport | None:
+        """That of the client, None where it is gone."""
+        return self._client.transport
 
     def write_client(self, data: bytes) -> bool:
         """Send bytes of the reply to the client; return whether it is still there."""

@@ -48,6 +48,11 @@ class HeldRequest:
     def session_over(self, reason: Reason) -> None:
         """Never called: it is nobody's."""
 
+    @property
+    def upstream_transport(self) -> None:
+        """None: no body goes to an upstream."""
+        return
+
     def body(self, content: bytes) -> None:
         """Never called: no body is read before it is known who gets it."""
 

@@ -206,6 +206,11 @@ class _PageWork:
 
     # What the client's connection calls.
 
+    @property
+    def upstream_transport(self) -> None:
+        """None: no body goes to an upstream."""
+        return
+
     def body(self, content: bytes) -> None:
         """Gather the body; the reader it comes from bounds it."""
         self._body += content

@@ -158,8 +158,8 @@ class Pool(Places):
         return connection
 
     def _make(self) -> UpstreamConnection:
-        reader = ReplyReader(self._lines)
-        return UpstreamConnection(asyncio.get_running_loop(), reader, self)
+        loop, reader = asyncio.get_running_loop(), ReplyReader(self._lines)
+        return UpstreamConnection(loop, reader, self, self._dialer.buffers)
 
     def tell_fault(self, fault: str, route: str) -> None:
         """Note what was wrong with a reply, and log it: once a minute."""

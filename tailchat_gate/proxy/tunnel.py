@@ -130,8 +130,8 @@ class Tunnel:
             feed_client(data)
             to_client(data)
 
-        client.transport.set_protocol(Shortcut(client, from_client))
-        upstream.transport.set_protocol(Shortcut(upstream, from_upstream))
+        client.transport.set_protocol(Shortcut(client, upstream.transport, from_client))
+        upstream.transport.set_protocol(Shortcut(upstream, client.transport, from_upstream))
 
     def _leave_shortcuts(self) -> None:
         for connection in (self._client, self._upstream):
@@ -253,6 +253,11 @@ class Tunnel:
             self._upstream.pause_reading()
         else:
             self._upstream.resume_reading()
+
+    @property
+    def upstream_transport(self) -> asyncio.Transport | None:
+        """The upstream's, where there is one."""
+        return self._upstream.transport
 
     def body(self, content: bytes) -> None:
         """Refuse: a request that switches protocols has no body here."""
