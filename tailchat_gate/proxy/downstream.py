@@ -137,8 +137,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_full", "_holds",
-        "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker", "_time",
-        "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "own", "peer",
+        "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker",
+        "_time", "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "own", "peer",
         "transport", "was_reset",
     )  # fmt: skip
 
