@@ -22,7 +22,7 @@ class Acceptor:
     def __init__(
         self,
         listening: socket.socket,
-        make: Callable[[], asyncio.BufferedProtocol],
+        make: Callable[[], asyncio.BaseProtocol],
         failed: Callable[[], None],
     ) -> None:
         self._socket = listening

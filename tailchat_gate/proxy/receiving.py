@@ -72,4 +72,5 @@ def _room(transport: asyncio.Transport) -> int:
     except (OSError, struct.error):
         return 0
     # Half, because the kernel counts what it keeps beside the bytes, too (socket(7), SO_SNDBUF).
-    return (info[_SIZE] - max(info[_ALLOCATED], info[_QUEUED])) // 2
+    size, used = int(info[_SIZE]), max(int(info[_ALLOCATED]), int(info[_QUEUED]))
+    return (size - used) // 2
