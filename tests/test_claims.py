@@ -13,10 +13,12 @@ from gatekit import (
     Reply,
     RunningGate,
     ask,
+    make_settings,
     request_bytes,
 )
 from toolkit import apache
 
+from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.tokens import hash_of, make_token
 from tailchat_gate.reasons import Reason
@@ -362,3 +364,41 @@ async def test_apache_takes_the_lock_that_a_tagged_list_names(
         assert await put(f"<https://gate.test/moved/locked.txt> ({token[0]})") == 204
         assert await put(f"</moved/locked.txt> ({token[0]})") == 204
         assert await put(f"<https://gate.test/admin/s.txt> ({token[0]})") == 403
+
+
+#: One of a hundred readings, in a few bytes.
+ODD = "%2e;a/%252e%5cx.b.c"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/open/x", f"</open/{ODD}>"), ("/open/x", f"<{ODD}>"), (f"/open/{ODD}/x", "<x>")],
+)
+async def test_all_names_have_no_more_readings_than_one_path(
+    start_gate: Start, upstream: RawUpstream, path: str, name: str
+) -> None:
+    """Sixteen names cost no more than one path may, and sixteen that are plain are taken."""
+    gate = await start_gate(upstream.url, route=OPEN)
+    names = " ".join(f"{name[:-1]}{count}> (<a:b>)" for count in range(16))
+    refused = await say(gate, "PUT", path, If=names)
+    assert (refused.status, b"too many ways" in refused.body) == (400, True)
+
+    plain = " ".join(f"{mark}{count}> (<a:b>)" for mark in ("</open/", "<") for count in range(8))
+    assert (await say(gate, "PUT", "/open/x", If=plain)).status == 200
+    assert len(upstream.requests) == 1
+
+
+def test_names_are_judged_once_for_all_methods_that_are_none() -> None:
+    """However many methods a request claims, a name meets the rules of few."""
+    table = RouteTable(make_settings(route=OPEN).route, {})
+    many = frozenset(f"M{number}" for number in range(2000))
+    for path in ("/open/x", "/x"):
+        assert table.touched("h", path, many) == table.touched("h", path, {"M0"})
+        assert 0 < len(table.touched("h", path, many | {"GET", "PUT"})) < 12
+
+
+OPEN = [
+    {"name": "any", "allow": ["public"]},
+    {"name": "open", "path": "/open", "allow": ["public"]},
+    {"name": "reading", "path": "/open", "allow": ["public"], "methods": ["GET"]},
+]

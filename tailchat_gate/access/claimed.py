@@ -11,6 +11,7 @@ from tailchat_gate.config.path import inside
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.claims import REWRITTEN, Claim, Purpose
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.readings import MAX_READINGS, TooManyReadingsError, readings
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target, read_target
 
@@ -42,6 +43,33 @@ class Asked(NamedTuple):
     public_port: str = ""
 
 
+class _Judge:
+    """Finds what the paths in one request's fields meet.
+
+    All of them together have as many readings as one path may: a few hundred bytes of fields
+    would cost more than a hundred requests otherwise.
+    """
+
+    def __init__(self, table: RouteTable, host: str) -> None:
+        self._table = table
+        self._host = host
+        self._left = MAX_READINGS
+
+    def find(self, path: str, methods: frozenset[str]) -> Match | None:
+        """Return what a path meets; raises TooManyReadingsError."""
+        self._left -= len(readings(path))
+        if self._left < 0:
+            raise TooManyReadingsError
+        first, *others = sorted(methods)
+        table, host = self._table, self._host
+        found = table.match(host, path, first)
+        return table.match_each(found, host, path, others) if found and others else found
+
+    def touched(self, path: str, methods: frozenset[str]) -> list[Rule]:
+        """Return the rules at every place that some reading of a path leads to."""
+        return self._table.touched(self._host, path, methods)
+
+
 def judge_claims(
     table: RouteTable, match: Match, fields: FieldSection, claims: Iterable[Claim], asked: Asked
 ) -> Claimed:
@@ -52,12 +80,13 @@ def judge_claims(
     """
     rules: list[Rule] = []
     seen: dict[bytes, list[tuple[Claim, bytes]]] = {}
+    judge = _Judge(table, asked.host.name)
     for claim in claims:
         if claim.relative:
-            rules += _relative(table, match.route, claim, asked)
+            rules += _relative(judge, match.route, claim, asked)
             continue
         _check_authority(claim, asked)
-        found = _found(table, asked.host.name, claim.target.path, _methods(claim, asked))
+        found = judge.find(claim.target.path, _methods(claim, asked))
         if found is None:
             raise _refused("a field with a path that no route offers")
         rules += found.rules
@@ -76,12 +105,6 @@ def _methods(claim: Claim, asked: Asked) -> frozenset[str]:
     return asked.methods | {"PUT"} if claim.purpose is Purpose.WRITE else asked.methods
 
 
-def _found(table: RouteTable, host: str, path: str, methods: frozenset[str]) -> Match | None:
-    first, *others = sorted(methods)
-    found = table.match(host, path, first)
-    return table.match_each(found, host, path, others) if found and others else found
-
-
 def _check_authority(claim: Claim, asked: Asked) -> None:
     authority, host = claim.authority, asked.host
     if authority is None:
@@ -92,7 +115,7 @@ def _check_authority(claim: Claim, asked: Asked) -> None:
         raise _refused("a field with a path of another host")
 
 
-def _relative(table: RouteTable, route: Route, claim: Claim, asked: Asked) -> list[Rule]:
+def _relative(judge: _Judge, route: Route, claim: Claim, asked: Asked) -> list[Rule]:
     """Return the rules of all that a name within the tool's own space may stand for.
 
     S3 takes it from the root of its address, Swift from the account, whose folders begin the
@@ -102,14 +125,14 @@ def _relative(table: RouteTable, route: Route, claim: Claim, asked: Asked) -> li
     own = read_target(route.upstream_target(asked.target.raw).decode("ascii"), None).path
     folders = own.split("/")[1:-1][:_MAX_FOLDERS]
     base = min(_ACCOUNT_FOLDERS if claim.in_account else 0, len(folders))
-    host, methods = asked.host.name, _methods(claim, asked)
+    methods = _methods(claim, asked)
     rules: list[Rule] = []
     for count in range(len(folders) + 1):
         path = _outward(route, "/".join(("", *folders[:count])) + claim.target.path)
-        found = None if path is None else _found(table, host, path, methods)
+        found = None if path is None else judge.find(path, methods)
         if found is None and (count == base or (path is None and not count)):
             raise _refused("a field with a path that no route offers")
-        rules += table.touched(host, path, methods) if path is not None else ()
+        rules += judge.touched(path, methods) if path is not None else ()
     return rules
 
 

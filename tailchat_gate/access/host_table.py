@@ -83,6 +83,10 @@ class HostTable:
             self._kept.keep(kept, path, match)
         return match
 
+    def told_apart(self, methods: Iterable[str]) -> set[str]:
+        """Return methods as they are told apart here: however many there are, few are."""
+        return {method if method in self.methods else ODD_METHOD for method in methods}
+
     def meetings(self, path: str, method: str) -> list[Meeting]:
         """Return what each reading of a raw path meets, the path itself first."""
         if self._root is not None:

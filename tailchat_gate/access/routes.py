@@ -7,7 +7,7 @@ from typing import Final
 
 from tailchat_gate.access.host_table import HostTable, KeptPaths, Meeting, strictest
 from tailchat_gate.access.layer import Layer, layers_of
-from tailchat_gate.access.place import ODD_METHOD, Match, Route
+from tailchat_gate.access.place import Match, Route
 from tailchat_gate.access.policy import Groups, Listed, Rule, listed, make_rule
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.request.hosts import WILDCARD, HostPatterns
@@ -87,7 +87,7 @@ class RouteTable:
         """Return `match` with the rules that further methods meet, which a tool may go by."""
         table = self._table(host)
         rules: list[Rule] = [*match.rules]
-        for method in {method if method in table.methods else ODD_METHOD for method in methods}:
+        for method in table.told_apart(methods):
             other = table.match(path, method)
             if other is None:
                 return None
@@ -101,7 +101,9 @@ class RouteTable:
     def touched(self, host: str, path: str, methods: Iterable[str]) -> list[Rule]:
         """Return the rules at every place that some reading of a raw path leads to."""
         table = self._table(host)
-        return [rule for method in methods for rule in table.touched(path, method)]
+        return [
+            rule for method in table.told_apart(methods) for rule in table.touched(path, method)
+        ]
 
     def methods(self, host: str, path: str) -> frozenset[str]:
         """Return the methods that every reading of a raw path takes, among those by name."""
