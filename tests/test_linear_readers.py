@@ -27,6 +27,7 @@ from tailchat_gate.pages.language import choose_language
 from tailchat_gate.proxy.frames import FrameTracker
 from tailchat_gate.proxy.local_path import read_path
 from tailchat_gate.proxy.rewriting import ReplyRewriter
+from tailchat_gate.request.bearer import read_token
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.request.claims import claimed_paths
 from tailchat_gate.request.client import ClientResolver
@@ -48,9 +49,7 @@ PATTERNS: Final = {
     "identity.cookie:_GATES": "fullmatch",
     "identity.handoff:_PORT": "search",
     "identity.lock_lines:_CONTROL": "search",
-    "identity.lock_lines:_NAME": "fullmatch",
     "identity.lock_lines:_SID": "fullmatch",
-    "identity.lock_lines:_SUB": "fullmatch",
     "identity.login:_ASTRAY": "search",
     "identity.login:_ORIGIN": "match",
     "identity.login:_UNFIT": "search",
@@ -86,8 +85,12 @@ PATTERNS: Final = {
     "proxy.rewriting:_REFRESH": "fullmatch",
     "proxy.rewriting:_ABSOLUTE": "fullmatch",
     "proxy.rewriting:_DEFAULT_PORT": "findall",
+    "request.bearer:_AS_USER": "fullmatch",
+    "request.bearer:_BASIC": "findall",
     "request.bearer:_MEANT": "search",
     "request.bearer:_PRESENTED": "fullmatch",
+    "request.bearer:_PRESENTED_BASIC": "fullmatch",
+    "request.bearer:_TOKEN_ALONE": "fullmatch",
     "request.body:_SIZE": "fullmatch",
     "request.claims:_FINAL": "match",
     "request.claims:_IF_PART": "match",
@@ -100,6 +103,7 @@ PATTERNS: Final = {
     "request.head:_BARE": "search",
     "request.head:_FIRST": "match",
     "request.head:_LINE": "fullmatch",
+    "request.intent:_BROWSER": "search",
     "request.methods:_PARAMETER": "findall",
     "request.original:_METHOD": "fullmatch",
     "request.original:_URL": "fullmatch",
@@ -299,6 +303,7 @@ READERS: Final[dict[str, Callable[[str], object]]] = {
     ),
     "challenges": lambda text: challenge_binds(text.encode()),
     "credentials": lambda text: credentials_bind([text.encode()]),
+    "credentials, tokens": lambda text: read_token([f"Basic {text}".encode()], [text.encode()]),
     "chunks, byte by byte": _chunks,
     "connection options": lambda text: _section(("Connection", text)),
     "cookies": lambda text: CookieReader(_NAMES).for_upstream(text.encode()),
