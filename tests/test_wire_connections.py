@@ -314,7 +314,10 @@ async def test_a_408_that_comes_as_the_request_does_is_no_answer(
 # Which request is sent again.
 
 REPEATED = ("GET", "HEAD", "OPTIONS", "DELETE", "PUT", "GET with a body", "PUT with a body")
-NOT_REPEATED = ("POST", "PATCH", "LOCK", "get", "POST with a body", "PATCH with a body")
+NOT_REPEATED = (
+    *("POST", "PATCH", "LOCK", "get", "POST with a body", "PATCH with a body"),
+    *("GET as POST", "PUT with a body as PATCH"),
+)
 
 
 @pytest.mark.parametrize("kind", [*REPEATED, *NOT_REPEATED])
@@ -338,8 +341,11 @@ async def test_only_what_may_be_repeated_is_sent_twice(
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     upstream.answer = answer
-    method, _, with_body = kind.partition(" ")
+    method, _, rest = kind.partition(" ")
+    with_body, other = "body" in rest, rest.partition("as ")[2]
     length = b"Content-Length: 1\r\n" if with_body else b"Content-Length: 0\r\n"
+    if other:
+        length += f"X-HTTP-Method-Override: {other}\r\n".encode()
     line = method.encode() + b" /x HTTP/1.1\r\n"
     data = line + HOST + length + b"\r\n" + (b"x" if with_body else b"")
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):

@@ -20,6 +20,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.methods import claimed_methods
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.visit import Visit
 
@@ -325,7 +326,12 @@ class Exchange:
         reused = self._settings.pool.release(upstream)
         if end is _COMPLETE:
             self._finish(None)
-        elif end is _UNANSWERED and self._repeatable and (reused or self._may_repeat(upstream)):
+        elif (
+            end is _UNANSWERED
+            and self._repeatable
+            and self._claims_no_other()
+            and (reused or self._may_repeat(upstream))
+        ):
             # The connection was stale: nothing of the reply came (RFC 9112 section 9.3.1).
             self._pending = list(self._copy or ()) or None
             self._connect()
@@ -340,6 +346,11 @@ class Exchange:
                 self._client.abort()
             idled = end is End.SILENT and self._patience is not self._settings.patience
             self._finish(Reason.NOT_SIGNED_IN if idled else _FAILURES[end])
+
+    def _claims_no_other(self) -> bool:
+        """Tell whether the tool cannot take the request for one that must not be sent twice."""
+        request = self.passage.request
+        return claimed_methods(request.fields, request.target.query) <= _IDEMPOTENT
 
     def _may_repeat(self, upstream: UpstreamConnection) -> bool:
         """Tell whether a request is sent again whose new connection broke: once.
