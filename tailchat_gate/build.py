@@ -233,7 +233,12 @@ def _service(settings: Settings, gate: Gate) -> Service:
     return Service(
         gate,
         reader,
-        Timeouts(server.header_timeout, server.body_timeout, server.keepalive_timeout),
+        Timeouts(
+            server.header_timeout,
+            server.body_timeout,
+            server.keepalive_timeout,
+            server.half_closed_timeout,
+        ),
         limits.target_bytes + limits.header_bytes,
         limits.client_connections,
     )

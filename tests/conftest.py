@@ -26,7 +26,13 @@ settings.load_profile("gate")
 _ON_BOTH_LOOPS = frozenset(
     (
         *("test_backends.py", "test_bad_requests.py", "test_cancellation.py", "test_forward.py"),
-        *("test_generations.py", "test_held.py", "test_live.py", "test_reload.py"),
+        *(
+            "test_generations.py",
+            "test_half_closed.py",
+            "test_held.py",
+            "test_live.py",
+            "test_reload.py",
+        ),
         "test_personal_connections.py",
         *(
             "test_reload_load.py",

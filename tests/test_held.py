@@ -21,7 +21,7 @@ from recheckkit import (
     sign_in,
 )
 from storykit import Story
-from wirekit import until
+from wirekit import heard, until
 
 from tailchat_gate.build import build
 from tailchat_gate.demo.faults import Hang
@@ -169,6 +169,32 @@ async def test_a_held_request_that_is_refused_ends_as_any(scene: Story) -> None:
 
     assert refusal(reply) == (401, "session-revoked")
     assert reply.value("Connection") == "close"
+
+
+@pytest.mark.parametrize("body", ["", "hello", "hell"], ids=["none", "whole", "cut off"])
+async def test_a_half_closed_client_is_held_as_others_are(scene: Story, body: str) -> None:
+    """It gets its response once Tailchat has answered, unless its request is not whole."""
+    person = await sign_in(scene)
+    hang = scene.tailchat.faults.me = Hang()
+    scene.clock.now += HOUR
+    length = {"Content_Length": "5"} if body else {}
+    method = "POST" if body else "GET"
+    before = len(scene.tool.requests)
+    async with RawClient.connect(scene.gate.port) as client:
+        data = request_bytes(
+            "/half", method=method, host=person.host, Cookie=person.cookie, **length
+        )
+        client.send(data + body.encode())
+        client.writer.write_eof()
+        await hang.started.wait()
+        hang.release()
+        found = await heard(client)
+
+    assert found.statuses == ([] if body == "hell" else [200])
+    assert not found.reset
+    await until(lambda: not connections(scene))
+    if body != "hell":
+        assert scene.tool.requests[before].body == body.encode()
 
 
 async def test_a_client_that_leaves_while_it_is_held(scene: Story) -> None:

@@ -57,7 +57,7 @@ async def test_a_tool_and_a_client_have_so_many_places(
 ) -> None:
     """Behind its places a tool is refused with 503, one client behind its part; others go on."""
     gate = await start_gate(
-        server={"trusted_proxies": ["127.0.0.1"]},
+        server={"trusted_proxies": ["127.0.0.1"], "half_closed_timeout": "1s"},
         limits={"client_requests": 2},
         route=[
             {
@@ -139,6 +139,7 @@ async def test_files_that_nobody_reads_have_so_many_places(
 async def test_a_client_has_so_many_connections(start_gate: Start, hanging: RawUpstream) -> None:
     """A further connection closes the client's oldest idle one, or is refused with 503."""
     gate = await start_gate(
+        server={"half_closed_timeout": "1s"},
         limits={"client_connections": 2},
         route=[{"name": "hang", "upstream": hanging.url, "allow": PUBLIC}],
     )

@@ -123,7 +123,9 @@ async def test_who_waits_has_a_place_and_leaves_it(start_gate: Start) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     route = _route(url, connect_retry="20s", max_connections=2)
-    gate = await start_gate(limits={"client_requests": 2}, route=[route])
+    gate = await start_gate(
+        server={"half_closed_timeout": "1s"}, limits={"client_requests": 2}, route=[route]
+    )
     async with AsyncExitStack() as stack:
         first, second, third = [
             await stack.enter_async_context(RawClient.connect(gate.port)) for _ in range(3)

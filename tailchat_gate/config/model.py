@@ -135,6 +135,11 @@ class Server(Section):
         default=60.0,
         description="How long a visitor may be silent within a body; 0 is no limit.",
     )
+    half_closed_timeout: Annotated[float, Seconds()] = Field(
+        default=5.0,
+        description="How long a visitor that sends no more waits while nothing comes for it; "
+        "0 takes it for gone at once.",
+    )
     via: Via = Field(
         default="tailchat-gate",
         description="Name of the gate in the Via header of requests to tools; empty sends none.",

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.affinity import OwnConnections
 from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.half_closed import HalfClosed
 from tailchat_gate.proxy.peers import Peers, close_oldest
 from tailchat_gate.proxy.receiving import READ_BYTES, ReadBuffers, tell_of_rest
 from tailchat_gate.proxy.unread import end_writing, unread
@@ -38,11 +39,16 @@ _PIPELINED: Final = 2
 
 
 class Timeouts(NamedTuple):
-    """Seconds: for a head, for silence within a body (0 = no limit), for an idle connection."""
+    """Seconds: for a head, for silence within a body (0 = no limit), for an idle connection.
+
+    `half_closed`: how long a client that sends no more waits while nothing is sent to it (0 = not
+    at all).
+    """
 
     header: float
     body: float
     keepalive: float
+    half_closed: float
 
 
 class Work(Protocol):
@@ -76,6 +82,12 @@ class Work(Protocol):
 
     def client_full(self, *, full: bool) -> None:
         """Hear that the client takes no more bytes for now, or takes them again."""
+
+    def quiet(self) -> bool:
+        """Tell whether the client was sent nothing since this was asked before.
+
+        It is asked while the client sends no more. False where the work ends by itself.
+        """
 
     def client_gone(self) -> None:
         """Hear that the client has left."""
@@ -136,10 +148,10 @@ class ClientConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_full", "_holds",
-        "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server", "_taker",
-        "_time", "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "own", "peer",
-        "transport", "was_reset",
+        "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_full", "_half_closed",
+        "_holds", "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server",
+        "_taker", "_time", "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "own",
+        "peer", "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -164,6 +176,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._full = self._leaving = self._lingers = False
         self._moved = self._reading = self._unread = self._awaits_room = self._in_head = False
         self._unsent = 0
+        #: Whether the client still waits, None until it sends no more.
+        self._half_closed: HalfClosed | None = None
         #: Whether the connection broke, in place of being closed.
         self.was_reset = False
 
@@ -212,11 +226,32 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._take(whole)
 
     def eof_received(self) -> bool:
-        """Close with the client; only a tunnel goes on one way."""
-        if self._taker is None:
+        """Pass the end on in a tunnel; a whole request is answered still, all else ends here."""
+        if self._taker is not None:
+            self._unread = False
+            self._taker.client_ended()
+            return True
+        transport = self.transport
+        if transport is None or self._lingers:
             return False
-        self._unread = False
-        self._taker.client_ended()
+        # It is told again where reading was held meanwhile.
+        if self._half_closed is None and not self._waits_half_closed(transport):
+            self._leaving = True
+            self._close(linger=False)
+        return True
+
+    def _waits_half_closed(self, transport: asyncio.Transport) -> bool:
+        """Let a client that sends no more have its response; return whether it waits for one.
+
+        What lies behind a request under way holds the reading, so the end has come behind all.
+        """
+        patience, whole = self._server.timeouts.half_closed, self._body is None and not self._unread
+        if self._work is None or not whole or not patience:
+            return False
+        now = self._time()
+        self._half_closed = HalfClosed(transport, now, patience)
+        # Looked at on every sweep.
+        self._deadline = now
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -282,6 +317,9 @@ class ClientConnection(asyncio.BufferedProtocol):
             # Kept, because a reload changes nothing for a request under way.
             self._body_timeout = self._server.timeouts.body
             self._deadline = self._time() + self._body_timeout
+        elif self._half_closed is not None:
+            self._deadline = self._time()
+            self._half_closed.wait(self._deadline)
 
     def keeps(self, head: RequestHead) -> bool:
         """Tell whether the connection stays behind an answer given now."""
@@ -315,6 +353,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.release(_PIPELINED)
         if kept:
             taker.from_client(kept)
+        if self._half_closed is not None:
+            self._half_closed, self._deadline = None, 0.0
+            self._unread = False
+            taker.client_ended()
 
     def write(self, data: bytes) -> bool:
         """Send bytes; return whether the client was still there."""
@@ -341,7 +383,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.release(UPSTREAM_FULL)
         unread = self._unread or self._body is not None
         self._body = None
-        if unread or not keep or self._leaving:
+        if unread or not keep or self._leaving or self._half_closed is not None:
             self._close(linger=unread or bool(self._kept))
             return
         self._deadline = self._time() + self._server.timeouts.keepalive
@@ -405,6 +447,10 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._end_lingering(self.transport, now)
         elif self._work is None:
             self._end_waiting(now)
+        elif self._half_closed is not None:
+            quiet = self._work.quiet() and not self._full
+            if self._half_closed.has_left(now, quiet=quiet):
+                self.transport.abort()
         elif self._body is not None and self._body_timeout:
             if self._moved or self._holds:
                 self._moved = False

@@ -101,7 +101,7 @@ class Exchange:
 
     __slots__ = (
         "_client", "_connecting", "_copied", "_copy", "_ended", "_pending", "_repeated",
-        "_settings", "_upstream", "_whole",
+        "_settings", "_told", "_upstream", "_whole",
         "body_bytes", "editor", "extra_fields", "failure", "http10", "is_head", "keep_alive",
         "keep_client", "passage", "status", "switched", "takes_trailers", "upgrade", "visit",
     )  # fmt: skip
@@ -128,6 +128,8 @@ class Exchange:
         self._copied = 0
         #: Whether the request was sent again on a connection of its own.
         self._repeated = False
+        #: Whether the client was sent something lately.
+        self._told = False
         #: Whether the body has come whole.
         self._whole = passage.body is None
         self.visit: Final = visit
@@ -218,6 +220,11 @@ class Exchange:
             self._client.abort()
         self._finish(error.reason)
 
+    def quiet(self) -> bool:
+        """Tell whether the client was sent nothing since this was asked before."""
+        told, self._told = self._told, False
+        return not told
+
     def client_gone(self) -> None:
         """Cancel: nobody waits for the reply."""
         self._drop()
@@ -268,6 +275,7 @@ class Exchange:
         if transport is None or transport.is_closing():
             return False
         transport.write(data)
+        self._told = True
         return True
 
     def may_widen(self, scope: bytes) -> bool:

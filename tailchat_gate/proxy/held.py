@@ -30,7 +30,7 @@ class HeldRequest:
         self._visit = visit
         self._gone = gone
         self._is_over = False
-        client.begin(self)
+        client.begin(self, unread=visit.head.fields.has_body)
         settled.add_done_callback(self._settled)
 
     def _settled(self, _: "asyncio.Future[None]") -> None:
@@ -64,6 +64,10 @@ class HeldRequest:
 
     def client_full(self, *, full: bool) -> None:
         """Nothing is being sent."""
+
+    def quiet(self) -> bool:
+        """Return True: nothing is being sent."""
+        return True
 
     def client_gone(self) -> None:
         """Give up."""

@@ -97,7 +97,7 @@ class PageServer:
 class _Page(web.RequestHandler):
     """aiohttp's side of one answer."""
 
-    __slots__ = ("answer", "head", "let_go", "target")
+    __slots__ = ("answer", "begun", "head", "let_go", "target")
 
     def __init__(
         self,
@@ -113,11 +113,14 @@ class _Page(web.RequestHandler):
         self.let_go: Final = let_go
         self.head: Final = head
         self.target: Final = target
+        #: Whether the answer is being sent.
+        self.begun = False
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer, then let go of the client's transport."""
+        self.begun = True
         found, reset = await super().finish_response(request, resp, start_time)
         if self.transport is not None and not reset:
             self.transport = None
@@ -233,6 +236,10 @@ class _PageWork:
         else:
             self._page.resume_writing()
             self._forget_stall()
+
+    def quiet(self) -> bool:
+        """Tell whether the answer has not begun; once it has, its own bounds end it."""
+        return not self._page.begun
 
     def client_gone(self) -> None:
         """Cancel the page."""

@@ -99,7 +99,8 @@ class Tunnel:
         upstream.tunnel = self
         client.begin(self)
         client.switch(self)
-        if leftover := upstream.take_leftover():
+        leftover = upstream.take_leftover()
+        if leftover and not self._finished:
             self.from_upstream(leftover)
         if self._finished:
             return
@@ -241,6 +242,10 @@ class Tunnel:
         else:
             # TLS cannot pass on half an end, and the upstream must learn that nobody is there.
             self._finish()
+
+    def quiet(self) -> bool:
+        """Return False: a tunnel goes on one way."""
+        return False
 
     def client_gone(self) -> None:
         """End the tunnel: the client closed, or was reset."""
