@@ -11,6 +11,8 @@ import pytest
 from gatekit import START, RawClient, Reply, RunningGate, ask, request_bytes
 from wirekit import heard, until
 
+from tailchat_gate.proxy import own_pages
+
 Start = Callable[..., Any]
 PAGE = b"<p>a page"
 DATA = bytes(range(256)) * 4
@@ -311,6 +313,23 @@ async def test_a_large_file_for_a_slow_reader(files: Files) -> None:
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert (await client.reply()).body == b"x" * LARGE
         assert (await client.reply()).body == DATA
+
+
+async def test_a_reader_that_takes_nothing_of_a_file_is_cut_off(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes no byte of a page or file for as long as may be is reset."""
+    monkeypatch.setattr(own_pages, "STALL_SECONDS", 0.1)
+    await asyncio.to_thread(os.truncate, files.folder / "large.bin", 64 * 2**20)
+    async with RawClient.connect(files.gate.port) as client, asyncio.timeout(20):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(request_bytes("/docs/large.bin", Cookie=files.gate.cookie()))
+        server = files.gate.server._server
+        assert server is not None
+        await until(lambda: any(one.full for one in server.connections))
+        await until(lambda: not server.connections)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert (await heard(client)).reset
 
 
 async def test_a_file_that_becomes_shorter_never_looks_whole(files: Files) -> None:

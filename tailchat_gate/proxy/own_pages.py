@@ -231,8 +231,7 @@ class _PageWork:
         """Hold the page, and not for ever."""
         if full:
             self._page.pause_writing()
-            loop = asyncio.get_running_loop()
-            self._stalled = loop.call_later(STALL_SECONDS, self._client.abort)
+            self._wait_for_client(-1)
         else:
             self._page.resume_writing()
             self._forget_stall()
@@ -262,6 +261,16 @@ class _PageWork:
         self._over = True
         self._ended(answer)
         self._client.end(keep=bool(answer.keep_alive))
+
+    def _wait_for_client(self, before: int) -> None:
+        """Abort where as many bytes as `before` are unsent: the client has taken none of them."""
+        transport = self._client.transport
+        unsent = 0 if transport is None else transport.get_write_buffer_size()
+        if unsent == before:
+            self._client.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._stalled = loop.call_later(STALL_SECONDS, self._wait_for_client, unsent)
 
     def _forget_stall(self) -> None:
         if self._stalled is not None:
