@@ -22,6 +22,7 @@ _BLANKS = 7
 MAX_LENGTH = 15
 _FINAL = 200
 _SWITCHING = 101
+_NO_CONTENT = 204
 _BODILESS = (204, 304)
 _LARGEST_HEAD = 65_536
 
@@ -199,7 +200,13 @@ def is_order(name: bytes) -> bool:
 
 
 def stays(head: Head) -> bool:
-    """Tell whether the connection stays behind a reply (RFC 9112 section 9.3)."""
+    """Tell whether the connection stays behind a reply (RFC 9112 section 9.3).
+
+    Behind a 204 it does not where a body is announced, which may come all the same.
+    """
+    lengths, codings = framings(head)
+    if head.status == _NO_CONTENT and (codings or any(value.strip(b"0") for value in lengths)):
+        return False
     options = elements(head.fields, b"connection")
     if head.version == b"HTTP/1.0":
         return b"keep-alive" in options

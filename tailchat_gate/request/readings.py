@@ -50,7 +50,7 @@ _BROKEN_WEIGHT: Final = 16
 _MAX_MARKS: Final = 30
 _LEAD_BITS: Final = {2: 0x1F, 3: 0x0F, 4: 0x07, 5: 0x03, 6: 0x01}
 #: Honest paths have a handful of readings; more is an attempt to make the gate work.
-MAX_READINGS: Final = 256
+MAX_READINGS: Final = 64
 #: The characters of all readings together: bounds the work for a long path.
 MAX_CHARACTERS: Final = 65_536
 
