@@ -201,10 +201,9 @@ class ReplyReader:
         try:
             lines = self._fields(section, line)
         except BadReplyError:
-            mended = repaired(section)
-            one = with_one_framing(mended)
-            self._mended = self._mended or one != mended
-            lines = self._fields(one, line)
+            lines = self._fields(with_one_framing(repaired(section)), line)
+            # Whoever writes such a head may mean something else by what comes behind it.
+            self._mended = True
         if status < _FINAL:
             self._write_interim(status, lines, out)
             return
