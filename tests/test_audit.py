@@ -81,7 +81,9 @@ async def test_whoever_leaves_at_once_signed_out_all_the_same(
 ) -> None:
     """Nobody ends sessions without a trace by not waiting for the answer."""
     path = tmp_path / "locks"
-    gate = await start_gate(upstream.url, locks={"file": str(path)})
+    gate = await start_gate(
+        upstream.url, locks={"file": str(path)}, server={"half_closed_timeout": "0s"}
+    )
     reached = gate.generation.lasting.standing.version
     fields = {"Cookie": gate.cookie(), "Sec_Fetch_Site": "same-origin", "Content_Length": "0"}
     # As long as another writer is at it nothing is answered.

@@ -227,8 +227,8 @@ def _decision(said: str) -> tuple[bool, str]:
 
 
 def test_every_rule_is_told_once() -> None:
-    """A path with hundreds of readings gives as many lines as there are places it may lead to."""
+    """A path with many readings gives as many lines as there are places it may lead to."""
     table = route_table(good(CORPUS / "good" / "rules.toml").settings)
-    found = met(table, "wiki.example.com", "/feed%2f..%2fexport%2f..;/;x//%252e", ["GET"])
+    found = met(table, "wiki.example.com", "/feed%2f..%2fexport%2f..;/x//", ["GET"])
 
     assert len(found) == len(set(found)) <= 5

@@ -270,7 +270,7 @@ async def test_a_rotated_file_gets_whole_lines(tmp_path: Path) -> None:
     folder.mkdir()
     path = folder / "audit"
     file = RotatedFile(str(path))
-    file.open()
+    await asyncio.to_thread(file.open)
     sink = Sink("audit", file)
     sink.put(b"one\n")
     await until(lambda: sink.written == 1)
