@@ -109,7 +109,9 @@ class Authorizer:
             return verdict
         visitor = site.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
-        decision, told = self._decide(visit, match, method, target, sub)
+        decision, told = decide(match.rules if match else (), sub), _AS_SENT
+        if match is not None and decision.allowed and claimed_paths(fields):
+            decision, told = self._decide_with_claims(visit, match, method, target, sub)
         if not decision.allowed and is_preflight(method, fields):
             # Nobody's question: it must not be taken for anything else.
             claims = claimed_methods(fields, target.query) or claimed_paths(fields)
@@ -143,10 +145,10 @@ class Authorizer:
             return verdict._replace(allowed=False)
         return verdict
 
-    def _decide(
+    def _decide_with_claims(
         self,
         visit: Visit,
-        match: Match | None,
+        match: Match,
         method: str,
         target: Target,
         sub: str | None,
@@ -156,10 +158,7 @@ class Authorizer:
 
         Raises RefusedError for such a path that no rule is about.
         """
-        decision = decide(match.rules if match else (), sub, token)
         fields = visit.head.fields
-        if match is None or not decision.allowed or not claimed_paths(fields):
-            return decision, _AS_SENT
         original = visit.original
         host = original.host if original else fields.host
         asked = Asked(
@@ -191,7 +190,10 @@ class Authorizer:
             allowed, visit.reason, visit.token = False, refused.reason, refused.name
             barred = Barred(refused.reason, None, refused.lock) if refused.lock else None
         else:
-            decision, told = self._decide(visit, match, method, target, None, machine.name)
+            name = machine.name
+            decision = decide(match.rules if match else (), None, name)
+            if match is not None and decision.allowed and claimed_paths(visit.head.fields):
+                decision, told = self._decide_with_claims(visit, match, method, target, None, name)
             allowed, visit.reason, visit.token = decision.allowed, decision.reason, machine.name
             if decision is AS_NOBODY:
                 machine = None

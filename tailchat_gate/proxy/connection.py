@@ -311,14 +311,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Relay what one read brought."""
-        self._take(self._buffer[:nbytes].tobytes())
+        data = self._buffer[:nbytes].tobytes()
+        self._moved = True
+        if self._phase is _BUSY:
+            self._relay(data)
+        else:
+            self._take(data)
         if nbytes >= READ_BYTES and self._exchange is not None:
             self._buffer = self.buffers.fitting(self._exchange.client_transport)
         else:
             self._buffer = self.buffers.small
 
     def _take(self, data: bytes) -> None:
-        self._moved = True
         if self._phase is _BUSY:
             self._relay(data)
         elif self._phase is _LEAVING:

@@ -204,20 +204,23 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what one read brought."""
-        self._receive(self._buffer[:nbytes].tobytes())
+        data = self._buffer[:nbytes].tobytes()
+        self._moved = True
+        if self._taker is None and not self._kept and not self._lingers:
+            self._take(data)
+        else:
+            self._take_behind(data)
         if nbytes >= READ_BYTES and self._body is not None and self._work is not None:
             self._buffer = self.buffers.fitting(self._work.upstream_transport)
         else:
             self._buffer = self.buffers.small
 
-    def _receive(self, data: bytes) -> None:
-        self._moved = True
+    def _take_behind(self, data: bytes) -> None:
+        """Take bytes of a tunnel, of a client that is turned away, or behind what is kept."""
         if self._taker is not None:
             self._taker.from_client(data)
         elif self._lingers:
             return
-        elif not self._kept:
-            self._take(data)
         elif self._work is None and not self._awaits_room and b"\n" not in data:
             # No head ends here: it is not searched for again, or a dripping client would cost.
             self._keep_part(data)

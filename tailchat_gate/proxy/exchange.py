@@ -173,19 +173,17 @@ class Exchange:
 
     def start(self, now: float) -> None:
         """Send the request on a connection of the pool, or on a new one; `now` in seconds."""
-        own = self._client.own
-        if own is not None and (mine := own.take(self._settings.pool, self._person)) is not None:
+        settings, own = self._settings, self._client.own
+        if own is not None and (mine := own.take(settings.pool, self._person)) is not None:
             self._send(mine)
             return
-        if self.upgrade:
-            # One that was used before may be closed at any moment, and a switch is not repeated.
+        if self.upgrade or not settings.keepalive:
+            # A connection that was used before may be closed at any moment, and a switch is not
+            # repeated.
             self._connect()
             return
         whole = self._whole or 0 < (self.passage.request.fields.length or 0) <= REPEATED_BYTES
-        if not self._settings.keepalive:
-            self._connect()
-            return
-        upstream = self._settings.pool.take(now, repeatable=whole and self._repeatable)
+        upstream = settings.pool.take(now, repeatable=whole and self._repeatable)
         if upstream is None:
             self._connect()
         else:

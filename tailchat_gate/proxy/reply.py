@@ -8,7 +8,6 @@ from tailchat_gate.proxy.field_rules import may_trail_reply
 from tailchat_gate.proxy.headers import CRLF
 from tailchat_gate.proxy.reply_lines import Action, BadReplyError, Line, ReplyLines
 from tailchat_gate.proxy.reply_mending import (
-    ends_lines_with_lf,
     repaired,
     take_lf_head,
     with_one_framing,
@@ -21,6 +20,7 @@ MAX_HEAD_BYTES: Final = 65_536
 #: Replies before the final one (100, 102, 103): they are passed on as they come, but not for ever.
 MAX_INTERIM: Final = 1000
 _END: Final = b"\r\n\r\n"
+_CR: Final = 0x0D
 _LAST_CHUNK: Final = b"0\r\n"
 
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
@@ -155,7 +155,8 @@ class ReplyReader:
         if self._partial:
             data, self._partial = self._partial + data, b""
         while not self.head_done:
-            if ends_lines_with_lf(data):
+            line_end = data.find(b"\n")
+            if line_end > 0 and data[line_end - 1] != _CR:
                 data = self._feed_lf_head(data, out)
                 if not data:
                     return b""

@@ -11,7 +11,6 @@ from tailchat_gate.proxy.reply_lines import BadReplyError
 from tailchat_gate.request.fields import TOKEN
 
 _CRLF: Final = b"\r\n"
-_CR: Final = 0x0D
 _FOLD: Final = re.compile(rb"\r\n[ \t]++")
 _SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]++:")
 _FRAMING: Final = re.compile(rb"(?im)^(content-length|transfer-encoding):[ \t]*+([^\r]*+)\r\n")
@@ -50,12 +49,6 @@ def with_one_framing(section: bytes) -> bytes:
 
 def _is_length(match: re.Match[bytes]) -> bool:
     return match[1].lower() == b"content-length"
-
-
-def ends_lines_with_lf(data: bytes) -> bool:
-    """Tell whether the first line of a head ends with LF alone."""
-    end = data.find(b"\n")
-    return end > 0 and data[end - 1] != _CR
 
 
 def take_lf_head(data: bytes) -> tuple[bytes, bytes] | None:
