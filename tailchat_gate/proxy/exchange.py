@@ -123,8 +123,9 @@ class Exchange:
         self._connecting: asyncio.Task[None] | None = None
         #: What of the body came before there was a connection to send it on.
         self._pending: list[bytes] | None = None
-        #: What of the body has come, to be sent again, None once it is too much to keep.
-        self._copy: list[bytes] | None = []
+        #: What of the body has come, to be sent again; None once it is too much to keep, and where
+        #: sending the request twice has another effect than sending it once.
+        self._copy: list[bytes] | None = [] if request.method in _IDEMPOTENT else None
         self._copied = 0
         #: Whether the request was sent again on a connection of its own.
         self._repeated = False
@@ -162,11 +163,6 @@ class Exchange:
         settings, person = self._settings, isinstance(self.passage.session, Visitor)
         return settings.session_patience if person else settings.patience
 
-    @property
-    def _repeatable(self) -> bool:
-        """Whether sending the request twice has the effect of sending it once, and can be done."""
-        return self._copy is not None and self.passage.request.method in _IDEMPOTENT
-
     def leave(self) -> None:
         """Give the place with the upstream back."""
         self._settings.pool.leave(self.visit.client_address.network)
@@ -183,7 +179,7 @@ class Exchange:
             self._connect()
             return
         whole = self._whole or 0 < (self.passage.request.fields.length or 0) <= REPEATED_BYTES
-        upstream = settings.pool.take(now, repeatable=whole and self._repeatable)
+        upstream = settings.pool.take(now, repeatable=whole and self._copy is not None)
         if upstream is None:
             self._connect()
         else:
@@ -334,12 +330,12 @@ class Exchange:
             self._finish(None)
         elif (
             end is _UNANSWERED
-            and self._repeatable
+            and self._copy is not None
             and self._claims_no_other()
             and (reused or self._may_repeat(upstream))
         ):
             # The connection was stale: nothing of the reply came (RFC 9112 section 9.3.1).
-            self._pending = list(self._copy or ()) or None
+            self._pending = list(self._copy) or None
             self._connect()
         else:
             if upstream.fault:
