@@ -204,8 +204,9 @@ class RawUpstream:
         return f"http://127.0.0.1:{port}" if self.tls is None else f"https://localhost:{port}"
 
     async def __aenter__(self) -> Self:
+        # Hundreds may come at once: with a short queue the kernel lets some wait for seconds.
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, limit=2**20, ssl=self.tls
+            self._serve, "127.0.0.1", self.port, limit=2**20, ssl=self.tls, backlog=1024
         )
         return self
 
