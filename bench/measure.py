@@ -155,7 +155,8 @@ def measure(peer: Peer, ask: Ask, *, seconds: int, connections: int) -> Sample:
     rss = rss_bytes(peer.pids)
     expect(peer, ask)
     if ask.visitors:
-        _must_have_served(peer, ask.visitors)
+        # A short round may be over before everybody's turn has come.
+        _must_have_served(peer, min(ask.visitors, load.requests))
     empty_logs(peer, load.requests)
     try:
         return sample(load, cpu, rss)
