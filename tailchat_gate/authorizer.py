@@ -93,10 +93,17 @@ class Authorizer:
         """Return whether a visit may have a target on a host, and note who and why on the visit.
 
         `host`, `method` and `target` are as sent: those of the request itself, or of the one that
-        a proxy in front asks about, whose method may be "" for unknown. Raises
-        TooManyReadingsError for a path made to be read in many ways, UndecidedError where Tailchat
-        has to be asked first.
+        a proxy in front asks about, whose method may be "" for unknown. Raises RefusedError for a
+        path made to be read in many ways and for fields that name a path no rule is about, with
+        who asked noted on the visit; UndecidedError where Tailchat has to be asked first.
         """
+        try:
+            return self._judge(visit, host, method, target)
+        except RefusedError as refused:
+            self._note_refused(visit, host, refused.reason)
+            raise
+
+    def _judge(self, visit: Visit, host: Host, method: str, target: Target) -> Verdict:
         match = find(self.routes, visit.head.fields, host.name, method, target)
         site = self.sessions.at(host.name)
         visit.route = match.route.name if match else ""
@@ -213,6 +220,22 @@ class Authorizer:
         if person is not None and visit.reason in _ABOUT_WHO:
             self.audit.refused(visit, person_of(person))
         return barred
+
+    def _note_refused(self, visit: Visit, host: Host, reason: Reason) -> None:
+        """Note who asked for what was refused before there was a decision about them."""
+        visit.reason, fields = reason, visit.head.fields
+        person: Person | None = None
+        if fields.bearer is not None:
+            try:
+                visit.token = self.tokens.machine_of(fields).name
+            except TokenRefused as refused:
+                visit.token = refused.name
+            if visit.token:
+                person = Person(f"{TOKEN}{visit.token}", "", "")
+        elif (visitor := self.sessions.at(host.name).authenticator.visitor_of(fields)) is not None:
+            visit.sub, person = visitor.record.sub, person_of(visitor.record)
+        if person is not None and reason in _ABOUT_WHO:
+            self.audit.refused(visit, person)
 
     def check_origin(self, visit: Visit, host: Host, route: Route) -> None:
         """Raise RefusedError where a foreign page opens a WebSocket on `host`.

@@ -126,6 +126,8 @@ class Gate:
 
     def _hold(self, client: ClientConnection, visit: Visit, record: SessionRecord) -> None:
         """Answer once Tailchat was asked about the session, which was away for long."""
+        # For the record of a client that leaves meanwhile; it is asked for again in the end.
+        visit.sub = record.sub
         settled = self.authorizer.sessions.rechecker.settled(record)
         HeldRequest(client, visit, settled, self._left)
 

@@ -27,6 +27,7 @@ from storykit import Story, story
 from tailchat_gate.cli import main
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.tokens import hash_of, make_token
 from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Person
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason
@@ -122,6 +123,58 @@ async def test_a_proxys_question_is_a_refusal_too(
     await ask(closed.port, request_bytes("/oauth2/auth", **fields))
 
     assert events()[0]["path"] == "/deep"
+
+
+ODD_PATH = "/a" + "%CC%80%CC%96" * 16
+
+
+@pytest.mark.parametrize("question", [False, True], ids=["request", "forward-auth"])
+@pytest.mark.parametrize(
+    ("path", "fields", "reason", "audited"),
+    [
+        ("/vault", {"Destination": "https://evil.test/x"}, "claim-refused", 1),
+        ("/vault", {"Destination": ""}, "claim-refused", 1),
+        (ODD_PATH, {}, "bad-request", 0),
+    ],
+)
+async def test_what_is_refused_before_a_decision_has_a_name_too(
+    start_gate: Start,
+    upstream: RawUpstream,
+    events: Callable[[], list[dict[str, Any]]],
+    path: str,
+    fields: dict[str, str],
+    reason: str,
+    audited: int,
+    *,
+    question: bool,
+) -> None:
+    """The access log names the person or machine, the audit log as well where it is about them."""
+    secret = make_token(bytes(32))
+    gate = await start_gate(
+        upstream.url,
+        server={"trusted_proxies": ["127.0.0.1"]},
+        token=[{"name": "ci", "hash": hash_of(secret)}],
+        route=[
+            {"name": "vault", "allow": ["signed-in", "token:ci"]},
+            {"name": "open", "path": "/open", "allow": ["public"]},
+        ],
+    )
+    asked = {"X_Forwarded_Uri": path, "X_Forwarded_Method": "COPY"} if question else {}
+    for who in ({"Cookie": gate.cookie()}, {"Authorization": f"Bearer {secret}"}):
+        sent = request_bytes(
+            "/oauth2/auth" if question else path,
+            method="GET" if question else "COPY",
+            **who,
+            **fields,
+            **asked,
+        )
+        assert (await ask(gate.port, sent)).status in {400, 403}
+
+    lines = (await gate.log())[-2:]
+    assert [(line["sub"], line["token"]) for line in lines] == [(SUB, ""), ("", "ci")]
+    assert [line["reason"] for line in lines] == [reason] * 2
+    written = [(event["sub"], event["reason"], event["path"]) for event in events()]
+    assert written == [(SUB, reason, path), ("token:ci", reason, path)] * audited
 
 
 async def test_repeated_refusals_are_counted(

@@ -211,6 +211,7 @@ async def test_a_client_that_leaves_while_it_is_held(scene: Story) -> None:
 
     last = (await scene.gate.log())[-1]
     assert (last["status"], last["reason"], last["path"]) == (499, "client-gone", "/gone")
+    assert last["sub"] == HOSHINO.sub
     assert b"/gone" not in scene.tool.requests[-1].line
     assert counted(scene, "ok") == 1
 
