@@ -10,12 +10,21 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from configkit import CORPUS, SECRETS, good
-from gatekit import RawUpstream, Received, RunningGate, ask, request_bytes, running_gate
+from gatekit import (
+    RawUpstream,
+    Received,
+    RunningGate,
+    ask,
+    request_bytes,
+    running_gate,
+    until,
+)
 
 from tailchat_gate.access.explanation import met
 from tailchat_gate.build import route_table
 from tailchat_gate.cli import main
 from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.tokens import hash_of, make_token
 
 #: What the commands print about a configuration: `$ tailchat-gate COMMAND`, the output, `exit N`.
 TRANSCRIPTS = sorted(CORPUS.glob("good/*.commands"))
@@ -232,3 +241,44 @@ def test_every_rule_is_told_once() -> None:
     found = met(table, "wiki.example.com", "/feed%2f..%2fexport%2f..;/x//", ["GET"])
 
     assert len(found) == len(set(found)) <= 5
+
+
+def _keep_locks(config: Path, secret: str) -> None:
+    """Have a configuration keep locks in a file, and let a machine in."""
+    text = config.read_text().replace('file = ""', f'file = "{config.parent}/locks"')
+    text += f'[[token]]\nname = "ci"\nhash = "{hash_of(secret)}"\n'
+    config.write_text(text.replace('["group:ops"]', '["group:ops", "token:ci"]'))
+
+
+@pytest.mark.parametrize("target", [f"sub:{BOB.sub}", "token:ci", "all"])
+async def test_the_gate_says_of_a_lock_what_explain_says(
+    tmp_path: Path, config: Path, target: str
+) -> None:
+    """Of somebody who is locked out too, on open, closed and unknown addresses."""
+    secret = make_token(bytes(32))
+    _keep_locks(config, secret)
+    settings = (await asyncio.to_thread(good, config)).settings
+    async with running_gate(settings, tmp_path / "access.log") as gate:
+        for command in (["lock", target], ["locks"]):
+            command += ["-c", str(config)]
+            done = await asyncio.to_thread(CliRunner().invoke, main, command, env=dict(SECRETS))
+            assert done.exit_code == 0, done.output
+        await until(lambda: bool(gate.generation.lasting.standing.locks))
+        for host, path in (
+            *(("gate.test", "/"), ("gate.test", "/open"), ("a.lab.test", "/api")),
+            *(("a.lab.test", "/nowhere"), ("tea.test", "/x"), ("gate.test", "/ping")),
+        ):
+            bob = {
+                "Cookie": gate.cookie(BOB) if host == "gate.test" else gate.cookie_for(host, BOB)
+            }
+            machine = {"Authorization": f"Bearer {secret}"}
+            for who, field in ((["--as", BOB.sub], bob), (["--token", "ci"], machine)):
+                asked = ["explain", "-c", str(config), f"http://{host}{path}", *who]
+                said = await asyncio.to_thread(CliRunner().invoke, main, asked, env=dict(SECRETS))
+                reply = await ask(gate.port, request_bytes(path, host=host, **field))
+                line = (await gate.log())[-1]
+
+                let_in, reason = _decision(said.output)
+                assert reason == line["reason"], (host, path, who)
+                assert let_in or f"{reason}, {reply.status}" in said.output
+                assert (reason != "locked") or "because of:" in said.output

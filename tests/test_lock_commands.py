@@ -49,10 +49,10 @@ def run(tmp_path: Path, path: Path) -> Run:
 def test_what_the_commands_write(run: Run, path: Path) -> None:
     """Each command adds one entry, and says what is now so."""
     told = [
-        run("lock", "sub:66a", "--message", "hands off", "--for", "2d").output,
+        run("lock", "sub:66000000000000000000000a", "--message", "hands off", "--for", "2d").output,
         run("lock", "token:backup").output,
-        run("unlock", "sub:66a").output,
-        run("sign-out", "sub:66a").output,
+        run("unlock", "sub:66000000000000000000000a").output,
+        run("sign-out", "sub:66000000000000000000000a").output,
         run("sign-out", "all").output,
     ]
     entries = [read_line(line).entry for line in path.read_bytes().splitlines()]
@@ -60,19 +60,19 @@ def test_what_the_commands_write(run: Run, path: Path) -> None:
 
     assert isinstance(lock, Lock)
     assert lock.until == lock.at + 2 * 86400
-    assert (lock.target, lock.message) == ("sub:66a", "hands off")
+    assert (lock.target, lock.message) == ("sub:66000000000000000000000a", "hands off")
     assert isinstance(machine, Lock)
     assert (machine.target, machine.until) == ("token:backup", None)
     assert isinstance(unlock, Unlock)
     assert isinstance(one, SignedOut)
     assert one.until == one.at + 3660
     assert isinstance(everybody, SignedOut)
-    assert (one.target, everybody.target) == ("sub:66a", "all")
-    assert re.fullmatch(r"sub:66a is locked until 20\d\d-.* UTC\n", told[0])
+    assert (one.target, everybody.target) == ("sub:66000000000000000000000a", "all")
+    assert re.fullmatch(r"sub:66000000000000000000000a is locked until 20\d\d-.* UTC\n", told[0])
     assert told[1:] == [
         "token:backup is locked until unlocked\n",
-        "sub:66a is not locked any more\n",
-        "sub:66a is signed out\n",
+        "sub:66000000000000000000000a is not locked any more\n",
+        "sub:66000000000000000000000a is signed out\n",
         "everybody is signed out\n",
     ]
 
@@ -81,15 +81,17 @@ def test_the_list_of_locks(run: Run, path: Path) -> None:
     """`locks` prints who is locked out until when, as a table or as JSON, and makes no file."""
     assert run("locks").output == "nobody is locked out\n"
     assert not path.exists()
-    run("lock", "sub:66a", "--for", "2d", "--message", "\u661f\u91ce")
+    run("lock", "sub:66000000000000000000000a", "--for", "2d", "--message", "\u661f\u91ce")
     run("lock", "token:backup")
 
     table = run("locks").output.splitlines()
     rows = json.loads(run("locks", "--json").output)
 
-    assert re.fullmatch(r"sub:66a       until [-\d]{10} [:\d]{8} UTC  \u661f\u91ce", table[0])
-    assert table[1:] == ["token:backup  until unlocked"]
-    assert [row["target"] for row in rows] == ["sub:66a", "token:backup"]
+    assert re.fullmatch(
+        r"sub:66000000000000000000000a  until [-\d]{10} [:\d]{8} UTC  \u661f\u91ce", table[0]
+    )
+    assert table[1:] == [f"{'token:backup':<28}  until unlocked"]
+    assert [row["target"] for row in rows] == ["sub:66000000000000000000000a", "token:backup"]
     assert rows[0]["until"] == rows[0]["locked_at"] + 2 * 86400
     assert (rows[0]["message"], rows[1]["until"]) == ("\u661f\u91ce", None)
 
@@ -99,9 +101,12 @@ def test_the_list_of_locks(run: Run, path: Path) -> None:
     [
         (("lock", "66a"), 'expected "sub:ID"'),
         (("lock", "660000000000000000000001"), 'mean "sub:660000000000000000000001"?'),
-        (("lock", "sub:66a", "--for", "2 days"), "a duration in quotes"),
-        (("lock", "sub:66a", "--message", "x" * 301), "at most 300 characters"),
-        (("lock", "sub:66a", "--message", "a\nb"), "one line"),
+        (("lock", "sub:66000000000000000000000a", "--for", "2 days"), "a duration in quotes"),
+        (
+            ("lock", "sub:66000000000000000000000a", "--message", "x" * 301),
+            "at most 300 characters",
+        ),
+        (("lock", "sub:66000000000000000000000a", "--message", "a\nb"), "one line"),
         (("unlock", "group:ops"), 'expected "sub:ID"'),
         (("sign-out", "token:backup"), 'expected "sub:ID" or "all"'),
     ],
@@ -117,9 +122,9 @@ def test_wrong_usage_is_said(run: Run, path: Path, arguments: tuple[str, ...], t
 
 def test_to_unlock_what_is_not_locked_fails(run: Run, path: Path) -> None:
     """A misspelt sub is noticed."""
-    done = run("unlock", "sub:66a")
+    done = run("unlock", "sub:66000000000000000000000a")
 
-    assert (done.exit_code, done.output) == (1, "sub:66a is not locked\n")
+    assert (done.exit_code, done.output) == (1, "sub:66000000000000000000000a is not locked\n")
     assert not path.exists()
 
 
@@ -149,11 +154,11 @@ def test_a_file_that_cannot_be_had_is_said(run: Run, path: Path, command: tuple[
 
 def test_explain_knows_of_locks(run: Run, path: Path) -> None:
     """Who is locked out is refused where they would be let in; a file out of reach is a warning."""
-    url, who = "http://gate.test/x", ("--as", "66a")
+    url, who = "http://gate.test/x", ("--as", "66000000000000000000000a")
     before = run("explain", url, *who)
-    run("lock", "sub:66a", "--for", "1h")
+    run("lock", "sub:66000000000000000000000a", "--for", "1h")
     locked = run("explain", url, *who)
-    other = run("explain", url, "--as", "66b")
+    other = run("explain", url, "--as", "66000000000000000000000b")
     run("lock", "token:backup")
     machine = run("explain", url, "--token", "backup")
     path.unlink()
@@ -161,10 +166,10 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
     unreadable = run("explain", url, *who)
 
     assert (before.exit_code, locked.exit_code, other.exit_code) == (0, 1, 0)
-    assert re.match(r"sub:66a is locked until .* UTC: taken for nobody", locked.output)
-    assert "not-signed-in" in locked.output
-    assert (machine.exit_code, machine.output.split(":")[0]) == (1, "token")
-    assert machine.output.endswith("locked until unlocked: refused with `locked`\n")
+    assert "decision:   refused: locked, 403" in locked.output
+    assert re.search(r"because of: sub:66.*a is locked until .* UTC\n\Z", locked.output)
+    assert (machine.exit_code, "refused: locked, 403" in machine.output) == (1, True)
+    assert machine.output.endswith("because of: token:backup is locked until unlocked\n")
     assert before.output in unreadable.output
     assert "warning: locks are not looked at: " in unreadable.output
     assert unreadable.exit_code == 0
@@ -183,16 +188,16 @@ def test_a_configuration_that_is_wrong_elsewhere_does_not_keep_anybody_in(
     run: Run, path: Path
 ) -> None:
     """Locking out does not wait until a mistake in the file is found."""
-    done = run("lock", "sub:66a", more='server.typo = "x"')
+    done = run("lock", "sub:66000000000000000000000a", more='server.typo = "x"')
     listed = run("locks", more='server.typo = "x"')
-    lifted = run("unlock", "sub:66a", more='server.typo = "x"')
+    lifted = run("unlock", "sub:66000000000000000000000a", more='server.typo = "x"')
     ended = run("sign-out", "all", more='server.typo = "x"')
 
     assert [each.exit_code for each in (done, listed, lifted, ended)] == [0, 0, 0, 0]
-    assert done.stdout == "sub:66a is locked until unlocked\n"
+    assert done.stdout == "sub:66000000000000000000000a is locked until unlocked\n"
     assert done.stderr.startswith("warning: ")
     assert done.stderr.endswith(f"locks are kept in {path}\n")
-    assert listed.stdout == "sub:66a  until unlocked\n"
+    assert listed.stdout == "sub:66000000000000000000000a  until unlocked\n"
     assert len(path.read_bytes().splitlines()) == 3
 
 
@@ -203,8 +208,8 @@ def test_where_nothing_tells_the_file_of_locks_it_is_not_guessed(
     run: Run, path: Path, file: str, more: str
 ) -> None:
     """A lock that no gate reads would be believed; --file names where locks are."""
-    refused = run("lock", "sub:66a", file=file, more=more)
-    named = run("lock", "sub:66a", "--file", str(path), file=file, more=more)
+    refused = run("lock", "sub:66000000000000000000000a", file=file, more=more)
+    named = run("lock", "sub:66000000000000000000000a", "--file", str(path), file=file, more=more)
     run("sign-out", "all", "--file", str(path), file=file, more=more)
     lock, ended = [read_line(line).entry for line in path.read_bytes().splitlines()]
 
@@ -243,9 +248,12 @@ def test_a_lock_on_a_token_that_is_not_there_is_a_warning(run: Run) -> None:
 
 
 def test_explain_takes_a_person_as_lock_does(run: Run) -> None:
-    """`--as sub:66a` is 66a, and `--token token:backup` is backup."""
+    """`--as sub:ID` is ID, and `--token token:backup` is backup."""
     url = "http://gate.test/x"
-    person = run("explain", url, "--as", "66a"), run("explain", url, "--as", "sub:66a")
+    person = (
+        run("explain", url, "--as", "66000000000000000000000a"),
+        run("explain", url, "--as", "sub:66000000000000000000000a"),
+    )
     machine = (
         run("explain", url, "--token", "backup"),
         run("explain", url, "--token", "token:backup"),
@@ -254,3 +262,25 @@ def test_explain_takes_a_person_as_lock_does(run: Run) -> None:
     assert person[0].output == person[1].output
     assert machine[0].output == machine[1].output
     assert "let through: token" in machine[0].output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("lock", "sub:Bob"),
+        ("unlock", "sub:Bob"),
+        ("sign-out", "sub:Bob"),
+        ("explain", "http://gate.test/x", "--as", "Bob"),
+        ("explain", "http://gate.test/x", "--as", "sub:Bob"),
+    ],
+)
+def test_a_person_who_cannot_be_is_a_warning(run: Run, command: tuple[str, ...]) -> None:
+    """A nickname in place of an id is told by every command that takes a person."""
+    done = run(*command)
+
+    assert "warning: " in done.stderr
+    assert "Bob is not a Tailchat id, which has 24 hex digits" in done.stderr
+    upper = run(*(word.replace("Bob", "66000000000000000000000A") for word in command)).stderr
+    assert "which has 24 hex digits in lower case" in upper
+    usual = run(*(word.replace("Bob", "66000000000000000000000a") for word in command)).stderr
+    assert "warning" not in usual

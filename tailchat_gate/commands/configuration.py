@@ -8,7 +8,7 @@ import click
 
 from tailchat_gate.build import redirect_uri
 from tailchat_gate.commands.common import config_option, loaded_from
-from tailchat_gate.config.caution import beside_the_gate
+from tailchat_gate.config.lint_addresses import beside_the_gate
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.schema import schema_text
 from tailchat_gate.config.state_directory import is_made

@@ -5,7 +5,6 @@ second, and while it does not.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,14 +22,13 @@ from tailchat_gate.commands.lock_place import (
     standing_or_end,
 )
 from tailchat_gate.config.duration import seconds
+from tailchat_gate.config.lint_people import is_tailchat_id, no_tailchat_id
 from tailchat_gate.config.model import Settings
-from tailchat_gate.config.word import TOKEN
+from tailchat_gate.config.word import SUB, TOKEN
 from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.identity.lock_lines import MAX_MESSAGE, is_message, is_person, is_target
 from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
 
-#: Tailchat: a sub is a MongoDB id, as pages and logs show it.
-_ID: Final = re.compile("[0-9a-f]{24}")
 #: As identity/lock_store.py: clocks differ.
 _CLOCK_SKEW: Final = 60
 _FOR_EVER: Final = "until unlocked"
@@ -39,7 +37,7 @@ _FOR_EVER: Final = "until unlocked"
 def _checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
     def inspect(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
         if not check(text):
-            meant = f'; did you mean "sub:{text}"?' if _ID.fullmatch(text) else ""
+            meant = f'; did you mean "sub:{text}"?' if is_tailchat_id(text) else ""
             raise click.BadParameter(wanted + meant)
         return text
 
@@ -88,7 +86,7 @@ def lock(target: str, message: str, lasting: float, config: Path, file: Path | N
     now = int(time.time())
     until = now + int(lasting) if lasting else None
     append(place.path, Lock(target, now, until, message))
-    _tell_unknown(target, place.tokens)
+    _warn_of_unknown(target, place.tokens)
     click.echo(f"{target} is locked {_end(until)}")
 
 
@@ -98,8 +96,10 @@ def lock(target: str, message: str, lasting: float, config: Path, file: Path | N
 @file_option
 def unlock(target: str, config: Path, file: Path | None) -> None:
     """Lift the lock on TARGET: sub:ID, token:NAME or all."""
-    path = lock_place(config, file).path
+    place = lock_place(config, file)
+    path = place.path
     if target not in {found.target for found in standing_or_end(path).locks}:
+        _warn_of_unknown(target, place.tokens)
         fail(f"{target} is not locked", EXIT_FAILED)
     append(path, Unlock(target, int(time.time())))
     click.echo(f"{target} is not locked any more")
@@ -115,6 +115,7 @@ def sign_out(target: str, config: Path, file: Path | None) -> None:
     now = int(time.time())
     until = now + int(place.lifetime) + _CLOCK_SKEW
     append(place.path, SignedOut(target, now, until))
+    _warn_of_unknown(target, place.tokens)
     who = "everybody" if target == "all" else target
     click.echo(f"{who} is signed out")
 
@@ -167,8 +168,13 @@ def _end(until: int | None) -> str:
     return f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _tell_unknown(target: str, tokens: frozenset[str] | None) -> None:
-    """Warn of a lock on a token that is nobody's: a misspelt name keeps nobody out."""
+def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:
+    """Warn of a target that is nobody: a misspelt one would be believed to be kept out."""
+    if target.startswith(SUB):
+        told = no_tailchat_id(target.removeprefix(SUB))
+        if told:
+            click.echo(f"warning: {SUB}{told}, so it is nobody", err=True)
+        return
     name = target.removeprefix(TOKEN)
     if tokens is not None and name != target and name not in tokens:
         click.echo(f"warning: no [[token]] of the configuration has the name {name}", err=True)

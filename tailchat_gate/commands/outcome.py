@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailchat_gate.access.explanation import Met, met
 from tailchat_gate.access.policy import AS_NOBODY, NO_ROUTE, Decision, decide
@@ -29,22 +29,37 @@ from tailchat_gate.request.refusal import RefusedError
 _ADDRESS: Final = "192.0.2.1"
 _REQUEST_ID: Final = "0" * 24
 
+_LOCKED: Final = Decision(allowed=False, reason=Reason.LOCKED)
+
 Lines = list[str]
 
 
-def explained(settings: Settings, asked: Asked, sub: str | None, token: str) -> tuple[bool, Lines]:
-    """Return whether a request is let through, and the lines that tell why.
+class Asker(NamedTuple):
+    """The person `sub` or the machine `token` who asks; None and "" are nobody.
 
-    `sub` is the person who asks, `token` the machine; None and "" are nobody.
+    `lock` says that one of them is locked, "" where none is.
     """
+
+    sub: str | None = None
+    token: str = ""
+    lock: str = ""
+
+    @property
+    def admitted(self) -> str | None:
+        """The person whom the rules are asked about: a locked one counts as nobody."""
+        return None if self.lock else self.sub
+
+
+def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lines]:
+    """Return whether a request is let through, and the lines that tell why."""
     if isinstance(asked, RefusedError):
         return False, [_said("decision", _refusal(asked.reason)), _said("because of", str(asked))]
-    lines = list(_request(settings, asked, sub, token))
+    lines = list(_request(settings, asked, asker))
     if is_own(asked.target.path, settings.server.prefix):
         return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
     table = route_table(settings)
     try:
-        match, decision = _decided(table, asked, sub, token)
+        match, decision = _decided(table, asked, asker)
         lines += _rules(table, asked, match)
         if settings.access.deny:
             lines.append(_said("on all", f"deny {', '.join(settings.access.deny)}"))
@@ -52,36 +67,42 @@ def explained(settings: Settings, asked: Asked, sub: str | None, token: str) -> 
         refusal = _said("decision", _refusal(refused.reason))
         return False, [*lines, refusal, _said("because of", str(refused))]
     if match is None or not decision.allowed:
-        return False, [*lines, _said("decision", _refusal(decision.reason))]
-    nobody = ", as nobody" if decision is AS_NOBODY and (sub or token) else ""
+        lines.append(_said("decision", _refusal(decision.reason)))
+        if decision is _LOCKED:
+            lines.append(_said("because of", asker.lock))
+        return False, lines
+    nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
     lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
     lines.append(_said("upstream", match.route.settings.upstream))
     if not isinstance(
         upstream_address(match.route.settings.upstream), StaticAddress | FilesAddress
     ):
-        who = None if decision is AS_NOBODY else _who(sub, token)
+        who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
         lines += ["", *_sent(settings, asked, match.route, who)]
     return True, lines
 
 
-def _decided(
-    table: RouteTable, asked: RequestHead, sub: str | None, token: str
-) -> tuple[Match | None, Decision]:
+def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match | None, Decision]:
     match = find(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
-    decision = decide(match.rules, sub, token) if match else NO_ROUTE
+    if asker.token and asker.lock:
+        return match, _LOCKED
+    decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
+    if asker.lock and decision.reason is Reason.NOT_SIGNED_IN:
+        # What the gate says to a session that a lock has closed.
+        decision = _LOCKED
     if match and decision.allowed and not match.route.passes_on(asked.method):
         decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
     return match, decision
 
 
-def _request(settings: Settings, asked: RequestHead, sub: str | None, token: str) -> Iterator[str]:
+def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[str]:
     host = asked.fields.host.raw.decode("ascii")
     yield _said("request", f"{asked.method} {asked.target.raw.decode('ascii')} on {host}")
-    who = f"the machine {token}" if token else "nobody"
-    if sub is not None:
-        groups = IdentityHeaders(settings.groups).groups_of(sub)
-        who = f"{sub}, in {', '.join(groups) or 'no group'}"
-    yield _said("asked by", who)
+    who = f"the machine {asker.token}" if asker.token else "nobody"
+    if asker.sub is not None:
+        groups = IdentityHeaders(settings.groups).groups_of(asker.sub)
+        who = f"{asker.sub}, in {', '.join(groups) or 'no group'}"
+    yield _said("asked by", f"{who}; {asker.lock}" if asker.lock else who)
 
 
 def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:

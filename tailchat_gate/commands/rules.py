@@ -8,8 +8,9 @@ from tailchat_gate.build import route_table
 from tailchat_gate.commands.asked import Asked, NotAskedError, read_asked
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.locks import locked
-from tailchat_gate.commands.outcome import explained
+from tailchat_gate.commands.outcome import Asker, explained
 from tailchat_gate.config import word
+from tailchat_gate.config.lint_people import no_tailchat_id
 from tailchat_gate.config.model import Route
 
 _HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
@@ -57,18 +58,14 @@ def explain(config: Path, url: str, sub: str | None, token: str, method: str) ->
     if token and token not in {known.name for known in settings.token}:
         told = f"warning: no [[token]] has the name {token}: such a one is refused as token-unknown"
         click.echo(told, err=True)
+    if sub is not None and (odd := no_tailchat_id(sub)):
+        click.echo(f"warning: {odd}: nobody signs in as that", err=True)
     try:
         asked: Asked = read_asked(url, method, settings)
     except NotAskedError as error:
         fail(str(error), EXIT_USAGE)
     lock = locked(settings, sub, token)
-    if lock and token:
-        fail(f"{lock}: refused with `locked`", EXIT_FAILED)
-    if lock:
-        # A person who is locked out is let in where everybody is, as nobody.
-        click.echo(f"{lock}: taken for nobody, and told `locked` where a sign-in is needed\n")
-        sub = None
-    allowed, lines = explained(settings, asked, sub, token)
+    allowed, lines = explained(settings, asked, Asker(sub, token, lock))
     for line in lines:
         click.echo(line)
     if not allowed:

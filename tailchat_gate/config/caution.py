@@ -1,34 +1,21 @@
 """What an admin should know about settings that can be used and may not be meant."""
 
-import re
-import stat
-from collections.abc import Container, Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Iterator
 
-from tailchat_gate.config.address import (
-    FilesAddress,
-    Network,
-    StaticAddress,
-    upstream_address,
-)
+from tailchat_gate.config import lint_addresses, lint_people
+from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.duration import spelled
 from tailchat_gate.config.header import is_dropped, is_dropped_from_replies
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.path import stripped
 from tailchat_gate.config.upgrade import ANY_ORIGIN, NO_ORIGIN, WEBSOCKET
-from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
-from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN, TRACE
+from tailchat_gate.config.word import PUBLIC, TRACE
 
 _OFFLINE = "offline_access"
 _KNOWN_SCOPES = frozenset({"openid", "profile", _OFFLINE})
 #: Tailchat: what a person consented to is forgotten after this, whatever happens in between.
 _GRANT_SECONDS = 14 * 86400.0
-_SUB = re.compile("[0-9a-f]{24}")
-_NO_ID = "is not a Tailchat id, which has 24 hex digits"
 _OWN_COOKIES = 4096  # a session of 3072 bytes, a login under way, and their names
-_WIDEST_IPV4 = 8
-_WIDEST_IPV6 = 16
-_UNIQUE_LOCAL = IPv6Network("fc00::/7")  # RFC 4193 section 3.1
 
 
 def cautions(settings: Settings) -> tuple[str, ...]:
@@ -37,7 +24,7 @@ def cautions(settings: Settings) -> tuple[str, ...]:
 
 
 def _cautions(settings: Settings) -> Iterator[str]:
-    yield from _addresses(settings)
+    yield from lint_addresses.of_addresses(settings)
     unknown = [word for word in settings.tailchat.scope.split(" ") if word not in _KNOWN_SCOPES]
     if unknown:
         yield f"tailchat.scope: Tailchat does not know {', '.join(unknown)} and will leave it out"
@@ -48,36 +35,15 @@ def _cautions(settings: Settings) -> Iterator[str]:
             "visitors may be refused after they signed in"
         )
     allowed = {entry for route in settings.route for entry in route.allow}
-    for told in _denied(settings.access.deny, allowed):
+    for told in lint_people.of_deny(settings.access.deny, allowed):
         yield f"access.deny: {told}"
     for index, route in enumerate(settings.route):
-        for key, told in (*_route(route), *_host(route, settings), *_passed(route, settings)):
+        for key, told in _of_route(route, settings):
             yield f"route[{index}].{key}: {told}"
+    yield from lint_addresses.of_one_tool(settings.route)
     yield from _audiences(settings)
-    yield from _people(settings)
-    yield from _machines(settings)
-
-
-def _addresses(settings: Settings) -> Iterator[str]:
-    if _travels_in_clear(settings.server.public_url):
-        yield (
-            "server.public_url is http: cookies are sent without Secure and can be read on the way"
-        )
-    if int(settings.server.unix_mode, 8) & stat.S_IWOTH:
-        yield (
-            "server.unix_mode: every user of this machine can connect to the gate's sockets, with "
-            "any X-Forwarded-* where 127.0.0.1 is in server.trusted_proxies"
-        )
-    if _travels_in_clear(settings.tailchat.api_url):
-        yield "tailchat.api_url is http: the app's secret and the login can be read on the way"
-    internal = settings.tailchat.internal_url
-    if internal and _travels_in_clear(internal):
-        yield "tailchat.internal_url is http: the app's secret can be read on the way"
-    if settings.tailchat.api_url.endswith("/open"):
-        yield "tailchat.api_url ends in /open: remove that, the gate adds it itself"
-    for network in settings.server.trusted_proxies:
-        if _is_wide(network):
-            yield f"server.trusted_proxies: {network} is wide, all its X-Forwarded-* are believed"
+    yield from lint_people.of_groups(settings)
+    yield from lint_people.of_tokens(settings)
 
 
 def _rechecks(settings: Settings) -> Iterator[str]:
@@ -104,21 +70,16 @@ def _rechecks(settings: Settings) -> Iterator[str]:
         )
 
 
-def _route(route: Route) -> Iterator[tuple[str, str]]:
+def _of_route(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
     """Pair keys of a route with what is to be said of them."""
-    for entry in filter(_is_nobodys, route.allow):
-        yield "allow", f"{entry} {_NO_ID}, so it lets nobody in"
-    if SIGNED_IN in route.allow and any(
-        entry != SIGNED_IN and not entry.startswith(TOKEN) for entry in route.allow
-    ):
-        told = (
-            '"signed-in" already lets every Tailchat user in, other entries for users add nothing'
-        )
-        yield "allow", told
-    if PUBLIC in route.allow and route.deny:
-        yield "deny", "the route is public, so these still enter, but as nobody"
-    else:
-        yield from (("deny", told) for told in _denied(route.deny, route.allow))
+    yield from lint_people.of_route(route)
+    yield from _route(route)
+    yield from lint_addresses.of_host(route, settings)
+    yield from lint_addresses.of_upstream(route, settings)
+    yield from _passed(route, settings)
+
+
+def _route(route: Route) -> Iterator[tuple[str, str]]:
     if isinstance(upstream_address(route.upstream), StaticAddress | FilesAddress):
         if route.headers:
             yield "headers", f"{route.upstream} has no tool behind it that would get them"
@@ -134,53 +95,6 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
         if route.methods and TRACE not in route.methods:
             told = "methods does not name TRACE, so this changes nothing"
         yield "trace", told
-
-
-def _denied(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
-    """Tell of entries of a deny list that stand in an allow list too, or keep nobody out."""
-    for entry in denied:
-        if entry in allowed:
-            yield f"{entry} is in allow too, and deny wins"
-        if _is_nobodys(entry):
-            yield f"{entry} {_NO_ID}, so it keeps nobody out"
-
-
-def _is_nobodys(entry: str) -> bool:
-    """Tell whether an entry names a sub that no user of Tailchat can have."""
-    return entry.startswith(SUB) and _SUB.fullmatch(entry.removeprefix(SUB)) is None
-
-
-def _host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Tell of a wildcard that takes in the gate's own host, which no route names."""
-    public = parse_url(settings.server.public_url, "").host
-    covered = (route.host or "").startswith(WILDCARD) and public.endswith((route.host or "")[1:])
-    if covered and not any(other.host == public for other in settings.route):
-        told = (
-            f"{route.host} covers {public} too, where the gate's own pages are: scripts of the "
-            "tool share their origin; a route for that host keeps it away"
-        )
-        yield "host", told
-
-
-def beside_the_gate(settings: Settings) -> Iterator[str]:
-    """Tell of tools whose pages have the origin of the gate's own, for who checks a file.
-
-    Not at each start, because with one tool that is trusted it is how things are meant.
-    """
-    public = parse_url(settings.server.public_url, "").host
-    named = {route.path for route in settings.route if route.host == public}
-    beside = [
-        route.name
-        for route in settings.route
-        if (route.host == public or (route.host is None and route.path not in named))
-        and not isinstance(upstream_address(route.upstream), StaticAddress)
-    ]
-    if beside:
-        yield (
-            f"server.public_url: {', '.join(beside)} can be reached at {public}, where the gate's "
-            "own pages are: scripts of a tool there can do on those what their visitor can; give "
-            "a tool that is not trusted as the gate is a host of its own"
-        )
 
 
 def _passed(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -207,7 +121,7 @@ def _pages_elsewhere(route: Route) -> Iterator[tuple[str, str]]:
             yield "origins", f"any page can pose as one without an origin, and then {told}"
     if ANY_ORIGIN not in route.origins:
         of_sites = [one for one in route.origins if one.startswith("http")]
-        for origin in filter(_travels_in_clear, of_sites):
+        for origin in filter(lint_addresses.travels_in_clear, of_sites):
             told = f"{origin} is http, and whoever is on the way can write its pages"
             yield "origins", told
 
@@ -227,38 +141,3 @@ def _audiences(settings: Settings) -> Iterator[str]:
                 f"route[{index}].audience: route[{first}] has it too, so the tool of either can "
                 "use at the other what it got"
             )
-
-
-def _machines(settings: Settings) -> Iterator[str]:
-    """Warn of tokens that open nothing, or not all that names them."""
-    for index, token in enumerate(settings.token):
-        naming = [route.name for route in settings.route if TOKEN + token.name in route.allow]
-        if not naming:
-            yield f"token[{index}]: no route allows it, so it opens nothing"
-        elsewhere = [name for name in naming if token.routes and name not in token.routes]
-        if elsewhere:
-            yield f"token[{index}].routes: {elsewhere[0]} names the token and stays closed to it"
-
-
-def _people(settings: Settings) -> Iterator[str]:
-    """Warn of people who are listed and will never be met, or never asked for."""
-    entries = {entry for route in settings.route for entry in (*route.allow, *route.deny)}
-    entries.update(settings.access.deny)
-    for name, subs in settings.groups.items():
-        if subs and GROUP + name not in entries:
-            yield f"groups.{name}: no route allows or denies it, so it decides nothing"
-        # Tailchat: a sub is a MongoDB id, 24 hex digits; a nickname never authorises anybody.
-        odd = [sub for sub in subs if _SUB.fullmatch(sub) is None]
-        if odd:
-            yield f"groups.{name}: {odd[0]} {_NO_ID}"
-
-
-def _is_wide(network: Network) -> bool:
-    if isinstance(network, IPv4Network):
-        return network.prefixlen < _WIDEST_IPV4
-    return network.prefixlen < _WIDEST_IPV6 and not network.subnet_of(_UNIQUE_LOCAL)
-
-
-def _travels_in_clear(text: str) -> bool:
-    url = parse_url(text, "")
-    return url.scheme == "http" and not is_loopback(url.host)

@@ -1,0 +1,163 @@
+"""Warns of addresses that can be used and are probably a mistake."""
+
+import stat
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from tailchat_gate.config.address import (
+    HttpAddress,
+    Network,
+    StaticAddress,
+    leads_to,
+    listen_address,
+    tool_of,
+    upstream_address,
+)
+from tailchat_gate.config.header import folded
+from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
+
+_WIDEST_IPV4 = 8
+_WIDEST_IPV6 = 16
+_UNIQUE_LOCAL = IPv6Network("fc00::/7")  # RFC 4193 section 3.1
+
+
+def of_addresses(settings: Settings) -> Iterator[str]:
+    """Warn of addresses of the gate and of Tailchat."""
+    if travels_in_clear(settings.server.public_url):
+        yield (
+            "server.public_url is http: cookies are sent without Secure and can be read on the way"
+        )
+    if int(settings.server.unix_mode, 8) & stat.S_IWOTH:
+        yield (
+            "server.unix_mode: every user of this machine can connect to the gate's sockets, with "
+            "any X-Forwarded-* where 127.0.0.1 is in server.trusted_proxies"
+        )
+    if travels_in_clear(settings.tailchat.api_url):
+        yield "tailchat.api_url is http: the app's secret and the login can be read on the way"
+    internal = settings.tailchat.internal_url
+    if internal and travels_in_clear(internal):
+        yield "tailchat.internal_url is http: the app's secret can be read on the way"
+    if settings.tailchat.api_url.endswith("/open"):
+        yield "tailchat.api_url ends in /open: remove that, the gate adds it itself"
+    yield from _tailchat_here(settings)
+    for network in settings.server.trusted_proxies:
+        if _is_wide(network):
+            yield f"server.trusted_proxies: {network} is wide, all its X-Forwarded-* are believed"
+
+
+def _tailchat_here(settings: Settings) -> Iterator[str]:
+    """Warn of addresses of Tailchat that lead to the gate itself."""
+    public, tailchat = settings.server.public_url, settings.tailchat
+    if parse_url(tailchat.api_url, "").origin == public:
+        yield (
+            "tailchat.api_url is server.public_url, the address of the gate itself: people can "
+            "sign in only where a proxy in front leads /open to Tailchat"
+        )
+    if tailchat.internal_url:
+        own = HttpAddress(parse_url(tailchat.internal_url, ""))
+        if any(leads_to(own, listener) for listener in map(listen_address, settings.server.listen)):
+            yield "tailchat.internal_url is where the gate itself listens, so nobody can sign in"
+
+
+def of_upstream(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Tell of an upstream that is an address of the gate's own."""
+    upstream, server = upstream_address(route.upstream), settings.server
+    if server.admin_listen and leads_to(upstream, listen_address(server.admin_listen)):
+        told = "is server.admin_listen: all whom this route lets in can ask the admin listener"
+        yield "upstream", f"{route.upstream} {told}, which knows no sessions"
+    if isinstance(upstream, HttpAddress) and _is_served_here(upstream, route, settings):
+        told = "is an address at which people visit the gate, so each request would come back"
+        yield "upstream", f"{upstream} {told}; the tool needs an address of its own"
+
+
+def _is_served_here(upstream: HttpAddress, route: Route, settings: Settings) -> bool:
+    """Tell whether an upstream is server.public_url, or the host of its own route in public."""
+    public = parse_url(settings.server.public_url, "")
+    if upstream.url.host not in {public.host, route.host}:
+        return False
+    # A proxy in front is visited by http and https alike.
+    usual = {80, 443}
+    ports = {upstream.port, public.port or public.default_port}
+    return len(ports) == 1 or ports <= usual
+
+
+def of_one_tool(routes: Sequence[Route]) -> Iterator[str]:
+    """Warn of two routes whose tools may be one, where only one of them guards a header of it.
+
+    What `headers` of a route sets is taken from visitors on every route to the same tool, and
+    tools are told apart by their address. A name and an IP address may be of one machine.
+    """
+    tools = {index: tool_of(upstream_address(route.upstream)) for index, route in enumerate(routes)}
+    guarded: dict[tuple[str, int], set[bytes]] = {}
+    setters: dict[int, dict[str, int]] = {}
+    for index, route in enumerate(routes):
+        if (tool := tools[index]) is not None and route.headers:
+            guarded.setdefault(tool, set()).update(map(folded, route.headers))
+            setters.setdefault(tool[1], {}).setdefault(tool[0], index)
+    for index, tool in tools.items():
+        if tool is None:
+            continue
+        for name, setter in setters.get(tool[1], {}).items():
+            open_ones = guarded[name, tool[1]] - guarded.get(tool, set())
+            if _is_address(name) != _is_address(tool[0]) and open_ones:
+                yield (
+                    f"route[{index}].upstream: {routes[index].upstream} and "
+                    f"{routes[setter].upstream} of route[{setter}] may be one tool, and visitors "
+                    f"can send here what route[{setter}].headers sets there; one address for both "
+                    "keeps that out"
+                )
+
+
+def _is_address(name: str) -> bool:
+    """Tell whether a host of `tool_of` is an address, "" among them, and no name."""
+    try:
+        ip_address(name or "127.0.0.1")
+    except ValueError:
+        return False
+    return True
+
+
+def of_host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Tell of a wildcard that takes in the gate's own host, which no route names."""
+    public = parse_url(settings.server.public_url, "").host
+    covered = (route.host or "").startswith(WILDCARD) and public.endswith((route.host or "")[1:])
+    if covered and not any(other.host == public for other in settings.route):
+        told = (
+            f"{route.host} covers {public} too, where the gate's own pages are: scripts of the "
+            "tool share their origin; a route for that host keeps it away"
+        )
+        yield "host", told
+
+
+def beside_the_gate(settings: Settings) -> Iterator[str]:
+    """Tell of tools whose pages have the origin of the gate's own, for who checks a file.
+
+    Not at each start, because with one tool that is trusted it is how things are meant.
+    """
+    public = parse_url(settings.server.public_url, "").host
+    named = {route.path for route in settings.route if route.host == public}
+    beside = [
+        route.name
+        for route in settings.route
+        if (route.host == public or (route.host is None and route.path not in named))
+        and not isinstance(upstream_address(route.upstream), StaticAddress)
+    ]
+    if beside:
+        yield (
+            f"server.public_url: {', '.join(beside)} can be reached at {public}, where the gate's "
+            "own pages are: scripts of a tool there can do on those what their visitor can; give "
+            "a tool that is not trusted as the gate is a host of its own"
+        )
+
+
+def _is_wide(network: Network) -> bool:
+    if isinstance(network, IPv4Network):
+        return network.prefixlen < _WIDEST_IPV4
+    return network.prefixlen < _WIDEST_IPV6 and not network.subnet_of(_UNIQUE_LOCAL)
+
+
+def travels_in_clear(text: str) -> bool:
+    """Tell whether what is sent to a URL can be read on the way."""
+    url = parse_url(text, "")
+    return url.scheme == "http" and not is_loopback(url.host)

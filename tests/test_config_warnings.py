@@ -1,0 +1,94 @@
+"""Warnings of settings that can be used and are probably a mistake: addresses that meet."""
+
+import pytest
+from gatekit import make_settings
+
+from tailchat_gate.config.caution import cautions
+
+PUBLIC = "https://gate.example.com"
+
+
+@pytest.mark.parametrize(
+    ("server", "tailchat", "route", "told"),
+    [
+        (
+            {"admin_listen": "127.0.0.1:4181"},
+            {},
+            {"upstream": "http://localhost:4181"},
+            "route[0].upstream: http://localhost:4181 is server.admin_listen",
+        ),
+        (
+            {"admin_listen": "unix:/run/gate-admin.sock"},
+            {},
+            {"upstream": "unix:/run/gate-admin.sock"},
+            "route[0].upstream: unix:/run/gate-admin.sock is server.admin_listen",
+        ),
+        (
+            {},
+            {},
+            {"upstream": "https://gate.example.com"},
+            "route[0].upstream: https://gate.example.com is an address at which people visit",
+        ),
+        ({}, {}, {"upstream": "http://gate.example.com"}, "at which people visit the gate"),
+        (
+            {},
+            {},
+            {"upstream": "https://wiki.example.com", "host": "wiki.example.com"},
+            "route[0].upstream: https://wiki.example.com is an address at which people visit",
+        ),
+        ({}, {"api_url": PUBLIC}, {}, "tailchat.api_url is server.public_url"),
+        (
+            {"listen": ["127.0.0.1:4180"]},
+            {"internal_url": "http://127.0.0.1:4180"},
+            {},
+            "tailchat.internal_url is where the gate itself listens",
+        ),
+        ({"admin_listen": "127.0.0.1:4181"}, {}, {"upstream": "http://127.0.0.1:4182"}, ""),
+        ({}, {}, {"upstream": "http://gate.example.com:3000"}, ""),
+        ({}, {}, {"upstream": "http://wiki.example.com:3000", "host": "wiki.example.com"}, ""),
+        ({}, {"api_url": "https://chat.example.com"}, {}, ""),
+        ({}, {"internal_url": "http://127.0.0.1:11000"}, {}, ""),
+    ],
+)
+def test_addresses_that_lead_back_are_told(
+    server: dict[str, object], tailchat: dict[str, str], route: dict[str, str], told: str
+) -> None:
+    """A tool or a Tailchat at an address of the gate's own is named, any other is not."""
+    settings = make_settings(
+        server={"public_url": PUBLIC, **server},
+        tailchat={"api_url": "https://chat.example.com", **tailchat},
+        route=[{"name": "tool", **route}],
+    )
+
+    found = cautions(settings)
+
+    assert len(found) == bool(told)
+    assert told in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("http://127.0.0.1:3000", "http://grafana.lan:3000", True),
+        ("http://grafana.lan:3000", "http://[::1]:3000", True),
+        ("http://grafana.lan:3000", "http://10.0.0.7:3000", True),
+        ("http://127.0.0.1:3000", "http://localhost:3000", False),
+        ("http://grafana.lan:3000", "http://10.0.0.7:3001", False),
+        ("http://grafana.lan:3000", "http://wiki.lan:3000", False),
+        ("http://grafana.lan:3000", "unix:/run/grafana.sock", False),
+    ],
+)
+def test_two_addresses_of_what_may_be_one_tool_are_told(
+    first: str, second: str, *, told: bool
+) -> None:
+    """Where the headers of one route are not taken from visitors of the other, that is said."""
+    guarded = {"name": "a", "upstream": first, "headers": {"X-WEBAUTH-USER": "{sub}"}}
+    beside = {"name": "b", "path": "/b", "upstream": second}
+    lan = {"public_url": PUBLIC}
+    settings = make_settings(server=lan, route=[guarded, beside])
+    both = make_settings(
+        server=lan, route=[guarded, {**beside, "headers": {"x_webauth_user": "{sub}"}}]
+    )
+
+    assert [text.split(":")[0] for text in cautions(settings)] == ["route[1].upstream"] * told
+    assert cautions(both) == ()
