@@ -26,6 +26,10 @@ from tailchat_gate.signals import Signals
 
 __all__ = ["GateServer", "StartError", "run", "serve"]
 
+_REMEDY: Final = (
+    '; the directory must exist and be writable for the gate, or "" keeps locks and ended sessions '
+    "in memory only"
+)
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
@@ -148,10 +152,9 @@ class GateServer:
         try:
             await self._lasting.locks.open(file)
         except LockFileError as error:
+            remedy = "" if error.says_remedy else _REMEDY
             raise StartError(
-                f"[locks] file cannot be used: {error}; the directory must exist and be writable "
-                'for the gate, or "" keeps locks and ended sessions in memory only',
-                "locks.file",
+                f"[locks] file cannot be used: {error}{remedy}", "locks.file"
             ) from None
 
 

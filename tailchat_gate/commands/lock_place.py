@@ -16,7 +16,7 @@ from tailchat_gate.config.admin_address import admin_address
 from tailchat_gate.config.load import ConfigError, load, report
 from tailchat_gate.config.lock_path import lock_path
 from tailchat_gate.config.model import LONGEST_SESSION
-from tailchat_gate.config.state_directory import make_for
+from tailchat_gate.config.state_directory import in_foreign_home, make_for
 from tailchat_gate.identity.lock_file import LockFile, LockFileError
 from tailchat_gate.identity.locks import Entry, Standing
 
@@ -131,6 +131,8 @@ def standing_or_end(path: Path) -> Standing:
 def append(path: Path, entry: Entry) -> None:
     """Write an entry; end the command where that cannot be done."""
     file = LockFile(path, time.time)
+    if told := in_foreign_home(str(path), os.environ):
+        click.echo(f"warning: locks.file: {told}", err=True)
     try:
         make_for(str(path), os.environ)
         file.open()

@@ -16,7 +16,7 @@ from tailchat_gate.commands.common import (
     read_from,
 )
 from tailchat_gate.config.source import Source
-from tailchat_gate.config.state_directory import make_for
+from tailchat_gate.config.state_directory import in_foreign_home, make_for
 from tailchat_gate.observe.log import (
     LOGGER_NAME,
     close_logging,
@@ -48,6 +48,8 @@ def serve(config: Path) -> None:
     log_stray_complaints()
     for warning in loaded.warnings:
         _log.warning(warning)
+    if told := in_foreign_home(settings.locks.file, os.environ):
+        _log.warning(f"locks.file: {told}")
     try:
         _make_state_directory(settings.locks.file)
         run(build(settings), signals, source)

@@ -1,6 +1,8 @@
 """Where the gate keeps what outlives it, where the configuration does not say."""
 
 import os
+import shlex
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +47,40 @@ def make_for(file: str, environ: Mapping[str, str]) -> None:
 def is_made(file: str, environ: Mapping[str, str]) -> bool:
     """Tell whether the directory of `file` is one that the gate makes for itself."""
     return Path(file).parent == _of_user(environ)
+
+
+def writable_by_all(path: Path, mode: int) -> str:
+    """Return what to say of a file or directory that every user can write to, "" of any other.
+
+    Any of them could lift a lock there.
+    """
+    if not mode & stat.S_IWOTH:
+        return ""
+    name = shlex.quote(str(path))
+    # To close a directory such as /tmp would break what others do there.
+    mended = (
+        "choose a directory that is the gate's alone"
+        if mode & stat.S_ISVTX
+        else f"`chmod o-w {name}` mends that"
+    )
+    return f"every user of this machine can write to {path}; {mended}"
+
+
+def in_foreign_home(file: str, environ: Mapping[str, str]) -> str:
+    """Return what to say of a file in the home of another user, as sudo may keep HOME, or ""."""
+    if not is_made(file, environ):
+        return ""
+    home = Path(environ.get("HOME", "") or "/")
+    try:
+        foreign = home.stat().st_uid != os.geteuid()
+    except OSError:
+        return ""
+    if not foreign or not Path(file).is_relative_to(home):
+        return ""
+    return (
+        f"{file} is in {home}, the home of another user than the one who runs this, because HOME "
+        "is theirs; `sudo -H` sets it, or the key names a place"
+    )
 
 
 def _of_user(environ: Mapping[str, str]) -> Path | None:

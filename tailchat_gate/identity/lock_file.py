@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tailchat_gate.config.state_directory import writable_by_all
 from tailchat_gate.identity.lock_lines import read_line, to_line
 from tailchat_gate.identity.locks import Entry, Standing
 
@@ -33,11 +34,19 @@ _PRIVATE: Final = 0o600
 
 
 class LockFileError(Exception):
-    """The file cannot be used; the text names it and says why. `missing`: it is not there."""
+    """The file cannot be used; the text names it and says why. `missing`: it is not there.
+
+    `says_remedy`: the text says what to do as well.
+    """
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"{path}: {error.strerror or error}")
         self.missing = isinstance(error, FileNotFoundError)
+        self.says_remedy = isinstance(error, ExposedError)
+
+
+class ExposedError(PermissionError):
+    """Every user of this machine could lift a lock."""
 
 
 class History(NamedTuple):
@@ -290,10 +299,11 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _check_rights(path: Path, descriptor: int) -> None:
-    """Raise PermissionError where any user of this machine could lift a lock."""
+    """Raise ExposedError where any user of this machine could lift a lock."""
     for what, found in ((path, os.fstat(descriptor)), (path.parent, path.parent.stat())):
-        if found.st_mode & stat.S_IWOTH:
-            raise PermissionError(f"every user of this machine can write to {what}")
+        told = writable_by_all(what, found.st_mode)
+        if told:
+            raise ExposedError(told)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int, int]:

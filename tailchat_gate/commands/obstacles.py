@@ -1,0 +1,94 @@
+"""Finds what would keep the gate from starting on this machine, and changes nothing there."""
+
+import grp
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tailchat_gate.config.address import UnixAddress, listen_address
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.state_directory import is_made, writable_by_all
+
+
+class Obstacle(NamedTuple):
+    """What stops a start, told for the key that names it.
+
+    `missing`: something is not there, as on a machine other than the gate's.
+    """
+
+    key: str
+    told: str
+    missing: bool = False
+
+
+def obstacles(settings: Settings) -> Iterator[Obstacle]:
+    """Look at what a start opens: files, the directories of files and sockets, a group.
+
+    Not whether the gate may write there, which depends on its user, nor whether an address is
+    free: a gate that runs has it.
+    """
+    if settings.locks.file:
+        yield from _of_state("locks.file", Path(settings.locks.file))
+    if settings.log.audit_file:
+        yield from _of_file("log.audit_file", Path(settings.log.audit_file))
+    server = settings.server
+    for key, texts in (("listen", server.listen), ("admin_listen", (server.admin_listen,))):
+        for text in filter(None, texts):
+            yield from _of_listener(f"server.{key}", listen_address(text))
+    if server.unix_group and not server.unix_group.isdecimal():
+        try:
+            grp.getgrnam(server.unix_group)
+        except KeyError:
+            told = f"there is no group {server.unix_group} here"
+            yield Obstacle("server.unix_group", told, missing=True)
+
+
+def _of_state(key: str, file: Path) -> Iterator[Obstacle]:
+    """Look at a file of the gate's own that keeps somebody out."""
+    if is_made(str(file), os.environ) and not file.parent.exists():
+        there = next(parent for parent in file.parents if parent.exists())
+        if not there.is_dir():
+            yield Obstacle(key, f"{there} is no directory")
+        return
+    yield from _of_file(key, file)
+    if file.is_symlink():
+        yield Obstacle(key, f"{file} is a symbolic link, which may lead anywhere")
+    else:
+        yield from (Obstacle(key, told) for told in map(_open_to_all, (file.parent, file)) if told)
+
+
+def _open_to_all(path: Path) -> str:
+    try:
+        return writable_by_all(path, path.stat().st_mode)
+    except OSError:
+        return ""
+
+
+def _of_file(key: str, file: Path) -> Iterator[Obstacle]:
+    yield from _of_directory(key, file.parent)
+    if file.is_dir():
+        yield Obstacle(key, f"{file} is a directory")
+
+
+def _of_listener(key: str, where: object) -> Iterator[Obstacle]:
+    if not isinstance(where, UnixAddress):
+        return
+    path = Path(where.path)
+    yield from _of_directory(key, path.parent)
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except OSError:
+        return
+    if not is_socket:
+        yield Obstacle(key, f"{path} is there and is no socket")
+
+
+def _of_directory(key: str, folder: Path) -> Iterator[Obstacle]:
+    if folder.is_dir():
+        return
+    if folder.exists():
+        yield Obstacle(key, f"{folder} is no directory")
+    else:
+        yield Obstacle(key, f"there is no directory {folder} here", missing=True)
