@@ -1,8 +1,12 @@
 """What the gate serves itself, on the wire: the files of a directory, and fixed statuses."""
 
 import asyncio
+import gc
 import os
-from collections.abc import Callable
+import socket
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from gatekit import START, RawClient, Reply, RunningGate, ask, request_bytes
 from wirekit import heard, until
 
 from tailchat_gate.proxy import own_pages
+from tailchat_gate.proxy.local_answer import THREADS
 
 Start = Callable[..., Any]
 PAGE = b"<p>a page"
@@ -34,6 +39,21 @@ class Files:
     async def statuses(self, *paths: str) -> dict[str, int]:
         """Return the status of each path."""
         return {path: (await self.get(path)).status for path in paths}
+
+
+@contextmanager
+def tracing() -> Iterator[Callable[[], int]]:
+    """Give what returns how many bytes Python has allocated since."""
+
+    def traced() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        yield traced
+    finally:
+        tracemalloc.stop()
 
 
 def _fill(folder: Path, outside: Path) -> None:
@@ -330,6 +350,44 @@ async def test_a_reader_that_takes_nothing_of_a_file_is_cut_off(
         await until(lambda: not server.connections)
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert (await heard(client)).reset
+
+
+async def test_readers_that_take_nothing_of_a_file_cost_little(files: Files) -> None:
+    """A client that reads nothing of a file costs the gate at most 60 kB, as with a tool."""
+    await asyncio.to_thread(os.truncate, files.folder / "large.bin", 64 * 2**20)
+    server = files.gate.server._server
+    assert server is not None
+    loop, count = asyncio.get_running_loop(), 40
+    data = request_bytes("/docs/large.bin", Cookie=files.gate.cookie())
+    await files.get("/large.bin", Range="bytes=0-200000")
+    with ExitStack() as opened, tracing() as traced:
+        before = traced()
+        for _ in range(count):
+            client = opened.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", files.gate.port))
+            await loop.sock_sendall(client, data)
+        await until(lambda: sum(one.full for one in server.connections) == count)
+        unsent = [one.transport.get_write_buffer_size() for one in server.connections]  # type: ignore[union-attr]
+        assert max(unsent) <= 20_000
+        assert (traced() - before) / count <= 60_000
+
+
+async def test_readers_that_take_nothing_keep_no_file_from_others(files: Files) -> None:
+    """As many stalled downloads as there are threads leave the route to everybody else."""
+    await asyncio.to_thread(os.truncate, files.folder / "large.bin", 64 * 2**20)
+    server = files.gate.server._server
+    assert server is not None
+    data = request_bytes("/docs/large.bin", Cookie=files.gate.cookie())
+    async with AsyncExitStack() as opened, asyncio.timeout(20):
+        for _ in range(THREADS + 1):
+            client = await opened.enter_async_context(RawClient.connect(files.gate.port))
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.send(data)
+        await until(lambda: sum(one.full for one in server.connections) == THREADS + 1)
+        assert (await files.get("/data.bin")).body == DATA
+        assert len((await files.get("/large.bin", Range="bytes=0-999999")).body) == 1_000_000
 
 
 async def test_a_file_that_becomes_shorter_never_looks_whole(files: Files) -> None:

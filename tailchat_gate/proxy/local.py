@@ -1,11 +1,8 @@
 """What the gate answers in place of a tool: a fixed status, or the files of a directory."""
 
-import asyncio
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
@@ -14,9 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
-from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.conditional import (
     Fields,
     Span,
@@ -25,15 +20,11 @@ from tailchat_gate.proxy.conditional import (
     judge_preconditions,
     requested_span,
 )
+from tailchat_gate.proxy.local_answer import FIRST_BYTES, WRITE_BYTES, FileAnswer, Reads, Rest
 from tailchat_gate.proxy.local_path import AskedPath, read_path
 from tailchat_gate.proxy.local_tree import INDEX, OpenFile, find
 from tailchat_gate.proxy.media_type import MediaTypes
 
-#: Bytes read from a file at once; what does not fit into one piece is read as the client takes it.
-CHUNK_BYTES: Final = 65_536
-#: Threads that read for one route. A pool of its own, so that a disk that hangs does not keep
-#: everything else in the process waiting that needs a thread, such as name lookups.
-THREADS: Final = 8
 #: Seconds that a file must have been left alone before its tag is a strong one: a second change
 #: within one tick of the file system's clock would not show in it (RFC 9110 section 8.8.1).
 SETTLED_SECONDS: Final = 2
@@ -57,8 +48,6 @@ _OWED: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
 )
 _VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _SCHEME_AND_HOST: Final = "://"
-
-_log = logging.getLogger(LOGGER_NAME)
 
 
 class LocalBackend(Protocol):
@@ -104,7 +93,7 @@ class LocalFiles:
         self._idle_timeout = idle_timeout or None
         self._clock = clock
         self._media_types = MediaTypes()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="local-files")
+        self._reads = Reads()
 
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """Return a file, a part of it, that it is unchanged, a redirect or a refusal.
@@ -117,17 +106,16 @@ class LocalFiles:
         if asked is None:
             return _refusal(HTTPStatus.NOT_FOUND)
         wanted = _Wanted(asked, request.raw_path, request.headers, request.method == "HEAD")
-        reply = await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._look_up, wanted
-        )
+        async with self._reads.turns:
+            reply = await self._reads.run(self._look_up, wanted)
         headers = {**_FILE, **reply.headers}
         if reply.rest is None:
             return web.Response(status=reply.status, headers=headers, body=reply.body)
-        return _FileAnswer(reply.status, headers, reply.rest, self._threads, self._idle_timeout)
+        return FileAnswer(reply.status, headers, reply.rest, self._reads, self._idle_timeout)
 
     def close(self) -> None:
         """Let the threads end; a file that is being sent must not be left."""
-        self._threads.shutdown(wait=False)
+        self._reads.threads.shutdown(wait=False)
 
     def _look_up(self, wanted: "_Wanted") -> "_Reply":
         """Find the file, judge the request and read what fits into one piece; blocking."""
@@ -193,101 +181,21 @@ class _Wanted(NamedTuple):
     head: bool
 
 
-class _Rest(NamedTuple):
-    """What is to be sent of a file, and the first piece of it."""
-
-    file: OpenFile
-    span: Span
-    first: bytes
-
-
 class _Reply(NamedTuple):
     """An answer as the thread made it; a `rest` is sent instead of `body`."""
 
     status: HTTPStatus
     headers: dict[str, str]
     body: bytes | None = None
-    rest: _Rest | None = None
-
-
-class _FileAnswer(web.StreamResponse):
-    """Sends a part of an open file, as fast as the client takes it.
-
-    aiohttp's FileResponse is not used. It opens by path, a second time after any check; it would
-    have to be given /proc/self/fd/N, which not every container has. It ends a reply whose file
-    became shorter as if it were whole and keeps the connection, so that the next reply is read
-    as the rest of this one. And it takes an If-Range with a tag for none, and a Range in another
-    unit for an error.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        rest: _Rest,
-        threads: ThreadPoolExecutor,
-        idle_timeout: float | None,
-    ) -> None:
-        super().__init__(status=status, headers=headers)
-        self._rest = rest
-        self._threads = threads
-        self._idle_timeout = idle_timeout
-        self._transport: asyncio.Transport | None = None
-        self._path = ""
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the head."""
-        self._transport = request.transport
-        # Without the query, which is in no log of the gate.
-        self._path = request.raw_path.partition("?")[0]
-        return await super().prepare(request)
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send the body; `data` is none.
-
-        Raises ConnectionError when the client left, and after closing the connection when the
-        body cannot be sent whole.
-        """
-        try:
-            await self._send()
-        except OSError as error:
-            # Never a clean end: the client must see that the reply is not whole (RFC 9112
-            # section 8).
-            if self._transport is not None:
-                self._transport.abort()
-            if isinstance(error, ConnectionError):
-                raise
-            if not isinstance(error, TimeoutError):
-                details = {"path": self._path, "problem": str(error)}
-                _log.warning("a file was not sent to its end", extra={"details": details})
-            raise ConnectionResetError("a file was not sent to its end") from error
-        finally:
-            # In a thread, because a read that is under way holds it; and not waited for.
-            self._threads.submit(self._rest.file.close)
-        await super().write_eof(data)
-
-    async def _send(self) -> None:
-        file, (offset, left), piece = self._rest
-        loop = asyncio.get_running_loop()
-        while left:
-            if not piece:
-                raise OSError("it became shorter")
-            async with asyncio.timeout(self._idle_timeout):
-                await self.write(piece)
-            offset += len(piece)
-            left -= len(piece)
-            if left:
-                piece = await loop.run_in_executor(
-                    self._threads, file.read, offset, min(left, CHUNK_BYTES)
-                )
+    rest: Rest | None = None
 
 
 def _begin(status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: Span) -> "_Reply":
     """Read the first piece of a body, and be done with the file if that is all."""
     full = {**headers, "Content-Length": str(span.length)}
-    first = file.read(span.start, min(span.length, CHUNK_BYTES))
-    if len(first) < span.length:
-        return _Reply(status, full, rest=_Rest(file, span, first))
+    first = file.read(span.start, min(span.length, FIRST_BYTES))
+    if len(first) < span.length or len(first) > WRITE_BYTES:
+        return _Reply(status, full, rest=Rest(file, span, first))
     file.close()
     return _Reply(status, full, body=first)
 
