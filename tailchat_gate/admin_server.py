@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.request.hosts import HostPatterns
@@ -104,7 +104,33 @@ class _Request(web.BaseRequest):
 
 
 class _Connection(web.RequestHandler):
-    """A connection on which bytes that are no request are answered in a word, and not logged."""
+    """A connection on which bytes that are no request are answered in a word, and not logged.
+
+    A client that sends no more behind a whole request gets its response (RFC 9112 section 9.6):
+    aiohttp's own closes the connection, before or in the middle of it.
+    """
+
+    #: That of the request under way.
+    body: StreamReader | None = None
+    _answered = 0
+    _half_closed = False
+
+    def eof_received(self) -> bool:  # type: ignore[override] # aiohttp's own returns nothing
+        """Keep the connection open for what was asked whole and is not answered yet."""
+        last = self._messages[-1][1] if self._messages else self.body
+        whole = last is None or last.is_eof()
+        self._half_closed = whole and self._request_count > self._answered
+        return self._half_closed
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response; behind the last one to a client that sends no more, close."""
+        sent = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        if self._half_closed and self._answered >= self._request_count:
+            self.close()
+        return sent
 
     def handle_error(
         self,
@@ -128,5 +154,7 @@ class _Server(web.Server):
         return _Connection(self, loop=asyncio.get_running_loop(), **options)
 
     def _make_request(self, *parts: Any) -> web.BaseRequest:  # noqa: ANN401 - aiohttp's own
+        _, body, connection, *_ = parts
+        connection.body = body
         given: tuple[Any, ...] = (*parts, asyncio.get_running_loop())
         return _Request(*given)

@@ -25,6 +25,7 @@ settings.load_profile("gate")
 #: What touches sockets runs on both event loops that the gate is served on.
 _ON_BOTH_LOOPS = frozenset(
     (
+        "test_admin_listener.py",
         *("test_backends.py", "test_bad_requests.py", "test_cancellation.py", "test_forward.py"),
         *(
             "test_generations.py",
