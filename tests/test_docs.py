@@ -10,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
-from tailchat_gate.endpoints.table import PING
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
@@ -24,6 +23,7 @@ from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Target
+from tailchat_gate.syntax import PING
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

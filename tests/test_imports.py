@@ -32,17 +32,18 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("identity",),
     ("observe", "demo"),
     ("request", "config", "pages"),
-    ("reasons", "process", "field_names"),
+    ("reasons", "process", "field_names", "syntax"),
     (PACKAGE,),
 )
 #: Rooms that may know less than their place in the order allows.
 ONLY: Mapping[str, frozenset[str]] = {
-    "observe": frozenset(("request", "reasons", PACKAGE)),
-    "demo": frozenset(("config",)),
-    "request": frozenset(("reasons", "field_names")),
-    "config": frozenset(("field_names",)),
+    "observe": frozenset(("request", "reasons", "syntax", PACKAGE)),
+    "demo": frozenset(("config", "syntax")),
+    "request": frozenset(("reasons", "field_names", "syntax")),
+    "config": frozenset(("field_names", "syntax")),
     "pages": frozenset(),
     "reasons": frozenset(),
+    "syntax": frozenset(),
     "field_names": frozenset(),
     "process": frozenset(),
     PACKAGE: frozenset(),
@@ -52,7 +53,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 #: Modules that decide: time, chance and the network are arguments there.
 PURE = (
     *("request", "access", "config.model", "config.changes", "pages.language", "reasons"),
-    "field_names",
+    *("field_names", "syntax"),
     *("identity.cookie", "identity.profile", "identity.login", "identity.authenticate"),
     *("identity.login_cookie", "identity.login_state"),
     *("identity.recheck", "identity.tailchat_error", "identity.token_response"),

@@ -14,12 +14,13 @@ from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.readings import MAX_READINGS, TooManyReadingsError, readings
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target, read_target
+from tailchat_gate.syntax import DEFAULT_PORTS
 
 #: Folders of the request's own path that a relative name may be meant below.
 _MAX_FOLDERS: Final = 6
 #: An account of Swift is "/v1/NAME".
 _ACCOUNT_FOLDERS: Final = 2
-_DEFAULT_PORTS: Final = frozenset(("80", "443"))
+_DEFAULT_PORTS: Final = frozenset(map(str, DEFAULT_PORTS.values()))
 
 
 class Claimed(NamedTuple):

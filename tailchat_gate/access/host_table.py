@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from tailchat_gate.access.layer import Layer, Places
-from tailchat_gate.access.place import COMMON_METHODS, ODD_METHOD, Match, Place
+from tailchat_gate.access.place import ODD_METHOD, Match, Place
 from tailchat_gate.access.policy import NO_METHOD, Rule
 from tailchat_gate.config.path import inside
 from tailchat_gate.request.kept import Kept
 from tailchat_gate.request.readings import TooManyReadingsError, readings, shortened
+from tailchat_gate.syntax import COMMON_METHODS
 
 #: Judged paths that are kept, over all hosts and methods together; about 1 KiB each.
 MAX_KEPT_PATHS: Final = 8192

@@ -4,12 +4,16 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from tailchat_gate.syntax import DEFAULT_PORTS
+
 ANY: Final = "*"
 #: Behind the scheme of an application: any page of it, whatever its host.
 _ANY_HOST: Final = "://*"
 #: An origin that names the port that its scheme has anyway.
 _WITH_PORT: Final = re.compile(
-    r"(http://(?:[^:\[]+|\[[^\]]+\])):80|(https://(?:[^:\[]+|\[[^\]]+\])):443"
+    "|".join(
+        rf"({scheme}://(?:[^:\[]+|\[[^\]]+\])):{port}" for scheme, port in DEFAULT_PORTS.items()
+    )
 )
 #: What browsers say of a page of the same origin, and of what a person asked for without a page.
 _OWN_SITES: Final = (["same-origin"], ["none"])

@@ -7,12 +7,10 @@ from typing import Final
 from tailchat_gate.access.policy import NO_METHOD, Rule
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.config.word import CONNECT, TRACE
+from tailchat_gate.syntax import COMMON_METHODS
 
-#: Methods that every tool tells apart (RFC 9110 section 9.3, RFC 5789). Any other may be taken
-#: for one of these: PHP hands a script whatever came, Django and Werkzeug turn "delete" into
-#: "DELETE".
-COMMON_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
-#: Stands for every method that no route names and that is not common.
+#: Stands for every method that no route names and that is not common. It may be taken for one that
+#: is: PHP hands a script whatever came, Django and Werkzeug turn "delete" into "DELETE".
 ODD_METHOD: Final = ""
 
 

@@ -10,7 +10,8 @@ from tailchat_gate.access.layer import Layer, layers_of
 from tailchat_gate.access.place import Match, Route
 from tailchat_gate.access.policy import Groups, Listed, Rule, listed, make_rule
 from tailchat_gate.config.model import Route as RouteSettings
-from tailchat_gate.request.hosts import WILDCARD, HostPatterns
+from tailchat_gate.request.hosts import HostPatterns
+from tailchat_gate.syntax import WILDCARD
 
 __all__ = ["Match", "Meeting", "Route", "RouteTable"]
 

@@ -9,11 +9,13 @@ from tailchat_gate.config import url
 from tailchat_gate.config.model import Settings
 from tailchat_gate.request.head import RequestHead, RequestReader
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.syntax import ANY_CASE, BROWSER_AUTHORITY_ENDS, HTTP_SCHEME, METHOD, VCHAR
 
-_URL: Final = re.compile(r"(?i)(https?)://([^/?#\\]+)([^#]*)(?:#.*)?", re.ASCII | re.DOTALL)
-_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+_URL: Final = re.compile(
+    f"({HTTP_SCHEME})://([^{BROWSER_AUTHORITY_ENDS}]+)([^#]*)(?:#.*)?", ANY_CASE | re.DOTALL
+)
 #: What a browser escapes: all but visible ASCII.
-_ESCAPED: Final = re.compile(r"[^!-~]+")
+_ESCAPED: Final = re.compile(f"[^{VCHAR}]+")
 
 Asked = RequestHead | RefusedError
 
@@ -31,7 +33,7 @@ def read_asked(text: str, method: str, settings: Settings) -> Asked:
     match = _URL.fullmatch(text)
     if match is None:
         raise NotAskedError('URL: expected a URL such as "https://wiki.example.com/page"')
-    if _METHOD.fullmatch(method) is None:
+    if METHOD.fullmatch(method) is None:
         raise NotAskedError("--method: expected a method such as GET")
     authority = _ascii(match[2])
     target = _ESCAPED.sub(lambda found: quote(found[0]), match[3])

@@ -16,9 +16,8 @@ from tailchat_gate.endpoints.targets import Targets
 from tailchat_gate.endpoints.userinfo import UserInfo
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.visit import Visit
+from tailchat_gate.syntax import PING, READ_METHODS
 
-PING: Final = "/ping"
-_READ: Final = frozenset(("GET", "HEAD"))
 #: The steps of a login are no HEAD: whoever looks ahead at a link must not spend its code.
 _STEP: Final = frozenset(("GET",))
 MAX_FORM_BYTES: Final = 16_384
@@ -56,16 +55,16 @@ class Endpoints:
         self._forms = frozenset((f"{prefix}/sign_out",))
         self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
             {
-                PING: (_READ, self._ping),
+                PING: (READ_METHODS, self._ping),
                 f"{prefix}/start": (_STEP, login.start),
                 f"{prefix}/callback": (_STEP, login.callback),
                 f"{prefix}/arrive": (_STEP, login.arrive),
-                f"{prefix}/back": (_READ, targets.back),
-                f"{prefix}/sign_in": (_READ, login.sign_in),
-                f"{prefix}/sign_out": (_READ | {"POST"}, sign_out.answer),
-                f"{prefix}/auth": (_READ, self._not_ready),
-                f"{prefix}/userinfo": (_READ, userinfo.answer),
-                f"{prefix}/jwks.json": (_READ, key_set.answer),
+                f"{prefix}/back": (READ_METHODS, targets.back),
+                f"{prefix}/sign_in": (READ_METHODS, login.sign_in),
+                f"{prefix}/sign_out": (READ_METHODS | {"POST"}, sign_out.answer),
+                f"{prefix}/auth": (READ_METHODS, self._not_ready),
+                f"{prefix}/userinfo": (READ_METHODS, userinfo.answer),
+                f"{prefix}/jwks.json": (READ_METHODS, key_set.answer),
             }
         )
 
@@ -82,7 +81,7 @@ class Endpoints:
         if not self._forward_auth.owns(path):
             return None
         # The question itself is read; what stands behind it has the original method.
-        if path in self._handlers and visit.method not in _READ:
+        if path in self._handlers and visit.method not in READ_METHODS:
             return None
         return self._forward_auth.answer(visit, keep=keep)
 

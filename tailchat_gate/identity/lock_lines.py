@@ -1,7 +1,6 @@
 """The lines of the locks' file: a checksum, a space, JSON."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from tailchat_gate.identity.locks import (
     SignedOut,
     Unlock,
 )
+from tailchat_gate.syntax import SESSION_ID, UNFIT_FOR_A_LINE
 
 #: Longest line; what is longer was not written by the gate.
 MAX_LINE: Final = 4096
@@ -24,8 +24,6 @@ MAX_LINE: Final = 4096
 MAX_MESSAGE: Final = 300
 
 _CHECKSUM: Final = 8
-_SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 #: A second of the year 9999 or before, which every calendar can name.
 _MAX_SECOND: Final = 253_402_300_799
 
@@ -75,7 +73,7 @@ def is_person(text: str) -> bool:
 
 def is_message(text: str) -> bool:
     """Tell whether a text can be the message of a lock: one line that is not too long."""
-    return len(text) <= MAX_MESSAGE and _CONTROL.search(text) is None
+    return len(text) <= MAX_MESSAGE and UNFIT_FOR_A_LINE.search(text) is None
 
 
 def _is_second(value: object) -> bool:
@@ -90,7 +88,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
     {
         "target": _is_text(is_target),
         "message": _is_text(is_message),
-        "sid": _is_text(_SID.fullmatch),
+        "sid": _is_text(SESSION_ID.fullmatch),
         "sub": _is_text(is_sub),
         "at": _is_second,
         "until": _is_second,

@@ -20,7 +20,7 @@ from tailchat_gate.identity.session import (
     SessionCookie,
     SessionRecord,
 )
-from tailchat_gate.request.hosts import WILDCARD
+from tailchat_gate.syntax import WILDCARD
 
 
 class SiteSession(SealedSessionStorage):

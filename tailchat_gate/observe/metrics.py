@@ -17,10 +17,10 @@ from prometheus_client.registry import Collector
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.sink import Sink
+from tailchat_gate.syntax import COMMON_METHODS
 
 #: Upper bounds in seconds of the buckets for a request's time.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 
 
 _Labels = TypeVar("_Labels", bound=tuple[str, ...])
@@ -78,7 +78,7 @@ class Metrics(Collector):
 
     def request(self, route: str, method: str, status: int, reason: str, seconds: float) -> None:
         """Count a finished request; `route` is "" where none was met."""
-        label = method if method in _METHODS else "other"
+        label = method if method in COMMON_METHODS else "other"
         self._requests[route, label, status] += 1
         self._decisions[route, reason] += 1
         histogram = self._seconds.get(route)

@@ -10,12 +10,11 @@ from tailchat_gate.config.model import Route
 from tailchat_gate.config.path import stripped
 from tailchat_gate.field_names import HOP_BY_HOP, Names, fold, is_claim, is_order, is_own, is_plain
 from tailchat_gate.request.claims import NAMES as PATH_CLAIMS
+from tailchat_gate.syntax import ROUTING_FIELDS
 
 _COOKIE: Final = b"cookie"
 _PREFIX: Final = b"x-forwarded-prefix"
 _REAL_IP: Final = b"x-real-ip"
-#: Fields that frame or route a request. The gate writes them itself.
-_ROUTING: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
 #: Fields that mean nothing, or too much, behind a body (RFC 9110 section 6.5.1).
 _NEVER_TRAILERS: Final = frozenset(
     (
@@ -114,7 +113,7 @@ class FieldRules:
         if name.lower() == _COOKIE:
             return Action.COOKIE
         folded = fold(name)
-        if is_own(folded) or folded in HOP_BY_HOP or folded in _ROUTING:
+        if is_own(folded) or folded in HOP_BY_HOP or folded in ROUTING_FIELDS:
             return Action.DROP
         if is_claim(folded) or not is_plain(name):
             return Action.CLAIM
@@ -127,7 +126,7 @@ def may_trail(name: bytes) -> bool:
     return not (
         folded in _NEVER_TRAILERS
         or folded in HOP_BY_HOP
-        or folded in _ROUTING
+        or folded in ROUTING_FIELDS
         or folded.startswith(_NEVER_TRAILER_PREFIXES)
         or is_own(folded)
         or is_claim(folded)

@@ -13,9 +13,11 @@ from tailchat_gate.request.bearer import Way
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection, RawFields
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.syntax import DEFAULT_PORTS
 
 CRLF: Final = b"\r\n"
 
+_PORTS: Final = {scheme: str(port) for scheme, port in DEFAULT_PORTS.items()}
 #: Options of Connection that name no field to drop: the framing, and Cookie, which is for the tool
 #: and which a sender must not list (RFC 9110 section 7.6.1).
 _NO_FIELDS: Final = frozenset(
@@ -161,7 +163,7 @@ class RequestHeaders:
         told: Mapping[bytes, bytes],
     ) -> bytes:
         host = fields.host
-        port = host.port or ("443" if client.scheme == "https" else "80")
+        port = host.port or _PORTS[client.scheme]
         own_host = settings.upstream_host
         pieces = [
             b"Host: %b\r\n" % (own_host.encode("ascii") if own_host else host.raw),

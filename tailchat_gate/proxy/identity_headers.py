@@ -1,6 +1,5 @@
 """The header fields that tell an upstream who the visitor is; every value is hostile input."""
 
-import re
 from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.tokens import Machine
 from tailchat_gate.proxy.assertion import Assertions
+from tailchat_gate.syntax import UNFIT_FOR_A_LINE
 
 #: Of a value as it stands on the wire; servers commonly allow 8 KiB for a whole head.
 MAX_VALUE_BYTES: Final = 2048
@@ -24,7 +24,6 @@ _NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
 #: What a template about the client holds, to tell most others without reading them.
 _CLIENT: Final = f"{{{CLIENT}}}"
 _SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _percent(value: str) -> bytes:
@@ -71,7 +70,7 @@ def encode_value(value: str, encoding: str) -> bytes:
     "utf8" or "rfc2047". Controls and lone surrogates are removed, the length is capped, spaces
     at the ends go. b"" where nothing is left.
     """
-    return _ENCODERS[encoding](_CONTROLS.sub("", value).strip()).strip()
+    return _ENCODERS[encoding](UNFIT_FOR_A_LINE.sub("", value).strip()).strip()
 
 
 class IdentityHeaders:

@@ -18,6 +18,7 @@ from tailchat_gate.request.body import Body
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.syntax import READ_METHODS
 
 #: How long a client may take none of a page, in seconds.
 STALL_SECONDS: Final = 60.0
@@ -283,7 +284,7 @@ def page_request(head: RequestHead, body: bytes, *, keep: bool) -> bytes:
 
     The method decides whether there is one.
     """
-    method = head.method if head.method in {"GET", "HEAD"} else "POST"
+    method = head.method if head.method in READ_METHODS else "POST"
     version = b"1.0" if head.http10 else b"1.1"
     lines = [b"%b / HTTP/%b\r\nHost: gate\r\n" % (method.encode("ascii"), version)]
     lines.append(b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n")

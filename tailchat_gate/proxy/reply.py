@@ -14,6 +14,7 @@ from tailchat_gate.proxy.reply_mending import (
 )
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.syntax import BARE_LINE_END_OCTETS
 
 #: Of a reply's head; nginx and Node allow 8 to 16 KiB.
 MAX_HEAD_BYTES: Final = 65_536
@@ -23,7 +24,7 @@ _END: Final = b"\r\n\r\n"
 _CR: Final = 0x0D
 _LAST_CHUNK: Final = b"0\r\n"
 
-_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
+_BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|\x00")
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 #: Options of Connection that name no field, and the field that frames the body.
 _NEVER_LISTED: Final = frozenset((b"", b"close", b"content-length", b"keep-alive", b"upgrade"))

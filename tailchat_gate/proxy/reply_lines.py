@@ -5,18 +5,16 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from tailchat_gate.field_names import HOP_BY_HOP, fold, is_order
-from tailchat_gate.request.fields import TOKEN
 from tailchat_gate.request.schemes import challenge_binds
+from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
 
 _MAX_KNOWN: Final = 2048
 _MAX_KNOWN_LENGTH: Final = 256
 #: RFC 9112 section 4; many servers leave out the space before an empty reason.
 _STATUS_LINE: Final = re.compile(
-    rb"HTTP/1\.([01]) {1,8}([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?"
+    rb"HTTP/1\.([01]) {1,8}([1-9][0-9]{2})(?: (%b))?" % FIELD_VALUE_OCTETS
 )
-_LINE: Final = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
-#: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
-_LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
+_LINE: Final = re.compile(rb"(%b):[ \t]*+(%b)" % (TOKEN_OCTETS, FIELD_VALUE_OCTETS))
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 
 
@@ -119,7 +117,7 @@ def _read_line(raw: bytes, name: bytes, value: bytes) -> Line:
     lower = name.lower()
     action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
     if action is _CONTENT_LENGTH:
-        match = _LENGTH.fullmatch(value)
+        match = CONTENT_LENGTH.fullmatch(value)
         if match is None:
             raise BadReplyError("a Content-Length that is not one number")
         length = int(match[1])

@@ -8,13 +8,12 @@ import re
 from typing import Final
 
 from tailchat_gate.proxy.reply_lines import BadReplyError
-from tailchat_gate.request.fields import TOKEN
+from tailchat_gate.syntax import CONTENT_LENGTH, TOKEN_OCTETS
 
 _CRLF: Final = b"\r\n"
 _FOLD: Final = re.compile(rb"\r\n[ \t]++")
-_SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(" + TOKEN + rb")[ \t]++:")
+_SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(%b)[ \t]++:" % TOKEN_OCTETS)
 _FRAMING: Final = re.compile(rb"(?im)^(content-length|transfer-encoding):[ \t]*+([^\r]*+)\r\n")
-_NUMBER: Final = re.compile(rb"0*([0-9]{1,15})")
 
 
 def repaired(section: bytes) -> bytes:
@@ -40,7 +39,9 @@ def with_one_framing(section: bytes) -> bytes:
         return section
     if len(lengths) < len(fields):
         return _FRAMING.sub(lambda match: b"" if _is_length(match) else match[0], section)
-    numbers = [_NUMBER.fullmatch(one.strip(b" \t")) for one in b",".join(lengths).split(b",")]
+    numbers = [
+        CONTENT_LENGTH.fullmatch(one.strip(b" \t")) for one in b",".join(lengths).split(b",")
+    ]
     if not all(numbers) or len({int(number[1]) for number in numbers if number}) > 1:
         return section
     kept = b"Content-Length: %b\r\n" % (numbers[0][1] if numbers[0] else b"")

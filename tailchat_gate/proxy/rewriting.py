@@ -5,17 +5,23 @@ from typing import Final
 
 from tailchat_gate.config.address import HttpAddress, upstream_address
 from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.syntax import BROWSER_AUTHORITY_ENDS, DEFAULT_PORTS, HOST_PREFIX, HTTP_SCHEME
 
 #: An address with a host, "//host" among them: its scheme, authority, and what is behind.
-_ABSOLUTE: Final = re.compile(rb"(?i)(?:(https?):)?//([^/?#\\]*)(.*)", re.DOTALL)
+_ABSOLUTE: Final = re.compile(
+    f"(?:({HTTP_SCHEME}):)?//([^{BROWSER_AUTHORITY_ENDS}]*)(.*)".encode("ascii"),
+    re.DOTALL | re.IGNORECASE,
+)
 #: A Refresh up to its address, as browsers read it: the time, and "url=" in front or not.
 _REFRESH: Final = re.compile(
     rb"([ ]*+[0-9.]++(?:[ ]*+[;,]|[ ])[ ]*+(?:url[ ]*+=[ ]*+)?+)([\"']?+)(.*)",
     re.DOTALL | re.IGNORECASE,
 )
-_DEFAULT_PORT: Final = re.compile(rb":(?:80|443)?\Z")
-#: A cookie of this name must have the path "/" (RFC 6265bis section 4.1.3.2).
-_HOST_PREFIX: Final = b"__host-"
+_DEFAULT_PORT: Final = re.compile(
+    rb":(?:%b)?\Z" % "|".join(map(str, DEFAULT_PORTS.values())).encode("ascii")
+)
+#: A cookie of such a name must have the path "/".
+_HOST_PREFIX: Final = HOST_PREFIX.lower().encode("ascii")
 
 
 class ReplyRewriter:

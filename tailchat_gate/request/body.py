@@ -6,15 +6,14 @@ from typing import Final
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection, RawFields, split_fields
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.syntax import FIELD_VALUE_OCTETS, ROUTING_FIELDS
 
 #: Section 7.1: a size, extensions that nobody needs, CRLF. 15 digits cannot overflow anything.
-_SIZE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?:[ \t]*+;[^\x00-\x08\x0a-\x1f\x7f]*+)?")
+_SIZE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?:[ \t]*+;%b)?" % FIELD_VALUE_OCTETS)
 _CRLF: Final = b"\r\n"
 _MAX_LINE: Final = 1024
 _MAX_TRAILER_BYTES: Final = 8192
 _MAX_TRAILERS: Final = 64
-#: Whoever sends these behind a body hopes that a parser takes them for the head's.
-_FRAMING: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
 
 
 class LengthBody:
@@ -137,7 +136,7 @@ class ChunkedBody:
         self.trailers = split_fields(data[position : end + 2])
         if len(self.trailers) > _MAX_TRAILERS:
             raise RefusedError("too many trailers", Reason.HEAD_TOO_LARGE)
-        if any(name.lower() in _FRAMING for name, _ in self.trailers):
+        if any(name.lower() in ROUTING_FIELDS for name, _ in self.trailers):
             raise RefusedError("a trailer that frames or routes a message")
         self.complete = True
         return end + 4

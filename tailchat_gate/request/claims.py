@@ -13,6 +13,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target, read_host, read_target
+from tailchat_gate.syntax import HTTP_URL_OCTETS, SCHEME
 
 
 class Purpose(Enum):
@@ -50,8 +51,7 @@ class _Spot(NamedTuple):
     end: int
 
 
-_URL: Final = re.compile(rb"(?i)(https?)://([^/?#]*+)(.*+)", re.DOTALL)
-_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*+:")
+_SCHEME: Final = re.compile(b"%b:" % SCHEME.encode("ascii"))
 #: One part of an If field (RFC 4918 section 10.4): a resource in angle brackets, or a list of
 #: conditions in parentheses, in which tokens and entity tags may hold anything.
 _IF_PART: Final = re.compile(
@@ -170,7 +170,7 @@ def _read(fields: FieldSection) -> tuple[Claim, ...]:
 def _claim(name: bytes, field: _Field, value: bytes, spot: _Spot) -> Claim:
     named = value[spot.start : spot.end]
     authority, scheme, raw = None, "", named
-    match = _URL.fullmatch(named)
+    match = HTTP_URL_OCTETS.fullmatch(named)
     if not named:
         raise _refused("a field with a path that is empty")
     try:

@@ -11,16 +11,13 @@ from tailchat_gate.request.client import Client
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.schemes import credentials_bind
 from tailchat_gate.request.target import Host, read_host
+from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
 
-#: A token of RFC 9110 section 5.6.2.
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 #: Field lines of RFC 9112 section 5, whole: a token, a colon at once behind it, no control byte
 #: but the tab, CR and LF only as the pair that ends a line. Obsolete folding has no place in it.
-_LINES: Final = re.compile(rb"(?:" + TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
+_LINES: Final = re.compile(b"(?:" + TOKEN_OCTETS + b":" + FIELD_VALUE_OCTETS + rb"\r\n)*+")
 _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
-_TOKEN: Final = re.compile(TOKEN)
-#: 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
-_LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
+_TOKEN: Final = re.compile(TOKEN_OCTETS)
 _CHUNKED: Final = b"chunked"
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 #: What nearly every request of a page is.
@@ -240,7 +237,7 @@ def _read_codings(values: list[bytes]) -> bool:
 
 def _read_length(values: list[bytes]) -> int:
     """Return the one length; a repeated one is refused, alike or not (RFC 9112 section 6.3)."""
-    match = _LENGTH.fullmatch(values[0]) if len(values) == 1 else None
+    match = CONTENT_LENGTH.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         raise RefusedError("a Content-Length that is not one number")
     return int(match[1])

@@ -4,23 +4,22 @@ import re
 from typing import Final, NamedTuple
 
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.fields import TOKEN, FieldSection, Limits, read_fields
+from tailchat_gate.request.fields import FieldSection, Limits, read_fields
 from tailchat_gate.request.kept import Kept
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import NO_TARGET, Target, read_target
+from tailchat_gate.syntax import BARE_LINE_END_OCTETS, MAX_METHOD, TCHAR_OCTETS, TOKEN_OCTETS
 
 _END: Final = b"\r\n\r\n"
 _CRLF: Final = b"\r\n"
 #: RFC 9112 section 3: single spaces, nothing else that separates.
-_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([!-~]++) (HTTP/[0-9]\.[0-9])")
+_LINE: Final = re.compile(b"(" + TOKEN_OCTETS + rb") ([!-~]++) (HTTP/[0-9]\.[0-9])")
 #: What stands nowhere in a head; a CR at the very end may be half of a CRLF.
-_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_FIRST: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
+_BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_FIRST: Final = re.compile(rb"[\r%b]" % TCHAR_OCTETS)
 _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
-#: Methods have at most 17 letters in IANA's registry.
-_MAX_METHOD: Final = 32
 #: Around the target: method, version, two spaces, an empty line before and half of a line's end.
-_LINE_OVERHEAD: Final = _MAX_METHOD + 13
+_LINE_OVERHEAD: Final = MAX_METHOD + 13
 #: Bytes that are kept in each half, of sections and of lines: with all that is made of them.
 _KEPT_SECTIONS: Final = 16 << 20
 _KEPT_LINES: Final = 4 << 20
@@ -112,7 +111,7 @@ class RequestReader:
         http10 = _VERSIONS.get(version)
         if http10 is None:
             raise RefusedError("a version that is not spoken here", Reason.VERSION_REFUSED)
-        if len(method) > _MAX_METHOD:
+        if len(method) > MAX_METHOD:
             raise RefusedError("a method that is too long")
         origin_form = target.startswith(b"/")
         line = RequestLine(

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, Generic, TypeVar
 
-#: What a wildcard begins with: "*.example.com" covers every name below "example.com".
-WILDCARD: Final = "*."
+from tailchat_gate.syntax import WILDCARD
 
 _T = TypeVar("_T")
 

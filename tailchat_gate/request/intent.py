@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.syntax import READ_METHODS
 
 #: Every browser calls itself one of these.
 _BROWSER: Final = re.compile("mozilla|opera|webkit|gecko|chrom|safari|trident", re.IGNORECASE)
@@ -47,7 +48,7 @@ def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
     """
     if "Upgrade" in headers:
         return Intent.UPGRADE
-    if method not in {"GET", "HEAD"} or "X-Requested-With" in headers:
+    if method not in READ_METHODS or "X-Requested-With" in headers:
         return Intent.CALL
     mode = headers.get("Sec-Fetch-Mode")
     if mode is not None:

@@ -5,7 +5,6 @@ Three dialects are read. Traefik, Caddy and most nginx configurations send X-For
 request itself, its path behind that of the question.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +13,8 @@ from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.readings import readings
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target, read_host, read_target
+from tailchat_gate.syntax import HTTP_URL, METHOD
 
-#: A token of RFC 9110 section 5.6.2, of the length that the gate takes for a method.
-_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 #: By this a proxy says that its tool gets what the question has of the visitor's fields.
 UNSTRIPPED: Final = b"x-tailchat-unstripped"
 #: What a question is made of.
@@ -28,7 +26,6 @@ QUESTION_FIELDS: Final = frozenset(
     )
 )
 _CONNECT: Final = "CONNECT"
-_URL: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +115,9 @@ def _rewritten(fields: FieldSection) -> Original | None:
     if url and uri:
         raise RefusedError("an original address twice")
     host = fields.host
-    match = _URL.fullmatch(url)
+    match = HTTP_URL.fullmatch(url)
     if match is not None:
-        host = read_host([match[1]])
+        host = read_host([match[2]])
     address = url or uri
     if not address:
         return None
@@ -140,7 +137,7 @@ def _is_websocket(method: str, fields: FieldSection) -> bool:
 
 def _method(fields: FieldSection, name: bytes) -> str:
     method = _one(fields, name)
-    if method and _METHOD.fullmatch(method) is None:
+    if method and METHOD.fullmatch(method) is None:
         raise RefusedError("an original method that is malformed")
     return method
 

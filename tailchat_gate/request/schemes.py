@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from tailchat_gate.syntax import TCHAR_OCTETS, TOKEN_OCTETS
+
 #: Schemes whose credentials are in every request that they are meant for: those of IANA's registry
 #: less Negotiate, and those that tools have in use. A scheme that is not among them, such as NTLM,
 #: Negotiate or Kerberos, may authenticate the connection (RFC 4559 section 6), after which the
@@ -18,13 +20,13 @@ PER_REQUEST: Final = frozenset(
         *(b"wsse", b"x-basic", b"xbasic"),
     )
 )
-_SCHEME: Final = re.compile(rb"[ \t,]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]*+)")
+_SCHEME: Final = re.compile(rb"[ \t,]*+([%b]*+)" % TCHAR_OCTETS)
 #: A quoted string; one that nobody closed is taken to the end, and not looked at again from each
 #: escaped quote in it, which would take time that grows with its square.
 _QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(")?')
 #: A word at the start of a list element that is no parameter: the name of a scheme.
 _CHALLENGED: Final = re.compile(
-    rb"(?:^|,)[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)(?![!#$%&'*+\-.^_`|~0-9A-Za-z]|[ \t]*+=)"
+    rb"(?:^|,)[ \t]*+(%b)(?![%b]|[ \t]*+=)" % (TOKEN_OCTETS, TCHAR_OCTETS)
 )
 
 

@@ -6,6 +6,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NamedTuple
 
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.syntax import HTTP_URL, MAX_PORT, PORT
 
 #: An origin-form target: path, then an optional query (RFC 9112 section 3.2.1). The path takes
 #: no raw "#" and no backslash, which browsers never send and servers read in several ways. The
@@ -15,12 +16,9 @@ _ORIGIN_FORM: Final = re.compile(r"(/[!\"$->@-\[\]-~]*)(\?[!\"$-~]*)?")
 #: RFC 3986 section 3.2.2 without userinfo and without empty labels (one dot may end a name);
 #: names are compared as ASCII (IDNA is the client's).
 _HOST: Final = re.compile(
-    r"(?!.*\.\.)(\[[0-9a-f:.]{2,45}\]|[a-z0-9_](?:[a-z0-9_.-]{0,253})?)(?::([0-9]{1,5}))?"
+    rf"(?!.*\.\.)(\[[0-9a-f:.]{{2,45}}\]|[a-z0-9_](?:[a-z0-9_.-]{{0,253}})?)(?::({PORT}))?"
 )
-#: ASCII, because without it the long s (U+017F) counts as an s.
-_ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 _ENCODED_NUL: Final = "%00"
-_MAX_PORT: Final = 65_535
 
 
 class Host(NamedTuple):
@@ -57,7 +55,7 @@ def read_host(values: Sequence[str]) -> Host:
         raise RefusedError("more than one Host")
     raw = values[0]
     match = _HOST.fullmatch(raw.lower()) if raw.isascii() else None
-    if match is None or int(match[2] or 0) > _MAX_PORT:
+    if match is None or int(match[2] or 0) > MAX_PORT:
         raise RefusedError("an invalid Host")
     name = _one_spelling(match[1]) if raw.startswith("[") else match[1].removesuffix(".")
     return Host(raw.encode("ascii"), name, match[2] or "")
@@ -91,11 +89,11 @@ def read_target(raw: str, host: Host | None) -> Target:
 
 
 def _from_absolute_form(raw: str, host: Host | None) -> str:
-    match = _ABSOLUTE_FORM.fullmatch(raw)
+    match = HTTP_URL.fullmatch(raw)
     if match is None or host is None:
         raise RefusedError("a request target that is neither a path nor an http URL")
-    authority = read_host([match[1]])
+    authority = read_host([match[2]])
     if (authority.name, authority.port) != (host.name, host.port):
         raise RefusedError("a request target that names another host than the Host field")
-    rest = match[2]
+    rest = match[3]
     return rest if rest.startswith("/") else "/" + rest
