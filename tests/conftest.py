@@ -11,6 +11,7 @@ import audithook
 import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
+from edgekit import COMMANDS, SETUPS, Edge, edge
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from hypothesis import settings
 from parts import chromium
@@ -119,6 +120,21 @@ async def start_gate(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[...
             )
 
         yield start
+
+
+@pytest.fixture(params=COMMANDS)
+def proxy(request: pytest.FixtureRequest) -> str:
+    """Return the name of each proxy that deploy/ has files for."""
+    return str(request.param)
+
+
+@pytest.fixture(params=SETUPS)
+async def front(
+    request: pytest.FixtureRequest, proxy: str, tmp_path: Path, clock: Clock
+) -> AsyncIterator[Edge]:
+    """Return a proxy whose block for the tool answers for its name alone, or for every host."""
+    async with edge(proxy, tmp_path, clock, catch_all=SETUPS[request.param]) as found:
+        yield found
 
 
 @pytest.fixture

@@ -160,7 +160,7 @@ def traefik_command(place: Place) -> list[str]:
     text = (DEPLOY / "traefik/dynamic.yaml").read_text()
     text = _replaced(
         text,
-        (r"^      tls: \{\}\n", "", 5),
+        (r"^      tls: \{\}\n", "", 4),
         (r"gate:4180", f"127.0.0.1:{place.gate}", 2),
         (r"wiki:3000", f"127.0.0.1:{place.tool}", 1),
         (r"(Host: wiki\.example\.com)$", rf"\1:{port}", 3),
@@ -229,15 +229,18 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "envoy": envoy_command,
     }
 )
+#: Beside the tool's own: everything under any other host is public, and so is reading /write.
 ROUTES: Final[tuple[Mapping[str, Any], ...]] = (
     {"name": "wiki", "host": "wiki.test", "allow": ["signed-in", "token:ci"]},
     {"name": "closed", "host": "wiki.test", "path": "/closed", "allow": ["sub:nobody-here"]},
     {"name": "open", "host": "wiki.test", "path": "/open", "allow": ["public"]},
-)
-
-#: Beside the tool's own: everything under any other host is public, and so is reading /write.
-OPEN_ROUTES: Final = (
-    *ROUTES,
+    {
+        "name": "keeps",
+        "host": "wiki.test",
+        "path": "/keeps",
+        "allow": ["signed-in", "token:ci"],
+        "forward_authorization": True,
+    },
     {
         "name": "read",
         "host": "wiki.test",

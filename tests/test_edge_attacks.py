@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 from edge_fields import FILES, samples
-from edgekit import COMMANDS, DEPLOY, OPEN_ROUTES, SETUPS, Edge, edge
-from gatekit import Clock, RawClient, Received
+from edgekit import DEPLOY, Edge
+from gatekit import RawClient, Received
 from visitor import NAVIGATION, Visitor
 
 from tailchat_gate.demo.users import user_named
@@ -142,23 +141,6 @@ SCHEMES = (
     *("X-Forwarded-Proto: https", "X-Forwarded-Port: 1", "X-Forwarded-Scheme: https"),
     *("X-Scheme: https", "Front-End-Https: on", "Forwarded: proto=https;host=other.test"),
 )
-
-
-@pytest.fixture(params=COMMANDS)
-def name(request: pytest.FixtureRequest) -> str:
-    """Each proxy."""
-    return str(request.param)
-
-
-@pytest.fixture(params=SETUPS)
-async def front(
-    request: pytest.FixtureRequest, name: str, tmp_path: Path, clock: Clock
-) -> AsyncIterator[Edge]:
-    """A proxy whose block for the tool answers for its name alone, or for every host."""
-    async with edge(
-        name, tmp_path, clock, routes=OPEN_ROUTES, catch_all=SETUPS[request.param]
-    ) as found:
-        yield found
 
 
 async def sent(front: Edge, line: str, host: str, fields: str = "") -> list[Received]:

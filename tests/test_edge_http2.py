@@ -1,12 +1,11 @@
 """What a visitor does by HTTP/2 to have a proxy in front route by another thing than it asks by."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from base64 import b64encode
+from collections.abc import Sequence
 
-import pytest
-from edgekit import COMMANDS, OPEN_ROUTES, SETUPS, Edge, edge
-from gatekit import Clock, Received
+from edgekit import TOKEN, Edge
+from gatekit import Received
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded, StreamReset
@@ -15,23 +14,6 @@ _PATIENCE = 10.0
 WIKI, OTHER = "wiki.test", "other.test"
 
 Fields = Sequence[tuple[str, str]]
-
-
-@pytest.fixture(params=COMMANDS)
-def name(request: pytest.FixtureRequest) -> str:
-    """Each proxy."""
-    return str(request.param)
-
-
-@pytest.fixture(params=SETUPS)
-async def front(
-    request: pytest.FixtureRequest, name: str, tmp_path: Path, clock: Clock
-) -> AsyncIterator[Edge]:
-    """A proxy whose block for the tool answers for its name alone, or for every host."""
-    async with edge(
-        name, tmp_path, clock, routes=OPEN_ROUTES, catch_all=SETUPS[request.param]
-    ) as found:
-        yield found
 
 
 def head(
@@ -193,3 +175,18 @@ async def test_a_visitor_claims_nothing(front: Edge) -> None:
         arrived += [(claim, each.head) for each in received_of_it if b"forged" in each.head]
 
     assert arrived == []
+
+
+async def test_a_machines_token_stays_at_the_gate(front: Edge) -> None:
+    """The tool hears the name of the token, in whatever way it came; its own credentials arrive."""
+    basic = "Basic " + b64encode(f"git:{TOKEN}".encode()).decode()
+    plain = ("authorization", "Basic YTpi")
+    for fields, rest in (
+        ([("authorization", f"Bearer {TOKEN}")], []),
+        ([("authorization", basic)], []),
+        ([("x-tailchat-token", TOKEN)], []),
+        ([("x-tailchat-token", TOKEN), plain], [b"Basic YTpi"]),
+    ):
+        status, (received,) = await sent(front, [*head("/page", own(front)), *fields])
+        assert (status, received.values("X-Tailchat-Token")) == (200, [b"ci"])
+        assert received.values("Authorization") == rest

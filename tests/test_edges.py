@@ -1,25 +1,14 @@
 """Proxies that serve a tool themselves and ask the gate: the configurations of deploy/."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-from edgekit import COMMANDS, TOKEN, Edge, edge
+from edgekit import TOKEN, Edge
 from gatekit import Clock, RawClient, ask, request_bytes
 from visitor import FETCH, Visitor
 
 from tailchat_gate.demo.users import user_named
 
 HOSHINO = user_named("hoshino")
-
-
-@pytest.fixture(params=COMMANDS)
-async def front(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
-) -> AsyncIterator[Edge]:
-    """A gate behind a proxy that serves the tool itself."""
-    async with edge(request.param, tmp_path, clock) as found:
-        yield found
+pytestmark = pytest.mark.parametrize("front", ["named"], indirect=True)
 
 
 async def signed_in(visitor: Visitor, front: Edge, path: str = "/page?a=b%2F") -> str:

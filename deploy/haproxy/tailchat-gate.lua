@@ -7,8 +7,8 @@
 --     http-request lua.tailchat-gate <address of the gate>
 --
 -- It asks by the request's Host, path and method as they are at that point of the configuration.
--- Where the gate says yes, txn.tailchat_may is true, the identity headers are on the request, and
--- txn.tailchat_cookie is the cookie of a session that was renewed, if it was. Otherwise, whatever
+-- Where the gate says yes, txn.tailchat_may is true, the identity headers are on the request, what
+-- it leaves of Authorization too, and txn.tailchat_cookie is the cookie of a session that was renewed, if it was. Otherwise, whatever
 -- goes wrong, txn.tailchat_may is false.
 
 -- What a visitor cannot say: fields that servers read as the path, the method, the person or the
@@ -153,10 +153,14 @@ local UNASKED = {
     ["connection"] = true, ["content-length"] = true, ["expect"] = true, ["keep-alive"] = true,
     ["proxy-connection"] = true, ["te"] = true, ["transfer-encoding"] = true, ["upgrade"] = true,
 }
--- What goes from the answer to the tool; add what a route sets with `headers`.
+-- A machine's token has a field to come in: the gate gets it, the tool a name from the answer.
+local TOKEN = "x-tailchat-token"
+-- What goes from the answer to the tool; add what a route sets with `headers`. The visitor's
+-- credentials for the tool are in it as well, without a machine's token.
 local TOLD = {
+    "authorization",
     "x-tailchat-sub", "x-tailchat-nickname", "x-tailchat-discriminator", "x-tailchat-avatar",
-    "x-tailchat-groups", "x-tailchat-token", "x-tailchat-assertion",
+    "x-tailchat-groups", TOKEN, "x-tailchat-assertion",
 }
 -- In milliseconds.
 local PATIENCE = 5000
@@ -197,33 +201,23 @@ local function is_dropped(name)
     return false
 end
 
-local function is_machine(credentials)
-    return credentials:lower():find("%f[%w_]bearer[^%w_]*tg_") ~= nil
-end
-
 local function pass(txn, answer)
     for _, name in ipairs(TOLD) do
         local values = answer.headers[name]
         txn.http:req_del_header(name)
-        if values then
-            txn.http:req_set_header(name, values[0])
+        for _, value in ipairs(values and listed(values) or {}) do
+            txn.http:req_add_header(name, value)
         end
     end
     local cookie = answer.headers["set-cookie"]
     if cookie then
         txn:set_var("txn.tailchat_cookie", cookie[0])
     end
-    -- A machine's token is for the gate alone; other credentials are the tool's.
-    for _, credentials in ipairs(listed(txn.http:req_get_headers()["authorization"] or {})) do
-        if is_machine(credentials) then
-            txn.http:req_del_header("authorization")
-        end
-    end
 end
 
 core.register_action("tailchat-strip", { "http-req" }, function(txn)
     for name, _ in pairs(txn.http:req_get_headers()) do
-        if is_dropped(name) then
+        if name ~= TOKEN and is_dropped(name) then
             txn.http:req_del_header(name)
         end
     end

@@ -17,12 +17,16 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.headers import RequestHeaders
 from tailchat_gate.proxy.identity_headers import IdentityHeaders, client_fields
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.bearer import TOKEN_FIELD, Way
+from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.original import QUESTION_FIELDS, Original, original_of
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.visit import Visit
 
 _TELL_SECONDS: Final = 60.0
+_CREDENTIALS: Final = (b"authorization", TOKEN_FIELD)
+_WITH_TOKEN: Final = QUESTION_FIELDS | {TOKEN_FIELD}
 #: What signing in helps against.
 _SIGN_IN: Final = frozenset(
     (Reason.NOT_SIGNED_IN, Reason.SESSION_ENDED, Reason.SESSION_REVOKED, Reason.RECHECK_FAILED)
@@ -88,6 +92,8 @@ class ForwardAuth:
             return self._refused(visit, verdict, {}, keep=keep)
         visit.status = HTTPStatus.OK if original.as_sent else HTTPStatus.ACCEPTED
         lines = self._lines(visit, verdict)
+        if original.as_sent:
+            lines += _removals(visit.head.fields, lines)
         return self._answers.identity(visit.status, lines, visit.head, keep=keep)
 
     def _original(self, visit: Visit) -> Original:
@@ -124,7 +130,10 @@ class ForwardAuth:
     def _check_passage(self, visit: Visit, original: Original, route: Route) -> None:
         """Raise RefusedError for what the gate itself would not pass on to the tool."""
         if original.unstripped:
-            claim = self._headers.claim(visit.head.fields, route.settings, QUESTION_FIELDS)
+            fields = visit.head.fields
+            # A token in the gate's own field is this question's; a name there would be a claim.
+            asked_with = _WITH_TOKEN if fields.token_way is Way.FIELD else QUESTION_FIELDS
+            claim = self._headers.claim(fields, route.settings, asked_with)
             if claim:
                 raise RefusedError(f"{claim} is not a visitor's to say, and the tool would get it")
         upgrade = visit.head.fields.upgrade.decode("latin-1")
@@ -144,10 +153,14 @@ class ForwardAuth:
             _log.warning(message, extra={"details": {"peer": visit.client}})
 
     def _lines(self, visit: Visit, verdict: Verdict) -> bytes:
+        """Return what the tool is to be told, and what of Authorization it is to get."""
         visitor, match = verdict.visitor, verdict.match
         if match is None:
             return b""
-        told = client_fields(match.route.settings, visit.client_address.address)
+        settings = match.route.settings
+        told = client_fields(settings, visit.client_address.address)
+        if visit.head.fields.has_credentials:
+            told += self._headers.credentials(visit.head.fields, settings)
         if visitor is None:
             return told
         lines = self._identity.fields(visitor, match.route) + told
@@ -177,6 +190,18 @@ class ForwardAuth:
         if asked.reason in _SIGN_IN and not (verdict.barred and verdict.barred.retry_after):
             return self._answers.sign_in_first(asked, verdict.barred)
         return self._answers.refusal(asked, verdict.record, verdict.barred)
+
+
+def _removals(fields: FieldSection, lines: bytes) -> bytes:
+    """Return the line that has Envoy take away credentials which the tool is not to get.
+
+    Envoy sends the visitor's own on, unless the answer has others or says so.
+    """
+    if not fields.has_credentials:
+        return b""
+    told = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n")}
+    kept_here = [name for name in _CREDENTIALS if name not in told and fields.values(name)]
+    return b"X-Envoy-Auth-Headers-To-Remove: %b\r\n" % b", ".join(kept_here) if kept_here else b""
 
 
 def _asked(visit: Visit) -> Visit:

@@ -114,6 +114,17 @@ class RequestHeaders:
                 return name.decode("ascii")
         return ""
 
+    def credentials(self, fields: FieldSection, settings: RouteSettings) -> bytes:
+        """Return the Authorization lines of the client's that `rewrite` passes on, for an edge."""
+        if _AUTHORIZATION & self._listed(fields, settings):
+            return b""
+        rules = self._rules.of_route[settings.name]
+        return b"".join(
+            b"%b: %b\r\n" % (name, value)
+            for name, value in fields.pairs
+            if name.lower() in _AUTHORIZATION and not self._rules.drops(name, rules)
+        )
+
     def trailers(self, settings: RouteSettings, fields: RawFields) -> bytes:
         """Return the trailer lines for the upstream: none that only a head may carry."""
         rules = self._rules.of_route[settings.name]
@@ -148,12 +159,16 @@ class RequestHeaders:
                     pieces += (name, b": ", kept, CRLF)
             elif rules.passes(name, action):
                 pieces += (name, b": ", value, CRLF)
-        listed = fields.connection - _NO_FIELDS
-        if fields.token_way in _IN_AUTHORIZATION and not settings.forward_authorization:
-            listed |= _AUTHORIZATION
-        if listed:
+        if listed := self._listed(fields, settings):
             pieces = without(pieces, listed)
         return pieces + _framing(fields)
+
+    def _listed(self, fields: FieldSection, settings: RouteSettings) -> frozenset[bytes]:
+        """Return lower-case names that stay here for what the client says: hops, and its token."""
+        listed = fields.connection - _NO_FIELDS
+        if fields.token_way in _IN_AUTHORIZATION and not settings.forward_authorization:
+            return listed | _AUTHORIZATION
+        return listed
 
     def _lines(
         self,

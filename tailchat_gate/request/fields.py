@@ -69,6 +69,7 @@ class FieldSection:
         "cookies",
         "expects_continue",
         "forwarded",
+        "has_credentials",
         "host",
         "length",
         "original",
@@ -95,6 +96,8 @@ class FieldSection:
         #: The token of the gate's own that is presented, None where there is none.
         self.bearer: bytes | None = None
         self.token_way: Way | None = None
+        #: Whether Authorization or the gate's own field for a token came at all.
+        self.has_credentials = False
         #: Whether its credentials may authenticate the whole connection.
         self.binds = False
         #: Whether the script of a service worker is asked for.
@@ -150,6 +153,7 @@ class FieldSection:
                 values.append(value)
         self.cookies.extend(found[b"cookie"])
         if found[b"authorization"] or found[TOKEN_FIELD]:
+            self.has_credentials = True
             presented = read_token(found[b"authorization"], found[TOKEN_FIELD])
             if presented is not None:
                 self.bearer, self.token_way = presented
