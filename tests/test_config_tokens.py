@@ -106,7 +106,7 @@ def test_problems_of_a_token_do_not_hide_or_make_others(smallest: Path) -> None:
     tokens = f'[{{name = "ci", hash = "x"}}, {{name = "cd", hash = "{HASH}", routes = ["b"]}}]'
     routes = (
         '[{name = "a", upstream = "http://a", allow = ["token:ci", "token:co"]},'
-        ' {name = "b", upstream = "b", allow = ["token:cd"]}]'
+        ' {name = "b", path = "/b", upstream = "b", allow = ["token:cd"]}]'
     )
 
     assert [place for place, _ in saying(refused(smallest, TOKEN=tokens, ROUTE=routes))] == [

@@ -16,6 +16,7 @@ from tailchat_gate.config.address import (
     upstream_address,
 )
 from tailchat_gate.config.duration import spelled
+from tailchat_gate.config.partial import judged, readable
 from tailchat_gate.config.problem import did_you_mean, shown
 from tailchat_gate.config.route import Route
 
@@ -47,9 +48,9 @@ def conflicts(
 ) -> tuple[Conflict, ...]:
     """Compare the keys of each route, and routes with one another, the gate's prefix and groups.
 
-    `routes` goes by position in the file and may have gaps; `prefix` and `groups` are None where
-    they are not known because they have problems of their own. `denied` is `access.deny`,
-    `listen` where the gate itself listens.
+    `routes` goes by position in the file and may have gaps, and routes of which a part alone can
+    be read; `prefix` and `groups` are None where they are not known because they have problems of
+    their own. `denied` is `access.deny`, `listen` where the gate itself listens.
     """
     listeners = tuple(map(listen_address, listen))
     found: list[Conflict] = []
@@ -58,63 +59,109 @@ def conflicts(
     if groups is not None:
         found.extend(_unknown_groups(("access", "deny"), denied, groups))
     for index, route in routes.items():
-        first = names.setdefault(route.name.lower(), index)
-        if first != index:
-            taken = f"a name that route[{first}] does not have"
-            found.append(Conflict(("route", index, "name"), shown(route.name), taken))
-        beside = places.setdefault((route.host, route.path), {})
-        found.extend(_taken(index, route, beside))
-        beside[index] = route
-        if prefix is not None and path.inside(route.path, prefix):
-            outside = f"a path outside server.prefix {shown(prefix)}, where the gate itself answers"
-            found.append(Conflict(("route", index, "path"), shown(route.path), outside))
+        checks = [
+            _repeated(index, route, names),
+            _taken(index, route, places),
+            _inside_prefix(index, route, prefix),
+            _vain_preflight(index, route),
+            _vain_methods(index, route),
+            _beside_upstream(index, route),
+            _to_the_gate(index, route, listeners),
+        ]
         if groups is not None:
-            found.extend(_unknown_groups(("route", index, "allow"), route.allow, groups))
-            found.extend(_unknown_groups(("route", index, "deny"), route.deny, groups))
-        if route.preflight and route.methods and "OPTIONS" not in route.methods:
-            wanted = "methods with OPTIONS among them, or none"
-            found.append(Conflict(("route", index, "preflight"), "true", wanted))
-        if word.TRACE in route.methods and not route.trace:
-            at = ("route", index, "methods", route.methods.index(word.TRACE))
-            found.append(
-                Conflict(at, shown(word.TRACE), "trace = true beside it, or it never passes")
-            )
-        found.extend(_beside_upstream(index, route))
-        found.extend(_to_the_gate(index, route, listeners))
+            checks[3:3] = [
+                _unknown_groups_of(index, route, "allow", groups),
+                _unknown_groups_of(index, route, "deny", groups),
+            ]
+        for check in checks:
+            found.extend(judged(check))
     found.extend(_set_and_passed(routes))
     return tuple(found)
 
 
-def _taken(index: int, route: Route, beside: Mapping[int, Route]) -> Iterator[Conflict]:
+def _repeated(index: int, route: Route, names: dict[str, int]) -> Iterator[Conflict]:
+    first = names.setdefault(route.name.lower(), index)
+    if first != index:
+        taken = f"a name that route[{first}] does not have"
+        yield Conflict(("route", index, "name"), shown(route.name), taken)
+
+
+def _inside_prefix(index: int, route: Route, prefix: str | None) -> Iterator[Conflict]:
+    if prefix is not None and path.inside(route.path, prefix):
+        outside = f"a path outside server.prefix {shown(prefix)}, where the gate itself answers"
+        yield Conflict(("route", index, "path"), shown(route.path), outside)
+
+
+def _vain_preflight(index: int, route: Route) -> Iterator[Conflict]:
+    if route.preflight and route.methods and "OPTIONS" not in route.methods:
+        wanted = "methods with OPTIONS among them, or none"
+        yield Conflict(("route", index, "preflight"), "true", wanted)
+
+
+def _vain_methods(index: int, route: Route) -> Iterator[Conflict]:
+    if word.TRACE in route.methods and not route.trace:
+        at = ("route", index, "methods", route.methods.index(word.TRACE))
+        yield Conflict(at, shown(word.TRACE), "trace = true beside it, or it never passes")
+
+
+def _taken(
+    index: int, route: Route, places: dict[tuple[str | None, str], dict[int, Route]]
+) -> Iterator[Conflict]:
     """Find the route before this one that takes the same requests: neither would be the one."""
+    beside = places.setdefault((route.host, route.path), {})
+    others = dict(beside)
+    beside[index] = route
     place = f"the path {shown(route.path)} on " + (
         f"the host {shown(route.host)}" if route.host else "every host"
     )
-    for first, other in beside.items():
-        shared = [method for method in route.methods if method in other.methods]
-        if not route.methods and not other.methods:
-            taken = f"a host and path that route[{first}] does not have"
-            yield Conflict(("route", index, "path"), place, taken)
+    for first, other in others.items():
+        found = list(judged(_taken_by(index, route, first, other, place)))
+        yield from found
+        if found and not route.methods:
             return
-        if shared:
-            taken = f"methods that route[{first}] does not name there"
-            found = f"{', '.join(map(shown, shared))} for {place}"
-            yield Conflict(("route", index, "methods"), found, taken)
+
+
+def _taken_by(index: int, route: Route, first: int, other: Route, place: str) -> Iterator[Conflict]:
+    shared = [method for method in route.methods if method in other.methods]
+    if not route.methods and not other.methods:
+        taken = f"a host and path that route[{first}] does not have"
+        yield Conflict(("route", index, "path"), place, taken)
+    elif shared:
+        taken = f"methods that route[{first}] does not name there"
+        found = f"{', '.join(map(shown, shared))} for {place}"
+        yield Conflict(("route", index, "methods"), found, taken)
 
 
 def _set_and_passed(routes: Mapping[int, Route]) -> Iterator[Conflict]:
     """Find headers that one route takes from visitors and another sets for the same tool."""
     setters: dict[tuple[object, bytes], int] = {}
-    tools = {index: tool_of(upstream_address(route.upstream)) for index, route in routes.items()}
     for index, route in routes.items():
-        for name in route.headers:
-            setters.setdefault((tools[index], header.folded(name)), index)
+        for setter in judged(_headers_set(route)):
+            setters.setdefault(setter, index)
     for index, route in routes.items():
-        for position, name in enumerate(route.pass_fields):
-            setter = setters.get((tools[index], header.folded(name)))
-            if setter is not None:
-                wanted = f"a header that route[{setter}].headers does not set for the same tool"
-                yield Conflict(("route", index, "pass_fields", position), shown(name), wanted)
+        yield from judged(_passed_of(index, route, setters))
+
+
+def _headers_set(route: Route) -> Iterator[tuple[object, bytes]]:
+    tool = tool_of(upstream_address(route.upstream))
+    yield from ((tool, header.folded(name)) for name in route.headers)
+
+
+def _passed_of(
+    index: int, route: Route, setters: Mapping[tuple[object, bytes], int]
+) -> Iterator[Conflict]:
+    tool = tool_of(upstream_address(route.upstream))
+    for position, name in enumerate(route.pass_fields):
+        setter = setters.get((tool, header.folded(name)))
+        if setter is not None:
+            wanted = f"a header that route[{setter}].headers does not set for the same tool"
+            yield Conflict(("route", index, "pass_fields", position), shown(name), wanted)
+
+
+def _unknown_groups_of(
+    index: int, route: Route, key: str, groups: Collection[str]
+) -> Iterator[Conflict]:
+    yield from _unknown_groups(("route", index, key), getattr(route, key), groups)
 
 
 def _unknown_groups(
@@ -159,7 +206,7 @@ def _set_in_vain(
     index: int, route: Route, keys: tuple[str, ...], expected: str
 ) -> Iterator[Conflict]:
     for key in keys:
-        value = getattr(route, key)
+        value = readable(route, key, Route.model_fields[key].default)
         if value != Route.model_fields[key].default:
             found = shown(spelled(value) if key in _DURATIONS else value)
             yield Conflict(("route", index, key), found, expected)

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -30,7 +30,7 @@ from tailchat_gate.config.model import (
     Tailchat,
     Token,
 )
-from tailchat_gate.config.path import prefix as prefix_of
+from tailchat_gate.config.partial import partial, readable
 from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key_path, kind
 from tailchat_gate.config.routefile import exposed_keys, named_files, unusable
 from tailchat_gate.config.schema import SECRET_FORMS
@@ -65,7 +65,8 @@ class _Draft:
     """What has been read so far, and what is wrong with it.
 
     `sources` names the variable or secret file that a place was filled from, `lines` the line of
-    that file, and `settled` holds places whose problem is already listed.
+    that file, and `settled` holds places whose problem is already listed. `partial` has what can
+    be read of tables with problems.
     """
 
     document: _Document = field(default_factory=dict, repr=False)
@@ -75,6 +76,7 @@ class _Draft:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    partial: dict[Location, BaseModel] = field(default_factory=dict, repr=False)
 
     def refuse(self, at: Location, found: str, expected: str) -> None:
         """List a problem under the name of the source that its place was filled from."""
@@ -265,20 +267,15 @@ def _settings(draft: _Draft) -> Settings | None:
     routes = _routes(document.get("route"), draft)
     pages = _model(Pages, ("pages",), document.get("pages", {}), draft)
     log = _model(Log, ("log",), document.get("log", {}), draft)
-    prefix = server.prefix if server else _prefix_alone(draft)
     names = groups if groups is not None else _group_names_alone(draft)
-    denied = access.deny if access else ()
+    _refuse_conflicts(
+        draft,
+        names,
+        {"server": server, "access": access, "assertion": assertion, "tailchat": tailchat},
+        tokens,
+        routes,
+    )
     key_files = assertion.key_files if assertion else ()
-    for conflict in (
-        *key_problems(key_files),
-        *token_conflicts(
-            tokens, routes, _names_alone("token", draft), _names_alone("route", draft)
-        ),
-        *conflicts(routes, prefix, names, denied, server.listen if server else ()),
-        *unusable(routes),
-        *unusable_authorities(tailchat),
-    ):
-        draft.refuse(conflict.at, conflict.found, conflict.expected)
     draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
     draft.files.extend((*map(Path, key_files), *named_files(routes)))
     if tailchat and tailchat.ca_file:
@@ -304,11 +301,49 @@ def _settings(draft: _Draft) -> Settings | None:
     )
 
 
+def _refuse_conflicts(
+    draft: _Draft,
+    groups: Collection[str] | None,
+    tables: Mapping[str, BaseModel | None],
+    tokens: Mapping[int, Token],
+    routes: Mapping[int, Route],
+) -> None:
+    """Compare keys and tables with one another, as far as those with problems can be read."""
+
+    def key(table: str, name: str, default: object) -> Any:  # noqa: ANN401 - as the model has it
+        return readable(tables[table] or draft.partial.get((table,)), name, default)
+
+    routes = _with_partial("route", routes, draft)
+    tokens = _with_partial("token", tokens, draft)
+    names = _names_alone("token", draft), _names_alone("route", draft)
+    denied, listen = key("access", "deny", ()), key("server", "listen", ())
+    for conflict in (
+        *key_problems(key("assertion", "key_files", ())),
+        *token_conflicts(tokens, routes, *names),
+        *conflicts(routes, key("server", "prefix", None), groups, denied, listen),
+        *unusable(routes),
+        *unusable_authorities(key("tailchat", "ca_file", "")),
+    ):
+        draft.refuse(conflict.at, conflict.found, conflict.expected)
+
+
+def _with_partial(section: str, made: Mapping[int, _Model], draft: _Draft) -> dict[int, _Model]:
+    """Return the tables of a list in their order, with those that can be read in part alone."""
+    found: dict[int, Any] = dict(made)
+    for at, part in draft.partial.items():
+        if at[0] == section and isinstance(at[-1], int):
+            found[at[-1]] = part
+    return dict(sorted(found.items()))
+
+
 def _model(model: type[_Model], at: Location, value: object, draft: _Draft) -> _Model | None:
     try:
         return model.model_validate(value)
     except ValidationError as refused:
         _list(refused, at, model, draft)
+        part = partial(model, value, refused)
+        if part is not None:
+            draft.partial[at] = part
     return None
 
 
@@ -321,17 +356,6 @@ def _groups(value: object, draft: _Draft) -> Mapping[str, tuple[str, ...]] | Non
     except ValidationError as refused:
         _list(refused, ("groups",), None, draft)
     return None
-
-
-def _prefix_alone(draft: _Draft) -> str | None:
-    """Read the prefix where something else in its table is wrong; None where it is itself."""
-    written = _table_of(draft.document, "server").get(
-        "prefix", Server.model_fields["prefix"].default
-    )
-    try:
-        return prefix_of(written) if isinstance(written, str) else None
-    except ValueError:
-        return None
 
 
 def _group_names_alone(draft: _Draft) -> Collection[str] | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tailchat_gate.config.address import FilesAddress, HttpAddress, upstream_address
 from tailchat_gate.config.conflict import Conflict
+from tailchat_gate.config.partial import judged
 from tailchat_gate.config.problem import key_path
 from tailchat_gate.config.route import Route
 from tailchat_gate.config.secretfile import exposed
@@ -15,16 +16,20 @@ from tailchat_gate.config.tls import pem_problems
 def unusable(routes: Mapping[int, Route]) -> Iterator[Conflict]:
     """Look at every file and directory that routes name, by position in the file."""
     for index, route in routes.items():
-        upstream = upstream_address(route.upstream)
-        if isinstance(upstream, FilesAddress):
-            reason = _closed(upstream.directory)
-            if reason:
-                found = f"{upstream.directory}: {reason}"
-                wanted = "a directory whose files the gate can read"
-                yield Conflict(("route", index, "upstream"), found, wanted)
-        elif isinstance(upstream, HttpAddress) and upstream.tls:
-            for wrong in pem_problems(route.tls_ca, route.tls_certificate, route.tls_key):
-                yield Conflict(("route", index, wrong.key), wrong.found, wrong.expected)
+        yield from judged(_unusable_of(index, route))
+
+
+def _unusable_of(index: int, route: Route) -> Iterator[Conflict]:
+    upstream = upstream_address(route.upstream)
+    if isinstance(upstream, FilesAddress):
+        reason = _closed(upstream.directory)
+        if reason:
+            found = f"{upstream.directory}: {reason}"
+            wanted = "a directory whose files the gate can read"
+            yield Conflict(("route", index, "upstream"), found, wanted)
+    elif isinstance(upstream, HttpAddress) and upstream.tls:
+        for wrong in pem_problems(route.tls_ca, route.tls_certificate, route.tls_key):
+            yield Conflict(("route", index, wrong.key), wrong.found, wrong.expected)
 
 
 def named_files(routes: Mapping[int, Route]) -> Iterator[Path]:

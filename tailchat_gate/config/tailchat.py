@@ -74,10 +74,10 @@ class Tailchat(Section):
     )
 
 
-def unusable_authorities(tailchat: Tailchat | None) -> Iterator[Conflict]:
-    """Find what is wrong with ca_file."""
-    if tailchat is not None and tailchat.ca_file:
+def unusable_authorities(file: str) -> Iterator[Conflict]:
+    """Find what is wrong with ca_file, "" for none."""
+    if file:
         try:
-            authorities_context("ca_file", tailchat.ca_file)
+            authorities_context("ca_file", file)
         except PemError as wrong:
             yield Conflict(("tailchat", wrong.key), wrong.found, wrong.expected)

@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from tailchat_gate.config import moment, word
 from tailchat_gate.config.conflict import Conflict
 from tailchat_gate.config.fields import Section
+from tailchat_gate.config.partial import judged, readable
 from tailchat_gate.config.problem import did_you_mean, shown
 from tailchat_gate.config.route import Route
 
@@ -106,29 +107,34 @@ def token_conflicts(
     `tokens` and `routes` go by position in the file and may have gaps; the names are those of
     all there are, also of those with problems, None where they are not known.
     """
-    found = list(_repeated(tokens))
+    names: dict[str, int] = {}
+    hashes: dict[str, int] = {}
+    found: list[Conflict] = []
+    for index, token in tokens.items():
+        found.extend(judged(_repeated_name(index, token, names)))
+        found.extend(judged(_repeated_hash(index, token, hashes)))
     if token_names is not None:
         for index, route in routes.items():
-            found.extend(_unknown_tokens(index, route, token_names))
+            found.extend(judged(_unknown_tokens(index, route, token_names)))
     if route_names is not None:
-        by_name = {route.name: route for route in routes.values()}
+        by_name = {readable(route, "name"): route for route in routes.values()}
         for index, token in tokens.items():
-            found.extend(_unknown_routes(index, token, by_name, route_names))
+            found.extend(judged(_unknown_routes(index, token, by_name, route_names)))
     return tuple(found)
 
 
-def _repeated(tokens: Mapping[int, Token]) -> Iterator[Conflict]:
-    names: dict[str, int] = {}
-    hashes: dict[str, int] = {}
-    for index, token in tokens.items():
-        first = names.setdefault(token.name.lower(), index)
-        if first != index:
-            taken = f"a name that token[{first}] does not have"
-            yield Conflict(("token", index, "name"), shown(token.name), taken)
-        first = hashes.setdefault(token.hash, index)
-        if first != index:
-            taken = f"the hash of a token of its own; token[{first}] has this one"
-            yield Conflict(("token", index, "hash"), "a hash", taken)
+def _repeated_name(index: int, token: Token, names: dict[str, int]) -> Iterator[Conflict]:
+    first = names.setdefault(token.name.lower(), index)
+    if first != index:
+        taken = f"a name that token[{first}] does not have"
+        yield Conflict(("token", index, "name"), shown(token.name), taken)
+
+
+def _repeated_hash(index: int, token: Token, hashes: dict[str, int]) -> Iterator[Conflict]:
+    first = hashes.setdefault(token.hash, index)
+    if first != index:
+        taken = f"the hash of a token of its own; token[{first}] has this one"
+        yield Conflict(("token", index, "hash"), "a hash", taken)
 
 
 def _unknown_tokens(index: int, route: Route, names: Collection[str]) -> Iterator[Conflict]:
@@ -148,5 +154,10 @@ def _unknown_routes(
         at = ("token", index, "routes", position)
         if name not in names:
             yield Conflict(at, shown(name), "the name of a route" + did_you_mean(name, names))
-        elif name in routes and entry not in routes[name].allow:
-            yield Conflict(at, shown(name), f"a route whose allow names {shown(entry)}")
+        elif name in routes:
+            yield from judged(_closed_to(entry, at, routes[name]))
+
+
+def _closed_to(entry: str, at: tuple[str | int, ...], route: Route) -> Iterator[Conflict]:
+    if entry not in route.allow:
+        yield Conflict(at, shown(route.name), f"a route whose allow names {shown(entry)}")
