@@ -15,6 +15,7 @@ from tailchat_gate.demo.faults import Hang
 from tailchat_gate.identity import turns as module
 from tailchat_gate.identity.turns import (
     AT_ONCE,
+    FOR_FIRST,
     OF_ONE,
     WAITING_OF_ONE,
     LoginBusy,
@@ -79,6 +80,85 @@ async def test_strangers_do_not_keep_a_person_from_signing_in(scene: Story) -> N
         rest = await asyncio.gather(*strangers)
     assert {r.json["error"] for r in rest} == {"login-busy", "login-code-refused"}
     assert (turns.asking, turns.waiting) == (0, 0)
+
+
+HANDFULS = {
+    "IPv4": ([f"203.0.113.{number}" for number in range(4)], AT_ONCE - FOR_FIRST + 4),
+    "/64s of one /48": ([f"2001:db8:7:{number}::1" for number in range(4)], OF_ONE),
+    "/48s": ([f"2001:db8:{number}::1" for number in range(1, 5)], AT_ONCE - FOR_FIRST + 4),
+}
+
+
+@pytest.mark.parametrize(("addresses", "most"), HANDFULS.values(), ids=HANDFULS)
+async def test_a_handful_of_addresses_cannot_take_all_turns(
+    scene: Story, addresses: list[str], most: int
+) -> None:
+    """Four strangers with twenty callbacks each leave turns for a person of another address."""
+    async with scene.visitor() as visitor:
+        callback = await until_callback(visitor, scene, "/mine")
+        hang = scene.tailchat.faults.token = Hang()
+        strangers = [
+            asyncio.create_task(_made_up(scene, address))
+            for address in addresses
+            for _ in range(20)
+        ]
+        turns = scene.gate.generation.lasting.turns
+        await until(lambda: turns.asking + turns.waiting == len(strangers), within=20)
+        assert turns.asking <= most
+        scene.tailchat.faults.token = None
+        page = await visitor.open(callback)
+        assert (page.status, page.url) == (200, f"{scene.url}/mine")
+
+        hang.release()
+        await asyncio.gather(*strangers)
+
+
+async def test_who_leaves_while_waiting_leaves_the_line(tmp_path: Path, clock: Clock) -> None:
+    """Strangers whose connections end in the line have no turn, and Tailchat no call of theirs."""
+    server = {**PROXY, "half_closed_timeout": "0"}
+    async with story(tmp_path / "access.log", clock, server=server) as scene:
+        hang = scene.tailchat.faults.token = Hang()
+        strangers = [
+            asyncio.create_task(_made_up(scene, "203.0.113.9")) for _ in range(OF_ONE + 20)
+        ]
+        turns = scene.gate.generation.lasting.turns
+        await until(lambda: (turns.asking, turns.waiting) == (OF_ONE, 20), within=20)
+        for stranger in strangers:
+            stranger.cancel()
+        await asyncio.gather(*strangers, return_exceptions=True)
+        await until(lambda: not turns.waiting, within=20)
+
+        assert turns.asking == OF_ONE
+        hang.release()
+        await until(lambda: not turns.asking, within=20)
+        assert scene.tailchat.token_posts == OF_ONE
+
+
+async def test_a_full_line_has_room_for_who_has_nobody_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the line is full, the client with the longest part of it is turned away, not a new."""
+    monkeypatch.setattr(module, "WAITING", 6)
+    turns = Turns()
+    firsts = [f"c{number}" for number in range(AT_ONCE)]
+    async with _held(turns, *firsts, *["many"] * 4, *["few"] * 2) as tasks:
+        new = asyncio.create_task(_passing(turns, "new"))
+        await until(tasks[AT_ONCE + 3].done)
+        with pytest.raises(LoginBusy):
+            tasks[AT_ONCE + 3].result()
+        for client in ("many", "few"):
+            with pytest.raises(LoginBusy):
+                await _passing(turns, client)
+        assert (turns.asking, turns.waiting) == (AT_ONCE, 6)
+        tasks[0].cancel()
+        tasks[1].cancel()
+        tasks[2].cancel()
+        await new
+
+
+async def _passing(turns: Turns, client: str) -> None:
+    async with turns.turn(client):
+        pass
 
 
 async def test_strangers_do_not_keep_rechecks_from_tailchat(tmp_path: Path, clock: Clock) -> None:

@@ -300,3 +300,24 @@ async def test_repr_shows_no_result(states: UsedStates[str]) -> None:
 
     assert "state-id" not in shown
     assert "profile" not in shown
+
+
+async def test_what_was_not_sent_ends_with_the_last_who_waits(states: UsedStates[str]) -> None:
+    """Before its code is on its way, a redemption ends with its callers, and may come again."""
+    waiting = Redemption("ok", at_once=False)
+    callers = [
+        asyncio.create_task(states.redeem_once("a", EXPIRES, waiting, is_sent=lambda: False))
+        for _ in range(2)
+    ]
+    await asyncio.sleep(0)
+    task = states._running["a"]
+    callers[0].cancel()
+    await asyncio.gather(callers[0], return_exceptions=True)
+    assert not task.cancelling()
+    callers[1].cancel()
+    await asyncio.gather(callers[1], return_exceptions=True)
+    again = Redemption("again")
+
+    assert await states.redeem_once("a", EXPIRES, again) == "again"
+    assert (task.cancelled(), again.runs) == (True, 1)
+    assert not states._callers

@@ -183,8 +183,12 @@ class LoginEndpoints:
             return self._go_on(state.return_to, session)
         code = await self._code(pending)
 
+        sent = False
+
         async def redeem() -> SessionRecord:
+            nonlocal sent
             async with self.turns.turn(visit.client_address.network):
+                sent = True
                 found = await self.tailchat.identity(code, state)
             # Not within a second whose sign-ins are all over.
             earliest = self.sessions.standing.signed_out_at(found.profile.sub) + 1
@@ -198,7 +202,9 @@ class LoginEndpoints:
             return site.joined(begun, cookie_fields(request.raw_headers))
 
         try:
-            record = await self.used_states.redeem_once(state.state_id, state.expires_at, redeem)
+            record = await self.used_states.redeem_once(
+                state.state_id, state.expires_at, redeem, is_sent=lambda: sent
+            )
         except AlreadyUsed:
             if session is None:
                 raise

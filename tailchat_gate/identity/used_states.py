@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -81,7 +82,9 @@ class UsedStates(Generic[T]):
     the user's whole grant, and Tailchat does not notice two at the same time.
     """
 
-    __slots__ = ("_capacity", "_clock", "_due", "_harmless", "_running", "_unspent", "_used")
+    __slots__ = (
+        "_callers", "_capacity", "_clock", "_due", "_harmless", "_running", "_unspent", "_used",
+    )  # fmt: skip
 
     def __init__(
         self, *, clock: Callable[[], float], capacity: int = CAPACITY, harmless: bool = False
@@ -90,6 +93,8 @@ class UsedStates(Generic[T]):
         self._capacity = capacity
         self._harmless = harmless
         self._running: dict[str, asyncio.Task[_Outcome[T]]] = {}
+        #: How many wait for each of them.
+        self._callers: Counter[asyncio.Task[_Outcome[T]]] = Counter()
         # None: the outcome's time is over, that the state was used is not forgotten.
         self._used: dict[str, _Success[T] | _Refusal | None] = {}
         # Of the used ones those whose code Tailchat never took, or that are harmless: nothing is
@@ -103,14 +108,20 @@ class UsedStates(Generic[T]):
         return f"<UsedStates {len(self._running)} running, {len(self._used)} used>"
 
     async def redeem_once(
-        self, state_id: str, expires_at: float, make: Callable[[], Awaitable[T]]
+        self,
+        state_id: str,
+        expires_at: float,
+        make: Callable[[], Awaitable[T]],
+        *,
+        is_sent: Callable[[], bool] = lambda: True,
     ) -> T:
         """Return the result of `make`, which runs once per state and to its end.
 
         `make` runs in a task of its own: a browser that reloads the callback takes its first
         request back, but the code is on its way. Whoever asks meanwhile, or within
         REPLAY_WINDOW seconds after the end, gets the same result or the same LoginRefused.
-        `expires_at`: Unix seconds from which no check accepts this state any more.
+        `expires_at`: Unix seconds from which no check accepts this state any more. `is_sent`:
+        whether the code is on its way; before that, `make` ends with the last who waits for it.
 
         Raises LoginRefused as `make` did, AlreadyUsed after the window, TooManyLogins when full.
         """
@@ -124,12 +135,32 @@ class UsedStates(Generic[T]):
                 return _replay(kept)
             if len(self._running) + len(self._used) >= self._capacity:
                 self._make_room()
-            task = asyncio.create_task(self._run(state_id, expires_at, make))
+            task = asyncio.create_task(self._run(state_id, expires_at, make, is_sent))
             self._running[state_id] = task
-        return _replay(await asyncio.shield(task))
+        return _replay(await self._outcome(state_id, task, is_sent))
+
+    async def _outcome(
+        self, state_id: str, task: "asyncio.Task[_Outcome[T]]", is_sent: Callable[[], bool]
+    ) -> _Outcome[T]:
+        """Wait for a task; the last who leaves it ends it, unless its code is on its way."""
+        self._callers[task] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._callers[task] -= 1
+            if not self._callers[task]:
+                del self._callers[task]
+                if not task.done() and not is_sent():
+                    # At once, so that nobody else waits for a task that is about to end.
+                    del self._running[state_id]
+                    task.cancel()
 
     async def _run(
-        self, state_id: str, expires_at: float, make: Callable[[], Awaitable[T]]
+        self,
+        state_id: str,
+        expires_at: float,
+        make: Callable[[], Awaitable[T]],
+        is_sent: Callable[[], bool],
     ) -> _Outcome[T]:
         """Run `make` and keep its outcome; raises nothing, for nobody may be waiting."""
         kept: _Success[T] | _Refusal | None = None
@@ -141,8 +172,9 @@ class UsedStates(Generic[T]):
             return _Fault(error)
         finally:
             # Also when the loop ends and cancels this task: the code may have been spent.
-            del self._running[state_id]
-            if not (isinstance(kept, _Refusal) and kept.reason in _UNSENT):
+            if self._running.get(state_id) is asyncio.current_task():
+                del self._running[state_id]
+            if is_sent() and not (isinstance(kept, _Refusal) and kept.reason in _UNSENT):
                 self._keep(state_id, expires_at, kept)
         return kept
 
