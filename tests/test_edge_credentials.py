@@ -31,6 +31,8 @@ TOKENS: Final = (
     {"Authorization": basic("a", TOKEN)},
     {"Authorization": basic("ab", TOKEN)},
     {"Authorization": basic("a", TOKEN).replace("Basic ", "bASIC   ")},
+    {"Authorization": basic(TOKEN, "")},
+    {"Authorization": basic(TOKEN, "x-oauth-basic")},
     {"X_Tailchat_Token": TOKEN},
     {"X_Tailchat_Token": TOKEN, "Authorization": basic("admin", "secret")},
     {"X_Tailchat_Token": TOKEN, "Authorization": "Bearer eyJhbGciOi"},

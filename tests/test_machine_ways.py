@@ -41,6 +41,7 @@ def basic(user: str, password: str) -> str:
 WAYS: Final = {
     "bearer": {"Authorization": f"Bearer {TOKEN}"},
     "basic": {"Authorization": basic("ci", TOKEN)},
+    "user": {"Authorization": basic(TOKEN, "")},
     "field": {"X_Tailchat_Token": TOKEN},
 }
 
@@ -78,6 +79,7 @@ async def get(gate: RunningGate, target: str = "/", **fields: str) -> Reply:
     [
         basic("ci", TOKEN),
         basic("", TOKEN),
+        basic(TOKEN, TOKEN),
         basic("anybody", TOKEN),
         basic("ab", TOKEN).replace("Basic ", "bASIC   "),
     ],
@@ -108,6 +110,22 @@ async def test_a_field_of_its_own_leaves_authorization_to_the_tool(
         assert TOKEN.encode() not in received.head
 
 
+@pytest.mark.parametrize("password", ["", "x-oauth-basic", "tool's own", "tg"])
+async def test_a_token_is_the_user_name_of_basic(
+    gate: RunningGate, upstream: RawUpstream, password: str
+) -> None:
+    """As with other servers of git, a whole token is good as the name, whatever stands behind."""
+    value = basic(TOKEN, password)
+    assert (await get(gate, Authorization=value)).status == 200
+    assert (await get(gate, "/people", Authorization=value)).status == 403
+    assert (await get(gate, "/keeps", Authorization=value)).status == 200
+
+    stripped, kept = upstream.requests
+    assert stripped.value("X-Tailchat-Token") == kept.value("X-Tailchat-Token") == b"ci"
+    assert stripped.value("Authorization") is None
+    assert kept.value("Authorization") == value.encode()
+
+
 MALFORMED: Final = {
     "not base64": {"Authorization": basic("ci", TOKEN) + "!"},
     "without its padding": {"Authorization": basic("ci", TOKEN).rstrip("=")},
@@ -117,7 +135,10 @@ MALFORMED: Final = {
     "cut": {"Authorization": basic("ci", TOKEN[:-1])},
     "nothing but the prefix": {"Authorization": basic("ci", "tg_")},
     "another": {"Authorization": basic("ci", LOST)},
-    "in the place of the user": {"Authorization": basic(TOKEN, "x-oauth-basic")},
+    "another as the user": {"Authorization": basic(LOST, "x-oauth-basic")},
+    "the user with more behind it": {"Authorization": basic(f"{TOKEN} ", "")},
+    "the user with more before it": {"Authorization": basic(f' "{TOKEN}', "")},
+    "the user without a colon": {"Authorization": f"Basic {b64encode(TOKEN.encode()).decode()}"},
     "another in the field": {"X_Tailchat_Token": LOST},
     "a scheme in the field": {"X_Tailchat_Token": f"Bearer {TOKEN}"},
     "two in one field": {"X_Tailchat_Token": f"{TOKEN}, {TOKEN}"},
@@ -144,6 +165,8 @@ async def test_two_tokens_are_refused(gate: RunningGate, upstream: RawUpstream) 
     assert (await ask(gate.port, twice)).status == 400
     second = request_bytes("/", Authorization=basic("ci", TOKEN), authorization=basic("a", "b"))
     assert (await ask(gate.port, second)).status == 400
+    for password in (LOST, "tg_", f" {TOKEN}"):
+        assert (await get(gate, Authorization=basic(TOKEN, password))).status == 400
     assert upstream.requests == []
 
 
@@ -151,6 +174,7 @@ async def test_other_passwords_are_the_tools(gate: RunningGate, upstream: RawUps
     """Basic credentials without a token pass with their bytes, and open nothing here."""
     for value in (
         basic("tg_bot", "a"),
+        basic(TOKEN[:-1], "a"),
         basic("a", "xtg_b"),
         basic("a", "b:tg_c"),
         "Basic",
@@ -356,11 +380,17 @@ async def test_git_clones_and_pushes_with_a_token(start_gate: Start, tmp_path: P
         await git(tmp_path, "-C", "first", "commit", "-q", "-m", "a file")
         await git(tmp_path, "-C", "first", "push", "-q", "origin", "HEAD:main")
         await git(tmp_path, "clone", "-q", f"http://x:{TOKEN}@{where}", "second")
+        # As the user name: with nothing for a password, with a word, and with an empty answer to
+        # the question for one.
+        for number, user in enumerate((f"{TOKEN}:", f"{TOKEN}:x-oauth-basic", TOKEN)):
+            clone = ("clone", "-q", f"http://{user}@{where}", f"user{number}")
+            await git(tmp_path, "-c", "core.askPass=true", *clone)
 
         for other in (f"http://ci:{LOST}@{where}", f"http://{where}"):
             said = await git(tmp_path, "clone", "-q", other, "none", fails=True)
             assert "Authentication failed" in said or "could not read Username" in said
-    found = (tmp_path / "second/file").read_bytes()
-    assert found == (tmp_path / "first/file").read_bytes()
+    sent = (tmp_path / "first/file").read_bytes()
+    for name in ("second", "user0", "user1", "user2"):
+        assert (tmp_path / name / "file").read_bytes() == sent
     lines = await gate.log()
     assert {(line["status"], line["token"]) for line in lines} == {(401, ""), (200, "ci")}

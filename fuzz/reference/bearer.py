@@ -90,7 +90,19 @@ def _basic(values: list[bytes]) -> bytes | None:
     plain = bool(bare) and all(octet in _SIXTY_FOUR for octet in bare)
     if scheme.lower() != b"basic" or not space or not padded or not plain:
         return b""
-    return _plain(_decoded(bare).partition(b":")[2])
+    user, colon, password = _decoded(bare).partition(b":")
+    if not colon or len(user) != _TOKEN_LENGTH or not _plain(user):
+        return _plain(password)
+    if not _begins(password):
+        return user
+    if password != user:
+        raise BadError("a token on either side of the colon")
+    return user
+
+
+def _begins(password: bytes) -> bool:
+    """Tell whether a password is a token in its first letters, behind blanks and quotes."""
+    return password.lstrip(b" \t\"'").startswith(_PREFIX)
 
 
 def is_meant_as_password(value: bytes) -> bool:
@@ -106,9 +118,10 @@ def is_meant_as_password(value: bytes) -> bool:
             end += 1
         text = value[start:end].replace(b"-", b"+").replace(b"_", b"/")
         user, _, password = _decoded(text).partition(b":")
-        is_user = len(user) == _TOKEN_LENGTH and _plain(user)
+        name = user.lstrip(b" \t\"'")[:_TOKEN_LENGTH]
+        is_user = len(name) == _TOKEN_LENGTH and _plain(name)
         is_word = bool(place) and value[place - 1] in _WORD
-        if not is_word and (password.lstrip(b" \t\"'").startswith(_PREFIX) or is_user):
+        if not is_word and (_begins(password) or is_user):
             return True
         # What was read as a value is not read as a scheme.
         place = lower.find(b"basic", max(end if not is_word and end > start else 0, place + 1))

@@ -47,9 +47,16 @@ def check(data: bytes) -> None:
 
 
 def _filled(line: bytes) -> bytes:
-    """Return a line with the token in the place of "@", and "#" for it as Basic's password."""
+    """Return a line with tokens filled in.
+
+    "@" stands for the known one, "#" for it as Basic's password, "%" as its user name, "&" as both.
+    """
     token = _KNOWN.encode("ascii")
-    line = line.replace(b"@", token).replace(b"#", b64encode(b"ci:" + token))
+    for mark, text in (
+        *((b"@", token), (b"#", b64encode(b"ci:" + token)), (b"%", b64encode(token + b":"))),
+        (b"&", b64encode(token + b":" + token)),
+    ):
+        line = line.replace(mark, text)
     return line.strip(b" \t")
 
 
@@ -86,6 +93,12 @@ TARGET = Target(
         b"Basic dTp0Z18xCg",
         b"Basic dTp0Z18x=",
         b"Basic #\nBasic x",
+        b"Basic %",
+        b"Basic &",
+        b"Basic % x",
+        b"Basic " + b64encode(_KNOWN.encode("ascii") + b":tg_"),
+        b"Basic " + b64encode(b" " + _KNOWN.encode("ascii") + b":"),
+        b"Basic " + b64encode(_KNOWN.encode("ascii")),
         b"Basic #\n+@",
         b"+@",
         b"+tg_1 x\nBasic x",
@@ -94,6 +107,6 @@ TARGET = Target(
     ),
     words=(
         *(b"Bearer ", b"bearer", b"tg_", b"@", b"\n", b" ", b"\t", b'"', b"'", b":", b"=", b","),
-        *(b"Basic ", b"#", b"+", b"dGdf", b"_", b"-", b"\xe9", b"TG_"),
+        *(b"Basic ", b"#", b"%", b"&", b"+", b"dGdf", b"_", b"-", b"\xe9", b"TG_"),
     ),
 )

@@ -1,7 +1,7 @@
 """Whether a request presents a token of the gate's own, and in which of three ways.
 
-They are Bearer (RFC 6750 section 2.1), the password of Basic (RFC 7617), and a field of the gate's
-that leaves Authorization to the tool.
+They are Bearer (RFC 6750 section 2.1), the password or the user name of Basic (RFC 7617), and a
+field of the gate's that leaves Authorization to the tool.
 """
 
 import re
@@ -25,9 +25,11 @@ _PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + _TOKEN + rb")")
 _BASIC: Final = re.compile(rb"(?i:\bbasic)[ \t\"':,=]*+([A-Za-z0-9+/_-]++)")
 _PRESENTED_BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
 _TOKEN_ALONE: Final = re.compile(_TOKEN)
-#: A token in the place of the user name, as some servers take theirs. What only begins like one
+#: A token in the place of the user name, as servers of git take theirs. What only begins like one
 #: may be the name of a tool's user.
 _AS_USER: Final = re.compile(_START + rb"[A-Za-z0-9_-]{43}")
+#: What comes before a token where it was copied with what stands around it.
+_AROUND: Final = b" \t\"'"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -82,7 +84,10 @@ def read_bearer(values: Sequence[bytes]) -> bytes | None:
 
 
 def _read_basic(values: Sequence[bytes]) -> bytes | None:
-    """Return the token that Authorization values hold as the password of Basic, as read_bearer."""
+    """Return the token that Authorization values hold as Basic, as read_bearer.
+
+    It is the password, for any user name, or the user name, for any password but another token.
+    """
     if not any(_is_meant(text) for value in values for text in _BASIC.findall(value)):
         return None
     _check_alone(values)
@@ -91,9 +96,14 @@ def _read_basic(values: Sequence[bytes]) -> bytes | None:
     if match is None or len(match[1]) % 4:
         return b""
     try:
-        password = b64decode(match[1], validate=True).partition(b":")[2]
+        user, colon, password = b64decode(match[1], validate=True).partition(b":")
     except Error:
         return b""
+    if _AS_USER.fullmatch(user) and colon:
+        if not _begins_as_token(password):
+            return user
+        if password != user:
+            raise RefusedError("a token of the gate as user name, and another as password")
     return password if _TOKEN_ALONE.fullmatch(password) else b""
 
 
@@ -103,7 +113,11 @@ def _is_meant(text: bytes) -> bool:
     # A group of one character decodes to nothing (RFC 4648 section 4).
     whole = whole[: len(whole) - (len(whole) % 4 == 1)]
     user, _, password = b64decode(whole + b"=" * (-len(whole) % 4)).partition(b":")
-    return password.lstrip(b" \t\"'").startswith(_START) or _AS_USER.fullmatch(user) is not None
+    return _begins_as_token(password) or _AS_USER.match(user.lstrip(_AROUND)) is not None
+
+
+def _begins_as_token(password: bytes) -> bool:
+    return password.lstrip(_AROUND).startswith(_START)
 
 
 def _read_field(values: Sequence[bytes]) -> bytes | None:
