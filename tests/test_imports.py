@@ -30,6 +30,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("proxy",),
     ("access",),
     ("identity",),
+    ("state",),
     ("observe", "demo"),
     ("request", "config", "pages"),
     ("reasons", "process", "field_names", "syntax"),

@@ -1,0 +1,1 @@
+"""What must outlive a request and is in no cookie: one store, in a database or in memory."""

@@ -1,0 +1,312 @@
+"""The database in one SQLite file, used by one thread; every call may block."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple
+
+from tailchat_gate.state.files import Files, Identity
+from tailchat_gate.state.schema import (
+    PRAGMAS,
+    PUT_RECORD,
+    RECORD_OF_KEY,
+    RECORDS_AFTER,
+    RECORDS_OF_KIND,
+    RECORDS_OF_SUB,
+    VERSION,
+    Row,
+    from_row,
+    migrate,
+    to_row,
+    version_of,
+)
+from tailchat_gate.state.store import ERASURE, EXPIRY_MARGIN, Kind, Record
+
+#: Seconds that a writer waits for another process, which needs milliseconds.
+BUSY_SECONDS: Final = 2.0
+#: Pages that are given back to the disk in one sweep: 2 MiB, a few milliseconds.
+_FREED_PAGES: Final = 512
+_CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_PRIMARY_CODE: Final = 0xFF
+
+
+class ReplacedError(Exception):
+    """The file was deleted or replaced: what was written last may be lost."""
+
+
+class NewerError(Exception):
+    """The file belongs to a newer version of the gate, and must not be written."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"a newer version of the gate wrote it (schema {version}, this one knows {VERSION})"
+        )
+
+
+class Read(NamedTuple):
+    """Rows that were read, the oldest change first; `complete`: all there are.
+
+    `lost`: how many rows are damaged beyond reading.
+    """
+
+    rows: Sequence[Row]
+    complete: bool
+    lost: int = 0
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Tell whether an error says that the file itself is damaged."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & _PRIMARY_CODE in _CORRUPT
+
+
+def connect(name: str, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Return a connection to a database by its URI, without implicit transactions."""
+    connection = sqlite3.connect(
+        name, uri=True, isolation_level=None, timeout=busy, check_same_thread=False
+    )
+    # A damaged text must not end the reading of all others.
+    connection.text_factory = _decoded
+    return connection
+
+
+def uri(path: object, query: str = "") -> str:
+    """Return the URI of a database file."""
+    name = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file:{name}?{query}"
+
+
+def quick_check(connection: sqlite3.Connection) -> str:
+    """Return what is wrong with the structure of a database, "" where nothing is."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return "" if found == ("ok",) else str(found[0] if found else "no answer")
+
+
+class Database:
+    """One connection to the file; `kinds` by name say how records are merged.
+
+    Raises sqlite3.Error for whatever SQLite refuses, ReplacedError and NewerError.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        clock: Callable[[], float],
+        kinds: Mapping[str, Kind],
+        *,
+        busy: float = BUSY_SECONDS,
+    ) -> None:
+        self._files = files
+        self._clock = clock
+        self._kinds = kinds
+        self._busy = busy
+        self._connection: sqlite3.Connection | None = None
+        self._identity = Identity(None, None)
+        self._data_version = -1
+        #: The number of the last change that was read.
+        self.last_seq = 0
+        #: How many rows of a kind there were after it was last compacted.
+        self._compacted: dict[str, int] = {}
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection."""
+        if self._connection is None:
+            raise sqlite3.OperationalError("the database is not open")
+        return self._connection
+
+    def open(self) -> None:
+        """Open the file, which is there, and bring it to this version."""
+        self.close()
+        connection = connect(uri(self._files.database, "mode=rw"), busy=self._busy)
+        try:
+            for pragma in PRAGMAS:
+                connection.execute(pragma)
+            _check_version(connection)
+            if version_of(connection) == 0:
+                # Before anything is written. Pages that become free are given back in small
+                # steps: VACUUM would write the whole database a second time, and keep every
+                # process out meanwhile.
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            migrate(connection)
+            # A write that changes nothing: it makes the log, so that this can be compared, and
+            # tells at once whether the database can be written.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._identity = self._files.identity()
+        self._data_version = -1
+
+    def close(self) -> None:
+        """Close the file; the last one to do so moves the log into it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def check_identity(self) -> None:
+        """Raise ReplacedError where the path leads to other files than those that are open."""
+        if self._files.identity() != self._identity:
+            raise ReplacedError("the file was deleted or replaced")
+
+    def read_all(self) -> Read:
+        """Read every record."""
+        self.last_seq = 0
+        found = self._read_new()
+        return found._replace(complete=True)
+
+    def read_new(self) -> Read | None:
+        """Read what other processes changed since the last time, None where nothing was."""
+        self.check_identity()
+        if self._data_version == self._version():
+            return None
+        last = self.connection.execute("SELECT max(seq) FROM record").fetchone()[0] or 0
+        if last < self.last_seq and self._highest() < self.last_seq:
+            # Its content was replaced in place, by a backup for example.
+            return self.read_all()
+        return self._read_new()
+
+    def _read_new(self) -> Read:
+        # Before the rows: what is committed in between is read twice, and never missed.
+        self._data_version = self._version()
+        rows: list[Row] = []
+        lost = 0
+        for found in self.connection.execute(RECORDS_AFTER, (self.last_seq,)):
+            self.last_seq = max(self.last_seq, int(found[0]))
+            row = from_row(found)
+            lost += row is None
+            if row is not None:
+                rows.append(row)
+        return Read(rows, complete=False, lost=lost)
+
+    def _version(self) -> int:
+        found: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return found
+
+    def _highest(self) -> int:
+        row = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'")
+        return int((row.fetchone() or (0,))[0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write in one transaction, which is durable and in the right file afterwards."""
+        connection = self.connection
+        self.check_identity()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _check_version(connection)
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has ended the transaction itself after some errors.
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
+        # SQLite writes on, without an error, into a file that was deleted.
+        self.check_identity()
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write records, each merged with what its key holds."""
+        with self.transaction() as connection:
+            touched = set()
+            for record in records:
+                if put_record(connection, record, self._kinds):
+                    touched.add(record.kind)
+            for name in touched:
+                if kind := self._kinds.get(name):
+                    self._compact(connection, kind)
+
+    def _compact(self, connection: sqlite3.Connection, kind: Kind) -> None:
+        """Replace the records of a kind by fewer of the same meaning, where that is worth it."""
+        count = connection.execute(
+            "SELECT count(*) FROM record WHERE kind = ?", (kind.name,)
+        ).fetchone()[0]
+        if count <= max(kind.room, 2 * self._compacted.get(kind.name, 0)):
+            return
+        rows = [from_row(found) for found in connection.execute(RECORDS_OF_KIND, (kind.name,))]
+        records = [row[1] for row in rows if row is not None]
+        kept = {record.key: record for record in kind.compact(records)}
+        there = {record.key: record for record in records}
+        connection.executemany(
+            "DELETE FROM record WHERE kind = ? AND key = ?",
+            [(kind.name, key) for key in there if key not in kept],
+        )
+        for key, record in kept.items():
+            if there.get(key) != record:
+                insert_record(connection, record)
+        self._compacted[kind.name] = len(kept)
+
+    def sweep(self) -> None:
+        """Delete what expired long ago, and give the room back."""
+        now = int(self._clock())
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM record WHERE until <= ?", (now - EXPIRY_MARGIN,))
+            connection.execute("DELETE FROM record WHERE kind = ? AND until <= ?", (ERASURE, now))
+            connection.execute("DELETE FROM claim WHERE until <= ?", (now - EXPIRY_MARGIN,))
+            connection.execute(
+                "UPDATE claim SET outcome = NULL, sub = '' "
+                "WHERE outcome IS NOT NULL AND outcome_until <= ?",
+                (now,),
+            )
+        # As a script, because execute() asks for one step of it, which frees one page.
+        self.connection.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
+        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def erase(self, keys: Iterable[tuple[str, str]], sub: str) -> None:
+        """Delete records, and every outcome that is about a person, so that nothing is left."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM record WHERE kind = ? AND key = ?", keys)
+            connection.execute("UPDATE claim SET outcome = NULL, sub = '' WHERE sub = ?", (sub,))
+        self.empty_log()
+
+    def empty_log(self) -> None:
+        """Move the log into the database and empty it; waits for other processes a moment."""
+        end = time.monotonic() + self._busy
+        while True:
+            busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if not busy or time.monotonic() >= end:
+                return
+            time.sleep(0.01)
+
+    def about(self, sub: str) -> tuple[list[Record], int]:
+        """Return the records about a person, and how many stored outcomes are."""
+        rows = [from_row(found) for found in self.connection.execute(RECORDS_OF_SUB, (sub,))]
+        count = "SELECT count(*) FROM claim WHERE sub = ? AND outcome IS NOT NULL"
+        outcomes = self.connection.execute(count, (sub,)).fetchone()[0]
+        return [row[1] for row in rows if row is not None], outcomes
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    """Raise NewerError for a database that this version must not write."""
+    if (version := version_of(connection)) > VERSION:
+        raise NewerError(version)
+
+
+def put_record(connection: sqlite3.Connection, record: Record, kinds: Mapping[str, Kind]) -> bool:
+    """Write one record; return whether that changed anything."""
+    found = connection.execute(RECORD_OF_KEY, (record.kind, record.key)).fetchone()
+    old = from_row(found) if found is not None else None
+    if old is not None and old[1].intact:
+        kind = kinds.get(record.kind)
+        if kind is not None:
+            record = kind.merge(old[1], record)
+        if old[1] == record:
+            return False
+    insert_record(connection, record)
+    return True
+
+
+def insert_record(connection: sqlite3.Connection, record: Record, seq: int | None = None) -> None:
+    """Write a record in the place of whatever its key holds, under a number of its own."""
+    connection.execute(PUT_RECORD, to_row(seq, record))
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,268 @@
+"""All that one process does with the database, in a thread of its own: open, look, write, mend."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple, TypeVar
+
+from tailchat_gate.state.claims import Claims
+from tailchat_gate.state.database import (
+    BUSY_SECONDS,
+    Database,
+    NewerError,
+    Read,
+    ReplacedError,
+    is_corrupt,
+)
+from tailchat_gate.state.files import Files
+from tailchat_gate.state.health import Fault
+from tailchat_gate.state.recovery import (
+    CopyError,
+    Salvage,
+    alone,
+    make_copy,
+    problem_of,
+    read_only,
+    rebuild,
+    salvage,
+)
+from tailchat_gate.state.schema import ADD_CLAIM
+from tailchat_gate.state.store import Kind, Outcome, Record, StoreError
+
+_T = TypeVar("_T")
+
+
+class StoreFault(Exception):  # noqa: N818 - the field's word; StoreError is the end of a start
+    """Something that the store could not do; the text says why."""
+
+    def __init__(self, fault: Fault, problem: str) -> None:
+        super().__init__(problem)
+        self.fault: Final = fault
+
+
+class Loaded(NamedTuple):
+    """What a start found.
+
+    `doubtful`: records may be missing. `salvaged` is there where the database has to be rebuilt.
+    `faults` are those that last.
+    """
+
+    records: Sequence[Record]
+    doubtful: bool = False
+    salvaged: Salvage | None = None
+    faults: Mapping[Fault, str] = {}
+
+
+class Engine:
+    """The database of one process. Every call may block; raises StoreFault."""
+
+    def __init__(
+        self,
+        files: Files,
+        clock: Callable[[], float],
+        kinds: Mapping[str, Kind],
+        *,
+        busy: float = BUSY_SECONDS,
+    ) -> None:
+        self.files: Final = files
+        self._database = Database(files, clock, kinds, busy=busy)
+        self._claims = Claims(self._database, clock)
+        self._is_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the database can be read and, as far as is known, written."""
+        return self._is_open
+
+    def open(self, *, create: bool = True) -> Loaded:
+        """Read everything. Raises StoreError where nothing can be known.
+
+        Without `create` a database that is missing is an empty one.
+        """
+        self.close()
+        self.files.check()
+        missing = not self.files.exists()
+        if missing and self.files.copy.exists():
+            return self._salvaged("the database is missing; its copy is there")
+        if missing and not create:
+            return Loaded(())
+        no_room = self.files.prepare()
+        if no_room:
+            return Loaded((), faults={Fault.UNWRITABLE: no_room})
+        return self._open()
+
+    def _open(self) -> Loaded:
+        try:
+            read = self._load()
+        except NewerError as newer:
+            return self._unwritable(Fault.NEWER, str(newer))
+        except sqlite3.Error as error:
+            self.close()
+            if is_corrupt(error):
+                return self._salvaged(str(error))
+            return self._unwritable(Fault.UNWRITABLE, str(error))
+        return Loaded([record for _, record in read.rows])
+
+    def reopen(self) -> Loaded | None:
+        """Open what was put in the place of the database; None where nothing usable was."""
+        if not self.files.exists():
+            return None
+        last = self._database.last_seq
+        loaded = self.open()
+        if loaded.salvaged is None:
+            return loaded
+        self._database.last_seq = last
+        return None
+
+    def close(self) -> None:
+        """Close the database."""
+        self._is_open = False
+        self._database.close()
+
+    def look(self) -> Read | None:
+        """Read what other processes changed, None where nothing was."""
+        with self._faults(Fault.UNREADABLE):
+            return self._database.read_new()
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write records, durably."""
+        with self._faults(Fault.UNWRITABLE):
+            self._database.write(list(records))
+
+    def claim(self, action: Callable[[Claims], _T]) -> _T:
+        """Do something with the claims."""
+        with self._faults(Fault.UNWRITABLE):
+            return action(self._claims)
+
+    def make_up(self, missed: Iterable[tuple[str, str, int, float, Outcome]]) -> None:
+        """Write claims that could not be written when they were made."""
+        with self._faults(Fault.UNWRITABLE), self._database.transaction() as connection:
+            connection.executemany(
+                ADD_CLAIM,
+                [
+                    (kind, key, at, until, int(out.spent), out.sub, out.data, out.until)
+                    for kind, key, until, at, out in missed
+                ],
+            )
+
+    def sweep(self) -> None:
+        """Delete what expired long ago."""
+        with self._faults(Fault.UNWRITABLE):
+            self._database.sweep()
+
+    def copy(self) -> None:
+        """Put an intact copy beside the database; a second process that does so is not waited for.
+
+        A fault that is UNCOPIED leaves the database as it is.
+        """
+        try:
+            with alone(self.files, patience=0) as mine:
+                if mine:
+                    make_copy(self.files)
+        except CopyError as error:
+            raise StoreFault(Fault.DAMAGED, str(error)) from None
+        except OSError as error:
+            raise StoreFault(Fault.UNCOPIED, str(error.strerror or error)) from None
+        except sqlite3.Error as error:
+            fault = Fault.DAMAGED if is_corrupt(error) else Fault.UNCOPIED
+            raise StoreFault(fault, str(error)) from None
+
+    def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
+        """Delete records and all outcomes about a person, here and in the copy.
+
+        `notice` tells the running processes.
+        """
+        with self._faults(Fault.UNWRITABLE):
+            self._database.erase(list(keys), sub)
+        self.copy()
+        self.files.damaged.unlink(missing_ok=True)
+        self.write((notice,))
+
+    def about(self, sub: str) -> tuple[list[Record], int]:
+        """Return the records about a person, and how many stored outcomes are."""
+        with self._faults(Fault.UNREADABLE):
+            return self._database.about(sub)
+
+    def salvage(self) -> Salvage:
+        """Read what can be read of a database that is damaged or lost, after closing it.
+
+        Only what is newer than what this process has read: of all else it knows more.
+        """
+        last = self._database.last_seq
+        self.close()
+        found = salvage(self.files)
+        newer = [(seq, record) for seq, record in found.rows if seq > last]
+        return found._replace(rows=newer)
+
+    def rebuild(self, found: Salvage, known: Iterable[Record], followed: set[str]) -> Read:
+        """Put a new database in the place of a damaged or lost one, and read it.
+
+        Another process may have done so meanwhile, and know more or less than this one.
+        """
+        with self._faults(Fault.UNWRITABLE), alone(self.files) as mine:
+            if (mended := self._load_mended()) is not None:
+                return mended
+            if not mine:
+                raise StoreFault(Fault.UNWRITABLE, "another process is replacing the database")
+            # Numbers that were read before must not be given to other changes.
+            floor = max(found.last_seq, self._database.last_seq)
+            rebuild(self.files, found, list(known), followed, floor)
+            return self._load()
+
+    def _load(self) -> Read:
+        """Open the database and read it; raises sqlite3.DatabaseError for a damaged one."""
+        self._database.open()
+        if problem := problem_of(self._database.connection):
+            raise _corrupt(problem)
+        read = self._database.read_all()
+        self._is_open = True
+        return read
+
+    def _load_mended(self) -> Read | None:
+        if not self.files.exists():
+            return None
+        last = self._database.last_seq
+        try:
+            return self._load()
+        except (sqlite3.Error, NewerError):
+            self.close()
+            self._database.last_seq = last
+            return None
+
+    def _salvaged(self, problem: str) -> Loaded:
+        self.close()
+        found = salvage(self.files)
+        return Loaded(found.records, doubtful=True, salvaged=found, faults={Fault.DAMAGED: problem})
+
+    def _unwritable(self, fault: Fault, problem: str) -> Loaded:
+        self.close()
+        found = read_only(self.files)
+        faults = {fault: problem}
+        if found is not None:
+            return Loaded(found.records, faults=faults)
+        found = salvage(self.files) if fault is not Fault.NEWER else Salvage([], [])
+        if not found.rows:
+            raise StoreError(f"{self.files.database}: {problem}")
+        return Loaded(found.records, doubtful=True, faults=faults)
+
+    @contextmanager
+    def _faults(self, usual: Fault) -> Iterator[None]:
+        """Turn what goes wrong into StoreFault; `usual` is what an error of SQLite's stands for."""
+        try:
+            yield
+        except ReplacedError as error:
+            raise StoreFault(Fault.REPLACED, str(error)) from None
+        except NewerError as error:
+            self.close()
+            raise StoreFault(Fault.NEWER, str(error)) from None
+        except sqlite3.Error as error:
+            fault = Fault.DAMAGED if is_corrupt(error) else usual
+            raise StoreFault(fault, str(error)) from None
+        except OSError as error:
+            raise StoreFault(usual, str(error.strerror or error)) from None
+
+
+def _corrupt(problem: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(problem)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error

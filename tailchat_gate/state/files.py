@@ -1,0 +1,167 @@
+"""The files of the database: their names, whose they are, and whether they are still the same."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tailchat_gate.state.store import StoreError
+
+#: The database, in the directory of the store.
+NAME: Final = "state.sqlite"
+_PRIVATE: Final = 0o600
+#: Errors under which a database that does not exist yet can be kept in memory until there is room.
+_NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class Identity(NamedTuple):
+    """Which files are open: device and inode of the database and of its write-ahead log."""
+
+    database: tuple[int, int] | None
+    log: tuple[int, int] | None
+
+
+class Files:
+    """The paths of one database, in a directory.
+
+    No file is ever opened here that SQLite may have open: to close it would drop SQLite's locks
+    in the whole process (fcntl(2), "Advisory record locking").
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory: Final = directory
+        self.database: Final = directory / NAME
+        self.log: Final = directory / f"{NAME}-wal"
+        self.index: Final = directory / f"{NAME}-shm"
+        #: The last copy that was found intact.
+        self.copy: Final = directory / f"{NAME}.copy"
+        #: A database that was found damaged, for whoever wants to look at it.
+        self.damaged: Final = directory / f"{NAME}.damaged"
+        #: Being written, to be renamed.
+        self.new: Final = directory / f"{NAME}.new"
+
+    def identity(self) -> Identity:
+        """Return which files are there."""
+        return Identity(_inode(self.database), _inode(self.log, or_empty=True))
+
+    def exists(self) -> bool:
+        """Tell whether there is a database, with anything in it."""
+        return _inode(self.database) is not None
+
+    def prepare(self) -> str:
+        """Make the database where it is missing; return why that cannot be done yet.
+
+        Raises StoreError for a place that cannot be used: no directory, a link, a file that any
+        user of the machine could change.
+        """
+        try:
+            self._check()
+            if _inode(self.database, or_empty=True) is None:
+                self.create(self.database)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                return str(error.strerror)
+            name = error.filename or self.database
+            raise StoreError(f"{name}: {error.strerror or error}") from None
+        return ""
+
+    def check(self) -> None:
+        """As `prepare`, and makes nothing."""
+        try:
+            self._check()
+        except OSError as error:
+            name = error.filename or self.database
+            raise StoreError(f"{name}: {error.strerror or error}") from None
+
+    def create(self, path: Path) -> None:
+        """Make an empty file for the owner of the directory alone. Raises OSError."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
+        try:
+            self.give(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def give(self, descriptor: int) -> None:
+        """Give a new file to the owner of the directory, where root made it."""
+        if os.geteuid() == 0:
+            like = self.directory.stat()
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+
+    def sync(self) -> None:
+        """Make renames in the directory durable. Raises OSError."""
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def exposed(self) -> bool:
+        """Tell whether every user of the machine can read the database."""
+        try:
+            return bool(self.database.stat().st_mode & stat.S_IROTH) and bool(
+                self.directory.stat().st_mode & stat.S_IXOTH
+            )
+        except OSError:
+            return False
+
+    def _check(self) -> None:
+        """Raise OSError where another user of this machine could lift a lock."""
+        folder = self.directory.stat()
+        if not stat.S_ISDIR(folder.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(self.directory))
+        for path in (self.directory, self.database, self.log, self.index, self.copy, self.new):
+            try:
+                found = path.lstat() if path != self.directory else folder
+            except FileNotFoundError:
+                continue
+            if found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
+                raise PermissionError(
+                    errno.EACCES, "every user of this machine can write to it", str(path)
+                )
+            if path == self.directory:
+                continue
+            if stat.S_ISLNK(found.st_mode):
+                raise OSError(errno.ELOOP, "a symbolic link, which may lead anywhere", str(path))
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "not a file", str(path))
+
+
+@contextmanager
+def as_owner(directory: Path) -> Iterator[None]:
+    """Work as the owner of a directory, where root does.
+
+    The files must be the gate's to write, and whoever owns the directory could put links into it,
+    by which root would write to any file. For programs of one thread: it changes the process.
+    """
+    try:
+        owner = directory.stat()
+    except OSError:
+        yield
+        return
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups([owner.st_gid])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _inode(path: Path, *, or_empty: bool = False) -> tuple[int, int] | None:
+    """Return device and inode of a file, None without one and for one that was emptied."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found.st_size or or_empty else None

@@ -1,0 +1,57 @@
+"""What is wrong with the store at present: logged once, counted each time, shown by /readyz."""
+
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from tailchat_gate.observe.log import LOGGER_NAME
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class Fault(StrEnum):
+    """The kinds of faults, as the metric's label names them."""
+
+    UNWRITABLE = "unwritable"
+    UNREADABLE = "unreadable"
+    DAMAGED = "damaged"
+    REPLACED = "replaced"
+    NEWER = "newer"
+    UNCOPIED = "uncopied"
+
+
+class Health:
+    """The faults of one store; `count` is called for each occurrence."""
+
+    def __init__(self, count: Callable[[str], None] = lambda _: None) -> None:
+        self._count = count
+        self._present: dict[Fault, str] = {}
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong now, one sentence each."""
+        return tuple(f"{fault}: {problem}" for fault, problem in self._present.items())
+
+    def report(self, fault: Fault, problem: str) -> None:
+        """Note a fault that lasts; it is logged when it begins and when its text changes."""
+        self._count(fault)
+        if self._present.get(fault) != problem:
+            self._present[fault] = problem
+            _tell(fault, problem)
+
+    def happened(self, fault: Fault, problem: str) -> None:
+        """Note a fault that was mended at once."""
+        self._count(fault)
+        _tell(fault, problem)
+
+    def clear(self, *faults: Fault) -> None:
+        """Note that faults have ended."""
+        ended = [fault for fault in faults if self._present.pop(fault, None) is not None]
+        if ended:
+            _log.info("the state store works again", extra={"details": {"ended": ended}})
+
+
+def _tell(fault: Fault, problem: str) -> None:
+    details = {"error": str(fault), "problem": problem}
+    _log.error("the state store has a fault", extra={"details": details})

@@ -1,0 +1,106 @@
+"""The store in the memory of one process, for tests, the demo and `state.path = ""`."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from tailchat_gate.state.store import (
+    EXPIRY_MARGIN,
+    Changes,
+    Claim,
+    ClaimStatus,
+    Follower,
+    Outcome,
+    Record,
+)
+
+
+class _Key:
+    """A key that was claimed."""
+
+    __slots__ = ("claimed_at", "outcome", "until")
+
+    def __init__(self, claimed_at: float, until: float) -> None:
+        self.claimed_at = claimed_at
+        self.until = until
+        self.outcome = Outcome()
+
+
+class MemoryStore:
+    """Keeps state until the process ends; see Store. `clock` gives Unix seconds.
+
+    What is followed is in the followers' memory already, so records are not kept a second time.
+    """
+
+    location = ""
+    faults: Sequence[str] = ()
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._followers: list[Follower] = []
+        self._keys: dict[str, OrderedDict[str, _Key]] = {}
+
+    def follow(self, follower: Follower) -> None:
+        """Hand a follower every record of its kind: none."""
+        self._followers.append(follower)
+
+    async def open(self) -> None:
+        """Tell the followers that nothing is stored."""
+        for follower in self._followers:
+            follower.take(Changes((), complete=True))
+
+    def start(self) -> None:
+        """Nothing changes but by this process."""
+
+    async def close(self) -> None:
+        """Forget everything."""
+        self._keys.clear()
+
+    def put(self, records: Iterable[Record]) -> Awaitable[None]:
+        """Return what is done already: the caller has applied the records itself."""
+        del records
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
+        """Claim a single-use key."""
+        keys = self._keys.setdefault(kind, OrderedDict())
+        found = await self.find_claim(kind, key)
+        if found.status is ClaimStatus.TAKEN:
+            return found
+        if len(keys) >= room and not self._make_room(keys, room):
+            return Claim(ClaimStatus.FULL)
+        keys[key] = _Key(self._clock(), until)
+        return found
+
+    async def find_claim(self, kind: str, key: str) -> Claim:
+        """Return what is kept of a key."""
+        found = self._keys[kind].get(key) if kind in self._keys else None
+        if found is None:
+            return Claim(ClaimStatus.GRANTED)
+        is_kept = self._clock() < found.outcome.until
+        data = found.outcome.data if is_kept else None
+        return Claim(ClaimStatus.TAKEN, found.claimed_at, data)
+
+    async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
+        """Keep what became of a key."""
+        if kind in self._keys and (found := self._keys[kind].get(key)) is not None:
+            found.outcome = outcome
+
+    async def release(self, kind: str, key: str) -> None:
+        """Let a key be claimed again."""
+        self._keys.get(kind, OrderedDict()).pop(key, None)
+
+    def _make_room(self, keys: "OrderedDict[str, _Key]", room: int) -> bool:
+        now = self._clock()
+        for key in [key for key, found in keys.items() if found.until <= now - EXPIRY_MARGIN]:
+            del keys[key]
+        if len(keys) >= room:
+            for key in [key for key, found in keys.items() if found.until <= now]:
+                del keys[key]
+        if len(keys) >= room:
+            unspent = next((key for key, found in keys.items() if not found.outcome.spent), None)
+            if unspent is not None:
+                del keys[unspent]
+        return len(keys) < room

@@ -1,0 +1,250 @@
+"""What to do with a damaged database: read what can be read, and write it to a new file."""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tailchat_gate.state.database import (
+    BUSY_SECONDS,
+    connect,
+    insert_record,
+    is_corrupt,
+    put_record,
+    quick_check,
+    uri,
+)
+from tailchat_gate.state.files import Files
+from tailchat_gate.state.schema import (
+    ADD_CLAIM,
+    EVERY_CLAIM,
+    EVERY_RECORD,
+    ClaimRow,
+    Row,
+    from_row,
+    migrate,
+    version_of,
+)
+from tailchat_gate.state.store import Record
+
+_PAUSE: Final = 0.01
+_INTEGER_TYPES: Final = (int, float)
+
+
+class Salvage(NamedTuple):
+    """What could be read of damaged files, the oldest change first.
+
+    A record may be there twice, as the copy has it and as the database does. `copied`: it comes
+    from the copy alone, because nothing of the database could be read.
+    """
+
+    rows: list[Row]
+    claims: list[ClaimRow]
+    copied: bool = False
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last change, 0 for none."""
+        return self.rows[-1][0] if self.rows else 0
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, in the order of the rows."""
+        return [record for _, record in self.rows]
+
+
+class CopyError(Exception):
+    """The copy is not intact, because the database is not; the text says what is wrong."""
+
+
+def salvage(files: Files) -> Salvage:
+    """Read what can be read of the database and of its copy. Raises nothing."""
+    rows, claims = _read_copy(files)
+    own_rows, own_claims = _read_database(files)
+    # The copy's first: of two of the same number the database's is applied last, if it is intact.
+    merged = sorted((*rows, *own_rows), key=lambda row: (row[0], row[1].intact))
+    by_key = {tuple(row[:2]): row for row in (*claims, *own_claims)}
+    found = not own_rows and not own_claims and bool(rows or claims)
+    return Salvage(merged, list(by_key.values()), copied=found)
+
+
+def read_only(files: Files) -> Salvage | None:
+    """Read a database that cannot be written; None where it cannot be read without damage.
+
+    A full disk has no room for SQLite's index of the log, and a read-only one has no place for
+    it. SQLite needs none in exclusive mode; nor does it where the log is empty.
+    """
+    attempts = [("mode=rw", False), ("mode=ro", False), ("mode=rw", True)]
+    if _is_empty(files.log):
+        attempts.append(("immutable=1", False))
+    for query, exclusive in attempts:
+        with suppress(sqlite3.Error), closing(connect(uri(files.database, query))) as connection:
+            if exclusive:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            if version_of(connection) == 0:
+                return Salvage([], [])
+            if quick_check(connection):
+                return None
+            rows = [from_row(found) for found in connection.execute(EVERY_RECORD[0])]
+            claims = list(connection.execute(EVERY_CLAIM[0]))
+            return Salvage([row for row in rows if row is not None], claims)
+    return None
+
+
+def rebuild(
+    files: Files, found: Salvage, known: Iterable[Record], followed: set[str], floor: int
+) -> None:
+    """Put a new database in the place of the damaged one.
+
+    It holds the `known` records of the kinds that are `followed`, and what was salvaged of all
+    else. The next change gets a number above `floor`. Raises OSError and sqlite3.Error, and has
+    changed nothing then.
+    """
+    files.new.unlink(missing_ok=True)
+    files.create(files.new)
+    with closing(connect(uri(files.new, "mode=rw"))) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        migrate(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        for seq, record in found.rows:
+            if record.intact and record.kind not in followed:
+                insert_record(connection, record, seq)
+        # Behind all numbers that any process has read.
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'record'")
+        connection.execute("INSERT INTO sqlite_sequence VALUES ('record', ?)", (floor,))
+        for record in known:
+            put_record(connection, record, {})
+        connection.executemany(ADD_CLAIM, found.claims)
+        connection.execute("COMMIT")
+    _sync(files.new)
+    with suppress(FileNotFoundError):
+        files.database.rename(files.damaged)
+    for path in (files.log, files.index):
+        path.unlink(missing_ok=True)
+    files.new.rename(files.database)
+    files.sync()
+
+
+def make_copy(files: Files) -> None:
+    """Put an intact copy beside the database, for a start that finds the database damaged.
+
+    Raises CopyError where the database is damaged, which leaves the last copy; OSError and
+    sqlite3.Error where it cannot be written.
+    """
+    files.new.unlink(missing_ok=True)
+    files.create(files.new)
+    # A connection of its own reads the disk, and not what another one remembers of it.
+    with (
+        closing(connect(uri(files.database, "mode=rw"))) as source,
+        closing(connect(uri(files.new, "mode=rw"))) as target,
+    ):
+        source.backup(target)
+        # One file, to be opened without a log beside it.
+        target.execute("PRAGMA journal_mode = DELETE").fetchone()
+        problem = problem_of(target)
+    if problem:
+        raise CopyError(problem)
+    _sync(files.new)
+    files.new.rename(files.copy)
+    files.sync()
+
+
+def problem_of(connection: sqlite3.Connection) -> str:
+    """Return what is wrong with a database, down to each record; "" where nothing is."""
+    try:
+        if wrong := quick_check(connection):
+            return wrong
+        rows = (from_row(found) for found in connection.execute(EVERY_RECORD[0]))
+        damaged = sum(row is None or not row[1].intact for row in rows)
+    except sqlite3.Error as error:
+        if not is_corrupt(error):
+            raise
+        return str(error)
+    return f"{damaged} damaged records" if damaged else ""
+
+
+@contextmanager
+def alone(files: Files, *, patience: float = BUSY_SECONDS) -> Iterator[bool]:
+    """Be the one process that replaces files; gives False where another one is for too long."""
+    descriptor = os.open(files.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield _take(descriptor, time.monotonic() + patience)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, end: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_PAUSE)
+        else:
+            return True
+
+
+def _read_copy(files: Files) -> tuple[list[Row], list[ClaimRow]]:
+    if not files.copy.exists():
+        return [], []
+    return _read_from(uri(files.copy, "immutable=1"))
+
+
+def _read_database(files: Files) -> tuple[list[Row], list[ClaimRow]]:
+    found: tuple[list[Row], list[ClaimRow]] = ([], [])
+    if not files.exists():
+        return found
+    # With the log and without it: either may be what is damaged.
+    for query in ("mode=rw", "immutable=1"):
+        rows, claims = _read_from(uri(files.database, query))
+        known = {seq for seq, record in found[0] if record.intact}
+        found[0].extend(row for row in rows if row[0] not in known)
+        found[1].extend(claims)
+    return found
+
+
+def _read_from(name: str) -> tuple[list[Row], list[ClaimRow]]:
+    rows: dict[int, Row] = {}
+    claims: dict[tuple[object, ...], ClaimRow] = {}
+    # From both ends, because a reading ends at the first damaged page.
+    for query in EVERY_RECORD:
+        with suppress(sqlite3.Error), closing(connect(name)) as connection:
+            for found in connection.execute(query):
+                if (row := from_row(found)) is not None:
+                    rows[row[0]] = row
+    for query in EVERY_CLAIM:
+        with suppress(sqlite3.Error), closing(connect(name)) as connection:
+            for claim in connection.execute(query):
+                if _is_claim(claim):
+                    claims[claim[:2]] = claim
+    return list(rows.values()), list(claims.values())
+
+
+def _is_claim(row: ClaimRow) -> bool:
+    kind, key, claimed_at, until, spent, sub, outcome, outcome_until = row
+    texts = all(isinstance(value, str) for value in (kind, key, sub))
+    numbers = all(
+        isinstance(value, _INTEGER_TYPES) for value in (claimed_at, until, spent, outcome_until)
+    )
+    return texts and numbers and (outcome is None or isinstance(outcome, bytes))
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

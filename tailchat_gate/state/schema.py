@@ -1,0 +1,149 @@
+"""The tables of the database, and how an older file becomes one of this version."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+from zlib import crc32
+
+from tailchat_gate.state.store import MAX_TEXT, Record
+
+#: Each step leads from the version before it; `PRAGMA user_version` counts those that were taken.
+#: A step that was released is never changed: a new one follows it.
+MIGRATIONS: Final[Sequence[tuple[str, ...]]] = (
+    (
+        # AUTOINCREMENT: the number of a change is never used twice, so that "everything after the
+        # last number read" is the change feed.
+        """
+        CREATE TABLE record (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL,
+            key TEXT NOT NULL,
+            sub TEXT NOT NULL,
+            until INTEGER,
+            body TEXT NOT NULL,
+            checksum INTEGER NOT NULL,
+            UNIQUE (kind, key)
+        )
+        """,
+        "CREATE INDEX record_sub ON record (sub) WHERE sub != ''",
+        """
+        CREATE TABLE claim (
+            kind TEXT NOT NULL,
+            key TEXT NOT NULL,
+            claimed_at REAL NOT NULL,
+            until INTEGER NOT NULL,
+            spent INTEGER NOT NULL,
+            sub TEXT NOT NULL,
+            outcome BLOB,
+            outcome_until REAL NOT NULL,
+            PRIMARY KEY (kind, key)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX claim_order ON claim (kind, spent, claimed_at)",
+    ),
+)
+VERSION: Final = len(MIGRATIONS)
+
+#: Settings of every connection.
+#:
+#: synchronous=FULL: what was answered outlives a power cut. secure_delete: erased data is
+#: overwritten. journal_size_limit: a log that has grown once gives its room back.
+PRAGMAS: Final = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA journal_size_limit = 1048576",
+    "PRAGMA trusted_schema = OFF",
+)
+
+#: Statements that more than one module needs, each with all columns.
+RECORDS_AFTER: Final = (
+    "SELECT seq, kind, key, sub, until, body, checksum FROM record WHERE seq > ? ORDER BY seq"
+)
+RECORDS_OF_KIND: Final = (
+    "SELECT seq, kind, key, sub, until, body, checksum FROM record WHERE kind = ? ORDER BY seq"
+)
+RECORDS_OF_SUB: Final = (
+    "SELECT seq, kind, key, sub, until, body, checksum FROM record WHERE sub = ? ORDER BY seq"
+)
+RECORD_OF_KEY: Final = (
+    "SELECT seq, kind, key, sub, until, body, checksum FROM record WHERE kind = ? AND key = ?"
+)
+#: From both ends, and not by an index, which may be damaged where the table is not.
+EVERY_RECORD: Final = (
+    "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq",
+    "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq DESC",
+)
+EVERY_CLAIM: Final = (
+    """
+    SELECT kind, key, claimed_at, until, spent, sub, outcome, outcome_until FROM claim
+    ORDER BY kind, key
+    """,
+    """
+    SELECT kind, key, claimed_at, until, spent, sub, outcome, outcome_until FROM claim
+    ORDER BY kind DESC, key DESC
+    """,
+)
+PUT_RECORD: Final = (
+    "INSERT OR REPLACE INTO record (seq, kind, key, sub, until, body, checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+ADD_CLAIM: Final = (
+    "INSERT INTO claim (kind, key, claimed_at, until, spent, sub, outcome, outcome_until) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+
+#: A record with its number.
+Row = tuple[int, Record]
+#: A claim as it is stored.
+ClaimRow = tuple[object, ...]
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version of a database, 0 for an empty one."""
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return found
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database of this version or an older one to this one, in one transaction."""
+    if version_of(connection) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have done it while this one waited.
+        for step in range(version_of(connection), VERSION):
+            for statement in MIGRATIONS[step]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {step + 1}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def checksum(record: Record) -> int:
+    """Return the checksum of a record: SQLite does not notice a bit that was flipped in a row."""
+    until = "" if record.until is None else str(record.until)
+    parts = (record.kind, record.key, record.sub, until, record.body)
+    return crc32("\x00".join(parts).encode("utf-8", "surrogatepass"))
+
+
+def to_row(seq: int | None, record: Record) -> tuple[object, ...]:
+    """Return the columns of a record; `seq` None numbers it behind all others."""
+    fields = (record.kind, record.key, record.sub, record.until, record.body)
+    return (seq, *fields, checksum(record))
+
+
+def from_row(row: tuple[object, ...]) -> Row | None:
+    """Return the record of a row, None for one that is damaged beyond reading."""
+    seq, kind, key, sub, until, body, found = row
+    if not (isinstance(seq, int) and isinstance(kind, str) and isinstance(key, str)):
+        return None
+    if not (isinstance(sub, str) and isinstance(body, str)):
+        return None
+    if not (until is None or isinstance(until, int)) or len(key) + len(body) > MAX_TEXT:
+        return None
+    record = Record(kind, key, body, sub, until)
+    if checksum(record) != found:
+        record = Record(kind, key, body, sub, until, intact=False)
+    return seq, record

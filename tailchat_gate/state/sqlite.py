@@ -1,0 +1,371 @@
+"""The store in a SQLite file: the event loop's side of it, which never waits for a disk."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.state.batches import Batches
+from tailchat_gate.state.claims import Claims
+from tailchat_gate.state.database import BUSY_SECONDS
+from tailchat_gate.state.engine import Engine, Loaded, StoreFault
+from tailchat_gate.state.files import Files
+from tailchat_gate.state.followers import Followers
+from tailchat_gate.state.health import Fault, Health
+from tailchat_gate.state.store import (
+    Claim,
+    ClaimStatus,
+    Follower,
+    Outcome,
+    Record,
+    StoreError,
+)
+
+#: How often the file is looked at; what another process wrote is known this much later.
+LOOK_SECONDS: Final = 0.25
+#: How long after a failure the next attempt is made.
+RETRY_SECONDS: Final = 5.0
+#: The copy is at most this old, and it takes at most a hundredth of the time.
+COPY_SECONDS: Final = 2.0
+_COPY_SHARE: Final = 100
+#: How often expired records are deleted.
+SWEEP_SECONDS: Final = 60.0
+#: How long the end of the gate waits for a disk.
+CLOSE_SECONDS: Final = 2.0
+#: Claims that are remembered while they cannot be written.
+_MOST_MISSED: Final = 10_000
+_UNAVAILABLE: Final = Claim(ClaimStatus.UNAVAILABLE)
+
+_T = TypeVar("_T")
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class SqliteStore:
+    """Keeps state in `state.sqlite` in a directory; see Store.
+
+    `clock` gives Unix seconds. Without `create` a database that is missing is an empty one, which
+    the first write makes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        clock: Callable[[], float],
+        health: Health,
+        *,
+        create: bool = True,
+        busy: float = BUSY_SECONDS,
+    ) -> None:
+        self._files = Files(directory)
+        self._clock = clock
+        self._health = health
+        self._create = create
+        self._followers = Followers()
+        self._engine = Engine(self._files, clock, self._followers.kinds, busy=busy)
+        # A thread of its own, so that a disk that hangs keeps nothing else waiting.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        #: Held while the engine is used, because mending takes several steps.
+        self._using = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+        self._batches = Batches(self._flush)
+        #: Whether the database may lack something that is known here.
+        self._behind = False
+        self._missed: OrderedDict[tuple[str, str], tuple[int, float, Outcome]] = OrderedDict()
+        self._retry_at = self._copy_at = self._sweep_at = 0.0
+        self._uncopied = False
+
+    @property
+    def location(self) -> str:
+        """The database's path."""
+        return str(self._files.database)
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """What is wrong at present."""
+        return self._health.faults
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something could not be written yet."""
+        return self._behind
+
+    def follow(self, follower: Follower) -> None:
+        """Hand a follower every record of its kind."""
+        self._followers.add(follower)
+
+    async def open(self) -> None:
+        """Read everything. Raises StoreError."""
+        async with self._using:
+            loaded = await self._run(lambda: self._engine.open(create=self._create))
+            self._take_in(loaded)
+            if loaded.salvaged is not None:
+                await self._rebuild(loaded)
+            self._behind = self._behind or (self._create and not self._engine.is_open)
+        self._uncopied = self._engine.is_open
+        if await self._run(self._files.exposed):
+            _log.warning(
+                "every user of this machine can read %s; mode 0600 or 0640 keeps it",
+                self._files.database,
+            )
+
+    def start(self) -> None:
+        """Begin to follow changes."""
+        now = asyncio.get_running_loop().time()
+        self._retry_at, self._sweep_at = now + RETRY_SECONDS, now + SWEEP_SECONDS
+        self._looking = asyncio.create_task(self._look())
+
+    async def close(self) -> None:
+        """Stop following; what is being written has CLOSE_SECONDS to come to its end."""
+        if self._looking is not None:
+            self._looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((self._looking,), timeout=CLOSE_SECONDS)
+        last = asyncio.create_task(self._write_last())
+        await asyncio.wait((last,), timeout=CLOSE_SECONDS)
+        if not last.done():
+            _log.error("the state store hangs, and may lack what was written last")
+            last.cancel()
+        self._thread.shutdown(wait=False)
+
+    def put(self, records: Iterable[Record]) -> Awaitable[None]:
+        """Write records with all others that come meanwhile, in one transaction."""
+        return self._batches.put(records)
+
+    async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
+        """Claim a single-use key."""
+        found = await self._claims(lambda claims: claims.claim(kind, key, until=until, room=room))
+        if found is None:
+            self._miss(kind, key, int(until), Outcome())
+            return _UNAVAILABLE
+        return found
+
+    async def find_claim(self, kind: str, key: str) -> Claim:
+        """Return what is stored of a key that was claimed elsewhere."""
+        return await self._claims(lambda claims: claims.find(kind, key)) or _UNAVAILABLE
+
+    async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
+        """Store what became of a key."""
+        done = await self._claims(lambda claims: claims.settle(kind, key, outcome))
+        if not done and (missed := self._missed.get((kind, key))) is not None:
+            self._missed[kind, key] = (missed[0], missed[1], outcome)
+
+    async def release(self, kind: str, key: str) -> None:
+        """Let a key be claimed again."""
+        self._missed.pop((kind, key), None)
+        await self._claims(lambda claims: claims.release(kind, key))
+
+    async def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
+        """Delete records and all outcomes about a person. Raises StoreFault."""
+        listed = list(keys)
+        async with self._using:
+            await self._run(lambda: self._engine.erase(listed, sub, notice))
+
+    async def about(self, sub: str) -> tuple[list[Record], int]:
+        """Return the records about a person, and how many outcomes are. Raises StoreFault."""
+        async with self._using:
+            if not self._engine.is_open:
+                return [], 0
+            return await self._run(lambda: self._engine.about(sub))
+
+    async def _claims(self, action: Callable[[Claims], _T]) -> _T | None:
+        """Do something with the claims; None where the store cannot do it now."""
+        async with self._using:
+            if self._behind and asyncio.get_running_loop().time() < self._retry_at:
+                # One login waits for a database that is locked, not every one.
+                return None
+            try:
+                return await self._run(lambda: self._engine.claim(action))
+            except StoreFault as fault:
+                if not await self._mend(fault):
+                    return None
+            with suppress(StoreFault):
+                return await self._run(lambda: self._engine.claim(action))
+        return None
+
+    def _miss(self, kind: str, key: str, until: int, outcome: Outcome) -> None:
+        self._missed[kind, key] = (until, self._clock(), outcome)
+        if len(self._missed) > _MOST_MISSED:
+            self._missed.popitem(last=False)
+
+    async def _flush(self, records: Sequence[Record]) -> None:
+        async with self._using:
+            await self._write(records)
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        """Write records, and whatever could not be written before."""
+        extra = self._followers.known(lost=False) if self._behind else []
+        try:
+            await self._run(lambda: self._write_in_thread([*extra, *records]))
+        except StoreFault as fault:
+            if await self._mend(fault) and records:
+                # What took the place of the database says nothing of these.
+                self._followers.hand_out(records, complete=False, doubtful=True)
+                await self._write_once_more(records)
+        else:
+            self._wrote()
+
+    async def _write_once_more(self, records: Sequence[Record]) -> None:
+        try:
+            await self._run(lambda: self._write_in_thread(records))
+        except StoreFault as fault:
+            self._behind = True
+            self._health.report(fault.fault, str(fault))
+
+    def _write_in_thread(self, records: Sequence[Record]) -> None:
+        if not self._engine.is_open:
+            self._reopen_in_thread()
+        self._engine.write(records)
+        missed = tuple(self._missed.items())
+        if missed:
+            self._engine.make_up((*name, *claim) for name, claim in missed)
+            for name, _ in missed:
+                self._missed.pop(name, None)
+
+    def _reopen_in_thread(self) -> None:
+        """Open a database that could not be written. Raises StoreFault."""
+        try:
+            loaded = self._engine.open()
+        except StoreError as error:
+            raise StoreFault(Fault.UNREADABLE, str(error)) from None
+        if loaded.salvaged is not None:
+            raise StoreFault(Fault.DAMAGED, loaded.faults[Fault.DAMAGED])
+        for fault, problem in loaded.faults.items():
+            raise StoreFault(fault, problem)
+
+    def _wrote(self) -> None:
+        self._behind = False
+        self._uncopied = True
+        self._health.clear(Fault.UNWRITABLE, Fault.UNREADABLE, Fault.NEWER, Fault.DAMAGED)
+
+    async def _mend(self, fault: StoreFault) -> bool:
+        """Put right what went wrong, where that can be done; return whether it could."""
+        loop = asyncio.get_running_loop()
+        self._behind = True
+        self._retry_at = loop.time() + RETRY_SECONDS
+        if fault.fault not in {Fault.REPLACED, Fault.DAMAGED}:
+            self._health.report(fault.fault, str(fault))
+            return False
+        self._health.happened(fault.fault, str(fault))
+        try:
+            await self._replace(fault.fault)
+        except StoreFault as second:
+            self._health.report(second.fault, str(second))
+            return False
+        except StoreError as error:
+            self._health.report(Fault.UNREADABLE, str(error))
+            return False
+        self._wrote()
+        return True
+
+    async def _replace(self, fault: Fault) -> None:
+        """Make the database hold what is known again. Raises StoreFault, StoreError."""
+        loaded = await self._run(self._engine.reopen) if fault is Fault.REPLACED else None
+        if loaded is not None:
+            # An empty file says nothing, as one that is gone.
+            lost = not loaded.records
+            self._take_in(loaded._replace(doubtful=loaded.doubtful or lost))
+            known = self._followers.known(lost=lost)
+            await self._run(lambda: self._write_in_thread(known))
+            return
+        found = await self._run(self._engine.salvage)
+        await self._rebuild(Loaded(found.records, doubtful=True, salvaged=found))
+
+    async def _rebuild(self, loaded: Loaded) -> None:
+        """Write a new database of what was salvaged and of what is known."""
+        found = loaded.salvaged
+        if found is None:
+            return
+        self._followers.hand_out(loaded.records, complete=False, doubtful=True)
+        known = self._followers.known(lost=True)
+        followed = set(self._followers.kinds)
+        try:
+            read = await self._run(lambda: self._engine.rebuild(found, known, followed))
+        except StoreFault as fault:
+            self._behind = True
+            self._health.report(fault.fault, str(fault))
+            return
+        self._followers.hand_out([record for _, record in read.rows], complete=False, doubtful=True)
+        self._wrote()
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                async with self._using:
+                    await self._look_once(loop.time())
+            except Exception:  # noqa: BLE001 - a fault here must not stop the looking
+                _log.exception("the state store could not be read")
+                self._behind = True
+
+    async def _look_once(self, now: float) -> None:
+        if self._engine.is_open:
+            try:
+                found = await self._run(self._engine.look)
+            except StoreFault as fault:
+                await self._mend(fault)
+                return
+            self._health.clear(Fault.UNREADABLE)
+            if found is not None:
+                self._uncopied = True
+                self._followers.hand_out(
+                    [record for _, record in found.rows],
+                    complete=found.complete,
+                    doubtful=bool(found.lost),
+                )
+        if self._behind and now >= self._retry_at:
+            self._retry_at = now + RETRY_SECONDS
+            await self._write(())
+        elif self._engine.is_open and not self._behind:
+            await self._keep_house(now)
+
+    async def _keep_house(self, now: float) -> None:
+        """Copy what changed, and delete what expired."""
+        loop = asyncio.get_running_loop()
+        try:
+            if self._uncopied and now >= self._copy_at:
+                await self._copy()
+                taken = loop.time() - now
+                self._copy_at = loop.time() + max(COPY_SECONDS, _COPY_SHARE * taken)
+            if now >= self._sweep_at:
+                self._sweep_at = now + SWEEP_SECONDS
+                await self._run(self._engine.sweep)
+        except StoreFault as fault:
+            await self._mend(fault)
+
+    async def _copy(self) -> None:
+        self._uncopied = False
+        try:
+            await self._run(self._engine.copy)
+        except StoreFault as fault:
+            if fault.fault is not Fault.UNCOPIED:
+                raise
+            self._uncopied = True
+            self._copy_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+            self._health.report(Fault.UNCOPIED, str(fault))
+        else:
+            self._health.clear(Fault.UNCOPIED)
+
+    async def _write_last(self) -> None:
+        await self._batches.written()
+        async with self._using:
+            if self._behind:
+                await self._write(())
+            if self._uncopied and self._engine.is_open:
+                with suppress(StoreFault):
+                    await self._copy()
+            await self._run(self._engine.close)
+
+    def _take_in(self, loaded: Loaded) -> None:
+        for fault, problem in loaded.faults.items():
+            self._health.report(fault, problem)
+        self._followers.hand_out(loaded.records, complete=True, doubtful=loaded.doubtful)
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, work)

@@ -1,0 +1,103 @@
+"""A follower that remembers what it is told, and stores on one real file."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tailchat_gate.state.health import Health
+from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import Changes, Kind, Record
+
+START = 1_800_000_000.0
+
+
+class Clock:
+    """A clock that a test sets; Unix seconds."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        """Return the time that was set."""
+        return self.now
+
+
+def same(records: Sequence[Record]) -> Sequence[Record]:
+    """Compact nothing."""
+    return records
+
+
+class Notes:
+    """Keeps records of one kind by key, as a process does; what is there stays without a word."""
+
+    def __init__(self, kind: str = "note", room: int = 1024) -> None:
+        self.kind = Kind(kind, room, same)
+        self.held: dict[str, Record] = {}
+        self.seen: list[Changes] = []
+
+    def take(self, changes: Changes) -> None:
+        """Keep what was read."""
+        self.seen.append(changes)
+        if changes.complete and not changes.doubtful:
+            self.held.clear()
+        for record in changes.records:
+            self.held[record.key] = record
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return everything."""
+        del lost
+        return list(self.held.values())
+
+    def erase(self, sub: str) -> None:
+        """Forget a person."""
+        self.held = {key: record for key, record in self.held.items() if record.sub != sub}
+
+
+class Process:
+    """What one process has: its store, its follower, and its counted faults."""
+
+    def __init__(self, directory: Path, clock: Callable[[], float], *, busy: float = 0.2) -> None:
+        self.counted: list[str] = []
+        self.health = Health(self.counted.append)
+        self.store = SqliteStore(directory, clock, self.health, busy=busy)
+        self.notes = Notes()
+        self.store.follow(self.notes)
+
+    async def put(self, *keys: str, body: str = "{}", sub: str = "") -> None:
+        """Note keys, in memory first."""
+        records = [Record("note", key, body, sub) for key in keys]
+        self.notes.held.update((record.key, record) for record in records)
+        await self.store.put(records)
+
+    @property
+    def keys(self) -> set[str]:
+        """What is known here."""
+        return set(self.notes.held)
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, clock: Callable[[], float] | None = None, *, busy: float = 0.2
+) -> AsyncIterator[Process]:
+    """Give a process that has opened its store and follows it."""
+    process = Process(directory, clock or Clock(), busy=busy)
+    await process.store.open()
+    process.store.start()
+    try:
+        yield process
+    finally:
+        await process.store.close()
+
+
+async def keys_on_disk(directory: Path) -> set[str]:
+    """Return what a process that starts now knows."""
+    async with running(directory) as process:
+        return process.keys
+
+
+async def until(condition: Callable[[], object], *, within: float = 5.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for may be a file
+            await asyncio.sleep(0.01)

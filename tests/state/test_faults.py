@@ -1,0 +1,514 @@
+"""A real file that goes wrong under the store: nothing known is lost, and everything is told."""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from statekit import START, Clock, Process, keys_on_disk, running, until
+
+from tailchat_gate.state import sqlite as sqlite_store
+from tailchat_gate.state.files import NAME
+from tailchat_gate.state.schema import VERSION
+from tailchat_gate.state.store import EXPIRY_MARGIN, ClaimStatus, Outcome, Record, StoreError
+
+NOBODY = 65534
+PAGE = 4096
+KILLED_WRITERS = Path(__file__).parent / "killed_writers.py"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let retries and copies come soon."""
+    monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite_store, "COPY_SECONDS", 0.1)
+
+
+@pytest.fixture
+def open_tmp() -> Iterator[Path]:
+    """A directory that every user can reach."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@contextmanager
+def _mounted(directory: Path, options: str) -> Iterator[None]:
+    """Put a small file system on a directory; skip the test where that is not allowed."""
+    command = ["/bin/mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "none", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["/bin/umount", "-l", str(directory)], check=True)
+
+
+async def _remount(directory: Path, mode: str) -> None:
+    command = ["/bin/mount", "-o", f"remount,{mode}", str(directory)]
+    await asyncio.to_thread(subprocess.run, command, check=True)
+
+
+def _fill(directory: Path) -> Path:
+    """Write until nothing more fits."""
+    path = directory / "fill"
+    with path.open("wb", buffering=0) as file:
+        for size in (PAGE, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return path
+
+
+@contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+DYING_WRITER = """
+import os, signal, sys, time
+from pathlib import Path
+from tailchat_gate.state.database import Database
+from tailchat_gate.state.files import Files
+from tailchat_gate.state.store import Record
+database = Database(Files(Path(sys.argv[1])), time.time, {})
+database.open()
+database.write([Record("note", sys.argv[2], "{}")])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _write_and_die(directory: Path, key: str) -> None:
+    """Write a key in a process that dies without closing the database, so that its log stays."""
+    arguments = [sys.executable, "-c", DYING_WRITER, str(directory), key]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    assert (directory / f"{NAME}-wal").stat().st_size
+
+
+async def test_a_full_disk_while_running(tmp_path: Path) -> None:
+    """What could not be written is in force, is told, and is written when there is room."""
+    async with running(tmp_path) as process:
+        await process.put("before")
+        with _largest_file(128 * 1024):
+            await process.put("big", body="x" * 200_000)
+            assert process.store.faults[0].startswith("unwritable: ")
+            await process.put("a")
+            assert process.keys == {"before", "big", "a"}
+            assert "unwritable" in process.counted
+            claim = await process.store.claim("login", "a", until=START + 9, room=9)
+            assert claim.status is ClaimStatus.UNAVAILABLE
+            await process.store.settle("login", "a", Outcome(b"sealed", START + 60))
+        await until(lambda: not process.store.faults)
+
+        assert {"before", "a"} <= await keys_on_disk(tmp_path)
+        again = await process.store.claim("login", "a", until=START + 9, room=9)
+        assert (again.status, again.outcome) == (ClaimStatus.TAKEN, b"sealed")
+
+
+@pytest.mark.parametrize("after_a_crash", [False, True])
+async def test_a_start_on_a_full_disk(tmp_path: Path, *, after_a_crash: bool) -> None:
+    """The gate starts with everything that was known, and writes when there is room."""
+    with _mounted(tmp_path, "size=2m"):
+        async with running(tmp_path) as process:
+            await process.put("a")
+        (tmp_path / f"{NAME}.copy").unlink()
+        if after_a_crash:
+            _write_and_die(tmp_path, "b")
+            (tmp_path / f"{NAME}-shm").unlink()
+        fill = _fill(tmp_path)
+        async with running(tmp_path) as process:
+            assert process.keys == ({"a", "b"} if after_a_crash else {"a"})
+            assert process.store.faults[0].startswith("unwritable: ")
+            await process.put("c")
+            fill.unlink()
+            await until(lambda: not process.store.faults)
+            assert "c" in await keys_on_disk(tmp_path)
+
+
+async def test_a_first_start_on_a_full_disk(tmp_path: Path) -> None:
+    """With nothing there yet, state is in memory until there is room."""
+    with _mounted(tmp_path, "size=1m"):
+        fill = _fill(tmp_path)
+        async with running(tmp_path) as process:
+            await process.put("a")
+            assert process.store.faults[0].startswith("unwritable: ")
+            fill.unlink()
+            await until(lambda: not process.store.faults)
+            assert await keys_on_disk(tmp_path) == {"a"}
+
+
+@pytest.mark.parametrize("after_a_crash", [False, True])
+async def test_a_read_only_file_system(tmp_path: Path, *, after_a_crash: bool) -> None:
+    """The gate starts with what can be read, says so, and writes once it may."""
+    with _mounted(tmp_path, "size=2m"):
+        async with running(tmp_path) as process:
+            await process.put("a")
+        if after_a_crash:
+            _write_and_die(tmp_path, "b")
+        await _remount(tmp_path, "ro")
+        async with running(tmp_path) as process:
+            assert process.keys == ({"a", "b"} if after_a_crash else {"a"})
+            assert process.store.faults[0].startswith("unwritable: ")
+            await process.put("c")
+            await _remount(tmp_path, "rw")
+            await until(lambda: not process.store.faults)
+            assert "c" in await keys_on_disk(tmp_path)
+
+
+@contextmanager
+def _protected(directory: Path) -> Iterator[None]:
+    """Let this process read a directory and its files, and write nothing in it."""
+    for path in directory.iterdir():
+        path.chmod(0o444)
+    directory.chmod(0o555)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        directory.chmod(0o755)
+
+
+async def test_a_file_that_the_user_may_only_read(open_tmp: Path) -> None:
+    """A database whose mode and directory forbid writing is read all the same."""
+    async with running(open_tmp) as process:
+        await process.put("a")
+    with _protected(open_tmp):
+        async with running(open_tmp) as process:
+            assert process.keys == {"a"}
+            assert process.store.faults[0].startswith("unwritable: ")
+
+
+@pytest.mark.parametrize("names", [(NAME,), (f"{NAME}-wal",), (NAME, f"{NAME}-wal", f"{NAME}-shm")])
+async def test_a_file_that_is_deleted_under_the_gate(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """What was known, and what is written meanwhile, is in a new file within moments."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+        await process.store.claim("login", "k", until=START + 9, room=9)
+        await until((tmp_path / f"{NAME}.copy").exists)
+        for name in names:
+            await asyncio.to_thread((tmp_path / name).unlink)
+        await process.put("b")
+
+        assert "replaced" in process.counted
+        assert process.keys == {"a", "b"}
+        assert not process.store.faults
+        assert await keys_on_disk(tmp_path) == {"a", "b"}
+        claim = await process.store.claim("login", "k", until=START + 9, room=9)
+        assert claim.status is ClaimStatus.TAKEN
+
+
+async def test_a_file_that_is_deleted_while_nothing_happens(tmp_path: Path) -> None:
+    """The next look finds it, without anything to write."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+        await asyncio.to_thread((tmp_path / NAME).unlink)
+        await until(lambda: "replaced" in process.counted, within=1)
+        await until((tmp_path / NAME).exists)
+
+        assert await keys_on_disk(tmp_path) == {"a"}
+
+
+async def test_two_processes_lose_their_file(tmp_path: Path) -> None:
+    """One of them makes the new file, and both write what they know into it."""
+    async with running(tmp_path) as here, running(tmp_path) as there:
+        await here.put("a")
+        await until(lambda: there.keys == {"a"})
+        await asyncio.to_thread((tmp_path / NAME).unlink)
+        await asyncio.gather(here.put("b"), there.put("c"))
+        await until(lambda: here.keys == there.keys == {"a", "b", "c"})
+
+        assert await keys_on_disk(tmp_path) == {"a", "b", "c"}
+
+
+async def test_an_older_file_is_put_back(tmp_path: Path) -> None:
+    """A backup that is restored under the gate is read, and gets what it lacks."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+        await until((tmp_path / f"{NAME}.copy").exists)
+        backup = await asyncio.to_thread((tmp_path / f"{NAME}.copy").read_bytes)
+        await process.put("b")
+
+        def restore() -> None:
+            (tmp_path / "restored").write_bytes(backup)
+            (tmp_path / "restored").rename(tmp_path / NAME)
+
+        await asyncio.to_thread(restore)
+        await until(lambda: "replaced" in process.counted)
+        await until(lambda: process.notes.seen[-1].complete)
+
+        assert "a" in process.keys
+        assert not process.store.faults
+
+
+async def test_an_emptied_file(tmp_path: Path) -> None:
+    """A file of which nothing is left is written again from memory."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+        for name in (NAME, f"{NAME}-wal"):
+            await asyncio.to_thread(os.truncate, tmp_path / name, 0)
+        await process.put("b")
+        await until(lambda: not process.store.faults)
+
+        assert process.keys == {"a", "b"}
+        assert await keys_on_disk(tmp_path) == {"a", "b"}
+
+
+def _damage(path: Path, page: int, *, whole: bool = True) -> None:
+    """Overwrite a page, counted from 0, or flip one bit in its content."""
+    with path.open("r+b") as file:
+        file.seek(page * PAGE)
+        data = bytearray(file.read(PAGE))
+        assert len(data) == PAGE
+        if whole:
+            data[:] = os.urandom(PAGE)
+        else:
+            data[data.index(b"marker")] ^= 1
+        file.seek(page * PAGE)
+        file.write(data)
+
+
+def _page_with(path: Path, text: bytes) -> int:
+    return path.read_bytes().index(text) // PAGE
+
+
+async def _filled(directory: Path) -> set[str]:
+    """Write three hundred notes, and stop."""
+    keys = {f"note-{number:03}" for number in range(300)}
+    async with running(directory) as process:
+        await process.put(*sorted(keys), body='{"text":"marker' + "x" * 100 + '"}')
+        await process.store.claim("login", "k", until=START + 9, room=9)
+    return keys
+
+
+@pytest.mark.parametrize("with_copy", [True, False])
+@pytest.mark.parametrize("page", ["first", "middle"])
+async def test_a_damaged_page_at_the_start(tmp_path: Path, page: str, *, with_copy: bool) -> None:
+    """With the copy nothing is lost; without it, a page in the middle costs what was on it."""
+    keys = await _filled(tmp_path)
+    middle = _page_with(tmp_path / NAME, b"note-150")
+    _damage(tmp_path / NAME, 0 if page == "first" else middle)
+    if not with_copy:
+        (tmp_path / f"{NAME}.copy").unlink()
+    async with running(tmp_path) as process:
+        if with_copy:
+            assert process.keys == keys
+            claim = await process.store.claim("login", "k", until=START + 9, room=9)
+            assert claim.status is ClaimStatus.TAKEN
+        elif page == "middle":
+            assert len(keys) > len(process.keys) > 200
+        assert "damaged" in process.counted
+        assert process.notes.seen[0].doubtful
+        found = process.keys
+    assert (tmp_path / f"{NAME}.damaged").exists()
+    assert await keys_on_disk(tmp_path) == found
+
+
+async def test_a_damaged_page_under_the_gate(tmp_path: Path) -> None:
+    """The next copy finds it, and the database is written again from memory."""
+    keys = await _filled(tmp_path)
+    async with running(tmp_path) as process:
+        at = _page_with(tmp_path / NAME, b"note-150")
+        await asyncio.to_thread(_damage, tmp_path / NAME, at)
+        await process.put("after")
+        await until(lambda: "damaged" in process.counted)
+        await until(lambda: not process.store.faults)
+
+        assert process.keys == {*keys, "after"}
+        assert await keys_on_disk(tmp_path) == {*keys, "after"}
+
+
+async def test_a_damaged_first_page_under_the_gate(tmp_path: Path) -> None:
+    """The log has a newer one, which takes its place; nothing is lost."""
+    keys = await _filled(tmp_path)
+    async with running(tmp_path) as process:
+        await asyncio.to_thread(_damage, tmp_path / NAME, 0)
+        await process.put("after")
+        await until(lambda: not process.store._uncopied)
+        assert process.keys == {*keys, "after"}
+
+    assert await keys_on_disk(tmp_path) == {*keys, "after"}
+
+
+async def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """SQLite does not see it; the record's checksum does, and the copy has the record."""
+    keys = await _filled(tmp_path)
+    await asyncio.to_thread(
+        lambda: _damage(tmp_path / NAME, _page_with(tmp_path / NAME, b"note-150"), whole=False)
+    )
+    async with running(tmp_path) as process:
+        assert process.keys == keys
+        assert "damaged" in process.counted
+        assert {record.body[:15] for record in process.notes.held.values()} == {'{"text":"marker'}
+
+
+async def test_the_copy_is_never_replaced_by_a_damaged_one(tmp_path: Path) -> None:
+    """A database that was found damaged is mended, and only then copied."""
+    keys = await _filled(tmp_path)
+    async with running(tmp_path) as process:
+        at = _page_with(tmp_path / NAME, b"note-150")
+        await asyncio.to_thread(lambda: _damage(tmp_path / NAME, at, whole=False))
+        process.store._uncopied = True
+        await until(lambda: "damaged" in process.counted)
+    (tmp_path / NAME).unlink()
+
+    assert await keys_on_disk(tmp_path) == keys
+
+
+async def test_a_file_of_something_else(tmp_path: Path) -> None:
+    """A file that is no database is put aside; the gate starts with nothing, and says so."""
+    (tmp_path / NAME).write_bytes(b"nonsense\n" * 1000)
+    async with running(tmp_path) as process:
+        await process.put("a")
+        assert process.counted == ["damaged"]
+
+    assert (tmp_path / f"{NAME}.damaged").read_bytes().startswith(b"nonsense")
+    assert await keys_on_disk(tmp_path) == {"a"}
+
+
+LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def _locked_by_another(path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Let another process hold the database's write lock."""
+    arguments = [sys.executable, "-c", LOCKER, str(path)]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+async def test_a_process_that_keeps_the_database_locked(tmp_path: Path) -> None:
+    """What is written meanwhile is in force, is told, and is written when the lock is gone."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+        with _locked_by_another(tmp_path / NAME):
+            await process.put("b")
+            assert process.store.faults == ("unwritable: database is locked",)
+            assert process.keys == {"a", "b"}
+            claim = await process.store.claim("login", "k", until=START + 9, room=9)
+            assert claim.status is ClaimStatus.UNAVAILABLE
+        await until(lambda: not process.store.faults)
+
+        assert await keys_on_disk(tmp_path) == {"a", "b"}
+
+
+async def test_a_start_while_the_database_is_locked(tmp_path: Path) -> None:
+    """Everything that was known is in force at once."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+    with _locked_by_another(tmp_path / NAME):
+        process = Process(tmp_path, Clock())
+        await process.store.open()
+        assert process.keys == {"a"}
+        assert process.store.faults == ("unwritable: database is locked",)
+        process.store.start()
+    await until(lambda: not process.store.faults)
+    await process.store.close()
+
+
+async def test_a_newer_version_of_the_gate(tmp_path: Path) -> None:
+    """Its database is read and never written, at the start and under a gate that runs."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+
+        def migrate() -> None:
+            connection = sqlite3.connect(tmp_path / NAME)
+            connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+            connection.close()
+
+        await asyncio.to_thread(migrate)
+        await process.put("b")
+        assert "newer version" in process.store.faults[0]
+        assert process.keys == {"a", "b"}
+        async with running(tmp_path) as later:
+            assert later.keys == {"a"}
+            assert "newer version" in later.store.faults[0]
+            await later.put("c")
+    connection = sqlite3.connect(tmp_path / NAME)
+    assert connection.execute("SELECT key FROM record").fetchall() == [("a",)]
+    connection.close()
+
+
+async def test_a_clock_that_jumps_back(tmp_path: Path) -> None:
+    """What expired by a clock hours ahead is there when the clock is set back."""
+    clock = Clock()
+    async with running(tmp_path, clock) as process:
+        await process.store.put([Record("note", "a", "{}", "", int(START) + 3600)])
+        await process.store.claim("login", "k", until=START + 3600, room=9)
+        clock.now += EXPIRY_MARGIN
+        process.store._sweep_at = 0
+        await until(lambda: process.store._sweep_at > 0)
+        clock.now -= EXPIRY_MARGIN
+        claim = await process.store.claim("login", "k", until=START + 9, room=9)
+
+        assert claim.status is ClaimStatus.TAKEN
+        assert await keys_on_disk(tmp_path) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda path: path.rmdir(), "No such file"),
+        (lambda path: (path / NAME).mkdir(), "Is a directory"),
+        (lambda path: (path / NAME).symlink_to("/etc/passwd"), "symbolic link"),
+        (lambda path: (path / f"{NAME}-wal").symlink_to("/etc/passwd"), "symbolic link"),
+        (lambda path: (path / f"{NAME}.copy").symlink_to("/etc/passwd"), "symbolic link"),
+        (lambda path: path.chmod(0o777), "every user of this machine"),
+        (lambda path: os.mkfifo(path / NAME), "not a file"),
+    ],
+)
+async def test_a_place_that_cannot_be_used(
+    tmp_path: Path, spoil: Callable[[Path], None], text: str
+) -> None:
+    """No directory, a link, a file that anybody could change: the gate does not start."""
+    place = tmp_path / "state"
+    place.mkdir()
+    spoil(place)
+    process = Process(place, Clock())
+    with pytest.raises(StoreError, match=text):
+        await process.store.open()
+    await process.store.close()
+
+
+def test_a_writer_that_is_killed_at_any_point(tmp_path: Path) -> None:
+    """Of two hundred writers that are killed, none loses what it wrote, or damages the file."""
+    arguments = [sys.executable, str(KILLED_WRITERS), str(tmp_path), "200"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
+    written, lost, check = done.stdout.split()
+
+    assert int(written) > 300
+    assert (lost, check) == ("0", "ok")

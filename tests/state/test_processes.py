@@ -1,0 +1,51 @@
+"""Three real processes on one store, as workers will be."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+from statekit import running
+
+CLAIMING = Path(__file__).parent / "claiming_process.py"
+COUNT = 200
+
+
+async def _line(process: Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        return (await process.stdout.readline()).decode().strip()
+
+
+def _go_on(process: Process) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+
+
+async def _started(directory: Path, first: int) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, str(CLAIMING), str(directory), str(COUNT), str(first)),
+        stdin=PIPE,
+        stdout=PIPE,
+    )
+
+
+async def test_three_processes(tmp_path: Path) -> None:
+    """Each key is granted to one process alone, and what one notes is known to all in a moment."""
+    firsts = (0, COUNT // 3, 2 * COUNT // 3)
+    processes = [await _started(tmp_path, first) for first in firsts]
+    assert [await _line(process) for process in processes] == ["ready"] * 3
+    for process in processes:
+        _go_on(process)
+    granted = [int(await _line(process)) for process in processes]
+    assert sum(granted) == COUNT
+    assert sum(number > 0 for number in granted) > 1
+
+    async with running(tmp_path) as here:
+        await here.put("locked")
+        async with asyncio.timeout(1):
+            told = await asyncio.gather(*(_line(process) for process in processes))
+    assert told == ["locked"] * 3
+    for process in processes:
+        _go_on(process)
+        assert await process.wait() == 0

@@ -1,0 +1,207 @@
+"""What every store does: records, single-use keys, and what other processes change."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from statekit import START, Clock, Notes, Process, keys_on_disk, running, until
+
+from tailchat_gate.state.files import NAME
+from tailchat_gate.state.health import Health
+from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import EXPIRY_MARGIN, ClaimStatus, Outcome, Record, Store
+
+UNTIL = START + 7200
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
+) -> AsyncIterator[Store]:
+    """Each kind of store, opened."""
+    made: Store = (
+        MemoryStore(clock) if request.param == "memory" else SqliteStore(tmp_path, clock, Health())
+    )
+    made.follow(Notes())
+    await made.open()
+    made.start()
+    yield made
+    await made.close()
+
+
+async def _claim(store: Store, key: str, *, room: int = 100) -> ClaimStatus:
+    return (await store.claim("login", key, until=UNTIL, room=room)).status
+
+
+async def test_a_key_is_granted_once(store: Store) -> None:
+    """The second claim of a key is told when the first was, and nothing else yet."""
+    assert await _claim(store, "a") is ClaimStatus.GRANTED
+    again = await store.claim("login", "a", until=UNTIL, room=100)
+
+    assert (again.status, again.claimed_at, again.outcome) == (ClaimStatus.TAKEN, START, None)
+    assert await _claim(store, "b") is ClaimStatus.GRANTED
+    assert (await store.claim("pass", "a", until=UNTIL, room=100)).status is ClaimStatus.GRANTED
+
+
+async def test_many_at_once_are_granted_one_key_once(store: Store) -> None:
+    """Of fifty claims at the same time one is granted."""
+    claims = await asyncio.gather(*(_claim(store, "a") for _ in range(50)))
+
+    assert claims.count(ClaimStatus.GRANTED) == 1
+    assert claims.count(ClaimStatus.TAKEN) == 49
+
+
+async def test_an_outcome_is_returned_to_whoever_repeats(store: Store) -> None:
+    """What became of a key is returned with the next claim of it, and by looking it up."""
+    await _claim(store, "a")
+    await store.settle("login", "a", Outcome(b"sealed", START + 60))
+
+    assert (await store.claim("login", "a", until=UNTIL, room=100)).outcome == b"sealed"
+    assert (await store.find_claim("login", "a")).outcome == b"sealed"
+
+
+async def test_an_outcome_expires_and_its_key_does_not(store: Store, clock: Clock) -> None:
+    """After its time an outcome is no longer returned; the key stays claimed."""
+    await _claim(store, "a")
+    await store.settle("login", "a", Outcome(b"sealed", START + 60))
+    clock.now += 60
+    again = await store.claim("login", "a", until=UNTIL, room=100)
+
+    assert (again.status, again.outcome) == (ClaimStatus.TAKEN, None)
+
+
+async def test_a_released_key_can_be_claimed_again(store: Store) -> None:
+    """A key that was not used is granted to the next claim."""
+    await _claim(store, "a")
+    await store.release("login", "a")
+    assert (await store.find_claim("login", "a")).status is ClaimStatus.GRANTED
+
+    assert await _claim(store, "a") is ClaimStatus.GRANTED
+
+
+async def test_a_full_store_drops_what_does_no_harm(store: Store, clock: Clock) -> None:
+    """The oldest harmless key makes room; spent keys never do, until they have expired."""
+    for key in ("spent-1", "harmless", "spent-2"):
+        await _claim(store, key, room=3)
+        await store.settle("login", key, Outcome(spent=key != "harmless"))
+
+    assert await _claim(store, "more", room=3) is ClaimStatus.GRANTED
+    assert await _claim(store, "too many", room=3) is ClaimStatus.FULL
+    assert await _claim(store, "spent-1", room=3) is ClaimStatus.TAKEN
+    clock.now = UNTIL + 61
+    assert (await store.claim("login", "x", until=UNTIL + 9000, room=3)).status is (
+        ClaimStatus.GRANTED
+    )
+
+
+async def test_a_write_is_durable_when_it_is_done(tmp_path: Path) -> None:
+    """What was written is there for the next process that starts."""
+    async with running(tmp_path) as process:
+        await process.put("a", "b")
+
+        assert await keys_on_disk(tmp_path) == {"a", "b"}
+    assert await keys_on_disk(tmp_path) == {"a", "b"}
+
+
+async def test_a_write_that_nobody_waits_for_is_made(tmp_path: Path) -> None:
+    """Whoever stops waiting for a write stops nothing."""
+    async with running(tmp_path) as process:
+        writing = asyncio.create_task(process.put("a"))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait((writing,))
+        assert writing.cancelled()
+
+    assert await keys_on_disk(tmp_path) == {"a"}
+
+
+async def test_other_processes_follow_within_half_a_second(tmp_path: Path) -> None:
+    """A change of one process is known to the other, once, and in order."""
+    async with running(tmp_path) as here, running(tmp_path) as there:
+        await here.put("a", "b")
+        await until(lambda: there.keys == {"a", "b"}, within=0.5)
+        await here.put("a", body='{"n":2}')
+        await until(lambda: there.notes.held["a"].body == '{"n":2}', within=0.5)
+
+        changes = [[record.key for record in seen.records] for seen in there.notes.seen]
+        assert changes == [[], ["a", "b"], ["a"]]
+
+
+async def test_what_expired_long_ago_is_deleted(tmp_path: Path, clock: Clock) -> None:
+    """A sweep deletes records and keys a day after they have expired, and gives the room back."""
+    expired = [Record("note", f"old-{n}", "x" * 500, "", int(START) - 1) for n in range(2000)]
+    async with running(tmp_path, clock) as process:
+        await process.store.put([*expired, Record("note", "good", "{}")])
+        await process.store.claim("login", "a", until=START, room=9)
+        await process.store.claim("login", "b", until=START + 9, room=9)
+        process.store._sweep_at = 0
+        await until(lambda: process.store._sweep_at > 0)
+        assert len(await keys_on_disk(tmp_path)) == 2001
+        clock.now += EXPIRY_MARGIN
+        process.store._sweep_at = 0
+        await until(lambda: process.store._sweep_at > 0)
+
+        found = [await process.store.find_claim("login", key) for key in "ab"]
+        assert [one.status for one in found] == [ClaimStatus.GRANTED, ClaimStatus.TAKEN]
+        assert await keys_on_disk(tmp_path) == {"good"}
+    size = (await asyncio.to_thread((tmp_path / NAME).stat)).st_size
+    assert size < 100_000
+
+
+async def test_a_kind_that_grows_is_compacted(tmp_path: Path, clock: Clock) -> None:
+    """When there are more records than room, the kind says which are enough."""
+    store = SqliteStore(tmp_path, clock, Health())
+    notes = Notes(room=10)
+    notes.kind = notes.kind.__class__("note", 10, lambda records: records[-3:])
+    store.follow(notes)
+    await store.open()
+    for number in range(11):
+        await store.put([Record("note", str(number), "{}")])
+    await store.close()
+
+    assert await keys_on_disk(tmp_path) == {"8", "9", "10"}
+
+
+async def test_nothing_but_the_owner_reads_it(tmp_path: Path) -> None:
+    """The database, its log and its copy have mode 0600."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+        await until((tmp_path / f"{NAME}.copy").exists)
+        modes = await asyncio.to_thread(
+            lambda: {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        )
+
+    names = (NAME, f"{NAME}-wal", f"{NAME}-shm", f"{NAME}.copy")
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+async def test_erased_data_is_nowhere_in_the_files(tmp_path: Path) -> None:
+    """A person's records are gone from every file, and from the memory of other processes."""
+    async with running(tmp_path) as here, running(tmp_path) as there:
+        await here.put("k1", body='{"name":"Hoshino"}', sub="66a")
+        await here.put("k2", body='{"name":"Other"}', sub="66b")
+        await until(lambda: there.keys == {"k1", "k2"})
+        records, _ = await here.store.about("66a")
+        assert [record.key for record in records] == ["k1"]
+        notice = Record("erasure", "66a", "{}", "", int(START) + 60)
+        await here.store.erase([("note", "k1")], "66a", notice)
+        await until(lambda: there.keys == {"k2"})
+
+    def everything() -> bytes:
+        return b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert b"Hoshino" not in await asyncio.to_thread(everything)
+    assert b"Other" in await asyncio.to_thread(everything)
+
+
+def test_a_process_is_told_apart(tmp_path: Path) -> None:
+    """The repr of a store shows no content."""
+    assert "note" not in repr(Process(tmp_path, Clock()).store)
