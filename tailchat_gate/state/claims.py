@@ -1,8 +1,9 @@
 """Single-use keys in the database: claimed by one process of all, once."""
 
 import sqlite3
-from collections.abc import Callable
-from typing import Final
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from tailchat_gate.state.database import Database
 from tailchat_gate.state.schema import ADD_CLAIM
@@ -10,8 +11,20 @@ from tailchat_gate.state.store import Claim, ClaimStatus, Outcome
 
 #: Seconds that pass between the check of a key's age and its use.
 _CHECK_MARGIN: Final = 60
+#: Claims that are remembered while they cannot be written.
+_MOST_MISSED: Final = 10_000
 _GRANTED: Final = Claim(ClaimStatus.GRANTED)
 _FULL: Final = Claim(ClaimStatus.FULL)
+
+
+class MissedClaim(NamedTuple):
+    """A claim, when it was made, and what became of it."""
+
+    kind: str
+    key: str
+    until: int
+    claimed_at: float
+    outcome: Outcome
 
 
 class Claims:
@@ -52,6 +65,26 @@ class Claims:
             )
         return True
 
+    def make_up(self, missed: Sequence[MissedClaim]) -> None:
+        """Store claims that could not be stored when they were made."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                ADD_CLAIM,
+                [
+                    (
+                        kind,
+                        key,
+                        at,
+                        until,
+                        int(outcome.spent),
+                        outcome.sub,
+                        outcome.data,
+                        outcome.until,
+                    )
+                    for kind, key, until, at, outcome in missed
+                ],
+            )
+
     def release(self, kind: str, key: str) -> bool:
         """Let a key be claimed again. Returns that it is done."""
         with self._database.transaction() as connection:
@@ -77,6 +110,38 @@ class Claims:
                 (kind, kind, surplus),
             )
         return _count(connection, kind) < room
+
+
+class MissedClaims:
+    """Claims of this process that the database could not take yet; the oldest leaves first."""
+
+    def __init__(self) -> None:
+        self._missed: OrderedDict[tuple[str, str], MissedClaim] = OrderedDict()
+
+    def add(self, kind: str, key: str, *, until: float, now: float) -> None:
+        """Remember a claim."""
+        self._missed[kind, key] = MissedClaim(kind, key, int(until), now, Outcome())
+        if len(self._missed) > _MOST_MISSED:
+            self._missed.popitem(last=False)
+
+    def settle(self, kind: str, key: str, outcome: Outcome) -> None:
+        """Remember what became of a claim, if that is among these."""
+        if (missed := self._missed.get((kind, key))) is not None:
+            self._missed[kind, key] = missed._replace(outcome=outcome)
+
+    def release(self, kind: str, key: str) -> None:
+        """Forget a claim."""
+        self._missed.pop((kind, key), None)
+
+    def take(self) -> list[MissedClaim]:
+        """Return what is to be written."""
+        return list(self._missed.values())
+
+    def written(self, claims: Sequence[MissedClaim]) -> None:
+        """Forget what was written, as it was written."""
+        for claim in claims:
+            if self._missed.get((claim.kind, claim.key)) is claim:
+                self.release(claim.kind, claim.key)
 
 
 def _count(connection: sqlite3.Connection, kind: str) -> int:

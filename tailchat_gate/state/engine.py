@@ -26,8 +26,7 @@ from tailchat_gate.state.recovery import (
     rebuild,
     salvage,
 )
-from tailchat_gate.state.schema import ADD_CLAIM
-from tailchat_gate.state.store import Kind, Outcome, Record, StoreError
+from tailchat_gate.state.store import Kind, Record, StoreError
 
 _T = TypeVar("_T")
 
@@ -133,17 +132,6 @@ class Engine:
         """Do something with the claims."""
         with self._faults(Fault.UNWRITABLE):
             return action(self._claims)
-
-    def make_up(self, missed: Iterable[tuple[str, str, int, float, Outcome]]) -> None:
-        """Write claims that could not be written when they were made."""
-        with self._faults(Fault.UNWRITABLE), self._database.transaction() as connection:
-            connection.executemany(
-                ADD_CLAIM,
-                [
-                    (kind, key, at, until, int(out.spent), out.sub, out.data, out.until)
-                    for kind, key, until, at, out in missed
-                ],
-            )
 
     def sweep(self) -> None:
         """Delete what expired long ago."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from tailchat_gate.state.store import ERASURE, Changes, Follower, Kind, Record
+from tailchat_gate.state.store import ALL_OF_IT, ERASURE, Changes, Follower, Kind, Record
 
 
 class Followers:
@@ -27,7 +27,7 @@ class Followers:
             if record.kind in by_kind:
                 by_kind[record.kind].append(record)
             elif record.kind == ERASURE and record.intact and not complete:
-                self._erase(record.key)
+                self._erase(record.key, in_force=record.body == ALL_OF_IT)
         for name, follower in self._followers.items():
             if complete or by_kind[name]:
                 follower.take(Changes(by_kind[name], complete, doubtful))
@@ -37,6 +37,11 @@ class Followers:
         followers = self._followers.values()
         return [record for follower in followers for record in follower.known(lost=lost)]
 
-    def _erase(self, sub: str) -> None:
+    def unsaved(self, *, last: bool) -> list[Record]:
+        """Return what changed and was not put; see Follower.unsaved."""
+        followers = self._followers.values()
+        return [record for follower in followers for record in follower.unsaved(last=last)]
+
+    def _erase(self, sub: str, *, in_force: bool) -> None:
         for follower in self._followers.values():
-            follower.erase(sub)
+            follower.erase(sub, in_force=in_force)

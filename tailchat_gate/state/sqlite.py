@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.batches import Batches
-from tailchat_gate.state.claims import Claims
+from tailchat_gate.state.claims import Claims, MissedClaims
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, Loaded, StoreFault
 from tailchat_gate.state.files import Files
@@ -25,20 +24,14 @@ from tailchat_gate.state.store import (
     Record,
     StoreError,
 )
+from tailchat_gate.state.upkeep import Upkeep
 
 #: How often the file is looked at; what another process wrote is known this much later.
 LOOK_SECONDS: Final = 0.25
 #: How long after a failure the next attempt is made.
 RETRY_SECONDS: Final = 5.0
-#: The copy is at most this old, and it takes at most a hundredth of the time.
-COPY_SECONDS: Final = 2.0
-_COPY_SHARE: Final = 100
-#: How often expired records are deleted.
-SWEEP_SECONDS: Final = 60.0
 #: How long the end of the gate waits for a disk.
 CLOSE_SECONDS: Final = 2.0
-#: Claims that are remembered while they cannot be written.
-_MOST_MISSED: Final = 10_000
 _UNAVAILABLE: Final = Claim(ClaimStatus.UNAVAILABLE)
 
 _T = TypeVar("_T")
@@ -75,9 +68,9 @@ class SqliteStore:
         self._batches = Batches(self._flush)
         #: Whether the database may lack something that is known here.
         self._behind = False
-        self._missed: OrderedDict[tuple[str, str], tuple[int, float, Outcome]] = OrderedDict()
-        self._retry_at = self._copy_at = self._sweep_at = 0.0
-        self._uncopied = False
+        self._missed = MissedClaims()
+        self._retry_at = 0.0
+        self._upkeep = Upkeep()
 
     @property
     def location(self) -> str:
@@ -106,7 +99,7 @@ class SqliteStore:
             if loaded.salvaged is not None:
                 await self._rebuild(loaded)
             self._behind = self._behind or (self._create and not self._engine.is_open)
-        self._uncopied = self._engine.is_open
+        self._upkeep.uncopied = self._engine.is_open
         if await self._run(self._files.exposed):
             _log.warning(
                 "every user of this machine can read %s; mode 0600 or 0640 keeps it",
@@ -116,7 +109,8 @@ class SqliteStore:
     def start(self) -> None:
         """Begin to follow changes."""
         now = asyncio.get_running_loop().time()
-        self._retry_at, self._sweep_at = now + RETRY_SECONDS, now + SWEEP_SECONDS
+        self._retry_at = now + RETRY_SECONDS
+        self._upkeep.begin(now)
         self._looking = asyncio.create_task(self._look())
 
     async def close(self) -> None:
@@ -140,7 +134,7 @@ class SqliteStore:
         """Claim a single-use key."""
         found = await self._claims(lambda claims: claims.claim(kind, key, until=until, room=room))
         if found is None:
-            self._miss(kind, key, int(until), Outcome())
+            self._missed.add(kind, key, until=until, now=self._clock())
             return _UNAVAILABLE
         return found
 
@@ -151,12 +145,12 @@ class SqliteStore:
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
         """Store what became of a key."""
         done = await self._claims(lambda claims: claims.settle(kind, key, outcome))
-        if not done and (missed := self._missed.get((kind, key))) is not None:
-            self._missed[kind, key] = (missed[0], missed[1], outcome)
+        if not done:
+            self._missed.settle(kind, key, outcome)
 
     async def release(self, kind: str, key: str) -> None:
         """Let a key be claimed again."""
-        self._missed.pop((kind, key), None)
+        self._missed.release(kind, key)
         await self._claims(lambda claims: claims.release(kind, key))
 
     async def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
@@ -187,11 +181,6 @@ class SqliteStore:
                 return await self._run(lambda: self._engine.claim(action))
         return None
 
-    def _miss(self, kind: str, key: str, until: int, outcome: Outcome) -> None:
-        self._missed[kind, key] = (until, self._clock(), outcome)
-        if len(self._missed) > _MOST_MISSED:
-            self._missed.popitem(last=False)
-
     async def _flush(self, records: Sequence[Record]) -> None:
         async with self._using:
             await self._write(records)
@@ -220,11 +209,9 @@ class SqliteStore:
         if not self._engine.is_open:
             self._reopen_in_thread()
         self._engine.write(records)
-        missed = tuple(self._missed.items())
-        if missed:
-            self._engine.make_up((*name, *claim) for name, claim in missed)
-            for name, _ in missed:
-                self._missed.pop(name, None)
+        if missed := self._missed.take():
+            self._engine.claim(lambda claims: claims.make_up(missed))
+            self._missed.written(missed)
 
     def _reopen_in_thread(self) -> None:
         """Open a database that could not be written. Raises StoreFault."""
@@ -239,7 +226,7 @@ class SqliteStore:
 
     def _wrote(self) -> None:
         self._behind = False
-        self._uncopied = True
+        self._upkeep.uncopied = True
         self._health.clear(Fault.UNWRITABLE, Fault.UNREADABLE, Fault.NEWER, Fault.DAMAGED)
 
     async def _mend(self, fault: StoreFault) -> bool:
@@ -312,7 +299,7 @@ class SqliteStore:
                 return
             self._health.clear(Fault.UNREADABLE)
             if found is not None:
-                self._uncopied = True
+                self._upkeep.uncopied = True
                 self._followers.hand_out(
                     [record for _, record in found.rows],
                     complete=found.complete,
@@ -325,40 +312,41 @@ class SqliteStore:
             await self._keep_house(now)
 
     async def _keep_house(self, now: float) -> None:
-        """Copy what changed, and delete what expired."""
-        loop = asyncio.get_running_loop()
+        """Do what is due."""
+        upkeep = self._upkeep
         try:
-            if self._uncopied and now >= self._copy_at:
-                await self._copy()
-                taken = loop.time() - now
-                self._copy_at = loop.time() + max(COPY_SECONDS, _COPY_SHARE * taken)
-            if now >= self._sweep_at:
-                self._sweep_at = now + SWEEP_SECONDS
+            if upkeep.save_is_due(now) and (records := self._followers.unsaved(last=False)):
+                await self._write(records)
+            if upkeep.copy_is_due(now):
+                await self._copy(now)
+            if upkeep.sweep_is_due(now):
                 await self._run(self._engine.sweep)
         except StoreFault as fault:
             await self._mend(fault)
 
-    async def _copy(self) -> None:
-        self._uncopied = False
+    async def _copy(self, now: float) -> None:
+        upkeep = self._upkeep
+        upkeep.uncopied = False
         try:
             await self._run(self._engine.copy)
         except StoreFault as fault:
             if fault.fault is not Fault.UNCOPIED:
                 raise
-            self._uncopied = True
-            self._copy_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+            upkeep.uncopied = True
             self._health.report(Fault.UNCOPIED, str(fault))
         else:
             self._health.clear(Fault.UNCOPIED)
+        upkeep.copied(now, asyncio.get_running_loop().time())
 
     async def _write_last(self) -> None:
         await self._batches.written()
         async with self._using:
-            if self._behind:
-                await self._write(())
-            if self._uncopied and self._engine.is_open:
+            records = self._followers.unsaved(last=True)
+            if self._behind or records:
+                await self._write(records)
+            if self._upkeep.uncopied and self._engine.is_open:
                 with suppress(StoreFault):
-                    await self._copy()
+                    await self._copy(0)
             await self._run(self._engine.close)
 
     def _take_in(self, loaded: Loaded) -> None:

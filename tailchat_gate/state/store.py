@@ -9,9 +9,12 @@ from typing import Final, NamedTuple, Protocol
 #: and what was dropped meanwhile would be valid again.
 EXPIRY_MARGIN: Final = 86_400
 #: Longest key and body of a record; what is longer was not written by the gate.
-MAX_TEXT: Final = 4096
-#: Records of this kind tell every process that a person's data was erased. The key is the sub.
+MAX_TEXT: Final = 16_384
+#: Records of this kind tell every process that a person's data was erased. The key is the sub;
+#: the body tells whether that includes what keeps the person out.
 ERASURE: Final = "erasure"
+ALL_OF_IT: Final = "all"
+ALL_BUT_IN_FORCE: Final = "all but what is in force"
 #: Seconds after which every running process has read an erasure.
 ERASURE_SECONDS: Final = 60
 
@@ -78,8 +81,17 @@ class Follower(Protocol):
         `lost`: it may lack everything. Else it lacks at most what this process failed to write.
         """
 
-    def erase(self, sub: str) -> None:
-        """Forget what is known about a person, because it was erased from the store."""
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return what changed here since the last time and was not put; asked every few seconds.
+
+        `last`: the process ends, and does not ask again.
+        """
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Forget what is known about a person, because it was erased from the store.
+
+        Without `in_force` what still keeps the person out is not forgotten.
+        """
 
 
 class ClaimStatus(Enum):

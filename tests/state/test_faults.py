@@ -17,6 +17,7 @@ import pytest
 from statekit import START, Clock, Process, keys_on_disk, running, until
 
 from tailchat_gate.state import sqlite as sqlite_store
+from tailchat_gate.state import upkeep
 from tailchat_gate.state.files import NAME
 from tailchat_gate.state.schema import VERSION
 from tailchat_gate.state.store import EXPIRY_MARGIN, ClaimStatus, Outcome, Record, StoreError
@@ -30,7 +31,7 @@ KILLED_WRITERS = Path(__file__).parent / "killed_writers.py"
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retries and copies come soon."""
     monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(sqlite_store, "COPY_SECONDS", 0.1)
+    monkeypatch.setattr(upkeep, "COPY_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -347,7 +348,7 @@ async def test_a_damaged_first_page_under_the_gate(tmp_path: Path) -> None:
     async with running(tmp_path) as process:
         await asyncio.to_thread(_damage, tmp_path / NAME, 0)
         await process.put("after")
-        await until(lambda: not process.store._uncopied)
+        await until(lambda: not process.store._upkeep.uncopied)
         assert process.keys == {*keys, "after"}
 
     assert await keys_on_disk(tmp_path) == {*keys, "after"}
@@ -371,7 +372,7 @@ async def test_the_copy_is_never_replaced_by_a_damaged_one(tmp_path: Path) -> No
     async with running(tmp_path) as process:
         at = _page_with(tmp_path / NAME, b"note-150")
         await asyncio.to_thread(lambda: _damage(tmp_path / NAME, at, whole=False))
-        process.store._uncopied = True
+        process.store._upkeep.uncopied = True
         await until(lambda: "damaged" in process.counted)
     (tmp_path / NAME).unlink()
 
@@ -470,8 +471,7 @@ async def test_a_clock_that_jumps_back(tmp_path: Path) -> None:
         await process.store.put([Record("note", "a", "{}", "", int(START) + 3600)])
         await process.store.claim("login", "k", until=START + 3600, room=9)
         clock.now += EXPIRY_MARGIN
-        process.store._sweep_at = 0
-        await until(lambda: process.store._sweep_at > 0)
+        await process.swept()
         clock.now -= EXPIRY_MARGIN
         claim = await process.store.claim("login", "k", until=START + 9, room=9)
 

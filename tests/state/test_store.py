@@ -142,12 +142,10 @@ async def test_what_expired_long_ago_is_deleted(tmp_path: Path, clock: Clock) ->
         await process.store.put([*expired, Record("note", "good", "{}")])
         await process.store.claim("login", "a", until=START, room=9)
         await process.store.claim("login", "b", until=START + 9, room=9)
-        process.store._sweep_at = 0
-        await until(lambda: process.store._sweep_at > 0)
+        await process.swept()
         assert len(await keys_on_disk(tmp_path)) == 2001
         clock.now += EXPIRY_MARGIN
-        process.store._sweep_at = 0
-        await until(lambda: process.store._sweep_at > 0)
+        await process.swept()
 
         found = [await process.store.find_claim("login", key) for key in "ab"]
         assert [one.status for one in found] == [ClaimStatus.GRANTED, ClaimStatus.TAKEN]
@@ -191,7 +189,7 @@ async def test_erased_data_is_nowhere_in_the_files(tmp_path: Path) -> None:
         await until(lambda: there.keys == {"k1", "k2"})
         records, _ = await here.store.about("66a")
         assert [record.key for record in records] == ["k1"]
-        notice = Record("erasure", "66a", "{}", "", int(START) + 60)
+        notice = Record("erasure", "66a", "all", "", int(START) + 60)
         await here.store.erase([("note", "k1")], "66a", notice)
         await until(lambda: there.keys == {"k2"})
 

@@ -1,0 +1,46 @@
+"""When the store is copied, swept, and given what changed without a write of its own."""
+
+from typing import Final
+
+#: The copy is at most this old, and making it takes at most a hundredth of the time.
+COPY_SECONDS: Final = 2.0
+_COPY_SHARE: Final = 100
+#: How often expired records are deleted.
+SWEEP_SECONDS: Final = 60.0
+#: How often followers are asked what changed; a process that is killed loses that much of it.
+SAVE_SECONDS: Final = 5.0
+
+
+class Upkeep:
+    """The times at which something is due, in seconds of the event loop."""
+
+    def __init__(self) -> None:
+        #: Whether the database holds something that its copy lacks.
+        self.uncopied = False
+        self._copy_at = self._sweep_at = self._save_at = 0.0
+
+    def begin(self, now: float) -> None:
+        """Begin to count."""
+        self._sweep_at, self._save_at = now + SWEEP_SECONDS, now + SAVE_SECONDS
+
+    def copy_is_due(self, now: float) -> bool:
+        """Tell whether the database is to be copied."""
+        return self.uncopied and now >= self._copy_at
+
+    def copied(self, began: float, now: float) -> None:
+        """Note that the database was copied."""
+        self._copy_at = now + max(COPY_SECONDS, _COPY_SHARE * (now - began))
+
+    def sweep_is_due(self, now: float) -> bool:
+        """Tell whether to delete what expired; the answer is yes once."""
+        if now < self._sweep_at:
+            return False
+        self._sweep_at = now + SWEEP_SECONDS
+        return True
+
+    def save_is_due(self, now: float) -> bool:
+        """Tell whether to ask the followers; the answer is yes once."""
+        if now < self._save_at:
+            return False
+        self._save_at = now + SAVE_SECONDS
+        return True
