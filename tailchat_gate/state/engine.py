@@ -113,6 +113,15 @@ class Engine:
         self._database.last_seq = last
         return None
 
+    def open_to_write(self) -> None:
+        """Open a database that could not be written before, of which more is known than it says."""
+        try:
+            loaded = self.open()
+        except StoreError as error:
+            raise StoreFault(Fault.UNREADABLE, str(error)) from None
+        for fault, problem in loaded.faults.items():
+            raise StoreFault(fault, problem)
+
     def close(self) -> None:
         """Close the database."""
         self._is_open = False

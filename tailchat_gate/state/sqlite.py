@@ -207,22 +207,11 @@ class SqliteStore:
 
     def _write_in_thread(self, records: Sequence[Record]) -> None:
         if not self._engine.is_open:
-            self._reopen_in_thread()
+            self._engine.open_to_write()
         self._engine.write(records)
         if missed := self._missed.take():
             self._engine.claim(lambda claims: claims.make_up(missed))
             self._missed.written(missed)
-
-    def _reopen_in_thread(self) -> None:
-        """Open a database that could not be written. Raises StoreFault."""
-        try:
-            loaded = self._engine.open()
-        except StoreError as error:
-            raise StoreFault(Fault.UNREADABLE, str(error)) from None
-        if loaded.salvaged is not None:
-            raise StoreFault(Fault.DAMAGED, loaded.faults[Fault.DAMAGED])
-        for fault, problem in loaded.faults.items():
-            raise StoreFault(fault, problem)
 
     def _wrote(self) -> None:
         self._behind = False

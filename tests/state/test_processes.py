@@ -39,7 +39,6 @@ async def test_three_processes(tmp_path: Path) -> None:
         _go_on(process)
     granted = [int(await _line(process)) for process in processes]
     assert sum(granted) == COUNT
-    assert sum(number > 0 for number in granted) > 1
 
     async with running(tmp_path) as here:
         await here.put("locked")
