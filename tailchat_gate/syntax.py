@@ -38,8 +38,13 @@ UNFIT_FOR_A_LINE: Final = re.compile(rf"[{CTL}{C1}{SEPARATORS}{SURROGATES}]")
 TCHAR: Final = "!#$%&'*+.^_`|~0-9A-Za-z-"
 TCHAR_OCTETS: Final = TCHAR.encode("ascii")
 TOKEN_OCTETS: Final = b"[%b]++" % TCHAR_OCTETS
-#: A token that an admin writes: the name of a field or a group, a pseudonym in Via.
+#: A token that an admin writes: the name of a field or of a group.
 SHORT_TOKEN: Final = f"[{TCHAR}]{{1,64}}"
+
+# RFC 9110 section 7.6.3
+#     pseudonym = token
+# Here or nothing, for a gate that does not name itself.
+PSEUDONYM: Final = f"[{TCHAR}]{{0,64}}"
 
 # RFC 9110 section 7.8: the names of protocols are compared in any case; here they are lower-case.
 #     protocol-name = token
@@ -71,6 +76,9 @@ ROUTING_FIELDS: Final = frozenset((b"content-length", b"host", b"transfer-encodi
 # RFC 9112 section 2.2: a line ends with CRLF. A CR at the very end may be half of one.
 BARE_LINE_END_OCTETS: Final = rb"(?<!\r)\n|\r(?!\n|\Z)"
 
+# RFC 9110 section 15: a final status, as an admin may let the gate itself answer with.
+OWN_STATUS: Final = "[2-5][0-9]{2}"
+
 # RFC 3986 sections 2.3, 3.1 and 3.2
 #     unreserved = ALPHA / DIGIT / "-" / "." / "_" / "~"
 #     scheme     = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )
@@ -94,6 +102,9 @@ HTTP_URL_OCTETS: Final = re.compile(_HTTP_URL.encode("ascii"), re.IGNORECASE | r
 #: The same for a JSON Schema, whose patterns know no flags, up to a host without user name.
 SCHEMA_HTTP_HOST: Final = f"[Hh][Tt][Tt][Pp][Ss]?://[^{AUTHORITY_ENDS}@]+"
 
+# RFC 8414 section 2: an issuer has no query and no fragment. It is compared as it stands.
+ISSUER: Final = rf"{HTTP_SCHEME}://(?:(?![?#])[{VCHAR}])+"
+
 # RFC 6454 section 4, with a host in ASCII: browsers write one in letters of another script in
 # punycode. To be read in any case. Its groups are scheme, host and port.
 HTTP_ORIGIN: Final = rf"({HTTP_SCHEME})://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::({PORT}))?"
@@ -103,14 +114,18 @@ DOT_SEGMENT: Final = r"\.{1,2}(?:/|$)"
 DOTS: Final = re.compile(f"/{DOT_SEGMENT}")
 #: A segment that every reader of URLs reads alike: no escape, not empty, no dot segment.
 PLAIN_SEGMENT: Final = f"/(?!{DOT_SEGMENT})[{UNRESERVED}]+"
+PREFIX: Final = f"(?:{PLAIN_SEGMENT})+"
+#: The path of a route: what pchar has but for "%", ";" and "*" (sections 3.3 and 3.5).
+ROUTE_PATH: Final = f"(?:/|(?:/(?!{DOT_SEGMENT})[!$&'()+,=:@{UNRESERVED}]+)+/?)"
+#: The path of a file on this machine, and of a directory or a file in its own one spelling.
+FILE: Final = f"/[^{CTL}]*[^/{CTL}]"
+DIRECTORY: Final = f"(?:/[^/{CTL}]+)+/?"
 
 #: In front of a name: "*.example.com" covers every name below "example.com", by whole labels.
 WILDCARD: Final = "*."
 
 # RFC 6265bis section 4.1.3.2: only a host itself sets such a cookie, over TLS and for every path.
 HOST_PREFIX: Final = "__Host-"
-#: What the names of a gate's cookies begin with where nothing else is configured.
-COOKIE_NAME: Final = "tailchat_gate"
 
 # RFC 4648 section 5, without padding
 BASE64URL: Final = "A-Za-z0-9_-"
@@ -133,12 +148,21 @@ AUDIENCE: Final = f"[{VCHAR}]{{0,255}}"
 # RFC 6749 section 3.3
 #     scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 SCOPE: Final = r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*"
+#: The scope without which a token says nothing of a person (OpenID Connect Core section 3.1.2.1).
+OPENID: Final = "openid"
 #: The scope that a refresh token takes (OpenID Connect Core section 11).
 OFFLINE_ACCESS: Final = "offline_access"
 
 # The gate's own names. Labels in logs and metrics stand in many places, so they are plain.
 ROUTE_NAME: Final = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 PLAIN_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+# RFC 6265bis section 4.1.1
+#     cookie-name = token
+# Of what any name may have; no gate's session may be named as another's login.
+SESSION_COOKIE: Final = "tailchat_gate"
+LOGIN_COOKIE: Final = "_login"
+COOKIE_NAME: Final = f"(?!.*{LOGIN_COOKIE}(?:_|$)){PLAIN_NAME}"
 #: The name of a session, as one sign-in makes it.
 SESSION_ID: Final = re.compile(f"[{BASE64URL}]{{1,64}}")
 #: A key of TOML that needs no quotes.

@@ -89,6 +89,7 @@ NOT_URLS = [
     "//gate.example.com",
     "ftp://gate.example.com",
     "https://",
+    "http\u017f://gate.example.com",
     "https:///x",
     "https://:443",
     "https://a@gate.example.com",

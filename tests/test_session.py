@@ -303,7 +303,7 @@ def test_size_is_capped(clock: Clock) -> None:
 
 def test_largest_profile_fits(clock: Clock) -> None:
     """The largest profile that Tailchat's answer can become fits into a cookie."""
-    largest = Profile("s" * 128, "\U0001f600" * 128, "\U0001f600" * 16, "https://x/" + "a" * 1014)
+    largest = Profile("s" * 255, "\U0001f600" * 128, "\U0001f600" * 16, "https://x/" + "a" * 1014)
     cookie = make_cookie(clock)
     record = SessionRecord.begin(largest, now=START, login="l" * 22)
 
@@ -410,7 +410,7 @@ def test_delete(clock: Clock) -> None:
 def test_the_largest_person_fits_with_tokens() -> None:
     """The longest names and picture that a profile lets pass fit beside Tailchat's tokens."""
     cookie = make_cookie(Clock(), absolute=30 * 24 * HOUR)
-    largest = Profile("s" * 128, "\N{LINEAR B SYLLABLE B008 A}" * 128, '"' * 16, "a" * 1024)
+    largest = Profile("s" * 255, "\N{LINEAR B SYLLABLE B008 A}" * 128, '"' * 16, "a" * 1024)
     tokens = TokenSet("a" * 43, refresh_token="r" * 43, expires_at=int(START) + 3600)
     record = SessionRecord.begin(largest, now=START, login="f" * 16, tokens=tokens)
 

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fuzz.cutting import lines_of, steered
 from fuzz.target import Target
 from tailchat_gate.identity.id_token import (
-    LEEWAY,
     Expected,
     JsonObject,
     check_id_token,
@@ -18,6 +17,7 @@ from tailchat_gate.identity.id_token import (
 )
 from tailchat_gate.identity.login import LoginRefused
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import CLOCK_SKEW as SKEW
 
 _NOW = 1_800_000_000.0
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -125,9 +125,9 @@ def _is_good(claims: Mapping[str, object]) -> bool:
         lambda: all(isinstance(one, str) for one in audiences) and "tc_1" in audiences,
         lambda: claims.get("azp", "tc_1") == "tc_1",
         lambda: "azp" in claims or len(audiences) == 1,
-        lambda: _is_time(claims.get("exp")) and _number(claims["exp"]) + LEEWAY > _NOW,
-        lambda: _is_time(claims.get("iat")) and _number(claims["iat"]) - LEEWAY <= _NOW,
-        lambda: _is_time(claims.get("nbf", 0)) and _number(claims.get("nbf", 0)) - LEEWAY <= _NOW,
+        lambda: _is_time(claims.get("exp")) and _number(claims["exp"]) + SKEW > _NOW,
+        lambda: _is_time(claims.get("iat")) and _number(claims["iat"]) - SKEW <= _NOW,
+        lambda: _is_time(claims.get("nbf", 0)) and _number(claims.get("nbf", 0)) - SKEW <= _NOW,
         lambda: claims.get("nonce") == "n-0",
         lambda: claims.get("at_hash", _AT_HASH) == _AT_HASH,
         lambda: isinstance(claims.get("sub"), str) and claims["sub"] != "",

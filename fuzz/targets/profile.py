@@ -12,13 +12,13 @@ from tailchat_gate.identity.profile import (
     MAX_AVATAR,
     MAX_DISCRIMINATOR,
     MAX_NICKNAME,
-    MAX_SUB,
     Profile,
     ProfileError,
     profile_from_userinfo,
 )
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.proxy.identity_headers import MAX_VALUE_BYTES, encode_value, identity_fields
+from tailchat_gate.syntax import MAX_SUB
 
 _API = "https://tailchat.test"
 _ENCODINGS = ("percent", "utf8", "rfc2047")

@@ -8,9 +8,11 @@ what Service-Worker-Allowed in the reply to that script says (Service Workers, "
 import re
 from typing import Final
 
+from tailchat_gate.syntax import PREFIX
+
 #: An absolute path that every reader of URLs reads alike: no escape, no empty or dot segment, no
 #: backslash, which browsers take for a slash. Any other value is not proven harmless.
-_PLAIN_SCOPE: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+/?")
+_PLAIN_SCOPE: Final = re.compile(f"{PREFIX}/?".encode("ascii"))
 
 #: Runs in place of a worker that is refused: it ends the one that the browser has from before,
 #: which a status of 4xx would leave in force, and its registration fails with these words.

@@ -28,9 +28,8 @@ from tailchat_gate.config.word import SUB, TOKEN
 from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.identity.lock_lines import MAX_MESSAGE, is_message, is_person, is_target
 from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
+from tailchat_gate.syntax import CLOCK_SKEW
 
-#: As identity/lock_store.py: clocks differ.
-_CLOCK_SKEW: Final = 60
 _FOR_EVER: Final = "until unlocked"
 
 
@@ -113,7 +112,7 @@ def sign_out(target: str, config: Path, file: Path | None) -> None:
     """End every session that TARGET, sub:ID or all, has now; they can sign in again."""
     place = lock_place(config, file)
     now = int(time.time())
-    until = now + int(place.lifetime) + _CLOCK_SKEW
+    until = now + int(place.lifetime) + CLOCK_SKEW
     append(place.path, SignedOut(target, now, until))
     _warn_of_unknown(target, place.tokens)
     who = "everybody" if target == "all" else target

@@ -6,15 +6,14 @@ from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, 
 from posixpath import normpath
 
 from tailchat_gate.config.url import Url, host, is_loopback, parse_url
+from tailchat_gate.syntax import CTL, DIRECTORY, DOTS, MAX_PORT, OWN_STATUS, PORT
 
 Network = IPv4Network | IPv6Network
 
-_UNIX_PATH = re.compile(r"/(?!/)[^\x00-\x1f\x7f]+")
-_STATUS = re.compile("[2-5][0-9]{2}")
-_DIRECTORY = re.compile(r"(?:/[^/\x00-\x1f\x7f]+)+/?")
-_DOTS = re.compile(r"/\.{1,2}(?:/|$)")
+_UNIX_PATH = re.compile(f"/(?!/)[^{CTL}]+")
+_STATUS = re.compile(OWN_STATUS)
+_DIRECTORY = re.compile(DIRECTORY)
 _LONGEST_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL, unix(7)
-_LAST_PORT = 65535
 #: Hosts that lead to whatever listens on a loopback address, or listen there.
 _ANY_LOOPBACK = frozenset({"0.0.0.0", "::", "localhost"})  # noqa: S104 - compared only
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
@@ -106,7 +105,7 @@ def listen_address(text: str) -> TcpAddress | UnixAddress:
     if text.startswith("unix:"):
         return UnixAddress(_unix_path(text, LISTEN))
     name, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _LAST_PORT:
+    if not colon or not re.fullmatch(PORT, port) or int(port) > MAX_PORT:
         raise ValueError(LISTEN)
     if name in ("", "*"):
         raise ValueError(f'{LISTEN}; "0.0.0.0:{int(port)}" or "[::]:{int(port)}" is every address')
@@ -228,7 +227,7 @@ def _directory(path: str) -> str:
         raise ValueError(f"{FILES}, not the root, below which the whole machine lies")
     if "//" in path:
         raise ValueError(f"{FILES}, without an empty segment")
-    if _DOTS.search(path):
+    if DOTS.search(path):
         raise ValueError(f"{FILES}, without . and .. segments")
     if not _DIRECTORY.fullmatch(path):
         raise ValueError(FILES)

@@ -10,9 +10,9 @@ from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.path import stripped
 from tailchat_gate.config.upgrade import ANY_ORIGIN, NO_ORIGIN, WEBSOCKET
 from tailchat_gate.config.word import PUBLIC, TRACE
+from tailchat_gate.syntax import OFFLINE_ACCESS, OPENID
 
-_OFFLINE = "offline_access"
-_KNOWN_SCOPES = frozenset({"openid", "profile", _OFFLINE})
+_KNOWN_SCOPES = frozenset({OPENID, "profile", OFFLINE_ACCESS})
 #: Tailchat: what a person consented to is forgotten after this, whatever happens in between.
 _GRANT_SECONDS = 14 * 86400.0
 _OWN_COOKIES = 4096  # a session of 3072 bytes, a login under way, and their names
@@ -48,19 +48,19 @@ def _cautions(settings: Settings) -> Iterator[str]:
 
 def _rechecks(settings: Settings) -> Iterator[str]:
     """Warn of what asking Tailchat again amounts to, with what it is asked for."""
-    session, offline = settings.session, _OFFLINE in settings.tailchat.scope.split(" ")
+    session, offline = settings.session, OFFLINE_ACCESS in settings.tailchat.scope.split(" ")
     if not session.recheck:
         if offline:
             yield (
-                f"tailchat.scope: {_OFFLINE} brings a consent page at every sign-in, and nothing "
-                "else while session.recheck is off"
+                f"tailchat.scope: {OFFLINE_ACCESS} brings a consent page at every sign-in, and "
+                "nothing else while session.recheck is off"
             )
         if session.recheck_outage != "keep":
             yield "session.recheck_outage: session.recheck is off, so this changes nothing"
     elif not offline:
         yield (
-            f"session.recheck: without {_OFFLINE} in tailchat.scope a session ends after an hour, "
-            "or sooner with the person's sign-in at Tailchat; with it people see Tailchat's "
+            f"session.recheck: without {OFFLINE_ACCESS} in tailchat.scope a session ends after an "
+            "hour, or sooner with the person's sign-in at Tailchat; with it people see Tailchat's "
             "consent page at every sign-in"
         )
     elif session.lifetime > _GRANT_SECONDS:

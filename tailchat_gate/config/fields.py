@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from tailchat_gate import syntax
 from tailchat_gate.config import address, duration, path, secret, url, word
 
 
@@ -97,6 +98,11 @@ class Whole:
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
 
+def matching(pattern: str) -> dict[str, str]:
+    """Return the JSON Schema of texts that a pattern matches as a whole."""
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
 def empty() -> Mapping[str, Never]:
     """Make an immutable mapping of nothing, the default of a table with free keys."""
     return MappingProxyType({})
@@ -142,12 +148,12 @@ Listeners = Annotated[
 Origin = Annotated[
     str,
     AfterValidator(url.origin),
-    WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+/?$"}),
+    WithJsonSchema(matching(f"{syntax.SCHEMA_HTTP_HOST}/?")),
 ]
 BaseUrl = Annotated[
     str,
     AfterValidator(url.base_url),
-    WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+(/[^?#]*)?$"}),
+    WithJsonSchema(matching(f"{syntax.SCHEMA_HTTP_HOST}(/[^?#]*)?")),
 ]
 Issuer = Annotated[str, AfterValidator(url.issuer)]
 Network = Annotated[
@@ -159,7 +165,7 @@ Network = Annotated[
 Prefix = Annotated[
     str,
     AfterValidator(path.prefix),
-    WithJsonSchema({"type": "string", "pattern": "^(/[A-Za-z0-9._~-]+)+$"}),
+    WithJsonSchema(matching(syntax.PREFIX)),
 ]
 ClientId = Annotated[
     str, AfterValidator(word.client_id), WithJsonSchema({"type": "string", "minLength": 1})
@@ -168,19 +174,17 @@ Scope = Annotated[str, AfterValidator(word.scope)]
 CookieName = Annotated[
     str,
     AfterValidator(word.cookie_name),
-    WithJsonSchema(
-        {"type": "string", "pattern": "^(?!.*_login(_|$))[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
-    ),
+    WithJsonSchema(matching(syntax.COOKIE_NAME)),
 ]
 Via = Annotated[
     str,
     AfterValidator(word.via),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,64}$"}),
+    WithJsonSchema(matching(syntax.PSEUDONYM)),
 ]
 LockPath = Annotated[
     str,
     AfterValidator(path.lock_file),
-    WithJsonSchema({"type": "string", "pattern": "^(/.*[^/])?$"}),
+    WithJsonSchema(matching(f"({syntax.FILE})?")),
 ]
 AuditFile = Annotated[str, AfterValidator(path.file_or_none)]
 Contact = Annotated[str, AfterValidator(word.contact)]
@@ -191,7 +195,7 @@ Deny = Annotated[
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^(group|sub|token):.+$"},
+            "items": matching(word.DENY_ENTRY),
         }
     ),
 ]
@@ -207,7 +211,7 @@ Groups = Annotated[
             "type": "object",
             "additionalProperties": {
                 "type": "array",
-                "items": {"type": "string", "pattern": "^[!-~]+$"},
+                "items": matching(syntax.SUB),
             },
         }
     ),

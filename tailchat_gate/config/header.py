@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from tailchat_gate.field_names import HOP_BY_HOP, OWN, Names, fold, is_claim, is_order, is_plain
+from tailchat_gate.syntax import SHORT_TOKEN, VCHAR
 
 #: What a template can say of the request itself; the rest is about the person.
 CLIENT = "client"
@@ -17,7 +18,7 @@ TEMPLATE = (
     + "; {{ and }} stand for braces"
 )
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2
+_TOKEN = re.compile(SHORT_TOKEN)
 #: What frames a message, routes it or belongs to its connection, and the gate's own.
 _MANAGED = Names(
     *OWN,
@@ -25,7 +26,7 @@ _MANAGED = Names(
     *("host", "content-length", "cookie", "trailer", "expect", "http2-settings", "proxy-*"),
 )
 _PIECE = re.compile(r"(\{\{|\}\})|\{([a-z]+)\}|([^{}]+)")
-_TEXT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_TEXT = re.compile(f"[{VCHAR}](?:[ {VCHAR}]*[{VCHAR}])?")
 _LONGEST = 1024
 
 

@@ -15,7 +15,8 @@ from tailchat_gate.config.address import (
 )
 from tailchat_gate.config.header import folded
 from tailchat_gate.config.model import Route, Settings
-from tailchat_gate.config.url import WILDCARD, is_loopback, parse_url
+from tailchat_gate.config.url import is_loopback, parse_url
+from tailchat_gate.syntax import WILDCARD
 
 _WIDEST_IPV4 = 8
 _WIDEST_IPV6 = 16

@@ -1,19 +1,18 @@
 """Warns of people, groups and tokens that are named and let nobody in, or keep nobody out."""
 
-import re
 from collections.abc import Container, Iterator, Sequence
 
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
+from tailchat_gate.syntax import TAILCHAT_ID
 
 #: Tailchat: a sub is a MongoDB id, as pages and logs show it.
-_ID = re.compile("[0-9a-f]{24}")
 _NO_ID = "is not a Tailchat id, which has 24 hex digits"
 
 
 def is_tailchat_id(sub: str) -> bool:
     """Tell whether a sub has the form of those that Tailchat gives."""
-    return _ID.fullmatch(sub) is not None
+    return TAILCHAT_ID.fullmatch(sub) is not None
 
 
 def no_tailchat_id(sub: str) -> str:

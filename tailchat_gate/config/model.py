@@ -42,6 +42,7 @@ from tailchat_gate.config.route_fields import Host
 from tailchat_gate.config.tailchat import Tailchat
 from tailchat_gate.config.token import Token, token_conflicts
 from tailchat_gate.config.word import distinct
+from tailchat_gate.syntax import SESSION_COOKIE
 
 __all__ = [
     "Access",
@@ -227,7 +228,7 @@ class Session(Section):
         repr=False,
     )
     cookie_name: CookieName = Field(
-        default="tailchat_gate",
+        default=SESSION_COOKIE,
         description="Name of the session cookie, another for each gate on one host name.",
         examples=["tailchat_gate_two"],
     )

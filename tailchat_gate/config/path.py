@@ -2,17 +2,17 @@
 
 import re
 
+from tailchat_gate import syntax
+
 PREFIX = 'a path such as "/oauth2": letters, digits and . _ ~ - between slashes, none at the end'
 ROUTE_PATH = 'an absolute path such as "/wiki"'
 UPSTREAM_PATH = 'an absolute path such as "/" or "/wiki"'
 FILE = 'the absolute path of a file, such as "/etc/tailchat-gate/tool-ca.pem"'
 LOCK_FILE = 'an absolute path such as "/var/lib/tailchat-gate/locks", or "" for memory only'
-PING = "/ping"  # answered by the gate itself, whatever the prefix
 
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
-_ROUTE_PATH = re.compile(r"/|(?:/[A-Za-z0-9._~!$&'()+,=:@-]+)+/?")  # RFC 3986 pchar, see below
-_FILE = re.compile(r"/[^\x00-\x1f\x7f]*[^/\x00-\x1f\x7f]")
-_DOTS = re.compile(r"/\.{1,2}(?:/|$)")
+_PREFIX = re.compile(syntax.PREFIX)
+_ROUTE_PATH = re.compile(syntax.ROUTE_PATH)
+_FILE = re.compile(syntax.FILE)
 _REFUSED = "%?#;\\*"
 
 
@@ -21,10 +21,10 @@ def prefix(text: str) -> str:
 
     Raises ValueError, whose text says what would be right.
     """
-    if not _PREFIX.fullmatch(text) or _DOTS.search(text):
+    if not _PREFIX.fullmatch(text):
         raise ValueError(PREFIX)
-    if text == PING:
-        raise ValueError(f"{PREFIX}; {PING} is taken by the gate")
+    if text == syntax.PING:
+        raise ValueError(f"{PREFIX}; {syntax.PING} is taken by the gate")
     return text
 
 
@@ -34,8 +34,8 @@ def route_path(text: str) -> str:
     Raises ValueError, whose text says what would be right.
     """
     path = _plain(text, ROUTE_PATH)
-    if text == PING:
-        raise ValueError(f"{ROUTE_PATH}; {PING} is taken by the gate")
+    if text == syntax.PING:
+        raise ValueError(f"{ROUTE_PATH}; {syntax.PING} is taken by the gate")
     return path
 
 
@@ -99,7 +99,7 @@ def _plain(text: str, expected: str) -> str:
             raise ValueError(f"{expected}, without {sign}{below}")
     if "//" in text:
         raise ValueError(f"{expected}, without an empty segment")
-    if _DOTS.search(text):
+    if syntax.DOTS.search(text):
         raise ValueError(f"{expected}, without . and .. segments")
     if not _ROUTE_PATH.fullmatch(text):
         raise ValueError(f"{expected}, of visible ASCII that needs no escaping")

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tailchat_gate.syntax import BARE_KEY, SCHEME
+
 _LONGEST = 60
-_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?.*@", re.DOTALL)
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_USERINFO = re.compile(f"^({SCHEME}:(?://)?)?.*@", re.DOTALL)
 _HUGE = 10**18
 
 
@@ -77,7 +78,7 @@ def key_path(location: Iterable[str | int], start: str = "") -> str:
         if isinstance(part, int):
             parts.append(f"[{part}]")
         else:
-            name = part if _BARE_KEY.fullmatch(part) else json.dumps(part[:_LONGEST])
+            name = part if BARE_KEY.fullmatch(part) else json.dumps(part[:_LONGEST])
             parts.append(f".{name}" if parts else name)
     return "".join(parts)
 

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, PlainSerializer, WithJsonSchema
 
+from tailchat_gate import syntax
 from tailchat_gate.config import address, header, path, upgrade, url, word
+from tailchat_gate.config.fields import matching
 
 
 def _one_header_each(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -20,17 +22,17 @@ def _one_header_each(headers: Mapping[str, str]) -> Mapping[str, str]:
 RouteName = Annotated[
     str,
     AfterValidator(word.route_name),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}),
+    WithJsonSchema(matching(syntax.ROUTE_NAME)),
 ]
 Host = Annotated[
     str,
     AfterValidator(url.route_host),
-    WithJsonSchema({"type": "string", "pattern": "^([*][.])?[^/*]+$"}),
+    WithJsonSchema(matching("([*][.])?[^/*]+")),
 ]
 RoutePath = Annotated[
     str,
     AfterValidator(path.route_path),
-    WithJsonSchema({"type": "string", "pattern": "^/[^%?#;\\\\*]*$"}),
+    WithJsonSchema(matching(syntax.ROUTE_PATH)),
 ]
 Methods = Annotated[
     tuple[Annotated[str, AfterValidator(word.method)], ...],
@@ -39,7 +41,7 @@ Methods = Annotated[
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^(?!CONNECT$)[A-Z][A-Z0-9_-]{0,31}$"},
+            "items": matching(f"(?!{word.CONNECT}$){syntax.REGISTERED_METHOD}"),
         }
     ),
 ]
@@ -47,28 +49,23 @@ Upstream = Annotated[
     str,
     AfterValidator(address.upstream),
     WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": (
-                "^([Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+|unix:/.+|static:[2-5][0-9][0-9]|file:/[^/].*)$"
-            ),
-        }
+        matching(f"({syntax.SCHEMA_HTTP_HOST}|unix:/.+|static:{syntax.OWN_STATUS}|file:/[^/].*)")
     ),
 ]
 UpstreamPath = Annotated[
     str,
     AfterValidator(path.upstream_path),
-    WithJsonSchema({"type": "string", "pattern": "^/[^%?#;\\\\*]*$"}),
+    WithJsonSchema(matching(syntax.ROUTE_PATH)),
 ]
 UpstreamHost = Annotated[
     str,
     AfterValidator(url.authority),
-    WithJsonSchema({"type": "string", "pattern": "^[^/?#@]+$"}),
+    WithJsonSchema(matching(f"[^{syntax.AUTHORITY_ENDS}@]+")),
 ]
 PemFile = Annotated[
     str,
     AfterValidator(path.absolute_file),
-    WithJsonSchema({"type": "string", "pattern": "^/."}),
+    WithJsonSchema(matching(syntax.FILE)),
 ]
 TlsPins = Annotated[
     tuple[Annotated[str, AfterValidator(word.tls_pin)], ...],
@@ -77,14 +74,14 @@ TlsPins = Annotated[
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^sha256:[0-9A-Fa-f:]+$"},
+            "items": matching("sha256:[0-9A-Fa-f:]+"),
         }
     ),
 ]
 ServerName = Annotated[
     str,
     AfterValidator(url.server_name),
-    WithJsonSchema({"type": "string", "pattern": "^[^/*]+$"}),
+    WithJsonSchema(matching("[^/*]+")),
 ]
 Allow = Annotated[
     tuple[Annotated[str, AfterValidator(word.allow_entry)], ...],
@@ -94,14 +91,14 @@ Allow = Annotated[
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^(public|signed-in|(group|sub|token):.+)$"},
+            "items": matching(word.ALLOW_ENTRY),
         }
     ),
 ]
 Audience = Annotated[
     str,
     AfterValidator(word.audience),
-    WithJsonSchema({"type": "string", "pattern": "^[!-~]{0,255}$"}),
+    WithJsonSchema(matching(syntax.AUDIENCE)),
 ]
 Headers = Annotated[
     Mapping[
@@ -119,7 +116,7 @@ PassFields = Annotated[
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"},
+            "items": matching(syntax.SHORT_TOKEN),
         }
     ),
 ]
@@ -130,7 +127,7 @@ PassResponseFields = Annotated[
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"},
+            "items": matching(syntax.SHORT_TOKEN),
         }
     ),
 ]
@@ -141,10 +138,7 @@ Origins = Annotated[
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {
-                "type": "string",
-                "pattern": "^([*]|null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]*/?)$",
-            },
+            "items": matching(f"([*]|null|{syntax.SCHEME}://[^{syntax.AUTHORITY_ENDS}@]*/?)"),
         }
     ),
 ]
@@ -155,10 +149,7 @@ Upgrades = Annotated[
         {
             "type": "array",
             "uniqueItems": True,
-            "items": {
-                "type": "string",
-                "pattern": "^(?!(h2c?|h3|https?|tls|ssl)$)[a-z0-9!#$%&'*+.^_`|~-]{1,64}$",
-            },
+            "items": matching(f"(?!({'|'.join(upgrade.REFUSED)})$){syntax.PROTOCOL_NAME}"),
         }
     ),
 ]

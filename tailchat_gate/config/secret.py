@@ -3,6 +3,8 @@
 import itertools
 import re
 
+from tailchat_gate.syntax import CTL, SURROGATES
+
 _SHORTEST = 32
 _FEWEST_SIGNS = 8
 _WORDS = re.compile(
@@ -19,7 +21,7 @@ _TEMPLATE = re.compile(
     r"|<.*>|\{\{?.*\}\}?|\$\{?\w+\}?|%\w+%|\[.*\]",
     re.IGNORECASE,
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates: bytes that were not UTF-8
+_CONTROL = re.compile(f"[{CTL}{SURROGATES}]")
 
 SESSION = "at least 32 random characters; `tailchat-gate secret` prints some"
 CLIENT = "the app's secret as Tailchat shows it, on one line, without white space at its ends"

@@ -14,9 +14,10 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from tailchat_gate import syntax
 from tailchat_gate.config import moment, word
 from tailchat_gate.config.conflict import Conflict
-from tailchat_gate.config.fields import Section
+from tailchat_gate.config.fields import Section, matching
 from tailchat_gate.config.partial import judged, readable
 from tailchat_gate.config.problem import did_you_mean, shown
 from tailchat_gate.config.route import Route
@@ -46,12 +47,12 @@ class Moment:
 TokenName = Annotated[
     str,
     AfterValidator(word.token_name),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+    WithJsonSchema(matching(syntax.PLAIN_NAME)),
 ]
 TokenHash = Annotated[
     str,
     AfterValidator(word.token_hash),
-    WithJsonSchema({"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}),
+    WithJsonSchema(matching(syntax.TOKEN_HASH)),
 ]
 RouteNames = Annotated[
     tuple[Annotated[str, AfterValidator(word.route_name)], ...],
@@ -62,7 +63,7 @@ RouteNames = Annotated[
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"},
+            "items": matching(syntax.ROUTE_NAME),
         }
     ),
 ]

@@ -2,6 +2,7 @@
 
 import re
 
+from tailchat_gate import syntax
 from tailchat_gate.config import url
 from tailchat_gate.config.problem import did_you_mean
 from tailchat_gate.config.word import distinct
@@ -17,16 +18,16 @@ ORIGIN = (
     'an origin such as "https://app.example.com" or "capacitor://localhost", "null", or "*" alone'
 )
 
-_PROTOCOL = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
+_PROTOCOL = re.compile(syntax.PROTOCOL_NAME)
 #: An origin of an application: "capacitor://localhost", "file://", "vscode-webview://*".
 _APPLICATION = re.compile(
-    r"([a-z][a-z0-9+.-]{0,31})://((?:\*|[a-z0-9._~-]{1,253}(?::[0-9]{1,5})?)/?)?"
+    rf"(?=.{{1,32}}:)({syntax.SCHEME})://((?:\*|[{syntax.UNRESERVED}]{{1,253}}(?::{syntax.PORT})?)/?)?"
 )
 _NOT_APPLICATIONS = frozenset(
     ("http", "https", "ws", "wss", "ftp", "data", "blob", "about", "javascript")
 )
 # Within these further requests would pass that nobody judges (h2c smuggling), or could not see.
-_REFUSED = frozenset({"h2", "h2c", "h3", "http", "https", "tls", "ssl"})
+REFUSED = ("h2", "h2c", "h3", "http", "https", "tls", "ssl")
 
 
 def protocol(text: str) -> str:
@@ -34,7 +35,7 @@ def protocol(text: str) -> str:
 
     Raises ValueError, whose text says what would be right.
     """
-    if text.lower().partition("/")[0] in _REFUSED:
+    if text.lower().partition("/")[0] in REFUSED:
         raise ValueError(f"{PROTOCOL}; no form of HTTP or TLS, in which requests pass unseen")
     if not _PROTOCOL.fullmatch(text):
         raise ValueError(PROTOCOL + did_you_mean(text, (WEBSOCKET,)))

@@ -6,17 +6,27 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 import idna
 
+from tailchat_gate.syntax import (
+    ANY_CASE,
+    BROWSER_AUTHORITY_ENDS,
+    DEFAULT_PORTS,
+    HTTP_SCHEME,
+    ISSUER,
+    MAX_PORT,
+    PORT,
+    PREFIX,
+    WILDCARD,
+)
+
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_URL = re.compile(r"(https?)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE)
+_URL = re.compile(
+    rf"({HTTP_SCHEME})://([^{BROWSER_AUTHORITY_ENDS}]*)([^?#]*)(\?[^#]*)?(#.*)?", ANY_CASE
+)
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
-_BASE_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*/?")
+_BASE_PATH = re.compile(f"(?:{PREFIX})?/?")
 _LONGEST_NAME = 253
-_LAST_PORT = 65535
-_DEFAULT_PORT = {"http": 80, "https": 443}
-
-WILDCARD = "*."
 
 HOST = 'a host name or address such as "grafana.example.com"'
 ROUTE_HOST = f'{HOST}, or "*.example.com" for every name below that one'
@@ -42,7 +52,7 @@ class Url:
     @property
     def default_port(self) -> int:
         """The port of the scheme (RFC 9110 sections 4.2.1 and 4.2.2)."""
-        return _DEFAULT_PORT[self.scheme]
+        return DEFAULT_PORTS[self.scheme]
 
     @property
     def authority(self) -> str:
@@ -158,7 +168,7 @@ def issuer(text: str) -> str:
 
     Raises ValueError, whose text says what would be right.
     """
-    if text and not re.fullmatch(r"https?://[^\x00-\x20\x7f-\U0010ffff?#]+", text):
+    if text and not re.fullmatch(ISSUER, text):
         raise ValueError(f"{BASE_URL}, exactly as Tailchat's API_URL, or nothing")
     return text
 
@@ -180,7 +190,7 @@ def parse_url(text: str, expected: str) -> Url:
     if split is None:
         raise ValueError(expected)
     name, port = split.groups()
-    if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) <= _LAST_PORT):
+    if port is not None and not (re.fullmatch(PORT, port) and 0 < int(port) <= MAX_PORT):
         raise ValueError(f"{expected}, with a port from 1 to 65535")
     try:
         canonical = host(name)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sized
 from typing import TypeVar
 
+from tailchat_gate import syntax
 from tailchat_gate.config.problem import did_you_mean
 
 PUBLIC = "public"
@@ -27,22 +28,24 @@ COOKIE = (
     "1 to 64 letters, digits or -_. beginning with a letter or digit, without _login at the end"
 )
 
-_COOKIE_NAME = re.compile(r"(?!.*_login(?:_|\Z))[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_COOKIE_NAME = re.compile(syntax.COOKIE_NAME)
+_ROUTE_NAME = re.compile(syntax.ROUTE_NAME)
 _UNIX_MODE = re.compile(r"0[0-7]{3}")
 _UNIX_GROUP = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9})?")  # shadow-utils
-_GROUP_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
-_VIA = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2, token
-_TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_AUDIENCE = re.compile(r"[!-~]{0,255}")
-_SUB = re.compile(r"[!-~]{1,255}")  # at most 255 ASCII characters, OpenID Connect Core section 2
-_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")  # as IANA registers them; RFC 9110 section 9.1
-_COMMON_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-_CLIENT_ID = re.compile(r"[!-~]{1,255}")
-_SCOPE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # RFC 6749 section 3.3
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_GROUP_NAME = re.compile(syntax.SHORT_TOKEN)
+_VIA = re.compile(syntax.PSEUDONYM)
+_TOKEN_NAME = re.compile(syntax.PLAIN_NAME)
+_TOKEN_HASH = re.compile(syntax.TOKEN_HASH)
+_AUDIENCE = re.compile(syntax.AUDIENCE)
+_SUB = re.compile(syntax.SUB)
+_METHOD = re.compile(syntax.REGISTERED_METHOD)
+_CLIENT_ID = re.compile(syntax.CLIENT_ID)
+_SCOPE = re.compile(syntax.SCOPE)
 _LONGEST_CONTACT = 200
+
+#: One entry of a deny list, and of an allow list, for a JSON Schema.
+DENY_ENTRY = f"(?:{GROUP}{syntax.SHORT_TOKEN}|{SUB}{syntax.SUB}|{TOKEN}{syntax.PLAIN_NAME})"
+ALLOW_ENTRY = f"(?:{PUBLIC}|{SIGNED_IN}|{DENY_ENTRY})"
 
 _Many = TypeVar("_Many", bound=Sized)
 
@@ -136,21 +139,21 @@ def scope(text: str) -> str:
     Tailchat: without it the login works and /open/me then answers 403.
     Raises ValueError, whose text says what would be right.
     """
-    if not _SCOPE.fullmatch(text) or "openid" not in text.split(" "):
+    if not _SCOPE.fullmatch(text) or syntax.OPENID not in text.split(" "):
         raise ValueError('words with single spaces between them, "openid" among them')
     return text
 
 
 def via(text: str) -> str:
     """Check the gate's pseudonym in Via (RFC 9110 section 7.6.3), or nothing; raises ValueError."""
-    if text and not _VIA.fullmatch(text):
+    if not _VIA.fullmatch(text):
         raise ValueError(VIA)
     return text
 
 
 def contact(text: str) -> str:
     """Check the text that tells a visitor whom to ask; raises ValueError."""
-    if len(text) > _LONGEST_CONTACT or _CONTROL.search(text):
+    if len(text) > _LONGEST_CONTACT or syntax.UNFIT_FOR_A_LINE.search(text):
         raise ValueError(f"one line of at most {_LONGEST_CONTACT} characters")
     return text
 
@@ -184,7 +187,7 @@ def method(text: str) -> str:
     if text == CONNECT:
         raise ValueError(f"{METHOD}; {CONNECT} is for the proxy itself and never passes")
     if not _METHOD.fullmatch(text):
-        raise ValueError(METHOD + did_you_mean(text, _COMMON_METHODS))
+        raise ValueError(METHOD + did_you_mean(text, sorted(syntax.COMMON_METHODS)))
     return text
 
 
@@ -224,6 +227,6 @@ def tls_pin(text: str) -> str:
     """
     kind, colon, digest = text.partition(":")
     digest = digest.replace(":", "").lower()
-    if kind != "sha256" or not colon or re.fullmatch("[0-9a-f]{64}", digest) is None:
+    if kind != "sha256" or not colon or re.fullmatch(syntax.SHA256_HEX, digest) is None:
         raise ValueError('"sha256:" and the 64 hex digits of the SHA-256 of a public key')
     return f"sha256:{digest}"

@@ -11,7 +11,7 @@ from tailchat_gate.demo.store import App, AuthRequest, Grant, Result, Session
 
 SCOPES: Final = ("openid", "offline_access", "profile")
 RESPONSE_MODES: Final = ("form_post", "fragment", "query")
-_RESPONSE_TYPES: Final = ("code", "code id_token", "id_token", "none")
+RESPONSE_TYPES: Final = ("code", "code id_token", "id_token", "none")
 _PROMPTS: Final = frozenset(("none", "login", "consent"))
 _NAMES: Final = frozenset(
     (
@@ -110,7 +110,7 @@ def _check_response(params: Parameters) -> None:
             "registration_not_supported", "registration parameter provided but not supported"
         )
     kind = " ".join(sorted(set((wanted or "").split(" "))))
-    if kind not in _RESPONSE_TYPES:
+    if kind not in RESPONSE_TYPES:
         raise OAuthError("unsupported_response_type", "unsupported response_type requested")
     if kind != "code":
         raise OAuthError(

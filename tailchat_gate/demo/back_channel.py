@@ -29,6 +29,7 @@ from tailchat_gate.demo.store import (
     Store,
     Token,
 )
+from tailchat_gate.syntax import base64url
 
 _CREDENTIALS: Final = ("client_id", "client_secret")
 _GRANT_PARAMETERS: Final = {
@@ -305,7 +306,7 @@ def _check_proof(verifier: str | None, challenge: str | None) -> None:
         check_proof_format(verifier, "code_verifier")
     if verifier is None and challenge is None:
         return
-    digest = _base64url(hashlib.sha256((verifier or "").encode()).digest())
+    digest = base64url(hashlib.sha256((verifier or "").encode()).digest())
     if verifier is None or not hmac.compare_digest(digest, challenge or ""):
         raise _invalid_grant()
 
@@ -317,11 +318,7 @@ def _refuse_origin(call: Call, app: App) -> None:
 
 def _half_hash(access_token: str) -> str:
     """Return at_hash (OIDC Core 3.1.3.6)."""
-    return _base64url(hashlib.sha256(access_token.encode()).digest()[:16])
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return base64url(hashlib.sha256(access_token.encode()).digest()[:16])
 
 
 def _invalid_grant() -> OAuthError:

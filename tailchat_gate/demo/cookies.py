@@ -1,12 +1,13 @@
 """Sets and reads the stand-in Tailchat's signed cookies, spelt as the real one spells them."""
 
-import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
 from email.utils import formatdate
 
 from aiohttp import web
+
+from tailchat_gate.syntax import base64url
 
 
 class UntypedPage(web.Response):
@@ -55,4 +56,4 @@ class Cookies:
 
     def _sign(self, name: str, value: str) -> str:
         digest = hmac.new(self._key, f"{name}={value}".encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return base64url(digest)

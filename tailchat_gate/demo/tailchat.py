@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.demo.authorize import RESPONSE_MODES, RESPONSE_TYPES, SCOPES
 from tailchat_gate.demo.back_channel import BackChannel, Call
 from tailchat_gate.demo.cookies import UntypedPage
 from tailchat_gate.demo.faults import Close, Fault, Faults, Hang, Reply, Rewrite, Seen
@@ -148,9 +149,9 @@ class StandInTailchat:
                 "issuer": self._front.issuer(request),
                 "jwks_uri": f"{here}/jwks",
                 "authorization_response_iss_parameter_supported": True,
-                "response_modes_supported": ["form_post", "fragment", "query"],
-                "response_types_supported": ["code id_token", "code", "id_token", "none"],
-                "scopes_supported": ["openid", "offline_access", "profile"],
+                "response_modes_supported": [*RESPONSE_MODES],
+                "response_types_supported": [*RESPONSE_TYPES],
+                "scopes_supported": [*SCOPES],
                 "subject_types_supported": ["public"],
                 # Of the five that a real one names, the two that an app of Tailchat's can use.
                 "token_endpoint_auth_methods_supported": [

@@ -11,6 +11,7 @@ from tailchat_gate.demo.back_channel import Call
 from tailchat_gate.demo.cookies import UntypedPage
 from tailchat_gate.demo.faults import JSON
 from tailchat_gate.demo.oauth import MAX_BODY
+from tailchat_gate.syntax import COMPACT
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Members = Mapping[str, object]
@@ -51,7 +52,7 @@ def json_answer(
     content_type: str = JSON,
 ) -> web.Response:
     """Return an answer with the members as JSON: UTF-8 as it is, no spaces."""
-    body = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(members, ensure_ascii=False, separators=COMPACT).encode()
     return web.Response(
         body=body, status=status, headers={**(headers or {}), "Content-Type": content_type}
     )

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.identity.login_cookie import SUFFIX, LoginCookie, is_name
 from tailchat_gate.request.target import read_host
+from tailchat_gate.syntax import HOST_PREFIX, LOGIN_COOKIE, SESSION_COOKIE
 
 #: Tailchat's own cookies reach the gate where both share a host name, because cookies ignore
 #: ports; they sign people in at Tailchat and no tool may see them. By their whole names: a Rails
@@ -20,7 +21,9 @@ _TAILCHATS: Final = frozenset(
 )
 #: Cookies of any gate: several may share a host name, since cookies ignore ports, and no tool
 #: behind one may see the sessions of another.
-_GATES: Final = re.compile(rb"(?:__Host-)?tailchat_gate(?:[_-].*)?", re.DOTALL)
+_GATES: Final = re.compile(
+    f"(?:{HOST_PREFIX})?{SESSION_COOKIE}(?:[_-].*)?".encode("ascii"), re.DOTALL
+)
 #: Values of one name that are tried; browsers send more than one only where a cookie was planted.
 MAX_VALUES: Final = 4
 #: Login cookies that are tried. A gate leaves a few in a browser; others may have been planted.
@@ -53,7 +56,7 @@ class CookieNames:
 
     @classmethod
     def for_origin(
-        cls, public_url: str, name: str = "tailchat_gate", *, tailchat_url: str = ""
+        cls, public_url: str, name: str = SESSION_COOKIE, *, tailchat_url: str = ""
     ) -> "CookieNames":
         """Return the names for a public URL, made of the configured one.
 
@@ -61,10 +64,10 @@ class CookieNames:
         can set (RFC 6265bis section 4.1.3.2).
         """
         secure = public_url.startswith("https:")
-        prefix = "__Host-" if secure else ""
+        prefix = HOST_PREFIX if secure else ""
         authority = tailchat_url.partition("://")[2].partition("/")[0]
         host = read_host([authority]).name if authority else ""
-        return cls(f"{prefix}{name}", f"{prefix}{name}_login", secure, host)
+        return cls(f"{prefix}{name}", f"{prefix}{name}{LOGIN_COOKIE}", secure, host)
 
 
 class CookieReader:

@@ -15,10 +15,10 @@ from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.hosts import HostPatterns
 from tailchat_gate.request.query import query_pairs
+from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
 #: A pass is used by the redirect that carries it; a minute allows for a slow phone.
 PASS_LIFETIME: Final = 60
-_CLOCK_SKEW: Final = 60
 _PORT: Final = re.compile(r":[0-9]+$")
 
 
@@ -113,7 +113,7 @@ def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
 def make_pass(record: SessionRecord, arrival: Arrival, *, keys: KeyRing, now: float) -> str:
     """Return the sealed pass that lets one browser on one host take over `record`."""
     body = {"record": asdict(record), "arrival": asdict(arrival), "at": int(now)}
-    return keys.seal(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+    return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
 
 
 def open_pass(
@@ -133,7 +133,7 @@ def open_pass(
     if record is None or arrival.host != host:
         raise LoginRefused(Reason.LOGIN_STATE_FORGED)
     reason = None
-    if not -_CLOCK_SKEW <= now - body["at"] <= PASS_LIFETIME:
+    if not -CLOCK_SKEW <= now - body["at"] <= PASS_LIFETIME:
         reason = Reason.LOGIN_STATE_EXPIRED
     elif not is_bound_to(arrival.browser, browser_cookies):
         reason = Reason.LOGIN_OTHER_BROWSER if browser_cookies else Reason.COOKIES_BLOCKED

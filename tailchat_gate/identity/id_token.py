@@ -5,7 +5,6 @@ key that oidc-provider publishes, so anyone can forge a token that passes here. 
 says `/open/me` alone. A bad id_token still shows that something is wrong, and ends the login.
 """
 
-import base64
 import hashlib
 import hmac
 import json
@@ -17,11 +16,10 @@ import jwt
 
 from tailchat_gate.identity.login import LoginRefused
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import CLOCK_SKEW, base64url, from_base64url
 
 JsonObject = dict[str, object]
 
-LEEWAY: Final = 60
-"""Seconds that Tailchat's clock and ours may differ."""
 
 _MAX_TOKEN: Final = 16_384
 
@@ -114,7 +112,7 @@ def _header(token: str) -> JsonObject:
     if len(token) > _MAX_TOKEN or not token.isascii() or token.count(".") != 2:  # noqa: PLR2004 - RFC 7515 3.1
         raise _refused("form")
     try:
-        header = json_object(_base64url(token.split(".", maxsplit=1)[0]))
+        header = json_object(from_base64url(token.split(".", maxsplit=1)[0]))
     except ValueError:
         raise _refused("form") from None
     if str(header.get("alg")) not in _ALGORITHMS:
@@ -126,10 +124,6 @@ def _header(token: str) -> JsonObject:
     if str(header.get("typ", "JWT")).upper() != "JWT":
         raise _refused("typ")
     return header
-
-
-def _base64url(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 def _matching(keys: Sequence[JsonObject], header: Mapping[str, object]) -> list[jwt.PyJWK]:
@@ -177,17 +171,17 @@ def _check_claims(claims: JsonObject, alg: str, expected: Expected, now: float) 
         raise _refused("iss")
     _check_audience(claims, expected.client_id)
     exp, iat, nbf = (_seconds(claims.get(name)) for name in ("exp", "iat", "nbf"))
-    if exp is None or now >= exp + LEEWAY:
+    if exp is None or now >= exp + CLOCK_SKEW:
         raise _refused("exp")
-    if iat is None or now < iat - LEEWAY:
+    if iat is None or now < iat - CLOCK_SKEW:
         raise _refused("iat")
-    if "nbf" in claims and (nbf is None or now < nbf - LEEWAY):
+    if "nbf" in claims and (nbf is None or now < nbf - CLOCK_SKEW):
         raise _refused("nbf")
     if not _equal(claims.get("nonce"), expected.nonce):
         raise _refused("nonce")
     if "at_hash" in claims:
         digest = hashlib.new(_ALGORITHMS[alg][3], expected.access_token.encode()).digest()
-        half = base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
+        half = base64url(digest[: len(digest) // 2])
         if not _equal(claims["at_hash"], half):
             raise _refused("at_hash")
 

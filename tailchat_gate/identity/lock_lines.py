@@ -16,7 +16,7 @@ from tailchat_gate.identity.locks import (
     SignedOut,
     Unlock,
 )
-from tailchat_gate.syntax import SESSION_ID, UNFIT_FOR_A_LINE
+from tailchat_gate.syntax import COMPACT, SESSION_ID, UNFIT_FOR_A_LINE
 
 #: Longest line; what is longer was not written by the gate.
 MAX_LINE: Final = 4096
@@ -43,7 +43,7 @@ class ReadLine(NamedTuple):
 def to_line(entry: Entry) -> bytes:
     """Return an entry as a line, with its end."""
     fields = {"kind": _NAMES[type(entry)], **asdict(entry)}
-    body = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(fields, ensure_ascii=False, separators=COMPACT).encode()
     return b"%08x %b\n" % (crc32(body), body)
 
 

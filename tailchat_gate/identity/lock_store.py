@@ -20,6 +20,7 @@ from tailchat_gate.identity.locks import (
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.syntax import CLOCK_SKEW
 
 #: How often the file is looked at; what another process wrote is known this much later.
 LOOK_SECONDS: Final = 0.25
@@ -27,8 +28,6 @@ LOOK_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 5.0
 #: How long the end of the gate waits for a disk.
 CLOSE_SECONDS: Final = 2.0
-#: An ended session is remembered for longer than it could last, because clocks differ.
-_CLOCK_SKEW: Final = 60
 
 #: Why a session ended.
 SIGNED_OUT: Final = "signed-out"
@@ -128,7 +127,7 @@ class LockStore:
     def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
         # A session that began under another clock may be of a second that is yet to come.
         at = max(int(self._clock()), record.signed_in_at)
-        return at, at + int(lifetime) + _CLOCK_SKEW
+        return at, at + int(lifetime) + CLOCK_SKEW
 
     def _put(self, entry: Entry, why: str) -> "asyncio.Task[None]":
         """Put an entry in force, and return the writing of it.

@@ -1,6 +1,5 @@
 """Decides a login: how it begins, which callback is believed, where it may return to."""
 
-import base64
 import hashlib
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -17,15 +16,23 @@ from tailchat_gate.identity.login_state import (
 )
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import (
+    ANY_CASE,
+    AUTHORITY_ENDS,
+    C1,
+    CLOCK_SKEW,
+    CTL,
+    DEFAULT_PORTS,
+    HTTP_ORIGIN,
+    OFFLINE_ACCESS,
+    SURROGATES,
+    VCHAR,
+    base64url,
+)
 
 MAX_RETURN_TO: Final = 2048
 """Longest return target; an authorization URL over 16 KB is a bare 431 at Tailchat."""
 
-#: The scope that a refresh token takes (OIDC Core 11).
-OFFLINE: Final = "offline_access"
-
-# Three clocks of three workers or hosts may differ by this many seconds.
-_CLOCK_SKEW: Final = 60
 _MAX_CODE: Final = 512
 # RFC 6749 4.1.2.1; OIDC Core 3.1.2.6; RFC 8707 2.
 _ERRORS: Final = frozenset(
@@ -121,16 +128,16 @@ def begin_login(
     if len(return_to) > MAX_RETURN_TO or not is_browser_cookie(browser_cookie):
         raise ValueError("not a return target or not a login cookie")
     state = LoginState(
-        state_id=_base64url(random_bytes(16)),
+        state_id=base64url(random_bytes(16)),
         return_to=return_to,
-        code_verifier=_base64url(random_bytes(32)),
-        nonce=_base64url(random_bytes(16)),
+        code_verifier=base64url(random_bytes(32)),
+        nonce=base64url(random_bytes(16)),
         issued_at=int(now),
         browser=browser_hash(browser_cookie),
         prompt=prompt,
         again=again,
     )
-    challenge = _base64url(hashlib.sha256(state.code_verifier.encode()).digest())
+    challenge = base64url(hashlib.sha256(state.code_verifier.encode()).digest())
     params = [
         ("client_id", client.client_id),
         ("redirect_uri", client.redirect_uri),
@@ -142,7 +149,7 @@ def begin_login(
         ("code_challenge_method", "S256"),
     ]
     prompts = [prompt] if prompt else []
-    if OFFLINE in client.scope.split(" "):
+    if OFFLINE_ACCESS in client.scope.split(" "):
         prompts.append("consent")
     if prompts:
         params.append(("prompt", " ".join(prompts)))
@@ -186,7 +193,7 @@ def accept_callback(pending: PendingCallback, *, expected_issuer: str) -> str:
         if description := short_text(query["error_description"]):
             said["description"] = description
         raise LoginRefused(Reason.LOGIN_REFUSED, {**again, **said})
-    if re.fullmatch(rf"[!-~]{{1,{_MAX_CODE}}}", query["code"]) is None:
+    if re.fullmatch(f"[{VCHAR}]{{1,{_MAX_CODE}}}", query["code"]) is None:
         raise LoginRefused(Reason.LOGIN_MALFORMED, {**again, "problem": "no usable code"})
     return query["code"]
 
@@ -224,7 +231,7 @@ def _own_state(
     if state is None:
         raise LoginRefused(Reason.LOGIN_STATE_FORGED, unproven)
     # The cookie may have expired together with the state: the age explains more.
-    if not -_CLOCK_SKEW <= now - state.issued_at <= STATE_LIFETIME:
+    if not -CLOCK_SKEW <= now - state.issued_at <= STATE_LIFETIME:
         reason = Reason.LOGIN_STATE_EXPIRED
     elif not is_bound_to(state.browser, browser_cookies):
         reason = Reason.LOGIN_OTHER_BROWSER
@@ -235,20 +242,12 @@ def _own_state(
     )
 
 
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
-
-
-# The part of a URL before its path; in ASCII only, for a host in letters of another script
-# is written in punycode in every URL that a browser shows or sends.
-_ORIGIN: Final = re.compile(
-    r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?(?=[/?#]|$)",
-    re.ASCII | re.IGNORECASE,
-)
-_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# The part of a URL before its path.
+_ORIGIN: Final = re.compile(f"{HTTP_ORIGIN}(?=[{AUTHORITY_ENDS}]|$)", ANY_CASE)
+_UNFIT: Final = re.compile(f"[{CTL}{C1}{SURROGATES}]")
 # A path that some browser or server reads as leading elsewhere: a control or backslash in it,
 # a second slash or white space at its start, a dot segment anywhere.
-_ASTRAY: Final = re.compile(r"[\x00-\x1f\x7f\\]|^/[\s/]|/\.{1,2}(?:[/;?#]|$)")
+_ASTRAY: Final = re.compile(rf"[{CTL}\\]|^/[\s/]|/\.{{1,2}}(?:[;{AUTHORITY_ENDS}]|$)")
 
 
 def safe_return_to(
@@ -284,7 +283,7 @@ def safe_return_to(
     readings = (path, unquote(path), unquote(unquote(path)))
     if any(_ASTRAY.search(reading) or _is_login(reading, prefix) for reading in readings):
         return "/"
-    safe = origin + re.sub(r"[^!-~]+", lambda found: quote(found[0]), target)
+    safe = origin + re.sub(f"[^{VCHAR}]+", lambda found: quote(found[0]), target)
     return safe if len(safe) <= longest else "/"
 
 
@@ -294,8 +293,7 @@ def _split_origin(url: str) -> tuple[str, str]:
     if found is None:
         return "", url
     scheme, host, port = found[1].lower(), found[2].lower(), found[3]
-    usual = {"http": 80, "https": 443}[scheme]
-    shown = f":{int(port)}" if port and int(port) != usual else ""
+    shown = f":{int(port)}" if port and int(port) != DEFAULT_PORTS[scheme] else ""
     return f"{scheme}://{host}{shown}", url[found.end() :]
 
 

@@ -1,11 +1,18 @@
 """The cookies that bind logins to a browser: none takes the place of another, few are kept."""
 
-import base64
 import hashlib
 import hmac
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
+
+from tailchat_gate.syntax import (
+    BASE64URL,
+    BASE64URL_32_BYTES,
+    CLOCK_SKEW,
+    base64url,
+    from_base64url,
+)
 
 SHARED_SECONDS: Final = 7200
 """Seconds for which logins that begin share a cookie; then the next one makes another."""
@@ -13,11 +20,9 @@ SHARED_SECONDS: Final = 7200
 MAX_KEPT: Final = 20
 """Login cookies that a browser may keep, about 80 bytes each; surplus ones are deleted."""
 
-SUFFIX: Final = "_[A-Za-z0-9_-]{6}"
+SUFFIX: Final = f"_[{BASE64URL}]{{6}}"
 """What tells the name of one login cookie from another's, as a pattern."""
 
-# Clocks of several workers or hosts may differ by this many seconds.
-_CLOCK_SKEW: Final = 60
 _TIME_BYTES: Final = 4
 _VALUE_BYTES: Final = 32
 _NAME: Final = re.compile(SUFFIX)
@@ -37,18 +42,18 @@ def new_browser_cookie(random_bytes: Callable[[int], bytes], now: float = 0.0) -
     may be deleted, and who can write one into a browser could delete them as well.
     """
     made_at = (int(now) & 0xFFFF_FFFF).to_bytes(_TIME_BYTES, "big")
-    return _base64url(made_at + random_bytes(_VALUE_BYTES - _TIME_BYTES))
+    return base64url(made_at + random_bytes(_VALUE_BYTES - _TIME_BYTES))
 
 
 def is_browser_cookie(value: str) -> bool:
     """Tell whether a cookie's value is one that a gate may have made."""
-    return re.fullmatch(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", value) is not None
+    return re.fullmatch(BASE64URL_32_BYTES, value) is not None
 
 
 def browser_hash(cookie: str) -> str:
     """Return the hash of a login cookie, by which a login is bound to a browser."""
     # A cookie's value comes from a header: it may hold surrogates.
-    return _base64url(hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest())
+    return base64url(hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest())
 
 
 def is_bound_to(browser: str, browser_cookies: Collection[str]) -> bool:
@@ -79,7 +84,7 @@ def choose(
     shared = [cookie for cookie in cookies if _is_shared(cookie, now)]
     if shared:
         return max(shared, key=_made_at)
-    name = f"{prefix}_{_base64url(random_bytes(5))[:6]}"
+    name = f"{prefix}_{base64url(random_bytes(5))[:6]}"
     return LoginCookie(name, new_browser_cookie(random_bytes, now))
 
 
@@ -96,7 +101,7 @@ def surplus(cookies: Sequence[LoginCookie], kept: str = "") -> list[str]:
 
 def _is_shared(cookie: LoginCookie, now: float) -> bool:
     return (
-        is_browser_cookie(cookie.value) and -_CLOCK_SKEW <= now - _made_at(cookie) < SHARED_SECONDS
+        is_browser_cookie(cookie.value) and -CLOCK_SKEW <= now - _made_at(cookie) < SHARED_SECONDS
     )
 
 
@@ -104,8 +109,4 @@ def _made_at(cookie: LoginCookie) -> int:
     """Return the Unix second at which a cookie was made, -1 for one that no gate made."""
     if not is_browser_cookie(cookie.value):
         return -1
-    return int.from_bytes(base64.urlsafe_b64decode(cookie.value + "=")[:_TIME_BYTES], "big")
-
-
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return int.from_bytes(from_base64url(cookie.value)[:_TIME_BYTES], "big")

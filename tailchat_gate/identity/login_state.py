@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.syntax import COMPACT
 
 STATE_LIFETIME: Final = 7200
 """Seconds a login may take (Tailchat: one hour for its login page, one for the consent)."""
@@ -52,7 +53,7 @@ def seal_state(state: LoginState, keyring: KeyRing) -> str:
         state.prompt,
         state.again,
     ]
-    return keyring.seal(json.dumps(fields, separators=(",", ":")).encode())
+    return keyring.seal(json.dumps(fields, separators=COMPACT).encode())
 
 
 def open_state(token: str, keyring: KeyRing) -> LoginState | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-MAX_SUB: Final = 128
+from tailchat_gate.syntax import ANY_CASE, AUTHORITY_ENDS, C1, CTL, HTTP_ORIGIN, SUB, SURROGATES
+
 MAX_NICKNAME: Final = 128
 MAX_DISCRIMINATOR: Final = 16
 MAX_AVATAR: Final = 1024
@@ -15,7 +16,7 @@ MAX_AVATAR: Final = 1024
 # What is read of a text: leading characters that nobody sees are dropped before it is cut.
 _LONGEST_READ: Final = 131_072
 _ZWJ: Final = "\u200d"
-_SUB: Final = re.compile(rf"[!-~]{{1,{MAX_SUB}}}")
+_SUB: Final = re.compile(SUB)
 # Invisible or line-breaking, yet of a visible category: separators, joiners and blank letters.
 _BLANKS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2028\u2029\u3164\uffa0")
 # A joiner joins emoji and Indic letters; beside ASCII, or at an end, it only disguises.
@@ -23,11 +24,8 @@ _STRAY_ZWJ: Final = re.compile(f"(?<![^\x00-\x7f]){_ZWJ}|{_ZWJ}(?![^\x00-\x7f])"
 # U+3000 is the last character that is a space. A joiner has nothing to join at an end.
 _EDGES: Final = _ZWJ + "".join(char for char in map(chr, range(0x3001)) if char.isspace())
 _SKIN_TONES: Final = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
-_ABSOLUTE: Final = re.compile(
-    r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:[/?#].*)?",
-    re.ASCII | re.IGNORECASE,
-)
-_NOT_IN_URL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
+_ABSOLUTE: Final = re.compile(f"{HTTP_ORIGIN}(?:[{AUTHORITY_ENDS}].*)?", ANY_CASE)
+_NOT_IN_URL: Final = re.compile(rf"[ \\{CTL}{C1}{SURROGATES}]")
 
 
 class ProfileError(Exception):
@@ -52,7 +50,7 @@ def profile_from_userinfo(data: object, *, api_url: str) -> Profile:
     """Return the profile in an answer of `/open/me`, every field of which is hostile input.
 
     `data`: the parsed JSON. `api_url`: what `{BACKEND}` in an avatar stands for.
-    Raises ProfileError where `sub` is not 1 to 128 characters of visible ASCII
+    Raises ProfileError where `sub` is not 1 to 255 characters of visible ASCII
     (Tailchat: 24 hex digits). The other fields never refuse a user: a missing key, null, ""
     and a number all give "" (Tailchat: nickname and avatar may be any string of any length).
     """

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
+from tailchat_gate.syntax import VCHAR
+
 MAX_TEXT: Final = 4096
 """Characters of a text that are looked at; none behind them may be shown."""
 
@@ -19,7 +21,7 @@ _BASE64: Final = re.compile("[A-Za-z0-9+/_-]{6,}")
 _BASE32: Final = re.compile("[A-Z2-7]{10,}|[a-z2-7]{10,}")
 _HEX: Final = re.compile("[0-9A-Fa-f]{12,}")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|u\{([0-9A-Fa-f]{1,5})\})")
-_LEGIBLE: Final = re.compile(rb"[!-~]{4}")
+_LEGIBLE: Final = re.compile(f"[{VCHAR}]{{4}}".encode("ascii"))
 
 
 def quotes_any(text: str, secrets: Iterable[str]) -> bool:

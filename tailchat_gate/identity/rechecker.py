@@ -31,6 +31,7 @@ from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import CLOCK_SKEW
 
 AT_ONCE: Final = 8
 """Questions to Tailchat at the same time."""
@@ -40,8 +41,6 @@ OF_ONE: Final = 16
 """Of them, those about one person: nobody's many sign-ins keep the others waiting."""
 #: Between Tailchat's clock and the gate's, and for the way there.
 _EXPIRY_MARGIN: Final = 60
-#: Hosts may differ by so many seconds.
-_CLOCK_SKEW: Final = 60
 #: An outage is told to the log this often, in seconds.
 _TELL_EVERY: Final = 60.0
 
@@ -145,7 +144,7 @@ class Rechecker:
 
         Tailchat is asked soon then, not when the clock is there again.
         """
-        if record.checked_at <= now + _CLOCK_SKEW:
+        if record.checked_at <= now + CLOCK_SKEW:
             return record
         return replace(record, checked_at=int(now - self._terms.interval))
 

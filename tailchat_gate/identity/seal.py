@@ -1,7 +1,5 @@
 """Seals small byte strings so that only this gate can read or make them."""
 
-import base64
-import binascii
 import secrets as randomness
 from collections.abc import Sequence
 from typing import Final
@@ -10,6 +8,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from tailchat_gate.syntax import base64url, from_base64url
 
 MAX_TOKEN: Final = 8192
 """Longest token in characters, made or read: more than any cookie or state needs."""
@@ -71,7 +71,7 @@ class KeyRing:
         # The nonce is not an argument, unlike other randomness: a repeated one breaks GCM.
         nonce = randomness.token_bytes(_NONCE_BYTES)
         sealed = self._sealing.encrypt(nonce, data, self._aad)
-        token = _encode(_VERSION + self._sealing_id + nonce + sealed)
+        token = base64url(_VERSION + self._sealing_id + nonce + sealed)
         if len(token) > MAX_TOKEN:
             raise ValueError(f"{len(data)} bytes are too many to seal")
         return token
@@ -98,17 +98,11 @@ def _derive(secret: bytes, purpose: str) -> tuple[bytes, AESGCM]:
     return stream[32:], AESGCM(stream[:32])
 
 
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
-
-
 def _decode(token: str) -> bytes | None:
-    """Return the bytes of the one spelling that `_encode` makes, None for any other."""
+    """Return the bytes of the one spelling that `base64url` makes, None for any other."""
     if len(token) > MAX_TOKEN or not token.isascii():
         return None
     try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        return from_base64url(token)
+    except ValueError:
         return None
-    # Decoders take spare bits, `+` and `/` too: one token must not have two spellings.
-    return raw if _encode(raw) == token else None

@@ -13,12 +13,12 @@ from tailchat_gate.identity.cookie import CookieNames, CookieReader, set_cookie
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.token_response import TokenSet
+from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
 #: Browsers keep 4096 bytes a cookie, and many upstreams 8 KiB of request head.
 MAX_COOKIE_BYTES: Final = 3072
 #: An idle session is renewed after this part of its idle lifetime, not on every request.
 _RENEW_AFTER: Final = 0.25
-_CLOCK_SKEW: Final = 60
 _FIELDS: Final = {
     "sid": str,
     "sub": str,
@@ -108,7 +108,7 @@ class SessionRecord:
             for name, value in asdict(self).items()
             if name not in _OPTIONAL or value != _OPTIONAL[name]
         }
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(fields, ensure_ascii=False, separators=COMPACT).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "SessionRecord | None":
@@ -150,7 +150,7 @@ class Lifetimes:
 
     def is_alive(self, record: SessionRecord, now: float) -> bool:
         """Tell whether `record` is still good; one from the future never is."""
-        return record.signed_in_at <= now + _CLOCK_SKEW and now < self.expires_at(record)
+        return record.signed_in_at <= now + CLOCK_SKEW and now < self.expires_at(record)
 
     def renewal_due(self, record: SessionRecord, now: float) -> bool:
         """Tell whether a request at `now` should renew the idle lifetime of `record`."""

@@ -22,6 +22,7 @@ from tailchat_gate.identity.remembered import Remembered
 from tailchat_gate.identity.tailchat_error import broken, busy, refused
 from tailchat_gate.identity.token_response import TokenSet, read_tokens
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import OPENID, VCHAR
 
 _OK: Final = 200
 # What no server that echoes its request may carry into a log by way of an error text.
@@ -133,7 +134,7 @@ class TailchatClient:
             },
         )
         if signed is None:
-            if "openid" in self.registration.scope.split(" "):
+            if OPENID in self.registration.scope.split(" "):
                 # OIDC Core 3.1.3.3: without one it is no OpenID Connect answer.
                 raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "absent"})
             return tokens
@@ -217,7 +218,7 @@ class TailchatClient:
         with self._observed("discovery"):
             answer = await self._ask("discovery", "GET", "/open/.well-known/openid-configuration")
             issuer = answer.get("issuer")
-            if not isinstance(issuer, str) or re.fullmatch("[!-~]{1,1024}", issuer) is None:
+            if not isinstance(issuer, str) or re.fullmatch(f"[{VCHAR}]{{1,1024}}", issuer) is None:
                 raise broken("discovery", problem="no usable issuer")
             return issuer
 

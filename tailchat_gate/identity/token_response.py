@@ -6,9 +6,10 @@ from typing import Final
 
 from tailchat_gate.identity.id_token import JsonObject
 from tailchat_gate.identity.tailchat_error import broken
+from tailchat_gate.syntax import VCHAR
 
 # It goes into a header: b64token (RFC 6750 2.1) is narrower still.
-_TOKEN: Final = re.compile("[!-~]{1,4096}")
+_TOKEN: Final = re.compile(f"[{VCHAR}]{{1,4096}}")
 _LONGEST: Final = 365 * 86_400
 
 

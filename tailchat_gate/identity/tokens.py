@@ -3,7 +3,6 @@
 Why a plain SHA-256 is the right hash for them: docs/adr/0009-machine-tokens.md.
 """
 
-import base64
 import hashlib
 import hmac
 import math
@@ -16,6 +15,7 @@ from tailchat_gate.identity.locks import Lock, Standing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.bearer import PREFIX
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.syntax import base64url
 
 #: Random bytes of a token: 256 bits, 43 characters of base64url.
 TOKEN_BYTES: Final = 32
@@ -26,7 +26,7 @@ def make_token(random: bytes) -> str:
     """Return the token made of TOKEN_BYTES random bytes. Raises ValueError for another number."""
     if len(random) != TOKEN_BYTES:
         raise ValueError(f"a token is made of {TOKEN_BYTES} random bytes")
-    return PREFIX + base64.urlsafe_b64encode(random).rstrip(b"=").decode("ascii")
+    return PREFIX + base64url(random)
 
 
 def hash_of(token: str) -> str:

@@ -6,7 +6,6 @@ Whom it is for, what it holds and how keys are changed: docs/adr/0010-signed-ide
 import hashlib
 import json
 import math
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.tokens import Machine
+from tailchat_gate.syntax import COMPACT, base64url
 
 HEADER: Final = b"X-Tailchat-Assertion"
 #: Seconds for which whoever checks assertions may keep the key set.
@@ -37,9 +37,9 @@ class SigningKey:
     def __init__(self, private: EllipticCurvePrivateKey) -> None:
         self._private = private
         point = private.public_key().public_numbers()
-        x, y = (_base64url(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (point.x, point.y))
+        x, y = (base64url(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (point.x, point.y))
         members = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
-        self.kid: Final = _base64url(hashlib.sha256(_json(members)).digest())
+        self.kid: Final = base64url(hashlib.sha256(_json(members)).digest())
         self.jwk: Final = {**members, "use": "sig", "alg": _ALGORITHM, "kid": self.kid}
         self._headers = {"kid": self.kid}
         # PyJWT imports what it needs with its first signature, which must not be in a request.
@@ -128,7 +128,7 @@ class Assertions:
             "iss": self._issuer,
             "aud": audience,
             **_about(who, groups),
-            "jti": _base64url(self._random_bytes(_JTI_BYTES)),
+            "jti": base64url(self._random_bytes(_JTI_BYTES)),
             "iat": int(now),
             "nbf": int(now),
             "exp": int(ends_at),
@@ -151,7 +151,7 @@ def _about(who: Visitor | Machine, groups: Sequence[str]) -> dict[str, object]:
         "sub": record.sub,
         "nickname": _cut(record.nickname),
         "groups": list(groups),
-        "sid": _base64url(sid),
+        "sid": base64url(sid),
     }
 
 
@@ -160,8 +160,4 @@ def _cut(text: str) -> str:
 
 
 def _json(value: Mapping[str, object]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return json.dumps(value, ensure_ascii=False, separators=COMPACT).encode()

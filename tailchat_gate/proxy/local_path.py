@@ -4,13 +4,15 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from tailchat_gate.syntax import CTL
+
 #: Segments of visible ASCII behind slashes, each "%" with two digits: what a URL can carry (RFC
 #: 3986 section 3.3, and a little that browsers leave unescaped). No backslash, which browsers
 #: and Windows take for a slash.
 _SENT: Final = re.compile(r"(?:/(?:(?![/?#%\\])[!-~]|%[0-9A-Fa-f]{2})*)*")
 #: A slash or backslash out of an escape would be a second reading of the path; the others are
 #: in no honest name.
-_REFUSED: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
+_REFUSED: Final = re.compile(rf"[/\\{CTL}]")
 #: RFC 8615: the one name with a dot in front that is meant for visitors.
 _WELL_KNOWN: Final = ".well-known"
 

@@ -12,13 +12,14 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.syntax import BASE64URL
 
 #: What every token of the gate begins with, so that one is known wherever it turns up.
 PREFIX: Final = "tg_"
 #: The field of the gate's own for a token, in lower case.
 TOKEN_FIELD: Final = b"x-tailchat-token"
 _START: Final = PREFIX.encode("ascii")
-_TOKEN: Final = _START + rb"[A-Za-z0-9_-]+"
+_TOKEN: Final = _START + f"[{BASE64URL}]+".encode("ascii")
 #: Wider than the grammar: what was meant as a token of the gate must not reach a tool.
 _MEANT: Final = re.compile(rb"(?i:\bbearer)[ \t\"':=]*" + _START)
 _PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + _TOKEN + rb")")
@@ -27,7 +28,7 @@ _PRESENTED_BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
 _TOKEN_ALONE: Final = re.compile(_TOKEN)
 #: A token in the place of the user name, as servers of git take theirs. What only begins like one
 #: may be the name of a tool's user.
-_AS_USER: Final = re.compile(_START + rb"[A-Za-z0-9_-]{43}")
+_AS_USER: Final = re.compile(_START + f"[{BASE64URL}]{{43}}".encode("ascii"))
 #: What comes before a token where it was copied with what stands around it.
 _AROUND: Final = b" \t\"'"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
