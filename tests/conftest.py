@@ -31,6 +31,7 @@ _ON_BOTH_LOOPS = frozenset(
         *(
             "test_generations.py",
             "test_half_closed.py",
+            "test_leaving.py",
             "test_held.py",
             "test_live.py",
             "test_reload.py",

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from tailchat_gate.identity.locks import Holder
 from tailchat_gate.proxy.affinity import OwnConnections
 from tailchat_gate.proxy.descriptors import Descriptors
-from tailchat_gate.proxy.half_closed import HalfClosed
+from tailchat_gate.proxy.half_closed import HalfClosed, PeerEnd, peer_end, unread_bytes
 from tailchat_gate.proxy.peers import Peers, close_oldest
 from tailchat_gate.proxy.receiving import READ_BYTES, ReadBuffers, tell_of_rest
 from tailchat_gate.proxy.unread import end_writing, unread
@@ -149,9 +149,9 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_full", "_half_closed",
-        "_holds", "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading", "_server",
-        "_taker", "_time", "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "own",
-        "peer", "transport", "was_reset",
+        "_held_end", "_holds", "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading",
+        "_server", "_taker", "_time", "_unread", "_unsent", "_work", "buffers", "client",
+        "counted_as", "own", "peer", "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -178,6 +178,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._unsent = 0
         #: Whether the client still waits, None until it sends no more.
         self._half_closed: HalfClosed | None = None
+        #: The same, where the end was seen behind bytes that nobody reads for now.
+        self._held_end: HalfClosed | None = None
         #: Whether the connection broke, in place of being closed.
         self.was_reset = False
 
@@ -315,6 +317,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._work = work
         self._body = body
         self._unread = unread
+        self._held_end = None
         self._deadline = 0.0
         if body is not None:
             # Kept, because a reload changes nothing for a request under way.
@@ -443,7 +446,10 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._deadline = min(self._deadline, now + self._server.timeouts.keepalive)
 
     def check(self, now: float) -> None:
-        """Act on a deadline that is over; `now` is the loop's time."""
+        """Act on a deadline that is over, and on a client that left; `now` is the loop's time."""
+        if self._holds and self._has_left_unread(now) and self.transport is not None:
+            self.transport.abort()
+            return
         if not 0 < self._deadline <= now or self.transport is None:
             return
         if self._lingers:
@@ -461,6 +467,23 @@ class ClientConnection(asyncio.BufferedProtocol):
             else:
                 slow = RefusedError("a body that stopped coming", Reason.REQUEST_SLOW)
                 self._fail_body(slow)
+
+    def _has_left_unread(self, now: float) -> bool:
+        """Tell whether a client has left that is not read from: the event loop does not."""
+        work, transport, body = self._work, self.transport, self._body
+        if work is None or transport is None or transport.is_closing():
+            return False
+        end = peer_end(transport)
+        if end is not PeerEnd.SENT or self._taker is not None or self._half_closed is not None:
+            return end is PeerEnd.BROKEN
+        if body is not None:
+            # What lies unread may be the rest of an upload, whose client waits for the response.
+            return body.needs_more_than(unread_bytes(transport))
+        patience = self._server.timeouts.half_closed
+        if self._held_end is None:
+            self._held_end = HalfClosed(transport, now, patience)
+        quiet = work.quiet() and not self._full
+        return not patience or self._held_end.has_left(now, quiet=quiet)
 
     # Requests.
 

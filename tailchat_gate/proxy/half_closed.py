@@ -1,8 +1,40 @@
 """A client that has closed its side of the connection while it waits for its response."""
 
 import asyncio
+import fcntl
 import select
+import struct
+import termios
+from enum import Enum
 from typing import Final
+
+_INT: Final = struct.Struct("i")
+
+
+class PeerEnd(Enum):
+    """What is known of a peer whose bytes nobody reads for now: the event loop tells nothing."""
+
+    NONE = "none"
+    #: It sends no more than what lies unread; it may still read.
+    SENT = "sent"
+    BROKEN = "broken"
+
+
+def peer_end(transport: asyncio.BaseTransport) -> PeerEnd:
+    """Ask the socket whether its peer has ended its side, or left."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    events = poll.poll(0)
+    if not events:
+        return PeerEnd.NONE
+    broken = events[0][1] & (select.POLLERR | select.POLLHUP | select.POLLNVAL)
+    return PeerEnd.BROKEN if broken else PeerEnd.SENT
+
+
+def unread_bytes(transport: asyncio.BaseTransport) -> int:
+    """Return how many bytes of the peer's lie in the socket."""
+    found = transport.get_extra_info("socket").fileno()
+    return int(_INT.unpack(fcntl.ioctl(found, termios.FIONREAD, bytes(_INT.size)))[0])
 
 
 class HalfClosed:

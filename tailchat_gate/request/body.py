@@ -34,6 +34,10 @@ class LengthBody:
         """Nothing: trailers need chunks."""
         return ()
 
+    def needs_more_than(self, size: int) -> bool:
+        """Tell whether so many further bytes cannot complete it."""
+        return size < self.remaining
+
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; return the content among them, and what lies behind the body."""
         size = len(data)
@@ -69,6 +73,10 @@ class ChunkedBody:
         self._partial = b""
         self.complete = False
         self.trailers: RawFields = ()
+
+    def needs_more_than(self, size: int) -> bool:
+        """Tell whether so many further bytes cannot complete it; the least is not computed."""
+        return not self.complete and size < max(self._left, 1)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; return the content among them, and what lies behind the body.
