@@ -22,6 +22,7 @@ ANY_CASE: Final = re.ASCII | re.IGNORECASE
 #     VCHAR = %x21-7E
 CTL: Final = r"\x00-\x1f\x7f"
 VCHAR: Final = "!-~"
+VCHAR_OCTETS: Final = VCHAR.encode("ascii")
 
 # Unicode: the control characters above ASCII, the separators that break lines, and surrogates,
 # which stand for bytes that were not UTF-8 and cannot be encoded.

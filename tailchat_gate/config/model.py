@@ -59,6 +59,8 @@ __all__ = [
     "Token",
 ]
 
+#: What happens to a session while Tailchat cannot be asked about it.
+Outage = Literal["keep", "sign-in", "fail"]
 _MINUTE = 60.0
 LONGEST_SESSION = 30 * 86400.0
 _MOST = 1_000_000
@@ -247,7 +249,7 @@ class Session(Section):
             "off. For longer than an hour it takes the scope offline_access."
         ),
     )
-    recheck_outage: Literal["keep", "sign-in", "fail"] = Field(
+    recheck_outage: Outage = Field(
         default="keep",
         description=(
             "What happens to a session that Tailchat cannot be asked about: it goes on, the person "

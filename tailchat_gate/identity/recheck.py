@@ -3,8 +3,9 @@
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from tailchat_gate.config.model import Outage
 from tailchat_gate.identity.login import LoginRefused
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.session import SessionRecord
@@ -19,9 +20,6 @@ ENOUGH_FAULTS: Final = 3
 FAULTY_SECONDS: Final = 300.0
 """Seconds that must lie between the first of them and the last."""
 NEVER: Final = -math.inf
-
-#: What happens to a session while Tailchat cannot be asked about it.
-Outage = Literal["keep", "sign-in", "fail"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from tailchat_gate.syntax import CTL
+from tailchat_gate.syntax import CTL, VCHAR
 
 #: Segments of visible ASCII behind slashes, each "%" with two digits: what a URL can carry (RFC
 #: 3986 section 3.3, and a little that browsers leave unescaped). No backslash, which browsers
 #: and Windows take for a slash.
-_SENT: Final = re.compile(r"(?:/(?:(?![/?#%\\])[!-~]|%[0-9A-Fa-f]{2})*)*")
+_SENT: Final = re.compile(rf"(?:/(?:(?![/?#%\\])[{VCHAR}]|%[0-9A-Fa-f]{{2}})*)*")
 #: A slash or backslash out of an escape would be a second reading of the path; the others are
 #: in no honest name.
 _REFUSED: Final = re.compile(rf"[/\\{CTL}]")

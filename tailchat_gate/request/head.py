@@ -8,12 +8,18 @@ from tailchat_gate.request.fields import FieldSection, Limits, read_fields
 from tailchat_gate.request.kept import Kept
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import NO_TARGET, Target, read_target
-from tailchat_gate.syntax import BARE_LINE_END_OCTETS, MAX_METHOD, TCHAR_OCTETS, TOKEN_OCTETS
+from tailchat_gate.syntax import (
+    BARE_LINE_END_OCTETS,
+    MAX_METHOD,
+    TCHAR_OCTETS,
+    TOKEN_OCTETS,
+    VCHAR_OCTETS,
+)
 
 _END: Final = b"\r\n\r\n"
 _CRLF: Final = b"\r\n"
 #: RFC 9112 section 3: single spaces, nothing else that separates.
-_LINE: Final = re.compile(b"(" + TOKEN_OCTETS + rb") ([!-~]++) (HTTP/[0-9]\.[0-9])")
+_LINE: Final = re.compile(rb"(%b) ([%b]++) (HTTP/[0-9]\.[0-9])" % (TOKEN_OCTETS, VCHAR_OCTETS))
 #: What stands nowhere in a head; a CR at the very end may be half of a CRLF.
 _BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST: Final = re.compile(rb"[\r%b]" % TCHAR_OCTETS)
