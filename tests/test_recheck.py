@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from gatekit import ALICE, START
 
+from tailchat_gate.config.model import Outage
 from tailchat_gate.identity.login import LoginRefused
 from tailchat_gate.identity.profile import Profile
 from tailchat_gate.identity.recheck import (
@@ -17,7 +18,6 @@ from tailchat_gate.identity.recheck import (
     LastAnswers,
     Look,
     Meaning,
-    Outage,
     RecheckTerms,
     Unchecked,
     Verdict,
