@@ -19,7 +19,15 @@ from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.plain_answers import JSON, SERVER, PlainAnswers
 from tailchat_gate.reasons import BUSY, STATUS, Reason
-from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, wants_html
+from tailchat_gate.request.intent import (
+    Intent,
+    is_form,
+    is_from_elsewhere,
+    is_sibling,
+    read_intent,
+    shown_in,
+    wants_html,
+)
 from tailchat_gate.request.visit import Visit
 
 #: How long to stay away where there is no room for a request (RFC 9110 section 10.2.3).
@@ -97,10 +105,10 @@ class Answers(PlainAnswers):
         """Return the answer that tells why a request is refused, and note it on the visit."""
         visit.reason = reason
         status = STATUS[reason]
-        if read_intent(visit.method, visit.head.fields.headers) is Intent.FRAME:
+        if shown_in(visit.method, visit.head.fields.headers) is Intent.FRAME:
             # In a tab a tool's address tells more; a step of a login that failed is over.
             again = "" if visit.route else retry_url
-            return self.in_frame(visit, reason, again or self.same_again(visit))
+            return self.in_frame(visit, reason, again or self._in_a_tab(visit))
         if wants_html(visit.head.fields.headers):
             return self.page(
                 visit,
@@ -113,6 +121,7 @@ class Answers(PlainAnswers):
                 status=status.value,
                 retry_url=retry_url,
                 detail=dict(detail or {}),
+                elsewhere=_elsewhere(visit, reason),
             )
         return self._problem_json(visit, reason, detail or {}, headers or {})
 
@@ -132,6 +141,7 @@ class Answers(PlainAnswers):
             framed=True,
             reason=reason.value,
             open_url=url,
+            elsewhere=_elsewhere(visit, reason),
         )
 
     def _problem_json(
@@ -261,22 +271,32 @@ class Answers(PlainAnswers):
         # Absolute, because a path that begins with "//" would lead to another host.
         return f"{self._sites.origin(visit.host)}{visit.target.path}{visit.target.query}"
 
+    def _in_a_tab(self, visit: Visit) -> str:
+        """Return what a tab may open in place of a frame; what takes a form need not be a page."""
+        if visit.method == "POST":
+            return f"{self._sites.origin(visit.host)}/"
+        return self.same_again(visit)
+
     def not_signed_in(self, visit: Visit, reason: Reason = Reason.NOT_SIGNED_IN) -> web.Response:
         """Send a page navigation to the login; refuse everything else with 401 and no cookie.
 
         `reason` tells why nobody is: that of a session that was, where there was one. Who sent a
-        form reads on a page that it has not arrived, and signs in from there.
+        form reads on a page that it has not arrived, and signs in from there. With a frame or form
+        in a page of another site no session of the visitor's comes, whether there is one or not:
+        to sign in would not help, and that is what the visitor reads.
         """
         visit.reason = reason
         headers = visit.head.fields.headers
         intent = read_intent(visit.method, headers)
         if intent is Intent.NAVIGATION:
             return self.redirect(self.sign_in_url(visit))
-        if intent is Intent.FRAME:
-            if is_sibling(headers) and self._sites.is_tool(visit.host):
-                # Where public_url has a session, it is carried over without anybody's help.
-                return self.redirect(self.sign_in_url(visit, "/start"))
-            return self.in_frame(visit, reason, self.same_again(visit), headers=_CHALLENGE)
+        if intent is Intent.FRAME and is_sibling(headers) and self._sites.is_tool(visit.host):
+            # Where public_url has a session, it is carried over without anybody's help.
+            return self.redirect(self.sign_in_url(visit, "/start"))
+        if shown_in(visit.method, headers) is Intent.FRAME:
+            return self.in_frame(visit, reason, self._in_a_tab(visit), headers=_CHALLENGE)
+        if is_form(visit.method, headers) and _is_unknown_elsewhere(reason, headers):
+            return self.problem(visit, reason, retry_url=self._in_a_tab(visit), headers=_CHALLENGE)
         if is_form(visit.method, headers):
             # To the tool's first page: what takes a form need not be a page.
             url = f"{self._sites.origin(visit.host)}{self._prefix}{self._entry}?rd=/"
@@ -348,6 +368,21 @@ class Answers(PlainAnswers):
             },
             retry_url=self.start_url(self._way_back(visit)),
         )
+
+
+def _is_unknown_elsewhere(reason: Reason, headers: Mapping[str, str]) -> bool:
+    """Tell whether nobody is signed in to a request of another site's page, whoever sends it."""
+    return reason is Reason.NOT_SIGNED_IN and is_from_elsewhere(headers)
+
+
+def _elsewhere(visit: Visit, reason: Reason) -> str:
+    """Return what of another site's page a visitor reads about, "" for nothing."""
+    headers = visit.head.fields.headers
+    if not _is_unknown_elsewhere(reason, headers):
+        return ""
+    if visit.method == "POST":
+        return "form"
+    return "frame" if read_intent(visit.method, headers) is Intent.FRAME else ""
 
 
 def locked_detail(record: SessionRecord | None, lock: Lock) -> dict[str, str]:

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from aiohttp import web
-from gatekit import Clock, RunningGate, ask, make_settings, request_bytes, running_gate
+from gatekit import Clock, Reply, RunningGate, ask, make_settings, request_bytes, running_gate
 from parts import keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from process import free_port
@@ -100,8 +101,22 @@ async def _log_in(tab: Page) -> None:
     await tab.get_by_role("button", name="授权").click()
 
 
-async def _signed_in(browser: Browser, site: Site) -> tuple[BrowserContext, Page]:
-    context = await browser.new_context()
+#: Sends a form of the page to an address, into its frame or in its own place.
+_SEND_FORM: Final = """([action, framed]) => {
+    const form = document.createElement("form");
+    Object.assign(form, {action, method: "POST", target: framed ? "shown" : "_self"});
+    if (framed) document.querySelector("iframe").contentWindow.name = "shown";
+    document.body.append(form);
+    form.submit();
+}"""
+
+
+async def _signed_in(
+    browser: Browser,
+    site: Site,
+    **options: Any,  # noqa: ANN401 - as Playwright has them
+) -> tuple[BrowserContext, Page]:
+    context = await browser.new_context(**options)
     tab = await context.new_page()
     await tab.goto(f"{site.one}/")
     await _log_in(tab)
@@ -140,17 +155,49 @@ async def test_a_frame_without_a_session_leads_to_a_tab(browser: Browser, site: 
 
 
 async def test_a_frame_of_another_site_leads_to_a_tab(browser: Browser, site: Site) -> None:
-    """No cookie reaches a frame there: it shows the link, which opens the tool."""
+    """No cookie reaches a frame there: it says so, and shows the link, which opens the tool."""
     context, tab = await _signed_in(browser, site)
     await tab.goto(f"{site.elsewhere}/?frame={site.two}/page")
     frame = tab.frame_locator("iframe")
-    await expect(frame.get_by_role("heading")).to_have_text("Please sign in")
+    await expect(frame.get_by_role("heading")).to_have_text("Open this page in a tab of its own")
+    await expect(frame.locator("body")).to_contain_text("signing in again does not help")
+    await keep_screenshot(tab, "frame-elsewhere")
 
     async with context.expect_page() as opened:
         await frame.get_by_role("link").click()
 
     new = await opened.value
     await expect(new.get_by_role("heading")).to_have_text(f"GET /page for {HOSHINO.sub}")
+
+
+#: The way to a tool, shown in a page of another site, or after its form.
+_DEVICES: Final[dict[str, dict[str, Any]]] = {
+    "desktop": {"viewport": {"width": 1280, "height": 800}},
+    "phone": {"viewport": {"width": 360, "height": 640}, "device_scale_factor": 2},
+    "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+    "chinese": {"viewport": {"width": 360, "height": 640}, "locale": "zh-CN"},
+}
+
+
+@pytest.mark.parametrize("device", _DEVICES)
+async def test_a_form_of_another_site_leads_to_the_tool(
+    browser: Browser, site: Site, device: str
+) -> None:
+    """Who is signed in reads that the form came without them, in a tab and in a frame."""
+    _, tab = await _signed_in(browser, site, **_DEVICES[device])
+    for where in ("", "/?frame=about:blank"):
+        await tab.goto(f"{site.elsewhere}{where or '/'}")
+        await tab.evaluate(_SEND_FORM, [f"{site.two}/act", bool(where)])
+        shown = tab.frame_locator("iframe") if where else tab
+        link = shown.get_by_role("link")
+        await expect(link).to_have_attribute("href", f"{site.two}/")
+        title = "此表单来自其他网站的页面" if device == "chinese" else "A page of another site sent"
+        await expect(shown.get_by_role("heading").first).to_contain_text(title)
+        await keep_screenshot(tab, f"form-elsewhere-{'frame' if where else 'tab'}-{device}")
+    lines = [x for x in await site.gate.log() if x["method"] == "POST"]
+    assert {(x["status"], x["reason"]) for x in lines} == {(401, "not-signed-in")}
+    await tab.goto(f"{site.two}/")
+    await expect(tab.get_by_role("heading")).to_have_text(f"GET / for {HOSHINO.sub}")
 
 
 async def test_a_refusal_in_a_frame_can_be_read(browser: Browser, site: Site) -> None:
@@ -215,6 +262,30 @@ async def test_what_a_frame_is_told(site: Site) -> None:
     assert step.values("Set-Cookie") == []
     assert tab.value("X-Frame-Options") == "DENY"
     assert tab.value("Content-Security-Policy").endswith("frame-ancestors 'none'")
+
+
+async def test_what_a_form_of_another_site_is_told(site: Site) -> None:
+    """The page leads to the tool and not to a sign-in; one of the same site is as it was."""
+    port, asked = site.gate.port, f"two.{SITE}"
+    form = {**FRAME, "Sec-Fetch-Dest": "document", "Accept-Language": "en"}
+
+    async def sent(where: str, **fields: str) -> Reply:
+        fields = {**form, "Sec-Fetch-Site": where, **fields}
+        return await ask(port, request_bytes("/act", method="POST", host=asked, **fields))
+
+    other, sibling = await sent("cross-site"), await sent("same-site")
+    framed = await sent("cross-site", **{"Sec-Fetch-Dest": "iframe"})
+    call = await sent("cross-site", **CALL)
+    for reply in (other, sibling, framed, call):
+        assert (reply.status, reply.value("WWW-Authenticate")[:13]) == (401, "TailchatGate ")
+    assert f'href="{site.two}/"'.encode() in other.body
+    assert b"/oauth2/start" not in other.body
+    assert b"/oauth2/sign_in" not in other.body
+    assert other.value("X-Frame-Options") == "DENY"
+    assert b"/oauth2/start?rd=/" in sibling.body
+    assert f'href="{site.two}/" target="_blank"'.encode() in framed.body
+    assert framed.value("Content-Security-Policy").endswith("frame-ancestors *")
+    assert call.json["error"] == "not-signed-in"
 
 
 async def test_a_callback_is_no_frames(site: Site) -> None:

@@ -53,9 +53,9 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
         "signed_out": _Shape(frozenset(("start_url",)), {"everywhere": False}),
         "problem": _Shape(
             frozenset(("reason", "request_id", "time", "status")),
-            {"retry_url": "", "detail": MappingProxyType({})},
+            {"retry_url": "", "detail": MappingProxyType({}), "elsewhere": ""},
         ),
-        "frame": _Shape(frozenset(("reason", "open_url"))),
+        "frame": _Shape(frozenset(("reason", "open_url")), {"elsewhere": ""}),
         "onward": _Shape(frozenset(("next_url",))),
         "userinfo": _Shape(
             frozenset(("sub", "signed_in_at", "until", "csrf")),
@@ -148,8 +148,10 @@ class Pages:
         `signed_out`: start_url, everywhere? (whether on all devices);
         `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
         retry_url?, detail? (mapping of texts; tool, nickname, discriminator, sub, notice and until
-        are shown openly, the rest under "Details");
-        `frame`: reason, open_url (what a new tab is to show);
+        are shown openly, the rest under "Details"), elsewhere? ("form" where a page of another
+        site sent one);
+        `frame`: reason, open_url (what a new tab is to show), elsewhere? ("frame" or "form" where
+        a page of another site shows or sent it);
         `onward`: next_url (which the browser goes to by itself);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), back_url?, has_tool? (whether back_url leads to a tool).

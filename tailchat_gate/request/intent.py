@@ -70,6 +70,14 @@ def is_sibling(headers: Mapping[str, str]) -> bool:
     return headers.get("Sec-Fetch-Site", "") in {"same-origin", "same-site"}
 
 
+def is_from_elsewhere(headers: Mapping[str, str]) -> bool:
+    """Tell whether a page of another site asks: Lax cookies go to a tab that it opens, no further.
+
+    A browser that sends no Fetch Metadata cannot tell one site from another.
+    """
+    return headers.get("Sec-Fetch-Site", "") == "cross-site"
+
+
 def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
     """Tell whether a browser goes to an address to show it in a tab, or does not say what for.
 
@@ -101,9 +109,14 @@ def is_form(method: str, headers: Mapping[str, str]) -> bool:
 
     It is a call to `read_intent`, for a redirect to the login would lose what was sent.
     """
-    if method != "POST" or read_intent("GET", headers) is not Intent.NAVIGATION:
+    if method != "POST" or shown_in(method, headers) is not Intent.NAVIGATION:
         return False
     return wants_html(headers)
+
+
+def shown_in(method: str, headers: Mapping[str, str]) -> Intent:
+    """Return what shows the answer: as `read_intent`, where a form's is a tab or a frame too."""
+    return read_intent("GET" if method == "POST" else method, headers)
 
 
 def is_program(method: str, headers: Mapping[str, str]) -> bool:
