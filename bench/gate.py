@@ -28,8 +28,8 @@ client_secret = "{client_secret}"
 [session]
 secret = "{secret}"
 
-[locks]
-file = "{locks}"
+[state]
+path = "{state}"
 
 # One machine stands for many people.
 [limits]
@@ -62,7 +62,7 @@ def configuration(name: str, around: Around, **values: object) -> str:
     """The configuration file of the gate `name`.
 
     Values: port, origin, admin (a port), tailchat (its origin), client, client_secret, secret,
-    locks (a file).
+    state (a directory).
     """
     # A question about a request is believed only from a proxy that is named.
     trusted = ["127.0.0.1"] if name == ASKED else []

@@ -1,33 +1,42 @@
 """Writes the locks and ended sessions that years of use leave behind, with the gate's own code.
 
-Standard input: JSON with `count` and `sub`. Standard output: the lines of a gate's file of locks:
+Standard input: JSON with `count`, `sub` and `directory`. The gate's store in that directory gets
 `count` people who are locked out, as many sessions that are over, and one of the person `sub`.
 """
 
 import json
 import sys
 import time
+from pathlib import Path
 
-from tailchat_gate.identity.lock_lines import to_line
+from tailchat_gate.identity.lock_lines import to_record
 from tailchat_gate.identity.locks import EndedSession, Entry, Lock
+from tailchat_gate.state.database import Database
+from tailchat_gate.state.files import Files
+from tailchat_gate.state.store import Record
 
 _LIFETIME = 12 * 3600
 
 
-def lines(count: int, sub: str, now: int) -> list[bytes]:
-    """Return the lines; `now` is in Unix seconds."""
+def records(count: int, sub: str, now: int) -> list[Record]:
+    """Return the records; `now` is in Unix seconds."""
     until = now + _LIFETIME
     entries: list[Entry] = [EndedSession("another", sub, now, until)]
     for number in range(count):
         entries.append(Lock(f"sub:44{number:022d}", now, None, "gone"))
         entries.append(EndedSession(f"ended{number}", f"55{number:022d}", now, until))
-    return [to_line(entry) for entry in entries]
+    return [to_record(entry) for entry in entries]
 
 
 def main() -> None:
-    """Read the order, write the lines."""
+    """Read the order, write the store."""
     order = json.load(sys.stdin)
-    sys.stdout.buffer.writelines(lines(order["count"], order["sub"], int(time.time())))
+    files = Files(Path(order["directory"]))
+    files.prepare()
+    database = Database(files, time.time, {})
+    database.open()
+    database.write(records(order["count"], order["sub"], int(time.time())))
+    database.close()
 
 
 if __name__ == "__main__":

@@ -255,14 +255,14 @@ class Stage:
     @contextlib.contextmanager
     def _gate(self, wanted: _Wanted) -> Iterator[Peer]:
         scene = self.scene
-        config, key, locks = (
-            scene.directory / f"{wanted.file}.{end}" for end in ("toml", "pem", "locks")
+        config, key, state = (
+            scene.directory / f"{wanted.file}.{end}" for end in ("toml", "pem", "state")
         )
+        state.mkdir(mode=0o700, exist_ok=True)
         if wanted.name == gate.POLICY:
             make_signing_key(key)
-            order = json.dumps({"count": _LOCKED, "sub": SUB})
-            locks.touch(mode=0o600)
-            locks.write_text(finished([scene.python, str(_LOCKS)], limit=60, given=order))
+            order = json.dumps({"count": _LOCKED, "sub": SUB, "directory": str(state)})
+            finished([scene.python, str(_LOCKS)], limit=60, given=order)
         config.write_text(
             gate.configuration(
                 wanted.name,
@@ -274,7 +274,7 @@ class Stage:
                 client=scene.provider.client,
                 client_secret=scene.provider.client_secret,
                 secret=scene.secret,
-                locks=locks,
+                state=state,
             )
         )
         log, output = self._log(wanted), self._output(wanted)

@@ -44,9 +44,14 @@ class Admin:
         return web.Response(text="ok\n")
 
     async def readyz(self, _: web.BaseRequest) -> web.Response:
-        """Say whether it takes requests; Tailchat is not asked, since sessions work without it."""
+        """Say whether it takes requests; Tailchat is not asked, since sessions work without it.
+
+        A fault of the state store is told, and is no reason to take the gate out of service: what
+        is known stays in force.
+        """
         if self._is_ready():
-            return web.Response(text="ready\n")
+            faults = [f"state store: {fault}\n" for fault in self._lasting.store.faults]
+            return web.Response(text="".join(("ready\n", *faults)))
         return web.Response(status=503, text="draining\n")
 
     async def metrics(self, _: web.BaseRequest) -> web.Response:
@@ -66,6 +71,14 @@ class Admin:
             "public_url": settings.server.public_url,
             "tailchat": settings.tailchat.api_url,
             "locks": len(self._lasting.standing.locks),
+            "state_faults": list(self._lasting.store.faults),
+            "tokens": [
+                {
+                    "name": token.name,
+                    "last_used": _used(self._lasting.token_use.last.get(token.name)),
+                }
+                for token in settings.token
+            ],
             "websockets_open": len(self._lasting.traffic.tunnels),
             "malformed_replies": [
                 {"upstream": pool.backend.url, "fault": pool.fault[0], "at": pool.fault[1]}
@@ -74,7 +87,7 @@ class Admin:
             ],
             "configuration": {
                 "file": str(self._reloader.source.path) if self._reloader else None,
-                "locks_file": settings.locks.file,
+                "state_path": settings.state.path,
                 "generation": reloads.generation,
                 "loaded_at": int(reloads.loaded_at),
                 "tried_at": int(reloads.tried_at),
@@ -158,6 +171,10 @@ def _told(refusal: Refusal) -> dict[str, object]:
         "first": _stamp(refusal.first),
         "last": _stamp(refusal.last),
     }
+
+
+def _used(seconds: float | None) -> str | None:
+    return None if seconds is None else _stamp(seconds)
 
 
 def _stamp(seconds: float) -> str:

@@ -20,7 +20,7 @@ from tailchat_gate.endpoints.bindings import Bindings
 from tailchat_gate.endpoints.form_token import FormTokens
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.jwks import KeySet
-from tailchat_gate.endpoints.login import LoginEndpoints
+from tailchat_gate.endpoints.login import LoginEndpoints, outcome_codec
 from tailchat_gate.endpoints.login_refusals import LoginRefusals
 from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.table import Endpoints
@@ -93,7 +93,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
     pages' and the routes' files takes its time. Raises PemError for a file that changed since it
     was checked, KeyFileError for one with a signing key.
     """
-    lasting = Lasting() if lasting is None else lasting
+    lasting = Lasting(state_path=settings.state.path) if lasting is None else lasting
     clock, metrics = lasting.clock, lasting.metrics
     server = settings.server
     names = cookie_names(settings)
@@ -114,7 +114,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         settings.session.idle,
         settings.limits.client_requests,
     )
-    tokens = Tokens(settings.token, clock, lasting.standing)
+    tokens = Tokens(settings.token, clock, lasting.standing, lasting.token_use.last)
     assertions = _assertions(settings, lasting.published_keys, clock)
     identity = IdentityHeaders(settings.groups, assertions)
     returns = ReturnTargets(lasting.kept_targets, server.prefix)
@@ -143,6 +143,7 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         turns=lasting.turns,
         states=_key_ring(settings, "state"),
         passes=_key_ring(settings, "pass"),
+        outcomes=outcome_codec(_key_ring(settings, "outcome")),
         refusals=LoginRefusals(
             answers=answers,
             bindings=bindings,

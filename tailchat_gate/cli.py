@@ -4,6 +4,7 @@ import click
 
 from tailchat_gate import __version__
 from tailchat_gate.commands import configuration, locks, process, reload, rules, token
+from tailchat_gate.commands.forget import forget
 from tailchat_gate.commands.refusals import refusals
 
 
@@ -30,6 +31,7 @@ for command in (
     locks.unlock,
     locks.locks,
     locks.sign_out,
+    forget,
     process.health,
     refusals,
     process.demo,

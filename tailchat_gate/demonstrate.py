@@ -5,7 +5,6 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
@@ -40,9 +39,8 @@ def run_demo(port: int) -> None:
     tailchat_port = _neighbour(port)
     tool_port = _usable(0)
     client_secret = secrets.token_urlsafe(32)
-    with TemporaryDirectory(prefix="tailchat-gate-demo-") as folder:
-        settings = _settings(port, tailchat_port, tool_port, client_secret, f"{folder}/locks")
-        _run_with(settings, signals, tailchat_port, tool_port, client_secret)
+    settings = _settings(port, tailchat_port, tool_port, client_secret)
+    _run_with(settings, signals, tailchat_port, tool_port, client_secret)
     click.echo("\nThe demo has ended, and nothing is left of it.")
 
 
@@ -76,9 +74,7 @@ async def _run(
         await serve(generation, signals, started=greet)
 
 
-def _settings(
-    port: int, tailchat_port: int, tool_port: int, client_secret: str, lock_file: str
-) -> Settings:
+def _settings(port: int, tailchat_port: int, tool_port: int, client_secret: str) -> Settings:
     return Settings.model_validate(
         {
             "server": {
@@ -94,7 +90,7 @@ def _settings(
                 "client_secret": client_secret,
             },
             "session": {"secrets": [new_secret()]},
-            "locks": {"file": lock_file},
+            "state": {"path": ""},
             "route": [{"name": "sample-tool", "upstream": f"http://{_HOST}:{tool_port}"}],
             "log": {"access": False},
         }

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -14,9 +15,10 @@ from tailchat_gate.identity.kept_targets import KeptTargets
 from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.locks import Standing
 from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.shared_claims import SharedClaims
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.turns import Turns
-from tailchat_gate.identity.used_states import UsedStates
+from tailchat_gate.identity.used_states import CAPACITY, UsedStates
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.faults import Faults
@@ -32,6 +34,12 @@ from tailchat_gate.proxy.names import Names
 from tailchat_gate.proxy.own_pages import PageServer
 from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.request.visit import RequestIds
+from tailchat_gate.state.health import Health
+from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.refusals import StoredRefusals
+from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import Store
+from tailchat_gate.state.token_use import TokenUse
 
 #: Passes remembered, about 2 KiB each for a minute.
 USED_PASSES: Final = 10_000
@@ -67,13 +75,15 @@ class Lasting:
 
     A login that was redeemed under one configuration is not redeemed again under the next, what
     Tailchat said of a session is not asked again, no count starts anew, and no connection is
-    closed whose backend is still the same. `clock` gives Unix seconds, `monotonic` seconds that
-    never go back. The access log goes to `log_descriptor` (standard output).
+    closed whose backend is still the same. State is kept in the directory `state_path`, "" for
+    memory alone. `clock` gives Unix seconds, `monotonic` seconds that never go back. The access
+    log goes to `log_descriptor` (standard output).
     """
 
     def __init__(
         self,
         *,
+        state_path: str = "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         log_descriptor: int = 1,
@@ -89,11 +99,6 @@ class Lasting:
         self.faults: Final = Faults(clock)
         self.request_ids: Final = RequestIds(os.urandom)
         self.published_keys: Final = PublishedKeys()
-        self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(clock=clock)
-        # Used again, a pass is still good for one browser and host alone, and for a minute.
-        self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(
-            clock=clock, capacity=USED_PASSES, harmless=True
-        )
         self.kept_targets: Final = KeptTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
         self.turns: Final = Turns()
@@ -108,7 +113,25 @@ class Lasting:
         #: When the machine tokens of the configuration in force expire.
         self.token_expiries: tuple[float, ...] = ()
         self.metrics: Final = self._make_metrics()
-        self.locks: Final = LockStore(self.standing, self.metrics, clock)
+        self.health: Final = Health(self.metrics.state_error)
+        #: Where state outlives the process.
+        self.store: Final[Store] = (
+            SqliteStore(Path(state_path), clock, self.health) if state_path else MemoryStore(clock)
+        )
+        self.token_use: Final = TokenUse()
+        self.store.follow(StoredRefusals(self.audit))
+        self.store.follow(self.token_use)
+        self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(
+            clock=clock, claims=SharedClaims(self.store, "login", CAPACITY, clock)
+        )
+        # Used again, a pass is still good for one browser and host alone, and for a minute.
+        self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(
+            clock=clock,
+            capacity=USED_PASSES,
+            harmless=True,
+            claims=SharedClaims(self.store, "pass", USED_PASSES, clock),
+        )
+        self.locks: Final = LockStore(self.standing, self.store, self.metrics, clock)
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop. More than once is once."""
@@ -121,7 +144,7 @@ class Lasting:
         self.traffic.close()
         self.audit.tell_left_out()
         await self.sign_ins.close()
-        await self.locks.close()
+        await self.store.close()
         await self.access_log.close()
 
     def _make_metrics(self) -> Metrics:
@@ -129,6 +152,11 @@ class Lasting:
         gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
             ("gate_websockets_open", "WebSockets open.", lambda: len(self.traffic.tunnels)),
             ("gate_locks", "Locks in force.", lambda: len(self.standing.locks)),
+            (
+                "gate_state_faults",
+                "Faults of the state store at present.",
+                lambda: len(self.store.faults),
+            ),
             (
                 "gate_generation",
                 "How many configurations were in force, the present one among them.",

@@ -15,7 +15,6 @@ from tailchat_gate.admin import admin_server
 from tailchat_gate.build import redirect_uri
 from tailchat_gate.config.source import Source
 from tailchat_gate.generations import Generation, Generations
-from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.listeners import Listeners, StartError
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.process import prepare
@@ -23,12 +22,12 @@ from tailchat_gate.proxy.descriptors import raise_limit
 from tailchat_gate.proxy.downstream import ClientServer
 from tailchat_gate.reload import Reloader, StoppingError
 from tailchat_gate.signals import Signals
+from tailchat_gate.state.store import StoreError
 
 __all__ = ["GateServer", "StartError", "run", "serve"]
 
 _REMEDY: Final = (
-    '; the directory must exist and be writable for the gate, or "" keeps locks and ended sessions '
-    "in memory only"
+    '; the directory must exist and be writable for the gate, or "" keeps state in memory only'
 )
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -70,12 +69,13 @@ class GateServer:
     async def start(self) -> None:
         """Open the listeners. Raises StartError for an address that cannot be had."""
         settings = self.in_force.settings
-        await self._read_locks(settings.locks.file)
+        await self._open_store()
         self.in_force.start()
         self._server = ClientServer(
             self.in_force.service, self._lasting.live, self._lasting.descriptors
         )
         self._lasting.locks.start(self._server.hear_of_sessions)
+        self._lasting.store.start()
         self._admin = admin_server(
             self.generations, is_ready=lambda: self._ready, reloader=self.reloader
         ).runner()
@@ -90,7 +90,7 @@ class GateServer:
                 "details": {
                     "version": __version__,
                     "listen": list(settings.server.listen),
-                    "locks_file": settings.locks.file,
+                    "state": self._lasting.store.location,
                     "redirect_uri": redirect_uri(settings),
                 }
             },
@@ -147,14 +147,14 @@ class GateServer:
         await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
 
-    async def _read_locks(self, file: str) -> None:
+    async def _open_store(self) -> None:
         """Learn who is kept out before anybody is let in. Raises StartError."""
         try:
-            await self._lasting.locks.open(file)
-        except LockFileError as error:
+            await self._lasting.store.open()
+        except StoreError as error:
             remedy = "" if error.says_remedy else _REMEDY
             raise StartError(
-                f"[locks] file cannot be used: {error}{remedy}", "locks.file"
+                f"[state] path cannot be used: {error}{remedy}", "state.path"
             ) from None
 
 

@@ -57,7 +57,7 @@ def make_settings(
             "client_secret": "app-secret-of-the-test",
         },
         "session": {"secrets": [SECRET], "lifetime": "12h", "idle": "0"},
-        "locks": {"file": ""},
+        "state": {"path": ""},
         "groups": {},
         "route": [{"name": "tool", "upstream": upstream, "headers": {}}],
     }
@@ -126,7 +126,7 @@ async def running_gate(
     descriptor = await asyncio.to_thread(
         os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
     )
-    lasting = Lasting(clock=clock, log_descriptor=descriptor)
+    lasting = Lasting(state_path=settings.state.path, clock=clock, log_descriptor=descriptor)
     server = GateServer(await asyncio.to_thread(build, settings, lasting), source)
     await server.start()
     try:

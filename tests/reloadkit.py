@@ -44,7 +44,7 @@ def sections(upstream: str, **given: Any) -> Sections:  # noqa: ANN401 - as in t
             "client_secret": "app-secret-of-the-test",
         },
         "session": {"secrets": [SECRET]},
-        "locks": {"file": ""},
+        "state": {"path": ""},
         "groups": {},
         "route": [{"name": "tool"}],
     }

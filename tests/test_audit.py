@@ -1,10 +1,11 @@
 """The audit log: sign-ins, sign-outs, refusals; the refusals that are kept for an admin."""
 
 import asyncio
-import fcntl
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Perso
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.visit import Visit
+from tailchat_gate.state.files import NAME
 
 Start = Callable[..., Any]
 HOSHINO = user_named("hoshino")
@@ -81,15 +83,14 @@ async def test_whoever_leaves_at_once_signed_out_all_the_same(
     events: Callable[[], list[dict[str, Any]]],
 ) -> None:
     """Nobody ends sessions without a trace by not waiting for the answer."""
-    path = tmp_path / "locks"
     gate = await start_gate(
-        upstream.url, locks={"file": str(path)}, server={"half_closed_timeout": "0s"}
+        upstream.url, state={"path": str(tmp_path)}, server={"half_closed_timeout": "0s"}
     )
     reached = gate.generation.lasting.standing.version
     fields = {"Cookie": gate.cookie(), "Sec_Fetch_Site": "same-origin", "Content_Length": "0"}
     # As long as another writer is at it nothing is answered.
-    with path.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
         async with RawClient.connect(gate.port) as client:
             client.send(request_bytes("/oauth2/sign_out", method="POST", **fields))
             await until(lambda: gate.generation.lasting.standing.version > reached)

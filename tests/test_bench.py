@@ -30,7 +30,7 @@ from peers import Stage
 
 from tailchat_gate.access.policy import make_rule
 from tailchat_gate.config.load import load
-from tailchat_gate.identity.lock_lines import read_line
+from tailchat_gate.identity.lock_lines import read_record
 from tailchat_gate.identity.locks import EndedSession, Lock
 
 STAT = (
@@ -536,7 +536,7 @@ def configured(tmp_path: Path, name: str) -> Path:
             client="tc_bench00000000000000000000",
             client_secret="4f1c8d2e9b7a6053",
             secret=SESSION_SECRET,
-            locks=tmp_path / "locks",
+            state=tmp_path,
         )
     )
     return path
@@ -575,13 +575,12 @@ def test_the_gate_of_policy_asks_all_there_is_to_ask(tmp_path: Path) -> None:
 
 
 def test_the_locks_of_policy_are_many_and_none_is_the_visitors() -> None:
-    """Every line is one that the gate believes, and the visitor's own session is not over."""
-    read = [read_line(line.rstrip(b"\n")) for line in locked.lines(20, VISITOR, 1_000_000_000)]
-    kinds = [type(one.entry) for one in read]
+    """Every record is one that the gate believes, and the visitor's own session is not over."""
+    read = [read_record(record) for record in locked.records(20, VISITOR, 1_000_000_000)]
+    kinds = [type(entry) for entry in read]
 
-    assert all(one.whole for one in read)
     assert (kinds.count(Lock), kinds.count(EndedSession)) == (20, 21)
-    assert f"sub:{VISITOR}" not in {one.entry.target for one in read if type(one.entry) is Lock}
+    assert f"sub:{VISITOR}" not in {entry.target for entry in read if isinstance(entry, Lock)}
 
 
 def test_the_echo_answers_whole_frames() -> None:

@@ -10,6 +10,7 @@ from gatekit import Clock, RunningGate, make_settings, running_gate
 from parts import keep_screenshot
 from playwright.async_api import Browser, Page, expect
 from process import free_port
+from storekit import StoredEntries
 from storykit import CLIENT_ID, CLIENT_SECRET, served
 from wirekit import until
 
@@ -17,7 +18,6 @@ from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.identity.lock_file import LockFile
 from tailchat_gate.identity.locks import Lock
 
 HOSHINO = user_named("hoshino")
@@ -30,7 +30,7 @@ class Stage:
     gate: RunningGate
     url: str
     clock: Clock
-    lock_file: Path
+    state: Path
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
                 "client_secret": CLIENT_SECRET,
             },
             pages={"sign_in": "page", "contact": "ops@example.com"},
-            locks={"file": str(tmp_path / "locks")},
+            state={"path": str(tmp_path)},
         )
         async with running_gate(settings, tmp_path / "access.log", clock) as gate:
-            yield Stage(gate, url, clock, tmp_path / "locks")
+            yield Stage(gate, url, clock, tmp_path)
 
 
 async def _sign_in(tab: Page, stage: Stage, path: str = "/") -> None:
@@ -202,7 +202,7 @@ async def test_a_page_hears_that_its_websocket_was_ended(browser: Browser, stage
             });
         })"""
     )
-    locks = LockFile(stage.lock_file, stage.clock)
+    locks = StoredEntries(stage.state, stage.clock)
     lock = Lock(f"sub:{HOSHINO.sub}", int(stage.clock()), None, "Please call the help desk")
     await asyncio.to_thread(locks.append, [lock])
 

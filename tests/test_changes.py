@@ -60,5 +60,5 @@ def test_what_is_settled_at_the_start_is_refused() -> None:
     (problem,) = beyond_reload(settings, other)
     assert problem.key_path == "server.workers"
     assert "restart" in problem.expected
-    (problem,) = beyond_reload(settings, make_settings(locks={"file": "/elsewhere/locks"}))
-    assert problem.key_path == "locks.file"
+    (problem,) = beyond_reload(settings, make_settings(state={"path": "/elsewhere"}))
+    assert problem.key_path == "state.path"

@@ -11,11 +11,12 @@ from gatekit import SECRET
 from process import free_port
 
 from tailchat_gate.config.state_directory import writable_by_all
+from tailchat_gate.state.files import NAME
 
 ANYBODY = 65534
 
 
-def _config(folder: Path, *, locks: Path, more: str = "", listen: str = "") -> Path:
+def _config(folder: Path, *, state: Path, more: str = "", listen: str = "") -> Path:
     """Write a configuration with its files below a folder."""
     path = folder / "config.toml"
     path.write_text(
@@ -30,8 +31,8 @@ def _config(folder: Path, *, locks: Path, more: str = "", listen: str = "") -> P
         client_secret = "s3cr3t"
         [session]
         secret = "{SECRET}"
-        [locks]
-        file = "{locks}"
+        [state]
+        path = "{state}"
         [[route]]
         name = "tool"
         upstream = "static:204"
@@ -48,16 +49,16 @@ def _open_directory(folder: Path) -> None:
 
 
 def _open_file(folder: Path) -> None:
-    (folder / "locks").touch()
-    (folder / "locks").chmod(0o666)
+    (folder / NAME).touch()
+    (folder / NAME).chmod(0o666)
 
 
 def _link(folder: Path) -> None:
-    (folder / "locks").symlink_to(folder / "elsewhere")
+    (folder / NAME).symlink_to(folder / "elsewhere")
 
 
 def _directory(folder: Path) -> None:
-    (folder / "locks").mkdir()
+    (folder / NAME).mkdir()
 
 
 def _file_above(folder: Path) -> None:
@@ -69,9 +70,13 @@ def _file_above(folder: Path) -> None:
     ("make", "told", "started"),
     [
         (_open_directory, "can write to {}; `chmod o-w {}` mends that", "`chmod o-w {}`"),
-        (_open_file, "can write to {}/locks; `chmod o-w {}/locks`", "`chmod o-w {}/locks`"),
-        (_link, "{}/locks is a symbolic link", "a symbolic link"),
-        (_directory, "{}/locks is a directory", "Is a directory"),
+        (
+            _open_file,
+            "can write to {}/state.sqlite; `chmod o-w {}/state.sqlite`",
+            "`chmod o-w {}/state.sqlite`",
+        ),
+        (_link, "{}/state.sqlite is a symbolic link", "a symbolic link"),
+        (_directory, "{}/state.sqlite is a directory", "Is a directory"),
         (_file_above, "{} is no directory", "Not a directory"),
     ],
 )
@@ -81,7 +86,7 @@ async def test_check_tells_what_stops_the_start(
     """What is there and wrong ends `check` with 1 and its remedy, and changes nothing."""
     folder = tmp_path / "state"
     folder.mkdir(mode=0o700)
-    path = _config(tmp_path, locks=folder / "locks")
+    path = _config(tmp_path, state=folder)
     assert (await run("check", "--config", str(path)))[0] == 0
     assert list(folder.iterdir()) == []
     make(folder)
@@ -89,7 +94,7 @@ async def test_check_tells_what_stops_the_start(
     ended, _, said = await run("serve", "--config", str(path))
 
     assert (code, ended) == (1, 1)
-    assert f"warning: locks.file: {'every user of this machine ' if 'can' in told else ''}" in err
+    assert f"warning: state.path: {'every user of this machine ' if 'can' in told else ''}" in err
     assert told.replace("{}", str(folder)) in err
     assert "right by itself, 1 route" in out
     assert started.replace("{}", str(folder)) in said
@@ -102,7 +107,7 @@ async def test_check_tells_of_sockets_and_logs_that_cannot_be(tmp_path: Path) ->
     (tmp_path / "gate.sock").touch()
     path = _config(
         tmp_path,
-        locks=tmp_path / "locks",
+        state=tmp_path,
         listen=f"unix:{tmp_path}/gate.sock",
         more=f"""
         [log]
@@ -137,12 +142,12 @@ async def test_a_home_that_sudo_kept_is_told(
     """State below the home of another user is found by no gate of that user's, so it is said."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    kept = tmp_path / ".local" / "state" / "tailchat-gate" / "locks"
-    path = _config(tmp_path, locks=kept)
+    kept = tmp_path / ".local" / "state" / "tailchat-gate"
+    path = _config(tmp_path, state=kept)
     assert "home of another user" not in (await run("check", "--config", str(path)))[2]
     os.chown(tmp_path, ANYBODY, ANYBODY)
 
     for command in (("check",), ("lock", "all")):
         code, _, err = await run(*command, "--config", str(path))
         assert code == 0, err
-        assert f"warning: locks.file: {kept} is in {tmp_path}, the home of another user" in err
+        assert f"warning: state.path: {kept} is in {tmp_path}, the home of another user" in err

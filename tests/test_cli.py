@@ -28,7 +28,7 @@ def _config(tmp_path: Path, *, port: int = 4180, admin: str = "", upstream: str 
         tailchat = {{ api_url = "http://127.0.0.1:9", client_id = "tc_x",
                      client_secret = "s3cr3t" }}
         session = {{ secret = "{SECRET}" }}
-        locks = {{ file = "{tmp_path}/locks" }}
+        state = {{ path = "{tmp_path}" }}
         route = [{{ name = "tool", upstream = "{upstream or "http://127.0.0.1:9"}" }}]
         """.replace(",\n", ",")
     )
@@ -110,13 +110,13 @@ async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:
 async def test_check_tells_of_directories_that_a_start_would_miss(tmp_path: Path) -> None:
     """The file may be for another machine, so a directory that is not here is a warning."""
     path, gone = _config(tmp_path), tmp_path / "gone"
-    text = path.read_text().replace(f"{tmp_path}/locks", f"{gone}/locks")
+    text = path.read_text().replace(f'path = "{tmp_path}"', f'path = "{gone}"')
     path.write_text(f'{text}\nlog.audit_file = "{gone}/audit"\n')
     code, _, err = await run("check", "--config", str(path))
     started, _, told = await run("serve", "--config", str(path))
 
     assert code == 0
-    for key in ("locks.file", "log.audit_file"):
+    for key in ("state.path", "log.audit_file"):
         assert f"warning: {key}: there is no directory {gone} here; " in err
     assert started == 1
     assert "No such file or directory" in told

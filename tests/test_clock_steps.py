@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 from gatekit import ALICE, START, Clock, RawUpstream, ask, request_bytes, until
+from storekit import StoredEntries
 
-from tailchat_gate.identity.lock_file import LockFile
-from tailchat_gate.identity.locks import ALL, EndedSession, Lock, SignedOut, Standing, Unlock
+from tailchat_gate.identity.lock_lines import ROOM
+from tailchat_gate.identity.locks import ALL, EndedSession, Lock, SignedOut, Standing
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.used_states import AlreadyUsed, TooManyLogins, UsedStates
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.visit import Visit
+from tailchat_gate.state.files import NAME
 
 Start = Callable[..., Any]
 
@@ -45,16 +47,13 @@ def test_a_lock_and_an_end_hold_after_the_clock_ran_ahead(clock: Clock) -> None:
 
 def test_a_file_that_was_made_shorter_meanwhile_keeps_them(tmp_path: Path, clock: Clock) -> None:
     """A writer whose clock ran ahead takes no lock out of the file."""
-    path = tmp_path / "locks"
-    LockFile(path, clock).append((LOCK, ENDED))
+    stored = StoredEntries(tmp_path, clock)
+    stored.append((LOCK, ENDED))
     clock.now += AHEAD
-    others = [EndedSession("x", f"66{number}", NOW, NOW) for number in range(50)]
-    writer = LockFile(path, clock, room=1)
-    writer.append(others)
-    writer.append((Unlock("sub:66", NOW),) * 100)
+    stored.append(EndedSession("x", f"66{number}", NOW, NOW) for number in range(ROOM))
     clock.now -= AHEAD
 
-    assert set(LockFile(path, clock).read().entries) >= {LOCK, ENDED}
+    assert set(stored.read()) >= {LOCK, ENDED}
 
 
 def test_a_lock_that_was_lifted_meanwhile_stays_lifted(clock: Clock) -> None:
@@ -72,15 +71,15 @@ async def test_a_timed_lock_of_a_running_gate(
     start_gate: Start, upstream: RawUpstream, clock: Clock, tmp_path: Path
 ) -> None:
     """Two hours ahead and back, and somebody locked for an hour is refused, over the real file."""
-    locks = tmp_path / "locks"
-    await asyncio.to_thread(LockFile(locks, clock).append, (LOCK,))
-    gate = await start_gate(upstream.url, locks={"file": str(locks)})
-    store = gate.generation.lasting.locks
+    stored = StoredEntries(tmp_path, clock)
+    await asyncio.to_thread(stored.append, (LOCK,))
+    gate = await start_gate(upstream.url, state={"path": str(tmp_path)})
     clock.now += AHEAD
     # What the gate knows is written to a new file, and read from it.
-    await asyncio.to_thread(locks.unlink)
-    await until(lambda: store._made_up_for > 0)
-    assert LOCK.target in await asyncio.to_thread(locks.read_text)
+    await asyncio.to_thread((tmp_path / NAME).unlink)
+    await until((tmp_path / NAME).exists)
+    while LOCK not in await asyncio.to_thread(stored.read):  # noqa: ASYNC110 - it is a file
+        await asyncio.sleep(0.01)
     clock.now -= AHEAD
 
     reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))

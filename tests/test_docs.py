@@ -77,7 +77,7 @@ def test_every_metric_is_documented() -> None:
     metrics.login("signed-in")
     metrics.session_ended("signed-out")
     metrics.live_ended("locked")
-    metrics.lock_file_error("damaged")
+    metrics.state_error("damaged")
     metrics.tailchat_call("token", 0.1, "ok")
     metrics.recheck("ok")
     lasting.token_expiries = (1e11,)

@@ -1,23 +1,24 @@
 """The process ends when it is told to, whatever hangs."""
 
 import asyncio
-import fcntl
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
 from clikit import GATE, environ
 from gatekit import RawClient, RawUpstream, Received, request_bytes
 from processkit import GateProcess, gate_process
+from storekit import StoredEntries
 
-from tailchat_gate.identity.lock_file import LockFile
 from tailchat_gate.identity.locks import Lock
 from tailchat_gate.signals import EXIT_HUNG
+from tailchat_gate.state.files import NAME
 
 #: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
 END_SECONDS = 25.0
@@ -167,19 +168,18 @@ async def test_a_start_that_hangs(tmp_path: Path, number: signal.Signals) -> Non
     assert code == -number
 
 
-async def test_locks_that_cannot_be_written(tmp_path: Path) -> None:
-    """A file of locks that another process keeps to itself holds nothing up, and is told of."""
-    locks, other, errors = (tmp_path / name for name in ("locks", "other", "errors"))
-    await asyncio.to_thread(LockFile(locks, time.time).append, (Lock("sub:66a", 1),))
-    descriptor = await asyncio.to_thread(os.open, other, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with await asyncio.to_thread(errors.open, "wb") as file:
-        async with gate_process(tmp_path, stderr=file.fileno(), locks={"file": str(locks)}) as gate:
-            # What the gate knows is missing in this one, so that it writes.
-            await asyncio.to_thread(other.rename, locks)
-            # Nothing tells that it waits; it looks four times a second.
-            await asyncio.sleep(1)
+async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    """A store that another process keeps to itself holds nothing up, and is told of."""
+    errors = tmp_path / "errors"
+    await asyncio.to_thread(StoredEntries(tmp_path).append, (Lock("sub:66a", 1),))
+    with (
+        closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other,
+        await asyncio.to_thread(errors.open, "wb") as file,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        async with gate_process(
+            tmp_path, stderr=file.fileno(), state={"path": str(tmp_path)}
+        ) as gate:
             assert await _ended(gate) == 0
-    os.close(descriptor)
 
-    assert "locks.file hangs" in await asyncio.to_thread(errors.read_text)
+    assert "the state store has a fault" in await asyncio.to_thread(errors.read_text)

@@ -18,7 +18,7 @@ from clikit import GATE
 from gatekit import SECRET, ask, request_bytes
 from process import free_port
 
-from tailchat_gate.config.state_directory import SYSTEM, lock_file, make_for, state_directory
+from tailchat_gate.config.state_directory import SYSTEM, make_for, state_directory
 
 ROOT = Path(__file__).parent.parent
 NOBODY = 65534
@@ -106,17 +106,17 @@ async def test_a_start_with_the_readmes_five_lines(home: Path) -> None:
 
     if not os.access(SYSTEM, os.W_OK):
         made = home / ".local/state/tailchat-gate"
-        assert told["locks_file"] == str(made / "locks")
+        assert told["state"] == str(made / "state.sqlite")
         assert stat.S_IMODE((await asyncio.to_thread(made.stat)).st_mode) == 0o700
 
 
 @pytest.mark.skipif(Path("/etc/tailchat-gate/config.toml").exists(), reason="a gate is set up here")
 async def test_a_start_from_the_environment_alone(home: Path) -> None:
     """A container needs no file: every setting can be a variable."""
-    async with _started(home, environ={**SETTINGS, "LOCKS__FILE": ""}) as (port, told):
+    async with _started(home, environ={**SETTINGS, "STATE__PATH": ""}) as (port, told):
         assert (await ask(port, request_bytes("/x"))).status == 204
 
-    assert told["locks_file"] == ""
+    assert told["state"] == ""
 
 
 async def test_a_file_that_is_named_has_to_be_there(home: Path) -> None:
@@ -129,21 +129,24 @@ async def test_a_file_that_is_named_has_to_be_there(home: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/home/a"}, "/var/lib/a/locks"),
-        ({"STATE_DIRECTORY": "a", "HOME": "/home/a"}, "/home/a/.local/state/tailchat-gate/locks"),
-        ({"XDG_STATE_HOME": "/state", "HOME": "/home/a"}, "/state/tailchat-gate/locks"),
-        ({"XDG_STATE_HOME": "state", "HOME": "/a"}, "/a/.local/state/tailchat-gate/locks"),
-        ({"HOME": "relative"}, "/var/lib/tailchat-gate/locks"),
-        ({}, "/var/lib/tailchat-gate/locks"),
+        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/home/a"}, "/var/lib/a"),
+        ({"STATE_DIRECTORY": "a", "HOME": "/home/a"}, "/home/a/.local/state/tailchat-gate"),
+        ({"XDG_STATE_HOME": "/state", "HOME": "/home/a"}, "/state/tailchat-gate"),
+        ({"XDG_STATE_HOME": "state", "HOME": "/a"}, "/a/.local/state/tailchat-gate"),
+        ({"HOME": "relative"}, "/var/lib/tailchat-gate"),
+        ({}, "/var/lib/tailchat-gate"),
     ],
 )
-def test_where_locks_are_kept(
+def test_where_state_is_kept(
     monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str], expected: str
 ) -> None:
     """Systemd's directory comes first, the user's own where the machine has none for the gate."""
     monkeypatch.setattr("tailchat_gate.config.state_directory.SYSTEM", Path("/nowhere/at/all"))
 
-    assert lock_file(environ).replace("/nowhere/at/all", "/var/lib/tailchat-gate") == expected
+    assert (
+        str(state_directory(environ)).replace("/nowhere/at/all", "/var/lib/tailchat-gate")
+        == expected
+    )
 
 
 def test_the_directory_of_the_machine_comes_before_the_users_own(
@@ -161,20 +164,20 @@ def test_the_directory_of_the_machine_comes_before_the_users_own(
 def test_only_the_users_own_directory_is_made(tmp_path: Path) -> None:
     """A path that an admin misspelt does not become a directory."""
     environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
-    make_for(str(tmp_path / "other" / "locks"), environ)
+    make_for(str(tmp_path / "other"), environ)
     assert list(tmp_path.iterdir()) == []
 
-    make_for(lock_file({**environ, "STATE_DIRECTORY": ""}), environ)
+    make_for(str(state_directory({**environ, "STATE_DIRECTORY": ""})), environ)
     if not os.access(SYSTEM, os.W_OK):
         made = (tmp_path / "state", tmp_path / "state/tailchat-gate")
         assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o700, 0o700]
 
 
 async def test_a_lock_is_never_written_where_the_running_gate_does_not_look(home: Path) -> None:
-    """The gate runs as another user, who has another directory: the command says which file."""
+    """The gate runs as another user, who has another directory: the command says which."""
 
     def write() -> Path:
-        (home / "gate.toml").write_text(f'locks.file = "{home}/used"\n')
+        (home / "gate.toml").write_text(f'state.path = "{home}"\n')
         return home / "gate.toml"
 
     config = await asyncio.to_thread(write)
@@ -193,6 +196,6 @@ async def test_a_lock_is_never_written_where_the_running_gate_does_not_look(home
         _, said = await process.communicate()
 
     assert process.returncode == 1
-    assert f"the gate that runs keeps locks in {home}/used, not in " in said.decode()
-    assert "--file names the file" in said.decode()
+    assert f"the gate that runs keeps state in {home}, not in " in said.decode()
+    assert "--state names the directory" in said.decode()
     assert not (home / "other").exists()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
-from tailchat_gate.config.model import Locks
+from tailchat_gate.config.model import State
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "/etc/tailchat-gate/config.toml"
@@ -304,7 +304,7 @@ def test_the_gate_of_compose_is_that_of_the_dockerfile(compose: dict[str, Any]) 
     assert gate["image"] == f"tailchat-gate:{project()['version']}"
     assert gate["volumes"] == [f"./deploy/compose/config.toml:{CONFIG}:ro", f"state:{STATE}"]
     assert set(compose["volumes"]) == {"state"}
-    assert Path(Locks().file).parent == Path(STATE)
+    assert Path(State().path) == Path(STATE)
     assert not {"command", "entrypoint", "user", "healthcheck"} & set(gate)
 
 

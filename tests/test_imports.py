@@ -40,7 +40,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 ONLY: Mapping[str, frozenset[str]] = {
     "observe": frozenset(("request", "reasons", "syntax", PACKAGE)),
     "demo": frozenset(("config", "syntax")),
-    "state": frozenset(("observe",)),
+    "state": frozenset(("observe", "config", "syntax")),
     "request": frozenset(("reasons", "field_names", "syntax")),
     "config": frozenset(("field_names", "syntax")),
     "pages": frozenset(),

@@ -21,7 +21,7 @@ from tailchat_gate.access.origin import is_foreign
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.identity.cookie import CookieNames, CookieReader
 from tailchat_gate.identity.id_token import json_object
-from tailchat_gate.identity.lock_lines import read_line
+from tailchat_gate.identity.lock_lines import REVOCATION, read_record
 from tailchat_gate.identity.login import safe_return_to
 from tailchat_gate.identity.profile import profile_from_userinfo
 from tailchat_gate.pages.language import choose_language
@@ -40,6 +40,7 @@ from tailchat_gate.request.query import query_pairs
 from tailchat_gate.request.readings import readings, shortened
 from tailchat_gate.request.schemes import challenge_binds, credentials_bind
 from tailchat_gate.request.target import read_host, read_target
+from tailchat_gate.state.store import Record
 
 #: How each pattern is used, by its module and name.
 PATTERNS: Final = {
@@ -321,7 +322,7 @@ READERS: Final[dict[str, Callable[[str], object]]] = {
     "language": choose_language,
     "local path": lambda text: read_path(f"/{text}"),
     "location": lambda text: _REWRITER.location(text.encode()),
-    "lock line": lambda text: read_line(text.encode()),
+    "lock": lambda text: read_record(Record(REVOCATION, "k", text)),
     "origin": lambda text: is_foreign((), [text], "http://h", ()),
     "profile": _userinfo,
     "query": lambda text: query_pairs(f"?{text}"),

@@ -15,7 +15,6 @@ from gatekit import (
     ALICE,
     START,
     SUB,
-    Clock,
     RawClient,
     RawUpstream,
     Received,
@@ -26,10 +25,10 @@ from gatekit import (
     running_gate,
     until,
 )
+from storekit import StoredEntries
 from storykit import served
 
 from tailchat_gate.build import build
-from tailchat_gate.identity.lock_file import LockFile
 from tailchat_gate.identity.locks import Entry, Lock, SignedOut
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.identity.tokens import hash_of, make_token
@@ -84,16 +83,16 @@ class Tool:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where the gate's locks are."""
-    return tmp_path / "locks"
+    """Return where the gate's state is."""
+    return tmp_path
 
 
 @pytest.fixture
 def start(start_gate: Start, upstream: RawUpstream, path: Path) -> Start:
-    """Return a function that starts a gate with a file for its locks."""
+    """Return a function that starts a gate with a store."""
 
     async def start(url: str = "", **sections: object) -> RunningGate:
-        found = await start_gate(url or upstream.url, locks={"file": str(path)}, **sections)
+        found = await start_gate(url or upstream.url, state={"path": str(path)}, **sections)
         assert isinstance(found, RunningGate)
         return found
 
@@ -101,7 +100,7 @@ def start(start_gate: Start, upstream: RawUpstream, path: Path) -> Start:
 
 
 async def _put(path: Path, *entries: Entry) -> None:
-    await asyncio.to_thread(LockFile(path, Clock()).append, entries)
+    await asyncio.to_thread(StoredEntries(path).append, entries)
 
 
 async def _expire(gate: RunningGate) -> None:
@@ -109,11 +108,11 @@ async def _expire(gate: RunningGate) -> None:
 
 
 async def _lock(gate: RunningGate) -> None:
-    await _put(Path(gate.generation.settings.locks.file), LOCK)
+    await _put(Path(gate.generation.settings.state.path), LOCK)
 
 
 async def _sign_out_everywhere(gate: RunningGate) -> None:
-    await _put(Path(gate.generation.settings.locks.file), OUT)
+    await _put(Path(gate.generation.settings.state.path), OUT)
 
 
 #: What ends a session, the reason in the log, and what the metrics call it.

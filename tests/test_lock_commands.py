@@ -8,32 +8,35 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from gatekit import SECRET
+from storekit import StoredEntries
 
 from tailchat_gate.cli import main
-from tailchat_gate.identity.lock_lines import read_line
 from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
+from tailchat_gate.state.files import NAME
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where the locks are."""
-    return tmp_path / "locks"
+    """Return where the state is."""
+    made = tmp_path / "state"
+    made.mkdir(mode=0o700)
+    return made
 
 
 @pytest.fixture
 def run(tmp_path: Path, path: Path) -> Run:
     """Return a function that runs a command with a configuration."""
 
-    def run(*arguments: str, file: str = str(path), more: str = "") -> Result:
+    def run(*arguments: str, state: str = str(path), more: str = "") -> Result:
         config = tmp_path / "config.toml"
         config.write_text(
             f"""
             server.public_url = "http://gate.test"
             tailchat = {{ api_url = "http://127.0.0.1:9", client_id = "tc_x", client_secret = "s" }}
             session = {{ secret = "{SECRET}", lifetime = "1h" }}
-            locks.file = "{file}"
+            state.path = "{state}"
             route = [{{ name = "tool", upstream = "http://127.0.0.1:9",
                         allow = ["signed-in", "token:backup"] }}]
             token = [{{ name = "backup", hash = "sha256:{"a5" * 32}" }}]
@@ -48,15 +51,17 @@ def run(tmp_path: Path, path: Path) -> Run:
 
 def test_what_the_commands_write(run: Run, path: Path) -> None:
     """Each command adds one entry, and says what is now so."""
+    arguments = ("sub:66000000000000000000000a", "--message", "hands off", "--for", "2d")
+    first = run("lock", *arguments).output
+    (lock,) = StoredEntries(path).read()
     told = [
-        run("lock", "sub:66000000000000000000000a", "--message", "hands off", "--for", "2d").output,
+        first,
         run("lock", "token:backup").output,
         run("unlock", "sub:66000000000000000000000a").output,
         run("sign-out", "sub:66000000000000000000000a").output,
         run("sign-out", "all").output,
     ]
-    entries = [read_line(line).entry for line in path.read_bytes().splitlines()]
-    lock, machine, unlock, one, everybody = entries
+    machine, unlock, one, everybody = StoredEntries(path).read()
 
     assert isinstance(lock, Lock)
     assert lock.until == lock.at + 2 * 86400
@@ -80,7 +85,7 @@ def test_what_the_commands_write(run: Run, path: Path) -> None:
 def test_the_list_of_locks(run: Run, path: Path) -> None:
     """`locks` prints who is locked out until when, as a table or as JSON, and makes no file."""
     assert run("locks").output == "nobody is locked out\n"
-    assert not path.exists()
+    assert not (path / NAME).exists()
     run("lock", "sub:66000000000000000000000a", "--for", "2d", "--message", "\u661f\u91ce")
     run("lock", "token:backup")
 
@@ -117,7 +122,7 @@ def test_wrong_usage_is_said(run: Run, path: Path, arguments: tuple[str, ...], t
 
     assert done.exit_code == 2
     assert text in done.output
-    assert not path.exists()
+    assert not (path / NAME).exists()
 
 
 def test_to_unlock_what_is_not_locked_fails(run: Run, path: Path) -> None:
@@ -125,7 +130,7 @@ def test_to_unlock_what_is_not_locked_fails(run: Run, path: Path) -> None:
     done = run("unlock", "sub:66000000000000000000000a")
 
     assert (done.exit_code, done.output) == (1, "sub:66000000000000000000000a is not locked\n")
-    assert not path.exists()
+    assert not (path / NAME).exists()
 
 
 COMMANDS = [("lock", "all"), ("unlock", "all"), ("sign-out", "all"), ("locks",)]
@@ -134,20 +139,20 @@ COMMANDS = [("lock", "all"), ("unlock", "all"), ("sign-out", "all"), ("locks",)]
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_a_file_the_commands_say_so(run: Run, command: tuple[str, ...]) -> None:
     """With "" there is nothing that a command could write to."""
-    done = run(*command, file="")
+    done = run(*command, state="")
 
     assert done.exit_code == 2
-    assert "locks.file is empty" in done.output
+    assert "state.path is empty" in done.output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_that_cannot_be_had_is_said(run: Run, path: Path, command: tuple[str, ...]) -> None:
     """The error names the key, the file and the reason, without a traceback."""
-    path.mkdir()
+    (path / NAME).mkdir()
     done = run(*command)
 
     assert done.exit_code == 1
-    assert "[locks] file" in done.output
+    assert "[state] path" in done.output
     assert "Is a directory" in done.output
     assert "Traceback" not in done.output
 
@@ -161,8 +166,9 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
     other = run("explain", url, "--as", "66000000000000000000000b")
     run("lock", "token:backup")
     machine = run("explain", url, "--token", "backup")
-    path.unlink()
-    path.mkdir()
+    for file in path.iterdir():
+        file.unlink()
+    (path / NAME).mkdir()
     unreadable = run("explain", url, *who)
 
     assert (before.exit_code, locked.exit_code, other.exit_code) == (0, 1, 0)
@@ -175,13 +181,19 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
     assert unreadable.exit_code == 0
 
 
-def test_damaged_lines_are_a_warning(run: Run, path: Path) -> None:
-    """Whoever looks at the locks hears that some could not be read."""
-    path.write_bytes(b"nonsense\nmore of it\n")
-    done = run("locks")
+def test_a_damaged_store_is_a_warning(run: Run, path: Path) -> None:
+    """Whoever looks at the locks hears of it; whoever locks somebody out has it mended."""
+    run("lock", "sub:660000000000000000000001")
+    (path / NAME).write_bytes(b"nonsense\n" * 1000)
+    listed = run("locks")
+    locked = run("lock", "sub:660000000000000000000002")
+    again = run("locks")
 
-    assert done.exit_code == 0
-    assert "warning: 2 damaged lines in " in done.output
+    assert [done.exit_code for done in (listed, locked, again)] == [0, 0, 0]
+    assert "warning: the state store has a fault: damaged: " in listed.stderr
+    # The copy beside it has what was locked before.
+    assert "sub:660000000000000000000001" in listed.stdout
+    assert (again.stdout.count("sub:660"), again.stderr) == (2, "")
 
 
 def test_a_configuration_that_is_wrong_elsewhere_does_not_keep_anybody_in(
@@ -196,25 +208,25 @@ def test_a_configuration_that_is_wrong_elsewhere_does_not_keep_anybody_in(
     assert [each.exit_code for each in (done, listed, lifted, ended)] == [0, 0, 0, 0]
     assert done.stdout == "sub:66000000000000000000000a is locked until unlocked\n"
     assert done.stderr.startswith("warning: ")
-    assert done.stderr.endswith(f"locks are kept in {path}\n")
+    assert done.stderr.endswith(f"state is kept in {path}\n")
     assert listed.stdout == "sub:66000000000000000000000a  until unlocked\n"
-    assert len(path.read_bytes().splitlines()) == 3
+    assert len(StoredEntries(path).read()) == 2
 
 
-@pytest.mark.parametrize(
-    ("file", "more"), [("/var/lib/nowhere/locks", "= no TOML"), ("relative", "")]
-)
-def test_where_nothing_tells_the_file_of_locks_it_is_not_guessed(
-    run: Run, path: Path, file: str, more: str
+@pytest.mark.parametrize(("state", "more"), [("/var/lib/nowhere", "= no TOML"), ("relative", "")])
+def test_where_nothing_tells_where_state_is_it_is_not_guessed(
+    run: Run, path: Path, state: str, more: str
 ) -> None:
-    """A lock that no gate reads would be believed; --file names where locks are."""
-    refused = run("lock", "sub:66000000000000000000000a", file=file, more=more)
-    named = run("lock", "sub:66000000000000000000000a", "--file", str(path), file=file, more=more)
-    run("sign-out", "all", "--file", str(path), file=file, more=more)
-    lock, ended = [read_line(line).entry for line in path.read_bytes().splitlines()]
+    """A lock that no gate reads would be believed; --state names where locks are."""
+    refused = run("lock", "sub:66000000000000000000000a", state=state, more=more)
+    named = run(
+        "lock", "sub:66000000000000000000000a", "--state", str(path), state=state, more=more
+    )
+    run("sign-out", "all", "--state", str(path), state=state, more=more)
+    lock, ended = StoredEntries(path).read()
 
     assert refused.exit_code == 2
-    assert "--file names the file of locks itself" in refused.stderr
+    assert "--state names the directory itself" in refused.stderr
     assert (named.exit_code, named.stderr) == (0, "")
     assert isinstance(lock, Lock)
     assert isinstance(ended, SignedOut)
@@ -226,15 +238,15 @@ def test_the_environment_tells_where_locks_are(
     run: Run, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes over a file that is wrong elsewhere as over one that is right, "" too."""
-    monkeypatch.setenv("TAILCHAT_GATE_LOCKS__FILE", str(path))
-    done = run("lock", "all", file="/var/lib/nowhere/locks", more="server.typo = 1")
-    monkeypatch.setenv("TAILCHAT_GATE_LOCKS__FILE", "")
+    monkeypatch.setenv("TAILCHAT_GATE_STATE__PATH", str(path))
+    done = run("lock", "all", state="/var/lib/nowhere", more="server.typo = 1")
+    monkeypatch.setenv("TAILCHAT_GATE_STATE__PATH", "")
     empty = run("lock", "all", more="server.typo = 1")
 
     assert (done.exit_code, done.stdout) == (0, "all is locked until unlocked\n")
-    assert path.exists()
+    assert (path / NAME).exists()
     assert empty.exit_code == 2
-    assert "locks.file is empty" in empty.stderr
+    assert "state.path is empty" in empty.stderr
 
 
 def test_a_lock_on_a_token_that_is_not_there_is_a_warning(run: Run) -> None:

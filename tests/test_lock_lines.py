@@ -1,7 +1,7 @@
-"""The lines of the locks' file: what goes in comes out, and damage frees nobody."""
+"""Locks and ended sessions as records: what goes in comes out, and damage frees nobody."""
 
 import json
-from zlib import crc32
+from dataclasses import replace
 
 import pytest
 from gatekit import START
@@ -10,15 +10,18 @@ from hypothesis import strategies as st
 
 from tailchat_gate.config.word import token_name
 from tailchat_gate.identity.lock_lines import (
-    MAX_LINE,
     MAX_MESSAGE,
+    REVOCATION,
     is_message,
     is_person,
     is_target,
-    read_line,
-    to_line,
+    read_record,
+    revocations,
+    to_record,
 )
 from tailchat_gate.identity.locks import EndedSession, Entry, Lock, SignedOut, Unlock
+from tailchat_gate.state.schema import from_row, to_row
+from tailchat_gate.state.store import MAX_TEXT, Record
 
 NOW = int(START)
 SECONDS = st.integers(0, 253_402_300_799)
@@ -38,58 +41,83 @@ ENTRIES = st.one_of(
 LOCK = Lock("sub:66a", NOW, NOW + 60, "hands off")
 
 
-def _line(fields: object, *, checksum: int | None = None) -> bytes:
-    body = json.dumps(fields).encode()
-    return b"%08x " % (crc32(body) if checksum is None else checksum) + body
+def _read(fields: object, *, intact: bool = True) -> Entry | None:
+    return read_record(Record(REVOCATION, "k", json.dumps(fields), intact=intact))
 
 
 def _fields(entry: Entry) -> dict[str, object]:
-    fields = json.loads(to_line(entry)[9:])
+    fields = json.loads(to_record(entry).body)
     assert isinstance(fields, dict)
     return fields
 
 
 @given(ENTRIES)
 def test_an_entry_comes_back(entry: Entry) -> None:
-    """Whatever can be said is one line, not too long, and is read as it was meant."""
-    line = to_line(entry)
+    """Whatever can be said is one record, not too long, and is read as it was meant."""
+    record = to_record(entry)
 
-    assert line.count(b"\n") == 1
-    assert line.endswith(b"\n")
-    assert len(line) <= MAX_LINE
-    assert read_line(line[:-1]) == (entry, True)
-
-
-@given(ENTRIES, st.data())
-def test_a_cut_line_says_nothing(entry: Entry, data: st.DataObject) -> None:
-    """No beginning of a line is taken for an entry, wherever its writer was stopped."""
-    line = to_line(entry)[:-1]
-    cut = data.draw(st.integers(0, len(line) - 1))
-
-    assert read_line(line[:cut]) == (None, False)
+    assert len(record.key) + len(record.body) <= MAX_TEXT
+    assert read_record(record) == entry
+    assert from_row(to_row(1, record)) == (1, record)
 
 
 @given(ENTRIES, st.data())
 def test_a_changed_byte_is_noticed_and_lets_nobody_in(entry: Entry, data: st.DataObject) -> None:
-    """With any one byte changed a line is damaged, and is never an unlock."""
-    line = bytearray(to_line(entry)[:-1])
-    place = data.draw(st.integers(0, len(line) - 1))
-    line[place] ^= data.draw(st.integers(1, 255))
+    """With any one byte changed a record is damaged, and is never an unlock."""
+    record = to_record(entry)
+    body = bytearray(record.body.encode())
+    place = data.draw(st.integers(0, len(body) - 1))
+    body[place] ^= data.draw(st.integers(1, 255))
+    changed = replace(record, body=body.decode("utf-8", "surrogateescape"))
+    row = from_row((*to_row(1, changed)[:-1], to_row(1, record)[-1]))
 
-    found = read_line(bytes(line))
+    assert row is not None
+    assert not row[1].intact
+    assert not isinstance(read_record(row[1]), Unlock)
 
-    assert not found.whole
-    assert not isinstance(found.entry, Unlock)
 
-
-def test_a_damaged_line_that_can_be_read_still_keeps_somebody_out() -> None:
+def test_a_damaged_record_that_can_be_read_still_keeps_somebody_out() -> None:
     """A wrong checksum does not undo what restricts; what frees is not believed."""
     ended = EndedSession("s", "66a", NOW, NOW)
     out = SignedOut("all", NOW, NOW)
     for entry in (LOCK, ended, out):
-        assert read_line(_line(_fields(entry), checksum=1)) == (entry, False)
+        assert _read(_fields(entry), intact=False) == entry
 
-    assert read_line(_line(_fields(Unlock("sub:66a", NOW)), checksum=1)) == (None, False)
+    assert _read(_fields(Unlock("sub:66a", NOW)), intact=False) is None
+
+
+def test_a_lock_and_its_unlock_have_one_key() -> None:
+    """The later of the two is what the store holds; another person's is another key."""
+    keys = [to_record(entry).key for entry in (LOCK, Unlock("sub:66a", NOW), Lock("sub:66b", NOW))]
+
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_two_sign_outs_are_merged() -> None:
+    """What one of them covers and the other does not stays over."""
+    early, late = SignedOut("all", NOW, NOW + 900), SignedOut("all", NOW + 60, NOW + 600)
+    merge = revocations(lambda: NOW).merge
+
+    merged = read_record(merge(to_record(early), to_record(late)))
+    assert merged == SignedOut("all", NOW + 60, NOW + 900)
+    assert merge(to_record(LOCK), to_record(Unlock("sub:66a", NOW))).body.startswith(
+        '{"kind":"unlock"'
+    )
+
+
+def test_fewer_records_of_the_same_meaning() -> None:
+    """Sessions that a sign-out covers leave; locks, and what lifted one, stay."""
+    ended = [EndedSession(f"s{number}", "66a", NOW, NOW + 60) for number in range(3)]
+    entries: list[Entry] = [
+        *ended,
+        LOCK,
+        Unlock("all", NOW),
+        SignedOut("sub:66a", NOW, NOW + 60),
+    ]
+    compact = revocations(lambda: NOW).compact
+    kept = {read_record(record) for record in compact([to_record(entry) for entry in entries])}
+
+    assert kept == {*entries[3:]}
 
 
 @pytest.mark.parametrize(
@@ -115,38 +143,35 @@ def test_a_damaged_line_that_can_be_read_still_keeps_somebody_out() -> None:
     ],
 )
 def test_another_shape_says_nothing(change: dict[str, object]) -> None:
-    """A line with a right checksum and a field that no gate writes is damaged."""
-    assert read_line(_line({**_fields(LOCK), **change})) == (None, False)
+    """An intact record with a field that no gate writes says nothing."""
+    assert _read({**_fields(LOCK), **change}) is None
 
 
 def test_a_missing_field_says_nothing() -> None:
     """Every field has to be there."""
     for name in _fields(LOCK):
         fields = {key: value for key, value in _fields(LOCK).items() if key != name}
-        assert read_line(_line(fields)) == (None, False)
+        assert _read(fields) is None
 
 
-@pytest.mark.parametrize(
-    "line",
-    [b"", b" ", b"x", b"{}", b"00000000 ", b"\xff" * 40, b"00000000 [1]", b"0 " + b"[" * 9000],
-)
-def test_what_is_no_line_says_nothing(line: bytes) -> None:
-    """Text, bytes and depth that are no entry are damaged, not an error."""
-    assert read_line(line) == (None, False)
+@pytest.mark.parametrize("body", ["", " ", "x", "{}", "\udcff" * 40, "[1]", "[" * 9000])
+def test_what_is_no_entry_says_nothing(body: str) -> None:
+    """Text and depth that are no entry are damaged, not an error."""
+    assert read_record(Record(REVOCATION, "k", body)) is None
 
 
 def test_only_a_lock_can_be_open_ended() -> None:
     """An ended session without an end would be kept for ever, so there is none."""
     fields = {**_fields(EndedSession("s", "66a", NOW, NOW)), "until": None}
 
-    assert read_line(_line(fields)) == (None, False)
+    assert _read(fields) is None
 
 
 def test_a_machine_is_never_signed_out() -> None:
     """A token has no sessions: it can be locked and nothing else."""
     fields = {**_fields(SignedOut("all", NOW, NOW)), "target": "token:backup"}
 
-    assert read_line(_line(fields)) == (None, False)
+    assert _read(fields) is None
     assert is_target("token:backup")
     assert not is_person("token:backup")
 

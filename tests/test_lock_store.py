@@ -1,23 +1,29 @@
-"""How one process keeps step with the file: what it hears, what it says, and when it cannot."""
+"""How one process keeps step with the store: what it follows, what it writes, and faults."""
 
 import asyncio
 import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from gatekit import ALICE, START, SUB, Clock, until
+from storekit import StoredEntries
 
-from tailchat_gate.identity import lock_store
-from tailchat_gate.identity.lock_file import LockFile
 from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.locks import EndedSession, Entry, Lock, Standing, Unlock
 from tailchat_gate.identity.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
+from tailchat_gate.state import sqlite as sqlite_store
+from tailchat_gate.state.files import NAME
+from tailchat_gate.state.health import Health
+from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import Store
 
 NOW = int(START)
 RECORD = SessionRecord.begin(ALICE, now=START, login="l")
@@ -29,16 +35,21 @@ Make = Callable[..., Awaitable["Process"]]
 class Process:
     """One process: its store, its metrics, and how often it was told of a change."""
 
-    def __init__(self, file: str, clock: Clock) -> None:
+    def __init__(self, directory: str, clock: Clock) -> None:
         self.metrics = Metrics()
-        self.store = LockStore(Standing(clock), self.metrics, clock)
-        self.file = file
+        self.shared: Store = (
+            SqliteStore(Path(directory), clock, Health(self.metrics.state_error), busy=0.2)
+            if directory
+            else MemoryStore(clock)
+        )
+        self.store = LockStore(Standing(clock), self.shared, self.metrics, clock)
         self.changes = 0
 
     async def start(self) -> None:
-        """Read the file and begin to look at it."""
-        await self.store.open(self.file)
+        """Read the store and begin to follow it."""
+        await self.shared.open()
         self.store.start(self._changed)
+        self.shared.start()
 
     def check(self, record: SessionRecord = RECORD) -> Reason | None:
         """Return what stands against a session."""
@@ -54,30 +65,30 @@ class Process:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where the file is."""
-    return tmp_path / "locks"
+    """Return where the store is."""
+    return tmp_path
 
 
 @pytest.fixture
 async def make(path: Path, clock: Clock) -> AsyncIterator[Make]:
-    """Return a function that starts a process on the file, or without one."""
+    """Return a function that starts a process on the store, or with memory alone."""
     async with AsyncExitStack() as stack:
 
-        async def make(file: str | None = None) -> Process:
-            process = Process(str(path) if file is None else file, clock)
+        async def make(directory: str | None = None) -> Process:
+            process = Process(str(path) if directory is None else directory, clock)
             await process.start()
-            stack.push_async_callback(process.store.close)
+            stack.push_async_callback(process.shared.close)
             return process
 
         yield make
 
 
 async def _write(path: Path, *entries: Entry) -> None:
-    await asyncio.to_thread(LockFile(path, Clock()).append, entries)
+    await asyncio.to_thread(StoredEntries(path).append, entries)
 
 
 async def _read(path: Path) -> list[Entry]:
-    return (await asyncio.to_thread(LockFile(path, Clock()).open)).entries
+    return await asyncio.to_thread(StoredEntries(path).read)
 
 
 async def test_a_lock_is_known_at_the_start(make: Make, path: Path) -> None:
@@ -156,13 +167,13 @@ async def test_a_session_of_a_later_clock_is_over_too(make: Make) -> None:
     assert process.check(ahead) is Reason.SESSION_ENDED
 
 
-async def test_without_a_file_it_is_kept_in_memory(make: Make, path: Path) -> None:
+async def test_without_a_directory_it_is_kept_in_memory(make: Make, path: Path) -> None:
     """With "" a session is over in this process, and nothing is written."""
     process = await make("")
     await process.store.end_session(RECORD, lifetime=600)
 
     assert process.check() is Reason.SESSION_ENDED
-    assert not await asyncio.to_thread(path.exists)
+    assert not await asyncio.to_thread((path / NAME).exists)
 
 
 async def test_a_browser_that_leaves_does_not_stop_the_writing(make: Make, path: Path) -> None:
@@ -173,7 +184,7 @@ async def test_a_browser_that_leaves_does_not_stop_the_writing(make: Make, path:
     ending.cancel()
     await asyncio.wait((ending,))
     assert ending.cancelled()
-    await process.store.close()
+    await process.shared.close()
 
     assert len(await _read(path)) == 1
 
@@ -190,149 +201,109 @@ async def test_what_is_over_already_is_not_written_again(make: Make, path: Path)
     assert process.counted('gate_sessions_ended_total{why="signed-out"} 1.0')
 
 
-async def test_a_file_that_takes_nothing_is_made_up_for(
+async def test_a_full_disk_is_made_up_for(
     make: Make, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the disk is full sessions end in this process; when it is not, the file has them."""
-    monkeypatch.setattr(lock_store, "RETRY_SECONDS", 0.05)
-    full = True
-    append = LockFile.append
-
-    def try_to(file: LockFile, entries: object, anew: object = ()) -> None:
-        if full:
-            raise OSError(28, "No space left on device")
-        append(file, entries, anew)  # type: ignore[arg-type] # as it was given
-
+    """While the store cannot be written sessions end in this process; later it has them."""
+    monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.05)
     process = await make()
-    monkeypatch.setattr(LockFile, "append", try_to)
-    await process.store.end_session(RECORD, lifetime=600)
-    await process.store.end_session(replace(RECORD, sid="two"), lifetime=600)
-    assert process.check() is Reason.SESSION_ENDED
-    assert process.counted('gate_lock_file_errors_total{error="unwritable"} ')
-    assert await _read(path) == []
-    full = False
-    there = await make()
+    with closing(sqlite3.connect(path / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await process.store.end_session(RECORD, lifetime=600)
+        await process.store.end_session(replace(RECORD, sid="two"), lifetime=600)
+        assert process.check() is Reason.SESSION_ENDED
+        assert process.counted('gate_state_errors_total{error="unwritable"} ')
+        there = await make()
+        assert there.check() is None
 
     await until(lambda: there.check() is Reason.SESSION_ENDED)
     await until(lambda: there.check(replace(RECORD, sid="two")) is Reason.SESSION_ENDED)
     told = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert [record.message for record in told] == ["locks.file cannot be used"]
+    assert {record.message for record in told} == {"the state store has a fault"}
 
 
-async def test_what_was_lifted_meanwhile_is_not_locked_again(
-    make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_lifted_meanwhile_is_not_locked_again(make: Make, path: Path) -> None:
     """A process that makes up for what it could not write repeats no lock."""
-    monkeypatch.setattr(lock_store, "LOOK_SECONDS", 60.0)
     await _write(path, LOCK)
     process = await make()
-    await _write(path, Unlock(LOCK.target, NOW))
-    process.store._lost = 1
-    await process.store.end_session(RECORD, lifetime=600)
-
-    assert [type(entry) for entry in await _read(path)] == [
-        Lock,
-        Unlock,
-        EndedSession,
-        EndedSession,
-    ]
-
-
-async def test_a_file_that_disappears_changes_nothing(
-    make: Make, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What was known stays in force, the loss is told once, and the file is made anew."""
-    await _write(path, LOCK)
-    process = await make()
-    await asyncio.to_thread(path.unlink)
-    await until(path.exists)
-
-    assert process.check() is Reason.LOCKED
-    await until(lambda: LOCK.target in path.read_text())
-    assert await _read(path) == [LOCK]
-    assert process.counted('gate_lock_file_errors_total{error="unreadable"} 1.0')
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-
-
-async def test_a_file_that_cannot_be_read_leaves_what_is_known(
-    make: Make, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """In place of an unreadable file the last known state holds; later changes are heard again."""
-    await _write(path, LOCK)
-    process = await make()
-    kept = path.with_name("kept")
-
-    def exchange() -> None:
-        path.rename(kept)
-        path.mkdir()
-
-    def restore() -> None:
-        path.rmdir()
-        kept.rename(path)
-
-    await asyncio.to_thread(exchange)
-    await until(lambda: process.counted('gate_lock_file_errors_total{error="unreadable"} 2.0'))
-    assert process.check() is Reason.LOCKED
-    await asyncio.to_thread(restore)
-    await _write(path, Unlock(LOCK.target, NOW))
-
+    assert isinstance(process.shared, SqliteStore)
+    async with process.shared._using:
+        # The process does not look meanwhile, and has something to make up for.
+        await _write(path, Unlock(LOCK.target, NOW))
+        process.shared._behind = True
+        await process.shared._write(())
     await until(lambda: process.check() is None)
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+    assert [type(entry) for entry in await _read(path)] == [Unlock]
 
 
-async def test_damaged_lines_are_told_and_counted(
-    make: Make, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A line that cannot be read is passed over with an error, and the next one counts."""
-    process = await make()
-
-    def damage() -> None:
-        with path.open("ab") as file:
-            file.write(b"00000000 {}\n")
-
-    await asyncio.to_thread(damage)
-    await _write(path, LOCK)
-    await until(lambda: process.check() is Reason.LOCKED, within=1)
-
-    assert process.counted('gate_lock_file_errors_total{error="damaged"} 1.0')
-    assert "locks.file has lines that are damaged" in caplog.messages
-
-
-async def test_damage_lifts_no_lock(make: Make, path: Path) -> None:
-    """A lock whose line is damaged while the gate runs holds; the lines behind it are heard."""
-    other = Lock("sub:other", NOW)
-    await _write(path, LOCK, other)
-    process = await make()
-
-    def damage() -> None:
-        text = path.read_bytes()
-        path.write_bytes(text.replace(b'"kind":"lock"', b'"kind":"l\x00ck"', 1))
-
-    await asyncio.to_thread(damage)
-    await until(lambda: process.counted('gate_lock_file_errors_total{error="damaged"}'))
-    assert process.check() is Reason.LOCKED
-    await _write(path, Unlock(other.target, NOW))
-    await until(lambda: process.store.standing.lock_on("other") is None)
-
-    assert process.check() is Reason.LOCKED
-
-
-async def test_an_emptied_file_lifts_no_lock(make: Make, path: Path) -> None:
-    """A file of which nothing is left is one that was lost: what is known is written again."""
+async def test_a_store_that_disappears_changes_nothing(make: Make, path: Path) -> None:
+    """What was known stays in force, and is written to a new file."""
     await _write(path, LOCK)
     process = await make()
-    await asyncio.to_thread(os.truncate, path, 0)
-    await until(lambda: LOCK.target in path.read_text())
+    await asyncio.to_thread((path / NAME).unlink)
+    await until(lambda: process.counted('gate_state_errors_total{error="replaced"} 1.0'))
+    await until((path / NAME).exists)
+    await process.shared.put(())
 
     assert process.check() is Reason.LOCKED
     assert process.changes == 0
     assert await _read(path) == [LOCK]
 
 
+async def test_a_store_that_cannot_be_read_leaves_what_is_known(
+    make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of an unreadable file the last known state holds; later changes are read again."""
+    monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.05)
+    await _write(path, LOCK)
+    process = await make()
+    kept = path / "kept"
+
+    def exchange() -> None:
+        (path / NAME).rename(kept)
+        (path / NAME).mkdir()
+
+    def restore() -> None:
+        (path / NAME).rmdir()
+        kept.rename(path / NAME)
+
+    await asyncio.to_thread(exchange)
+    await until(lambda: process.counted('gate_state_errors_total{error="unreadable"} 2.0'))
+    assert process.check() is Reason.LOCKED
+    await asyncio.to_thread(restore)
+    await until(lambda: not process.shared.faults)
+    await _write(path, Unlock(LOCK.target, NOW))
+
+    await until(lambda: process.check() is None)
+
+
+def _damage(path: Path, was: str, becomes: str) -> None:
+    with closing(sqlite3.connect(path / NAME)) as connection:
+        connection.execute("UPDATE record SET body = replace(body, ?, ?)", (was, becomes))
+        connection.commit()
+
+
+async def test_damage_lifts_no_lock(make: Make, path: Path) -> None:
+    """A lock whose record is damaged holds, at the start and while the gate runs."""
+    await _write(path, LOCK, Lock("sub:other", NOW))
+    await asyncio.to_thread(_damage, path, '"kind":"lock","target":"sub:other"', '"kind":"l')
+    process = await make()
+    assert process.check() is Reason.LOCKED
+    assert process.counted('gate_state_errors_total{error="damaged"} 1.0')
+    await asyncio.to_thread(_damage, path, '"kind":"lock"', '"kind":"unlock"')
+    await process.shared.put(())
+    await _write(path, Lock("sub:third", NOW))
+    await until(lambda: process.store.standing.lock_on("third") is not None)
+
+    assert process.check() is Reason.LOCKED
+
+
 async def test_a_fault_does_not_stop_the_looking(
     make: Make, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A change that something went wrong with is taken in the next time."""
+    monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.05)
     process = await make()
     apply = Standing.apply
     faults = iter((True,))
@@ -346,16 +317,29 @@ async def test_a_fault_does_not_stop_the_looking(
     await _write(path, LOCK)
 
     await until(lambda: process.check() is Reason.LOCKED)
-    assert "locks.file could not be read" in caplog.messages
+    assert "the state store could not be read" in caplog.messages
 
 
-async def test_a_file_that_everybody_reads_gives_a_warning(
+async def test_a_store_that_everybody_reads_gives_a_warning(
     make: Make, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The admin is told which mode keeps it."""
     await _write(path, LOCK)
-    await asyncio.to_thread(os.chmod, path, 0o644)
+    await asyncio.to_thread(os.chmod, path / NAME, 0o644)
+    await asyncio.to_thread(os.chmod, path, 0o755)
     await make()
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "0600" in caplog.text
+
+
+async def test_a_person_is_forgotten(make: Make, path: Path) -> None:
+    """What was erased is not known here any more either; what keeps them out is, where it stays."""
+    process = await make()
+    await process.store.end_session(RECORD, lifetime=600)
+    process.store.erase(SUB, in_force=False)
+    assert process.check() is Reason.SESSION_ENDED
+    process.store.erase(SUB, in_force=True)
+
+    assert process.check() is None
+    assert list(process.store.known(lost=True)) == []

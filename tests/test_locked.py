@@ -25,11 +25,11 @@ from gatekit import (
     until,
 )
 from process import free_port
+from storekit import StoredEntries
 from storykit import story
 from visitor import NAVIGATION
 
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.identity.lock_file import LockFile
 from tailchat_gate.identity.locks import Entry, Lock, SignedOut, Unlock
 from tailchat_gate.identity.tokens import hash_of, make_token
 from tailchat_gate.server import StartError
@@ -47,8 +47,8 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where the gate's locks are."""
-    return tmp_path / "locks"
+    """Return where the gate's state is."""
+    return tmp_path
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def locked(start_gate: Start, upstream: RawUpstream, path: Path) -> Runnin
         {"name": "wiki", "host": WIKI},
     ]
     server = {"trusted_proxies": ["127.0.0.1"]}
-    gate = await start_gate(upstream.url, server=server, route=routes, locks={"file": str(path)})
+    gate = await start_gate(upstream.url, server=server, route=routes, state={"path": str(path)})
     assert isinstance(gate, RunningGate)
     await put(gate, LOCK)
     return gate
@@ -71,8 +71,8 @@ async def put(gate: RunningGate, *entries: Entry) -> None:
     """Write to the gate's file as another process, and wait until the gate has heard."""
     standing = gate.generation.lasting.standing
     before = standing.version
-    file = LockFile(Path(gate.generation.settings.locks.file), gate.clock)
-    await asyncio.to_thread(file.append, entries)
+    stored = StoredEntries(Path(gate.generation.settings.state.path), gate.clock)
+    await asyncio.to_thread(stored.append, entries)
     await until(lambda: standing.version >= before + len(entries), within=1)
 
 
@@ -144,7 +144,7 @@ async def test_a_request_on_an_open_connection_is_refused(
     start_gate: Start, upstream: RawUpstream, path: Path
 ) -> None:
     """A connection that was good before the lock is no way round, though its fields are kept."""
-    gate = await start_gate(upstream.url, locks={"file": str(path)})
+    gate = await start_gate(upstream.url, state={"path": str(path)})
     reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
     request = request_bytes("/x", Cookie=gate.cookie())
     writer.write(request)
@@ -249,7 +249,7 @@ async def test_a_pass_made_before_is_refused(
 ) -> None:
     """A session on its way to another host when its owner is locked or signed out ends there."""
     routes = [{"name": "tool"}, {"name": "wiki", "host": WIKI}]
-    gate = await start_gate(upstream.url, route=routes, locks={"file": str(path)})
+    gate = await start_gate(upstream.url, route=routes, state={"path": str(path)})
     begun = await ask(gate.port, request_bytes("/oauth2/start?rd=/", host=WIKI))
     login = login_cookie(begun)
     target = begun.value("Location").removeprefix("http://gate.test")
@@ -266,9 +266,8 @@ async def test_a_pass_made_before_is_refused(
 
 async def test_a_locked_person_cannot_sign_in(tmp_path: Path, clock: Clock) -> None:
     """The login ends on the page that says so, sets no session, and is counted as refused."""
-    path = tmp_path / "locks"
     async with (
-        story(tmp_path / "log", clock, locks={"file": str(path)}) as scene,
+        story(tmp_path / "log", clock, state={"path": str(tmp_path)}) as scene,
         scene.visitor() as visitor,
     ):
         await put(scene.gate, Lock(f"sub:{HOSHINO.sub}", NOW, None, "星" * 300))
@@ -293,9 +292,8 @@ async def test_a_locked_person_cannot_sign_in(tmp_path: Path, clock: Clock) -> N
 
 async def test_a_locked_person_can_use_another_account(tmp_path: Path, clock: Clock) -> None:
     """The page leads to the sign-out, which works for who is locked out."""
-    path = tmp_path / "locks"
     async with (
-        story(tmp_path / "log", clock, locks={"file": str(path)}) as scene,
+        story(tmp_path / "log", clock, state={"path": str(tmp_path)}) as scene,
         scene.visitor() as visitor,
     ):
         await visitor.sign_in(scene.url, HOSHINO.email, HOSHINO.password)
@@ -326,7 +324,7 @@ async def test_a_locked_machine_is_refused(
             {"name": "other", "hash": hash_of(make_token(bytes(range(32))))},
         ],
         server={"trusted_proxies": ["127.0.0.1"]},
-        locks={"file": str(path)},
+        state={"path": str(path)},
     )
     bearer = {"Authorization": f"Bearer {BACKUP}"}
     other = {"Authorization": f"Bearer {make_token(bytes(range(32)))}"}
@@ -371,7 +369,7 @@ async def test_the_status_tells_how_many_and_not_who(
 ) -> None:
     """The admin listener has the number of locks and no name."""
     server = {"admin_listen": "127.0.0.1:0"}
-    gate = await start_gate(server=server, locks={"file": str(path)})
+    gate = await start_gate(server=server, state={"path": str(path)})
     await put(gate, LOCK)
     host, port = gate.server.admin_addresses[0]
     reply = await ask(port, request_bytes("/status", host=host))
@@ -384,8 +382,8 @@ async def test_a_gate_that_cannot_have_its_file_does_not_start(
     start_gate: Start, tmp_path: Path
 ) -> None:
     """The error names the key, the path, and what else can be done."""
-    with pytest.raises(StartError, match=r'\[locks\] file .*none/locks: No such .*or "" keeps'):
-        await start_gate(locks={"file": str(tmp_path / "none" / "locks")})
+    with pytest.raises(StartError, match=r'\[state\] path .*none: No such .*or "" keeps'):
+        await start_gate(state={"path": str(tmp_path / "none")})
 
 
 # With the command line, in processes of their own.
@@ -412,7 +410,7 @@ def _config(tmp_path: Path, upstream: str, port: int = 4180) -> Path:
         server.admin_listen = ""
         tailchat = {{ api_url = "http://127.0.0.1:9", client_id = "tc_x", client_secret = "s" }}
         session.secret = "{SECRET}"
-        locks.file = "{tmp_path}/locks"
+        state.path = "{tmp_path}"
         route = [{{ name = "tool", upstream = "{upstream}" }}]
         """
     )
@@ -424,7 +422,7 @@ async def test_the_command_is_heard_by_a_running_gate_within_a_second(
     start_gate: Start, upstream: RawUpstream, path: Path, tmp_path: Path
 ) -> None:
     """`lock` in one process keeps a person out in another, `unlock` lets them in again."""
-    gate = await start_gate(upstream.url, locks={"file": str(path)})
+    gate = await start_gate(upstream.url, state={"path": str(path)})
     standing = gate.generation.lasting.standing
     config = await asyncio.to_thread(_config, tmp_path, upstream.url)
     assert (await _get(gate, "/x")).status == 200

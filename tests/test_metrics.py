@@ -146,7 +146,7 @@ def test_exposition_is_documented() -> None:
         "gate_logins": "counter",
         "gate_sessions_ended": "counter",
         "gate_live_ended": "counter",
-        "gate_lock_file_errors": "counter",
+        "gate_state_errors": "counter",
         "gate_rechecks": "counter",
         "gate_tailchat_calls": "counter",
         "gate_tailchat_seconds": "histogram",

@@ -254,7 +254,7 @@ async def test_a_tool_that_hangs_closes_nothing_else(
         {"name": "hang", "path": "/hang", "upstream": hanging.url, "allow": PUBLIC},
         {"name": "tool", "upstream": upstream.url, "allow": PUBLIC},
     ]
-    given = {"route": routes, "locks": {"file": str(tmp_path / "locks")}}
+    given = {"route": routes, "state": {"path": str(tmp_path)}}
     async with (
         _serving(tmp_path, 1024, uvloop=uvloop, **given) as (port, admin, told),
         AsyncExitStack() as stack,

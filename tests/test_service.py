@@ -11,7 +11,7 @@ from parts import missing
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.duration import seconds
-from tailchat_gate.config.model import Locks, Server
+from tailchat_gate.config.model import Server, State
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "deploy" / "systemd" / "tailchat-gate.service"
@@ -38,8 +38,8 @@ def test_the_service_runs_what_the_readme_installs() -> None:
 
 
 def test_the_service_fits_the_defaults() -> None:
-    """It may write where locks are kept, and is not killed while requests may finish."""
-    assert f"/var/lib/{value('StateDirectory')}" == str(Path(Locks().file).parent)
+    """It may write where state is kept, and is not killed while requests may finish."""
+    assert f"/var/lib/{value('StateDirectory')}" == State().path
     timeout = Server.model_fields["shutdown_timeout"].default
     assert seconds(value("TimeoutStopSec")) > timeout
 

@@ -24,6 +24,7 @@ from gatekit import (
     running_gate,
     until,
 )
+from storekit import StoredEntries
 from storykit import Story, story
 from visitor import NAVIGATION, Page, Visitor
 from yarl import URL
@@ -240,7 +241,7 @@ async def test_a_word_in_the_address_says_nothing_untrue(gate: RunningGate) -> N
 
 async def test_it_outlives_a_restart(upstream: RawUpstream, tmp_path: Path, clock: Clock) -> None:
     """What was signed out is over in the next process as well."""
-    settings = make_settings(upstream.url, locks={"file": str(tmp_path / "locks")})
+    settings = make_settings(upstream.url, state={"path": str(tmp_path)})
     async with running_gate(settings, tmp_path / "first.log", clock) as first:
         cookie = first.cookie()
         await _post(first, cookie)
@@ -253,8 +254,8 @@ async def test_it_outlives_a_restart(upstream: RawUpstream, tmp_path: Path, cloc
 async def test_it_is_heard_by_the_other_processes(
     upstream: RawUpstream, tmp_path: Path, clock: Clock
 ) -> None:
-    """Two gates with one file: who signs out at one is out at the other within a second."""
-    settings = make_settings(upstream.url, locks={"file": str(tmp_path / "locks")})
+    """Two gates with one store: who signs out at one is out at the other within a second."""
+    settings = make_settings(upstream.url, state={"path": str(tmp_path)})
     async with (
         running_gate(settings, tmp_path / "first.log", clock) as first,
         running_gate(settings, tmp_path / "second.log", clock) as second,
@@ -271,15 +272,14 @@ async def test_it_is_heard_by_the_other_processes(
 async def test_signing_out_in_a_loop_writes_little(
     upstream: RawUpstream, tmp_path: Path, clock: Clock
 ) -> None:
-    """A dead cookie adds nothing more to the file, however often it is sent."""
-    path = tmp_path / "locks"
-    settings = make_settings(upstream.url, locks={"file": str(path)})
+    """A dead cookie adds nothing more to the store, however often it is sent."""
+    settings = make_settings(upstream.url, state={"path": str(tmp_path)})
     async with running_gate(settings, tmp_path / "log", clock) as gate:
         cookie = gate.cookie()
         for _ in range(5):
             await _post(gate, cookie)
 
-    assert len((await asyncio.to_thread(path.read_bytes)).splitlines()) == 1
+    assert len(await asyncio.to_thread(StoredEntries(tmp_path).read)) == 1
 
 
 # With a whole login.

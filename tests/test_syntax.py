@@ -270,7 +270,7 @@ _TOLD: Final[Mapping[str, Any]] = MappingProxyType(
         "audience": route_fields.Audience,
         "cookie name": fields.CookieName,
         "deny": fields.Deny,
-        "lock file": fields.LockPath,
+        "state path": fields.StatePath,
         "methods": route_fields.Methods,
         "path of a route": route_fields.RoutePath,
         "pem file": route_fields.PemFile,

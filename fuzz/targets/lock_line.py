@@ -1,53 +1,56 @@
-"""Lines of the locks' file: a damaged one never lets anybody in."""
+"""Records of locks in the store: a damaged one never lets anybody in."""
 
 import json
-from zlib import crc32
+from dataclasses import replace
 
 from fuzz.cutting import steered
 from fuzz.target import Target
-from tailchat_gate.identity.lock_lines import MAX_LINE, read_line, to_line
+from tailchat_gate.identity.lock_lines import REVOCATION, read_record, to_record
 from tailchat_gate.identity.locks import Lock, SignedOut, Standing, Unlock
+from tailchat_gate.state.schema import from_row, to_row
+from tailchat_gate.state.store import Record
 
 _NOW = 1_800_000_000.0
 
 
 def check(data: bytes) -> None:
-    """Read a line as it is, and one whose checksum is right; one byte says which bit is turned."""
+    """Read a body as it is, and one in a row of which one bit is turned; one byte says which."""
     steer, rest = steered(data, 1)
-    _check_line(rest)
-    whole = b"%08x " % crc32(rest) + rest
-    found = read_line(whole)
-    if found.entry is None:
-        assert not found.whole
+    body = rest.decode("utf-8", "surrogateescape")
+    found = read_record(Record(REVOCATION, "k", body))
+    _check_damaged(body)
+    if found is None:
         return
-    assert found.whole
-    line = to_line(found.entry)
-    assert line.endswith(b"\n")
-    assert read_line(line[:-1]) == found
-    assert b"\n" not in line[:-1]
-    standing = Standing(lambda: _NOW)
-    standing.apply(found.entry)
-    if isinstance(found.entry, Lock) and (found.entry.until is None or found.entry.until > _NOW):
-        assert [lock.target for lock in standing.locks] == [found.entry.target]
-    place = steer[0] % len(whole)
-    _check_line(whole[:place] + bytes((whole[place] ^ (1 << steer[0] % 8),)) + whole[place + 1 :])
-
-
-def _check_line(line: bytes) -> None:
-    entry, whole = read_line(line)
-    checksum, body = line[:8], line[9:]
-    right = line[8:9] == b" " and checksum == b"%08x" % crc32(body)
-    assert whole == (right and entry is not None)
-    assert right or not isinstance(entry, Unlock), "a damaged line lets somebody in"
-    if entry is None:
-        return
-    assert len(line) <= MAX_LINE
     said = json.loads(body)
-    for name in entry.__match_args__:
-        assert said[name] == getattr(entry, name)
-    target = getattr(entry, "target", "all")
+    for name in found.__match_args__:
+        assert said[name] == getattr(found, name)
+    target = getattr(found, "target", "all")
     assert target == "all" or target.startswith(("sub:", "token:"))
-    assert not isinstance(entry, SignedOut) or not target.startswith("token:")
+    assert not isinstance(found, SignedOut) or not target.startswith("token:")
+    record = to_record(found)
+    assert read_record(record) == found
+    standing = Standing(lambda: _NOW)
+    standing.apply(found)
+    if isinstance(found, Lock) and (found.until is None or found.until > _NOW):
+        assert [lock.target for lock in standing.locks] == [found.target]
+    _check_turned(record, steer[0])
+
+
+def _check_damaged(body: str) -> None:
+    entry = read_record(Record(REVOCATION, "k", body, intact=False))
+    assert not isinstance(entry, Unlock), "a damaged record lets somebody in"
+
+
+def _check_turned(record: Record, steer: int) -> None:
+    """Turn one bit of the body in a row: the checksum tells."""
+    body = bytearray(record.body.encode())
+    body[steer % len(body)] ^= 1 << steer % 7
+    *fields, checksum = to_row(1, record)
+    turned = replace(record, body=body.decode("utf-8", "surrogateescape"))
+    row = from_row((*to_row(1, turned)[:-1], checksum))
+    assert fields[0] == 1
+    assert row is not None
+    assert not row[1].intact
 
 
 TARGET = Target(
@@ -60,8 +63,8 @@ TARGET = Target(
         b'\3{"kind":"signed-out","target":"all","at":1,"until":2}',
         b'\7{"kind":"signed-out","target":"token:ci","at":1,"until":2}',
         b'\5{"kind":"lock","target":"all","at":true,"until":1e3,"message":"\\u2028"}',
-        b"\0" + to_line(Lock("sub:b", 1, 2_000_000_000, "\u661f"))[:-1],
-        b"\0" + to_line(Unlock("all", 1))[:-1],
+        b"\0" + to_record(Lock("sub:b", 1, 2_000_000_000, "\u661f")).body.encode(),
+        b"\0" + to_record(Unlock("all", 1)).body.encode(),
     ),
     words=(
         *(b'"kind":"unlock"', b'"kind":"lock"', b'"target":"all"', b'"target":"sub:a"', b'"at":1'),

@@ -45,9 +45,9 @@ def check(config: Path) -> None:
 
 
 def _foreign(settings: Settings) -> Iterator[str]:
-    told = in_foreign_home(settings.locks.file, os.environ) if settings.locks.file else ""
+    told = in_foreign_home(settings.state.path, os.environ) if settings.state.path else ""
     if told:
-        yield f"locks.file: {told}"
+        yield f"state.path: {told}"
 
 
 @click.command()

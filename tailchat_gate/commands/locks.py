@@ -1,6 +1,6 @@
 """Commands that keep people out and end their sessions: lock, unlock, sign-out, locks.
 
-They write the file that the gate reads, so they work while it runs, which hears of it within a
+They write the store that the gate reads, so they work while it runs, which hears of it within a
 second, and while it does not.
 """
 
@@ -16,18 +16,18 @@ import click
 from tailchat_gate.commands.common import EXIT_FAILED, config_option, fail
 from tailchat_gate.commands.lock_place import (
     append,
-    file_option,
     lock_place,
     standing,
     standing_or_end,
+    state_option,
 )
 from tailchat_gate.config.duration import seconds
 from tailchat_gate.config.lint_people import is_tailchat_id, no_tailchat_id
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.word import SUB, TOKEN
-from tailchat_gate.identity.lock_file import LockFileError
 from tailchat_gate.identity.lock_lines import MAX_MESSAGE, is_message, is_person, is_target
 from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
+from tailchat_gate.state.store import StoreError
 from tailchat_gate.syntax import CLOCK_SKEW
 
 _FOR_EVER: Final = "until unlocked"
@@ -72,8 +72,8 @@ def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -
     help='How long, such as "2h" or "2d"; left out, until it is unlocked.',
 )
 @config_option
-@file_option
-def lock(target: str, message: str, lasting: float, config: Path, file: Path | None) -> None:
+@state_option
+def lock(target: str, message: str, lasting: float, config: Path, state: Path | None) -> None:
     """Keep somebody out: TARGET is sub:ID, token:NAME or all.
 
     Open WebSockets and downloads end, and nobody who is locked out can sign in. When the lock is
@@ -81,7 +81,7 @@ def lock(target: str, message: str, lasting: float, config: Path, file: Path | N
 
     The ID of a person is on their pages, in the access log and in what `refusals` lists.
     """
-    place = lock_place(config, file)
+    place = lock_place(config, state)
     now = int(time.time())
     until = now + int(lasting) if lasting else None
     append(place.path, Lock(target, now, until, message))
@@ -92,10 +92,10 @@ def lock(target: str, message: str, lasting: float, config: Path, file: Path | N
 @click.command()
 @_target
 @config_option
-@file_option
-def unlock(target: str, config: Path, file: Path | None) -> None:
+@state_option
+def unlock(target: str, config: Path, state: Path | None) -> None:
     """Lift the lock on TARGET: sub:ID, token:NAME or all."""
-    place = lock_place(config, file)
+    place = lock_place(config, state)
     path = place.path
     if target not in {found.target for found in standing_or_end(path).locks}:
         _warn_of_unknown(target, place.tokens)
@@ -107,10 +107,10 @@ def unlock(target: str, config: Path, file: Path | None) -> None:
 @click.command("sign-out")
 @_person
 @config_option
-@file_option
-def sign_out(target: str, config: Path, file: Path | None) -> None:
+@state_option
+def sign_out(target: str, config: Path, state: Path | None) -> None:
     """End every session that TARGET, sub:ID or all, has now; they can sign in again."""
-    place = lock_place(config, file)
+    place = lock_place(config, state)
     now = int(time.time())
     until = now + int(place.lifetime) + CLOCK_SKEW
     append(place.path, SignedOut(target, now, until))
@@ -121,11 +121,11 @@ def sign_out(target: str, config: Path, file: Path | None) -> None:
 
 @click.command()
 @config_option
-@file_option
+@state_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def locks(*, as_json: bool, config: Path, file: Path | None) -> None:
+def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the locks in force."""
-    found = standing_or_end(lock_place(config, file).path).locks
+    found = standing_or_end(lock_place(config, state).path).locks
     if as_json:
         rows = [
             {
@@ -148,13 +148,13 @@ def locks(*, as_json: bool, config: Path, file: Path | None) -> None:
 def locked(settings: Settings, sub: str | None, token: str) -> str:
     """Return what there is to say of a lock on a person or machine, "" where there is none.
 
-    A file that cannot be read is a warning: whoever asks may not be its owner.
+    A store that cannot be read is a warning: whoever asks may not be its owner.
     """
-    if not settings.locks.file or not (sub or token):
+    if not settings.state.path or not (sub or token):
         return ""
     try:
-        in_force = standing(Path(settings.locks.file))
-    except LockFileError as error:
+        in_force = standing(Path(settings.state.path))
+    except StoreError as error:
         click.echo(f"warning: locks are not looked at: {error}", err=True)
         return ""
     found = in_force.lock_on_token(token) if token else in_force.lock_on(sub) if sub else None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tailchat_gate.config.address import UnixAddress, listen_address
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import is_made, writable_by_all
+from tailchat_gate.state.files import NAME
 
 
 class Obstacle(NamedTuple):
@@ -29,8 +30,8 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
     Not whether the gate may write there, which depends on its user, nor whether an address is
     free: a gate that runs has it.
     """
-    if settings.locks.file:
-        yield from _of_state("locks.file", Path(settings.locks.file))
+    if settings.state.path:
+        yield from _of_state("state.path", Path(settings.state.path))
     if settings.log.audit_file:
         yield from _of_file("log.audit_file", Path(settings.log.audit_file))
     server = settings.server
@@ -45,18 +46,19 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
             yield Obstacle("server.unix_group", told, missing=True)
 
 
-def _of_state(key: str, file: Path) -> Iterator[Obstacle]:
-    """Look at a file of the gate's own that keeps somebody out."""
-    if is_made(str(file), os.environ) and not file.parent.exists():
-        there = next(parent for parent in file.parents if parent.exists())
+def _of_state(key: str, folder: Path) -> Iterator[Obstacle]:
+    """Look at the directory of what keeps somebody out."""
+    if is_made(str(folder), os.environ) and not folder.exists():
+        there = next(parent for parent in folder.parents if parent.exists())
         if not there.is_dir():
             yield Obstacle(key, f"{there} is no directory")
         return
+    file = folder / NAME
     yield from _of_file(key, file)
     if file.is_symlink():
         yield Obstacle(key, f"{file} is a symbolic link, which may lead anywhere")
     else:
-        yield from (Obstacle(key, told) for told in map(_open_to_all, (file.parent, file)) if told)
+        yield from (Obstacle(key, told) for told in map(_open_to_all, (folder, file)) if told)
 
 
 def _open_to_all(path: Path) -> str:

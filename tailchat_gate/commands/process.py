@@ -26,9 +26,7 @@ from tailchat_gate.observe.log import (
 from tailchat_gate.server import StartError, run
 from tailchat_gate.signals import Signals
 
-_NOWHERE: Final = (
-    'locks.file can name another place, or "" keeps locks and ended sessions in memory only'
-)
+_NOWHERE: Final = 'state.path can name another place, or "" keeps state in memory only'
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
@@ -48,10 +46,10 @@ def serve(config: Path) -> None:
     log_stray_complaints()
     for warning in loaded.warnings:
         _log.warning(warning)
-    if told := in_foreign_home(settings.locks.file, os.environ):
-        _log.warning(f"locks.file: {told}")
+    if told := in_foreign_home(settings.state.path, os.environ):
+        _log.warning(f"state.path: {told}")
     try:
-        _make_state_directory(settings.locks.file)
+        _make_state_directory(settings.state.path)
         run(build(settings), signals, source)
     except StartError as error:
         signals.code = EXIT_FAILED
@@ -66,13 +64,13 @@ def serve(config: Path) -> None:
         close_logging()
 
 
-def _make_state_directory(file: str) -> None:
-    """Make the user's own directory for `file` where it is that one's. Raises StartError."""
+def _make_state_directory(path: str) -> None:
+    """Make the user's own directory where `path` names it. Raises StartError."""
     try:
-        make_for(file, os.environ)
+        make_for(path, os.environ)
     except OSError as error:
-        told = f"[locks] file cannot be used: {error.filename}: {error.strerror}; {_NOWHERE}"
-        raise StartError(told, "locks.file") from None
+        told = f"[state] path cannot be used: {error.filename}: {error.strerror}; {_NOWHERE}"
+        raise StartError(told, "state.path") from None
 
 
 @click.command()

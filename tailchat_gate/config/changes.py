@@ -9,7 +9,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problem import Problem, key_path
 
 #: What a process settles once, at its start.
-FIXED: Final = (("server", "workers"), ("locks", "file"), ("log", "audit_file"))
+FIXED: Final = (("server", "workers"), ("state", "path"), ("log", "audit_file"))
 
 
 def changes(old: Settings, new: Settings) -> tuple[str, ...]:

@@ -181,9 +181,9 @@ Via = Annotated[
     AfterValidator(word.via),
     WithJsonSchema(matching(syntax.PSEUDONYM)),
 ]
-LockPath = Annotated[
+StatePath = Annotated[
     str,
-    AfterValidator(path.lock_file),
+    AfterValidator(path.state_directory),
     WithJsonSchema(matching(f"({syntax.FILE})?")),
 ]
 AuditFile = Annotated[str, AfterValidator(path.file_or_none)]

@@ -20,13 +20,13 @@ from tailchat_gate.config.model import (
     Access,
     Assertion,
     Limits,
-    Locks,
     Log,
     Pages,
     Route,
     Server,
     Session,
     Settings,
+    State,
     Tailchat,
     Token,
 )
@@ -35,7 +35,7 @@ from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key
 from tailchat_gate.config.routefile import exposed_keys, named_files, unusable
 from tailchat_gate.config.schema import SECRET_FORMS
 from tailchat_gate.config.secretfile import exposed, given
-from tailchat_gate.config.state_directory import lock_file
+from tailchat_gate.config.state_directory import state_directory
 from tailchat_gate.config.tailchat import unusable_authorities
 from tailchat_gate.config.token import token_conflicts
 
@@ -130,7 +130,7 @@ def _read(
     _overlay(set_there, draft)
     for owner in SECRET_FORMS:
         _settle_secret(owner, set_there, path.parent, draft)
-    _settle_lock_file(environ, draft)
+    _settle_state(environ, draft)
     settings = _settings(draft)
     if settings is not None:
         draft.warnings.extend(cautions(settings))
@@ -242,11 +242,11 @@ def _settle_secret(
         draft.lines[(*owner, index) if isinstance(secret.value, list) else owner] = line
 
 
-def _settle_lock_file(environ: Mapping[str, str], draft: _Draft) -> None:
-    """Say where locks are kept if nobody else does: where this user can write."""
-    table = draft.document.setdefault("locks", {})
+def _settle_state(environ: Mapping[str, str], draft: _Draft) -> None:
+    """Say where state is kept if nobody else does: where this user can write."""
+    table = draft.document.setdefault("state", {})
     if isinstance(table, dict):
-        table.setdefault("file", lock_file(environ))
+        table.setdefault("path", str(state_directory(environ)))
 
 
 def _settings(draft: _Draft) -> Settings | None:
@@ -260,7 +260,7 @@ def _settings(draft: _Draft) -> Settings | None:
     tailchat = _model(Tailchat, ("tailchat",), document.get("tailchat", {}), draft)
     session = _model(Session, ("session",), document.get("session", {}), draft)
     access = _model(Access, ("access",), document.get("access", {}), draft)
-    locks = _model(Locks, ("locks",), document.get("locks", {}), draft)
+    state = _model(State, ("state",), document.get("state", {}), draft)
     assertion = _model(Assertion, ("assertion",), document.get("assertion", {}), draft)
     groups = _groups(document.get("groups", {}), draft)
     tokens = _each(Token, "token", document.get("token", []), draft)
@@ -280,7 +280,7 @@ def _settings(draft: _Draft) -> Settings | None:
     draft.files.extend((*map(Path, key_files), *named_files(routes)))
     if tailchat and tailchat.ca_file:
         draft.files.append(Path(tailchat.ca_file))
-    parts = (server, limits, tailchat, session, access, locks, assertion, groups, pages, log)
+    parts = (server, limits, tailchat, session, access, state, assertion, groups, pages, log)
     if draft.problems or not all(part is not None for part in parts):
         return None
     return Settings.model_validate(
@@ -290,7 +290,7 @@ def _settings(draft: _Draft) -> Settings | None:
             "tailchat": tailchat,
             "session": session,
             "access": access,
-            "locks": locks,
+            "state": state,
             "assertion": assertion,
             "groups": groups,
             "token": tuple(tokens.values()),

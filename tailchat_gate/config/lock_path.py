@@ -1,4 +1,4 @@
-"""Where locks are kept, as far as a file tells that may be wrong elsewhere."""
+"""Where state is kept, as far as a file tells that may be wrong elsewhere."""
 
 import tomllib
 from collections.abc import Mapping
@@ -7,23 +7,24 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tailchat_gate.config.keys import env_name
-from tailchat_gate.config.model import Locks
-from tailchat_gate.config.state_directory import lock_file
+from tailchat_gate.config.model import State
+from tailchat_gate.config.state_directory import state_directory
 
-_KEY = ("locks", "file")
+_SECTION = "state"
+_KEY = "path"
 
 
-def lock_path(path: Path, environ: Mapping[str, str]) -> str | None:
-    """Return locks.file of a configuration; None where the file does not tell.
+def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
+    """Return state.path of a configuration; None where the file does not tell.
 
-    Unlike the address of a listener it is never guessed: who locks somebody out in a file that no
-    gate reads would believe them to be out.
+    Unlike the address of a listener it is never guessed: an admin who locks somebody out in a
+    store that no gate reads would believe them to be out.
     """
     try:
         document = tomllib.loads(path.read_text("utf-8-sig"))
-        locks = {_KEY[1]: lock_file(environ), **document.get(_KEY[0], {})}
-        if (set_there := environ.get(env_name(_KEY))) is not None:
-            locks = {_KEY[1]: set_there}
-        return Locks.model_validate(locks).file
+        state = {_KEY: str(state_directory(environ)), **document.get(_SECTION, {})}
+        if (set_there := environ.get(env_name((_SECTION, _KEY)))) is not None:
+            state = {_KEY: set_there}
+        return State.model_validate(state).path
     except (OSError, ValueError, TypeError, RecursionError, ValidationError):
         return None

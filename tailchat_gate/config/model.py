@@ -23,13 +23,13 @@ from tailchat_gate.config.fields import (
     Deny,
     Groups,
     Listeners,
-    LockPath,
     Network,
     Origin,
     Prefix,
     Seconds,
     Section,
     SessionSecrets,
+    StatePath,
     UnixGroup,
     UnixMode,
     Via,
@@ -48,13 +48,13 @@ __all__ = [
     "Access",
     "Assertion",
     "Limits",
-    "Locks",
     "Log",
     "Pages",
     "Route",
     "Server",
     "Session",
     "Settings",
+    "State",
     "Tailchat",
     "Token",
 ]
@@ -279,15 +279,15 @@ class Access(Section):
     )
 
 
-class Locks(Section):
-    """Where it is kept who is locked out, and which sessions were ended before their time."""
+class State(Section):
+    """Where the gate keeps what outlives it: locks, ended sessions, what was used once."""
 
-    file: LockPath = Field(
-        default="/var/lib/tailchat-gate/locks",
+    path: StatePath = Field(
+        default="/var/lib/tailchat-gate",
         description=(
-            "File that keeps locks and ended sessions, shared by all processes of the machine; "
-            "empty keeps them in memory only. Left out, it is in $STATE_DIRECTORY, in "
-            "/var/lib/tailchat-gate, or in the user's own directory for state."
+            "Directory that keeps state, shared by all processes of the machine; empty keeps it in "
+            "memory only. Left out, it is $STATE_DIRECTORY, /var/lib/tailchat-gate, or the user's "
+            "own directory for state."
         ),
     )
 
@@ -333,7 +333,7 @@ class Settings(Section):
     tailchat: Tailchat = Field(description="The Tailchat server, and the app registered there.")
     session: Session = Field(description="How long a sign-in lasts and what seals its cookie.")
     access: Access = Field(default=Access(), description="Who may enter, on all routes alike.")
-    locks: Locks = Field(default=Locks(), description="Where locks and ended sessions are kept.")
+    state: State = Field(default=State(), description="Where state is kept.")
     assertion: Assertion = Field(
         default=Assertion(), description="The signed identity that tools can check."
     )

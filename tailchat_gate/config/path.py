@@ -8,7 +8,7 @@ PREFIX = 'a path such as "/oauth2": letters, digits and . _ ~ - between slashes,
 ROUTE_PATH = 'an absolute path such as "/wiki"'
 UPSTREAM_PATH = 'an absolute path such as "/" or "/wiki"'
 FILE = 'the absolute path of a file, such as "/etc/tailchat-gate/tool-ca.pem"'
-LOCK_FILE = 'an absolute path such as "/var/lib/tailchat-gate/locks", or "" for memory only'
+STATE = 'the absolute path of a directory, such as "/var/lib/tailchat-gate", or "" for memory only'
 
 _PREFIX = re.compile(syntax.PREFIX)
 _ROUTE_PATH = re.compile(syntax.ROUTE_PATH)
@@ -61,10 +61,10 @@ def file_or_none(text: str) -> str:
     return text
 
 
-def lock_file(text: str) -> str:
-    """Check the path of the file with the locks, or nothing; raises ValueError."""
+def state_directory(text: str) -> str:
+    """Check the path of the directory for state, or nothing; raises ValueError."""
     if text and not _FILE.fullmatch(text):
-        raise ValueError(LOCK_FILE)
+        raise ValueError(STATE)
     return text
 
 

@@ -12,13 +12,13 @@ from tailchat_gate.config.model import (
     Access,
     Assertion,
     Limits,
-    Locks,
     Log,
     Pages,
     Route,
     Server,
     Session,
     Settings,
+    State,
     Tailchat,
     Token,
 )
@@ -45,7 +45,7 @@ SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
 )
 
 _MODELS: tuple[type[BaseModel], ...] = (
-    *(Server, Limits, Tailchat, Session, Access, Locks, Assertion, Token, Route, Pages, Log),
+    *(Server, Limits, Tailchat, Session, Access, State, Assertion, Token, Route, Pages, Log),
 )
 #: Tables that the file has any number of, each written whole.
 _LISTED = (Route, Token)
@@ -83,7 +83,7 @@ def file_schema() -> Schema:
                 described.update(described.pop("anyOf")[0])
     properties = schema["properties"]
     properties["groups"]["default"] = {}
-    for section in ("limits", "access", "locks", "assertion", "pages", "log"):
+    for section in ("limits", "access", "state", "assertion", "pages", "log"):
         del properties[section]["default"]
     del schema["required"]
     return {

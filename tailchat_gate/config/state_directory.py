@@ -9,7 +9,6 @@ from pathlib import Path
 #: The directory of a service, of the image and of deploy/systemd.
 SYSTEM = Path("/var/lib/tailchat-gate")
 _NAME = "tailchat-gate"
-_LOCKS = "locks"
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
@@ -28,25 +27,20 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     return _of_user(environ) or SYSTEM
 
 
-def lock_file(environ: Mapping[str, str]) -> str:
-    """Return the path of locks.file where the configuration leaves it out."""
-    return str(state_directory(environ) / _LOCKS)
-
-
-def make_for(file: str, environ: Mapping[str, str]) -> None:
-    """Make the user's own directory for state where `file` lies in it. Raises OSError.
+def make_for(path: str, environ: Mapping[str, str]) -> None:
+    """Make the directory `path` where it is the user's own for state. Raises OSError.
 
     Any other directory is the admin's to make: a path that is misspelt must not become one.
     """
     folder = _of_user(environ)
-    if folder is not None and file and Path(file).parent == folder:
+    if folder is not None and path and Path(path) == folder:
         for missing in reversed((folder, *folder.parents)):
             missing.mkdir(mode=0o700, exist_ok=True)
 
 
-def is_made(file: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether the directory of `file` is one that the gate makes for itself."""
-    return Path(file).parent == _of_user(environ)
+def is_made(path: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether a directory is one that the gate makes for itself."""
+    return Path(path) == _of_user(environ)
 
 
 def writable_by_all(path: Path, mode: int) -> str:
@@ -66,19 +60,19 @@ def writable_by_all(path: Path, mode: int) -> str:
     return f"every user of this machine can write to {path}; {mended}"
 
 
-def in_foreign_home(file: str, environ: Mapping[str, str]) -> str:
-    """Return what to say of a file in the home of another user, as sudo may keep HOME, or ""."""
-    if not is_made(file, environ):
+def in_foreign_home(path: str, environ: Mapping[str, str]) -> str:
+    """Return what to say of a path in the home of another user, as sudo may keep HOME, or ""."""
+    if not is_made(path, environ):
         return ""
     home = Path(environ.get("HOME", "") or "/")
     try:
         foreign = home.stat().st_uid != os.geteuid()
     except OSError:
         return ""
-    if not foreign or not Path(file).is_relative_to(home):
+    if not foreign or not Path(path).is_relative_to(home):
         return ""
     return (
-        f"{file} is in {home}, the home of another user than the one who runs this, because HOME "
+        f"{path} is in {home}, the home of another user than the one who runs this, because HOME "
         "is theirs; `sudo -H` sets it, or the key names a place"
     )
 

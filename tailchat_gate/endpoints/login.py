@@ -29,6 +29,7 @@ from tailchat_gate.identity.login import (
 from tailchat_gate.identity.login_cookie import browser_hash
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.session import SessionRecord, SessionTooLargeError
+from tailchat_gate.identity.shared_claims import Codec
 from tailchat_gate.identity.site import SiteSessions
 from tailchat_gate.identity.tailchat import TailchatClient
 from tailchat_gate.identity.turns import Turns
@@ -59,6 +60,7 @@ class LoginEndpoints:
     turns: Turns
     states: KeyRing
     passes: KeyRing
+    outcomes: Codec[SessionRecord]
     refusals: LoginRefusals
     metrics: Metrics
     audit: Audit
@@ -166,7 +168,9 @@ class LoginEndpoints:
         async def take() -> SessionRecord:
             return replace(handed.record, login=handed.pass_id[:16])
 
-        record = await self.used_passes.redeem_once(handed.pass_id, handed.expires_at, take)
+        record = await self.used_passes.redeem_once(
+            handed.pass_id, handed.expires_at, take, codec=self.outcomes
+        )
         visit.sub = record.sub
         self._check_standing(record, handed.return_to)
         answer = self.answers.redirect(self.targets.safe(handed.return_to, visit.host), status=303)
@@ -203,7 +207,11 @@ class LoginEndpoints:
 
         try:
             record = await self.used_states.redeem_once(
-                state.state_id, state.expires_at, redeem, is_sent=lambda: sent
+                state.state_id,
+                state.expires_at,
+                redeem,
+                is_sent=lambda: sent,
+                codec=self.outcomes,
             )
         except AlreadyUsed:
             if session is None:
@@ -303,6 +311,11 @@ class LoginEndpoints:
         sealed = make_pass(record, arrival, keys=self.passes, now=self.sessions.clock())
         origin = self.sites.origin(arrival.host)
         return self.answers.redirect(f"{origin}{self.prefix}/arrive?pass={sealed}", status=303)
+
+
+def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:
+    """Return how the outcome of a login is stored for those who repeat its last step."""
+    return Codec(keys, SessionRecord.to_bytes, SessionRecord.from_bytes, lambda record: record.sub)
 
 
 def _check_page(visit: Visit, *, framed: bool = False) -> None:

@@ -1,11 +1,10 @@
-"""The lines of the locks' file: a checksum, a space, JSON."""
+"""Locks and ended sessions as records of the store: one JSON object each."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Final, NamedTuple
-from zlib import crc32
+from typing import Final
 
 from tailchat_gate.config.word import SUB, TOKEN, is_sub, is_token_name
 from tailchat_gate.identity.locks import (
@@ -14,16 +13,19 @@ from tailchat_gate.identity.locks import (
     Entry,
     Lock,
     SignedOut,
+    Standing,
     Unlock,
 )
+from tailchat_gate.state.store import Kind, Record
 from tailchat_gate.syntax import COMPACT, SESSION_ID, UNFIT_FOR_A_LINE
 
-#: Longest line; what is longer was not written by the gate.
-MAX_LINE: Final = 4096
+#: The kind of these records.
+REVOCATION: Final = "revocation"
 #: Longest message of a lock, in characters: a page shows no more.
 MAX_MESSAGE: Final = 300
+#: Records up to which nobody asks whether fewer would do.
+ROOM: Final = 1024
 
-_CHECKSUM: Final = 8
 #: A second of the year 9999 or before, which every calendar can name.
 _MAX_SECOND: Final = 253_402_300_799
 
@@ -33,30 +35,63 @@ _KINDS: Final[Mapping[str, type[Entry]]] = MappingProxyType(
 _NAMES: Final = MappingProxyType({kind: name for name, kind in _KINDS.items()})
 
 
-class ReadLine(NamedTuple):
-    """What a line says, None where it says nothing; `whole`: its checksum is right."""
+def to_record(entry: Entry) -> Record:
+    """Return an entry as a record: a lock and its unlock have one key, the later one counts."""
+    body = json.dumps({"kind": _NAMES[type(entry)], **asdict(entry)}, separators=COMPACT)
+    until: int | None
+    match entry:
+        case EndedSession():
+            key, until, sub = f"ended {entry.sub} {entry.sid}", entry.until, entry.sub
+        case SignedOut():
+            key, until, sub = f"signed-out {entry.target}", entry.until, _sub(entry.target)
+        case Lock():
+            key, until, sub = f"lock {entry.target}", entry.until, _sub(entry.target)
+        case Unlock():
+            # Once every process has read it, it says no more than a lock that is not there.
+            key, until, sub = f"lock {entry.target}", entry.at, _sub(entry.target)
+    return Record(REVOCATION, key, body, sub, until)
 
-    entry: Entry | None
-    whole: bool
 
+def read_record(record: Record) -> Entry | None:
+    """Return the entry of a record, None where it says nothing.
 
-def to_line(entry: Entry) -> bytes:
-    """Return an entry as a line, with its end."""
-    fields = {"kind": _NAMES[type(entry)], **asdict(entry)}
-    body = json.dumps(fields, ensure_ascii=False, separators=COMPACT).encode()
-    return b"%08x %b\n" % (crc32(body), body)
-
-
-def read_line(line: bytes) -> ReadLine:
-    """Read a line without its end.
-
-    A damaged line that can still be read is believed where it keeps somebody out, and not where
-    it lets somebody in: of the two mistakes only the first can be put right by a new line.
+    A damaged record that can still be read is believed where it keeps somebody out, and not where
+    it lets somebody in: of the two mistakes only the first can be put right by a new record.
     """
-    body = line[_CHECKSUM + 1 :]
-    entry = _entry(body) if len(line) <= MAX_LINE else None
-    whole = entry is not None and line[: _CHECKSUM + 1] == b"%08x " % crc32(body)
-    return ReadLine(None if isinstance(entry, Unlock) and not whole else entry, whole)
+    entry = _entry(record.body)
+    return None if isinstance(entry, Unlock) and not record.intact else entry
+
+
+def revocations(clock: Callable[[], float]) -> Kind:
+    """Return how records of locks and ended sessions are kept; `clock` gives Unix seconds."""
+
+    def compact(records: Sequence[Record]) -> Sequence[Record]:
+        standing = Standing(clock)
+        entries = [entry for entry in map(read_record, records) if entry is not None]
+        for entry in entries:
+            standing.apply(entry)
+        # An unlock that some process may not have read yet stays until it expires.
+        kept = standing.entries()
+        locked = {entry.target for entry in kept if isinstance(entry, Lock)}
+        lifted = [
+            entry for entry in entries if isinstance(entry, Unlock) and entry.target not in locked
+        ]
+        return [to_record(entry) for entry in (*lifted, *kept)]
+
+    return Kind(REVOCATION, ROOM, compact, _merge)
+
+
+def _merge(old: Record, new: Record) -> Record:
+    """Merge two records of one key: of two sign-outs each may cover what the other does not."""
+    before, after = read_record(old), read_record(new)
+    if not (isinstance(before, SignedOut) and isinstance(after, SignedOut)):
+        return new
+    at, until = max(before.at, after.at), max(before.until, after.until)
+    return to_record(SignedOut(after.target, at, until))
+
+
+def _sub(target: str) -> str:
+    return target.removeprefix(SUB) if target.startswith(SUB) else ""
 
 
 def is_target(text: str) -> bool:
@@ -97,8 +132,8 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
 )
 
 
-def _entry(body: bytes) -> Entry | None:
-    """Return the entry in the JSON of a line, None for any other shape."""
+def _entry(body: str) -> Entry | None:
+    """Return the entry in the JSON of a record, None for any other shape."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):

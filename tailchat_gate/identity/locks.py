@@ -1,5 +1,6 @@
 """Who is kept out, and which sessions are over: what is known of it, and what it means for one."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -207,6 +208,18 @@ class Standing:
         self._forget()
         ended = (entry for sessions in self._ended.values() for entry in sessions.values())
         return [*self._locks.values(), *self._signed_out.values(), *ended]
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Forget everything about a person; without `in_force` what has expired alone."""
+        before = math.inf if in_force else self._clock()
+        self._forget_of(sub, before)
+        target = SUB + sub
+        out, lock = self._signed_out.get(target), self._locks.get(target)
+        if out is not None and out.until <= before:
+            del self._signed_out[target]
+        if lock is not None and (in_force or (lock.until is not None and lock.until <= before)):
+            del self._locks[target]
+        self.version += 1
 
     def _in_force(self, target: str) -> Lock | None:
         lock = self._locks.get(target)

@@ -76,12 +76,20 @@ class Machine:
 
 
 class Tokens:
-    """Finds the machine whose token a request presents."""
+    """Finds the machine whose token a request presents.
+
+    `last_used` gets the Unix second of the last use of each token, by its name.
+    """
 
     def __init__(
-        self, tokens: Iterable[Token], clock: Callable[[], float], standing: Standing
+        self,
+        tokens: Iterable[Token],
+        clock: Callable[[], float],
+        standing: Standing,
+        last_used: dict[str, float] | None = None,
     ) -> None:
         self._clock = clock
+        self._last_used = {} if last_used is None else last_used
         self._standing = standing
         self._machines: dict[bytes, tuple[bytes, Machine]] = {}
         for token in tokens:
@@ -104,10 +112,12 @@ class Tokens:
             section.visitor = (self, machine)
         if machine is None:
             raise TokenRefused(Reason.TOKEN_UNKNOWN)
-        reason = machine.over(self._standing, self._clock())
+        now = self._clock()
+        reason = machine.over(self._standing, now)
         if reason is not None:
             lock = self._standing.lock_on_token(machine.name) if reason is Reason.LOCKED else None
             raise TokenRefused(reason, machine.name, lock)
+        self._last_used[machine.name] = now
         return machine
 
     def _find(self, presented: bytes) -> Machine | None:

@@ -3,11 +3,12 @@
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.identity.shared_claims import Codec, Redeemed, SharedClaims, Unclaimed
 from tailchat_gate.reasons import Reason
 
 REPLAY_WINDOW: Final = 60.0
@@ -76,6 +77,7 @@ _Outcome = _Success[T] | _Refusal | _Fault
 class UsedStates(Generic[T]):
     """Which login states were redeemed, in the memory of one process and one event loop.
 
+    `claims` are shared with other processes and outlive this one; None: there are none.
     `clock`: Unix seconds. `capacity`: most states remembered. `harmless`: a second redemption
     would do no harm, so that the oldest makes room when all is full.
     Else a state is remembered until it has expired, for a second redemption makes Tailchat revoke
@@ -83,12 +85,21 @@ class UsedStates(Generic[T]):
     """
 
     __slots__ = (
-        "_callers", "_capacity", "_clock", "_due", "_harmless", "_running", "_unspent", "_used",
+        "_callers", "_capacity", "_claims", "_clock", "_due", "_harmless", "_later", "_running",
+        "_unspent", "_used",
     )  # fmt: skip
 
     def __init__(
-        self, *, clock: Callable[[], float], capacity: int = CAPACITY, harmless: bool = False
+        self,
+        *,
+        clock: Callable[[], float],
+        capacity: int = CAPACITY,
+        harmless: bool = False,
+        claims: SharedClaims | None = None,
     ) -> None:
+        self._claims = claims
+        #: Claims that are being given back.
+        self._later: set[asyncio.Task[None]] = set()
         self._clock = clock
         self._capacity = capacity
         self._harmless = harmless
@@ -114,6 +125,7 @@ class UsedStates(Generic[T]):
         make: Callable[[], Awaitable[T]],
         *,
         is_sent: Callable[[], bool] = lambda: True,
+        codec: Codec[T] | None = None,
     ) -> T:
         """Return the result of `make`, which runs once per state and to its end.
 
@@ -122,6 +134,8 @@ class UsedStates(Generic[T]):
         REPLAY_WINDOW seconds after the end, gets the same result or the same LoginRefused.
         `expires_at`: Unix seconds from which no check accepts this state any more. `is_sent`:
         whether the code is on its way; before that, `make` ends with the last who waits for it.
+        `codec` stores the outcome for other processes; without it they learn that the state was
+        used, and no more.
 
         Raises LoginRefused as `make` did, AlreadyUsed after the window, TooManyLogins when full.
         """
@@ -135,6 +149,8 @@ class UsedStates(Generic[T]):
                 return _replay(kept)
             if len(self._running) + len(self._used) >= self._capacity:
                 self._make_room()
+            if self._claims is not None:
+                make = self._shared(self._claims, state_id, expires_at, make, is_sent, codec)
             task = asyncio.create_task(self._run(state_id, expires_at, make, is_sent))
             self._running[state_id] = task
         return _replay(await self._outcome(state_id, task, is_sent))
@@ -164,8 +180,13 @@ class UsedStates(Generic[T]):
     ) -> _Outcome[T]:
         """Run `make` and keep its outcome; raises nothing, for nobody may be waiting."""
         kept: _Success[T] | _Refusal | None = None
+        full = False
         try:
             kept = _Success(await make())
+        except TooManyLogins as error:
+            # Other processes remember as many as may be; nothing was redeemed.
+            full = True
+            return _Fault(error)
         except LoginRefused as refused:
             kept = _Refusal(refused.reason, refused.detail)
         except Exception as error:  # noqa: BLE001 - handed to the waiting callers
@@ -174,9 +195,74 @@ class UsedStates(Generic[T]):
             # Also when the loop ends and cancels this task: the code may have been spent.
             if self._running.get(state_id) is asyncio.current_task():
                 del self._running[state_id]
-            if is_sent() and not (isinstance(kept, _Refusal) and kept.reason in _UNSENT):
+            if (
+                is_sent()
+                and not full
+                and not (isinstance(kept, _Refusal) and kept.reason in _UNSENT)
+            ):
                 self._keep(state_id, expires_at, kept)
         return kept
+
+    def _shared(
+        self,
+        claims: SharedClaims,
+        state_id: str,
+        expires_at: float,
+        make: Callable[[], Awaitable[T]],
+        is_sent: Callable[[], bool],
+        codec: Codec[T] | None,
+    ) -> Callable[[], Awaitable[T]]:
+        """Return `make` as it runs once for all processes; each of them gets its outcome."""
+
+        async def settle(redeemed: Redeemed[T], *, spent: bool) -> None:
+            until = self._clock() + REPLAY_WINDOW
+            await claims.settle(
+                state_id, redeemed, codec, until=until, spent=spent and not self._harmless
+            )
+
+        async def make_once() -> T:
+            before = await self._claim(claims, state_id, expires_at, codec)
+            if before is not None:
+                return _result_of(before)
+            try:
+                result = await make()
+            except LoginRefused as refused:
+                if refused.reason in _UNSENT:
+                    await claims.release(state_id)
+                else:
+                    found: Redeemed[T] = Redeemed(reason=refused.reason, detail=refused.detail)
+                    await settle(found, spent=refused.reason not in _UNSPENT)
+                raise
+            except asyncio.CancelledError:
+                if not is_sent():
+                    self._do_later(claims.release(state_id))
+                raise
+            await settle(Redeemed(result), spent=True)
+            return result
+
+        return make_once
+
+    async def _claim(
+        self, claims: SharedClaims, state_id: str, expires_at: float, codec: Codec[T] | None
+    ) -> Redeemed[T] | None:
+        """Claim a state, None where this process has it; raises TooManyLogins."""
+        claiming = asyncio.create_task(claims.claim(state_id, expires_at, codec))
+        try:
+            found = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # It may be granted all the same.
+            self._do_later(_give_back(claims, state_id, claiming))
+            raise
+        if isinstance(found, Redeemed):
+            return found
+        if found.full:
+            raise TooManyLogins
+        return None
+
+    def _do_later(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     def _keep(
         self, state_id: str, expires_at: float, kept: "_Success[T] | _Refusal | None"
@@ -235,7 +321,26 @@ def _replay(outcome: _Outcome[T]) -> T:
     match outcome:
         case _Success(result):
             return result
+        case _Refusal(Reason.LOGIN_ALREADY_USED):
+            raise AlreadyUsed
         case _Refusal(reason, detail):
             raise LoginRefused(reason, detail)
         case _Fault(error):
             raise error
+
+
+async def _give_back(
+    claims: SharedClaims, state_id: str, claiming: "asyncio.Task[Redeemed[T] | Unclaimed]"
+) -> None:
+    found = await claiming
+    if isinstance(found, Unclaimed) and not found.full:
+        await claims.release(state_id)
+
+
+def _result_of(redeemed: Redeemed[T]) -> T:
+    """Return a result that was stored, or raise the refusal that was."""
+    if redeemed.result is not None:
+        return redeemed.result
+    if redeemed.reason is not None:
+        raise LoginRefused(redeemed.reason, dict(redeemed.detail or {}))
+    raise AlreadyUsed

@@ -63,12 +63,43 @@ class Audit:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._refusals: OrderedDict[tuple[str, str, str], Refusal] = OrderedDict()
+        #: What changed since it was last asked for, by the same keys.
+        self._changed: set[tuple[str, str, str]] = set()
         self._sign_ins: dict[str, _Window] = {}
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
         """The last refusals, the latest first."""
         return tuple(reversed(self._refusals.values()))
+
+    def restore(self, refusal: Refusal) -> None:
+        """Take over a refusal of another process or of an earlier one, the latest last."""
+        key = (refusal.person.sub, refusal.route, refusal.reason)
+        known = self._refusals.get(key)
+        if known is None:
+            self._add(key, refusal)
+        elif refusal.last >= known.last:
+            known.count = max(known.count, refusal.count)
+            known.first = min(known.first, refusal.first)
+            known.person, known.last = refusal.person, refusal.last
+            known.host, known.path = refusal.host, refusal.path
+            self._refusals.move_to_end(key)
+
+    def take_changed(self) -> list[Refusal]:
+        """Return the refusals that have changed since this was last asked."""
+        found = [refusal for key, refusal in self._refusals.items() if key in self._changed]
+        self._changed.clear()
+        return found
+
+    def forget(self, sub: str) -> None:
+        """Forget the refusals of a person."""
+        for key in [key for key in self._refusals if key[0] == sub]:
+            del self._refusals[key]
+
+    def _add(self, key: tuple[str, str, str], refusal: Refusal) -> None:
+        if len(self._refusals) >= MAX_REFUSALS:
+            self._refusals.popitem(last=False)
+        self._refusals[key] = refusal
 
     def event(self, event: str, visit: Visit, **facts: object) -> None:
         """Write an event of a request; `facts` are further members, without secrets."""
@@ -129,8 +160,6 @@ class Audit:
         key = (person.sub, visit.route, visit.reason)
         known = self._refusals.pop(key, None)
         if known is None:
-            if len(self._refusals) >= MAX_REFUSALS:
-                self._refusals.popitem(last=False)
             known = Refusal(person, visit.route, "", "", visit.reason, now, now)
         else:
             known.count += 1
@@ -138,7 +167,8 @@ class Audit:
         original = visit.original
         known.host = original.host.name if original else visit.host
         known.path = original.target.path if original else visit.path
-        self._refusals[key] = known
+        self._add(key, known)
+        self._changed.add(key)
         # A time that lies ahead is from before the clock was set back.
         if not known.told <= now < known.told + _TELL_SECONDS:
             known.told = now

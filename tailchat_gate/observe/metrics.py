@@ -66,7 +66,7 @@ class Metrics(Collector):
         self._logins: Counter[str] = Counter()
         self._sessions_ended: Counter[str] = Counter()
         self._live_ended: Counter[str] = Counter()
-        self._lock_file_errors: Counter[str] = Counter()
+        self._state_errors: Counter[str] = Counter()
         self._rechecks: Counter[str] = Counter()
         self._tailchat: Counter[tuple[str, str]] = Counter()
         self._tailchat_seconds: dict[str, _Histogram] = {}
@@ -106,9 +106,9 @@ class Metrics(Collector):
         """Count a request or WebSocket that was ended because its session is over."""
         self._live_ended[why] += 1
 
-    def lock_file_error(self, error: str, count: int = 1) -> None:
-        """Count lines or calls that failed: "damaged", "unreadable" or "unwritable"."""
-        self._lock_file_errors[error] += count
+    def state_error(self, error: str) -> None:
+        """Count a fault of the state store, by its kind."""
+        self._state_errors[error] += 1
 
     def recheck(self, outcome: str) -> None:
         """Count a session that Tailchat was asked about again: ok, revoked, outage or skipped."""
@@ -169,10 +169,10 @@ class Metrics(Collector):
                 self._live_ended,
             ),
             (
-                "gate_lock_file_errors",
-                "Faults of the file with the locks.",
+                "gate_state_errors",
+                "Faults of the state store.",
                 "error",
-                self._lock_file_errors,
+                self._state_errors,
             ),
         ):
             labelled = {(value,): count for value, count in counts.items()}

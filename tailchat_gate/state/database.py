@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
@@ -108,6 +109,8 @@ class Database:
         self.last_seq = 0
         #: How many rows of a kind there were after it was last compacted.
         self._compacted: dict[str, int] = {}
+        #: How many rows of a kind were written since they were last counted, which takes time.
+        self._uncounted: Counter[str] = Counter()
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -160,6 +163,10 @@ class Database:
         self.last_seq = 0
         found = self._read_new()
         return found._replace(complete=True)
+
+    def rewind(self, seq: int) -> None:
+        """Let the next `read_new` read every change after a number."""
+        self.last_seq, self._data_version = seq, -1
 
     def read_new(self) -> Read | None:
         """Read what other processes changed since the last time, None where nothing was."""
@@ -215,12 +222,12 @@ class Database:
     def write(self, records: Iterable[Record]) -> None:
         """Write records, each merged with what its key holds."""
         with self.transaction() as connection:
-            touched = set()
             for record in records:
                 if put_record(connection, record, self._kinds):
-                    touched.add(record.kind)
-            for name in touched:
-                if kind := self._kinds.get(name):
+                    self._uncounted[record.kind] += 1
+            for name, kind in self._kinds.items():
+                if self._uncounted[name] > kind.room // 4:
+                    self._uncounted[name] = 0
                     self._compact(connection, kind)
 
     def _compact(self, connection: sqlite3.Connection, kind: Kind) -> None:

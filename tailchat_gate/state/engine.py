@@ -115,10 +115,13 @@ class Engine:
 
     def open_to_write(self) -> None:
         """Open a database that could not be written before, of which more is known than it says."""
+        last = self._database.last_seq
         try:
             loaded = self.open()
         except StoreError as error:
             raise StoreFault(Fault.UNREADABLE, str(error)) from None
+        # What others changed meanwhile is read, and handed out, by the next look.
+        self._database.rewind(last)
         for fault, problem in loaded.faults.items():
             raise StoreFault(fault, problem)
 
@@ -131,6 +134,10 @@ class Engine:
         """Read what other processes changed, None where nothing was."""
         with self._faults(Fault.UNREADABLE):
             return self._database.read_new()
+
+    def reread(self) -> None:
+        """Let the next look read everything."""
+        self._database.rewind(0)
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records, durably."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tailchat_gate.config.state_directory import writable_by_all
 from tailchat_gate.state.store import StoreError
 
 #: The database, in the directory of the store.
@@ -57,8 +58,8 @@ class Files:
         Raises StoreError for a place that cannot be used: no directory, a link, a file that any
         user of the machine could change.
         """
+        self.check()
         try:
-            self._check()
             if _inode(self.database, or_empty=True) is None:
                 self.create(self.database)
         except OSError as error:
@@ -111,16 +112,14 @@ class Files:
         """Raise OSError where another user of this machine could lift a lock."""
         folder = self.directory.stat()
         if not stat.S_ISDIR(folder.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(self.directory))
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.directory))
         for path in (self.directory, self.database, self.log, self.index, self.copy, self.new):
             try:
                 found = path.lstat() if path != self.directory else folder
             except FileNotFoundError:
                 continue
-            if found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
-                raise PermissionError(
-                    errno.EACCES, "every user of this machine can write to it", str(path)
-                )
+            if not stat.S_ISLNK(found.st_mode) and (told := writable_by_all(path, found.st_mode)):
+                raise StoreError(told, says_remedy=True)
             if path == self.directory:
                 continue
             if stat.S_ISLNK(found.st_mode):
@@ -151,6 +150,9 @@ def as_owner(directory: Path) -> Iterator[None]:
     os.setegid(owner.st_gid)
     os.seteuid(owner.st_uid)
     try:
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+            # Nobody but root gets there, so that nobody else puts a link there either.
+            os.seteuid(0)
         yield
     finally:
         os.seteuid(0)

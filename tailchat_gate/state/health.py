@@ -21,11 +21,21 @@ class Fault(StrEnum):
     UNCOPIED = "uncopied"
 
 
-class Health:
-    """The faults of one store; `count` is called for each occurrence."""
+def _tell(fault: Fault, problem: str) -> None:
+    details = {"error": str(fault), "problem": problem}
+    _log.error("the state store has a fault", extra={"details": details})
 
-    def __init__(self, count: Callable[[str], None] = lambda _: None) -> None:
+
+class Health:
+    """The faults of one store; `count` is called for each occurrence, `tell` for what is new."""
+
+    def __init__(
+        self,
+        count: Callable[[str], None] = lambda _: None,
+        tell: Callable[[Fault, str], None] = _tell,
+    ) -> None:
         self._count = count
+        self._tell = tell
         self._present: dict[Fault, str] = {}
 
     @property
@@ -38,20 +48,15 @@ class Health:
         self._count(fault)
         if self._present.get(fault) != problem:
             self._present[fault] = problem
-            _tell(fault, problem)
+            self._tell(fault, problem)
 
     def happened(self, fault: Fault, problem: str) -> None:
         """Note a fault that was mended at once."""
         self._count(fault)
-        _tell(fault, problem)
+        self._tell(fault, problem)
 
     def clear(self, *faults: Fault) -> None:
         """Note that faults have ended."""
         ended = [fault for fault in faults if self._present.pop(fault, None) is not None]
         if ended:
             _log.info("the state store works again", extra={"details": {"ended": ended}})
-
-
-def _tell(fault: Fault, problem: str) -> None:
-    details = {"error": str(fault), "problem": problem}
-    _log.error("the state store has a fault", extra={"details": details})

@@ -63,6 +63,9 @@ class MemoryStore:
         done.set_result(None)
         return done
 
+    async def written(self) -> None:
+        """Return at once."""
+
     async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
         """Claim a single-use key."""
         keys = self._keys.setdefault(kind, OrderedDict())

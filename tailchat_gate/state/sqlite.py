@@ -82,11 +82,6 @@ class SqliteStore:
         """What is wrong at present."""
         return self._health.faults
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether something could not be written yet."""
-        return self._behind
-
     def follow(self, follower: Follower) -> None:
         """Hand a follower every record of its kind."""
         self._followers.add(follower)
@@ -96,7 +91,7 @@ class SqliteStore:
         async with self._using:
             loaded = await self._run(lambda: self._engine.open(create=self._create))
             self._take_in(loaded)
-            if loaded.salvaged is not None:
+            if loaded.salvaged is not None and self._create:
                 await self._rebuild(loaded)
             self._behind = self._behind or (self._create and not self._engine.is_open)
         self._upkeep.uncopied = self._engine.is_open
@@ -129,6 +124,10 @@ class SqliteStore:
     def put(self, records: Iterable[Record]) -> Awaitable[None]:
         """Write records with all others that come meanwhile, in one transaction."""
         return self._batches.put(records)
+
+    def written(self) -> Awaitable[None]:
+        """Wait for what is being written."""
+        return self._batches.written()
 
     async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
         """Claim a single-use key."""
@@ -272,12 +271,12 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            try:
-                async with self._using:
+            async with self._using:
+                try:
                     await self._look_once(loop.time())
-            except Exception:  # noqa: BLE001 - a fault here must not stop the looking
-                _log.exception("the state store could not be read")
-                self._behind = True
+                except Exception:  # noqa: BLE001 - a fault here must not stop the looking
+                    _log.exception("the state store could not be read")
+                    self._engine.reread()
 
     async def _look_once(self, now: float) -> None:
         if self._engine.is_open:

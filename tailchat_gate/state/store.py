@@ -70,7 +70,9 @@ class Changes(NamedTuple):
 class Follower(Protocol):
     """Keeps in memory what the store holds of one kind, and is called in the event loop alone."""
 
-    kind: Kind
+    @property
+    def kind(self) -> Kind:
+        """What it follows."""
 
     def take(self, changes: Changes) -> None:
         """Apply what was read."""
@@ -166,6 +168,9 @@ class Store(Protocol):
         The writing goes to its end whether or not anybody waits for it.
         """
 
+    def written(self) -> Awaitable[None]:
+        """Return what is done when everything that was put so far was written."""
+
     async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
         """Claim a single-use key: of all processes, one is granted it, once.
 
@@ -184,4 +189,11 @@ class Store(Protocol):
 
 
 class StoreError(Exception):
-    """The store cannot be used at all; the text says where it is and why."""
+    """The store cannot be used at all; the text says where it is and why.
+
+    `says_remedy`: it says what to do as well.
+    """
+
+    def __init__(self, problem: str, *, says_remedy: bool = False) -> None:
+        super().__init__(problem)
+        self.says_remedy: Final = says_remedy

@@ -1,0 +1,109 @@
+"""The command that lists and erases what is stored about a person."""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+
+from tailchat_gate.commands.common import EXIT_USAGE, config_option, fail
+from tailchat_gate.commands.lock_place import change, lock_place, state_option
+from tailchat_gate.commands.opened_store import OpenedStore
+from tailchat_gate.config.word import SUB
+from tailchat_gate.identity.lock_lines import is_person, read_record
+from tailchat_gate.identity.locks import ALL, Lock, Unlock
+from tailchat_gate.state.store import (
+    ALL_BUT_IN_FORCE,
+    ALL_OF_IT,
+    ERASURE,
+    ERASURE_SECONDS,
+    Record,
+)
+
+_NAMES: Final = {"lock": "a lock", "unlock": "a lock that was lifted", "ended": "an ended session"}
+
+
+class _Item(NamedTuple):
+    """One thing that is stored; `in_force`: it keeps the person out, or a session of theirs."""
+
+    record: Record
+    in_force: bool
+    told: str
+
+
+@click.command()
+@click.argument("target")
+@click.option("--list", "only_list", is_flag=True, help="Show what is stored, and erase nothing.")
+@click.option(
+    "--in-force",
+    is_flag=True,
+    help="Erase locks and ended sessions that are still in force, too: the person is let in again, "
+    "and so is whoever has a copy of a cookie.",
+)
+@config_option
+@state_option
+def forget(
+    *, target: str, only_list: bool, in_force: bool, config: Path, state: Path | None
+) -> None:
+    """Erase what the gate has stored about TARGET, sub:ID.
+
+    Locks and ended sessions that are still in force stay, unless --in-force is given; each is
+    deleted by itself a day after its end. Logs, and the configuration, are not looked at.
+    """
+    if target == ALL or not is_person(target):
+        fail('TARGET: expected "sub:ID"', EXIT_USAGE)
+    sub = target.removeprefix(SUB)
+    path = lock_place(config, state).path
+
+    async def work(opened: OpenedStore) -> tuple[list[_Item], int]:
+        records, outcomes = await opened.store.about(sub)
+        items = [_item(record, time.time()) for record in records]
+        if not only_list:
+            erased = [item.record for item in items if in_force or not item.in_force]
+            body = ALL_OF_IT if in_force else ALL_BUT_IN_FORCE
+            notice = Record(ERASURE, sub, body, "", int(time.time()) + ERASURE_SECONDS)
+            await opened.store.erase([(one.kind, one.key) for one in erased], sub, notice)
+        return items, outcomes
+
+    found, outcomes = change(path, work)
+    _show(target, found, outcomes, erased=not only_list, in_force=in_force)
+
+
+def _show(target: str, found: list[_Item], outcomes: int, *, erased: bool, in_force: bool) -> None:
+    for item in found:
+        done = "erased" if in_force or not item.in_force else "kept, still in force"
+        click.echo(f"{done + ': ' if erased else ''}{item.told}")
+    if outcomes:
+        click.echo(f"{'erased: ' if erased else ''}{outcomes} sign-ins of the last minute")
+    if not found and not outcomes:
+        click.echo(f"nothing is stored about {target}")
+
+
+def _item(record: Record, now: float) -> _Item:
+    entry = read_record(record)
+    expired = record.until is not None and record.until <= now
+    if entry is None:
+        return _Item(record, in_force=False, told=f"{record.kind} {_compact(record.body)}")
+    is_in_force = not isinstance(entry, Unlock) and not expired
+    message = f" {entry.message!r}" if isinstance(entry, Lock) and entry.message else ""
+    name = _NAMES.get(record.key.partition(" ")[0], "everything signed out")
+    if isinstance(entry, Unlock):
+        name = _NAMES["unlock"]
+    told = f"{name} of {_day(entry.at)}{message}"
+    if record.until is not None and not isinstance(entry, Unlock):
+        told += f", until {_day(record.until)}"
+    return _Item(record, in_force=is_in_force, told=told)
+
+
+def _compact(body: str) -> str:
+    """Return a body as it is stored, without what a terminal would act on."""
+    try:
+        return json.dumps(json.loads(body))
+    except ValueError:
+        return ascii(body)
+
+
+def _day(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,56 @@
+"""The store as a command opens it: for a moment, beside the gate that runs or without one."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import click
+
+from tailchat_gate.identity.lock_store import LockStore
+from tailchat_gate.identity.locks import Standing
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.state.files import as_owner
+from tailchat_gate.state.health import Fault, Health
+from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import StoreError
+
+T = TypeVar("T")
+
+
+class OpenedStore(NamedTuple):
+    """A store that is open, and what it says of locks and ended sessions."""
+
+    store: SqliteStore
+    standing: Standing
+
+
+def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]], *, create: bool) -> T:
+    """Do something with the store in a directory, as its owner.
+
+    With `create` it is for writing, and made where it is missing. Raises StoreError where it
+    cannot be used, or could not be written.
+    """
+    with as_owner(directory):
+        return asyncio.run(_with_store(directory, work, create=create))
+
+
+async def _with_store(
+    directory: Path, work: Callable[[OpenedStore], Awaitable[T]], *, create: bool
+) -> T:
+    store = SqliteStore(directory, time.time, Health(tell=_tell), create=create)
+    standing = Standing(time.time)
+    LockStore(standing, store, Metrics(), time.time)
+    try:
+        await store.open()
+        done = await work(OpenedStore(store, standing))
+        if create and store.faults:
+            raise StoreError(f"{store.location}: {store.faults[0]}")
+    finally:
+        await store.close()
+    return done
+
+
+def _tell(fault: Fault, problem: str) -> None:
+    click.echo(f"warning: the state store has a fault: {fault}: {problem}", err=True)

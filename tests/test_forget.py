@@ -1,0 +1,154 @@
+"""What is stored about a person is listed and erased; what keeps them out stays unless asked."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from gatekit import ALICE, SUB, RawUpstream, ask, request_bytes, until
+from storekit import StoredEntries
+
+from tailchat_gate.cli import main
+from tailchat_gate.identity.locks import EndedSession, Lock, SignedOut
+from tailchat_gate.state.files import NAME
+
+Start = Callable[..., Any]
+LATER = 4_000_000_000
+ANYBODY = 65534
+
+
+def _run(directory: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments, "--state", str(directory)])
+
+
+def _everything(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.iterdir())
+
+
+def test_what_is_in_force_stays_unless_asked(tmp_path: Path) -> None:
+    """A lock and an ended session of today are kept and said to be; those of the past go."""
+    stored = StoredEntries(tmp_path)
+    person = f"sub:{SUB}"
+    stored.append(
+        (
+            Lock(person, 1, None, "no"),
+            EndedSession("new", SUB, 1, LATER),
+            EndedSession("old", SUB, 1, 2),
+            SignedOut("sub:other", 1, LATER),
+        )
+    )
+    listed = _run(tmp_path, "forget", person, "--list")
+    erased = _run(tmp_path, "forget", person)
+    left = stored.read()
+    all_of_it = _run(tmp_path, "forget", person, "--in-force")
+    nothing = _run(tmp_path, "forget", person)
+
+    assert [done.exit_code for done in (listed, erased, all_of_it, nothing)] == [0] * 4
+    assert listed.output.splitlines() == [
+        "a lock of 1970-01-01 00:00:01 UTC 'no'",
+        "an ended session of 1970-01-01 00:00:01 UTC, until 2096-10-02 07:06:40 UTC",
+        "an ended session of 1970-01-01 00:00:01 UTC, until 1970-01-01 00:00:02 UTC",
+    ]
+    assert [line.partition(": ")[0] for line in erased.output.splitlines()] == [
+        *("kept, still in force", "kept, still in force", "erased")
+    ]
+    assert {type(entry) for entry in left} == {Lock, EndedSession, SignedOut}
+    assert len(left) == 3
+    assert stored.read() == [SignedOut("sub:other", 1, LATER)]
+    assert nothing.output == f"nothing is stored about {person}\n"
+
+
+def test_only_a_person_can_be_forgotten(tmp_path: Path) -> None:
+    """A machine and everybody are no person."""
+    for target in ("all", "token:backup", SUB):
+        assert _run(tmp_path, "forget", target).exit_code == 2
+
+
+async def test_a_running_gate_forgets_too(
+    start_gate: Start, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    """A person's refusals, which it has in memory and has written, are nowhere any more."""
+    gate = await start_gate(
+        upstream.url,
+        route=[{"name": "vault", "allow": ["sub:660000000000000000000009"]}],
+        state={"path": str(tmp_path)},
+        log={"access": False},
+    )
+    await ask(gate.port, request_bytes("/x", Cookie=gate.cookie()))
+    audit, store = gate.generation.lasting.audit, gate.generation.lasting.store
+    store._upkeep._save_at = 0.0
+    await until(lambda: store._upkeep._save_at > 0)
+    await store.put(())
+    listed = await asyncio.to_thread(_run, tmp_path, "forget", f"sub:{SUB}", "--list")
+    done = await asyncio.to_thread(_run, tmp_path, "forget", f"sub:{SUB}")
+    await until(lambda: not audit.refusals, within=1)
+
+    assert f'refusal {{"person": ["{SUB}", "{ALICE.nickname}"' in listed.output
+    assert done.output.startswith("erased: refusal ")
+    assert ALICE.nickname.encode() not in await asyncio.to_thread(_everything, tmp_path)
+
+
+async def test_refusals_and_the_use_of_tokens_outlive_a_restart(
+    start_gate: Start, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    """The next process shows the refusals of the one before, and goes on counting."""
+    given = {
+        "route": [{"name": "vault", "allow": ["sub:660000000000000000000009"]}],
+        "state": {"path": str(tmp_path)},
+    }
+    first = await start_gate(upstream.url, **given)
+    await ask(first.port, request_bytes("/x", Cookie=first.cookie()))
+    first.generation.lasting.token_use.last["backup"] = first.clock()
+    await first.server.stop()
+    second = await start_gate(upstream.url, **given)
+    (refusal,) = second.generation.lasting.audit.refusals
+    await ask(second.port, request_bytes("/x", Cookie=second.cookie()))
+
+    assert (refusal.person.sub, refusal.route, refusal.path) == (SUB, "vault", "/x")
+    assert refusal.count == 2
+    assert second.generation.lasting.token_use.last == {"backup": first.clock()}
+
+
+async def test_readyz_and_status_tell_a_fault_of_the_store(
+    start_gate: Start, tmp_path: Path
+) -> None:
+    """The gate goes on serving, and says what is wrong."""
+    gate = await start_gate(server={"admin_listen": "127.0.0.1:0"}, state={"path": str(tmp_path)})
+    host, port = gate.server.admin_addresses[0]
+    store = gate.generation.lasting.store
+    connection = store._engine._database.connection
+    async with store._using:
+        await store._run(lambda: connection.execute("PRAGMA query_only = ON"))
+    await store.put(store._followers.known(lost=True) or [_a_record()])
+    ready = await ask(port, request_bytes("/readyz", host=host))
+    status = await ask(port, request_bytes("/status", host=host))
+
+    assert ready.status == 200
+    assert ready.body == b"ready\nstate store: unwritable: attempt to write a readonly database\n"
+    assert status.json["state_faults"] == ["unwritable: attempt to write a readonly database"]
+
+
+def _a_record() -> Any:  # noqa: ANN401 - of whatever kind
+    from tailchat_gate.identity.lock_lines import to_record  # noqa: PLC0415
+
+    return to_record(Lock("sub:x", 1))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory away")
+def test_root_works_as_the_owner_of_the_directory() -> None:
+    """What a command makes is the gate's user's; a link to a file of root's is not followed."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chown(folder, ANYBODY, ANYBODY)
+        assert _run(folder, "lock", "all").exit_code == 0
+
+        assert {path.stat().st_uid for path in folder.iterdir()} == {ANYBODY}
+        assert os.geteuid() == 0
+        (folder / NAME).unlink()
+        (folder / NAME).symlink_to("/root/anything")
+        refused = _run(folder, "lock", "all")
+        assert (refused.exit_code, "symbolic link" in refused.output) == (1, True)
