@@ -103,8 +103,8 @@ client_id = "tc_1"
 [access]
 deny = ["group:former"]
 
-[locks]
-file = ""
+[state]
+path = ""
 
 [groups]
 ops = ["660000000000000000000002", "660000000000000000000009"]
@@ -244,8 +244,8 @@ def test_every_rule_is_told_once() -> None:
 
 
 def _keep_locks(config: Path, secret: str) -> None:
-    """Have a configuration keep locks in a file, and let a machine in."""
-    text = config.read_text().replace('file = ""', f'file = "{config.parent}/locks"')
+    """Have a configuration keep locks in a store, and let a machine in."""
+    text = config.read_text().replace('path = ""', f'path = "{config.parent}"', 1)
     text += f'[[token]]\nname = "ci"\nhash = "{hash_of(secret)}"\n'
     config.write_text(text.replace('["group:ops"]', '["group:ops", "token:ci"]'))
 

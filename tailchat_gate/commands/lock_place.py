@@ -13,7 +13,7 @@ import click
 
 from tailchat_gate.commands.admin_listener import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
-from tailchat_gate.commands.opened_store import OpenedStore, with_store
+from tailchat_gate.commands.opened_store import OpenedStore, read_store, with_store
 from tailchat_gate.config.admin_address import admin_address
 from tailchat_gate.config.load import ConfigError, load, report
 from tailchat_gate.config.lock_path import state_path
@@ -112,13 +112,7 @@ def _is_same(file: object, config: Path) -> bool:
 
 def standing(path: Path) -> Standing:
     """Return what the store says, nothing where there is none yet. Raises StoreError."""
-
-    async def read(opened: OpenedStore) -> Standing:
-        return opened.standing
-
-    if not path.exists():
-        return Standing(time.time)
-    return with_store(path, read, create=False)
+    return read_store(path) if path.exists() else Standing(time.time)
 
 
 def standing_or_end(path: Path) -> Standing:
@@ -145,7 +139,7 @@ def change(path: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
         click.echo(f"warning: state.path: {told}", err=True)
     try:
         make_for(str(path), os.environ)
-        return with_store(path, work, create=True)
+        return with_store(path, work)
     except (StoreError, StoreFault) as error:
         fail(f"[state] path: {error}", EXIT_FAILED)
     except OSError as error:

@@ -8,10 +8,12 @@ from typing import NamedTuple, TypeVar
 
 import click
 
+from tailchat_gate.identity.lock_lines import read_record, revocations
 from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.locks import Standing
 from tailchat_gate.observe.metrics import Metrics
-from tailchat_gate.state.files import as_owner
+from tailchat_gate.state.engine import Engine
+from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.health import Fault, Health
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import StoreError
@@ -26,26 +28,41 @@ class OpenedStore(NamedTuple):
     standing: Standing
 
 
-def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]], *, create: bool) -> T:
-    """Do something with the store in a directory, as its owner.
+def read_store(directory: Path) -> Standing:
+    """Return what the store in a directory says of locks and ended sessions.
 
-    With `create` it is for writing, and made where it is missing. Raises StoreError where it
-    cannot be used, or could not be written.
+    Without an event loop, because `explain` opens no socket at all. Raises StoreError.
+    """
+    kind = revocations(time.time)
+    engine = Engine(Files(directory), time.time, {kind.name: kind})
+    with as_owner(directory):
+        loaded = engine.open(create=False)
+        engine.close()
+    for fault, problem in loaded.faults.items():
+        _tell(fault, problem)
+    entries = (read_record(record) for record in loaded.records if record.kind == kind.name)
+    standing = Standing(time.time)
+    standing.renew([entry for entry in entries if entry is not None])
+    return standing
+
+
+def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+    """Change the store in a directory, as its owner; it is made where it is missing.
+
+    Raises StoreError where it cannot be used, or could not be written.
     """
     with as_owner(directory):
-        return asyncio.run(_with_store(directory, work, create=create))
+        return asyncio.run(_with_store(directory, work))
 
 
-async def _with_store(
-    directory: Path, work: Callable[[OpenedStore], Awaitable[T]], *, create: bool
-) -> T:
-    store = SqliteStore(directory, time.time, Health(tell=_tell), create=create)
+async def _with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+    store = SqliteStore(directory, time.time, Health(tell=_tell))
     standing = Standing(time.time)
     LockStore(standing, store, Metrics(), time.time)
     try:
         await store.open()
         done = await work(OpenedStore(store, standing))
-        if create and store.faults:
+        if store.faults:
             raise StoreError(f"{store.location}: {store.faults[0]}")
     finally:
         await store.close()

@@ -41,8 +41,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class SqliteStore:
     """Keeps state in `state.sqlite` in a directory; see Store.
 
-    `clock` gives Unix seconds. Without `create` a database that is missing is an empty one, which
-    the first write makes.
+    `clock` gives Unix seconds.
     """
 
     def __init__(
@@ -51,13 +50,11 @@ class SqliteStore:
         clock: Callable[[], float],
         health: Health,
         *,
-        create: bool = True,
         busy: float = BUSY_SECONDS,
     ) -> None:
         self._files = Files(directory)
         self._clock = clock
         self._health = health
-        self._create = create
         self._followers = Followers()
         self._engine = Engine(self._files, clock, self._followers.kinds, busy=busy)
         # A thread of its own, so that a disk that hangs keeps nothing else waiting.
@@ -89,11 +86,11 @@ class SqliteStore:
     async def open(self) -> None:
         """Read everything. Raises StoreError."""
         async with self._using:
-            loaded = await self._run(lambda: self._engine.open(create=self._create))
+            loaded = await self._run(self._engine.open)
             self._take_in(loaded)
-            if loaded.salvaged is not None and self._create:
+            if loaded.salvaged is not None:
                 await self._rebuild(loaded)
-            self._behind = self._behind or (self._create and not self._engine.is_open)
+            self._behind = self._behind or not self._engine.is_open
         self._upkeep.uncopied = self._engine.is_open
         if await self._run(self._files.exposed):
             _log.warning(
