@@ -115,7 +115,7 @@ class Gate:
         route = match.route
         if head.method in _ODD_METHODS and not self._may_pass_on(client, visit, route):
             return
-        body = body_of(fields, route.settings.max_body_bytes) if fields.has_body else None
+        body = body_of(fields, route.settings.body_limit) if fields.has_body else None
         if route.name in self.local:
             self._serve_local(client, visit, route, verdict)
         else:

@@ -4,13 +4,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tailchat_gate.config.problem import Problem
+from tailchat_gate.config.state_directory import body_directory
 from tailchat_gate.identity.kept_targets import KeptTargets
 from tailchat_gate.identity.lock_store import LockStore
 from tailchat_gate.identity.locks import Standing
@@ -32,6 +33,7 @@ from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.live import LiveSessions
 from tailchat_gate.proxy.names import Names
 from tailchat_gate.proxy.own_pages import PageServer
+from tailchat_gate.proxy.stored_body import BodyStore
 from tailchat_gate.proxy.traffic import Traffic
 from tailchat_gate.request.visit import RequestIds
 from tailchat_gate.state.health import Health
@@ -92,7 +94,8 @@ class Lasting:
         self.monotonic: Final = monotonic
         self.names: Final = Names()
         self.descriptors: Final = Descriptors()
-        self.traffic: Final = Traffic(clock, Dialer(self.names), self.descriptors)
+        bodies = BodyStore(partial(body_directory, state_path, os.environ), self.descriptors)
+        self.traffic: Final = Traffic(clock, Dialer(self.names), self.descriptors, bodies)
         self.pages: Final = PageServer()
         self.access_log: Final = AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)
@@ -151,6 +154,16 @@ class Lasting:
         reloads = self.reloads
         gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
             ("gate_websockets_open", "WebSockets open.", lambda: len(self.traffic.tunnels)),
+            (
+                "gate_request_buffer_memory_bytes",
+                "Bytes of requests' bodies that are kept in memory.",
+                lambda: self.traffic.bodies.memory,
+            ),
+            (
+                "gate_request_buffer_files",
+                "Requests' bodies that are kept in files.",
+                lambda: self.traffic.bodies.files,
+            ),
             ("gate_locks", "Locks in force.", lambda: len(self.standing.locks)),
             (
                 "gate_state_faults",

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     TARGET_TOO_LONG = "target-too-long"
     HEAD_TOO_LARGE = "head-too-large"
     BODY_TOO_LARGE = "body-too-large"
+    BODY_NOT_STORED = "body-not-stored"
     VERSION_REFUSED = "version-refused"
     CODING_REFUSED = "coding-refused"
     REQUEST_SLOW = "request-slow"
@@ -95,6 +96,7 @@ STATUS: Final = MappingProxyType(
         Reason.TARGET_TOO_LONG: HTTPStatus.REQUEST_URI_TOO_LONG,
         Reason.HEAD_TOO_LARGE: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         Reason.BODY_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        Reason.BODY_NOT_STORED: HTTPStatus.INSUFFICIENT_STORAGE,
         Reason.VERSION_REFUSED: HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
         Reason.CODING_REFUSED: HTTPStatus.NOT_IMPLEMENTED,
         Reason.REQUEST_SLOW: HTTPStatus.REQUEST_TIMEOUT,

@@ -39,6 +39,7 @@ _ON_BOTH_LOOPS = frozenset(
         "test_personal_connections.py",
         *(
             "test_reload_load.py",
+            "test_request_buffer.py",
             "test_restart.py",
             "test_server.py",
             "test_spoofing.py",

@@ -1,9 +1,11 @@
 """Settings of routes that are right by themselves and wrong beside others."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
-from tailchat_gate.config import header, path, word
+from tailchat_gate.config import header, path, size, word
 from tailchat_gate.config.address import (
     FilesAddress,
     HttpAddress,
@@ -25,9 +27,11 @@ _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
     *("websocket_max_age", "origins", "upgrades", "preflight"),
     *("assertion", "audience", "forward_authorization", "pass_fields"),
-    "pass_response_fields",
+    *("pass_response_fields", "request_buffer"),
 )
-_DURATIONS = frozenset({"websocket_max_age"})
+_SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
+    {"websocket_max_age": spelled, "request_buffer": size.spelled}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,5 +212,5 @@ def _set_in_vain(
     for key in keys:
         value = readable(route, key, Route.model_fields[key].default)
         if value != Route.model_fields[key].default:
-            found = shown(spelled(value) if key in _DURATIONS else value)
+            found = shown(_SPELLED[key](value) if key in _SPELLED else value)
             yield Conflict(("route", index, key), found, expected)

@@ -23,7 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from tailchat_gate import syntax
-from tailchat_gate.config import address, duration, path, secret, url, word
+from tailchat_gate.config import address, duration, path, secret, size, url, word
 
 
 class Section(BaseModel):
@@ -96,6 +96,36 @@ class Whole:
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Marks an int as a size in bytes, written as text; `high` is the largest allowed."""
+
+    high: int
+
+    def read(self, value: object) -> int:
+        """Read a size and hold it to the bound; raises ValueError."""
+        count = size.size(value)
+        if count > self.high:
+            raise ValueError(f"{size.SHAPE}, of at most {size.spelled(self.high)}")
+        return count
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.read,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                size.spelled, when_used="json"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        text = {"type": "string", "pattern": "^(0|[0-9]+(KiB|MiB))$"}
+        return {"anyOf": [text, {"const": 0}]}
 
 
 def matching(pattern: str) -> dict[str, str]:

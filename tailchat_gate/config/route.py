@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool
 
 from tailchat_gate.config import upgrade, word
-from tailchat_gate.config.fields import Deny, Seconds, Section, Whole, empty
+from tailchat_gate.config.fields import Deny, Seconds, Section, Size, Whole, empty
 from tailchat_gate.config.route_fields import (
     Allow,
     Audience,
@@ -27,6 +27,9 @@ from tailchat_gate.config.route_fields import (
 )
 
 _LARGEST_BODY = 2**40
+_LARGEST_BUFFER = 64 << 20
+#: What a body may have that is kept before it is sent on, where max_body_bytes sets no limit.
+_LARGEST_KEPT_BODY = 1 << 30
 
 
 class Route(Section):
@@ -188,6 +191,14 @@ class Route(Section):
     max_body_bytes: Annotated[int, Whole(0, _LARGEST_BODY)] = Field(
         default=0, description="How many bytes the body of a request may have; 0 is no limit."
     )
+    request_buffer: Annotated[int, Size(_LARGEST_BUFFER)] = Field(
+        default=0,
+        description=(
+            "How much of a request's body is kept in memory, and the rest in a temporary file, "
+            "until it is whole and sent to the tool with a Content-Length; 0 sends it as it comes."
+        ),
+        examples=["1MiB"],
+    )
     max_connections: Annotated[int, Whole(0, 1_000_000)] = Field(
         default=0,
         description=(
@@ -241,3 +252,8 @@ class Route(Section):
         default=False,
         description="Whether the Authorization header of a machine goes on to the tool.",
     )
+
+    @property
+    def body_limit(self) -> int:
+        """How many bytes the body of a request may have, 0 for any number."""
+        return self.max_body_bytes or (_LARGEST_KEPT_BODY if self.request_buffer else 0)

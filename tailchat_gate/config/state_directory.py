@@ -27,6 +27,21 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     return _of_user(environ) or SYSTEM
 
 
+def body_directory(state_path: str, environ: Mapping[str, str]) -> Path:
+    """Return the directory for the bodies of requests that are kept in files. Raises OSError.
+
+    It is $TMPDIR where that is set, else `state_path`; where that is "" it is the one that
+    `state_directory` tells, which is made where it is the user's own. Not /tmp, which is memory
+    on many systems.
+    """
+    given = environ.get("TMPDIR", "")
+    if given.startswith("/"):
+        return Path(given)
+    folder = state_path or str(state_directory(environ))
+    make_for(folder, environ)
+    return Path(folder)
+
+
 def make_for(path: str, environ: Mapping[str, str]) -> None:
     """Make the directory `path` where it is the user's own for state. Raises OSError.
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.identity.authenticate import Visitor
@@ -44,6 +44,21 @@ _FAILURES: Final[Mapping[End, Reason]] = MappingProxyType(
 )
 
 
+class MakeExchange(Protocol):
+    """Makes an exchange of a client's connection, as Exchange does."""
+
+    def __call__(
+        self,
+        client: ClientConnection,
+        visit: Visit,
+        passage: "Passage",
+        settings: "Upstream",
+        ended: Callable[[ClientConnection, "Exchange"], None],
+        /,
+    ) -> "Exchange":
+        """Make one."""
+
+
 class Upstream(NamedTuple):
     """What is known beforehand of a route's upstream.
 
@@ -70,6 +85,8 @@ class Upstream(NamedTuple):
     connect_retry: float
     #: Whether connections are used for more than one exchange.
     keepalive: bool
+    #: Makes its exchanges: Exchange itself, where bodies are sent as they come.
+    exchange: MakeExchange
 
 
 class Passage(NamedTuple):
@@ -131,10 +148,10 @@ class Exchange:
         self._repeated = False
         #: Whether the client was sent something lately.
         self._told = False
-        #: Whether the body has come whole.
+        #: Whether the request is whole, so that nothing of it is still to be sent.
         self._whole = passage.body is None
         self.visit: Final = visit
-        self.passage: Final = passage
+        self.passage = passage
         self.is_head = request.method == "HEAD"
         self.http10 = request.http10
         #: Only once the body has come whole: after an early reply the connection ends.
@@ -327,6 +344,7 @@ class Exchange:
         upstream.spoil()
         reused = self._settings.pool.release(upstream)
         if end is _COMPLETE:
+            self.keep_client = upstream.keep_client
             self._finish(None)
         elif (
             end is _UNANSWERED

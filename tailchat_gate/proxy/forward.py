@@ -13,6 +13,7 @@ from tailchat_gate.config.address import FilesAddress, StaticAddress, upstream_a
 from tailchat_gate.identity.authenticate import Visitor
 from tailchat_gate.identity.cookie import CookieReader
 from tailchat_gate.proxy.backends import Backend, shared_by
+from tailchat_gate.proxy.buffered import exchange_for
 from tailchat_gate.proxy.connection import Patience, UpstreamConnection
 from tailchat_gate.proxy.downstream import ClientConnection
 from tailchat_gate.proxy.exchange import Exchange, Passage, Upstream
@@ -143,6 +144,7 @@ class Forwarder:
         settings = route.settings
         patience = Patience(settings.response_timeout, settings.idle_timeout)
         idle = _shorter(settings.idle_timeout, self._session_idle)
+        kept = settings.request_buffer
         most = settings.max_connections or self._traffic.descriptors.tool_requests
         return Upstream(
             pool,
@@ -158,6 +160,7 @@ class Forwarder:
             self._client_requests or (most + 1) // 2,
             settings.connect_retry,
             settings.upstream_keepalive,
+            partial(exchange_for, self._traffic.bodies, kept) if kept else Exchange,
         )
 
     def close(self) -> None:
@@ -195,7 +198,7 @@ class Forwarder:
         """
         after = partial(self._after_switch, ended, recorder) if passage.upgrade else ended
         upstream = self._upstreams[visit.route]
-        exchange = Exchange(client, visit, passage, upstream, after)
+        exchange = upstream.exchange(client, visit, passage, upstream, after)
         who = visit.client_address.network
         if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
             return busy

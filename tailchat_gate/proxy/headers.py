@@ -23,6 +23,8 @@ _PORTS: Final = {scheme: str(port) for scheme, port in DEFAULT_PORTS.items()}
 _NO_FIELDS: Final = frozenset(
     (b"close", b"content-length", b"cookie", b"keep-alive", b"te", b"transfer-encoding", b"upgrade")
 )
+#: What says how a body is still to come (RFC 9110 sections 6.6.2 and 10.1.1).
+_NOT_OF_KEPT: Final = frozenset((b"expect", b"trailer"))
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 #: Ways to present a token in that field.
 _IN_AUTHORIZATION: Final = frozenset((Way.BEARER, Way.BASIC))
@@ -142,7 +144,7 @@ class RequestHeaders:
         is the gate's to set, and so does a claim that the route does not pass; cookies of the gate
         go, and so does a token of the gate where the route does not forward it; the rest keeps
         its bytes and order. The framing field is written anew, a length as plain decimal
-        (RFC 9112 section 6.2).
+        (RFC 9112 section 6.2); where the route keeps a body first, `with_length` adds it then.
         """
         known = self._rules.known
         rules = self._rules.of_route[settings.name]
@@ -161,14 +163,14 @@ class RequestHeaders:
                 pieces += (name, b": ", value, CRLF)
         if listed := self._listed(fields, settings):
             pieces = without(pieces, listed)
-        return pieces + _framing(fields)
+        return pieces if _is_kept(fields, settings) else pieces + _framing(fields)
 
     def _listed(self, fields: FieldSection, settings: RouteSettings) -> frozenset[bytes]:
         """Return lower-case names that stay here for what the client says: hops, and its token."""
         listed = fields.connection - _NO_FIELDS
         if fields.token_way in _IN_AUTHORIZATION and not settings.forward_authorization:
-            return listed | _AUTHORIZATION
-        return listed
+            listed |= _AUTHORIZATION
+        return listed | _NOT_OF_KEPT if _is_kept(fields, settings) else listed
 
     def _lines(
         self,
@@ -212,6 +214,16 @@ def _framing(fields: FieldSection) -> list[bytes]:
     if fields.chunked:
         return [b"Transfer-Encoding: chunked\r\n"]
     return [] if fields.length is None else [b"Content-Length: %d\r\n" % fields.length]
+
+
+def _is_kept(fields: FieldSection, settings: RouteSettings) -> bool:
+    """Tell whether there is a body that is kept until it is whole."""
+    return fields.has_body and settings.request_buffer > 0
+
+
+def with_length(head: bytes, length: int) -> bytes:
+    """Return a request head, made for a body that was kept first, with the body's length."""
+    return b"%bContent-Length: %d\r\n\r\n" % (head[: -len(CRLF)], length)
 
 
 def takes_trailers(fields: FieldSection) -> bool:

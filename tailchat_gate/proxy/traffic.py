@@ -11,6 +11,7 @@ from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.dial import Dialer
 from tailchat_gate.proxy.pool import SWEEP_SECONDS, Pool
 from tailchat_gate.proxy.reply_lines import ReplyLines
+from tailchat_gate.proxy.stored_body import BodyStore
 from tailchat_gate.proxy.tunnel import GOING_AWAY, STOPPING, Tunnel
 
 
@@ -20,12 +21,17 @@ class Traffic:
     A configuration takes a pool for each of its backends and leaves it when its last request is
     done. What two configurations call by the same key is one pool, so that a reload keeps the
     connections of every backend that it does not change. `dialer` opens them, `descriptors` counts
-    them. `clock` gives Unix seconds.
+    them; `bodies` keeps what is to be whole before it is sent. `clock` gives Unix seconds.
     """
 
     def __init__(
-        self, clock: Callable[[], float], dialer: Dialer, descriptors: Descriptors
+        self,
+        clock: Callable[[], float],
+        dialer: Dialer,
+        descriptors: Descriptors,
+        bodies: BodyStore,
     ) -> None:
+        self.bodies: Final = bodies
         self.descriptors: Final = descriptors
         descriptors.closers.append(self._close_oldest)
         #: Faults of upstreams, by URL and kind.
