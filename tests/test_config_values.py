@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.config import address, duration, header, path, upgrade, url, word
+from tailchat_gate.config import address, duration, header, path, size, upgrade, url, word
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,30 @@ def test_not_durations(text: object) -> None:
 def test_durations_are_written_as_they_are_read(length: int) -> None:
     """What `spelled` writes, `seconds` reads back."""
     assert duration.seconds(duration.spelled(float(length))) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("512KiB", 524_288), ("1MiB", 1_048_576), ("0", 0), (0, 0), ("0KiB", 0)],
+)
+def test_sizes(text: object, expected: int) -> None:
+    """Sizes are read into bytes."""
+    assert size.size(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", 1, 1.0, True, False, "1MB", "1 MiB", "1mib", "-1KiB", "1.5MiB", "٣KiB", None]
+)
+def test_not_sizes(text: object) -> None:
+    """A number without unit, and anything unclear, is refused."""
+    with pytest.raises(ValueError, match="a size in quotes"):
+        size.size(text)
+
+
+@given(st.integers(min_value=0, max_value=2**20))
+def test_sizes_are_written_as_they_are_read(kib: int) -> None:
+    """What `spelled` writes, `size` reads back."""
+    assert size.size(size.spelled(kib * 1024)) == kib * 1024
 
 
 @pytest.mark.parametrize(
