@@ -402,3 +402,25 @@ OPEN = [
     {"name": "open", "path": "/open", "allow": ["public"]},
     {"name": "reading", "path": "/open", "allow": ["public"], "methods": ["GET"]},
 ]
+
+
+async def test_a_destination_is_told_by_the_route_of_each_method(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """Two methods with the same fields are told of two places, where two routes serve the path."""
+    public = {"allow": ["public"]}
+    gate = await start_gate(
+        upstream.url,
+        route=[
+            {**public, "name": "files", "path": "/files"},
+            {**public, "name": "copies", "path": "/to", "methods": ["COPY", "PUT"],
+             "upstream_path": "/copies"},
+            {**public, "name": "moves", "path": "/to", "methods": ["MOVE"],
+             "upstream_path": "/moves"},
+        ],
+    )  # fmt: skip
+    for method in ("COPY", "MOVE", "COPY"):
+        assert (await say(gate, method, "/files/a", Destination="/to/b")).status == 200
+
+    told = [request.value("Destination") for request in upstream.requests]
+    assert told == [b"/copies/b", b"/moves/b", b"/copies/b"]

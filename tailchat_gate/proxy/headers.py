@@ -82,14 +82,19 @@ class RequestHeaders:
         `raw_target` is the target to send. The gate's own fields come behind the client's, so
         that nothing in those can take one away. `identity` are the identity header lines, b""
         on a public route without a visitor; `upgrade`: the switch that is asked for is passed on.
-        `told` are values of fields in place of those that came, by names in lower case; the same
-        for the same fields, client and route.
+        `told` are values of fields in place of those that came, by names in lower case. They may
+        differ by the method for the same fields: a path may be served by another route for each.
         """
         fields = request.fields
         made_for = fields.sent_for
-        if made_for is None or made_for[0] is not client or made_for[1] is not settings:
+        if (
+            made_for is None
+            or made_for[0] is not client
+            or made_for[1] is not settings
+            or (made_for[2] is not told and made_for[2] != told)
+        ):
             fields.sent = self._lines(fields, client, settings, told)
-            fields.sent_for = (client, settings)
+            fields.sent_for = (client, settings, told)
         return b"".join(
             (
                 request.line

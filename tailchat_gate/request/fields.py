@@ -117,7 +117,7 @@ class FieldSection:
         self.visitor: tuple[Any, Any] | None = None
         #: The field lines for the upstream, and for which client and route they were made.
         self.sent = b""
-        self.sent_for: tuple[object, object] | None = None
+        self.sent_for: tuple[object, object, object] | None = None
         self._read()
 
     def apart(self) -> "FieldSection":
