@@ -191,7 +191,14 @@ def test_a_key_ring_comes_from_the_environment(smallest: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("text", "place", "found"),
     [
-        ('["hunter2', "", "text that is neither TOML nor JSON"),
+        (
+            '["hunter2',
+            "",
+            (
+                "text that is neither TOML nor JSON; as TOML, line 1, column 10: "
+                "text whose quotes are not closed"
+            ),
+        ),
         ("[]", "", "a list"),
         ("", "", "a list"),
         (f"{SESSION_SECRET},hunter2", "[1]", "a secret of 7 characters"),

@@ -245,7 +245,7 @@ async def test_a_signal_loads_the_file(tmp_path: Path) -> None:
         assert '"cause": "SIGHUP"' in line
         await asyncio.to_thread(path.write_text, "x", "utf-8")
         process.send_signal(signal.SIGHUP)
-        assert "line 1, column 2" in await _told(process, "expected TOML")
+        assert "line 1, column 2" in await _told(process, "expected key = value")
         await _write(path, server={"via": "third"})
         process.send_signal(signal.SIGHUP)
         await _told(process, '"generation": 3')

@@ -1,10 +1,10 @@
 """Where a running gate's admin listener is, as far as a file tells that may be wrong elsewhere."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from tailchat_gate.config.address import TcpAddress, UnixAddress, listen_address
+from tailchat_gate.config.document import parse
 from tailchat_gate.config.keys import env_name
 from tailchat_gate.config.model import Server
 
@@ -24,8 +24,8 @@ def admin_address(path: Path, environ: Mapping[str, str]) -> TcpAddress | UnixAd
 def _written(path: Path) -> str:
     default = str(Server.model_fields[_KEY[1]].default)
     try:
-        server = tomllib.loads(path.read_text("utf-8")).get(_KEY[0])
-    except (OSError, ValueError, RecursionError):
+        server = parse(path.read_bytes()).get(_KEY[0])
+    except (OSError, ValueError):
         return default
     written = server.get(_KEY[1], default) if isinstance(server, dict) else default
     return written if isinstance(written, str) else default

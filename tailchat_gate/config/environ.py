@@ -2,11 +2,11 @@
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tailchat_gate.config.document import DocumentError, parse_text
 from tailchat_gate.config.keys import ENV_PREFIX, Key, all_keys
 from tailchat_gate.config.problem import Problem, did_you_mean
 
@@ -22,6 +22,16 @@ _SERVICE_NAME = re.compile(
 )
 _SERVICE_PORT = re.compile(r"TAILCHAT_GATE(_[A-Z0-9]+)*?_PORT")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://.*")
+#: Makes a document of a value.
+_ASSIGNED = "value = "
+
+
+class NoLiteralError(ValueError):
+    """A text is no value in TOML or JSON; `where` says what is wrong of a list or table."""
+
+    def __init__(self, expected: str, where: str) -> None:
+        super().__init__(expected)
+        self.where = where
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +62,8 @@ def assigned(environ: Mapping[str, str]) -> Assigned:
         found.names[key.path] = name
         try:
             found.values[key.path] = _value(key, text)
-        except ValueError as wrong:
-            kind = "text that is neither TOML nor JSON"
+        except NoLiteralError as wrong:
+            kind = f"text that is neither TOML nor JSON{wrong.where}"
             found.problems.append(Problem(name, kind, str(wrong)))
     return found
 
@@ -87,15 +97,18 @@ def _wanted(key: Key) -> str:
 
 
 def _literal(text: str, expected: str) -> object:
-    """Read one value, TOML first; raises ValueError(expected)."""
+    """Read one value, TOML first; raises NoLiteralError(expected)."""
+    where = ""
     try:
-        table = tomllib.loads(f"value = {text.strip()}")
-    except (ValueError, RecursionError):
+        table = parse_text(text.strip(), before=_ASSIGNED)
+    except DocumentError as wrong:
         table = {}
+        if text.lstrip()[:1] in {"[", "{"}:
+            where = f"; as TOML, {wrong.found}"
     if table.keys() == {"value"}:
         return table["value"]
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    raise ValueError(expected)
+    raise NoLiteralError(expected, where)

@@ -1,7 +1,5 @@
 """Reads the configuration: the file, the environment over it, and secrets from their files."""
 
-import re
-import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tailchat_gate.config.caution import cautions
 from tailchat_gate.config.complaint import Location, complaint
 from tailchat_gate.config.conflict import conflicts
+from tailchat_gate.config.document import Document, DocumentError, parse
 from tailchat_gate.config.environ import DEFAULT_CONFIG, Assigned, assigned
 from tailchat_gate.config.fields import Groups
 from tailchat_gate.config.keyfile import exposed_key_files, key_problems
@@ -41,10 +40,7 @@ from tailchat_gate.config.token import token_conflicts
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
 
-_AT = re.compile(r" \(at (?:(line [0-9]+, column [0-9]+)|end of document)\)$")
-
 _Model = TypeVar("_Model", bound=BaseModel)
-_Document = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ class _Draft:
     be read of tables with problems.
     """
 
-    document: _Document = field(default_factory=dict, repr=False)
+    document: Document = field(default_factory=dict, repr=False)
     sources: dict[Location, str] = field(default_factory=dict)
     lines: dict[Location, str] = field(default_factory=dict)
     settled: set[Location] = field(default_factory=set)
@@ -138,7 +134,7 @@ def _read(
     return settings, tuple(draft.problems), tuple(draft.warnings), files
 
 
-def _parsed(path: Path, *, by_environ: bool) -> _Document | Problem:
+def _parsed(path: Path, *, by_environ: bool) -> Document | Problem:
     """Read the file as TOML.
 
     Without a file in the usual place all settings come from the environment, if any does.
@@ -151,24 +147,9 @@ def _parsed(path: Path, *, by_environ: bool) -> _Document | Problem:
         reason = refused.strerror or "unreadable"
         return Problem(str(path), reason, "a configuration file that can be read")
     try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as wrong:
-        place = _end_of(content[: wrong.start].decode(errors="replace"))
-        return Problem(str(path), f"{place}: a byte that is not UTF-8", "TOML, which is UTF-8")
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        return Problem(str(path), "lists within lists without end", "TOML")
-    except ValueError as wrong:
-        message = str(wrong)
-        at = _AT.search(message)
-        place = (at[1] if at else "") or _end_of(text)
-        return Problem(str(path), f"{place}: {_AT.sub('', message)}", "TOML")
-
-
-def _end_of(text: str) -> str:
-    lines = text.split("\n")
-    return f"line {len(lines)}, column {len(lines[-1]) + 1}"
+        return parse(content)
+    except DocumentError as wrong:
+        return Problem(str(path), wrong.found, wrong.expected)
 
 
 def _note_exposed(path: Path, draft: _Draft) -> None:
@@ -186,7 +167,7 @@ def _note_exposed(path: Path, draft: _Draft) -> None:
         )
 
 
-def _table_of(document: _Document, section: str) -> _Document:
+def _table_of(document: Document, section: str) -> Document:
     table = document.get(section)
     return table if isinstance(table, dict) else {}
 

@@ -1,0 +1,227 @@
+"""Reads TOML, and says in plain words where and why a text is none, without showing any of it."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tailchat_gate.config.keys import all_keys, names_in
+
+Document = dict[str, object]
+
+_AT = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+#: A header, or a key and the beginning of its value.
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]\n]*?)\s*\]")
+_ASSIGNED = re.compile(r"""\s*([A-Za-z0-9_."'-]+?)\s*=\s*([^\n]*)""")
+_MARKS = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb`")
+_BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off"))
+#: Told of the end of the text, wherever the quote is.
+_UNCLOSED = 'Expected "\'"'
+_TOML = "TOML"
+_QUOTED = 'text in quotes, such as key = "text"'
+_ONE_FORM = "each table in one form, in one place: [table] and keys below it, or table = { ... }"
+
+
+class Wrong(NamedTuple):
+    """What is wrong at a place, and what would be right, as in a Problem."""
+
+    found: str
+    expected: str
+
+
+_BACKSLASH = Wrong(
+    "a backslash in text with double quotes",
+    "single quotes, as in 'C:\\folder', or each backslash doubled",
+)
+_OPEN = Wrong("text whose quotes are not closed", "the same quote at its end, in one line")
+#: By how the parser's words begin.
+_PLAIN = (
+    ("Unescaped '\\'", _BACKSLASH),
+    ("Invalid hex value", _BACKSLASH),
+    ("Escaped character", _BACKSLASH),
+    ("Illegal character '\\n'", _OPEN),
+    ("Unterminated string", _OPEN),
+    (_UNCLOSED, _OPEN),
+    (
+        "Unclosed inline table",
+        Wrong("a { that is not closed in its line", "{ ... } in one line, or a [table]"),
+    ),
+    (
+        "Unclosed array",
+        Wrong("a [ that is not closed, or a comma that is missing", "[first, second]"),
+    ),
+)
+
+
+class DocumentError(ValueError):
+    """A text is no TOML; `found` begins with line and column, counted from 1."""
+
+    def __init__(self, place: str, wrong: Wrong) -> None:
+        super().__init__(wrong.expected)
+        self.found = f"{place}: {wrong.found}" if place else wrong.found
+        self.expected = wrong.expected
+
+
+class _Place(NamedTuple):
+    """A position in a text; `line` and `column` count from 1."""
+
+    text: str
+    line: int
+    column: int
+
+    @property
+    def row(self) -> str:
+        """The whole line."""
+        return self.text.split("\n")[self.line - 1]
+
+    @property
+    def rest(self) -> str:
+        """What follows in the line."""
+        return self.row[self.column - 1 :]
+
+    def __str__(self) -> str:
+        tabs = ", a tab counts as one" if "\t" in self.row[: self.column - 1] else ""
+        return f"line {self.line}, column {self.column}{tabs}"
+
+
+def parse(content: bytes) -> Document:
+    """Read a TOML file, with or without a byte-order mark. Raises DocumentError."""
+    if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        utf16 = Wrong("text in UTF-16", "TOML, which is UTF-8: save the file in that encoding")
+        raise DocumentError("line 1, column 1", utf16)
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as wrong:
+        place = _end_of(content[: wrong.start].decode(errors="replace"))
+    else:
+        return parse_text(text)
+    raise DocumentError(str(place), Wrong("a byte that is not UTF-8", "TOML, which is UTF-8"))
+
+
+def parse_text(text: str, *, before: str = "") -> Document:
+    """Read TOML; `before` is put before it and not counted. Raises DocumentError."""
+    try:
+        return tomllib.loads(before + text)
+    except RecursionError:
+        error = DocumentError("", Wrong("lists within lists without end", _TOML))
+    except ValueError as wrong:
+        place, message = _where(wrong, before + text)
+        shift = len(before) if place.line == 1 else 0
+        shown = _Place(text, place.line, max(place.column - shift, 1))
+        error = DocumentError(str(shown), _explained(message, place))
+    # Raised here, away from what was read.
+    raise error
+
+
+def _where(wrong: ValueError, text: str) -> tuple[_Place, str]:
+    """Return where TOML ends to be TOML, and the parser's own words."""
+    # Python 3.14 has attributes for what else stands in the message alone.
+    line, column = getattr(wrong, "lineno", None), getattr(wrong, "colno", None)
+    message = str(getattr(wrong, "msg", wrong))
+    at = _AT.search(message)
+    if isinstance(line, int) and isinstance(column, int):
+        place = _Place(text, line, column)
+    elif at is not None and at[1]:
+        place = _Place(text, int(at[1]), int(at[2]))
+    else:
+        place = _end_of(text)
+    message = _AT.sub("", message)
+    return _opening(place) if message.startswith(_UNCLOSED) else place, message
+
+
+def _opening(end: _Place) -> _Place:
+    """Return where the last quote is that its line does not close."""
+    for number, row in reversed(list(enumerate(end.text.split("\n"), start=1))):
+        assigned = _ASSIGNED.match(row)
+        if assigned and assigned[2][:1] == "'" and assigned[2].count("'") == 1:
+            return _Place(end.text, number, assigned.start(2) + 1)
+    return end
+
+
+def _end_of(text: str) -> _Place:
+    lines = text.split("\n")
+    return _Place(text, len(lines), len(lines[-1]) + 1)
+
+
+def _explained(message: str, place: _Place) -> Wrong:
+    """Put the parser's words into plain ones, by what stands at the place."""
+    return next(_explanations(message, place), Wrong(message, _TOML))
+
+
+def _explanations(message: str, place: _Place) -> Iterator[Wrong]:
+    char = place.rest[:1]
+    if char and not char.isascii() and not char.isprintable():
+        yield Wrong(f"an invisible character, U+{ord(char):04X}", "the line without it")
+    yield from (wrong for begin, wrong in _PLAIN if message.startswith(begin))
+    if message.startswith(("Cannot declare", "Cannot mutate", "Cannot overwrite")):
+        yield _repeated(place)
+    if message.startswith("Expected '=' after a key"):
+        sign = "a colon after a key" if char == ":" else "a key without = after it"
+        yield Wrong(sign, "key = value, in one line")
+    if message.startswith("Invalid initial character for a key part") and char == "}":
+        yield Wrong("a comma before the }", "{ ... } without a comma at its end")
+    if message.startswith("Invalid value"):
+        yield from _of_value(place.rest)
+    if message.startswith("Expected newline or end of document"):
+        yield from _of_end(place)
+    if message.startswith("Invalid statement") and char in {"{", "}", "-"}:
+        yield Wrong("a line that is neither [table] nor key = value", "TOML, not JSON or YAML")
+
+
+def _of_value(rest: str) -> Iterator[Wrong]:
+    value = re.split(r"[\s,\]}#]", rest, maxsplit=1)[0]
+    if not value:
+        yield Wrong("nothing where a value has to be", "a value after the = or the comma")
+    elif value[0] in _MARKS:
+        yield Wrong("quotes that are no straight ones", 'straight quotes, as in "text"')
+    elif value.lower() in _BOOLEANS:
+        yield Wrong("a word without quotes", "true or false, in small letters, or text in quotes")
+    elif value[0].isalnum() or value[0] in "/.~*$%@_:<-+!":
+        yield Wrong("text without quotes", _QUOTED)
+
+
+def _of_end(place: _Place) -> Iterator[Wrong]:
+    """Explain what follows upon a value."""
+    assigned = _ASSIGNED.match(place.row)
+    before = place.row[: place.column - 1]
+    if place.rest[:1] == ",":
+        yield Wrong("a comma after a value", "each key in a line of its own")
+    elif assigned and assigned[2][:1].isdigit() and not before[-1:].isspace():
+        yield Wrong("text without quotes that begins like a number", _QUOTED)
+    elif assigned and assigned[2][:1] in {'"', "'"}:
+        expected = "a line that ends with the value; a quote within quotes has a backslash before"
+        yield Wrong("something after a value", expected)
+
+
+def _repeated(place: _Place) -> Wrong:
+    """Explain a table or key that is there already."""
+    header = _HEADER.match(place.row)
+    if header is None:
+        assigned = _ASSIGNED.match(place.row)
+        name = assigned[1] if assigned else ""
+        return Wrong(f"a key that was set before{_known(name)}", "each key once")
+    name = header[2]
+    first = _first_of(name.partition(".")[0], place)
+    form = "[[...]]" if header[1] == "[[" else "[...]"
+    return Wrong(f"{form} for a table that was written before{_known(name)}{first}", _ONE_FORM)
+
+
+def _first_of(table: str, place: _Place) -> str:
+    """Say in which line, and how, a table was written first."""
+    for number, row in enumerate(place.text.split("\n")[: place.line - 1], start=1):
+        header, assigned = _HEADER.match(row), _ASSIGNED.match(row)
+        if header and header[2].partition(".")[0] == table:
+            return f", in line {number} as {'[[...]]' if header[1] == '[[' else '[...]'}"
+        if assigned and assigned[1].partition(".")[0] == table:
+            dotted = "." in assigned[1]
+            return f", in line {number} as {'dotted keys' if dotted else 'key = ...'}"
+    return ""
+
+
+def _known(name: str) -> str:
+    """Name a key or table that the gate has; any other text may be a secret in the wrong place."""
+    table, _, key = name.partition(".")
+    if table not in names_in(""):
+        # A key in its table has no name of it before it.
+        return f" ({table})" if any(table in known.path for known in all_keys()) else ""
+    return f" ({table}.{key})" if key in names_in(table) else f" ({table})"
