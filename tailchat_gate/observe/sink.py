@@ -40,7 +40,8 @@ class Sink:
         self.lost = 0
         self._file = file
         self._capacity = capacity
-        self._entries: deque[bytes] = deque()
+        #: What waits, and how many lines each of it is: to count them again takes time.
+        self._entries: deque[tuple[bytes, int]] = deque()
         #: What is being written.
         self._batch = b""
         #: Bytes that wait, those that are being written among them.
@@ -68,7 +69,7 @@ class Sink:
             if self._size + len(data) > room:
                 self.lost += lines
                 return
-            self._entries.append(data)
+            self._entries.append((data, lines))
             self._size += len(data)
             self._closing = False
             if self.is_running:
@@ -89,7 +90,7 @@ class Sink:
         if writer is not None:
             writer.join(within)
         with self._changed:
-            waiting = sum(entry.count(b"\n") for entry in (self._batch, *self._entries))
+            waiting = self._batch.count(b"\n") + sum(lines for _, lines in self._entries)
             return self.lost - self._told_lost + waiting
 
     def close_and_tell(self, within: float = CLOSE_SECONDS) -> None:
@@ -110,11 +111,12 @@ class Sink:
             self._writer = None
 
     def _run(self) -> None:
-        while (batch := self._next_batch()) is not None:
+        while (found := self._next_batch()) is not None:
+            batch, lines = found
             try:
-                self._write(batch)
+                self._write(batch, lines)
             except Exception:  # noqa: BLE001 - whatever it is, the next lines have their try
-                self._lose(batch.count(b"\n"))
+                self._lose(lines)
                 if not self._failing:
                     self._failing = True
                     _log.exception("the %s log cannot be written", self.name)
@@ -123,7 +125,8 @@ class Sink:
                 self._size = self._size - len(batch) if self._entries else 0
             self._tell_lost()
 
-    def _next_batch(self) -> bytes | None:
+    def _next_batch(self) -> tuple[bytes, int] | None:
+        """Wait for lines; return some of them and how many, None at the end."""
         with self._changed:
             while not self._entries:
                 if self._closing:
@@ -131,15 +134,15 @@ class Sink:
                     return None
                 self._changed.wait()
             batch = [self._entries.popleft()]
-            size = len(batch[0])
-            while self._entries and size + len(self._entries[0]) <= _BATCH:
+            size = len(batch[0][0])
+            while self._entries and size + len(self._entries[0][0]) <= _BATCH:
                 batch.append(self._entries.popleft())
-                size += len(batch[-1])
-            self._batch = b"".join(batch)
-            return self._batch
+                size += len(batch[-1][0])
+            self._batch = b"".join(data for data, _ in batch)
+            return self._batch, sum(lines for _, lines in batch)
 
-    def _write(self, data: bytes) -> None:
-        """Write `data` as far as the file takes it before the end; what it does not is lost.
+    def _write(self, data: bytes, lines: int) -> None:
+        """Write these lines as far as the file takes them before the end; the others are lost.
 
         A write that was cut short goes on where it ended, or with the whole line where another
         file has taken the place of the first.
@@ -156,9 +159,10 @@ class Sink:
                     self._note(error)
                     if self._is_over_after(error):
                         break
-        self.written += data.count(b"\n", 0, done)
-        if done < len(data):
-            self._lose(data.count(b"\n", done))
+        lost = data.count(b"\n", done)
+        self.written += lines - lost
+        if lost:
+            self._lose(lost)
         elif self._failing:
             self._failing = False
             _log.warning("the %s log can be written again", self.name)
