@@ -72,7 +72,6 @@ class Verdict(NamedTuple):
         """The rules that were asked, none where no route serves the target."""
         return self.match.rules if self.match is not None else ()
 
-    @property
     def renewal(self) -> str | None:
         """The Set-Cookie value that renews the session of who asks, where one is due."""
         visitor = self.visitor
@@ -131,7 +130,8 @@ class Authorizer:
             return Verdict(allowed=False, match=match, visitor=visitor, site=site, barred=barred)
         if decision is AS_NOBODY or decision is PREFLIGHT:
             visitor = None
-        verdict = Verdict(decision.allowed, match, visitor, site, told=told)
+        # By position, because a keyword makes a dict for each request.
+        verdict = Verdict(decision.allowed, match, visitor, site, None, told)
         if fields.other_page and visitor is not None:
             # The visitor's cookie came along, and whoever wrote that page made it come.
             return self._unless_made_elsewhere(visit, verdict, host, method, target)

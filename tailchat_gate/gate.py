@@ -282,7 +282,7 @@ class Gate:
             return
         raw = visit.target.path
         path = raw if route.settings.path == "/" else raw[len(route.settings.path) :]
-        renewal = verdict.renewal
+        renewal = verdict.renewal()
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             found = await backend.answer(request, path)
@@ -311,7 +311,7 @@ class Gate:
         if upgrade:
             self.authorizer.check_origin(visit, head.fields.host, route)
         extra = b""
-        if renewal := verdict.renewal:
+        if renewal := verdict.renewal():
             # Private, because a cache between must not hand the cookie to somebody else.
             extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         sent = self.headers.head(
@@ -329,8 +329,8 @@ class Gate:
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
         """Record what came of an exchange; answer in its place where nothing was relayed."""
-        exchange.leave()
         visit = exchange.visit
+        exchange.pool.leave(visit.client_address.network)
         visit.status, visit.sent_bytes = exchange.status, exchange.body_bytes
         failure = exchange.failure
         if failure is not None:

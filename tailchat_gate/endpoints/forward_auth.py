@@ -164,7 +164,7 @@ class ForwardAuth:
         if visitor is None:
             return told
         lines = self._identity.fields(visitor, match.route) + told
-        if renewal := verdict.renewal:
+        if renewal := verdict.renewal():
             lines += b"Set-Cookie: %b\r\n" % renewal.encode("ascii")
         return lines
 

@@ -1,7 +1,6 @@
 """Which handler answers each of the gate's own paths."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -48,8 +47,7 @@ class Endpoints:
         prefix: str,
     ) -> None:
         self._answers = answers
-        #: Tells whether a path is the gate's own; no route ever sees one.
-        self.owns: Final = partial(is_own, prefix=prefix)
+        self._prefix = prefix
         self._forward_auth = forward_auth
         #: Where a POST says what is wanted in its body.
         self._forms = frozenset((f"{prefix}/sign_out",))
@@ -67,6 +65,10 @@ class Endpoints:
                 f"{prefix}/jwks.json": (READ_METHODS, key_set.answer),
             }
         )
+
+    def owns(self, path: str) -> bool:
+        """Tell whether a path is the gate's own; no route ever sees one."""
+        return is_own(path, self._prefix)
 
     def reads_body(self, visit: Visit) -> bool:
         """Tell whether the answer to a request depends on its body."""

@@ -108,14 +108,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """A connection to an upstream, good for one exchange at a time.
 
     Bytes go to the client as they come, without a task in between: what one read brought is
-    handed on in one write. The exchange hears how it ended; `status`, `body_bytes` and
-    `keep_client` tell what the client got.
+    handed on in one write. The exchange hears how it ended; the `reader` tells what the client got.
     """
 
     __slots__ = (
         "_buffer", "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_patience",
-        "_paused", "_phase", "_reader", "_sent", "_unread", "_wrote", "address", "buffers", "fault",
-        "idle_since", "transport", "tunnel", "was_reset",
+        "_paused", "_phase", "_sent", "_unread", "_wrote", "address", "buffers", "fault",
+        "idle_since", "reader", "transport", "tunnel", "was_reset",
     )  # fmt: skip
 
     def __init__(
@@ -129,7 +128,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._buffer = buffers.small
         self._loop = loop
         self._owner = owner
-        self._reader = reader
+        #: Reads the reply; tells what the client got of it.
+        self.reader: Final = reader
         self._phase = _IDLE
         self._exchange: ReplyTaker | None = None
         self.transport: asyncio.Transport | None = None
@@ -151,26 +151,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self._phase.name}>"
 
-    @property
-    def status(self) -> int:
-        """The status of the reply whose head was relayed, 0 where none was."""
-        return self._reader.status if self._wrote else 0
-
-    @property
-    def body_bytes(self) -> int:
-        """How many bytes of body the reply had so far."""
-        return self._reader.body_bytes
-
-    @property
-    def keep_client(self) -> bool:
-        """Whether the client was told that its connection stays."""
-        return self._reader.keep_client
-
     # What the forwarding side calls.
 
     def start(self, exchange: ReplyTaker, expected: Expected, patience: Patience) -> None:
         """Begin an exchange, which takes the reply that is `expected`."""
-        self._reader.begin(expected)
+        self.reader.begin(expected)
         self._exchange = exchange
         self._patience = patience
         self._deadline = 0.0
@@ -196,7 +181,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         transport = self.transport
         return (
             self._phase is _IDLE
-            and not self._reader.dirty
+            and not self.reader.dirty
             and transport is not None
             and not transport.is_closing()
         )
@@ -210,18 +195,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """
         return not self._unread.poll(0)
 
-    @property
-    def personal(self) -> bool:
-        """Whether the upstream may take what comes on the connection for one person's."""
-        return self._reader.personal
-
-    def make_personal(self) -> None:
-        """Note that a request may have authenticated the connection."""
-        self._reader.personal = True
-
     def spoil(self) -> None:
         """Never use the connection again: a request was sent in part only."""
-        self._reader.dirty = True
+        self.reader.dirty = True
 
     def abort(self) -> None:
         """Close at once, throwing away what is not sent: an unfinished request stays unfinished."""
@@ -268,7 +244,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if self._phase is _LEAVING and self._deadline <= now and self.transport is not None:
                 self.transport.abort()
             return
-        if self._sent and not self._reader.head_done:
+        if self._sent and not self.reader.head_done:
             if 0 < self._deadline <= now:
                 self._finish(End.SLOW)
         elif self._patience.idle:
@@ -331,7 +307,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             # Bytes that no request asked for must never become the next visitor's answer.
             self.abort()
         elif self.tunnel is None:
-            self._reader.leftover += data
+            self.reader.leftover += data
         else:
             self.tunnel.from_upstream(data)
 
@@ -379,11 +355,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # The exchange.
 
     def _relay(self, data: bytes) -> None:
-        reader = self._reader
+        reader = self.reader
         try:
             pieces = reader.feed(data)
         except BadReplyError as error:
             self.fault = str(error)
+            if not self._wrote:
+                # Of the head that it read with the fault nothing is relayed.
+                reader.status = 0
             self._finish(End.CUT_OFF if self._wrote else End.BROKEN)
             return
         if pieces and not self._write_client(pieces):
@@ -395,7 +374,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._finish(_COMPLETE)
 
     def _end_with_connection(self, *, clean: bool) -> None:
-        reader = self._reader
+        reader = self.reader
         if not reader.started:
             self._finish(End.UNANSWERED)
             return
@@ -421,7 +400,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _finish(self, end: End) -> None:
         if self._phase is _CLOSED:
             return
-        if end is _COMPLETE and self._reader.stays and not self._reader.dirty:
+        if end is _COMPLETE and self.reader.stays and not self.reader.dirty:
             self._phase = _IDLE
         else:
             self._phase = _CLOSED
@@ -439,7 +418,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def take_leftover(self) -> bytes:
         """Return the bytes that came behind a switch before the tunnel was there."""
-        leftover, self._reader.leftover = self._reader.leftover, b""
+        leftover, self.reader.leftover = self.reader.leftover, b""
         # No reply comes any more, and an exchange holds its whole configuration.
-        self._reader.forget()
+        self.reader.forget()
         return leftover

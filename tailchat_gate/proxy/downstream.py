@@ -148,10 +148,10 @@ class ClientConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_full", "_half_closed",
-        "_held_end", "_holds", "_in_head", "_kept", "_leaving", "_lingers", "_moved", "_reading",
-        "_server", "_taker", "_time", "_unread", "_unsent", "_work", "buffers", "client",
-        "counted_as", "own", "peer", "transport", "was_reset",
+        "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_half_closed",
+        "_held_end", "_holds", "_in_head", "_kept", "_lingers", "_moved", "_reading", "_server",
+        "_taker", "_time", "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "full",
+        "leaving", "own", "peer", "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -173,7 +173,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._taker: BytesTaker | None = None
         self._deadline = self._body_timeout = 0.0
         self._holds = 0
-        self._full = self._leaving = self._lingers = False
+        #: Whether the client takes no more bytes for now.
+        self.full = False
+        #: Whether the connection ends with the answer to its present request.
+        self.leaving = False
+        self._lingers = False
         self._moved = self._reading = self._unread = self._awaits_room = self._in_head = False
         self._unsent = 0
         #: Whether the client still waits, None until it sends no more.
@@ -241,7 +245,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return False
         # It is told again where reading was held meanwhile.
         if self._half_closed is None and not self._waits_half_closed(transport):
-            self._leaving = True
+            self.leaving = True
             self._close(linger=False)
         return True
 
@@ -273,13 +277,13 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Hold what feeds this client: its socket and buffer are full."""
-        self._full = True
+        self.full = True
         if self._work is not None:
             self._work.client_full(full=True)
 
     def resume_writing(self) -> None:
         """Let it be fed again."""
-        self._full = False
+        self.full = False
         self._moved = True
         if self._work is not None:
             self._work.client_full(full=False)
@@ -290,11 +294,6 @@ class ClientConnection(asyncio.BufferedProtocol):
     # What the request under way calls.
 
     @property
-    def full(self) -> bool:
-        """Whether the client takes no more bytes for now."""
-        return self._full
-
-    @property
     def busy(self) -> bool:
         """Whether a request is under way."""
         return self._work is not None
@@ -303,11 +302,6 @@ class ClientConnection(asyncio.BufferedProtocol):
     def work(self) -> Work | None:
         """What is done for the request under way, None where none is."""
         return self._work
-
-    @property
-    def leaving(self) -> bool:
-        """Whether the connection ends with the answer to its present request."""
-        return self._leaving
 
     def begin(self, work: Work, body: Body | None = None, *, unread: bool = False) -> None:
         """Let `work` do what the request asks; it gets the body, by way of `body`.
@@ -330,7 +324,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def keeps(self, head: RequestHead) -> bool:
         """Tell whether the connection stays behind an answer given now."""
         unread = head.fields.has_body if self._work is None else self._body is not None
-        return head.keep_alive and not unread and not self._unread and not self._leaving
+        return head.keep_alive and not unread and not self._unread and not self.leaving
 
     def answer(self, data: bytes, head: RequestHead, *, keep: bool) -> None:
         """Answer the request with that head at once, with a whole response."""
@@ -386,14 +380,15 @@ class ClientConnection(asyncio.BufferedProtocol):
     def end(self, *, keep: bool) -> None:
         """End the request under way; `keep`: the client was told that its connection stays."""
         self._work = self._taker = None
-        self.release(UPSTREAM_FULL)
+        if self._holds:
+            self.release(UPSTREAM_FULL)
         unread = self._unread or self._body is not None
         self._body = None
-        if unread or not keep or self._leaving or self._half_closed is not None:
+        if unread or not keep or self.leaving or self._half_closed is not None:
             self._close(linger=unread or bool(self._kept))
             return
         self._deadline = self._time() + self._server.timeouts.keepalive
-        if self._full:
+        if self.full:
             # Who does not read its answers is not given more of them.
             self._awaits_room = True
         elif self._kept and not self._reading:
@@ -419,7 +414,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     @property
     def idle_deadline(self) -> float:
         """When it ends if no request comes, 0 while one is under way or while it is closing."""
-        return 0.0 if self._work is not None or self._lingers or self._leaving else self._deadline
+        return 0.0 if self._work is not None or self._lingers or self.leaving else self._deadline
 
     def close_idle(self) -> None:
         """Close it for want of room; no request is under way."""
@@ -435,7 +430,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def leave(self) -> None:
         """Take no further request: close at once where none is under way."""
-        self._leaving = True
+        self.leaving = True
         if self._work is None and self.transport is not None and not self._lingers:
             self.transport.close()
 
@@ -457,7 +452,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif self._work is None:
             self._end_waiting(now)
         elif self._half_closed is not None:
-            quiet = self._work.quiet() and not self._full
+            quiet = self._work.quiet() and not self.full
             if self._half_closed.has_left(now, quiet=quiet):
                 self.transport.abort()
         elif self._body is not None and self._body_timeout:
@@ -482,7 +477,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         patience = self._server.timeouts.half_closed
         if self._held_end is None:
             self._held_end = HalfClosed(transport, now, patience)
-        quiet = work.quiet() and not self._full
+        quiet = work.quiet() and not self.full
         return not patience or self._held_end.has_left(now, quiet=quiet)
 
     # Requests.

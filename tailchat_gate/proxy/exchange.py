@@ -120,7 +120,8 @@ class Exchange:
         "_client", "_connecting", "_copied", "_copy", "_ended", "_pending", "_repeated",
         "_settings", "_told", "_upstream", "_whole",
         "body_bytes", "editor", "extra_fields", "failure", "http10", "is_head", "keep_alive",
-        "keep_client", "passage", "status", "switched", "takes_trailers", "upgrade", "visit",
+        "keep_client", "passage", "pool", "status", "switched", "takes_trailers", "upgrade",
+        "visit",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +136,8 @@ class Exchange:
         fields = request.fields
         self._client = client
         self._settings = settings
+        #: The connections to its upstream, where it has a place.
+        self.pool: Final = settings.pool
         self._ended = ended
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -155,7 +158,7 @@ class Exchange:
         self.is_head = request.method == "HEAD"
         self.http10 = request.http10
         #: Only once the body has come whole: after an early reply the connection ends.
-        self.keep_alive = self._whole and request.keep_alive and not client.leaving
+        self.keep_alive = self._whole and fields.keep_alive[request.http10] and not client.leaving
         self.upgrade = passage.upgrade
         self.takes_trailers = b"te" in fields.connection and takes_trailers(fields)
         self.extra_fields = passage.extra_fields
@@ -166,28 +169,18 @@ class Exchange:
         self.switched: UpstreamConnection | None = None
 
     @property
-    def pool(self) -> Pool:
-        """The connections to its upstream."""
-        return self._settings.pool
-
-    @property
     def session(self) -> Holder | None:
         """Whose session it ends with."""
         return self.passage.session
 
-    @property
     def _patience(self) -> Patience:
         settings, person = self._settings, isinstance(self.passage.session, Visitor)
         return settings.session_patience if person else settings.patience
 
-    def leave(self) -> None:
-        """Give the place with the upstream back."""
-        self._settings.pool.leave(self.visit.client_address.network)
-
     def start(self, now: float) -> None:
         """Send the request on a connection of the pool, or on a new one; `now` in seconds."""
         settings, own = self._settings, self._client.own
-        if own is not None and (mine := own.take(settings.pool, self._person)) is not None:
+        if own is not None and (mine := own.take(self.pool, self._person)) is not None:
             self._send(mine)
             return
         if self.upgrade or not settings.keepalive:
@@ -196,7 +189,7 @@ class Exchange:
             self._connect()
             return
         whole = self._whole or 0 < (self.passage.request.fields.length or 0) <= REPEATED_BYTES
-        upstream = settings.pool.take(now, repeatable=whole and self._copy is not None)
+        upstream = self.pool.take(now, repeatable=whole and self._copy is not None)
         if upstream is None:
             self._connect()
         else:
@@ -305,14 +298,14 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is None:
             return
-        self._take_result(upstream)
-        pool = self._settings.pool
+        reader, pool = upstream.reader, self.pool
+        self.status, self.body_bytes = reader.status, reader.body_bytes
         if end is _COMPLETE and self._whole:
             if not self._settings.keepalive:
                 upstream.spoil()
-            if not upstream.personal or not self._keep(upstream):
+            if not reader.personal or not self._keep(upstream):
                 pool.release(upstream)
-            self.keep_client = upstream.keep_client
+            self.keep_client = reader.keep_client
             self._ended(self._client, self)
         elif end is _SWITCHED:
             pool.forget(upstream)
@@ -336,13 +329,13 @@ class Exchange:
             return False
         if client.own is None:
             client.own = OwnConnections()
-        client.own.keep(self._settings.pool, person, upstream)
+        client.own.keep(self.pool, person, upstream)
         return True
 
     def _end_unclean(self, end: End, upstream: UpstreamConnection) -> None:
         """End with a failure, or with a reply that came before the request was whole."""
         upstream.spoil()
-        reused = self._settings.pool.release(upstream)
+        reused = self.pool.release(upstream)
         if end is _COMPLETE:
             self.keep_client = upstream.keep_client
             self._finish(None)
@@ -357,14 +350,14 @@ class Exchange:
             self._connect()
         else:
             if upstream.fault:
-                self._settings.pool.tell_fault(upstream.fault, self.visit.route)
+                self.pool.tell_fault(upstream.fault, self.visit.route)
             if end in KINDS:
-                self._settings.pool.failed(KINDS[end])
+                self.pool.failed(KINDS[end])
             if self.status:
                 # Never a clean end: the client must see that the reply is not whole
                 # (RFC 9112 section 8).
                 self._client.abort()
-            idled = end is End.SILENT and self._patience is not self._settings.patience
+            idled = end is End.SILENT and self._patience() is not self._settings.patience
             self._finish(Reason.NOT_SIGNED_IN if idled else _FAILURES[end])
 
     def _claims_no_other(self) -> bool:
@@ -383,8 +376,8 @@ class Exchange:
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         if self.passage.request.fields.binds:
-            upstream.make_personal()
-        upstream.start(self, self, self._patience)
+            upstream.reader.personal = True
+        upstream.start(self, self, self._patience())
         if self._pending:
             upstream.write(b"".join((self.passage.data, *self._pending)))
             self._pending = None
@@ -414,7 +407,7 @@ class Exchange:
 
     async def _connected(self) -> None:
         try:
-            upstream = await self._settings.pool.connect(
+            upstream = await self.pool.connect(
                 self._settings.connect_timeout, self._settings.connect_retry
             )
         except TimeoutError:
@@ -438,11 +431,8 @@ class Exchange:
             self._connecting = None
         if upstream is not None:
             upstream.abort()
-            self._take_result(upstream)
-            self._settings.pool.release(upstream)
-
-    def _take_result(self, upstream: UpstreamConnection) -> None:
-        self.status, self.body_bytes = upstream.status, upstream.body_bytes
+            self.status, self.body_bytes = upstream.reader.status, upstream.reader.body_bytes
+            self.pool.release(upstream)
 
     def _finish(self, failure: Reason | None) -> None:
         self._pending = None

@@ -191,7 +191,7 @@ class Forwarder:
     ) -> Reason | None:
         """Send a request to its route's upstream and relay the reply.
 
-        `ended` hears how it went, once, and has the exchange leave its place; where nothing was
+        `ended` hears how it went, once, and gives its place in the pool back; where nothing was
         relayed it owes the client an answer. Where there is no place for the request now, nothing
         is begun, and the reason is returned. `recorder` takes the place of `ended` for a tunnel,
         which may outlast this configuration by weeks and must not keep it.

@@ -185,7 +185,7 @@ class Pool(Places):
         """
         self._busy.discard(connection)
         reused = connection.idle_since > 0
-        if connection.personal:
+        if connection.reader.personal:
             # The next to get it would be answered as somebody else.
             connection.abort()
         elif connection.is_reusable() and len(self._idle) < MAX_IDLE:

@@ -38,7 +38,9 @@ class Recorder:
     def record(self, visit: Visit) -> None:
         """Record a request that is done."""
         visit.seconds = self.monotonic() - visit.started
-        self.metrics.request(visit.route, visit.method, visit.status, visit.reason, visit.seconds)
+        self.metrics.request(
+            visit.route, visit.head.method, visit.status, visit.reason, visit.seconds
+        )
         if self.access_log is not None:
             self.access_log.write(visit)
 

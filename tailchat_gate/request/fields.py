@@ -69,8 +69,10 @@ class FieldSection:
         "cookies",
         "expects_continue",
         "forwarded",
+        "has_body",
         "has_credentials",
         "host",
+        "keep_alive",
         "length",
         "original",
         "other_page",
@@ -91,7 +93,12 @@ class FieldSection:
         self.cookies: Final[list[bytes]] = []
         self.chunked = self.expects_continue = False
         self.length: int | None = None
+        #: Whether a body follows.
+        self.has_body = False
         self.connection = _NO_OPTIONS
+        #: Whether the client wants its connection to stay, by whether its version is 1.0
+        #: (RFC 9112 section 9.3).
+        self.keep_alive = (True, False)
         self.upgrade = b""
         #: The token of the gate's own that is presented, None where there is none.
         self.bearer: bytes | None = None
@@ -132,11 +139,6 @@ class FieldSection:
         """The fields as text by their names in any case; of a repeated one the first."""
         return _Headers(self.pairs)
 
-    @property
-    def has_body(self) -> bool:
-        """Whether a body follows."""
-        return self.chunked or bool(self.length)
-
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of a field in order; `name` is lower-case."""
         return [value for found, value in self.pairs if found.lower() == name]
@@ -167,7 +169,9 @@ class FieldSection:
         self.via = found[b"via"]
         self.agent = b" ".join(found[b"user-agent"]).decode("utf-8", "replace")
         self.host = read_host([host.decode("latin-1") for host in found[b"host"]])
-        self.connection = _read_options(found[b"connection"])
+        options = self.connection = _read_options(found[b"connection"])
+        stays = b"close" not in options
+        self.keep_alive = (stays, stays and b"keep-alive" in options)
         self.upgrade = b",".join(found[b"upgrade"]).lower()
         self.expects_continue = b",".join(found[b"expect"]).lower() == b"100-continue"
         codings, lengths = found[b"transfer-encoding"], found[b"content-length"]
@@ -178,6 +182,7 @@ class FieldSection:
             self.chunked = _read_codings(codings)
         if lengths:
             self.length = _read_length(lengths)
+        self.has_body = self.chunked or bool(self.length)
 
 
 class _Headers(Mapping[str, str]):

@@ -58,9 +58,8 @@ class RequestHead(NamedTuple):
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the client wants its connection to stay (RFC 9112 section 9.3)."""
-        options = self.fields.connection
-        return b"close" not in options and (not self.http10 or b"keep-alive" in options)
+        """Whether the client wants its connection to stay."""
+        return self.fields.keep_alive[self.http10]
 
 
 #: Stands where a request could not be read.
