@@ -1,9 +1,9 @@
 """Who asks and whether they may: the one way in, for requests, upgrades and forward-auth alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailchat_gate.access.claimed import Asked, judge_claims
 from tailchat_gate.access.origin import changes_something, is_foreign
@@ -46,7 +46,8 @@ _CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)
 _AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
-class Verdict(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Verdict:
     """What was found and decided: `match` is None where no route serves the target.
 
     `visitor` is who asks, None for nobody and for whom the tool has to take for nobody; `site`
@@ -54,13 +55,13 @@ class Verdict(NamedTuple):
     that is the reason of the refusal.
     """
 
-    allowed: bool
-    match: Match | None
-    visitor: Visitor | Machine | None
-    site: SiteSession
-    barred: Barred | None = None
+    allowed: Final[bool]
+    match: Final[Match | None]
+    visitor: Final[Visitor | Machine | None]
+    site: Final[SiteSession]
+    barred: Final[Barred | None]
     #: Fields of the request that the tool has to be told otherwise, by names in lower case.
-    told: Mapping[bytes, bytes] = _AS_SENT
+    told: Final[Mapping[bytes, bytes]]
 
     @property
     def record(self) -> SessionRecord | None:
@@ -127,7 +128,7 @@ class Authorizer:
         visit.reason = decision.reason
         if not decision.allowed:
             barred = self._refused(visit, visitor, site)
-            return Verdict(allowed=False, match=match, visitor=visitor, site=site, barred=barred)
+            return Verdict(decision.allowed, match, visitor, site, barred, told)
         if decision is AS_NOBODY or decision is PREFLIGHT:
             visitor = None
         # By position, because a keyword makes a dict for each request.
@@ -149,7 +150,7 @@ class Authorizer:
             return verdict
         if unsafe and self._is_foreign(visit, host, match.route):
             visit.reason = Reason.CROSS_ORIGIN
-            return verdict._replace(allowed=False)
+            return replace(verdict, allowed=False)
         return verdict
 
     def _decide_with_claims(

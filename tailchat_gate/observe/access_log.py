@@ -33,7 +33,8 @@ class AccessLog:
     def __init__(self, descriptor: int, clock: Callable[[], float]) -> None:
         self.sink: Final = Sink("access", SinkFile(descriptor))
         self._clock = clock
-        # All but paths repeat from request to request.
+        # All but paths repeat from request to request, and most of them together.
+        self._texts = lru_cache(maxsize=_KEPT_TEXTS)(_texts)
         self._text = lru_cache(maxsize=_KEPT_TEXTS)(_text)
         self._lines: list[str] = []
         self._size = 0
@@ -43,16 +44,18 @@ class AccessLog:
 
     def write(self, visit: Visit) -> None:
         """Add one request; must be called in a running event loop."""
-        text = self._text
         head = visit.head
         fields = head.fields
+        client, method, host = self._texts(
+            visit.client_address.address, head.method, fields.host.name
+        )
+        route, sub, token = self._texts(visit.route, visit.sub, visit.token)
         line = (
             f'{{"time":"{self._time()}","id":"{visit.request_id}",'
-            f'"client":{text(visit.client_address.address)},"method":{text(head.method)},'
-            f'"host":{text(fields.host.name)},"path":{_text(head.target.path)},'
-            f'"status":{visit.status},"reason":"{visit.reason}","route":{text(visit.route)},'
-            f'"sub":{text(visit.sub)},"token":{text(visit.token)},"bytes":{visit.sent_bytes},'
-            f'"ms":{visit.seconds * 1000:.2f},"agent":{self._agent(fields.agent)}'
+            f'"client":{client},"method":{method},"host":{host},"path":{_text(head.target.path)},'
+            f'"status":{visit.status},"reason":"{visit.reason}","route":{route},"sub":{sub},'
+            f'"token":{token},"bytes":{visit.sent_bytes},"ms":{visit.seconds * 1000:.2f},'
+            f'"agent":{self._agent(fields.agent)}'
             f"{'' if visit.original is None else _asked(visit.original)}}}\n"
         )
         self._lines.append(line)
@@ -107,6 +110,10 @@ class AccessLog:
 
 def _text(text: str) -> str:
     return encode_basestring_ascii(text[:_MAX_TEXT])
+
+
+def _texts(*texts: str) -> tuple[str, ...]:
+    return tuple(map(_text, texts))
 
 
 def _asked(original: Original) -> str:

@@ -4,8 +4,9 @@ import asyncio
 import select
 import socket
 import struct
+from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, Protocol, cast
 
 from tailchat_gate.proxy.receiving import READ_BYTES, ReadBuffers, tell_of_rest
 from tailchat_gate.proxy.reply import Expected, ReplyReader
@@ -94,7 +95,8 @@ class ConnectionOwner(Protocol):
         """Hear that one is closed."""
 
 
-class Patience(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Patience:
     """Seconds to wait: for a reply's head, and for its next bytes (0 = no limit)."""
 
     response: float

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, cast
 
 from tailchat_gate.identity.locks import Holder
@@ -38,7 +39,8 @@ UPSTREAM_FULL: Final = 1
 _PIPELINED: Final = 2
 
 
-class Timeouts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Timeouts:
     """Seconds: for a head, for silence within a body (0 = no limit), for an idle connection.
 
     `half_closed`: how long a client that sends no more waits while nothing is sent to it (0 = not

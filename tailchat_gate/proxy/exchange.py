@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from tailchat_gate.access.service_worker import WorkerScopes
 from tailchat_gate.identity.authenticate import Visitor
@@ -59,7 +60,8 @@ class MakeExchange(Protocol):
         """Make one."""
 
 
-class Upstream(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Upstream:
     """What is known beforehand of a route's upstream.
 
     `session_patience` is for exchanges that end with a session, which may itself not be idle for
@@ -89,7 +91,8 @@ class Upstream(NamedTuple):
     exchange: MakeExchange
 
 
-class Passage(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Passage:
     """A request that may pass: its bytes for the upstream, and what goes with them.
 
     `data` is the whole request head, `body` what reads its body, None where there is none.
@@ -98,13 +101,13 @@ class Passage(NamedTuple):
     who asks, None for nobody.
     """
 
-    request: RequestHead
-    data: bytes
-    body: Body | None
-    extra_fields: bytes
-    upgrade: bytes
-    session: Holder | None
-    visitor: Visitor | Machine | None
+    request: Final[RequestHead]
+    data: Final[bytes]
+    body: Final[Body | None]
+    extra_fields: Final[bytes]
+    upgrade: Final[bytes]
+    session: Final[Holder | None]
+    visitor: Final[Visitor | Machine | None]
 
 
 class Exchange:

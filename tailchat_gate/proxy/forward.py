@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -149,7 +149,7 @@ class Forwarder:
         return Upstream(
             pool,
             patience,
-            patience._replace(idle=idle) if idle != settings.idle_timeout else patience,
+            replace(patience, idle=idle) if idle != settings.idle_timeout else patience,
             settings.connect_timeout,
             partial(self._headers.trailers, settings),
             rewriter_of(settings),

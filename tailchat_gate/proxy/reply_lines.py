@@ -1,8 +1,9 @@
 """Reads the lines of a reply's head, each by itself; what was read is kept, because they repeat."""
 
 import re
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailchat_gate.field_names import HOP_BY_HOP, fold, is_order
 from tailchat_gate.request.schemes import challenge_binds
@@ -61,17 +62,18 @@ class BadReplyError(ValueError):
     """Bytes of an upstream that are no reply, or not one to trust."""
 
 
-class Line(NamedTuple):
+@dataclass(slots=True)
+class Line:
     """A field line of a reply: what to do with it, and its value as far as that matters here.
 
     `length` is that of a Content-Length, `options` those of Connection.
     """
 
-    action: Action
-    sent: bytes
-    value: bytes = b""
-    length: int = 0
-    options: frozenset[bytes] = frozenset()
+    action: Final[Action]
+    sent: Final[bytes]
+    value: Final[bytes] = b""
+    length: Final[int] = 0
+    options: Final[frozenset[bytes]] = frozenset()
 
 
 class ReplyLines:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.syntax import HTTP_URL, MAX_PORT, PORT
@@ -21,20 +22,22 @@ _HOST: Final = re.compile(
 _ENCODED_NUL: Final = "%00"
 
 
-class Host(NamedTuple):
+@dataclass(slots=True)
+class Host:
     """A Host field: `raw` as sent; `name` in lower case, in its one spelling; `port` or ""."""
 
-    raw: bytes
-    name: str
-    port: str
+    raw: Final[bytes]
+    name: Final[str]
+    port: Final[str]
 
 
-class Target(NamedTuple):
+@dataclass(slots=True)
+class Target:
     """What is asked for: `raw` goes upstream byte for byte, `path` is the same path as text."""
 
-    raw: bytes
-    path: str
-    query: str
+    raw: Final[bytes]
+    path: Final[str]
+    query: Final[str]
 
 
 #: An HTTP/1.0 request may come without a Host (RFC 9112 section 3.2).

@@ -36,7 +36,7 @@ class Visit:
 
     def apart(self) -> "Visit":
         """Return the visit without what a configuration has kept on its header section."""
-        return replace(self, head=self.head._replace(fields=self.head.fields.apart()))
+        return replace(self, head=replace(self.head, fields=self.head.fields.apart()))
 
     @property
     def client(self) -> str:
