@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -155,7 +156,7 @@ class BufferedExchange(Exchange):
     def _begin(self) -> None:
         stored = self._stored
         data = with_length(self.passage.data, stored.size) + stored.start
-        self.passage = self.passage._replace(data=data, body=None)
+        self.passage = replace(self.passage, data=data, body=None)
         # As far as the client goes, and for which connections may be used.
         self._whole = True
         super().start(time.monotonic())

@@ -340,7 +340,7 @@ class Exchange:
         upstream.spoil()
         reused = self.pool.release(upstream)
         if end is _COMPLETE:
-            self.keep_client = upstream.keep_client
+            self.keep_client = upstream.reader.keep_client
             self._finish(None)
         elif (
             end is _UNANSWERED
