@@ -4,9 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from gatekit import SECRET, START, Clock, until
+from gatekit import (
+    SECRET,
+    START,
+    Clock,
+    Reply,
+    RunningGate,
+    ask,
+    cookie_value,
+    request_bytes,
+    running_gate,
+    until,
+)
+from storykit import story, until_callback
+from visitor import NAVIGATION
 
 from tailchat_gate.identity import shared_claims
 from tailchat_gate.identity.login import LoginRefused
@@ -179,3 +193,40 @@ async def test_no_result_is_stored_in_the_clear(make: Make, tmp_path: Path) -> N
     await states.redeem_once("b", EXPIRES, Redemption("another-token"), codec=codec)
     assert b"another-token" not in await asyncio.to_thread(everything)
     assert b"66a" in await asyncio.to_thread(everything)
+
+
+# With real gates.
+
+
+async def _callback(gate: RunningGate, url: str, cookies: str) -> Reply:
+    """Open a callback at a gate, whichever address it listens on."""
+    parts = urlsplit(url)
+    fields = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
+    target = f"{parts.path}?{parts.query}"
+    return await ask(gate.port, request_bytes(target, host=parts.netloc, Cookie=cookies, **fields))
+
+
+async def test_a_callback_at_two_gates_and_after_a_restart(tmp_path: Path, clock: Clock) -> None:
+    """Its code is sent once; each of the gates opens the same session with it."""
+    state = {"path": str(tmp_path)}
+    async with story(tmp_path / "first.log", clock, state=state) as scene:
+        first = scene.gate
+        before = first.generation.settings
+        listen = before.server.model_copy(update={"listen": ("127.0.0.1:0",)})
+        settings = before.model_copy(update={"server": listen})
+        async with scene.visitor() as visitor:
+            url = await until_callback(visitor, scene)
+            cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
+        async with running_gate(settings, tmp_path / "second.log", clock) as second:
+            replies = [await _callback(gate, url, cookies) for gate in (second, first)]
+        async with running_gate(settings, tmp_path / "third.log", clock) as third:
+            replies.append(await _callback(third, url, cookies))
+            clock.now += REPLAY_WINDOW
+            await _callback(third, url, cookies)
+            late = (await third.log())[-1]
+        used = scene.tailchat.seen["token"].count
+
+    assert [reply.status for reply in replies] == [303, 303, 303]
+    assert all(cookie_value(reply, "tailchat_gate") for reply in replies)
+    assert used == 1
+    assert late["reason"] == "login-already-used"

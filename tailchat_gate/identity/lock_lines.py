@@ -67,7 +67,10 @@ def revocations(clock: Callable[[], float]) -> Kind:
 
     def compact(records: Sequence[Record]) -> Sequence[Record]:
         standing = Standing(clock)
-        entries = [entry for entry in map(read_record, records) if entry is not None]
+        read = [(record, read_record(record)) for record in records]
+        entries = [entry for _, entry in read if entry is not None]
+        # What only a newer version of the gate understands is not this one's to drop.
+        unknown = [record for record, entry in read if entry is None and record.intact]
         for entry in entries:
             standing.apply(entry)
         # An unlock that some process may not have read yet stays until it expires.
@@ -76,7 +79,7 @@ def revocations(clock: Callable[[], float]) -> Kind:
         lifted = [
             entry for entry in entries if isinstance(entry, Unlock) and entry.target not in locked
         ]
-        return [to_record(entry) for entry in (*lifted, *kept)]
+        return [*unknown, *(to_record(entry) for entry in (*lifted, *kept))]
 
     return Kind(REVOCATION, ROOM, compact, _merge)
 

@@ -329,9 +329,10 @@ class SqliteStore:
             records = self._followers.unsaved(last=True)
             if self._behind or records:
                 await self._write(records)
-            if self._upkeep.uncopied and self._engine.is_open:
+            upkeep = self._upkeep
+            if upkeep.uncopied and upkeep.copies_quickly and self._engine.is_open:
                 with suppress(StoreFault):
-                    await self._copy(0)
+                    await self._copy(asyncio.get_running_loop().time())
             await self._run(self._engine.close)
 
     def _take_in(self, loaded: Loaded) -> None:

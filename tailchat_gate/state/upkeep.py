@@ -5,6 +5,7 @@ from typing import Final
 #: The copy is at most this old, and making it takes at most a hundredth of the time.
 COPY_SECONDS: Final = 2.0
 _COPY_SHARE: Final = 100
+_QUICK_SECONDS: Final = 0.5
 #: How often expired records are deleted.
 SWEEP_SECONDS: Final = 60.0
 #: How often followers are asked what changed; a process that is killed loses that much of it.
@@ -17,6 +18,8 @@ class Upkeep:
     def __init__(self) -> None:
         #: Whether the database holds something that its copy lacks.
         self.uncopied = False
+        #: Whether a copy takes so little time that the end of the process can wait for one.
+        self.copies_quickly = True
         self._copy_at = self._sweep_at = self._save_at = 0.0
 
     def begin(self, now: float) -> None:
@@ -29,7 +32,9 @@ class Upkeep:
 
     def copied(self, began: float, now: float) -> None:
         """Note that the database was copied."""
-        self._copy_at = now + max(COPY_SECONDS, _COPY_SHARE * (now - began))
+        taken = now - began
+        self.copies_quickly = taken < _QUICK_SECONDS
+        self._copy_at = now + max(COPY_SECONDS, _COPY_SHARE * taken)
 
     def sweep_is_due(self, now: float) -> bool:
         """Tell whether to delete what expired; the answer is yes once."""
