@@ -15,7 +15,7 @@ import tailchat_gate
 from tailchat_gate import syntax
 from tailchat_gate.config import fields, route_fields, token, word
 from tailchat_gate.config.fields import matching
-from tailchat_gate.identity.lock_lines import is_person, is_target
+from tailchat_gate.identity.lock_lines import is_message, is_person, is_target
 from tailchat_gate.identity.profile import ProfileError, profile_from_userinfo
 
 ROOT: Final = Path(tailchat_gate.__file__).parent
@@ -325,6 +325,14 @@ def test_a_person_who_can_be_named_can_sign_in(length: int) -> None:
     except ProfileError:
         signs_in = False
     assert signs_in is fits
+
+
+@pytest.mark.parametrize("sign", ["\udc80", "\u2028", "\x9f", "\n", "\x7f", "\0"])
+def test_a_line_is_fit_to_be_shown_wherever_it_is_written(sign: str) -> None:
+    """A contact and a lock's message hold no control and no byte that no page can be sent with."""
+    assert not is_message(f"https://help{sign}.example")
+    with pytest.raises(ValueError, match="one line"):
+        word.contact(f"https://help{sign}.example")
 
 
 def test_a_pattern_of_the_schema_is_anchored() -> None:
