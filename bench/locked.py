@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from tailchat_gate.identity.lock_lines import to_record
-from tailchat_gate.identity.locks import EndedSession, Entry, Lock
+from tailchat_gate.identity.revocation.records import to_record
+from tailchat_gate.identity.revocation.state import EndedSession, Entry, Lock
 from tailchat_gate.state.database import Database
 from tailchat_gate.state.files import Files
 from tailchat_gate.state.store import Record

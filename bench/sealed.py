@@ -8,10 +8,10 @@ import json
 import sys
 import time
 
-from tailchat_gate.identity.cookie import CookieNames
-from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.oauth.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 
 _LIFETIME = 12 * 3600.0
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from tailchat_gate.access.claimed import Asked, judge_claims
-from tailchat_gate.access.origin import changes_something, is_foreign
+from tailchat_gate.access.browser_origin import changes_something, is_foreign
+from tailchat_gate.access.claimed_paths import Asked, judge_claims
 from tailchat_gate.access.policy import (
     AS_NOBODY,
     PREFLIGHT,
@@ -16,23 +16,20 @@ from tailchat_gate.access.policy import (
     takes_preflights,
 )
 from tailchat_gate.access.routes import Match, Route, RouteTable
-from tailchat_gate.config.word import TOKEN
-from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.handoff import Sites
-from tailchat_gate.identity.locks import Barred
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.site import SiteSession, SiteSessions
-from tailchat_gate.identity.tokens import Machine, TokenRefused, Tokens
+from tailchat_gate.config.values.identifier import TOKEN
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.host_sessions import Sites, SiteSession, SiteSessions
+from tailchat_gate.identity.machine_tokens import Machine, TokenRefused, Tokens
+from tailchat_gate.identity.revocation.state import Barred
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
-from tailchat_gate.reasons import Reason
-from tailchat_gate.request.bearer import Way
-from tailchat_gate.request.claims import claimed_paths
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.authorization import Way
+from tailchat_gate.request.claims import claimed_methods, claimed_paths
+from tailchat_gate.request.context import Visit
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.intent import is_preflight
-from tailchat_gate.request.methods import claimed_methods
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host, Target
-from tailchat_gate.request.visit import Visit
 
 #: Refusals of somebody, which an admin may want to change; an address that does not exist is
 #: nobody's in particular.

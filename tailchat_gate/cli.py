@@ -3,9 +3,9 @@
 import click
 
 from tailchat_gate import __version__
-from tailchat_gate.commands import configuration, locks, process, reload, rules, token
+from tailchat_gate.commands import admin, config, explain, locks, serve
+from tailchat_gate.commands.admin import refusals
 from tailchat_gate.commands.forget import forget
-from tailchat_gate.commands.refusals import refusals
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,22 +18,22 @@ def main() -> None:
 
 
 for command in (
-    process.serve,
-    reload.reload,
-    configuration.check,
-    rules.explain,
-    rules.routes,
-    configuration.secret,
-    token.token,
-    token.key,
-    configuration.schema,
+    serve.serve,
+    admin.reload,
+    config.check,
+    explain.explain,
+    explain.routes,
+    config.secret,
+    config.token,
+    config.key,
+    config.schema,
     locks.lock,
     locks.unlock,
     locks.locks,
     locks.sign_out,
     forget,
-    process.health,
+    serve.health,
     refusals,
-    process.demo,
+    serve.demo,
 ):
     main.add_command(command)

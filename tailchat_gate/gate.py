@@ -7,32 +7,31 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.routes import Route
-from tailchat_gate.access.service_worker import WorkerScopes
-from tailchat_gate.answers import RETRY_LATER, Answers
 from tailchat_gate.authorizer import Authorizer, Verdict
-from tailchat_gate.endpoints.table import MAX_FORM_BYTES, Endpoints
-from tailchat_gate.identity.locks import Holder
+from tailchat_gate.endpoints.router import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.recheck import UndecidedError
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.downstream import ClientConnection
-from tailchat_gate.proxy.exchange import Exchange, Passage
-from tailchat_gate.proxy.forward import Forwarder
-from tailchat_gate.proxy.headers import RequestHeaders
-from tailchat_gate.proxy.held import HeldRequest
-from tailchat_gate.proxy.identity_headers import IdentityHeaders
-from tailchat_gate.proxy.local import LocalBackend
-from tailchat_gate.proxy.own_pages import PageServer
-from tailchat_gate.proxy.places import LocalPlaces
-from tailchat_gate.proxy.recorder import SESSION_OVER, Recorder
-from tailchat_gate.reasons import BUSY, CLIENT_CLOSED_REQUEST, Reason
+from tailchat_gate.proxy.client.aiohttp_bridge import PageServer
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.client.pending_request import HeldRequest
+from tailchat_gate.proxy.exchange.exchange import Exchange, Passage
+from tailchat_gate.proxy.exchange.forwarder import Forwarder
+from tailchat_gate.proxy.exchange.recorder import SESSION_OVER, Recorder
+from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.proxy.static.handler import LocalBackend
+from tailchat_gate.proxy.upstream.in_flight import LocalPlaces
+from tailchat_gate.reasons import BUSY, CLIENT_CLOSED_REQUEST, Reason, RefusedError
 from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import Client, ClientResolver
+from tailchat_gate.request.context import RequestIds, Visit
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.request.visit import RequestIds, Visit
+from tailchat_gate.responses.answers import RETRY_LATER, Answers
 
 #: Methods that are for the proxy itself, or may be.
 _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))

@@ -154,3 +154,14 @@ STATUS: Final = MappingProxyType(
     }
 )
 """The HTTP status of each reason that refuses (RFC 9110 section 15, RFC 6585 section 5)."""
+
+
+class RefusedError(ValueError):
+    """Bytes that no honest client sends, or more of them than the gate takes.
+
+    The text says what was wrong with them; `reason` tells the status.
+    """
+
+    def __init__(self, text: str, reason: Reason = Reason.BAD_REQUEST) -> None:
+        super().__init__(text)
+        self.reason: Final = reason

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from tailchat_gate.field_names import CLAIMS, OWN
+from tailchat_gate.request.field_names import CLAIMS, OWN
 
-#: Names of tailchat_gate/field_names.py in its order, "*" for any end.
+#: Names of tailchat_gate/request/field_names.py in its order, "*" for any end.
 PATTERNS: Final = tuple(
     dict.fromkeys((*OWN, *(each for group in CLAIMS.values() for each in group)))
 )

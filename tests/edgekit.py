@@ -19,7 +19,7 @@ from parts import missing
 from process import free_port
 from storykit import Story, story
 
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
 
 DEPLOY: Final = Path(__file__).parent.parent / "deploy"
 _START_SECONDS: Final = 30.0

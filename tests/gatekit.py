@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tailchat_gate.build import build
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.source import Source
-from tailchat_gate.generations import Generation
-from tailchat_gate.identity.cookie import CookieNames
-from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.oauth.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
-from tailchat_gate.lasting import Lasting
-from tailchat_gate.server import GateServer
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.serving.generations import Generation
+from tailchat_gate.serving.process_state import Lasting
+from tailchat_gate.serving.server import GateServer
+from tailchat_gate.serving.wiring import build
 
 SECRET = "q8Zr1XvK3mTn7PbY5wLd2HcJ9sGf4RtE6uAo0iQe"
 SUB = "660000000000000000000001"

@@ -13,7 +13,7 @@ import uvloop
 from gatekit import RunningGate, ask, make_settings, request_bytes, running_gate
 from netkit import Zone
 
-from tailchat_gate.proxy import names
+from tailchat_gate.proxy.upstream import resolver
 
 _PORT: Final = 8000
 
@@ -104,7 +104,7 @@ async def silent_address(zone: Zone, directory: Path) -> None:
 
 async def moved(zone: Zone, directory: Path) -> None:
     """A tool that moved is found while its old address still answers and is kept busy."""
-    names.FRESH_SECONDS = 0.2  # type: ignore[misc]
+    resolver.FRESH_SECONDS = 0.2  # type: ignore[misc]
     zone.records["tool.test"] = ["127.0.0.2"]
     async with (
         _tool("127.0.0.2", "old"),
@@ -121,7 +121,7 @@ async def moved(zone: Zone, directory: Path) -> None:
 
 async def last_good(zone: Zone, directory: Path) -> None:
     """The last good answer is used while the name server hangs or fails, and not behind a "no"."""
-    names.FRESH_SECONDS = names.FAILED_SECONDS = 0.0  # type: ignore[misc]
+    resolver.FRESH_SECONDS = resolver.FAILED_SECONDS = 0.0  # type: ignore[misc]
     zone.records["tool.test"] = ["127.0.0.2"]
     async with (
         _tool("127.0.0.2", "ok", keep=False),

@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 from gatekit import SECRET, Clock, RunningGate, running_gate
 
-from tailchat_gate.admin import ORDER_HEADER
 from tailchat_gate.config.source import Source
-from tailchat_gate.reload import Outcome
+from tailchat_gate.serving.admin import ORDER_HEADER
+from tailchat_gate.serving.reload import Outcome
 
 Sections = dict[str, Any]
 

@@ -9,7 +9,7 @@ from gatekit import make_settings
 
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import read_host, read_target
 
 GROUPS = MappingProxyType({"ops": ("alice", "mallory"), "banned": ("mallory",)})

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from gatekit import Clock
 
-from tailchat_gate.identity.lock_lines import read_record, revocations, to_record
-from tailchat_gate.identity.locks import Entry
+from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
+from tailchat_gate.identity.revocation.state import Entry
 from tailchat_gate.state.database import Database
 from tailchat_gate.state.files import Files
 

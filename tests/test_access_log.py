@@ -16,10 +16,10 @@ from tailchat_gate.observe import access_log, sink
 from tailchat_gate.observe.access_log import FLUSH_SECONDS, AccessLog
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
+from tailchat_gate.request.context import Visit
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Host, Target
-from tailchat_gate.request.visit import Visit
 
 FIELDS = [
     *("time", "id", "client", "method", "host", "path", "status", "reason", "route", "sub"),

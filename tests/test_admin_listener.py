@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from gatekit import Reply, RunningGate, ask, make_settings, request_bytes, running_gate
 
-from tailchat_gate.build import build
-from tailchat_gate.commands.admin_listener import exchange
-from tailchat_gate.config.address import UnixAddress
+from tailchat_gate.commands.admin import exchange
+from tailchat_gate.config.values.address import UnixAddress
+from tailchat_gate.serving.wiring import build
 
 NAMED = ["metrics.example.com", "*.svc.cluster.local"]
 LONG = "a" * 9000

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailchat_gate.access.routes import Route, RouteTable
-from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.tokens import Machine
-from tailchat_gate.proxy.assertion import (
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.machine_tokens import Machine
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.proxy.message.assertion import (
     HEADER,
     KEY_SET_MAX_AGE,
     Assertions,
@@ -26,7 +26,7 @@ from tailchat_gate.proxy.assertion import (
     SigningKey,
     signer,
 )
-from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 
 KEY, OTHER = (SigningKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
 RECORD = SessionRecord.begin(ALICE, now=START, login="l")

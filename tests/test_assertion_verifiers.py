@@ -36,7 +36,7 @@ from openid_provider_process import MissingPart, find_node, install
 from parts import missing
 from process import free_port
 
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "assertion.md"
 NAME = "X-Tailchat-Assertion"

@@ -3,12 +3,12 @@ from dataclasses import dataclass, replace
 import pytest
 from gatekit import ALICE, SECRET, START, Clock
 
-from tailchat_gate.identity.authenticate import Authenticator, Opened, Visitor
-from tailchat_gate.identity.cookie import CookieNames
-from tailchat_gate.identity.locks import Barred, Standing
+from tailchat_gate.identity.authenticator import Authenticator, Opened, Visitor
 from tailchat_gate.identity.recheck import Look, Rechecks, TurnedAway, UndecidedError
+from tailchat_gate.identity.revocation.state import Barred, Standing
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
 

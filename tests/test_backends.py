@@ -17,8 +17,8 @@ from gatekit import OK, RunningGate, ask, make_settings, request_bytes
 from tlskit import Authority
 from wirekit import say
 
-from tailchat_gate.config.address import HttpAddress, UnixAddress, upstream_address
-from tailchat_gate.proxy.backends import Backend
+from tailchat_gate.config.values.address import HttpAddress, UnixAddress, upstream_address
+from tailchat_gate.proxy.upstream.backends import Backend
 
 Start = Callable[..., Any]
 

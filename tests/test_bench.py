@@ -30,8 +30,8 @@ from peers import Stage
 
 from tailchat_gate.access.policy import make_rule
 from tailchat_gate.config.load import load
-from tailchat_gate.identity.lock_lines import read_record
-from tailchat_gate.identity.locks import EndedSession, Lock
+from tailchat_gate.identity.revocation.records import read_record
+from tailchat_gate.identity.revocation.state import EndedSession, Lock
 
 STAT = (
     "42 (a (very) odd name) S 7 42 42 0 -1 4194560 100 200 0 0 "

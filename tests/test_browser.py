@@ -18,7 +18,7 @@ from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.identity.locks import Lock
+from tailchat_gate.identity.revocation.state import Lock
 
 HOSHINO = user_named("hoshino")
 

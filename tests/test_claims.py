@@ -19,12 +19,11 @@ from gatekit import (
 from toolkit import apache
 
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.identity.profile import Profile
-from tailchat_gate.identity.tokens import hash_of, make_token
-from tailchat_gate.reasons import Reason
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.claims import ELSEWHERE, FIELDS, NAMES, claimed_paths
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.refusal import RefusedError
 
 Start = Callable[..., Any]
 DEPLOY = Path(__file__).parent.parent / "deploy"

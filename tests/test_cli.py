@@ -13,10 +13,10 @@ from process import free_port
 from visitor import Visitor
 
 from tailchat_gate import __version__
-from tailchat_gate.config.keyfile import read_key
+from tailchat_gate.config.files import read_key
 from tailchat_gate.config.load import load
 from tailchat_gate.demo.users import USERS
-from tailchat_gate.identity.tokens import hash_of
+from tailchat_gate.identity.machine_tokens import hash_of
 
 
 def _config(tmp_path: Path, *, port: int = 4180, admin: str = "", upstream: str = "") -> Path:

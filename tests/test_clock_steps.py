@@ -11,13 +11,13 @@ import pytest
 from gatekit import ALICE, START, Clock, RawUpstream, ask, request_bytes, until
 from storekit import StoredEntries
 
-from tailchat_gate.identity.lock_lines import ROOM
-from tailchat_gate.identity.locks import ALL, EndedSession, Lock, SignedOut, Standing
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.used_states import AlreadyUsed, TooManyLogins, UsedStates
+from tailchat_gate.identity.oauth.redeemed_states import AlreadyUsed, TooManyLogins, UsedStates
+from tailchat_gate.identity.revocation.records import ROOM
+from tailchat_gate.identity.revocation.state import ALL, EndedSession, Lock, SignedOut, Standing
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.request.context import Visit
 from tailchat_gate.state.files import NAME
 
 Start = Callable[..., Any]

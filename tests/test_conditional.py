@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import pytest
 
-from tailchat_gate.proxy.conditional import Validators, judge_preconditions
+from tailchat_gate.proxy.static.conditional import Validators, judge_preconditions
 
 #: Sun, 06 Nov 1994 08:49:37 GMT.
 MODIFIED = 784_111_777

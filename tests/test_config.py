@@ -22,7 +22,7 @@ from configkit import (
 from gatekit import make_settings
 from pydantic import SecretStr, ValidationError
 
-from tailchat_gate.config.caution import cautions
+from tailchat_gate.config.lint import cautions
 from tailchat_gate.config.lint_addresses import beside_the_gate
 from tailchat_gate.config.load import ConfigError, Problem, load, report
 from tailchat_gate.config.model import Assertion, Limits, Route, Server, Session, Settings, Tailchat

@@ -10,11 +10,10 @@ import pytest
 from configkit import BAD, CORPUS, SECRETS, SESSION_SECRET
 from schemakit import Validator
 
-from tailchat_gate.config.duration import seconds
-from tailchat_gate.config.keys import Key, all_keys
+from tailchat_gate.config.keys import SECRET_FORMS, Key, all_keys, file_schema, schema_text
 from tailchat_gate.config.load import load
 from tailchat_gate.config.model import Settings
-from tailchat_gate.config.schema import SECRET_FORMS, file_schema, schema_text
+from tailchat_gate.config.values.quantities import read_duration
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config.example.toml"
@@ -55,7 +54,7 @@ def flat(document: dict[str, Any]) -> dict[str, Any]:
 def same(key: Key, value: object) -> bool:
     """Tell whether a value as written is the key's default; spelling does not matter."""
     if DURATIONS.fullmatch(key.path[-1]):
-        return seconds(value) == seconds(key.default)
+        return read_duration(value) == read_duration(key.default)
     return key.default in (value, [value])
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from configkit import SECRETS, good, problems, write_smallest
 
-from tailchat_gate.config.admin_address import admin_address
 from tailchat_gate.config.document import DocumentError, parse
-from tailchat_gate.config.lock_path import state_path
+from tailchat_gate.config.source import admin_address, state_path
 
 CASES = [
     (

@@ -18,9 +18,9 @@ from configkit import (
 )
 from pydantic import SecretStr
 
-from tailchat_gate.config import secret
+from tailchat_gate.config.files import exposed
 from tailchat_gate.config.load import load
-from tailchat_gate.config.secretfile import exposed
+from tailchat_gate.config.values import secret
 
 
 @pytest.fixture

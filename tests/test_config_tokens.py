@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 from gatekit import make_settings
 from pydantic import ValidationError
 
-from tailchat_gate.config import moment
-from tailchat_gate.config.keyfile import KeyFileError, read_key
+from tailchat_gate.config.files import KeyFileError, read_key
+from tailchat_gate.config.values import quantities
 
 HASH = "sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
 MIDNIGHT = 1_798_761_600.0
@@ -46,8 +46,8 @@ def smallest(tmp_path: Path) -> Path:
 )
 def test_a_moment_is_read(written: object, seconds: float) -> None:
     """A day begins at 00:00 UTC, and a time counts in its own zone."""
-    assert moment.seconds(written) == seconds
-    assert moment.seconds(moment.spelled(seconds)) == seconds
+    assert quantities.read_timestamp(written) == seconds
+    assert quantities.read_timestamp(quantities.format_timestamp(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_moment_is_read(written: object, seconds: float) -> None:
 def test_what_is_no_moment_is_refused(written: object) -> None:
     """A time without its zone, which would be another elsewhere, is refused like any nonsense."""
     with pytest.raises(ValueError, match="a date such as 2027-01-01"):
-        moment.seconds(written)
+        quantities.read_timestamp(written)
 
 
 def test_tokens_come_from_the_environment_too(smallest: Path) -> None:

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.config import address, duration, header, path, size, upgrade, url, word
+from tailchat_gate.config.values import (
+    address,
+    header,
+    identifier,
+    path,
+    quantities,
+    size,
+    upgrade,
+    url,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +36,7 @@ from tailchat_gate.config import address, duration, header, path, size, upgrade,
 )
 def test_durations(text: object, expected: float) -> None:
     """Durations are read into seconds."""
-    assert duration.seconds(text) == expected
+    assert quantities.read_duration(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,13 +66,13 @@ def test_durations(text: object, expected: float) -> None:
 def test_not_durations(text: object) -> None:
     """A number without unit, and anything unclear, is refused."""
     with pytest.raises(ValueError, match="a duration in quotes"):
-        duration.seconds(text)
+        quantities.read_duration(text)
 
 
 @given(st.integers(min_value=0, max_value=365 * 86400))
 def test_durations_are_written_as_they_are_read(length: int) -> None:
     """What `spelled` writes, `seconds` reads back."""
-    assert duration.seconds(duration.spelled(float(length))) == length
+    assert quantities.read_duration(quantities.format_duration(float(length))) == length
 
 
 @pytest.mark.parametrize(
@@ -279,14 +288,14 @@ def test_other_upstreams(text: str, expected: address.Upstream) -> None:
 def test_not_modes_of_a_socket(text: str) -> None:
     """A mode is four octal digits as chmod prints them, without set-id bits."""
     with pytest.raises(ValueError, match="octal digits"):
-        word.unix_mode(text)
+        identifier.unix_mode(text)
 
 
 @pytest.mark.parametrize("text", ["www data", "-x", "a/b", "4294967296", "a" * 33])
 def test_not_groups_of_the_machine(text: str) -> None:
     """A group is a name as the system has them, or a number."""
     with pytest.raises(ValueError, match="group of this machine"):
-        word.unix_group(text)
+        identifier.unix_group(text)
 
 
 @pytest.mark.parametrize(
@@ -459,13 +468,13 @@ def test_not_protocols(text: str) -> None:
 def test_not_pseudonyms(text: str) -> None:
     """The gate's name in Via is one token, so that it cannot add an entry or a comment."""
     with pytest.raises(ValueError, match="one word of at most 64"):
-        word.via(text)
+        identifier.via(text)
 
 
 @pytest.mark.parametrize("text", ["tailchat_gate", "gate.two-B_3", "x", "9" * 64])
 def test_a_cookie_name(text: str) -> None:
     """A name for the session cookie is taken as it is."""
-    assert word.cookie_name(text) == text
+    assert identifier.cookie_name(text) == text
 
 
 @pytest.mark.parametrize(
@@ -478,7 +487,7 @@ def test_a_cookie_name(text: str) -> None:
 def test_a_bad_cookie_name(text: str) -> None:
     """Nothing that another reader could take apart, nor the name of a login cookie."""
     with pytest.raises(ValueError, match="64 letters"):
-        word.cookie_name(text)
+        identifier.cookie_name(text)
 
 
 @pytest.mark.parametrize(
@@ -573,7 +582,7 @@ def test_not_templates(text: str) -> None:
 @pytest.mark.parametrize("text", ["GET", "PROPFIND", "VERSION-CONTROL", "M-SEARCH", "TRACE"])
 def test_methods(text: str) -> None:
     """A method is kept as it is."""
-    assert word.method(text) == text
+    assert identifier.method(text) == text
 
 
 @pytest.mark.parametrize(
@@ -582,7 +591,7 @@ def test_methods(text: str) -> None:
 def test_not_methods(text: str) -> None:
     """A method stands in capitals, one by one, and is not for the proxy itself."""
     with pytest.raises(ValueError, match="a method in capitals"):
-        word.method(text)
+        identifier.method(text)
 
 
 @pytest.mark.parametrize(
@@ -590,7 +599,7 @@ def test_not_methods(text: str) -> None:
 )
 def test_deny_entries(text: str) -> None:
     """A deny list names persons, groups and machines."""
-    assert word.deny_entry(text) == text == word.allow_entry(text)
+    assert identifier.deny_entry(text) == text == identifier.allow_entry(text)
 
 
 @pytest.mark.parametrize(
@@ -603,7 +612,7 @@ def test_deny_entries(text: str) -> None:
 def test_not_deny_entries(text: str) -> None:
     """Nobody is denied by a word that is for everybody, or by a name that its owner chooses."""
     with pytest.raises(ValueError, match=r'^"group:NAME", "sub:ID" or "token:NAME"$'):
-        word.deny_entry(text)
+        identifier.deny_entry(text)
 
 
 PARSERS: list[Callable[[str], object]] = [
@@ -621,17 +630,17 @@ PARSERS: list[Callable[[str], object]] = [
     path.route_path,
     path.upstream_path,
     path.absolute_file,
-    word.via,
+    identifier.via,
     header.header_name,
     header.template,
-    word.route_name,
-    word.group_name,
-    word.sub,
-    word.scope,
-    word.contact,
-    word.allow_entry,
-    word.deny_entry,
-    word.method,
+    identifier.route_name,
+    identifier.group_name,
+    identifier.sub,
+    identifier.scope,
+    identifier.contact,
+    identifier.allow_entry,
+    identifier.deny_entry,
+    identifier.method,
 ]
 PIECES = (
     "http:// https:// unix: static: file: 204 / . .. : 80 a Å ß [ ::1 ] @ % ? # { } {sub} group: "

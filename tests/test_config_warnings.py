@@ -3,7 +3,7 @@
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.config.caution import cautions
+from tailchat_gate.config.lint import cautions
 
 PUBLIC = "https://gate.example.com"
 

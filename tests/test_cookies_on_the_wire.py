@@ -30,7 +30,7 @@ from gatekit import (
 )
 from storykit import story, until_callback
 
-from tailchat_gate.demo.signing import SigningKey
+from tailchat_gate.demo.oauth import SigningKey
 
 Start = Callable[..., Any]
 

@@ -10,19 +10,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
-from tailchat_gate.identity.profile import Profile
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.lasting import Lasting
-from tailchat_gate.observe.process_metrics import ProcessMetrics
-from tailchat_gate.proxy.assertion import HEADER
-from tailchat_gate.proxy.backends import Backend
-from tailchat_gate.proxy.headers import RequestHeaders
-from tailchat_gate.proxy.identity_headers import identity_fields, machine_fields
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.observe.metrics import ProcessMetrics
+from tailchat_gate.proxy.message.assertion import HEADER
+from tailchat_gate.proxy.message.identity_headers import identity_fields, machine_fields
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.proxy.upstream.backends import Backend
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Target
+from tailchat_gate.serving.process_state import Lasting
 from tailchat_gate.syntax import PING
 
 ROOT = Path(__file__).parent.parent
@@ -178,7 +178,7 @@ def test_every_line_of_the_proxys_requirements_is_there() -> None:
 
 def test_every_address_of_the_gate_is_documented() -> None:
     """The gate's own addresses are those of the table in docs/operations.md."""
-    source = (ROOT / "tailchat_gate/endpoints/table.py").read_text(encoding="utf-8")
+    source = (ROOT / "tailchat_gate/endpoints/router.py").read_text(encoding="utf-8")
     own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/[\w.]+)":', source)} | {PING}
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 

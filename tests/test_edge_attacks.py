@@ -12,7 +12,7 @@ from gatekit import RawClient, Received
 from visitor import NAVIGATION, Visitor
 
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.field_names import fold
+from tailchat_gate.request.field_names import fold
 
 HOSHINO = user_named("hoshino")
 _PATIENCE = 10.0

@@ -11,7 +11,7 @@ from gatekit import Clock, RawClient, Received, Reply, ask, request_bytes
 from visitor import Visitor
 
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.identity.tokens import make_token
+from tailchat_gate.identity.machine_tokens import make_token
 
 HOSHINO: Final = user_named("hoshino")
 LOST: Final = make_token(bytes([8]) * 32)

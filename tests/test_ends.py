@@ -16,8 +16,8 @@ from gatekit import RawClient, RawUpstream, Received, request_bytes
 from processkit import GateProcess, gate_process
 from storekit import StoredEntries
 
-from tailchat_gate.identity.locks import Lock
-from tailchat_gate.signals import EXIT_HUNG
+from tailchat_gate.identity.revocation.state import Lock
+from tailchat_gate.serving.signals import EXIT_HUNG
 from tailchat_gate.state.files import NAME
 
 #: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
@@ -25,7 +25,7 @@ END_SECONDS = 25.0
 #: A gate whose event loop is blocked from soon after its start on.
 BLOCKED = """
 import asyncio, time
-from tailchat_gate import server, signals
+from tailchat_gate.serving import server, signals
 from tailchat_gate.cli import main
 signals.GRACE_SECONDS = 1.0
 start = server.GateServer.start

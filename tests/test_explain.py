@@ -20,11 +20,11 @@ from gatekit import (
     until,
 )
 
-from tailchat_gate.access.explanation import met
-from tailchat_gate.build import route_table
+from tailchat_gate.access.routes import met
 from tailchat_gate.cli import main
-from tailchat_gate.identity.profile import Profile
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.serving.wiring import route_table
 
 #: What the commands print about a configuration: `$ tailchat-gate COMMAND`, the output, `exit N`.
 TRANSCRIPTS = sorted(CORPUS.glob("good/*.commands"))

@@ -14,7 +14,7 @@ from openid_provider_process import find_node
 from parts import missing
 from process import free_port
 
-from tailchat_gate.field_names import CLAIMS, OWN
+from tailchat_gate.request.field_names import CLAIMS, OWN
 
 Start = Callable[..., Any]
 

@@ -10,9 +10,9 @@ from gatekit import ALICE, RawClient, make_settings, request_bytes
 from processkit import gate_process
 
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.identity.authenticate import MAX_BYTES, Opened, Visitor
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.authenticator import MAX_BYTES, Opened, Visitor
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits

@@ -13,7 +13,7 @@ from gatekit import ALICE, SUB, RawUpstream, ask, request_bytes, until
 from storekit import StoredEntries
 
 from tailchat_gate.cli import main
-from tailchat_gate.identity.locks import EndedSession, Lock, SignedOut
+from tailchat_gate.identity.revocation.state import EndedSession, Lock, SignedOut
 from tailchat_gate.state.files import NAME
 
 Start = Callable[..., Any]
@@ -133,7 +133,7 @@ async def test_readyz_and_status_tell_a_fault_of_the_store(
 
 
 def _a_record() -> Any:  # noqa: ANN401 - of whatever kind
-    from tailchat_gate.identity.lock_lines import to_record  # noqa: PLC0415
+    from tailchat_gate.identity.revocation.records import to_record  # noqa: PLC0415
 
     return to_record(Lock("sub:x", 1))
 

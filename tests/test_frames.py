@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.proxy.frames import FrameTracker, close_frame
+from tailchat_gate.proxy.message.websocket_frames import FrameTracker, close_frame
 
 
 def frame(opcode: int, payload: bytes, *, masked: bool = False, long: int = 0) -> bytes:

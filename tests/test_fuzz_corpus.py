@@ -16,35 +16,46 @@ from fuzz import corpus, registry
 from fuzz.target import Target
 from fuzz.targets import origin as origin_target
 from fuzz.targets import path as path_target
-from tailchat_gate.access import claimed, service_worker
-from tailchat_gate.identity import id_token, lock_lines, login, profile, seal, token_response
-from tailchat_gate.identity.cookie import CookieReader
-from tailchat_gate.identity.locks import SignedOut
+from tailchat_gate.access import browser_origin, claimed_paths
+from tailchat_gate.identity import seal
+from tailchat_gate.identity.oauth import id_token, login, profile, responses
+from tailchat_gate.identity.revocation import records
+from tailchat_gate.identity.revocation.state import SignedOut
+from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.pages import language
-from tailchat_gate.proxy import conditional, field_rules, frames, reply_lines, rewriting
-from tailchat_gate.request import bearer, body, fields, intent, methods, original, readings, schemes
+from tailchat_gate.proxy.message import (
+    field_rules,
+    response_lines,
+    response_rewrite,
+    websocket_frames,
+)
+from tailchat_gate.proxy.static import conditional
+from tailchat_gate.request import (
+    authorization,
+    body,
+    claims,
+    fields,
+    forwarded_request,
+    intent,
+    readings,
+)
 from tailchat_gate.request.client import ClientResolver
-from tailchat_gate.request.hosts import HostPatterns
+from tailchat_gate.request.target import HostPatterns
 
 #: Rooms in which bytes of strangers are read.
 ROOMS = ("access", "identity", "pages", "proxy", "request")
 #: Pure modules of those that read no bytes.
 NO_PARSERS = {
-    "access.challenge": "it looks at what request.bearer and request.intent read",
-    "access.explanation": "it tells what access.routes matched",
-    "identity.authenticate": "it looks up what identity.cookie and identity.seal read",
-    "identity.kept_targets": "a memory, of what identity.login judges",
+    "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
+    "identity.oauth.return_targets": "a memory, of what identity.oauth.login judges",
     "identity.recheck": "it decides by what others read",
-    "proxy.affinity": "it keeps connections",
-    "proxy.assertion": "it writes",
-    "proxy.connection_metrics": "it counts",
-    "proxy.media_type": "it reads names of files",
-    "proxy.peers": "it counts connections",
-    "proxy.places": "it counts requests",
-    "proxy.recorder": "it counts and logs",
-    "request.kept": "a memory, by the bytes that others read",
-    "request.refusal": "an error",
-    "request.visit": "what is known of a request",
+    "proxy.client.own_connections": "it keeps connections",
+    "proxy.message.assertion": "it writes",
+    "proxy.upstream.in_flight": "it counts requests",
+    "proxy.exchange.recorder": "it counts and logs",
+    "request.byte_cache": "a memory, by the bytes that others read",
+    "request.context": "what is known of a request",
+    "request.field_names": "lists of names",
 }
 
 
@@ -137,30 +148,30 @@ def _break_path(patch: pytest.MonkeyPatch) -> None:
 
 #: A parser that is wrong in one point, for each target.
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "bearer": lambda patch: patch.setattr(bearer, "_MEANT", re.compile(rb"\bBearer tg_")),
+    "bearer": lambda patch: patch.setattr(authorization, "_MEANT", re.compile(rb"\bBearer tg_")),
     "callback": lambda patch: patch.setattr(login, "is_bound_to", lambda *_: True),
-    "claims": lambda patch: patch.setattr(claimed, "_check_authority", lambda *_: None),
+    "claims": lambda patch: patch.setattr(claimed_paths, "_check_authority", lambda *_: None),
     "client": lambda patch: patch.setattr(ClientResolver, "_is_trusted", lambda *_: True),
     "conditional": lambda patch: patch.setattr(conditional, "_is_time", lambda _: True),
     "cookie": lambda patch: patch.setattr(CookieReader, "_is_hidden", lambda *_: False),
-    "frames": lambda patch: patch.setattr(frames, "_MASK_SIZE", 0),
+    "frames": lambda patch: patch.setattr(websocket_frames, "_MASK_SIZE", 0),
     "host": lambda patch: patch.setattr(HostPatterns, "get", _by_ending),
     "id_token": lambda patch: patch.setattr(id_token, "_unique", dict),
     "intent": lambda patch: patch.setattr(intent, "_refused", lambda _: False),
     "language": lambda patch: patch.setattr(language, "_elements", lambda field: field.split(",")),
-    "lock_line": lambda patch: patch.setattr(lock_lines, "Unlock", SignedOut),
+    "lock_line": lambda patch: patch.setattr(records, "Unlock", SignedOut),
     "methods": lambda patch: patch.setattr(
-        methods, "_PARAMETER", re.compile("(?i)[?&]_method=([^&;]*)")
+        claims, "_PARAMETER", re.compile("(?i)[?&]_method=([^&;]*)")
     ),
     "origin": lambda patch: patch.setattr(
         origin_target,
         "is_foreign",
         lambda _, sent, own, __: not all(own[0] in one for one in sent),
     ),
-    "original": lambda patch: patch.setattr(original, "_one", _first),
+    "original": lambda patch: patch.setattr(forwarded_request, "_one", _first),
     "path": _break_path,
     "profile": lambda patch: patch.setattr(profile, "_is_visible", lambda _: True),
-    "reply": lambda patch: patch.setattr(reply_lines, "HOP_BY_HOP", frozenset()),
+    "reply": lambda patch: patch.setattr(response_lines, "HOP_BY_HOP", frozenset()),
     "request_body": lambda patch: patch.setattr(
         body, "_SIZE", re.compile(rb"0*([0-9A-Fa-f]{1,15})\s*(?:;.*)?")
     ),
@@ -168,13 +179,15 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         fields, "_LINES", re.compile(rb"(?:[^:\r\n]+:[^\x00\r\n]*\r\n)*")
     ),
     "return_to": lambda patch: patch.setattr(login, "_ASTRAY", re.compile("(?!)")),
-    "rewriting": lambda patch: patch.setattr(rewriting, "_authority", lambda _: b"tool:3000"),
-    "schemes": lambda patch: patch.setattr(schemes, "_QUOTED", re.compile(rb'"[^"]*"')),
+    "rewriting": lambda patch: patch.setattr(
+        response_rewrite, "_authority", lambda _: b"tool:3000"
+    ),
+    "schemes": lambda patch: patch.setattr(authorization, "_QUOTED", re.compile(rb'"[^"]*"')),
     "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
-    "tailchat_answer": lambda patch: patch.setattr(token_response, "_TOKEN", re.compile(".+")),
+    "tailchat_answer": lambda patch: patch.setattr(responses, "_TOKEN", re.compile(".+")),
     "upstream_head": lambda patch: patch.setattr(field_rules, "is_plain", lambda _: True),
     "worker_scope": lambda patch: patch.setattr(
-        service_worker, "_PLAIN_SCOPE", re.compile(rb"/[A-Za-z0-9./]+")
+        browser_origin, "_PLAIN_SCOPE", re.compile(rb"/[A-Za-z0-9./]+")
     ),
 }
 

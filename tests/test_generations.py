@@ -15,7 +15,7 @@ from gatekit import OK, SUB, RawClient, RawUpstream, Received, ask, request_byte
 from reloadkit import FileGate, file_gate
 from wirekit import until
 
-from tailchat_gate.proxy.pool import Pool
+from tailchat_gate.proxy.upstream.pool import Pool
 
 #: Several times what it takes alone: other tests may want the same processors.
 pytestmark = pytest.mark.timeout(240)
@@ -34,7 +34,7 @@ async def gate(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[FileGate]
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for what is over without waiting in between."""
-    monkeypatch.setattr("tailchat_gate.generations.SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr("tailchat_gate.serving.generations.SWEEP_SECONDS", 0.001)
 
 
 def _pools(gate: FileGate) -> tuple[Pool, ...]:
@@ -124,7 +124,7 @@ async def test_the_collector_is_called_for_what_is_closed(
     gate: FileGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A closed configuration is freed without waiting for the collector's own thresholds."""
-    monkeypatch.setattr("tailchat_gate.generations.COLLECT_SECONDS", 0.001)
+    monkeypatch.setattr("tailchat_gate.serving.generations.COLLECT_SECONDS", 0.001)
     gc.disable()
     try:
         found = weakref.ref(gate.gate.generation.gate.authorizer.sessions)

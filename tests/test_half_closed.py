@@ -10,7 +10,7 @@ import pytest
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, read_body, request_bytes
 from wirekit import Heard, heard, post, reset, until
 
-from tailchat_gate.proxy.downstream import ClientConnection
+from tailchat_gate.proxy.client.connection import ClientConnection
 
 Start = Callable[..., Any]
 

@@ -20,12 +20,11 @@ from gatekit import (
 )
 from recheckkit import unasked
 
-from tailchat_gate.identity.cookie import CookieNames
-from tailchat_gate.identity.handoff import Sites
-from tailchat_gate.identity.locks import Standing
-from tailchat_gate.identity.login import safe_return_to
-from tailchat_gate.identity.session import Lifetimes, SessionRecord
-from tailchat_gate.identity.site import CAPACITY, SiteSessions
+from tailchat_gate.identity.host_sessions import CAPACITY, Sites, SiteSessions
+from tailchat_gate.identity.oauth.login import safe_return_to
+from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionRecord
 
 Start = Callable[..., Any]
 NAMES = CookieNames.for_origin("http://gate.test")

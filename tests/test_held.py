@@ -23,11 +23,11 @@ from recheckkit import (
 from storykit import Story
 from wirekit import heard, until
 
-from tailchat_gate.build import build
 from tailchat_gate.demo.faults import Hang
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.token_response import TokenSet
-from tailchat_gate.proxy.downstream import ClientConnection
+from tailchat_gate.identity.oauth.responses import TokenSet
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.serving.wiring import build
 
 Start = Callable[..., Awaitable[Story]]
 

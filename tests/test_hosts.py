@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.request.hosts import HostPatterns
+from tailchat_gate.request.target import HostPatterns
 
 PATTERNS = {
     "*.example.com": "below",

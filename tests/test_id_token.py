@@ -9,14 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from tailchat_gate.identity.id_token import (
+from tailchat_gate.identity.oauth.id_token import (
     Expected,
     JsonObject,
     UnknownKey,
     check_id_token,
     json_object,
 )
-from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.identity.oauth.login import LoginRefused
 
 NOW = 1_800_000_000.0
 SUB = "660000000000000000000001"

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.config.header import fill
-from tailchat_gate.identity.authenticate import Visitor
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.proxy.identity_headers import (
+from tailchat_gate.config.values.header import fill
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.proxy.message.identity_headers import (
     MAX_VALUE_BYTES,
     IdentityHeaders,
     encode_value,

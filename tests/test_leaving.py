@@ -12,7 +12,7 @@ from gatekit import RawUpstream, Received, RunningGate, until
 from process import free_port
 from wirekit import CHUNKED, HOST
 
-from tailchat_gate.proxy import names
+from tailchat_gate.proxy.upstream import resolver
 
 Start = Callable[..., Any]
 
@@ -45,7 +45,7 @@ def no_answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         over.wait()
         return OSError(host)
 
-    monkeypatch.setattr(names, "_getaddrinfo", ask)
+    monkeypatch.setattr(resolver, "_getaddrinfo", ask)
     yield
     over.set()
 

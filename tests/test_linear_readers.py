@@ -17,77 +17,74 @@ from gatekit import make_settings
 
 import tailchat_gate
 from tailchat_gate import syntax
-from tailchat_gate.access.origin import is_foreign
+from tailchat_gate.access.browser_origin import is_foreign
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
-from tailchat_gate.identity.id_token import json_object
-from tailchat_gate.identity.lock_lines import REVOCATION, read_record
-from tailchat_gate.identity.login import safe_return_to
-from tailchat_gate.identity.profile import profile_from_userinfo
+from tailchat_gate.identity.oauth.id_token import json_object
+from tailchat_gate.identity.oauth.login import safe_return_to
+from tailchat_gate.identity.oauth.profile import profile_from_userinfo
+from tailchat_gate.identity.revocation.records import REVOCATION, read_record
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.pages.language import choose_language
-from tailchat_gate.proxy.frames import FrameTracker
-from tailchat_gate.proxy.local_path import read_path
-from tailchat_gate.proxy.rewriting import ReplyRewriter
-from tailchat_gate.request.bearer import read_token
+from tailchat_gate.proxy.message.response_rewrite import ReplyRewriter
+from tailchat_gate.proxy.message.websocket_frames import FrameTracker
+from tailchat_gate.proxy.static.tree import read_path
+from tailchat_gate.request.authorization import challenge_binds, credentials_bind, read_token
 from tailchat_gate.request.body import ChunkedBody
-from tailchat_gate.request.claims import claimed_paths
+from tailchat_gate.request.claims import claimed_methods, claimed_paths
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import FieldSection, Limits, split_fields
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.request.intent import wants_html
-from tailchat_gate.request.methods import claimed_methods
-from tailchat_gate.request.query import query_pairs
 from tailchat_gate.request.readings import readings, shortened
-from tailchat_gate.request.schemes import challenge_binds, credentials_bind
-from tailchat_gate.request.target import read_host, read_target
+from tailchat_gate.request.target import query_pairs, read_host, read_target
 from tailchat_gate.state.store import Record
 
 #: How each pattern is used, by its module and name.
 PATTERNS: Final = {
-    "access.origin:_WITH_PORT": "fullmatch",
-    "access.service_worker:_PLAIN_SCOPE": "fullmatch",
-    "field_names:_ODD": "findall",
-    "field_names:_PLAIN": "fullmatch",
-    "identity.cookie:_GATES": "fullmatch",
-    "identity.handoff:_PORT": "search",
-    "identity.login:_ASTRAY": "search",
-    "identity.login:_ORIGIN": "match",
-    "identity.login:_UNFIT": "search",
-    "identity.login_cookie:_NAME": "fullmatch",
-    "identity.profile:_ABSOLUTE": "fullmatch",
-    "identity.profile:_NOT_IN_URL": "search",
-    "identity.profile:_STRAY_ZWJ": "findall",
-    "identity.profile:_SUB": "fullmatch",
-    "identity.quoted:_BASE32": "findall",
-    "identity.quoted:_BASE64": "findall",
-    "identity.quoted:_ESCAPE": "findall",
-    "identity.quoted:_HEX": "findall",
-    "identity.quoted:_LEGIBLE": "search",
-    "identity.token_response:_TOKEN": "fullmatch",
+    "access.browser_origin:_WITH_PORT": "fullmatch",
+    "access.browser_origin:_PLAIN_SCOPE": "fullmatch",
+    "request.field_names:_ODD": "findall",
+    "request.field_names:_PLAIN": "fullmatch",
+    "identity.sessions.cookies:_GATES": "fullmatch",
+    "identity.host_sessions:_PORT": "search",
+    "identity.oauth.login:_ASTRAY": "search",
+    "identity.oauth.login:_ORIGIN": "match",
+    "identity.oauth.login:_UNFIT": "search",
+    "identity.oauth.login_state:_NAME": "fullmatch",
+    "identity.oauth.profile:_ABSOLUTE": "fullmatch",
+    "identity.oauth.profile:_NOT_IN_URL": "search",
+    "identity.oauth.profile:_STRAY_ZWJ": "findall",
+    "identity.oauth.profile:_SUB": "fullmatch",
+    "identity.oauth.responses:_BASE32": "findall",
+    "identity.oauth.responses:_BASE64": "findall",
+    "identity.oauth.responses:_ESCAPE": "findall",
+    "identity.oauth.responses:_HEX": "findall",
+    "identity.oauth.responses:_LEGIBLE": "search",
+    "identity.oauth.responses:_TOKEN": "fullmatch",
     "pages.language:_RANGE": "fullmatch",
-    "proxy.conditional:_BYTES": "fullmatch",
-    "proxy.conditional:_ENTITY_TAG": "findall",
-    "proxy.conditional:_HTTP_DATE": "fullmatch",
-    "proxy.conditional:_RANGE": "fullmatch",
-    "proxy.headers:_MAX_FORWARDS": "findall",
-    "proxy.local_path:_REFUSED": "search",
-    "proxy.local_path:_SENT": "fullmatch",
-    "proxy.local_tree:_HIDDEN": "match",
-    "proxy.reply:_BARE": "search",
-    "proxy.reply_lines:_LINE": "fullmatch",
-    "proxy.reply_lines:_STATUS_LINE": "fullmatch",
-    "proxy.reply_mending:_FOLD": "findall",
-    "proxy.reply_mending:_FRAMING": "findall",
-    "proxy.reply_mending:_SPACE_BEFORE_COLON": "findall",
-    "proxy.rewriting:_REFRESH": "fullmatch",
-    "proxy.rewriting:_ABSOLUTE": "fullmatch",
-    "proxy.rewriting:_DEFAULT_PORT": "findall",
-    "request.bearer:_AS_USER": "fullmatch",
-    "request.bearer:_BASIC": "findall",
-    "request.bearer:_MEANT": "search",
-    "request.bearer:_PRESENTED": "fullmatch",
-    "request.bearer:_PRESENTED_BASIC": "fullmatch",
-    "request.bearer:_TOKEN_ALONE": "fullmatch",
+    "proxy.static.conditional:_BYTES": "fullmatch",
+    "proxy.static.conditional:_ENTITY_TAG": "findall",
+    "proxy.static.conditional:_HTTP_DATE": "fullmatch",
+    "proxy.static.conditional:_RANGE": "fullmatch",
+    "proxy.message.request_headers:_MAX_FORWARDS": "findall",
+    "proxy.static.tree:_REFUSED": "search",
+    "proxy.static.tree:_SENT": "fullmatch",
+    "proxy.static.tree:_HIDDEN": "match",
+    "proxy.message.response_reader:_BARE": "search",
+    "proxy.message.response_lines:_LINE": "fullmatch",
+    "proxy.message.response_lines:_STATUS_LINE": "fullmatch",
+    "proxy.message.response_lines:_FOLD": "findall",
+    "proxy.message.response_lines:_FRAMING": "findall",
+    "proxy.message.response_lines:_SPACE_BEFORE_COLON": "findall",
+    "proxy.message.response_rewrite:_REFRESH": "fullmatch",
+    "proxy.message.response_rewrite:_ABSOLUTE": "fullmatch",
+    "proxy.message.response_rewrite:_DEFAULT_PORT": "findall",
+    "request.authorization:_AS_USER": "fullmatch",
+    "request.authorization:_BASIC": "findall",
+    "request.authorization:_MEANT": "search",
+    "request.authorization:_PRESENTED": "fullmatch",
+    "request.authorization:_PRESENTED_BASIC": "fullmatch",
+    "request.authorization:_TOKEN_ALONE": "fullmatch",
     "request.body:_SIZE": "fullmatch",
     "request.claims:_FINAL": "match",
     "request.claims:_IF_PART": "match",
@@ -99,7 +96,7 @@ PATTERNS: Final = {
     "request.head:_FIRST": "match",
     "request.head:_LINE": "fullmatch",
     "request.intent:_BROWSER": "search",
-    "request.methods:_PARAMETER": "findall",
+    "request.claims:_PARAMETER": "findall",
     "request.readings:_AUTHORITY": "match",
     "request.readings:_CUT": "findall",
     "request.readings:_ENCODED_SLASH": "findall",
@@ -114,9 +111,9 @@ PATTERNS: Final = {
     "request.readings:_UNRESERVED": "findall",
     "request.readings:_UNSEEN": "findall",
     "request.readings:_WIDE_ESCAPE": "findall",
-    "request.schemes:_CHALLENGED": "findall",
-    "request.schemes:_QUOTED": "findall",
-    "request.schemes:_SCHEME": "match",
+    "request.authorization:_CHALLENGED": "findall",
+    "request.authorization:_QUOTED": "findall",
+    "request.authorization:_SCHEME": "match",
     "request.target:_HOST": "fullmatch",
     "request.target:_ORIGIN_FORM": "fullmatch",
     "syntax:BARE_KEY": "fullmatch",
@@ -132,14 +129,14 @@ PATTERNS: Final = {
 #: Patterns that read only what another has taken; the reader of both is in READERS.
 BEHIND: Final = {"request.fields:_FIELD": "request.fields:_LINES takes whole lines alone"}
 #: Modules that compile a pattern out of settings, with the reader that runs it.
-COMPILED_LATER: Final = {"identity.cookie": "cookies"}
+COMPILED_LATER: Final = {"identity.sessions.cookies": "cookies"}
 #: Where no stranger's bytes are read, and why.
 EXEMPT: Final = {
     "config": "the admin's own file",
     "commands": "the admin's own words",
     "cli": "the admin's own words",
     "demo": "a stand-in, which no visitor meets",
-    "demonstrate": "a stand-in, which no visitor meets",
+    "commands.demo": "a stand-in, which no visitor meets",
 }
 
 #: What texts that take long are made of: what repeats, and what may stand before it and behind.

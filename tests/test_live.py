@@ -28,12 +28,12 @@ from gatekit import (
 from storekit import StoredEntries
 from storykit import served
 
-from tailchat_gate.build import build
-from tailchat_gate.identity.locks import Entry, Lock, SignedOut
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.tokens import hash_of, make_token
-from tailchat_gate.proxy import downstream
-from tailchat_gate.proxy.frames import close_frame
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.identity.revocation.state import Entry, Lock, SignedOut
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.proxy.client import connection
+from tailchat_gate.proxy.message.websocket_frames import close_frame
+from tailchat_gate.serving.wiring import build
 
 NOW = int(START)
 NOW_IS = datetime.fromtimestamp(START, UTC)
@@ -255,7 +255,7 @@ async def test_a_change_is_looked_at_without_delay(
     start: Start, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who signs out does not wait for the next round: what is under way ends at once."""
-    monkeypatch.setattr(downstream, "SWEEP_SECONDS", 60.0)
+    monkeypatch.setattr(connection, "SWEEP_SECONDS", 60.0)
     upstream.answer = Tool(STREAM + EVENT).answer
     gate = await start()
     cookie = gate.cookie()

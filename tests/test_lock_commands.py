@@ -11,7 +11,7 @@ from gatekit import SECRET
 from storekit import StoredEntries
 
 from tailchat_gate.cli import main
-from tailchat_gate.identity.locks import Lock, SignedOut, Unlock
+from tailchat_gate.identity.revocation.state import Lock, SignedOut, Unlock
 from tailchat_gate.state.files import NAME
 
 Run = Callable[..., Result]

@@ -8,8 +8,8 @@ from gatekit import START
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.config.word import token_name
-from tailchat_gate.identity.lock_lines import (
+from tailchat_gate.config.values.identifier import token_name
+from tailchat_gate.identity.revocation.records import (
     MAX_MESSAGE,
     REVOCATION,
     is_message,
@@ -19,7 +19,7 @@ from tailchat_gate.identity.lock_lines import (
     revocations,
     to_record,
 )
-from tailchat_gate.identity.locks import EndedSession, Entry, Lock, SignedOut, Unlock
+from tailchat_gate.identity.revocation.state import EndedSession, Entry, Lock, SignedOut, Unlock
 from tailchat_gate.state.schema import from_row, to_row
 from tailchat_gate.state.store import MAX_TEXT, Record
 

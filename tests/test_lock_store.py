@@ -13,9 +13,9 @@ import pytest
 from gatekit import ALICE, START, SUB, Clock, until
 from storekit import StoredEntries
 
-from tailchat_gate.identity.lock_store import LockStore
-from tailchat_gate.identity.locks import EndedSession, Entry, Lock, Standing, Unlock
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.revocation.state import EndedSession, Entry, Lock, Standing, Unlock
+from tailchat_gate.identity.revocation.store import LockStore
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state import sqlite as sqlite_store

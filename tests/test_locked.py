@@ -30,9 +30,9 @@ from storykit import story
 from visitor import NAVIGATION
 
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.identity.locks import Entry, Lock, SignedOut, Unlock
-from tailchat_gate.identity.tokens import hash_of, make_token
-from tailchat_gate.server import StartError
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.identity.revocation.state import Entry, Lock, SignedOut, Unlock
+from tailchat_gate.serving.server import StartError
 
 NOW = int(START)
 LOCK = Lock(f"sub:{SUB}", NOW, NOW + 2 * 86400, "Please call the help desk")

@@ -8,7 +8,7 @@ from gatekit import ALICE, START, SUB, Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.identity.locks import (
+from tailchat_gate.identity.revocation.state import (
     ALL,
     KEPT_AFTER,
     MOST_OF_ALL,
@@ -20,7 +20,7 @@ from tailchat_gate.identity.locks import (
     Standing,
     Unlock,
 )
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
 
 NOW = int(START)

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.observe.log import LOGGER_NAME, JsonFormatter, close_logging, set_up_logging
-from tailchat_gate.observe.trace import trace
+from tailchat_gate.observe.log import (
+    LOGGER_NAME,
+    JsonFormatter,
+    close_logging,
+    set_up_logging,
+    trace,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tailchat_gate.identity.login import (
+from tailchat_gate.identity.oauth.login import (
     MAX_RETURN_TO,
     LoginRefused,
     LoginStart,
@@ -22,8 +22,7 @@ from tailchat_gate.identity.login import (
     safe_return_to,
     short_text,
 )
-from tailchat_gate.identity.login_cookie import new_browser_cookie
-from tailchat_gate.identity.login_state import STATE_LIFETIME, LoginState
+from tailchat_gate.identity.oauth.login_state import STATE_LIFETIME, LoginState, new_browser_cookie
 from tailchat_gate.identity.seal import KeyRing
 
 NOW = 1_800_000_000.5

@@ -8,7 +8,7 @@ from gatekit import Reply, RunningGate, ask, login_cookie, request_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.identity.login_cookie import (
+from tailchat_gate.identity.oauth.login_state import (
     MAX_KEPT,
     SHARED_SECONDS,
     LoginCookie,

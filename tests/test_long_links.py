@@ -29,8 +29,8 @@ from visitor import Visitor
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.identity import kept_targets
-from tailchat_gate.identity.kept_targets import LONGEST_CARRIED, KeptTargets, ReturnTargets
+from tailchat_gate.identity.oauth import return_targets
+from tailchat_gate.identity.oauth.return_targets import LONGEST_CARRIED, KeptTargets, ReturnTargets
 
 HOSHINO = user_named("hoshino")
 ORIGIN = "http://gate.test"
@@ -206,8 +206,8 @@ def test_one_visitor_pushes_out_only_their_own(
     kept: ReturnTargets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many links one address sends, those of others stay, up to a bound of all."""
-    monkeypatch.setattr(kept_targets, "MAX_BYTES_EACH", 40_000)
-    monkeypatch.setattr(kept_targets, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(return_targets, "MAX_BYTES_EACH", 40_000)
+    monkeypatch.setattr(return_targets, "MAX_BYTES", 100_000)
     other = kept.short("/other" + "a" * 3000, origin=ORIGIN, visitor="2001:db8::1")
     for number in range(1000):
         visitor = f"2001:db8:0:1::{number:x}"

@@ -16,7 +16,7 @@ from parts import missing
 from process import free_port
 from visitor import NAVIGATION
 
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
 
 Start = Callable[..., Any]
 TOKEN: Final = make_token(bytes([7]) * 32)

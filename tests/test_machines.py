@@ -15,10 +15,10 @@ from gatekit import OK, SUB, Clock, RawClient, RawUpstream, Reply, RunningGate, 
 from visitor import NAVIGATION
 from wirekit import until
 
-from tailchat_gate.config.moment import spelled
-from tailchat_gate.identity.profile import Profile
-from tailchat_gate.identity.tokens import hash_of, make_token
-from tailchat_gate.proxy.frames import close_frame
+from tailchat_gate.config.values.quantities import format_timestamp
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 Start = Callable[..., Any]
 
@@ -69,9 +69,9 @@ def bearer(name: str) -> str:
 def tokens(clock: Clock) -> list[dict[str, object]]:
     """Return the [[token]] tables: one for all that names it, one confined, one that is over."""
     more: dict[str, dict[str, object]] = {
-        "ci": {"expires": spelled(clock() + DAY)},
+        "ci": {"expires": format_timestamp(clock() + DAY)},
         "wiki-bot": {"routes": ["wiki"]},
-        "old": {"expires": spelled(clock() - 1)},
+        "old": {"expires": format_timestamp(clock() - 1)},
     }
     return [{"name": name, "hash": hash_of(SECRETS[name]), **more[name]} for name in more]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.methods import claimed_methods
 
 HOST = (b"Host", b"gate.test")
 

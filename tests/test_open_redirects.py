@@ -13,11 +13,10 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import pytest
 from gatekit import ALICE, Clock, RawClient, RawUpstream, Reply, RunningGate, login_cookie
 
-from tailchat_gate.identity.login import open_callback
-from tailchat_gate.identity.login_cookie import browser_hash
-from tailchat_gate.identity.login_state import LoginState
+from tailchat_gate.identity.oauth.login import open_callback
+from tailchat_gate.identity.oauth.login_state import LoginState, browser_hash
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sessions.session import SessionRecord
 
 Start = Callable[..., Any]
 

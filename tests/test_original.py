@@ -1,9 +1,9 @@
 import pytest
 
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.forwarded_request import Original, original_of
 from tailchat_gate.request.head import RequestHead, RequestReader
-from tailchat_gate.request.original import Original, original_of
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import Host
 
 QUESTION = "/oauth2/auth"

@@ -26,7 +26,7 @@ from gatekit import (
 from parts import missing
 from process import free_port
 
-from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.oauth.profile import Profile
 
 Start = Callable[..., Any]
 BOB = Profile("660000000000000000000002", "Bob", "0043", "")

@@ -18,8 +18,8 @@ from process import free_port
 from reloadkit import file_text, sections
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.proxy.acceptor import Acceptor
 from tailchat_gate.request.client import Client
+from tailchat_gate.serving.listeners import Acceptor
 
 Start = Callable[..., Any]
 PUBLIC = ["public"]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.identity.quoted import MAX_TEXT, quotes_any
+from tailchat_gate.identity.oauth.responses import MAX_TEXT, quotes_any
 
 SECRET = "h4Qz-9+/tK~w_Vb2Lr7.NxPd0YsG3mEa"
 SHORT = "s3cr3t!"

@@ -7,8 +7,9 @@ import pytest
 from gatekit import ALICE, START
 
 from tailchat_gate.config.model import Outage
-from tailchat_gate.identity.login import LoginRefused
-from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.recheck import (
     ENOUGH_FAULTS,
     FAULTY_SECONDS,
@@ -26,8 +27,7 @@ from tailchat_gate.identity.recheck import (
     judge,
     meaning,
 )
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.token_response import TokenSet
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
 
 RECORD = SessionRecord.begin(

@@ -10,8 +10,8 @@ from recheckkit import BOB, HOSHINO, HOUR, INTERVAL, Person, asked, counted, rec
 from storykit import Story
 
 from tailchat_gate.demo.faults import BROKEN
-from tailchat_gate.proxy.frames import close_frame
-from tailchat_gate.proxy.tunnel import SESSION_OVER, UNAUTHORIZED
+from tailchat_gate.proxy.exchange.tunnel import SESSION_OVER, UNAUTHORIZED
+from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 Start = Callable[..., Awaitable[Story]]
 UPGRADE = {

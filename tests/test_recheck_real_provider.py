@@ -17,7 +17,7 @@ from storykit import CLIENT_ID, CLIENT_SECRET
 from visitor import Visitor
 
 from tailchat_gate.demo.users import as_json
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sessions.session import SessionRecord
 
 # The first run installs the provider's packages.
 pytestmark = pytest.mark.timeout(300)

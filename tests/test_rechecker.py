@@ -16,12 +16,12 @@ from tailchat_gate.demo.faults import Reply as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity import rechecker as module
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.recheck import RETRY_SECONDS, Look, RecheckTerms, TurnedAway
+from tailchat_gate.identity.recheck_state import Flight, SignIn, SignIns
 from tailchat_gate.identity.rechecker import AT_ONCE, OF_ONE, QUEUE, Rechecker
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.sign_ins import Flight, SignIn, SignIns
-from tailchat_gate.identity.tailchat import TailchatClient
-from tailchat_gate.identity.token_response import TokenSet
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import Reason

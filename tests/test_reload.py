@@ -23,12 +23,12 @@ from reloadkit import FileGate, file_gate
 from tlskit import Authority, write_key
 from wirekit import until
 
-from tailchat_gate.admin import ORDER_HEADER
-from tailchat_gate.build import build
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.reload import Reloader, StoppingError
-from tailchat_gate.server import GateServer
+from tailchat_gate.serving.admin import ORDER_HEADER
+from tailchat_gate.serving.reload import Reloader, StoppingError
+from tailchat_gate.serving.server import GateServer
+from tailchat_gate.serving.wiring import build
 
 OTHER_SECRET = "w7Tn3LqYv9HsKd2RmXc5JzBf8GpVe4UaNi6QoWtE"
 
@@ -659,7 +659,7 @@ async def test_a_fault_while_building_changes_nothing(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tailchat_gate.reload.build", fail)
+    monkeypatch.setattr("tailchat_gate.serving.reload.build", fail)
     status, body = await gate.order()
 
     assert status == 422

@@ -16,8 +16,8 @@ from process import free_port
 from reloadkit import FileGate, file_gate, file_text, sections
 
 from tailchat_gate.cli import main
-from tailchat_gate.config.address import TcpAddress, UnixAddress
-from tailchat_gate.config.admin_address import admin_address
+from tailchat_gate.config.source import admin_address
+from tailchat_gate.config.values.address import TcpAddress, UnixAddress
 
 TOOL = "http://127.0.0.1:9"
 WARNING = "server.public_url is http: cookies are sent without Secure and can be read on the way"

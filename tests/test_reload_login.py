@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from storykit import Story, story, until_callback
 from wirekit import until
 
-from tailchat_gate.build import build
 from tailchat_gate.demo.faults import Hang
+from tailchat_gate.serving.wiring import build
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ async def test_a_code_under_way_is_not_lost(
     scene: Story, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
     """The answer to a code comes, though its configuration was closed meanwhile."""
-    monkeypatch.setattr("tailchat_gate.generations.SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr("tailchat_gate.serving.generations.SWEEP_SECONDS", 0.001)
     hang = Hang()
     scene.tailchat.faults.token = hang
     async with scene.visitor() as visitor:

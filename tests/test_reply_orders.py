@@ -9,7 +9,7 @@ import pytest
 from gatekit import OK, RawUpstream, RunningGate, ask, request_bytes
 from wirekit import say
 
-from tailchat_gate.field_names import ORDERS, is_order
+from tailchat_gate.request.field_names import ORDERS, is_order
 
 Start = Callable[..., Any]
 HEADERS = Path(__file__).parent.parent / "docs" / "headers.md"

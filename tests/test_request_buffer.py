@@ -14,9 +14,9 @@ from process import free_port
 from websocketkit import SWITCH, UPGRADE
 from wirekit import CHUNKED, HOST, heard
 
-from tailchat_gate.build import build
 from tailchat_gate.proxy.descriptors import Descriptors
-from tailchat_gate.proxy.stored_body import BodyStore, StoredBody, check_space
+from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody, check_space
+from tailchat_gate.serving.wiring import build
 
 Start = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gatekit import RawClient, RawUpstream, RunningGate, ask, make_settings
 
-from tailchat_gate.field_names import CLAIMS, OWN, fold, is_claim, is_own
+from tailchat_gate.request.field_names import CLAIMS, OWN, fold, is_claim, is_own
 
 Start = Callable[..., Any]
 

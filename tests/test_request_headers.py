@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailchat_gate.config.route import Route
-from tailchat_gate.field_names import fold
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
-from tailchat_gate.proxy.field_rules import _MAX_KNOWN_NAMES
-from tailchat_gate.proxy.headers import RequestHeaders, without
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.proxy.message.field_rules import _MAX_KNOWN_NAMES
+from tailchat_gate.proxy.message.request_headers import RequestHeaders, without
 from tailchat_gate.request.client import Client
+from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import read_target

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page
 from process import free_port
 from storykit import served
 
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
 
 SITE = "site.localhost"
 #: What a form or a call from a page elsewhere looks like, with Sec-Fetch fields and without.

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.proxy.rewriting import ReplyRewriter, rewriter_of
+from tailchat_gate.proxy.message.response_rewrite import ReplyRewriter, rewriter_of
 
 
 def _rewriter(**route: Any) -> ReplyRewriter:  # noqa: ANN401 - as in the file

@@ -14,9 +14,9 @@ import pytest
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
 from prometheus_client.parser import text_string_to_metric_families
 
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.server import StartError
+from tailchat_gate.serving.server import StartError
 
 Start = Callable[..., Any]
 

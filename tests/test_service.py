@@ -10,8 +10,8 @@ from pathlib import Path
 from parts import missing
 
 from tailchat_gate.cli import main
-from tailchat_gate.config.duration import seconds
 from tailchat_gate.config.model import Server, State
+from tailchat_gate.config.values.quantities import read_duration
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT / "deploy" / "systemd" / "tailchat-gate.service"
@@ -41,7 +41,7 @@ def test_the_service_fits_the_defaults() -> None:
     """It may write where state is kept, and is not killed while requests may finish."""
     assert f"/var/lib/{value('StateDirectory')}" == State().path
     timeout = Server.model_fields["shutdown_timeout"].default
-    assert seconds(value("TimeoutStopSec")) > timeout
+    assert read_duration(value("TimeoutStopSec")) > timeout
 
 
 def test_systemd_has_nothing_to_say_of_the_service(tmp_path: Path) -> None:

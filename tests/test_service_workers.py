@@ -14,7 +14,7 @@ from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, served
 from visitor import NAVIGATION, Visitor
 
-from tailchat_gate.access.service_worker import WorkerScopes
+from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named

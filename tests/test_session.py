@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from tailchat_gate.identity.cookie import CookieNames
-from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import (
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.session import (
     MAX_COOKIE_BYTES,
     Lifetimes,
     SealedSessionStorage,
@@ -24,7 +25,6 @@ from tailchat_gate.identity.session import (
     SessionRecord,
     SessionTooLargeError,
 )
-from tailchat_gate.identity.token_response import TokenSet
 
 HOUR = 3600.0
 OTHER_SECRET = "another secret of 32 bytes or more, for the ring"

@@ -7,8 +7,8 @@ from routekit import Row, around, covers, make_table
 from test_spellings import HOSTS, METHODS, spellings
 
 from tailchat_gate.access.routes import Match, RouteTable
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.readings import TooManyReadingsError
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import read_host, read_target
 
 ALLOWS = (("public",), ("signed-in",), ("group:ops",))

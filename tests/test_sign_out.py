@@ -30,7 +30,7 @@ from visitor import NAVIGATION, Page, Visitor
 from yarl import URL
 
 from tailchat_gate.demo.users import user_named
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sessions.session import SessionRecord
 
 WIKI, NOTES = "wiki.test", "notes.test"
 HOSHINO = user_named("hoshino")

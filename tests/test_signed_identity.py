@@ -21,9 +21,9 @@ from gatekit import (
 )
 from tlskit import write_key
 
-from tailchat_gate.config.keyfile import KeyFileError, read_key
-from tailchat_gate.identity.profile import Profile
-from tailchat_gate.identity.tokens import hash_of, make_token
+from tailchat_gate.config.files import KeyFileError, read_key
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.identity.oauth.profile import Profile
 
 Start = Callable[..., Any]
 

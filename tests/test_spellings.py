@@ -19,7 +19,7 @@ from routekit import (
 )
 
 from fuzz.reference.servers import SERVERS
-from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.reasons import RefusedError
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter
 
 import tailchat_gate
 from tailchat_gate import syntax
-from tailchat_gate.config import fields, route_fields, token, word
+from tailchat_gate.config import fields, route_fields, token
 from tailchat_gate.config.fields import matching
-from tailchat_gate.identity.lock_lines import is_message, is_person, is_target
-from tailchat_gate.identity.profile import ProfileError, profile_from_userinfo
+from tailchat_gate.config.values import identifier
+from tailchat_gate.identity.oauth.profile import ProfileError, profile_from_userinfo
+from tailchat_gate.identity.revocation.records import is_message, is_person, is_target
 
 ROOT: Final = Path(tailchat_gate.__file__).parent
 #: Classes of characters that are rules of their own wherever they stand.
@@ -318,7 +319,7 @@ def test_a_person_who_can_be_named_can_sign_in(length: int) -> None:
     sub = "a" * length
     fits = length <= 255
 
-    assert word.is_sub(sub) is fits
+    assert identifier.is_sub(sub) is fits
     assert is_person(f"sub:{sub}") is is_target(f"sub:{sub}") is fits
     try:
         signs_in = profile_from_userinfo({"sub": sub}, api_url="https://t.example").sub == sub
@@ -332,7 +333,7 @@ def test_a_line_is_fit_to_be_shown_wherever_it_is_written(sign: str) -> None:
     """A contact and a lock's message hold no control and no byte that no page can be sent with."""
     assert not is_message(f"https://help{sign}.example")
     with pytest.raises(ValueError, match="one line"):
-        word.contact(f"https://help{sign}.example")
+        identifier.contact(f"https://help{sign}.example")
 
 
 def test_a_pattern_of_the_schema_is_anchored() -> None:

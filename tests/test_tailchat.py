@@ -14,14 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 from pydantic import SecretStr
 
-from tailchat_gate.identity.back_channel import MAX_ANSWER, BackChannel
-from tailchat_gate.identity.login import LoginRefused, begin_login
-from tailchat_gate.identity.login_cookie import new_browser_cookie
-from tailchat_gate.identity.login_state import LoginState
-from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.oauth.back_channel import MAX_ANSWER, BackChannel
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.login import LoginRefused, begin_login
+from tailchat_gate.identity.oauth.login_state import LoginState, new_browser_cookie
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.tailchat import TailchatClient
-from tailchat_gate.identity.token_response import TokenSet
 
 NOW = 1_800_000_000.0
 SUB = "660000000000000000000001"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import (
     NO_HOST,
     Host,

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from parts import missing
 
 from tailchat_gate.config.token import Token
-from tailchat_gate.identity.locks import Standing
-from tailchat_gate.identity.tokens import TokenRefused, Tokens, hash_of, make_token
-from tailchat_gate.reasons import Reason
-from tailchat_gate.request.bearer import read_bearer
+from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens, hash_of, make_token
+from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.authorization import read_bearer
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.refusal import RefusedError
 
 SECRET = make_token(bytes(range(32)))
 OTHER = make_token(bytes(range(1, 33)))

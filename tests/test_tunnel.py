@@ -11,7 +11,7 @@ from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, r
 from websocketkit import SWITCH, UPGRADE
 from wirekit import until
 
-from tailchat_gate.proxy.frames import close_frame
+from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from tunnelkit import CLOSE_SECONDS, Tunnel, hurry, open_sockets, opened
 from websocketkit import BINARY, CLOSE, CONTINUATION, PING, SWITCH, TEXT, close, frame
 from wirekit import heard, reset, until
 
-from tailchat_gate.proxy.frames import close_frame
-from tailchat_gate.proxy.receiving import READ_BYTES
+from tailchat_gate.proxy.message.websocket_frames import close_frame
+from tailchat_gate.proxy.sockets import READ_BYTES
 
 Start = Callable[..., Any]
 Act = Callable[[RawClient, bytes], Coroutine[Any, Any, None]]

@@ -12,8 +12,8 @@ from recheckkit import INTERVAL, asked, at_tool, rechecked
 from storykit import HOSHINO, Story, story, until_callback
 
 from tailchat_gate.demo.faults import Hang
-from tailchat_gate.identity import turns as module
-from tailchat_gate.identity.turns import (
+from tailchat_gate.identity.oauth import login_queue as module
+from tailchat_gate.identity.oauth.login_queue import (
     AT_ONCE,
     FOR_FIRST,
     OF_ONE,

@@ -3,8 +3,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tailchat_gate.identity.login import LoginRefused
-from tailchat_gate.identity.used_states import (
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.redeemed_states import (
     REPLAY_WINDOW,
     AlreadyUsed,
     TooManyLogins,

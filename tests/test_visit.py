@@ -2,10 +2,10 @@ import pytest
 
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, STATUS, Reason
 from tailchat_gate.request.client import Client
+from tailchat_gate.request.context import RequestIds, Visit
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import read_target
-from tailchat_gate.request.visit import RequestIds, Visit
 
 
 def test_visit_that_was_not_read() -> None:

@@ -16,10 +16,9 @@ from tlskit import Authority
 from wirekit import until
 
 from tailchat_gate.config.load import load
-from tailchat_gate.config.marks import marks_of
-from tailchat_gate.config.source import Source
+from tailchat_gate.config.source import Source, marks_of
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.reload import Reloader
+from tailchat_gate.serving.reload import Reloader
 
 POLL = 0.01
 
@@ -114,7 +113,7 @@ async def test_a_file_is_loaded_once_it_is_left_alone(
                 gate.path.write_text(text[:part], "utf-8")
             return marks_of(paths)
 
-        monkeypatch.setattr("tailchat_gate.reload.marks_of", write_part_by_part)
+        monkeypatch.setattr("tailchat_gate.serving.reload.marks_of", write_part_by_part)
         await until(lambda: _via(gate) == "whole")
         assert gate.gate.generation.lasting.reloads.generation == 2
         assert looks >= 11

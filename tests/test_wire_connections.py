@@ -20,7 +20,7 @@ from gatekit import (
 )
 from wirekit import CHUNKED, HOST, SMUGGLED, get, heard, post, reset, say, until
 
-from tailchat_gate.proxy.receiving import READ_BYTES
+from tailchat_gate.proxy.sockets import READ_BYTES
 
 Start = Callable[..., Any]
 MIB = 2**20

@@ -15,8 +15,8 @@ import pytest
 from gatekit import START, RawClient, Reply, RunningGate, ask, request_bytes
 from wirekit import heard, until
 
-from tailchat_gate.proxy import own_pages
-from tailchat_gate.proxy.local_answer import THREADS
+from tailchat_gate.proxy.client import aiohttp_bridge
+from tailchat_gate.proxy.static.response import THREADS
 
 Start = Callable[..., Any]
 PAGE = b"<p>a page"
@@ -339,7 +339,7 @@ async def test_a_reader_that_takes_nothing_of_a_file_is_cut_off(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who takes no byte of a page or file for as long as may be is reset."""
-    monkeypatch.setattr(own_pages, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(aiohttp_bridge, "STALL_SECONDS", 0.1)
     await asyncio.to_thread(os.truncate, files.folder / "large.bin", 64 * 2**20)
     async with RawClient.connect(files.gate.port) as client, asyncio.timeout(20):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]

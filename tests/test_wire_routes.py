@@ -9,7 +9,7 @@ import pytest
 from gatekit import OK, Clock, RawClient, RawUpstream, Received, ask, request_bytes
 from wirekit import get
 
-from tailchat_gate.proxy.frames import close_frame
+from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 Start = Callable[..., Any]
 UPGRADE = {

@@ -10,7 +10,9 @@ import pytest
 from gatekit import RawClient, RawUpstream, Received, RunningGate, request_bytes
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.proxy import connection, downstream, traffic, tunnel
+from tailchat_gate.proxy.client import connection as client_connection
+from tailchat_gate.proxy.exchange import tunnel, upstream_pools
+from tailchat_gate.proxy.upstream import connection as upstream_connection
 
 #: What is waited for in these tests, in place of seconds.
 CLOSE_SECONDS, LINGER_SECONDS, SWEEP_SECONDS = 0.4, 0.3, 0.05
@@ -20,10 +22,10 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gate wait less long for ends that do not answer."""
     monkeypatch.setattr(tunnel, "CLOSE_SECONDS", CLOSE_SECONDS)
     monkeypatch.setattr(tunnel, "LEFT_SECONDS", LINGER_SECONDS)
-    monkeypatch.setattr(connection, "LINGER_SECONDS", LINGER_SECONDS)
-    monkeypatch.setattr(downstream, "LINGER_SECONDS", LINGER_SECONDS)
-    monkeypatch.setattr(downstream, "SWEEP_SECONDS", SWEEP_SECONDS)
-    monkeypatch.setattr(traffic, "SWEEP_SECONDS", SWEEP_SECONDS)
+    monkeypatch.setattr(upstream_connection, "LINGER_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(client_connection, "LINGER_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(client_connection, "SWEEP_SECONDS", SWEEP_SECONDS)
+    monkeypatch.setattr(upstream_pools, "SWEEP_SECONDS", SWEEP_SECONDS)
 
 
 @dataclass

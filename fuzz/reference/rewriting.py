@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from fuzz.reference.bearer import presented
 from fuzz.reference.request import Request
 from fuzz.reference.syntax import Pairs, elements, values
-from tailchat_gate.field_names import CLAIMS, OWN
+from tailchat_gate.request.field_names import CLAIMS, OWN
 
 #: Fields of the connection (RFC 9110 section 7.6.1), and those that the gate writes anew.
 _OWN = frozenset(

@@ -7,12 +7,11 @@ from fuzz.reference.bearer import presented
 from fuzz.reference.syntax import BadError
 from fuzz.target import Target
 from tailchat_gate.config.token import Token
-from tailchat_gate.identity.locks import Standing
-from tailchat_gate.identity.tokens import TokenRefused, Tokens, hash_of, make_token
-from tailchat_gate.reasons import Reason
-from tailchat_gate.request.bearer import read_token
+from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens, hash_of, make_token
+from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.authorization import read_token
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.refusal import RefusedError
 
 _NOW = 1_800_000_000.0
 #: "@" stands for it in an input.
@@ -76,7 +75,7 @@ def _check_machine(section: FieldSection, *, is_known: bool) -> None:
 
 TARGET = Target(
     check,
-    parsers=("request.bearer", "identity.tokens", "request.fields"),
+    parsers=("request.authorization", "identity.machine_tokens", "request.fields"),
     seeds=(
         b"Bearer @",
         b"bearer   tg_abc",

@@ -2,16 +2,16 @@
 
 from fuzz.cutting import lines_of
 from fuzz.target import Target
-from tailchat_gate.identity.login import (
+from tailchat_gate.identity.oauth.login import (
     LoginRefused,
     accept_callback,
     open_callback,
     short_text,
 )
-from tailchat_gate.identity.login_cookie import is_browser_cookie
+from tailchat_gate.identity.oauth.login_state import is_browser_cookie
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.query import query_pairs
+from tailchat_gate.request.target import query_pairs
 
 _KEYS = KeyRing((b"fuzzing-secret-number-one-is-32-b",), "login")
 _ISSUER = "https://tailchat.test"
@@ -83,7 +83,7 @@ def _check_words(refused: LoginRefused, reasons: frozenset[Reason]) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.login", "identity.login_state", "request.query"),
+    parsers=("identity.oauth.login", "identity.oauth.login_state", "request.target"),
     seeds=(
         b"@\nstate=@&code=abc&iss=https%3A%2F%2Ftailchat.test",
         b"x @\nstate=@&error=access_denied&error_description=no%0d%0a&iss=https://tailchat.test",

@@ -5,13 +5,13 @@ import re
 from fuzz.cutting import steered
 from fuzz.reference.servers import SERVERS
 from fuzz.target import Target
-from tailchat_gate.access.claimed import Asked, judge_claims
+from tailchat_gate.access.claimed_paths import Asked, judge_claims
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.model import Route
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.claims import FIELDS, MAX_CLAIMS, Claim, claimed_paths
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import read_host, read_target
 
 _NAMES = tuple(sorted(FIELDS))
@@ -73,7 +73,7 @@ def _check_spans(claims: tuple[Claim, ...], value: bytes) -> None:
 
 TARGET = Target(
     check,
-    parsers=("request.claims", "access.claimed"),
+    parsers=("request.claims", "access.claimed_paths"),
     seeds=(
         b"\0http://h/x/b",
         b"\0/x/../admin/b",

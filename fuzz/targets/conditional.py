@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from fuzz.cutting import steered
 from fuzz.target import Target
-from tailchat_gate.proxy.conditional import (
+from tailchat_gate.proxy.static.conditional import (
     Span,
     UnsatisfiableRangeError,
     Validators,
@@ -172,7 +172,7 @@ def _last(count: str, size: int) -> Span | str | None:
 
 TARGET = Target(
     check,
-    parsers=("proxy.conditional",),
+    parsers=("proxy.static.conditional",),
     seeds=(
         b'\0N: "abc"',
         b'\2M: W/"abc", "a,b" ,*\nH: "x"',

@@ -3,7 +3,7 @@
 from fuzz.cutting import cut, steered
 from fuzz.reference.frames import frame_ends
 from fuzz.target import Target
-from tailchat_gate.proxy.frames import FrameTracker, close_frame
+from tailchat_gate.proxy.message.websocket_frames import FrameTracker, close_frame
 
 _HELD = 9
 _CLOSE = 8
@@ -90,7 +90,7 @@ def _check_close(data: bytes) -> None:
 
 TARGET = Target(
     check,
-    parsers=("proxy.frames",),
+    parsers=("proxy.message.websocket_frames",),
     seeds=(
         b"\1\2\3\1\x81\x05hello",
         b"\0\0\0\0\x82\x85maskhello\x88\x02\x03\xe8",

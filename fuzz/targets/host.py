@@ -6,9 +6,8 @@ from fuzz.cutting import steered
 from fuzz.reference.request import read_host as plain_host
 from fuzz.reference.syntax import BadError
 from fuzz.target import Target
-from tailchat_gate.request.hosts import HostPatterns
-from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.request.target import read_host
+from tailchat_gate.reasons import RefusedError
+from tailchat_gate.request.target import HostPatterns, read_host
 
 _SAID: tuple[Mapping[str, str], ...] = (
     {"*.example.com": "wild", "a.example.com": "a", "*.b.example.com": "b", "example.com": "bare"},
@@ -50,7 +49,7 @@ def check(data: bytes) -> None:
 
 TARGET = Target(
     check,
-    parsers=("request.hosts", "request.target"),
+    parsers=("request.target",),
     seeds=(
         b"\0a.example.com",
         b"\0x.y.b.Example.com.:8080",

@@ -9,13 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fuzz.cutting import lines_of, steered
 from fuzz.target import Target
-from tailchat_gate.identity.id_token import (
-    Expected,
-    JsonObject,
-    check_id_token,
-    json_object,
-)
-from tailchat_gate.identity.login import LoginRefused
+from tailchat_gate.identity.oauth.id_token import Expected, JsonObject, check_id_token, json_object
+from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import CLOCK_SKEW as SKEW
 
@@ -161,7 +156,7 @@ _GOOD = (
 )
 TARGET = Target(
     check,
-    parsers=("identity.id_token",),
+    parsers=("identity.oauth.id_token",),
     seeds=(
         b'\0{"alg":"EdDSA","kid":"k"}\n' + _GOOD + b"}",
         b'\0{"alg":"EdDSA"}\n' + _GOOD + b',"at_hash":"' + _AT_HASH.encode() + b'"}',

@@ -1,9 +1,9 @@
 """What a request is for: a page in a browser's tab only where the client says so."""
 
 from fuzz.target import Target
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import FieldSection, split_fields
 from tailchat_gate.request.intent import Intent, read_intent, wants_html
-from tailchat_gate.request.refusal import RefusedError
 
 _HTML = ("text/html", "application/xhtml+xml")
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from fuzz.cutting import steered
 from fuzz.target import Target
-from tailchat_gate.identity.lock_lines import REVOCATION, read_record, to_record
-from tailchat_gate.identity.locks import Lock, SignedOut, Standing, Unlock
+from tailchat_gate.identity.revocation.records import REVOCATION, read_record, to_record
+from tailchat_gate.identity.revocation.state import Lock, SignedOut, Standing, Unlock
 from tailchat_gate.state.schema import from_row, to_row
 from tailchat_gate.state.store import Record
 
@@ -55,7 +55,7 @@ def _check_turned(record: Record, steer: int) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.lock_lines", "identity.locks"),
+    parsers=("identity.revocation.records", "identity.revocation.state"),
     seeds=(
         b'\0{"kind":"lock","target":"sub:a","at":1,"until":null,"message":"no"}',
         b'\1{"kind":"unlock","target":"token:ci","at":1}',

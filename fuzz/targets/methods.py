@@ -5,9 +5,9 @@ from urllib.parse import parse_qsl, unquote_plus
 from fuzz.cutting import lines_of
 from fuzz.reference.rewriting import folded
 from fuzz.target import Target
+from tailchat_gate.reasons import RefusedError
+from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.fields import FieldSection, split_fields
-from tailchat_gate.request.methods import claimed_methods
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import read_target
 
 _NAMES = frozenset((b"x-http-method", b"x-http-method-override", b"x-method-override"))
@@ -46,7 +46,7 @@ def _as_php(name: str) -> str:
 
 TARGET = Target(
     check,
-    parsers=("request.methods", "request.fields", "request.target"),
+    parsers=("request.claims", "request.fields", "request.target"),
     seeds=(
         b"_method=DELETE",
         b"a=b&%5Fmet%68od=put&c=d\nX-HTTP-Method-Override: patch, delete\r\n",

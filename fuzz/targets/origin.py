@@ -6,7 +6,7 @@ from fuzz.cutting import lines_of, steered
 from fuzz.reference.request import read_host
 from fuzz.reference.syntax import BadError
 from fuzz.target import Target
-from tailchat_gate.access.origin import is_foreign
+from tailchat_gate.access.browser_origin import is_foreign
 
 _ALLOWED = ((), ("https://app.test", "http://app.test:3000"), ("*",))
 _PORTS = {"http": 80, "https": 443}
@@ -62,7 +62,7 @@ def _authority(host: str, scheme: str) -> tuple[str, int]:
 
 TARGET = Target(
     check,
-    parsers=("access.origin",),
+    parsers=("access.browser_origin",),
     seeds=(
         b"\0gate.test\nhttps://gate.test",
         b"\0gate.test:443\nhttps://gate.test",

@@ -3,10 +3,10 @@
 from fuzz.reference import request as reference
 from fuzz.reference.syntax import BadError, Pairs, is_token, values
 from fuzz.target import Target
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.forwarded_request import original_of
 from tailchat_gate.request.head import RequestReader
-from tailchat_gate.request.original import original_of
-from tailchat_gate.request.refusal import RefusedError
 
 _LIMITS = Limits(8192, 32_768, 100, 8192)
 _QUESTION = "/oauth2/auth"
@@ -96,7 +96,7 @@ def _method(pairs: Pairs, name: bytes) -> bytes:
 _HEAD = b"GET /oauth2/auth HTTP/1.1\r\nHost: gate.test\r\n"
 TARGET = Target(
     check,
-    parsers=("request.original", "request.head", "request.target"),
+    parsers=("request.forwarded_request", "request.head", "request.target"),
     seeds=(
         _HEAD + b"X-Forwarded-Method: POST\r\nX-Forwarded-Host: wiki.test\r\n"
         b"X-Forwarded-Uri: /a?b=%2F\r\n\r\n",

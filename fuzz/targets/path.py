@@ -8,14 +8,14 @@ from fuzz.target import Target
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.model import Route
-from tailchat_gate.proxy.local_path import read_path
+from tailchat_gate.proxy.static.tree import read_path
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.readings import (
     MAX_CHARACTERS,
     MAX_READINGS,
     TooManyReadingsError,
     readings,
 )
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import read_target
 
 _TABLES: tuple[Mapping[str, str], ...] = (
@@ -106,9 +106,8 @@ def _check_names(path: str) -> None:
 
 TARGET = Target(
     check,
-    parsers=("request.readings", "request.target", "access.routes", "access.policy", "access.place",
-             "access.host_table", "access.layer",
-             "proxy.local_path"),
+    parsers=("request.readings", "request.target", "access.routes", "access.policy",
+             "access.route", "access.route_table", "proxy.static.tree"),
     seeds=(
         b"\0admin/x",
         b"\1public/../admin",

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 from fuzz.cutting import steered
 from fuzz.reference.syntax import Pairs, field_lines
 from fuzz.target import Target
-from tailchat_gate.identity.id_token import json_object
-from tailchat_gate.identity.profile import (
+from tailchat_gate.identity.oauth.id_token import json_object
+from tailchat_gate.identity.oauth.profile import (
     MAX_AVATAR,
     MAX_DISCRIMINATOR,
     MAX_NICKNAME,
@@ -16,8 +16,12 @@ from tailchat_gate.identity.profile import (
     ProfileError,
     profile_from_userinfo,
 )
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.proxy.identity_headers import MAX_VALUE_BYTES, encode_value, identity_fields
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.proxy.message.identity_headers import (
+    MAX_VALUE_BYTES,
+    encode_value,
+    identity_fields,
+)
 from tailchat_gate.syntax import MAX_SUB
 
 _API = "https://tailchat.test"
@@ -109,7 +113,7 @@ def _check_fields(profile: Profile, encoding: str) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.profile", "proxy.identity_headers"),
+    parsers=("identity.oauth.profile", "proxy.message.identity_headers"),
     seeds=(
         b'\0{"sub":"660000000000000000000001","nickname":"Alice","discriminator":"0042",'
         b'"avatar":"{BACKEND}/static/a.png"}',

@@ -6,9 +6,9 @@ from fuzz.cutting import cut, steered
 from fuzz.reference import reply as reference
 from fuzz.reference.syntax import BadError, Pairs, elements
 from fuzz.target import Target
-from tailchat_gate.proxy.field_rules import may_trail_reply
-from tailchat_gate.proxy.reply import FieldEditor, ReplyReader
-from tailchat_gate.proxy.reply_lines import BadReplyError, ReplyLines
+from tailchat_gate.proxy.message.field_rules import may_trail_reply
+from tailchat_gate.proxy.message.response_lines import BadReplyError, ReplyLines
+from tailchat_gate.proxy.message.response_reader import FieldEditor, ReplyReader
 
 _EXTRA = b"X-Gate: 1\r\n"
 _OWN_COOKIE = b"tailchat_gate="
@@ -217,7 +217,7 @@ def _check_strict(asked: _Asked, data: bytes, whole: _Relayed) -> None:
 
 TARGET = Target(
     check,
-    parsers=("proxy.reply", "proxy.reply_lines", "proxy.reply_mending", "request.body"),
+    parsers=("proxy.message.response_reader", "proxy.message.response_lines", "request.body"),
     seeds=(
         b"\4\0\0\0HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         b"\x14\3\1\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"

@@ -4,9 +4,9 @@ from fuzz.cutting import cut, steered
 from fuzz.reference.body import chunked
 from fuzz.reference.syntax import BadError
 from fuzz.target import Target
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.body import Body, ChunkedBody, LengthBody
 from tailchat_gate.request.fields import RawFields
-from tailchat_gate.request.refusal import RefusedError
 
 _LIMITS = (0, 0, 16, 300)
 

@@ -4,9 +4,9 @@ from fuzz.cutting import cut, steered
 from fuzz.reference import request as reference
 from fuzz.reference.syntax import BadError, elements
 from fuzz.target import Target
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestHead, RequestReader
-from tailchat_gate.request.refusal import RefusedError
 
 #: Small enough for a fuzzer to reach them, and the gate's own.
 _LIMITS = (Limits(40, 160, 6, 40), Limits(8192, 32_768, 100, 8192))

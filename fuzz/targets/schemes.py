@@ -3,9 +3,9 @@
 from fuzz.cutting import lines_of
 from fuzz.reference import schemes as reference
 from fuzz.target import Target
+from tailchat_gate.reasons import RefusedError
+from tailchat_gate.request.authorization import PER_REQUEST, challenge_binds, credentials_bind
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.request.schemes import PER_REQUEST, challenge_binds, credentials_bind
 
 
 def check(data: bytes) -> None:
@@ -27,7 +27,7 @@ def check(data: bytes) -> None:
 
 TARGET = Target(
     check,
-    parsers=("request.schemes",),
+    parsers=("request.authorization",),
     seeds=(
         b"NTLM TlRMTVNTUAAB",
         b"Basic eDp5\nNegotiate YII=",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fuzz.cutting import steered
 from fuzz.target import Target
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.sessions.session import SessionRecord
 
 _FIRST, _SECOND = b"fuzzing-secret-number-one-is-32-b", b"fuzzing-secret-number-two-is-32-b"
 _BOTH = KeyRing((_FIRST, _SECOND), "session")
@@ -75,7 +75,7 @@ def _members(record: SessionRecord) -> list[tuple[str, object]]:
 
 TARGET = Target(
     check,
-    parsers=("identity.seal", "identity.session"),
+    parsers=("identity.seal", "identity.sessions.session"),
     seeds=(
         *(b"\0\0\0" + token.encode() for token in _TOKENS),
         b"\1\x10\1A",

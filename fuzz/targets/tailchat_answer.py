@@ -4,10 +4,9 @@ import re
 
 from fuzz.cutting import steered
 from fuzz.target import Target
-from tailchat_gate.identity.id_token import JsonObject, json_object
-from tailchat_gate.identity.login import LoginRefused
-from tailchat_gate.identity.tailchat_error import refused
-from tailchat_gate.identity.token_response import TokenSet, read_tokens
+from tailchat_gate.identity.oauth.id_token import JsonObject, json_object
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.responses import TokenSet, read_tokens, refused
 from tailchat_gate.reasons import STATUS, Reason
 
 _NOW = 1_800_000_000.0
@@ -64,7 +63,7 @@ def _check_tokens(tokens: TokenSet) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.token_response", "identity.tailchat_error", "identity.quoted"),
+    parsers=("identity.oauth.responses",),
     seeds=(
         b'\x00\x00{"access_token":"a","token_type":"Bearer","expires_in":3600}',
         b'\x00\x00{"access_token":"a","token_type":"bearer","refresh_token":"r","expires_in":1e3}',

@@ -6,12 +6,12 @@ from fuzz.reference import rewriting
 from fuzz.reference.syntax import BadError, field_lines, values
 from fuzz.target import Target
 from tailchat_gate.config.model import Route
-from tailchat_gate.identity.cookie import CookieNames, CookieReader
-from tailchat_gate.proxy.headers import RequestHeaders
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import Limits, split_fields
 from tailchat_gate.request.head import RequestHead, RequestReader
-from tailchat_gate.request.refusal import RefusedError
 
 _LIMITS = Limits(8192, 32_768, 100, 8192)
 _NO_BOUNDS = reference.Bounds(1 << 20, 1 << 20, 1 << 10, 1 << 20)
@@ -120,7 +120,12 @@ def _check_trailers(headers: RequestHeaders, raw: bytes) -> None:
 _HEAD = b"GET / HTTP/1.1\r\nHost: h\r\n"
 TARGET = Target(
     check,
-    parsers=("proxy.headers", "proxy.field_rules", "request.head", "request.fields"),
+    parsers=(
+        "proxy.message.request_headers",
+        "proxy.message.field_rules",
+        "request.head",
+        "request.fields",
+    ),
     seeds=(
         b"\x23GET /a?b HTTP/1.1\r\nHost: H:80\r\nX_Tailchat_Sub: me\r\nAccept: */*\r\n\r\n",
         b"\1"

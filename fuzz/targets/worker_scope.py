@@ -4,7 +4,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from fuzz.cutting import lines_of
 from fuzz.target import Target
-from tailchat_gate.access.service_worker import WorkerScopes
+from tailchat_gate.access.browser_origin import WorkerScopes
 
 _PREFIX = "/a/oauth2"
 _STEPS = tuple(f"{_PREFIX}/{step}?code=c" for step in ("start", "callback", "arrive"))
@@ -31,7 +31,7 @@ def _as_browsers_do(script: str, value: str) -> str:
 
 TARGET = Target(
     check,
-    parsers=("access.service_worker",),
+    parsers=("access.browser_origin",),
     seeds=(
         b"app/sw.js\n/app/",
         b"sw.js\n/",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
+from tailchat_gate.config.values.identifier import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
 from tailchat_gate.reasons import Reason
 
 Groups = Mapping[str, Iterable[str]]

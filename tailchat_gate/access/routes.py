@@ -1,16 +1,15 @@
-"""Which route a request meets: by host and whole path segments, the longest prefix first."""
+"""The route table: finds the routes a request meets, and explains the match."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
-from tailchat_gate.access.host_table import HostTable, KeptPaths, Meeting, strictest
-from tailchat_gate.access.layer import Layer, layers_of
-from tailchat_gate.access.place import Match, Route
-from tailchat_gate.access.policy import Groups, Listed, Rule, listed, make_rule
+from tailchat_gate.access.policy import NO_METHOD, Groups, Listed, Rule, listed, make_rule
+from tailchat_gate.access.route import Layer, Match, Route, layers_of
+from tailchat_gate.access.route_table import HostTable, KeptPaths, Meeting, strictest
 from tailchat_gate.config.model import Route as RouteSettings
-from tailchat_gate.request.hosts import HostPatterns
+from tailchat_gate.request.target import HostPatterns
 from tailchat_gate.syntax import WILDCARD
 
 __all__ = ["Match", "Meeting", "Route", "RouteTable"]
@@ -144,3 +143,47 @@ def _specificity(route: Route) -> tuple[object, ...]:
     below = host.startswith(WILDCARD)
     rank = 2 if not host else 1 if below else 0
     return (-depth, path, rank, -host.count("."), host, not route.settings.methods, route.name)
+
+
+class Met(NamedTuple):
+    """Routes at one place whose rules a request meets, and one of its readings that leads there.
+
+    `routes` is empty where a reading leads to no route, or out of one that is confined to its
+    path. `taken` is False where the place does not take `method`.
+    """
+
+    routes: tuple[Route, ...]
+    reading: str
+    method: str
+    taken: bool
+
+
+def met(table: RouteTable, host: str, path: str, methods: Iterable[str]) -> tuple[Met, ...]:
+    """Return what a raw path on a host meets, each place once; the path as it stands first.
+
+    `methods` are the request's own and further ones that it claims. Raises TooManyReadingsError.
+    """
+    found: dict[tuple[object, ...], Met] = {}
+    for method in methods:
+        for meeting in table.meetings(host, path, method):
+            if not meeting.matches:
+                found.setdefault((), Met((), meeting.reading, method, taken=False))
+            for match in meeting.matches:
+                each = Met(
+                    tuple(_ruling(table, match)),
+                    meeting.reading,
+                    method,
+                    taken=NO_METHOD not in match.rules,
+                )
+                found.setdefault((each.routes, each.taken or method), each)
+    return tuple(found.values())
+
+
+def _ruling(table: RouteTable, match: Match) -> Iterator[Route]:
+    """Yield the routes at the place of a match whose rules are those of the match."""
+    here = (match.route.settings.host, match.route.settings.path)
+    for route in table.routes:
+        if (route.settings.host, route.settings.path) == here and (
+            route.rule in match.rules or NO_METHOD in match.rules
+        ):
+            yield route

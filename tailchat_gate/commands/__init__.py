@@ -1,1 +1,1 @@
-"""The commands of the command line, a module for what belongs together."""
+"""The commands of the command line."""

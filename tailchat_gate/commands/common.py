@@ -7,11 +7,11 @@ from typing import Final, NoReturn
 
 import click
 
-from tailchat_gate.config.address import TcpAddress
 from tailchat_gate.config.environ import DEFAULT_CONFIG
 from tailchat_gate.config.load import ConfigError, Loaded, report
-from tailchat_gate.config.problem import Problem
+from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.source import Source
+from tailchat_gate.config.values.address import TcpAddress
 
 #: The gate could not start or did not answer.
 EXIT_FAILED: Final = 1

@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 import click
 
 from tailchat_gate.commands.common import EXIT_USAGE, config_option, fail
-from tailchat_gate.commands.lock_place import change, lock_place, state_option
+from tailchat_gate.commands.locks import change, lock_place, state_option
 from tailchat_gate.commands.opened_store import OpenedStore
-from tailchat_gate.config.word import SUB
-from tailchat_gate.identity.lock_lines import is_person, read_record
-from tailchat_gate.identity.locks import ALL, Lock, Unlock
+from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.identity.revocation.records import is_person, read_record
+from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
 from tailchat_gate.state.store import (
     ALL_BUT_IN_FORCE,
     ALL_OF_IT,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tailchat_gate.config.address import UnixAddress, listen_address
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import is_made, writable_by_all
+from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.state.files import NAME
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeVar
 
 import click
 
-from tailchat_gate.identity.lock_lines import read_record, revocations
-from tailchat_gate.identity.lock_store import LockStore
-from tailchat_gate.identity.locks import Standing
+from tailchat_gate.identity.revocation.records import read_record, revocations
+from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.store import LockStore
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tailchat_gate.config.document import DocumentError, parse_text
 from tailchat_gate.config.keys import ENV_PREFIX, Key, all_keys
-from tailchat_gate.config.problem import Problem, did_you_mean
+from tailchat_gate.config.problems import Problem, did_you_mean
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
 #: Where the file is looked for if nothing else is said.

@@ -23,7 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from tailchat_gate import syntax
-from tailchat_gate.config import address, duration, path, secret, size, url, word
+from tailchat_gate.config.values import address, identifier, path, quantities, secret, size, url
 
 
 class Section(BaseModel):
@@ -45,15 +45,17 @@ class Seconds:
 
     def read(self, value: object) -> float:
         """Read a duration and hold it to the bounds; raises ValueError."""
-        length = duration.seconds(value)
+        length = quantities.read_duration(value)
         if self.above_zero and not length:
-            raise ValueError(f"{duration.SHAPE}, longer than 0")
+            raise ValueError(f"{quantities.DURATION}, longer than 0")
         if length < self.low or length > self.high:
-            high = duration.spelled(self.high)
+            high = quantities.format_duration(self.high)
             bounds = (
-                f"from {duration.spelled(self.low)} to {high}" if self.low else f"of at most {high}"
+                f"from {quantities.format_duration(self.low)} to {high}"
+                if self.low
+                else f"of at most {high}"
             )
-            raise ValueError(f"{duration.SHAPE}, {bounds}")
+            raise ValueError(f"{quantities.DURATION}, {bounds}")
         return length
 
     def __get_pydantic_core_schema__(
@@ -62,7 +64,7 @@ class Seconds:
         return core_schema.no_info_plain_validator_function(
             self.read,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                duration.spelled, when_used="json"
+                quantities.format_duration, when_used="json"
             ),
         )
 
@@ -158,14 +160,14 @@ def _frozen(groups: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ..
     return MappingProxyType(dict(groups))
 
 
-UnixMode = Annotated[str, AfterValidator(word.unix_mode)]
-UnixGroup = Annotated[str, AfterValidator(word.unix_group)]
+UnixMode = Annotated[str, AfterValidator(identifier.unix_mode)]
+UnixGroup = Annotated[str, AfterValidator(identifier.unix_group)]
 Listener = Annotated[str, AfterValidator(address.listen)]
 Listeners = Annotated[
     tuple[Listener, ...],
     BeforeValidator(_listed),
-    AfterValidator(word.at_least_one),
-    AfterValidator(word.distinct),
+    AfterValidator(identifier.at_least_one),
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "anyOf": [
@@ -198,17 +200,17 @@ Prefix = Annotated[
     WithJsonSchema(matching(syntax.PREFIX)),
 ]
 ClientId = Annotated[
-    str, AfterValidator(word.client_id), WithJsonSchema({"type": "string", "minLength": 1})
+    str, AfterValidator(identifier.client_id), WithJsonSchema({"type": "string", "minLength": 1})
 ]
-Scope = Annotated[str, AfterValidator(word.scope)]
+Scope = Annotated[str, AfterValidator(identifier.scope)]
 CookieName = Annotated[
     str,
-    AfterValidator(word.cookie_name),
+    AfterValidator(identifier.cookie_name),
     WithJsonSchema(matching(syntax.COOKIE_NAME)),
 ]
 Via = Annotated[
     str,
-    AfterValidator(word.via),
+    AfterValidator(identifier.via),
     WithJsonSchema(matching(syntax.PSEUDONYM)),
 ]
 StatePath = Annotated[
@@ -217,22 +219,22 @@ StatePath = Annotated[
     WithJsonSchema(matching(f"({syntax.FILE})?")),
 ]
 AuditFile = Annotated[str, AfterValidator(path.file_or_none)]
-Contact = Annotated[str, AfterValidator(word.contact)]
+Contact = Annotated[str, AfterValidator(identifier.contact)]
 Deny = Annotated[
-    tuple[Annotated[str, AfterValidator(word.deny_entry)], ...],
-    AfterValidator(word.distinct),
+    tuple[Annotated[str, AfterValidator(identifier.deny_entry)], ...],
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "type": "array",
             "uniqueItems": True,
-            "items": matching(word.DENY_ENTRY),
+            "items": matching(identifier.DENY_ENTRY),
         }
     ),
 ]
 Groups = Annotated[
     Mapping[
-        Annotated[str, AfterValidator(word.group_name)],
-        tuple[Annotated[str, AfterValidator(word.sub)], ...],
+        Annotated[str, AfterValidator(identifier.group_name)],
+        tuple[Annotated[str, AfterValidator(identifier.sub)], ...],
     ],
     AfterValidator(_frozen),
     PlainSerializer(dict, when_used="json"),
@@ -249,5 +251,5 @@ Groups = Annotated[
 ClientSecret = Annotated[SecretStr, AfterValidator(_checked(secret.client_secret))]
 SessionSecrets = Annotated[
     tuple[Annotated[SecretStr, AfterValidator(_checked(secret.session_secret))], ...],
-    AfterValidator(word.at_least_one),
+    AfterValidator(identifier.at_least_one),
 ]

@@ -4,7 +4,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from tailchat_gate.config.address import (
+from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.values.address import (
     HttpAddress,
     Network,
     StaticAddress,
@@ -13,9 +14,8 @@ from tailchat_gate.config.address import (
     tool_of,
     upstream_address,
 )
-from tailchat_gate.config.header import folded
-from tailchat_gate.config.model import Route, Settings
-from tailchat_gate.config.url import is_loopback, parse_url
+from tailchat_gate.config.values.header import folded
+from tailchat_gate.config.values.url import is_loopback, parse_url
 from tailchat_gate.syntax import WILDCARD
 
 _WIDEST_IPV4 = 8

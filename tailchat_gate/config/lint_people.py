@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator, Sequence
 
 from tailchat_gate.config.model import Route, Settings
-from tailchat_gate.config.word import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
+from tailchat_gate.config.values.identifier import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
 from tailchat_gate.syntax import TAILCHAT_ID
 
 #: Tailchat: a sub is a MongoDB id, as pages and logs show it.

@@ -7,14 +7,21 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from tailchat_gate.config.caution import cautions
-from tailchat_gate.config.complaint import Location, complaint
-from tailchat_gate.config.conflict import conflicts
+from tailchat_gate.config.conflicts import conflicts
 from tailchat_gate.config.document import Document, DocumentError, parse
 from tailchat_gate.config.environ import DEFAULT_CONFIG, Assigned, assigned
 from tailchat_gate.config.fields import Groups
-from tailchat_gate.config.keyfile import exposed_key_files, key_problems
-from tailchat_gate.config.keys import names_in
+from tailchat_gate.config.files import (
+    exposed,
+    exposed_key_files,
+    exposed_keys,
+    given,
+    key_problems,
+    named_files,
+    unusable,
+)
+from tailchat_gate.config.keys import SECRET_FORMS, names_in
+from tailchat_gate.config.lint import cautions
 from tailchat_gate.config.model import (
     Access,
     Assertion,
@@ -30,13 +37,11 @@ from tailchat_gate.config.model import (
     Token,
 )
 from tailchat_gate.config.partial import partial, readable
-from tailchat_gate.config.problem import ConfigError, Problem, did_you_mean, key_path, kind
-from tailchat_gate.config.routefile import exposed_keys, named_files, unusable
-from tailchat_gate.config.schema import SECRET_FORMS
-from tailchat_gate.config.secretfile import exposed, given
+from tailchat_gate.config.problems import ConfigError, Problem, did_you_mean, key_path, kind
 from tailchat_gate.config.state_directory import state_directory
 from tailchat_gate.config.tailchat import unusable_authorities
 from tailchat_gate.config.token import token_conflicts
+from tailchat_gate.config.validation_errors import Location, complaint
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
 

@@ -12,10 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from tailchat_gate.config import address
-from tailchat_gate.config.assertion import Assertion
-from tailchat_gate.config.conflict import conflicts
-from tailchat_gate.config.duration import spelled
+from tailchat_gate.config.conflicts import conflicts
 from tailchat_gate.config.fields import (
     AuditFile,
     Contact,
@@ -36,12 +33,14 @@ from tailchat_gate.config.fields import (
     Whole,
     empty,
 )
-from tailchat_gate.config.problem import key_path
-from tailchat_gate.config.route import Route
+from tailchat_gate.config.problems import key_path
+from tailchat_gate.config.route import Assertion, Route
 from tailchat_gate.config.route_fields import Host
 from tailchat_gate.config.tailchat import Tailchat
 from tailchat_gate.config.token import Token, token_conflicts
-from tailchat_gate.config.word import distinct
+from tailchat_gate.config.values import address
+from tailchat_gate.config.values.identifier import distinct
+from tailchat_gate.config.values.quantities import format_duration
 from tailchat_gate.syntax import SESSION_COOKIE
 
 __all__ = [
@@ -262,7 +261,9 @@ class Session(Section):
     def _within_lifetime(cls, value: float, info: ValidationInfo) -> float:
         lifetime = info.data.get("lifetime", LONGEST_SESSION)
         if value and not _MINUTE <= value <= lifetime:
-            raise ValueError(f'"0", or from "1m" to "{spelled(lifetime)}", the session\'s lifetime')
+            raise ValueError(
+                f'"0", or from "1m" to "{format_duration(lifetime)}", the session\'s lifetime'
+            )
         return value
 
 

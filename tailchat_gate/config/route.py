@@ -1,10 +1,9 @@
-"""One route: which requests it takes, who may enter, and which tool answers."""
+"""The table of a route, and the table of the signed identity."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool
 
-from tailchat_gate.config import upgrade, word
 from tailchat_gate.config.fields import Deny, Seconds, Section, Size, Whole, empty
 from tailchat_gate.config.route_fields import (
     Allow,
@@ -25,11 +24,32 @@ from tailchat_gate.config.route_fields import (
     UpstreamHost,
     UpstreamPath,
 )
+from tailchat_gate.config.values import identifier, upgrade
+
+_SHORTEST = 30.0
+_LONGEST = 300.0
 
 _LARGEST_BODY = 2**40
 _LARGEST_BUFFER = 64 << 20
 #: What a body may have that is kept before it is sent on, where max_body_bytes sets no limit.
 _LARGEST_KEPT_BODY = 1 << 30
+
+
+class Assertion(Section):
+    """The signed identity that tools can check; off without a key."""
+
+    key_files: Annotated[tuple[PemFile, ...], AfterValidator(identifier.distinct)] = Field(
+        default=(),
+        description=(
+            "PEM files with the private keys, EC P-256, of X-Tailchat-Assertion: the first signs, "
+            "all are published; empty turns it off."
+        ),
+        examples=[["/etc/tailchat-gate/assertion.pem"]],
+    )
+    lifetime: Annotated[float, Seconds(low=_SHORTEST, high=_LONGEST, above_zero=True)] = Field(
+        default=_LONGEST,
+        description="How long an assertion is good, from 30s to 5m.",
+    )
 
 
 class Route(Section):
@@ -123,7 +143,7 @@ class Route(Section):
         examples=["grafana.lan"],
     )
     allow: Allow = Field(
-        default=(word.SIGNED_IN,),
+        default=(identifier.SIGNED_IN,),
         description=(
             "Who may enter, any entry is enough: group:NAME, sub:ID, token:NAME, signed-in for "
             "every Tailchat user, or public alone for everybody."

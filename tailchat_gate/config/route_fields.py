@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, PlainSerializer, WithJsonSchema
 
 from tailchat_gate import syntax
-from tailchat_gate.config import address, header, path, upgrade, url, word
 from tailchat_gate.config.fields import matching
+from tailchat_gate.config.values import address, header, identifier, path, upgrade, url
 
 
 def _one_header_each(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -21,7 +21,7 @@ def _one_header_each(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 RouteName = Annotated[
     str,
-    AfterValidator(word.route_name),
+    AfterValidator(identifier.route_name),
     WithJsonSchema(matching(syntax.ROUTE_NAME)),
 ]
 Host = Annotated[
@@ -35,13 +35,13 @@ RoutePath = Annotated[
     WithJsonSchema(matching(syntax.ROUTE_PATH)),
 ]
 Methods = Annotated[
-    tuple[Annotated[str, AfterValidator(word.method)], ...],
-    AfterValidator(word.distinct),
+    tuple[Annotated[str, AfterValidator(identifier.method)], ...],
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "type": "array",
             "uniqueItems": True,
-            "items": matching(f"(?!{word.CONNECT}$){syntax.REGISTERED_METHOD}"),
+            "items": matching(f"(?!{identifier.CONNECT}$){syntax.REGISTERED_METHOD}"),
         }
     ),
 ]
@@ -68,8 +68,8 @@ PemFile = Annotated[
     WithJsonSchema(matching(syntax.FILE)),
 ]
 TlsPins = Annotated[
-    tuple[Annotated[str, AfterValidator(word.tls_pin)], ...],
-    AfterValidator(word.distinct),
+    tuple[Annotated[str, AfterValidator(identifier.tls_pin)], ...],
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "type": "array",
@@ -84,20 +84,20 @@ ServerName = Annotated[
     WithJsonSchema(matching("[^/*]+")),
 ]
 Allow = Annotated[
-    tuple[Annotated[str, AfterValidator(word.allow_entry)], ...],
-    AfterValidator(word.allow),
+    tuple[Annotated[str, AfterValidator(identifier.allow_entry)], ...],
+    AfterValidator(identifier.allow),
     WithJsonSchema(
         {
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": matching(word.ALLOW_ENTRY),
+            "items": matching(identifier.ALLOW_ENTRY),
         }
     ),
 ]
 Audience = Annotated[
     str,
-    AfterValidator(word.audience),
+    AfterValidator(identifier.audience),
     WithJsonSchema(matching(syntax.AUDIENCE)),
 ]
 Headers = Annotated[
@@ -111,7 +111,7 @@ Headers = Annotated[
 ]
 PassFields = Annotated[
     tuple[Annotated[str, AfterValidator(header.passed_name)], ...],
-    AfterValidator(word.distinct),
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "type": "array",
@@ -122,7 +122,7 @@ PassFields = Annotated[
 ]
 PassResponseFields = Annotated[
     tuple[Annotated[str, AfterValidator(header.passed_response_name)], ...],
-    AfterValidator(word.distinct),
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "type": "array",
@@ -144,7 +144,7 @@ Origins = Annotated[
 ]
 Upgrades = Annotated[
     tuple[Annotated[str, AfterValidator(upgrade.protocol)], ...],
-    AfterValidator(word.distinct),
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "type": "array",

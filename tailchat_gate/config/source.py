@@ -1,12 +1,98 @@
-"""Where the configuration is read from, again and again."""
+"""The configuration file: read, watched for changes, or searched for a single key.
 
-from collections.abc import Mapping
+A command looks for one key in a file that may be invalid elsewhere.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from pydantic import ValidationError
+
+from tailchat_gate.config.document import parse
+from tailchat_gate.config.keys import env_name
 from tailchat_gate.config.load import ConfigError, Loaded, load
-from tailchat_gate.config.marks import Marks, marks_of
-from tailchat_gate.config.problem import Problem
+from tailchat_gate.config.model import Server, State
+from tailchat_gate.config.problems import Problem
+from tailchat_gate.config.state_directory import state_directory
+from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
+
+_ADMIN_KEY = ("server", "admin_listen")
+
+_SECTION = "state"
+_LOCKS_KEY = "path"
+
+
+class Mark(NamedTuple):
+    """The state of a file: another one after a write, a rename over it, or a change of mode.
+
+    Times are in nanoseconds, since a file may be written twice a second.
+    """
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+Marks = Mapping[Path, Mark | None]
+
+
+def marks_of(paths: Iterable[Path]) -> Marks:
+    """Return the state of each file behind its links, None for one that cannot be looked at.
+
+    Links are followed to their end, because where Kubernetes mounts a ConfigMap it exchanges the
+    directory that all of them lead through.
+    """
+    return {path: _mark(path) for path in paths}
+
+
+def _mark(path: Path) -> Mark | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return Mark(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def admin_address(path: Path, environ: Mapping[str, str]) -> TcpAddress | UnixAddress | None:
+    """Return where to ask a gate that was started with this file, None where it listens nowhere.
+
+    Nothing else of the file has to be right: a gate is asked what is wrong with it. Where the
+    file cannot be read at all it is the default. Raises ValueError for an address that is none.
+    """
+    text = environ.get(env_name(_ADMIN_KEY), _written(path))
+    return listen_address(text) if text else None
+
+
+def _written(path: Path) -> str:
+    default = str(Server.model_fields[_ADMIN_KEY[1]].default)
+    try:
+        server = parse(path.read_bytes()).get(_ADMIN_KEY[0])
+    except (OSError, ValueError):
+        return default
+    written = server.get(_ADMIN_KEY[1], default) if isinstance(server, dict) else default
+    return written if isinstance(written, str) else default
+
+
+def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
+    """Return state.path of a configuration; None where the file does not tell.
+
+    Unlike the address of a listener it is never guessed: an admin who locks somebody out in a
+    store that no gate reads would believe them to be out.
+    """
+    try:
+        document = parse(path.read_bytes())
+        written = document.get(_SECTION, {})
+        if not isinstance(written, dict):
+            return None
+        state = {_LOCKS_KEY: str(state_directory(environ)), **written}
+        if (set_there := environ.get(env_name((_SECTION, _LOCKS_KEY)))) is not None:
+            state = {_LOCKS_KEY: set_there}
+        return State.model_validate(state).path
+    except (OSError, ValueError, TypeError, ValidationError):
+        return None
 
 
 class Source:

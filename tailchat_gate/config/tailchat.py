@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from tailchat_gate.config.conflict import Conflict
+from tailchat_gate.config.conflicts import Conflict
 from tailchat_gate.config.fields import (
     BaseUrl,
     ClientId,
@@ -15,10 +15,9 @@ from tailchat_gate.config.fields import (
     Seconds,
     Section,
 )
-from tailchat_gate.config.path import file_or_none
-from tailchat_gate.config.proxy import proxy_address
 from tailchat_gate.config.tls import PemError, authorities_context
-from tailchat_gate.config.url import base_url_or_none
+from tailchat_gate.config.values.path import file_or_none
+from tailchat_gate.config.values.url import base_url_or_none, proxy_address
 
 _LONGEST_CALL = 10.0
 

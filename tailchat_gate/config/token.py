@@ -15,12 +15,12 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from tailchat_gate import syntax
-from tailchat_gate.config import moment, word
-from tailchat_gate.config.conflict import Conflict
+from tailchat_gate.config.conflicts import Conflict
 from tailchat_gate.config.fields import Section, matching
 from tailchat_gate.config.partial import judged, readable
-from tailchat_gate.config.problem import did_you_mean, shown
+from tailchat_gate.config.problems import did_you_mean, shown
 from tailchat_gate.config.route import Route
+from tailchat_gate.config.values import identifier, quantities
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Moment:
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            moment.seconds,
+            quantities.read_timestamp,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                moment.spelled, when_used="json"
+                quantities.format_timestamp, when_used="json"
             ),
         )
 
@@ -46,18 +46,18 @@ class Moment:
 
 TokenName = Annotated[
     str,
-    AfterValidator(word.token_name),
+    AfterValidator(identifier.token_name),
     WithJsonSchema(matching(syntax.PLAIN_NAME)),
 ]
 TokenHash = Annotated[
     str,
-    AfterValidator(word.token_hash),
+    AfterValidator(identifier.token_hash),
     WithJsonSchema(matching(syntax.TOKEN_HASH)),
 ]
 RouteNames = Annotated[
-    tuple[Annotated[str, AfterValidator(word.route_name)], ...],
-    AfterValidator(word.at_least_one),
-    AfterValidator(word.distinct),
+    tuple[Annotated[str, AfterValidator(identifier.route_name)], ...],
+    AfterValidator(identifier.at_least_one),
+    AfterValidator(identifier.distinct),
     WithJsonSchema(
         {
             "type": "array",
@@ -140,8 +140,8 @@ def _repeated_hash(index: int, token: Token, hashes: dict[str, int]) -> Iterator
 
 def _unknown_tokens(index: int, route: Route, names: Collection[str]) -> Iterator[Conflict]:
     for position, entry in enumerate(route.allow):
-        name = entry.removeprefix(word.TOKEN)
-        if entry.startswith(word.TOKEN) and name not in names:
+        name = entry.removeprefix(identifier.TOKEN)
+        if entry.startswith(identifier.TOKEN) and name not in names:
             wanted = "a token that a [[token]] names" + did_you_mean(name, names)
             yield Conflict(("route", index, "allow", position), shown(entry), wanted)
 
@@ -150,7 +150,7 @@ def _unknown_routes(
     index: int, token: Token, routes: Mapping[str, Route], names: Collection[str]
 ) -> Iterator[Conflict]:
     """Find the routes of a token that do not exist, or do not let it in."""
-    entry = word.TOKEN + token.name
+    entry = identifier.TOKEN + token.name
     for position, name in enumerate(token.routes or ()):
         at = ("token", index, "routes", position)
         if name not in names:

@@ -13,12 +13,10 @@ from tailchat_gate.demo.back_channel import BackChannel, Call
 from tailchat_gate.demo.cookies import UntypedPage
 from tailchat_gate.demo.faults import Close, Fault, Faults, Hang, Reply, Rewrite, Seen
 from tailchat_gate.demo.front_channel import FrontChannel
-from tailchat_gate.demo.oauth import MAX_BODY, UNAUTHORIZED, OAuthError
-from tailchat_gate.demo.picture import picture
+from tailchat_gate.demo.oauth import MAX_BODY, UNAUTHORIZED, OAuthError, SigningKey
 from tailchat_gate.demo.render import render
-from tailchat_gate.demo.signing import SigningKey
 from tailchat_gate.demo.store import App, Store
-from tailchat_gate.demo.users import USERS, User
+from tailchat_gate.demo.users import USERS, User, picture
 from tailchat_gate.demo.wire import (
     Answer,
     Members,

@@ -1,1 +1,1 @@
-"""The gate's own paths, a module for each; table.py says which handler answers what."""
+"""The gate's own paths, a module for each; router.py names the handlers."""

@@ -8,21 +8,20 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.access.place import Route
-from tailchat_gate.access.service_worker import WorkerScopes
-from tailchat_gate.answers import Answers
+from tailchat_gate.access.browser_origin import WorkerScopes
+from tailchat_gate.access.route import Route
 from tailchat_gate.authorizer import Authorizer, Verdict
-from tailchat_gate.config.word import TRACE
+from tailchat_gate.config.values.identifier import TRACE
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.headers import RequestHeaders
-from tailchat_gate.proxy.identity_headers import IdentityHeaders, client_fields
-from tailchat_gate.reasons import Reason
-from tailchat_gate.request.bearer import TOKEN_FIELD, Way
+from tailchat_gate.proxy.message.identity_headers import IdentityHeaders, client_fields
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.authorization import TOKEN_FIELD, Way
+from tailchat_gate.request.context import Visit
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, Original, original_of
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.request.original import QUESTION_FIELDS, Original, original_of
-from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.responses.answers import Answers
 
 _TELL_SECONDS: Final = 60.0
 _CREDENTIALS: Final = (b"authorization", TOKEN_FIELD)

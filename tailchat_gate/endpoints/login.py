@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from tailchat_gate.answers import Answers, locked_detail
-from tailchat_gate.endpoints.bindings import Bindings
 from tailchat_gate.endpoints.login_refusals import LoginRefusals
-from tailchat_gate.endpoints.targets import Targets
-from tailchat_gate.identity.handoff import (
+from tailchat_gate.endpoints.login_targets import Bindings, Targets
+from tailchat_gate.identity.host_sessions import (
     Pass,
     Sites,
+    SiteSessions,
     arrival_url,
     make_pass,
     open_pass,
     read_arrival,
 )
-from tailchat_gate.identity.login import (
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.login import (
     LoginRefused,
     PendingCallback,
     StrayLogin,
@@ -26,20 +26,19 @@ from tailchat_gate.identity.login import (
     begin_login,
     open_callback,
 )
-from tailchat_gate.identity.login_cookie import browser_hash
+from tailchat_gate.identity.oauth.login_queue import Turns
+from tailchat_gate.identity.oauth.login_state import browser_hash
+from tailchat_gate.identity.oauth.redeemed_states import AlreadyUsed, UsedStates
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import SessionRecord, SessionTooLargeError
+from tailchat_gate.identity.sessions.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.identity.shared_claims import Codec
-from tailchat_gate.identity.site import SiteSessions
-from tailchat_gate.identity.tailchat import TailchatClient
-from tailchat_gate.identity.turns import Turns
-from tailchat_gate.identity.used_states import AlreadyUsed, UsedStates
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import Visit
 from tailchat_gate.request.intent import Intent, opens_page, read_intent
-from tailchat_gate.request.query import cookie_fields, query_pairs
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.request.target import cookie_fields, query_pairs
+from tailchat_gate.responses.answers import Answers, locked_detail
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,18 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.answers import Answers
-from tailchat_gate.endpoints.bindings import Bindings
-from tailchat_gate.endpoints.targets import Targets
-from tailchat_gate.identity.login import LoginRefused
-from tailchat_gate.identity.login_cookie import browser_hash, is_bound_to
+from tailchat_gate.endpoints.login_targets import Bindings, Targets
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.login_state import browser_hash, is_bound_to
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.faults import Faults
+from tailchat_gate.observe.log import Faults
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import Visit
 from tailchat_gate.request.intent import wants_html
-from tailchat_gate.request.query import query_pairs
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.request.target import query_pairs
+from tailchat_gate.responses.answers import Answers
 
 #: Of what a refusal tells, what is for the gate itself.
 _NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))

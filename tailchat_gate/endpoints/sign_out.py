@@ -1,21 +1,22 @@
-"""Signing out: a confirming page, the end of the session, a page that does not sign in again."""
+"""Signs out, on this host or everywhere, by a form that no other site can send."""
 
+import hmac
 import secrets
 from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.answers import Answers
-from tailchat_gate.endpoints.form_token import FormTokens, form_fields
-from tailchat_gate.identity.handoff import PASS_LIFETIME, Sites
-from tailchat_gate.identity.lock_store import LockStore
+from tailchat_gate.identity.host_sessions import PASS_LIFETIME, Sites, SiteSessions
+from tailchat_gate.identity.revocation.store import LockStore
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.site import SiteSessions
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.query import cookie_fields, query_pairs
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.request.context import Visit
+from tailchat_gate.request.target import cookie_fields, query_pairs
+from tailchat_gate.responses.answers import Answers
+
+_FIELD: Final = "csrf"
 
 #: Begins a pass to sign out.
 _SIGN_OUT: Final = "sign-out "
@@ -25,6 +26,30 @@ _EVERYWHERE: Final = b"everywhere"
 
 #: Why a session that may be good again opens nothing.
 _LASTS: Final = frozenset((Reason.LOCKED, Reason.RECHECK_FAILED))
+
+
+class FormTokens:
+    """Makes the token that a page puts into its form, and knows it again."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def token(self, record: SessionRecord) -> str:
+        """Return the token for the forms of a session, which no other session can use."""
+        return self._keys.seal(record.sid.encode())
+
+    async def is_own(self, request: web.BaseRequest, record: SessionRecord) -> bool:
+        """Tell whether a POST comes from this origin: by Fetch Metadata, or by the form's token."""
+        if request.headers.get("Sec-Fetch-Site") == "same-origin":
+            return True
+        sealed = self._keys.open((await form_fields(request)).get(_FIELD, ""))
+        return sealed is not None and hmac.compare_digest(sealed, record.sid.encode())
+
+
+async def form_fields(request: web.BaseRequest) -> dict[str, str]:
+    """Return the fields of a form that was sent; what is not ASCII is replaced."""
+    body = await request.read()
+    return dict(query_pairs("?" + body.decode("ascii", "replace")))
 
 
 class SignOut:

@@ -1,4 +1,4 @@
-"""Who am I: JSON for a program, a page for a person."""
+"""Who is signed in, as a page or as JSON, and the keys that verify assertions."""
 
 import json
 import math
@@ -6,14 +6,30 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from tailchat_gate.answers import Answers
-from tailchat_gate.endpoints.form_token import FormTokens
-from tailchat_gate.identity.site import SiteSessions
-from tailchat_gate.identity.tokens import TokenRefused, Tokens
-from tailchat_gate.proxy.identity_headers import IdentityHeaders
+from tailchat_gate.endpoints.sign_out import FormTokens
+from tailchat_gate.identity.host_sessions import SiteSessions
+from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
+from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import Visit
 from tailchat_gate.request.intent import Intent, read_intent
-from tailchat_gate.request.query import cookie_fields
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.request.target import cookie_fields
+from tailchat_gate.responses.answers import Answers
+
+
+class KeySet:
+    """The handler of /oauth2/jwks.json, for everybody."""
+
+    def __init__(self, *, answers: Answers, key_set: bytes | None) -> None:
+        """Take the key set as JSON (RFC 7517 section 5), None where nothing is signed."""
+        self._answers = answers
+        self._key_set = key_set
+
+    async def answer(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Return the key set; 404 where there is none, so that nobody keeps an empty one."""
+        if self._key_set is None:
+            return self._answers.problem(visit, Reason.NO_ROUTE)
+        return self._answers.key_set(self._key_set)
 
 
 class UserInfo:

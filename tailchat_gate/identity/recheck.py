@@ -6,9 +6,9 @@ from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.config.model import Outage
-from tailchat_gate.identity.login import LoginRefused
-from tailchat_gate.identity.profile import Profile
-from tailchat_gate.identity.session import SessionRecord
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
 
 RETRY_SECONDS: Final = 15.0

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from tailchat_gate.identity.login import LoginRefused
-from tailchat_gate.identity.profile import Profile
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.profile import Profile
 from tailchat_gate.identity.recheck import (
     NEVER,
     RETRY_SECONDS,
@@ -25,9 +26,8 @@ from tailchat_gate.identity.recheck import (
     meaning,
     without_waiting,
 )
-from tailchat_gate.identity.session import SessionRecord
-from tailchat_gate.identity.sign_ins import Flight, SignIn, SignIns
-from tailchat_gate.identity.tailchat import TailchatClient
+from tailchat_gate.identity.recheck_state import Flight, SignIn, SignIns
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import Reason

@@ -10,8 +10,8 @@ from typing import Final
 
 from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
 from tailchat_gate.observe.sink_file import SinkFile
-from tailchat_gate.request.original import Original
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.request.context import Visit
+from tailchat_gate.request.forwarded_request import Original
 
 #: Lines are written together after this long, so that a busy gate makes few system calls.
 FLUSH_SECONDS: Final = 0.1

@@ -9,7 +9,7 @@ from typing import Final
 
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.visit import Visit
+from tailchat_gate.request.context import Visit
 
 #: Refusals that are kept: by person or machine, route and reason.
 MAX_REFUSALS: Final = 500

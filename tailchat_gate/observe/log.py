@@ -1,19 +1,57 @@
-"""The gate's own log: JSON lines on standard error, for whoever is on call."""
+"""The gate's own log: JSON lines, trace contexts, and repeated faults told once."""
 
 import json
 import logging
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from traceback import format_exception_only, walk_tb
 from typing import Final
 
 from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
 from tailchat_gate.observe.sink_file import RotatedFile, SinkFile
-from tailchat_gate.observe.trace import trace
+
+_CAUSED = "\nThe above was the direct cause of:\n\n"
+_MEANWHILE = "\nWhile that was handled:\n\n"
 
 LOGGER_NAME: Final = "tailchat_gate"
 AUDIT_LOGGER_NAME: Final = "tailchat_gate.audit"
 _STANDARD_ERROR: Final = 2
+
+#: A fault that comes again and again is told once in so many seconds, with its count.
+TELL_SECONDS: Final = 60.0
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+def trace(error: BaseException) -> str:
+    """Return where an error came from and what it says, those that led to it first.
+
+    A traceback with source lines is written by `traceback`, which opens a file for each: a disk
+    that hangs would stop the event loop that logs the error.
+    """
+    return "".join(_parts(error, set())).rstrip("\n")
+
+
+def _parts(error: BaseException, seen: set[int]) -> Iterator[str]:
+    seen.add(id(error))
+    before, link = error.__cause__, _CAUSED
+    if before is None and not error.__suppress_context__:
+        before, link = error.__context__, _MEANWHILE
+    if before is not None and id(before) not in seen:
+        yield from _parts(before, seen)
+        yield link
+    yield "Traceback (most recent call last):\n"
+    for frame, line in walk_tb(error.__traceback__):
+        code = frame.f_code
+        yield f'  File "{code.co_filename}", line {line}, in {code.co_qualname}\n'
+    if isinstance(error, BaseExceptionGroup):
+        yield f"{type(error).__name__}: {error}\n"
+        for inner in error.exceptions:
+            yield from _parts(inner, seen)
+        return
+    yield from format_exception_only(error)
 
 
 class JsonFormatter(logging.Formatter):
@@ -120,3 +158,27 @@ def _names_somebody(record: logging.LogRecord) -> bool:
     return (
         record.name == AUDIT_LOGGER_NAME and isinstance(details, dict) and bool(details.get("sub"))
     )
+
+
+class Faults:
+    """Tells faults to the gate's own log; `clock` gives Unix seconds.
+
+    A message is one of few that the gate has, so what is kept is small.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def tell(self, message: str, details: Mapping[str, str]) -> None:
+        """Log a fault as an error, unless it was told within a minute; `details` without secrets.
+
+        `count` is how often it came since it was told before.
+        """
+        now = self._clock()
+        told_at, count = self._told.get(message, (-TELL_SECONDS, 0))
+        if told_at <= now < told_at + TELL_SECONDS:
+            self._told[message] = (told_at, count + 1)
+            return
+        self._told[message] = (now, 0)
+        _log.error(message, extra={"details": {**details, "count": count + 1}})

@@ -1,11 +1,11 @@
-"""The metrics: plain counters on the request path, Prometheus's format when they are read."""
+"""Counters and gauges for Prometheus, of requests and of the process."""
 
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -24,6 +24,30 @@ BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 
 _Labels = TypeVar("_Labels", bound=tuple[str, ...])
+
+
+class ProcessMetrics:
+    """The client library's own collectors; they read /proc, and only when they are asked."""
+
+    def __init__(self) -> None:
+        self._registry: CollectorRegistry | None = None
+
+    def render(self) -> bytes:
+        """Return them in Prometheus's text format.
+
+        Not for the event loop: to count 50,000 open files takes 20 ms.
+        """
+        if self._registry is None:
+            self._registry = _registry()
+        return generate_latest(self._registry)
+
+
+def _registry() -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
 
 
 class _Histogram:

@@ -1,1 +1,1 @@
-"""The exchange with the upstream: headers, connections, relay, tunnel."""
+"""Forwarding: client connections, upstream connections, messages, static files."""

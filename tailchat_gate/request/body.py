@@ -3,9 +3,8 @@
 import re
 from typing import Final
 
-from tailchat_gate.reasons import Reason
+from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.fields import FieldSection, RawFields, split_fields
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.syntax import FIELD_VALUE_OCTETS, ROUTING_FIELDS
 
 #: Section 7.1: a size, extensions that nobody needs, CRLF. 15 digits cannot overflow anything.

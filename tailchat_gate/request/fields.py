@@ -5,11 +5,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tailchat_gate.reasons import Reason
-from tailchat_gate.request.bearer import TOKEN_FIELD, Way, read_token
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.authorization import TOKEN_FIELD, Way, credentials_bind, read_token
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.request.schemes import credentials_bind
 from tailchat_gate.request.target import Host, read_host
 from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
 
@@ -109,16 +107,16 @@ class FieldSection:
         self.binds = False
         #: Whether the script of a service worker is asked for.
         self.worker_script = False
-        #: Whether a page of another origin may have sent it, for access/origin.py to judge.
+        #: Whether a page of another origin may have sent it, for access/browser_origin.py to judge.
         self.other_page = False
         self.agent = ""
-        #: Further methods that the request claims: kept by request/methods.py.
+        #: Further methods that the request claims: kept by request/claims.py.
         self.claimed: frozenset[str] | None = None
         #: Further paths that the request names: kept by request/claims.py.
         self.paths: tuple[Any, ...] | None = None
         #: The client behind a trusted proxy: (peer, Client), kept by the gate.
         self.forwarded: tuple[str, Client] | None = None
-        #: The request that a proxy asks about, in a tuple; kept by request/original.py.
+        #: The request that a proxy asks about, in a tuple; kept by request/forwarded_request.py.
         self.original: tuple[Any] | None = None
         #: Who was found by the cookies or the token, and by whom: kept by identity/.
         self.visitor: tuple[Any, Any] | None = None

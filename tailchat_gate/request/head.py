@@ -4,10 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from tailchat_gate.reasons import Reason
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.byte_cache import Kept
 from tailchat_gate.request.fields import FieldSection, Limits, read_fields
-from tailchat_gate.request.kept import Kept
-from tailchat_gate.request.refusal import RefusedError
 from tailchat_gate.request.target import NO_TARGET, Target, read_target
 from tailchat_gate.syntax import (
     BARE_LINE_END_OCTETS,

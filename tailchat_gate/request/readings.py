@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from tailchat_gate.request.refusal import RefusedError
+from tailchat_gate.reasons import RefusedError
 
 #: A path that every server reads alike: no escape, no parameters, no empty or dot segment, no
 #: segment with a dot at its end, no "$" that may name a stream of a file.

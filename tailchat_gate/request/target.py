@@ -1,13 +1,19 @@
-"""The request target and Host of a request: judged, normalised for comparison, never rewritten."""
+"""The request target, Host, host patterns, and the query of the gate's own paths."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final
+from typing import Final, Generic, TypeVar
+from urllib.parse import parse_qsl
 
-from tailchat_gate.request.refusal import RefusedError
-from tailchat_gate.syntax import HTTP_URL, MAX_PORT, PORT
+from tailchat_gate.reasons import RefusedError
+from tailchat_gate.syntax import HTTP_URL, MAX_PORT, PORT, WILDCARD
+
+_MAX_PARAMETERS: Final = 32
+_COOKIE: Final = len(b"cookie")
+
+_T = TypeVar("_T")
 
 #: An origin-form target: path, then an optional query (RFC 9112 section 3.2.1). The path takes
 #: no raw "#" and no backslash, which browsers never send and servers read in several ways. The
@@ -20,6 +26,70 @@ _HOST: Final = re.compile(
     rf"(?!.*\.\.)(\[[0-9a-f:.]{{2,45}}\]|[a-z0-9_](?:[a-z0-9_.-]{{0,253}})?)(?::({PORT}))?"
 )
 _ENCODED_NUL: Final = "%00"
+
+
+def query_pairs(query: str) -> list[tuple[str, str]]:
+    """Return the decoded pairs of a query, in order.
+
+    `query` begins with "?" or is "". One of more parameters than any of the gate's paths takes
+    counts as none.
+    """
+    try:
+        return parse_qsl(query[1:], keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        return []
+
+
+def cookie_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the values of the Cookie fields among the raw fields of a request, in order."""
+    # The length first, because it is free and most fields differ in it.
+    return [value for name, value in fields if len(name) == _COOKIE and name.lower() == b"cookie"]
+
+
+class HostPatterns(Generic[_T]):
+    """What is said of hosts, by patterns: whole names in lower case, and wildcards.
+
+    A wildcard covers one or more labels to the left of its name, never the bare name, and is
+    compared label by label, so that "badexample.com" is never below "example.com".
+    """
+
+    def __init__(self, said: Mapping[str, _T]) -> None:
+        self._exact: Final = {
+            name: value for name, value in said.items() if not name.startswith(WILDCARD)
+        }
+        self._below: Final = {
+            pattern.removeprefix(WILDCARD): value
+            for pattern, value in said.items()
+            if pattern.startswith(WILDCARD)
+        }
+        # How many labels the names of the wildcards have, the longest first: a host of a hundred
+        # labels costs no more look-ups than one of three.
+        self._sizes: Final = tuple(
+            sorted({name.count(".") + 1 for name in self._below}, reverse=True)
+        )
+
+    def get(self, host: str) -> _T | None:
+        """Return what is said of a host in lower case, without port and trailing dot.
+
+        The whole name counts before a wildcard, a longer wildcard before a shorter one.
+        """
+        found = self._exact.get(host)
+        if found is None and self._sizes:
+            labels = host.split(".")
+            for size in self._sizes:
+                found = self._below.get(".".join(labels[-size:]))
+                if found is not None and size < len(labels) and "" not in labels:
+                    return found
+            return None
+        return found
+
+    def covering(self, name: str) -> list[_T]:
+        """Return what the wildcards say that cover a name, the longest first."""
+        labels = name.split(".")
+        found = (
+            self._below.get(".".join(labels[-size:])) for size in self._sizes if size < len(labels)
+        )
+        return [each for each in found if each is not None]
 
 
 @dataclass(slots=True)

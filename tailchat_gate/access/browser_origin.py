@@ -1,0 +1,102 @@
+"""What browsers say of the page behind a request, and which service workers may run.
+
+Origins: RFC 6454 and Fetch Metadata. A service worker answers every navigation whose path begins
+with its scope, and reads its address: a code or a pass in it would be a script's. The scope is at
+most the directory of the worker's script, or what Service-Worker-Allowed in the response to that
+script says (Service Workers, "Path restriction").
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from tailchat_gate.syntax import DEFAULT_PORTS, PREFIX
+
+ANY: Final = "*"
+#: Behind the scheme of an application: any page of it, whatever its host.
+_ANY_HOST: Final = "://*"
+#: An origin that names the port that its scheme has anyway.
+_WITH_PORT: Final = re.compile(
+    "|".join(
+        rf"({scheme}://(?:[^:\[]+|\[[^\]]+\])):{port}" for scheme, port in DEFAULT_PORTS.items()
+    )
+)
+#: What browsers say of a page of the same origin, and of what a person asked for without a page.
+_OWN_SITES: Final = (["same-origin"], ["none"])
+#: Methods that are not meant to change anything (RFC 9110 section 9.2.1).
+_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+
+#: An absolute path that every reader of URLs reads alike: no escape, no empty or dot segment, no
+#: backslash, which browsers take for a slash. Any other value is not proven harmless.
+_PLAIN_SCOPE: Final = re.compile(f"{PREFIX}/?".encode("ascii"))
+
+#: Runs in place of a worker that is refused: it ends the one that the browser has from before,
+#: which a status of 4xx would leave in force, and its registration fails with these words.
+REFUSING_SCRIPT: Final = b"""\
+// A service worker over this whole site would also take the steps of the sign-in, so Tailchat Gate
+// refuses it and ends one that is there from before.
+self.registration.unregister();
+throw new Error("Tailchat Gate: no service worker may cover the paths of the gate; "
+  + "put its script into a directory of the tool.");
+"""
+
+
+def changes_something(method: str, claimed: frozenset[str], *, has_origin: bool) -> bool:
+    """Tell whether a request may change something by its method or one that it claims.
+
+    `method` is "" where a proxy that asks does not tell it: browsers send Origin with every
+    request whose method is not GET or HEAD.
+    """
+    unsafe = method not in _SAFE if method else has_origin
+    return unsafe or not claimed <= _SAFE
+
+
+def is_foreign(
+    sites: Sequence[str], origins: Sequence[str], own: Collection[str], allowed: Sequence[str]
+) -> bool:
+    """Tell whether a request was sent by a page of an origin that is neither its own nor allowed.
+
+    `sites` and `origins` are its Sec-Fetch-Site and Origin fields, `own` the origins by which what
+    it was sent to is known, `allowed` origins in lower case, "*" for any. Where the browser sends
+    Sec-Fetch-Site, that counts: it knows the address that the visitor sees, which a proxy in front
+    may have changed, and no page can set it. A request with neither field is no page's.
+    """
+    if ANY in allowed or (len(origins) == 1 and _is_listed(origins[0].lower(), allowed)):
+        return False
+    if sites:
+        return sites not in _OWN_SITES
+    if not origins:
+        return False
+    return len(origins) > 1 or _plain(origins[0].lower()) not in {
+        _plain(one.lower()) for one in own
+    }
+
+
+def _is_listed(origin: str, allowed: Sequence[str]) -> bool:
+    scheme, mark, _ = origin.partition("://")
+    return _plain(origin) in allowed or bool(mark and f"{scheme}{_ANY_HOST}" in allowed)
+
+
+def _plain(origin: str) -> str:
+    """Return an origin without the port that its scheme has anyway."""
+    match = _WITH_PORT.fullmatch(origin)
+    return (match[1] or match[2]) if match else origin
+
+
+class WorkerScopes:
+    """Judges scripts of service workers and scopes by the prefix of the gate's own paths."""
+
+    def __init__(self, prefix: str) -> None:
+        self._own = f"{prefix}/"
+
+    def script_takes_in(self, path: str) -> bool:
+        """Tell whether a worker whose script has this raw path may have a scope over the gate's."""
+        return self._own.startswith(path[: path.rfind("/") + 1])
+
+    def may_allow(self, scope: bytes) -> bool:
+        """Tell whether a value of Service-Worker-Allowed surely lets no worker over the gate's."""
+        own = self._own.encode("ascii")
+        if _PLAIN_SCOPE.fullmatch(scope) is None:
+            return False
+        # Scopes are compared letter by letter, not by segments: "/oa" covers "/oauth2/callback".
+        return not own.startswith(scope) and not scope.startswith(own)

@@ -1,0 +1,188 @@
+"""Whether a path that a field names may be used, and how the tool is told of it; pure."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from tailchat_gate.access.policy import Rule
+from tailchat_gate.access.route import Match, Route
+from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.config.values.path import inside
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.claims import REWRITTEN, Claim, Purpose
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.readings import MAX_READINGS, TooManyReadingsError, readings
+from tailchat_gate.request.target import Host, Target, read_target
+from tailchat_gate.syntax import DEFAULT_PORTS
+
+#: Folders of the request's own path that a relative name may be meant below.
+_MAX_FOLDERS: Final = 6
+#: An account of Swift is "/v1/NAME".
+_ACCOUNT_FOLDERS: Final = 2
+_DEFAULT_PORTS: Final = frozenset(map(str, DEFAULT_PORTS.values()))
+
+
+class Claimed(NamedTuple):
+    """The rules that the paths in a request's fields meet, and the fields as the tool sees them."""
+
+    rules: tuple[Rule, ...]
+    values: Mapping[bytes, bytes]
+
+
+class Asked(NamedTuple):
+    """The request that names paths: on which host, for what and by which methods.
+
+    `forwarded`: the gate itself passes it to the tool, so that it can be put into its view.
+    `public_port`: what visitors name with the host, where a proxy in front may have left it out.
+    """
+
+    host: Host
+    target: Target
+    methods: frozenset[str]
+    forwarded: bool
+    public_port: str = ""
+
+
+class _Judge:
+    """Finds what the paths in one request's fields meet.
+
+    All of them together have as many readings as one path may: a few hundred bytes of fields
+    would cost more than a hundred requests otherwise.
+    """
+
+    def __init__(self, table: RouteTable, host: str) -> None:
+        self._table = table
+        self._host = host
+        self._left = MAX_READINGS
+
+    def find(self, path: str, methods: frozenset[str]) -> Match | None:
+        """Return what a path meets; raises TooManyReadingsError."""
+        self._left -= len(readings(path))
+        if self._left < 0:
+            raise TooManyReadingsError
+        first, *others = sorted(methods)
+        table, host = self._table, self._host
+        found = table.match(host, path, first)
+        return table.match_each(found, host, path, others) if found and others else found
+
+    def touched(self, path: str, methods: frozenset[str]) -> list[Rule]:
+        """Return the rules at every place that some reading of a path leads to."""
+        return self._table.touched(self._host, path, methods)
+
+
+def judge_claims(
+    table: RouteTable, match: Match, fields: FieldSection, claims: Iterable[Claim], asked: Asked
+) -> Claimed:
+    """Return what the claims of a request meet, which itself is served by `match`.
+
+    Raises RefusedError for what no rule can be found for: another host, another tool, a path
+    that no route offers.
+    """
+    rules: list[Rule] = []
+    seen: dict[bytes, list[tuple[Claim, bytes]]] = {}
+    judge = _Judge(table, asked.host.name)
+    for claim in claims:
+        if claim.relative:
+            rules += _relative(judge, match.route, claim, asked)
+            continue
+        _check_authority(claim, asked)
+        found = judge.find(claim.target.path, _methods(claim, asked))
+        if found is None:
+            raise _refused("a field with a path that no route offers")
+        rules += found.rules
+        if asked.forwarded:
+            told = _told(found.route, match.route, claim, asked.host)
+            seen.setdefault(claim.name, []).append((claim, told))
+    return Claimed(tuple(rules), MappingProxyType(_values(fields, seen)))
+
+
+def _methods(claim: Claim, asked: Asked) -> frozenset[str]:
+    """Return the methods by which a claimed path is used."""
+    if claim.purpose is Purpose.READ:
+        return frozenset(("GET",))
+    if claim.purpose is Purpose.MOVE:
+        return frozenset(("GET", "DELETE"))
+    return asked.methods | {"PUT"} if claim.purpose is Purpose.WRITE else asked.methods
+
+
+def _check_authority(claim: Claim, asked: Asked) -> None:
+    authority, host = claim.authority, asked.host
+    if authority is None:
+        return
+    ports = {authority.port, host.port} - _DEFAULT_PORTS - {""}
+    same_port = not ports or authority.port in {host.port, host.port or asked.public_port}
+    if authority.name != host.name or not same_port:
+        raise _refused("a field with a path of another host")
+
+
+def _relative(judge: _Judge, route: Route, claim: Claim, asked: Asked) -> list[Rule]:
+    """Return the rules of all that a name within the tool's own space may stand for.
+
+    S3 takes it from the root of its address, Swift from the account, whose folders begin the
+    path of the request: there a route has to offer it. What other servers would take it for counts
+    as well. The name is not rewritten: it is in the tool's view, and often signed.
+    """
+    own = read_target(route.upstream_target(asked.target.raw).decode("ascii"), None).path
+    folders = own.split("/")[1:-1][:_MAX_FOLDERS]
+    base = min(_ACCOUNT_FOLDERS if claim.in_account else 0, len(folders))
+    methods = _methods(claim, asked)
+    rules: list[Rule] = []
+    for count in range(len(folders) + 1):
+        path = _outward(route, "/".join(("", *folders[:count])) + claim.target.path)
+        found = None if path is None else judge.find(path, methods)
+        if found is None and (count == base or (path is None and not count)):
+            raise _refused("a field with a path that no route offers")
+        rules += judge.touched(path, methods) if path is not None else ()
+    return rules
+
+
+def _outward(route: Route, path: str) -> str | None:
+    """Return the visitor's path for one of the tool's, None for one that the route cuts off."""
+    seen = route.settings.upstream_path
+    if seen is None:
+        return path
+    below, own = seen.rstrip("/"), route.settings.path.rstrip("/")
+    return own + path[len(below) :] if not below or inside(path, below) else None
+
+
+def _told(serving: Route, route: Route, claim: Claim, host: Host) -> bytes:
+    """Return how the tool is told of a path: b"" for as it came, or as an address of its own.
+
+    A URL stays one, for Apache's mod_dav takes no path alone, with the scheme that the tool is
+    asked by and the Host that it is sent: it compares both.
+    """
+    settings = route.settings
+    if serving.settings.upstream != settings.upstream:
+        raise _refused("a field with a path of another tool")
+    raw = serving.upstream_target(claim.target.raw)
+    if claim.authority is None:
+        return raw if raw != claim.target.raw else b""
+    own, scheme = settings.upstream_host, _scheme(settings.upstream)
+    same = scheme == claim.scheme and claim.authority.port == host.port
+    if own is None and same and raw == claim.target.raw:
+        return b""
+    return b"%b://%b%b" % (scheme.encode("ascii"), own.encode("ascii") if own else host.raw, raw)
+
+
+def _scheme(upstream: str) -> str:
+    return "https" if upstream[:8].lower() == "https://" else "http"
+
+
+def _values(
+    fields: FieldSection, seen: Mapping[bytes, list[tuple[Claim, bytes]]]
+) -> dict[bytes, bytes]:
+    """Return the values of the fields in which something has to be told otherwise."""
+    made: dict[bytes, bytes] = {}
+    for name, told in seen.items():
+        if name not in REWRITTEN or not any(raw for _, raw in told):
+            continue
+        value = fields.values(name)[0]
+        for claim, raw in reversed(told):
+            if raw:
+                value = value[: claim.start] + raw + value[claim.end :]
+        made[name] = value
+    return made
+
+
+def _refused(text: str) -> RefusedError:
+    return RefusedError(text, Reason.CLAIM_REFUSED)

@@ -1,0 +1,173 @@
+"""One route's place in the table, and the places of all routes that share a host."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.access.policy import NO_METHOD, Rule
+from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.values.identifier import CONNECT, TRACE
+from tailchat_gate.syntax import COMMON_METHODS
+
+#: Stands for every method that no route names and that is not common. It may be taken for one that
+#: is: PHP hands a script whatever came, Django and Werkzeug turn "delete" into "DELETE".
+ODD_METHOD: Final = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One tool behind the gate: what was configured, and the rule made of it.
+
+    `name` is unique in a configuration.
+    """
+
+    settings: RouteSettings
+    rule: Rule
+    name: str
+
+    def upstream_target(self, raw: bytes) -> bytes:
+        """Return the request target for the upstream: `raw`, its prefix replaced if configured."""
+        replacement = self.settings.upstream_path
+        if replacement is None:
+            return raw
+        rest = raw if self.settings.path == "/" else raw[len(self.settings.path) :]
+        prefix = replacement.removesuffix("/")
+        return prefix.encode("ascii") + rest if prefix or rest[:1] == b"/" else b"/" + rest
+
+    def passes_on(self, method: str) -> bool:
+        """Tell whether requests of a method that is not every proxy's go to the upstream.
+
+        A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE shows a script
+        what it could not read (RFC 9110 sections 9.3.6 and 9.3.8).
+        """
+        return method != CONNECT and (method != TRACE or self.settings.trace)
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether what lies above the route's path is out of its upstream's sight.
+
+        Where the path is replaced, or cut off before a directory, no reading of a path may lead
+        out of the route: behind the replacement it would lead to what no route offers.
+        """
+        return self.settings.upstream_path is not None or self.settings.upstream.startswith("file:")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route that serves a request, and the rules of every reading of its path and method."""
+
+    route: Route
+    rules: tuple[Rule, ...]
+
+
+class Place:
+    """The routes at one host and path.
+
+    One of them may name no methods and takes those that the others do not name. GET stands for
+    HEAD as well, unless a route names HEAD. A method that none takes is refused here, and never
+    falls back to a shorter path or another host, where a stricter rule could be escaped by it.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes: Final = tuple(routes)
+        self.path: Final = routes[0].settings.path
+        named = {method: route for route in routes for method in route.settings.methods}
+        rest = next((route for route in routes if not route.settings.methods), None)
+        self.methods: Final = frozenset(named)
+        if "GET" in named:
+            named.setdefault("HEAD", named["GET"])
+        self._named: Final = {
+            method: Match(route, (route.rule,)) for method, route in named.items()
+        }
+        if rest is None:
+            self._other = self._odd = Match(routes[0], (NO_METHOD,))
+        else:
+            self._other = Match(rest, (rest.rule,))
+            # What a tool may take for any method meets the rule of each.
+            rules = dict.fromkeys((rest.rule, *(route.rule for route in named.values())))
+            self._odd = Match(rest, tuple(rules))
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether one of the routes is confined to its path."""
+        return any(route.is_confined for route in self._routes)
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether a tool of one of the routes may add or drop names."""
+        return any(route.settings.name_variants for route in self._routes)
+
+    @property
+    def only(self) -> Match | None:
+        """The one match of every method; None where routes name methods."""
+        return None if self._named else self._other
+
+    def match(self, method: str) -> Match:
+        """Return the route that takes a method here and the rules that it meets.
+
+        Where none does, the rule is NO_METHOD and the route one of those that do not take it.
+        """
+        found = self._named.get(method)
+        if found is None:
+            found = self._other if method in COMMON_METHODS else self._odd
+        return found
+
+
+Places = Mapping[str, tuple[Place, ...]]
+
+#: Files that servers answer a folder with, whatever their ending.
+_INDEXES: Final = frozenset(("default", "index"))
+
+
+class Layer:
+    """The places of the routes that name one host, by path.
+
+    `folded` has them by their paths in lower case; `stems` by those without an ending of a name,
+    "/page" for "/page.html"; `indexes` by the folder that an index file stands for.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        by_path: dict[str, list[Route]] = {}
+        for route in routes:
+            by_path.setdefault(route.settings.path, []).append(route)
+        self.exact: Final = {path: Place(routes) for path, routes in by_path.items()}
+        places = self.exact.values()
+        self.folded: Final = _grouped((place.path.lower(), place) for place in places)
+        self.stems: Final = _grouped((stem, place) for place in places for stem in _stems(place))
+        self.indexes: Final = _grouped((_folder(place), place) for place in places)
+        self.depth: Final = max((path.count("/") for path in self.exact), default=1)
+        self.longest: Final = max(map(len, self.exact), default=1)
+        self.methods: Final = frozenset(method for place in places for method in place.methods)
+
+
+def layers_of(routes: Iterable[Route]) -> Mapping[str, Layer]:
+    """Return the places of routes by the host they name, "" for any."""
+    by_host: dict[str, list[Route]] = {}
+    for route in routes:
+        by_host.setdefault(route.settings.host or "", []).append(route)
+    return {host: Layer(routes) for host, routes in by_host.items()}
+
+
+def _grouped(pairs: Iterable[tuple[str, Place]]) -> Places:
+    found: dict[str, tuple[Place, ...]] = {}
+    for key, place in pairs:
+        if key:
+            found[key] = (*found.get(key, ()), place)
+    return found
+
+
+def _stems(place: Place) -> Iterator[str]:
+    """Yield the paths, in lower case, that lack the end of one name from a dot on."""
+    path = place.path.lower()
+    position = path.find(".")
+    while position >= 0:
+        if path[position - 1] != "/":
+            slash = path.find("/", position)
+            yield path[:position] + (path[slash:] if slash >= 0 else "")
+        position = path.find(".", position + 1)
+
+
+def _folder(place: Place) -> str:
+    """Return the folder whose index file a path names, "" for any other path."""
+    folder, _, name = place.path.lower().rpartition("/")
+    return folder or "/" if name.partition(".")[0] in _INDEXES else ""

@@ -1,0 +1,303 @@
+"""Which places of one host a path leads to, by each of its readings."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from tailchat_gate.access.policy import NO_METHOD, Rule
+from tailchat_gate.access.route import ODD_METHOD, Layer, Match, Place, Places
+from tailchat_gate.config.values.path import inside
+from tailchat_gate.request.byte_cache import Kept
+from tailchat_gate.request.readings import TooManyReadingsError, readings, shortened
+from tailchat_gate.syntax import COMMON_METHODS
+
+#: Judged paths that are kept, over all hosts and methods together; about 1 KiB each.
+MAX_KEPT_PATHS: Final = 8192
+MAX_KEPT_LENGTH: Final = 512
+#: Paths that are refused for their readings, in bytes: to refuse one again costs nothing.
+_KEPT_REFUSALS: Final = 256 << 10
+_LONGEST_REFUSAL: Final = 16 << 10
+
+_T = TypeVar("_T")
+_Kept = dict[str, Match | None]
+
+
+class Meeting(NamedTuple):
+    """One reading of a path, and what it meets: a match of each place that it may lead to.
+
+    There is none where the reading leads to no route at all, and then nobody may have the path.
+    """
+
+    reading: str
+    matches: tuple[Match, ...]
+
+
+class _Spot(NamedTuple):
+    """One reading of a path: the place it leads to, and all whose rules it meets, that one first.
+
+    `by_name`: it is read so only by a tool that adds or drops names, such as an ending.
+    """
+
+    reading: str
+    exact: Place | None
+    places: tuple[Place, ...]
+    by_name: bool = False
+
+
+class HostTable:
+    """The places of one host: those of its own routes, of wildcards that cover it, of any host.
+
+    A place of an earlier layer stands before those of later ones at the same path.
+    """
+
+    def __init__(self, layers: Sequence[Layer], kept: "KeptPaths") -> None:
+        self._layers = tuple(layer for layer in layers if layer.exact)
+        self._depth = max((layer.depth for layer in self._layers), default=1)
+        self._longest = max((layer.longest for layer in self._layers), default=1)
+        self._has_stems = any(layer.stems or layer.indexes for layer in self._layers)
+        #: The methods that are told apart here.
+        self.methods = frozenset(method for layer in self._layers for method in layer.methods)
+        if self.methods:
+            self.methods |= COMMON_METHODS
+        self._by_method: dict[str, _Kept] = {method: kept.more() for method in self.methods}
+        self._odd = kept.more()
+        self._kept = kept
+        # With one place at "/" every reading of every path meets the same rules. A confined route
+        # is judged all the same: "/../x" leads above what takes the place of its path.
+        root = self._at("/")
+        alone = root is not None and not root.is_confined
+        alone = alone and all(layer.exact.keys() == {"/"} for layer in self._layers)
+        self._root = root if alone else None
+        self._only = self._root.only if self._root else None
+
+    def match(self, path: str, method: str) -> Match | None:
+        """Return the route for a raw path, and the rules that the request meets."""
+        if self._only is not None:
+            return self._only
+        if self._root is not None:
+            return self._root.match(method)
+        kept = self._by_method.get(method, self._odd)
+        if path in kept:
+            return kept[path]
+        match = self._judge(path, method)
+        if len(path) <= MAX_KEPT_LENGTH:
+            self._kept.keep(kept, path, match)
+        return match
+
+    def told_apart(self, methods: Iterable[str]) -> set[str]:
+        """Return methods as they are told apart here: however many there are, few are."""
+        return {method if method in self.methods else ODD_METHOD for method in methods}
+
+    def meetings(self, path: str, method: str) -> list[Meeting]:
+        """Return what each reading of a raw path meets, the path itself first."""
+        if self._root is not None:
+            return [Meeting(path, (self._root.match(method),))]
+        found = [
+            Meeting(reading, tuple(dict.fromkeys(place.match(method) for place in places)))
+            for reading, places in self._met(path, method)
+        ]
+        return sorted(found, key=lambda meeting: (meeting.reading != path, meeting.reading))
+
+    def touched(self, path: str, method: str) -> list[Rule]:
+        """Return the rules at every place that some reading of a path leads to.
+
+        They are also told where another reading leads to no route, so that `match` finds none.
+        """
+        spots = self._spots(path, self._exact(path))
+        places = {place for spot in spots for place in spot.places}
+        return [rule for place in places for rule in place.match(method).rules]
+
+    def taken(self, path: str) -> frozenset[str]:
+        """Return the methods that every reading of a raw path takes, among those by name."""
+        met = {self._root} if self._root else set()
+        if self._root is None:
+            met.update(place for _, places in self._met(path, ODD_METHOD) for place in places)
+        return frozenset(
+            method
+            for method in self.methods or COMMON_METHODS
+            if all(NO_METHOD not in place.match(method).rules for place in met)
+        )
+
+    def _judge(self, path: str, method: str) -> Match | None:
+        serving = self._exact(path)
+        if serving is None:
+            return None
+        rules: list[Rule] = []
+        for _, places in self._met(path, method):
+            if not places:
+                # Some server would serve what no route offers: nobody may have it.
+                return None
+            for place in places:
+                rules += place.match(method).rules
+        return Match(serving.match(method).route, strictest(rules))
+
+    def _met(self, path: str, method: str) -> Iterator[tuple[str, tuple[Place, ...]]]:
+        """Yield each reading of a path with the places that it may lead to, none for no route."""
+        serving = self._exact(path)
+        route = None if serving is None else serving.match(method).route
+        confined = route is not None and route.is_confined
+        for reading, exact, places, by_name in self._spots(path, serving):
+            if serving is None or route is None:
+                yield reading, ()
+            elif by_name:
+                # What stands above a confined route is no part of what its tool sees of a path.
+                seen = _inside(places, serving.path) if confined else places
+                if seen and route.settings.name_variants:
+                    yield reading, seen
+            elif confined and (exact is not serving or "/../" in f"{reading}/"):
+                # A ".." that stays inside here may lead out behind the replacement of a path:
+                # "/app/../app/x" becomes "/tool/../app/x".
+                yield reading, ()
+            else:
+                yield reading, places
+
+    def _spots(self, path: str, serving: Place | None) -> Sequence[_Spot]:
+        """Return the readings of a path; once for all methods that are asked for in a row."""
+        last = self._kept.last
+        if last is not None and last[0] is self and last[1] == path:
+            return last[2]
+        by_name = serving is not None and serving.reads_names
+        key = b"%d%b" % (by_name, path.encode("utf-8", "surrogateescape"))
+        if self._kept.refused.get(key):
+            raise TooManyReadingsError
+        try:
+            spots = self._read(path, by_name=by_name)
+        except TooManyReadingsError:
+            self._kept.refused.keep(key, True)  # noqa: FBT003 - what is kept
+            raise
+        self._kept.last = (self, path, spots)
+        return spots
+
+    def _read(self, path: str, *, by_name: bool) -> Sequence[_Spot]:
+        found = readings(path)
+        spots = [self._spot(reading) for reading in found]
+        if by_name:
+            further = shortened(found)
+            spots += [self._spot(reading)._replace(by_name=True) for reading in further]
+            for reading in (*found, *further):
+                spots += self._near(reading)
+        return spots
+
+    def _spot(self, reading: str) -> _Spot:
+        # Servers differ on whether case counts: the rules of both answers are met. Without
+        # the first, "/PUBLIC" would go to the route at "/" by the rule of "/public".
+        exact = self._exact(reading)
+        folded = self._longest_prefix(self._folded_at, reading.lower())
+        return _Spot(reading, exact, (exact, *folded) if exact is not None and folded else ())
+
+    def _near(self, reading: str) -> Iterator[_Spot]:
+        """Yield the places whose paths differ from a reading in the endings of names alone."""
+        lower = reading.lower()
+        for cut in _cuts(lower, self._longest):
+            if places := (*self._folded_at(cut), *self._near_at("stems", cut)):
+                yield _Spot(cut, None, places, by_name=True)
+        if not self._has_stems:
+            return
+        whole = lower.rstrip("/") or "/"
+        if places := self._near_at("indexes", whole):
+            yield _Spot(whole, None, places, by_name=True)
+        exact = self._exact(reading)
+        nearest = 0 if exact is None else len(exact.path)
+        for prefix in self._prefixes(lower):
+            # What has a place of its own is no file that lacks its ending.
+            no_place = prefix == whole or len(prefix) > nearest
+            if no_place and (places := self._near_at("stems", prefix)):
+                yield _Spot(prefix, None, places, by_name=True)
+
+    def _exact(self, path: str) -> Place | None:
+        return self._longest_prefix(self._at, path)
+
+    def _longest_prefix(self, at: Callable[[str], _T | None], path: str) -> _T | None:
+        for prefix in self._prefixes(path):
+            if found := at(prefix):
+                return found
+        return at("/")
+
+    def _prefixes(self, path: str) -> Iterator[str]:
+        """Yield what a path begins with, by whole segments, the longest first; not "/"."""
+        # No route is deeper than this many segments: a path of a thousand slashes costs no more.
+        prefix = "/".join(path.split("/", self._depth + 1)[: self._depth + 1])
+        while prefix:
+            yield prefix
+            prefix = prefix[: prefix.rfind("/")]
+
+    def _at(self, path: str) -> Place | None:
+        for layer in self._layers:
+            place = layer.exact.get(path)
+            if place is not None:
+                return place
+        return None
+
+    def _folded_at(self, folded: str) -> tuple[Place, ...]:
+        return _visible([layer.folded for layer in self._layers], folded)
+
+    def _near_at(self, kind: str, key: str) -> tuple[Place, ...]:
+        return _visible([getattr(layer, kind) for layer in self._layers], key)
+
+
+class KeptPaths:
+    """What was judged of paths, in a dict for each host and method, and bounded as a whole.
+
+    Whoever sends ever new paths makes the others be judged again, which costs time and no memory.
+    `last` is the path that was read last, at which table and what came of it; `refused` are paths
+    with too many readings.
+    """
+
+    def __init__(self) -> None:
+        self.all: Final[list[_Kept]] = []
+        self.last: tuple[HostTable, str, Sequence[_Spot]] | None = None
+        self.refused: Final[Kept[bool]] = Kept(_KEPT_REFUSALS, _LONGEST_REFUSAL)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def more(self) -> _Kept:
+        """Return a new dict for paths."""
+        self.all.append({})
+        return self.all[-1]
+
+    def keep(self, kept: _Kept, path: str, match: Match | None) -> None:
+        """Keep what was judged of a path in one of the dicts."""
+        if self._count >= MAX_KEPT_PATHS:
+            for each in self.all:
+                each.clear()
+            self._count = 0
+        kept[path] = match
+        self._count += 1
+
+
+def strictest(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return rules each once; one that refuses the method stands alone, nothing is before it."""
+    distinct = tuple(dict.fromkeys(rules))
+    return (NO_METHOD,) if NO_METHOD in distinct else distinct
+
+
+def _visible(layers: Iterable[Places], key: str) -> tuple[Place, ...]:
+    """Return the places of all layers by a key, of each path the first."""
+    found: dict[str, Place] = {}
+    for places in layers:
+        for place in places.get(key, ()):
+            found.setdefault(place.path, place)
+    return tuple(found.values())
+
+
+def _inside(places: Iterable[Place], folder: str) -> tuple[Place, ...]:
+    """Return the places at or below a folder, in any case."""
+    below = folder.lower().rstrip("/")
+    return tuple(place for place in places if inside(place.path.lower(), below) or not below)
+
+
+def _cuts(path: str, longest: int) -> Iterator[str]:
+    """Yield the starts of a path, no longer than `longest`, that end before a dot in a name.
+
+    "/admin.json" begins with "/admin", which tools serve it as. In a name with more behind it
+    only an ending that begins with a letter counts: "/v1.1/x" is no file of "/v1".
+    """
+    position = path.find(".", 0, longest + 1)
+    while position >= 0:
+        if path[position - 1] != "/":
+            slash = path.find("/", position)
+            last = slash < 0 or slash == len(path) - 1
+            if last or path[position + 1 : position + 2].isalpha():
+                yield path[:position]
+        position = path.find(".", position + 1, longest + 1)

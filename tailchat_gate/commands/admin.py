@@ -1,0 +1,175 @@
+"""Commands that ask the running gate on its admin listener."""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, asked_at, config_option, fail
+from tailchat_gate.config.load import ConfigError, load, report
+from tailchat_gate.config.problems import Problem
+from tailchat_gate.config.source import admin_address
+from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
+from tailchat_gate.serving.admin import ORDER_HEADER
+
+Where = TcpAddress | UnixAddress
+
+_CALL_SECONDS: Final = 3.0
+_OK: Final = 200
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+#: For a large file on a busy machine; the gate goes on whether or not it is waited for.
+_RELOAD_SECONDS: Final = 60.0
+_REFUSED: Final = 422
+_SIGNAL: Final = "reload needs server.admin_listen; without one, send the gate SIGHUP"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """A connection over a socket in the file system."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def asked(config: Path, path: str) -> bytes:
+    """Return the body of a page of the admin listener; end the command where it does not answer.
+
+    Nothing of the file has to be right but server.admin_listen: the gate goes on with the
+    configuration before, and a health check that failed for the file would have it restarted.
+    """
+    where = admin_listener(config, None, "this needs server.admin_listen")
+    try:
+        status, body = exchange(where, "GET", path, seconds=_CALL_SECONDS)
+        if status != _OK:
+            raise ConnectionError(f"{status} {body.decode(errors='replace').strip()[:200]}")
+    except (OSError, http.client.HTTPException) as error:
+        end_if_unreadable(config)
+        fail(f"no gate answers at {where}: {error}", EXIT_FAILED)
+    return body
+
+
+def admin_listener(config: Path, given: str | None, without: str) -> Where:
+    """Return where to ask: the address given, or else the file's; end the command with neither.
+
+    `without` is what to say where the file turns the admin listener off.
+    """
+    try:
+        where = listen_address(given) if given else admin_address(config, os.environ)
+    except ValueError as wrong:
+        fail(f"{'--admin' if given else 'server.admin_listen'}: expected {wrong}", EXIT_USAGE)
+    if where is None:
+        fail(without, EXIT_USAGE)
+    return where
+
+
+def exchange(
+    where: Where,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    *,
+    seconds: float,
+) -> tuple[int, bytes]:
+    """Send a request and return status and body. Raises OSError and http.client.HTTPException."""
+    connection: http.client.HTTPConnection
+    if isinstance(where, UnixAddress):
+        connection = _UnixConnection(where.path, seconds)
+    else:
+        address = asked_at(where)
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=seconds)
+    try:
+        connection.request(method, path, headers=dict(headers))
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def end_if_unreadable(config: Path) -> None:
+    """End with what is wrong with a file that does not even tell where the gate is."""
+    try:
+        load(config, {})
+    except ConfigError as error:
+        wrong = [problem for problem in error.problems if problem.key_path == str(config)]
+        if wrong:
+            fail(f"{config}: {report(wrong)}", EXIT_USAGE)
+
+
+@click.command()
+@config_option
+@click.option(
+    "--admin",
+    metavar="ADDRESS",
+    help="Where the running gate's admin listener is, where the file now says another address.",
+)
+def reload(config: Path, admin: str | None) -> None:
+    """Have the running gate load its configuration anew, and tell how it went.
+
+    The gate is asked at server.admin_listen, and reads the file that it was started with. Ends
+    with 2 and every problem where that file is refused; the gate then goes on as before.
+    """
+    where = admin_listener(config, admin, _SIGNAL)
+    try:
+        status, body = _order(where)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if admin is None:
+            end_if_unreadable(config)
+        fail(f"no gate answers at {where}: {error}; --admin names another address", EXIT_FAILED)
+    if status == _REFUSED:
+        problems = [Problem(**problem) for problem in body["problems"]]
+        fail(f"{body['file']}: {report(problems)}\n\nnothing has changed", EXIT_USAGE)
+    for warning in body["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{body['file']}: in force, generation {body['generation']}")
+    for change in body["changes"] or ["nothing in it has changed"]:
+        click.echo(f"  {change}")
+
+
+def _order(where: Where) -> tuple[int, dict[str, Any]]:
+    """Give the order; return the status and the outcome. Raises OSError where nobody answers."""
+    status, text = exchange(
+        where, "POST", "/reload", {ORDER_HEADER: "reload"}, seconds=_RELOAD_SECONDS
+    )
+    if status not in {_OK, _REFUSED}:
+        raise ConnectionError(f"{status} {text.decode(errors='replace').strip()[:200]}")
+    body = json.loads(text)
+    if not isinstance(body, dict):
+        raise ValueError("an answer that is no gate's")  # noqa: TRY004 - of what was received
+    return status, body
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print what the admin listener says.")
+def refusals(config: Path, *, as_json: bool) -> None:
+    """List the last persons and machines that were refused a tool, the latest first."""
+    body = asked(config, "/refusals").decode()
+    if as_json:
+        click.echo(body, nl=False)
+        return
+    found = json.loads(body)["refusals"]
+    if not found:
+        click.echo("nobody was refused since the gate was started")
+    for one in found:
+        # A machine has neither.
+        named = one["nickname"] or one["discriminator"]
+        who = _plain(f"  {one['nickname']}#{one['discriminator']}") if named else ""
+        times = "once" if one["count"] == 1 else f"{one['count']} times"
+        click.echo(f"{one['last']}  {one['sub']}{who}")
+        click.echo(f"    {one['route']}: {one['reason']}, {times}")
+
+
+def _plain(text: str) -> str:
+    """Return a stranger's text without what a terminal would act on."""
+    return "".join(char if char.isprintable() else "?" for char in text)

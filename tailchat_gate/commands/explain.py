@@ -1,0 +1,325 @@
+"""`explain`: what the gate would do with a request, and by which rules."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+import click
+
+from tailchat_gate.access.policy import AS_NOBODY, NO_ROUTE, Decision, decide
+from tailchat_gate.access.routes import Match, Met, Route, RouteTable, met
+from tailchat_gate.authorizer import find
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
+from tailchat_gate.commands.locks import locked
+from tailchat_gate.config.lint_people import no_tailchat_id
+from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values import identifier, url
+from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.endpoints.router import is_own
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.machine_tokens import Machine
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
+from tailchat_gate.reasons import STATUS, Reason, RefusedError
+from tailchat_gate.request.claims import claimed_methods
+from tailchat_gate.request.client import ClientResolver
+from tailchat_gate.request.head import RequestHead, RequestReader
+from tailchat_gate.serving.wiring import cookie_names, request_headers, request_limits, route_table
+from tailchat_gate.syntax import ANY_CASE, BROWSER_AUTHORITY_ENDS, HTTP_SCHEME, METHOD, VCHAR
+
+_URL: Final = re.compile(
+    f"({HTTP_SCHEME})://([^{BROWSER_AUTHORITY_ENDS}]+)([^#]*)(?:#.*)?", ANY_CASE | re.DOTALL
+)
+#: What a browser escapes: all but visible ASCII.
+_ESCAPED: Final = re.compile(f"[^{VCHAR}]+")
+
+Asked = RequestHead | RefusedError
+
+#: Stands for the visitor's address (RFC 5737) and for what the gate knows of a real request.
+_ADDRESS: Final = "192.0.2.1"
+_REQUEST_ID: Final = "0" * 24
+
+_LOCKED: Final = Decision(allowed=False, reason=Reason.LOCKED)
+
+Lines = list[str]
+
+_HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
+
+
+class NotAskedError(ValueError):
+    """What was typed is no request; the text says what would be one."""
+
+
+def read_asked(text: str, method: str, settings: Settings) -> Asked:
+    """Return the request for a URL by the gate's own reader, or why the gate refuses to read it.
+
+    Letters beyond ASCII and spaces are written as browsers do, everything else stands as typed.
+    Raises NotAskedError.
+    """
+    match = _URL.fullmatch(text)
+    if match is None:
+        raise NotAskedError('URL: expected a URL such as "https://wiki.example.com/page"')
+    if METHOD.fullmatch(method) is None:
+        raise NotAskedError("--method: expected a method such as GET")
+    authority = _ascii(match[2])
+    target = _ESCAPED.sub(lambda found: quote(found[0]), match[3])
+    if not target.startswith("/"):
+        target = f"/{target}"
+    sent = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode("ascii")
+    try:
+        read = RequestReader(request_limits(settings)).read(sent)
+    except RefusedError as refused:
+        return refused
+    if read is None:
+        raise NotAskedError("URL: expected one whole request")
+    return read[0]
+
+
+def _ascii(authority: str) -> str:
+    """Return a host and port as a browser writes them in Host."""
+    if authority.isascii() and authority.isprintable() and " " not in authority:
+        return authority
+    name, colon, port = authority.partition(":")
+    try:
+        return url.host(name) + colon + port
+    except ValueError as wrong:
+        raise NotAskedError(f"URL: expected {wrong}") from None
+
+
+class Asker(NamedTuple):
+    """The person `sub` or the machine `token` who asks; None and "" are nobody.
+
+    `lock` says that one of them is locked, "" where none is.
+    """
+
+    sub: str | None = None
+    token: str = ""
+    lock: str = ""
+
+    @property
+    def admitted(self) -> str | None:
+        """The person whom the rules are asked about: a locked one counts as nobody."""
+        return None if self.lock else self.sub
+
+
+def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lines]:
+    """Return whether a request is let through, and the lines that tell why."""
+    if isinstance(asked, RefusedError):
+        return False, [_said("decision", _refusal(asked.reason)), _said("because of", str(asked))]
+    lines = list(_request(settings, asked, asker))
+    if is_own(asked.target.path, settings.server.prefix):
+        return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
+    table = route_table(settings)
+    try:
+        match, decision = _decided(table, asked, asker)
+        lines += _rules(table, asked, match)
+        if settings.access.deny:
+            lines.append(_said("on all", f"deny {', '.join(settings.access.deny)}"))
+    except RefusedError as refused:
+        refusal = _said("decision", _refusal(refused.reason))
+        return False, [*lines, refusal, _said("because of", str(refused))]
+    if match is None or not decision.allowed:
+        lines.append(_said("decision", _refusal(decision.reason)))
+        if decision is _LOCKED:
+            lines.append(_said("because of", asker.lock))
+        return False, lines
+    nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
+    lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
+    lines.append(_said("upstream", match.route.settings.upstream))
+    if not isinstance(
+        upstream_address(match.route.settings.upstream), StaticAddress | FilesAddress
+    ):
+        who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
+        lines += ["", *_sent(settings, asked, match.route, who)]
+    return True, lines
+
+
+def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match | None, Decision]:
+    match = find(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
+    if asker.token and asker.lock:
+        return match, _LOCKED
+    decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
+    if asker.lock and decision.reason is Reason.NOT_SIGNED_IN:
+        # What the gate says to a session that a lock has closed.
+        decision = _LOCKED
+    if match and decision.allowed and not match.route.passes_on(asked.method):
+        decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
+    return match, decision
+
+
+def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[str]:
+    host = asked.fields.host.raw.decode("ascii")
+    yield _said("request", f"{asked.method} {asked.target.raw.decode('ascii')} on {host}")
+    who = f"the machine {asker.token}" if asker.token else "nobody"
+    if asker.sub is not None:
+        groups = IdentityHeaders(settings.groups).groups_of(asker.sub)
+        who = f"{asker.sub}, in {', '.join(groups) or 'no group'}"
+    yield _said("asked by", f"{who}; {asker.lock}" if asker.lock else who)
+
+
+def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:
+    """Say which route serves, and what each place that the request may lead to asks for."""
+    host, path = asked.fields.host.name, asked.target.path
+    yield _said("route", _place(match.route) if match else "none")
+    claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
+    for found in met(table, host, path, (asked.method, *sorted(claimed))):
+        yield from _asks(found, path, asked.method)
+
+
+def _asks(found: Met, path: str, method: str) -> Iterator[str]:
+    # A reading may hold what would drive the terminal: it is decoded from what somebody typed.
+    reading = found.reading.encode("unicode_escape").decode("ascii")
+    seen = f", read as {reading}" if found.reading != path else ""
+    if found.method != method:
+        seen += f", taken for {found.method}"
+    if not found.routes:
+        why = "that leads to no route, or out of its own" if seen else "no route is there"
+        yield _said("rule", f"nobody{seen}: {why}")
+    for route in found.routes:
+        settings = route.settings
+        if not found.taken:
+            yield _said("rule", f"{route.name}{seen}: takes {', '.join(settings.methods)} alone")
+            continue
+        denied = f"; deny {', '.join(settings.deny)}" if settings.deny else ""
+        yield _said("rule", f"{route.name}{seen}: allow {', '.join(settings.allow)}{denied}")
+
+
+def _place(route: Route) -> str:
+    settings = route.settings
+    methods = ", ".join(settings.methods) or "any method"
+    return f"{route.name}: {settings.host or 'any host'}, {settings.path}, {methods}"
+
+
+def _who(sub: str | None, token: str) -> Visitor | Machine | None:
+    """Return who asks, with stand-ins for what only a sign-in tells."""
+    if token:
+        return Machine(token, math.inf)
+    if sub is None:
+        return None
+    profile = Profile(sub, "<nickname>", "<discriminator>", "<avatar>")
+    return Visitor(SessionRecord.begin(profile, now=0, login=""), 0, 0)
+
+
+def _sent(
+    settings: Settings, asked: RequestHead, route: Route, who: Visitor | Machine | None
+) -> Lines:
+    """Return the head that the tool gets, of a client that sends nothing but Host."""
+    server = settings.server
+    client = ClientResolver((), default_scheme=server.public_url.partition(":")[0])
+    identity = b""
+    if who is not None:
+        identity = IdentityHeaders(settings.groups).fields(who, route)
+        if settings.assertion.key_files and route.settings.assertion:
+            identity += b"X-Tailchat-Assertion: <signed>\r\n"
+    reader = CookieReader(cookie_names(settings))
+    head = request_headers(settings, reader).head(
+        asked,
+        route.upstream_target(asked.target.raw),
+        client=client.direct(_ADDRESS),
+        settings=route.settings,
+        request_id=_REQUEST_ID,
+        identity=identity,
+        upgrade=False,
+    )
+    return head.decode("utf-8").rstrip().split("\r\n")
+
+
+def _refusal(reason: Reason) -> str:
+    page = ", or the sign-in for a page" if reason is Reason.NOT_SIGNED_IN else ""
+    return f"refused: {reason}, {STATUS[reason].value}{page}"
+
+
+def _said(what: str, text: str) -> str:
+    return f"{what + ':':<11} {text}"
+
+
+def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    # As `lock` and allow lists have it; the page shows the id alone.
+    sub = value.removeprefix(identifier.SUB)
+    _entry(identifier.SUB + sub, identifier.SUBS)
+    return sub
+
+
+def _token(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    name = value.removeprefix(identifier.TOKEN)
+    if value:
+        _entry(identifier.TOKEN + name, "the name of a token, as in token:NAME")
+    return name
+
+
+def _entry(entry: str, expected: str) -> None:
+    try:
+        identifier.deny_entry(entry)
+    except ValueError:
+        raise click.BadParameter(f"expected {expected}") from None
+
+
+@click.command()
+@config_option
+@click.argument("url")
+@click.option("--as", "sub", metavar="SUB", callback=_sub, help="Who asks; left out, nobody.")
+@click.option("--token", metavar="NAME", default="", callback=_token, help="The machine that asks.")
+@click.option("--method", "-X", metavar="METHOD", default="GET", show_default=True)
+def explain(config: Path, url: str, sub: str | None, token: str, method: str) -> None:
+    """Tell what becomes of a request for URL: route, rules, decision, and what the tool gets.
+
+    Locks are looked up in the file; a session that was ended is not.
+
+    Exit codes: 0 it is let through, 1 it is refused, 2 wrong configuration or usage.
+    """
+    if sub is not None and token:
+        fail("--as or --token: who shows a token is a machine, signed in or not", EXIT_USAGE)
+    settings = loaded_from(config).settings
+    if token and token not in {known.name for known in settings.token}:
+        told = f"warning: no [[token]] has the name {token}: such a one is refused as token-unknown"
+        click.echo(told, err=True)
+    if sub is not None and (odd := no_tailchat_id(sub)):
+        click.echo(f"warning: {odd}: nobody signs in as that", err=True)
+    try:
+        asked: Asked = read_asked(url, method, settings)
+    except NotAskedError as error:
+        fail(str(error), EXIT_USAGE)
+    lock = locked(settings, sub, token)
+    allowed, lines = explained(settings, asked, Asker(sub, token, lock))
+    for line in lines:
+        click.echo(line)
+    if not allowed:
+        raise SystemExit(EXIT_FAILED)
+
+
+@click.command()
+@config_option
+def routes(config: Path) -> None:
+    """Print the routes in the order in which they count.
+
+    The first whose host, path and methods fit a request serves it. Where host and path fit and
+    no route of the same host and path takes the method, it is refused.
+    """
+    settings = loaded_from(config).settings
+    table = [_HEADINGS, *(_row(route.settings) for route in route_table(settings).in_order)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    if settings.access.deny:
+        click.echo(f"\nDenied on all of them: {', '.join(settings.access.deny)}")
+
+
+def _row(route: RouteSettings) -> tuple[str, ...]:
+    return (
+        route.name,
+        route.host or "any",
+        route.path,
+        ",".join(route.methods) or "any",
+        ",".join(route.allow),
+        ",".join(route.deny) or "-",
+        route.upstream,
+    )

@@ -1,0 +1,97 @@
+"""Commands around the serving process: serve, health, demo."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from tailchat_gate.commands.admin import asked
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    config_option,
+    fail,
+    read_from,
+)
+from tailchat_gate.config.source import Source
+from tailchat_gate.config.state_directory import in_foreign_home, make_for
+from tailchat_gate.observe.log import (
+    LOGGER_NAME,
+    close_logging,
+    log_stray_complaints,
+    set_up_logging,
+)
+from tailchat_gate.serving.server import StartError, run
+from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.wiring import build
+
+_NOWHERE: Final = 'state.path can name another place, or "" keeps state in memory only'
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+@click.command()
+@config_option
+def serve(config: Path) -> None:
+    """Serve until SIGTERM or Ctrl-C; load the configuration anew on SIGHUP."""
+    signals = Signals()
+    signals.take()
+    source = Source(config, os.environ)
+    loaded = read_from(source)
+    settings = loaded.settings
+    try:
+        set_up_logging(settings.log.level, audit_file=settings.log.audit_file)
+    except OSError as error:
+        fail(f"log.audit_file cannot be opened: {error}", EXIT_FAILED)
+    log_stray_complaints()
+    for warning in loaded.warnings:
+        _log.warning(warning)
+    if told := in_foreign_home(settings.state.path, os.environ):
+        _log.warning(f"state.path: {told}")
+    try:
+        _make_state_directory(settings.state.path)
+        run(build(settings), signals, source)
+    except StartError as error:
+        signals.code = EXIT_FAILED
+        close_logging()
+        fail(str(error), EXIT_FAILED)
+    except Exception:  # noqa: BLE001 - told below
+        # Python's own traceback on standard error could wait for a reader for ever.
+        signals.code = EXIT_FAILED
+        _log.exception("the gate has failed")
+        raise SystemExit(EXIT_FAILED) from None
+    finally:
+        close_logging()
+
+
+def _make_state_directory(path: str) -> None:
+    """Make the user's own directory where `path` names it. Raises StartError."""
+    try:
+        make_for(path, os.environ)
+    except OSError as error:
+        told = f"[state] path cannot be used: {error.filename}: {error.strerror}; {_NOWHERE}"
+        raise StartError(told, "state.path") from None
+
+
+@click.command()
+@config_option
+def health(config: Path) -> None:
+    """Ask the running gate's admin listener whether it is well; for container health checks."""
+    asked(config, "/healthz")
+    click.echo("ok")
+
+
+@click.command()
+@click.option("--port", default=4180, show_default=True, help="Port of the gate; 0 for any.")
+def demo(port: int) -> None:
+    """Try it without a configuration: a stand-in Tailchat, a sample tool and the gate.
+
+    Everything listens on this machine alone and is forgotten on Ctrl-C.
+    """
+    # Only here, because no other command should pay for loading a Tailchat and a tool.
+    from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415
+
+    try:
+        run_demo(port)
+    except (DemoError, StartError) as error:
+        fail(str(error), EXIT_FAILED)

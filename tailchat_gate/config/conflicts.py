@@ -1,0 +1,216 @@
+"""Settings of routes that are right by themselves and wrong beside others."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from tailchat_gate.config.partial import judged, readable
+from tailchat_gate.config.problems import did_you_mean, shown
+from tailchat_gate.config.route import Route
+from tailchat_gate.config.values import header, identifier, path, size
+from tailchat_gate.config.values.address import (
+    FilesAddress,
+    HttpAddress,
+    StaticAddress,
+    TcpAddress,
+    UnixAddress,
+    leads_to,
+    listen_address,
+    tool_of,
+    upstream_address,
+)
+from tailchat_gate.config.values.quantities import format_duration
+
+_TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_pin", "tls_server_name")
+_OF_A_TOOL = (
+    *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
+    *("websocket_max_age", "origins", "upgrades", "preflight"),
+    *("assertion", "audience", "forward_authorization", "pass_fields"),
+    *("pass_response_fields", "request_buffer"),
+)
+_SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
+    {"websocket_max_age": format_duration, "request_buffer": size.spelled}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A setting that is right by itself and wrong where it stands, `at` in the file."""
+
+    at: tuple[str | int, ...]
+    found: str
+    expected: str
+
+
+def conflicts(
+    routes: Mapping[int, Route],
+    prefix: str | None,
+    groups: Collection[str] | None,
+    denied: Iterable[str] = (),
+    listen: Iterable[str] = (),
+) -> tuple[Conflict, ...]:
+    """Compare the keys of each route, and routes with one another, the gate's prefix and groups.
+
+    `routes` goes by position in the file and may have gaps, and routes of which a part alone can
+    be read; `prefix` and `groups` are None where they are not known because they have problems of
+    their own. `denied` is `access.deny`, `listen` where the gate itself listens.
+    """
+    listeners = tuple(map(listen_address, listen))
+    found: list[Conflict] = []
+    names: dict[str, int] = {}
+    places: dict[tuple[str | None, str], dict[int, Route]] = {}
+    if groups is not None:
+        found.extend(_unknown_groups(("access", "deny"), denied, groups))
+    for index, route in routes.items():
+        checks = [
+            _repeated(index, route, names),
+            _taken(index, route, places),
+            _inside_prefix(index, route, prefix),
+            _vain_preflight(index, route),
+            _vain_methods(index, route),
+            _beside_upstream(index, route),
+            _to_the_gate(index, route, listeners),
+        ]
+        if groups is not None:
+            checks[3:3] = [
+                _unknown_groups_of(index, route, "allow", groups),
+                _unknown_groups_of(index, route, "deny", groups),
+            ]
+        for check in checks:
+            found.extend(judged(check))
+    found.extend(_set_and_passed(routes))
+    return tuple(found)
+
+
+def _repeated(index: int, route: Route, names: dict[str, int]) -> Iterator[Conflict]:
+    first = names.setdefault(route.name.lower(), index)
+    if first != index:
+        taken = f"a name that route[{first}] does not have"
+        yield Conflict(("route", index, "name"), shown(route.name), taken)
+
+
+def _inside_prefix(index: int, route: Route, prefix: str | None) -> Iterator[Conflict]:
+    if prefix is not None and path.inside(route.path, prefix):
+        outside = f"a path outside server.prefix {shown(prefix)}, where the gate itself answers"
+        yield Conflict(("route", index, "path"), shown(route.path), outside)
+
+
+def _vain_preflight(index: int, route: Route) -> Iterator[Conflict]:
+    if route.preflight and route.methods and "OPTIONS" not in route.methods:
+        wanted = "methods with OPTIONS among them, or none"
+        yield Conflict(("route", index, "preflight"), "true", wanted)
+
+
+def _vain_methods(index: int, route: Route) -> Iterator[Conflict]:
+    if identifier.TRACE in route.methods and not route.trace:
+        at = ("route", index, "methods", route.methods.index(identifier.TRACE))
+        yield Conflict(at, shown(identifier.TRACE), "trace = true beside it, or it never passes")
+
+
+def _taken(
+    index: int, route: Route, places: dict[tuple[str | None, str], dict[int, Route]]
+) -> Iterator[Conflict]:
+    """Find the route before this one that takes the same requests: neither would be the one."""
+    beside = places.setdefault((route.host, route.path), {})
+    others = dict(beside)
+    beside[index] = route
+    place = f"the path {shown(route.path)} on " + (
+        f"the host {shown(route.host)}" if route.host else "every host"
+    )
+    for first, other in others.items():
+        found = list(judged(_taken_by(index, route, first, other, place)))
+        yield from found
+        if found and not route.methods:
+            return
+
+
+def _taken_by(index: int, route: Route, first: int, other: Route, place: str) -> Iterator[Conflict]:
+    shared = [method for method in route.methods if method in other.methods]
+    if not route.methods and not other.methods:
+        taken = f"a host and path that route[{first}] does not have"
+        yield Conflict(("route", index, "path"), place, taken)
+    elif shared:
+        taken = f"methods that route[{first}] does not name there"
+        found = f"{', '.join(map(shown, shared))} for {place}"
+        yield Conflict(("route", index, "methods"), found, taken)
+
+
+def _set_and_passed(routes: Mapping[int, Route]) -> Iterator[Conflict]:
+    """Find headers that one route takes from visitors and another sets for the same tool."""
+    setters: dict[tuple[object, bytes], int] = {}
+    for index, route in routes.items():
+        for setter in judged(_headers_set(route)):
+            setters.setdefault(setter, index)
+    for index, route in routes.items():
+        yield from judged(_passed_of(index, route, setters))
+
+
+def _headers_set(route: Route) -> Iterator[tuple[object, bytes]]:
+    tool = tool_of(upstream_address(route.upstream))
+    yield from ((tool, header.folded(name)) for name in route.headers)
+
+
+def _passed_of(
+    index: int, route: Route, setters: Mapping[tuple[object, bytes], int]
+) -> Iterator[Conflict]:
+    tool = tool_of(upstream_address(route.upstream))
+    for position, name in enumerate(route.pass_fields):
+        setter = setters.get((tool, header.folded(name)))
+        if setter is not None:
+            wanted = f"a header that route[{setter}].headers does not set for the same tool"
+            yield Conflict(("route", index, "pass_fields", position), shown(name), wanted)
+
+
+def _unknown_groups_of(
+    index: int, route: Route, key: str, groups: Collection[str]
+) -> Iterator[Conflict]:
+    yield from _unknown_groups(("route", index, key), getattr(route, key), groups)
+
+
+def _unknown_groups(
+    at: tuple[str | int, ...], entries: Iterable[str], groups: Collection[str]
+) -> Iterator[Conflict]:
+    for position, entry in enumerate(entries):
+        name = entry.removeprefix(identifier.GROUP)
+        if entry.startswith(identifier.GROUP) and name not in groups:
+            wanted = "a group that [groups] names" + did_you_mean(name, groups)
+            yield Conflict((*at, position), shown(entry), wanted)
+
+
+def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:
+    """Find the keys that say nothing where the requests of this route go."""
+    upstream = upstream_address(route.upstream)
+    if isinstance(upstream, StaticAddress | FilesAddress):
+        without = f"the key left out, since {shown(route.upstream)} is answered without a tool"
+        yield from _set_in_vain(index, route, _OF_A_TOOL, without)
+    elif not (isinstance(upstream, HttpAddress) and upstream.tls):
+        without = f"the key left out, or an https upstream: {shown(route.upstream)} is without TLS"
+        yield from _set_in_vain(index, route, _TLS, without)
+    elif route.tls_key is None and route.tls_certificate is not None:
+        wanted = "the file with the private key of tls_certificate"
+        yield Conflict(("route", index, "tls_key"), "nothing", wanted)
+    elif route.tls_certificate is None and route.tls_key is not None:
+        wanted = "the file with the certificate that tls_key belongs to"
+        yield Conflict(("route", index, "tls_certificate"), "nothing", wanted)
+
+
+def _to_the_gate(
+    index: int, route: Route, listeners: Iterable[TcpAddress | UnixAddress]
+) -> Iterator[Conflict]:
+    """Find an upstream that is an address of the gate itself: each request would come back."""
+    for listener in listeners:
+        if leads_to(upstream_address(route.upstream), listener):
+            wanted = f"the address of a tool; the gate itself listens on {shown(str(listener))}"
+            yield Conflict(("route", index, "upstream"), shown(route.upstream), wanted)
+            return
+
+
+def _set_in_vain(
+    index: int, route: Route, keys: tuple[str, ...], expected: str
+) -> Iterator[Conflict]:
+    for key in keys:
+        value = readable(route, key, Route.model_fields[key].default)
+        if value != Route.model_fields[key].default:
+            found = shown(_SPELLED[key](value) if key in _SPELLED else value)
+            yield Conflict(("route", index, key), found, expected)

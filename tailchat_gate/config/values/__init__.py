@@ -1,0 +1,1 @@
+"""The values of the configuration: how each is checked and read."""

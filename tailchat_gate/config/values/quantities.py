@@ -1,0 +1,75 @@
+"""Durations ("1h30m") and timestamps (2027-01-01), read into seconds and written back."""
+
+import re
+from datetime import UTC, date, datetime, time
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+_SPELLING = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit, _ in _UNITS))
+_LONGEST = 365 * 86400
+DURATION = 'a duration in quotes, such as "90s", "15m", "12h", "2d" or "1h30m"'
+
+TIMESTAMP = (
+    "a date such as 2027-01-01, which begins at 00:00 UTC, or a date and time with its zone such "
+    "as 2027-01-01T12:00:00Z"
+)
+
+_TEXT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+)
+
+
+def read_duration(value: object) -> float:
+    """Read `1d2h3m4s` (any part may be left out, the order stays) or `0` into seconds.
+
+    A bare number other than 0 has no unit and is refused.
+    Raises ValueError, whose text says what would be right.
+    """
+    if value == "0" or (type(value) is int and value == 0):
+        return 0.0
+    parts = _SPELLING.fullmatch(value) if isinstance(value, str) and value else None
+    if parts is None:
+        raise ValueError(DURATION)
+    counts = zip(parts.groups(default="0"), _UNITS, strict=True)
+    total = sum(int(count) * size for count, (_, size) in counts)
+    if total > _LONGEST:
+        raise ValueError(f"{DURATION}, of at most 365d")
+    return float(total)
+
+
+def format_duration(duration: float) -> str:
+    """Write whole seconds in the largest unit that leaves no rest: 5400.0 becomes "90m"."""
+    whole = int(duration)
+    if not whole:
+        return "0"
+    return next(f"{whole // size}{unit}" for unit, size in _UNITS if whole % size == 0)
+
+
+def read_timestamp(value: object) -> float:
+    """Read a moment: one of TOML's dates and times, or the same as text (JSON has no others).
+
+    A time without its zone would be another moment on another machine, and is refused.
+    Raises ValueError, whose text says what would be right.
+    """
+    if isinstance(value, str):
+        value = _read(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.timestamp()
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time(), UTC).timestamp()
+    raise ValueError(TIMESTAMP)
+
+
+def format_timestamp(moment: float) -> str:
+    """Write a moment as a date and time in UTC."""
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _read(text: str) -> date | None:
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        return datetime.fromisoformat(text.upper()) if match[1] else date.fromisoformat(text)
+    except ValueError:
+        return None

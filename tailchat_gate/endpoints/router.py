@@ -1,0 +1,109 @@
+"""Which handler answers each of the gate's own paths."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from aiohttp import web
+
+from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.login import LoginEndpoints
+from tailchat_gate.endpoints.login_targets import Targets
+from tailchat_gate.endpoints.sign_out import SignOut
+from tailchat_gate.endpoints.userinfo import KeySet, UserInfo
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import Visit
+from tailchat_gate.responses.answers import Answers
+from tailchat_gate.syntax import PING, READ_METHODS
+
+#: The steps of a login are no HEAD: whoever looks ahead at a link must not spend its code.
+_STEP: Final = frozenset(("GET",))
+MAX_FORM_BYTES: Final = 16_384
+
+Handler = Callable[[web.BaseRequest, Visit], Awaitable[web.StreamResponse]]
+
+
+def is_own(path: str, prefix: str) -> bool:
+    """Tell whether a raw path is one of the gate's own, which lie below `prefix`."""
+    return path == PING or (
+        path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
+    )
+
+
+class Endpoints:
+    """Handlers of the gate's own paths for one configuration."""
+
+    def __init__(
+        self,
+        *,
+        login: LoginEndpoints,
+        targets: Targets,
+        sign_out: SignOut,
+        userinfo: UserInfo,
+        forward_auth: ForwardAuth,
+        key_set: KeySet,
+        answers: Answers,
+        prefix: str,
+    ) -> None:
+        self._answers = answers
+        self._prefix = prefix
+        self._forward_auth = forward_auth
+        #: Where a POST says what is wanted in its body.
+        self._forms = frozenset((f"{prefix}/sign_out",))
+        self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
+            {
+                PING: (READ_METHODS, self._ping),
+                f"{prefix}/start": (_STEP, login.start),
+                f"{prefix}/callback": (_STEP, login.callback),
+                f"{prefix}/arrive": (_STEP, login.arrive),
+                f"{prefix}/back": (READ_METHODS, targets.back),
+                f"{prefix}/sign_in": (READ_METHODS, login.sign_in),
+                f"{prefix}/sign_out": (READ_METHODS | {"POST"}, sign_out.answer),
+                f"{prefix}/auth": (READ_METHODS, self._not_ready),
+                f"{prefix}/userinfo": (READ_METHODS, userinfo.answer),
+                f"{prefix}/jwks.json": (READ_METHODS, key_set.answer),
+            }
+        )
+
+    def owns(self, path: str) -> bool:
+        """Tell whether a path is the gate's own; no route ever sees one."""
+        return is_own(path, self._prefix)
+
+    def reads_body(self, visit: Visit) -> bool:
+        """Tell whether the answer to a request depends on its body."""
+        return visit.method == "POST" and visit.path in self._forms
+
+    def ready_answer(self, visit: Visit, *, keep: bool) -> bytes | None:
+        """Return the whole answer where it can be made without a page, None elsewhere.
+
+        `keep`: the client's connection stays behind it.
+        """
+        path = visit.path
+        if not self._forward_auth.owns(path):
+            return None
+        # The question itself is read; what stands behind it has the original method.
+        if path in self._handlers and visit.method not in READ_METHODS:
+            return None
+        return self._forward_auth.answer(visit, keep=keep)
+
+    async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Answer a request for one of the gate's own paths."""
+        found = self._handlers.get(visit.target.path)
+        if found is None:
+            return self._answers.problem(visit, Reason.NO_ROUTE)
+        methods, handler = found
+        if visit.method not in methods:
+            return self._answers.problem(
+                visit,
+                Reason.METHOD_REFUSED,
+                headers={"Allow": ", ".join(sorted(methods))},
+            )
+        visit.reason = Reason.OWN_PATH
+        return await handler(request, visit)
+
+    async def _ping(self, _request: web.BaseRequest, _visit: Visit) -> web.StreamResponse:
+        return self._answers.text("OK\n")
+
+    async def _not_ready(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        """Deny: what is ready elsewhere cannot come here."""
+        return self._answers.problem(visit, Reason.INTERNAL_ERROR)

@@ -1,0 +1,306 @@
+"""The sessions of each host, and how a session gets from the public host to a tool's."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from tailchat_gate.identity.authenticator import Authenticator, Opened
+from tailchat_gate.identity.oauth.login import LoginRefused, StrayLogin
+from tailchat_gate.identity.oauth.login_state import is_bound_to
+from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.session import (
+    Lifetimes,
+    SealedSessionStorage,
+    SessionCookie,
+    SessionRecord,
+)
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.target import HostPatterns, query_pairs
+from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, WILDCARD
+
+#: A pass is used by the redirect that carries it; a minute allows for a slow phone.
+PASS_LIFETIME: Final = 60
+_PORT: Final = re.compile(r":[0-9]+$")
+
+
+class Sites:
+    """The origins that one gate serves: its public one, and one for each host of a route.
+
+    A session cookie belongs to one host, so that a tool's host cannot use another's. `hosts` are
+    the hosts that routes name, wildcards among them. An origin in normal form is `in` it where a
+    route's host covers it: a login may return there.
+    """
+
+    def __init__(self, public_url: str, hosts: Iterable[str]) -> None:
+        self.public_url: Final = public_url
+        #: Hosts as routes name them.
+        self.hosts: Final = frozenset(hosts)
+        self._scheme, _, authority = public_url.partition("://")
+        self._port = (_PORT.search(authority) or [""])[0]
+        #: The host name of the public origin.
+        self.public_host: Final = authority.removesuffix(self._port)
+        self._covered = HostPatterns(dict.fromkeys(self.hosts, True))
+
+    def origin(self, host: str) -> str:
+        """Return the origin of a host: that of a tool, or the public one for any other host."""
+        if not self.is_tool(host):
+            return self.public_url
+        return f"{self._scheme}://{host}{self._port}"
+
+    def is_tool(self, host: str) -> bool:
+        """Tell whether a host is a tool's own, other than the public one."""
+        return self._covered.get(host) is not None and host != self.public_host
+
+    def port(self, host: str) -> str:
+        """Return the port that visitors name with a host of the gate's, "" for that of the scheme.
+
+        A proxy in front may leave it out of the Host that it passes on.
+        """
+        known = host == self.public_host or self.is_tool(host)
+        return self._port.removeprefix(":") if known else ""
+
+    def __contains__(self, origin: object) -> bool:
+        host = str(origin).partition("://")[2].removesuffix(self._port)
+        return self._covered.get(host) is not None and self.origin(host) == origin
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Where a sign-in is wanted: the tool's `host`, the `browser` there, the path to go on to.
+
+    `again`: it is asked for in the place of one that came to another browser.
+    """
+
+    host: str
+    browser: str
+    return_to: str
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A sign-in on its way; `pass_id` names it, so that it is used once."""
+
+    pass_id: str
+    record: SessionRecord
+    return_to: str
+    expires_at: float
+
+
+def arrival_url(
+    origin: str, prefix: str, *, browser: str, return_to: str, again: bool = False
+) -> str:
+    """Return the address on a tool's host that finishes a sign-in there.
+
+    `browser` is the hash of a login cookie on that host. It needs no seal: whoever forges it
+    gets a pass that only the browser with that cookie can use, and that goes to the visitor.
+    """
+    once_more = "&again=1" if again else ""
+    query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{once_more}"
+    return f"{origin}{prefix}/arrive?{query}"
+
+
+def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
+    """Return the arrival that a return target names, None for any other target."""
+    parts = urlsplit(return_to)
+    host = parts.hostname or ""
+    if parts.path != f"{prefix}/arrive" or not sites.is_tool(host):
+        return None
+    query = dict(query_pairs("?" + parts.query))
+    browser, target = query.get("for", ""), query.get("rd", "/")
+    return Arrival(host, browser, target, query.get("again") == "1") if browser else None
+
+
+def make_pass(record: SessionRecord, arrival: Arrival, *, keys: KeyRing, now: float) -> str:
+    """Return the sealed pass that lets one browser on one host take over `record`."""
+    body = {"record": asdict(record), "arrival": asdict(arrival), "at": int(now)}
+    return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
+
+
+def open_pass(
+    sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
+) -> Pass:
+    """Return the sign-in that a pass carries, or raise LoginRefused: StrayLogin for one of ours.
+
+    It must be sealed by this gate, for this host and this browser, at most PASS_LIFETIME
+    seconds ago.
+    """
+    data = keys.open(sealed)
+    if data is None:
+        raise LoginRefused(Reason.LOGIN_STATE_FORGED)
+    body = json.loads(data)
+    record = SessionRecord.from_fields(body["record"])
+    arrival = Arrival(**body["arrival"])
+    if record is None or arrival.host != host:
+        raise LoginRefused(Reason.LOGIN_STATE_FORGED)
+    reason = None
+    if not -CLOCK_SKEW <= now - body["at"] <= PASS_LIFETIME:
+        reason = Reason.LOGIN_STATE_EXPIRED
+    elif not is_bound_to(arrival.browser, browser_cookies):
+        reason = Reason.LOGIN_OTHER_BROWSER if browser_cookies else Reason.COOKIES_BLOCKED
+    if reason is not None:
+        raise StrayLogin(reason, return_to=arrival.return_to, again=arrival.again)
+    pass_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
+    return Pass(pass_id, record, arrival.return_to, body["at"] + PASS_LIFETIME)
+
+
+class SiteSession(SealedSessionStorage):
+    """The session storage of one host, and the authenticator of its request path.
+
+    `standing` knows who is kept out and what has ended, `rechecker` what became of sessions since
+    their cookies were sealed; `opened` keeps the cookies that were opened, of all hosts.
+    """
+
+    def __init__(
+        self,
+        cookie: SessionCookie,
+        reader: CookieReader,
+        standing: Standing,
+        rechecker: Rechecker,
+        opened: Opened,
+    ) -> None:
+        super().__init__(cookie)
+        self._clock = cookie.clock
+        self._standing = standing
+        self._rechecker = rechecker
+        self.authenticator: Final = Authenticator(
+            cookie, cookie.clock, standing, opened=opened, reader=reader, rechecks=rechecker
+        )
+
+    def second_for(self, record: SessionRecord) -> float:
+        """Return the Unix second by which a session is judged."""
+        return self._standing.second_for(record.sub, self._clock())
+
+    def newest(self, record: SessionRecord) -> SessionRecord | None:
+        """Return what is known by now of a session within its time, None where it is no good."""
+        if self._standing.check(record) is not None:
+            return None
+        look = self._rechecker.look(record, self._clock())
+        return None if look.turned_away else look.record
+
+    async def settled_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
+        """Return what load_record does, once Tailchat was asked where that cannot wait."""
+        for record in self.living(fields):
+            if self._standing.check(record) is not None:
+                continue
+            if self._rechecker.look(record, self._clock()).waits:
+                await asyncio.wait((self._rechecker.settled(record),))
+        return self.load_record(fields)
+
+    def joined(self, begun: SessionRecord, fields: list[bytes]) -> SessionRecord:
+        """Return a new session under the name of one that the same person has in this browser.
+
+        Two tabs that sign in at once would else leave two names on the tools' hosts, and to sign
+        out would end but one of them. `fields` are the raw Cookie fields.
+        """
+        for field in fields:
+            for value in self._reader.session_values(field):
+                record = self._cookie.open(value)
+                if (
+                    record is not None
+                    and record.sub == begun.sub
+                    and self._standing.check(record) is None
+                ):
+                    return replace(begun, sid=record.sid)
+        return begun
+
+    async def open(
+        self, request: web.BaseRequest, answer: web.StreamResponse, record: SessionRecord
+    ) -> None:
+        """Set a new session on `answer`; what the browser had before is worth nothing now.
+
+        Raises SessionTooLargeError.
+        """
+        session = await self.new_session()
+        session.update(asdict(record))
+        await self.save_session(request, answer, session)
+
+    async def close(self, request: web.BaseRequest, answer: web.StreamResponse) -> None:
+        """Delete the session's cookie on `answer`."""
+        session = await self.load_session(request)
+        session.invalidate()
+        await self.save_session(request, answer, session)
+
+
+#: Hosts below wildcards whose sessions are at hand; a few KiB each, before anybody signs in.
+CAPACITY: Final = 1024
+
+
+class SiteSessions:
+    """One SiteSession for each host of a tool, and one for all other names of the gate.
+
+    A host below a wildcard is a host of its own like any other. Anybody can name any number of
+    them, so those asked for least recently are forgotten: making one anew costs a key's
+    derivation, and the sessions there, which are in cookies, stay.
+    """
+
+    def __init__(
+        self,
+        secrets: Iterable[bytes],
+        sites: Sites,
+        *,
+        names: CookieNames,
+        lifetimes: Lifetimes,
+        clock: Callable[[], float],
+        standing: Standing,
+        rechecker: Rechecker,
+    ) -> None:
+        ring, reader, opened = tuple(secrets), CookieReader(names), Opened()
+
+        def make(host: str) -> SiteSession:
+            purpose = f"session {host}" if host else "session"
+            cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
+            return SiteSession(cookie, reader, standing, rechecker, opened)
+
+        self.names: Final = names
+        self.lifetimes: Final = lifetimes
+        self.clock: Final = clock
+        self.reader: Final = reader
+        self.standing: Final = standing
+        self.rechecker: Final = rechecker
+        self._opened = opened
+        self._make = make
+        self._sites = sites
+        self._default = make("")
+        # The public host by its name, because a wildcard may cover it.
+        self._by_host = {sites.public_host: self._default}
+        exact = [host for host in sites.hosts if not host.startswith(WILDCARD)]
+        self._by_host |= {host: make(host) for host in exact if sites.is_tool(host)}
+        self._has_wildcards = any(host.startswith(WILDCARD) for host in sites.hosts)
+        self._below: OrderedDict[str, SiteSession] = OrderedDict()
+
+    def at(self, host: str) -> SiteSession:
+        """Return the sessions of a host, lower-case without port."""
+        site = self._by_host.get(host)
+        if site is None:
+            return self._below_wildcard(host) if self._has_wildcards else self._default
+        return site
+
+    def forget(self) -> None:
+        """Drop the opened sessions of every host: no further request will be asked about."""
+        self.reader.forget()
+        self._below.clear()
+        self._opened.forget()
+
+    def _below_wildcard(self, host: str) -> SiteSession:
+        site = self._below.get(host)
+        if site is not None:
+            self._below.move_to_end(host)
+            return site
+        if not self._sites.is_tool(host):
+            return self._default
+        site = self._below[host] = self._make(host)
+        if len(self._below) > CAPACITY:
+            self._below.popitem(last=False)
+        return site

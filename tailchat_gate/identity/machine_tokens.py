@@ -1,0 +1,128 @@
+"""Machine tokens: what a machine presents in place of a sign-in, known here by its hash alone.
+
+Why a plain SHA-256 is the right hash for them: docs/adr/0009-machine-tokens.md.
+"""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from tailchat_gate.config.token import Token
+from tailchat_gate.identity.revocation.state import Lock, Standing
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.authorization import PREFIX
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.syntax import base64url
+
+#: Random bytes of a token: 256 bits, 43 characters of base64url.
+TOKEN_BYTES: Final = 32
+_HASH: Final = "sha256:"
+
+
+def make_token(random: bytes) -> str:
+    """Return the token made of TOKEN_BYTES random bytes. Raises ValueError for another number."""
+    if len(random) != TOKEN_BYTES:
+        raise ValueError(f"a token is made of {TOKEN_BYTES} random bytes")
+    return PREFIX + base64url(random)
+
+
+def hash_of(token: str) -> str:
+    """Return the hash of a token as the configuration holds it."""
+    return _HASH + hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+class TokenRefused(Exception):  # noqa: N818 - an answer, as LoginRefused is
+    """A token that lets nobody in; `name` is that of a token which is known, "" of another.
+
+    `lock` is what keeps it out, None for every reason but LOCKED.
+    """
+
+    def __init__(self, reason: Reason, name: str = "", lock: Lock | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason: Final = reason
+        self.name: Final = name
+        self.lock: Final = lock
+
+
+@dataclass(slots=True, eq=False)
+class Machine:
+    """Who presents a token that is configured, and what was prepared for it.
+
+    `ends_at` is the Unix second at which the token is over, infinite where it never is.
+    `standing` is the version of what is known of locks under which it was last found good.
+    `identity_headers` and `assertions` are as those of a Visitor.
+    """
+
+    name: str
+    ends_at: float
+    standing: int = -1
+    identity_headers: dict[str, bytes] = field(default_factory=dict)
+    assertions: dict[str, tuple[object, float, float, bytes]] = field(
+        default_factory=dict, repr=False
+    )
+
+    def over(self, standing: Standing, now: float) -> Reason | None:
+        """Return why the token is no good at the Unix second `now`; None where it is."""
+        if now >= self.ends_at:
+            return Reason.TOKEN_EXPIRED
+        if self.standing != standing.version:
+            if standing.lock_on_token(self.name) is not None:
+                return Reason.LOCKED
+            self.standing = standing.version
+        return None
+
+
+class Tokens:
+    """Finds the machine whose token a request presents.
+
+    `last_used` gets the Unix second of the last use of each token, by its name.
+    """
+
+    def __init__(
+        self,
+        tokens: Iterable[Token],
+        clock: Callable[[], float],
+        standing: Standing,
+        last_used: dict[str, float] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._last_used = {} if last_used is None else last_used
+        self._standing = standing
+        self._machines: dict[bytes, tuple[bytes, Machine]] = {}
+        for token in tokens:
+            digest = bytes.fromhex(token.hash.removeprefix(_HASH))
+            ends_at = math.inf if token.expires is None else token.expires
+            self._machines[digest] = (digest, Machine(token.name, ends_at))
+
+    def machine_of(self, section: FieldSection) -> Machine:
+        """Return the machine behind the token in a header section, which holds one.
+
+        Raises TokenRefused for a token that is unknown, over or locked. The answer is kept on the
+        section, and asked again whether the token is over or locked.
+        """
+        known = section.visitor
+        if known is not None and known[0] is self:
+            machine: Machine | None = known[1]
+        else:
+            # Malformed is b"", which has a hash like any text.
+            machine = self._find(section.bearer) if section.bearer else None
+            section.visitor = (self, machine)
+        if machine is None:
+            raise TokenRefused(Reason.TOKEN_UNKNOWN)
+        now = self._clock()
+        reason = machine.over(self._standing, now)
+        if reason is not None:
+            lock = self._standing.lock_on_token(machine.name) if reason is Reason.LOCKED else None
+            raise TokenRefused(reason, machine.name, lock)
+        self._last_used[machine.name] = now
+        return machine
+
+    def _find(self, presented: bytes) -> Machine | None:
+        # What the time of the look-up tells is about a hash, and who knows a hash in full is no
+        # nearer to its token; what decides takes the same time for every hash.
+        digest = hashlib.sha256(presented).digest()
+        known, machine = self._machines.get(digest, (b"", None))
+        return machine if hmac.compare_digest(known, digest) else None

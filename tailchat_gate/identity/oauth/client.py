@@ -1,0 +1,319 @@
+"""The OAuth client: every request to Tailchat and the check of its response."""
+
+import asyncio
+import math
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Final, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic import SecretStr
+
+from tailchat_gate.identity.oauth.back_channel import BackChannel
+from tailchat_gate.identity.oauth.id_token import Expected, JsonObject, check_id_token
+from tailchat_gate.identity.oauth.id_token import json_object as parse_json
+from tailchat_gate.identity.oauth.login import LoginRefused, Registration
+from tailchat_gate.identity.oauth.login_state import LoginState
+from tailchat_gate.identity.oauth.profile import Profile, ProfileError, profile_from_userinfo
+from tailchat_gate.identity.oauth.responses import TokenSet, broken, busy, read_tokens, refused
+from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import OPENID, VCHAR
+
+LIFETIME: Final = 600.0
+"""Seconds for which an answer is remembered."""
+PAUSE: Final = 5.0
+"""Seconds after a failure, or before a newer answer is asked for: no stranger sets the pace."""
+
+T = TypeVar("T")
+
+_OK: Final = 200
+# What no server that echoes its request may carry into a log by way of an error text.
+_SECRETS: Final = frozenset({"client_secret", "code", "code_verifier", "refresh_token", "bearer"})
+
+Observer = Callable[[str, float, str], None]
+
+
+class Remembered(Generic[T]):
+    """Something Tailchat says to everybody alike, fetched by one caller for all."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._value: tuple[float, T] | None = None
+        self._failure: tuple[float, Reason, dict[str, str]] | None = None
+
+    async def get(self, *, newer: bool = False) -> T:
+        """Return it, at most LIFETIME old, or with `newer` at most PAUSE.
+
+        Raises what the fetch raised, for PAUSE seconds without another fetch.
+        """
+        async with self._lock:
+            now = self._clock()
+            if self._value and 0 <= now - self._value[0] < (PAUSE if newer else LIFETIME):
+                return self._value[1]
+            if self._failure and 0 <= now - self._failure[0] < PAUSE:
+                raise LoginRefused(*self._failure[1:])
+            try:
+                value = await self._fetch()
+            except LoginRefused as refused:
+                self._failure = (self._clock(), refused.reason, refused.detail)
+                raise
+            self._value, self._failure = (self._clock(), value), None
+            return value
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who logged in, and the tokens that go with it."""
+
+    profile: Profile
+    tokens: TokenSet = field(repr=False)
+
+
+class TailchatClient:
+    """The back channel to one Tailchat server, for one registered app.
+
+    `api_url`: its base URL; endpoints are `api_url + /open/{auth,token,me,jwks}` and never
+    taken from discovery, which Tailchat builds from the Host header of whoever asks.
+    `issuer`: what `iss` must be; "" to learn it by discovery. `clock`: Unix seconds.
+    `observe(call, seconds, outcome)`: told after every call; `call` is discovery, jwks, token and
+    me (at a login), recheck (`/open/me` later) or refresh, `outcome` ok, cancelled or a reason.
+    `channel`: the way there, None for a plain one to `api_url`.
+
+    Every method that asks may raise LoginRefused. No exception or repr holds a secret.
+    """
+
+    def __init__(  # noqa: PLR0913 - one argument for each setting, all by name
+        self,
+        *,
+        api_url: str,
+        client_id: str,
+        client_secret: str | SecretStr,
+        redirect_uri: str,
+        scope: str = "openid profile",
+        issuer: str = "",
+        clock: Callable[[], float],
+        observe: Observer | None = None,
+        channel: BackChannel | None = None,
+    ) -> None:
+        self.registration = Registration(client_id, redirect_uri, scope)
+        self._api_url = api_url.rstrip("/")
+        self._channel = channel or BackChannel(self._api_url)
+        self._secret = (
+            client_secret if isinstance(client_secret, SecretStr) else SecretStr(client_secret)
+        )
+        self._configured_issuer = issuer
+        self._clock = clock
+        self._observe = observe
+        #: Unix second up to which Tailchat asked to be left alone.
+        self._rests_until = 0.0
+        self._issuer = Remembered(self._discover, clock)
+        self._keys = Remembered(self._fetch_keys, clock)
+
+    def __repr__(self) -> str:
+        """Where it asks and as whom."""
+        return f"<TailchatClient {self._api_url} as {self.registration.client_id}>"
+
+    async def close(self) -> None:
+        """Close what is open, once the calls under way have ended."""
+        await self._channel.close()
+
+    def authorization_url(self, params: Sequence[tuple[str, str]]) -> str:
+        """Return the URL to send the browser to; ValueError where a parameter comes twice."""
+        if len(dict(params)) != len(params):
+            raise ValueError("a parameter of an authorization request came twice")
+        return f"{self._api_url}/open/auth?{urlencode(params, quote_via=quote)}"
+
+    async def issuer(self, *, newer: bool = False) -> str:
+        """Return what `iss` must be, character by character.
+
+        `newer`: another one came, so that what was learned may be out of date.
+        Tailchat: it is its API_URL setting verbatim, which need not be the URL it is asked at.
+        """
+        return self._configured_issuer or await self._issuer.get(newer=newer)
+
+    async def identity(self, code: str, state: LoginState) -> Identity:
+        """Return who logged in: redeem the code, check the id_token if any, ask `/open/me`."""
+        tokens = await self.redeem(code, state.code_verifier)
+        signed_sub = await self._signed_sub(tokens, state) if tokens.id_token else None
+        profile = self._read_profile("me", await self.userinfo(tokens.access_token))
+        # OIDC Core 5.3.2: the answer may be about another user.
+        if signed_sub not in {None, profile.sub}:
+            raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "sub", "call": "me"})
+        return Identity(profile, tokens)
+
+    async def profile(self, access_token: str) -> Profile:
+        """Return who an access token of a session stands for by now.
+
+        Raises LoginRefused, with SESSION_REVOKED where the token is worth nothing any more.
+        """
+        return self._read_profile("recheck", await self.userinfo(access_token, call="recheck"))
+
+    async def redeem(self, code: str, code_verifier: str) -> TokenSet:
+        """Return the tokens for a code. The request is sent once and never again.
+
+        RFC 6749 4.1.3, 5.1; RFC 7636 4.5. Tailchat takes a form only, refuses an Origin, and
+        revokes all that a code gave when it comes a second time.
+        """
+        tokens, signed = await self._tokens(
+            "token",
+            {
+                "grant_type": "authorization_code",
+                "code": code,
+                "redirect_uri": self.registration.redirect_uri,
+                "code_verifier": code_verifier,
+            },
+        )
+        if signed is None:
+            if OPENID in self.registration.scope.split(" "):
+                # OIDC Core 3.1.3.3: without one it is no OpenID Connect answer.
+                raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "absent"})
+            return tokens
+        if not isinstance(signed, str) or not signed:
+            raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "form"})
+        return replace(tokens, id_token=signed)
+
+    async def refresh(self, refresh_token: str) -> TokenSet:
+        """Return new tokens for a refresh token. The request is sent once and never again.
+
+        RFC 6749 6. Tailchat gives the same refresh token back, late in its life another one; the
+        one that was replaced ends the whole grant when it comes again, so no two calls may be
+        under way with one. The id_token that comes along is not read: who it is, `/open/me` says.
+
+        Raises LoginRefused, with SESSION_REVOKED where the grant is over.
+        """
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        tokens, _ = await self._tokens("refresh", form)
+        return replace(tokens, refresh_token=tokens.refresh_token or refresh_token)
+
+    async def _tokens(self, call: str, form: Mapping[str, str]) -> tuple[TokenSet, object]:
+        """Return what the token endpoint gives for a form, and the id_token as it came."""
+        form = {
+            **form,
+            "client_id": self.registration.client_id,
+            "client_secret": self._secret.get_secret_value(),
+        }
+        with self._observed(call):
+            answer = await self._ask(call, "POST", "/open/token", form=form)
+            return read_tokens(call, answer, now=self._clock()), answer.get("id_token")
+
+    def _read_profile(self, call: str, userinfo: JsonObject) -> Profile:
+        try:
+            return profile_from_userinfo(userinfo, api_url=self._api_url)
+        except ProfileError as error:
+            detail = {"call": call, "problem": error.reason}
+        raise LoginRefused(Reason.TAILCHAT_BROKEN, detail)
+
+    async def userinfo(self, access_token: str, *, call: str = "me") -> JsonObject:
+        """Return what `/open/me` says, unchecked; `call` is what the observer is told.
+
+        GET with a header, as OIDC Core 5.3.1 recommends: a POST to Tailchat is refused for its
+        content type as soon as anything on the way sets another one, and a token in the query
+        would be logged there.
+        """
+        with self._observed(call):
+            return await self._ask(call, "GET", "/open/me", bearer=access_token)
+
+    async def _signed_sub(self, tokens: TokenSet, state: LoginState) -> str:
+        """Return the `sub` of the id_token.
+
+        What was learned of Tailchat is asked for once more where the token contradicts it: its
+        keys, which may be new under the same id, or its issuer.
+        """
+        issuer, keys = await self.issuer(), await self._keys.get()
+        try:
+            return self._check(tokens, state, keys, issuer)
+        except LoginRefused as refused:
+            learned = refused.detail.get("claim")
+            if learned in {"kid", "signature"}:
+                keys = await self._keys.get(newer=True)
+            elif learned == "iss":
+                issuer = await self.issuer(newer=True)
+            else:
+                raise
+        return self._check(tokens, state, keys, issuer)
+
+    def _check(
+        self, tokens: TokenSet, state: LoginState, keys: Sequence[JsonObject], issuer: str
+    ) -> str:
+        expected = Expected(
+            issuer=issuer,
+            client_id=self.registration.client_id,
+            nonce=state.nonce,
+            access_token=tokens.access_token,
+        )
+        return check_id_token(tokens.id_token, keys, expected, now=self._clock())
+
+    async def _discover(self) -> str:
+        # Not at the issuer's own well-known path: there Tailchat gives HTML, or hangs.
+        with self._observed("discovery"):
+            answer = await self._ask("discovery", "GET", "/open/.well-known/openid-configuration")
+            issuer = answer.get("issuer")
+            if not isinstance(issuer, str) or re.fullmatch(f"[{VCHAR}]{{1,1024}}", issuer) is None:
+                raise broken("discovery", problem="no usable issuer")
+            return issuer
+
+    async def _fetch_keys(self) -> tuple[JsonObject, ...]:
+        with self._observed("jwks"):
+            keys = (await self._ask("jwks", "GET", "/open/jwks")).get("keys")
+            if not isinstance(keys, list):
+                raise broken("jwks", problem="no keys")
+            return tuple(key for key in keys if isinstance(key, dict))
+
+    @contextmanager
+    def _observed(self, call: str) -> Iterator[None]:
+        """Tell the observer how long a call took and how it ended."""
+        loop = asyncio.get_running_loop()
+        start, outcome = loop.time(), "internal-error"
+        try:
+            yield
+            outcome = "ok"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except LoginRefused as error:
+            outcome = error.reason
+            raise
+        finally:
+            if self._observe is not None:
+                self._observe(call, loop.time() - start, outcome)
+
+    async def _ask(
+        self,
+        call: str,
+        method: str,
+        path: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        bearer: str = "",
+    ) -> JsonObject:
+        """Return the JSON object of a 200 answer without an error, or raise LoginRefused."""
+        headers, body = {}, None
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            body = urlencode(form).encode()
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        if (rest := self._rests_until - self._clock()) > 0:
+            raise busy(call, str(math.ceil(rest)))
+        status, content_type, waits, data = await self._channel.exchange(
+            call, method, path, headers, body
+        )
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            found = busy(call, waits)
+            self._rests_until = self._clock() + int(found.detail["retry_after"])
+            raise found
+        if not re.fullmatch(r"application/([a-z.-]+\+)?json", content_type):
+            raise broken(call, status, "not JSON")
+        try:
+            answer = parse_json(data)
+        except ValueError:
+            raise broken(call, status, "not a JSON object") from None
+        if status != _OK or "error" in answer:
+            sent = {**(form or {}), "bearer": bearer}
+            raise refused(call, status, answer, [v for k, v in sent.items() if k in _SECRETS])
+        return answer

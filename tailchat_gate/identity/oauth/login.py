@@ -1,0 +1,308 @@
+"""Decides a login: how it begins, which callback is believed, where it may return to."""
+
+import hashlib
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, unquote
+
+from tailchat_gate.identity.oauth.login_state import (
+    STATE_LIFETIME,
+    LoginState,
+    browser_hash,
+    is_bound_to,
+    is_browser_cookie,
+    open_state,
+    seal_state,
+)
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import (
+    ANY_CASE,
+    AUTHORITY_ENDS,
+    C1,
+    CLOCK_SKEW,
+    CTL,
+    DEFAULT_PORTS,
+    HTTP_ORIGIN,
+    OFFLINE_ACCESS,
+    SURROGATES,
+    VCHAR,
+    base64url,
+)
+
+MAX_RETURN_TO: Final = 2048
+"""Longest return target; an authorization URL over 16 KB is a bare 431 at Tailchat."""
+
+_MAX_CODE: Final = 512
+# RFC 6749 4.1.2.1; OIDC Core 3.1.2.6; RFC 8707 2.
+_ERRORS: Final = frozenset(
+    {
+        *("invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type"),
+        *("invalid_scope", "server_error", "temporarily_unavailable", "invalid_target"),
+        *("interaction_required", "login_required", "consent_required", "request_not_supported"),
+    }
+)
+
+
+class LoginRefused(Exception):  # noqa: N818 - a refusal is an outcome, not a fault of the gate
+    """A login that does not succeed.
+
+    `detail`: short texts for a page and the log, without
+    secrets: `return_to` (where to start again), `error` and `description` (what Tailchat said,
+    cleaned, to be escaped like any text), `iss`, `call`, `status`, `problem`, `claim`.
+    """
+
+    def __init__(self, reason: Reason, detail: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail: dict[str, str] = dict(detail or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What an authorization request says about this client (RFC 6749, 4.1.1)."""
+
+    client_id: str
+    redirect_uri: str
+    scope: str
+
+
+class StrayLogin(LoginRefused):
+    """A login that began here, and that this browser cannot end by what it came back with.
+
+    That may have been a stranger's: `return_to` says where to go on to, `prompt` how it began, and
+    neither who is there. `again`: it was begun in the place of another one.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: Mapping[str, str] | None = None,
+        *,
+        return_to: str,
+        prompt: str = "",
+        again: bool = False,
+    ) -> None:
+        super().__init__(reason, {"return_to": return_to, **(detail or {})})
+        self.return_to = return_to
+        self.prompt = prompt
+        self.again = again
+
+
+@dataclass(frozen=True, slots=True)
+class LoginStart:
+    """A login begun: its state, and the parameters of the authorization request, each once."""
+
+    state: LoginState
+    params: tuple[tuple[str, str], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCallback:
+    """A callback whose state this browser began here; the rest of its query is not believed."""
+
+    state: LoginState
+    query: Mapping[str, str] = field(repr=False)
+
+
+def begin_login(
+    client: Registration,
+    *,
+    return_to: str,
+    browser_cookie: str,
+    keyring: KeyRing,
+    now: float,
+    random_bytes: Callable[[int], bytes],
+    prompt: str = "",
+    again: bool = False,
+) -> LoginStart:
+    """Begin a login with a state, nonce and PKCE verifier of its own.
+
+    `return_to`: a result of `safe_return_to`. `browser_cookie`: the login cookie that the
+    answer sets or the browser already has. `prompt`: "" or "login" (OIDC Core 3.1.2.1); with
+    offline_access in the scope, consent is asked for each time, or Tailchat would drop that scope
+    silently (OIDC Core 11).
+    RFC 6749 4.1.1; RFC 7636 4.1 to 4.3; RFC 9700 2.1.1. Raises ValueError where an argument
+    is none of these.
+    """
+    if len(return_to) > MAX_RETURN_TO or not is_browser_cookie(browser_cookie):
+        raise ValueError("not a return target or not a login cookie")
+    state = LoginState(
+        state_id=base64url(random_bytes(16)),
+        return_to=return_to,
+        code_verifier=base64url(random_bytes(32)),
+        nonce=base64url(random_bytes(16)),
+        issued_at=int(now),
+        browser=browser_hash(browser_cookie),
+        prompt=prompt,
+        again=again,
+    )
+    challenge = base64url(hashlib.sha256(state.code_verifier.encode()).digest())
+    params = [
+        ("client_id", client.client_id),
+        ("redirect_uri", client.redirect_uri),
+        ("response_type", "code"),
+        ("scope", client.scope),
+        ("state", seal_state(state, keyring)),
+        ("nonce", state.nonce),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256"),
+    ]
+    prompts = [prompt] if prompt else []
+    if OFFLINE_ACCESS in client.scope.split(" "):
+        prompts.append("consent")
+    if prompts:
+        params.append(("prompt", " ".join(prompts)))
+    return LoginStart(state, tuple(params))
+
+
+def open_callback(
+    query_pairs: Sequence[tuple[str, str]],
+    browser_cookies: Sequence[str],
+    *,
+    keyring: KeyRing,
+    now: float,
+) -> PendingCallback:
+    """Return which login a callback belongs to, or raise LoginRefused.
+
+    `query_pairs`: the decoded query, in order. `browser_cookies`: every value the browser sent
+    under the login cookie's name (none, or planted ones beside its own).
+    Nothing else in the query is believed before this shows that this browser began this login
+    here. RFC 6749 3.1, 10.12; RFC 9700 4.7.
+    """
+    query = _single(query_pairs)
+    return PendingCallback(_own_state(query, browser_cookies, keyring, now), query)
+
+
+def accept_callback(pending: PendingCallback, *, expected_issuer: str) -> str:
+    """Return the code to redeem, or raise LoginRefused.
+
+    First `iss`, compared with `expected_issuer` character by character (RFC 9207 2.4), on errors
+    too; then `error`, which wins over `code` (RFC 6749 4.1.2.1); then `code`.
+    """
+    state, query = pending.state, pending.query
+    again = {"return_to": state.return_to}
+    if not query["iss"]:
+        raise LoginRefused(Reason.LOGIN_ISSUER_MISSING, again)
+    if query["iss"] != expected_issuer:
+        told = {"iss": short_text(query["iss"]), "expected": short_text(expected_issuer)}
+        raise LoginRefused(Reason.LOGIN_ISSUER_WRONG, {**again, **told})
+    if query["error"]:
+        said = {"error": short_text(query["error"], 64)}
+        # Tailchat: a missing scope comes back as access_denied without a description.
+        if description := short_text(query["error_description"]):
+            said["description"] = description
+        raise LoginRefused(Reason.LOGIN_REFUSED, {**again, **said})
+    if re.fullmatch(f"[{VCHAR}]{{1,{_MAX_CODE}}}", query["code"]) is None:
+        raise LoginRefused(Reason.LOGIN_MALFORMED, {**again, "problem": "no usable code"})
+    return query["code"]
+
+
+def short_text(text: str, cap: int = 200) -> str:
+    """Return at most `cap` characters of foreign text, without controls and line breaks."""
+    return "".join(char for char in text[: cap * 2] if char.isprintable())[:cap].strip()
+
+
+def _single(query_pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the parameters of an authorization response, "" where absent."""
+    query = dict.fromkeys(("code", "state", "iss", "error", "error_description"), "")
+    seen: set[str] = set()
+    for name, value in query_pairs:
+        if name in seen:
+            raise LoginRefused(Reason.LOGIN_MALFORMED, {"problem": f"{name} came twice"})
+        if name in query:
+            seen.add(name)
+            query[name] = value
+    return query
+
+
+def _own_state(
+    query: Mapping[str, str], browser_cookies: Sequence[str], keyring: KeyRing, now: float
+) -> LoginState:
+    """Return the state if this gate made it, it is fresh, and for this browser."""
+    # Until the state is proven, any other word and every description may be a stranger's.
+    unproven = {"error": query["error"]} if query["error"] in _ERRORS else {}
+    if not query["state"]:
+        # Tailchat: some errors come without the state. Told, but not in a stranger's words.
+        raise LoginRefused(
+            Reason.LOGIN_REFUSED if query["error"] else Reason.LOGIN_STATE_MISSING, unproven
+        )
+    state = open_state(query["state"], keyring)
+    if state is None:
+        raise LoginRefused(Reason.LOGIN_STATE_FORGED, unproven)
+    # The cookie may have expired together with the state: the age explains more.
+    if not -CLOCK_SKEW <= now - state.issued_at <= STATE_LIFETIME:
+        reason = Reason.LOGIN_STATE_EXPIRED
+    elif not is_bound_to(state.browser, browser_cookies):
+        reason = Reason.LOGIN_OTHER_BROWSER
+    else:
+        return state
+    raise StrayLogin(
+        reason, unproven, return_to=state.return_to, prompt=state.prompt, again=state.again
+    )
+
+
+# The part of a URL before its path.
+_ORIGIN: Final = re.compile(f"{HTTP_ORIGIN}(?=[{AUTHORITY_ENDS}]|$)", ANY_CASE)
+_UNFIT: Final = re.compile(f"[{CTL}{C1}{SURROGATES}]")
+# A path that some browser or server reads as leading elsewhere: a control or backslash in it,
+# a second slash or white space at its start, a dot segment anywhere.
+_ASTRAY: Final = re.compile(rf"[{CTL}\\]|^/[\s/]|/\.{{1,2}}(?:[;{AUTHORITY_ENDS}]|$)")
+
+
+def safe_return_to(
+    rd: str,
+    *,
+    public_origin: str,
+    allowed_origins: Container[str],
+    prefix: str = "/oauth2",
+    longest: int = MAX_RETURN_TO,
+) -> str:
+    """Return the target to go to after a login, "/" for every one that is not surely ours.
+
+    `rd`: what the visitor sent, percent-decoded once as a query value is. `public_origin`:
+    the gate's own; a target there comes back as a path. `allowed_origins`: those of the routes, in
+    normal form; a target there comes back as an absolute URL.
+    `prefix`: the gate's own paths; its login pages are no targets, or logins would nest.
+
+    Path, query and fragment keep their bytes, but spaces and non-ASCII characters are
+    percent-encoded (UTF-8), as a browser would. The path is judged as it stands, percent-decoded
+    once, and twice. RFC 9700 4.11. The result is ASCII, at most `longest` characters.
+    """
+    if len(rd) > longest or _UNFIT.search(rd):
+        return "/"
+    origin, target = "", rd
+    if not rd.startswith("/"):
+        found, target = _split_origin(rd)
+        own, _ = _split_origin(public_origin)
+        if not found or (found != own and found not in allowed_origins):
+            return "/"
+        origin = "" if found == own else found
+        target = target if target.startswith("/") else "/" + target
+    path = re.split(r"[?#]", target, maxsplit=1)[0]
+    readings = (path, unquote(path), unquote(unquote(path)))
+    if any(_ASTRAY.search(reading) or _is_login(reading, prefix) for reading in readings):
+        return "/"
+    safe = origin + re.sub(f"[^{VCHAR}]+", lambda found: quote(found[0]), target)
+    return safe if len(safe) <= longest else "/"
+
+
+def _split_origin(url: str) -> tuple[str, str]:
+    """Return (origin in normal form, the rest); the origin is "" where there is none."""
+    found = _ORIGIN.match(url)
+    if found is None:
+        return "", url
+    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    shown = f":{int(port)}" if port and int(port) != DEFAULT_PORTS[scheme] else ""
+    return f"{scheme}://{host}{shown}", url[found.end() :]
+
+
+def _is_login(path: str, prefix: str) -> bool:
+    """Whether a path is, by any server's reading, one of the gate's own login pages."""
+    plain = re.sub("/{2,}", "/", path).lower()
+    pages = ("start", "callback", "sign_in", "sign_out")
+    return any(
+        re.match(rf"{re.escape(prefix.lower())}/{page}(?:[/;?#]|$)", plain) for page in pages
+    )

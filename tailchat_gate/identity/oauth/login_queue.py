@@ -1,0 +1,140 @@
+"""Lets few logins ask Tailchat at a time, each client in its turn; the others wait in line."""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import IPv6Address, IPv6Network
+from typing import Final
+
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.reasons import Reason
+
+AT_ONCE: Final = 32
+"""Logins that ask at the same time."""
+OF_ONE: Final = 8
+"""Of them, those of one client."""
+FOR_FIRST: Final = 8
+"""Of them, those that only a client gets which has none: a handful of clients cannot hold all."""
+WAITING: Final = 2000
+"""Logins that wait for their turn."""
+WAITING_OF_ONE: Final = 100
+"""Of them, those of one client: an office behind one address, on a Monday."""
+_SITE_PREFIX: Final = 48
+"""The network of one client, in IPv6: what a site, and many a household, is given (RFC 6177)."""
+PATIENCE: Final = 30.0
+"""Seconds that a login waits for its turn."""
+RETRY_SECONDS: Final = 10
+"""Seconds after which who is turned away may try again."""
+
+
+class LoginBusy(LoginRefused):
+    """Too many logins, of this client or of all; nothing was sent for this one."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.LOGIN_BUSY, {"retry_after": str(RETRY_SECONDS)})
+
+
+class Turns:
+    """Who asks and who waits, in the memory of one event loop.
+
+    Where many wait it is one client's turn after the other, however many logins each has, and
+    where the line is full the longest part of it makes room.
+    """
+
+    def __init__(self) -> None:
+        self._asking: Counter[str] = Counter()
+        #: By client; the first has the next turn.
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def asking(self) -> int:
+        """How many logins ask Tailchat now."""
+        return self._asking.total()
+
+    @property
+    def waiting(self) -> int:
+        """How many logins wait."""
+        return sum(map(len, self._waiting.values()))
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Wait for the turn of a client (`Client.network`), and hold it. Raises LoginBusy."""
+        client = _site(client)
+        if not self._may_ask(client) or self._waiting:
+            await self._wait(client)
+        else:
+            self._asking[client] += 1
+        try:
+            yield
+        finally:
+            self._asking[client] -= 1
+            if not self._asking[client]:
+                del self._asking[client]
+            self._next()
+
+    def _may_ask(self, client: str) -> bool:
+        asking, own = self.asking, self._asking[client]
+        return own < OF_ONE and asking < (AT_ONCE - FOR_FIRST if own else AT_ONCE)
+
+    async def _wait(self, client: str) -> None:
+        line = self._waiting.setdefault(client, deque())
+        try:
+            if len(line) >= WAITING_OF_ONE:
+                raise LoginBusy
+            if self.waiting >= WAITING:
+                self._make_room(len(line))
+            turn = asyncio.get_running_loop().create_future()
+            line.append(turn)
+            self._next()
+            await self._patiently(turn, client)
+        finally:
+            if not line and self._waiting.get(client) is line:
+                del self._waiting[client]
+
+    def _make_room(self, own: int) -> None:
+        """Turn the last one of the longest line away, for a client that has `own` waiting."""
+        longest = max(self._waiting.values(), key=len)
+        if len(longest) <= own + 1:
+            raise LoginBusy
+        longest.pop().set_exception(LoginBusy())
+
+    async def _patiently(self, turn: "asyncio.Future[None]", client: str) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                # It was given the turn in the moment in which it gave up.
+                self._asking[client] -= 1
+                self._next()
+            elif turn in self._waiting.get(client, ()):
+                self._waiting[client].remove(turn)
+            if isinstance(error, TimeoutError):
+                raise LoginBusy from None
+            raise
+
+    def _next(self) -> None:
+        """Give their turns to those who may ask."""
+        for client in list(self._waiting):
+            if self.asking >= AT_ONCE:
+                return
+            if not self._may_ask(client):
+                continue
+            line = self._waiting.pop(client)
+            while line and line[0].done():
+                line.popleft()
+            if not line:
+                continue
+            self._asking[client] += 1
+            line.popleft().set_result(None)
+            if line:
+                self._waiting[client] = line
+
+
+def _site(client: str) -> str:
+    """Return what counts as one client: of IPv6 the /48, of which a stranger may have each /64."""
+    if ":" not in client:
+        return client
+    address = IPv6Address(client.partition("/")[0])
+    return str(IPv6Network((address, _SITE_PREFIX), strict=False))

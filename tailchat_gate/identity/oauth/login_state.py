@@ -1,0 +1,182 @@
+"""One login under way: sealed into `state`, bound to a browser by a cookie."""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.syntax import (
+    BASE64URL,
+    BASE64URL_32_BYTES,
+    CLOCK_SKEW,
+    COMPACT,
+    base64url,
+    from_base64url,
+)
+
+SHARED_SECONDS: Final = 7200
+"""Seconds for which logins that begin share a cookie; then the next one makes another."""
+
+MAX_KEPT: Final = 20
+"""Login cookies that a browser may keep, about 80 bytes each; surplus ones are deleted."""
+
+SUFFIX: Final = f"_[{BASE64URL}]{{6}}"
+"""What tells the name of one login cookie from another's, as a pattern."""
+
+_TIME_BYTES: Final = 4
+_VALUE_BYTES: Final = 32
+_NAME: Final = re.compile(SUFFIX)
+
+STATE_LIFETIME: Final = 7200
+"""Seconds a login may take (Tailchat: one hour for its login page, one for the consent)."""
+
+
+class LoginCookie(NamedTuple):
+    """A login cookie: `name` is its whole name, `value` binds logins to the browser."""
+
+    name: str
+    value: str
+
+
+def new_browser_cookie(random_bytes: Callable[[int], bytes], now: float = 0.0) -> str:
+    """Return a value for a login cookie: when it was made, and 224 random bits.
+
+    43 characters of base64url. The time is no secret and not protected: it tells which cookies
+    may be deleted, and who can write one into a browser could delete them as well.
+    """
+    made_at = (int(now) & 0xFFFF_FFFF).to_bytes(_TIME_BYTES, "big")
+    return base64url(made_at + random_bytes(_VALUE_BYTES - _TIME_BYTES))
+
+
+def is_browser_cookie(value: str) -> bool:
+    """Tell whether a cookie's value is one that a gate may have made."""
+    return re.fullmatch(BASE64URL_32_BYTES, value) is not None
+
+
+def browser_hash(cookie: str) -> str:
+    """Return the hash of a login cookie, by which a login is bound to a browser."""
+    # A cookie's value comes from a header: it may hold surrogates.
+    return base64url(hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest())
+
+
+def is_bound_to(browser: str, browser_cookies: Collection[str]) -> bool:
+    """Whether one of a browser's login cookies has this hash; compared in constant time."""
+    return any(
+        hmac.compare_digest(browser.encode("utf-8", "surrogatepass"), browser_hash(c).encode())
+        for c in browser_cookies
+    )
+
+
+def is_name(name: str, prefix: str) -> bool:
+    """Tell whether a cookie's name is that of a login cookie; `prefix` is what all begin with."""
+    return name.startswith(prefix) and _NAME.fullmatch(name, len(prefix)) is not None
+
+
+def choose(
+    cookies: Sequence[LoginCookie],
+    *,
+    prefix: str,
+    now: float,
+    random_bytes: Callable[[int], bytes],
+) -> LoginCookie:
+    """Return the login cookie for a login that begins: the newest of the browser's, or a new one.
+
+    `cookies`: those that it sent. A new one has a name of its own, so that several logins that
+    begin at the same time each keep their own.
+    """
+    shared = [cookie for cookie in cookies if _is_shared(cookie, now)]
+    if shared:
+        return max(shared, key=_made_at)
+    name = f"{prefix}_{base64url(random_bytes(5))[:6]}"
+    return LoginCookie(name, new_browser_cookie(random_bytes, now))
+
+
+def surplus(cookies: Sequence[LoginCookie], kept: str = "") -> list[str]:
+    """Return the names of the cookies to delete, so that MAX_KEPT are left.
+
+    First go those that no gate made, then the oldest; the one that is called `kept` stays.
+    """
+    others = sorted({c for c in cookies if c.name != kept}, key=_made_at)
+    excess = len(others) + bool(kept) - MAX_KEPT
+    # As many at a time, so that the head of the answer stays small too.
+    return [cookie.name for cookie in others[: min(max(excess, 0), MAX_KEPT)]]
+
+
+def _is_shared(cookie: LoginCookie, now: float) -> bool:
+    return (
+        is_browser_cookie(cookie.value) and -CLOCK_SKEW <= now - _made_at(cookie) < SHARED_SECONDS
+    )
+
+
+def _made_at(cookie: LoginCookie) -> int:
+    """Return the Unix second at which a cookie was made, -1 for one that no gate made."""
+    if not is_browser_cookie(cookie.value):
+        return -1
+    return int.from_bytes(from_base64url(cookie.value)[:_TIME_BYTES], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class LoginState:
+    """One login under way; travels sealed in `state`, so nothing is kept for it here.
+
+    `state_id`: 128 random bits. `browser`: hash of the login cookie it is bound to.
+    `issued_at`: Unix seconds. `prompt`: "" or what the authorization request asked for.
+    `again`: it was begun in the place of one that this browser could not end.
+    """
+
+    state_id: str = field(repr=False)
+    return_to: str
+    code_verifier: str = field(repr=False)
+    nonce: str = field(repr=False)
+    issued_at: int
+    browser: str = field(repr=False)
+    prompt: str = ""
+    again: bool = False
+
+    @property
+    def expires_at(self) -> int:
+        """Unix seconds after which its callback is refused."""
+        return self.issued_at + STATE_LIFETIME
+
+    @property
+    def short_id(self) -> str:
+        """16 hex digits that tell which login a session came from and reveal nothing."""
+        return hashlib.sha256(self.state_id.encode()).hexdigest()[:16]
+
+
+def seal_state(state: LoginState, keyring: KeyRing) -> str:
+    """Return what travels as `state` in an authorization request."""
+    fields = [
+        state.state_id,
+        state.return_to,
+        state.code_verifier,
+        state.nonce,
+        state.issued_at,
+        state.browser,
+        state.prompt,
+        state.again,
+    ]
+    return keyring.seal(json.dumps(fields, separators=COMPACT).encode())
+
+
+def open_state(token: str, keyring: KeyRing) -> LoginState | None:
+    """Return the login that a `state` names, None for one that this gate did not seal."""
+    data = keyring.open(token)
+    if data is None:
+        return None
+    try:
+        state_id, return_to, verifier, nonce, issued_at, browser, prompt, *more = json.loads(data)
+    except (ValueError, TypeError):
+        # Sealed by another version of the gate.
+        return None
+    texts = (state_id, return_to, verifier, nonce, browser, prompt)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(issued_at, int):
+        return None
+    if more not in ([], [False], [True]):
+        return None
+    again = more == [True]
+    return LoginState(state_id, return_to, verifier, nonce, issued_at, browser, prompt, again)

@@ -1,0 +1,346 @@
+"""Lets each login be redeemed once, however often and from how many tabs its callback comes."""
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.shared_claims import Codec, Redeemed, SharedClaims, Unclaimed
+from tailchat_gate.reasons import Reason
+
+REPLAY_WINDOW: Final = 60.0
+"""Seconds after a redemption in which a reload gets the same outcome."""
+
+CAPACITY: Final = 100_000
+"""Most logins remembered at once; a used one takes about 300 bytes."""
+
+# A clock that ran ahead may be set back, and the state be taken again: it is kept for longer than
+# it can be good, as long as there is room.
+_EXPIRY_MARGIN: Final = 86_400.0
+# Between the check of a state's age and its redemption some time passes.
+_SPENT_MARGIN: Final = 60.0
+
+#: Refusals that show that a code was not taken; after a time-out or nonsense nobody knows.
+_UNSPENT: Final = frozenset(
+    (
+        *(Reason.LOGIN_CODE_REFUSED, Reason.GATE_NOT_ACCEPTED),
+        *(Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED),
+    )
+)
+#: Refusals of codes that were not even sent: such a login may come again.
+_UNSENT: Final = frozenset((Reason.LOGIN_BUSY,))
+
+T = TypeVar("T")
+
+
+class AlreadyUsed(LoginRefused):
+    """The state was redeemed before, and the outcome is no longer kept."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.LOGIN_ALREADY_USED)
+
+
+class TooManyLogins(LoginRefused):
+    """As many logins are remembered as may be; one more would mean to forget another."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reason.INTERNAL_ERROR, {"problem": "too many logins in the last two hours"}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Success(Generic[T]):
+    result: T = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    # Not the exception: raising it again would tie ever more frames to it.
+    reason: Reason
+    detail: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Something else than a refusal; told to those who wait, not kept for a reload."""
+
+    error: Exception = field(repr=False)
+
+
+_Outcome = _Success[T] | _Refusal | _Fault
+
+
+class UsedStates(Generic[T]):
+    """Which login states were redeemed, in the memory of one process and one event loop.
+
+    `claims` are shared with other processes and outlive this one; None: there are none.
+    `clock`: Unix seconds. `capacity`: most states remembered. `harmless`: a second redemption
+    would do no harm, so that the oldest makes room when all is full.
+    Else a state is remembered until it has expired, for a second redemption makes Tailchat revoke
+    the user's whole grant, and Tailchat does not notice two at the same time.
+    """
+
+    __slots__ = (
+        "_callers", "_capacity", "_claims", "_clock", "_due", "_harmless", "_later", "_running",
+        "_unspent", "_used",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        capacity: int = CAPACITY,
+        harmless: bool = False,
+        claims: SharedClaims | None = None,
+    ) -> None:
+        self._claims = claims
+        #: Claims that are being given back.
+        self._later: set[asyncio.Task[None]] = set()
+        self._clock = clock
+        self._capacity = capacity
+        self._harmless = harmless
+        self._running: dict[str, asyncio.Task[_Outcome[T]]] = {}
+        #: How many wait for each of them.
+        self._callers: Counter[asyncio.Task[_Outcome[T]]] = Counter()
+        # None: the outcome's time is over, that the state was used is not forgotten.
+        self._used: dict[str, _Success[T] | _Refusal | None] = {}
+        # Of the used ones those whose code Tailchat never took, or that are harmless: nothing is
+        # lost by forgetting one.
+        self._unspent: dict[str, None] = {}
+        # (when to look again, state, when it expires): one entry for each used state.
+        self._due: list[tuple[float, str, float]] = []
+
+    def __repr__(self) -> str:
+        """Numbers only."""
+        return f"<UsedStates {len(self._running)} running, {len(self._used)} used>"
+
+    async def redeem_once(
+        self,
+        state_id: str,
+        expires_at: float,
+        make: Callable[[], Awaitable[T]],
+        *,
+        is_sent: Callable[[], bool] = lambda: True,
+        codec: Codec[T] | None = None,
+    ) -> T:
+        """Return the result of `make`, which runs once per state and to its end.
+
+        `make` runs in a task of its own: a browser that reloads the callback takes its first
+        request back, but the code is on its way. Whoever asks meanwhile, or within
+        REPLAY_WINDOW seconds after the end, gets the same result or the same LoginRefused.
+        `expires_at`: Unix seconds from which no check accepts this state any more. `is_sent`:
+        whether the code is on its way; before that, `make` ends with the last who waits for it.
+        `codec` stores the outcome for other processes; without it they learn that the state was
+        used, and no more.
+
+        Raises LoginRefused as `make` did, AlreadyUsed after the window, TooManyLogins when full.
+        """
+        self._forget_expired()
+        task = self._running.get(state_id)
+        if task is None:
+            if state_id in self._used:
+                kept = self._used[state_id]
+                if kept is None:
+                    raise AlreadyUsed
+                return _replay(kept)
+            if len(self._running) + len(self._used) >= self._capacity:
+                self._make_room()
+            if self._claims is not None:
+                make = self._shared(self._claims, state_id, expires_at, make, is_sent, codec)
+            task = asyncio.create_task(self._run(state_id, expires_at, make, is_sent))
+            self._running[state_id] = task
+        return _replay(await self._outcome(state_id, task, is_sent))
+
+    async def _outcome(
+        self, state_id: str, task: "asyncio.Task[_Outcome[T]]", is_sent: Callable[[], bool]
+    ) -> _Outcome[T]:
+        """Wait for a task; the last who leaves it ends it, unless its code is on its way."""
+        self._callers[task] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._callers[task] -= 1
+            if not self._callers[task]:
+                del self._callers[task]
+                if not task.done() and not is_sent():
+                    # At once, so that nobody else waits for a task that is about to end.
+                    del self._running[state_id]
+                    task.cancel()
+
+    async def _run(
+        self,
+        state_id: str,
+        expires_at: float,
+        make: Callable[[], Awaitable[T]],
+        is_sent: Callable[[], bool],
+    ) -> _Outcome[T]:
+        """Run `make` and keep its outcome; raises nothing, for nobody may be waiting."""
+        kept: _Success[T] | _Refusal | None = None
+        full = False
+        try:
+            kept = _Success(await make())
+        except TooManyLogins as error:
+            # Other processes remember as many as may be; nothing was redeemed.
+            full = True
+            return _Fault(error)
+        except LoginRefused as refused:
+            kept = _Refusal(refused.reason, refused.detail)
+        except Exception as error:  # noqa: BLE001 - handed to the waiting callers
+            return _Fault(error)
+        finally:
+            # Also when the loop ends and cancels this task: the code may have been spent.
+            if self._running.get(state_id) is asyncio.current_task():
+                del self._running[state_id]
+            if (
+                is_sent()
+                and not full
+                and not (isinstance(kept, _Refusal) and kept.reason in _UNSENT)
+            ):
+                self._keep(state_id, expires_at, kept)
+        return kept
+
+    def _shared(
+        self,
+        claims: SharedClaims,
+        state_id: str,
+        expires_at: float,
+        make: Callable[[], Awaitable[T]],
+        is_sent: Callable[[], bool],
+        codec: Codec[T] | None,
+    ) -> Callable[[], Awaitable[T]]:
+        """Return `make` as it runs once for all processes; each of them gets its outcome."""
+
+        async def settle(redeemed: Redeemed[T], *, spent: bool) -> None:
+            until = self._clock() + REPLAY_WINDOW
+            await claims.settle(
+                state_id, redeemed, codec, until=until, spent=spent and not self._harmless
+            )
+
+        async def make_once() -> T:
+            before = await self._claim(claims, state_id, expires_at, codec)
+            if before is not None:
+                return _result_of(before)
+            try:
+                result = await make()
+            except LoginRefused as refused:
+                if refused.reason in _UNSENT:
+                    await claims.release(state_id)
+                else:
+                    found: Redeemed[T] = Redeemed(reason=refused.reason, detail=refused.detail)
+                    await settle(found, spent=refused.reason not in _UNSPENT)
+                raise
+            except asyncio.CancelledError:
+                if not is_sent():
+                    self._do_later(claims.release(state_id))
+                raise
+            await settle(Redeemed(result), spent=True)
+            return result
+
+        return make_once
+
+    async def _claim(
+        self, claims: SharedClaims, state_id: str, expires_at: float, codec: Codec[T] | None
+    ) -> Redeemed[T] | None:
+        """Claim a state, None where this process has it; raises TooManyLogins."""
+        claiming = asyncio.create_task(claims.claim(state_id, expires_at, codec))
+        try:
+            found = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # It may be granted all the same.
+            self._do_later(_give_back(claims, state_id, claiming))
+            raise
+        if isinstance(found, Redeemed):
+            return found
+        if found.full:
+            raise TooManyLogins
+        return None
+
+    def _do_later(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    def _keep(
+        self, state_id: str, expires_at: float, kept: "_Success[T] | _Refusal | None"
+    ) -> None:
+        """Remember that a state was used, and for a while how that ended."""
+        self._used[state_id] = kept
+        if self._harmless or (isinstance(kept, _Refusal) and kept.reason in _UNSPENT):
+            self._unspent[state_id] = None
+        until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
+        heapq.heappush(self._due, (until, state_id, expires_at + _EXPIRY_MARGIN))
+
+    def _forget_expired(self) -> None:
+        """Drop outcomes whose window is over, and states that have expired."""
+        now = self._clock()
+        while self._due and self._due[0][0] <= now:
+            _, state_id, expires_at = heapq.heappop(self._due)
+            if expires_at <= now:
+                self._used.pop(state_id, None)
+                self._unspent.pop(state_id, None)
+            elif state_id in self._used:
+                self._used[state_id] = None
+                heapq.heappush(self._due, (expires_at, state_id, expires_at))
+
+    def _make_room(self) -> None:
+        """Forget the oldest login that may be forgotten; TooManyLogins where none is.
+
+        So strangers who make up codes lock nobody out, nor does who goes from host to host.
+        """
+        if not self._unspent:
+            self._forget_spent()
+            return
+        state_id = next(iter(self._unspent))
+        del self._unspent[state_id], self._used[state_id]
+        if len(self._due) > 2 * self._capacity:
+            self._due = [entry for entry in self._due if entry[1] in self._used]
+            heapq.heapify(self._due)
+
+    def _forget_spent(self) -> None:
+        """Forget every state that has expired by now. Raises TooManyLogins where none has."""
+        now = self._clock()
+        spent = [
+            state_id
+            for _, state_id, kept_until in self._due
+            if kept_until - _EXPIRY_MARGIN + _SPENT_MARGIN <= now and state_id in self._used
+        ]
+        if not spent:
+            raise TooManyLogins
+        for state_id in spent:
+            self._used.pop(state_id, None)
+        self._due = [entry for entry in self._due if entry[1] in self._used]
+        heapq.heapify(self._due)
+
+
+def _replay(outcome: _Outcome[T]) -> T:
+    """Return the result, or raise what was raised."""
+    match outcome:
+        case _Success(result):
+            return result
+        case _Refusal(Reason.LOGIN_ALREADY_USED):
+            raise AlreadyUsed
+        case _Refusal(reason, detail):
+            raise LoginRefused(reason, detail)
+        case _Fault(error):
+            raise error
+
+
+async def _give_back(
+    claims: SharedClaims, state_id: str, claiming: "asyncio.Task[Redeemed[T] | Unclaimed]"
+) -> None:
+    found = await claiming
+    if isinstance(found, Unclaimed) and not found.full:
+        await claims.release(state_id)
+
+
+def _result_of(redeemed: Redeemed[T]) -> T:
+    """Return a result that was stored, or raise the refusal that was."""
+    if redeemed.result is not None:
+        return redeemed.result
+    if redeemed.reason is not None:
+        raise LoginRefused(redeemed.reason, dict(redeemed.detail or {}))
+    raise AlreadyUsed

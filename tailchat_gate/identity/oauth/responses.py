@@ -1,0 +1,186 @@
+"""Tailchat's token and error responses, and texts in them that quote a secret; pure."""
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_plus
+
+from tailchat_gate.identity.oauth.id_token import JsonObject
+from tailchat_gate.identity.oauth.login import LoginRefused, short_text
+from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import VCHAR
+
+MAX_TEXT: Final = 4096
+"""Characters of a text that are looked at; none behind them may be shown."""
+
+# Encodings inside of each other, and the readings that are looked at in all.
+_DEPTH: Final = 4
+_MAX_READINGS: Final = 256
+#: A part of a secret that is as long as this tells the secret, too.
+_WINDOW: Final = 16
+_BASE64: Final = re.compile("[A-Za-z0-9+/_-]{6,}")
+_BASE32: Final = re.compile("[A-Z2-7]{10,}|[a-z2-7]{10,}")
+_HEX: Final = re.compile("[0-9A-Fa-f]{12,}")
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|u\{([0-9A-Fa-f]{1,5})\})")
+_LEGIBLE: Final = re.compile(f"[{VCHAR}]{{4}}".encode("ascii"))
+
+_OK: Final = 200
+_SHORTEST_REST, _REST, _LONGEST_REST = 1, 30, 300
+_SERVER_ERROR: Final = 500
+
+# Errors of the back channel that the admin must mend (RFC 6749 5.2; RFC 6750 3.1). Tailchat: one
+# faulty entry of the app gives the last two on every call, `/me` of live sessions too.
+_GATE_FAULTS: Final = frozenset(
+    {
+        *("invalid_client", "unauthorized_client", "invalid_request", "invalid_scope"),
+        *("unsupported_grant_type", "insufficient_scope"),
+        *("invalid_redirect_uri", "invalid_client_metadata"),
+    }
+)
+# What says of a token, which was good once, that it is worth nothing any more.
+_WITHDRAWN: Final = frozenset(
+    {("recheck", 401, "invalid_token"), ("refresh", 400, "invalid_grant")}
+)
+
+# It goes into a header: b64token (RFC 6750 2.1) is narrower still.
+_TOKEN: Final = re.compile(f"[{VCHAR}]{{1,4096}}")
+_LONGEST: Final = 365 * 86_400
+
+
+def quotes_any(text: str, secrets: Iterable[str]) -> bool:
+    """Tell whether a text quotes one of `secrets`, or a long part of one.
+
+    Percent-encoding, base64 and base64url, base32, hexadecimal digits, escapes of JSON and of HTML
+    are undone, also inside of one another, and what cannot be shown is dropped. A text of more
+    readings than are looked at counts as one that does.
+    """
+    wanted = {part for secret in secrets for part in _parts(secret)}
+    readings = {text[:MAX_TEXT]}
+    latest = readings
+    for _ in range(_DEPTH):
+        latest = {found for reading in latest for found in _decoded(reading)} - readings
+        readings = readings | latest
+        if len(readings) > _MAX_READINGS:
+            return True
+    return any(part in reading for reading in readings for part in wanted)
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """Yield what tells a secret: the whole of a short one, each longer stretch of others."""
+    for start in range(max(1, len(secret) - _WINDOW + 1)):
+        if part := secret[start : start + _WINDOW]:
+            yield part
+
+
+def _decoded(text: str) -> Iterator[str]:
+    yield "".join(char for char in text if char.isprintable())
+    yield "".join(char for char in text if char.isprintable() and not char.isspace())
+    if "%" in text or "+" in text:
+        yield unquote_plus(text, "latin-1")
+    if "\\" in text:
+        yield _ESCAPE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text)
+        yield text.replace("\\", "")
+    if "&" in text:
+        yield html.unescape(text)
+    for raw in _unpacked(text):
+        if _LEGIBLE.search(raw):
+            yield raw.decode("latin-1")
+
+
+def _unpacked(text: str) -> Iterator[bytes]:
+    """Yield what stretches of a text are when they are taken for packed bytes."""
+    for stretch in _BASE64.findall(text):
+        plain = stretch.replace("-", "+").replace("_", "/")
+        for start in range(4):
+            part = plain[start:]
+            whole = part[: len(part) - (len(part) % 4 == 1)]
+            yield base64.b64decode(whole + "=" * (-len(whole) % 4))
+    for stretch in _HEX.findall(text):
+        for start in range(2):
+            part = stretch[start:]
+            yield bytes.fromhex(part[: len(part) // 2 * 2])
+    for stretch in _BASE32.findall(text):
+        for start in range(8):
+            part = stretch.upper()[start:]
+            # Five bits a character: no number of bytes ends after one, three or six of eight.
+            whole = part[: len(part) - (len(part) % 8 in (1, 3, 6))]
+            yield base64.b32decode(whole + "=" * (-len(whole) % 8))
+
+
+def broken(call: str, status: int = _OK, problem: str = "") -> LoginRefused:
+    """Return the refusal for an answer that makes no sense."""
+    detail = {"call": call, "status": str(status), "problem": problem}
+    return LoginRefused(Reason.TAILCHAT_BROKEN, detail)
+
+
+def busy(call: str, retry_after: str) -> LoginRefused:
+    """Return the refusal for a 429 (RFC 6585 section 4), with the seconds to leave it alone.
+
+    `retry_after` is the field as it came; without seconds in it, or with ever so many, a sane
+    number counts.
+    """
+    asked = int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else _REST
+    seconds = min(max(asked, _SHORTEST_REST), _LONGEST_REST)
+    return LoginRefused(Reason.TAILCHAT_BUSY, {"call": call, "retry_after": str(seconds)})
+
+
+def refused(call: str, status: int, answer: JsonObject, secrets: Sequence[str]) -> LoginRefused:
+    """Return the refusal that an error answer amounts to, with its words if they are clean.
+
+    `secrets` are those of the request, which a server may echo.
+    """
+    error, description = str(answer.get("error", "")), answer.get("error_description")
+    detail = {"call": call, "status": str(status)}
+    for name, text in (("error", error), ("description", description)):
+        if isinstance(text, str) and not quotes_any(text, secrets):
+            detail[name] = short_text(text, 64 if name == "error" else 200)
+    return LoginRefused(_reason(call, status, error), detail)
+
+
+def _reason(call: str, status: int, error: str) -> Reason:
+    if status >= _SERVER_ERROR:
+        return Reason.TAILCHAT_BROKEN
+    if error in _GATE_FAULTS:
+        return Reason.GATE_NOT_ACCEPTED
+    if (call, status, error) in _WITHDRAWN:
+        return Reason.SESSION_REVOKED
+    if (call, error) == ("token", "invalid_grant"):
+        return Reason.LOGIN_CODE_REFUSED
+    return Reason.TAILCHAT_BROKEN
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """What a code or a refresh token was worth; "" where none came.
+
+    `expires_at`: Unix seconds from which the access token is worth nothing, 0 where that was not
+    said.
+    """
+
+    access_token: str = field(repr=False)
+    id_token: str = field(repr=False, default="")
+    refresh_token: str = field(repr=False, default="")
+    expires_at: int = 0
+
+
+def read_tokens(call: str, answer: JsonObject, *, now: float) -> TokenSet:
+    """Return the tokens in a good answer, without the id_token; `now` is Unix seconds.
+
+    Raises LoginRefused where there is no access token to be used as a bearer's. What may be
+    missing counts as missing where it is of no use.
+    """
+    kind, access, refresh, seconds = (
+        answer.get(name) for name in ("token_type", "access_token", "refresh_token", "expires_in")
+    )
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        raise broken(call, problem="token_type is not Bearer")
+    if not isinstance(access, str) or _TOKEN.fullmatch(access) is None:
+        raise broken(call, problem="no usable access_token")
+    return TokenSet(
+        access,
+        refresh_token=refresh if isinstance(refresh, str) and _TOKEN.fullmatch(refresh) else "",
+        expires_at=(int(now) + seconds if type(seconds) is int and 0 < seconds <= _LONGEST else 0),
+    )

@@ -1,0 +1,116 @@
+"""What the gate knows of sign-ins beyond their cookies; bounded, in the memory of one process."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.identity.recheck import NEVER, Doubt, LastAnswers, Silence, caught_up
+from tailchat_gate.identity.sessions.session import SessionRecord
+
+#: Sign-ins remembered, about 2 KiB each.
+CAPACITY: Final = 10_000
+
+
+class SignIn:
+    """One sign-in, with all its cookies on several hosts: they share an id and the tokens.
+
+    `record`: what is known last. `failed_at`: when Tailchat was last asked in vain, NEVER for not
+    since then. `doubt`: whether the person is still there.
+    """
+
+    __slots__ = ("doubt", "failed_at", "record")
+
+    def __init__(self, record: SessionRecord) -> None:
+        self.record = record
+        self.failed_at = NEVER
+        self.doubt = Doubt()
+
+
+class Flight:
+    """One question to Tailchat about a sign-in, from being queued to its answer.
+
+    `task` is what asks, None while it is in the queue.
+    """
+
+    __slots__ = ("_settled", "_timer", "sign_in", "task")
+
+    def __init__(self, sign_in: SignIn) -> None:
+        self.sign_in: Final = sign_in
+        self.task: asyncio.Task[None] | None = None
+        self._settled: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def settled(self, patience: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
+        """Return what is done with the answer, or after `patience` seconds without one.
+
+        The latter counts as a failure, at the Unix second of `clock`, unless the question is still
+        in the queue: to wait for one's turn says nothing about Tailchat.
+        """
+        if self._settled is None or self._settled.done():
+            loop = asyncio.get_running_loop()
+            self._settled = loop.create_future()
+            self._timer = loop.call_later(patience, self._give_up, clock)
+        return self._settled
+
+    def end(self) -> None:
+        """Let those who wait go on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+
+    def _give_up(self, clock: Callable[[], float]) -> None:
+        if self.task is not None:
+            self.sign_in.failed_at = clock()
+        self.end()
+
+
+class SignIns:
+    """The sign-ins that Tailchat was asked about; the least recently used leaves first.
+
+    It holds no configuration, so that it can outlive one.
+    """
+
+    def __init__(self, *, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._known: OrderedDict[str, SignIn] = OrderedDict()
+        #: By the session's id; a sign-in under way is asked about by one flight alone.
+        self.flights: Final[dict[str, Flight]] = {}
+        self.answers: Final = LastAnswers()
+        self.silence: Final = Silence()
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._known)
+
+    def get(self, record: SessionRecord) -> SignIn | None:
+        """Return what is known of the sign-in of a cookie, in no way less than the cookie."""
+        known = self._known.get(record.sid)
+        if known is not None:
+            self._known.move_to_end(record.sid)
+        elif (flight := self.flights.get(record.sid)) is not None:
+            known = flight.sign_in
+        if known is not None and record.checked_at > known.record.checked_at:
+            # Another process has asked since, and put the answer into the cookie.
+            known.record = caught_up(known.record, record)
+        return known
+
+    def keep(self, sign_in: SignIn) -> None:
+        """Remember a sign-in."""
+        sid = sign_in.record.sid
+        self._known[sid] = sign_in
+        self._known.move_to_end(sid)
+        if len(self._known) > self._capacity:
+            self._known.popitem(last=False)
+
+    def forget(self, sign_in: SignIn) -> None:
+        """Forget a sign-in."""
+        self._known.pop(sign_in.record.sid, None)
+
+    async def close(self) -> None:
+        """End every question that is under way."""
+        tasks = [flight.task for flight in self.flights.values() if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

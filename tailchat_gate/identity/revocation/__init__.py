@@ -1,0 +1,1 @@
+"""Who is locked out and which sessions were ended early."""

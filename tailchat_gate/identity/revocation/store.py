@@ -1,0 +1,130 @@
+"""Ends sessions, and follows what other processes lock and end."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
+from tailchat_gate.identity.revocation.state import (
+    EndedSession,
+    Entry,
+    Lock,
+    SignedOut,
+    Standing,
+    Unlock,
+)
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.state.store import Changes, Record, Store
+from tailchat_gate.syntax import CLOCK_SKEW
+
+#: Why a session ended.
+SIGNED_OUT: Final = "signed-out"
+SIGNED_OUT_EVERYWHERE: Final = "signed-out-everywhere"
+REVOKED: Final = "revoked"
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class LockStore:
+    """What is ended here is over in this process at once, and in all others within half a second.
+
+    It follows the store before that is opened. `clock` gives Unix seconds.
+    """
+
+    def __init__(
+        self, standing: Standing, store: Store, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
+        self.standing: Final = standing
+        self.kind: Final = revocations(clock)
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._changed: Callable[[], None] = lambda: None
+        store.follow(self)
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever somebody's standing may have changed."""
+        self._changed = changed
+
+    async def end_session(self, record: SessionRecord, *, lifetime: float) -> None:
+        """End the sign-in that a session came from, on every host; returns when it is written.
+
+        `lifetime` is how many seconds a session lasts at most.
+        """
+        at, until = self._span(record, lifetime)
+        await self._put(EndedSession(record.sid, record.sub, at, until), SIGNED_OUT)
+
+    def revoke(self, record: SessionRecord, *, lifetime: float) -> None:
+        """End a sign-in that Tailchat no longer confirms, as end_session does, without waiting."""
+        at, until = self._span(record, lifetime)
+        self._put(EndedSession(record.sid, record.sub, at, until, revoked=True), REVOKED)
+
+    async def sign_out_everywhere(self, record: SessionRecord, *, lifetime: float) -> None:
+        """End everything that the person of a session has signed in so far, as end_session does."""
+        at, until = self._span(record, lifetime)
+        await self._put(SignedOut(SUB + record.sub, at, until), SIGNED_OUT_EVERYWHERE)
+
+    def take(self, changes: Changes) -> None:
+        """Apply what was read from the store."""
+        entries: list[Entry] = []
+        unreadable = 0
+        for record in changes.records:
+            entry = read_record(record)
+            if entry is not None:
+                entries.append(entry)
+            unreadable += entry is None
+        if unreadable:
+            _log.error("records of locks are damaged", extra={"details": {"records": unreadable}})
+        if changes.complete:
+            news = self.standing.renew(entries, doubtful=changes.doubtful or unreadable > 0)
+        else:
+            news = [entry for entry in entries if self.standing.apply(entry)]
+        for entry in news:
+            _announce(entry)
+        if news:
+            self._changed()
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return what the store has to hold.
+
+        Locks only where it has lost everything: else they may have been lifted in a record that
+        is not read yet, and this process writes none.
+        """
+        entries = self.standing.entries()
+        return [to_record(entry) for entry in entries if lost or not isinstance(entry, Lock)]
+
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return nothing: what is ended is written at once."""
+        del last
+        return ()
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Forget what is known of a person; what keeps them out where it is not `in_force`."""
+        self.standing.erase(sub, in_force=in_force)
+        self._changed()
+
+    def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
+        # A session that began under another clock may be of a second that is yet to come.
+        at = max(int(self._clock()), record.signed_in_at)
+        return at, at + int(lifetime) + CLOCK_SKEW
+
+    def _put(self, entry: Entry, why: str) -> Awaitable[None]:
+        """Put an entry in force, and return the writing of it, which nobody has to wait for."""
+        if self.standing.apply(entry):
+            self._metrics.session_ended(why)
+            self._changed()
+            return self._store.put((to_record(entry),))
+        # Known already: whoever repeats it makes no disk work for it, and waits for the writing.
+        return self._store.written()
+
+
+def _announce(entry: Entry) -> None:
+    """Log what an admin did."""
+    if isinstance(entry, Lock):
+        details = {"target": entry.target, "until": entry.until, "notice": entry.message}
+        _log.info("a lock is in force", extra={"details": details})
+    elif isinstance(entry, Unlock):
+        _log.info("a lock is lifted", extra={"details": {"target": entry.target}})

@@ -1,0 +1,193 @@
+"""The gate's cookies on the wire: found in a Cookie field, taken out of it, set and deleted."""
+
+import re
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from typing import Final, NamedTuple
+
+from tailchat_gate.identity.oauth.login_state import SUFFIX, LoginCookie, is_name
+from tailchat_gate.request.target import read_host
+from tailchat_gate.syntax import HOST_PREFIX, LOGIN_COOKIE, SESSION_COOKIE
+
+#: Tailchat's own cookies reach the gate where both share a host name, because cookies ignore
+#: ports; they sign people in at Tailchat and no tool may see them. By their whole names: a Rails
+#: tool's is `_session_id`.
+_TAILCHATS: Final = frozenset(
+    (
+        *(b"_session", b"_session.sig", b"_session.legacy", b"_session.legacy.sig"),
+        *(b"_interaction", b"_interaction.sig"),
+        *(b"_interaction_resume", b"_interaction_resume.sig"),
+    )
+)
+#: Cookies of any gate: several may share a host name, since cookies ignore ports, and no tool
+#: behind one may see the sessions of another.
+_GATES: Final = re.compile(
+    f"(?:{HOST_PREFIX})?{SESSION_COOKIE}(?:[_-].*)?".encode("ascii"), re.DOTALL
+)
+#: Values of one name that are tried; browsers send more than one only where a cookie was planted.
+MAX_VALUES: Final = 4
+#: Login cookies that are tried. A gate leaves a few in a browser; others may have been planted.
+MAX_LOGINS: Final = 200
+
+#: Cookie fields whose reading is kept, and their size: 8 MiB together, whatever strangers send.
+_MAX_KEPT: Final = 2048
+_MAX_KEPT_BYTES: Final = 4096
+
+
+class _Read(NamedTuple):
+    """A Cookie field taken apart."""
+
+    session_values: tuple[str, ...]
+    for_upstream: bytes
+    beside_tailchat: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CookieNames:
+    """The name of the session cookie, and what the names of login cookies begin with.
+
+    `tailchat` is the host where Tailchat has cookies of its own, "" for any.
+    """
+
+    session: str
+    login: str
+    secure: bool
+    tailchat: str = ""
+
+    @classmethod
+    def for_origin(
+        cls, public_url: str, name: str = SESSION_COOKIE, *, tailchat_url: str = ""
+    ) -> "CookieNames":
+        """Return the names for a public URL, made of the configured one.
+
+        On https they carry the `__Host-` prefix, which no sibling domain and no plain-http page
+        can set (RFC 6265bis section 4.1.3.2).
+        """
+        secure = public_url.startswith("https:")
+        prefix = HOST_PREFIX if secure else ""
+        authority = tailchat_url.partition("://")[2].partition("/")[0]
+        host = read_host([authority]).name if authority else ""
+        return cls(f"{prefix}{name}", f"{prefix}{name}{LOGIN_COOKIE}", secure, host)
+
+
+class CookieReader:
+    """Reads the Cookie fields of requests for one set of names; what was read is kept."""
+
+    def __init__(self, names: CookieNames) -> None:
+        self._session = names.session.encode("ascii")
+        self._login = names.login
+        own = re.escape(names.session), re.escape(names.login) + f"(?:{SUFFIX})?"
+        self._own = re.compile("|".join(own).encode("ascii"))
+        self._tailchat = names.tailchat
+        self._read: dict[bytes, _Read] = {}
+
+    def session_values(self, field: bytes) -> tuple[str, ...]:
+        """Return the values of the session cookie in one Cookie field, at most MAX_VALUES."""
+        return (self._read.get(field) or self._take_apart(field)).session_values
+
+    def login_cookies(self, field: bytes) -> list[LoginCookie]:
+        """Return the login cookies in one Cookie field, at most MAX_LOGINS."""
+        wanted = self._login.encode("ascii")
+        pairs = [pair.partition(b"=") for pair in field.split(b";") if wanted in pair]
+        named = [LoginCookie(_text(name), _text(value)) for name, _, value in pairs]
+        # Browsers send the oldest first (RFC 6265bis section 5.8.3).
+        return [cookie for cookie in named if is_name(cookie.name, self._login)][-MAX_LOGINS:]
+
+    def for_upstream(self, field: bytes, host: str = "") -> bytes:
+        """Return a Cookie field without the cookies of gates and, on its host, of Tailchat.
+
+        `host` is that of the request, "" where it names none. The other cookies keep their bytes
+        and their order. b"" where nothing is left.
+        """
+        read = self._read.get(field) or self._take_apart(field)
+        return read.beside_tailchat if self._is_tailchats(host) else read.for_upstream
+
+    def is_own(self, set_cookie: bytes, host: str = "") -> bool:
+        """Tell whether a Set-Cookie value of a tool would replace a cookie that is not its own.
+
+        That is one of a gate's, or of Tailchat's where it would come to Tailchat.
+        """
+        pair, *attributes = set_cookie.split(b";")
+        name, equals, _ = pair.partition(b"=")
+        name = name.strip()
+        # Browsers send a cookie without a name as its bare value: it could pose as any.
+        if not equals or not name or self._is_hidden(name):
+            return True
+        return name in _TAILCHATS and (
+            self._is_tailchats(host) or any(map(self._reaches_tailchat, attributes))
+        )
+
+    def forget(self) -> None:
+        """Drop what was kept: no further request will be read."""
+        self._read.clear()
+
+    def _is_tailchats(self, host: str) -> bool:
+        """Tell whether Tailchat's cookies come along on a host: on its own, and below it."""
+        tailchat = self._tailchat
+        return not tailchat or not host or host == tailchat or host.endswith("." + tailchat)
+
+    def _reaches_tailchat(self, attribute: bytes) -> bool:
+        """Tell whether a cookie with this attribute is sent to Tailchat from other hosts' pages."""
+        name, _, value = attribute.partition(b"=")
+        domain = value.strip().lower().lstrip(b".").decode("latin-1")
+        host = self._tailchat
+        return name.strip().lower() == b"domain" and (host == domain or host.endswith("." + domain))
+
+    def _take_apart(self, field: bytes) -> "_Read":
+        pairs = field.split(b";")
+        names = [pair.partition(b"=")[0].strip() for pair in pairs]
+        rest = _without(field, pairs, [self._is_hidden(name) for name in names])
+        beside = rest
+        if not _TAILCHATS.isdisjoint(names):
+            hidden = [self._is_hidden(name) or name in _TAILCHATS for name in names]
+            beside = _without(field, pairs, hidden)
+        read = _Read(tuple(_values(field, self._session)), rest, beside)
+        # A browser sends the same field with every request, until some tool sets a cookie.
+        if len(field) <= _MAX_KEPT_BYTES:
+            if len(self._read) >= _MAX_KEPT:
+                self._read.clear()
+            self._read[field] = read
+        return read
+
+    def _is_hidden(self, name: bytes) -> bool:
+        return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))
+
+
+def _without(field: bytes, pairs: list[bytes], hidden: list[bool]) -> bytes:
+    """Return a Cookie field less some of its pairs."""
+    if not any(hidden):
+        return field
+    kept = [pair for pair, is_hidden in zip(pairs, hidden, strict=True) if not is_hidden]
+    return b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
+
+
+def _values(field: bytes, wanted: bytes) -> list[str]:
+    if wanted not in field:
+        return []
+    values: list[str] = []
+    for pair in field.split(b";"):
+        name, _, value = pair.partition(b"=")
+        if name.strip() == wanted and len(values) < MAX_VALUES:
+            values.append(_text(value))
+    return values
+
+
+def _text(part: bytes) -> str:
+    return part.strip().decode("ascii", "replace")
+
+
+def set_cookie(name: str, value: str, *, max_age: int, secure: bool) -> str:
+    """Return a Set-Cookie value for a cookie of the gate, `max_age` in seconds (0 deletes it).
+
+    HttpOnly and SameSite=Lax always: Strict would withhold the login cookie on the way back
+    from Tailchat. Path=/ and no Domain, as `__Host-` asks.
+    """
+    cookie: SimpleCookie = SimpleCookie()
+    cookie[name] = value
+    morsel = cookie[name]
+    morsel["path"] = "/"
+    morsel["max-age"] = max_age
+    morsel["httponly"] = True
+    morsel["samesite"] = "Lax"
+    morsel["secure"] = secure
+    return morsel.OutputString()

@@ -1,0 +1,273 @@
+"""What a session is: the record in the sealed cookie, its lifetimes, and its storage."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp_session import AbstractStorage, Session, SessionData
+
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import TokenSet
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader, set_cookie
+from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
+
+#: Browsers keep 4096 bytes a cookie, and many upstreams 8 KiB of request head.
+MAX_COOKIE_BYTES: Final = 3072
+#: An idle session is renewed after this part of its idle lifetime, not on every request.
+_RENEW_AFTER: Final = 0.25
+_FIELDS: Final = {
+    "sid": str,
+    "sub": str,
+    "nickname": str,
+    "discriminator": str,
+    "avatar": str,
+    "signed_in_at": int,
+    "seen_at": int,
+    "login": str,
+    "checked_at": int,
+    "access_token": str,
+    "access_expires_at": int,
+    "refresh_token": str,
+}
+#: Fields that are only there where Tailchat is asked again about sessions.
+_OPTIONAL: Final[dict[str, str | int]] = {
+    "checked_at": 0,
+    "access_token": "",
+    "access_expires_at": 0,
+    "refresh_token": "",
+}
+
+
+class SessionTooLargeError(ValueError):
+    """A session that does not fit into MAX_COOKIE_BYTES."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A signed-in visitor; times are Unix seconds.
+
+    `sid` names this session. `signed_in_at` never moves: it bounds the absolute lifetime.
+    `seen_at` moves with a renewal. `login` is the short id of the login that made the session,
+    by which a reloaded callback page is recognised even after a restart.
+
+    The rest is there where sessions are rechecked: `checked_at` is when Tailchat last confirmed
+    this one, and the tokens are what it is asked with; `access_expires_at` is 0 where unknown,
+    `refresh_token` "" where there is none.
+    """
+
+    sid: str
+    sub: str
+    nickname: str
+    discriminator: str
+    avatar: str
+    signed_in_at: int
+    seen_at: int
+    login: str
+    checked_at: int = 0
+    access_token: str = field(default="", repr=False)
+    access_expires_at: int = 0
+    refresh_token: str = field(default="", repr=False)
+
+    @classmethod
+    def begin(
+        cls, profile: Profile, *, now: float, login: str, tokens: TokenSet | None = None
+    ) -> "SessionRecord":
+        """Return a new session for the person who just signed in.
+
+        `tokens` are kept in it, None where nobody is going to need them.
+        """
+        begun = cls(
+            sid=secrets.token_urlsafe(16),
+            sub=profile.sub,
+            nickname=profile.nickname,
+            discriminator=profile.discriminator,
+            avatar=profile.avatar,
+            signed_in_at=int(now),
+            seen_at=int(now),
+            login=login,
+        )
+        return begun if tokens is None else replace(begun.with_tokens(tokens), checked_at=int(now))
+
+    def with_tokens(self, tokens: TokenSet) -> "SessionRecord":
+        """Return the record with other tokens."""
+        return replace(
+            self,
+            access_token=tokens.access_token,
+            access_expires_at=tokens.expires_at,
+            refresh_token=tokens.refresh_token,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the record as compact UTF-8 JSON, without what is not there."""
+        fields = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in _OPTIONAL or value != _OPTIONAL[name]
+        }
+        return json.dumps(fields, ensure_ascii=False, separators=COMPACT).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "SessionRecord | None":
+        """Return the record in `data`, or None for any other shape."""
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+        return cls.from_fields(fields)
+
+    @classmethod
+    def from_fields(cls, fields: object) -> "SessionRecord | None":
+        """Return the record with these fields, or None where one is missing, more or mistyped."""
+        if not isinstance(fields, dict):
+            return None
+        fields = {**_OPTIONAL, **fields}
+        if fields.keys() != _FIELDS.keys():
+            return None
+        if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
+            return None
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long a session lasts, in seconds: from its sign-in, and without a request (0 = off)."""
+
+    absolute: float
+    idle: float
+
+    def expires_at(self, record: SessionRecord) -> float:
+        """Return the Unix second at which `record` is over."""
+        end = record.signed_in_at + self.absolute
+        return min(end, record.seen_at + self.idle) if self.idle else end
+
+    def ends_at(self, record: SessionRecord) -> float:
+        """Return the Unix second at which the session of `record` is over, renewed or not."""
+        return record.signed_in_at + self.absolute
+
+    def is_alive(self, record: SessionRecord, now: float) -> bool:
+        """Tell whether `record` is still good; one from the future never is."""
+        return record.signed_in_at <= now + CLOCK_SKEW and now < self.expires_at(record)
+
+    def renewal_due(self, record: SessionRecord, now: float) -> bool:
+        """Tell whether a request at `now` should renew the idle lifetime of `record`."""
+        return bool(self.idle) and now >= record.seen_at + self.idle * _RENEW_AFTER
+
+
+class SessionCookie:
+    """Turns records into sealed cookie values and back, and writes the Set-Cookie field."""
+
+    def __init__(
+        self,
+        key_ring: KeyRing,
+        names: CookieNames,
+        lifetimes: Lifetimes,
+        clock: Callable[[], float],
+    ) -> None:
+        self.names: Final = names
+        self.lifetimes: Final = lifetimes
+        self.clock: Final = clock
+        self._key_ring = key_ring
+
+    def open(self, value: str) -> SessionRecord | None:
+        """Return the record in a cookie value, or None if it was not sealed by this gate."""
+        data = self._key_ring.open(value) if len(value) <= MAX_COOKIE_BYTES else None
+        return None if data is None else SessionRecord.from_bytes(data)
+
+    def set(self, record: SessionRecord) -> str:
+        """Return the Set-Cookie value for `record`. Raises SessionTooLargeError."""
+        max_age = max(0, int(self.lifetimes.expires_at(record) - self.clock()))
+        data = record.to_bytes()
+        if len(data) > MAX_COOKIE_BYTES:
+            raise SessionTooLargeError(f"a session of {len(data)} bytes")
+        sealed = self._key_ring.seal(data)
+        value = set_cookie(self.names.session, sealed, max_age=max_age, secure=self.names.secure)
+        if len(value) > MAX_COOKIE_BYTES:
+            raise SessionTooLargeError(f"a session cookie of {len(value)} bytes")
+        return value
+
+    def renew(self, record: SessionRecord) -> str:
+        """Return the Set-Cookie value that renews `record`; the cookie before it stays valid."""
+        return self.set(replace(record, seen_at=int(self.clock())))
+
+    def delete(self) -> str:
+        """Return the Set-Cookie value that deletes the session cookie."""
+        return set_cookie(self.names.session, "", max_age=0, secure=self.names.secure)
+
+
+class _QuietSession(Session):
+    """A session that may hold tokens."""
+
+    def __repr__(self) -> str:
+        return f"<Session, new: {self.new}>"
+
+
+class SealedSessionStorage(AbstractStorage):
+    """aiohttp-session's storage interface over the sealed cookie.
+
+    The stock EncryptedCookieStorage takes one key, resets `created` on every write, cannot
+    delete a `__Host-` cookie and skips streamed answers: docs/adr/0003-session-storage.md.
+    """
+
+    def __init__(self, cookie: SessionCookie) -> None:
+        super().__init__(
+            cookie_name=cookie.names.session, secure=cookie.names.secure, samesite="Lax"
+        )
+        self._cookie = cookie
+        self._reader = CookieReader(cookie.names)
+
+    def load_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
+        """Return the first good session in the raw Cookie fields of a request."""
+        return next(filter(None, map(self.newest, self.living(fields))), None)
+
+    def living(self, fields: Sequence[bytes]) -> Iterator[SessionRecord]:
+        """Yield the sessions in the raw Cookie fields of a request whose time is not over."""
+        for cookie_field in fields:
+            for value in self._reader.session_values(cookie_field):
+                record = self._cookie.open(value)
+                if record and self._cookie.lifetimes.is_alive(record, self.second_for(record)):
+                    yield record
+
+    def second_for(self, record: SessionRecord) -> float:  # noqa: ARG002 - a site knows of sign-outs
+        """Return the Unix second by which a session is judged."""
+        return self._cookie.clock()
+
+    def newest(self, record: SessionRecord) -> SessionRecord | None:
+        """Return what is known by now of a session within its time, None where it has ended."""
+        return record
+
+    async def new_session(self) -> Session:
+        """Return an empty session whose repr shows nothing that is in it."""
+        return _QuietSession(None, data=None, new=True)
+
+    async def load_session(self, request: web.BaseRequest) -> Session:
+        """Return the session of `request`; a new, empty one where it has none that is alive."""
+        record = self.load_record(
+            [value for name, value in request.raw_headers if name.lower() == b"cookie"]
+        )
+        if record is None:
+            return await self.new_session()
+        data: SessionData = {"created": record.signed_in_at, "session": asdict(record)}
+        return _QuietSession(record.sid, data=data, new=False)
+
+    async def save_session(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - the interface's
+        response: web.StreamResponse,
+        session: Session,
+    ) -> None:
+        """Set the cookie for `session` on `response`, or delete it where the session is empty.
+
+        Raises SessionTooLargeError, and ValueError for a mapping that is not a SessionRecord.
+        """
+        if session.empty:
+            response.headers.add("Set-Cookie", self._cookie.delete())
+            return
+        mapping: dict[str, Any] = dict(session)
+        record = SessionRecord.from_fields(mapping)
+        if record is None:
+            raise ValueError("a session that is not a SessionRecord")
+        response.headers.add("Set-Cookie", self._cookie.set(record))

@@ -1,0 +1,292 @@
+"""The gate's own pages on a client's connection, answered by aiohttp's low-level server."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.body import Body
+from tailchat_gate.request.fields import RawFields
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.syntax import READ_METHODS
+
+#: How long a client may take none of a page, in seconds.
+STALL_SECONDS: Final = 60.0
+#: Fields that the gate has read already.
+_NOT_FOR_PAGES: Final = frozenset(
+    (b"connection", b"content-length", b"expect", b"transfer-encoding")
+)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+#: Hears what was answered, or why nothing whole was.
+Ended = Callable[[web.StreamResponse | Reason], None]
+
+
+class PageServer:
+    """aiohttp's server, for one request at a time on connections that are not its own.
+
+    A client's connection is read by the gate alone. For a page aiohttp is given a head made of
+    what was read, on the same transport, and lets go of the transport when it has answered.
+    """
+
+    def __init__(self) -> None:
+        self._server: web.Server | None = None
+        self._log = logging.getLogger(f"{LOGGER_NAME}.http")
+
+    def start(self) -> None:
+        """Begin to serve; needs a running event loop."""
+        self._server = web.Server(_answer, request_factory=_request, handler_cancellation=True)
+
+    def serve(
+        self,
+        client: ClientConnection,
+        head: RequestHead,
+        answer: Answer,
+        ended: Ended,
+        *,
+        body: Body | None = None,
+        target: bytes = b"/",
+        session: Holder | None = None,
+    ) -> None:
+        """Answer a request with a page.
+
+        `body` is for a page that reads one, a small one. `target` is what the page sees: the
+        client's own only where it needs that. `session` is whose session or token the answer
+        ends with, None for nobody's.
+        """
+        work = _PageWork(self, client, head, target, answer, ended, session)
+        client.begin(work, body, unread=head.fields.has_body and body is None)
+        if body is None:
+            work.start(b"")
+        elif head.fields.expects_continue and not head.http10:
+            client.write(_CONTINUE)
+
+    def connection(
+        self,
+        answer: Answer,
+        let_go: Callable[[web.StreamResponse], None],
+        head: RequestHead,
+        target: bytes,
+    ) -> "_Page":
+        """Return the protocol for one answer."""
+        assert self._server is not None  # noqa: S101 - narrows for the checker
+        return _Page(
+            self._server,
+            answer,
+            let_go,
+            head,
+            target,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            auto_decompress=False,
+            logger=self._log,
+            tcp_keepalive=False,
+        )
+
+
+class _Page(web.RequestHandler):
+    """aiohttp's side of one answer."""
+
+    __slots__ = ("answer", "begun", "head", "let_go", "target")
+
+    def __init__(
+        self,
+        server: web.Server,
+        answer: Answer,
+        let_go: Callable[[web.StreamResponse], None],
+        head: RequestHead,
+        target: bytes,
+        **options: Any,  # noqa: ANN401 - aiohttp's own
+    ) -> None:
+        super().__init__(server, **options)
+        self.answer: Final = answer
+        self.let_go: Final = let_go
+        self.head: Final = head
+        self.target: Final = target
+        #: Whether the answer is being sent.
+        self.begun = False
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer, then let go of the client's transport."""
+        self.begun = True
+        found, reset = await super().finish_response(request, resp, start_time)
+        if self.transport is not None and not reset:
+            self.transport = None
+            self.force_close()
+            if self._task_handler is not None:
+                self._task_handler.add_done_callback(lambda _: self.connection_lost(None))
+            self.let_go(found)
+        return found, reset
+
+    def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        """Log a fault of the gate; a client that left is none."""
+        if self.transport is not None and not isinstance(details.get("exc_info"), ConnectionError):
+            super().log_exception(*args, **details)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    """Return the request that a page sees: with the fields that the client sent.
+
+    They come past aiohttp's parser, because that has answers of its own: to a repeated ETag,
+    Content-Type or User-Agent, to a target that it cannot take apart.
+    """
+    assert isinstance(protocol, _Page)  # noqa: S101 - narrows for the checker
+    raw = tuple(
+        pair for pair in protocol.head.fields.pairs if pair[0].lower() not in _NOT_FOR_PAGES
+    )
+    fields = CIMultiDict(
+        (name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in raw
+    )
+    message = message._replace(
+        path=protocol.target.decode("ascii"), headers=CIMultiDictProxy(fields), raw_headers=raw
+    )
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop)
+
+
+async def _answer(request: web.BaseRequest) -> web.StreamResponse:
+    page = request.protocol
+    assert isinstance(page, _Page)  # noqa: S101 - narrows for the checker
+    return await page.answer(request)
+
+
+class _PageWork:
+    """One request for a page, while it is under way."""
+
+    def __init__(
+        self,
+        server: PageServer,
+        client: ClientConnection,
+        head: RequestHead,
+        target: bytes,
+        answer: Answer,
+        ended: Ended,
+        session: Holder | None,
+    ) -> None:
+        self.session = session
+        self._client = client
+        self._head = head
+        self._ended = ended
+        self._body = b""
+        self._page = server.connection(answer, self._let_go, head, target)
+        self._stalled: asyncio.TimerHandle | None = None
+        self._started = self._over = False
+        #: Why the client gets no whole answer, if it gets none.
+        self._failure = Reason.CLIENT_GONE
+
+    def start(self, body: bytes) -> None:
+        """Hand the request to aiohttp."""
+        transport = self._client.transport
+        if transport is None or transport.is_closing():
+            self.client_gone()
+            return
+        self._started = True
+        keep = self._head.keep_alive and not self._client.leaving and not self._unread
+        self._page.connection_made(transport)
+        self._page.data_received(page_request(self._head, body, keep=keep))
+
+    @property
+    def _unread(self) -> bool:
+        return self._head.fields.has_body and not self._body
+
+    # What the client's connection calls.
+
+    @property
+    def upstream_transport(self) -> None:
+        """None: no body goes to an upstream."""
+        return
+
+    def body(self, content: bytes) -> None:
+        """Gather the body; the reader it comes from bounds it."""
+        self._body += content
+
+    def body_complete(self, trailers: RawFields) -> None:  # noqa: ARG002 - of no use to a page
+        """Answer, with the whole body there."""
+        self.start(self._body)
+
+    def body_failed(self, error: RefusedError) -> None:  # noqa: ARG002 - the page tells it
+        """Answer without the body."""
+        self._body = b""
+        self.start(b"")
+
+    def client_full(self, *, full: bool) -> None:
+        """Hold the page, and not for ever."""
+        if full:
+            self._page.pause_writing()
+            self._wait_for_client(-1)
+        else:
+            self._page.resume_writing()
+            self._forget_stall()
+
+    def quiet(self) -> bool:
+        """Tell whether the answer has not begun; once it has, its own bounds end it."""
+        return not self._page.begun
+
+    def client_gone(self) -> None:
+        """Cancel the page."""
+        self._forget_stall()
+        if self._over:
+            return
+        self._over = True
+        if self._started:
+            self._page.connection_lost(None)
+        self._ended(self._failure)
+
+    def session_over(self, reason: Reason) -> None:
+        """Cut the answer off: it must not go on, or look whole."""
+        self.session, self._failure = None, reason
+        self._client.abort()
+        self.client_gone()
+
+    def _let_go(self, answer: web.StreamResponse) -> None:
+        self._forget_stall()
+        self._over = True
+        self._ended(answer)
+        self._client.end(keep=bool(answer.keep_alive))
+
+    def _wait_for_client(self, before: int) -> None:
+        """Abort where as many bytes as `before` are unsent: the client has taken none of them."""
+        transport = self._client.transport
+        unsent = 0 if transport is None else transport.get_write_buffer_size()
+        if unsent == before:
+            self._client.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._stalled = loop.call_later(STALL_SECONDS, self._wait_for_client, unsent)
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+
+def page_request(head: RequestHead, body: bytes, *, keep: bool) -> bytes:
+    """Return the request that aiohttp is given for a page: nothing is the client's but the body.
+
+    The method decides whether there is one.
+    """
+    method = head.method if head.method in READ_METHODS else "POST"
+    version = b"1.0" if head.http10 else b"1.1"
+    lines = [b"%b / HTTP/%b\r\nHost: gate\r\n" % (method.encode("ascii"), version)]
+    lines.append(b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n")
+    if method == "POST":
+        lines.append(b"Content-Length: %d\r\n" % len(body))
+    return b"".join((*lines, b"\r\n", body))

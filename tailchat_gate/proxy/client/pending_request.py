@@ -1,0 +1,75 @@
+"""A request that is held, unread behind its head, until the gate knows how to answer it."""
+
+import asyncio
+from collections.abc import Callable
+
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.context import Visit
+from tailchat_gate.request.fields import RawFields
+
+
+class HeldRequest:
+    """The work of a client's connection while its request is held."""
+
+    __slots__ = ("_client", "_gone", "_is_over", "_visit")
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        visit: Visit,
+        settled: "asyncio.Future[None]",
+        gone: Callable[[Visit], None],
+    ) -> None:
+        """Hold the request of a visit until `settled` is done; then it is answered.
+
+        `gone` hears that the client has left before.
+        """
+        self._client = client
+        self._visit = visit
+        self._gone = gone
+        self._is_over = False
+        client.begin(self, unread=visit.head.fields.has_body)
+        settled.add_done_callback(self._settled)
+
+    def _settled(self, _: "asyncio.Future[None]") -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._client.resume(self._visit)
+
+    # What the client's connection calls.
+
+    @property
+    def session(self) -> None:
+        """Nobody's yet: whose request it is, and whether that is over, is asked in the end."""
+        return
+
+    def session_over(self, reason: Reason) -> None:
+        """Never called: it is nobody's."""
+
+    @property
+    def upstream_transport(self) -> None:
+        """None: no body goes to an upstream."""
+        return
+
+    def body(self, content: bytes) -> None:
+        """Never called: no body is read before it is known who gets it."""
+
+    def body_complete(self, trailers: RawFields) -> None:
+        """Never called, as body."""
+
+    def body_failed(self, error: RefusedError) -> None:
+        """Never called, as body."""
+
+    def client_full(self, *, full: bool) -> None:
+        """Nothing is being sent."""
+
+    def quiet(self) -> bool:
+        """Return True: nothing is being sent."""
+        return True
+
+    def client_gone(self) -> None:
+        """Give up."""
+        if not self._is_over:
+            self._is_over = True
+            self._gone(self._visit)

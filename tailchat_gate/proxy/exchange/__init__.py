@@ -1,0 +1,1 @@
+"""One request with its response, or one WebSocket, between the two sides."""

@@ -1,0 +1,184 @@
+"""A request whose body is kept until it is whole, and then sent to the upstream with a length."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
+from tailchat_gate.proxy.exchange.exchange import Exchange, Passage, Upstream
+from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
+from tailchat_gate.proxy.message.request_headers import with_length
+from tailchat_gate.proxy.upstream.connection import End, UpstreamConnection
+from tailchat_gate.proxy.upstream.failures import NO_DESCRIPTOR
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.context import Visit
+from tailchat_gate.request.fields import RawFields
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def exchange_for(
+    store: BodyStore,
+    most: int,
+    client: ClientConnection,
+    visit: Visit,
+    passage: Passage,
+    settings: Upstream,
+    ended: Callable[[ClientConnection, Exchange], None],
+) -> Exchange:
+    """Return the exchange of a route that keeps bodies, up to `most` bytes of each in memory."""
+    if passage.body is None:
+        return Exchange(client, visit, passage, settings, ended)
+    stored = StoredBody(store, most)
+    return BufferedExchange(
+        client, visit, passage, settings, partial(_ended, stored, ended), stored
+    )
+
+
+def _ended(
+    stored: StoredBody,
+    ended: Callable[[ClientConnection, Exchange], None],
+    client: ClientConnection,
+    exchange: Exchange,
+) -> None:
+    stored.discard()
+    ended(client, exchange)
+
+
+class BufferedExchange(Exchange):
+    """An exchange that takes a connection to the upstream once its request's body is whole.
+
+    Its body is not the client's then: it can be sent again from its start, and the client has
+    nothing to wait for while the upstream takes it.
+    """
+
+    __slots__ = ("_has_come", "_room", "_stored", "_task", "_unsaved")
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        visit: Visit,
+        passage: Passage,
+        settings: Upstream,
+        ended: Callable[[ClientConnection, Exchange], None],
+        stored: StoredBody,
+    ) -> None:
+        super().__init__(client, visit, passage, settings, ended)
+        self._stored = stored
+        #: What waits to be written to the body's file.
+        self._unsaved: list[bytes] = []
+        #: Whether the client has sent the whole body.
+        self._has_come = False
+        #: Writes the file, and later sends the body.
+        self._task: asyncio.Task[None] | None = None
+        #: Set while the upstream takes more.
+        self._room: Final = asyncio.Event()
+
+    def start(self, now: float) -> None:  # noqa: ARG002 - it begins with the whole body
+        """Let the client send its body."""
+        request = self.passage.request
+        if request.fields.expects_continue and not request.http10:
+            self._client.write(_CONTINUE)
+
+    def body(self, content: bytes) -> None:
+        """Keep content of the body; the client is held while a file is written."""
+        if self._task is None and self._stored.keep(content):
+            return
+        self._unsaved.append(content)
+        self._save()
+
+    def body_complete(self, trailers: RawFields) -> None:  # noqa: ARG002 - a length has none
+        """Begin with the upstream, as soon as all is kept."""
+        self._has_come = True
+        self.keep_alive = self.passage.request.keep_alive and not self._client.leaving
+        if self._stored.unsaved:
+            self._save()
+        if self._task is None:
+            self._begin()
+
+    def upstream_full(self, *, full: bool) -> None:
+        """Wait with the rest of the body while the upstream takes no more."""
+        if full:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def ended(self, end: End) -> None:
+        """Send no more of the body, and go on as any exchange does."""
+        self._stop()
+        super().ended(end)
+
+    def _drop(self) -> None:
+        self._stop()
+        super()._drop()
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    # The body comes.
+
+    def _save(self) -> None:
+        if self._task is None:
+            self._client.hold(UPSTREAM_FULL)
+            self._task = asyncio.get_running_loop().create_task(self._saved())
+
+    async def _saved(self) -> None:
+        stored = self._stored
+        try:
+            while self._unsaved or stored.unsaved:
+                content, self._unsaved = b"".join(self._unsaved), []
+                await stored.save(content)
+        except OSError as error:
+            self._fail_body(error)
+            return
+        self._task = None
+        self._client.release(UPSTREAM_FULL)
+        if self._has_come:
+            self._begin()
+
+    def _fail_body(self, error: OSError) -> None:
+        self._task = None
+        if error.errno in NO_DESCRIPTOR:
+            reason = Reason.GATE_BUSY
+        else:
+            reason = Reason.BODY_NOT_STORED
+            self._stored.tell(error)
+        self.body_failed(RefusedError("a body that cannot be stored", reason))
+
+    # The body goes.
+
+    def _begin(self) -> None:
+        stored = self._stored
+        data = with_length(self.passage.data, stored.size) + stored.start
+        self.passage = replace(self.passage, data=data, body=None)
+        # As far as the client goes, and for which connections may be used.
+        self._whole = True
+        super().start(time.monotonic())
+
+    def _send(self, upstream: UpstreamConnection) -> None:
+        sent = len(self._stored.start)
+        self._whole = sent == self._stored.size
+        self._room.set()
+        super()._send(upstream)
+        if not self._whole:
+            self._task = asyncio.get_running_loop().create_task(self._send_rest(upstream, sent))
+
+    async def _send_rest(self, upstream: UpstreamConnection, offset: int) -> None:
+        stored, size = self._stored, self._stored.size
+        try:
+            while offset < size:
+                await self._room.wait()
+                piece = await stored.read(offset)
+                upstream.write(piece)
+                offset += len(piece)
+        except OSError as error:
+            self._fail_body(error)
+            return
+        self._task = None
+        self._whole = True
+        upstream.request_sent()

@@ -1,0 +1,253 @@
+"""Sends requests to the upstreams of one configuration."""
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, NamedTuple
+
+from tailchat_gate.access.browser_origin import WorkerScopes
+from tailchat_gate.access.routes import Route
+from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.exchange.buffered import exchange_for
+from tailchat_gate.proxy.exchange.exchange import Exchange, Passage, Upstream
+from tailchat_gate.proxy.exchange.recorder import Recorder
+from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Terms, Tunnel
+from tailchat_gate.proxy.exchange.upstream_pools import Traffic
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.proxy.message.response_rewrite import rewriter_of
+from tailchat_gate.proxy.upstream.backends import Backend, shared_by
+from tailchat_gate.proxy.upstream.connection import Patience, UpstreamConnection
+from tailchat_gate.proxy.upstream.pool import Pool
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import Visit
+from tailchat_gate.request.head import RequestHead
+
+_WEBSOCKET: Final = b"websocket"
+
+
+@dataclass(frozen=True, slots=True)
+class _Switch:
+    """What is said about switched connections: protocol names, and seconds (0 = no limit).
+
+    `session_idle` is for those that end with a session.
+    """
+
+    upgrades: frozenset[bytes]
+    max_age: float
+    idle: float
+    session_idle: float
+
+
+class _TunnelEnd:
+    """What there is to do once a tunnel has ended; it keeps nothing of the configuration."""
+
+    __slots__ = ("_client", "_pool", "_recorder", "_traffic", "_tunnels", "_upstream", "_visit")
+
+    def __init__(
+        self,
+        tunnels: set[Tunnel],
+        traffic: Traffic,
+        exchange: Exchange,
+        upstream: UpstreamConnection,
+        client: ClientConnection,
+        recorder: Recorder,
+    ) -> None:
+        self._tunnels = tunnels
+        self._traffic = traffic
+        self._pool = exchange.pool
+        self._visit = exchange.visit.apart()
+        self._visit.status = exchange.status
+        self._upstream = upstream
+        self._client = client
+        self._recorder = recorder
+
+    def __call__(self, tunnel: Tunnel) -> None:
+        self._tunnels.discard(tunnel)
+        self._traffic.tunnel_over(tunnel, self._upstream)
+        visit = self._visit
+        self._pool.leave(visit.client_address.network)
+        visit.sent_bytes = tunnel.bytes_to_client
+        self._recorder.tunnel_over(self._client, visit, tunnel.failure)
+
+
+class _Shared(NamedTuple):
+    """A backend, and the key under which its connections are kept."""
+
+    key: tuple[object, ...]
+    backend: Backend
+
+
+class Forwarder:
+    """Sends requests to the upstreams of one configuration.
+
+    `cookies` knows those that no reply may set; `traffic` has the
+    connections, which outlive the configuration; `workers` judges the scopes that tools allow
+    their service workers. `session_idle` is how many seconds a session lasts without use, 0 for
+    any; what is under way is use of it while bytes move, either way. `client_requests` is how
+    many of one tool's requests may be one client's, 0 for half of them.
+    Reads the PEM files that routes name.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        cookies: CookieReader,
+        headers: RequestHeaders,
+        traffic: Traffic,
+        workers: WorkerScopes,
+        clock: Callable[[], float],
+        session_idle: float = 0.0,
+        client_requests: int = 0,
+    ) -> None:
+        self._cookies = cookies
+        self._headers = headers
+        self._traffic = traffic
+        self._workers = workers
+        self._clock = clock
+        self._backends: dict[Route, _Shared] = {}
+        for route in routes:
+            address = upstream_address(route.settings.upstream)
+            if not isinstance(address, (StaticAddress, FilesAddress)):
+                key = shared_by(route.settings, address)
+                self._backends[route] = _Shared(key, Backend.of_route(route.settings, address))
+        self._session_idle = session_idle
+        self._client_requests = client_requests
+        self._taken: list[tuple[object, ...]] = []
+        self._upstreams: dict[str, Upstream] = {}
+        self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
+        self._tunnels: set[Tunnel] = set()
+
+    @property
+    def tunnels(self) -> Collection[Tunnel]:
+        """The WebSockets that are open and were opened under this configuration, as they are."""
+        return self._tunnels
+
+    @property
+    def open_tunnels(self) -> int:
+        """How many WebSockets are open that were opened under this configuration."""
+        return len(self._tunnels)
+
+    def start(self) -> None:
+        """Take the pools of connections; needs a running loop."""
+        self._traffic.start()
+        for route, (key, backend) in self._backends.items():
+            pool = self._traffic.take(key, backend)
+            self._taken.append(key)
+            self._upstreams[route.name] = self._upstream(route, pool)
+
+    def _upstream(self, route: Route, pool: Pool) -> Upstream:
+        settings = route.settings
+        patience = Patience(settings.response_timeout, settings.idle_timeout)
+        idle = _shorter(settings.idle_timeout, self._session_idle)
+        kept = settings.request_buffer
+        most = settings.max_connections or self._traffic.descriptors.tool_requests
+        return Upstream(
+            pool,
+            patience,
+            replace(patience, idle=idle) if idle != settings.idle_timeout else patience,
+            settings.connect_timeout,
+            partial(self._headers.trailers, settings),
+            rewriter_of(settings),
+            self._cookies.is_own,
+            self._workers,
+            frozenset(name.lower().encode("ascii") for name in settings.pass_response_fields),
+            most,
+            self._client_requests or (most + 1) // 2,
+            settings.connect_retry,
+            settings.upstream_keepalive,
+            partial(exchange_for, self._traffic.bodies, kept) if kept else Exchange,
+        )
+
+    def close(self) -> None:
+        """Let go of the pools; connections that no other configuration uses are closed."""
+        while self._taken:
+            self._traffic.leave(self._taken.pop())
+
+    def upgrade_of(self, route: Route, request: RequestHead) -> bytes:
+        """Return the protocol that a request asks to switch to, where its route offers that one.
+
+        b"" otherwise: the Upgrade field is then ignored, as it is on HTTP/1.0 and on a request
+        with a body (RFC 9110 section 7.8).
+        """
+        fields = request.fields
+        if not fields.upgrade or request.http10 or fields.has_body:
+            return b""
+        if b"upgrade" not in fields.connection:
+            return b""
+        return fields.upgrade if fields.upgrade in self._switches[route.name].upgrades else b""
+
+    def forward(
+        self,
+        client: ClientConnection,
+        visit: Visit,
+        passage: Passage,
+        ended: Callable[[ClientConnection, Exchange], None],
+        recorder: Recorder,
+    ) -> Reason | None:
+        """Send a request to its route's upstream and relay the reply.
+
+        `ended` hears how it went, once, and gives its place in the pool back; where nothing was
+        relayed it owes the client an answer. Where there is no place for the request now, nothing
+        is begun, and the reason is returned. `recorder` takes the place of `ended` for a tunnel,
+        which may outlast this configuration by weeks and must not keep it.
+        """
+        after = partial(self._after_switch, ended, recorder) if passage.upgrade else ended
+        upstream = self._upstreams[visit.route]
+        exchange = upstream.exchange(client, visit, passage, upstream, after)
+        who = visit.client_address.network
+        if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
+            return busy
+        client.begin(exchange, passage.body)
+        exchange.start(visit.started)
+        return None
+
+    def _after_switch(
+        self,
+        ended: Callable[[ClientConnection, Exchange], None],
+        recorder: Recorder,
+        client: ClientConnection,
+        exchange: Exchange,
+    ) -> None:
+        """Begin the tunnel after a switch; pass any other end on."""
+        upstream = exchange.switched
+        if upstream is None:
+            ended(client, exchange)
+            return
+        switch, passage = self._switches[exchange.visit.route], exchange.passage
+
+        session = passage.session
+        person = isinstance(session, Visitor)
+        terms = Terms(
+            self._clock() + switch.max_age if switch.max_age else math.inf,
+            switch.session_idle if person else switch.idle,
+            idle_session=person and switch.session_idle != switch.idle,
+            websocket=passage.upgrade == _WEBSOCKET,
+        )
+        over = _TunnelEnd(self._tunnels, self._traffic, exchange, upstream, client, recorder)
+        tunnel = Tunnel(client, upstream, terms, session, over)
+        self._tunnels.add(tunnel)
+        self._traffic.tunnels.add(tunnel)
+        tunnel.start()
+        if self._traffic.stopping:
+            # It was on its way when the others were ended.
+            asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
+
+
+def _shorter(one: float, other: float) -> float:
+    """Return the shorter of two limits in seconds, of which 0 is none."""
+    return min(one, other) if one and other else one or other
+
+
+def _switch(route: Route, session_idle: float) -> _Switch:
+    settings = route.settings
+    return _Switch(
+        frozenset(name.encode("ascii") for name in settings.upgrades),
+        settings.websocket_max_age,
+        settings.idle_timeout,
+        _shorter(settings.idle_timeout, session_idle),
+    )

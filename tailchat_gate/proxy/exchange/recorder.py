@@ -1,0 +1,58 @@
+"""Writes down how requests went."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import Visit
+
+#: Why a request under way is ended with its session, and what the metrics call it.
+SESSION_OVER: Final = MappingProxyType(
+    {
+        Reason.NOT_SIGNED_IN: "expired",
+        Reason.TOKEN_EXPIRED: "expired",
+        Reason.SESSION_ENDED: Reason.SESSION_ENDED.value,
+        Reason.SESSION_REVOKED: Reason.SESSION_REVOKED.value,
+        Reason.RECHECK_FAILED: Reason.RECHECK_FAILED.value,
+        Reason.LOCKED: Reason.LOCKED.value,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Counts requests and logs them, `access_log` None for not at all.
+
+    It holds nothing of a configuration, so that what lasts for weeks may hold it.
+    """
+
+    metrics: Metrics
+    access_log: AccessLog | None
+    monotonic: Callable[[], float]
+
+    def record(self, visit: Visit) -> None:
+        """Record a request that is done."""
+        visit.seconds = self.monotonic() - visit.started
+        self.metrics.request(
+            visit.route, visit.head.method, visit.status, visit.reason, visit.seconds
+        )
+        if self.access_log is not None:
+            self.access_log.write(visit)
+
+    def live_ended(self, reason: Reason) -> None:
+        """Count what was ended because its session is over, where that is the reason."""
+        if reason in SESSION_OVER:
+            self.metrics.live_ended(SESSION_OVER[reason])
+
+    def tunnel_over(self, client: ClientConnection, visit: Visit, failure: Reason | None) -> None:
+        """Record a tunnel that has ended, and end the work of its client's connection."""
+        if failure is not None:
+            visit.reason = failure
+            self.live_ended(failure)
+        self.record(visit)
+        client.end(keep=False)

@@ -1,0 +1,325 @@
+"""A switched connection: bytes both ways untouched, until one side leaves or the gate ends it."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
+from tailchat_gate.proxy.exchange.tunnel_relay import Shortcut
+from tailchat_gate.proxy.message.websocket_frames import FrameTracker, close_frame
+from tailchat_gate.proxy.sockets import end_writing
+from tailchat_gate.proxy.upstream.connection import UpstreamConnection
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.fields import RawFields
+
+#: How long the two ends may take to answer a close frame before they are cut off.
+CLOSE_SECONDS: Final = 2.0
+#: How long one end of a WebSocket may be silent once the other has closed it and left: who never
+#: answers would keep both connections open.
+LEFT_SECONDS: Final = 10.0
+#: As CLOSE_SECONDS where the session is over: a frame under way must not go on for longer.
+OVER_SECONDS: Final = 0.5
+#: Close codes of RFC 6455 section 7.4.1 and of its registry (3000: unauthorized, 3008: timeout).
+GOING_AWAY: Final = 1001
+UNAUTHORIZED: Final = 3000
+TIMED_OUT: Final = 3008
+STOPPING: Final = "the gate is stopping"
+SESSION_OVER: Final = "the session is over"
+LOCKED: Final = "locked"
+TOO_OLD: Final = "open for as long as this tool allows"
+SILENT: Final = "silent for too long"
+
+
+class Terms(NamedTuple):
+    """How long a tunnel may last.
+
+    `oldest` is the Unix second at which it has been open long enough, infinite where there is
+    none. `idle` is how many seconds both ends may be silent, 0 for any; `idle_session`: because
+    the session would be idle for too long. `websocket`: its frames are known, so that it can be
+    ended cleanly.
+    """
+
+    oldest: float
+    idle: float
+    idle_session: bool
+    websocket: bool
+
+
+def _no_frames(data: bytes) -> int:
+    """Take bytes of another protocol, in which frames would be found at great cost."""
+    return len(data)
+
+
+class Tunnel:
+    """Relays between a client and an upstream whose protocol was switched.
+
+    `session` is whose session or token it ends with, None for nobody's. When it has ended
+    `failure` tells whether it did so with the session, by the reason that a new request would get.
+    """
+
+    __slots__ = (
+        "_client", "_client_done", "_cut_off", "_deadline", "_ended", "_ending", "_farewells",
+        "_finished", "_idle", "_moved", "_terms", "_to_client", "_to_upstream", "_upstream",
+        "_upstream_done", "bytes_to_client", "failure", "session",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        upstream: UpstreamConnection,
+        terms: Terms,
+        session: Holder | None,
+        ended: Callable[["Tunnel"], None],
+    ) -> None:
+        self.session = session
+        self.failure: Reason | None = None
+        self._client = client
+        self._upstream = upstream
+        self._terms = terms
+        self._ended = ended
+        self._to_client = FrameTracker()
+        self._to_upstream = FrameTracker()
+        self._ending = self._finished = False
+        #: The gate's close frames: for the client, for the upstream.
+        self._farewells = (b"", b"")
+        #: Whether an end has said that it sends no more, and the other was told.
+        self._client_done = self._upstream_done = False
+        self._moved = True
+        self._idle = terms.idle
+        self._deadline = 0.0
+        self._cut_off: asyncio.TimerHandle | None = None
+        self.bytes_to_client = 0
+
+    def start(self) -> None:
+        """Take over both connections."""
+        upstream, client = self._upstream, self._client
+        upstream.tunnel = self
+        client.begin(self)
+        client.switch(self)
+        leftover = upstream.take_leftover()
+        if leftover and not self._finished:
+            self.from_upstream(leftover)
+        if self._finished:
+            return
+        if upstream.transport is None:
+            self.upstream_lost(reset=False)
+            return
+        if client.full:
+            upstream.pause_reading()
+        self._take_shortcuts(client, upstream)
+
+    def _take_shortcuts(self, client: ClientConnection, upstream: UpstreamConnection) -> None:
+        """Let bytes pass from socket to socket until the gate has to put in a word of its own."""
+        if client.transport is None or upstream.transport is None:
+            return
+        to_client, to_upstream = client.transport.write, upstream.transport.write
+        feed_client = feed_upstream = _no_frames
+        if self._terms.websocket:
+            feed_client, feed_upstream = self._to_client.feed, self._to_upstream.feed
+
+        def from_client(data: bytes) -> None:
+            self._moved = True
+            feed_upstream(data)
+            to_upstream(data)
+
+        def from_upstream(data: bytes) -> None:
+            self._moved = True
+            self.bytes_to_client += len(data)
+            feed_client(data)
+            to_client(data)
+
+        client.transport.set_protocol(Shortcut(client, upstream.transport, from_client))
+        upstream.transport.set_protocol(Shortcut(upstream, client.transport, from_upstream))
+
+    def _leave_shortcuts(self) -> None:
+        for connection in (self._client, self._upstream):
+            if connection.transport is not None:
+                connection.transport.set_protocol(connection)
+
+    def end(self, code: int, reason: str, *, within: float = CLOSE_SECONDS) -> None:
+        """End a WebSocket with a close frame to both sides, at the next frame boundary.
+
+        It is cut off where that takes longer than `within` seconds. Anything else is reset: a
+        clean end would say that all has come.
+        """
+        if self._ending or self._finished:
+            return
+        if not self._terms.websocket:
+            self.abort()
+            return
+        self._ending = True
+        self._leave_shortcuts()
+        mask = secrets.token_bytes(4)
+        self._farewells = (close_frame(code, reason), close_frame(code, reason, mask=mask))
+        self._cut_off = asyncio.get_running_loop().call_later(within, self._finish)
+        self._end_client(b"")
+        self._end_upstream(b"")
+
+    def abort(self) -> None:
+        """Reset both connections."""
+        self._finish(reset=True)
+
+    def check(self, now: float, clock: float) -> None:
+        """End what has lasted too long; `now` is the loop's time, `clock` the Unix second."""
+        terms = self._terms
+        if clock >= terms.oldest:
+            self.end(UNAUTHORIZED, TOO_OLD)
+        elif self._idle:
+            if self._moved:
+                self._moved = False
+                self._deadline = now + self._idle
+            elif now < self._deadline:
+                pass
+            elif terms.idle_session and self._idle == terms.idle:
+                self.session_over(Reason.NOT_SIGNED_IN)
+            else:
+                self.end(TIMED_OUT, SILENT)
+
+    def session_over(self, reason: Reason) -> None:
+        """End it because its session is over."""
+        if self._finished:
+            return
+        self.session, self.failure = None, reason
+        text = LOCKED if reason is Reason.LOCKED else SESSION_OVER
+        self.end(UNAUTHORIZED, text, within=OVER_SECONDS)
+
+    # From the upstream.
+
+    def from_upstream(self, data: bytes) -> None:
+        """Relay bytes to the client."""
+        self._moved = True
+        self.bytes_to_client += len(data)
+        if self._ending:
+            self._end_client(data)
+        else:
+            self._to_client.feed(data)
+            self._write_client(data)
+
+    def upstream_ended(self) -> None:
+        """Pass on that the upstream sends no more."""
+        self._upstream_done = True
+        transport = self._client.transport
+        if self._client_done or transport is None or not transport.can_write_eof():
+            self._finish()
+        elif not transport.is_closing() and end_writing(transport):
+            self._wait_less(self._to_client)
+
+    def upstream_lost(self, *, reset: bool) -> None:
+        """End the tunnel: the upstream closed, or was reset."""
+        over = self._upstream_done or self._ending or self._has_closed(self._to_client)
+        self._finish(reset=reset and not over)
+
+    def upstream_full(self, *, full: bool) -> None:
+        """Stop or resume reading from the client while the upstream takes no more."""
+        if full:
+            self._client.hold(UPSTREAM_FULL)
+        else:
+            self._client.release(UPSTREAM_FULL)
+
+    # From the client.
+
+    def from_client(self, data: bytes) -> None:
+        """Relay bytes to the upstream."""
+        self._moved = True
+        if self._ending:
+            self._end_upstream(data)
+        else:
+            self._to_upstream.feed(data)
+            self._upstream.write(data)
+
+    def client_ended(self) -> None:
+        """Pass on that the client sends no more."""
+        self._client_done = True
+        if self._ending:
+            self._finish_if_answered()
+        elif self._upstream_done:
+            self._finish()
+        elif self._upstream.finish_writing() or self._has_closed(self._to_upstream):
+            self._wait_less(self._to_upstream)
+        else:
+            # TLS cannot pass on half an end, and the upstream must learn that nobody is there.
+            self._finish()
+
+    def quiet(self) -> bool:
+        """Return False: a tunnel goes on one way."""
+        return False
+
+    def client_gone(self) -> None:
+        """End the tunnel: the client closed, or was reset."""
+        over = self._client_done or self._ending or self._has_closed(self._to_upstream)
+        self._finish(reset=self._client.was_reset and not over)
+
+    def client_full(self, *, full: bool) -> None:
+        """Stop or resume reading from the upstream while the client takes no more."""
+        if full:
+            self._upstream.pause_reading()
+        else:
+            self._upstream.resume_reading()
+
+    @property
+    def upstream_transport(self) -> asyncio.Transport | None:
+        """The upstream's, where there is one."""
+        return self._upstream.transport
+
+    def body(self, content: bytes) -> None:
+        """Refuse: a request that switches protocols has no body here."""
+
+    def body_complete(self, trailers: RawFields) -> None:
+        """As body."""
+
+    def body_failed(self, error: RefusedError) -> None:
+        """As body."""
+
+    # Ending it.
+
+    def _has_closed(self, frames: FrameTracker) -> bool:
+        """Tell whether a close frame has passed: who sent it has said all, whatever comes."""
+        return self._terms.websocket and frames.closed
+
+    def _wait_less(self, frames: FrameTracker) -> None:
+        """Give an end whose other end has left only so long; `frames` are those of the other."""
+        if self._has_closed(frames):
+            self._idle = LEFT_SECONDS
+            self._moved = True
+
+    def _end_client(self, data: bytes) -> None:
+        """Relay what belongs to the frame under way, then the gate's close frame, then nothing."""
+        farewell = b"" if self._upstream_done else self._farewells[0]
+        self._write_client(self._to_client.finish(data, farewell))
+        self._finish_if_answered()
+
+    def _end_upstream(self, data: bytes) -> None:
+        """As _end_client, for the upstream."""
+        farewell = b"" if self._client_done else self._farewells[1]
+        if passed := self._to_upstream.finish(data, farewell):
+            self._upstream.write(passed)
+        self._finish_if_answered()
+
+    def _finish_if_answered(self) -> None:
+        """Finish once the client has its close frame and has closed too (RFC 6455 section 7.1.1).
+
+        The upstream's answer is not waited for: its connection lingers.
+        """
+        answered = self._to_upstream.finished and self._to_upstream.closed
+        if self._to_client.finished and (answered or self._client_done):
+            self._finish()
+
+    def _write_client(self, data: bytes) -> None:
+        if data and not self._client.write(data):
+            self._finish()
+
+    def _finish(self, *, reset: bool = False) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+        self._leave_shortcuts()
+        if reset:
+            self._client.abort()
+            self._upstream.reset()
+        else:
+            self._upstream.close()
+        self._ended(self)

@@ -1,0 +1,162 @@
+"""All pools and tunnels, by upstream: swept, ended, and counted for the metrics."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.exchange.stored_body import BodyStore
+from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel
+from tailchat_gate.proxy.message.response_lines import ReplyLines
+from tailchat_gate.proxy.upstream.backends import Backend
+from tailchat_gate.proxy.upstream.connection import UpstreamConnection
+from tailchat_gate.proxy.upstream.dial import Dialer
+from tailchat_gate.proxy.upstream.pool import SWEEP_SECONDS, Pool
+
+
+class Traffic:
+    """The pools and tunnels of a process, whichever configuration they were opened under.
+
+    A configuration takes a pool for each of its backends and leaves it when its last request is
+    done. What two configurations call by the same key is one pool, so that a reload keeps the
+    connections of every backend that it does not change. `dialer` opens them, `descriptors` counts
+    them; `bodies` keeps what is to be whole before it is sent. `clock` gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        dialer: Dialer,
+        descriptors: Descriptors,
+        bodies: BodyStore,
+    ) -> None:
+        self.bodies: Final = bodies
+        self.descriptors: Final = descriptors
+        descriptors.closers.append(self._close_oldest)
+        #: Faults of upstreams, by URL and kind.
+        self.failures: Final[Counter[tuple[str, str]]] = Counter()
+        self._clock = clock
+        self._dialer = dialer
+        self._lines = ReplyLines()
+        self._pools: dict[Hashable, Pool] = {}
+        self._users: Counter[Hashable] = Counter()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.tunnels: Final[set[Tunnel]] = set()
+        #: Upstreams of tunnels that are over, which have yet to close.
+        self._leaving: list[UpstreamConnection] = []
+        #: Whether tunnels are ended as they open, because the gate stops.
+        self.stopping = False
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools that a configuration uses."""
+        return tuple(self._pools.values())
+
+    def start(self) -> None:
+        """Begin to watch the deadlines; needs a running loop. More than once is once."""
+        if self._sweeper is None:
+            self._sweep()
+
+    def take(self, key: Hashable, backend: Backend) -> Pool:
+        """Return the pool of a key, which is made for `backend` where there is none.
+
+        `key` tells everything about the backend that makes a difference.
+        """
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(
+                backend, self._dialer, self.descriptors, self.failures, self._lines
+            )
+        self._users[key] += 1
+        return pool
+
+    def leave(self, key: Hashable) -> None:
+        """Let go of a pool; when nobody uses it any more its connections are closed."""
+        self._users[key] -= 1
+        if self._users[key] <= 0:
+            del self._users[key]
+            self._pools.pop(key).close()
+            urls = {pool.backend.url for pool in self.pools}
+            for found in [found for found in self.failures if found[0] not in urls]:
+                del self.failures[found]
+
+    def tunnel_over(self, tunnel: Tunnel, upstream: UpstreamConnection) -> None:
+        """Let go of a tunnel that has ended, and see its upstream off."""
+        self.tunnels.discard(tunnel)
+        if upstream.transport is not None:
+            self._leaving.append(upstream)
+
+    def _close_oldest(self) -> bool:
+        """Close the oldest idle connection of a pool; return whether there was one."""
+        return any(pool.close_oldest() for pool in self.pools)
+
+    def end_tunnels(self) -> None:
+        """End every WebSocket with 1001, going away."""
+        self.stopping = True
+        for tunnel in tuple(self.tunnels):
+            tunnel.end(GOING_AWAY, STOPPING)
+
+    def close(self) -> None:
+        """Close every upstream connection, and reset what is left of the tunnels."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for tunnel in tuple(self.tunnels):
+            tunnel.abort()
+        for upstream in self._leaving:
+            if upstream.transport is not None:
+                upstream.transport.abort()
+        for pool in self.pools:
+            pool.close()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        # First, because a fault below must not be the end of all deadlines.
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
+        now, clock = loop.time(), self._clock()
+        for pool in self.pools:
+            pool.sweep(now)
+        for tunnel in tuple(self.tunnels):
+            tunnel.check(now, clock)
+        self._leaving = [one for one in self._leaving if one.transport is not None]
+        for upstream in self._leaving:
+            upstream.check(now)
+
+
+class ConnectionMetrics:
+    """Reads them off the traffic when they are asked for; nothing is counted twice for them."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic: Final = traffic
+
+    def __call__(self) -> Iterator[Metric]:
+        """Yield the metric families."""
+        traffic, descriptors = self._traffic, self._traffic.descriptors
+        yield GaugeMetricFamily(
+            "gate_client_connections", "Connections of clients open.", value=descriptors.clients
+        )
+        upstreams = GaugeMetricFamily(
+            "gate_upstream_connections", "Connections to upstreams open.", labels=("upstream",)
+        )
+        found: Counter[str] = Counter()
+        for pool in traffic.pools:
+            found[pool.backend.url] += pool.open
+        for url, count in found.items():
+            upstreams.add_metric((url,), count)
+        yield upstreams
+        failures = CounterMetricFamily(
+            "gate_upstream_failures",
+            "Connections and exchanges that an upstream failed.",
+            labels=("upstream", "kind"),
+        )
+        for (url, kind), count in traffic.failures.items():
+            failures.add_metric((url, kind), count)
+        yield failures
+        yield CounterMetricFamily(
+            "gate_descriptors_exhausted",
+            "How often a connection found all file descriptors in use.",
+            value=descriptors.exhausted,
+        )

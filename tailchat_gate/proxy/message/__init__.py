@@ -1,0 +1,1 @@
+"""The bytes of requests and responses: fields, rules, framing; no I/O."""

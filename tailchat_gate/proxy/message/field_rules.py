@@ -1,0 +1,176 @@
+"""Which request fields go on to a tool, by their names: the gate's rules and those of a route."""
+
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from tailchat_gate.config.model import Route
+from tailchat_gate.config.values.address import tool_of, upstream_address
+from tailchat_gate.config.values.header import CLIENT, fields
+from tailchat_gate.config.values.path import stripped
+from tailchat_gate.request.claims import NAMES as PATH_CLAIMS
+from tailchat_gate.request.field_names import (
+    HOP_BY_HOP,
+    Names,
+    fold,
+    is_claim,
+    is_order,
+    is_own,
+    is_plain,
+)
+from tailchat_gate.syntax import ROUTING_FIELDS
+
+_COOKIE: Final = b"cookie"
+_PREFIX: Final = b"x-forwarded-prefix"
+_REAL_IP: Final = b"x-real-ip"
+#: Fields that mean nothing, or too much, behind a body (RFC 9110 section 6.5.1).
+_NEVER_TRAILERS: Final = frozenset(
+    (
+        *(b"authorization", b"cache-control", b"cookie", b"expect", b"host", b"max-forwards"),
+        *(b"origin", b"pragma", b"proxy-authorization", b"range", b"set-cookie", b"te", b"trailer"),
+        *(b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since"),
+    )
+)
+_NEVER_TRAILER_PREFIXES: Final = (b"content-",)
+#: The same of a reply: what says where to go, what to ask for, how long it is good, and what the
+#: browser or an edge in front is to do.
+_NEVER_REPLY_TRAILERS: Final = Names(
+    *("age", "alt-svc", "clear-site-data", "date", "expires", "link", "location", "refresh"),
+    *("retry-after", "service-worker-allowed", "sourcemap", "status", "strict-transport-security"),
+    *("vary", "warning", "www-authenticate", "access-control-*", "cross-origin-*"),
+)
+
+_MAX_KNOWN_NAMES: Final = 2048
+_MAX_KNOWN_LENGTH: Final = 64
+
+
+class Action(IntEnum):
+    """What becomes of a field.
+
+    CLAIM: it is dropped where the route does not pass it. SET: it is dropped where the gate sets
+    it for the route's tool.
+    """
+
+    KEEP = 0
+    DROP = 1
+    COOKIE = 2
+    CLAIM = 3
+    SET = 4
+
+
+# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+_KEEP, _CLAIM, _SET = Action.KEEP, Action.CLAIM, Action.SET
+
+
+class RouteRules(NamedTuple):
+    """What one route says of request fields.
+
+    `own` are the folded names of the fields that the gate sets for its tool, `passed` the names,
+    in lower case, of those that it takes from a visitor in spite of the list. `prefix_line` tells
+    the prefix that is stripped, b"" for none; `real_ip`: X-Real-IP is sent; `tells_client`: some
+    header of the route's tells the visitor's address.
+    """
+
+    own: frozenset[bytes]
+    passed: frozenset[bytes]
+    prefix_line: bytes
+    real_ip: bool
+    tells_client: bool
+
+    def passes(self, name: bytes, action: Action) -> bool:
+        """Tell whether a field goes on where that is the route's to say."""
+        if action is _CLAIM:
+            return name.lower() in self.passed
+        return action is _SET and fold(name) not in self.own
+
+
+class FieldRules:
+    """Judges the names of request fields.
+
+    What a route's `headers` set is stripped on that route and on all routes to the same tool.
+    """
+
+    def __init__(self, routes: Iterable[Route], *, real_ip: bool = False) -> None:
+        """`real_ip`: tools get X-Real-IP, but for those whose `headers` set it themselves."""
+        self.of_route: Final[Mapping[str, RouteRules]] = _rules(list(routes), real_ip=real_ip)
+        self._set = frozenset(name for rules in self.of_route.values() for name in rules.own)
+        #: Names repeat from request to request; judging one costs more than looking it up.
+        self.known: Final[dict[bytes, Action]] = {}
+
+    def judge(self, name: bytes) -> Action:
+        """Return what becomes of a field, and remember it."""
+        action = self._classify(name)
+        if len(self.known) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_LENGTH:
+            self.known[name] = action
+        return action
+
+    def drops(self, name: bytes, rules: RouteRules) -> bool:
+        """Tell whether a field does not reach the tool for what it claims, framing apart."""
+        action = self.judge(name)
+        if action is Action.DROP:
+            return is_own(fold(name))
+        return action in {_CLAIM, _SET} and not rules.passes(name, action)
+
+    def trails(self, name: bytes, rules: RouteRules) -> bool:
+        """Tell whether a trailer goes on: no route passes one that the list has."""
+        action = self.judge(name)
+        kept = action is _KEEP or (action is _SET and rules.passes(name, action))
+        return kept and may_trail(name)
+
+    def _classify(self, name: bytes) -> Action:
+        if name.lower() == _COOKIE:
+            return Action.COOKIE
+        folded = fold(name)
+        if is_own(folded) or folded in HOP_BY_HOP or folded in ROUTING_FIELDS:
+            return Action.DROP
+        if is_claim(folded) or not is_plain(name):
+            return Action.CLAIM
+        return Action.SET if folded in self._set else Action.KEEP
+
+
+def may_trail(name: bytes) -> bool:
+    """Tell whether a field may stand behind a body: no framing, routing or identity."""
+    folded = fold(name)
+    return not (
+        folded in _NEVER_TRAILERS
+        or folded in HOP_BY_HOP
+        or folded in ROUTING_FIELDS
+        or folded.startswith(_NEVER_TRAILER_PREFIXES)
+        or is_own(folded)
+        or is_claim(folded)
+        or folded in PATH_CLAIMS
+    )
+
+
+def may_trail_reply(name: bytes) -> bool:
+    """Tell whether a field of a reply may stand behind its body (RFC 9110 section 6.5.1)."""
+    folded = fold(name)
+    return may_trail(name) and folded not in _NEVER_REPLY_TRAILERS and not is_order(folded)
+
+
+def _rules(routes: list[Route], *, real_ip: bool) -> dict[str, RouteRules]:
+    """Return the rules of each route by its name."""
+    by_tool: dict[object, set[bytes]] = {}
+    tools = [tool_of(upstream_address(route.upstream)) for route in routes]
+    for route, tool in zip(routes, tools, strict=True):
+        own = by_tool.setdefault(tool, {_REAL_IP} if real_ip else set())
+        own.update(fold(name.encode("ascii")) for name in route.headers)
+        if stripped(route.path, route.upstream_path):
+            own.add(_PREFIX)
+    return {
+        route.name: _of_route(route, frozenset(by_tool[tool]), real_ip=real_ip)
+        for route, tool in zip(routes, tools, strict=True)
+    }
+
+
+def _of_route(route: Route, own: frozenset[bytes], *, real_ip: bool) -> RouteRules:
+    passed = (name.lower().encode("ascii") for name in route.pass_fields)
+    named = frozenset(fold(name.encode("ascii")) for name in route.headers)
+    prefix = b"" if _PREFIX in named else stripped(route.path, route.upstream_path).encode("ascii")
+    return RouteRules(
+        own,
+        frozenset(name for name in passed if fold(name) not in own),
+        b"X-Forwarded-Prefix: %b\r\n" % prefix if prefix else b"",
+        real_ip and _REAL_IP not in named,
+        any(CLIENT in fields(template) for template in route.headers.values()),
+    )

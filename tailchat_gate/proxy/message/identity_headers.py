@@ -1,0 +1,196 @@
+"""The header fields that tell an upstream who the visitor is; every value is hostile input."""
+
+from base64 import b64encode
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote
+
+from tailchat_gate.access.routes import Route
+from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.values.header import CLIENT, fields, fill
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.machine_tokens import Machine
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.proxy.message.assertion import Assertions
+from tailchat_gate.syntax import UNFIT_FOR_A_LINE
+
+#: Of a value as it stands on the wire; servers commonly allow 8 KiB for a whole head.
+MAX_VALUE_BYTES: Final = 2048
+#: Routes whose assertions are kept for one visitor; nobody uses more tools at a time.
+_MAX_ASSERTIONS: Final = 16
+_MAX_PLAIN: Final = 64
+_NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
+#: What a template about the client holds, to tell most others without reading them.
+_CLIENT: Final = f"{{{CLIENT}}}"
+_SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+def _percent(value: str) -> bytes:
+    encoded = quote(value, safe=_SAFE)
+    if len(encoded) > MAX_VALUE_BYTES:
+        # A cut inside an escape or a character would leave what nobody can decode.
+        kept = value
+        while len(encoded) > MAX_VALUE_BYTES:
+            kept = kept[: len(kept) * MAX_VALUE_BYTES // len(encoded)]
+            encoded = quote(kept, safe=_SAFE)
+    return encoded.encode("ascii")
+
+
+def _utf8(value: str) -> bytes:
+    return value.encode()[:MAX_VALUE_BYTES].decode("utf-8", "ignore").encode()
+
+
+def _rfc2047(value: str) -> bytes:
+    """Return RFC 2047 encoded-words, each at most 75 bytes and of whole characters."""
+    if value.isascii() and "=?" not in value:
+        return value.encode("ascii")[:MAX_VALUE_BYTES]
+    words: list[bytes] = []
+    chunk = b""
+    for character in value:
+        octets = character.encode()
+        if len(chunk) + len(octets) > 45:  # noqa: PLR2004 - 45 bytes are 60 in base64, + 12 = 72
+            words.append(chunk)
+            chunk = b""
+        chunk += octets
+    words.append(chunk)
+    encoded = [b"=?UTF-8?B?" + b64encode(word) + b"?=" for word in words]
+    return b" ".join(encoded[: MAX_VALUE_BYTES // 76])
+
+
+_ENCODERS: Final[Mapping[str, Callable[[str], bytes]]] = MappingProxyType(
+    {"percent": _percent, "utf8": _utf8, "rfc2047": _rfc2047}
+)
+
+
+def encode_value(value: str, encoding: str) -> bytes:
+    """Return a value as the bytes of a header field.
+
+    `encoding` is "percent" (percent-encoded UTF-8 for all outside visible ASCII and for "%"),
+    "utf8" or "rfc2047". Controls and lone surrogates are removed, the length is capped, spaces
+    at the ends go. b"" where nothing is left.
+    """
+    return _ENCODERS[encoding](UNFIT_FOR_A_LINE.sub("", value).strip()).strip()
+
+
+class IdentityHeaders:
+    """Makes the identity header lines of a visitor on a route, once a session and route.
+
+    With `assertions` they end with a signed one, made anew shortly before it is over.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, Collection[str]], assertions: Assertions | None = None
+    ) -> None:
+        self._assertions = assertions
+        self._groups_of: dict[str, list[str]] = {}
+        for group in sorted(groups):
+            for sub in groups[group]:
+                self._groups_of.setdefault(sub, []).append(group)
+
+    def groups_of(self, sub: str) -> list[str]:
+        """Return the names of the groups that list `sub`, sorted."""
+        return self._groups_of.get(sub, [])
+
+    def fields(self, visitor: Visitor | Machine, route: Route) -> bytes:
+        """Return the header lines that tell the route's upstream who the visitor is."""
+        if self._assertions is not None and route.settings.assertion:
+            return self._signed(visitor, route, self._assertions)
+        lines = visitor.identity_headers.get(route.name)
+        return self._plain(visitor, route) if lines is None else lines
+
+    def _signed(self, visitor: Visitor | Machine, route: Route, assertions: Assertions) -> bytes:
+        """Return the lines with an assertion for the route."""
+        name = route.name
+        kept = visitor.assertions.get(name)
+        # Of this maker only: another configuration has other groups, keys and audiences.
+        # None from before the clock was set back: it would be of a second that is yet to come.
+        if kept is not None and kept[0] is self and kept[1] <= assertions.clock() < kept[2]:
+            return kept[3]
+        groups = [] if isinstance(visitor, Machine) else self.groups_of(visitor.record.sub)
+        minted = assertions.mint(visitor, groups, route.settings.audience or name)
+        lines = self._plain(visitor, route) + minted.line
+        if len(visitor.assertions) >= _MAX_ASSERTIONS:
+            visitor.assertions.clear()
+        visitor.assertions[name] = (self, minted.made_at, minted.renew_at, lines)
+        return lines
+
+    def _plain(self, visitor: Visitor | Machine, route: Route) -> bytes:
+        """Make the lines without an assertion, and keep them."""
+        encoding, templates = route.settings.header_encoding, route.settings.headers
+        if isinstance(visitor, Machine):
+            lines = machine_fields(visitor.name, encoding=encoding, templates=templates)
+        else:
+            groups = self.groups_of(visitor.record.sub)
+            lines = identity_fields(visitor.record, groups, encoding=encoding, templates=templates)
+        if len(visitor.identity_headers) >= _MAX_PLAIN:
+            visitor.identity_headers.clear()
+        visitor.identity_headers[route.name] = lines
+        return lines
+
+
+def machine_fields(
+    name: str, *, encoding: str = "percent", templates: Mapping[str, str] = _NO_TEMPLATES
+) -> bytes:
+    """Return the identity header lines for the machine with the token `name`.
+
+    Of a route's own headers it gets those that name nobody: the others would come with holes in
+    place of the person they are about.
+    """
+    lines = [b"X-Tailchat-Token: %b\r\n" % name.encode("ascii")]
+    for header, template in templates.items():
+        if not fields(template):
+            value = encode_value(fill(template, {}), encoding)
+            lines.append(b"%b: %b\r\n" % (header.encode("ascii"), value))
+    return b"".join(lines)
+
+
+def client_fields(settings: RouteSettings, address: str) -> bytes:
+    """Return the lines of a route's own headers that tell the visitor's address.
+
+    They go with every request, because everybody has one; "" is that of nobody, and tells nothing.
+    """
+    if not address:
+        return b""
+    lines = (
+        b"%b: %b\r\n"
+        % (
+            name.encode("ascii"),
+            encode_value(fill(text, {CLIENT: address}), settings.header_encoding),
+        )
+        for name, text in settings.headers.items()
+        if _CLIENT in text and CLIENT in fields(text)
+    )
+    return b"".join(lines)
+
+
+def identity_fields(
+    record: SessionRecord,
+    groups: Sequence[str],
+    *,
+    encoding: str = "percent",
+    templates: Mapping[str, str] = _NO_TEMPLATES,
+) -> bytes:
+    """Return the identity header lines for one visitor.
+
+    A value that is missing is an absent field. `templates` are a route's own headers.
+    """
+    values = {
+        "sub": record.sub,
+        "nickname": record.nickname,
+        "discriminator": record.discriminator,
+        "avatar": record.avatar,
+        "groups": ",".join(groups),
+    }
+    named = {f"X-Tailchat-{name.capitalize()}": value for name, value in values.items()}
+    named.update(
+        (name, fill(template, values))
+        for name, template in templates.items()
+        if CLIENT not in fields(template)
+    )
+    lines: list[bytes] = []
+    for name, value in named.items():
+        encoded = encode_value(value, encoding)
+        if encoded:
+            lines.append(name.encode("ascii") + b": " + encoded + b"\r\n")
+    return b"".join(lines)

@@ -1,0 +1,191 @@
+"""Header lines of a response: read, judged, and repaired where an upstream is out of date."""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from tailchat_gate.request.authorization import challenge_binds
+from tailchat_gate.request.field_names import HOP_BY_HOP, fold, is_order
+from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
+
+_MAX_KNOWN: Final = 2048
+_MAX_KNOWN_LENGTH: Final = 256
+#: RFC 9112 section 4; many servers leave out the space before an empty reason.
+_STATUS_LINE: Final = re.compile(
+    rb"HTTP/1\.([01]) {1,8}([1-9][0-9]{2})(?: (%b))?" % FIELD_VALUE_OCTETS
+)
+_LINE: Final = re.compile(rb"(%b):[ \t]*+(%b)" % (TOKEN_OCTETS, FIELD_VALUE_OCTETS))
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+
+_CRLF: Final = b"\r\n"
+_FOLD: Final = re.compile(rb"\r\n[ \t]++")
+_SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(%b)[ \t]++:" % TOKEN_OCTETS)
+_FRAMING: Final = re.compile(rb"(?im)^(content-length|transfer-encoding):[ \t]*+([^\r]*+)\r\n")
+
+
+class Action(IntEnum):
+    """What becomes of a field line."""
+
+    KEEP = 0
+    DROP = 1
+    SET_COOKIE = 2
+    CONTENT_LENGTH = 3
+    TRANSFER_ENCODING = 4
+    CONNECTION = 5
+    UPGRADE = 6
+    EDIT = 7
+    CHALLENGE = 8
+    ORDER = 9
+    WORKER_SCOPE = 10
+
+
+# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+(
+    _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
+    _CHALLENGE, _ORDER, _WORKER_SCOPE,
+) = Action  # fmt: skip
+
+#: A Set-Cookie is a secret, the challenge of a handshake is another each time.
+_NEVER_KNOWN: Final = (_SET_COOKIE, _CHALLENGE)
+_ACTIONS: Final = {
+    b"set-cookie": _SET_COOKIE,
+    b"content-length": _CONTENT_LENGTH,
+    b"transfer-encoding": _TRANSFER_ENCODING,
+    b"connection": _CONNECTION,
+    b"upgrade": _UPGRADE,
+    b"location": _EDIT,
+    b"content-location": _EDIT,
+    b"refresh": _EDIT,
+    b"persistent-auth": _CHALLENGE,
+    b"www-authenticate": _CHALLENGE,
+    b"service-worker-allowed": _WORKER_SCOPE,
+}
+
+
+class BadReplyError(ValueError):
+    """Bytes of an upstream that are no reply, or not one to trust."""
+
+
+@dataclass(slots=True)
+class Line:
+    """A field line of a reply: what to do with it, and its value as far as that matters here.
+
+    `length` is that of a Content-Length, `options` those of Connection.
+    """
+
+    action: Final[Action]
+    sent: Final[bytes]
+    value: Final[bytes] = b""
+    length: Final[int] = 0
+    options: Final[frozenset[bytes]] = frozenset()
+
+
+class ReplyLines:
+    """Reads field lines and status lines of replies; what was read is kept, because they repeat.
+
+    Kept are at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
+    """
+
+    def __init__(self) -> None:
+        self.known: Final[dict[bytes, Line]] = {}
+        self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
+
+    def line(self, raw: bytes) -> Line:
+        """Return what a line without its CRLF is. Raises BadReplyError."""
+        match = _LINE.fullmatch(raw)
+        if match is None:
+            raise BadReplyError("a header field that is malformed")
+        name, value = match[1], match[2].rstrip(b" \t")
+        line = _read_line(raw, name, value)
+        if len(raw) <= _MAX_KNOWN_LENGTH and line.action not in _NEVER_KNOWN:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[raw] = line
+        return line
+
+    def status(self, raw: bytes) -> tuple[int, bool, bytes]:
+        """Return a status line's status, whether its version is 1.0, and the line to send.
+
+        Raises BadReplyError.
+        """
+        match = _STATUS_LINE.fullmatch(raw)
+        if match is None:
+            raise BadReplyError("a status line that is malformed")
+        sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
+        found = (int(match[2]), match[1] == b"0", sent)
+        is_plain = raw[8:10] != b"  "
+        if is_plain and len(self.statuses) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_LENGTH:
+            self.statuses[raw] = found
+        return found
+
+
+def _read_line(raw: bytes, name: bytes, value: bytes) -> Line:
+    lower = name.lower()
+    action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
+    if action is _CONTENT_LENGTH:
+        match = CONTENT_LENGTH.fullmatch(value)
+        if match is None:
+            raise BadReplyError("a Content-Length that is not one number")
+        length = int(match[1])
+        return Line(action, b"%b: %d" % (name, length), value, length)
+    if action is _CONNECTION:
+        options = frozenset(option.strip(b" \t").lower() for option in value.split(b","))
+        return Line(action, raw, value, 0, options)
+    if action is _KEEP and is_order(fold(name)):
+        action = _ORDER
+    elif lower == b"www-authenticate" and not challenge_binds(value):
+        action = _KEEP
+    return Line(action, raw, value)
+
+
+def repaired(section: bytes) -> bytes:
+    """Return field lines without folding and without space before a colon.
+
+    Both are obsolete and a proxy has to remove them (RFC 9112 sections 5.1 and 5.2). Raises
+    BadReplyError where the first line is folded onto nothing.
+    """
+    if section[:1] in {b" ", b"\t"}:
+        raise BadReplyError("a header field that is malformed")
+    return _SPACE_BEFORE_COLON.sub(rb"\1:", _FOLD.sub(b" ", section))
+
+
+def with_one_framing(section: bytes) -> bytes:
+    """Return field lines with one framing, where all that they say of it comes to the same.
+
+    Beside a transfer coding any length goes (RFC 9112 section 6.3); of equal lengths, in one field
+    or several, one stays (RFC 9110 section 8.6). Everything else is left for others to refuse.
+    """
+    fields = [(name.lower(), value) for name, value in _FRAMING.findall(section)]
+    lengths = [value for name, value in fields if name == b"content-length"]
+    if not lengths:
+        return section
+    if len(lengths) < len(fields):
+        return _FRAMING.sub(lambda match: b"" if _is_length(match) else match[0], section)
+    numbers = [
+        CONTENT_LENGTH.fullmatch(one.strip(b" \t")) for one in b",".join(lengths).split(b",")
+    ]
+    if not all(numbers) or len({int(number[1]) for number in numbers if number}) > 1:
+        return section
+    kept = b"Content-Length: %b\r\n" % (numbers[0][1] if numbers[0] else b"")
+    return _FRAMING.sub(b"", section) + kept
+
+
+def _is_length(match: re.Match[bytes]) -> bool:
+    return match[1].lower() == b"content-length"
+
+
+def take_lf_head(data: bytes) -> tuple[bytes, bytes] | None:
+    """Return a head whose lines all end with LF alone as one with CRLF, and what is behind it.
+
+    None where it is not whole yet. Where a server that ends lines with CRLF passes on an LF that
+    somebody gave it, both kinds are there: that is an attempt to split the reply. Raises
+    BadReplyError.
+    """
+    end = data.find(b"\n\n")
+    head = data if end < 0 else data[: end + 1]
+    if b"\r" in head or b"\0" in head:
+        raise BadReplyError("line ends of two kinds in a head")
+    if end < 0:
+        return None
+    return head.replace(b"\n", _CRLF), data[end + 2 :]

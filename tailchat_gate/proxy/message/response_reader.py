@@ -1,0 +1,398 @@
+"""Reads an upstream's reply and writes it anew for the client; bytes in, bytes out, no socket."""
+
+import re
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from tailchat_gate.proxy.message.field_rules import may_trail_reply
+from tailchat_gate.proxy.message.request_headers import CRLF
+from tailchat_gate.proxy.message.response_lines import (
+    Action,
+    BadReplyError,
+    Line,
+    ReplyLines,
+    repaired,
+    take_lf_head,
+    with_one_framing,
+)
+from tailchat_gate.reasons import RefusedError
+from tailchat_gate.request.body import ChunkedBody
+from tailchat_gate.syntax import BARE_LINE_END_OCTETS
+
+#: Of a reply's head; nginx and Node allow 8 to 16 KiB.
+MAX_HEAD_BYTES: Final = 65_536
+#: Replies before the final one (100, 102, 103): they are passed on as they come, but not for ever.
+MAX_INTERIM: Final = 1000
+_END: Final = b"\r\n\r\n"
+_CR: Final = 0x0D
+_LAST_CHUNK: Final = b"0\r\n"
+
+_BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|\x00")
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+#: Options of Connection that name no field, and the field that frames the body.
+_NEVER_LISTED: Final = frozenset((b"", b"close", b"content-length", b"keep-alive", b"upgrade"))
+_BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value))
+_NO_CONTENT: Final = HTTPStatus.NO_CONTENT.value
+_FINAL: Final = HTTPStatus.OK.value
+_SWITCHING: Final = HTTPStatus.SWITCHING_PROTOCOLS.value
+# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+(
+    _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
+    _CHALLENGE, _ORDER, _WORKER_SCOPE,
+) = Action  # fmt: skip
+
+
+class FieldEditor(Protocol):
+    """Rewrites fields of a reply, where a route asks for it."""
+
+    def location(self, value: bytes, visitor: bytes) -> bytes:
+        """Return the Location or Content-Location to pass on, for a visitor of that origin."""
+
+    def refresh(self, value: bytes, visitor: bytes) -> bytes:
+        """Return the Refresh to pass on."""
+
+    def set_cookie(self, value: bytes) -> bytes:
+        """Return the Set-Cookie to pass on."""
+
+
+class Expected(Protocol):
+    """What a reply answers, and what it is to carry.
+
+    `is_head`: the request's method is HEAD. `http10`, `keep_alive`: the client's version, and
+    whether its connection stays. `upgrade`: the protocol it asks to switch to, b"" for none.
+    `takes_trailers`: it reads trailers. `extra_fields` are header lines to add. `editor` rewrites
+    fields, None where none is to be rewritten. `passed_fields` are names, in lower case, of those
+    that the route lets through.
+    """
+
+    is_head: bool
+    http10: bool
+    keep_alive: bool
+    upgrade: bytes
+    takes_trailers: bool
+    extra_fields: bytes
+    editor: FieldEditor | None
+
+    @property
+    def origin(self) -> bytes:
+        """The origin that the visitor sees, b"" where none is known."""
+
+    @property
+    def passed_fields(self) -> frozenset[bytes]:
+        """Names of fields that pass although they reach beyond the tool."""
+
+    def keeps_out(self, set_cookie: bytes) -> bool:
+        """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
+
+    def may_widen(self, scope: bytes) -> bool:
+        """Tell whether a value of Service-Worker-Allowed is passed on."""
+
+
+class ReplyReader:
+    """Turns the bytes of one connection's replies, one after another, into bytes for clients.
+
+    After `complete` the next reply may `begin`, unless `dirty`: bytes came that nobody asked for.
+    Whatever the reply's fields say, `dirty` is never taken for an answer (RFC 9112 section 9.2).
+    """
+
+    __slots__ = (
+        "_chunk_to_client", "_chunks", "_expected", "_interim", "_known", "_length",
+        "_lines", "_mended", "_options", "_partial", "_remaining", "_switches_to", "body_bytes",
+        "complete", "dirty", "head_done", "keep_client", "leftover", "personal", "started",
+        "status", "stays", "switched", "until_close",
+    )  # fmt: skip
+
+    def __init__(self, lines: ReplyLines) -> None:
+        self._lines = lines
+        self._known = lines.known
+        self._expected: Expected | None = None
+        self.dirty = self.complete = self.started = self.head_done = self.switched = False
+        self.keep_client = self.until_close = self.stays = False
+        self.status = self.body_bytes = 0
+        self.leftover = b""
+        #: Whether the connection may be authenticated, by any request or reply on it so far.
+        self.personal = False
+
+    def begin(self, expected: Expected) -> None:
+        """Expect the reply to a request."""
+        self._expected = expected
+        self._partial = b""
+        #: Whether the reply says what it means otherwise than it should.
+        self._mended = False
+        self._interim = self.status = self.body_bytes = 0
+        self._chunks: ChunkedBody | None = None
+        self.started = self.head_done = self.complete = self.switched = False
+
+    def forget(self) -> None:
+        """Let go of the request whose reply was read."""
+        self._expected = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes of the upstream; return the pieces to write to the client.
+
+        Raises BadReplyError; nothing that this call read is to be relayed then.
+        """
+        self.started = True
+        out: list[bytes] = []
+        if not self.head_done:
+            data = self._feed_head(data, out)
+        if data and self.head_done:
+            self._feed_body(data, out)
+        return out
+
+    def end(self) -> list[bytes]:
+        """Hear that the upstream closed; return the last pieces.
+
+        Raises BadReplyError where the reply is not whole (RFC 9112 section 8).
+        """
+        if self.complete:
+            return []
+        if not self.head_done or not self.until_close:
+            raise BadReplyError("a reply that is cut off")
+        self.complete = True
+        return [_LAST_CHUNK, CRLF] if self._chunk_to_client else []
+
+    # The head.
+
+    def _feed_head(self, data: bytes, out: list[bytes]) -> bytes:
+        """Read heads until the final one; return what is behind it."""
+        if self._partial:
+            data, self._partial = self._partial + data, b""
+        while not self.head_done:
+            line_end = data.find(b"\n")
+            if line_end > 0 and data[line_end - 1] != _CR:
+                data = self._feed_lf_head(data, out)
+                if not data:
+                    return b""
+                continue
+            end = data.find(_END)
+            if end < 0:
+                if len(data) > MAX_HEAD_BYTES or _BARE.search(data):
+                    raise BadReplyError("a head that is too long, or none")
+                self._partial = data
+                return b""
+            if end > MAX_HEAD_BYTES:
+                raise BadReplyError("a head that is too long")
+            self._read_head(data[: end + 2], out)
+            data = data[end + 4 :]
+            if self.switched:
+                self.leftover = data
+                return b""
+        return data
+
+    def _feed_lf_head(self, data: bytes, out: list[bytes]) -> bytes:
+        """Read a head whose lines end with LF alone; return what is behind it."""
+        found = take_lf_head(data)
+        if len(data if found is None else found[0]) > MAX_HEAD_BYTES:
+            raise BadReplyError("a head that is too long")
+        if found is None:
+            self._partial = data
+            return b""
+        self._mended = True
+        self._read_head(found[0], out)
+        if self.switched:
+            self.leftover = found[1]
+            return b""
+        return found[1]
+
+    def _read_head(self, head: bytes, out: list[bytes]) -> None:
+        line, _, section = head.partition(CRLF)
+        found = self._lines.statuses.get(line)
+        if found is None:
+            found = self._lines.status(line)
+            # As only those have it that are never kept.
+            self._mended = self._mended or line[8:10] == b"  "
+        status, http10, line = found
+        try:
+            lines = self._fields(section, line)
+        except BadReplyError:
+            lines = self._fields(with_one_framing(repaired(section)), line)
+            # Whoever writes such a head may mean something else by what comes behind it.
+            self._mended = True
+        if status < _FINAL:
+            self._write_interim(status, lines, out)
+            return
+        self.status = status
+        self.head_done = True
+        if http10:
+            # Chunks in HTTP/1.0 are read, and the connection ends (RFC 9112 section 6.1).
+            self.stays = b"keep-alive" in self._options and self._chunks is None
+        else:
+            self.stays = b"close" not in self._options
+        if self._mended:
+            self.stays = False
+        self._write_head(status, lines, out)
+
+    def _fields(self, section: bytes, line: bytes) -> list[bytes]:
+        """Return `line` and the field lines to pass on; note what the others say of the message."""
+        known, reader = self._known, self._lines
+        self._options = _NO_OPTIONS
+        self._length: int | None = None
+        self._switches_to: bytes | None = None
+        self._chunks = None
+        kept = [line]
+        raw_lines = section.split(CRLF)
+        raw_lines.pop()
+        for raw in raw_lines:
+            found = known.get(raw)
+            if found is None:
+                found = reader.line(raw)
+            action = found.action
+            if action is _KEEP:
+                kept.append(raw)
+            elif action is _CONTENT_LENGTH:
+                if self._length is not None:
+                    raise BadReplyError("more than one Content-Length")
+                self._length = found.length
+                kept.append(found.sent)
+            elif action is not _DROP:
+                self._note(found, kept)
+        if self._options and (listed := self._options - _NEVER_LISTED):
+            kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
+        if self._length is not None and self._chunks is not None:
+            raise BadReplyError("both Content-Length and Transfer-Encoding")
+        return kept
+
+    def _note(self, line: Line, kept: list[bytes]) -> None:
+        """Note what a field says of the message's framing; keep it where it is passed on."""
+        action, expected = line.action, self._expected
+        if action is _CONNECTION:
+            self._options = line.options | self._options
+        elif action is _TRANSFER_ENCODING:
+            if line.value.lower() != b"chunked" or self._chunks is not None:
+                raise BadReplyError("a transfer coding that the gate did not offer")
+            self._chunks = ChunkedBody(padded=True)
+        elif action is _CHALLENGE:
+            self.personal = True
+            kept.append(line.sent)
+        elif expected is None:
+            pass
+        elif action is not _UPGRADE:
+            _pass_on(line, kept, expected)
+        elif expected.upgrade:
+            # A second field makes a list of it, and no list was asked for.
+            self._switches_to = line.value if self._switches_to is None else b","
+
+    def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
+        expected = self._expected
+        self._interim += 1
+        if expected is None or self._interim > MAX_INTERIM:
+            raise BadReplyError("too many interim replies")
+        if status == _SWITCHING:
+            protocol = self._switches_to
+            if protocol is None or protocol.lower() != expected.upgrade:
+                raise BadReplyError("a protocol switch that nobody asked for")
+            self.status = status
+            self.switched = True
+            lines += (b"Upgrade: " + protocol, b"Connection: Upgrade")
+            extra = expected.extra_fields
+        else:
+            extra = b""
+        lines = _without_length(lines)
+        if not expected.http10:
+            out += (CRLF.join(lines), CRLF, extra, CRLF)
+
+    def _write_head(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
+        """Write the head with its framing (RFC 9112 section 6.3) for the client."""
+        expected = self._expected
+        if expected is None:
+            raise BadReplyError("a reply that nobody asked for")
+        self.keep_client = expected.keep_alive
+        self._remaining = 0
+        self._chunk_to_client = self.until_close = False
+        if status == _NO_CONTENT and (self._length is not None or self._chunks is not None):
+            # The body that it must not have may be on its way (RFC 9110 section 15.3.5).
+            self.stays = self.stays and not self._length and self._chunks is None
+            lines = _without_length(lines)
+        if expected.is_head or status in _BODILESS:
+            self.complete = True
+        elif self._length is not None:
+            self._remaining = self._length
+            self.complete = not self._length
+        else:
+            self.until_close = self._chunks is None
+            self._chunk_to_client = not expected.http10
+            if expected.http10:
+                self.keep_client = False
+            else:
+                lines.append(b"Transfer-Encoding: chunked")
+        if not self.keep_client:
+            lines.append(b"Connection: close")
+        elif expected.http10:
+            lines.append(b"Connection: keep-alive")
+        lines.append(expected.extra_fields)
+        # Whole lines or nothing: either way the join has put a line end before what follows.
+        out.append(CRLF.join(lines))
+        out.append(CRLF)
+
+    # The body.
+
+    def _feed_body(self, data: bytes, out: list[bytes]) -> None:
+        if self.complete:
+            self.dirty = True
+            return
+        if self._chunks is not None:
+            data = self._feed_chunks(self._chunks, data)
+        elif not self.until_close:
+            size = len(data)
+            if size > self._remaining:
+                data, size = data[: self._remaining], self._remaining
+                self.dirty = True
+            self._remaining -= size
+            self.complete = not self._remaining
+        if data:
+            self.body_bytes += len(data)
+            if self._chunk_to_client:
+                out += (b"%x\r\n" % len(data), data, CRLF)
+            else:
+                out.append(data)
+        if self.complete and self._chunk_to_client:
+            out += (_LAST_CHUNK, self._trailers(), CRLF)
+
+    def _feed_chunks(self, chunks: ChunkedBody, data: bytes) -> bytes:
+        try:
+            content, rest = chunks.feed(data)
+        except RefusedError as error:
+            raise BadReplyError(str(error)) from None
+        self.complete = chunks.complete
+        self.dirty = self.dirty or bool(rest)
+        self.stays = self.stays and not chunks.mended
+        return content
+
+    def _trailers(self) -> bytes:
+        """Return the trailers for a client that reads them (RFC 9110 section 6.5.1)."""
+        chunks = self._chunks
+        if chunks is None or self._expected is None or not self._expected.takes_trailers:
+            return b""
+        return b"".join(
+            b"%b: %b\r\n" % (name, value)
+            for name, value in chunks.trailers
+            if may_trail_reply(name)
+        )
+
+
+def _pass_on(line: Line, kept: list[bytes], expected: Expected) -> None:
+    """Keep a field that is passed on for some, or passed on as another."""
+    name = line.sent.partition(b":")[0]
+    editor = expected.editor
+    if line.action is _SET_COOKIE:
+        if not expected.keeps_out(line.value):
+            sent = line.sent
+            kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
+    elif line.action is _EDIT:
+        kept.append(_edited(line, name, editor, expected.origin) if editor else line.sent)
+    elif line.action is _WORKER_SCOPE:
+        if expected.may_widen(line.value):
+            kept.append(line.sent)
+    elif name.lower() in expected.passed_fields:
+        kept.append(line.sent)
+
+
+def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> bytes:
+    edit = editor.refresh if name.lower() == b"refresh" else editor.location
+    return name + b": " + edit(line.value, origin)
+
+
+def _without_length(lines: list[bytes]) -> list[bytes]:
+    """Return the lines of a reply that must not carry a Content-Length (RFC 9110 section 8.6)."""
+    return [line for line in lines if not line.lower().startswith(b"content-length:")]

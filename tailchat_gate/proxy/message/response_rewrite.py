@@ -1,0 +1,123 @@
+"""Addresses and cookies in a tool's replies, made the gate's where a route asks for it; pure."""
+
+import re
+from typing import Final
+
+from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.values.address import HttpAddress, upstream_address
+from tailchat_gate.syntax import BROWSER_AUTHORITY_ENDS, DEFAULT_PORTS, HOST_PREFIX, HTTP_SCHEME
+
+#: An address with a host, "//host" among them: its scheme, authority, and what is behind.
+_ABSOLUTE: Final = re.compile(
+    f"(?:({HTTP_SCHEME}):)?//([^{BROWSER_AUTHORITY_ENDS}]*)(.*)".encode("ascii"),
+    re.DOTALL | re.IGNORECASE,
+)
+#: A Refresh up to its address, as browsers read it: the time, and "url=" in front or not.
+_REFRESH: Final = re.compile(
+    rb"([ ]*+[0-9.]++(?:[ ]*+[;,]|[ ])[ ]*+(?:url[ ]*+=[ ]*+)?+)([\"']?+)(.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+_DEFAULT_PORT: Final = re.compile(
+    rb":(?:%b)?\Z" % "|".join(map(str, DEFAULT_PORTS.values())).encode("ascii")
+)
+#: A cookie of such a name must have the path "/".
+_HOST_PREFIX: Final = HOST_PREFIX.lower().encode("ascii")
+
+
+class ReplyRewriter:
+    """Rewrites fields of the replies on one route."""
+
+    def __init__(self, settings: RouteSettings) -> None:
+        self._locations = settings.rewrite_location
+        self._cookies = settings.rewrite_cookies
+        self._outside = settings.path.encode("ascii").rstrip(b"/")
+        inside = settings.path if settings.upstream_path is None else settings.upstream_path
+        self._inside = inside.encode("ascii").rstrip(b"/")
+        address = upstream_address(settings.upstream)
+        named = [str(address.url.authority)] if isinstance(address, HttpAddress) else []
+        if settings.upstream_host:
+            named.append(settings.upstream_host)
+        self._tool = frozenset(_authority(name.encode("ascii")) for name in named)
+
+    def refresh(self, value: bytes, visitor: bytes = b"") -> bytes:
+        """Return a Refresh with its address as `location` returns it."""
+        match = _REFRESH.fullmatch(value)
+        if match is None:
+            return value
+        before, quote, rest = match.groups()
+        address, end, behind = rest.partition(quote) if quote else (rest, b"", b"")
+        return before + quote + self.location(address, visitor) + end + behind
+
+    def location(self, value: bytes, visitor: bytes = b"") -> bytes:
+        """Return a Location: a path on the gate where it names the tool, else as it is.
+
+        The path needs no origin: browsers take it from where they are (RFC 9110 section 10.2.2).
+        `visitor` is the origin that the visitor sees, which a tool may name in place of its own.
+        """
+        # Browsers drop a tab unseen: what leads to a path with one would lead to another host.
+        if not self._locations or b"\t" in value:
+            return value
+        match = _ABSOLUTE.fullmatch(value)
+        if match is None:
+            is_path = value[:1] == b"/" and value[1:2] not in {b"/", b"\\"}
+            return self._outward(value) if is_path else value
+        scheme, authority, rest = match[1], _authority(match[2]), match[3]
+        # What begins with two slashes would lead to another host.
+        path = b"/" + rest.lstrip(b"/\\")
+        if authority in self._tool:
+            return self._outward(path)
+        seen, _, host = visitor.partition(b"://")
+        if not host or authority != _authority(host):
+            return value
+        # A tool that knows where visitors find it may know its path there too.
+        path = path if self._is_outside(path) else self._outward(path)
+        if scheme is not None and scheme.lower() == b"https" and seen == b"http":
+            # It leads to TLS, which a path would not.
+            return value[: len(value) - len(rest)] + path
+        return path
+
+    def set_cookie(self, value: bytes) -> bytes:
+        """Return a Set-Cookie without Domain, its Path as the browser sees it."""
+        if not self._cookies:
+            return value
+        pair, *attributes = value.split(b";")
+        kept = [pair]
+        for attribute in attributes:
+            name, _, found = attribute.partition(b"=")
+            lower = name.strip().lower()
+            if lower == b"domain":
+                continue
+            if lower == b"path" and not pair.strip().lower().startswith(_HOST_PREFIX):
+                # Without the last slash, or the cookie would not be sent for the route's own path.
+                kept.append(b" Path=" + (self._outward(found.strip()).rstrip(b"/") or b"/"))
+            else:
+                kept.append(attribute)
+        return b";".join(kept)
+
+    def _is_outside(self, path: bytes) -> bool:
+        """Tell whether a path begins with the route's own."""
+        outside = self._outside
+        rest = path[len(outside) :]
+        return bool(outside) and path.startswith(outside) and rest[:1] in {b"", b"/", b"?", b"#"}
+
+    def _outward(self, path: bytes) -> bytes:
+        """Return the visitor's path for a path of the tool; one outside of the route stays."""
+        inside = self._inside
+        rest = path[len(inside) :]
+        if not path.startswith(inside) or rest[:1] not in {b"", b"/", b"?", b"#"}:
+            return path
+        if self._outside or not inside:
+            return self._outside + rest or b"/"
+        # Two slashes behind the tool's own path are no host of a visitor's.
+        return b"/" + rest.lstrip(b"/\\")
+
+
+def rewriter_of(settings: RouteSettings) -> ReplyRewriter | None:
+    """Return what rewrites the replies of a route, None where it asks for nothing."""
+    if settings.rewrite_location or settings.rewrite_cookies:
+        return ReplyRewriter(settings)
+    return None
+
+
+def _authority(raw: bytes) -> bytes:
+    return _DEFAULT_PORT.sub(b"", raw.lower())

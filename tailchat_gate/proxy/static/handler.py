@@ -1,0 +1,221 @@
+"""What the gate answers in place of a tool: a fixed status, or the files of a directory."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import quote
+
+from aiohttp import web
+
+from tailchat_gate.proxy.static.conditional import (
+    Fields,
+    Span,
+    UnsatisfiableRangeError,
+    Validators,
+    judge_preconditions,
+    requested_span,
+)
+from tailchat_gate.proxy.static.response import FIRST_BYTES, WRITE_BYTES, FileAnswer, Reads, Rest
+from tailchat_gate.proxy.static.tree import INDEX, AskedPath, MediaTypes, OpenFile, find, read_path
+
+#: Seconds that a file must have been left alone before its tag is a strong one: a second change
+#: within one tick of the file system's clock would not show in it (RFC 9110 section 8.8.1).
+SETTLED_SECONDS: Final = 2
+
+_SERVER: Final = {"Server": "tailchat-gate"}
+#: Kept by the visitor's browser alone, since a route may be for some people only, and asked for
+#: again each time, since a session may have ended (RFC 9111 section 5.2.2).
+_FILE: Final = {
+    **_SERVER,
+    "Cache-Control": "private, no-cache",
+    "X-Content-Type-Options": "nosniff",
+}
+_ALLOWED: Final = "GET, HEAD"
+_METHODS: Final = frozenset(_ALLOWED.split(", "))
+#: RFC 9110 section 15: what an answer of these statuses has to say.
+_OWED: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
+    {
+        HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'TailchatGate realm="tailchat"'},
+        HTTPStatus.METHOD_NOT_ALLOWED: {"Allow": ""},
+    }
+)
+_VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+_SCHEME_AND_HOST: Final = "://"
+
+
+class LocalBackend(Protocol):
+    """What answers the requests of a route without a connection to a tool."""
+
+    async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """Return the answer to a request; nothing has been sent of it.
+
+        `path` is the raw path behind that of the route: "" or text that begins with "/".
+        """
+
+
+class StaticAnswer:
+    """Answers every request with one status and an empty body."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+        self._headers = {**_SERVER, "Cache-Control": "no-store", **_OWED.get(status, {})}
+
+    async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:  # noqa: ARG002 - as LocalBackend
+        """Return the answer: `Content-Length: 0`, and none where the status forbids it."""
+        headers = dict(self._headers)
+        if self._status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+            headers["Content-Length"] = "0"
+        return web.Response(status=self._status, headers=headers)
+
+
+class LocalFiles:
+    """Answers with the files below a directory, to GET and HEAD.
+
+    `idle_timeout` is how many seconds a client may take nothing of a file, 0 for ever. `clock`
+    returns Unix seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        idle_timeout: float = 600.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._idle_timeout = idle_timeout or None
+        self._clock = clock
+        self._media_types = MediaTypes()
+        self._reads = Reads()
+
+    async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """Return a file, a part of it, that it is unchanged, a redirect or a refusal.
+
+        Raises OSError where the directory itself cannot be opened and for faults of the machine.
+        """
+        if request.method not in _METHODS:
+            return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": _ALLOWED})
+        asked = read_path(path)
+        if asked is None:
+            return _refusal(HTTPStatus.NOT_FOUND)
+        wanted = _Wanted(asked, request.raw_path, request.headers, request.method == "HEAD")
+        async with self._reads.turns:
+            reply = await self._reads.run(self._look_up, wanted)
+        headers = {**_FILE, **reply.headers}
+        if reply.rest is None:
+            return web.Response(status=reply.status, headers=headers, body=reply.body)
+        return FileAnswer(reply.status, headers, reply.rest, self._reads, self._idle_timeout)
+
+    def close(self) -> None:
+        """Let the threads end; a file that is being sent must not be left."""
+        self._reads.threads.shutdown(wait=False)
+
+    def _look_up(self, wanted: "_Wanted") -> "_Reply":
+        """Find the file, judge the request and read what fits into one piece; blocking."""
+        found = find(self._directory, wanted.path.names)
+        if found is None:
+            return _refused(HTTPStatus.NOT_FOUND)
+        if found.in_folder and not wanted.path.folder:
+            found.file.close()
+            return _Reply(
+                HTTPStatus.PERMANENT_REDIRECT,
+                {"Location": _with_slash(wanted.target), "Content-Length": "0"},
+            )
+        if wanted.path.folder and not found.in_folder:
+            found.file.close()
+            return _refused(HTTPStatus.NOT_FOUND)
+        return self._judge(wanted, found.file, INDEX if found.in_folder else wanted.path.names[-1])
+
+    def _judge(self, wanted: "_Wanted", file: OpenFile, name: bytes) -> "_Reply":
+        current = self._validators(file)
+        headers = {"ETag": current.etag, "Last-Modified": formatdate(current.modified, usegmt=True)}
+        status = judge_preconditions(wanted.fields, current)
+        if status is HTTPStatus.NOT_MODIFIED:
+            return _Reply(status, headers)
+        if status is HTTPStatus.PRECONDITION_FAILED:
+            return _refused(status)
+        size = file.status.st_size
+        headers["Accept-Ranges"] = "bytes"
+        headers["Content-Type"] = self._media_types.content_type(name.decode())
+        if wanted.head:
+            return _Reply(status, {**headers, "Content-Length": str(size)})
+        try:
+            span = requested_span(wanted.fields, current.etag, size)
+        except UnsatisfiableRangeError:
+            return _refused(
+                HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{size}"}
+            )
+        if span is not None:
+            status = HTTPStatus.PARTIAL_CONTENT
+            end = span.start + span.length - 1
+            headers["Content-Range"] = f"bytes {span.start}-{end}/{size}"
+        return _begin(status, headers, file, span or Span(0, size))
+
+    def _validators(self, file: OpenFile) -> Validators:
+        status, now = file.status, self._clock()
+        # With the time of the last change to the inode and its number, because builds that can
+        # be repeated and copying tools give changed files their old dates. Hashed, because inode
+        # numbers are nobody's business (CVE-2003-1418).
+        version = f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}-{status.st_ino}"
+        tag = hashlib.blake2b(version.encode("ascii"), digest_size=12).hexdigest()
+        settled = now - status.st_ctime >= SETTLED_SECONDS
+        # Not later than the answer itself (RFC 9110 section 8.8.2.1), nor before the epoch,
+        # where the format of dates may end.
+        modified = max(0, min(int(status.st_mtime), int(now)))
+        return Validators(f'"{tag}"' if settled else f'W/"{tag}"', modified)
+
+
+class _Wanted(NamedTuple):
+    """A request, as far as files are concerned; `target` is the raw request target."""
+
+    path: AskedPath
+    target: str
+    fields: Fields
+    head: bool
+
+
+class _Reply(NamedTuple):
+    """An answer as the thread made it; a `rest` is sent instead of `body`."""
+
+    status: HTTPStatus
+    headers: dict[str, str]
+    body: bytes | None = None
+    rest: Rest | None = None
+
+
+def _begin(status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: Span) -> "_Reply":
+    """Read the first piece of a body, and be done with the file if that is all."""
+    full = {**headers, "Content-Length": str(span.length)}
+    first = file.read(span.start, min(span.length, FIRST_BYTES))
+    if len(first) < span.length or len(first) > WRITE_BYTES:
+        return _Reply(status, full, rest=Rest(file, span, first))
+    file.close()
+    return _Reply(status, full, body=first)
+
+
+def _refused(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> _Reply:
+    body = f"{status.value} {status.phrase}\n".encode("ascii")
+    text = {"Content-Type": "text/plain; charset=utf-8"}
+    return _Reply(status, {**text, **(headers or {})}, body=body)
+
+
+def _refusal(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> web.Response:
+    reply = _refused(status, headers)
+    return web.Response(status=status, headers={**_FILE, **reply.headers}, body=reply.body)
+
+
+def _with_slash(target: str) -> str:
+    """Return the target of a directory with a slash behind its path, as a path on this host."""
+    if not target.startswith("/"):
+        # The absolute form (RFC 9112 section 3.2.2).
+        target = "/" + target.partition(_SCHEME_AND_HOST)[2].partition("/")[2]
+    path, mark, query = target.partition("?")
+    # One slash in front, and no backslash behind it: "//name" leads to another host.
+    path = path.strip("/\\")
+    location = (f"/{path}/" if path else "/") + mark + query
+    return quote(location, safe=_VISIBLE, errors="surrogateescape")

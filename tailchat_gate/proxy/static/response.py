@@ -1,0 +1,151 @@
+"""A part of a file as an answer: read in threads, sent as fast as the client takes it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar, TypeVarTuple
+
+from aiohttp import web
+from aiohttp.http import StreamWriter
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.static.conditional import Span
+from tailchat_gate.proxy.static.tree import OpenFile
+
+#: Bytes read from a file at once. A file that has no more is sent without another step.
+FIRST_BYTES: Final = 65_536
+READ_BYTES: Final = 262_144
+#: Bytes written at once; a client that takes no more leaves them in memory, and none of the read.
+WRITE_BYTES: Final = 16_384
+#: Threads that read for one route. A pool of its own, so that a disk that hangs does not keep
+#: everything else in the process waiting that needs a thread, such as name lookups.
+THREADS: Final = 8
+
+_log = logging.getLogger(LOGGER_NAME)
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+
+class Reads:
+    """The threads that read for one route.
+
+    Whoever reads holds one of `turns` until what was read is written: else a thousand pieces could
+    have been read before the first is.
+    """
+
+    def __init__(self) -> None:
+        self.turns: Final = asyncio.Semaphore(THREADS)
+        self.threads: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="local-files")
+
+    async def run(self, read: Callable[[*_Args], _T], *args: *_Args) -> _T:
+        """Read in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, read, *args)
+
+
+class Rest(NamedTuple):
+    """What is to be sent of a file, and the first piece of it."""
+
+    file: OpenFile
+    span: Span
+    first: bytes
+
+
+class FileAnswer(web.StreamResponse):
+    """Sends a part of an open file, as fast as the client takes it.
+
+    aiohttp's FileResponse is not used. It opens by path, a second time after any check; it would
+    have to be given /proc/self/fd/N, which not every container has. It ends a reply whose file
+    became shorter as if it were whole and keeps the connection, so that the next reply is read
+    as the rest of this one. And it takes an If-Range with a tag for none, and a Range in another
+    unit for an error.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        rest: Rest,
+        reads: Reads,
+        idle_timeout: float | None,
+    ) -> None:
+        super().__init__(status=status, headers=headers)
+        self._file = rest.file
+        self._span = rest.span
+        self._first = rest.first
+        self._reads = reads
+        self._idle_timeout = idle_timeout
+        self._transport: asyncio.Transport | None = None
+        self._writer: StreamWriter | None = None
+        self._path = ""
+
+    async def prepare(self, request: web.BaseRequest) -> StreamWriter | None:
+        """Send the head."""
+        self._transport = request.transport
+        # Without the query, which is in no log of the gate.
+        self._path = request.raw_path.partition("?")[0]
+        writer = await super().prepare(request)
+        self._writer = writer if isinstance(writer, StreamWriter) else None
+        return self._writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the body; `data` is none.
+
+        Raises ConnectionError when the client left, and after closing the connection when the
+        body cannot be sent whole.
+        """
+        try:
+            await self._send()
+        except OSError as error:
+            # Never a clean end: the client must see that the reply is not whole (RFC 9112
+            # section 8).
+            if self._transport is not None:
+                self._transport.abort()
+            if isinstance(error, ConnectionError):
+                raise
+            if not isinstance(error, TimeoutError):
+                details = {"path": self._path, "problem": str(error)}
+                _log.warning("a file was not sent to its end", extra={"details": details})
+            raise ConnectionResetError("a file was not sent to its end") from error
+        finally:
+            # In a thread, because a read that is under way holds it; and not waited for.
+            self._reads.threads.submit(self._file.close)
+        await super().write_eof(data)
+
+    async def _send(self) -> None:
+        offset, left = self._span
+        piece, self._first = self._first, b""
+        sent = await self._write(piece)
+        # Not kept while the client is waited for: what it did not take is read again.
+        del piece
+        while True:
+            offset, left = offset + sent, left - sent
+            await self._taken()
+            if not left:
+                return
+            async with self._reads.turns:
+                count = min(left, READ_BYTES)
+                sent = await self._write(await self._reads.run(self._file.read, offset, count))
+            if not sent:
+                raise OSError("it became shorter")
+
+    async def _write(self, piece: bytes) -> int:
+        """Write a piece as far as the client takes it; return how many bytes were written."""
+        transport, writer, sent = self._transport, self._writer, 0
+        if transport is None or writer is None:
+            raise ConnectionResetError("the client left before its answer began")
+        while sent < len(piece):
+            part = piece[sent : sent + WRITE_BYTES]
+            # Not waiting here: a client that takes nothing would hold its turn.
+            await writer.write(part, drain=False)
+            sent += len(part)
+            if transport.get_write_buffer_size():
+                break
+        return sent
+
+    async def _taken(self) -> None:
+        """Wait until the client has taken what was written, each time: aiohttp lets 64 KiB pass."""
+        if self._writer is not None:
+            async with asyncio.timeout(self._idle_timeout):
+                await self._writer.drain()

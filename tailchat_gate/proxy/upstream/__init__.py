@@ -1,0 +1,1 @@
+"""The connections to tools: names, dialling, pools, bounds."""

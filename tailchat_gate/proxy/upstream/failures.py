@@ -1,0 +1,41 @@
+"""What goes wrong with an upstream, by kind: a closed list for the metrics."""
+
+import errno
+import socket
+import ssl
+from types import MappingProxyType
+from typing import Final
+
+from tailchat_gate.proxy.upstream.connection import End
+
+#: Of an OSError: the process or the system has no descriptor left.
+NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
+#: What the metrics call the ends of exchanges that are the upstream's fault.
+KINDS: Final = MappingProxyType(
+    {
+        End.UNANSWERED: "closed",
+        End.BROKEN: "broken",
+        End.CUT_OFF: "cut-off",
+        End.SLOW: "slow",
+        End.SILENT: "silent",
+    }
+)
+#: No name server answered in time, where the time for a connection ran out with that.
+DNS: Final = "dns"
+#: What a restart looks like: there is no connection, so nothing was sent.
+PASSING: Final = frozenset((DNS, "refused", "reset", "unreachable"))
+
+
+def kind_of(error: OSError) -> str:
+    """Return what the metrics call a connection that could not be opened."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, socket.gaierror):
+        return DNS
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, ConnectionError):
+        return "reset"
+    return "descriptors" if error.errno in NO_DESCRIPTOR else "unreachable"

@@ -1,0 +1,307 @@
+"""Connections to one upstream: kept, handed out, bounded, and retried when it is down."""
+
+import asyncio
+import errno
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.message.response_lines import ReplyLines
+from tailchat_gate.proxy.message.response_reader import ReplyReader
+from tailchat_gate.proxy.upstream.backends import Backend
+from tailchat_gate.proxy.upstream.connection import UpstreamConnection
+from tailchat_gate.proxy.upstream.dial import Dialer
+from tailchat_gate.proxy.upstream.failures import DNS, NO_DESCRIPTOR, PASSING, kind_of
+from tailchat_gate.proxy.upstream.in_flight import Places
+
+#: How long it is left alone between two tries.
+PAUSE_SECONDS: Final = 0.1
+
+#: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
+#: a connection that is about to be closed is lost.
+IDLE_SECONDS: Final = 4.0
+#: A request that must not be sent twice takes only a connection used this short a time ago.
+UNSAFE_IDLE_SECONDS: Final = 1.0
+MAX_IDLE: Final = 256
+#: How often the pool looks at its deadlines; so a timeout is exact to this many seconds.
+SWEEP_SECONDS: Final = 0.5
+#: A connection that is one person's is authenticated anew where it was closed, which costs two
+#: more requests; so it is kept for longer than others, as nginx does.
+OWN_IDLE_SECONDS: Final = 60.0
+_TELL_SECONDS: Final = 60.0
+
+_log = logging.getLogger(LOGGER_NAME)
+
+
+class Comeback:
+    """Those who wait for one upstream. However many they are, one connection at a time is tried."""
+
+    def __init__(self) -> None:
+        self._pausing = False
+        self._waiters: deque[asyncio.Future[bool]] = deque()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until it is time to try again; return False where that takes so many seconds.
+
+        Whoever was told to try calls `back` or `gave_up` after that, or waits again.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        if self._pausing:
+            waiter = loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                await asyncio.wait((waiter,), timeout=seconds)
+            finally:
+                # Also where the client has left: its turn would be nobody's.
+                waiter.cancel()
+            if waiter.cancelled():
+                return False
+            if waiter.result():
+                return True
+        self._pausing = True
+        try:
+            await asyncio.sleep(max(0.0, min(PAUSE_SECONDS, end - loop.time())))
+        finally:
+            self._pausing = False
+        return True
+
+    def back(self) -> None:
+        """Hear that the upstream takes connections again: everybody tries."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(True)
+
+    def gave_up(self) -> None:
+        """Hear that somebody tries no more: if nobody else does, the next one does."""
+        while self._waiters and not self._pausing:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(False)
+                return
+
+
+class Pool(Places):
+    """Keep-alive connections to one backend, the most recently used first."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        dialer: Dialer,
+        descriptors: Descriptors,
+        failures: Counter[tuple[str, str]],
+        lines: ReplyLines,
+    ) -> None:
+        super().__init__()
+        self.backend: Final = backend
+        self._descriptors = descriptors
+        self._failures = failures
+        #: How many connections are open, those of tunnels among them.
+        self.open = 0
+        self._dialer = dialer
+        self._time: Callable[[], float] = time.monotonic
+        self._lines = lines
+        self._idle: list[UpstreamConnection] = []
+        self._busy: set[UpstreamConnection] = set()
+        #: Where the backend's name leads, as far as its connections were last held to it.
+        self._addresses: frozenset[str] | None = None
+        #: Idle ones that are one person's each, kept by the connections of clients.
+        self._own: set[UpstreamConnection] = set()
+        self._comeback = Comeback()
+        self._told = ""
+        self._told_at = 0.0
+        #: What was wrong with the last reply that was, and at which Unix second; None before any.
+        self.fault: tuple[str, int] | None = None
+        self._fault_told_at = -_TELL_SECONDS
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
+
+    def failed(self, kind: str) -> None:
+        """Count a fault of the upstream."""
+        self._failures[self.backend.url, kind] += 1
+
+    def opened(self) -> None:
+        """Count a connection that is open."""
+        self.open += 1
+        self._descriptors.upstreams += 1
+
+    def closed(self) -> None:
+        """Count one less."""
+        self.open -= 1
+        self._descriptors.upstreams -= 1
+
+    def close_oldest(self) -> bool:
+        """Close the connection that was idle for longest; return whether there was one."""
+        if self._idle:
+            self._idle.pop(0).abort()
+            return True
+        if self._own:
+            self.drop_own(min(self._own, key=lambda connection: connection.idle_since))
+            return True
+        return False
+
+    def take(self, now: float, *, repeatable: bool) -> UpstreamConnection | None:
+        """Return a clean idle connection, or None; `now` is the time of the monotonic clock."""
+        limit = IDLE_SECONDS if repeatable else UNSAFE_IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            rested = now - connection.idle_since
+            if rested < limit and connection.is_reusable() and connection.is_quiet():
+                self._busy.add(connection)
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(
+        self,
+        timeout: float,  # noqa: ASYNC109 - see below
+        retry: float,
+    ) -> UpstreamConnection:
+        """Return a new connection. One that is refused is tried again for `retry` seconds.
+
+        Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds
+        of one try. The timeout is this function's own, because it is a route's setting.
+        """
+        loop, comeback = asyncio.get_running_loop(), self._comeback
+        end = loop.time() + retry
+        try:
+            while True:
+                try:
+                    connection = await self._open(timeout)
+                except OSError as error:
+                    left = end - loop.time()
+                    if left <= 0 or kind_of(error) not in PASSING or not await comeback.wait(left):
+                        raise
+                else:
+                    comeback.back()
+                    return connection
+        finally:
+            comeback.gave_up()
+
+    async def _open(self, timeout: float) -> UpstreamConnection:  # noqa: ASYNC109 - as above
+        loop, descriptors = asyncio.get_running_loop(), self._descriptors
+        if not descriptors.make_room():
+            raise OSError(errno.EMFILE, "all file descriptors are in use")
+        descriptors.upstreams += 1
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await self._dialer.connect(self.backend, self._make)
+        except OSError as error:
+            kind = kind_of(error)
+            if error.errno in NO_DESCRIPTOR:
+                descriptors.note()
+            elif isinstance(error, TimeoutError) and self._dialer.names.waits(self.backend.host):
+                kind = DNS
+            self.failed(kind)
+            self._tell(error, loop.time())
+            raise
+        finally:
+            # Counted by itself from here on.
+            descriptors.upstreams -= 1
+        self._busy.add(connection)
+        self._told = ""
+        return connection
+
+    def _make(self) -> UpstreamConnection:
+        loop, reader = asyncio.get_running_loop(), ReplyReader(self._lines)
+        return UpstreamConnection(loop, reader, self, self._dialer.buffers)
+
+    def tell_fault(self, fault: str, route: str) -> None:
+        """Note what was wrong with a reply, and log it: once a minute."""
+        now = self._time()
+        self.fault = (fault, int(time.time()))
+        if now >= self._fault_told_at + _TELL_SECONDS:
+            self._fault_told_at = now
+            details = {"upstream": self.backend.url, "route": route, "fault": fault}
+            _log.warning("a reply of a tool is malformed", extra={"details": details})
+
+    def _tell(self, error: OSError, now: float) -> None:
+        """Log why the backend cannot be reached: once, and again each minute of an outage."""
+        reason = f"{type(error).__name__}: {error}"
+        if reason != self._told or now >= self._told_at + _TELL_SECONDS:
+            self._told, self._told_at = reason, now
+            details = {"upstream": self.backend.url, "error": reason}
+            _log.warning("an upstream cannot be reached", extra={"details": details})
+
+    def release(self, connection: UpstreamConnection) -> bool:
+        """Take back a connection after its exchange; one that is not clean is closed.
+
+        Returns whether that exchange had found it in the pool.
+        """
+        self._busy.discard(connection)
+        reused = connection.idle_since > 0
+        if connection.reader.personal:
+            # The next to get it would be answered as somebody else.
+            connection.abort()
+        elif connection.is_reusable() and len(self._idle) < MAX_IDLE:
+            connection.idle_since = self._time()
+            self._idle.append(connection)
+        else:
+            connection.abort()
+        return reused
+
+    def keep_own(self, connection: UpstreamConnection) -> None:
+        """Let a connection idle that is one person's: nobody takes it from here."""
+        self._busy.discard(connection)
+        connection.idle_since = self._time()
+        self._own.add(connection)
+
+    def take_own(self, connection: UpstreamConnection) -> bool:
+        """Use such a connection again; return whether that can be."""
+        self._own.discard(connection)
+        if connection.is_reusable() and connection.is_quiet():
+            self._busy.add(connection)
+            return True
+        connection.abort()
+        return False
+
+    def drop_own(self, connection: UpstreamConnection) -> None:
+        """Close such a connection."""
+        self._own.discard(connection)
+        connection.abort()
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """Let go of a connection that is a tunnel's from now on."""
+        self._busy.discard(connection)
+
+    def _follow_name(self) -> None:
+        """Retire the connections to addresses that the backend's name no longer has."""
+        addresses = self._dialer.names.refresh(self.backend.host)
+        if addresses is None or addresses == self._addresses:
+            return
+        self._addresses = addresses
+        for connection in (*self._idle, *self._busy, *self._own):
+            if connection.address not in addresses:
+                # An exchange under way goes on to its end.
+                connection.spoil()
+
+    def sweep(self, now: float) -> None:
+        """Close what idled too long and fail what waits too long for a reply."""
+        if self._idle or self._busy or self._own:
+            self._follow_name()
+        kept: list[UpstreamConnection] = []
+        for connection in self._idle:
+            if connection.is_reusable() and now - connection.idle_since < IDLE_SECONDS:
+                kept.append(connection)
+            else:
+                connection.abort()
+        self._idle = kept
+        for connection in tuple(self._own):
+            if not connection.is_reusable() or now - connection.idle_since >= OWN_IDLE_SECONDS:
+                self.drop_own(connection)
+        for connection in tuple(self._busy):
+            connection.check(now)
+
+    def close(self) -> None:
+        """Close every connection, idle or not."""
+        for connection in [*self._idle, *self._busy, *self._own]:
+            connection.abort()
+        self._idle.clear()
+        self._own.clear()
+        self._busy.clear()

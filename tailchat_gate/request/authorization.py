@@ -1,0 +1,173 @@
+"""Credentials in a request: bearer and Basic tokens, and schemes that bind a connection."""
+
+import re
+from base64 import b64decode
+from binascii import Error
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+from tailchat_gate.reasons import RefusedError
+from tailchat_gate.syntax import BASE64URL, TCHAR_OCTETS, TOKEN_OCTETS
+
+#: Schemes whose credentials are in every request that they are meant for: those of IANA's registry
+#: less Negotiate, and those that tools have in use. A scheme that is not among them, such as NTLM,
+#: Negotiate or Kerberos, may authenticate the connection (RFC 4559 section 6), after which the
+#: server takes whatever comes on it for that person's.
+PER_REQUEST: Final = frozenset(
+    (
+        *(b"basic", b"bearer", b"concealed", b"digest", b"dpop", b"gnap", b"hoba", b"mutual"),
+        *(b"oauth", b"privatetoken", b"scram-sha-1", b"scram-sha-256", b"vapid"),
+        *(b"apikey", b"aws", b"aws4-ecdsa-p256-sha256", b"aws4-hmac-sha256", b"bot", b"emby"),
+        *(b"googlelogin", b"hmac", b"hmac-sha256", b"jwt", b"key", b"mediabrowser", b"sharedkey"),
+        *(b"sharedkeylite", b"signature", b"splunk", b"sso-key", b"tailchatgate", b"token"),
+        *(b"wsse", b"x-basic", b"xbasic"),
+    )
+)
+_SCHEME: Final = re.compile(rb"[ \t,]*+([%b]*+)" % TCHAR_OCTETS)
+#: A quoted string; one that nobody closed is taken to the end, and not looked at again from each
+#: escaped quote in it, which would take time that grows with its square.
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(")?')
+#: A word at the start of a list element that is no parameter: the name of a scheme.
+_CHALLENGED: Final = re.compile(
+    rb"(?:^|,)[ \t]*+(%b)(?![%b]|[ \t]*+=)" % (TOKEN_OCTETS, TCHAR_OCTETS)
+)
+
+#: What every token of the gate begins with, so that one is known wherever it turns up.
+PREFIX: Final = "tg_"
+#: The field of the gate's own for a token, in lower case.
+TOKEN_FIELD: Final = b"x-tailchat-token"
+_START: Final = PREFIX.encode("ascii")
+_TOKEN: Final = _START + f"[{BASE64URL}]+".encode("ascii")
+#: Wider than the grammar: what was meant as a token of the gate must not reach a tool.
+_MEANT: Final = re.compile(rb"(?i:\bbearer)[ \t\"':=]*" + _START)
+_PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + _TOKEN + rb")")
+_BASIC: Final = re.compile(rb"(?i:\bbasic)[ \t\"':,=]*+([A-Za-z0-9+/_-]++)")
+_PRESENTED_BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
+_TOKEN_ALONE: Final = re.compile(_TOKEN)
+#: A token in the place of the user name, as servers of git take theirs. What only begins like one
+#: may be the name of a tool's user.
+_AS_USER: Final = re.compile(_START + f"[{BASE64URL}]{{43}}".encode("ascii"))
+#: What comes before a token where it was copied with what stands around it.
+_AROUND: Final = b" \t\"'"
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def credentials_bind(values: Iterable[bytes]) -> bool:
+    """Tell whether credentials in Authorization values may authenticate a connection."""
+    return any(_scheme(value) not in PER_REQUEST for value in values if value)
+
+
+def challenge_binds(value: bytes) -> bool:
+    """Tell whether a WWW-Authenticate value asks for credentials that may."""
+    plain = _QUOTED.sub(lambda match: b"" if match[1] else b'"', value)
+    # A quote that nobody closed may hide a challenge from one reader and not from another.
+    return b'"' in plain or any(
+        name.lower() not in PER_REQUEST for name in _CHALLENGED.findall(plain)
+    )
+
+
+def _scheme(value: bytes) -> bytes:
+    match = _SCHEME.match(value)
+    return match[1].lower() if match else b""
+
+
+class Way(Enum):
+    """How a token is presented."""
+
+    BEARER = "bearer"
+    BASIC = "basic"
+    FIELD = "field"
+
+
+class Presented(NamedTuple):
+    """A token of the gate's own, b"" for one that is malformed, and how it came."""
+
+    token: bytes
+    way: Way
+
+
+def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presented | None:
+    """Return the token that a request presents, None where there is none.
+
+    `authorization` and `own` are its values of Authorization and of TOKEN_FIELD. Raises
+    RefusedError where a token stands beside another credential in the same field, or beside
+    another token: there is no telling which of them a tool would read, or which was meant.
+    """
+    found = [
+        Presented(token, way)
+        for way, token in (
+            (Way.BEARER, read_bearer(authorization)),
+            (Way.BASIC, _read_basic(authorization)),
+            (Way.FIELD, _read_field(own)),
+        )
+        if token is not None
+    ]
+    if len(found) > 1:
+        raise RefusedError("more than one token of the gate")
+    return found[0] if found else None
+
+
+def read_bearer(values: Sequence[bytes]) -> bytes | None:
+    """Return the token of the gate's own that Authorization values hold as Bearer.
+
+    None where there is none: any other credentials are between the client and the tool. b"" for
+    one that is malformed; whether any other is good is not asked here. Raises RefusedError where
+    such a token stands beside another Authorization field.
+    """
+    if not any(map(_MEANT.search, values)):
+        return None
+    _check_alone(values)
+    match = _PRESENTED.fullmatch(values[0])
+    return match[1] if match else b""
+
+
+def _read_basic(values: Sequence[bytes]) -> bytes | None:
+    """Return the token that Authorization values hold as Basic, as read_bearer.
+
+    It is the password, for any user name, or the user name, for any password but another token.
+    """
+    if not any(_is_meant(text) for value in values for text in _BASIC.findall(value)):
+        return None
+    _check_alone(values)
+    match = _PRESENTED_BASIC.fullmatch(values[0])
+    # A decoder that is told to be strict still takes padding that is too long.
+    if match is None or len(match[1]) % 4:
+        return b""
+    try:
+        user, colon, password = b64decode(match[1], validate=True).partition(b":")
+    except Error:
+        return b""
+    if _AS_USER.fullmatch(user) and colon:
+        if not _begins_as_token(password):
+            return user
+        if password != user:
+            raise RefusedError("a token of the gate as user name, and another as password")
+    return password if _TOKEN_ALONE.fullmatch(password) else b""
+
+
+def _is_meant(text: bytes) -> bool:
+    """Tell whether Basic credentials hold a token, decoded as loosely as some server may do it."""
+    whole = text.translate(_URL_SAFE)
+    # A group of one character decodes to nothing (RFC 4648 section 4).
+    whole = whole[: len(whole) - (len(whole) % 4 == 1)]
+    user, _, password = b64decode(whole + b"=" * (-len(whole) % 4)).partition(b":")
+    return _begins_as_token(password) or _AS_USER.match(user.lstrip(_AROUND)) is not None
+
+
+def _begins_as_token(password: bytes) -> bool:
+    return password.lstrip(_AROUND).startswith(_START)
+
+
+def _read_field(values: Sequence[bytes]) -> bytes | None:
+    """Return the token in the gate's own field; what does not look like one is dropped as ever."""
+    if not any(_START in value for value in values):
+        return None
+    if len(values) > 1:
+        raise RefusedError("more than one X-Tailchat-Token, one of them with a token of the gate")
+    return values[0] if _TOKEN_ALONE.fullmatch(values[0]) else b""
+
+
+def _check_alone(values: Sequence[bytes]) -> None:
+    if len(values) > 1:
+        raise RefusedError("more than one Authorization, one of them with a token of the gate")

@@ -1,0 +1,82 @@
+"""What is known of one request while it is answered; the record step tells it to the operator."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.forwarded_request import Original
+from tailchat_gate.request.head import NO_HEAD, RequestHead
+from tailchat_gate.request.target import Target
+
+_UNKNOWN_CLIENT: Final = Client("", "http", "")
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One request: filled in step by step, so that a refusal at any step can be recorded.
+
+    `started` and `seconds` are seconds of a monotonic clock. `route`, `sub` and `token` (a machine
+    token's name) are "" where no route was met, nobody is signed in, or no machine came.
+    """
+
+    request_id: str
+    started: float
+    head: RequestHead = NO_HEAD
+    client_address: Client = _UNKNOWN_CLIENT
+    reason: Reason = Reason.INTERNAL_ERROR
+    route: str = ""
+    sub: str = ""
+    token: str = ""
+    status: int = 0
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    original: Original | None = None
+
+    def apart(self) -> "Visit":
+        """Return the visit without what a configuration has kept on its header section."""
+        return replace(self, head=replace(self.head, fields=self.head.fields.apart()))
+
+    @property
+    def client(self) -> str:
+        """The visitor's address."""
+        return self.client_address.address
+
+    @property
+    def method(self) -> str:
+        """The method, as sent."""
+        return self.head.method
+
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return self.head.target
+
+    @property
+    def host(self) -> str:
+        """The host that was asked for, lower-case."""
+        return self.head.fields.host.name
+
+    @property
+    def path(self) -> str:
+        """The path that was asked for, as sent."""
+        return self.head.target.path
+
+    @property
+    def user_agent(self) -> str:
+        """What the client calls itself."""
+        return self.head.fields.agent
+
+
+class RequestIds:
+    """Makes request ids: unique over restarts and workers, and cheap; not a secret."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._prefix = random_bytes(8).hex()
+        self._count = 0
+
+    def next(self) -> str:
+        """Return the next id: 24 hex digits."""
+        self._count = (self._count + 1) & 0xFFFF_FFFF
+        return f"{self._prefix}{self._count:08x}"

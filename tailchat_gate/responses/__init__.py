@@ -1,0 +1,1 @@
+"""The responses that the gate makes itself: pages, JSON, redirects, refusals."""

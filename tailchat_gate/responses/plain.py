@@ -1,0 +1,142 @@
+"""Responses without a page: JSON, texts, redirects, and any response as bytes.
+
+Also whether a rejected client is asked for Basic credentials (RFC 7617).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from tailchat_gate.access.browser_origin import REFUSING_SCRIPT
+from tailchat_gate.access.policy import Rule, takes_tokens
+from tailchat_gate.proxy.message.assertion import KEY_SET_MAX_AGE
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.authorization import TOKEN_FIELD, Way
+from tailchat_gate.request.context import Visit
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.intent import is_program
+
+#: What git, docker and WebDAV clients answer from what their user or their store knows.
+BASIC: Final = 'Basic realm="tailchat", charset="UTF-8"'
+#: Who presents nothing may be asked for a password, and whose password was none, again.
+_WITH_PASSWORD: Final = frozenset((None, Way.BASIC))
+
+#: What stands in every answer of the gate, and what makes one JSON that nobody keeps.
+SERVER: Final = {"Server": "tailchat-gate"}
+_NO_STORE: Final = {**SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+JSON: Final = {
+    **_NO_STORE,
+    "Content-Type": "application/json",
+    "X-Content-Type-Options": "nosniff",
+}
+_SCRIPT: Final = {**JSON, "Content-Type": "text/javascript; charset=utf-8"}
+#: What tells a proxy that a request may pass, by its status.
+_PASS: Final = {
+    status: "".join(
+        (
+            f"HTTP/1.1 {status} {status.phrase}\r\n",
+            *(f"{name}: {value}\r\n" for name, value in _NO_STORE.items()),
+        )
+    ).encode("ascii")
+    for status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
+}
+#: By whether the client's connection stays; it must be said where that is not the version's rule.
+_CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
+_SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", TOKEN_FIELD))
+
+
+def asks_for_password(method: str, fields: FieldSection, rules: Sequence[Rule]) -> bool:
+    """Tell whether a password could let a program in; a browser, which would show a dialog, never.
+
+    `rules` are those of what was asked for.
+    """
+    if not takes_tokens(rules) or fields.token_way not in _WITH_PASSWORD:
+        return False
+    return is_program(method, fields.headers)
+
+
+class PlainAnswers:
+    """Makes answers that are the same for everybody; `clock` gives Unix seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._dated = -1
+        self._date_line = b""
+
+    def json(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> web.Response:
+        """Return a JSON answer that nobody keeps."""
+        return web.Response(body=body, headers={**JSON, **(headers or {})})
+
+    def key_set(self, body: bytes) -> web.Response:
+        """Return a JSON Web Key Set, which anybody may keep for KEY_SET_MAX_AGE seconds."""
+        headers = {
+            **SERVER,
+            "Content-Type": "application/jwk-set+json",
+            "Cache-Control": f"public, max-age={KEY_SET_MAX_AGE}",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return web.Response(body=body, headers=headers)
+
+    def worker_refused(self, visit: Visit) -> web.Response:
+        """Return what runs in place of a service worker that would take in the gate's paths."""
+        visit.reason = Reason.WORKER_REFUSED
+        return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
+
+    def text(self, text: str) -> web.Response:
+        """Return a plain text that nobody keeps."""
+        return web.Response(text=text, headers=_NO_STORE)
+
+    def identity(self, status: HTTPStatus, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
+        """Return an empty answer with the identity header lines, for a proxy that asks.
+
+        `status` is 200 or 202; `keep`: the connection stays behind it.
+        """
+        closes = b"" if keep and not head.http10 else _CONNECTION[keep]
+        return b"".join((_PASS[status], self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
+
+    def to_bytes(self, answer: web.Response, head: RequestHead, *, keep: bool) -> bytes:
+        """Return an answer as bytes; `keep`: the client's connection stays behind it."""
+        body = answer.body if isinstance(answer.body, bytes) else b""
+        fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+        length = (
+            b"" if answer.status == HTTPStatus.NO_CONTENT else b"Content-Length: %d\r\n" % len(body)
+        )
+        return b"".join(
+            (
+                f"HTTP/1.1 {answer.status} {answer.reason}\r\n{fields}".encode("ascii"),
+                self._date(),
+                length,
+                b"" if keep and not head.http10 else _CONNECTION[keep],
+                b"\r\n",
+                b"" if head.method == "HEAD" else body,
+            )
+        )
+
+    def last_hop(self, visit: Visit, allowed: str) -> web.Response:
+        """Answer OPTIONS or TRACE in a tool's place (RFC 9110 sections 7.6.2 and 9.3.8)."""
+        if visit.method != "TRACE":
+            return web.Response(status=204, headers={**_NO_STORE, "Allow": allowed})
+        head = visit.head
+        lines = [b"TRACE %b HTTP/1.1\r\n" % head.target.raw]
+        lines += [
+            b"%b: %b\r\n" % (name, value)
+            for name, value in head.fields.pairs
+            if name.lower() not in _SENSITIVE
+        ]
+        headers = {**_NO_STORE, "Content-Type": "message/http"}
+        return web.Response(body=b"".join((*lines, b"\r\n")), headers=headers)
+
+    def redirect(self, location: str, *, status: int = 302) -> web.Response:
+        """Return a redirect that nobody keeps; `location` is ASCII."""
+        return web.Response(status=status, headers={**_NO_STORE, "Location": location})
+
+    def _date(self) -> bytes:
+        now = int(self._clock())
+        if now != self._dated:
+            self._dated = now
+            self._date_line = f"Date: {formatdate(now, usegmt=True)}\r\n".encode("ascii")
+        return self._date_line

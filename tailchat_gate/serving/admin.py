@@ -1,0 +1,334 @@
+"""The second listener: health, readiness, metrics and status, never on the public port.
+
+The server below the handlers checks the Host of each request and sets the fields of each response.
+"""
+
+import asyncio
+import ipaddress
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import StreamReader, hdrs, web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from tailchat_gate import __version__
+from tailchat_gate.config.values.address import TcpAddress, listen_address
+from tailchat_gate.observe.audit import Refusal
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.metrics import ProcessMetrics
+from tailchat_gate.reasons import RefusedError
+from tailchat_gate.request.target import Host, HostPatterns, read_host
+from tailchat_gate.serving.generations import Generations
+from tailchat_gate.serving.reload import Reloader
+
+#: Answers one path of the listener.
+Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
+#: By path and method.
+Handlers = Mapping[str, Mapping[str, Handler]]
+
+_LOCALHOST: Final = "localhost"
+_EVERY_ANSWER: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_HTTP_1_0: Final = (1, 0)
+_LOG: Final = logging.getLogger(f"{LOGGER_NAME}.http")
+
+#: What an order to the gate has to carry. No page can send it to another origin unasked, because
+#: a browser asks first whether it may (Fetch standard, CORS-preflight), and is never told so.
+ORDER_HEADER: Final = "X-Tailchat-Gate"
+
+
+class AdminServer:
+    """Answers on the admin listener.
+
+    `hosts` returns the names that `server.admin_hosts` and `server.admin_listen` have by now.
+    """
+
+    def __init__(self, handlers: Handlers, hosts: Callable[[], Iterable[str]]) -> None:
+        self._handlers = handlers
+        self._hosts = hosts
+
+    def runner(self) -> web.ServerRunner:
+        """Return what listens; needs a running event loop."""
+        return web.ServerRunner(_Server(self._answer))
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        refusal = self._host_refusal(request)
+        if refusal is not None:
+            return refusal
+        methods = self._handlers.get(request.path)
+        if methods is None:
+            return web.Response(status=HTTPStatus.NOT_FOUND, text="no such page\n")
+        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            allow = ", ".join(sorted((*methods, *(["HEAD"] if "GET" in methods else []))))
+            return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": allow})
+        return await handler(request)
+
+    def _host_refusal(self, request: web.BaseRequest) -> web.Response | None:
+        """Return the answer to a request for another host than this one, None for this one.
+
+        A page whose own name is made to lead to this address (DNS rebinding) reads what is here
+        as what is its own. It cannot have the name be another than its own.
+        """
+        try:
+            host = read_host(request.headers.getall(hdrs.HOST, []))
+        except RefusedError as error:
+            return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"{error}\n")
+        if not host.raw:
+            # No browser is as old as that; some load balancers' checks are.
+            if request.version == _HTTP_1_0:
+                return None
+            return web.Response(status=HTTPStatus.BAD_REQUEST, text="a request without a Host\n")
+        if request.raw_path.startswith("/") and is_own(host, self._hosts()):
+            return None
+        return web.Response(
+            status=HTTPStatus.MISDIRECTED_REQUEST,
+            text=(
+                "the admin listener answers to addresses, localhost, names without a dot and "
+                "those in server.admin_hosts\n"
+            ),
+        )
+
+
+def is_own(host: Host, named: Iterable[str]) -> bool:
+    """Tell whether a host cannot be the name of a stranger's page.
+
+    It is an address, a name of this machine (RFC 6761 section 6.3), one without a dot, which is
+    nobody's in the DNS, or one of those `named`, "*.example.com" among them.
+    """
+    name = host.name
+    if "." not in name or name.endswith(f".{_LOCALHOST}"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return HostPatterns(dict.fromkeys(named, True)).get(name) is not None
+    return True
+
+
+class _Request(web.BaseRequest):
+    """A request whose answer has what every answer has, aiohttp's own to bad bytes too."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """Set what every answer has; aiohttp names itself and its version by default."""
+        response.headers.update(_EVERY_ANSWER)
+        response.headers.popall(hdrs.SERVER, None)
+
+
+class _Connection(web.RequestHandler):
+    """A connection on which bytes that are no request are answered in a word, and not logged.
+
+    A client that sends no more behind a whole request gets its response (RFC 9112 section 9.6):
+    aiohttp's own closes the connection, before or in the middle of it.
+    """
+
+    #: That of the request under way.
+    body: StreamReader | None = None
+    _answered = 0
+    _half_closed = False
+
+    def eof_received(self) -> bool:  # type: ignore[override] # aiohttp's own returns nothing
+        """Keep the connection open for what was asked whole and is not answered yet."""
+        last = self._messages[-1][1] if self._messages else self.body
+        whole = last is None or last.is_eof()
+        self._half_closed = whole and self._request_count > self._answered
+        return self._half_closed
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response; behind the last one to a client that sends no more, close."""
+        sent = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        if self._half_closed and self._answered >= self._request_count:
+            self.close()
+        return sent
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to what failed; aiohttp's own for a fault of the gate."""
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            return super().handle_error(request, status, exc, message)
+        answer = web.Response(status=status, text="not a request that is answered here\n")
+        answer.force_close()
+        return answer
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
+        options: dict[str, Any] = {"access_log": None, "logger": _LOG}
+        return _Connection(self, loop=asyncio.get_running_loop(), **options)
+
+    def _make_request(self, *parts: Any) -> web.BaseRequest:  # noqa: ANN401 - aiohttp's own
+        _, body, connection, *_ = parts
+        connection.body = body
+        given: tuple[Any, ...] = (*parts, asyncio.get_running_loop())
+        return _Request(*given)
+
+
+class Admin:
+    """The handlers of the admin listener."""
+
+    def __init__(
+        self, generations: Generations, is_ready: Callable[[], bool], reloader: Reloader | None
+    ) -> None:
+        self._generations = generations
+        self._lasting = generations.in_force.lasting
+        self._is_ready = is_ready
+        self._reloader = reloader
+        self._started = self._lasting.clock()
+        self._process = ProcessMetrics()
+        # Its own, because the others may all be waiting for a disk.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+
+    async def healthz(self, _: web.BaseRequest) -> web.Response:
+        """Say that the process runs."""
+        return web.Response(text="ok\n")
+
+    async def readyz(self, _: web.BaseRequest) -> web.Response:
+        """Say whether it takes requests; Tailchat is not asked, since sessions work without it.
+
+        A fault of the state store is told, and is no reason to take the gate out of service: what
+        is known stays in force.
+        """
+        if self._is_ready():
+            faults = [f"state store: {fault}\n" for fault in self._lasting.store.faults]
+            return web.Response(text="".join(("ready\n", *faults)))
+        return web.Response(status=503, text="draining\n")
+
+    async def metrics(self, _: web.BaseRequest) -> web.Response:
+        """Tell the metrics in Prometheus's text."""
+        loop = asyncio.get_running_loop()
+        about_process = await loop.run_in_executor(self._thread, self._process.render)
+        body = self._lasting.metrics.render() + about_process
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def status(self, _: web.BaseRequest) -> web.Response:
+        """Tell what is in force, without secrets."""
+        settings, reloads = self._generations.in_force.settings, self._lasting.reloads
+        body = {
+            "version": __version__,
+            "uptime_seconds": int(self._lasting.clock() - self._started),
+            "ready": self._is_ready(),
+            "public_url": settings.server.public_url,
+            "tailchat": settings.tailchat.api_url,
+            "locks": len(self._lasting.standing.locks),
+            "state_faults": list(self._lasting.store.faults),
+            "tokens": [
+                {
+                    "name": token.name,
+                    "last_used": _used(self._lasting.token_use.last.get(token.name)),
+                }
+                for token in settings.token
+            ],
+            "websockets_open": len(self._lasting.traffic.tunnels),
+            "malformed_replies": [
+                {"upstream": pool.backend.url, "fault": pool.fault[0], "at": pool.fault[1]}
+                for pool in self._lasting.traffic.pools
+                if pool.fault is not None
+            ],
+            "configuration": {
+                "file": str(self._reloader.source.path) if self._reloader else None,
+                "state_path": settings.state.path,
+                "generation": reloads.generation,
+                "loaded_at": int(reloads.loaded_at),
+                "tried_at": int(reloads.tried_at),
+                "problems": [asdict(problem) for problem in reloads.problems],
+                "retired": self._generations.retired,
+            },
+            "routes": [
+                {
+                    "name": route.name,
+                    "host": route.host,
+                    "path": route.path,
+                    "methods": list(route.methods),
+                    "upstream": route.upstream,
+                    "allow": list(route.allow),
+                    "deny": list(route.deny),
+                }
+                for route in settings.route
+            ],
+        }
+        return _json(body)
+
+    async def refusals(self, _: web.BaseRequest) -> web.Response:
+        """Tell the last refusals of signed-in persons, so that a sub can be copied into a group."""
+        return _json({"refusals": [_told(found) for found in self._lasting.audit.refusals]})
+
+    async def reload(self, request: web.BaseRequest) -> web.Response:
+        """Load the configuration anew and tell how it went; 422 where it is refused.
+
+        Nothing of the request is read but that it is an order, and no browser's.
+        """
+        if request.headers.get(ORDER_HEADER) != "reload" or "Origin" in request.headers:
+            return web.Response(status=403, text=f"this needs the header {ORDER_HEADER}: reload\n")
+        if self._reloader is None:
+            return web.Response(status=404, text="this gate has no configuration file\n")
+        outcome = await self._reloader.reload("an order on the admin listener")
+        body = {"file": str(self._reloader.source.path), **asdict(outcome)}
+        return _json(body, status=422 if outcome.problems else 200)
+
+
+def admin_server(
+    generations: Generations, *, is_ready: Callable[[], bool], reloader: Reloader | None = None
+) -> AdminServer:
+    """Return what answers on the admin listener.
+
+    `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
+    drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` is the one order.
+    """
+    admin = Admin(generations, is_ready, reloader)
+    pages: Mapping[str, Handler] = {
+        "/healthz": admin.healthz,
+        "/readyz": admin.readyz,
+        "/metrics": admin.metrics,
+        "/status": admin.status,
+        "/refusals": admin.refusals,
+    }
+    handlers = {path: {"GET": handler} for path, handler in pages.items()}
+
+    def hosts() -> Iterator[str]:
+        server = generations.in_force.settings.server
+        yield from server.admin_hosts
+        where = listen_address(server.admin_listen) if server.admin_listen else None
+        if isinstance(where, TcpAddress):
+            yield where.host
+
+    return AdminServer({**handlers, "/reload": {"POST": admin.reload}}, hosts)
+
+
+def _json(body: object, *, status: int = 200) -> web.Response:
+    text = json.dumps(body, indent=2) + "\n"
+    return web.Response(status=status, text=text, content_type="application/json")
+
+
+def _told(refusal: Refusal) -> dict[str, object]:
+    return {
+        **asdict(refusal.person),
+        "route": refusal.route,
+        "host": refusal.host,
+        "path": refusal.path,
+        "reason": refusal.reason,
+        "count": refusal.count,
+        "first": _stamp(refusal.first),
+        "last": _stamp(refusal.last),
+    }
+
+
+def _used(seconds: float | None) -> str | None:
+    return None if seconds is None else _stamp(seconds)
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,240 @@
+"""The configuration in force, and those before it whose last requests are still under way."""
+
+import asyncio
+import gc
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.config.model import Settings
+from tailchat_gate.gate import Gate
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.proxy.client.connection import ClientConnection, Service, Work
+from tailchat_gate.proxy.exchange.forwarder import Forwarder
+from tailchat_gate.proxy.message.assertion import Assertions
+from tailchat_gate.proxy.static.handler import LocalFiles
+from tailchat_gate.serving.process_state import Lasting
+
+#: How often it is looked whether a configuration's last request is done.
+SWEEP_SECONDS: Final = 0.5
+#: When the memory of closed configurations is freed: some of their parts refer to each other in
+#: circles, which the collector, tuned for requests that leave none, would find after thousands of
+#: them. By then no idle connection remembers its last exchange (proxy/upstream/pool.py).
+COLLECT_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """One configuration: its settings, what answers requests by them, and what is to be closed."""
+
+    settings: Settings
+    gate: Gate
+    service: Service
+    tailchat: TailchatClient
+    forwarder: Forwarder
+    assertions: Assertions | None
+    lasting: Lasting
+
+    def start(self) -> None:
+        """Make ready to serve, which begins at once; needs a running event loop."""
+        self.lasting.start()
+        self.forwarder.start()
+        kids = self.assertions.kids if self.assertions is not None else ()
+        # Only now: a configuration that is built and refused must not publish its keys.
+        self.lasting.published_keys.publish(kids, self.lasting.clock())
+        self.lasting.token_expiries = tuple(
+            token.expires for token in self.settings.token if token.expires is not None
+        )
+
+    def retire(self) -> None:
+        """Forget what was kept for further requests, of which there will be none.
+
+        One WebSocket can hold a configuration for weeks, and should not hold megabytes with it.
+        """
+        self.service.reader.forget()
+        self.gate.clients.forget()
+        self.gate.authorizer.sessions.forget()
+
+    def release(self) -> "Remainder":
+        """Let go of what answers requests, of which none is under way any more.
+
+        What is returned is all that an open WebSocket needs: its session is asked about at
+        Tailchat as before.
+        """
+        self.forwarder.close()
+        for backend in self.gate.local.values():
+            if isinstance(backend, LocalFiles):
+                backend.close()
+        names = frozenset(route.name for route in self.settings.route)
+        rechecker = self.gate.authorizer.sessions.rechecker
+        return Remainder(self.forwarder.tunnels, names, rechecker, self.tailchat)
+
+    async def close(self) -> None:
+        """Let go of everything that is no other configuration's; no request may be under way."""
+        await self.release().close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remainder:
+    """What is left of a configuration while WebSockets are open that were opened under it."""
+
+    tunnels: Collection[object]
+    route_names: frozenset[str]
+    rechecker: Rechecker
+    tailchat: TailchatClient
+
+    async def close(self) -> None:
+        """Ask Tailchat nothing more for it."""
+        self.rechecker.close()
+        await self.tailchat.close()
+
+
+class _Retired:
+    """A configuration that gets no request any more, and the ones it still has."""
+
+    def __init__(
+        self, generation: Generation, works: Iterable[tuple[ClientConnection, Work]]
+    ) -> None:
+        #: None once only WebSockets are left of it.
+        self._generation: Generation | None = generation
+        self._remainder: Remainder | None = None
+        self._tunnels = generation.forwarder.tunnels
+        self.works = list(works)
+        self._was_idle = False
+
+    @property
+    def route_names(self) -> Iterable[str]:
+        """The names of its routes."""
+        if self._generation is not None:
+            return (route.name for route in self._generation.settings.route)
+        return self._remainder.route_names if self._remainder is not None else ()
+
+    def is_over(self) -> bool:
+        """Tell whether nothing was under way, this time and the time before.
+
+        Twice, because the task of a page that was left by its visitor ends a moment later.
+        """
+        self.works = [(client, work) for client, work in self.works if _goes_on(client, work)]
+        idle = not self.works
+        settled, self._was_idle = idle and self._was_idle, idle
+        return settled and not self._tunnels
+
+    def lighten(self) -> bool:
+        """Let go of all but the WebSockets, once nothing else is left; return whether it did.
+
+        A WebSocket may be open for weeks, and each reload meanwhile would keep another table of
+        routes, with all that was made of it.
+        """
+        if self._generation is None or self.works or not self._was_idle:
+            return False
+        self._remainder = self._generation.release()
+        self._generation = None
+        return True
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._generation is not None:
+            self._remainder = self._generation.release()
+        if self._remainder is not None:
+            await self._remainder.close()
+
+
+class Generations:
+    """Hands the requests of every connection to the configuration in force.
+
+    A request keeps the configuration it began with, and that one is kept until its last request
+    is done: nothing is counted for it on the way of a request, but every connection is looked at
+    once when another configuration comes into force.
+    """
+
+    def __init__(self, first: Generation) -> None:
+        self.in_force = first
+        self._retired: list[_Retired] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._collector: asyncio.TimerHandle | None = None
+
+    @property
+    def retired(self) -> int:
+        """How many configurations still have requests under way without being in force."""
+        return len(self._retired)
+
+    def follow(self, generation: Generation, clients: Iterable[ClientConnection]) -> None:
+        """Put another configuration into force, which was started.
+
+        `clients` are all connections there are.
+        """
+        before, self.in_force = self.in_force, generation
+        before.retire()
+        self._retired.append(_Retired(before, self._under_way(before, clients)))
+        if self._sweeper is None:
+            self._wait()
+
+    async def close(self) -> None:
+        """Close every configuration, whatever is under way."""
+        for timer in (self._sweeper, self._collector):
+            if timer is not None:
+                timer.cancel()
+        for retired in self._retired:
+            await retired.close()
+        self._retired.clear()
+        await asyncio.gather(*self._closing)
+        await self.in_force.close()
+
+    def _under_way(
+        self, generation: Generation, clients: Iterable[ClientConnection]
+    ) -> Iterator[tuple[ClientConnection, Work]]:
+        """Yield what the connections do for requests of a configuration that was in force.
+
+        Tunnels are left out, of which each configuration knows its own.
+        """
+        others: set[object] = set(generation.lasting.traffic.tunnels)
+        others.update(work for retired in self._retired for _, work in retired.works)
+        for client in clients:
+            if client.work is not None and client.work not in others:
+                yield client, client.work
+
+    def _wait(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        over = [retired for retired in self._retired if retired.is_over()]
+        for retired in over:
+            self._retired.remove(retired)
+            closing = loop.create_task(retired.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closed)
+        for retired in self._retired:
+            if retired.lighten():
+                self._collect_soon()
+        if over:
+            self._forget_routes()
+        self._sweeper = None
+        if self._retired:
+            self._wait()
+
+    def _closed(self, closing: "asyncio.Task[None]") -> None:
+        self._closing.discard(closing)
+        self._collect_soon()
+
+    def _collect_soon(self) -> None:
+        if self._collector is None:
+            loop = asyncio.get_running_loop()
+            self._collector = loop.call_later(COLLECT_SECONDS, self._collect)
+
+    def _collect(self) -> None:
+        self._collector = None
+        gc.collect()
+
+    def _forget_routes(self) -> None:
+        """Drop the counts of routes that no configuration has any more."""
+        names = {route.name for route in self.in_force.settings.route}
+        for retired in self._retired:
+            names.update(retired.route_names)
+        self.in_force.lasting.metrics.forget_routes(names)
+
+
+def _goes_on(client: ClientConnection, work: Work) -> bool:
+    return client.work is work and client.transport is not None

@@ -1,0 +1,243 @@
+"""The public addresses: opened, closed and kept over a reload.
+
+On asyncio's own loop the gate accepts connections itself, and waits while the system has no room.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from tailchat_gate.config.model import Server
+from tailchat_gate.config.values.address import UnixAddress, listen_address
+from tailchat_gate.proxy.client.connection import ClientServer
+from tailchat_gate.serving.binding import OWNER_ONLY, Rights, bind, set_rights, takes_ipv4_elsewhere
+
+#: How many connections are accepted in one turn of the loop.
+_BATCH: Final = 32
+#: How long nothing is accepted after the system had no descriptor or memory for a connection.
+BACK_OFF_SECONDS: Final = 0.25
+
+#: Each connection that waits is a line of log while asyncio cannot accept any.
+_ADMIN_BACKLOG: Final = 16
+_LISTEN: Final = "server.listen"
+_ADMIN: Final = "server.admin_listen"
+
+
+class Acceptor:
+    """Accepts on a listening socket, which it closes in the end.
+
+    asyncio's own way asks again for each connection that may wait, and writes a traceback each
+    time: hundreds of megabytes of log while the process has no descriptor left. uvloop's has none
+    of this. `make` makes the protocol of a connection; `failed` hears that the system has no room.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        make: Callable[[], asyncio.BaseProtocol],
+        failed: Callable[[], None],
+    ) -> None:
+        self._socket = listening
+        self._make = make
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+
+    def start(self, backlog: int) -> None:
+        """Listen, and begin to accept."""
+        self._socket.setblocking(False)  # noqa: FBT003 - socket's own signature
+        self._socket.listen(backlog)
+        self._resume()
+
+    def close(self) -> None:
+        """Accept no further connection."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_BATCH):
+            try:
+                accepted, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self._loop.remove_reader(self._socket)
+                self._pause = self._loop.call_later(BACK_OFF_SECONDS, self._resume)
+                self._failed()
+                return
+            accepted.setblocking(False)  # noqa: FBT003 - socket's own signature
+            opening = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._make, accepted)
+            )
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+
+
+class StartError(RuntimeError):
+    """An address or a file cannot be had; the text says which and why, `key` is the setting."""
+
+    def __init__(self, text: str, key: str) -> None:
+        super().__init__(text)
+        self.key: Final = key
+
+
+class _Listener(Protocol):
+    async def close(self) -> None:
+        """Take no further connection."""
+
+
+class _Visitors:
+    """An address for visitors: a server for each of its sockets."""
+
+    def __init__(self, servers: Sequence[asyncio.Server], acceptors: Sequence[Acceptor]) -> None:
+        self._servers = servers
+        self._acceptors = acceptors
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        inet = (socket.AF_INET, socket.AF_INET6)
+        sockets = [one for server in self._servers for one in server.sockets]
+        return [one.getsockname()[:2] for one in sockets if one.family in inet]
+
+    async def close(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for server in self._servers:
+            server.close()
+
+
+class _Admin:
+    """The admin's address."""
+
+    def __init__(self, sites: Sequence[web.BaseSite]) -> None:
+        self._sites = sites
+
+    async def close(self) -> None:
+        for site in self._sites:
+            await site.stop()
+
+
+class Listeners:
+    """Listens for visitors and for the admin on the addresses that a configuration names.
+
+    `server` makes the connections of visitors, `admin` answers on the admin's address.
+    """
+
+    def __init__(self, server: ClientServer, admin: web.BaseRunner) -> None:
+        self._server = server
+        self._admin = admin
+        self._open: dict[tuple[str, str], _Listener] = {}
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where visitors are listened for on TCP: (host, port), the one given for port 0."""
+        found: list[tuple[str, int]] = []
+        for listener in self._open.values():
+            if isinstance(listener, _Visitors):
+                found += listener.addresses
+        return found
+
+    async def open(self, settings: Server) -> None:
+        """Listen on every address that is named and not listened on yet.
+
+        Raises StartError where one cannot be had; those that are not named before are closed
+        again then.
+        """
+        opened: list[tuple[str, str]] = []
+        try:
+            for place in _places(settings):
+                if place not in self._open:
+                    self._open[place] = await self._listen(*place, settings)
+                    opened.append(place)
+                else:
+                    await self._keep_rights(*place, settings)
+        except StartError:
+            await self._close(opened)
+            raise
+
+    async def close_others(self, settings: Server) -> None:
+        """Close the addresses that are not named any more; their connections stay."""
+        named = frozenset(_places(settings))
+        await self._close([place for place in self._open if place not in named])
+
+    async def close(self) -> None:
+        """Take no further visitor; the admin's address stays until its runner is cleaned up."""
+        await self._close([place for place in self._open if place[0] == _LISTEN])
+
+    async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
+        """Give a socket that is open already the rights that the configuration names by now."""
+        where = listen_address(address)
+        if key == _LISTEN and isinstance(where, UnixAddress):
+            try:
+                await asyncio.to_thread(set_rights, Path(where.path), rights_of(settings))
+            except OSError as error:
+                raise StartError(f"{address}: {error.strerror}", "server.unix_group") from None
+
+    async def _close(self, places: Iterable[tuple[str, str]]) -> None:
+        for place in places:
+            await self._open.pop(place).close()
+
+    async def _listen(self, key: str, address: str, settings: Server) -> _Listener:
+        rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
+        ipv6_only = takes_ipv4_elsewhere(address, settings.listen)
+        try:
+            bound = await asyncio.to_thread(bind, address, rights, ipv6_only=ipv6_only)
+            if key == _ADMIN:
+                return await self._listen_for_admin(bound)
+            return await self._listen_for_visitors(bound)
+        except OSError as error:
+            raise StartError(f"cannot listen on {address}: {error.strerror}", key) from None
+
+    async def _listen_for_visitors(self, bound: Sequence[socket.socket]) -> _Listener:
+        loop = asyncio.get_running_loop()
+        backlog = self._server.descriptors.backlog
+        servers = [
+            await loop.create_server(self._server, sock=one, backlog=backlog, start_serving=False)
+            if one.family != socket.AF_UNIX
+            else await loop.create_unix_server(
+                self._server, sock=one, backlog=backlog, start_serving=False
+            )
+            for one in bound
+        ]
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            for server in servers:
+                await server.start_serving()
+            return _Visitors(servers, ())
+        acceptors = [
+            Acceptor(listening.dup(), self._server, self._server.out_of_descriptors)
+            for server in servers
+            for listening in server.sockets
+        ]
+        for acceptor in acceptors:
+            acceptor.start(backlog)
+        return _Visitors(servers, acceptors)
+
+    async def _listen_for_admin(self, bound: Sequence[socket.socket]) -> _Listener:
+        sites = [web.SockSite(self._admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
+        for site in sites:
+            await site.start()
+        return _Admin(sites)
+
+
+def rights_of(settings: Server) -> Rights:
+    """Return who may connect to the Unix sockets for visitors."""
+    return Rights(int(settings.unix_mode, 8), settings.unix_group)
+
+
+def _places(settings: Server) -> Iterator[tuple[str, str]]:
+    """Yield the setting and the address of everything that is to be listened on."""
+    for address in settings.listen:
+        yield _LISTEN, address
+    if settings.admin_listen:
+        yield _ADMIN, settings.admin_listen

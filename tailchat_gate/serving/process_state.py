@@ -1,0 +1,202 @@
+"""What a process has once, whichever configuration is in force."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from tailchat_gate.config.problems import Problem
+from tailchat_gate.config.state_directory import body_directory
+from tailchat_gate.identity.oauth.login_queue import Turns
+from tailchat_gate.identity.oauth.redeemed_states import CAPACITY, UsedStates
+from tailchat_gate.identity.oauth.return_targets import KeptTargets
+from tailchat_gate.identity.recheck_state import SignIns
+from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.store import LockStore
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.shared_claims import SharedClaims
+from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.log import Faults, sinks
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.pages.render import Pages
+from tailchat_gate.proxy.client.aiohttp_bridge import PageServer
+from tailchat_gate.proxy.client.session_watch import LiveSessions
+from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.exchange.stored_body import BodyStore
+from tailchat_gate.proxy.exchange.upstream_pools import ConnectionMetrics, Traffic
+from tailchat_gate.proxy.message.assertion import PublishedKeys
+from tailchat_gate.proxy.upstream.dial import Dialer
+from tailchat_gate.proxy.upstream.resolver import Names
+from tailchat_gate.request.context import RequestIds
+from tailchat_gate.state.health import Health
+from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.refusals import StoredRefusals
+from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import Store
+from tailchat_gate.state.token_use import TokenUse
+
+#: Passes remembered, about 2 KiB each for a minute.
+USED_PASSES: Final = 10_000
+
+
+@dataclass(slots=True)
+class Reloads:
+    """Which configuration is in force, and how the last attempt to load one went.
+
+    `generation` counts the configurations that were in force, from 1; times are Unix seconds.
+    `problems` are those for which the last attempt was refused, none where it was not.
+    """
+
+    loaded_at: float
+    tried_at: float
+    generation: int = 1
+    problems: tuple[Problem, ...] = field(default=())
+
+    def took(self, now: float) -> None:
+        """Note that another configuration is in force."""
+        self.generation += 1
+        self.loaded_at = self.tried_at = now
+        self.problems = ()
+
+    def refused(self, now: float, problems: tuple[Problem, ...]) -> None:
+        """Note that one was refused."""
+        self.tried_at = now
+        self.problems = problems
+
+
+class Lasting:
+    """What outlives configurations: made with the first of them, closed with the process.
+
+    A login that was redeemed under one configuration is not redeemed again under the next, what
+    Tailchat said of a session is not asked again, no count starts anew, and no connection is
+    closed whose backend is still the same. State is kept in the directory `state_path`, "" for
+    memory alone. `clock` gives Unix seconds, `monotonic` seconds that never go back. The access
+    log goes to `log_descriptor` (standard output).
+    """
+
+    def __init__(
+        self,
+        *,
+        state_path: str = "",
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        log_descriptor: int = 1,
+    ) -> None:
+        self.clock: Final = clock
+        self.monotonic: Final = monotonic
+        self.names: Final = Names()
+        self.descriptors: Final = Descriptors()
+        bodies = BodyStore(partial(body_directory, state_path, os.environ), self.descriptors)
+        self.traffic: Final = Traffic(clock, Dialer(self.names), self.descriptors, bodies)
+        self.pages: Final = PageServer()
+        self.access_log: Final = AccessLog(log_descriptor, clock)
+        self.audit: Final = Audit(clock)
+        self.faults: Final = Faults(clock)
+        self.request_ids: Final = RequestIds(os.urandom)
+        self.published_keys: Final = PublishedKeys()
+        self.kept_targets: Final = KeptTargets(os.urandom(32), clock)
+        self.sign_ins: Final = SignIns()
+        self.turns: Final = Turns()
+        #: Compiling the pages' templates is most of the work of a reload, and few reloads change
+        #: what is in them.
+        self.make_pages: Final = lru_cache(maxsize=1)(Pages)
+        now = clock()
+        self.reloads: Final = Reloads(now, now)
+        #: Who is kept out: what is known of it, what ends what is under way, and where it is kept.
+        self.standing: Final = Standing(clock)
+        self.live: Final = LiveSessions(self.standing, clock)
+        #: When the machine tokens of the configuration in force expire.
+        self.token_expiries: tuple[float, ...] = ()
+        self.metrics: Final = self._make_metrics()
+        self.health: Final = Health(self.metrics.state_error)
+        #: Where state outlives the process.
+        self.store: Final[Store] = (
+            SqliteStore(Path(state_path), clock, self.health) if state_path else MemoryStore(clock)
+        )
+        self.token_use: Final = TokenUse()
+        self.store.follow(StoredRefusals(self.audit))
+        self.store.follow(self.token_use)
+        self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(
+            clock=clock, claims=SharedClaims(self.store, "login", CAPACITY, clock)
+        )
+        # Used again, a pass is still good for one browser and host alone, and for a minute.
+        self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(
+            clock=clock,
+            capacity=USED_PASSES,
+            harmless=True,
+            claims=SharedClaims(self.store, "pass", USED_PASSES, clock),
+        )
+        self.locks: Final = LockStore(self.standing, self.store, self.metrics, clock)
+
+    def start(self) -> None:
+        """Begin to serve; needs a running event loop. More than once is once."""
+        self.descriptors.measure()
+        self.pages.start()
+        self.traffic.start()
+
+    async def close(self) -> None:
+        """Close every upstream connection, end what is asked, write what is still to be written."""
+        self.traffic.close()
+        self.audit.tell_left_out()
+        await self.sign_ins.close()
+        await self.store.close()
+        await self.access_log.close()
+
+    def _make_metrics(self) -> Metrics:
+        reloads = self.reloads
+        gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+            ("gate_websockets_open", "WebSockets open.", lambda: len(self.traffic.tunnels)),
+            (
+                "gate_request_buffer_memory_bytes",
+                "Bytes of requests' bodies that are kept in memory.",
+                lambda: self.traffic.bodies.memory,
+            ),
+            (
+                "gate_request_buffer_files",
+                "Requests' bodies that are kept in files.",
+                lambda: self.traffic.bodies.files,
+            ),
+            ("gate_locks", "Locks in force.", lambda: len(self.standing.locks)),
+            (
+                "gate_state_faults",
+                "Faults of the state store at present.",
+                lambda: len(self.store.faults),
+            ),
+            (
+                "gate_generation",
+                "How many configurations were in force, the present one among them.",
+                lambda: reloads.generation,
+            ),
+            (
+                "gate_config_last_reload_success",
+                "Whether the last configuration that was loaded is in force.",
+                lambda: not reloads.problems,
+            ),
+            (
+                "gate_config_last_reload_timestamp_seconds",
+                "When a configuration was last loaded or refused, in Unix seconds.",
+                lambda: reloads.tried_at,
+            ),
+        )
+        return Metrics(
+            gauges,
+            lambda: (self.access_log.sink, *sinks()),
+            (ConnectionMetrics(self.traffic), self._token_expiries),
+        )
+
+    def _token_expiries(self) -> Iterator[Metric]:
+        # No names: who reads metrics need not know the machines.
+        ahead = [expires for expires in self.token_expiries if expires > self.clock()]
+        family = GaugeMetricFamily(
+            "gate_token_next_expiry_timestamp_seconds",
+            "When the next token of a machine expires, in Unix seconds.",
+        )
+        if ahead:
+            family.add_metric((), min(ahead))
+        yield family

@@ -1,0 +1,245 @@
+"""Starts the gate, serves until it is told to stop, and ends it in order."""
+
+import asyncio
+import ctypes
+import gc
+import logging
+import signal
+from asyncio import FIRST_COMPLETED
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from aiohttp import web
+
+from tailchat_gate import __version__
+from tailchat_gate.config.source import Source
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.client.connection import ClientServer
+from tailchat_gate.proxy.descriptors import raise_limit
+from tailchat_gate.serving.admin import admin_server
+from tailchat_gate.serving.generations import Generation, Generations
+from tailchat_gate.serving.listeners import Listeners, StartError
+from tailchat_gate.serving.reload import Reloader, StoppingError
+from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.wiring import redirect_uri
+from tailchat_gate.state.store import StoreError
+
+__all__ = ["GateServer", "StartError", "run", "serve"]
+
+#: Parameters of glibc's mallopt(3).
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+#: Freed memory that is kept, in bytes: a large body comes in pieces of up to 250 kB, and to give
+#: each back to the kernel and fetch it anew took a quarter of the CPU time of a download.
+_KEPT_MEMORY: Final = 16 << 20
+_LARGEST_PIECE: Final = 1 << 20
+
+_REMEDY: Final = (
+    '; the directory must exist and be writable for the gate, or "" keeps state in memory only'
+)
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+def prepare() -> None:
+    """Tune the collector and the allocator of this process; call it once, before serving."""
+    # What the start has made stays for ever: without this the collector looks through all of it
+    # again and again, 50 ms at a time.
+    gc.collect()
+    gc.freeze()
+    # Requests leave no cycles behind; looking for some after every 700 objects costs for nothing.
+    gc.set_threshold(20_000, 20, 20)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none, and does not need it
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_MEMORY)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_PIECE)
+
+
+class GateServer:
+    """Serves a configuration, and the ones that come into force after it, on its listeners.
+
+    `source` is where further ones are read from; without one there are none.
+    """
+
+    def __init__(self, generation: Generation, source: Source | None = None) -> None:
+        self.generations: Final = Generations(generation)
+        self.reloader: Final = Reloader(source, self) if source is not None else None
+        self._lasting = generation.lasting
+        self._server: ClientServer | None = None
+        self._listeners: Listeners | None = None
+        self._admin: web.BaseRunner | None = None
+        #: Held while listeners are opened or closed.
+        self._changing = asyncio.Lock()
+        self._opened = asyncio.Event()
+        self._ready = self._stopping = False
+        self._hurry = asyncio.Event()
+
+    @property
+    def in_force(self) -> Generation:
+        """The configuration that answers new requests."""
+        return self.generations.in_force
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens on TCP: (host, port), the port that was given for port 0."""
+        return self._listeners.addresses if self._listeners else []
+
+    @property
+    def admin_addresses(self) -> list[Any]:
+        """Where the admin listener is."""
+        return list(self._admin.addresses) if self._admin else []
+
+    async def start(self) -> None:
+        """Open the listeners. Raises StartError for an address that cannot be had."""
+        settings = self.in_force.settings
+        await self._open_store()
+        self.in_force.start()
+        self._server = ClientServer(
+            self.in_force.service, self._lasting.live, self._lasting.descriptors
+        )
+        self._lasting.locks.start(self._server.hear_of_sessions)
+        self._lasting.store.start()
+        self._admin = admin_server(
+            self.generations, is_ready=lambda: self._ready, reloader=self.reloader
+        ).runner()
+        await self._admin.setup()
+        self._listeners = Listeners(self._server, self._admin)
+        await self._listeners.open(settings.server)
+        self._ready = True
+        self._opened.set()
+        _log.info(
+            "the gate is open",
+            extra={
+                "details": {
+                    "version": __version__,
+                    "listen": list(settings.server.listen),
+                    "state": self._lasting.store.location,
+                    "redirect_uri": redirect_uri(settings),
+                }
+            },
+        )
+
+    async def swap(self, generation: Generation) -> None:
+        """Let another configuration answer every request that is read from now on.
+
+        Requests under way keep theirs. Raises StartError for an address that cannot be had and
+        StoppingError once the gate stops; nothing has changed then.
+        """
+        await self._opened.wait()
+        async with self._changing:
+            if self._stopping or self._server is None or self._listeners is None:
+                raise StoppingError
+            settings = generation.settings.server
+            await self._listeners.open(settings)
+            # From here to the end of the change nothing else runs.
+            generation.start()
+            self._server.change(generation.service)
+            self.generations.follow(generation, self._server.connections)
+            await self._listeners.close_others(settings)
+
+    async def stop(self) -> None:
+        """Stop listening, let open requests finish within the limit, end WebSockets with 1001."""
+        opened = self._opened.is_set()
+        self._ready = False
+        self._stopping = True
+        self._opened.set()
+        async with self._changing:
+            if self._listeners is not None:
+                await self._listeners.close()
+        if self._server is not None:
+            self._lasting.traffic.end_tunnels()
+            await self._drain(self._server, self.in_force.settings.server.shutdown_timeout)
+            self._server.close()
+        if self.reloader is not None:
+            await self.reloader.close()
+        if self._admin is not None:
+            await self._admin.cleanup()
+        await self.generations.close()
+        await self._lasting.close()
+        if opened:
+            _log.info("the gate is closed")
+
+    def hurry(self) -> None:
+        """Wait no longer for open requests."""
+        self._hurry.set()
+
+    async def _drain(self, server: ClientServer, limit: float) -> None:
+        """Wait for the requests under way; close idle connections at once."""
+        closed = server.leave()
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
+        hurried.cancel()
+
+    async def _open_store(self) -> None:
+        """Learn who is kept out before anybody is let in. Raises StartError."""
+        try:
+            await self._lasting.store.open()
+        except StoreError as error:
+            remedy = "" if error.says_remedy else _REMEDY
+            raise StartError(
+                f"[state] path cannot be used: {error}{remedy}", "state.path"
+            ) from None
+
+
+async def serve(
+    generation: Generation,
+    signals: Signals,
+    source: Source | None = None,
+    *,
+    started: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal does not wait for open requests.
+
+    With a `source`, SIGHUP loads the configuration anew, and so does a change of its files.
+    """
+    server = GateServer(generation, source)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def signalled(number: int) -> None:
+        if number == signal.SIGHUP:
+            if server.reloader is not None:
+                server.reloader.ask("SIGHUP")
+            return
+        if stop.is_set():
+            server.hurry()
+        stop.set()
+
+    signals.listen(
+        lambda number: _tell(loop, signalled, number),
+        lambda: server.in_force.settings.server.shutdown_timeout,
+    )
+    try:
+        await server.start()
+        if started is not None:
+            started()
+        watching = loop.create_task(server.reloader.watch()) if server.reloader else None
+        await stop.wait()
+        if watching is not None:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+    finally:
+        await server.stop()
+        signals.ended()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, signalled: Callable[[int], None], number: int) -> None:
+    with suppress(RuntimeError):  # the loop is closed already
+        loop.call_soon_threadsafe(signalled, number)
+
+
+def run(generation: Generation, signals: Signals, source: Source | None = None) -> None:
+    """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
+    prepare()
+    raise_limit()
+    try:
+        import uvloop  # noqa: PLC0415 - optional: the `speed` extra
+    except ImportError:
+        asyncio.run(serve(generation, signals, source))
+    else:
+        uvloop.run(serve(generation, signals, source))
