@@ -104,12 +104,12 @@ def _download(peer: Peer, path: str) -> int:
     connection = _connection(peer)
     try:
         connection.request("GET", path, headers=_headers(peer))
-        reply = connection.getresponse()
-        if reply.status != http.client.OK:
-            raise BenchError(f"{peer.name} answers {reply.status} to the download")
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            raise BenchError(f"{peer.name} answers {response.status} to the download")
         buffer = bytearray(_CHUNK)
         arrived, paused = 0, False
-        while got := reply.readinto(buffer):
+        while got := response.readinto(buffer):
             arrived += got
             if arrived >= PAUSE_AFTER and not paused:
                 paused = True
@@ -132,10 +132,12 @@ def _upload(peer: Peer, path: str, size: int) -> int:
             part = chunk[:left]
             connection.send(part)
             left -= len(part)
-        reply = connection.getresponse()
-        answer = reply.read()
-        if reply.status != http.client.OK:
-            raise BenchError(f"{peer.name} answers {reply.status} to the upload: {answer[:200]!r}")
+        response = connection.getresponse()
+        answer = response.read()
+        if response.status != http.client.OK:
+            raise BenchError(
+                f"{peer.name} answers {response.status} to the upload: {answer[:200]!r}"
+            )
         return int(json.loads(answer)["received"])
     finally:
         connection.close()

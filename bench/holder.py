@@ -105,13 +105,13 @@ class Held(asyncio.Protocol):
 class PingPong(asyncio.Protocol):
     """A WebSocket on which one message goes out when the one before has come back."""
 
-    __slots__ = ("_done", "_frame", "_got", "_reply", "_sent", "_tally", "_transport", "_until")
+    __slots__ = ("_done", "_frame", "_got", "_response", "_sent", "_tally", "_transport", "_until")
 
     def __init__(self, transport: asyncio.Transport, tally: Tally) -> None:
         payload, mask = os.urandom(_PAYLOAD), os.urandom(4)
         masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
         self._frame = bytes((0x82, 0x80 | _PAYLOAD)) + mask + masked
-        self._reply = bytes((0x82, _PAYLOAD)) + payload
+        self._response = bytes((0x82, _PAYLOAD)) + payload
         self._transport, self._tally = transport, tally
         self._got = b""
         self._sent = self._until = 0.0
@@ -130,13 +130,13 @@ class PingPong(asyncio.Protocol):
         """Count a message that came back, and send the next."""
         if self._got:
             data = self._got + data
-        if len(data) < len(self._reply):
+        if len(data) < len(self._response):
             self._got = data
             return
         self._got = b""
         now = time.perf_counter()
         self._tally.times.append(now - self._sent)
-        if data != self._reply:
+        if data != self._response:
             self._tally.wrong += 1
         if now < self._until:
             self._send(now)
@@ -155,7 +155,7 @@ class PingPong(asyncio.Protocol):
             done()
 
 
-class Holder:
+class SessionHolder:
     """All connections of the load."""
 
     def __init__(self, order: dict[str, object]) -> None:
@@ -267,7 +267,7 @@ class Holder:
 
 async def main() -> None:
     """Open what the first line asks for, and obey the others."""
-    holder = Holder(json.loads(await asyncio.to_thread(sys.stdin.readline)))
+    holder = SessionHolder(json.loads(await asyncio.to_thread(sys.stdin.readline)))
     print(json.dumps({"open": await holder.open()}), flush=True)
     while words := (await asyncio.to_thread(sys.stdin.readline)).split():
         if words[0] == "ping":

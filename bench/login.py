@@ -86,18 +86,18 @@ async def _signed_in(start: str, person: Person, trust: ssl.SSLContext) -> dict[
         for _ in range(_PAGES):
             values = {name: typed.get(name, value) for name, value in form.values.items()}
             data = values if form.method == "post" else None
-            async with browser.request(form.method, url, data=data) as reply:
-                page = await reply.text(errors="replace")
-                for answer in (*reply.history, reply):
+            async with browser.request(form.method, url, data=data) as response:
+                page = await response.text(errors="replace")
+                for answer in (*response.history, response):
                     # The provider's own cookies may come from the same host and are not the peer's.
                     if answer.url.origin() == origin:
                         names.update(answer.cookies)
                 form = first_form(page) or Form(method="get")
-                url = reply.url.join(URL(form.action))
-            if reply.url.origin() == origin:
+                url = response.url.join(URL(form.action))
+            if response.url.origin() == origin:
                 break
         jar = browser.cookie_jar.filter_cookies(origin)
         cookies = {name: jar[name].value for name in sorted(names) if name in jar}
-    if not cookies or reply.url.origin() != origin or reply.status != HTTPStatus.OK:
-        raise BenchError(f"the sign-in ended with {reply.status} at {url.path}: {page[:300]!r}")
+    if not cookies or response.url.origin() != origin or response.status != HTTPStatus.OK:
+        raise BenchError(f"the sign-in ended with {response.status} at {url.path}: {page[:300]!r}")
     return cookies

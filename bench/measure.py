@@ -171,11 +171,13 @@ def expect(peer: Peer, ask: Ask) -> None:
         cookie = ask.cookies.read_text().partition("\n")[0]
         fields = [f"Cookie: {cookie}"]
     body = b"x" * ask.upload if ask.upload else None
-    reply = fetch(f"{peer.origin}{ask.path}", fields, method=ask.method, body=body)
-    if reply.status != ask.status or (ask.answer is not None and reply.body != ask.answer):
-        raise BenchError(f"{peer.name} answers {reply.status} to {ask.path}: {reply.body[:200]!r}")
+    response = fetch(f"{peer.origin}{ask.path}", fields, method=ask.method, body=body)
+    if response.status != ask.status or (ask.answer is not None and response.body != ask.answer):
+        raise BenchError(
+            f"{peer.name} answers {response.status} to {ask.path}: {response.body[:200]!r}"
+        )
     if ask.session:
-        peer.session.take(reply.cookies)
+        peer.session.take(response.cookies)
 
 
 def _wrk(peer: Peer, ask: Ask, seconds: int, connections: int) -> Load:

@@ -226,7 +226,7 @@ def _same(pid: int, known: Stat) -> bool:
     return parse_stat(text).born == known.born and not _zombie(text)
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """An answer: its status, its body, and its Set-Cookie values."""
 
     status: int
@@ -236,7 +236,7 @@ class Reply(NamedTuple):
 
 def fetch(
     url: str, headers: Iterable[str] = (), *, method: str = "GET", body: bytes | None = None
-) -> Reply:
+) -> Response:
     """Make one request, following no redirect; `headers` are "Name: value".
 
     Raises OSError where nobody answers.
@@ -247,12 +247,12 @@ def fetch(
         request.add_header(name, value)
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=10) as reply:
-            cookies = reply.headers.get_all("Set-Cookie", ())
-            return Reply(int(reply.status), bytes(reply.read()), cookies)
+        with opener.open(request, timeout=10) as response:
+            cookies = response.headers.get_all("Set-Cookie", ())
+            return Response(int(response.status), bytes(response.read()), cookies)
     except urllib.error.HTTPError as refusal:
         with refusal:
-            return Reply(refusal.code, refusal.read())
+            return Response(refusal.code, refusal.read())
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

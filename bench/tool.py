@@ -63,7 +63,7 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload) ^ int.from_bytes(repeated)).to_bytes(size)
 
 
-def reply(body: bytes, status: bytes = b"200 OK") -> bytes:
+def response(body: bytes, status: bytes = b"200 OK") -> bytes:
     """A whole HTTP/1.1 reply."""
     return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
         status,
@@ -114,20 +114,20 @@ class Tool(asyncio.Protocol):
             self._head = b""
             self._request(head, rest)
         elif len(self._head) > _MAX_HEAD:
-            self._write(reply(b"", b"431 Request Header Fields Too Large"), last=True)
+            self._write(response(b"", b"431 Request Header Fields Too Large"), last=True)
 
     def _request(self, head: bytes, rest: bytes) -> None:
         if _CODED.search(head):
-            self._write(reply(b"a length is needed", b"411 Length Required"), last=True)
+            self._write(response(b"a length is needed", b"411 Length Required"), last=True)
         elif key := _KEY.search(head):
             self._upgrade(key[1], rest)
         elif length := _LENGTH.search(head):
             self._received, self._missing = 0, int(length[1])
             self._body(len(rest))
         elif head.startswith(b"GET /slow "):
-            asyncio.get_running_loop().call_later(SLOW, self._write, reply(b'{"slow": true}'))
+            asyncio.get_running_loop().call_later(SLOW, self._write, response(b'{"slow": true}'))
         else:
-            self._write(reply(b'{"tool": true}'))
+            self._write(response(b'{"tool": true}'))
 
     def _upgrade(self, key: bytes, rest: bytes) -> None:
         assert self._transport is not None  # noqa: S101 - narrows for the checker
@@ -146,7 +146,7 @@ class Tool(asyncio.Protocol):
         self._received += size
         self._missing -= size
         if not self._missing:
-            self._write(reply(json.dumps({"received": self._received}).encode()))
+            self._write(response(json.dumps({"received": self._received}).encode()))
         elif before < PAUSE_AFTER <= self._received:
             self._transport.pause_reading()
             asyncio.get_running_loop().call_later(PAUSE, self._transport.resume_reading)

@@ -18,15 +18,15 @@ from tailchat_gate.access.policy import (
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.identity.authenticator import Visitor
-from tailchat_gate.identity.host_sessions import Sites, SiteSession, SiteSessions
+from tailchat_gate.identity.host_sessions import HostSession, HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Machine, TokenRefused, Tokens
-from tailchat_gate.identity.revocation.state import Barred
+from tailchat_gate.identity.revocation.state import Rejection
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.authorization import Way
 from tailchat_gate.request.claims import claimed_methods, claimed_paths
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.intent import is_preflight
 from tailchat_gate.request.target import Host, Target
@@ -47,16 +47,16 @@ _AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 class Verdict:
     """What was found and decided: `match` is None where no route serves the target.
 
-    `visitor` is who asks, None for nobody and for whom the tool has to take for nobody; `site`
-    has the sessions of the host asked for. `barred` is whose session is no good, and why, where
-    that is the reason of the refusal.
+    `visitor` is who asks, None for nobody and for whom the tool has to take for nobody;
+    `host_session` has the sessions of the host asked for. `rejection` is whose session is no good,
+    and why, where that is the reason of the refusal.
     """
 
     allowed: Final[bool]
     match: Final[Match | None]
     visitor: Final[Visitor | Machine | None]
-    site: Final[SiteSession]
-    barred: Final[Barred | None]
+    host_session: Final[HostSession]
+    rejection: Final[Rejection | None]
     #: Fields of the request that the tool has to be told otherwise, by names in lower case.
     told: Final[Mapping[bytes, bytes]]
 
@@ -73,7 +73,11 @@ class Verdict:
     def renewal(self) -> str | None:
         """The Set-Cookie value that renews the session of who asks, where one is due."""
         visitor = self.visitor
-        return self.site.authenticator.renewal(visitor) if isinstance(visitor, Visitor) else None
+        return (
+            self.host_session.authenticator.renewal(visitor)
+            if isinstance(visitor, Visitor)
+            else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,11 @@ class Authorizer:
 
     routes: RouteTable
     sites: Sites
-    sessions: SiteSessions
+    sessions: HostSessions
     tokens: Tokens
     audit: Audit
 
-    def judge(self, visit: Visit, host: Host, method: str, target: Target) -> Verdict:
+    def judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
         """Return whether a visit may have a target on a host, and note who and why on the visit.
 
         `host`, `method` and `target` are as sent: those of the request itself, or of the one that
@@ -95,64 +99,64 @@ class Authorizer:
         who asked noted on the visit; UndecidedError where Tailchat has to be asked first.
         """
         try:
-            return self._judge(visit, host, method, target)
+            return self._judge(context, host, method, target)
         except RefusedError as refused:
-            self._note_refused(visit, host, refused.reason)
+            self._note_refused(context, host, refused.reason)
             raise
 
-    def _judge(self, visit: Visit, host: Host, method: str, target: Target) -> Verdict:
-        match = find(self.routes, visit.head.fields, host.name, method, target)
-        site = self.sessions.at(host.name)
-        visit.route = match.route.name if match else ""
-        fields = visit.head.fields
+    def _judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
+        match = match_request(self.routes, context.head.fields, host.name, method, target)
+        host_session = self.sessions.at(host.name)
+        context.route = match.route.name if match else ""
+        fields = context.head.fields
         if fields.bearer is not None:
-            verdict = self._judge_machine(visit, match, site, method, target)
+            verdict = self._judge_machine(context, match, host_session, method, target)
             if fields.token_way is Way.BASIC and verdict.visitor is not None and fields.other_page:
                 # A browser sends Basic credentials by itself once it has them, as it does cookies.
-                return self._unless_made_elsewhere(visit, verdict, host, method, target)
+                return self._unless_made_elsewhere(context, verdict, host, method, target)
             return verdict
-        visitor = site.authenticator.visitor_of(fields)
+        visitor = host_session.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
         decision, told = decide(match.rules if match else (), sub), _AS_SENT
         if match is not None and decision.allowed and claimed_paths(fields):
-            decision, told = self._decide_with_claims(visit, match, method, target, sub)
+            decision, told = self._decide_with_claims(context, match, method, target, sub)
         if not decision.allowed and is_preflight(method, fields):
             # Nobody's question: it must not be taken for anything else.
             claims = claimed_methods(fields, target.query) or claimed_paths(fields)
             if not claims and takes_preflights(match.rules if match else ()):
                 decision = PREFLIGHT
-        visit.sub = sub or ""
-        visit.reason = decision.reason
+        context.sub = sub or ""
+        context.reason = decision.reason
         if not decision.allowed:
-            barred = self._refused(visit, visitor, site)
-            return Verdict(decision.allowed, match, visitor, site, barred, told)
+            rejection = self._refused(context, visitor, host_session)
+            return Verdict(decision.allowed, match, visitor, host_session, rejection, told)
         if decision is AS_NOBODY or decision is PREFLIGHT:
             visitor = None
         # By position, because a keyword makes a dict for each request.
-        verdict = Verdict(decision.allowed, match, visitor, site, None, told)
+        verdict = Verdict(decision.allowed, match, visitor, host_session, None, told)
         if fields.other_page and visitor is not None:
             # The visitor's cookie came along, and whoever wrote that page made it come.
-            return self._unless_made_elsewhere(visit, verdict, host, method, target)
+            return self._unless_made_elsewhere(context, verdict, host, method, target)
         return verdict
 
     def _unless_made_elsewhere(
-        self, visit: Visit, verdict: Verdict, host: Host, method: str, target: Target
+        self, context: RequestContext, verdict: Verdict, host: Host, method: str, target: Target
     ) -> Verdict:
         """Return a verdict, or a refusal where a foreign page makes a request that may change."""
-        fields, match = visit.head.fields, verdict.match
+        fields, match = context.head.fields, verdict.match
         claimed = claimed_methods(fields, target.query)
         has_origin = bool(fields.values(b"origin"))
         unsafe = changes_something(method, claimed, has_origin=has_origin)
         if not verdict.allowed or match is None:
             return verdict
-        if unsafe and self._is_foreign(visit, host, match.route):
-            visit.reason = Reason.CROSS_ORIGIN
+        if unsafe and self._is_foreign(context, host, match.route):
+            context.reason = Reason.CROSS_ORIGIN
             return replace(verdict, allowed=False)
         return verdict
 
     def _decide_with_claims(
         self,
-        visit: Visit,
+        context: RequestContext,
         match: Match,
         method: str,
         target: Target,
@@ -163,8 +167,8 @@ class Authorizer:
 
         Raises RefusedError for such a path that no rule is about.
         """
-        fields = visit.head.fields
-        original = visit.original
+        fields = context.head.fields
+        original = context.original
         host = original.host if original else fields.host
         asked = Asked(
             host,
@@ -179,91 +183,95 @@ class Authorizer:
 
     def _judge_machine(
         self,
-        visit: Visit,
+        context: RequestContext,
         match: Match | None,
-        site: SiteSession,
+        host_session: HostSession,
         method: str,
         target: Target,
     ) -> Verdict:
         """Judge a request with a token: it is the machine's, whatever cookie it sends along."""
         machine: Machine | None = None
         told: Mapping[bytes, bytes] = _AS_SENT
-        barred: Barred | None = None
+        rejection: Rejection | None = None
         try:
-            machine = self.tokens.machine_of(visit.head.fields)
+            machine = self.tokens.machine_of(context.head.fields)
         except TokenRefused as refused:
-            allowed, visit.reason, visit.token = False, refused.reason, refused.name
-            barred = Barred(refused.reason, None, refused.lock) if refused.lock else None
+            allowed, context.reason, context.token = False, refused.reason, refused.name
+            rejection = Rejection(refused.reason, None, refused.lock) if refused.lock else None
         else:
             name = machine.name
             decision = decide(match.rules if match else (), None, name)
-            if match is not None and decision.allowed and claimed_paths(visit.head.fields):
-                decision, told = self._decide_with_claims(visit, match, method, target, None, name)
-            allowed, visit.reason, visit.token = decision.allowed, decision.reason, machine.name
+            if match is not None and decision.allowed and claimed_paths(context.head.fields):
+                decision, told = self._decide_with_claims(
+                    context, match, method, target, None, name
+                )
+            allowed, context.reason, context.token = decision.allowed, decision.reason, machine.name
             if decision is AS_NOBODY:
                 machine = None
-        if visit.token and visit.reason in _ABOUT_WHO:
-            self.audit.refused(visit, Person(f"{TOKEN}{visit.token}", "", ""))
-        return Verdict(allowed, match, machine, site, barred, told)
+        if context.token and context.reason in _ABOUT_WHO:
+            self.audit.refused(context, Person(f"{TOKEN}{context.token}", "", ""))
+        return Verdict(allowed, match, machine, host_session, rejection, told)
 
-    def _refused(self, visit: Visit, visitor: Visitor | None, site: SiteSession) -> Barred | None:
+    def _refused(
+        self, context: RequestContext, visitor: Visitor | None, host_session: HostSession
+    ) -> Rejection | None:
         """Note who was refused; return whose session is no good, where that is why."""
         person = visitor.record if visitor is not None else None
-        barred = None
-        if visit.reason is Reason.NOT_SIGNED_IN:
-            barred = site.authenticator.barred(visit.head.fields)
-        if barred is not None and barred.record is not None:
-            person = barred.record
-            visit.reason, visit.sub = barred.reason, person.sub
-        if person is not None and visit.reason in _ABOUT_WHO:
-            self.audit.refused(visit, person_of(person))
-        return barred
+        rejection = None
+        if context.reason is Reason.NOT_SIGNED_IN:
+            rejection = host_session.authenticator.explain_rejection(context.head.fields)
+        if rejection is not None and rejection.record is not None:
+            person = rejection.record
+            context.reason, context.sub = rejection.reason, person.sub
+        if person is not None and context.reason in _ABOUT_WHO:
+            self.audit.refused(context, person_of(person))
+        return rejection
 
-    def _note_refused(self, visit: Visit, host: Host, reason: Reason) -> None:
+    def _note_refused(self, context: RequestContext, host: Host, reason: Reason) -> None:
         """Note who asked for what was refused before there was a decision about them."""
-        visit.reason, fields = reason, visit.head.fields
+        context.reason, fields = reason, context.head.fields
         person: Person | None = None
         if fields.bearer is not None:
             try:
-                visit.token = self.tokens.machine_of(fields).name
+                context.token = self.tokens.machine_of(fields).name
             except TokenRefused as refused:
-                visit.token = refused.name
-            if visit.token:
-                person = Person(f"{TOKEN}{visit.token}", "", "")
+                context.token = refused.name
+            if context.token:
+                person = Person(f"{TOKEN}{context.token}", "", "")
         elif (visitor := self.sessions.at(host.name).authenticator.visitor_of(fields)) is not None:
-            visit.sub, person = visitor.record.sub, person_of(visitor.record)
+            context.sub, person = visitor.record.sub, person_of(visitor.record)
         if person is not None and reason in _ABOUT_WHO:
-            self.audit.refused(visit, person)
+            self.audit.refused(context, person)
 
-    def check_origin(self, visit: Visit, host: Host, route: Route) -> None:
+    def check_origin(self, context: RequestContext, host: Host, route: Route) -> None:
         """Raise RefusedError where a foreign page opens a WebSocket on `host`.
 
         A machine's request is no page's: nothing can make a browser send a token along, but for
         Basic credentials, which it sends by itself once it has them.
         """
-        no_page = visit.token and visit.head.fields.token_way is not Way.BASIC
-        if not no_page and self._is_foreign(visit, host, route):
+        no_page = context.token and context.head.fields.token_way is not Way.BASIC
+        if not no_page and self._is_foreign(context, host, route):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
 
-    def _is_foreign(self, visit: Visit, host: Host, route: Route) -> bool:
+    def _is_foreign(self, context: RequestContext, host: Host, route: Route) -> bool:
         """Tell whether a page asks that is neither on this host nor in the route's `origins`.
 
         The host is known by the Host field, and as visitors know it: a proxy in front may leave
         out the port.
         """
-        fields = visit.head.fields
+        fields = context.head.fields
         sites, origins = (
             [value.decode("latin-1") for value in fields.values(name)]
             for name in (b"sec-fetch-site", b"origin")
         )
-        scheme = f"{visit.client_address.scheme}://"
+        scheme = f"{context.client_address.scheme}://"
         own = {f"{scheme}{host.raw.decode('ascii')}"}
         if host.name == self.sites.public_host or self.sites.is_tool(host.name):
             own.update(one for one in (self.sites.origin(host.name),) if one.startswith(scheme))
         return is_foreign(sites, origins, own, route.settings.origins)
 
 
-def find(
+def match_request(
     routes: RouteTable, fields: FieldSection, host: str, method: str, target: Target
 ) -> Match | None:
     """Return what a request meets, by its own method and those that it claims; as `match` does."""

@@ -12,23 +12,23 @@ from tailchat_gate.access.routes import Route
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.router import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.recheck import UndecidedError
-from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.client.aiohttp_bridge import PageServer
+from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.connection import ClientConnection
-from tailchat_gate.proxy.client.pending_request import HeldRequest
-from tailchat_gate.proxy.exchange.exchange import Exchange, Passage
+from tailchat_gate.proxy.client.pending_request import PendingRequest
+from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER, Recorder
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend
-from tailchat_gate.proxy.upstream.in_flight import LocalPlaces
+from tailchat_gate.proxy.upstream.in_flight import StaticSlots
 from tailchat_gate.reasons import BUSY, CLIENT_CLOSED_REQUEST, Reason, RefusedError
 from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import Client, ClientResolver
-from tailchat_gate.request.context import RequestIds, Visit
+from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.responses.answers import RETRY_LATER, Answers
@@ -57,8 +57,8 @@ class Gate:
     identity: IdentityHeaders
     forwarder: Forwarder
     local: Mapping[str, LocalBackend]
-    local_places: Mapping[str, LocalPlaces]
-    pages: PageServer
+    static_slots: Mapping[str, StaticSlots]
+    pages: AiohttpBridge
     answers: Answers
     recorder: Recorder
     request_ids: RequestIds
@@ -66,81 +66,85 @@ class Gate:
 
     def handle(self, client: ClientConnection, head: RequestHead) -> None:
         """Begin to answer one request; whatever goes wrong on the way ends in a refusal."""
-        self._begin(client, Visit(self.request_ids.next(), self.monotonic(), head))
+        self._begin(client, RequestContext(self.request_ids.next(), self.monotonic(), head))
 
-    def resume(self, client: ClientConnection, visit: Visit) -> None:
+    def resume(self, client: ClientConnection, context: RequestContext) -> None:
         """Begin to answer a request that was held, under another configuration perhaps."""
         # Whom to trust may have changed; all else that is kept on a head says whose it is.
-        visit.head.fields.forwarded = None
-        self._begin(client, visit)
+        context.head.fields.forwarded = None
+        self._begin(client, context)
 
-    def _begin(self, client: ClientConnection, visit: Visit) -> None:
+    def _begin(self, client: ClientConnection, context: RequestContext) -> None:
         try:
-            self._answer(client, visit)
+            self._answer(client, context)
         except UndecidedError as undecided:
-            self._hold(client, visit, undecided.record)
+            self._hold(client, context, undecided.record)
         except RefusedError as error:
-            self._refuse(client, visit, error.reason, problem=str(error))
+            self._refuse(client, context, error.reason, problem=str(error))
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
-            _log.exception("a request failed inside the gate", extra=_details(visit))
+            _log.exception("a request failed inside the gate", extra=_details(context))
             if client.busy:
                 # Begun with an upstream, which must not answer beside the gate.
                 client.abort()
             else:
-                self._refuse(client, visit, Reason.INTERNAL_ERROR)
+                self._refuse(client, context, Reason.INTERNAL_ERROR)
 
-    def _answer(self, client: ClientConnection, visit: Visit) -> None:
-        head, fields = visit.head, visit.head.fields
-        visit.client_address = client.client or self._client(client, fields)
+    def _answer(self, client: ClientConnection, context: RequestContext) -> None:
+        head, fields = context.head, context.head.fields
+        context.client_address = client.client or self._client(client, fields)
 
         if self.endpoints.owns(head.target.path):
-            self._own_path(client, visit)
+            self._own_path(client, context)
             return
         if fields.worker_script and self.workers.script_takes_in(head.target.path):
             # Before anything else, so that it ends an older worker for whoever is signed out too.
-            self._say(client, visit, self.answers.worker_refused(visit))
+            self._say(client, context, self.answers.worker_refused(context))
             return
 
         if fields.via and self.headers.passed_here(fields.via):
-            self._refuse(client, visit, Reason.LOOP_DETECTED)
+            self._refuse(client, context, Reason.LOOP_DETECTED)
             return
 
-        verdict = self.authorizer.judge(visit, fields.host, head.method, head.target)
+        verdict = self.authorizer.judge(context, fields.host, head.method, head.target)
         match = verdict.match
         if match is None or not verdict.allowed:
-            self._deny(client, visit, verdict)
+            self._deny(client, context, verdict)
             return
 
         route = match.route
-        if head.method in _ODD_METHODS and not self._may_pass_on(client, visit, route):
+        if head.method in _ODD_METHODS and not self._may_pass_on(client, context, route):
             return
         body = body_of(fields, route.settings.body_limit) if fields.has_body else None
         if route.name in self.local:
-            self._serve_local(client, visit, route, verdict)
+            self._serve_local(client, context, route, verdict)
         else:
-            passage = self._passage(visit, route, verdict, body)
-            busy = self.forwarder.forward(client, visit, passage, self._forwarded, self.recorder)
+            forward_request = self._forward_request(context, route, verdict, body)
+            busy = self.forwarder.forward(
+                client, context, forward_request, self._forwarded, self.recorder
+            )
             if busy is not None:
-                self._refuse(client, visit, busy)
+                self._refuse(client, context, busy)
 
-    def _hold(self, client: ClientConnection, visit: Visit, record: SessionRecord) -> None:
+    def _hold(
+        self, client: ClientConnection, context: RequestContext, record: SessionRecord
+    ) -> None:
         """Answer once Tailchat was asked about the session, which was away for long."""
         # For the record of a client that leaves meanwhile; it is asked for again in the end.
-        visit.sub = record.sub
+        context.sub = record.sub
         settled = self.authorizer.sessions.rechecker.settled(record)
-        HeldRequest(client, visit, settled, self._left)
+        PendingRequest(client, context, settled, self._left)
 
-    def _left(self, visit: Visit) -> None:
-        visit.reason, visit.status = _CLIENT_GONE, CLIENT_CLOSED_REQUEST
-        self.recorder.record(visit)
+    def _left(self, context: RequestContext) -> None:
+        context.reason, context.status = _CLIENT_GONE, CLIENT_CLOSED_REQUEST
+        self.recorder.record(context)
 
     def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
         """Return the answer to what could not be read as a request at all, and record it."""
-        visit = Visit(self.request_ids.next(), self.monotonic())
-        visit.client_address = self.clients.direct(client.peer)
-        visit.reason = error.reason
-        answer = self._noted(visit, self.answers.unread(visit, str(error)))
-        return self.answers.to_bytes(answer, visit.head, keep=False)
+        context = RequestContext(self.request_ids.next(), self.monotonic())
+        context.client_address = self.clients.direct(client.peer)
+        context.reason = error.reason
+        answer = self._noted(context, self.answers.unreadable(context, str(error)))
+        return self.answers.serialize(answer, context.head, keep=False)
 
     def counts_as(self, peer: str) -> str:
         """Return what the connections of a peer are counted as, "" for a trusted proxy."""
@@ -148,82 +152,94 @@ class Gate:
 
     # Own paths and refusals.
 
-    def _own_path(self, client: ClientConnection, visit: Visit) -> None:
-        head = visit.head
+    def _own_path(self, client: ClientConnection, context: RequestContext) -> None:
+        head = context.head
         keep = client.keeps(head)
-        ready = self.endpoints.ready_answer(visit, keep=keep)
+        ready = self.endpoints.ready_answer(context, keep=keep)
         if ready is not None:
-            self.recorder.record(visit)
+            self.recorder.record(context)
             client.answer(ready, head, keep=keep)
             return
-        body = body_of(head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(visit) else None
-        self._page(client, visit, lambda request: self.endpoints.answer(request, visit), body=body)
+        body = body_of(head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(context) else None
+        self._page(
+            client, context, lambda request: self.endpoints.answer(request, context), body=body
+        )
 
-    def _deny(self, client: ClientConnection, visit: Visit, verdict: Verdict) -> None:
+    def _deny(self, client: ClientConnection, context: RequestContext, verdict: Verdict) -> None:
         answers = self.answers
-        if visit.reason is Reason.NO_ROUTE and visit.path == "/" and not visit.token:
+        if context.reason is Reason.NO_ROUTE and context.path == "/" and not context.token:
             # Nothing is configured there, but it is where people look first.
-            answer = answers.who_am_i(visit)
-        elif visit.reason is Reason.METHOD_REFUSED:
-            allow = {"Allow": self._allowed(visit)}
-            answer = answers.problem(visit, visit.reason, headers=allow)
+            answer = answers.redirect_to_userinfo(context)
+        elif context.reason is Reason.METHOD_REFUSED:
+            allow = {"Allow": self._allowed(context)}
+            answer = answers.problem(context, context.reason, headers=allow)
         else:
-            answer = answers.refusal(visit, verdict.record, verdict.barred)
-            answer = answers.challenged(visit, answer, verdict.rules)
-        self._say(client, visit, answer)
+            answer = answers.refusal(context, verdict.record, verdict.rejection)
+            answer = answers.challenged(context, answer, verdict.rules)
+        self._say(client, context, answer)
 
     def _refuse(
-        self, client: ClientConnection, visit: Visit, reason: Reason, *, problem: str = ""
+        self,
+        client: ClientConnection,
+        context: RequestContext,
+        reason: Reason,
+        *,
+        problem: str = "",
     ) -> None:
         """Answer with a problem; a request whose form is in doubt is the last on its connection."""
         detail = {"problem": problem} if problem else {}
-        if visit.route:
-            detail["tool"] = visit.route
+        if context.route:
+            detail["tool"] = context.route
         retry_url = ""
-        if reason in _RETRYABLE and visit.method == "GET":
-            retry_url = self.answers.same_again(visit)
+        if reason in _RETRYABLE and context.method == "GET":
+            retry_url = self.answers.same_again(context)
         answer = self.answers.problem(
-            visit,
+            context,
             reason,
             detail=detail,
             retry_url=retry_url,
-            headers=self._headers(visit, reason),
+            headers=self._headers(context, reason),
         )
-        self._say(client, visit, answer, last=bool(problem))
+        self._say(client, context, answer, last=bool(problem))
 
-    def _headers(self, visit: Visit, reason: Reason) -> Mapping[str, str] | None:
+    def _headers(self, context: RequestContext, reason: Reason) -> Mapping[str, str] | None:
         """Return what an answer of that reason has to say in fields."""
         if reason is Reason.METHOD_REFUSED:
-            return {"Allow": self._allowed(visit)}
+            return {"Allow": self._allowed(context)}
         return RETRY_LATER if reason in BUSY else None
 
     def _say(
-        self, client: ClientConnection, visit: Visit, answer: web.Response, *, last: bool = False
+        self,
+        client: ClientConnection,
+        context: RequestContext,
+        answer: web.Response,
+        *,
+        last: bool = False,
     ) -> None:
         """Answer at once; `last`: the connection ends."""
-        keep = not last and client.keeps(visit.head)
+        keep = not last and client.keeps(context.head)
         client.answer(
-            self.answers.to_bytes(self._noted(visit, answer), visit.head, keep=keep),
-            visit.head,
+            self.answers.serialize(self._noted(context, answer), context.head, keep=keep),
+            context.head,
             keep=keep,
         )
 
-    def _noted(self, visit: Visit, answer: web.Response) -> web.Response:
-        visit.status = answer.status
-        visit.sent_bytes = answer.content_length or 0
-        self.recorder.record(visit)
+    def _noted(self, context: RequestContext, answer: web.Response) -> web.Response:
+        context.status = answer.status
+        context.sent_bytes = answer.content_length or 0
+        self.recorder.record(context)
         return answer
 
     def _page(
         self,
         client: ClientConnection,
-        visit: Visit,
+        context: RequestContext,
         make: MakeAnswer,
         *,
         body: Body | None = None,
         target: bytes = b"/",
-        session: Holder | None = None,
-        places: LocalPlaces | None = None,
+        session: SessionHolder | None = None,
+        slots: StaticSlots | None = None,
     ) -> None:
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             try:
@@ -231,55 +247,55 @@ class Gate:
             except ConnectionError:
                 raise
             except Exception:  # noqa: BLE001 - as in handle
-                _log.exception("a request failed inside the gate", extra=_details(visit))
-                return self.answers.problem(visit, Reason.INTERNAL_ERROR)
+                _log.exception("a request failed inside the gate", extra=_details(context))
+                return self.answers.problem(context, Reason.INTERNAL_ERROR)
 
         def ended(answer: web.StreamResponse | Reason) -> None:
-            if places is not None:
-                places.leave(visit.client_address.network)
+            if slots is not None:
+                slots.leave(context.client_address.network)
             if isinstance(answer, Reason):
-                visit.reason, visit.status = answer, CLIENT_CLOSED_REQUEST
+                context.reason, context.status = answer, CLIENT_CLOSED_REQUEST
                 self.recorder.live_ended(answer)
             else:
-                visit.status = answer.status
-                visit.sent_bytes = answer.content_length or 0
-            self.recorder.record(visit)
+                context.status = answer.status
+                context.sent_bytes = answer.content_length or 0
+            self.recorder.record(context)
 
         self.pages.serve(
-            client, visit.head, answer, ended, body=body, target=target, session=session
+            client, context.head, answer, ended, body=body, target=target, session=session
         )
 
     # What is passed on.
 
-    def _may_pass_on(self, client: ClientConnection, visit: Visit, route: Route) -> bool:
+    def _may_pass_on(self, client: ClientConnection, context: RequestContext, route: Route) -> bool:
         """Tell whether a request of a method that is not every proxy's goes to the upstream.
 
         It is answered here where it does not.
         """
-        head = visit.head
+        head = context.head
         if not route.passes_on(head.method):
-            self._refuse(client, visit, Reason.METHOD_REFUSED)
+            self._refuse(client, context, Reason.METHOD_REFUSED)
             return False
         hops = head.fields.values(b"max-forwards")
         if hops and not hops[0].strip(b"0"):
             # Answered in the tool's place: its last hop is here (RFC 9110 section 7.6.2).
-            self._say(client, visit, self.answers.last_hop(visit, self._allowed(visit)))
+            self._say(client, context, self.answers.final_hop(context, self._allowed(context)))
             return False
         return True
 
-    def _allowed(self, visit: Visit) -> str:
+    def _allowed(self, context: RequestContext) -> str:
         """Return the value of Allow for what was asked for (RFC 9110 section 10.2.1)."""
-        methods = self.authorizer.routes.methods(visit.host, visit.path)
+        methods = self.authorizer.routes.methods(context.host, context.path)
         return ", ".join(sorted(methods))
 
     def _serve_local(
-        self, client: ClientConnection, visit: Visit, route: Route, verdict: Verdict
+        self, client: ClientConnection, context: RequestContext, route: Route, verdict: Verdict
     ) -> None:
-        backend, places = self.local[route.name], self.local_places[route.name]
-        if (busy := places.enter(visit.client_address.network)) is not None:
-            self._refuse(client, visit, busy)
+        backend, slots = self.local[route.name], self.static_slots[route.name]
+        if (busy := slots.enter(context.client_address.network)) is not None:
+            self._refuse(client, context, busy)
             return
-        raw = visit.target.path
+        raw = context.target.path
         path = raw if route.settings.path == "/" else raw[len(route.settings.path) :]
         renewal = verdict.renewal()
 
@@ -291,24 +307,24 @@ class Gate:
 
         self._page(
             client,
-            visit,
+            context,
             answer,
-            target=visit.target.raw,
+            target=context.target.raw,
             session=None if route.settings.outlive else verdict.visitor,
-            places=places,
+            slots=slots,
         )
 
-    def _passage(
+    def _forward_request(
         self,
-        visit: Visit,
+        context: RequestContext,
         route: Route,
         verdict: Verdict,
         body: Body | None,
-    ) -> Passage:
-        head, visitor = visit.head, verdict.visitor
+    ) -> ForwardRequest:
+        head, visitor = context.head, verdict.visitor
         upgrade = self.forwarder.upgrade_of(route, head)
         if upgrade:
-            self.authorizer.check_origin(visit, head.fields.host, route)
+            self.authorizer.check_origin(context, head.fields.host, route)
         extra = b""
         if renewal := verdict.renewal():
             # Private, because a cache between must not hand the cookie to somebody else.
@@ -316,48 +332,50 @@ class Gate:
         sent = self.headers.head(
             head,
             route.upstream_target(head.target.raw),
-            client=visit.client_address,
+            client=context.client_address,
             settings=route.settings,
-            request_id=visit.request_id,
+            request_id=context.request_id,
             identity=self.identity.fields(visitor, route) if visitor else b"",
             upgrade=bool(upgrade),
             told=verdict.told,
         )
         session = None if route.settings.outlive else visitor
-        return Passage(head, sent, body, extra, upgrade, session, visitor)
+        return ForwardRequest(head, sent, body, extra, upgrade, session, visitor)
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
         """Record what came of an exchange; answer in its place where nothing was relayed."""
-        visit = exchange.visit
-        exchange.pool.leave(visit.client_address.network)
-        visit.status, visit.sent_bytes = exchange.status, exchange.body_bytes
+        context = exchange.context
+        exchange.pool.leave(context.client_address.network)
+        context.status, context.sent_bytes = exchange.status, exchange.body_bytes
         failure = exchange.failure
         if failure is not None:
-            visit.reason = failure
+            context.reason = failure
             self.recorder.live_ended(failure)
             if failure is _CLIENT_GONE:
-                visit.status = CLIENT_CLOSED_REQUEST
+                context.status = CLIENT_CLOSED_REQUEST
             elif not exchange.status:
-                self._refuse_unanswered(client, visit, failure)
+                self._refuse_unanswered(client, context, failure)
                 return
-        self.recorder.record(visit)
+        self.recorder.record(context)
         client.end(keep=exchange.keep_client)
 
-    def _refuse_unanswered(self, client: ClientConnection, visit: Visit, failure: Reason) -> None:
+    def _refuse_unanswered(
+        self, client: ClientConnection, context: RequestContext, failure: Reason
+    ) -> None:
         """Answer a request of which nothing was relayed.
 
         Where its session is over meanwhile it gets the answer that it would get now.
         """
-        verdict = self._judge_again(visit) if failure in SESSION_OVER else None
+        verdict = self._judge_again(context) if failure in SESSION_OVER else None
         if verdict is None or verdict.allowed:
-            self._refuse(client, visit, failure)
+            self._refuse(client, context, failure)
         else:
-            self._deny(client, visit, verdict)
+            self._deny(client, context, verdict)
 
-    def _judge_again(self, visit: Visit) -> Verdict | None:
+    def _judge_again(self, context: RequestContext) -> Verdict | None:
         try:
-            host = visit.head.fields.host
-            return self.authorizer.judge(visit, host, visit.method, visit.target)
+            host = context.head.fields.host
+            return self.authorizer.judge(context, host, context.method, context.target)
         except (UndecidedError, RefusedError):
             # It has begun, and is not held a second time.
             return None
@@ -379,5 +397,5 @@ class Gate:
         return found
 
 
-def _details(visit: Visit) -> dict[str, object]:
-    return {"details": {"request_id": visit.request_id, "route": visit.route}}
+def _details(context: RequestContext) -> dict[str, object]:
+    return {"details": {"request_id": context.request_id, "route": context.route}}

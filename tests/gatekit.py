@@ -18,7 +18,7 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.process_state import Lasting
+from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.wiring import build
 
@@ -109,7 +109,7 @@ class RunningGate:
 
     async def log(self) -> list[dict[str, Any]]:
         """Return the lines of the access log so far."""
-        await self.generation.lasting.access_log.close()
+        await self.generation.process_state.access_log.close()
         text = await asyncio.to_thread(self.log_file.read_text)
         return [json.loads(line) for line in text.splitlines()]
 
@@ -126,8 +126,10 @@ async def running_gate(
     descriptor = await asyncio.to_thread(
         os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
     )
-    lasting = Lasting(state_path=settings.state.path, clock=clock, log_descriptor=descriptor)
-    server = GateServer(await asyncio.to_thread(build, settings, lasting), source)
+    process_state = ProcessState(
+        state_path=settings.state.path, clock=clock, log_descriptor=descriptor
+    )
+    server = GateServer(await asyncio.to_thread(build, settings, process_state), source)
     await server.start()
     try:
         yield RunningGate(server, clock, log_file)
@@ -262,7 +264,7 @@ async def read_body(request: Received, reader: asyncio.StreamReader) -> bytes:
 
 
 @dataclass
-class Reply:
+class Response:
     """An answer as a client got it."""
 
     status: int
@@ -310,7 +312,7 @@ class RawClient:
         """Read one head."""
         return (await self.reader.readuntil(b"\r\n\r\n"))[:-2]
 
-    async def reply(self, *, to_head: bool = False) -> Reply:
+    async def response(self, *, to_head: bool = False) -> Response:
         """Read one whole answer. Raises IncompleteReadError for one that is cut off."""
         head = await self.head()
         status = int(head.split(b" ", 2)[1])
@@ -324,7 +326,7 @@ class RawClient:
             body = await self.reader.readexactly(int(received.value("Content-Length") or 0))
         else:
             body = await self.reader.read()
-        return Reply(status, head, body)
+        return Response(status, head, body)
 
 
 def request_bytes(
@@ -336,23 +338,23 @@ def request_bytes(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
 
 
-async def ask(port: int, data: bytes, *, to_head: bool = False) -> Reply:
+async def ask(port: int, data: bytes, *, to_head: bool = False) -> Response:
     """Send one request on a connection of its own and return the answer."""
     async with RawClient.connect(port) as client:
         client.send(data)
-        return await client.reply(to_head=to_head)
+        return await client.response(to_head=to_head)
 
 
-def login_cookie(reply: Reply) -> str:
+def login_cookie(response: Response) -> str:
     """Return the login cookie that an answer sets, as a Cookie field holds it."""
-    found = [line.partition(";")[0] for line in reply.values("Set-Cookie") if "_login_" in line]
+    found = [line.partition(";")[0] for line in response.values("Set-Cookie") if "_login_" in line]
     assert len(found) == 1, found
     return found[0]
 
 
-def cookie_value(reply: Reply, name: str) -> str:
+def cookie_value(response: Response, name: str) -> str:
     """Return the value that an answer sets for a cookie; "" where it sets none."""
-    for line in reply.values("Set-Cookie"):
+    for line in response.values("Set-Cookie"):
         match = re.match(rf"{re.escape(name)}=([^;]*)", line)
         if match:
             return match[1].strip('"')

@@ -60,8 +60,8 @@ async def _gate(directory: Path, *tools: str, **keys: Any) -> AsyncIterator[Runn
 
 
 async def _asked(gate: RunningGate, tool: str) -> tuple[int, bytes]:
-    reply = await ask(gate.port, request_bytes(f"/{tool}"))
-    return reply.status, reply.body
+    response = await ask(gate.port, request_bytes(f"/{tool}"))
+    return response.status, response.body
 
 
 async def _until(holds: Callable[[], bool]) -> None:

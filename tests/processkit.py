@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clikit import GATE, environ
-from gatekit import RawClient, Reply, ask, request_bytes
+from gatekit import RawClient, Response, ask, request_bytes
 from process import free_port
 from reloadkit import file_text, sections
 
@@ -25,18 +25,18 @@ class GateProcess:
     port: int
     admin_port: int
 
-    async def ping(self) -> Reply:
+    async def ping(self) -> Response:
         """Ask whether it serves."""
         return await ask(self.port, request_bytes("/ping"))
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return a sample of the admin listener's metrics."""
-        reply = await ask(
+        response = await ask(
             self.admin_port, request_bytes("/metrics", host="localhost", Connection="close")
         )
         wanted = "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
         start = f"{name}{wanted if labels else ''} "
-        (line,) = [line for line in reply.body.decode().splitlines() if line.startswith(start)]
+        (line,) = [line for line in response.body.decode().splitlines() if line.startswith(start)]
         return float(line.removeprefix(start))
 
     async def callbacks(self, count: int, *, size: int = 600) -> None:
@@ -46,7 +46,7 @@ class GateProcess:
         async with RawClient.connect(self.port) as client:
             for _ in range(count):
                 client.send(data)
-                await client.reply()
+                await client.response()
 
     def limit(self, bytes_: int) -> None:
         """Let no file of the process grow beyond a size, as a full disk does; -1 lifts it."""

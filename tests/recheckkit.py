@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatekit import Clock, Reply, RunningGate, ask, cookie_value, request_bytes
+from gatekit import Clock, Response, RunningGate, ask, cookie_value, request_bytes
 from storykit import Story, story
 from visitor import Visitor
 
@@ -101,9 +101,9 @@ def record_in(gate: RunningGate, cookie: str, host: str = "") -> SessionRecord:
     return found
 
 
-def kept_cookie(reply: Reply) -> str:
+def kept_cookie(response: Response) -> str:
     """Return the session cookie that an answer sets, as it is sent back; "" where it sets none."""
-    value = cookie_value(reply, "tailchat_gate")
+    value = cookie_value(response, "tailchat_gate")
     return f"tailchat_gate={value}" if value else ""
 
 
@@ -116,7 +116,7 @@ class Person:
     host: str
     renewals: list[str] = field(default_factory=list)
 
-    async def get(self, target: str = "/", *, method: str = "GET", **fields: str) -> Reply:
+    async def get(self, target: str = "/", *, method: str = "GET", **fields: str) -> Response:
         """Ask the gate for something and keep the session cookie that comes back."""
         sent = request_bytes(
             target,
@@ -125,11 +125,11 @@ class Person:
             Cookie=self.cookie,
             **{name: value for name, value in fields.items() if value},
         )
-        reply = await ask(self.scene.gate.port, sent, to_head=method == "HEAD")
-        self.keep(reply)
-        return reply
+        response = await ask(self.scene.gate.port, sent, to_head=method == "HEAD")
+        self.keep(response)
+        return response
 
-    async def asked_for(self, target: str = "/", **fields: str) -> Reply:
+    async def asked_for(self, target: str = "/", **fields: str) -> Response:
         """Have a proxy in front ask whether the person may have something."""
         method = fields.pop("method", "GET")
         return await self.get(
@@ -140,16 +140,16 @@ class Person:
             **fields,
         )
 
-    async def page(self, target: str = "/") -> Reply:
+    async def page(self, target: str = "/") -> Response:
         """Open a page."""
         return await self.get(target, Accept=HTML["Accept"], Sec_Fetch_Mode="navigate")
 
-    def keep(self, reply: Reply) -> None:
+    def keep(self, response: Response) -> None:
         """Keep the session cookie that an answer sets."""
-        cookie = kept_cookie(reply)
+        cookie = kept_cookie(response)
         if cookie:
             self.cookie = cookie
-            self.renewals += reply.values("Set-Cookie")
+            self.renewals += response.values("Set-Cookie")
 
     @property
     def record(self) -> SessionRecord:
@@ -194,14 +194,14 @@ def asked(scene: Story) -> int:
     return scene.tailchat.seen["me"].count
 
 
-def refusal(reply: Reply) -> tuple[int, str]:
+def refusal(response: Response) -> tuple[int, str]:
     """Return status and reason of a refusal for a program."""
-    return reply.status, reply.json["error"]
+    return response.status, response.json["error"]
 
 
 def counted(scene: Story, outcome: str) -> int:
     """Return how many rechecks ended so."""
-    return scene.gate.generation.lasting.metrics._rechecks[outcome]
+    return scene.gate.generation.process_state.metrics._rechecks[outcome]
 
 
 async def recheck(person: Person) -> None:

@@ -8,9 +8,9 @@ from typing import Self
 from gatekit import RawClient
 from wirekit import until
 
-from fuzz.reference import reply as replies
+from fuzz.reference import reply as responses
 from fuzz.reference import request as requests
-from fuzz.reference.reply import Reply
+from fuzz.reference.reply import Response
 from fuzz.reference.request import Bounds, Request
 from fuzz.reference.syntax import BadError
 from tailchat_gate.config.model import Settings
@@ -142,13 +142,13 @@ def _answer_to(request: Request) -> bytes:
 class Answered:
     """What a client was answered; `ended`: the connection was closed on it."""
 
-    replies: list[Reply]
+    responses: list[Response]
     ended: bool
 
     @property
     def statuses(self) -> list[int]:
         """The statuses of the replies, in order."""
-        return [one.head.status for one in self.replies if one.head is not None]
+        return [one.head.status for one in self.responses if one.head is not None]
 
 
 async def converse(
@@ -164,7 +164,7 @@ async def converse(
         for piece in pieces:
             client.send(piece)
             await _turns()
-        while not ended and (to_end or len(_replies(data, methods)) < len(methods)):
+        while not ended and (to_end or len(_responses(data, methods)) < len(methods)):
             try:
                 more = await client.reader.read(65_536)
             except ConnectionError:
@@ -173,7 +173,7 @@ async def converse(
             data += more
         # What nobody should have sent on would be on its way.
         await _turns()
-    return Answered(_replies(data, methods), ended=ended)
+    return Answered(_responses(data, methods), ended=ended)
 
 
 async def _turns() -> None:
@@ -182,14 +182,14 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-def _replies(data: bytes, methods: list[bytes]) -> list[Reply]:
+def _responses(data: bytes, methods: list[bytes]) -> list[Response]:
     """Return the whole replies in what came. Raises BadError for what is none."""
     found = []
     # One more than there are requests: to what is none, one reply comes.
     for method in (*methods, b"GET"):
         if not data:
             break
-        one = replies.read(data, is_head=method == b"HEAD")
+        one = responses.read(data, is_head=method == b"HEAD")
         if not one.complete:
             break
         found.append(one)

@@ -91,15 +91,15 @@ class Browser:
         if not {"data", "json"} & set(options):
             # Without a body aiohttp would name the type of one, which the provider refuses.
             options["skip_auto_headers"] = ("Content-Type",)
-        async with self.session.request(method, url, allow_redirects=False, **options) as reply:
-            is_json = "json" in reply.headers.get("Content-Type", "")
-            body = await reply.read()
+        async with self.session.request(method, url, allow_redirects=False, **options) as response:
+            is_json = "json" in response.headers.get("Content-Type", "")
+            body = await response.read()
             return Answer(
-                reply.status,
-                reply.headers.copy(),
+                response.status,
+                response.headers.copy(),
                 body.decode(),
-                tuple(reply.headers.getall("Set-Cookie", ())),
-                await reply.json(content_type=None) if is_json and body else None,
+                tuple(response.headers.getall("Set-Cookie", ())),
+                await response.json(content_type=None) if is_json and body else None,
             )
 
     async def start(self, **changes: str | None) -> Answer:

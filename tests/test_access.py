@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gatekit import ALICE, RawClient, RawUpstream, Reply, RunningGate, ask, request_bytes
+from gatekit import ALICE, RawClient, RawUpstream, Response, RunningGate, ask, request_bytes
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.oauth.profile import Profile
@@ -40,7 +40,7 @@ async def gate(start_gate: Start, upstream: RawUpstream) -> RunningGate:
     return found
 
 
-async def _ask(gate: RunningGate, path: str, who: Profile | None = None, **keys: str) -> Reply:
+async def _ask(gate: RunningGate, path: str, who: Profile | None = None, **keys: str) -> Response:
     cookie = {"Cookie": gate.cookie(who)} if who else {}
     return await ask(gate.port, request_bytes(path, **cookie, **keys))
 
@@ -81,12 +81,12 @@ async def test_who_gets_through(
     reason: str,
 ) -> None:
     """A request reaches the tool or is refused with its reason, the same in answer and log."""
-    reply = await _ask(gate, path, who, method=method)
+    response = await _ask(gate, path, who, method=method)
 
-    assert reply.status == status
+    assert response.status == status
     assert len(upstream.requests) == (1 if status == 200 else 0)
     if status != 200:
-        assert reply.json["error"] == reason
+        assert response.json["error"] == reason
     assert [line[1] for line in await _reasons(gate)] == [reason]
 
 
@@ -104,9 +104,9 @@ async def test_which_machine_gets_through(
     gate: RunningGate, upstream: RawUpstream, path: str, token: str, status: int, reason: str
 ) -> None:
     """A machine is met by the same lists; on a public route one that is denied is nobody."""
-    reply = await _ask(gate, path, Authorization=f"Bearer {SECRETS[token]}")
+    response = await _ask(gate, path, Authorization=f"Bearer {SECRETS[token]}")
 
-    assert reply.status == status
+    assert response.status == status
     assert [line[1] for line in await _reasons(gate)] == [reason]
     named = [value for sent in upstream.requests for value in sent.values("X-Tailchat-Token")]
     assert named == ([token.encode()] if reason == "token" else [])
@@ -125,12 +125,12 @@ async def test_a_refused_method_is_told_which_are_not(gate: RunningGate) -> None
     async with RawClient.connect(gate.port) as client:
         for path in ("/feed", "/feed/x"):
             client.send(request_bytes(path, method="PUT"))
-            reply = await client.reply()
-            assert (reply.status, reply.value("Allow")) == (405, "GET, HEAD")
+            response = await client.response()
+            assert (response.status, response.value("Allow")) == (405, "GET, HEAD")
         client.send(request_bytes("/api", method="CONNECT", Cookie=gate.cookie(BOB)))
-        reply = await client.reply()
+        response = await client.response()
 
-    assert reply.value("Allow") == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+    assert response.value("Allow") == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
     assert [line[1:3] for line in await _reasons(gate)] == [
         ("method-refused", "feed"),
         ("method-refused", "feed"),
@@ -169,9 +169,9 @@ async def test_a_claimed_method_that_nobody_takes_is_refused(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
     """A GET that may count as a DELETE is none where DELETE is not taken."""
-    reply = await _ask(gate, "/feed", X_HTTP_Method_Override="DELETE")
+    response = await _ask(gate, "/feed", X_HTTP_Method_Override="DELETE")
 
-    assert (reply.status, reply.value("Allow")) == (405, "GET, HEAD")
+    assert (response.status, response.value("Allow")) == (405, "GET, HEAD")
     assert (await _ask(gate, "/feed", X_HTTP_Method_Override="GET")).status == 200
     assert len(upstream.requests) == 1
 
@@ -183,9 +183,9 @@ async def test_methods_mean_nothing_where_no_route_names_any(
     gate = await start_gate(upstream.url)
     fields = {"Cookie": gate.cookie(), "X_HTTP_Method_Override": "DELETE"}
 
-    reply = await ask(gate.port, request_bytes("/?_method=PUT", method="brew", **fields))
+    response = await ask(gate.port, request_bytes("/?_method=PUT", method="brew", **fields))
 
-    assert reply.status == 200
+    assert response.status == 200
     assert upstream.requests[0].value("X-HTTP-Method-Override") == b"DELETE"
 
 
@@ -194,9 +194,9 @@ async def test_who_is_denied_is_nobody_where_everybody_may(
     gate: RunningGate, upstream: RawUpstream, who: Profile | None, name: str | None
 ) -> None:
     """A public route lets a denied person in without a name; who is not denied keeps theirs."""
-    reply = await _ask(gate, "/site/x", who)
+    response = await _ask(gate, "/site/x", who)
 
-    assert reply.status == 200
+    assert response.status == 200
     assert upstream.requests[0].value("X-Tailchat-Sub") == (name.encode() if name else None)
     assert upstream.requests[0].value("X-Tailchat-Nickname") == (b"Alice" if name else None)
     assert upstream.requests[0].value("Cookie") is None
@@ -234,8 +234,8 @@ async def test_a_nickname_opens_nothing(start_gate: Start, upstream: RawUpstream
     )
     for name in ("ops", "group:ops", "hoshino", "sub:hoshino", "backup", BOB.sub, "public"):
         liar = Profile("660000000000000000000005", name, name, name)
-        reply = await _ask(gate, "/", liar)
-        assert (reply.status, reply.json["error"]) == (403, "denied")
+        response = await _ask(gate, "/", liar)
+        assert (response.status, response.json["error"]) == (403, "denied")
 
     assert upstream.requests == []
 
@@ -256,9 +256,9 @@ async def test_hosts(
     gate: RunningGate, upstream: RawUpstream, host: str, status: int, route: str
 ) -> None:
     """A host is met in any spelling, a whole name before a wildcard, never by a part of a label."""
-    reply = await _ask(gate, "/", host=host)
+    response = await _ask(gate, "/", host=host)
 
-    assert reply.status == status
+    assert response.status == status
     assert [line[2] for line in await _reasons(gate)] == [route]
     assert [request.value("Host") for request in upstream.requests] == (
         [host.encode()] if status == 200 else []
@@ -299,9 +299,9 @@ async def test_a_path_without_end_is_a_bad_request(
     route = [{"name": "all", "allow": ["public"]}, {"name": "vault", "path": "/vault"}]
     gate = await start_gate(upstream.url, route=route)
 
-    reply = await ask(gate.port, request_bytes("/" + "%252e%252e%252f;%255c//" * 300))
+    response = await ask(gate.port, request_bytes("/" + "%252e%252e%252f;%255c//" * 300))
 
-    assert (reply.status, reply.json["error"]) == (400, "bad-request")
+    assert (response.status, response.json["error"]) == (400, "bad-request")
     assert upstream.requests == []
     assert caplog.records == []
 

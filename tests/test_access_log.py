@@ -16,7 +16,7 @@ from tailchat_gate.observe import access_log, sink
 from tailchat_gate.observe.access_log import FLUSH_SECONDS, AccessLog
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Host, Target
@@ -27,18 +27,24 @@ FIELDS = [
 ]
 
 
-def make_visit(**values: str) -> Visit:
+def make_context(**values: str) -> RequestContext:
     """Return a visit with these texts."""
     fields = FieldSection([])
     fields.host = Host(b"", values.get("host", "gate.test"), "")
     fields.agent = values.get("agent", "curl")
     target = Target(b"", values.get("path", "/a"), "?code=secret")
-    visit = Visit("0" * 24, 1.0, RequestHead(values.get("method", "GET"), False, target, fields))
-    visit.client_address = Client(values.get("client", "203.0.113.9"), "https", "")
-    visit.reason, visit.route = Reason.SIGNED_IN, values.get("route", "tool")
-    visit.sub, visit.token, visit.status = values.get("sub", "s"), values.get("token", ""), 200
-    visit.sent_bytes, visit.seconds = 2, 0.01234
-    return visit
+    context = RequestContext(
+        "0" * 24, 1.0, RequestHead(values.get("method", "GET"), False, target, fields)
+    )
+    context.client_address = Client(values.get("client", "203.0.113.9"), "https", "")
+    context.reason, context.route = Reason.SIGNED_IN, values.get("route", "tool")
+    context.sub, context.token, context.status = (
+        values.get("sub", "s"),
+        values.get("token", ""),
+        200,
+    )
+    context.sent_bytes, context.seconds = 2, 0.01234
+    return context
 
 
 @dataclass
@@ -89,7 +95,7 @@ async def test_line(tmp_path: Path, clock: Clock) -> None:
     """A request is one line of JSON with fixed fields in fixed order, without its query."""
     clock.now = START + 0.25
     async with open_log(tmp_path / "log", clock) as log:
-        log.write(make_visit())
+        log.write(make_context())
     (line,) = await lines_of(tmp_path / "log")
 
     assert list(line) == FIELDS
@@ -117,7 +123,7 @@ async def test_time_moves(tmp_path: Path, clock: Clock) -> None:
     async with open_log(tmp_path / "log", clock) as log:
         for now in (START, START + 0.5, START + 1, START + 60.75):
             clock.now = now
-            log.write(make_visit())
+            log.write(make_context())
 
     assert [line["time"][17:] for line in await lines_of(tmp_path / "log")] == [
         *("00.000Z", "00.500Z", "01.000Z", "00.750Z")
@@ -150,7 +156,7 @@ def test_nothing_a_visitor_sends_forges_a_line(
     async def write() -> None:
         async with open_log(path, Clock()) as log:
             for values in found:
-                log.write(make_visit(**values))
+                log.write(make_context(**values))
 
     asyncio.run(write())
     data = path.read_bytes()
@@ -171,7 +177,7 @@ def test_nothing_a_visitor_sends_forges_a_line(
 async def test_texts_are_cut(tmp_path: Path, clock: Clock) -> None:
     """A text of a megabyte takes no more than its share of the line."""
     async with open_log(tmp_path / "log", clock) as log:
-        log.write(make_visit(agent="\U0001f600" * 2**20, path="/" + "x" * 2**20))
+        log.write(make_context(agent="\U0001f600" * 2**20, path="/" + "x" * 2**20))
     (line,) = await lines_of(tmp_path / "log")
 
     assert line["agent"] == "\U0001f600" * 1024
@@ -182,11 +188,11 @@ async def test_timer_writes(tmp_path: Path, clock: Clock) -> None:
     """Lines are written together, when the first of them has waited long enough."""
     loop = asyncio.get_running_loop()
     async with open_log(tmp_path / "log", clock) as log:
-        log.write(make_visit(path="/1"))
+        log.write(make_context(path="/1"))
         timer = log._timer
         assert timer is not None
         assert 0 < timer.when() - loop.time() <= FLUSH_SECONDS
-        log.write(make_visit(path="/2"))
+        log.write(make_context(path="/2"))
         assert log._timer is timer
         assert log.sink.waiting == 0
         # The timer rings.
@@ -194,7 +200,7 @@ async def test_timer_writes(tmp_path: Path, clock: Clock) -> None:
         assert log._timer is None
         assert timer.cancelled()
         assert log._lines == []
-        log.write(make_visit(path="/3"))
+        log.write(make_context(path="/3"))
         assert log._timer is not None
 
     assert [line["path"] for line in await lines_of(tmp_path / "log")] == ["/1", "/2", "/3"]
@@ -204,7 +210,7 @@ async def test_much_is_written_at_once(tmp_path: Path, clock: Clock) -> None:
     """A busy gate does not wait for the timer: what has gathered is handed over by its size."""
     async with open_log(tmp_path / "log", clock) as log:
         for index in range(2000):
-            log.write(make_visit(path=f"/{index}"))
+            log.write(make_context(path=f"/{index}"))
             assert sum(map(len, log._lines)) < access_log._FLUSH_SIZE
 
     assert [line["path"] for line in await lines_of(tmp_path / "log")] == [
@@ -218,7 +224,7 @@ async def test_blocked_reader_costs_lines_and_bounded_memory(pipe: Pipe, clock: 
     """While nobody reads, lines up to a bound in bytes wait, the rest is dropped and counted."""
     log = AccessLog(pipe.writer, clock)
     for _ in range(6000):
-        log.write(make_visit(agent="\U0001f600" * 1024))
+        log.write(make_context(agent="\U0001f600" * 1024))
     log.flush()
 
     assert 0 < log.sink.lost < 6000
@@ -243,9 +249,9 @@ async def test_reader_that_is_gone(pipe: Pipe, clock: Clock) -> None:
     os.close(pipe.reader)
     pipe.reader = -1
     log = AccessLog(pipe.writer, clock)
-    log.write(make_visit())
+    log.write(make_context())
     log.flush()
-    log.write(make_visit())
+    log.write(make_context())
     await log.close()
 
     assert (log.sink.waiting, log.sink.written, log.sink.lost) == (0, 0, 2)
@@ -255,7 +261,7 @@ async def test_close_does_not_wait_for_ever(pipe: Pipe, clock: Clock) -> None:
     """A reader that has stopped holds the end of the gate up for a limited time only."""
     log = AccessLog(pipe.writer, clock)
     for _ in range(1000):
-        log.write(make_visit(agent="x" * 1000))
+        log.write(make_context(agent="x" * 1000))
     await log.close(0.01)
 
     assert log.sink.is_running
@@ -278,9 +284,9 @@ async def test_close_without_a_line(pipe: Pipe, clock: Clock) -> None:
 async def test_line_after_close(tmp_path: Path, clock: Clock) -> None:
     """A request that ends after the log was closed is written all the same."""
     async with open_log(tmp_path / "log", clock) as log:
-        log.write(make_visit(path="/1"))
+        log.write(make_context(path="/1"))
         await log.close()
-        log.write(make_visit(path="/2"))
+        log.write(make_context(path="/2"))
         log.flush()
 
     assert [line["path"] for line in await lines_of(tmp_path / "log")] == ["/1", "/2"]

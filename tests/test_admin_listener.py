@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from gatekit import Reply, RunningGate, ask, make_settings, request_bytes, running_gate
+from gatekit import Response, RunningGate, ask, make_settings, request_bytes, running_gate
 
 from tailchat_gate.commands.admin import exchange
 from tailchat_gate.config.values.address import UnixAddress
@@ -24,7 +24,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[RunningGate]:
         yield found
 
 
-async def admin(gate: RunningGate, data: bytes) -> Reply:
+async def admin(gate: RunningGate, data: bytes) -> Response:
     """Send bytes to the admin listener; return the answer."""
     return await ask(gate.server.admin_addresses[0][1], data, to_head=data.startswith(b"HEAD"))
 
@@ -39,10 +39,10 @@ async def admin(gate: RunningGate, data: bytes) -> Reply:
 )
 async def test_it_answers_to_names_that_are_no_strangers(gate: RunningGate, host: str) -> None:
     """Addresses, localhost, names without a dot and those that the configuration has."""
-    reply = await admin(gate, request_bytes("/status", host=host))
+    response = await admin(gate, request_bytes("/status", host=host))
 
-    assert reply.status == 200
-    assert reply.json["ready"] is True
+    assert response.status == 200
+    assert response.json["ready"] is True
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ async def test_a_page_of_another_name_reads_nothing(
     gate: RunningGate, host: str, path: str
 ) -> None:
     """421, whatever is asked for: a stranger's name may lead to this address."""
-    reply = await admin(gate, request_bytes(path, host=host))
+    response = await admin(gate, request_bytes(path, host=host))
 
-    assert reply.status == 421
-    assert b"server.admin_hosts" in reply.body
+    assert response.status == 421
+    assert b"server.admin_hosts" in response.body
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ async def test_every_answer_is_for_nobodys_cache_and_names_no_server(
     gate: RunningGate, data: bytes, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """no-store and nosniff on errors too, no banner, and no traceback for bytes."""
-    reply = await admin(gate, data)
+    response = await admin(gate, data)
 
-    assert reply.status == status
-    assert reply.values("Cache-Control") == ["no-store"]
-    assert reply.values("X-Content-Type-Options") == ["nosniff"]
-    assert reply.values("Server") == []
-    assert b"aiohttp" not in reply.head + reply.body
+    assert response.status == status
+    assert response.values("Cache-Control") == ["no-store"]
+    assert response.values("X-Content-Type-Options") == ["nosniff"]
+    assert response.values("Server") == []
+    assert b"aiohttp" not in response.head + response.body
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -121,7 +121,7 @@ async def test_names_follow_the_configuration_in_force(gate: RunningGate) -> Non
     settings = make_settings(server=server)
     assert (await admin(gate, request_bytes("/healthz", host="new.example.com"))).status == 421
 
-    await gate.server.swap(await asyncio.to_thread(build, settings, gate.generation.lasting))
+    await gate.server.swap(await asyncio.to_thread(build, settings, gate.generation.process_state))
 
     statuses = [
         (await admin(gate, request_bytes("/healthz", host=name))).status

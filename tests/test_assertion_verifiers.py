@@ -152,10 +152,10 @@ class Scene:
     async def assertion(self, target: str = "/", *, ago: float = 0.0, **fields: str) -> str:
         """Return what the tool gets when the gate's clock is so many seconds behind."""
         self.clock.now = time.time() - ago
-        reply = await ask(
+        response = await ask(
             self.gate.port, request_bytes(target, **(fields or {"Cookie": self.gate.cookie()}))
         )
-        assert reply.status == 200
+        assert response.status == 200
         value = self.tool.requests.pop().value(NAME)
         assert value is not None
         return value.decode()

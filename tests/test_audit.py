@@ -32,7 +32,7 @@ from tailchat_gate.identity.oauth.profile import Profile
 from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Person
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.state.files import NAME
 
 Start = Callable[..., Any]
@@ -86,14 +86,14 @@ async def test_whoever_leaves_at_once_signed_out_all_the_same(
     gate = await start_gate(
         upstream.url, state={"path": str(tmp_path)}, server={"half_closed_timeout": "0s"}
     )
-    reached = gate.generation.lasting.standing.version
+    reached = gate.generation.process_state.revocation.version
     fields = {"Cookie": gate.cookie(), "Sec_Fetch_Site": "same-origin", "Content_Length": "0"}
     # As long as another writer is at it nothing is answered.
     with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         async with RawClient.connect(gate.port) as client:
             client.send(request_bytes("/oauth2/sign_out", method="POST", **fields))
-            await until(lambda: gate.generation.lasting.standing.version > reached)
+            await until(lambda: gate.generation.process_state.revocation.version > reached)
         await until(lambda: not gate.server._server.connections)
 
     assert [event["event"] for event in events()] == ["signed-out"]
@@ -240,14 +240,14 @@ async def test_strangers_cannot_flood_it(
         for number in range(500):
             target = f"/oauth2/callback?state=x{number}&code=y"
             client.send(request_bytes(target if number % 2 else "/oauth2/callback?code=y"))
-            assert (await client.reply()).status == 400
+            assert (await client.response()).status == 400
         found = events()
         assert [event["reason"] for event in found].count("login-state-forged") == MAX_SIGN_INS
         assert [event["reason"] for event in found].count("login-state-missing") == MAX_SIGN_INS
         assert len(found) == 2 * MAX_SIGN_INS
         clock.now += 60
         client.send(request_bytes("/oauth2/callback?state=x&code=y"))
-        await client.reply()
+        await client.response()
 
     told = events()[2 * MAX_SIGN_INS :]
     assert [(event["event"], event["reason"], event.get("count")) for event in told] == [
@@ -262,9 +262,9 @@ def test_what_was_left_out_is_told_in_the_end(
 ) -> None:
     """The lines of the last minute that were left out are counted when the process ends."""
     audit = Audit(clock)
-    visit = Visit("id", 0.0, reason=Reason.LOGIN_STATE_FORGED)
+    context = RequestContext("id", 0.0, reason=Reason.LOGIN_STATE_FORGED)
     for _ in range(MAX_SIGN_INS + 3):
-        audit.sign_in_refused(visit, {})
+        audit.sign_in_refused(context, {})
     audit.tell_left_out()
     audit.tell_left_out()
 
@@ -276,10 +276,12 @@ def test_the_refusals_that_are_kept_are_bounded(clock: Clock) -> None:
     """The one that is longest ago leaves first; one that came again is young again."""
     audit = Audit(clock)
     for number in range(MAX_REFUSALS + 10):
-        visit = Visit("id", 0.0, route=f"r{number}", reason=Reason.DENIED)
-        audit.refused(visit, Person("s", "n", "1"))
+        context = RequestContext("id", 0.0, route=f"r{number}", reason=Reason.DENIED)
+        audit.refused(context, Person("s", "n", "1"))
         if number == MAX_REFUSALS - 1:
-            audit.refused(Visit("id", 0.0, route="r0", reason=Reason.DENIED), Person("s", "m", "1"))
+            audit.refused(
+                RequestContext("id", 0.0, route="r0", reason=Reason.DENIED), Person("s", "m", "1")
+            )
 
     kept = audit.refusals
     assert len(kept) == MAX_REFUSALS

@@ -3,9 +3,9 @@ from dataclasses import dataclass, replace
 import pytest
 from gatekit import ALICE, SECRET, START, Clock
 
-from tailchat_gate.identity.authenticator import Authenticator, Opened, Visitor
-from tailchat_gate.identity.recheck import Look, Rechecks, TurnedAway, UndecidedError
-from tailchat_gate.identity.revocation.state import Barred, Standing
+from tailchat_gate.identity.authenticator import Authenticator, SessionCache, Visitor
+from tailchat_gate.identity.recheck import RecheckRefused, RecheckResult, Rechecks, UndecidedError
+from tailchat_gate.identity.revocation.state import Rejection, RevocationState
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
@@ -40,23 +40,27 @@ class Room:
         """The number of sessions kept."""
         return len(self.authenticator._opened)
 
-    def barred(self, *fields: bytes) -> Barred | None:
+    def rejection(self, *fields: bytes) -> Rejection | None:
         """Return whose session comes in Cookie fields and is no good."""
-        return self.authenticator.barred(FieldSection([(b"Cookie", field) for field in fields]))
+        return self.authenticator.explain_rejection(
+            FieldSection([(b"Cookie", field) for field in fields])
+        )
 
 
 def make(
     clock: Clock,
     *,
     idle: float = 0.0,
-    opened: Opened | None = None,
+    opened: SessionCache | None = None,
     rechecks: Rechecks | None = None,
     purpose: str = "session",
 ) -> Room:
     """Return a room with sessions of 12 hours."""
     ring = KeyRing([SECRET.encode()], purpose)
     cookie = SessionCookie(ring, NAMES, Lifetimes(12 * HOUR, idle), clock)
-    authenticator = Authenticator(cookie, clock, Standing(clock), opened=opened, rechecks=rechecks)
+    authenticator = Authenticator(
+        cookie, clock, RevocationState(clock), opened=opened, rechecks=rechecks
+    )
     return Room(cookie, authenticator, clock)
 
 
@@ -123,7 +127,7 @@ def test_dead_session_is_not_kept(signed_in_at: int, clock: Clock) -> None:
 
 def test_junk_is_not_kept(clock: Clock) -> None:
     """Made-up cookies neither take room nor push a session out."""
-    room = make(clock, opened=Opened(2))
+    room = make(clock, opened=SessionCache(2))
     field = room.field()
     visitor = room.authenticator.authenticate([field])
     for index in range(100):
@@ -135,7 +139,7 @@ def test_junk_is_not_kept(clock: Clock) -> None:
 
 def test_least_recently_used_leaves_first(clock: Clock) -> None:
     """A full memory lets the one go who was away longest; he is opened again when he is back."""
-    room = make(clock, opened=Opened(2))
+    room = make(clock, opened=SessionCache(2))
     first, second, third = (room.field() for _ in range(3))
     kept: list[Visitor | None] = [room.authenticator.authenticate([one]) for one in (first, second)]
 
@@ -149,7 +153,7 @@ def test_least_recently_used_leaves_first(clock: Clock) -> None:
 
 def test_memory_is_bounded(clock: Clock) -> None:
     """However many sessions come, no more than the capacity is kept."""
-    room = make(clock, opened=Opened(10))
+    room = make(clock, opened=SessionCache(10))
     for _ in range(50):
         assert room.sub(room.field()) == RECORD.sub
 
@@ -158,7 +162,7 @@ def test_memory_is_bounded(clock: Clock) -> None:
 
 def test_hosts_share_the_room_and_no_session(clock: Clock) -> None:
     """All hosts together keep no more than the capacity; what one opened is good on no other."""
-    opened = Opened(10)
+    opened = SessionCache(10)
     rooms = [make(clock, opened=opened, purpose=f"session host-{n}.test") for n in range(5)]
     for room in rooms:
         fields = [room.field() for _ in range(5)]
@@ -212,10 +216,10 @@ def test_renewal(clock: Clock) -> None:
 class Learned:
     """What somebody else knows of every session."""
 
-    look_at: Look
+    look_at: RecheckResult
     looks: int = 0
 
-    def look(self, record: SessionRecord, now: float) -> Look:
+    def look(self, record: SessionRecord, now: float) -> RecheckResult:
         """Return what the test has set; the record itself where it is nobody's."""
         self.looks += 1
         if self.look_at.record is NOBODY:
@@ -225,7 +229,7 @@ class Learned:
 
 def test_what_was_learned_is_looked_at_when_it_is_time(clock: Clock) -> None:
     """A visitor is looked at again from the given second on, and stays the same one."""
-    learned = Learned(Look(NOBODY, START + 900))
+    learned = Learned(RecheckResult(NOBODY, START + 900))
     room = make(clock, rechecks=learned)
     field = room.field()
     visitor = room.authenticator.authenticate([field])
@@ -234,7 +238,7 @@ def test_what_was_learned_is_looked_at_when_it_is_time(clock: Clock) -> None:
     assert room.authenticator.authenticate([field]) is visitor
     assert learned.looks == 1
     clock.now = START + 900
-    learned.look_at = Look(NOBODY, START + 1800)
+    learned.look_at = RecheckResult(NOBODY, START + 1800)
 
     assert room.authenticator.authenticate([field]) is visitor
     assert (learned.looks, visitor.good_until) == (2, START + 1800)
@@ -243,14 +247,14 @@ def test_what_was_learned_is_looked_at_when_it_is_time(clock: Clock) -> None:
 
 def test_a_changed_person_is_another_visitor(clock: Clock) -> None:
     """Under another name nothing that was prepared is kept, and every answer renews the cookie."""
-    learned = Learned(Look(NOBODY, START))
+    learned = Learned(RecheckResult(NOBODY, START))
     room = make(clock, rechecks=learned)
     field = room.field()
     before = room.authenticator.authenticate([field])
     assert before is not None
     before.identity_headers["tool"] = b"old"
     renamed = replace(RECORD, nickname="Alicia", checked_at=int(START))
-    learned.look_at = Look(renamed, START + 900)
+    learned.look_at = RecheckResult(renamed, START + 900)
     visitor = room.authenticator.authenticate([field])
 
     assert visitor is not None
@@ -258,7 +262,7 @@ def test_a_changed_person_is_another_visitor(clock: Clock) -> None:
     assert room.authenticator.renewal(visitor) is not None
     line = room.authenticator.renewal(visitor)
     assert line is not None
-    learned.look_at = Look(NOBODY, START + 1800)
+    learned.look_at = RecheckResult(NOBODY, START + 1800)
     renewed = room.authenticator.authenticate([line.partition(";")[0].encode()])
     assert renewed is not None
     assert renewed.record.nickname == "Alicia"
@@ -267,7 +271,7 @@ def test_a_changed_person_is_another_visitor(clock: Clock) -> None:
 
 def test_a_name_that_does_not_fit_renews_nothing(clock: Clock) -> None:
     """Where the cookie cannot hold what was learned the visitor goes on without a new one."""
-    learned = Learned(Look(replace(RECORD, nickname="n" * 4000), START + 900))
+    learned = Learned(RecheckResult(replace(RECORD, nickname="n" * 4000), START + 900))
     room = make(clock, rechecks=learned)
     visitor = room.authenticator.authenticate([room.field()])
 
@@ -278,22 +282,22 @@ def test_a_name_that_does_not_fit_renews_nothing(clock: Clock) -> None:
 
 def test_who_is_turned_away(clock: Clock) -> None:
     """A session that opens nothing is nobody, with a reason; a dead one has none."""
-    away = TurnedAway(Reason.SESSION_REVOKED, 15)
-    room = make(clock, rechecks=Learned(Look(NOBODY, START, away)))
+    away = RecheckRefused(Reason.SESSION_REVOKED, 15)
+    room = make(clock, rechecks=Learned(RecheckResult(NOBODY, START, away)))
     field = room.field()
 
     assert room.sub(field) is None
     assert room.kept == 0
-    barred = Barred(Reason.SESSION_REVOKED, RECORD, None, 15)
-    assert room.barred(b"tailchat_gate=junk; " + field) == barred
-    assert room.barred(b"a=b", b"tailchat_gate=junk") is None
+    rejection = Rejection(Reason.SESSION_REVOKED, RECORD, None, 15)
+    assert room.rejection(b"tailchat_gate=junk; " + field) == rejection
+    assert room.rejection(b"a=b", b"tailchat_gate=junk") is None
     clock.now += 12 * HOUR
-    assert room.barred(field) is None
+    assert room.rejection(field) is None
 
 
 def test_who_has_to_be_asked_about(clock: Clock) -> None:
     """A session that cannot be judged yet is neither let in nor refused."""
-    room = make(clock, rechecks=Learned(Look(NOBODY, START, waits=True)))
+    room = make(clock, rechecks=Learned(RecheckResult(NOBODY, START, waits=True)))
 
     with pytest.raises(UndecidedError) as undecided:
         room.authenticator.authenticate([room.field()])

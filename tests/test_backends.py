@@ -62,10 +62,10 @@ async def test_a_tool_on_a_unix_socket(start_gate: Start, tmp_path: Path) -> Non
     server = await asyncio.start_unix_server(_serve, path)
     gate = await start_gate(f"unix:{path}")
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
     server.close()
 
-    assert (reply.status, reply.body) == (200, b"ok")
+    assert (response.status, response.body) == (200, b"ok")
 
 
 @dataclass
@@ -126,8 +126,8 @@ async def tls_tool(tmp_path: Path) -> AsyncIterator[StartTls]:
 
 async def _asked(gate: RunningGate, path: str = "/") -> tuple[int, str]:
     """Return the status of a request, and the reason where it failed."""
-    reply = await ask(gate.port, request_bytes(path, Cookie=gate.cookie()))
-    return reply.status, "" if reply.status == 200 else reply.json["error"]
+    response = await ask(gate.port, request_bytes(path, Cookie=gate.cookie()))
+    return response.status, "" if response.status == 200 else response.json["error"]
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -337,8 +337,8 @@ async def test_a_bad_host_is_refused(
     for host in HOSTS:
         for path in (b"/open", b"/x", b"/ping", b"/oauth2/start"):
             data = b"GET " + path + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
-            reply = await ask(both.port, data)
-            assert (host, path, reply.status) == (host, path, 400)
+            response = await ask(both.port, data)
+            assert (host, path, response.status) == (host, path, 400)
 
     assert upstream.requests == []
     assert len(await both.log()) == len(HOSTS) * 4
@@ -364,9 +364,9 @@ async def test_a_bad_target_is_refused(
     """A target that is no path, or names another host than Host, reaches no tool."""
     for target in TARGETS:
         data = b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n"
-        reply = await ask(both.port, data)
+        response = await ask(both.port, data)
         wanted = 401 if target == b"//" else 400
-        assert (target, reply.status) == (target, wanted)
+        assert (target, response.status) == (target, wanted)
 
     assert upstream.requests == []
     quiet()
@@ -399,11 +399,11 @@ async def test_methods_that_are_not_for_a_tool_stay_here(
     cookie = both.cookie().encode() if signed_in else b"tailchat_gate=shown"
     fields = HOST + b"Cookie: " + cookie + b"\r\nMax-Forwards: 0\r\n\r\n"
 
-    reply = await ask(both.port, line + b"\r\n" + fields)
+    response = await ask(both.port, line + b"\r\n" + fields)
 
-    assert reply.status in statuses
-    assert cookie not in reply.head + reply.body
-    assert b"Max-Forwards" not in reply.body
+    assert response.status in statuses
+    assert cookie not in response.head + response.body
+    assert b"Max-Forwards" not in response.body
     assert upstream.requests == []
     assert len(await both.log()) == 1
     quiet()
@@ -445,9 +445,9 @@ async def test_only_a_websocket_is_asked_for_upstream(
     """Other protocols, 1.0 and a lone Upgrade are no upgrade (RFC 9110 section 7.8)."""
     line = b"GET /open HTTP/" + version + b"\r\n"
 
-    reply = await ask(both.port, line + HOST + fields + b"\r\n")
+    response = await ask(both.port, line + HOST + fields + b"\r\n")
 
-    assert reply.status in {200, 400, 501}
+    assert response.status in {200, 400, 501}
     for request in upstream.requests:
         assert request.value("Upgrade") is None
         assert request.value("HTTP2-Settings") is None
@@ -548,9 +548,9 @@ async def test_the_rest_of_the_gate_goes_on(
     for data in broken[:60]:
         await _abort(both.port, data)
 
-    reply = await ask(both.port, request_bytes("/x", Cookie=both.cookie()))
+    response = await ask(both.port, request_bytes("/x", Cookie=both.cookie()))
 
-    assert reply.status == 200
+    assert response.status == 200
     assert upstream.requests[-1].value("X-Tailchat-Nickname") == b"Alice"
     assert len(both.server._server.connections if both.server._server else ()) <= 1
     quiet()

@@ -208,7 +208,7 @@ def serving(status: int = 200, answer: bytes = b"right", set_cookie: str = "") -
             super().setup()
             heard.connections += 1
 
-        def reply(self) -> None:
+        def response(self) -> None:
             heard.heads.append({name.lower(): value for name, value in self.headers.items()})
             heard.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
             self.send_response(status)
@@ -220,7 +220,7 @@ def serving(status: int = 200, answer: bytes = b"right", set_cookie: str = "") -
             self.end_headers()
             self.wfile.write(answer)
 
-        do_GET = do_PUT = reply  # noqa: N815 - the base class calls them so
+        do_GET = do_PUT = response  # noqa: N815 - the base class calls them so
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

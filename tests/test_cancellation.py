@@ -9,7 +9,7 @@ from wirekit import until
 
 async def _settled(gate: RunningGate, upstream: RawUpstream) -> None:
     """Wait until the gate holds nothing of any exchange; the test's time limit bounds it."""
-    (pool,) = gate.generation.lasting.traffic.pools
+    (pool,) = gate.generation.process_state.upstream_pools.pools
     server = gate.server._server
     assert server is not None
     while (  # noqa: ASYNC110 - these are numbers of the gate's, which set no event
@@ -72,4 +72,4 @@ async def test_a_client_that_leaves_leaves_nothing_behind(
     upstream.answer = OK
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(Cookie=gate.cookie()))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200

@@ -10,7 +10,7 @@ import pytest
 from gatekit import (
     RawClient,
     RawUpstream,
-    Reply,
+    Response,
     RunningGate,
     ask,
     make_settings,
@@ -49,7 +49,7 @@ async def say(
     who: Profile | None = None,
     /,
     **fields: str,
-) -> Reply:
+) -> Response:
     """Send a request of somebody, with further fields."""
     if who is not None:
         fields["Cookie"] = gate.cookie(who)
@@ -88,9 +88,9 @@ async def test_no_destination_leads_where_nobody_may_write(
 
     for named in OUTSIDE:
         for who in (None, ZOE):
-            reply = await say(gate, method, "/public/a", who, Destination=named)
-            assert reply.status == 403, named
-            assert reply.json["error"] == "claim-refused", named
+            response = await say(gate, method, "/public/a", who, Destination=named)
+            assert response.status == 403, named
+            assert response.json["error"] == "claim-refused", named
     assert upstream.requests == []
     for named in ("/public/b", "/public/b%20c/", "http://gate.test/public/b", "/public"):
         assert (await say(gate, method, "/public/a", None, Destination=named)).status == 200, named
@@ -102,8 +102,8 @@ async def test_no_destination_leads_where_nobody_may_write(
         ("/public/a", "/admin/b", 200),
         ("/public/a", "/read/b", 403),
     ):
-        reply = await say(gate, method, path, None, Destination=named, **bearer)
-        assert reply.status == status, named
+        response = await say(gate, method, path, None, Destination=named, **bearer)
+        assert response.status == status, named
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ async def test_the_source_of_a_copy_is_judged_as_read(
     if not FIELDS[name.encode()].in_account:
         closed += ("/nowhere", "nowhere/x", "/public%2f..%2fnowhere")
     for named in closed:
-        reply = await say(gate, "PUT", "/public/a", ZOE, **{name: named})
-        assert reply.status == 403, named
-        assert reply.json["error"] == "claim-refused", named
+        response = await say(gate, "PUT", "/public/a", ZOE, **{name: named})
+        assert response.status == 403, named
+        assert response.json["error"] == "claim-refused", named
     for named in ("/public/x", "public/x?versionId=3", "read/x"):
         assert (await say(gate, "PUT", "/public/a", ZOE, **{name: named})).status == 200, named
         assert upstream.requests[-1].value(name) == named.encode()
@@ -174,8 +174,8 @@ async def test_what_cannot_be_judged_is_refused(start_gate: Start, upstream: Raw
     """Another account, a field that came twice, and paths without number are refused."""
     gate = await start(start_gate, upstream.url)
     for name in sorted(ELSEWHERE):
-        reply = await say(gate, "COPY", "/public/a", None, **{name.decode(): "other"})
-        assert reply.status == 403, name
+        response = await say(gate, "COPY", "/public/a", None, **{name.decode(): "other"})
+        assert response.status == 403, name
     twice = {"Destination": "/public/b", "destination": "/public/c"}
     assert (await say(gate, "COPY", "/public/a", None, **twice)).status == 403
     many = " ".join(f"</public/{n}> (<urn:x>)" for n in range(17))
@@ -218,7 +218,7 @@ async def test_paths_in_fields_are_told_in_the_tools_view(
     for _ in range(2):
         async with RawClient.connect(gate.port) as client:
             client.send(request_bytes(path, method="COPY", host="gate.test", **{field: sent}))
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
     assert [request.values(field) for request in upstream.requests] == [[told.encode()]] * 2
 
 
@@ -262,8 +262,8 @@ async def test_forward_auth_judges_paths_in_fields(start_gate: Start) -> None:
         ("https://gate.test/admin/b", 403),
         ("https://evil.test/public/b", 403),
     ):
-        reply = await say(gate, "GET", "/oauth2/auth", None, Destination=named, **asked)
-        assert reply.status == status, named
+        response = await say(gate, "GET", "/oauth2/auth", None, Destination=named, **asked)
+        assert response.status == status, named
 
 
 def test_proxies_pass_the_fields_with_paths_to_the_question() -> None:
@@ -319,8 +319,8 @@ async def test_apache_copies_and_moves_where_somebody_may(
         for method in ("COPY", "MOVE"):
             for origin in ("http://gate.test", "https://gate.test", ""):
                 named = f"{origin}/admin/x"
-                reply = await say(gate, method, "/public/a.txt", None, Destination=named)
-                assert reply.status == 403
+                response = await say(gate, method, "/public/a.txt", None, Destination=named)
+                assert response.status == 403
         assert sorted(path.name for path in (site / "admin").iterdir()) == ["s.txt"]
 
         async def moved(method: str, path: str, destination: str) -> int:
@@ -350,9 +350,9 @@ async def test_apache_takes_the_lock_that_a_tagged_list_names(
     async with webdav(tmp_path / "dav") as tool:
         gate = await start(start_gate, tool)
         lock = request_bytes("/moved/locked.txt", method="LOCK", Content_Length=str(len(_LOCK)))
-        reply = await ask(gate.port, lock + _LOCK)
-        assert reply.status == 200
-        token = re.search(r"<[^>]+>", reply.value("Lock-Token"))
+        response = await ask(gate.port, lock + _LOCK)
+        assert response.status == 200
+        token = re.search(r"<[^>]+>", response.value("Lock-Token"))
         assert token is not None
 
         async def put(condition: str) -> int:

@@ -11,13 +11,19 @@ import pytest
 from gatekit import ALICE, START, Clock, RawUpstream, ask, request_bytes, until
 from storekit import StoredEntries
 
-from tailchat_gate.identity.oauth.redeemed_states import AlreadyUsed, TooManyLogins, UsedStates
+from tailchat_gate.identity.oauth.redeemed_states import AlreadyUsed, RedeemedStates, TooManyLogins
 from tailchat_gate.identity.revocation.records import ROOM
-from tailchat_gate.identity.revocation.state import ALL, EndedSession, Lock, SignedOut, Standing
+from tailchat_gate.identity.revocation.state import (
+    ALL,
+    EndedSession,
+    Lock,
+    RevocationState,
+    SignedOut,
+)
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.state.files import NAME
 
 Start = Callable[..., Any]
@@ -33,15 +39,15 @@ ENDED = EndedSession(RECORD.sid, RECORD.sub, NOW, NOW + HOUR)
 def test_a_lock_and_an_end_hold_after_the_clock_ran_ahead(clock: Clock) -> None:
     """What was over by a clock two hours ahead, and swept, holds again when it is set back."""
     for entry, reason in ((LOCK, Reason.LOCKED), (ENDED, Reason.SESSION_ENDED)):
-        standing = Standing(clock)
-        standing.apply(entry)
+        revocation = RevocationState(clock)
+        revocation.apply(entry)
         clock.now += AHEAD
-        assert standing.locks == ()
-        kept = standing.entries()
-        standing.renew(kept)
+        assert revocation.locks == ()
+        kept = revocation.entries()
+        revocation.renew(kept)
         clock.now -= AHEAD
 
-        assert standing.check(RECORD) is reason
+        assert revocation.check(RECORD) is reason
         assert kept == [entry]
 
 
@@ -58,13 +64,13 @@ def test_a_file_that_was_made_shorter_meanwhile_keeps_them(tmp_path: Path, clock
 
 def test_a_lock_that_was_lifted_meanwhile_stays_lifted(clock: Clock) -> None:
     """A history that says nothing of a lock lifts it, though its time seemed to be over."""
-    standing = Standing(clock)
-    standing.apply(LOCK)
+    revocation = RevocationState(clock)
+    revocation.apply(LOCK)
     clock.now += AHEAD
-    standing.renew([])
+    revocation.renew([])
     clock.now -= AHEAD
 
-    assert standing.check(RECORD) is None
+    assert revocation.check(RECORD) is None
 
 
 async def test_a_timed_lock_of_a_running_gate(
@@ -82,8 +88,8 @@ async def test_a_timed_lock_of_a_running_gate(
         await asyncio.sleep(0.01)
     clock.now -= AHEAD
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
-    assert reply.status == 403
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    assert response.status == 403
 
 
 async def test_who_signs_in_after_a_sign_out_of_all_under_a_clock_ahead(
@@ -91,7 +97,9 @@ async def test_who_signs_in_after_a_sign_out_of_all_under_a_clock_ahead(
 ) -> None:
     """Their session, which is of the second after, is good; those from before it are over."""
     gate = await start_gate(upstream.url)
-    gate.generation.lasting.standing.apply(SignedOut(ALL, NOW + AHEAD, NOW + AHEAD + 8 * HOUR))
+    gate.generation.process_state.revocation.apply(
+        SignedOut(ALL, NOW + AHEAD, NOW + AHEAD + 8 * HOUR)
+    )
     found = []
     for signed_in_at in (NOW - 60, NOW, NOW + AHEAD - 600, NOW + AHEAD + 1, NOW + AHEAD + 600):
         cookie = gate.cookie(signed_in_at=signed_in_at)
@@ -102,7 +110,7 @@ async def test_who_signs_in_after_a_sign_out_of_all_under_a_clock_ahead(
 
 async def test_a_state_that_was_redeemed_is_redeemed_once(clock: Clock) -> None:
     """A clock that ran ahead and was set back does not make a used login state good again."""
-    states: UsedStates[str] = UsedStates(clock=clock)
+    states: RedeemedStates[str] = RedeemedStates(clock=clock)
 
     async def redeemed() -> str:
         return "x"
@@ -118,7 +126,7 @@ async def test_a_state_that_was_redeemed_is_redeemed_once(clock: Clock) -> None:
 
 async def test_states_that_are_kept_for_longer_make_room(clock: Clock) -> None:
     """Where all is full those that have expired go first; those that are good still do not."""
-    states: UsedStates[str] = UsedStates(clock=clock, capacity=10)
+    states: RedeemedStates[str] = RedeemedStates(clock=clock, capacity=10)
 
     async def redeemed() -> str:
         return "x"
@@ -137,10 +145,10 @@ def test_refusals_are_told_after_the_clock_was_set_back(
 ) -> None:
     """A refusal that was told under a clock ahead is told again at once."""
     caplog.set_level(logging.INFO)
-    audit, visit = Audit(clock), Visit("id", 0.0, route="r", reason=Reason.DENIED)
+    audit, context = Audit(clock), RequestContext("id", 0.0, route="r", reason=Reason.DENIED)
     clock.now += AHEAD
-    audit.refused(visit, Person("s", "n", "1"))
+    audit.refused(context, Person("s", "n", "1"))
     clock.now -= AHEAD
-    audit.refused(visit, Person("s", "n", "1"))
+    audit.refused(context, Person("s", "n", "1"))
 
     assert [json.dumps(vars(record)["details"]["count"]) for record in caplog.records] == ["1", "2"]

@@ -22,7 +22,7 @@ from configkit import (
 from gatekit import make_settings
 from pydantic import SecretStr, ValidationError
 
-from tailchat_gate.config.lint import cautions
+from tailchat_gate.config.lint import lint
 from tailchat_gate.config.lint_addresses import beside_the_gate
 from tailchat_gate.config.load import ConfigError, Problem, load, report
 from tailchat_gate.config.model import Assertion, Limits, Route, Server, Session, Settings, Tailchat
@@ -474,7 +474,7 @@ def test_people_who_are_allowed_and_denied_are_told() -> None:
         route=[{"name": "tool", "allow": ["group:ops"], "deny": ["group:former"]}],
     )
 
-    told = [text for text in cautions(settings) if "server" not in text and "tailchat" not in text]
+    told = [text for text in lint(settings) if "server" not in text and "tailchat" not in text]
 
     assert told == ["access.deny: group:ops is in allow too, and deny wins"]
 
@@ -495,7 +495,7 @@ def test_people_who_are_listed_in_vain_are_told(
     route = {"name": "tool", "upstream": "http://127.0.0.1:9", "allow": allow}
     settings = make_settings(groups=groups, route=[route])
 
-    told = [text for text in cautions(settings) if text.startswith("groups.")]
+    told = [text for text in lint(settings) if text.startswith("groups.")]
 
     assert bool(told) is bool(warning)
     assert all(warning in text for text in told)

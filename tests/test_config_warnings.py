@@ -3,7 +3,7 @@
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.config.lint import cautions
+from tailchat_gate.config.lint import lint
 
 PUBLIC = "https://gate.example.com"
 
@@ -60,7 +60,7 @@ def test_addresses_that_lead_back_are_told(
         route=[{"name": "tool", **route}],
     )
 
-    found = cautions(settings)
+    found = lint(settings)
 
     assert len(found) == bool(told)
     assert told in "".join(found)
@@ -90,5 +90,5 @@ def test_two_addresses_of_what_may_be_one_tool_are_told(
         server=lan, route=[guarded, {**beside, "headers": {"x_webauth_user": "{sub}"}}]
     )
 
-    assert [text.split(":")[0] for text in cautions(settings)] == ["route[1].upstream"] * told
-    assert cautions(both) == ()
+    assert [text.split(":")[0] for text in lint(settings)] == ["route[1].upstream"] * told
+    assert lint(both) == ()

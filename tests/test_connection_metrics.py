@@ -16,7 +16,7 @@ Start = Callable[..., Any]
 
 def _samples(gate: RunningGate) -> dict[tuple[str, ...], float]:
     """Return the metrics: values by name and by label values in the order of their names."""
-    text = gate.generation.lasting.metrics.render().decode()
+    text = gate.generation.process_state.metrics.render().decode()
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -29,12 +29,12 @@ async def test_open_connections_are_counted(start_gate: Start, upstream: RawUpst
     gate = await start_gate(upstream.url)
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/", Cookie=gate.cookie()))
-        await client.reply()
+        await client.response()
         found = _samples(gate)
         assert found[("gate_client_connections",)] == 1
         assert found["gate_upstream_connections", upstream.url] == 1
     await until(lambda: _samples(gate)[("gate_client_connections",)] == 0)
-    gate.generation.lasting.traffic.pools[0].close()
+    gate.generation.process_state.upstream_pools.pools[0].close()
     await until(lambda: _samples(gate)["gate_upstream_connections", upstream.url] == 0)
 
 
@@ -100,7 +100,7 @@ async def test_a_connection_that_fails_is_counted(
             asked = [
                 ask(gate.port, request_bytes(f"/{kind}", Cookie=gate.cookie())) for kind in tools
             ]
-            statuses = [reply.status for reply in await asyncio.gather(*asked)]
+            statuses = [response.status for response in await asyncio.gather(*asked)]
 
         for one in filling:
             one.close()

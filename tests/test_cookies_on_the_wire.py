@@ -20,7 +20,7 @@ from gatekit import (
     RawClient,
     RawUpstream,
     Received,
-    Reply,
+    Response,
     RunningGate,
     ask,
     cookie_value,
@@ -41,10 +41,10 @@ NEW_SECRET = "n8Wn1XvK3mTn7PbY5wLd2HcJ9sGf4RtE6uAo0iQn"
 HTTPS = {"public_url": "https://gate.test"}
 
 
-def _cookies(reply: Reply) -> dict[str, dict[str, str]]:
+def _cookies(response: Response) -> dict[str, dict[str, str]]:
     """Return the attributes of every cookie an answer sets, by its name; flags are ""."""
     found: dict[str, dict[str, str]] = {}
-    for line in reply.values("Set-Cookie"):
+    for line in response.values("Set-Cookie"):
         pair, *attributes = line.split("; ")
         name, _, value = pair.partition("=")
         assert name not in found, name
@@ -89,7 +89,7 @@ async def _tailchat(
     writer.write(head % len(body) + body)
 
 
-async def _signed_in(gate: RunningGate) -> tuple[Reply, Reply]:
+async def _signed_in(gate: RunningGate) -> tuple[Response, Response]:
     """Go through a whole login; return the answers that set the login and session cookies."""
     start = await ask(gate.port, _get("/oauth2/start?rd=/x", Accept="text/html"))
     asked = parse_qs(urlsplit(start.value("Location")).query)
@@ -135,8 +135,8 @@ async def test_the_attributes_of_every_cookie_that_is_set(
     assert page.status == renewed.status == 200
     assert out.status == 303
     cases = ((start, login), (back, session), (out, session), (renewed, session))
-    for reply, name in cases:
-        set_cookies = _cookies(reply)
+    for response, name in cases:
+        set_cookies = _cookies(response)
         assert session in set_cookies if name == session else set_cookies.keys() == {name}
         for flags in set_cookies.values():
             assert "httponly" in flags
@@ -208,9 +208,9 @@ async def test_a_planted_cookie_costs_the_visitor_nothing(
     good = gate.cookie()
     field = _tossed(good)[title]
 
-    reply = await ask(gate.port, b"GET /x HTTP/1.1\r\nHost: gate.test\r\n" + field + b"\r\n")
+    response = await ask(gate.port, b"GET /x HTTP/1.1\r\nHost: gate.test\r\n" + field + b"\r\n")
 
-    assert reply.status == 200
+    assert response.status == 200
     received = upstream.requests[0]
     assert received.value("X-Tailchat-Sub") == SUB.encode()
     name = good.partition("=")[0]
@@ -228,8 +228,8 @@ async def test_no_number_of_planted_cookies_is_an_error(
     for count in (5, 50, 500):
         junk = "; ".join(f"{SESSION}=junk{n}" for n in range(count))
         for value in (f"{junk}; {gate.cookie()}", f"{gate.cookie()}; {junk}"):
-            reply = await ask(gate.port, _get("/x", Cookie=value, Accept="text/html"))
-            assert reply.status in {200, 302}, (count, reply.status)
+            response = await ask(gate.port, _get("/x", Cookie=value, Accept="text/html"))
+            assert response.status in {200, 302}, (count, response.status)
 
 
 @pytest.mark.parametrize("server", [{}, HTTPS], ids=["http", "https"])
@@ -241,8 +241,8 @@ async def test_a_cookie_of_another_name_is_no_session(
     name, _, value = gate.cookie().partition("=")
     other = SESSION if server else f"__Host-{SESSION}"
     for wrong in (name.upper(), name.title(), name.swapcase(), other, f"{name} x", f"_{name}"):
-        reply = await ask(gate.port, _get("/x", Cookie=f"{wrong}={value}"))
-        assert (wrong, reply.status) == (wrong, 401)
+        response = await ask(gate.port, _get("/x", Cookie=f"{wrong}={value}"))
+        assert (wrong, response.status) == (wrong, 401)
 
     assert upstream.requests == []
 
@@ -342,9 +342,9 @@ async def test_a_nul_in_a_cookie_is_refused(gate: RunningGate, upstream: RawUpst
     """NUL is in no field value (RFC 9110 section 5.5)."""
     line = b"GET /x HTTP/1.1\r\nHost: gate.test\r\nCookie: "
 
-    reply = await ask(gate.port, line + gate.cookie().encode() + b"\x00\r\n\r\n")
+    response = await ask(gate.port, line + gate.cookie().encode() + b"\x00\r\n\r\n")
 
-    assert reply.status == 400
+    assert response.status == 400
     assert upstream.requests == []
 
 
@@ -368,9 +368,9 @@ async def test_a_count_of_chunks_is_nothing_to_the_gate(
     """A session is in one cookie: counts and parts of others are no session and cost no work."""
     half = gate.cookie().partition("=")[2][:80]
 
-    reply = await ask(gate.port, _get("/x", Cookie=pattern.format(SESSION, half)))
+    response = await ask(gate.port, _get("/x", Cookie=pattern.format(SESSION, half)))
 
-    assert reply.status == 401
+    assert response.status == 401
     assert upstream.requests == []
 
 
@@ -399,7 +399,7 @@ async def test_an_endless_cookie_is_refused(gate: RunningGate, upstream: RawUpst
     """A cookie over the limit of a field is a 431, and the connection is closed."""
     async with RawClient.connect(gate.port) as client:
         client.send(_get("/x", Cookie=f"{SESSION}={'A' * 20_000}"))
-        assert (await client.reply()).status == 431
+        assert (await client.response()).status == 431
         assert await client.reader.read() == b""
 
     assert upstream.requests == []
@@ -412,8 +412,8 @@ async def test_a_session_ends_on_the_second(
     cookie = gate.cookie()
     for passed, status in ((0, 200), (43_199, 200), (43_200, 401), (86_400, 401), (0, 200)):
         clock.now = 1_800_000_000.0 + passed
-        reply = await ask(gate.port, _get("/x", Cookie=cookie))
-        assert (passed, reply.status) == (passed, status)
+        response = await ask(gate.port, _get("/x", Cookie=cookie))
+        assert (passed, response.status) == (passed, status)
 
     assert len(upstream.requests) == 3
 
@@ -447,15 +447,15 @@ async def test_an_idle_session_is_renewed_on_the_relayed_answer(
     assert [line for line in early.values("Set-Cookie") if not line.startswith("own=")] == []
 
     clock.now += 300
-    reply = await ask(gate.port, _get("/x", Cookie=old))
+    response = await ask(gate.port, _get("/x", Cookie=old))
 
-    assert reply.status == status
-    assert reply.body == (b"hello" if answer is STREAM else reply.body)
-    new = cookie_value(reply, SESSION)
+    assert response.status == status
+    assert response.body == (b"hello" if answer is STREAM else response.body)
+    new = cookie_value(response, SESSION)
     assert new
     assert f"{SESSION}={new}" != old
-    assert ("own" in _cookies(reply)) is (answer is STREAM)
-    assert reply.values("Cache-Control")[-1] == "private"
+    assert ("own" in _cookies(response)) is (answer is STREAM)
+    assert response.values("Cache-Control")[-1] == "private"
     clock.now += 299
     for cookie in (old, f"{SESSION}={new}"):
         assert (await ask(gate.port, _get("/x", Cookie=cookie))).status == status
@@ -472,10 +472,10 @@ async def test_a_renewed_session_still_ends_with_its_lifetime(
     cookie = gate.cookie()
     for _ in range(23):
         clock.now += 1_800
-        reply = await ask(gate.port, _get("/x", Cookie=cookie))
-        assert reply.status == 200
-        cookie = f"{SESSION}={cookie_value(reply, SESSION)}"
-    assert int(_cookies(reply)[SESSION]["max-age"]) == 1_800
+        response = await ask(gate.port, _get("/x", Cookie=cookie))
+        assert response.status == 200
+        cookie = f"{SESSION}={cookie_value(response, SESSION)}"
+    assert int(_cookies(response)[SESSION]["max-age"]) == 1_800
     clock.now += 1_800
 
     assert (await ask(gate.port, _get("/x", Cookie=cookie))).status == 401
@@ -510,14 +510,14 @@ async def test_the_keys_rotate_from_one_gate_to_the_next(
     old = before.cookie()
 
     clock.now += 300
-    reply = await ask(between.port, _get("/x", Cookie=old))
-    new = f"{SESSION}={cookie_value(reply, SESSION)}"
+    response = await ask(between.port, _get("/x", Cookie=old))
+    new = f"{SESSION}={cookie_value(response, SESSION)}"
 
     async def statuses(cookie: str) -> list[int]:
         gates = (before, between, after)
         return [(await ask(gate.port, _get("/x", Cookie=cookie))).status for gate in gates]
 
-    assert reply.status == 200
+    assert response.status == 200
     assert await statuses(old) == [200, 200, 401]
     assert await statuses(new) == [401, 200, 200]
 
@@ -570,9 +570,9 @@ async def test_no_tool_ever_sees_the_session_cookie(
     head = f"GET {path} HTTP/{version}\r\nHost: gate.test\r\nCookie: a=1; {expired}\r\n"
     head += f"cookie: {good}\r\nCOOKIE: b=2; {SESSION}=junk;{good}; {LOGIN}_abcdef=login\r\n"
 
-    reply = await ask(gate.port, (head + extra + "\r\n").encode())
+    response = await ask(gate.port, (head + extra + "\r\n").encode())
 
-    assert reply.status == 200
+    assert response.status == 200
     received = upstream.requests[0]
     assert received.values("Cookie") == [b"a=1", b"b=2"]
     assert SESSION.encode() not in received.head
@@ -622,6 +622,6 @@ async def test_a_tool_sets_no_cookie_that_poses_as_the_gates(
     fields = f"Set-Cookie: {cookie}\r\nSet-Cookie: a=b; Path=/\r\n\r\n".encode()
     upstream.answer = OK.replace(b"\r\n\r\n", b"\r\n" + fields)
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 
-    assert reply.values("Set-Cookie") == ["a=b; Path=/"]
+    assert response.values("Set-Cookie") == ["a=b; Path=/"]

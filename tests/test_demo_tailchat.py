@@ -14,7 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 from gatekit import Clock
 from tailchat_browser import APP, OTHER_APP, Browser, authorization_path
 
-from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Hang, Reply, Rewrite
+from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Hang, Response, Rewrite
 from tailchat_gate.demo.oauth import BAD_REQUEST, OAuthError, Parameters, listed
 from tailchat_gate.demo.render import MAX_SHOWN, shown
 from tailchat_gate.demo.store import LIMIT, Shelf
@@ -290,12 +290,12 @@ async def test_pages_escape_what_accounts_and_apps_are_called(start: Start) -> N
     [
         (HTML, 200, "text/html"),
         (BROKEN, 500, "application/json"),
-        (Reply(204, b"", "text/plain"), 204, "text/plain"),
+        (Response(204, b"", "text/plain"), 204, "text/plain"),
     ],
 )
 @pytest.mark.parametrize("name", ["discovery", "jwks", "token", "me"])
 async def test_a_fault_answers_instead(
-    browser: Browser, stand_in: StandInTailchat, name: str, fault: Reply, status: int, kind: str
+    browser: Browser, stand_in: StandInTailchat, name: str, fault: Response, status: int, kind: str
 ) -> None:
     """A Reply set as fault answers every call of its endpoint, and of that one only."""
     paths = {"discovery": "/.well-known/openid-configuration"}
@@ -407,11 +407,11 @@ async def test_a_peer_from_elsewhere_is_refused(stand_in: StandInTailchat) -> No
 async def test_pictures_are_png_and_missing_files_say_so(browser: Browser) -> None:
     """An account's picture is a PNG; any other file is a 200 without a Content-Type."""
     sub = user_named("hoshino").sub
-    async with browser.session.get(f"{browser.url}/static/files/{sub}/avatar.png") as reply:
-        body = await reply.read()
+    async with browser.session.get(f"{browser.url}/static/files/{sub}/avatar.png") as response:
+        body = await response.read()
     missing = await browser.send("GET", "/static/files/none.png")
 
-    assert reply.content_type == "image/png"
+    assert response.content_type == "image/png"
     assert body == picture(sub)
     assert body.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", body[16:24]) == (64, 64)

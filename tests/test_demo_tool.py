@@ -58,11 +58,11 @@ def test_identity_is_read_from_the_gates_headers(
 @pytest.mark.parametrize("user", USERS, ids=lambda user: user.name)
 async def test_the_page_shows_any_name_as_text(client: aiohttp.ClientSession, user: User) -> None:
     """Whatever a name holds, the page shows it escaped and says what was not sent."""
-    async with client.get("/?a=<b>", headers=gate_headers(user)) as reply:
-        page = await reply.text()
+    async with client.get("/?a=<b>", headers=gate_headers(user)) as response:
+        page = await response.text()
 
-    assert reply.status == 200
-    assert reply.headers["Cache-Control"] == "no-store"
+    assert response.status == 200
+    assert response.headers["Cache-Control"] == "no-store"
     assert f'data-who="sub">{user.sub}<' in page
     assert page.count("<script") == 1
     assert "<b>" not in page
@@ -75,8 +75,8 @@ async def test_the_page_shows_any_name_as_text(client: aiohttp.ClientSession, us
 
 async def test_the_page_shows_every_header_and_the_links(client: aiohttp.ClientSession) -> None:
     """All received headers are listed escaped, and the gate's own pages are linked."""
-    async with client.get("/", headers={"X-Odd": "<i>&\"'"}) as reply:
-        page = await reply.text()
+    async with client.get("/", headers={"X-Odd": "<i>&\"'"}) as response:
+        page = await response.text()
 
     assert "X-Odd" in page
     assert "&lt;i&gt;&amp;&#34;&#39;" in page
@@ -91,8 +91,8 @@ async def test_the_links_follow_the_gates_prefix() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    async with aiohttp.ClientSession() as session, session.get(url) as reply:
-        page = await reply.text()
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        page = await response.text()
     await runner.cleanup()
 
     assert 'href="/gate/sign_out"' in page
@@ -101,8 +101,8 @@ async def test_the_links_follow_the_gates_prefix() -> None:
 async def test_whoami_is_json(client: aiohttp.ClientSession) -> None:
     """/api/whoami says who, the target as it came, and the headers in order with repeats."""
     headers = [("X-Tailchat-Sub", "66"), ("X-L", "1"), ("X-L", "2")]
-    async with client.get("/api/whoami?a=1&a=2", headers=headers) as reply:
-        found = await reply.json()
+    async with client.get("/api/whoami?a=1&a=2", headers=headers) as response:
+        found = await response.json()
 
     assert found["who"] == {"sub": "66"}
     assert found["target"] == "/api/whoami?a=1&a=2"
@@ -140,10 +140,10 @@ async def test_stopping_closes_websockets_and_events(
 
 async def test_events_arrive_one_by_one(client: aiohttp.ClientSession) -> None:
     """/events sends numbered ticks as server-sent events, each as it happens."""
-    async with client.get("/events") as reply:
-        lines = [await reply.content.readline() for _ in range(6)]
+    async with client.get("/events") as response:
+        lines = [await response.content.readline() for _ in range(6)]
 
-    assert reply.content_type == "text/event-stream"
+    assert response.content_type == "text/event-stream"
     assert lines == [b"id: 1\n", b"data: tick 1\n", b"\n", b"id: 2\n", b"data: tick 2\n", b"\n"]
 
 
@@ -182,19 +182,19 @@ async def test_upload_counts_bytes(client: aiohttp.ClientSession, method: str) -
         for _ in range(40):
             yield b"x" * 100_000
 
-    async with client.request(method, "/upload", data=pieces()) as reply:
-        assert await reply.json() == {"bytes": 4_000_000}
-    async with client.request(method, "/upload", data=b"") as reply:
-        assert await reply.json() == {"bytes": 0}
+    async with client.request(method, "/upload", data=pieces()) as response:
+        assert await response.json() == {"bytes": 4_000_000}
+    async with client.request(method, "/upload", data=b"") as response:
+        assert await response.json() == {"bytes": 0}
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1_000_000])
 async def test_download_sends_just_as_many_bytes(client: aiohttp.ClientSession, size: int) -> None:
     """/download announces and sends the bytes it was asked for."""
-    async with client.get(f"/download?bytes={size}") as reply:
-        body = await reply.read()
+    async with client.get(f"/download?bytes={size}") as response:
+        body = await response.read()
 
-    assert reply.headers["Content-Length"] == str(size)
+    assert response.headers["Content-Length"] == str(size)
     assert len(body) == size
     assert body[:300] == (bytes(range(256)) * 2)[:300][:size]
 
@@ -204,11 +204,11 @@ async def test_download_sends_just_as_many_bytes(client: aiohttp.ClientSession, 
 )
 async def test_download_refuses_what_is_no_size(client: aiohttp.ClientSession, text: str) -> None:
     """Anything but a plain number within the limit is a 400."""
-    async with client.get("/download", params={"bytes": text}) as reply:
-        assert reply.status == 400
+    async with client.get("/download", params={"bytes": text}) as response:
+        assert response.status == 400
 
 
 async def test_what_is_not_there_is_404(client: aiohttp.ClientSession) -> None:
     """Another path is 404."""
-    async with client.get("/nothing") as reply:
-        assert reply.status == 404
+    async with client.get("/nothing") as response:
+        assert response.status == 404

@@ -22,7 +22,7 @@ from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Target
-from tailchat_gate.serving.process_state import Lasting
+from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.syntax import PING
 
 ROOT = Path(__file__).parent.parent
@@ -69,10 +69,10 @@ def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
 def test_every_metric_is_documented() -> None:
     """Each metric family with each of its labels is in docs/operations.md."""
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    lasting = Lasting()
-    metrics = lasting.metrics
-    lasting.traffic.failures["http://tool", "refused"] += 1
-    lasting.traffic.take("key", Backend("http://tool"))
+    process_state = ProcessState()
+    metrics = process_state.metrics
+    process_state.upstream_pools.failures["http://tool", "refused"] += 1
+    process_state.upstream_pools.take("key", Backend("http://tool"))
     metrics.request("tool", "GET", 200, "signed-in", 0.1)
     metrics.login("signed-in")
     metrics.session_ended("signed-out")
@@ -80,7 +80,7 @@ def test_every_metric_is_documented() -> None:
     metrics.state_error("damaged")
     metrics.tailchat_call("token", 0.1, "ok")
     metrics.recheck("ok")
-    lasting.token_expiries = (1e11,)
+    process_state.token_expiries = (1e11,)
 
     about_process = text_string_to_metric_families(ProcessMetrics().render().decode())
     for family in (*metrics.collect(), *about_process):

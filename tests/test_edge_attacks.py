@@ -153,7 +153,7 @@ async def sent(front: Edge, line: str, host: str, fields: str = "") -> list[Rece
         client.send(head.encode("latin-1"))
         try:
             async with asyncio.timeout(_PATIENCE):
-                await client.reply(to_head=line.startswith("HEAD"))
+                await client.response(to_head=line.startswith("HEAD"))
         except (ConnectionError, asyncio.IncompleteReadError):
             # Refused without a word.
             pass
@@ -302,7 +302,7 @@ async def test_what_stands_behind_a_body_is_no_field(front: Edge) -> None:
     head = f"POST /open HTTP/1.1\r\nHost: {own(front)}\r\nTransfer-Encoding: chunked\r\n"
     async with RawClient.connect(front.port) as client:
         client.send(f"{head}\r\n3\r\nabc\r\n0\r\n{trailers}\r\n".encode())
-        assert (await client.reply()).status in {200, 400}
+        assert (await client.response()).status in {200, 400}
 
     for received in front.scene.tool.requests:
         assert (received.body, received.trailers) == (b"abc", [])
@@ -314,7 +314,7 @@ async def test_each_request_of_a_connection_is_judged(front: Edge) -> None:
     requests = "".join(f"{line} HTTP/1.1\r\nHost: {own(front)}\r\n\r\n" for line in lines)
     async with RawClient.connect(front.port) as client:
         client.send(requests.encode())
-        statuses = [(await client.reply()).status for _ in lines]
+        statuses = [(await client.response()).status for _ in lines]
 
     assert statuses == [200, 401, 200, 401]
     assert {received.line for received in front.scene.tool.requests} == {b"GET /open HTTP/1.1"}

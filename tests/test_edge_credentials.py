@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 from edgekit import TOKEN, Edge, edge
-from gatekit import Clock, RawClient, Received, Reply, ask, request_bytes
+from gatekit import Clock, RawClient, Received, Response, ask, request_bytes
 from visitor import Visitor
 
 from tailchat_gate.demo.users import user_named
@@ -71,13 +71,13 @@ OWN: Final = (
 
 async def sent(
     front: Edge, path: str, fields: Mapping[str, str], port: int = 0
-) -> tuple[Reply, list[Received]]:
+) -> tuple[Response, list[Received]]:
     """Ask for a path of the tool's; return the answer and what reached the tool of it."""
     tool = front.scene.tool
     tool.requests.clear()
     host = f"wiki.test:{front.port}"
-    reply = await ask(port or front.port, request_bytes(path, host=host, **fields))
-    return reply, list(tool.requests)
+    response = await ask(port or front.port, request_bytes(path, host=host, **fields))
+    return response, list(tool.requests)
 
 
 def told(received: list[Received]) -> list[tuple[list[bytes], list[bytes]]]:
@@ -97,9 +97,9 @@ async def session(front: Edge) -> str:
 async def test_a_machine_is_known_and_its_token_stays_here(front: Edge) -> None:
     """In whatever way a token comes, the tool hears a name, and credentials of its own alone."""
     for fields in TOKENS:
-        reply, received = await sent(front, "/page", fields)
+        response, received = await sent(front, "/page", fields)
         own = [fields["Authorization"].encode()] if "Authorization" in fields else []
-        assert (fields, reply.status) == (fields, 200)
+        assert (fields, response.status) == (fields, 200)
         assert told(received) == [(own if "X_Tailchat_Token" in fields else [], [b"ci"])]
 
 
@@ -113,9 +113,9 @@ async def test_both_ways_are_one(front: Edge) -> None:
         for path in ("/page", "/open", "/keeps", "/closed"):
             for more in ({}, {"Cookie": cookie}):
                 asked = {**fields, **more}
-                reply, received = await sent(front, path, asked)
+                response, received = await sent(front, path, asked)
                 there, received_there = await sent(front, path, asked, gate)
-                found = (reply.status, told(received)), (there.status, told(received_there))
+                found = (response.status, told(received)), (there.status, told(received_there))
                 if found[0] != found[1]:
                     differing.append((path, asked, *found))
 
@@ -128,9 +128,9 @@ async def test_a_token_beside_another_field_is_refused(front: Edge) -> None:
     cookie = await session(front)
     for fields in REPEATED:
         for path in ("/page", "/open", "/keeps"):
-            reply, received = await sent(front, path, {**fields, "Cookie": cookie})
+            response, received = await sent(front, path, {**fields, "Cookie": cookie})
             assert (fields, received) == (fields, [])
-            assert reply.status in {400, 401}
+            assert response.status in {400, 401}
 
 
 @named
@@ -139,8 +139,8 @@ async def test_a_tools_own_credentials_arrive(front: Edge) -> None:
     cookie = await session(front)
     for value in OWN:
         for path, more in (("/page", {"Cookie": cookie}), ("/open", {})):
-            reply, received = await sent(front, path, {"Authorization": value, **more})
-            assert (reply.status, told(received)) == (200, [([value.encode()], [])])
+            response, received = await sent(front, path, {"Authorization": value, **more})
+            assert (response.status, told(received)) == (200, [([value.encode()], [])])
 
 
 @named
@@ -168,8 +168,8 @@ async def test_a_visitor_gives_the_edge_no_orders(front: Edge) -> None:
         {"X_Tailchat_Token": "admin, ci"},
     ):
         for path, more in (("/page", {"Cookie": cookie}), ("/open", {})):
-            reply, received = await sent(front, path, {**fields, **more})
-            assert (fields, reply.status, told(received)) == (fields, 200, [([], [])])
+            response, received = await sent(front, path, {**fields, **more})
+            assert (fields, response.status, told(received)) == (fields, 200, [([], [])])
             subs = [HOSHINO.sub.encode()] if more else []
             assert received[0].values("X-Tailchat-Sub") == subs
 

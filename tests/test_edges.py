@@ -48,9 +48,9 @@ async def test_what_a_visitor_says_of_himself_is_gone(front: Edge) -> None:
 async def test_another_spelling_of_a_name_is_gone(front: Edge, name: str) -> None:
     """A name that CGI, WSGI or PHP take for an identity header does not pass beside it either."""
     head = request_bytes("/open", host=f"wiki.test:{front.port}", Connection="close")
-    reply = await ask(front.port, head[:-2] + f"{name}: forged\r\n\r\n".encode())
+    response = await ask(front.port, head[:-2] + f"{name}: forged\r\n\r\n".encode())
 
-    assert reply.status == 200
+    assert response.status == 200
     assert all(b"forged" not in received.head for received in front.scene.tool.requests)
 
 
@@ -58,11 +58,11 @@ async def test_a_machine_comes_with_its_token(front: Edge) -> None:
     """The tool hears which machine it is, and neither its token nor that it has one."""
     host = f"wiki.test:{front.port}"
     for scheme in ("Bearer", "bearer  "):
-        reply = await ask(
+        response = await ask(
             front.port,
             request_bytes("/a", host=host, Connection="close", Authorization=f"{scheme} {TOKEN}"),
         )
-        assert reply.status == 200
+        assert response.status == 200
         received = front.scene.tool.requests.pop()
         assert received.value("X-Tailchat-Token") == b"ci"
         assert received.values("X-Tailchat-Sub") == received.values("Authorization") == []
@@ -72,7 +72,7 @@ async def test_a_machine_comes_with_its_token(front: Edge) -> None:
 async def test_a_token_that_is_no_good_is_refused(front: Edge, path: str) -> None:
     """One that is unknown, or not for the path, reaches no tool; the gate's words come through."""
     host, good = f"wiki.test:{front.port}", path == "/closed"
-    reply = await ask(
+    response = await ask(
         front.port,
         request_bytes(
             path,
@@ -82,9 +82,9 @@ async def test_a_token_that_is_no_good_is_refused(front: Edge, path: str) -> Non
         ),
     )
 
-    assert reply.status == (403 if good else 401)
-    assert reply.json["error"] == ("token-elsewhere" if good else "token-unknown")
-    assert reply.value("WWW-Authenticate").startswith("Bearer ")
+    assert response.status == (403 if good else 401)
+    assert response.json["error"] == ("token-elsewhere" if good else "token-unknown")
+    assert response.value("WWW-Authenticate").startswith("Bearer ")
     assert front.scene.tool.requests == []
 
 
@@ -102,10 +102,10 @@ async def test_a_tools_own_credentials_pass(front: Edge) -> None:
 async def test_a_program_without_a_session_gets_a_401(front: Edge) -> None:
     """JSON and no redirect; nothing reaches the tool."""
     async with Visitor() as visitor:
-        reply = await visitor.open(front.url("wiki.test") + "/api", headers=FETCH)
+        response = await visitor.open(front.url("wiki.test") + "/api", headers=FETCH)
 
-    assert (reply.status, reply.trail) == (401, [front.url("wiki.test") + "/api"])
-    assert '"not-signed-in"' in reply.text
+    assert (response.status, response.trail) == (401, [front.url("wiki.test") + "/api"])
+    assert '"not-signed-in"' in response.text
     assert front.scene.tool.requests == []
 
 
@@ -124,11 +124,11 @@ async def test_who_may_not_sees_the_denied_page(front: Edge) -> None:
 @pytest.mark.parametrize("path", ["/open/../closed", "/open/%2e%2e/closed", "/open/..%2fclosed"])
 async def test_no_spelling_gets_past_a_rule(front: Edge, path: str) -> None:
     """A path that the proxy and the gate could read differently does not pass as public."""
-    reply = await ask(
+    response = await ask(
         front.port, request_bytes(path, host=f"wiki.test:{front.port}", Connection="close")
     )
 
-    assert reply.status in {400, 401}
+    assert response.status in {400, 401}
     assert front.scene.tool.requests == []
 
 
@@ -141,12 +141,12 @@ async def test_another_account_of_the_request_opens_nothing(front: Edge) -> None
         "X_Original_URI": "/open",
         "X_Original_Method": "GET",
     }
-    reply = await ask(
+    response = await ask(
         front.port,
         request_bytes("/page", host=f"wiki.test:{front.port}", Connection="close", **said),
     )
 
-    assert reply.status == 401
+    assert response.status == 401
     assert front.scene.tool.requests == []
 
 
@@ -156,10 +156,10 @@ async def test_the_question_is_not_for_visitors(front: Edge, host: str, path: st
     """A page cannot ask the question itself and read the identity headers of the answer."""
     async with Visitor() as visitor:
         await signed_in(visitor, front)
-        reply = await visitor.open(front.url(host) + path, headers=FETCH)
+        response = await visitor.open(front.url(host) + path, headers=FETCH)
 
-    assert reply.status == 404
-    assert "X-Tailchat-Sub" not in reply.headers
+    assert response.status == 404
+    assert "X-Tailchat-Sub" not in response.headers
 
 
 @pytest.mark.parametrize("host", ["wiki.test", "gate.test"])
@@ -170,19 +170,19 @@ async def test_no_spelling_asks_the_question(front: Edge, host: str, path: str) 
         await signed_in(visitor, front)
         cookies = visitor.cookies(front.url(host))
     cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    reply = await ask(
+    response = await ask(
         front.port,
         request_bytes(
             f"/oauth2/auth{path}", host=f"{host}:{front.port}", Cookie=cookie, Connection="close"
         ),
     )
 
-    assert reply.values("X-Tailchat-Sub") == []
-    if reply.status == 200:
+    assert response.values("X-Tailchat-Sub") == []
+    if response.status == 200:
         # Traefik resolves dot segments, and asks for the page by its own name then.
-        assert reply.json["sub"] == HOSHINO.sub
+        assert response.json["sub"] == HOSHINO.sub
     else:
-        assert reply.status in {400, 403, 404}
+        assert response.status in {400, 403, 404}
 
 
 async def test_a_renewed_session_reaches_the_browser(front: Edge, clock: Clock) -> None:
@@ -205,8 +205,8 @@ async def test_a_session_that_is_not_renewed_sets_no_cookie(front: Edge) -> None
     async with Visitor() as visitor:
         await signed_in(visitor, front)
         for path in ("/page", "/open"):
-            reply = await visitor.open(front.url("wiki.test") + path, headers=FETCH)
-            assert (reply.status, reply.headers.get("Set-Cookie")) == (200, None)
+            response = await visitor.open(front.url("wiki.test") + path, headers=FETCH)
+            assert (response.status, response.headers.get("Set-Cookie")) == (200, None)
 
 
 async def test_signing_out_ends_it(front: Edge) -> None:
@@ -215,9 +215,9 @@ async def test_signing_out_ends_it(front: Edge) -> None:
         await signed_in(visitor, front)
         page = await visitor.open(front.url("wiki.test") + "/oauth2/sign_out")
         out = await visitor.submit(page, "/oauth2/sign_out")
-        reply = await visitor.open(front.url("wiki.test") + "/page", headers=FETCH)
+        response = await visitor.open(front.url("wiki.test") + "/page", headers=FETCH)
 
-    assert (out.status, reply.status) == (200, 401)
+    assert (out.status, response.status) == (200, 401)
     assert out.url.startswith(front.url("gate.test"))
 
 
@@ -225,11 +225,11 @@ async def test_an_upload_passes_with_its_body(front: Edge) -> None:
     """The question is asked without the body, and the tool gets it whole."""
     async with Visitor() as visitor:
         await signed_in(visitor, front)
-        reply = await visitor.open(
+        response = await visitor.open(
             front.url("wiki.test") + "/form", method="POST", data={"a": "b" * 5000}, headers=FETCH
         )
 
-    assert reply.status == 200
+    assert response.status == 200
     received = front.scene.tool.requests[-1]
     assert (received.line[:10], received.body) == (b"POST /form", b"a=" + b"b" * 5000)
 
@@ -269,7 +269,7 @@ async def test_a_websocket_of_a_foreign_page_is_refused(front: Edge) -> None:
                     Cookie=cookie,
                 )
             )
-            assert (origin, (await client.reply()).status) == (origin, status)
+            assert (origin, (await client.response()).status) == (origin, status)
 
     assert len(front.scene.tool.requests) == count + 1
     assert front.scene.tool.requests[-1].value("Upgrade") == b"websocket"
@@ -286,13 +286,13 @@ async def test_a_form_of_another_page_is_refused(front: Edge) -> None:
             ({"Origin": front.url("wiki.test")}, 200),
             ({"Sec-Fetch-Site": "same-origin"}, 200),
         ):
-            reply = await visitor.open(
+            response = await visitor.open(
                 front.url("wiki.test") + "/form",
                 method="POST",
                 data={"a": "b"},
                 headers={"Accept": "*/*", **fields},
             )
-            assert (fields, reply.status) == (fields, status)
+            assert (fields, response.status) == (fields, status)
     assert len(front.scene.tool.requests) == count + 2
 
 

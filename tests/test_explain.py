@@ -20,7 +20,7 @@ from gatekit import (
     until,
 )
 
-from tailchat_gate.access.routes import met
+from tailchat_gate.access.routes import explain_match
 from tailchat_gate.cli import main
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.oauth.profile import Profile
@@ -238,7 +238,7 @@ def _decision(said: str) -> tuple[bool, str]:
 def test_every_rule_is_told_once() -> None:
     """A path with many readings gives as many lines as there are places it may lead to."""
     table = route_table(good(CORPUS / "good" / "rules.toml").settings)
-    found = met(table, "wiki.example.com", "/feed%2f..%2fexport%2f..;/x//", ["GET"])
+    found = explain_match(table, "wiki.example.com", "/feed%2f..%2fexport%2f..;/x//", ["GET"])
 
     assert len(found) == len(set(found)) <= 5
 
@@ -263,7 +263,7 @@ async def test_the_gate_says_of_a_lock_what_explain_says(
             command += ["-c", str(config)]
             done = await asyncio.to_thread(CliRunner().invoke, main, command, env=dict(SECRETS))
             assert done.exit_code == 0, done.output
-        await until(lambda: bool(gate.generation.lasting.standing.locks))
+        await until(lambda: bool(gate.generation.process_state.revocation.locks))
         for host, path in (
             *(("gate.test", "/"), ("gate.test", "/open"), ("a.lab.test", "/api")),
             *(("a.lab.test", "/nowhere"), ("tea.test", "/x"), ("gate.test", "/ping")),
@@ -275,10 +275,10 @@ async def test_the_gate_says_of_a_lock_what_explain_says(
             for who, field in ((["--as", BOB.sub], bob), (["--token", "ci"], machine)):
                 asked = ["explain", "-c", str(config), f"http://{host}{path}", *who]
                 said = await asyncio.to_thread(CliRunner().invoke, main, asked, env=dict(SECRETS))
-                reply = await ask(gate.port, request_bytes(path, host=host, **field))
+                response = await ask(gate.port, request_bytes(path, host=host, **field))
                 line = (await gate.log())[-1]
 
                 let_in, reason = _decision(said.output)
                 assert reason == line["reason"], (host, path, who)
-                assert let_in or f"{reason}, {reply.status}" in said.output
+                assert let_in or f"{reason}, {response.status}" in said.output
                 assert (reason != "locked") or "because of:" in said.output

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from edgekit import program, serving
-from gatekit import RawClient, Reply
+from gatekit import RawClient, Response
 from openid_provider_process import find_node
 from parts import missing
 from process import free_port
@@ -133,11 +133,11 @@ def _fields() -> Iterator[list[str]]:
         yield lines[start : start + 90]
 
 
-def _told(reply: Reply) -> dict[str, Any]:
+def _told(response: Response) -> dict[str, Any]:
     """Return what a server said of a request, without what is another each time."""
-    if reply.status != 200:
-        return {"status": reply.status}
-    found = reply.json
+    if response.status != 200:
+        return {"status": response.status}
+    found = response.json
     for fields in (found, found.get("headers")):
         if isinstance(fields, dict):
             for name in [name for name in fields if name in VOLATILE or name == "X-Request-Id"]:
@@ -164,7 +164,7 @@ async def _ask(port: int, fields: str, trailers: str | None = None) -> dict[str,
         body = f"2\r\nab\r\n0\r\n{trailers}\r\n"
     async with RawClient.connect(port) as client:
         client.send(f"{head}Connection: close\r\n\r\n{body}".encode())
-        return _told(await client.reply())
+        return _told(await client.response())
 
 
 @pytest.mark.timeout(240)

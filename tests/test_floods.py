@@ -10,7 +10,7 @@ from gatekit import ALICE, RawClient, make_settings, request_bytes
 from processkit import gate_process
 
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.identity.authenticator import MAX_BYTES, Opened, Visitor
+from tailchat_gate.identity.authenticator import MAX_BYTES, SessionCache, Visitor
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.access_log import AccessLog
@@ -67,7 +67,7 @@ def _paths() -> object:
 
 
 def _opened() -> object:
-    opened = Opened()
+    opened = SessionCache()
     for number in range(20_000):
         opened.keep("host", f"{number}" + "v" * 4000, Visitor(RECORD, 0, 0))  # type: ignore[arg-type] # a name will do
     assert opened._size <= MAX_BYTES
@@ -132,7 +132,7 @@ async def test_a_process_that_is_flooded_stays_small(tmp_path: Path) -> None:
                         Accept="application/json",
                     )
                 )
-                assert (await client.reply()).status in {401, 404, 421}
+                assert (await client.response()).status in {401, 404, 421}
         after = await gate.metric("process_resident_memory_bytes")
 
     assert after - before < 48 * MIB

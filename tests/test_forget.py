@@ -79,7 +79,7 @@ async def test_a_running_gate_forgets_too(
         log={"access": False},
     )
     await ask(gate.port, request_bytes("/x", Cookie=gate.cookie()))
-    audit, store = gate.generation.lasting.audit, gate.generation.lasting.store
+    audit, store = gate.generation.process_state.audit, gate.generation.process_state.store
     store._upkeep._save_at = 0.0
     await until(lambda: store._upkeep._save_at > 0)
     await store.put(())
@@ -102,15 +102,15 @@ async def test_refusals_and_the_use_of_tokens_outlive_a_restart(
     }
     first = await start_gate(upstream.url, **given)
     await ask(first.port, request_bytes("/x", Cookie=first.cookie()))
-    first.generation.lasting.token_use.last["backup"] = first.clock()
+    first.generation.process_state.token_use.last["backup"] = first.clock()
     await first.server.stop()
     second = await start_gate(upstream.url, **given)
-    (refusal,) = second.generation.lasting.audit.refusals
+    (refusal,) = second.generation.process_state.audit.refusals
     await ask(second.port, request_bytes("/x", Cookie=second.cookie()))
 
     assert (refusal.person.sub, refusal.route, refusal.path) == (SUB, "vault", "/x")
     assert refusal.count == 2
-    assert second.generation.lasting.token_use.last == {"backup": first.clock()}
+    assert second.generation.process_state.token_use.last == {"backup": first.clock()}
 
 
 async def test_readyz_and_status_tell_a_fault_of_the_store(
@@ -119,7 +119,7 @@ async def test_readyz_and_status_tell_a_fault_of_the_store(
     """The gate goes on serving, and says what is wrong."""
     gate = await start_gate(server={"admin_listen": "127.0.0.1:0"}, state={"path": str(tmp_path)})
     host, port = gate.server.admin_addresses[0]
-    store = gate.generation.lasting.store
+    store = gate.generation.process_state.store
     connection = store._engine._database.connection
     async with store._using:
         await store._run(lambda: connection.execute("PRAGMA query_only = ON"))

@@ -30,9 +30,9 @@ async def test_the_request_arrives_as_it_was_sent(gate: RunningGate, upstream: R
         b"Cookie: a=1; " + gate.cookie().encode() + b"; b=2\r\n\r\n"
     )
 
-    reply = await ask(gate.port, data)
+    response = await ask(gate.port, data)
 
-    assert reply.status == 200
+    assert response.status == 200
     received = upstream.requests[0]
     assert received.line == b"GET " + target + b" HTTP/1.1"
     assert received.value("Host") == b"gate.test:8080"
@@ -80,9 +80,9 @@ async def test_bodies_arrive_whole(
     """A body arrives with the framing it came with (RFC 9112 section 6)."""
     head = b"POST /p HTTP/1.1\r\nHost: gate.test\r\nCookie: %b\r\n" % gate.cookie().encode()
 
-    reply = await ask(gate.port, head + fields + b"\r\n" + body)
+    response = await ask(gate.port, head + fields + b"\r\n" + body)
 
-    assert reply.body == b"ok"
+    assert response.body == b"ok"
     assert upstream.requests[0].body == sent
     framing = fields.partition(b":")[0].decode()
     assert upstream.requests[0].value(framing) == fields.partition(b": ")[2].strip()
@@ -109,7 +109,7 @@ async def test_a_body_streams_before_it_is_complete(
         await first_part.wait()
         client.send(b"then.")
 
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
     assert upstream.requests[0].body == b"firstthen."
 
 
@@ -135,7 +135,7 @@ async def test_expect_100_continue_is_decided_by_the_upstream(
         assert (await client.head()).startswith(b"HTTP/1.1 100 ")
         client.send(b"body")
 
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
     assert upstream.requests[0].body == b"body"
 
 
@@ -148,10 +148,10 @@ async def test_early_hints_pass_and_the_answer_follows(
         client.send(request_bytes(Cookie=gate.cookie()))
 
         hints = await client.head()
-        reply = await client.reply()
+        response = await client.response()
 
     assert hints == b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n"
-    assert (reply.status, reply.body) == (200, b"ok")
+    assert (response.status, response.body) == (200, b"ok")
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ async def test_replies_arrive_whole_and_the_connections_are_reused(
     async with RawClient.connect(gate.port) as client:
         for _ in range(3):
             client.send(request_bytes(Cookie=gate.cookie()))
-            reply = await client.reply()
+            response = await client.response()
 
-            assert reply.status == int(answer.split(b" ")[1])
-            assert reply.body == body
-            assert reply.head.split(b"\r\n")[0] == answer.split(b"\r\n")[0]
+            assert response.status == int(answer.split(b" ")[1])
+            assert response.body == body
+            assert response.head.split(b"\r\n")[0] == answer.split(b"\r\n")[0]
     assert upstream.connections == 1
 
 
@@ -194,9 +194,9 @@ async def test_the_reply_fields_keep_their_order_and_bytes(
         b"Content-Length: 2\r\n\r\nok"
     )
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 
-    assert reply.head == (
+    assert response.head == (
         b"HTTP/1.1 200 Fine By Me\r\nX-L: 1\r\nSet-Cookie: a=1, x\r\nX-L: 2\r\n"
         b"Set-Cookie: b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT\r\nX-O: caf\xe9\r\n"
         b"Content-Length: 2\r\n"
@@ -212,9 +212,9 @@ async def test_an_upstream_cannot_touch_the_gates_cookies(
         b"Set-Cookie: tailchat_gate_login=evil\r\nSet-Cookie: own=1\r\nContent-Length: 0\r\n\r\n"
     )
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 
-    assert reply.values("Set-Cookie") == ["own=1"]
+    assert response.values("Set-Cookie") == ["own=1"]
 
 
 async def test_a_head_reply_has_no_body_and_the_connection_goes_on(
@@ -233,10 +233,10 @@ async def test_a_head_reply_has_no_body_and_the_connection_goes_on(
     async with RawClient.connect(gate.port) as client:
         for _ in range(2):
             client.send(request_bytes(method="HEAD", Cookie=gate.cookie()))
-            reply = await client.reply(to_head=True)
-            assert reply.value("Content-Length") == "5"
+            response = await client.response(to_head=True)
+            assert response.value("Content-Length") == "5"
             client.send(request_bytes(Cookie=gate.cookie()))
-            assert (await client.reply()).body == b"hello"
+            assert (await client.response()).body == b"hello"
     assert upstream.connections == 1
 
 
@@ -253,14 +253,14 @@ async def test_a_reply_that_ends_with_its_connection(
 
     upstream.answer = answer
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
     old = await ask(
         gate.port,
         b"GET / HTTP/1.0\r\nHost: gate.test\r\nCookie: %b\r\n\r\n" % gate.cookie().encode(),
     )
 
-    assert reply.value("Transfer-Encoding") == "chunked"
-    assert reply.body == old.body == b"until the end"
+    assert response.value("Transfer-Encoding") == "chunked"
+    assert response.body == old.body == b"until the end"
     assert old.value("Transfer-Encoding") == ""
     assert old.value("Connection") == "close"
 
@@ -324,12 +324,12 @@ async def test_a_broken_reply_is_a_502_with_the_request_id(
 
     upstream.answer = send
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 
-    assert reply.status == 502
-    assert reply.json["error"] == "upstream-broken"
-    assert reply.json["request_id"] == (await gate.log())[-1]["id"]
-    assert b"Evil" not in reply.head
+    assert response.status == 502
+    assert response.json["error"] == "upstream-broken"
+    assert response.json["request_id"] == (await gate.log())[-1]["id"]
+    assert b"Evil" not in response.head
 
 
 async def test_a_body_that_breaks_later_is_cut_off(
@@ -360,13 +360,13 @@ async def test_an_upstream_that_is_down_is_a_502(start_gate: Start) -> None:
     """A refused connection is 502 upstream-down: a page for a browser, JSON for others."""
     gate = await start_gate("http://127.0.0.1:1")
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
     page = await ask(gate.port, request_bytes(Cookie=gate.cookie(), Accept="text/html"))
 
-    assert (reply.status, reply.json["error"]) == (502, "upstream-down")
+    assert (response.status, response.json["error"]) == (502, "upstream-down")
     assert page.status == 502
     assert page.value("Content-Type") == "text/html; charset=utf-8"
-    assert reply.json["request_id"][:16].encode() in page.body
+    assert response.json["request_id"][:16].encode() in page.body
 
 
 async def test_an_upstream_that_is_slow_is_a_504(start_gate: Start, upstream: RawUpstream) -> None:
@@ -383,10 +383,10 @@ async def test_an_upstream_that_is_slow_is_a_504(start_gate: Start, upstream: Ra
     route = {"name": "tool", "response_timeout": "1s"}
     gate = await start_gate(upstream.url, route=[route])
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
     await closed.wait()
 
-    assert (reply.status, reply.json["error"]) == (504, "upstream-slow")
+    assert (response.status, response.json["error"]) == (504, "upstream-slow")
 
 
 async def test_a_slow_upload_is_not_a_slow_upstream(
@@ -401,7 +401,7 @@ async def test_a_slow_upload_is_not_a_slow_upstream(
             await asyncio.sleep(0.4)
             client.send(byte)
 
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
 
 
 async def test_a_client_that_leaves_cancels_its_request(
@@ -458,7 +458,7 @@ async def test_an_unfinished_request_is_never_finished_for_the_upstream(
             if leaves:
                 client.writer.close()
             else:
-                assert (await client.reply()).status == 400
+                assert (await client.response()).status == 400
             await done.wait()
 
     assert outcomes == ["incomplete", "incomplete"]
@@ -485,7 +485,7 @@ async def test_a_stale_connection_is_replaced_for_an_idempotent_request(
     async with RawClient.connect(gate.port) as client:
         for _ in range(2):
             client.send(request_bytes(Cookie=gate.cookie()))
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
 
     assert upstream.connections == 2
 
@@ -505,9 +505,9 @@ async def test_a_post_is_never_sent_twice(gate: RunningGate, upstream: RawUpstre
     upstream.answer = answer
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(Cookie=gate.cookie()))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         client.send(request_bytes(method="POST", Cookie=gate.cookie(), Content_Length="1") + b"x")
-        assert (await client.reply()).status == 502
+        assert (await client.response()).status == 502
 
     assert [r.line.split(b" ")[0] for r in upstream.requests] == [b"GET", b"POST"]
 
@@ -520,7 +520,7 @@ async def test_stray_bytes_never_answer_the_next_request(
     async with RawClient.connect(gate.port) as client:
         for _ in range(3):
             client.send(request_bytes(Cookie=gate.cookie()))
-            assert (await client.reply()).body == b"ok"
+            assert (await client.response()).body == b"ok"
 
     assert upstream.connections == 3
 
@@ -540,7 +540,7 @@ async def test_pipelined_requests_are_answered_in_order(
     async with RawClient.connect(gate.port) as client:
         client.send(b"".join(request_bytes(f"/{n}", Cookie=gate.cookie()) for n in range(3)))
 
-        assert [(await client.reply()).body for _ in range(3)] == [b"/0", b"/1", b"/2"]
+        assert [(await client.response()).body for _ in range(3)] == [b"/0", b"/1", b"/2"]
 
 
 async def test_events_arrive_as_they_are_sent(gate: RunningGate, upstream: RawUpstream) -> None:
@@ -624,6 +624,6 @@ async def test_a_refusal_arrives_although_the_upload_breaks(
         client.send(b"x" * 1000)
         writer.write(b"HTTP/1.1 413 Too large\r\nContent-Length: 2\r\n\r\nno")
         reset(writer)
-        reply = await client.reply()
+        response = await client.response()
 
-    assert (reply.status, reply.body) == (413, b"no")
+    assert (response.status, response.body) == (413, b"no")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gatekit import SUB, Clock, RawClient, RawUpstream, Reply, RunningGate, ask, request_bytes
+from gatekit import SUB, Clock, RawClient, RawUpstream, Response, RunningGate, ask, request_bytes
 
 Start = Callable[..., Any]
 PAGE = "text/html"
@@ -32,7 +32,7 @@ async def question(
     host: str = "wiki.test",
     signed_in: bool = False,
     **fields: str,
-) -> Reply:
+) -> Response:
     """Ask as Traefik and Caddy do, for `uri` on `host`."""
     if signed_in:
         fields["Cookie"] = gate.cookie_for(host)
@@ -53,12 +53,12 @@ async def question(
 
 async def test_who_may_is_told_to_the_proxy(edge: RunningGate, upstream: RawUpstream) -> None:
     """202 with the identity headers; the tool hears nothing of the question."""
-    reply = await question(edge, signed_in=True)
+    response = await question(edge, signed_in=True)
 
-    assert (reply.status, reply.body) == (202, b"")
-    assert reply.value("X-Tailchat-Sub") == SUB
-    assert reply.value("X-Tailchat-Nickname") == "Alice"
-    assert reply.value("Cache-Control") == "no-store"
+    assert (response.status, response.body) == (202, b"")
+    assert response.value("X-Tailchat-Sub") == SUB
+    assert response.value("X-Tailchat-Nickname") == "Alice"
+    assert response.value("Cache-Control") == "no-store"
     assert upstream.requests == []
     line = (await edge.log())[-1]
     assert (line["route"], line["reason"], line["sub"]) == ("wiki", "signed-in", SUB)
@@ -67,30 +67,30 @@ async def test_who_may_is_told_to_the_proxy(edge: RunningGate, upstream: RawUpst
 
 async def test_a_page_gets_the_way_to_the_sign_in(edge: RunningGate) -> None:
     """401 with a page that goes on by itself, and the address in a field; never a redirect."""
-    reply = await question(edge, "/a?b=%2F", Accept=PAGE)
+    response = await question(edge, "/a?b=%2F", Accept=PAGE)
 
     url = "http://wiki.test/oauth2/start?rd=/a%3Fb%3D%252F"
-    assert reply.status == 401
-    assert reply.value("X-Tailchat-Sign-In") == url
-    assert reply.value("Refresh") == f"0; url={url}"
-    assert reply.value("Location") == ""
-    assert f'href="{url}"'.encode() in reply.body
+    assert response.status == 401
+    assert response.value("X-Tailchat-Sign-In") == url
+    assert response.value("Refresh") == f"0; url={url}"
+    assert response.value("Location") == ""
+    assert f'href="{url}"'.encode() in response.body
 
 
 async def test_a_call_gets_json(edge: RunningGate) -> None:
     """A program that is not signed in gets a 401 without any redirect or cookie."""
-    reply = await question(edge, Accept="application/json")
+    response = await question(edge, Accept="application/json")
 
-    assert (reply.status, reply.json["error"]) == (401, "not-signed-in")
-    assert reply.values("Refresh") == reply.values("Set-Cookie") == []
-    assert reply.values("X-Tailchat-Sign-In") == []
+    assert (response.status, response.json["error"]) == (401, "not-signed-in")
+    assert response.values("Refresh") == response.values("Set-Cookie") == []
+    assert response.values("X-Tailchat-Sign-In") == []
 
 
 async def test_a_post_is_not_led_to_the_sign_in(edge: RunningGate) -> None:
     """The original method counts: a form of who is not signed in is no page navigation."""
-    reply = await question(edge, X_Forwarded_Method="POST", Accept=PAGE)
+    response = await question(edge, X_Forwarded_Method="POST", Accept=PAGE)
 
-    assert (reply.status, reply.values("Refresh")) == (401, [])
+    assert (response.status, response.values("Refresh")) == (401, [])
 
 
 @pytest.mark.parametrize(
@@ -107,24 +107,24 @@ async def test_every_other_refusal_is_a_403(
     edge: RunningGate, host: str, uri: str, reason: str
 ) -> None:
     """Nginx takes any other status for a fault: the reason tells more."""
-    reply = await question(edge, uri, host=host, signed_in=True)
+    response = await question(edge, uri, host=host, signed_in=True)
 
-    assert (reply.status, reply.json["error"]) == (403, reason)
+    assert (response.status, response.json["error"]) == (403, reason)
 
 
 async def test_the_denied_page_names_person_and_tool(edge: RunningGate) -> None:
     """A proxy that hands the answer on shows the page that the gate itself would show."""
-    reply = await question(edge, host="closed.test", signed_in=True, Accept=PAGE)
+    response = await question(edge, host="closed.test", signed_in=True, Accept=PAGE)
 
-    assert (reply.status, b"closed" in reply.body) == (403, True)
-    assert SUB.encode() in reply.body
+    assert (response.status, b"closed" in response.body) == (403, True)
+    assert SUB.encode() in response.body
 
 
 async def test_a_session_of_another_host_is_none(edge: RunningGate) -> None:
     """The session is that of the host which was asked for, not of the gate's own."""
-    reply = await question(edge, Cookie=edge.cookie_for("socket.test"))
+    response = await question(edge, Cookie=edge.cookie_for("socket.test"))
 
-    assert reply.status == 401
+    assert response.status == 401
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ async def test_a_path_is_judged_by_every_reading(edge: RunningGate, uri: str) ->
 
 async def test_public_is_let_through_without_identity(edge: RunningGate) -> None:
     """A public route takes nobody, and tells nothing of them."""
-    reply = await question(edge, "/open")
+    response = await question(edge, "/open")
 
-    assert reply.status == 202
-    assert not any(name.startswith("X-Tailchat") for name in reply.head.decode().split("\r\n"))
+    assert response.status == 202
+    assert not any(name.startswith("X-Tailchat") for name in response.head.decode().split("\r\n"))
 
 
 async def test_nobody_but_a_trusted_proxy_is_believed(
@@ -152,26 +152,26 @@ async def test_nobody_but_a_trusted_proxy_is_believed(
     """What a stranger says of an original request counts for nothing (CVE-2026-40575)."""
     gate = await start_gate(upstream.url, route=ROUTES)
 
-    reply = await question(gate, "/open")
-    assert (reply.status, reply.json["error"]) == (403, "proxy-not-trusted")
+    response = await question(gate, "/open")
+    assert (response.status, response.json["error"]) == (403, "proxy-not-trusted")
     assert (await question(gate, signed_in=True)).status == 403
 
 
 async def test_a_proxy_that_names_no_request_is_refused(edge: RunningGate) -> None:
     """Without the original request no rule can be applied, so nobody passes."""
-    reply = await ask(
+    response = await ask(
         edge.port,
         request_bytes("/oauth2/auth", host="wiki.test", Cookie=edge.cookie_for("wiki.test")),
     )
 
-    assert (reply.status, reply.json["error"]) == (403, "original-missing")
+    assert (response.status, response.json["error"]) == (403, "original-missing")
 
 
 async def test_two_accounts_of_a_request_are_refused(edge: RunningGate) -> None:
     """A visitor cannot add the other dialect's fields to have another path judged."""
-    reply = await question(edge, X_Original_URL="http://wiki.test/open")
+    response = await question(edge, X_Original_URL="http://wiki.test/open")
 
-    assert (reply.status, reply.json["error"]) == (403, "bad-request")
+    assert (response.status, response.json["error"]) == (403, "bad-request")
 
 
 async def test_the_path_behind_the_question(edge: RunningGate) -> None:
@@ -185,11 +185,11 @@ async def test_the_path_behind_the_question(edge: RunningGate) -> None:
         ("GET", "/open", {"X-Forwarded-Uri": "/page"}, 200),
         ("GET", "/page", {"X-Forwarded-Uri": "/open"}, 401),
     ):
-        reply = await ask(
+        response = await ask(
             edge.port,
             request_bytes(f"/oauth2/auth{path}", method=method, host="wiki.test", **fields),
         )
-        assert (method, path, reply.status) == (method, path, status)
+        assert (method, path, response.status) == (method, path, status)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ async def test_a_proxy_that_writes_its_tools_name_is_held_to_it(
 ) -> None:
     """Where the request itself is the question, its Host has to be the one that Envoy writes."""
     fields = {"X_Forwarded_Host": named} if named else {}
-    reply = await ask(edge.port, request_bytes("/oauth2/auth/open", host=host, **fields))
+    response = await ask(edge.port, request_bytes("/oauth2/auth/open", host=host, **fields))
 
-    assert reply.status == status
+    assert response.status == status
 
 
 @pytest.mark.parametrize(
@@ -229,12 +229,12 @@ async def test_a_question_sent_to_one_tool_about_another_is_refused(
     edge: RunningGate, host: str, named: str, status: int
 ) -> None:
     """A Host of one tool and an original request for another: nothing tells which is routed by."""
-    reply = await ask(
+    response = await ask(
         edge.port,
         request_bytes("/oauth2/auth", host=host, X_Forwarded_Host=named, X_Forwarded_Uri="/open"),
     )
 
-    assert reply.status == status
+    assert response.status == status
 
 
 @pytest.mark.parametrize(("host", "status"), [("wiki.test", 202), ("open.test", 403)])
@@ -242,18 +242,18 @@ async def test_a_name_that_is_written_beside_the_visitors_holds(
     edge: RunningGate, host: str, status: int
 ) -> None:
     """Nginx's ingress controller puts the visitor's Host into X-Original-URL."""
-    reply = await question(
+    response = await question(
         edge, "/open", X_Original_URL=f"http://{host}/open", X_Original_Method="GET"
     )
 
-    assert reply.status == status
+    assert response.status == status
 
 
 async def test_a_trace_is_not_let_to_a_tool(edge: RunningGate) -> None:
     """What the gate does not pass on, it does not let a proxy pass on, unless the route says so."""
-    reply = await question(edge, "/open", X_Forwarded_Method="TRACE")
+    response = await question(edge, "/open", X_Forwarded_Method="TRACE")
 
-    assert (reply.status, reply.json["error"]) == (403, "method-refused")
+    assert (response.status, response.json["error"]) == (403, "method-refused")
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,9 @@ async def test_a_switch_that_the_gate_would_not_make_is_refused(
     edge: RunningGate, upgrade: str, status: int
 ) -> None:
     """Behind a switch to another protocol than the route's, a visitor would meet no rule."""
-    reply = await question(edge, "/open", Connection="Upgrade", Upgrade=upgrade)
+    response = await question(edge, "/open", Connection="Upgrade", Upgrade=upgrade)
 
-    assert reply.status == status
+    assert response.status == status
 
 
 @pytest.mark.parametrize(
@@ -288,11 +288,11 @@ async def test_a_question_with_a_claim_is_refused_where_the_tool_would_get_it(
         "/oauth2/auth", X_Forwarded_Host="wiki.test", X_Forwarded_Uri="/open",
         X_Tailchat_Unstripped="refuse",
     )  # fmt: skip
-    reply = await ask(edge.port, head[:-2] + f"{field}\r\n\r\n".encode())
+    response = await ask(edge.port, head[:-2] + f"{field}\r\n\r\n".encode())
 
-    assert reply.status == status
+    assert response.status == status
     if status == 403:
-        assert field.partition(":")[0] in reply.json["problem"]
+        assert field.partition(":")[0] in response.json["problem"]
 
 
 async def test_a_renewed_session_rides_along(
@@ -308,8 +308,8 @@ async def test_a_renewed_session_rides_along(
     cookie = gate.cookie_for("wiki.test")
     clock.now += 1800
 
-    reply = await question(gate, Cookie=cookie)
-    assert reply.value("Set-Cookie").startswith("tailchat_gate=")
+    response = await question(gate, Cookie=cookie)
+    assert response.value("Set-Cookie").startswith("tailchat_gate=")
 
 
 async def test_a_websocket_of_a_foreign_page_is_refused(edge: RunningGate) -> None:
@@ -319,19 +319,19 @@ async def test_a_websocket_of_a_foreign_page_is_refused(edge: RunningGate) -> No
         ("https://app.test", 202),
         ("https://evil.test", 403),
     ):
-        reply = await question(
+        response = await question(
             edge, host="socket.test", signed_in=True, Sec_WebSocket_Key="x", Origin=origin
         )
-        assert (origin, reply.status) == (origin, status)
+        assert (origin, response.status) == (origin, status)
 
 
 async def test_a_websocket_over_http2_of_a_foreign_page_is_refused(edge: RunningGate) -> None:
     """A WebSocket that a proxy gets as an extended CONNECT has no key, and is checked as well."""
     for origin, status in (("http://socket.test", 202), ("https://evil.test", 403)):
-        reply = await question(
+        response = await question(
             edge, host="socket.test", signed_in=True, X_Forwarded_Method="CONNECT", Origin=origin
         )
-        assert (origin, reply.status) == (origin, status)
+        assert (origin, response.status) == (origin, status)
 
 
 async def test_questions_keep_their_connection(edge: RunningGate) -> None:
@@ -341,18 +341,18 @@ async def test_questions_keep_their_connection(edge: RunningGate) -> None:
     async with RawClient.connect(edge.port) as client:
         for fields, status in (({"Cookie": cookie}, 202), ({}, 401), ({"Cookie": cookie}, 202)):
             client.send(request_bytes("/oauth2/auth", **asked, **fields))
-            assert (await client.reply()).status == status
+            assert (await client.response()).status == status
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 async def test_the_question_is_read_only(edge: RunningGate, method: str) -> None:
     """The question itself takes GET and HEAD."""
-    reply = await ask(
+    response = await ask(
         edge.port,
         request_bytes("/oauth2/auth", method=method, X_Forwarded_Uri="/open", Content_Length="0"),
     )
 
-    assert (reply.status, reply.value("Allow")) == (405, "GET, HEAD")
+    assert (response.status, response.value("Allow")) == (405, "GET, HEAD")
 
 
 RULES = [
@@ -411,9 +411,9 @@ async def test_hosts_methods_and_lists_count_for_a_proxy_too(
         "/oauth2/auth", host="gate.test", X_Forwarded_Host=host, X_Forwarded_Uri=uri, **fields
     )
 
-    reply = await ask(gate.port, asked)
+    response = await ask(gate.port, asked)
 
-    assert reply.status == status
+    assert response.status == status
     assert (await gate.log())[-1]["reason"] == reason
     named = status == 202 and reason == "signed-in"
-    assert reply.values("X-Tailchat-Sub") == ([SUB] if named else [])
+    assert response.values("X-Tailchat-Sub") == ([SUB] if named else [])

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from aiohttp import web
-from gatekit import Clock, Reply, RunningGate, ask, make_settings, request_bytes, running_gate
+from gatekit import Clock, Response, RunningGate, ask, make_settings, request_bytes, running_gate
 from parts import keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from process import free_port
@@ -269,15 +269,15 @@ async def test_what_a_form_of_another_site_is_told(site: Site) -> None:
     port, asked = site.gate.port, f"two.{SITE}"
     form = {**FRAME, "Sec-Fetch-Dest": "document", "Accept-Language": "en"}
 
-    async def sent(where: str, **fields: str) -> Reply:
+    async def sent(where: str, **fields: str) -> Response:
         fields = {**form, "Sec-Fetch-Site": where, **fields}
         return await ask(port, request_bytes("/act", method="POST", host=asked, **fields))
 
     other, sibling = await sent("cross-site"), await sent("same-site")
     framed = await sent("cross-site", **{"Sec-Fetch-Dest": "iframe"})
     call = await sent("cross-site", **CALL)
-    for reply in (other, sibling, framed, call):
-        assert (reply.status, reply.value("WWW-Authenticate")[:13]) == (401, "TailchatGate ")
+    for response in (other, sibling, framed, call):
+        assert (response.status, response.value("WWW-Authenticate")[:13]) == (401, "TailchatGate ")
     assert f'href="{site.two}/"'.encode() in other.body
     assert b"/oauth2/start" not in other.body
     assert b"/oauth2/sign_in" not in other.body
@@ -290,7 +290,7 @@ async def test_what_a_form_of_another_site_is_told(site: Site) -> None:
 
 async def test_a_callback_is_no_frames(site: Site) -> None:
     """Tailchat's pages and what follows them are for a tab alone."""
-    reply = await ask(
+    response = await ask(
         site.gate.port,
         request_bytes("/oauth2/callback?code=c&state=s", host=f"gate.{SITE}", **FRAME),
     )
@@ -298,7 +298,7 @@ async def test_a_callback_is_no_frames(site: Site) -> None:
         site.gate.port, request_bytes("/oauth2/start?rd=/", host=f"gate.{SITE}", **FRAME)
     )
 
-    assert (reply.status, reply.values("Set-Cookie")) == (303, [])
+    assert (response.status, response.values("Set-Cookie")) == (303, [])
     assert (begun.status, begun.values("Set-Cookie")) == (401, [])
     assert begun.value("Location") == ""
 
@@ -310,11 +310,11 @@ async def test_what_a_sibling_reads_of_a_refusal(site: Site) -> None:
 
     async def origin_read(origin: str) -> tuple[str, bool]:
         fields = {**CALL, "Cookie": cookie, "Origin": origin}
-        reply = await ask(port, request_bytes("/closed", host=host, **fields))
-        assert (reply.status, reply.value("Vary")) == (403, "Origin")
-        allowed = reply.value("Access-Control-Allow-Origin")
-        assert reply.value("Access-Control-Allow-Credentials") == ("true" if allowed else "")
-        return allowed, "sub" in reply.json
+        response = await ask(port, request_bytes("/closed", host=host, **fields))
+        assert (response.status, response.value("Vary")) == (403, "Origin")
+        allowed = response.value("Access-Control-Allow-Origin")
+        assert response.value("Access-Control-Allow-Credentials") == ("true" if allowed else "")
+        return allowed, "sub" in response.json
 
     assert await origin_read(site.one) == (site.one, False)
     assert await origin_read(site.public) == (site.public, False)

@@ -38,7 +38,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _pools(gate: FileGate) -> tuple[Pool, ...]:
-    return gate.gate.generation.lasting.traffic.pools
+    return gate.gate.generation.process_state.upstream_pools.pools
 
 
 def _retired(gate: FileGate) -> int:
@@ -94,7 +94,7 @@ async def test_a_thousand_reloads_leave_nothing_behind(
             generations.append(weakref.ref(gate.gate.generation.forwarder))
             for path in ("/", "/files/x"):
                 client.send(request_bytes(path, Cookie=cookie))
-                assert (await client.reply()).status == 200
+                assert (await client.response()).status == 200
 
         async def counts() -> tuple[int, ...]:
             await until(lambda: not _retired(gate) and len(_pools(gate)) == 1)
@@ -106,7 +106,7 @@ async def test_a_thousand_reloads_leave_nothing_behind(
                 len(list(await asyncio.to_thread(os.listdir, "/proc/self/fd"))),
                 len(_pools(gate)),
                 upstream.connections,
-                gate.gate.generation.lasting.metrics.render().count(b'route="tool-'),
+                gate.gate.generation.process_state.metrics.render().count(b'route="tool-'),
             )
 
         for number in range(10):
@@ -214,7 +214,7 @@ async def test_a_long_request_keeps_its_configuration_and_no_other(
             await gate.change(server={"via": f"v{number}"})
         await _stays(gate, 1)
         go_on.set()
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
     await until(lambda: not _retired(gate))
 
 
@@ -278,7 +278,7 @@ async def test_a_configuration_is_closed_with_its_last_request(
             client.writer.transport.abort()
         else:
             go_on.set()
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
         # Closed a moment after it is no longer counted.
         await until(lambda: not _retired(gate) and len(_pools(gate)) == 1)
         assert not set(_pools(gate)) & set(old)

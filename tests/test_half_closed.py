@@ -20,7 +20,7 @@ PUBLIC = ["public"]
 
 def _busy(gate: RunningGate) -> int:
     """Return how many requests are under way with the gate's tools."""
-    return sum(len(pool._busy) for pool in gate.generation.lasting.traffic.pools)
+    return sum(len(pool._busy) for pool in gate.generation.process_state.upstream_pools.pools)
 
 
 def _connections(gate: RunningGate) -> set[ClientConnection]:
@@ -70,7 +70,7 @@ async def _behind_the_end(gate: RunningGate, writer: asyncio.StreamWriter, *piec
         await writer.drain()
 
 
-REPLIES = {
+RESPONSES = {
     "a length": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"o", b"k"),
     "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nok\r\n0\r\n\r\n"),
     "behind 103": (b"HTTP/1.1 103 Early Hints\r\n\r\n", OK),
@@ -78,7 +78,7 @@ REPLIES = {
 }
 
 
-@pytest.mark.parametrize("pieces", REPLIES.values(), ids=REPLIES.keys())
+@pytest.mark.parametrize("pieces", RESPONSES.values(), ids=RESPONSES.keys())
 async def test_a_half_closed_client_gets_the_reply_of_a_tool(
     start_gate: Start, upstream: RawUpstream, tmp_path: Path, pieces: tuple[bytes, ...]
 ) -> None:
@@ -175,7 +175,7 @@ async def test_an_idle_connection_closes_with_its_client(
     gate = await _start(start_gate, upstream, tmp_path)
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes())
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         (connection,) = _connections(gate)
         assert connection.idle_deadline
         client.writer.write_eof()

@@ -11,7 +11,7 @@ from gatekit import (
     SECRET,
     Clock,
     RawUpstream,
-    Reply,
+    Response,
     RunningGate,
     ask,
     cookie_value,
@@ -20,9 +20,9 @@ from gatekit import (
 )
 from recheckkit import unasked
 
-from tailchat_gate.identity.host_sessions import CAPACITY, Sites, SiteSessions
+from tailchat_gate.identity.host_sessions import CAPACITY, HostSessions, Sites
 from tailchat_gate.identity.oauth.login import safe_return_to
-from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionRecord
 
@@ -41,16 +41,16 @@ async def two_hosts(start_gate: Start, upstream: RawUpstream) -> RunningGate:
     return found
 
 
-async def _get(gate: RunningGate, url: str, cookie: str = "", **fields: str) -> Reply:
+async def _get(gate: RunningGate, url: str, cookie: str = "", **fields: str) -> Response:
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     sent = {**HTML, **({"Cookie": cookie} if cookie else {}), **fields}
-    reply = await ask(gate.port, request_bytes(target, host=parts.netloc, **sent))
-    if "?refused=" in reply.value("Location"):
-        assert cookie_value(reply, "tailchat_gate") == ""
-        page = f"{parts.scheme}://{parts.netloc}{reply.value('Location')}"
+    response = await ask(gate.port, request_bytes(target, host=parts.netloc, **sent))
+    if "?refused=" in response.value("Location"):
+        assert cookie_value(response, "tailchat_gate") == ""
+        page = f"{parts.scheme}://{parts.netloc}{response.value('Location')}"
         return await _get(gate, page, cookie, **fields)
-    return reply
+    return response
 
 
 async def _arrive(gate: RunningGate, host: str = WIKI) -> tuple[str, str]:
@@ -66,7 +66,7 @@ async def test_who_goes_to_and_fro_shuts_nobody_out(
     two_hosts: RunningGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many passes one visitor has used up, the next one is taken."""
-    monkeypatch.setattr(two_hosts.generation.lasting.used_passes, "_capacity", 3)
+    monkeypatch.setattr(two_hosts.generation.process_state.used_passes, "_capacity", 3)
     for _ in range(5):
         arrival, login = await _arrive(two_hosts)
         assert (await _get(two_hosts, arrival, login)).status == 303
@@ -85,8 +85,8 @@ async def test_a_sign_in_at_the_public_host_reaches_a_tools_host(
 
     assert (done.status, done.value("Location")) == (303, "/page?a=1&b=%2F")
     session = "tailchat_gate=" + cookie_value(done, "tailchat_gate")
-    reply = await _get(two_hosts, f"http://{WIKI}/page", session)
-    assert reply.status == 200
+    response = await _get(two_hosts, f"http://{WIKI}/page", session)
+    assert response.status == 200
     assert upstream.requests[-1].value("X-Tailchat-Sub") == ALICE.sub.encode()
 
 
@@ -126,9 +126,9 @@ async def test_a_pass_is_for_one_host(two_hosts: RunningGate) -> None:
     """A pass for the wiki is refused anywhere else."""
     arrival, login = await _arrive(two_hosts)
 
-    reply = await _get(two_hosts, arrival.replace(WIKI, "gate.test"), login)
+    response = await _get(two_hosts, arrival.replace(WIKI, "gate.test"), login)
 
-    assert (reply.status, b"login-state-forged" in reply.body) == (400, True)
+    assert (response.status, b"login-state-forged" in response.body) == (400, True)
 
 
 async def test_a_pass_is_good_for_a_minute(two_hosts: RunningGate, clock: Clock) -> None:
@@ -136,22 +136,22 @@ async def test_a_pass_is_good_for_a_minute(two_hosts: RunningGate, clock: Clock)
     arrival, login = await _arrive(two_hosts)
     clock.now += 61
 
-    reply = await _get(two_hosts, arrival, login)
+    response = await _get(two_hosts, arrival, login)
 
-    assert (reply.status, b"login-state-expired" in reply.body) == (400, True)
-    assert b"/oauth2/start?rd=/page" in reply.body
+    assert (response.status, b"login-state-expired" in response.body) == (400, True)
+    assert b"/oauth2/start?rd=/page" in response.body
 
 
 async def test_a_forged_pass_is_refused(two_hosts: RunningGate) -> None:
     """What this gate did not seal opens nothing."""
     for value in ("", "x", "A" * 200):
-        reply = await _get(
+        response = await _get(
             two_hosts,
             f"http://{WIKI}/oauth2/arrive?pass={value}",
             "tailchat_gate_login_abcdef=" + "A" * 43,
         )
-        assert reply.status == 400
-        assert cookie_value(reply, "tailchat_gate") == ""
+        assert response.status == 400
+        assert cookie_value(response, "tailchat_gate") == ""
 
 
 async def test_without_a_session_the_public_host_asks_tailchat(two_hosts: RunningGate) -> None:
@@ -171,15 +171,15 @@ async def test_an_unknown_host_signs_in_at_the_public_one(start_gate: Start) -> 
     """A name that no route has is sent to public_url; its sessions are the public host's."""
     gate = await start_gate(route=[{"name": "home"}])
 
-    reply = await _get(gate, "http://other.test/x")
+    response = await _get(gate, "http://other.test/x")
 
-    assert reply.value("Location") == "http://gate.test/oauth2/start?rd=/x"
+    assert response.value("Location") == "http://gate.test/oauth2/start?rd=/x"
 
 
-def _deletes_session(reply: Reply) -> bool:
+def _deletes_session(response: Response) -> bool:
     return any(
         line.startswith('tailchat_gate=""; ') and "Max-Age=0" in line
-        for line in reply.values("Set-Cookie")
+        for line in response.values("Set-Cookie")
     )
 
 
@@ -191,7 +191,7 @@ async def _session(gate: RunningGate, host: str) -> str:
     return "tailchat_gate=" + cookie_value(done, "tailchat_gate")
 
 
-async def _sign_out_at(gate: RunningGate, host: str) -> Reply:
+async def _sign_out_at(gate: RunningGate, host: str) -> Response:
     arrival, login = await _arrive(gate, host)
     done = await _get(gate, arrival, login)
     request = request_bytes(
@@ -236,9 +236,9 @@ async def test_a_sign_out_pass_ends_no_other_session(
     another = await start_gate(route=[{"name": "home"}, {"name": "wiki", "host": WIKI}])
     late = await _get(another, old, another.cookie())
 
-    for reply in (others, forged, late):
-        assert (reply.status, _deletes_session(reply)) == (200, False)
-        assert b"csrf" in reply.body
+    for response in (others, forged, late):
+        assert (response.status, _deletes_session(response)) == (200, False)
+        assert b"csrf" in response.body
 
 
 def _with_one_sid(begin: Callable[..., SessionRecord]) -> Callable[..., SessionRecord]:
@@ -318,13 +318,13 @@ async def test_a_session_of_one_host_below_a_wildcard_is_no_good_on_another(
     sessions["gate.lab.test"] = lab.cookie()
     for of, session in sessions.items():
         for host in (*sessions, "c.lab.test", "x.a.lab.test", "lab.test"):
-            reply = await _get(lab, f"http://{host}/page", session)
+            response = await _get(lab, f"http://{host}/page", session)
             if host == "lab.test":
-                assert reply.status == 404
+                assert response.status == 404
             elif host != of:
-                assert reply.status == 302, (of, host)
+                assert response.status == 302, (of, host)
             else:
-                assert reply.status == 200, of
+                assert response.status == 200, of
 
     assert len(upstream.requests) == len(sessions)
 
@@ -334,9 +334,9 @@ async def test_a_pass_is_for_one_host_below_a_wildcard(lab: RunningGate) -> None
     arrival, login = await _arrive(lab, "a.lab.test")
 
     for host in ("c.lab.test", "x.a.lab.test", "b.lab.test", "gate.lab.test"):
-        reply = await _get(lab, arrival.replace("a.lab.test", host), login)
-        assert (reply.status, cookie_value(reply, "tailchat_gate")) == (400, "")
-        assert b"login-state-forged" in reply.body
+        response = await _get(lab, arrival.replace("a.lab.test", host), login)
+        assert (response.status, cookie_value(response, "tailchat_gate")) == (400, "")
+        assert b"login-state-forged" in response.body
 
 
 async def test_the_public_host_stays_so_below_a_wildcard(
@@ -345,11 +345,11 @@ async def test_the_public_host_stays_so_below_a_wildcard(
     """A wildcard that covers public_url's host gives it routes, and no sessions of another kind."""
     asked = await _get(lab, "http://gate.lab.test/page")
     begun = await _get(lab, f"http://gate.lab.test{urlsplit(asked.value('Location')).path}")
-    reply = await _get(lab, "http://gate.lab.test/page", lab.cookie())
+    response = await _get(lab, "http://gate.lab.test/page", lab.cookie())
 
     assert asked.value("Location") == "http://gate.lab.test/oauth2/start?rd=/page"
     assert begun.value("Location").startswith("http://127.0.0.1:9/open/auth?")
-    assert reply.status == 200
+    assert response.status == 200
     assert len(upstream.requests) == 1
 
 
@@ -435,13 +435,13 @@ def test_origins_of_hosts(public_url: str, host: str, origin: str, tool: bool) -
 def test_sessions_of_any_number_of_hosts_are_bounded() -> None:
     """Of the hosts below a wildcard those asked for last are at hand; the others' sessions stay."""
     sites = Sites("http://gate.test", ["*.lab.test", "b.lab.test"])
-    sessions = SiteSessions(
+    sessions = HostSessions(
         [SECRET.encode()],
         sites,
         names=NAMES,
         lifetimes=Lifetimes(3600, 0),
         clock=Clock(),
-        standing=Standing(Clock()),
+        revocation=RevocationState(Clock()),
         rechecker=unasked(),
     )
     record = SessionRecord.begin(ALICE, now=Clock()(), login="")

@@ -58,9 +58,9 @@ async def test_two_hundred_requests_are_one_question(scene: Story) -> None:
     await until(lambda: sum(one.busy for one in connections(scene)) == 200)
     assert scene.tool.requests[1:] == []
     hang.release()
-    replies = await asyncio.gather(*requests)
+    responses = await asyncio.gather(*requests)
 
-    assert {reply.status for reply in replies} == {200}
+    assert {response.status for response in responses} == {200}
     assert {one.line for one in scene.tool.requests[1:]} == {
         b"GET /%d HTTP/1.1" % number for number in range(200)
     }
@@ -72,10 +72,10 @@ async def test_two_hundred_requests_go_on_beside_the_question(scene: Story) -> N
     person = await sign_in(scene)
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += INTERVAL
-    replies = await asyncio.gather(*(person.get() for _ in range(200)))
+    responses = await asyncio.gather(*(person.get() for _ in range(200)))
     await hang.started.wait()
 
-    assert {reply.status for reply in replies} == {200}
+    assert {response.status for response in responses} == {200}
     assert asked(scene) == 2
     hang.release()
     await answered(scene.gate)
@@ -124,7 +124,7 @@ async def test_a_body_behind_a_held_head_arrives_whole(scene: Story) -> None:
         await hang.started.wait()
         client.send(body[1000:] + request_bytes("/next", host=person.host, Cookie=person.cookie))
         hang.release()
-        first, second = await client.reply(), await client.reply()
+        first, second = await client.response(), await client.response()
 
     assert (first.status, second.status) == (200, 200)
     up, after = scene.tool.requests[-2:]
@@ -143,10 +143,10 @@ async def test_requests_behind_a_held_one_keep_their_order(scene: Story) -> None
             client.send(request_bytes(target, host=person.host, Cookie=person.cookie))
         await hang.started.wait()
         hang.release()
-        replies = [await client.reply() for _ in targets]
+        responses = [await client.response() for _ in targets]
 
-    assert [reply.status for reply in replies] == [200, 200, 200]
-    assert replies[1].json["sub"] == HOSHINO.sub
+    assert [response.status for response in responses] == [200, 200, 200]
+    assert responses[1].json["sub"] == HOSHINO.sub
     assert [one.line for one in scene.tool.requests[-2:]] == [
         b"GET /a HTTP/1.1",
         b"GET /b HTTP/1.1",
@@ -164,11 +164,11 @@ async def test_a_held_request_that_is_refused_ends_as_any(scene: Story) -> None:
         client.send(request_bytes("/up", method="POST", host=person.host, **fields) + b"hello")
         await hang.started.wait()
         hang.release()
-        reply = await client.reply()
+        response = await client.response()
         assert await client.reader.read() == b""
 
-    assert refusal(reply) == (401, "session-revoked")
-    assert reply.value("Connection") == "close"
+    assert refusal(response) == (401, "session-revoked")
+    assert response.value("Connection") == "close"
 
 
 @pytest.mark.parametrize("body", ["", "hello", "hell"], ids=["none", "whole", "cut off"])
@@ -227,8 +227,8 @@ async def test_a_held_request_is_judged_by_the_configuration_in_force(scene: Sto
     (route,) = before.settings.route
     closed = route.model_copy(update={"path": "/closed", "allow": (f"sub:{BOB.sub}",)})
     settings = before.settings.model_copy(update={"route": (route, closed), "server": server})
-    after = await asyncio.to_thread(build, settings, before.lasting)
-    replies = []
+    after = await asyncio.to_thread(build, settings, before.process_state)
+    responses = []
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(RawClient.connect(scene.gate.port)) for _ in "12"
@@ -239,9 +239,9 @@ async def test_a_held_request_is_judged_by_the_configuration_in_force(scene: Sto
         await until(lambda: sum(one.busy for one in connections(scene)) == 2)
         await scene.gate.server.swap(after)
         hang.release()
-        replies = [await client.reply() for client in clients]
+        responses = [await client.response() for client in clients]
 
-    assert [reply.status for reply in replies] == [200, 403]
+    assert [response.status for response in responses] == [200, 403]
     assert scene.tool.requests[-1].value("X-Forwarded-For") == b"127.0.0.1"
     lines = (await scene.gate.log())[-2:]
     assert {(line["path"], line["client"]) for line in lines} == {
@@ -261,7 +261,7 @@ async def test_a_gate_that_stops_holds_nobody(scene: Story) -> None:
         scene.gate.server.hurry()
         await scene.gate.server.stop()
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await client.reply()
+            await client.response()
     hang.release()
 
 
@@ -281,7 +281,7 @@ async def test_a_request_that_ends_with_its_session_is_answered_at_once(scene: S
     person.cookie = f"{person.cookie}; {bob.cookie}"
     asking = asyncio.create_task(person.get())
     await begun.wait()
-    locks = scene.gate.generation.lasting.locks
+    locks = scene.gate.generation.process_state.locks
     await locks.end_session(record, lifetime=HOUR)
 
     assert refusal(await asking) == (401, "session-ended")

@@ -144,6 +144,7 @@ LONG_MODULES: tuple[str, ...] = (
     "proxy.message.response_reader",
     "proxy.upstream.connection",
     "responses.answers",
+    "serving.wiring",
 )
 LONG_FUNCTIONS: tuple[str, ...] = (
     "observe.metrics:collect",

@@ -94,7 +94,7 @@ async def _start(start_gate: Start, silent: RawUpstream, *, whole: bool) -> Runn
 
 
 def _places(gate: RunningGate) -> int:
-    return sum(pool._entered for pool in gate.generation.lasting.traffic.pools)
+    return sum(pool._entered for pool in gate.generation.process_state.upstream_pools.pools)
 
 
 def _is_held(gate: RunningGate) -> bool:
@@ -123,7 +123,7 @@ async def test_a_client_that_leaves_ends_the_wait(
 ) -> None:
     """Its place, its connections and its tasks are free again, whatever its request waited for."""
     gate = await _start(start_gate, silent, whole=whole and leaves == "close")
-    lasting = gate.generation.lasting
+    process_state = gate.generation.process_state
     before = len(asyncio.all_tasks())
     client = socket.socket()
     client.setblocking(False)
@@ -134,8 +134,8 @@ async def test_a_client_that_leaves_ends_the_wait(
     await until(lambda: not _places(gate))
 
     await until(lambda: not gate.server._server.connections)  # type: ignore[union-attr]
-    assert lasting.descriptors.clients == 0
-    await until(lambda: lasting.descriptors.upstreams == 0)
+    assert process_state.descriptors.clients == 0
+    await until(lambda: process_state.descriptors.upstreams == 0)
     await until(lambda: len(asyncio.all_tasks()) <= before + silent.open_connections)
     assert (await gate.log())[-1]["reason"] == "client-gone"
 

@@ -25,7 +25,7 @@ from tailchat_gate.identity.oauth.profile import profile_from_userinfo
 from tailchat_gate.identity.revocation.records import REVOCATION, read_record
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.pages.language import choose_language
-from tailchat_gate.proxy.message.response_rewrite import ReplyRewriter
+from tailchat_gate.proxy.message.response_rewrite import ResponseRewriter
 from tailchat_gate.proxy.message.websocket_frames import FrameTracker
 from tailchat_gate.proxy.static.tree import read_path
 from tailchat_gate.request.authorization import challenge_binds, credentials_bind, read_token
@@ -253,7 +253,7 @@ _ROUTES: Final = make_settings(
         {"name": "in", "path": "/admin.html", "methods": ["GET", "PUT"]},
     ]
 ).route
-_REWRITER: Final = ReplyRewriter(_ROUTES[0])
+_REWRITER: Final = ResponseRewriter(_ROUTES[0])
 
 
 def _chunks(text: str) -> object:

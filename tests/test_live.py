@@ -195,7 +195,7 @@ async def test_a_websocket_ends_within_a_second(
     await until(lambda: gate.generation.forwarder.open_tunnels == 0, within=1)
     line = await _logged(gate, reason)
     assert (line["status"], line["sub"]) == (101, SUB)
-    metrics = gate.generation.lasting.metrics.render().decode()
+    metrics = gate.generation.process_state.metrics.render().decode()
     assert f'gate_live_ended_total{{why="{why}"}} 1.0' in metrics
 
 
@@ -239,15 +239,15 @@ async def test_what_a_revoked_session_has_under_way_ends(
         await tool.asked.wait()
         if begun:
             await client.head()
-        gate.generation.lasting.locks.revoke(record, lifetime=HOUR)
+        gate.generation.process_state.locks.revoke(record, lifetime=HOUR)
         if begun:
             await _cut_off(client.reader)
         else:
             async with asyncio.timeout(1):
-                reply = await client.reply()
-            assert (reply.status, reply.json["error"]) == (401, "session-revoked")
+                response = await client.response()
+            assert (response.status, response.json["error"]) == (401, "session-revoked")
 
-    metrics = gate.generation.lasting.metrics.render()
+    metrics = gate.generation.process_state.metrics.render()
     assert b'gate_live_ended_total{why="session-revoked"} 1.0' in metrics
 
 
@@ -294,7 +294,7 @@ async def test_a_stream_is_cut_off(
 
     line = await _logged(gate, reason)
     assert (line["status"], line["sub"]) == (200, SUB)
-    metrics = gate.generation.lasting.metrics.render().decode()
+    metrics = gate.generation.process_state.metrics.render().decode()
     assert f'gate_live_ended_total{{why="{why}"}} 1.0' in metrics
     await until(lambda: upstream.open_connections == 0)
 
@@ -319,11 +319,11 @@ async def test_a_request_that_waits_is_answered(
         await tool.asked.wait()
         await end(gate)
         async with asyncio.timeout(1):
-            reply = await client.reply()
+            response = await client.response()
             await tool.ended.wait()
 
-    assert (reply.status, reply.json["error"]) == (status, word)
-    assert reply.json.get("notice") == (LOCK.message if word == "locked" else None)
+    assert (response.status, response.json["error"]) == (status, word)
+    assert response.json.get("notice") == (LOCK.message if word == "locked" else None)
 
 
 @pytest.mark.parametrize(
@@ -341,11 +341,11 @@ async def test_a_navigation_that_waits_gets_its_page(
         await tool.asked.wait()
         await end(gate)
         async with asyncio.timeout(1):
-            reply = await client.reply()
+            response = await client.response()
 
-    assert reply.status == status
+    assert response.status == status
     if status == 302:
-        assert reply.value("Location") == "http://gate.test/oauth2/start?rd=/slow"
+        assert response.value("Location") == "http://gate.test/oauth2/start?rd=/slow"
 
 
 async def test_an_upload_is_stopped(start: Start, upstream: RawUpstream) -> None:
@@ -359,11 +359,11 @@ async def test_an_upload_is_stopped(start: Start, upstream: RawUpstream) -> None
         await until(lambda: len(tool.got) == 1000)
         await _lock(gate)
         async with asyncio.timeout(1):
-            reply = await client.reply()
+            response = await client.response()
             await tool.ended.wait()
 
-    assert (reply.status, reply.json["error"]) == (403, "locked")
-    assert reply.value("Connection") == "close"
+    assert (response.status, response.json["error"]) == (403, "locked")
+    assert response.value("Connection") == "close"
     assert len(tool.got) == 1000
 
 
@@ -399,7 +399,8 @@ async def test_a_download_of_a_file_is_cut_off(start: Start, tmp_path: Path) -> 
         await client.head()
         await _lock(gate)
         await until(
-            lambda: b"gate_live_ended_total{" in gate.generation.lasting.metrics.render(), within=1
+            lambda: b"gate_live_ended_total{" in gate.generation.process_state.metrics.render(),
+            within=1,
         )
         assert len(await _cut_off(client.reader)) < size
 
@@ -449,12 +450,14 @@ async def test_a_route_may_let_it_live_on(start: Start, upstream: RawUpstream) -
         await client.reader.readuntil(EVENT)
         refused = request_bytes("/short", Cookie=gate.cookie())
         await _lock(gate)
-        await until(lambda: gate.generation.lasting.standing.lock_on(SUB) is not None, within=1)
+        await until(
+            lambda: gate.generation.process_state.revocation.lock_on(SUB) is not None, within=1
+        )
         await _expire(gate)
         assert (await ask(gate.port, refused)).status in {401, 403}
         assert await _silent(client)
 
-    assert b"gate_live_ended_total{" not in gate.generation.lasting.metrics.render()
+    assert b"gate_live_ended_total{" not in gate.generation.process_state.metrics.render()
 
 
 async def test_what_an_earlier_configuration_began_ends_too(
@@ -471,7 +474,9 @@ async def test_what_an_earlier_configuration_began_ends_too(
         await _put(path, Lock(f"sub:{BOB.sub}", NOW))
         await _cut_off(bobs.reader)
         before = gate.generation
-        await gate.server.swap(await asyncio.to_thread(build, before.settings, before.lasting))
+        await gate.server.swap(
+            await asyncio.to_thread(build, before.settings, before.process_state)
+        )
         assert gate.generation is not before
         refused = await ask(gate.port, request_bytes("/short", Cookie=gate.cookie(BOB)))
         assert refused.json["error"] == "locked"
@@ -503,7 +508,7 @@ async def test_a_machines_stream_ends_with_its_token(
 
     line = await _logged(gate, "locked" if how == "locked" else "token-expired")
     assert (line["status"], line["token"]) == (200, "backup")
-    assert f'why="{how}"'.encode() in gate.generation.lasting.metrics.render()
+    assert f'why="{how}"'.encode() in gate.generation.process_state.metrics.render()
 
 
 async def test_a_machine_that_waits_is_answered(
@@ -522,10 +527,10 @@ async def test_a_machine_that_waits_is_answered(
         await tool.asked.wait()
         await _put(path, Lock("token:backup", NOW, None, "rotated"))
         async with asyncio.timeout(1):
-            reply = await client.reply()
+            response = await client.response()
 
-    assert (reply.status, reply.json["error"]) == (403, "locked")
-    assert (reply.json["notice"], reply.json["token"]) == ("rotated", "backup")
+    assert (response.status, response.json["error"]) == (403, "locked")
+    assert (response.json["notice"], response.json["token"]) == ("rotated", "backup")
 
 
 async def test_what_is_nobodys_goes_on(start: Start, upstream: RawUpstream) -> None:
@@ -540,7 +545,9 @@ async def test_what_is_nobodys_goes_on(start: Start, upstream: RawUpstream) -> N
             await client.head()
             await client.reader.readuntil(EVENT)
         await _lock(gate)
-        await until(lambda: gate.generation.lasting.standing.lock_on(SUB) is not None, within=1)
+        await until(
+            lambda: gate.generation.process_state.revocation.lock_on(SUB) is not None, within=1
+        )
         assert await _silent(bobs, nobodys)
 
 
@@ -625,20 +632,20 @@ async def test_short_requests_are_never_looked_at(
 ) -> None:
     """A thousand requests that are answered at once cost no look-up in what is locked."""
     gate = await start()
-    standing = gate.generation.lasting.standing
+    revocation = gate.generation.process_state.revocation
     checks = 0
-    check = type(standing).check
+    check = type(revocation).check
 
     def counted(*arguments: Any) -> Any:  # noqa: ANN401 - as check
         nonlocal checks
         checks += 1
         return check(*arguments)
 
-    monkeypatch.setattr(type(standing), "check", counted)
+    monkeypatch.setattr(type(revocation), "check", counted)
     async with RawClient.connect(gate.port) as client:
         request = request_bytes("/short", Cookie=gate.cookie())
         for _ in range(1000):
             client.send(request)
-            await client.reply()
+            await client.response()
 
     assert checks == 1

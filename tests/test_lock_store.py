@@ -13,7 +13,13 @@ import pytest
 from gatekit import ALICE, START, SUB, Clock, until
 from storekit import StoredEntries
 
-from tailchat_gate.identity.revocation.state import EndedSession, Entry, Lock, Standing, Unlock
+from tailchat_gate.identity.revocation.state import (
+    EndedSession,
+    Entry,
+    Lock,
+    RevocationState,
+    Unlock,
+)
 from tailchat_gate.identity.revocation.store import LockStore
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
@@ -42,7 +48,7 @@ class Process:
             if directory
             else MemoryStore(clock)
         )
-        self.store = LockStore(Standing(clock), self.shared, self.metrics, clock)
+        self.store = LockStore(RevocationState(clock), self.shared, self.metrics, clock)
         self.changes = 0
 
     async def start(self) -> None:
@@ -53,7 +59,7 @@ class Process:
 
     def check(self, record: SessionRecord = RECORD) -> Reason | None:
         """Return what stands against a session."""
-        return self.store.standing.check(record)
+        return self.store.revocation.check(record)
 
     def counted(self, name: str) -> bool:
         """Tell whether a metric is above 0."""
@@ -294,7 +300,7 @@ async def test_damage_lifts_no_lock(make: Make, path: Path) -> None:
     await asyncio.to_thread(_damage, path, '"kind":"lock"', '"kind":"unlock"')
     await process.shared.put(())
     await _write(path, Lock("sub:third", NOW))
-    await until(lambda: process.store.standing.lock_on("third") is not None)
+    await until(lambda: process.store.revocation.lock_on("third") is not None)
 
     assert process.check() is Reason.LOCKED
 
@@ -305,15 +311,15 @@ async def test_a_fault_does_not_stop_the_looking(
     """A change that something went wrong with is taken in the next time."""
     monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.05)
     process = await make()
-    apply = Standing.apply
+    apply = RevocationState.apply
     faults = iter((True,))
 
-    def once(standing: Standing, entry: Entry) -> bool:
+    def once(revocation: RevocationState, entry: Entry) -> bool:
         if next(faults, False):
             raise RuntimeError("a fault")
-        return apply(standing, entry)
+        return apply(revocation, entry)
 
-    monkeypatch.setattr(Standing, "apply", once)
+    monkeypatch.setattr(RevocationState, "apply", once)
     await _write(path, LOCK)
 
     await until(lambda: process.check() is Reason.LOCKED)

@@ -16,7 +16,7 @@ from gatekit import (
     SUB,
     Clock,
     RawUpstream,
-    Reply,
+    Response,
     RunningGate,
     ask,
     cookie_value,
@@ -69,14 +69,14 @@ async def locked(start_gate: Start, upstream: RawUpstream, path: Path) -> Runnin
 
 async def put(gate: RunningGate, *entries: Entry) -> None:
     """Write to the gate's file as another process, and wait until the gate has heard."""
-    standing = gate.generation.lasting.standing
-    before = standing.version
+    revocation = gate.generation.process_state.revocation
+    before = revocation.version
     stored = StoredEntries(Path(gate.generation.settings.state.path), gate.clock)
     await asyncio.to_thread(stored.append, entries)
-    await until(lambda: standing.version >= before + len(entries), within=1)
+    await until(lambda: revocation.version >= before + len(entries), within=1)
 
 
-async def _get(gate: RunningGate, target: str, **fields: str) -> Reply:
+async def _get(gate: RunningGate, target: str, **fields: str) -> Response:
     return await ask(gate.port, request_bytes(target, Cookie=gate.cookie(), **fields))
 
 
@@ -84,12 +84,12 @@ async def test_a_program_gets_the_reason_and_the_message(
     locked: RunningGate, upstream: RawUpstream
 ) -> None:
     """403 with the reason, the admin's words and the end of the lock; the tool hears nothing."""
-    reply = await _get(locked, "/x")
+    response = await _get(locked, "/x")
 
-    assert (reply.status, reply.json["error"]) == (403, "locked")
-    assert (reply.json["notice"], reply.json["until"]) == (LOCK.message, UNTIL)
+    assert (response.status, response.json["error"]) == (403, "locked")
+    assert (response.json["notice"], response.json["until"]) == (LOCK.message, UNTIL)
     assert upstream.requests == []
-    assert cookie_value(reply, "tailchat_gate") == ""
+    assert cookie_value(response, "tailchat_gate") == ""
     line = (await locked.log())[-1]
     assert (line["reason"], line["sub"], line["status"]) == ("locked", SUB, 403)
 
@@ -97,10 +97,10 @@ async def test_a_program_gets_the_reason_and_the_message(
 @pytest.mark.parametrize("language", ["en", "zh"])
 async def test_a_person_gets_a_page(locked: RunningGate, language: str) -> None:
     """The page has the message, the end, the id to pass on, and a way to look again."""
-    reply = await _get(locked, "//x?a=1", **PAGE, Accept_Language=language)
-    text = reply.body.decode()
+    response = await _get(locked, "//x?a=1", **PAGE, Accept_Language=language)
+    text = response.body.decode()
 
-    assert reply.status == 403
+    assert response.status == 403
     for part in (LOCK.message, UNTIL, "2027-01-17 08:00:00 UTC", SUB, "Alice", "403 locked"):
         assert part in text
     assert 'href="http://gate.test//x?a=1"' in text
@@ -121,17 +121,17 @@ async def test_no_method_gets_through(
 ) -> None:
     """The lock is asked for before the method means anything."""
     data = request_bytes("/x", method=method, Cookie=locked.cookie())
-    reply = await ask(locked.port, data, to_head=method == "HEAD")
+    response = await ask(locked.port, data, to_head=method == "HEAD")
 
-    assert reply.status == 403
+    assert response.status == 403
     assert upstream.requests == []
 
 
 async def test_an_upgrade_is_refused(locked: RunningGate, upstream: RawUpstream) -> None:
     """A locked person opens no WebSocket."""
-    reply = await _get(locked, "/ws", Connection="Upgrade", Upgrade="websocket")
+    response = await _get(locked, "/ws", Connection="Upgrade", Upgrade="websocket")
 
-    assert (reply.status, reply.json["error"]) == (403, "locked")
+    assert (response.status, response.json["error"]) == (403, "locked")
     assert upstream.requests == []
 
 
@@ -167,10 +167,10 @@ async def test_own_pages_refuse_as_tools_do(locked: RunningGate) -> None:
         ("/oauth2/userinfo", {}),
         ("/oauth2/userinfo", PAGE),
     ):
-        reply = await _get(locked, target, **fields)
-        assert reply.status == 403
-        assert b"locked" in reply.body
-        assert reply.value("X-Tailchat-Sub") == ""
+        response = await _get(locked, target, **fields)
+        assert response.status == 403
+        assert b"locked" in response.body
+        assert response.value("X-Tailchat-Sub") == ""
         assert (await locked.log())[-1]["sub"] == SUB
 
 
@@ -178,18 +178,18 @@ async def test_what_is_public_stays_so_without_a_name(
     locked: RunningGate, upstream: RawUpstream
 ) -> None:
     """A locked person gets what everybody gets, as nobody in particular."""
-    reply = await _get(locked, "/open/x")
+    response = await _get(locked, "/open/x")
 
-    assert reply.status == 200
+    assert response.status == 200
     assert upstream.requests[-1].value("X-Tailchat-Sub") is None
     assert (await locked.log())[-1]["reason"] == "public"
 
 
 async def test_others_are_let_in(locked: RunningGate) -> None:
     """A lock on one person is nobody else's."""
-    reply = await ask(locked.port, request_bytes("/x", Cookie=locked.cookie(BOB)))
+    response = await ask(locked.port, request_bytes("/x", Cookie=locked.cookie(BOB)))
 
-    assert reply.status == 200
+    assert response.status == 200
 
 
 async def test_a_locked_cookie_beside_a_good_one_costs_nothing(locked: RunningGate) -> None:
@@ -202,9 +202,9 @@ async def test_a_locked_cookie_beside_a_good_one_costs_nothing(locked: RunningGa
 async def test_a_lock_on_all_keeps_everybody_out(locked: RunningGate) -> None:
     """`all` is every person; a signed-out visitor still goes to the login."""
     await put(locked, Unlock(LOCK.target, NOW), Lock("all", NOW, None, "maintenance"))
-    reply = await ask(locked.port, request_bytes("/x", Cookie=locked.cookie(BOB)))
+    response = await ask(locked.port, request_bytes("/x", Cookie=locked.cookie(BOB)))
 
-    assert (reply.json["error"], reply.json["notice"]) == ("locked", "maintenance")
+    assert (response.json["error"], response.json["notice"]) == ("locked", "maintenance")
     assert (await ask(locked.port, request_bytes("/x", **PAGE))).status == 302
 
 
@@ -213,11 +213,11 @@ async def test_a_lock_ends_at_its_time(locked: RunningGate, clock: Clock) -> Non
     clock.now = START + 3600
     await put(locked, Lock(LOCK.target, NOW, NOW + 7200))
     assert (await _get(locked, "/x")).status == 403
-    assert b"gate_locks 1.0" in locked.generation.lasting.metrics.render()
+    assert b"gate_locks 1.0" in locked.generation.process_state.metrics.render()
     clock.now = START + 7200
 
     assert (await _get(locked, "/x")).status == 200
-    assert b"gate_locks 0.0" in locked.generation.lasting.metrics.render()
+    assert b"gate_locks 0.0" in locked.generation.process_state.metrics.render()
 
 
 async def test_an_unlock_lets_the_same_session_in_again(locked: RunningGate) -> None:
@@ -280,7 +280,7 @@ async def test_a_locked_person_cannot_sign_in(tmp_path: Path, clock: Clock) -> N
         assert scene.tool.requests == []
         line = next(line for line in await scene.gate.log() if line["reason"] == "locked")
         assert line["sub"] == HOSHINO.sub
-        metrics = scene.gate.generation.lasting.metrics.render()
+        metrics = scene.gate.generation.process_state.metrics.render()
         assert b'gate_logins_total{result="locked"} 1.0' in metrics
         await put(scene.gate, Unlock(f"sub:{HOSHINO.sub}", NOW))
         (retry,) = [link for link in page.links if "/oauth2/start" in link]
@@ -338,10 +338,10 @@ async def test_a_locked_machine_is_refused(
         ("/oauth2/userinfo", {}),
         ("/oauth2/auth", {"X_Forwarded_Uri": "/x"}),
     ):
-        reply = await ask(gate.port, request_bytes(where, **bearer, **more))
-        assert (reply.status, reply.json["error"]) == (403, "locked")
-        assert (reply.json["notice"], reply.json["until"]) == ("rotated", UNTIL)
-        assert reply.json["token"] == "backup"
+        response = await ask(gate.port, request_bytes(where, **bearer, **more))
+        assert (response.status, response.json["error"]) == (403, "locked")
+        assert (response.json["notice"], response.json["until"]) == ("rotated", UNTIL)
+        assert response.json["token"] == "backup"
         line = (await gate.log())[-1]
         assert (line["reason"], line["token"]) == ("locked", "backup")
     assert len(upstream.requests) == before
@@ -355,13 +355,13 @@ async def test_a_locked_machine_is_refused(
 async def test_who_was_locked_out_is_among_the_refusals(locked: RunningGate) -> None:
     """The audit log names the person, the tool and the reason; an ended session is nobody's."""
     await _get(locked, "/x")
-    (refusal,) = locked.generation.lasting.audit.refusals
+    (refusal,) = locked.generation.process_state.audit.refusals
     assert (refusal.person.sub, refusal.person.nickname) == (SUB, "Alice")
     assert (refusal.route, refusal.reason, refusal.path) == ("tool", "locked", "/x")
 
     await put(locked, Unlock(LOCK.target, NOW), SignedOut(LOCK.target, NOW, NOW + 60))
     assert (await _get(locked, "/x")).status == 401
-    assert len(locked.generation.lasting.audit.refusals) == 1
+    assert len(locked.generation.process_state.audit.refusals) == 1
 
 
 async def test_the_status_tells_how_many_and_not_who(
@@ -372,10 +372,10 @@ async def test_the_status_tells_how_many_and_not_who(
     gate = await start_gate(server=server, state={"path": str(path)})
     await put(gate, LOCK)
     host, port = gate.server.admin_addresses[0]
-    reply = await ask(port, request_bytes("/status", host=host))
+    response = await ask(port, request_bytes("/status", host=host))
 
-    assert reply.json["locks"] == 1
-    assert SUB.encode() not in reply.body
+    assert response.json["locks"] == 1
+    assert SUB.encode() not in response.body
 
 
 async def test_a_gate_that_cannot_have_its_file_does_not_start(
@@ -423,15 +423,15 @@ async def test_the_command_is_heard_by_a_running_gate_within_a_second(
 ) -> None:
     """`lock` in one process keeps a person out in another, `unlock` lets them in again."""
     gate = await start_gate(upstream.url, state={"path": str(path)})
-    standing = gate.generation.lasting.standing
+    revocation = gate.generation.process_state.revocation
     config = await asyncio.to_thread(_config, tmp_path, upstream.url)
     assert (await _get(gate, "/x")).status == 200
 
     done = await _run(config, "lock", f"sub:{SUB}", "--message", "hands off")
-    await until(lambda: standing.lock_on(SUB) is not None, within=1)
+    await until(lambda: revocation.lock_on(SUB) is not None, within=1)
     refused = await _get(gate, "/x")
     lifted = await _run(config, "unlock", f"sub:{SUB}")
-    await until(lambda: standing.lock_on(SUB) is None, within=1)
+    await until(lambda: revocation.lock_on(SUB) is None, within=1)
 
     assert done == (0, f"sub:{SUB} is locked until unlocked\n", "")
     assert (refused.json["error"], refused.json["notice"]) == ("locked", "hands off")

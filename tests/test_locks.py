@@ -16,8 +16,8 @@ from tailchat_gate.identity.revocation.state import (
     EndedSession,
     Entry,
     Lock,
+    RevocationState,
     SignedOut,
-    Standing,
     Unlock,
 )
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -30,122 +30,124 @@ BOB = replace(RECORD, sub="66bob", sid="bob")
 
 
 @pytest.fixture
-def standing(clock: Clock) -> Standing:
+def revocation(clock: Clock) -> RevocationState:
     """Return the standing of a gate where nothing is locked."""
-    return Standing(clock)
+    return RevocationState(clock)
 
 
 def _ended(record: SessionRecord, *, at: int = NOW, until: int = NOW + HOUR) -> EndedSession:
     return EndedSession(record.sid, record.sub, at, until)
 
 
-def test_nothing_is_locked_at_first(standing: Standing) -> None:
+def test_nothing_is_locked_at_first(revocation: RevocationState) -> None:
     """Without an entry every session is good, and there is nothing to keep."""
-    assert standing.check(RECORD) is None
-    assert standing.bar(RECORD) is None
-    assert (standing.locks, standing.entries(), standing.version) == ((), [], 0)
+    assert revocation.check(RECORD) is None
+    assert revocation.bar(RECORD) is None
+    assert (revocation.locks, revocation.entries(), revocation.version) == ((), [], 0)
 
 
 @pytest.mark.parametrize("target", [f"sub:{SUB}", ALL])
-def test_a_lock_keeps_its_target_out(standing: Standing, target: str) -> None:
+def test_a_lock_keeps_its_target_out(revocation: RevocationState, target: str) -> None:
     """A lock on a person or on all is LOCKED, with the lock that tells why."""
     lock = Lock(target, NOW, None, "not today")
-    assert standing.apply(lock)
+    assert revocation.apply(lock)
 
-    barred = standing.bar(RECORD)
-    assert standing.check(RECORD) is Reason.LOCKED
-    assert barred is not None
-    assert (barred.reason, barred.lock, barred.record) == (Reason.LOCKED, lock, RECORD)
-    assert standing.check(BOB) is (Reason.LOCKED if target == ALL else None)
-    assert standing.lock_on(BOB.sub) is (lock if target == ALL else None)
+    rejection = revocation.bar(RECORD)
+    assert revocation.check(RECORD) is Reason.LOCKED
+    assert rejection is not None
+    assert (rejection.reason, rejection.lock, rejection.record) == (Reason.LOCKED, lock, RECORD)
+    assert revocation.check(BOB) is (Reason.LOCKED if target == ALL else None)
+    assert revocation.lock_on(BOB.sub) is (lock if target == ALL else None)
 
 
-def test_a_lock_on_a_person_says_more_than_one_on_all(standing: Standing) -> None:
+def test_a_lock_on_a_person_says_more_than_one_on_all(revocation: RevocationState) -> None:
     """Of two locks that hold, the person's own is shown."""
     own = Lock(f"sub:{SUB}", NOW, None, "yours")
-    standing.apply(Lock(ALL, NOW, None, "everybody's"))
-    standing.apply(own)
+    revocation.apply(Lock(ALL, NOW, None, "everybody's"))
+    revocation.apply(own)
 
-    assert standing.lock_on(SUB) is own
+    assert revocation.lock_on(SUB) is own
 
 
-def test_a_lock_on_a_token_keeps_no_person_out(standing: Standing) -> None:
+def test_a_lock_on_a_token_keeps_no_person_out(revocation: RevocationState) -> None:
     """A machine's lock is the machine's; a lock on all is a machine's too."""
     lock = Lock("token:backup", NOW)
-    standing.apply(lock)
+    revocation.apply(lock)
 
-    assert standing.check(RECORD) is None
-    assert standing.lock_on_token("backup") is lock
-    assert standing.lock_on_token("other") is None
-    standing.apply(Lock(ALL, NOW))
-    assert standing.lock_on_token("other") is not None
+    assert revocation.check(RECORD) is None
+    assert revocation.lock_on_token("backup") is lock
+    assert revocation.lock_on_token("other") is None
+    revocation.apply(Lock(ALL, NOW))
+    assert revocation.lock_on_token("other") is not None
 
 
-def test_a_lock_ends_at_its_time(standing: Standing, clock: Clock) -> None:
+def test_a_lock_ends_at_its_time(revocation: RevocationState, clock: Clock) -> None:
     """A lock holds up to its second and no longer, without anybody doing anything."""
-    standing.apply(Lock(f"sub:{SUB}", NOW, NOW + 10))
+    revocation.apply(Lock(f"sub:{SUB}", NOW, NOW + 10))
     clock.now += 9.9
-    assert standing.check(RECORD) is Reason.LOCKED
+    assert revocation.check(RECORD) is Reason.LOCKED
     clock.now += 0.1
 
-    assert standing.check(RECORD) is None
-    assert standing.locks == ()
+    assert revocation.check(RECORD) is None
+    assert revocation.locks == ()
     clock.now += KEPT_AFTER
-    assert standing.entries() == []
+    assert revocation.entries() == []
 
 
-def test_an_unlock_lifts_a_lock(standing: Standing) -> None:
+def test_an_unlock_lifts_a_lock(revocation: RevocationState) -> None:
     """After an unlock sessions from before the lock are good again; another target is untouched."""
-    standing.apply(Lock(f"sub:{SUB}", NOW))
-    standing.apply(Lock(f"sub:{BOB.sub}", NOW))
+    revocation.apply(Lock(f"sub:{SUB}", NOW))
+    revocation.apply(Lock(f"sub:{BOB.sub}", NOW))
 
-    assert standing.apply(Unlock(f"sub:{SUB}", NOW))
-    assert not standing.apply(Unlock(f"sub:{SUB}", NOW))
-    assert standing.check(RECORD) is None
-    assert standing.check(BOB) is Reason.LOCKED
+    assert revocation.apply(Unlock(f"sub:{SUB}", NOW))
+    assert not revocation.apply(Unlock(f"sub:{SUB}", NOW))
+    assert revocation.check(RECORD) is None
+    assert revocation.check(BOB) is Reason.LOCKED
 
 
-def test_an_ended_session_is_over_and_no_other(standing: Standing) -> None:
+def test_an_ended_session_is_over_and_no_other(revocation: RevocationState) -> None:
     """Whoever has the id is out, whatever else the record says; the person's others are not."""
-    standing.apply(_ended(RECORD))
+    revocation.apply(_ended(RECORD))
 
-    assert standing.check(RECORD) is Reason.SESSION_ENDED
-    assert standing.check(replace(RECORD, seen_at=NOW + 5, login="x")) is Reason.SESSION_ENDED
-    assert standing.check(replace(RECORD, sid="another")) is None
-    assert standing.check(replace(BOB, sid=RECORD.sid)) is None
-    barred = standing.bar(RECORD)
-    assert barred is not None
-    assert barred.lock is None
+    assert revocation.check(RECORD) is Reason.SESSION_ENDED
+    assert revocation.check(replace(RECORD, seen_at=NOW + 5, login="x")) is Reason.SESSION_ENDED
+    assert revocation.check(replace(RECORD, sid="another")) is None
+    assert revocation.check(replace(BOB, sid=RECORD.sid)) is None
+    rejection = revocation.bar(RECORD)
+    assert rejection is not None
+    assert rejection.lock is None
 
 
 @pytest.mark.parametrize("target", [f"sub:{SUB}", ALL])
-def test_signed_out_everywhere_is_all_up_to_a_second(standing: Standing, target: str) -> None:
+def test_signed_out_everywhere_is_all_up_to_a_second(
+    revocation: RevocationState, target: str
+) -> None:
     """What was signed in up to that second is over, what was signed in after it is not."""
-    standing.apply(SignedOut(target, NOW, NOW + HOUR))
+    revocation.apply(SignedOut(target, NOW, NOW + HOUR))
 
-    assert standing.check(RECORD) is Reason.SESSION_ENDED
-    assert standing.check(replace(RECORD, signed_in_at=NOW + 1)) is None
-    assert standing.check(BOB) is (Reason.SESSION_ENDED if target == ALL else None)
-    assert standing.signed_out_at(SUB) == NOW
+    assert revocation.check(RECORD) is Reason.SESSION_ENDED
+    assert revocation.check(replace(RECORD, signed_in_at=NOW + 1)) is None
+    assert revocation.check(BOB) is (Reason.SESSION_ENDED if target == ALL else None)
+    assert revocation.signed_out_at(SUB) == NOW
 
 
-def test_an_earlier_sign_out_takes_nothing_back(standing: Standing) -> None:
+def test_an_earlier_sign_out_takes_nothing_back(revocation: RevocationState) -> None:
     """Entries that come out of order leave the latest second and the longest memory."""
-    standing.apply(SignedOut(f"sub:{SUB}", NOW, NOW + HOUR))
+    revocation.apply(SignedOut(f"sub:{SUB}", NOW, NOW + HOUR))
 
-    assert not standing.apply(SignedOut(f"sub:{SUB}", NOW - 9, NOW + HOUR - 9))
-    assert standing.signed_out_at(SUB) == NOW
+    assert not revocation.apply(SignedOut(f"sub:{SUB}", NOW - 9, NOW + HOUR - 9))
+    assert revocation.signed_out_at(SUB) == NOW
 
 
-def test_a_lock_is_told_before_an_ended_session(standing: Standing) -> None:
+def test_a_lock_is_told_before_an_ended_session(revocation: RevocationState) -> None:
     """Whoever is locked out reads that, also where the session is over as well."""
-    standing.apply(_ended(RECORD))
-    standing.apply(Lock(f"sub:{SUB}", NOW))
+    revocation.apply(_ended(RECORD))
+    revocation.apply(Lock(f"sub:{SUB}", NOW))
 
-    assert standing.check(RECORD) is Reason.LOCKED
+    assert revocation.check(RECORD) is Reason.LOCKED
 
 
-def test_only_a_change_has_a_new_version(standing: Standing) -> None:
+def test_only_a_change_has_a_new_version(revocation: RevocationState) -> None:
     """The version moves when something changed, and stays when an entry is read again."""
     entries: list[Entry] = [
         Lock(f"sub:{SUB}", NOW),
@@ -153,74 +155,76 @@ def test_only_a_change_has_a_new_version(standing: Standing) -> None:
         SignedOut("sub:66bob", NOW, NOW + 9),
     ]
     for number, entry in enumerate(entries, 1):
-        assert standing.apply(entry)
-        assert standing.version == number
+        assert revocation.apply(entry)
+        assert revocation.version == number
     for entry in entries:
-        assert not standing.apply(entry)
+        assert not revocation.apply(entry)
 
-    assert standing.version == len(entries)
+    assert revocation.version == len(entries)
 
 
-def test_what_is_over_by_itself_is_forgotten(standing: Standing, clock: Clock) -> None:
+def test_what_is_over_by_itself_is_forgotten(revocation: RevocationState, clock: Clock) -> None:
     """A day after the last session could be alive, nothing is kept of its end."""
-    standing.apply(_ended(RECORD))
-    standing.apply(SignedOut("sub:66bob", NOW, NOW + HOUR))
+    revocation.apply(_ended(RECORD))
+    revocation.apply(SignedOut("sub:66bob", NOW, NOW + HOUR))
     clock.now += HOUR + KEPT_AFTER - 1
-    assert len(standing.entries()) == 2
+    assert len(revocation.entries()) == 2
     clock.now += 1
 
-    assert standing.entries() == []
+    assert revocation.entries() == []
 
 
-def test_signing_in_and_out_in_a_loop_costs_one_entry(standing: Standing) -> None:
+def test_signing_in_and_out_in_a_loop_costs_one_entry(revocation: RevocationState) -> None:
     """Beyond the bound a person's ended sessions become one entry, and all of them stay over."""
     records = [replace(RECORD, sid=f"s{n}", signed_in_at=NOW + n) for n in range(MOST_OF_ONE * 3)]
     for record in records:
-        standing.apply(_ended(record, at=record.signed_in_at))
-        assert len(standing.entries()) <= MOST_OF_ONE + 1
+        revocation.apply(_ended(record, at=record.signed_in_at))
+        assert len(revocation.entries()) <= MOST_OF_ONE + 1
 
-    assert all(standing.check(record) is Reason.SESSION_ENDED for record in records)
-    assert standing.check(BOB) is None
+    assert all(revocation.check(record) is Reason.SESSION_ENDED for record in records)
+    assert revocation.check(BOB) is None
 
 
-def test_too_many_ended_sessions_end_everybodys(standing: Standing) -> None:
+def test_too_many_ended_sessions_end_everybodys(revocation: RevocationState) -> None:
     """Beyond the bound for all persons one entry stands for everything up to that second."""
     first = replace(RECORD, sub="0", sid="s")
     for number in range(MOST_OF_ALL):
-        standing.apply(EndedSession("s", str(number), NOW, NOW + HOUR))
-    assert standing.check(RECORD) is None
-    assert len(standing.entries()) == MOST_OF_ALL
+        revocation.apply(EndedSession("s", str(number), NOW, NOW + HOUR))
+    assert revocation.check(RECORD) is None
+    assert len(revocation.entries()) == MOST_OF_ALL
 
-    standing.apply(EndedSession("s", "last", NOW, NOW + HOUR))
+    revocation.apply(EndedSession("s", "last", NOW, NOW + HOUR))
 
-    assert standing.entries() == [SignedOut(ALL, NOW, NOW + HOUR)]
-    assert standing.check(first) is standing.check(RECORD) is Reason.SESSION_ENDED
+    assert revocation.entries() == [SignedOut(ALL, NOW, NOW + HOUR)]
+    assert revocation.check(first) is revocation.check(RECORD) is Reason.SESSION_ENDED
 
 
-def test_expired_entries_do_not_count_against_the_bound(standing: Standing, clock: Clock) -> None:
+def test_expired_entries_do_not_count_against_the_bound(
+    revocation: RevocationState, clock: Clock
+) -> None:
     """A person who signs out now and then is never signed out everywhere for it."""
     other = replace(RECORD, sid="other")
     for number in range(MOST_OF_ONE * 3):
         record = replace(RECORD, sid=f"s{number}")
-        standing.apply(_ended(record, at=int(clock.now), until=int(clock.now) + 60))
+        revocation.apply(_ended(record, at=int(clock.now), until=int(clock.now) + 60))
         clock.now += 30
 
-    assert standing.check(other) is None
+    assert revocation.check(other) is None
 
 
-def test_a_history_read_anew_sets_the_locks(standing: Standing) -> None:
+def test_a_history_read_anew_sets_the_locks(revocation: RevocationState) -> None:
     """Read from the beginning, locks are as the file says; what is over stays over."""
-    standing.apply(Lock(f"sub:{SUB}", NOW))
-    standing.apply(Lock("sub:66bob", NOW, None, "old"))
-    standing.apply(_ended(RECORD))
+    revocation.apply(Lock(f"sub:{SUB}", NOW))
+    revocation.apply(Lock("sub:66bob", NOW, None, "old"))
+    revocation.apply(_ended(RECORD))
     new = Lock("sub:66bob", NOW, None, "new")
 
-    changed = standing.renew([Lock("sub:x", NOW), new, Unlock("sub:x", NOW)])
+    changed = revocation.renew([Lock("sub:x", NOW), new, Unlock("sub:x", NOW)])
 
     assert changed == [Unlock(f"sub:{SUB}", NOW), new]
-    assert standing.locks == (new,)
-    assert standing.check(RECORD) is Reason.SESSION_ENDED
-    assert standing.renew([new]) == []
+    assert revocation.locks == (new,)
+    assert revocation.check(RECORD) is Reason.SESSION_ENDED
+    assert revocation.renew([new]) == []
 
 
 SUBS = st.sampled_from(("a", "b"))
@@ -238,19 +242,19 @@ ENTRIES = st.one_of(
 def test_the_shortest_history_means_the_same(history: list[Entry]) -> None:
     """Whoever reads the shortened history judges every living session as before."""
     clock = Clock()
-    standing, again = Standing(clock), Standing(clock)
+    revocation, again = RevocationState(clock), RevocationState(clock)
     for entry in history:
-        standing.apply(entry)
-    before = _judgements(standing.check)
-    shorter = standing.entries()
+        revocation.apply(entry)
+    before = _judgements(revocation.check)
+    shorter = revocation.entries()
     for entry in shorter:
         again.apply(entry)
 
     assert len(shorter) <= len(history)
-    assert _judgements(again.check) == _judgements(standing.check)
+    assert _judgements(again.check) == _judgements(revocation.check)
     # What was forgotten is what no session can need that ends with its entry.
     for record, judgement in before.items():
-        if judgement is not None and standing.check(record) is None:
+        if judgement is not None and revocation.check(record) is None:
             assert judgement is Reason.SESSION_ENDED
 
 
@@ -266,9 +270,9 @@ def _judgements(
     return {record: check(record) for record in records}
 
 
-def test_its_text_tells_numbers_only(standing: Standing) -> None:
+def test_its_text_tells_numbers_only(revocation: RevocationState) -> None:
     """No id and no message is in the text of a standing."""
-    standing.apply(Lock(f"sub:{SUB}", NOW, None, "secret"))
-    standing.apply(_ended(RECORD))
+    revocation.apply(Lock(f"sub:{SUB}", NOW, None, "secret"))
+    revocation.apply(_ended(RECORD))
 
-    assert repr(standing) == "<Standing 1 locks, 1 sessions over>"
+    assert repr(revocation) == "<RevocationState 1 locks, 1 sessions over>"

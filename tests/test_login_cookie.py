@@ -4,7 +4,7 @@ import base64
 import os
 
 import pytest
-from gatekit import Reply, RunningGate, ask, login_cookie, request_bytes
+from gatekit import Response, RunningGate, ask, login_cookie, request_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,8 +98,8 @@ async def test_a_browser_keeps_few_login_cookies(gate: RunningGate) -> None:
     jar = {name: value for name, _, value in begun}
     assert len(jar) == 100
     for _ in range(5):
-        reply = await _start(gate, jar)
-        for line in reply.values("Set-Cookie"):
+        response = await _start(gate, jar)
+        for line in response.values("Set-Cookie"):
             pair, *attributes = line.split("; ")
             name, _, value = pair.partition("=")
             assert {"HttpOnly", "Path=/", "SameSite=Lax"} <= set(attributes)
@@ -109,11 +109,11 @@ async def test_a_browser_keeps_few_login_cookies(gate: RunningGate) -> None:
                 jar[name] = value
 
     assert len(jar) == MAX_KEPT
-    shared = [line for line in reply.values("Set-Cookie") if "Max-Age=7200" in line]
+    shared = [line for line in response.values("Set-Cookie") if "Max-Age=7200" in line]
     assert len(shared) == 1
 
 
-async def _start(gate: RunningGate, jar: dict[str, str] | None = None) -> Reply:
+async def _start(gate: RunningGate, jar: dict[str, str] | None = None) -> Response:
     fields = {"Cookie": "; ".join(map("=".join, jar.items()))} if jar else {}
     return await ask(gate.port, request_bytes("/oauth2/start?rd=/x", **fields))
 

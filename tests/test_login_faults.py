@@ -10,13 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
-from gatekit import Clock, RawUpstream, Reply, RunningGate, ask, login_cookie, request_bytes
+from gatekit import Clock, RawUpstream, Response, RunningGate, ask, login_cookie, request_bytes
 from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, Story, story, until_callback
 from tlskit import Authority
 
 from tailchat_gate.demo.faults import CLOSE, HTML, Fault, Hang, Rewrite
-from tailchat_gate.demo.faults import Reply as Said
+from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.observe.log import LOGGER_NAME
@@ -194,7 +194,7 @@ async def test_who_registered_anew_is_told_what_helps(scene: Story) -> None:
 # The way to Tailchat.
 
 
-async def _made_up(gate: RunningGate) -> Reply:
+async def _made_up(gate: RunningGate) -> Response:
     """Come back with a code of one's own making, so that Tailchat is asked."""
     begun = await ask(gate.port, request_bytes("/oauth2/start?rd=/x"))
     state = parse_qs(urlsplit(begun.value("Location")).query)["state"][0]
@@ -257,10 +257,10 @@ async def test_the_back_channel_has_an_address_of_its_own(
     url = "http://chat.invalid:9"
     gate = await start_gate(tailchat=_app(url, internal_url=f"{upstream.url}/base"))
     begun = await ask(gate.port, request_bytes("/oauth2/start?rd=/x"))
-    reply = await _made_up(gate)
+    response = await _made_up(gate)
 
     assert begun.value("Location").startswith(f"{url}/open/auth?")
-    assert reply.json["error"] == "login-code-refused"
+    assert response.json["error"] == "login-code-refused"
     assert [one.line for one in upstream.requests] == [b"POST /base/open/token HTTP/1.1"]
 
 
@@ -293,13 +293,13 @@ async def test_a_proxy_is_used_where_it_is_asked_for(
     upstream.answer = GOOD_PROXY
     proxy = setting.replace("URL", upstream.url)
     gate = await start_gate(tailchat=_app("http://chat.invalid:9/base", proxy=proxy))
-    reply = await _made_up(gate)
+    response = await _made_up(gate)
 
     if proxied:
-        assert reply.json["error"] == "login-code-refused"
+        assert response.json["error"] == "login-code-refused"
         (request,) = upstream.requests
         assert request.line == b"POST http://chat.invalid:9/base/open/token HTTP/1.1"
         assert (request.value("Proxy-Authorization") is not None) is (setting == "environment")
     else:
-        assert reply.json["error"] == "tailchat-down"
+        assert response.json["error"] == "tailchat-down"
         assert upstream.requests == []

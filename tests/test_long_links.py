@@ -30,7 +30,11 @@ from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.oauth import return_targets
-from tailchat_gate.identity.oauth.return_targets import LONGEST_CARRIED, KeptTargets, ReturnTargets
+from tailchat_gate.identity.oauth.return_targets import (
+    LONGEST_CARRIED,
+    ReturnTargets,
+    StoredTargets,
+)
 
 HOSHINO = user_named("hoshino")
 ORIGIN = "http://gate.test"
@@ -159,20 +163,20 @@ async def test_a_forgotten_link_is_told(scene: Scene) -> None:
     scene.gate.clock.now += 7201
 
     for target in ("to=0&else=/app/dashboards", "to=0&else=//evil.test", "to=0", ""):
-        reply = await ask(
+        response = await ask(
             scene.gate.port,
             request_bytes(f"/oauth2/back?{target}", host="wiki.test", Accept="text/html"),
         )
         path = "/app/dashboards" if "app" in target else "/"
-        assert (reply.status, b"login-target-lost" in reply.body) == (410, True)
-        assert f'href="{scene.wiki}{path}"'.encode() in reply.body
-        assert cookie_value(reply, "tailchat_gate") == ""
+        assert (response.status, b"login-target-lost" in response.body) == (410, True)
+        assert f'href="{scene.wiki}{path}"'.encode() in response.body
+        assert cookie_value(response, "tailchat_gate") == ""
 
 
 @pytest.fixture
 def kept(clock: Clock) -> ReturnTargets:
     """Return what keeps targets, with nothing in it."""
-    return ReturnTargets(KeptTargets(b"s" * 32, clock), "/oauth2")
+    return ReturnTargets(StoredTargets(b"s" * 32, clock), "/oauth2")
 
 
 def _find(kept: ReturnTargets, short: str, origin: str = ORIGIN) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 from edgekit import program, serving
-from gatekit import RawClient, RawUpstream, Reply, RunningGate, ask, request_bytes
+from gatekit import RawClient, RawUpstream, Response, RunningGate, ask, request_bytes
 from parts import missing
 from process import free_port
 from visitor import NAVIGATION
@@ -69,7 +69,7 @@ async def gate(start_gate: Start, upstream: RawUpstream) -> RunningGate:
     return found
 
 
-async def get(gate: RunningGate, target: str = "/", **fields: str) -> Reply:
+async def get(gate: RunningGate, target: str = "/", **fields: str) -> Response:
     """Ask the gate on a connection of its own."""
     return await ask(gate.port, request_bytes(target, **fields))
 
@@ -151,9 +151,9 @@ async def test_what_was_meant_as_a_token_is_one_or_a_401(
     gate: RunningGate, upstream: RawUpstream, case: str, target: str
 ) -> None:
     """A credential that is malformed or unknown is refused clearly and reaches no tool."""
-    reply = await get(gate, target, **MALFORMED[case], Cookie=gate.cookie())
+    response = await get(gate, target, **MALFORMED[case], Cookie=gate.cookie())
 
-    assert (reply.status, reply.json["error"]) == (401, "token-unknown")
+    assert (response.status, response.json["error"]) == (401, "token-unknown")
     assert upstream.requests == []
 
 
@@ -191,8 +191,8 @@ async def test_other_passwords_are_the_tools(gate: RunningGate, upstream: RawUps
 async def test_a_program_is_asked_for_a_password_where_a_token_gets_in(gate: RunningGate) -> None:
     """git, docker and WebDAV clients send credentials once they are asked for Basic."""
     for agent in ("git/2.45.1", "docker/27.1", "curl/8.5", "davfs2/1.7", "Microsoft-WebDAV/10"):
-        reply = await get(gate, User_Agent=agent)
-        assert (reply.status, reply.values("WWW-Authenticate")) == (401, [CHALLENGE])
+        response = await get(gate, User_Agent=agent)
+        assert (response.status, response.values("WWW-Authenticate")) == (401, [CHALLENGE])
         for target in ("/people", "/people/x"):
             assert "Basic" not in (await get(gate, target, User_Agent=agent)).value(
                 "WWW-Authenticate"
@@ -216,9 +216,9 @@ async def test_a_webdav_client_that_calls_itself_a_browser_is_asked(
     """Its first PROPFIND or REPORT brings no Origin, which that of a page always does."""
     for method, more in itertools.product(("PROPFIND", "REPORT"), ({}, {"Origin": "null"})):
         data = request_bytes("/", method=method, User_Agent=agent, **more)
-        reply = await ask(gate.port, data)
-        assert reply.status == 401
-        assert (reply.value("WWW-Authenticate") == CHALLENGE) is not bool(more)
+        response = await ask(gate.port, data)
+        assert response.status == 401
+        assert (response.value("WWW-Authenticate") == CHALLENGE) is not bool(more)
 
 
 BROWSERS: Final = (
@@ -248,9 +248,9 @@ async def test_a_browser_is_never_asked_for_a_password(
         page = {"Origin": "null"} if method == "PROPFIND" else {}
         for target, more in (("/", {}), ("/oauth2/auth", question), ("/oauth2/userinfo", {})):
             data = request_bytes(target, method=method, **(fields | page), **more)
-            reply = await ask(gate.port, data)
-            assert reply.status != 200
-            assert "basic" not in reply.value("WWW-Authenticate").lower()
+            response = await ask(gate.port, data)
+            assert response.status != 200
+            assert "basic" not in response.value("WWW-Authenticate").lower()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -276,9 +276,9 @@ async def test_every_way_in_takes_every_way(
 async def test_a_proxy_hands_the_challenge_on(gate: RunningGate) -> None:
     """A program that comes by way of forward-auth is asked for a password as well."""
     question = {"X_Forwarded_Method": "GET", "X_Forwarded_Uri": "/repo.git/info/refs"}
-    reply = await get(gate, "/oauth2/auth", **question, **GIT)
+    response = await get(gate, "/oauth2/auth", **question, **GIT)
 
-    assert (reply.status, reply.value("WWW-Authenticate")) == (401, CHALLENGE)
+    assert (response.status, response.value("WWW-Authenticate")) == (401, CHALLENGE)
 
 
 @pytest.mark.parametrize(("way", "refused"), [("bearer", False), ("basic", True), ("field", False)])

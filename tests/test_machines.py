@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import OK, SUB, Clock, RawClient, RawUpstream, Reply, RunningGate, ask, request_bytes
+from gatekit import (
+    OK,
+    SUB,
+    Clock,
+    RawClient,
+    RawUpstream,
+    Response,
+    RunningGate,
+    ask,
+    request_bytes,
+)
 from visitor import NAVIGATION
 from wirekit import until
 
@@ -52,7 +62,7 @@ class Yard:
         """How many requests reached a tool."""
         return sum(len(tool.requests) for tool in (self.tool, self.wiki, self.site))
 
-    async def ask(self, target: str = "/", *, method: str = "GET", **fields: str) -> Reply:
+    async def ask(self, target: str = "/", *, method: str = "GET", **fields: str) -> Response:
         """Ask the gate on a connection of its own."""
         return await ask(
             self.gate.port,
@@ -118,9 +128,9 @@ async def yard(start_gate: Start, clock: Clock) -> AsyncIterator[Yard]:
 
 async def test_a_token_opens_a_route_that_names_it(yard: Yard) -> None:
     """The request arrives with the token's name, without the token and as nobody's."""
-    reply = await yard.ask("/a?b=c", Authorization=bearer("ci"), X_Tailchat_Token="admin")
+    response = await yard.ask("/a?b=c", Authorization=bearer("ci"), X_Tailchat_Token="admin")
 
-    assert (reply.status, reply.body) == (200, b"ok")
+    assert (response.status, response.body) == (200, b"ok")
     (received,) = yard.tool.requests
     assert received.line == b"GET /a?b=c HTTP/1.1"
     assert received.value("X-Tailchat-Token") == b"ci"
@@ -129,7 +139,7 @@ async def test_a_token_opens_a_route_that_names_it(yard: Yard) -> None:
     assert names == {b"x-tailchat-token"}
     (line,) = await yard.gate.log()
     assert (line["reason"], line["token"], line["sub"]) == ("token", "ci", "")
-    metrics = yard.gate.generation.lasting.metrics.render().decode()
+    metrics = yard.gate.generation.process_state.metrics.render().decode()
     assert 'gate_decisions_total{reason="token",route="tool"} 1.0' in metrics
     assert '"ci"' not in metrics
 
@@ -137,9 +147,9 @@ async def test_a_token_opens_a_route_that_names_it(yard: Yard) -> None:
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer   "])
 async def test_the_scheme_is_read_in_any_case(yard: Yard, scheme: str) -> None:
     """RFC 9110 section 11.1: a scheme has no case, and spaces behind it are one."""
-    reply = await yard.ask("/", Authorization=f"{scheme} {SECRETS['ci']}")
+    response = await yard.ask("/", Authorization=f"{scheme} {SECRETS['ci']}")
 
-    assert reply.status == 200
+    assert response.status == 200
     assert yard.tool.requests[0].values("Authorization") == []
 
 
@@ -202,12 +212,12 @@ async def test_no_other_token_opens_it(yard: Yard, case: str, cookie: bool) -> N
     """A token that is no good here reaches no tool, not even beside a good session cookie."""
     target, value, status, reason, error, name = REFUSED[case]
     fields = {"Cookie": yard.gate.cookie()} if cookie else {}
-    reply = await yard.ask(target, Authorization=value, **fields)
+    response = await yard.ask(target, Authorization=value, **fields)
 
-    assert (reply.status, reply.json["error"]) == (status, reason)
-    assert reply.json.get("token", "") == name
-    assert reply.value("WWW-Authenticate") == f'Bearer realm="tailchat", error="{error}"'
-    assert reply.values("Set-Cookie") == []
+    assert (response.status, response.json["error"]) == (status, reason)
+    assert response.json.get("token", "") == name
+    assert response.value("WWW-Authenticate") == f'Bearer realm="tailchat", error="{error}"'
+    assert response.values("Set-Cookie") == []
     assert yard.reached == 0
     (line,) = await yard.gate.log()
     assert (line["status"], line["reason"]) == (status, reason)
@@ -218,17 +228,17 @@ async def test_no_other_token_opens_it(yard: Yard, case: str, cookie: bool) -> N
 async def test_a_machine_is_never_sent_to_the_login(yard: Yard, case: str) -> None:
     """A request that looks like a browser's navigation gets a page, and no redirect."""
     target, value, status, reason, _, _ = REFUSED[case]
-    reply = await ask(
+    response = await ask(
         yard.gate.port,
         request_bytes(
             target, Authorization=value, **{k.replace("-", "_"): v for k, v in NAVIGATION.items()}
         ),
     )
 
-    assert (reply.status, reply.value("Location")) == (status, "")
-    assert reply.value("Content-Type").startswith("text/html")
-    assert reason.encode() in reply.body
-    assert SECRETS["ci"].encode() not in reply.body
+    assert (response.status, response.value("Location")) == (status, "")
+    assert response.value("Content-Type").startswith("text/html")
+    assert reason.encode() in response.body
+    assert SECRETS["ci"].encode() not in response.body
 
 
 async def test_a_refused_machine_keeps_its_connection(yard: Yard) -> None:
@@ -237,7 +247,7 @@ async def test_a_refused_machine_keeps_its_connection(yard: Yard) -> None:
         statuses = []
         for name in ("lost", "ci", "old", "ci"):
             client.send(request_bytes("/", Authorization=bearer(name)))
-            statuses.append((await client.reply()).status)
+            statuses.append((await client.response()).status)
 
     assert statuses == [401, 200, 401, 200]
 
@@ -252,8 +262,8 @@ async def test_two_authorizations_are_refused(yard: Yard) -> None:
         (bearer("lost"), "Bearer x"),
     ):
         data = request_bytes("/", Authorization=first, authorization=second)
-        reply = await ask(yard.gate.port, data.replace(b"authorization", b"AUTHORIZATION"))
-        assert (reply.status, reply.json["error"]) == (400, "bad-request")
+        response = await ask(yard.gate.port, data.replace(b"authorization", b"AUTHORIZATION"))
+        assert (response.status, response.json["error"]) == (400, "bad-request")
 
     assert yard.reached == 0
 
@@ -264,8 +274,8 @@ async def test_other_authorizations_are_the_tools_business(yard: Yard) -> None:
     for value in values:
         assert (await yard.ask("/", Authorization=value)).status == 401
         assert yard.reached == 0
-        reply = await yard.ask("/", Authorization=value, Cookie=yard.gate.cookie())
-        assert reply.status == 200
+        response = await yard.ask("/", Authorization=value, Cookie=yard.gate.cookie())
+        assert response.status == 200
         received = yard.tool.requests.pop()
         assert received.value("Authorization") == value.encode()
         assert received.value("X-Tailchat-Sub") == SUB.encode()
@@ -391,12 +401,12 @@ async def test_a_token_ends_while_it_is_used(yard: Yard) -> None:
     data = request_bytes("/", Authorization=bearer("ci"))
     async with RawClient.connect(yard.gate.port) as client:
         client.send(data)
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         yard.clock.now += DAY
         client.send(data)
-        reply = await client.reply()
+        response = await client.response()
 
-    assert (reply.status, reply.json["error"]) == (401, "token-expired")
+    assert (response.status, response.json["error"]) == (401, "token-expired")
     assert yard.reached == 1
 
 
@@ -448,11 +458,11 @@ async def test_a_trailer_is_no_token(yard: Yard) -> None:
 
 async def test_connection_cannot_take_the_name_away(yard: Yard) -> None:
     """Connection drops what the client sent, never what the gate sets."""
-    reply = await yard.ask(
+    response = await yard.ask(
         "/", Authorization=bearer("ci"), Connection="Authorization, X-Tailchat-Token, Cookie"
     )
 
-    assert reply.status == 200
+    assert response.status == 200
     (received,) = yard.tool.requests
     assert received.value("X-Tailchat-Token") == b"ci"
     assert received.values("Authorization") == []
@@ -475,7 +485,7 @@ async def test_requests_of_others_behind_one_another(yard: Yard) -> None:
         client.send(
             b"".join(request_bytes(f"/{n}", **fields) for n, (fields, _, _) in enumerate(asked))
         )
-        statuses = [(await client.reply()).status for _ in asked]
+        statuses = [(await client.response()).status for _ in asked]
 
     assert statuses == [status for _, status, _ in asked]
     assert [
@@ -504,19 +514,19 @@ async def test_a_machine_opens_a_websocket(yard: Yard) -> None:
         assert received.value("X-Tailchat-Token") == b"ci"
         assert received.value("Upgrade") == b"websocket"
         assert received.values("Authorization") == []
-    reply = await yard.ask(
+    response = await yard.ask(
         "/ws", **UPGRADE, Origin="https://elsewhere.example", Cookie=yard.gate.cookie()
     )
-    assert (reply.status, reply.json["error"]) == (403, "origin-refused")
+    assert (response.status, response.json["error"]) == (403, "origin-refused")
 
 
 @pytest.mark.parametrize("case", REFUSED)
 async def test_no_websocket_without_a_good_token(yard: Yard, case: str) -> None:
     """An upgrade is judged as any request is."""
     target, value, status, reason, _, _ = REFUSED[case]
-    reply = await yard.ask(target, **UPGRADE, Authorization=value)
+    response = await yard.ask(target, **UPGRADE, Authorization=value)
 
-    assert (reply.status, reply.json["error"]) == (status, reason)
+    assert (response.status, response.json["error"]) == (status, reason)
     assert yard.reached == 0
 
 
@@ -565,16 +575,16 @@ async def test_forward_auth_judges_machines(start_gate: Start, clock: Clock) -> 
                 "X_Forwarded_Uri": "/page",
                 "Authorization": bearer(name),
             }
-            reply = await ask(gate.port, request_bytes("/oauth2/auth", **question, **more))
-            assert reply.status == status, (name, host)
-            assert reply.values("Location") == reply.values("Set-Cookie") == []
-            assert reply.values("X-Tailchat-Sub") == reply.values("Authorization") == []
-            assert reply.value("X-Tailchat-Token") == (name if status == 202 else "")
+            response = await ask(gate.port, request_bytes("/oauth2/auth", **question, **more))
+            assert response.status == status, (name, host)
+            assert response.values("Location") == response.values("Set-Cookie") == []
+            assert response.values("X-Tailchat-Sub") == response.values("Authorization") == []
+            assert response.value("X-Tailchat-Token") == (name if status == 202 else "")
             if status != 202:
-                assert reason.encode() in reply.body
+                assert reason.encode() in response.body
             if reason in {"token-elsewhere", "token-expired"}:
                 # Named to whoever has the token, so that it can be told to an admin.
-                assert name.encode() in reply.body
+                assert name.encode() in response.body
 
 
 async def test_forward_auth_asks_no_origin_of_a_machine(start_gate: Start, clock: Clock) -> None:
@@ -606,7 +616,7 @@ async def test_refusals_of_machines_are_noted(yard: Yard, caplog: pytest.LogCapt
         await yard.ask("/people", Authorization=bearer(name))
     await yard.ask("/oauth2/userinfo", Authorization=bearer("old"))
 
-    found = yard.gate.generation.lasting.audit.refusals
+    found = yard.gate.generation.process_state.audit.refusals
     assert [(one.person.sub, one.route, one.reason, one.count) for one in found] == [
         ("token:ci", "people", "token-elsewhere", 2),
         ("token:old", "people", "token-expired", 1),
@@ -622,14 +632,14 @@ async def test_who_am_i_for_a_machine(yard: Yard) -> None:
     """It is told the name of its token and when it is over, never by a page or a redirect."""
     navigation = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
     for more in ({}, navigation, {"Cookie": yard.gate.cookie()}):
-        reply = await yard.ask("/oauth2/userinfo", Authorization=bearer("ci"), **more)
-        assert reply.status == 200
-        assert reply.json == {"token": "ci", "expires_at": int(yard.clock()) + DAY}
+        response = await yard.ask("/oauth2/userinfo", Authorization=bearer("ci"), **more)
+        assert response.status == 200
+        assert response.json == {"token": "ci", "expires_at": int(yard.clock()) + DAY}
     confined = await yard.ask("/oauth2/userinfo", Authorization=bearer("wiki-bot"))
     assert confined.json == {"token": "wiki-bot", "expires_at": None}
     for name, reason in (("lost", "token-unknown"), ("old", "token-expired")):
-        reply = await yard.ask("/oauth2/userinfo", Authorization=bearer(name))
-        assert (reply.status, reply.json["error"]) == (401, reason)
+        response = await yard.ask("/oauth2/userinfo", Authorization=bearer(name))
+        assert (response.status, response.json["error"]) == (401, reason)
     line = (await yard.gate.log())[0]
     assert (line["token"], line["sub"], line["reason"]) == ("ci", "", "own-path")
 
@@ -644,20 +654,20 @@ async def test_a_machine_where_nothing_is(start_gate: Start, clock: Clock) -> No
             route=[{"name": "tool", "path": "/tool", "allow": ["token:ci"]}],
         )
         data = request_bytes("/", Authorization=bearer("ci"), **navigation)
-        reply = await ask(gate.port, data)
+        response = await ask(gate.port, data)
 
-    assert (reply.status, reply.value("Location")) == (404, "")
+    assert (response.status, response.value("Location")) == (404, "")
 
 
 async def test_without_tokens_in_the_configuration(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
     """When the last token was taken out, whoever still sends it is told, and no tool gets it."""
-    reply = await ask(
+    response = await ask(
         gate.port, request_bytes("/", Authorization=bearer("ci"), Cookie=gate.cookie())
     )
 
-    assert (reply.status, reply.json["error"]) == (401, "token-unknown")
+    assert (response.status, response.json["error"]) == (401, "token-unknown")
     assert upstream.requests == []
 
 
@@ -682,7 +692,7 @@ async def test_no_token_gets_into_a_log(
             raise RuntimeError("a fault of the test")
 
         monkeypatch.setattr(type(yard.gate.generation.gate.headers), "head", fail)
-    replies = [
+    responses = [
         await yard.ask(target, Authorization=value)
         for target, value in [
             ("/", bearer("ci")),
@@ -694,7 +704,11 @@ async def test_no_token_gets_into_a_log(
         await asyncio.to_thread(yard.gate.log_file.read_bytes)
         + json.dumps(await yard.gate.log()).encode()
     )
-    heard = log + caplog.text.encode() + b"".join(reply.head + reply.body for reply in replies)
+    heard = (
+        log
+        + caplog.text.encode()
+        + b"".join(response.head + response.body for response in responses)
+    )
     errors = caplog.text.encode() + repr(yard.gate.generation).encode()
 
     for token in SECRETS.values():
@@ -716,8 +730,8 @@ async def test_the_answer_to_trace_has_no_token(start_gate: Start, clock: Clock)
         data = request_bytes(
             "/", method="TRACE", Authorization=bearer("ci"), Max_Forwards="0", X_A="b"
         )
-        reply = await ask(gate.port, data)
+        response = await ask(gate.port, data)
 
-    assert reply.status == 200
-    assert b"X-A: b" in reply.body
-    assert b"tg_" not in reply.body
+    assert response.status == 200
+    assert b"X-A: b" in response.body
+    assert b"tg_" not in response.body

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import Reply, RunningGate, ask, make_settings, request_bytes
+from gatekit import Response, RunningGate, ask, make_settings, request_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from routekit import ALICE, Asker, Row, make_table, may
@@ -34,7 +34,7 @@ def guarded(path: str, **keys: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a
     ]
 
 
-async def get(gate: RunningGate, path: str) -> Reply:
+async def get(gate: RunningGate, path: str) -> Response:
     """Ask as somebody who is signed in, and may not have what is closed."""
     return await ask(gate.port, request_bytes(path, Cookie=gate.cookie(ANYBODY)))
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from gatekit import RawClient, RawUpstream, Reply, RunningGate
+from gatekit import RawClient, RawUpstream, Response, RunningGate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -124,13 +124,13 @@ def _is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-async def _answer(port: int, data: bytes) -> Reply | None:
+async def _answer(port: int, data: bytes) -> Response | None:
     """Return the first answer; None where the gate says nothing to what it waits for."""
     async with RawClient.connect(port) as client:
         client.send(data)
         try:
             async with asyncio.timeout(0.5):
-                return await client.reply(to_head=data.startswith(b"HEAD"))
+                return await client.response(to_head=data.startswith(b"HEAD"))
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             return None
 
@@ -141,7 +141,7 @@ def _asked_path(target: bytes) -> str:
     return text.partition("?")[0]
 
 
-def _check_nobody(town: Town, target: bytes, reply: Reply | None, data: bytes) -> None:
+def _check_nobody(town: Town, target: bytes, response: Response | None, data: bytes) -> None:
     """Check what a request without a session came to."""
     assert town.tool.requests == [], data
     assert town.ops.requests == [], data
@@ -154,13 +154,13 @@ def _check_nobody(town: Town, target: bytes, reply: Reply | None, data: bytes) -
                 assert not _is_inside(reading.lower(), "/vault"), (data, reading)
             else:
                 assert _is_inside(reading, "/public"), (data, reading)
-    if reply is None or town.public.requests:
+    if response is None or town.public.requests:
         return
     if _asked_path(target) in OWN_PAGES:
         return
-    assert reply.status in {302, 303, 400, 401, 403, 404, 405, 501, 505}, (data, reply.status)
-    if reply.status in {302, 303}:
-        assert reply.value("Location").startswith(
+    assert response.status in {302, 303, 400, 401, 403, 404, 405, 501, 505}, (data, response.status)
+    if response.status in {302, 303}:
+        assert response.value("Location").startswith(
             ("http://gate.test/oauth2/start?", "http://127.0.0.1:9/open/auth?", "http://site.test/")
         ), data
 
@@ -296,9 +296,9 @@ async def test_no_request_without_a_session_reaches_a_tool(
     head += town.cookies[cookies[cookie % len(cookies)]]
     data = head + b"".join(field + b"\r\n" for field in fields) + b"\r\n" + body
 
-    reply = await _answer(town.gate.port, data)
+    response = await _answer(town.gate.port, data)
 
-    _check_nobody(town, target, reply, data)
+    _check_nobody(town, target, response, data)
 
 
 OWN_LOOKALIKES = (
@@ -356,10 +356,10 @@ async def test_lookalikes_of_open_paths_need_a_session(town: Town, cookie: str) 
             line = method + b" " + target + b" HTTP/" + version + b"\r\nHost: gate.test\r\n"
             data = line + town.cookies[cookie] + b"Connection: close\r\n\r\n"
 
-            reply = await _answer(town.gate.port, data)
+            response = await _answer(town.gate.port, data)
 
-            assert reply is not None, data
-            _check_nobody(town, target, reply, data)
+            assert response is not None, data
+            _check_nobody(town, target, response, data)
             assert town.public.requests == [], data
 
 
@@ -380,10 +380,10 @@ async def test_what_is_plainly_public_is_reached(town: Town, target: bytes, arri
     """The tools do answer: what the other tests find closed is closed by its rule."""
     data = b"GET " + target + b" HTTP/1.1\r\nHost: gate.test\r\n\r\n"
 
-    reply = await _answer(town.gate.port, data)
+    response = await _answer(town.gate.port, data)
 
-    assert reply is not None
-    assert (reply.status == 200) is arrives
+    assert response is not None
+    assert (response.status == 200) is arrives
     assert (len(town.public.requests), len(town.tool.requests)) == (int(arrives), 0)
 
 
@@ -409,11 +409,11 @@ async def test_no_bad_cookie_is_a_session(town: Town, cookie: str, fields: bytes
     """A forged, expired, cut or foreign cookie is no session, and no error either."""
     data = b"GET /x HTTP/1.1\r\nHost: gate.test\r\n" + town.cookies[cookie] + fields + b"\r\n"
 
-    reply = await _answer(town.gate.port, data)
+    response = await _answer(town.gate.port, data)
 
-    assert reply is not None
-    assert reply.status == (302 if b"html" in fields else 401)
-    assert reply.values("Set-Cookie") == []
+    assert response is not None
+    assert response.status == (302 if b"html" in fields else 401)
+    assert response.values("Set-Cookie") == []
     assert town.tool.requests == []
 
 
@@ -451,10 +451,10 @@ async def test_a_signed_in_stranger_to_a_group_is_denied(town: Town, method: byt
         town.forget()
         data = method + b" " + target + b" HTTP/1.1\r\nHost: gate.test\r\n" + bob + b"\r\n"
 
-        reply = await _answer(town.gate.port, data)
+        response = await _answer(town.gate.port, data)
 
-        assert reply is not None, target
-        assert reply.status in {400, 403, 404, 405}, (target, reply.status)
+        assert response is not None, target
+        assert response.status in {400, 403, 404, 405}, (target, response.status)
         assert town.ops.requests == town.tool.requests == town.public.requests == [], target
 
 
@@ -464,10 +464,10 @@ async def test_a_member_of_the_group_is_let_in(town: Town) -> None:
     for target in (b"/ops", b"/ops/x", b"/OPS", b"/x/../ops", b"/ops%2fx"):
         data = b"GET " + target + b" HTTP/1.1\r\nHost: gate.test\r\nCookie: " + member + b"\r\n\r\n"
 
-        reply = await _answer(town.gate.port, data)
+        response = await _answer(town.gate.port, data)
 
-        assert reply is not None
-        assert (target, reply.status) == (target, 200)
+        assert response is not None
+        assert (target, response.status) == (target, 200)
 
 
 @settings(

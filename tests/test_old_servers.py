@@ -67,10 +67,10 @@ async def test_what_has_one_meaning_is_written_anew(
     gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["public"]}])
 
     for count in (1, 2):
-        reply = await ask(gate.port, request_bytes())
-        assert (reply.status, reply.value("X"), len(reply.body)) == (200, "a", 5)
-        assert len(reply.values("Content-Length") + reply.values("Transfer-Encoding")) == 1
-        assert reply.head.startswith(b"HTTP/1.1 200 OK\r\n")
+        response = await ask(gate.port, request_bytes())
+        assert (response.status, response.value("X"), len(response.body)) == (200, "a", 5)
+        assert len(response.values("Content-Length") + response.values("Transfer-Encoding")) == 1
+        assert response.head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert upstream.connections == count
 
 
@@ -100,7 +100,7 @@ async def test_what_is_refused_is_told(
     port = gate.server.admin_addresses[0][1]
     async with (
         aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{port}/status") as reply,
+        session.get(f"http://127.0.0.1:{port}/status") as response,
     ):
-        (last,) = (await reply.json())["malformed_replies"]
+        (last,) = (await response.json())["malformed_replies"]
     assert (last["upstream"], last["fault"]) == (upstream.url, details["fault"])

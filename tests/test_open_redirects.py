@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
-from gatekit import ALICE, Clock, RawClient, RawUpstream, Reply, RunningGate, login_cookie
+from gatekit import ALICE, Clock, RawClient, RawUpstream, Response, RunningGate, login_cookie
 
 from tailchat_gate.identity.oauth.login import open_callback
 from tailchat_gate.identity.oauth.login_state import LoginState, browser_hash
@@ -77,18 +77,20 @@ class Browser:
     asked: int = 0
     failures: list[str] = field(default_factory=list)
 
-    async def get(self, target: bytes, fields: bytes = HTML, *, host: str = "gate.test") -> Reply:
+    async def get(
+        self, target: bytes, fields: bytes = HTML, *, host: str = "gate.test"
+    ) -> Response:
         """Return the answer to a GET of raw bytes as a target."""
         self.asked += 1
         async with RawClient.connect(self.port) as client:
             client.send(b"GET " + target + b" HTTP/1.1\r\nHost: " + host.encode() + b"\r\n")
             client.send(fields + b"\r\n")
-            reply = await client.reply()
+            response = await client.response()
         # A refused step of a login is told at an address without its code.
-        if "?refused=" in (page := reply.value("Location")):
+        if "?refused=" in (page := response.value("Location")):
             assert page.startswith("/oauth2/")
             return await self.get(page.encode(), fields, host=host)
-        return reply
+        return response
 
     def check(self, url: str, base: str, why: object) -> None:
         """Note a URL that would lead a browser away from `base`'s origins."""
@@ -146,7 +148,7 @@ async def browser(gate: RunningGate) -> AsyncIterator[Browser]:
     assert found.asked > 100
 
 
-def _state(gate: RunningGate, start: Reply) -> tuple[LoginState, str, str]:
+def _state(gate: RunningGate, start: Response) -> tuple[LoginState, str, str]:
     """Return the login that an answer of /oauth2/start began, its state and login cookie."""
     sealed = parse_qs(urlsplit(start.value("Location")).query)["state"][0]
     secret = gate.generation.settings.session.secrets[0].get_secret_value().encode()
@@ -167,7 +169,7 @@ def _links(page: bytes) -> list[str]:
     return [url for url in urls if not re.fullmatch(r"[a-z0-9=,.\- ]*", url)]
 
 
-async def _login_returns(gate: RunningGate, browser: Browser, start: Reply, why: object) -> str:
+async def _login_returns(gate: RunningGate, browser: Browser, start: Response, why: object) -> str:
     """Finish a begun login in the browser; check and return where it lands."""
     state, sealed, cookie = _state(gate, start)
     record = SessionRecord.begin(ALICE, now=gate.clock(), login=state.short_id)
@@ -206,11 +208,11 @@ async def test_as_a_request_target(gate: RunningGate, browser: Browser) -> None:
     redirects = 0
     for line in ALL:
         for target in {line, b"/" + line.lstrip(b"/")}:
-            reply = await browser.get(target)
-            assert reply.status in {200, 302, 303, 400, 404, 405}, target
-            if reply.status == 200:
+            response = await browser.get(target)
+            assert response.status in {200, 302, 303, 400, 404, 405}, target
+            if response.status == 200:
                 assert target.startswith(b"/oauth2/") or target in {b"x", b""}, target
-            location = reply.value("Location")
+            location = response.value("Location")
             if location.startswith(PUBLIC):
                 redirects += 1
                 browser.check(location, PUBLIC, target)
@@ -280,7 +282,7 @@ async def test_as_a_target_after_the_sign_out(
         async with RawClient.connect(gate.port) as client:
             client.send(b"POST /oauth2/sign_out?rd=//evil.test HTTP/1.1\r\nHost: gate.test\r\n")
             client.send(cookie + b"Sec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n\r\n")
-            done = await client.reply()
+            done = await client.response()
         assert (done.status, done.value("Location")) == (303, "/oauth2/sign_out")
 
 
@@ -300,7 +302,9 @@ async def test_in_the_links_of_refusals(gate: RunningGate, browser: Browser) -> 
                 browser.check(link, PUBLIC, line)
 
 
-async def _arrive(gate: RunningGate, browser: Browser, mark: str, rd: str) -> tuple[Reply, Reply]:
+async def _arrive(
+    gate: RunningGate, browser: Browser, mark: str, rd: str
+) -> tuple[Response, Response]:
     """Ask the public host for a pass to the tool's, and use it there; return both answers."""
     cookie = f"Cookie: {gate.cookie()}\r\n".encode()
     arrival = f"{TOOL}/oauth2/arrive?for={quote(mark, safe='')}&rd={quote(rd, safe='')}"
@@ -397,15 +401,15 @@ async def test_where_to_go_is_configuration(
     """Neither Host nor any other field moves the sign-in, the redirect_uri or a link (RFC 9700)."""
     gate = await start_gate(upstream.url, server={"trusted_proxies": trusted})
     async with RawClient.connect(gate.port) as client:
-        replies = []
+        responses = []
         for path in (b"/x", b"/oauth2/start?rd=/x", b"/oauth2/sign_in?rd=/x", b"/oauth2/sign_out"):
             client.send(b"GET " + path + b" HTTP/1.1\r\n" + claim + HTML + b"\r\n")
-            replies.append(await client.reply())
+            responses.append(await client.response())
 
-    to_sign_in, to_tailchat, *pages = replies
+    to_sign_in, to_tailchat, *pages = responses
     assert to_sign_in.value("Location") == "http://gate.test/oauth2/start?rd=/x"
     asked = parse_qs(urlsplit(to_tailchat.value("Location")).query)
     assert asked["redirect_uri"] == ["http://gate.test/oauth2/callback"]
     assert to_tailchat.value("Location").startswith(TAILCHAT)
-    assert all(b"evil.test" not in reply.head + reply.body for reply in replies)
+    assert all(b"evil.test" not in response.head + response.body for response in responses)
     assert all(_stays(link, PUBLIC) for page in pages for link in _links(page.body))

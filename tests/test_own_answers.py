@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import Reply, RunningGate, ask
+from gatekit import Response, RunningGate, ask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wirekit import say
@@ -81,23 +81,25 @@ def _request(method: str, path: str, fields: list[tuple[str, str]]) -> bytes:
     return head.encode("utf-8")
 
 
-def _is_the_gates(reply: Reply) -> None:
-    assert reply.values("Server") == ["tailchat-gate"], reply.head
-    assert b"Python" not in reply.head
-    assert b"aiohttp" not in reply.head
-    assert reply.value("Cache-Control") or reply.status == 204, reply.head
-    assert reply.status < 500
+def _is_the_gates(response: Response) -> None:
+    assert response.values("Server") == ["tailchat-gate"], response.head
+    assert b"Python" not in response.head
+    assert b"aiohttp" not in response.head
+    assert response.value("Cache-Control") or response.status == 204, response.head
+    assert response.status < 500
 
 
-async def _judge(gate: RunningGate, method: str, path: str, fields: list[tuple[str, str]]) -> Reply:
+async def _judge(
+    gate: RunningGate, method: str, path: str, fields: list[tuple[str, str]]
+) -> Response:
     data = _request(method, path, fields)
-    reply = await ask(gate.port, data, to_head=method == "HEAD")
+    response = await ask(gate.port, data, to_head=method == "HEAD")
     try:
-        _is_the_gates(reply)
+        _is_the_gates(response)
     except AssertionError as error:
         error.add_note(repr(data))
         raise
-    return reply
+    return response
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -143,7 +145,7 @@ async def test_any_fields_in_any_number(gate: RunningGate) -> None:
         while head.startswith(b"HTTP/1.1 100"):
             head, _, body = body.partition(b"\r\n\r\n")
         try:
-            _is_the_gates(Reply(int(head.split(b" ")[1]), head, body))
+            _is_the_gates(Response(int(head.split(b" ")[1]), head, body))
         except AssertionError as error:
             error.add_note(repr((method, path, fields)))
             raise

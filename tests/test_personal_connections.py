@@ -19,7 +19,7 @@ from gatekit import (
     RawClient,
     RawUpstream,
     Received,
-    Reply,
+    Response,
     RunningGate,
     request_bytes,
 )
@@ -63,7 +63,7 @@ async def public(start_gate: Start, upstream: RawUpstream) -> RunningGate:
 
 async def _body(client: RawClient, **fields: str) -> bytes:
     client.send(request_bytes(**fields))
-    return (await client.reply()).body
+    return (await client.response()).body
 
 
 @pytest.mark.parametrize(
@@ -267,23 +267,23 @@ async def _apache(directory: Path) -> AsyncIterator[str]:
         await asyncio.to_thread(process.wait, 20)
 
 
-async def _ask(client: RawClient, **fields: str) -> Reply:
+async def _ask(client: RawClient, **fields: str) -> Response:
     client.send(request_bytes(**fields))
-    return await client.reply()
+    return await client.response()
 
 
-async def _ntlm(client: RawClient, user: str, password: str, cookie: str) -> Reply:
+async def _ntlm(client: RawClient, user: str, password: str, cookie: str) -> Response:
     """Sign in at Apache by NTLM, in two requests on one connection."""
     context = spnego.client(user, password, hostname="localhost", service="HTTP", protocol="ntlm")
     token = await asyncio.to_thread(context.step)
-    reply = Reply(0, b"", b"")
+    response = Response(0, b"", b"")
     for _ in range(2):
         shown = "NTLM " + base64.b64encode(token or b"").decode("ascii")
-        reply = await _ask(client, Cookie=cookie, Authorization=shown)
-        challenges = [one for one in reply.values("WWW-Authenticate") if one.startswith("NTLM ")]
+        response = await _ask(client, Cookie=cookie, Authorization=shown)
+        challenges = [one for one in response.values("WWW-Authenticate") if one.startswith("NTLM ")]
         if challenges:
             token = await asyncio.to_thread(context.step, base64.b64decode(challenges[0][5:]))
-    return reply
+    return response
 
 
 async def test_apache_signs_each_in_by_ntlm_and_mixes_nobody_up(

@@ -111,7 +111,7 @@ async def test_a_websocket_keeps_its_place_until_it_ends(start_gate: Start) -> N
             client.send(request_bytes("/", **UPGRADE))
             assert b" 101 " in await client.head()
             assert (await ask(gate.port, request_bytes("/"))).json["error"] == "upstream-busy"
-        await until(lambda: not gate.generation.lasting.traffic.tunnels)
+        await until(lambda: not gate.generation.process_state.upstream_pools.tunnels)
 
         assert (await ask(gate.port, request_bytes("/"))).body == b"ok"
 
@@ -125,7 +125,7 @@ async def test_files_that_nobody_reads_have_so_many_places(
     await asyncio.to_thread((site / "large").write_bytes, b"x" * 30_000_000)
     route = {"name": "files", "upstream": f"file:{site}", "allow": PUBLIC, "max_connections": 1}
     gate = await start_gate(route=[route])
-    descriptors = gate.generation.lasting.descriptors
+    descriptors = gate.generation.process_state.descriptors
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/large"))
         assert b" 200 " in await client.head()

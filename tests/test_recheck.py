@@ -15,16 +15,16 @@ from tailchat_gate.identity.recheck import (
     FAULTY_SECONDS,
     NEVER,
     RETRY_SECONDS,
-    Doubt,
+    ErrorMeaning,
+    FaultStreak,
     LastAnswers,
-    Look,
-    Meaning,
+    NoRecheck,
+    RecheckDecision,
+    RecheckResult,
     RecheckTerms,
-    Unchecked,
-    Verdict,
     caught_up,
     confirmed,
-    judge,
+    decide_recheck,
     meaning,
 )
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -41,9 +41,9 @@ OUTAGES: tuple[Outage, ...] = ("keep", "sign-in", "fail")
 
 def verdict(
     outage: Outage, now: float, failed_at: float = NEVER, *, askable: bool = True
-) -> Verdict:
+) -> RecheckDecision:
     """Return the verdict on a session that was confirmed at 0 and is asked about each 100 s."""
-    return judge(
+    return decide_recheck(
         RecheckTerms(100.0, outage), checked_at=0.0, failed_at=failed_at, askable=askable, now=now
     )
 
@@ -55,72 +55,72 @@ def verdict(
 def test_a_young_confirmation_is_enough(outage: Outage) -> None:
     """Within the interval nobody asks, and nothing has to be looked at before its end."""
     for now in (-50.0, 0.0, 99.9):
-        assert verdict(outage, now) == Verdict(100.0)
+        assert verdict(outage, now) == RecheckDecision(100.0)
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_after_the_interval_it_is_asked_beside_the_request(outage: Outage) -> None:
     """From its end on, for as long again, a request goes on while Tailchat is asked."""
     for now in (100.0, 199.9):
-        assert verdict(outage, now) == Verdict(now, asks=True)
+        assert verdict(outage, now) == RecheckDecision(now, asks=True)
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_a_failure_is_not_repeated_at_once(outage: Outage) -> None:
     """After a failure Tailchat is left alone for a while, and requests go on."""
-    assert verdict(outage, 110.0, 100.0) == Verdict(100.0 + RETRY_SECONDS)
-    assert verdict(outage, 195.0, 190.0) == Verdict(200.0)
-    assert verdict(outage, 115.0, 100.0) == Verdict(115.0, asks=True)
+    assert verdict(outage, 110.0, 100.0) == RecheckDecision(100.0 + RETRY_SECONDS)
+    assert verdict(outage, 195.0, 190.0) == RecheckDecision(200.0)
+    assert verdict(outage, 115.0, 100.0) == RecheckDecision(115.0, asks=True)
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_after_a_long_absence_the_request_waits(outage: Outage) -> None:
     """A session that was not confirmed for two intervals opens nothing before that."""
     for now in (200.0, 10**6):
-        assert verdict(outage, now) == Verdict(now, asks=True, waits=True)
+        assert verdict(outage, now) == RecheckDecision(now, asks=True, waits=True)
 
 
 def test_a_clock_that_was_set_back_stops_no_question() -> None:
     """A failure in the future is none: Tailchat is asked as if there had been no failure."""
-    assert verdict("fail", 200.0, 5000.0) == Verdict(200.0, asks=True, waits=True)
-    assert verdict("keep", 200.0, 5000.0) == Verdict(200.0, asks=True, waits=True)
-    assert verdict("keep", 150.0, 5000.0) == Verdict(150.0, asks=True)
+    assert verdict("fail", 200.0, 5000.0) == RecheckDecision(200.0, asks=True, waits=True)
+    assert verdict("keep", 200.0, 5000.0) == RecheckDecision(200.0, asks=True, waits=True)
+    assert verdict("keep", 150.0, 5000.0) == RecheckDecision(150.0, asks=True)
 
 
 def test_keep_goes_on_in_an_outage_and_waits_once() -> None:
     """Once an answer was waited for in vain requests go on, and the next question beside them."""
-    assert verdict("keep", 205.0, 200.0) == Verdict(200.0 + RETRY_SECONDS)
-    assert verdict("keep", 215.0, 200.0) == Verdict(215.0, asks=True)
-    assert verdict("keep", 299.9, 200.0) == Verdict(299.9, asks=True)
-    assert verdict("keep", 300.0, 200.0) == Verdict(300.0, asks=True, waits=True)
+    assert verdict("keep", 205.0, 200.0) == RecheckDecision(200.0 + RETRY_SECONDS)
+    assert verdict("keep", 215.0, 200.0) == RecheckDecision(215.0, asks=True)
+    assert verdict("keep", 299.9, 200.0) == RecheckDecision(299.9, asks=True)
+    assert verdict("keep", 300.0, 200.0) == RecheckDecision(300.0, asks=True, waits=True)
 
 
 @pytest.mark.parametrize("outage", ["sign-in", "fail"])
 def test_the_other_settings_refuse_in_an_outage(outage: Outage) -> None:
     """Without a confirmation a request is refused, or waits for the next question's answer."""
-    assert verdict(outage, 205.0, 200.0) == Verdict(205.0, refuses=True)
-    assert verdict(outage, 205.0, 195.0) == Verdict(205.0, refuses=True)
-    assert verdict(outage, 215.0, 200.0) == Verdict(215.0, asks=True, waits=True)
+    assert verdict(outage, 205.0, 200.0) == RecheckDecision(205.0, refuses=True)
+    assert verdict(outage, 205.0, 195.0) == RecheckDecision(205.0, refuses=True)
+    assert verdict(outage, 215.0, 200.0) == RecheckDecision(215.0, asks=True, waits=True)
 
 
 def test_a_session_without_tokens() -> None:
     """Where there is nothing to ask with it is as in an outage, and nobody waits for its end."""
     for outage in OUTAGES:
-        assert verdict(outage, 99.0, askable=False) == Verdict(100.0)
-        assert verdict(outage, 100.0, askable=False) == Verdict(200.0)
-    assert verdict("keep", 200.0, askable=False) == Verdict(math.inf)
+        assert verdict(outage, 99.0, askable=False) == RecheckDecision(100.0)
+        assert verdict(outage, 100.0, askable=False) == RecheckDecision(200.0)
+    assert verdict("keep", 200.0, askable=False) == RecheckDecision(math.inf)
     assert verdict("sign-in", 200.0, askable=False).refuses
     assert verdict("fail", 200.0, askable=False).refuses
 
 
 def test_no_interval_never_asks() -> None:
     """With rechecks off no session is ever due."""
-    found = judge(
+    found = decide_recheck(
         RecheckTerms(math.inf, "fail"), checked_at=0.0, failed_at=NEVER, askable=True, now=10**12
     )
 
-    assert found == Verdict(math.inf)
-    assert Unchecked().look(RECORD, 10**12) == Look(RECORD, math.inf)
+    assert found == RecheckDecision(math.inf)
+    assert NoRecheck().look(RECORD, 10**12) == RecheckResult(RECORD, math.inf)
 
 
 # What is known.
@@ -174,24 +174,28 @@ def test_new_tokens_count_without_a_confirmation() -> None:
 @pytest.mark.parametrize(
     ("reason", "detail", "expected"),
     [
-        (Reason.SESSION_REVOKED, {"status": "401", "error": "invalid_token"}, Meaning.REVOKED),
-        (Reason.TAILCHAT_BROKEN, {"status": "500", "error": "server_error"}, Meaning.FAULT),
-        (Reason.TAILCHAT_BROKEN, {"status": "502", "error": "server_error"}, Meaning.OUTAGE),
-        (Reason.TAILCHAT_BROKEN, {"status": "500", "problem": "not JSON"}, Meaning.OUTAGE),
-        (Reason.TAILCHAT_BROKEN, {"status": "401", "problem": "not JSON"}, Meaning.OUTAGE),
-        (Reason.TAILCHAT_DOWN, {}, Meaning.OUTAGE),
-        (Reason.TAILCHAT_SLOW, {}, Meaning.OUTAGE),
-        (Reason.GATE_NOT_ACCEPTED, {"status": "401", "error": "invalid_client"}, Meaning.OUTAGE),
+        (Reason.SESSION_REVOKED, {"status": "401", "error": "invalid_token"}, ErrorMeaning.REVOKED),
+        (Reason.TAILCHAT_BROKEN, {"status": "500", "error": "server_error"}, ErrorMeaning.FAULT),
+        (Reason.TAILCHAT_BROKEN, {"status": "502", "error": "server_error"}, ErrorMeaning.OUTAGE),
+        (Reason.TAILCHAT_BROKEN, {"status": "500", "problem": "not JSON"}, ErrorMeaning.OUTAGE),
+        (Reason.TAILCHAT_BROKEN, {"status": "401", "problem": "not JSON"}, ErrorMeaning.OUTAGE),
+        (Reason.TAILCHAT_DOWN, {}, ErrorMeaning.OUTAGE),
+        (Reason.TAILCHAT_SLOW, {}, ErrorMeaning.OUTAGE),
+        (
+            Reason.GATE_NOT_ACCEPTED,
+            {"status": "401", "error": "invalid_client"},
+            ErrorMeaning.OUTAGE,
+        ),
     ],
 )
-def test_meaning(reason: Reason, detail: dict[str, str], expected: Meaning) -> None:
+def test_meaning(reason: Reason, detail: dict[str, str], expected: ErrorMeaning) -> None:
     """Only a clear word ends a session; 500 server_error may be a deleted user or an outage."""
     assert meaning(LoginRefused(reason, detail)) is expected
 
 
-def grown(*faults: tuple[float, float]) -> Doubt:
+def grown(*faults: tuple[float, float]) -> FaultStreak:
     """Return the doubt after faults, each with the time of the last answer about another person."""
-    doubt = Doubt()
+    doubt = FaultStreak()
     for now, other_at in faults:
         doubt = doubt.grown(now, other_at)
     return doubt

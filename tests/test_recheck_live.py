@@ -61,7 +61,7 @@ async def is_open(client: RawClient) -> bool:
 
 def live_ended(scene: Story, why: str) -> int:
     """Return how much was ended because of a session, for a reason."""
-    return scene.gate.generation.lasting.metrics._live_ended[why]
+    return scene.gate.generation.process_state.metrics._live_ended[why]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from recheckkit import (
 from storykit import Story
 
 from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang
-from tailchat_gate.demo.faults import Reply as Said
+from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.identity import rechecker
 from tailchat_gate.identity.recheck import RETRY_SECONDS
 
@@ -109,14 +109,14 @@ async def test_fail_refuses_until_tailchat_answers(start_rechecks: Start) -> Non
     assert b"recheck-failed" in page.body
     assert b'href="http://127.0.0.1' in page.body
     assert b'/deep?x=1"' in page.body
-    for reply, status in (
+    for response, status in (
         (await person.get("/"), 503),
         (await person.get("/oauth2/userinfo"), 503),
         # To a proxy that asks any other status is a fault.
         (await person.asked_for("/"), 403),
     ):
-        assert refusal(reply) == (status, "recheck-failed")
-        assert (reply.value("Retry-After"), reply.values("Set-Cookie")) == ("15", [])
+        assert refusal(response) == (status, "recheck-failed")
+        assert (response.value("Retry-After"), response.values("Set-Cookie")) == ("15", [])
     assert len(scene.tool.requests) == reached
     asked_so_far = asked(scene)
 
@@ -255,10 +255,10 @@ async def test_signing_out_works_in_an_outage(start_rechecks: Start, outage: str
     scene.clock.now += HOUR
     await person.get()
     assert b"sign_out" in (await person.page("/oauth2/sign_out")).body
-    reply = await person.get("/oauth2/sign_out", method="POST", Sec_Fetch_Site="same-origin")
+    response = await person.get("/oauth2/sign_out", method="POST", Sec_Fetch_Site="same-origin")
 
-    assert reply.status == 303
-    assert any("Max-Age=0" in line for line in reply.values("Set-Cookie"))
+    assert response.status == 303
+    assert any("Max-Age=0" in line for line in response.values("Set-Cookie"))
 
 
 # A Tailchat that does not answer at all.
@@ -277,16 +277,16 @@ async def test_one_session_waits_for_a_tailchat_that_hangs(
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += 2 * INTERVAL
 
-    replies = [await people[0].get()]
+    responses = [await people[0].get()]
     before = asked(scene)
-    replies += [await person.get() for person in people]
+    responses += [await person.get() for person in people]
     assert asked(scene) == before
     scene.clock.now += RETRY_SECONDS
-    replies += [await person.get() for person in people]
+    responses += [await person.get() for person in people]
     await until(lambda: asked(scene) == before + 1)
 
-    for reply in replies:
-        assert (reply.status, reply.json["error"] if reply.status != 200 else "") == answer
+    for response in responses:
+        assert (response.status, response.json["error"] if response.status != 200 else "") == answer
     hang.release()
     scene.tailchat.faults.me = None
     await answered(scene.gate)

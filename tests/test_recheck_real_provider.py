@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from gatekit import Clock, RawUpstream, Reply, RunningGate, ask, make_settings, request_bytes
+from gatekit import Clock, RawUpstream, Response, RunningGate, ask, make_settings, request_bytes
 from gatekit import running_gate as running
 from openid_provider_process import OpenIdProvider, openid_provider
 from process import free_port
@@ -66,12 +66,12 @@ class Scene:
         await asyncio.to_thread(self.place.provider.advance, seconds)
         self.gate.clock.now += seconds
 
-    async def get(self) -> Reply:
+    async def get(self) -> Response:
         """Ask for something with the last cookie, and keep the one that comes back."""
         host = f"127.0.0.1:{self.place.port}"
-        reply = await ask(self.place.port, request_bytes(host=host, Cookie=self.cookie))
-        self.cookie = kept_cookie(reply) or self.cookie
-        return reply
+        response = await ask(self.place.port, request_bytes(host=host, Cookie=self.cookie))
+        self.cookie = kept_cookie(response) or self.cookie
+        return response
 
     @property
     def record(self) -> SessionRecord:
@@ -80,7 +80,7 @@ class Scene:
 
     def calls(self, call: str) -> dict[str, int]:
         """Return how often Tailchat was called so, by outcome."""
-        counted = self.gate.generation.lasting.metrics._tailchat
+        counted = self.gate.generation.process_state.metrics._tailchat
         return {outcome: count for (name, outcome), count in counted.items() if name == call}
 
 
@@ -162,9 +162,9 @@ async def test_the_grant_ends_after_14_days(offline: Scene) -> None:
     await offline.advance(13 * DAY)
     assert (await offline.get()).status == 200
     await offline.advance(DAY)
-    reply = await offline.get()
+    response = await offline.get()
 
-    assert (reply.status, reply.json["error"]) == (401, "session-revoked")
+    assert (response.status, response.json["error"]) == (401, "session-revoked")
     assert offline.calls("refresh") == {"ok": 1, "session-revoked": 1}
 
 
@@ -177,7 +177,7 @@ async def test_without_offline_access_the_hour_is_the_end(online: Scene) -> None
     await online.advance(60 + INTERVAL)
     assert (await online.get()).status == 200
     await answered(online.gate)
-    reply = await online.get()
+    response = await online.get()
 
-    assert (reply.status, reply.json["error"]) == (401, "session-revoked")
+    assert (response.status, response.json["error"]) == (401, "session-revoked")
     assert online.calls("recheck") == {"ok": 1, "session-revoked": 1}

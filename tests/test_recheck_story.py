@@ -110,7 +110,7 @@ async def test_what_is_known_outlives_a_reload(start_rechecks: Start) -> None:
     await other.get()
     await answered(scene.gate)
     before = scene.gate.generation
-    after = await asyncio.to_thread(build, before.settings, before.lasting)
+    after = await asyncio.to_thread(build, before.settings, before.process_state)
     await scene.gate.server.swap(after)
 
     assert refusal(await gone.get()) == (401, "session-revoked")
@@ -193,9 +193,9 @@ async def test_what_the_gate_serves_itself_renews_too(
     for target, status in (("/docs/a.txt", 200), ("/none", 204)):
         await recheck(person)
         before = len(person.renewals)
-        reply = await person.get(target)
+        response = await person.get(target)
 
-        assert (reply.status, len(person.renewals)) == (status, before + 1)
+        assert (response.status, len(person.renewals)) == (status, before + 1)
         assert person.record.checked_at == scene.clock.now
 
 
@@ -288,8 +288,8 @@ async def test_a_proxys_question_waits_too(scene: Story) -> None:
     scene.clock.now += 8 * HOUR
 
     assert refusal(await gone.asked_for()) == (401, "session-revoked")
-    reply = await other.asked_for()
-    assert (reply.status, reply.value("X-Tailchat-Nickname")) == (202, "Robert")
+    response = await other.asked_for()
+    assert (response.status, response.value("X-Tailchat-Nickname")) == (202, "Robert")
 
 
 async def test_who_am_i_tells_the_name_of_by_now(scene: Story) -> None:
@@ -307,11 +307,11 @@ async def test_no_websocket_for_a_revoked_session(scene: Story) -> None:
     scene.tailchat.store.revoke_user(HOSHINO.sub)
     reached = len(scene.tool.requests)
     scene.clock.now += HOUR
-    reply = await person.get(
+    response = await person.get(
         Connection="Upgrade", Upgrade="websocket", Sec_WebSocket_Key="x", Sec_WebSocket_Version="13"
     )
 
-    assert refusal(reply) == (401, "session-revoked")
+    assert refusal(response) == (401, "session-revoked")
     assert len(scene.tool.requests) == reached
 
 
@@ -464,17 +464,17 @@ async def test_tokens_are_nowhere_to_be_seen(
         )
         person = at_tool(scene, visitor, WIKI)
     tokens = {person.record.access_token, person.record.refresh_token}
-    replies = []
+    responses = []
     for fault in (None, BROKEN, CLOSE, HTML):
         scene.tailchat.faults.me = scene.tailchat.faults.token = fault
         scene.clock.now += 2 * HOUR
-        replies += [await person.get(), await person.asked_for()]
-        replies += [await person.get("/oauth2/userinfo"), await person.page("/oauth2/sign_out")]
+        responses += [await person.get(), await person.asked_for()]
+        responses += [await person.get("/oauth2/userinfo"), await person.page("/oauth2/sign_out")]
         tokens |= {person.record.access_token, person.record.refresh_token}
     sealed = person.cookie.partition("=")[2]
     raw = base64.urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))
     seen = b"".join(one.head + one.body for one in scene.tool.requests)
-    seen += b"".join(reply.head + reply.body for reply in replies)
+    seen += b"".join(response.head + response.body for response in responses)
     seen += raw + "".join(page.trail).encode() + str(await scene.gate.log()).encode()
     told = " ".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
 

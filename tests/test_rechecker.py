@@ -12,14 +12,19 @@ from storykit import served
 from wirekit import until
 
 from tailchat_gate.demo.faults import BROKEN, Fault, Hang
-from tailchat_gate.demo.faults import Reply as Said
+from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity import rechecker as module
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.responses import TokenSet
-from tailchat_gate.identity.recheck import RETRY_SECONDS, Look, RecheckTerms, TurnedAway
-from tailchat_gate.identity.recheck_state import Flight, SignIn, SignIns
+from tailchat_gate.identity.recheck import (
+    RETRY_SECONDS,
+    RecheckRefused,
+    RecheckResult,
+    RecheckTerms,
+)
+from tailchat_gate.identity.recheck_state import PendingRecheck, SignIn, SignIns
 from tailchat_gate.identity.rechecker import AT_ONCE, OF_ONE, QUEUE, Rechecker
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
@@ -92,7 +97,7 @@ async def test_a_question_and_its_answer(room: Room, clock: Clock) -> None:
     """A look at a session that is due brings a question about, and its answer shows at the next."""
     rechecker, record = room.rechecker(), signed_in()
     clock.now += INTERVAL
-    assert rechecker.look(record, clock()) == Look(record, clock())
+    assert rechecker.look(record, clock()) == RecheckResult(record, clock())
     await until(lambda: room.outcomes == ["ok"])
     found = rechecker.look(record, clock())
 
@@ -172,7 +177,7 @@ async def test_a_full_queue_refuses_where_an_outage_does(
         due = rechecker.look(signed_in(), START + INTERVAL)
         overdue = rechecker.look(signed_in(), START + 2 * INTERVAL)
         assert (due.turned_away, due.waits) == (None, False)
-        assert overdue.turned_away == TurnedAway(Reason.RECHECK_FAILED, retry_after)
+        assert overdue.turned_away == RecheckRefused(Reason.RECHECK_FAILED, retry_after)
         assert not overdue.waits
 
 
@@ -317,14 +322,14 @@ async def test_an_answer_about_old_tokens_does_not_end_a_new_sign_in(
     hang.release()
     await until(lambda: room.outcomes == ["skipped"])
 
-    assert rechecker.look(anew, clock()) == Look(anew, clock() + INTERVAL)
+    assert rechecker.look(anew, clock()) == RecheckResult(anew, clock() + INTERVAL)
     assert room.ended == []
 
 
 def test_a_flight_is_known_before_it_landed() -> None:
     """What fails while a first question is under way counts for the sign-in it is about."""
     sign_ins, record = SignIns(), signed_in()
-    flight = Flight(SignIn(record))
+    flight = PendingRecheck(SignIn(record))
     sign_ins.flights[record.sid] = flight
 
     assert sign_ins.get(record) is flight.sign_in

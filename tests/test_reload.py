@@ -51,10 +51,10 @@ def _keep_log_level() -> Any:  # noqa: ANN401 - a generator of nothing
 class Held:
     """An upstream's answer that waits until the test lets it go."""
 
-    def __init__(self, upstream: RawUpstream, reply: bytes = OK) -> None:
+    def __init__(self, upstream: RawUpstream, response: bytes = OK) -> None:
         self.arrived = asyncio.Event()
         self.go_on = asyncio.Event()
-        self._reply = reply
+        self._response = response
         upstream.answer = self._answer
 
     async def _answer(
@@ -62,7 +62,7 @@ class Held:
     ) -> None:
         self.arrived.set()
         await self.go_on.wait()
-        writer.write(self._reply)
+        writer.write(self._response)
 
 
 def _admitted(gate: FileGate) -> bytes:
@@ -78,7 +78,7 @@ async def test_the_next_request_on_an_open_connection_is_answered_anew(
     """Headers, Via, Host and path change with the next request; the tool's connection stays."""
     async with RawClient.connect(gate.port) as client:
         client.send(_admitted(gate))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         await gate.change(
             server={"via": "other"},
             route=[
@@ -91,7 +91,7 @@ async def test_the_next_request_on_an_open_connection_is_answered_anew(
             ],
         )
         client.send(_admitted(gate))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
 
     first, second = upstream.requests
     assert (first.value("X-Who"), first.value("Via")) == (None, b"1.1 tailchat-gate")
@@ -111,7 +111,7 @@ async def test_groups_change_for_an_open_session_at_once(
         for subs in ([SUB], ["660000000000000000000009"], [SUB]):
             await gate.change(groups={"ops": subs}, route=route)
             client.send(_admitted(gate))
-            statuses.append((await client.reply()).status)
+            statuses.append((await client.response()).status)
 
     assert statuses == [200, 403, 200]
     assert [request.value("X-Groups") for request in upstream.requests] == [b"ops", b"ops"]
@@ -128,7 +128,7 @@ async def test_trusted_proxies_change_for_an_open_connection(
         for trusted in ([], ["127.0.0.1"], [], ["127.0.0.0/8"], ["10.0.0.0/8"]):
             await gate.change(server={"trusted_proxies": trusted})
             client.send(data)
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
 
     seen = [(r.value("X-Forwarded-For"), r.value("X-Forwarded-Proto")) for r in upstream.requests]
     believed, own = (b"203.0.113.7, 127.0.0.1", b"https"), (b"127.0.0.1", b"http")
@@ -143,7 +143,7 @@ async def test_limits_change_for_an_open_connection(gate: FileGate) -> None:
         await gate.change(limits={"header_count": count})
         async with RawClient.connect(gate.port) as client:
             client.send(data)
-            statuses.append((await client.reply()).status)
+            statuses.append((await client.response()).status)
 
     assert statuses == [200, 431, 200]
 
@@ -159,7 +159,7 @@ async def test_a_head_that_came_in_part_is_judged_by_what_is_in_force_when_it_is
         await gate.change(limits={"header_bytes": 1024, "cookie_bytes": 1024})
         client.send(data[1200:])
 
-        assert (await client.reply()).status == 431
+        assert (await client.response()).status == 431
 
 
 async def test_the_requests_behind_one_that_is_under_way_are_answered_anew(
@@ -172,7 +172,7 @@ async def test_the_requests_behind_one_that_is_under_way_are_answered_anew(
         await held.arrived.wait()
         await gate.change(server={"via": "other"})
         held.go_on.set()
-        assert [(await client.reply()).status for _ in range(3)] == [200, 200, 200]
+        assert [(await client.response()).status for _ in range(3)] == [200, 200, 200]
 
     seen = [request.value("Via") for request in upstream.requests]
     assert seen == [b"1.1 tailchat-gate", b"1.1 other", b"1.1 other"]
@@ -189,7 +189,7 @@ async def test_a_secret_in_front_keeps_sessions_and_one_taken_out_ends_them(
         for secrets in ([OTHER_SECRET, secret], [OTHER_SECRET], [secret]):
             await gate.change(session={"secrets": secrets})
             client.send(data)
-            statuses.append((await client.reply()).status)
+            statuses.append((await client.response()).status)
 
     assert statuses == [200, 401, 200]
 
@@ -212,7 +212,7 @@ async def test_who_is_denied_is_refused_at_once(gate: FileGate) -> None:
             await gate.change(**change)
             for data in (_admitted(gate), request_bytes(Authorization=f"Bearer {machine}")):
                 client.send(data)
-                statuses.append((await client.reply()).status)
+                statuses.append((await client.response()).status)
 
     assert statuses == [200, 200, 403, 401, 200, 200]
 
@@ -261,10 +261,10 @@ async def test_a_shorter_lifetime_ends_open_sessions(gate: FileGate, clock: Cloc
     clock.now += 3600
     async with RawClient.connect(gate.port) as client:
         client.send(data)
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         await gate.change(session={"lifetime": "30m"})
         client.send(data)
-        assert (await client.reply()).status == 401
+        assert (await client.response()).status == 401
 
 
 async def test_the_gates_own_paths_move(gate: FileGate, upstream: RawUpstream) -> None:
@@ -301,7 +301,7 @@ async def test_an_idle_connection_waits_no_longer_than_the_new_limit(gate: FileG
     await gate.change(server={"keepalive_timeout": "1h"})
     async with RawClient.connect(gate.port) as client:
         client.send(_admitted(gate))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         await gate.change(server={"keepalive_timeout": "1s"})
 
         assert await client.reader.read() == b""
@@ -360,8 +360,8 @@ async def test_a_request_under_way_keeps_its_configuration(
         client.send(_admitted(gate))
         held.go_on.set()
 
-        assert (await client.reply()).body == b"ok"
-        assert (await client.reply()).status == 200
+        assert (await client.response()).body == b"ok"
+        assert (await client.response()).status == 200
         assert (len(upstream.requests), len(other.requests)) == (1, 1)
     lines = await gate.gate.log()
     assert [line["route"] for line in lines] == ["tool", "other"]
@@ -380,9 +380,9 @@ async def test_an_upload_under_way_keeps_its_configuration(
             server={"body_timeout": "1s"}, route=[{"name": "tool", "max_body_bytes": 10}]
         )
         client.send(body[100:])
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         client.send(head)
-        assert (await client.reply()).status == 413
+        assert (await client.response()).status == 413
 
     assert upstream.requests[0].body == body
 
@@ -397,9 +397,9 @@ async def test_a_time_limit_of_a_request_under_way_still_holds(
         client.send(_admitted(gate))
         await held.arrived.wait()
         await gate.change(route=[{"name": "tool", "response_timeout": "0"}])
-        reply = await client.reply()
+        response = await client.response()
 
-    assert (reply.status, reply.json["error"]) == (504, "upstream-slow")
+    assert (response.status, response.json["error"]) == (504, "upstream-slow")
 
 
 async def test_a_body_under_way_may_take_as_long_as_it_might_before(
@@ -415,9 +415,9 @@ async def test_a_body_under_way_may_take_as_long_as_it_might_before(
         patient.send(head)
         await until(lambda: len(upstream.requests) == 2)
         await gate.change(server={"body_timeout": "1s"})
-        assert (await stalled.reply()).status == 408
+        assert (await stalled.response()).status == 408
         patient.send(b"whole")
-        assert (await patient.reply()).status == 200
+        assert (await patient.response()).status == 200
 
 
 async def test_a_stream_goes_on(gate: FileGate, upstream: RawUpstream) -> None:
@@ -471,7 +471,7 @@ async def test_a_websocket_goes_on_and_still_ends_with_its_session(
         clock.now += 12 * 3600 + 1
 
         assert (await client.reader.readexactly(4))[2:] == (3000).to_bytes(2, "big")
-    await until(lambda: not gate.gate.generation.lasting.traffic.tunnels)
+    await until(lambda: not gate.gate.generation.process_state.upstream_pools.tunnels)
 
 
 # Files and addresses
@@ -530,7 +530,7 @@ async def test_listeners_are_opened_and_closed(
         other = RawClient(reader, writer)
         for one in (client, other):
             one.send(_admitted(gate))
-            assert (await one.reply()).status == 200
+            assert (await one.response()).status == 200
         writer.close()
 
 
@@ -701,7 +701,7 @@ async def test_a_stopping_gate_loads_nothing(gate: FileGate, upstream: RawUpstre
         assert gate.gate.server.addresses == []
         held.go_on.set()
 
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
     await stopping
 
 
@@ -721,7 +721,9 @@ async def test_a_reload_under_way_ends_with_the_gate(tmp_path: Path, clock: Cloc
 async def test_what_is_ready_before_the_gate_is_open_waits_for_it() -> None:
     """A reload that is asked for while the listeners are opened is no fault, and is not lost."""
     first = await asyncio.to_thread(build, make_settings())
-    second = await asyncio.to_thread(build, make_settings(server={"via": "other"}), first.lasting)
+    second = await asyncio.to_thread(
+        build, make_settings(server={"via": "other"}), first.process_state
+    )
     server = GateServer(first)
     swapping = asyncio.create_task(server.swap(second))
     await asyncio.sleep(0)

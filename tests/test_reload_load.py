@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from gatekit import RawClient, RawUpstream, Received, Reply, request_bytes
+from gatekit import RawClient, RawUpstream, Received, Response, request_bytes
 from parts import missing
 from reloadkit import FileGate, Sections, file_gate
 from wirekit import until
@@ -58,10 +58,10 @@ class Tool:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
-def _told(reply: Reply, path: str) -> int:
+def _told(response: Response, path: str) -> int:
     """Return the one configuration that made the request of a reply."""
-    assert reply.status == 200
-    first, *fields = reply.body.decode().split("\n")
+    assert response.status == 200
+    first, *fields = response.body.decode().split("\n")
     assert first == path
     numbers = {int(match) for field in fields for match in re.findall(r"-(\d+)", field)[:1]}
     assert len(fields) == 4
@@ -102,13 +102,13 @@ async def test_thousands_in_flight_lose_nothing(gate: FileGate, upstream: RawUps
         least = sum(seen.values()) + 2 * VISITORS
         await until(lambda: sum(seen.values()) >= least)
 
-    async def visit(number: int) -> int:
+    async def context(number: int) -> int:
         count = last = 0
         async with RawClient.connect(gate.port) as client:
             while not done.is_set():
                 path = f"/visit/{number}/{count}"
                 client.send(request_bytes(path, Cookie=cookie))
-                told = _told(await client.reply(), path)
+                told = _told(await client.response(), path)
                 assert told >= last, "a request was answered by a configuration that had gone"
                 seen[told] += 1
                 count, last = count + 1, told
@@ -123,7 +123,7 @@ async def test_thousands_in_flight_lose_nothing(gate: FileGate, upstream: RawUps
             for place in range(PIPELINED):
                 client.send(request_bytes(f"/held/{number}/{place}", Cookie=cookie))
         await until(lambda: tool.held == CONNECTIONS)
-        visitors = [asyncio.create_task(visit(number)) for number in range(VISITORS)]
+        visitors = [asyncio.create_task(context(number)) for number in range(VISITORS)]
         for number in range(1, RELOADS + 1):
             await gate.change(**_settings(number))
             await all_ask_again()
@@ -131,7 +131,7 @@ async def test_thousands_in_flight_lose_nothing(gate: FileGate, upstream: RawUps
         tool.go_on.set()
         for number, client in enumerate(clients):
             for place in range(PIPELINED):
-                told = _told(await client.reply(), f"/held/{number}/{place}")
+                told = _told(await client.response(), f"/held/{number}/{place}")
                 assert told == (0 if place == 0 else RELOADS)
         done.set()
         counts = await asyncio.gather(*visitors)
@@ -159,5 +159,5 @@ async def test_requests_in_flight_with_the_tool_survive_together(
             await gate.change(**_settings(number))
         tool.go_on.set()
         for number, client in enumerate(clients):
-            assert _told(await client.reply(), f"/held/{number}") == 0
+            assert _told(await client.response(), f"/held/{number}") == 0
     await until(lambda: not gate.gate.server.generations.retired)

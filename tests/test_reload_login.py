@@ -30,7 +30,7 @@ async def _reload(gate: RunningGate, **changed: dict[str, Any]) -> None:
         for name, values in changed.items()
     }
     settings = old.settings.model_copy(update=tables)
-    await gate.server.swap(await asyncio.to_thread(build, settings, old.lasting))
+    await gate.server.swap(await asyncio.to_thread(build, settings, old.process_state))
 
 
 async def test_a_login_that_was_begun_before_a_reload_finishes_after_it(scene: Story) -> None:

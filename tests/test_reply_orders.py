@@ -41,8 +41,8 @@ async def test_orders_end_at_the_gate(gate: RunningGate, upstream: RawUpstream) 
     upstream.answer = _with(*DROPPED, *PASSED)
 
     for _ in range(2):
-        reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
-        assert _names(reply.head) == ["Content-Length", *PASSED]
+        response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+        assert _names(response.head) == ["Content-Length", *PASSED]
 
 
 async def test_orders_pass_where_a_route_asks(start_gate: Start, upstream: RawUpstream) -> None:

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from gatekit import OK, RawClient, RawUpstream, Received, Reply, RunningGate, ask, read_body, until
+from gatekit import (
+    OK,
+    RawClient,
+    RawUpstream,
+    Received,
+    Response,
+    RunningGate,
+    ask,
+    read_body,
+    until,
+)
 from process import free_port
 from websocketkit import SWITCH, UPGRADE
 from wirekit import CHUNKED, HOST, heard
@@ -46,7 +56,7 @@ def _whole(content: bytes, *, method: bytes = b"POST") -> bytes:
 
 def _kept(gate: RunningGate) -> tuple[int, int]:
     """Return how many bytes are in memory, and how many files there are."""
-    bodies = gate.generation.lasting.traffic.bodies
+    bodies = gate.generation.process_state.upstream_pools.bodies
     return bodies.memory, bodies.files
 
 
@@ -108,18 +118,18 @@ async def test_the_tool_hears_of_a_request_once_it_is_whole(
         await until(lambda: sum(_kept(kept)) >= 1)
         if content is LARGE:
             await until(lambda: _kept(kept)[1] == 1)
-            assert kept.generation.lasting.descriptors.upstreams == 1
+            assert kept.generation.process_state.descriptors.upstreams == 1
         else:
             assert _kept(kept) == (len(SMALL), 0)
         assert upstream.connections == 0
         assert await asyncio.to_thread(os.listdir, directory) == []
 
         client.send(END)
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
         assert _kept(kept) == (0, 0)
 
         client.send(_whole(content))
-        assert (await client.reply()).body == b"ok", "the connection goes on"
+        assert (await client.response()).body == b"ok", "the connection goes on"
     assert [request.body for request in upstream.requests] == [content, content]
     assert upstream.connections == 1
 
@@ -133,7 +143,7 @@ async def test_a_byte_at_a_time_is_one_body(kept: RunningGate, upstream: RawUpst
             client.send(b"".join(_chunk(bytes((one,))) for one in content[at : at + 997]))
             await client.writer.drain()
         client.send(END)
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
     assert upstream.requests[0].body == content
     assert _kept(kept) == (0, 0)
 
@@ -173,7 +183,7 @@ async def test_a_client_that_leaves_frees_what_was_kept(
 
     last = (await kept.log())[-1]
     assert (last["status"], last["reason"]) == (499, "client-gone")
-    assert upstream.connections == kept.generation.lasting.descriptors.upstreams == 0
+    assert upstream.connections == kept.generation.process_state.descriptors.upstreams == 0
 
 
 async def test_limits_hold_while_a_body_is_kept(start_gate: Start, upstream: RawUpstream) -> None:
@@ -195,8 +205,8 @@ async def test_limits_hold_while_a_body_is_kept(start_gate: Start, upstream: Raw
         _head() + b"nonsense\r\n": (400, "bad-request"),
     }
     for data, expected in cases.items():
-        reply = await ask(gate.port, data)
-        assert (reply.status, reply.json["error"]) == expected
+        response = await ask(gate.port, data)
+        assert (response.status, response.json["error"]) == expected
     assert upstream.connections == 0
     assert _kept(gate) == (0, 0)
 
@@ -209,7 +219,7 @@ async def test_a_body_that_comes_has_a_place(start_gate: Start, upstream: RawUps
         await until(lambda: _kept(gate) == (len(SMALL), 0))
         assert (await ask(gate.port, _whole(b""))).json["error"] == "upstream-busy"
         client.send(END)
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
     assert (await ask(gate.port, _whole(b""))).status == 200
 
 
@@ -221,8 +231,8 @@ async def test_a_body_ends_with_its_session(start_gate: Start, upstream: RawUpst
         client.send(_head(CHUNKED + cookie) + _chunk(LARGE))
         await until(lambda: _kept(gate)[1] == 1)
         gate.clock.now += 12 * 3600
-        reply = await client.reply()
-    assert (reply.status, reply.json["error"]) == (401, "not-signed-in")
+        response = await client.response()
+    assert (response.status, response.json["error"]) == (401, "not-signed-in")
     assert upstream.connections == 0
     await until(lambda: _kept(gate) == (0, 0))
 
@@ -235,14 +245,14 @@ async def test_a_body_that_comes_outlives_a_reload(
     (route,) = before.settings.route
     closed = route.model_copy(update={"allow": ("signed-in",), "request_buffer": 0})
     settings = before.settings.model_copy(update={"route": (closed,)})
-    after = await asyncio.to_thread(build, settings, before.lasting)
+    after = await asyncio.to_thread(build, settings, before.process_state)
     async with RawClient.connect(kept.port) as client:
         client.send(_head() + _chunk(LARGE))
         await until(lambda: _kept(kept)[1] == 1)
         await kept.server.swap(after)
         assert kept.server.generations.retired == 1
         client.send(END)
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
     assert upstream.requests[0].body == LARGE
     await until(lambda: kept.server.generations.retired == 0)
 
@@ -256,8 +266,8 @@ async def test_a_stop_waits_for_a_body_that_comes(kept: RunningGate, upstream: R
         (connection,) = kept.server._server.connections  # type: ignore[union-attr]
         await until(lambda: connection.leaving)
         client.send(END)
-        reply = await client.reply()
-    assert (reply.status, reply.value("Connection")) == (200, "close")
+        response = await client.response()
+    assert (response.status, response.value("Connection")) == (200, "close")
     assert upstream.requests[0].body == LARGE
     await stopping
 
@@ -282,8 +292,8 @@ async def test_a_full_disk_is_507(
     """What cannot be stored is refused, told once, and not sent; what fits in memory passes."""
     with _full_disk():
         for _ in range(2):
-            reply = await ask(kept.port, _whole(LARGE))
-            assert (reply.status, reply.json["error"]) == (507, "body-not-stored")
+            response = await ask(kept.port, _whole(LARGE))
+            assert (response.status, response.json["error"]) == (507, "body-not-stored")
         assert (await ask(kept.port, _whole(SMALL))).status == 200
 
     assert [request.body for request in upstream.requests] == [SMALL]
@@ -304,13 +314,13 @@ async def test_without_a_directory_it_is_507(kept: RunningGate, directory: Path)
 
 async def test_without_a_descriptor_it_is_503(kept: RunningGate) -> None:
     """A file that cannot be opened for want of descriptors is no fault of the disk."""
-    descriptors = kept.generation.lasting.descriptors
+    descriptors = kept.generation.process_state.descriptors
     async with RawClient.connect(kept.port) as client:
         client.send(_head() + _chunk(SMALL))
         await until(lambda: _kept(kept) == (len(SMALL), 0))
         descriptors.limit = 0
         client.send(_chunk(LARGE))
-        assert (await client.reply()).json["error"] == "gate-busy"
+        assert (await client.response()).json["error"] == "gate-busy"
     assert _kept(kept) == (0, 0)
 
 
@@ -391,12 +401,12 @@ async def test_a_kept_body_waits_for_the_tool(start_gate: Start, content: bytes)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     gate = await start_gate(route=[_route(url, connect_retry="20s")])
-    failures = gate.generation.lasting.traffic.failures
+    failures = gate.generation.process_state.upstream_pools.failures
     async with RawClient.connect(gate.port) as client:
         client.send(_whole(content))
         await until(lambda: failures[url, "refused"] > 1)
         async with RawUpstream(port=port) as tool:
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
     assert [request.body for request in tool.requests] == [content]
     assert _kept(gate) == (0, 0)
 
@@ -412,11 +422,11 @@ async def test_an_answer_that_comes_before_its_body_was_sent(start_gate: Start) 
     async with RawUpstream(answer) as tool:
         gate = await start_gate(route=[_route(tool, request_buffer="64MiB")])
         async with RawClient.connect(gate.port) as client:
-            replies: list[Reply] = []
+            responses: list[Response] = []
             for _ in range(2):
                 client.send(_whole(LARGE * 64))
-                replies.append(await client.reply())
-        assert [reply.status for reply in replies] == [200, 200]
+                responses.append(await client.response())
+        assert [response.status for response in responses] == [200, 200]
         assert tool.connections == 2
     assert _kept(gate) == (0, 0)
 
@@ -435,9 +445,9 @@ async def test_a_file_that_is_cut_short_never_looks_whole(
     upstream.answer = answer
     monkeypatch.setattr(os, "pread", fail)
 
-    reply = await ask(kept.port, _whole(LARGE))
+    response = await ask(kept.port, _whole(LARGE))
 
-    assert (reply.status, reply.json["error"]) == (507, "body-not-stored")
+    assert (response.status, response.json["error"]) == (507, "body-not-stored")
     await until(lambda: upstream.open_connections == 0)
 
 

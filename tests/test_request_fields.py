@@ -31,8 +31,8 @@ def request(fields: list[str], path: str = "/open", value: str = "spoofed") -> b
 
 async def passed(gate: RunningGate, upstream: RawUpstream, data: bytes) -> list[str]:
     """Send a request; return the names of the fields that arrived with the visitor's value."""
-    reply = await ask(gate.port, data)
-    assert reply.status == 200
+    response = await ask(gate.port, data)
+    assert response.status == 200
     received = upstream.requests[-1]
     return [name.decode() for name, value in received.fields if value == b"spoofed"]
 
@@ -91,16 +91,16 @@ async def test_no_name_of_the_list_is_a_trailer(start_gate: Start, upstream: Raw
     fields = [spelling for name in NAMES for spelling in (name, name.replace("-", "_").upper())]
     for start in range(0, len(fields), 60):
         lines = "".join(f"{name}: spoofed\r\n" for name in [*fields[start : start + 60], "X-Sum"])
-        reply = await ask(
+        response = await ask(
             gate.port,
             b"POST /open HTTP/1.1\r\nHost: gate.test\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"2\r\nab\r\n0\r\n" + lines.encode() + b"\r\n",
         )
-        assert reply.status == 200
+        assert response.status == 200
         assert upstream.requests[-1].trailers == [b"X-Sum: spoofed"]
 
 
-REPLY_TRAILERS = (
+RESPONSE_TRAILERS = (
     *("Location", "Refresh", "Set-Cookie", "Clear-Site-Data", "Service-Worker-Allowed"),
     *("Access-Control-Allow-Origin", "Strict-Transport-Security", "WWW-Authenticate", "Vary"),
     *("Age", "Date", "Expires", "Retry-After", "Status", "Content-Type", "Content_Type"),
@@ -110,7 +110,9 @@ REPLY_TRAILERS = (
 
 async def test_trailers_of_a_reply_give_no_orders(start_gate: Start) -> None:
     """What tells a browser or an edge what to do does not pass behind a body (A 6.5.1)."""
-    sent = "".join(f"{name}: x\r\n" for name in (*REPLY_TRAILERS, "Server-Timing", "grpc-status"))
+    sent = "".join(
+        f"{name}: x\r\n" for name in (*RESPONSE_TRAILERS, "Server-Timing", "grpc-status")
+    )
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + sent.encode() + b"\r\n"
     async with RawUpstream(answer) as upstream:
         gate = await start_gate(upstream.url, route=[public()])
@@ -230,7 +232,7 @@ async def test_two_addresses_behind_one_proxy_are_told_apart(
                 b"GET /open HTTP/1.1\r\nHost: gate.test\r\nX-Forwarded-For: 10.0.0.%d\r\n\r\n"
                 % last
             )
-            await client.reply()
+            await client.response()
 
     found = [received.value("X-Client") for received in upstream.requests]
     assert found == [b"10.0.0.1", b"10.0.0.2", b"10.0.0.1"]
@@ -242,13 +244,13 @@ async def test_a_proxy_that_asks_is_told_the_address(start_gate: Start) -> None:
         server={"trusted_proxies": ["127.0.0.1"]}, route=[public(headers={"X-Client": "{client}"})]
     )
 
-    reply = await ask(
+    response = await ask(
         gate.port,
         b"GET /oauth2/auth HTTP/1.1\r\nHost: gate.test\r\nX-Forwarded-Uri: /open\r\n"
         b"X-Forwarded-Method: GET\r\nX-Forwarded-For: 10.0.0.7\r\n\r\n",
     )
 
-    assert (reply.status, reply.value("X-Client")) == (202, "10.0.0.7")
+    assert (response.status, response.value("X-Client")) == (202, "10.0.0.7")
 
 
 def test_a_template_is_about_the_person_or_the_request() -> None:

@@ -330,7 +330,7 @@ def check_arrival(ends: Ends, pieces: list[bytes], data: bytes) -> None:
     answered = ends.converse(pieces, sent, to_end=to_end)
 
     assert answered.statuses == [200] * len(sent)
-    assert [one.content for one in answered.replies if one.content] == [
+    assert [one.content for one in answered.responses if one.content] == [
         one.path for one in sent if one.method != b"HEAD"
     ]
     assert answered.ended == to_end

@@ -55,10 +55,10 @@ async def test_a_page_elsewhere_changes_nothing(
     gate: RunningGate, upstream: RawUpstream, fields: dict[str, str], method: str
 ) -> None:
     """A request that can change something never reaches the tool with the visitor's cookie."""
-    reply = await ask(gate.port, _post({"Cookie": gate.cookie(), **fields}, method))
+    response = await ask(gate.port, _post({"Cookie": gate.cookie(), **fields}, method))
 
-    assert (reply.status, reply.json["error"]) == (403, "cross-origin")
-    assert reply.json.get("origin", "") == fields.get("Origin", "")
+    assert (response.status, response.json["error"]) == (403, "cross-origin")
+    assert response.json.get("origin", "") == fields.get("Origin", "")
     assert upstream.requests == []
     assert (await gate.log())[-1]["reason"] == "cross-origin"
 
@@ -68,9 +68,9 @@ async def test_a_tools_own_pages_and_programs_pass(
     gate: RunningGate, upstream: RawUpstream, fields: dict[str, str]
 ) -> None:
     """The same request from a page of the tool itself, or from no page, is passed on."""
-    reply = await ask(gate.port, _post({"Cookie": gate.cookie(), **fields}))
+    response = await ask(gate.port, _post({"Cookie": gate.cookie(), **fields}))
 
-    assert reply.status == 200
+    assert response.status == 200
     assert upstream.requests[0].value("X-Tailchat-Sub") == ALICE.sub.encode()
 
 
@@ -100,10 +100,10 @@ async def test_a_claimed_method_counts(
     """A link that a tool may take for a DELETE is judged as one."""
     fields = {"Cookie": gate.cookie(), "Sec-Fetch-Site": "cross-site", **claim}
 
-    reply = await ask(gate.port, request_bytes(target, **fields))
+    response = await ask(gate.port, request_bytes(target, **fields))
     own = await ask(gate.port, request_bytes(target, **{**fields, "Sec-Fetch-Site": "same-origin"}))
 
-    assert (reply.status, reply.json["error"]) == (403, "cross-origin")
+    assert (response.status, response.json["error"]) == (403, "cross-origin")
     assert (own.status, len(upstream.requests)) == (200, 1)
 
 
@@ -180,8 +180,8 @@ async def test_a_proxy_that_leaves_out_the_port(start_gate: Callable[..., Any]) 
         ("other.test", "http://gate.test:8080", True),
     ):
         fields = {"Cookie": gate.cookie(), "Origin": origin, "Content-Length": "0"}
-        reply = await ask(gate.port, request_bytes("/", method="POST", host=host, **fields))
-        assert (b"cross-origin" in reply.body) is refused, (host, origin)
+        response = await ask(gate.port, request_bytes("/", method="POST", host=host, **fields))
+        assert (b"cross-origin" in response.body) is refused, (host, origin)
 
 
 @pytest.mark.parametrize(
@@ -212,22 +212,22 @@ async def test_a_proxy_that_asks_hears_the_same(
         "Cookie": gate.cookie_for("tool.test"),
     }
 
-    reply = await ask(gate.port, request_bytes("/oauth2/auth", **original, **asked, **fields))
+    response = await ask(gate.port, request_bytes("/oauth2/auth", **original, **asked, **fields))
 
-    assert reply.status == status
+    assert response.status == status
     if status == 403:
-        assert reply.json["error"] == "cross-origin"
+        assert response.json["error"] == "cross-origin"
 
 
 async def test_a_person_reads_who_sent_the_form(gate: RunningGate) -> None:
     """The page says where the form came from and leads to the tool."""
     fields = {"Cookie": gate.cookie(), "Origin": "http://evil.test", "Accept": "text/html"}
 
-    reply = await ask(gate.port, _post(fields))
+    response = await ask(gate.port, _post(fields))
 
-    assert (reply.status, reply.value("Content-Type")) == (403, "text/html; charset=utf-8")
-    assert b"http://evil.test" in reply.body
-    assert b'href="http://gate.test/"' in reply.body
+    assert (response.status, response.value("Content-Type")) == (403, "text/html; charset=utf-8")
+    assert b"http://evil.test" in response.body
+    assert b'href="http://gate.test/"' in response.body
 
 
 @dataclass

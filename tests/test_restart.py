@@ -13,7 +13,7 @@ from gatekit import (
     RawClient,
     RawUpstream,
     Received,
-    Reply,
+    Response,
     RunningGate,
     ask,
     read_body,
@@ -36,7 +36,7 @@ def _route(upstream: str, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 - as i
 
 
 def _refused(gate: RunningGate, url: str) -> int:
-    return gate.generation.lasting.traffic.failures[url, "refused"]
+    return gate.generation.process_state.upstream_pools.failures[url, "refused"]
 
 
 def _put(body: bytes, *, method: str = "PUT") -> bytes:
@@ -66,14 +66,14 @@ async def test_a_real_tool_is_restarted_under_load(start_gate: Start, tmp_path: 
     port = free_port()
     await asyncio.to_thread((tmp_path / "served.py").write_text, _APPLICATION)
     gate = await start_gate(route=[_route(f"http://127.0.0.1:{port}", connect_retry="30s")])
-    answers: list[Reply] = []
+    answers: list[Response] = []
     stop = asyncio.Event()
 
     async def load(data: bytes) -> None:
         async with RawClient.connect(gate.port) as client:
             while not stop.is_set():
                 client.send(data)
-                answers.append(await client.reply())
+                answers.append(await client.response())
 
     data = (request_bytes("/"), _put(b"some content"))
     loads = [asyncio.create_task(load(one)) for one in data * 3]
@@ -85,8 +85,8 @@ async def test_a_real_tool_is_restarted_under_load(start_gate: Start, tmp_path: 
     async with _gunicorn(tmp_path, port):
         await asyncio.gather(*loads)
 
-    assert {reply.status for reply in answers} == {200}
-    assert {reply.body for reply in answers} == {b"", b"some content"}
+    assert {response.status for response in answers} == {200}
+    assert {response.body for response in answers} == {b"", b"some content"}
 
 
 async def test_a_refused_post_waits_for_the_tool(start_gate: Start) -> None:
@@ -99,9 +99,9 @@ async def test_a_refused_post_waits_for_the_tool(start_gate: Start) -> None:
         await until(lambda: _refused(gate, url) > 1)
 
         async with RawUpstream(port=port) as tool:
-            reply = await client.reply()
+            response = await client.response()
 
-    assert (reply.status, reply.body) == (200, b"ok")
+    assert (response.status, response.body) == (200, b"ok")
     (request,) = tool.requests
     assert (request.line, request.body) == (b"POST / HTTP/1.1", b"x" * 100_000)
 
@@ -111,9 +111,11 @@ async def test_those_who_wait_do_not_storm_the_tool(start_gate: Start) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     gate = await start_gate(route=[_route(url, connect_retry="1s")])
 
-    replies = await asyncio.gather(*(ask(gate.port, request_bytes("/")) for _ in range(40)))
+    responses = await asyncio.gather(*(ask(gate.port, request_bytes("/")) for _ in range(40)))
 
-    assert {(reply.status, reply.json["error"]) for reply in replies} == {(502, "upstream-down")}
+    assert {(response.status, response.json["error"]) for response in responses} == {
+        (502, "upstream-down")
+    }
     # Each once, and the one whose turn it is each 100 ms: ten times as many without turns.
     assert _refused(gate, url) < 40 * 2
 
@@ -140,7 +142,7 @@ async def test_who_waits_has_a_place_and_leaves_it(start_gate: Start) -> None:
         await until(lambda: len(gate.server._server.connections) == 2)
         third.send(request_bytes("/"))
         async with RawUpstream(port=port):
-            assert [(await one.reply()).body for one in (second, third)] == [b"ok", b"ok"]
+            assert [(await one.response()).body for one in (second, third)] == [b"ok", b"ok"]
 
 
 @pytest.fixture
@@ -182,9 +184,9 @@ async def test_a_body_in_memory_is_sent_again(
     gate = await start_gate(route=[_route(fickle.url)])
     await ask(gate.port, request_bytes("/"))
 
-    reply = await ask(gate.port, request_again)
+    response = await ask(gate.port, request_again)
 
-    assert reply.status == status
+    assert response.status == status
     assert len(fickle.requests) == (3 if status == 200 else 2)
     if status == 200:
         assert fickle.requests[-1].body == fickle.requests[-2].body
@@ -196,8 +198,8 @@ async def test_a_tool_that_closes_at_will(start_gate: Start, fickle: RawUpstream
     gate = await start_gate(route=[_route(fickle.url, upstream_keepalive=False)])
 
     for _ in range(3):
-        reply = await ask(gate.port, _put(b"sent once", method="POST"))
-        assert reply.body == b"ok"
+        response = await ask(gate.port, _put(b"sent once", method="POST"))
+        assert response.body == b"ok"
 
     assert fickle.connections == 3
     await until(lambda: fickle.open_connections == 0)

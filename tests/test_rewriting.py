@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.proxy.message.response_rewrite import ReplyRewriter, rewriter_of
+from tailchat_gate.proxy.message.response_rewrite import ResponseRewriter, rewriter_of
 
 
-def _rewriter(**route: Any) -> ReplyRewriter:  # noqa: ANN401 - as in the file
+def _rewriter(**route: Any) -> ResponseRewriter:  # noqa: ANN401 - as in the file
     keys = {"name": "t", "rewrite_location": True, "rewrite_cookies": True, **route}
-    return ReplyRewriter(make_settings("http://tool:3000", route=[keys]).route[0])
+    return ResponseRewriter(make_settings("http://tool:3000", route=[keys]).route[0])
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ async def test_a_client_that_is_gone_without_a_word_is_noticed(
     gate = await start_gate(upstream.url)
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/x"))
-        await client.reply()
+        await client.response()
         (connection,) = gate.server._server.connections
         found = connection.transport.get_extra_info("socket")
 
@@ -123,7 +123,7 @@ async def test_open_requests_finish_and_new_ones_are_refused(
         assert await _admin(gate, "/readyz") == (503, "draining\n")
         go_on.set()
 
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
         assert await client.reader.read() == b""
     await stopping
 
@@ -149,7 +149,7 @@ async def test_an_upload_under_way_finishes(start_gate: Start, upstream: RawUpst
         await asyncio.sleep(0)
         client.send(b"def")
 
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
         assert await client.reader.read() == b""
     await stopping
     assert upstream.requests[0].body == b"abcdef"
@@ -216,7 +216,7 @@ async def test_it_listens_on_a_unix_socket(
     client = RawClient(reader, writer)
     client.send(request_bytes(Cookie=gate.cookie()))
 
-    assert (await client.reply()).status == 200
+    assert (await client.response()).status == 200
     writer.close()
     assert upstream.requests[0].value("X-Forwarded-For") == b"127.0.0.1"
 
@@ -234,7 +234,7 @@ async def test_every_address_takes_both_versions_of_ip(
         reader, writer = await asyncio.open_connection(host, gate.port)
         client = RawClient(reader, writer)
         client.send(request_bytes())
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         writer.close()
 
     seen = [request.value("X-Forwarded-For") for request in upstream.requests]
@@ -345,9 +345,9 @@ async def test_a_fault_inside_the_gate_denies(
 
     monkeypatch.setattr(type(gate.generation.gate.authorizer.routes), "match", fail)
     with caplog.at_level(logging.ERROR):
-        reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+        response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 
-    assert (reply.status, reply.json["error"]) == (500, "internal-error")
+    assert (response.status, response.json["error"]) == (500, "internal-error")
     assert upstream.requests == []
     assert [record.message for record in caplog.records] == ["a request failed inside the gate"]
 
@@ -356,9 +356,9 @@ async def test_what_cannot_be_parsed_is_one_line_and_no_traceback(
     gate: RunningGate, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A broken request is answered 400, counted and logged in one line."""
-    reply = await ask(gate.port, b"GET / HTTP/1.1\r\nHost : gate.test\r\n\r\n")
+    response = await ask(gate.port, b"GET / HTTP/1.1\r\nHost : gate.test\r\n\r\n")
 
-    assert (reply.status, reply.json["error"]) == (400, "bad-request")
+    assert (response.status, response.json["error"]) == (400, "bad-request")
     assert caplog.records == []
     lines = await gate.log()
     assert [(line["status"], line["reason"]) for line in lines] == [(400, "bad-request")]

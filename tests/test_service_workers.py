@@ -253,10 +253,10 @@ async def test_scopes_that_a_reply_allows(
     )
     fields = {"Service-Worker": "script", "Cookie": gate.cookie()}
 
-    reply = await ask(gate.port, request_bytes("/app/sw.js", **fields))
+    response = await ask(gate.port, request_bytes("/app/sw.js", **fields))
 
-    assert (reply.status, reply.body) == (200, b"ok")
-    assert reply.values("Service-Worker-Allowed") == ([scope] if kept else [])
+    assert (response.status, response.body) == (200, b"ok")
+    assert response.values("Service-Worker-Allowed") == ([scope] if kept else [])
 
 
 def test_no_scope_that_is_allowed_covers_a_step_of_the_sign_in() -> None:
@@ -303,11 +303,11 @@ async def test_steps_of_a_sign_in_are_for_tabs(
     """A script, a worker, a frame or a look ahead gets no step of a sign-in, and no cookie."""
     sent = {"Accept": "*/*", **fields} | {"Accept": "*/*"}
 
-    reply = await ask(gate.port, request_bytes(f"/oauth2/{path}", **sent))
+    response = await ask(gate.port, request_bytes(f"/oauth2/{path}", **sent))
 
-    assert reply.values("Set-Cookie") == []
-    assert reply.value("Location") == ""
-    assert (reply.status, reply.json["error"]) in {
+    assert response.values("Set-Cookie") == []
+    assert response.value("Location") == ""
+    assert (response.status, response.json["error"]) in {
         (403, "login-not-a-page"),
         (401, "not-signed-in"),
     }
@@ -328,9 +328,9 @@ async def test_a_step_that_a_worker_passes_on_is_refused_at_another_address(
 
 async def test_clients_that_do_not_say_what_for_sign_in(gate: RunningGate) -> None:
     """Without Sec-Fetch fields a step is taken, as by a browser that has none."""
-    reply = await ask(gate.port, request_bytes("/oauth2/start", Accept="text/html"))
+    response = await ask(gate.port, request_bytes("/oauth2/start", Accept="text/html"))
 
-    assert (reply.status, reply.value("Location")[:24]) == (302, "http://127.0.0.1:9/open/")
+    assert (response.status, response.value("Location")[:24]) == (302, "http://127.0.0.1:9/open/")
 
 
 async def test_a_tool_cannot_have_errors_of_the_host_reported(
@@ -342,6 +342,6 @@ async def test_a_tool_cannot_have_errors_of_the_host_reported(
         b"Report-To: {}\r\nContent-Length: 2\r\n\r\nok"
     )
 
-    reply = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
+    response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 
-    assert (reply.values("NEL"), reply.values("Report-To")) == ([], [])
+    assert (response.values("NEL"), response.values("Report-To")) == ([], [])

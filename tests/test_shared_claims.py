@@ -11,7 +11,7 @@ from gatekit import (
     SECRET,
     START,
     Clock,
-    Reply,
+    Response,
     RunningGate,
     ask,
     cookie_value,
@@ -27,8 +27,8 @@ from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.redeemed_states import (
     REPLAY_WINDOW,
     AlreadyUsed,
+    RedeemedStates,
     TooManyLogins,
-    UsedStates,
 )
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.shared_claims import Codec, SharedClaims
@@ -41,7 +41,7 @@ EXPIRES = START + 7200
 KEYS = KeyRing([SECRET.encode()], "outcome")
 CODEC: Codec[str] = Codec(KEYS, str.encode, bytes.decode, lambda result: result)
 
-States = UsedStates[str]
+States = RedeemedStates[str]
 Make = Callable[..., Awaitable[States]]
 
 
@@ -74,7 +74,7 @@ async def make(tmp_path: Path, clock: Clock) -> AsyncIterator[Make]:
             store: Store = SqliteStore(tmp_path, clock, Health(), busy=0.2)
             await store.open()
             stack.push_async_callback(store.close)
-            return UsedStates(clock=clock, claims=SharedClaims(store, "login", room, clock))
+            return RedeemedStates(clock=clock, claims=SharedClaims(store, "login", room, clock))
 
         yield make
 
@@ -203,7 +203,7 @@ async def test_no_result_is_stored_in_the_clear(make: Make, tmp_path: Path) -> N
 # With real gates.
 
 
-async def _callback(gate: RunningGate, url: str, cookies: str) -> Reply:
+async def _callback(gate: RunningGate, url: str, cookies: str) -> Response:
     """Open a callback at a gate, whichever address it listens on."""
     parts = urlsplit(url)
     fields = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
@@ -223,15 +223,15 @@ async def test_a_callback_at_two_gates_and_after_a_restart(tmp_path: Path, clock
             url = await until_callback(visitor, scene)
             cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
         async with running_gate(settings, tmp_path / "second.log", clock) as second:
-            replies = [await _callback(gate, url, cookies) for gate in (second, first)]
+            responses = [await _callback(gate, url, cookies) for gate in (second, first)]
         async with running_gate(settings, tmp_path / "third.log", clock) as third:
-            replies.append(await _callback(third, url, cookies))
+            responses.append(await _callback(third, url, cookies))
             clock.now += REPLAY_WINDOW
             await _callback(third, url, cookies)
             late = (await third.log())[-1]
         used = scene.tailchat.seen["token"].count
 
-    assert [reply.status for reply in replies] == [303, 303, 303]
-    assert all(cookie_value(reply, "tailchat_gate") for reply in replies)
+    assert [response.status for response in responses] == [303, 303, 303]
+    assert all(cookie_value(response, "tailchat_gate") for response in responses)
     assert used == 1
     assert late["reason"] == "login-already-used"

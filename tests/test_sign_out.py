@@ -14,7 +14,7 @@ from gatekit import (
     SUB,
     Clock,
     RawUpstream,
-    Reply,
+    Response,
     RunningGate,
     ask,
     cookie_value,
@@ -55,13 +55,15 @@ async def gate(start_gate: Start, upstream: RawUpstream) -> RunningGate:
     return found
 
 
-async def _get(gate: RunningGate, cookie: str, host: str = "gate.test", path: str = "/x") -> Reply:
+async def _get(
+    gate: RunningGate, cookie: str, host: str = "gate.test", path: str = "/x"
+) -> Response:
     return await ask(gate.port, request_bytes(path, host=host, Cookie=cookie))
 
 
 async def _post(
     gate: RunningGate, cookie: str, *, host: str = "gate.test", form: str = "", **fields: str
-) -> Reply:
+) -> Response:
     sent = {"Sec_Fetch_Site": "same-origin", **fields, "Content_Length": str(len(form))}
     head = request_bytes("/oauth2/sign_out", method="POST", host=host, Cookie=cookie, **sent)
     return await ask(gate.port, head + form.encode())
@@ -100,7 +102,7 @@ async def test_a_copied_cookie_is_dead_after_the_sign_out(
     assert len(upstream.requests) == before
     line = (await gate.log())[-1]
     assert (line["reason"], line["sub"], line["status"]) == ("session-ended", SUB, 401)
-    metrics = gate.generation.lasting.metrics.render()
+    metrics = gate.generation.process_state.metrics.render()
     assert b'gate_sessions_ended_total{why="signed-out"} 1.0' in metrics
 
 
@@ -109,9 +111,9 @@ async def test_a_page_with_a_dead_cookie_goes_to_the_login(gate: RunningGate) ->
     cookie = gate.cookie()
     await _post(gate, cookie)
     for path in ("/x", "/oauth2/userinfo"):
-        reply = await ask(gate.port, request_bytes(path, Cookie=cookie, **PAGE))
-        assert reply.status == 302
-        assert reply.value("Location").startswith("http://gate.test/oauth2/start?rd=")
+        response = await ask(gate.port, request_bytes(path, Cookie=cookie, **PAGE))
+        assert response.status == 302
+        assert response.value("Location").startswith("http://gate.test/oauth2/start?rd=")
     for fields in ({}, PAGE):
         question = request_bytes("/oauth2/auth", Cookie=cookie, X_Forwarded_Uri="/x", **fields)
         asked = await ask(gate.port, question)
@@ -148,17 +150,17 @@ async def test_a_sign_out_on_a_tools_host_leaves_no_cookie(gate: RunningGate) ->
 
     assert over.startswith("/oauth2/sign_out?pass=")
     assert (done.status, done.value("Location")) == (303, "/oauth2/sign_out")
-    for reply in (out, done, page):
-        assert f'{SESSION}=""; ' in reply.value("Set-Cookie")
+    for response in (out, done, page):
+        assert f'{SESSION}=""; ' in response.value("Set-Cookie")
     assert b"You are signed out" in page.body
 
 
 async def test_the_sign_out_page_of_a_stranger_sets_nothing(gate: RunningGate) -> None:
     """Without a session's cookie there is none to take away."""
     for path in ("/oauth2/sign_out", "/oauth2/sign_out?pass=x", "/oauth2/sign_out?done=x"):
-        reply = await ask(gate.port, request_bytes(path, **PAGE))
-        assert reply.values("Set-Cookie") == []
-        assert b"all devices" not in reply.body
+        response = await ask(gate.port, request_bytes(path, **PAGE))
+        assert response.values("Set-Cookie") == []
+        assert b"all devices" not in response.body
 
 
 async def test_another_session_of_the_person_goes_on(gate: RunningGate) -> None:
@@ -179,7 +181,7 @@ async def test_signing_out_everywhere_ends_all_sessions_of_the_person(gate: Runn
     for cookie, host in ((here, "gate.test"), (there, "gate.test"), (wiki, WIKI)):
         assert (await _get(gate, cookie, host)).json["error"] == "session-ended"
     assert (await _get(gate, bobs)).status == 200
-    metrics = gate.generation.lasting.metrics.render()
+    metrics = gate.generation.process_state.metrics.render()
     assert b'gate_sessions_ended_total{why="signed-out-everywhere"} 1.0' in metrics
 
 
@@ -212,8 +214,8 @@ async def test_a_foreign_page_signs_nobody_out(
     if csrf == "of another session":
         csrf = await _token(gate, gate.cookie())
     for form in (f"csrf={csrf}", f"csrf={csrf}&everywhere=1"):
-        reply = await _post(gate, cookie, form=form, **fields, Accept="text/html")
-        assert (reply.status, b"Sign out?" in reply.body) == (200, True)
+        response = await _post(gate, cookie, form=form, **fields, Accept="text/html")
+        assert (response.status, b"Sign out?" in response.body) == (200, True)
 
     assert (await _get(gate, cookie)).status == 200
 
@@ -263,8 +265,8 @@ async def test_it_is_heard_by_the_other_processes(
         cookie = first.cookie()
         assert (await _get(second, cookie)).status == 200
         await _post(first, cookie)
-        standing = second.generation.lasting.standing
-        await until(lambda: standing.version > 0, within=1)
+        revocation = second.generation.process_state.revocation
+        await until(lambda: revocation.version > 0, within=1)
 
         assert (await _get(second, cookie)).json["error"] == "session-ended"
 
@@ -363,8 +365,8 @@ async def test_a_session_of_somebody_else_gives_no_name(scene: Story, clock: Clo
         own = visitor.cookies(scene.url)[SESSION]
         form = f"csrf={await _token(scene.gate, scene.gate.seal(planted))}"
         foreign = {"Sec_Fetch_Site": "cross-site", "Accept": "text/html"}
-        reply = await _post(scene.gate, f"{SESSION}={own}", form=form, **foreign)
-        assert (reply.status, b"Sign out?" in reply.body) == (200, True)
+        response = await _post(scene.gate, f"{SESSION}={own}", form=form, **foreign)
+        assert (response.status, b"Sign out?" in response.body) == (200, True)
         assert (await _post(scene.gate, scene.gate.seal(planted), form=form)).status == 303
 
         assert (await _get(scene.gate, f"{SESSION}={own}")).status == 200

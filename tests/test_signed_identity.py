@@ -14,7 +14,7 @@ from gatekit import (
     RawClient,
     RawUpstream,
     Received,
-    Reply,
+    Response,
     RunningGate,
     ask,
     request_bytes,
@@ -56,15 +56,15 @@ class Seal:
 
     async def received(self, target: str = "/", **fields: str) -> Received:
         """Return what the tool gets of a request."""
-        reply = await ask(self.gate.port, request_bytes(target, **fields))
-        assert reply.status == 200
+        response = await ask(self.gate.port, request_bytes(target, **fields))
+        assert response.status == 200
         return self.tool.requests.pop()
 
     async def claims(self, received: Received, audience: str) -> dict[str, Any]:
         """Return what an assertion says, checked by the gate's own key set."""
-        reply = await ask(self.gate.port, request_bytes("/oauth2/jwks.json"))
+        response = await ask(self.gate.port, request_bytes("/oauth2/jwks.json"))
         (token,) = received.values(NAME)
-        return checked(token.decode(), reply.json, audience)
+        return checked(token.decode(), response.json, audience)
 
 
 def checked(token: str, key_set: dict[str, Any], audience: str) -> dict[str, Any]:
@@ -202,7 +202,7 @@ async def test_requests_of_others_on_one_connection(seal: Seal) -> None:
     async with RawClient.connect(seal.gate.port) as client:
         client.send(b"".join(request_bytes("/", **fields) for fields in who * 3))
         for _ in who * 3:
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
 
     subs = [(await seal.claims(received, "wiki"))["sub"] for received in seal.tool.requests]
     assert subs == [SUB, "660000000000000000000002", "token:ci"] * 3
@@ -219,7 +219,7 @@ async def test_forward_auth_hands_it_on(start_gate: Start, tmp_path: Path) -> No
     key_set = (await ask(gate.port, request_bytes("/oauth2/jwks.json"))).json
     person, machine = {"Cookie": gate.cookie()}, {"Authorization": f"Bearer {TOKEN}"}
 
-    async def answer(path: str, who: dict[str, str]) -> Reply:
+    async def answer(path: str, who: dict[str, str]) -> Response:
         asked = {"X_Forwarded_Uri": path, "X_Forwarded_Method": "GET"}
         return await ask(gate.port, request_bytes("/oauth2/auth", **asked, **who))
 
@@ -228,12 +228,12 @@ async def test_forward_auth_hands_it_on(start_gate: Start, tmp_path: Path) -> No
         ("/", machine, "wiki", "token:ci"),
         ("/docs", person, "https://docs.test", SUB),
     ):
-        reply = await answer(path, who)
-        assert reply.status == 202
-        assert checked(reply.value(NAME), key_set, audience)["sub"] == sub
+        response = await answer(path, who)
+        assert response.status == 202
+        assert checked(response.value(NAME), key_set, audience)["sub"] == sub
     for path, who, status in (("/off", person, 202), ("/docs", machine, 403), ("/open", {}, 202)):
-        reply = await answer(path, who)
-        assert (reply.status, reply.values(NAME)) == (status, [])
+        response = await answer(path, who)
+        assert (response.status, response.values(NAME)) == (status, [])
 
 
 # The key set.
@@ -244,13 +244,15 @@ async def test_forward_auth_hands_it_on(start_gate: Start, tmp_path: Path) -> No
 async def test_the_key_set_is_for_everybody(seal: Seal, accept: str, cookie: bool) -> None:
     """Anybody gets the public keys, may keep them for five minutes, and gets no cookie."""
     fields = {"Cookie": seal.gate.cookie()} if cookie else {}
-    reply = await ask(seal.gate.port, request_bytes("/oauth2/jwks.json", Accept=accept, **fields))
+    response = await ask(
+        seal.gate.port, request_bytes("/oauth2/jwks.json", Accept=accept, **fields)
+    )
 
-    assert reply.status == 200
-    assert reply.value("Content-Type") == "application/jwk-set+json"
-    assert reply.value("Cache-Control") == "public, max-age=300"
-    assert reply.values("Set-Cookie") == []
-    (key,) = reply.json["keys"]
+    assert response.status == 200
+    assert response.value("Content-Type") == "application/jwk-set+json"
+    assert response.value("Cache-Control") == "public, max-age=300"
+    assert response.values("Set-Cookie") == []
+    (key,) = response.json["keys"]
     assert key.keys() == {"kty", "crv", "x", "y", "use", "alg", "kid"}
     assert (await seal.gate.log())[-1]["reason"] == "own-path"
 
@@ -284,9 +286,9 @@ async def test_all_keys_are_published_and_the_first_signs(
 
 async def test_without_a_key(gate: RunningGate, upstream: RawUpstream) -> None:
     """Nothing is signed, and there is no key set that somebody could keep."""
-    reply = await ask(gate.port, request_bytes("/oauth2/jwks.json"))
-    assert (reply.status, reply.json["error"]) == (404, "no-route")
-    assert reply.value("Cache-Control") == "no-store"
+    response = await ask(gate.port, request_bytes("/oauth2/jwks.json"))
+    assert (response.status, response.json["error"]) == (404, "no-route")
+    assert response.value("Cache-Control") == "no-store"
     assert (await ask(gate.port, request_bytes("/", Cookie=gate.cookie()))).status == 200
     assert upstream.requests[0].values(NAME) == []
 
@@ -299,14 +301,14 @@ async def test_a_key_that_cannot_be_read_stops_the_start(start_gate: Start, tmp_
 
 async def test_no_key_shows(seal: Seal, caplog: pytest.LogCaptureFixture) -> None:
     """The private key is in no text of an object, no log and no answer."""
-    replies = [
+    responses = [
         await ask(seal.gate.port, request_bytes(path, Cookie=seal.gate.cookie()))
         for path in ("/oauth2/jwks.json", "/oauth2/userinfo", "/", "/nothing")
     ]
 
     key = await asyncio.to_thread(read_key, seal.key_file)
     secret = key.private_numbers().private_value
-    answers = "".join(f"{reply.head!r}{reply.body!r}" for reply in replies)
+    answers = "".join(f"{response.head!r}{response.body!r}" for response in responses)
     said = repr(seal.gate.generation) + caplog.text + answers
 
     assert str(secret) not in said

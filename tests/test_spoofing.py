@@ -155,8 +155,8 @@ async def test_no_spelling_of_a_managed_name_arrives(
             for spelling in dict.fromkeys(_spellings(name))
             if spelling.lower() != name.lower() or name not in FRAMING
         )
-        reply = await ask(tools.port, _lines(cookie, path, version, fields + extra))
-        assert reply.status == 200, name
+        response = await ask(tools.port, _lines(cookie, path, version, fields + extra))
+        assert response.status == 200, name
 
     assert len(upstream.requests) == len(MANAGED) + len(FRAMING)
     wanted = {**OF_ALICE, **ADDED[path.removeprefix(b"http://gate.test")]} if signed_in else {}
@@ -200,9 +200,9 @@ async def test_copies_and_lists_are_gone_where_the_gate_sets_nothing(
     gate = await start_gate(upstream.url, route=ROUTES)
     bare = gate.cookie(Profile(SUB, "", "", ""))
 
-    reply = await ask(gate.port, _lines(bare, path, b"1.1", fields))
+    response = await ask(gate.port, _lines(bare, path, b"1.1", fields))
 
-    assert reply.status == 200
+    assert response.status == 200
     received = upstream.requests[0]
     assert b"spoofed" not in received.head
     assert _identity(received) == {b"X-Tailchat-Sub": SUB.encode(), **ADDED[path]}
@@ -235,9 +235,9 @@ async def test_connection_cannot_take_a_field_of_the_gate_away(
         b"X-Tailchat-Sub: spoofed\r\nContent-Length: 4\r\n\r\nbody"
     )
 
-    reply = await ask(tools.port, data)
+    response = await ask(tools.port, data)
 
-    assert reply.status == 200
+    assert response.status == 200
     received = upstream.requests[0]
     assert _identity(received) == {**OF_ALICE, **ADDED[b"/x"]}
     assert received.value("Host") == received.value("X-Forwarded-Host") == b"gate.test"
@@ -336,9 +336,9 @@ async def test_a_name_hidden_from_one_parser_is_refused(
     """What another parser might read as a field of the gate's makes the request a 400."""
     cookie = tools.cookie() if signed_in else ""
 
-    reply = await ask(tools.port, _lines(cookie, path, b"1.1", field + b"\r\n"))
+    response = await ask(tools.port, _lines(cookie, path, b"1.1", field + b"\r\n"))
 
-    assert reply.status == 400
+    assert response.status == 400
     assert upstream.requests == []
 
 
@@ -419,10 +419,10 @@ async def test_a_host_in_other_letters_meets_no_route(
     )
     own = await ask(gate.port, b"GET / HTTP/1.1\r\nHost: KIOSK.test\r\n\r\n")
 
-    reply = await ask(gate.port, b"GET / HTTP/1.1\r\nHost: " + host.encode() + b"\r\n\r\n")
+    response = await ask(gate.port, b"GET / HTTP/1.1\r\nHost: " + host.encode() + b"\r\n\r\n")
 
     assert own.status == 200
-    assert reply.status in {400, 404}
+    assert response.status in {400, 404}
     assert len(upstream.requests) == 1
 
 
@@ -486,10 +486,10 @@ async def test_no_field_is_input_to_a_decision(
     for claim in CLAIMS:
         for path, cookie, status in ((b"/x", b"", 401), (b"/ops", b"", 401), (b"/ops", bob, 403)):
             line = method + b" " + path + b" HTTP/1.1\r\n" + HOST
-            reply = await ask(
+            response = await ask(
                 gate.port, line + cookie + claim + b"\r\n\r\n", to_head=method == b"HEAD"
             )
-            assert (claim, path, reply.status) == (claim, path, status)
+            assert (claim, path, response.status) == (claim, path, status)
         assert upstream.requests == []
 
 
@@ -498,8 +498,8 @@ async def test_no_field_closes_a_public_route_either(
 ) -> None:
     """What such fields say about another path does not change the route that is met."""
     for claim in (b"X-Original-URL: /x", b"X-Forwarded-Uri: /x", b"X-Rewrite-URL: /oauth2/start"):
-        reply = await ask(tools.port, _lines("", b"/open/a", b"1.1", claim + b"\r\n"))
-        assert reply.status == 200
+        response = await ask(tools.port, _lines("", b"/open/a", b"1.1", claim + b"\r\n"))
+        assert response.status == 200
 
     assert [r.line for r in upstream.requests] == [b"GET /open/a HTTP/1.1"] * 3
 
@@ -513,7 +513,7 @@ async def test_identity_never_moves_to_the_next_pipelined_request(
     data = b"".join(_lines(cookie, b"/open", b"1.1", b"") for cookie in order)
     async with RawClient.connect(tools.port) as client:
         client.send(data)
-        statuses = [(await client.reply()).status for _ in order]
+        statuses = [(await client.response()).status for _ in order]
 
     assert statuses == [200] * len(order)
     subs = {alice: SUB.encode(), bob: BOB.sub.encode()}
@@ -530,7 +530,7 @@ async def test_identity_never_moves_past_a_refused_pipelined_request(
     data = posted + _lines("", b"/x", b"1.1", b"") + _lines(tools.cookie(), b"/x", b"1.1", b"")
     async with RawClient.connect(tools.port) as client:
         client.send(data)
-        first = await client.reply()
+        first = await client.response()
         rest = await client.reader.read()
 
     assert (first.status, first.value("Connection")) == (401, "close")
@@ -558,10 +558,10 @@ async def test_a_length_that_no_body_has_is_not_left_open_for_the_next_visitor(
         head = b"POST /open HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % length
         async with RawClient.connect(tools.port) as client, asyncio.timeout(5):
             client.send(head)
-            assert (await client.reply()).status in {200, 400}
+            assert (await client.response()).status in {200, 400}
         async with asyncio.timeout(5):
-            reply = await ask(tools.port, _lines(tools.cookie(), b"/x", b"1.1", b""))
-        assert (length, reply.status) == (length, 200)
+            response = await ask(tools.port, _lines(tools.cookie(), b"/x", b"1.1", b""))
+        assert (length, response.status) == (length, 200)
 
     assert all(tools.cookie().encode() not in r.body for r in upstream.requests)
     assert [r.body for r in upstream.requests if b"GET /x" in r.body] == []

@@ -11,7 +11,7 @@ from storykit import Story, story, until_callback
 from visitor import FETCH, NAVIGATION, Page, Visitor
 from yarl import URL
 
-from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang, Reply, Rewrite
+from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang, Response, Rewrite
 from tailchat_gate.demo.users import USERS, User, user_named
 
 HOSHINO = user_named("hoshino")
@@ -337,8 +337,8 @@ async def test_an_expired_login_can_be_started_again(scene: Story) -> None:
     assert scene.tailchat.token_posts == 0
 
 
-def _json(body: bytes, status: int = 400) -> Reply:
-    return Reply(status, body)
+def _json(body: bytes, status: int = 400) -> Response:
+    return Response(status, body)
 
 
 @pytest.mark.parametrize(

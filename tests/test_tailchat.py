@@ -35,15 +35,15 @@ HTML = "<!doctype html><title>Tailchat</title>"
 STATE = LoginState("state-id", "/", VERIFIER, "n-0S6_Wz", int(NOW), "hash")
 KEYS = {kid: rsa.generate_private_key(65537, 2048) for kid in ("keystore-CHANGE-ME", "rotated")}
 
-Reply = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Response = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def says(
     data: object, status: int = 200, content_type: str = "application/json", **fields: str
-) -> Reply:
+) -> Response:
     """Return a reply with JSON, or with the text as it is."""
 
-    async def reply(_: web.BaseRequest) -> web.StreamResponse:
+    async def response(_: web.BaseRequest) -> web.StreamResponse:
         body = data if isinstance(data, bytes) else json.dumps(data).encode()
         return web.Response(
             body=body,
@@ -51,10 +51,10 @@ def says(
             headers={"Content-Type": f"{content_type}; charset=utf-8", **fields},
         )
 
-    return reply
+    return response
 
 
-def error(code: str, description: str = "", status: int = 400) -> Reply:
+def error(code: str, description: str = "", status: int = 400) -> Response:
     """Return a reply as oidc-provider words an error."""
     return says({"error": code, "error_description": description}, status)
 
@@ -133,7 +133,7 @@ class Seen:
 class Server:
     """A real HTTP server on loopback that answers as Tailchat would, or as a test says."""
 
-    replies: dict[str, Reply] = field(default_factory=dict)
+    responses: dict[str, Response] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
 
@@ -146,10 +146,10 @@ class Server:
         self.seen.append(
             Seen(request.method, request.path, request.query_string, headers, body, peer)
         )
-        reply = self.replies.get(request.path.removeprefix("/open"))
-        if reply is None:
+        handler = self.responses.get(request.path.removeprefix("/open"))
+        if handler is None:
             return web.Response(status=404, text="no such path")
-        response = await reply(request)
+        response = await handler(request)
         if not response.prepared:
             response.headers["Set-Cookie"] = "_session=tailchats-own; path=/"
         return response
@@ -170,7 +170,7 @@ class Clock:
         return self.now
 
 
-def jwks(*kids: str) -> Reply:
+def jwks(*kids: str) -> Response:
     """Return a reply with the public keys of these ids."""
     keys = [
         RSAAlgorithm.to_jwk(KEYS[kid].public_key(), as_dict=True) | {"kid": kid} for kid in kids
@@ -196,7 +196,7 @@ def id_token(kid: str = "keystore-CHANGE-ME", alg: str = "RS256", **changes: obj
     return jwt.PyJWS().encode(payload.encode(), key, algorithm=alg, headers={"kid": kid})
 
 
-def token_reply(**changes: object) -> Reply:
+def token_response(**changes: object) -> Response:
     """Return the reply of a good redemption, with changes; None removes a member."""
     good = {"access_token": ACCESS, "expires_in": 3600, "scope": "openid", "token_type": "Bearer"}
     answer = {**good, "id_token": id_token(), **changes}
@@ -211,11 +211,11 @@ GOOD = TokenSet(ACCESS, id_token(), expires_at=int(NOW) + 3600)
 async def server() -> AsyncIterator[Server]:
     """A stand-in for Tailchat's back channel, in good order."""
     server = Server()
-    server.replies = {
+    server.responses = {
         "/.well-known/openid-configuration": says(
             {"issuer": ISSUER, "token_endpoint": "https://evil.example/open/token"}
         ),
-        "/token": token_reply(),
+        "/token": token_response(),
         "/me": says({"sub": SUB, "nickname": "星野", "avatar": "{BACKEND}/a.png"}),
         "/jwks": jwks("keystore-CHANGE-ME"),
     }
@@ -349,7 +349,7 @@ async def test_environment_proxy_is_ignored(
 
 
 @pytest.mark.parametrize(
-    ("reply", "reason"),
+    ("response", "reason"),
     [
         (error("invalid_grant", "grant request is invalid"), "login-code-refused"),
         (error("invalid_client", status=401), "gate-not-accepted"),
@@ -366,18 +366,18 @@ async def test_environment_proxy_is_ignored(
         (says({"error": None}, 400), "tailchat-broken"),
         (says({}, 400), "tailchat-broken"),
         (says({}), "tailchat-broken"),
-        (token_reply(token_type="mac"), "tailchat-broken"),
-        (token_reply(token_type=None), "tailchat-broken"),
-        (token_reply(token_type=["Bearer"]), "tailchat-broken"),
-        (token_reply(access_token=None), "tailchat-broken"),
-        (token_reply(access_token=""), "tailchat-broken"),
-        (token_reply(access_token=7), "tailchat-broken"),
-        (token_reply(access_token="a b"), "tailchat-broken"),
-        (token_reply(access_token="a\r\nX: y"), "tailchat-broken"),
-        (token_reply(access_token="星"), "tailchat-broken"),
-        (token_reply(access_token="a" * 4097), "tailchat-broken"),
-        (token_reply(id_token=7), "login-id-token"),
-        (token_reply(id_token=""), "login-id-token"),
+        (token_response(token_type="mac"), "tailchat-broken"),
+        (token_response(token_type=None), "tailchat-broken"),
+        (token_response(token_type=["Bearer"]), "tailchat-broken"),
+        (token_response(access_token=None), "tailchat-broken"),
+        (token_response(access_token=""), "tailchat-broken"),
+        (token_response(access_token=7), "tailchat-broken"),
+        (token_response(access_token="a b"), "tailchat-broken"),
+        (token_response(access_token="a\r\nX: y"), "tailchat-broken"),
+        (token_response(access_token="星"), "tailchat-broken"),
+        (token_response(access_token="a" * 4097), "tailchat-broken"),
+        (token_response(id_token=7), "login-id-token"),
+        (token_response(id_token=""), "login-id-token"),
         (says(HTML.encode(), content_type="text/html"), "tailchat-broken"),
         (says(HTML.encode()), "tailchat-broken"),
         (says(HTML.encode(), 500, "text/html"), "tailchat-broken"),
@@ -399,9 +399,11 @@ async def test_environment_proxy_is_ignored(
         (stall, "tailchat-slow"),
     ],
 )
-async def test_bad_token_answer(server: Server, clock: Clock, reply: Reply, reason: str) -> None:
+async def test_bad_token_answer(
+    server: Server, clock: Clock, response: Response, reason: str
+) -> None:
     """Each fault of the token endpoint has its reason, and the code went out exactly once."""
-    server.replies["/token"] = reply
+    server.responses["/token"] = response
     calls = Calls()
     client = client_of(server.url, clock, calls, timeout=0.2 if reason == "tailchat-slow" else 10)
     refused = await refusal(client.identity(CODE, STATE))
@@ -414,7 +416,7 @@ async def test_bad_token_answer(server: Server, clock: Clock, reply: Reply, reas
 
 async def test_error_detail(client: TailchatClient, server: Server) -> None:
     """What Tailchat said about a fault of the set-up is kept for the admin, short and printable."""
-    server.replies["/token"] = error("invalid_client_metadata", "logo_uri\r\n must " + "x" * 999)
+    server.responses["/token"] = error("invalid_client_metadata", "logo_uri\r\n must " + "x" * 999)
     detail = (await refusal(client.redeem(CODE, VERIFIER))).detail
 
     assert detail["call"] == "token"
@@ -424,15 +426,17 @@ async def test_error_detail(client: TailchatClient, server: Server) -> None:
     assert len(detail["description"]) == 200
 
 
-@pytest.mark.parametrize("reply", [echo, spell, hang, close, cut, redirect, error("invalid_grant")])
-async def test_no_secret_in_refusals(server: Server, clock: Clock, reply: Reply) -> None:
+@pytest.mark.parametrize(
+    "response", [echo, spell, hang, close, cut, redirect, error("invalid_grant")]
+)
+async def test_no_secret_in_refusals(server: Server, clock: Clock, response: Response) -> None:
     """No refusal, and nothing chained to it, holds a secret, a code, a verifier or a token."""
     client = client_of(server.url, clock, timeout=0.2)
     for path, work in (
         ("/token", lambda: client.redeem(CODE, VERIFIER)),
         ("/me", lambda: client.userinfo(ACCESS)),
     ):
-        server.replies[path] = reply
+        server.responses[path] = response
         refused: BaseException | None = await refusal(work())
         while refused is not None:
             shown = f"{refused!r} {refused} {getattr(refused, 'detail', '')}"
@@ -451,7 +455,7 @@ async def test_reprs_show_no_secret(client: TailchatClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "reason"),
+    ("response", "reason"),
     [
         (error("invalid_token", status=401), "tailchat-broken"),
         (error("insufficient_scope", status=403), "gate-not-accepted"),
@@ -475,10 +479,10 @@ async def test_reprs_show_no_secret(client: TailchatClient) -> None:
     ],
 )
 async def test_bad_userinfo(
-    client: TailchatClient, server: Server, reply: Reply, reason: str
+    client: TailchatClient, server: Server, response: Response, reason: str
 ) -> None:
     """Each fault of /open/me refuses the login with its reason, and no code goes out again."""
-    server.replies["/me"] = reply
+    server.responses["/me"] = response
 
     assert (await refusal(client.identity(CODE, STATE))).reason == reason
     assert len(server.asked("/open/token")) == 1
@@ -486,7 +490,7 @@ async def test_bad_userinfo(
 
 async def test_slow_userinfo(server: Server, clock: Clock) -> None:
     """A user info endpoint that hangs is told apart from one that is down."""
-    server.replies["/me"] = hang
+    server.responses["/me"] = hang
     client = client_of(server.url, clock, timeout=0.2)
 
     assert (await refusal(client.userinfo(ACCESS))).reason == "tailchat-slow"
@@ -524,7 +528,7 @@ async def test_cancelled_call_is_observed(
         arrived.set()
         return await hang(request)
 
-    server.replies["/token"] = arrive
+    server.responses["/token"] = arrive
     task = asyncio.create_task(client.redeem(CODE, VERIFIER))
     await arrived.wait()
     task.cancel()
@@ -557,7 +561,7 @@ async def test_bad_id_token(
     client: TailchatClient, server: Server, changes: dict[str, str], claim: str
 ) -> None:
     """One fault in the id_token refuses the login before anybody asks who it is."""
-    server.replies["/token"] = token_reply(id_token=id_token(**changes))
+    server.responses["/token"] = token_response(id_token=id_token(**changes))
     refused = await refusal(client.identity(CODE, STATE))
 
     assert refused.reason == "login-id-token"
@@ -570,13 +574,13 @@ async def test_unsigned_id_token(client: TailchatClient, server: Server) -> None
     head, body, signature = id_token().split(".")
     other = id_token(sub="x").split(".")[1]
     for forged in (f"{head}.{other}.{signature}", f"{head}.{body}.", f"{head}.{body}"):
-        server.replies["/token"] = token_reply(id_token=forged)
+        server.responses["/token"] = token_response(id_token=forged)
         assert (await refusal(client.identity(CODE, STATE))).reason == "login-id-token"
 
 
 async def test_without_id_token(client: TailchatClient, server: Server) -> None:
     """Without an id_token, though openid was asked for, the login is refused (OIDC 3.1.3.3)."""
-    server.replies["/token"] = token_reply(id_token=None)
+    server.responses["/token"] = token_response(id_token=None)
     refused = await refusal(client.identity(CODE, STATE))
 
     assert (refused.reason, refused.detail) == ("login-id-token", {"claim": "absent"})
@@ -597,8 +601,8 @@ async def test_keys_are_remembered(client: TailchatClient, server: Server, clock
 async def test_key_rotation(client: TailchatClient, server: Server, clock: Clock) -> None:
     """After a rotation the first token of the new key has the keys fetched once more."""
     await client.identity(CODE, STATE)
-    server.replies["/jwks"] = jwks("keystore-CHANGE-ME", "rotated")
-    server.replies["/token"] = token_reply(id_token=id_token("rotated"))
+    server.responses["/jwks"] = jwks("keystore-CHANGE-ME", "rotated")
+    server.responses["/token"] = token_response(id_token=id_token("rotated"))
     clock.now += 6
 
     assert (await client.identity(CODE, STATE)).profile.sub == SUB
@@ -611,13 +615,13 @@ async def test_a_new_key_under_the_old_id(
     """A signature that the remembered key did not make has the keys fetched once more."""
     await client.identity(CODE, STATE)
     monkeypatch.setitem(KEYS, "keystore-CHANGE-ME", KEYS["rotated"])
-    server.replies["/jwks"] = jwks("keystore-CHANGE-ME")
-    server.replies["/token"] = token_reply(id_token=id_token())
+    server.responses["/jwks"] = jwks("keystore-CHANGE-ME")
+    server.responses["/token"] = token_response(id_token=id_token())
     clock.now += 6
 
     assert (await client.identity(CODE, STATE)).profile.sub == SUB
     assert len(server.asked("/open/jwks")) == 2
-    server.replies["/token"] = token_reply(id_token=id_token()[:-8] + "AAAAAAAA")
+    server.responses["/token"] = token_response(id_token=id_token()[:-8] + "AAAAAAAA")
     for _ in range(5):
         assert (await refusal(client.identity(CODE, STATE))).detail["claim"] == "signature"
     assert len(server.asked("/open/jwks")) == 2
@@ -628,13 +632,15 @@ async def test_a_mended_issuer_in_an_id_token(
 ) -> None:
     """An id_token of another issuer has it asked for once more, at most once in five seconds."""
     await client.identity(CODE, STATE)
-    server.replies["/token"] = token_reply(id_token=id_token(iss="https://mended.example"))
+    server.responses["/token"] = token_response(id_token=id_token(iss="https://mended.example"))
     assert (await refusal(client.identity(CODE, STATE))).detail["claim"] == "iss"
     clock.now += 6
-    server.replies["/.well-known/openid-configuration"] = says({"issuer": "https://mended.example"})
+    server.responses["/.well-known/openid-configuration"] = says(
+        {"issuer": "https://mended.example"}
+    )
 
     assert (await client.identity(CODE, STATE)).profile.sub == SUB
-    server.replies["/token"] = token_reply(id_token=id_token(iss="https://evil.example"))
+    server.responses["/token"] = token_response(id_token=id_token(iss="https://evil.example"))
     for _ in range(5):
         assert (await refusal(client.identity(CODE, STATE))).detail["claim"] == "iss"
     assert len(server.asked("/open/.well-known/openid-configuration")) == 2
@@ -648,12 +654,12 @@ async def test_too_many_requests(
     client: TailchatClient, server: Server, clock: Clock, waits: str, seconds: int
 ) -> None:
     """A 429 has its reason, and Tailchat is left alone for as long as it asks, within bounds."""
-    found = dict(server.replies)
-    server.replies["/me"] = says(b"slow down", 429, "text/plain", **{"Retry-After": waits})
+    found = dict(server.responses)
+    server.responses["/me"] = says(b"slow down", 429, "text/plain", **{"Retry-After": waits})
     refused = await refusal(client.userinfo(ACCESS))
     assert (refused.reason, refused.detail["retry_after"]) == ("tailchat-busy", str(seconds))
-    server.replies.clear()
-    server.replies.update(found)
+    server.responses.clear()
+    server.responses.update(found)
     asked = len(server.seen)
     clock.now += seconds - 0.5
     again = await refusal(client.redeem(CODE, VERIFIER))
@@ -668,7 +674,7 @@ async def test_unknown_keys_do_not_drive_requests(
     client: TailchatClient, server: Server, clock: Clock
 ) -> None:
     """Many tokens with unknown keys cause one fetch in five seconds, each is refused."""
-    server.replies["/token"] = token_reply(id_token=id_token("rotated"))
+    server.responses["/token"] = token_response(id_token=id_token("rotated"))
     for _ in range(5):
         assert (await refusal(client.identity(CODE, STATE))).detail["claim"] == "kid"
     assert len(server.asked("/open/jwks")) == 1
@@ -680,11 +686,11 @@ async def test_unknown_keys_do_not_drive_requests(
 
 
 @pytest.mark.parametrize(
-    "reply", [says({}), says({"keys": None}), says({"keys": "x"}), close, error("server_error")]
+    "response", [says({}), says({"keys": None}), says({"keys": "x"}), close, error("server_error")]
 )
-async def test_no_keys(client: TailchatClient, server: Server, reply: Reply) -> None:
+async def test_no_keys(client: TailchatClient, server: Server, response: Response) -> None:
     """Without a JWK Set an id_token cannot be validated and the login is refused."""
-    server.replies["/jwks"] = reply
+    server.responses["/jwks"] = response
     refused = await refusal(client.identity(CODE, STATE))
 
     assert refused.reason == "tailchat-broken"
@@ -696,7 +702,7 @@ async def test_odd_members_of_a_key_set(client: TailchatClient, server: Server) 
     """Members of the set that are no keys do not spoil the one that is."""
     good = RSAAlgorithm.to_jwk(KEYS["keystore-CHANGE-ME"].public_key(), as_dict=True)
     odd: list[object] = [None, 7, "x", [], {}, {"kty": "oct", "k": "AAAA"}]
-    server.replies["/jwks"] = says({"keys": [*odd, good | {"kid": "keystore-CHANGE-ME"}]})
+    server.responses["/jwks"] = says({"keys": [*odd, good | {"kid": "keystore-CHANGE-ME"}]})
 
     assert (await client.identity(CODE, STATE)).profile.sub == SUB
 
@@ -718,7 +724,7 @@ async def test_issuer_is_learnt_once(client: TailchatClient, server: Server, clo
 async def test_configured_issuer(server: Server, clock: Clock) -> None:
     """A configured issuer wins, and discovery is not asked at all."""
     client = client_of(server.url, clock, issuer="https://other.example")
-    server.replies["/token"] = token_reply(id_token=id_token(iss="https://other.example"))
+    server.responses["/token"] = token_response(id_token=id_token(iss="https://other.example"))
 
     assert await client.issuer() == "https://other.example"
     assert (await client.identity(CODE, STATE)).profile.sub == SUB
@@ -727,7 +733,7 @@ async def test_configured_issuer(server: Server, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "response",
     [
         says(HTML.encode(), content_type="text/html"),
         says({}),
@@ -738,9 +744,9 @@ async def test_configured_issuer(server: Server, clock: Clock) -> None:
         error("server_error", status=500),
     ],
 )
-async def test_no_issuer(client: TailchatClient, server: Server, reply: Reply) -> None:
+async def test_no_issuer(client: TailchatClient, server: Server, response: Response) -> None:
     """A discovery document without a usable issuer gives none."""
-    server.replies["/.well-known/openid-configuration"] = reply
+    server.responses["/.well-known/openid-configuration"] = response
     refused = await refusal(client.issuer())
 
     assert refused.reason == "tailchat-broken"
@@ -751,13 +757,13 @@ async def test_failed_discovery_is_not_repeated_at_once(
     client: TailchatClient, server: Server, clock: Clock
 ) -> None:
     """After a failure all who ask get the same refusal for five seconds, then one asks again."""
-    good = server.replies["/.well-known/openid-configuration"]
-    server.replies["/.well-known/openid-configuration"] = error("server_error", status=500)
+    good = server.responses["/.well-known/openid-configuration"]
+    server.responses["/.well-known/openid-configuration"] = error("server_error", status=500)
     refusals = await asyncio.gather(*(refusal(client.issuer()) for _ in range(10)))
     assert {one.reason for one in refusals} == {"tailchat-broken"}
     assert len(server.seen) == 1
 
-    server.replies["/.well-known/openid-configuration"] = good
+    server.responses["/.well-known/openid-configuration"] = good
     assert (await refusal(client.issuer())).reason == "tailchat-broken"
     clock.now += 5
     assert await client.issuer() == ISSUER
@@ -822,7 +828,7 @@ REFRESH = "naO52RU951LXx2qjDDDueAX9DZ2PyTZgJnwnkhQLeIU"
 
 async def test_tokens_of_a_login(client: TailchatClient, server: Server) -> None:
     """What came with the access token is there beside the profile, and in no repr."""
-    server.replies["/token"] = token_reply(refresh_token=REFRESH)
+    server.responses["/token"] = token_response(refresh_token=REFRESH)
     found = await client.identity(CODE, STATE)
 
     assert found.tokens == TokenSet(ACCESS, id_token(), REFRESH, int(NOW) + 3600)
@@ -851,7 +857,7 @@ async def test_what_is_of_no_use_counts_as_missing(
     expires_at: int,
 ) -> None:
     """A login does not fail for a lifetime or a refresh token that cannot be used."""
-    server.replies["/token"] = token_reply(**changes)
+    server.responses["/token"] = token_response(**changes)
     tokens = await client.redeem(CODE, VERIFIER)
 
     assert (tokens.refresh_token, tokens.expires_at) == (refresh, expires_at)
@@ -868,7 +874,7 @@ async def test_profile_of_a_session(client: TailchatClient, server: Server, call
 
 
 @pytest.mark.parametrize(
-    ("reply", "reason"),
+    ("response", "reason"),
     [
         (error("invalid_token", status=401), "session-revoked"),
         (error("invalid_token", status=200), "tailchat-broken"),
@@ -884,10 +890,10 @@ async def test_profile_of_a_session(client: TailchatClient, server: Server, call
     ],
 )
 async def test_only_a_clear_word_revokes(
-    client: TailchatClient, server: Server, reply: Reply, reason: str
+    client: TailchatClient, server: Server, response: Response, reason: str
 ) -> None:
     """A token is over where Tailchat says just that; every other fault says nothing of it."""
-    server.replies["/me"] = reply
+    server.responses["/me"] = response
     refused = await refusal(client.profile(ACCESS))
 
     assert refused.reason == reason
@@ -896,7 +902,7 @@ async def test_only_a_clear_word_revokes(
 
 async def test_refresh_request(client: TailchatClient, server: Server, calls: Calls) -> None:
     """A refresh token goes out once, in a form; its answer's id_token is not looked at."""
-    server.replies["/token"] = token_reply(access_token="new", refresh_token="r2", id_token=7)
+    server.responses["/token"] = token_response(access_token="new", refresh_token="r2", id_token=7)
 
     assert await client.refresh(REFRESH) == TokenSet("new", "", "r2", int(NOW) + 3600)
     (request,) = server.seen
@@ -917,23 +923,23 @@ async def test_refresh_without_a_new_refresh_token(client: TailchatClient, serve
 
 
 @pytest.mark.parametrize(
-    ("reply", "reason"),
+    ("response", "reason"),
     [
         (error("invalid_grant", "grant request is invalid"), "session-revoked"),
         (error("invalid_grant", status=500), "tailchat-broken"),
         (error("invalid_client", status=401), "gate-not-accepted"),
         (error("server_error", status=500), "tailchat-broken"),
         (echo, "gate-not-accepted"),
-        (token_reply(access_token=""), "tailchat-broken"),
+        (token_response(access_token=""), "tailchat-broken"),
         (redirect, "tailchat-broken"),
         (close, "tailchat-broken"),
         (cut, "tailchat-broken"),
         (hang, "tailchat-slow"),
     ],
 )
-async def test_bad_refresh(server: Server, clock: Clock, reply: Reply, reason: str) -> None:
+async def test_bad_refresh(server: Server, clock: Clock, response: Response, reason: str) -> None:
     """Each fault of a refresh has its reason, holds no token, and is not tried again."""
-    server.replies["/token"] = reply
+    server.responses["/token"] = response
     client = client_of(server.url, clock, timeout=0.2 if reason == "tailchat-slow" else 10)
     refused = await refusal(client.refresh(REFRESH))
     await client.close()

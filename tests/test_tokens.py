@@ -18,7 +18,7 @@ from parts import missing
 
 from tailchat_gate.config.token import Token
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens, hash_of, make_token
-from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.authorization import read_bearer
 from tailchat_gate.request.fields import FieldSection
@@ -40,7 +40,7 @@ def bearer(token: str) -> FieldSection:
 def known(clock: Clock, **values: object) -> Tokens:
     """Return the tokens of a configuration with one, named "ci"."""
     token = Token.model_validate({"name": "ci", "hash": hash_of(SECRET), **values})
-    return Tokens([token], clock, Standing(clock))
+    return Tokens([token], clock, RevocationState(clock))
 
 
 def test_a_token_is_256_random_bits_behind_the_prefix() -> None:
@@ -157,7 +157,7 @@ def test_malformed_is_unknown(clock: Clock) -> None:
     """A malformed token is not that of the empty text, even where that were configured."""
     empty = Token(name="empty", hash="sha256:" + hashlib.sha256(b"").hexdigest())
     with pytest.raises(TokenRefused) as refused:
-        Tokens([empty], clock, Standing(clock)).machine_of(section(b"Bearer tg_a b"))
+        Tokens([empty], clock, RevocationState(clock)).machine_of(section(b"Bearer tg_a b"))
 
     assert refused.value.reason is Reason.TOKEN_UNKNOWN
 
@@ -202,7 +202,7 @@ def test_what_is_kept_is_of_one_configuration(clock: Clock) -> None:
     assert known(clock).machine_of(fields).name == "ci"
 
     with pytest.raises(TokenRefused) as refused:
-        Tokens([], clock, Standing(clock)).machine_of(fields)
+        Tokens([], clock, RevocationState(clock)).machine_of(fields)
     assert refused.value.reason is Reason.TOKEN_UNKNOWN
     renamed = known(clock, name="cd")
     assert renamed.machine_of(fields).name == "cd"
@@ -244,7 +244,7 @@ def test_no_text_of_an_object_shows_a_token(
     """Nothing that a log or a traceback may print of what holds a token has it in it."""
     token = make_token(os.urandom(32))
     configured = Token(name="ci", hash=hash_of(token))
-    shown = of(Tokens([configured], clock, Standing(clock)), bearer(token))
+    shown = of(Tokens([configured], clock, RevocationState(clock)), bearer(token))
 
     for text in (repr(shown), str(shown), f"{shown}"):
         assert token not in text

@@ -82,9 +82,9 @@ async def test_an_upgrade_without_a_session_is_refused(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
     """No session, no tunnel: 401 and nothing reaches the upstream."""
-    reply = await ask(gate.port, request_bytes("/ws", **UPGRADE))
+    response = await ask(gate.port, request_bytes("/ws", **UPGRADE))
 
-    assert (reply.status, reply.json["error"]) == (401, "not-signed-in")
+    assert (response.status, response.json["error"]) == (401, "not-signed-in")
     assert upstream.requests == []
 
 
@@ -96,10 +96,10 @@ async def test_an_upgrade_that_the_upstream_declines(
     upstream.answer = b"HTTP/1.1 %d No\r\nContent-Length: 2\r\n\r\nno" % status
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
-        reply = await client.reply()
-        assert (reply.status, reply.body) == (status, b"no")
+        response = await client.response()
+        assert (response.status, response.body) == (status, b"no")
         client.send(request_bytes("/next", Cookie=gate.cookie()))
-        assert (await client.reply()).status == status
+        assert (await client.response()).status == status
 
     assert gate.generation.forwarder.open_tunnels == 0
 
@@ -185,7 +185,7 @@ async def test_a_stopping_gate_closes_websockets_with_1001(
         assert await client.reader.readexactly(7) == b"\x81\x0ahalf "
         client.send(b"\x89\x80\x00")
         await half.wait()
-        gate.generation.lasting.traffic.end_tunnels()
+        gate.generation.process_state.upstream_pools.end_tunnels()
         go_on.set()
 
         expected = b"frame" + close_frame(1001, "the gate is stopping")
@@ -243,7 +243,7 @@ async def test_an_idle_tunnel_is_closed_cleanly(gate: RunningGate, upstream: Raw
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
         await client.head()
-        gate.generation.lasting.traffic.end_tunnels()
+        gate.generation.process_state.upstream_pools.end_tunnels()
         expected = close_frame(1001, "the gate is stopping")
         assert await client.reader.readexactly(len(expected)) == expected
         client.send(close_frame(1001, "", mask=b"\x00\x00\x00\x00"))
@@ -306,9 +306,9 @@ async def test_an_upgrade_of_somebody_who_may_not_is_refused(
     """The rules of the route are asked before anything is opened, for an upgrade as for a page."""
     gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["sub:somebody"]}])
 
-    reply = await ask(gate.port, request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
+    response = await ask(gate.port, request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
 
-    assert (reply.status, reply.json["error"]) == (403, "denied")
+    assert (response.status, response.json["error"]) == (403, "denied")
     assert upstream.connections == 0
 
 
@@ -408,11 +408,11 @@ async def test_whatever_an_upgrade_is_answered_with_is_passed_on(
             client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
             if b" 103 " in answer:
                 assert (await client.head()).startswith(b"HTTP/1.1 103 ")
-            reply = await client.reply()
-            assert (reply.status, reply.body) == (status, body)
+            response = await client.response()
+            assert (response.status, response.body) == (status, body)
             for name in ("Location", "WWW-Authenticate", "Retry-After", "Sec-WebSocket-Version"):
                 sent = Received(answer).values(name)
-                assert [value.encode() for value in reply.values(name)] == sent
+                assert [value.encode() for value in response.values(name)] == sent
 
     await until(lambda: not gate.generation.forwarder.open_tunnels)
 
@@ -444,8 +444,8 @@ async def test_an_upgrade_that_nobody_answers(
     async with RawClient.connect(gate.port) as client, asyncio.timeout(10):
         for path in ("/silent", "/hangs-up", "/gone"):
             client.send(request_bytes(path, Cookie=gate.cookie(), **UPGRADE))
-            reply = await client.reply()
-            found.append((reply.status, reply.json["error"]))
+            response = await client.response()
+            found.append((response.status, response.json["error"]))
 
     assert arrived.is_set()
     assert found == [(504, "upstream-slow"), (502, "upstream-broken"), (502, "upstream-down")]

@@ -470,7 +470,7 @@ async def test_tls_is_ended_as_any_tunnel(
 
 def _held(gate: RunningGate) -> int:
     """Return how many bytes a gate holds for the two ends of its one tunnel."""
-    (found,) = gate.generation.lasting.traffic.tunnels
+    (found,) = gate.generation.process_state.upstream_pools.tunnels
     ends = [end.transport for end in (found._client, found._upstream)]
     return sum(end.get_write_buffer_size() for end in ends if end is not None)
 

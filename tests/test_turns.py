@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from gatekit import Clock, Reply, ask, login_cookie, request_bytes, until
+from gatekit import Clock, Response, ask, login_cookie, request_bytes, until
 from recheckkit import INTERVAL, asked, at_tool, rechecked
 from storykit import HOSHINO, Story, story, until_callback
 
@@ -19,7 +19,7 @@ from tailchat_gate.identity.oauth.login_queue import (
     OF_ONE,
     WAITING_OF_ONE,
     LoginBusy,
-    Turns,
+    LoginQueue,
 )
 
 PROXY = {"trusted_proxies": ["127.0.0.1"]}
@@ -32,7 +32,7 @@ async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
         yield found
 
 
-async def _made_up(scene: Story, address: str, code: str = "made-up") -> Reply:
+async def _made_up(scene: Story, address: str, code: str = "made-up") -> Response:
     """Begin a login as a stranger and come back with a code of one's own making."""
     sent = {"X_Forwarded_For": address}
     begun = await ask(scene.gate.port, request_bytes("/oauth2/start?rd=/x", **sent))
@@ -48,10 +48,10 @@ async def test_a_callback_whose_state_does_not_open_asks_tailchat_nothing(scene:
     begun = await ask(scene.gate.port, request_bytes("/oauth2/start?rd=/x"))
     state = parse_qs(urlsplit(begun.value("Location")).query)["state"][0]
     for made_up in ("x", state[:-1], state):
-        reply = await ask(
+        response = await ask(
             scene.gate.port, request_bytes(f"/oauth2/callback?code=c&state={made_up}&iss=i")
         )
-        assert reply.status == 400
+        assert response.status == 400
 
     seen = scene.tailchat.seen
     assert [seen[call].count for call in ("discovery", "jwks", "token", "me")] == [0] * 4
@@ -65,9 +65,9 @@ async def test_strangers_do_not_keep_a_person_from_signing_in(scene: Story) -> N
         strangers = [
             asyncio.create_task(_made_up(scene, "203.0.113.9")) for _ in range(WAITING_OF_ONE + 50)
         ]
-        turns = scene.gate.generation.lasting.turns
+        login_queue = scene.gate.generation.process_state.login_queue
         await until(lambda: sum(s.done() for s in strangers) == 50 - OF_ONE, within=20)
-        assert (turns.asking, turns.waiting) == (OF_ONE, WAITING_OF_ONE)
+        assert (login_queue.asking, login_queue.waiting) == (OF_ONE, WAITING_OF_ONE)
         refused = [stranger.result() for stranger in strangers if stranger.done()]
         assert {(r.status, r.json["error"], r.value("Retry-After")) for r in refused} == {
             (503, "login-busy", "10")
@@ -79,7 +79,7 @@ async def test_strangers_do_not_keep_a_person_from_signing_in(scene: Story) -> N
         hang.release()
         rest = await asyncio.gather(*strangers)
     assert {r.json["error"] for r in rest} == {"login-busy", "login-code-refused"}
-    assert (turns.asking, turns.waiting) == (0, 0)
+    assert (login_queue.asking, login_queue.waiting) == (0, 0)
 
 
 HANDFULS = {
@@ -102,9 +102,9 @@ async def test_a_handful_of_addresses_cannot_take_all_turns(
             for address in addresses
             for _ in range(20)
         ]
-        turns = scene.gate.generation.lasting.turns
-        await until(lambda: turns.asking + turns.waiting == len(strangers), within=20)
-        assert turns.asking <= most
+        login_queue = scene.gate.generation.process_state.login_queue
+        await until(lambda: login_queue.asking + login_queue.waiting == len(strangers), within=20)
+        assert login_queue.asking <= most
         scene.tailchat.faults.token = None
         page = await visitor.open(callback)
         assert (page.status, page.url) == (200, f"{scene.url}/mine")
@@ -121,16 +121,16 @@ async def test_who_leaves_while_waiting_leaves_the_line(tmp_path: Path, clock: C
         strangers = [
             asyncio.create_task(_made_up(scene, "203.0.113.9")) for _ in range(OF_ONE + 20)
         ]
-        turns = scene.gate.generation.lasting.turns
-        await until(lambda: (turns.asking, turns.waiting) == (OF_ONE, 20), within=20)
+        login_queue = scene.gate.generation.process_state.login_queue
+        await until(lambda: (login_queue.asking, login_queue.waiting) == (OF_ONE, 20), within=20)
         for stranger in strangers:
             stranger.cancel()
         await asyncio.gather(*strangers, return_exceptions=True)
-        await until(lambda: not turns.waiting, within=20)
+        await until(lambda: not login_queue.waiting, within=20)
 
-        assert turns.asking == OF_ONE
+        assert login_queue.asking == OF_ONE
         hang.release()
-        await until(lambda: not turns.asking, within=20)
+        await until(lambda: not login_queue.asking, within=20)
         assert scene.tailchat.token_posts == OF_ONE
 
 
@@ -139,25 +139,25 @@ async def test_a_full_line_has_room_for_who_has_nobody_in_it(
 ) -> None:
     """Where the line is full, the client with the longest part of it is turned away, not a new."""
     monkeypatch.setattr(module, "WAITING", 6)
-    turns = Turns()
+    login_queue = LoginQueue()
     firsts = [f"c{number}" for number in range(AT_ONCE)]
-    async with _held(turns, *firsts, *["many"] * 4, *["few"] * 2) as tasks:
-        new = asyncio.create_task(_passing(turns, "new"))
+    async with _held(login_queue, *firsts, *["many"] * 4, *["few"] * 2) as tasks:
+        new = asyncio.create_task(_passing(login_queue, "new"))
         await until(tasks[AT_ONCE + 3].done)
         with pytest.raises(LoginBusy):
             tasks[AT_ONCE + 3].result()
         for client in ("many", "few"):
             with pytest.raises(LoginBusy):
-                await _passing(turns, client)
-        assert (turns.asking, turns.waiting) == (AT_ONCE, 6)
+                await _passing(login_queue, client)
+        assert (login_queue.asking, login_queue.waiting) == (AT_ONCE, 6)
         tasks[0].cancel()
         tasks[1].cancel()
         tasks[2].cancel()
         await new
 
 
-async def _passing(turns: Turns, client: str) -> None:
-    async with turns.turn(client):
+async def _passing(login_queue: LoginQueue, client: str) -> None:
+    async with login_queue.turn(client):
         pass
 
 
@@ -171,8 +171,8 @@ async def test_strangers_do_not_keep_rechecks_from_tailchat(tmp_path: Path, cloc
         strangers = [
             asyncio.create_task(_made_up(scene, f"203.0.113.{number}")) for number in range(200)
         ]
-        turns = scene.gate.generation.lasting.turns
-        await until(lambda: turns.waiting == 200 - AT_ONCE, within=20)
+        login_queue = scene.gate.generation.process_state.login_queue
+        await until(lambda: login_queue.waiting == 200 - AT_ONCE, within=20)
         before = asked(scene)
         scene.clock.now += INTERVAL
 
@@ -202,36 +202,38 @@ async def test_a_login_that_was_busy_may_come_again(
 
 
 @asynccontextmanager
-async def _held(turns: Turns, *clients: str) -> AsyncIterator[list["asyncio.Task[None]"]]:
+async def _held(
+    login_queue: LoginQueue, *clients: str
+) -> AsyncIterator[list["asyncio.Task[None]"]]:
     """Hold or await a turn for each client until the block ends."""
     free = asyncio.Event()
 
     async def hold(client: str) -> None:
-        async with turns.turn(client):
+        async with login_queue.turn(client):
             await free.wait()
 
     tasks = [asyncio.create_task(hold(client)) for client in clients]
-    await until(lambda: turns.asking + turns.waiting == len(clients))
+    await until(lambda: login_queue.asking + login_queue.waiting == len(clients))
     yield tasks
     free.set()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert (turns.asking, turns.waiting, turns._waiting) == (0, 0, {})
+    assert (login_queue.asking, login_queue.waiting, login_queue._waiting) == (0, 0, {})
 
 
 async def test_it_is_one_clients_turn_after_the_others() -> None:
     """A client with many logins lets one with few go first, each time."""
-    turns = Turns()
+    login_queue = LoginQueue()
     order: list[str] = []
-    async with _held(turns, *(f"c{number}" for number in range(AT_ONCE))) as holders:
+    async with _held(login_queue, *(f"c{number}" for number in range(AT_ONCE))) as holders:
 
         async def ask_as(client: str) -> None:
-            async with turns.turn(client):
+            async with login_queue.turn(client):
                 order.append(client)
 
         waiting = [asyncio.create_task(ask_as("many")) for _ in range(5)]
-        await until(lambda: turns.waiting == 5)
+        await until(lambda: login_queue.waiting == 5)
         waiting.append(asyncio.create_task(ask_as("one")))
-        await until(lambda: turns.waiting == 6)
+        await until(lambda: login_queue.waiting == 6)
         holders[0].cancel()
         await asyncio.gather(*waiting)
 
@@ -240,17 +242,17 @@ async def test_it_is_one_clients_turn_after_the_others() -> None:
 
 async def test_who_gives_up_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is cancelled, or waits too long, leaves nothing behind, and no turn is lost."""
-    turns = Turns()
-    async with _held(turns, *["one"] * (OF_ONE + 3)) as tasks:
+    login_queue = LoginQueue()
+    async with _held(login_queue, *["one"] * (OF_ONE + 3)) as tasks:
         tasks[-1].cancel()
-        await until(lambda: turns.waiting == 2)
+        await until(lambda: login_queue.waiting == 2)
         monkeypatch.setattr(module, "PATIENCE", 0.01)
         with pytest.raises(LoginBusy):
-            async with turns.turn("one"):
+            async with login_queue.turn("one"):
                 pass
-        assert (turns.asking, turns.waiting) == (OF_ONE, 2)
-        async with turns.turn("another"):
-            assert turns.asking == OF_ONE + 1
+        assert (login_queue.asking, login_queue.waiting) == (OF_ONE, 2)
+        async with login_queue.turn("another"):
+            assert login_queue.asking == OF_ONE + 1
 
 
 async def test_a_turn_that_is_given_and_given_up_at_once_goes_on(
@@ -258,10 +260,10 @@ async def test_a_turn_that_is_given_and_given_up_at_once_goes_on(
 ) -> None:
     """Whoever is cancelled in the moment of its turn passes it on."""
     monkeypatch.setattr(module, "OF_ONE", 1)
-    turns = Turns()
-    async with _held(turns, "one", "one", "one") as tasks:
+    login_queue = LoginQueue()
+    async with _held(login_queue, "one", "one", "one") as tasks:
         tasks[0].cancel()
-        await until(lambda: bool(turns.waiting < 2))
+        await until(lambda: bool(login_queue.waiting < 2))
         tasks[1].cancel()
-        await until(lambda: not turns.waiting)
-        assert turns.asking == 1
+        await until(lambda: not login_queue.waiting)
+        assert login_queue.asking == 1

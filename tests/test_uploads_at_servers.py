@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 from edgekit import program, serving
-from gatekit import RawClient, Reply
+from gatekit import RawClient, Response
 from parts import missing
 from process import free_port
 
@@ -62,7 +62,7 @@ SERVERS: Final[dict[str, Callable[[Path, int], list[str]]]] = {
 }
 
 
-async def _upload(port: int, target: str, pieces: Iterable[bytes]) -> Reply:
+async def _upload(port: int, target: str, pieces: Iterable[bytes]) -> Response:
     """Send a body in chunks, as a client does that does not know its length."""
     async with RawClient.connect(port) as client:
         head = f"POST {target} HTTP/1.1\r\nHost: gate.test\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -71,7 +71,7 @@ async def _upload(port: int, target: str, pieces: Iterable[bytes]) -> Reply:
             client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
             await client.writer.drain()
         client.send(b"0\r\n\r\n")
-        return await client.reply()
+        return await client.response()
 
 
 @asynccontextmanager
@@ -96,9 +96,9 @@ async def _gate_before(
         )
 
         async def upload(target: str, pieces: Iterable[bytes]) -> bytes:
-            reply = await _upload(gate.port, target, pieces)
-            assert reply.status == 200
-            return reply.body
+            response = await _upload(gate.port, target, pieces)
+            assert response.status == 200
+            return response.body
 
         yield upload
 

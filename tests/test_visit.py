@@ -2,7 +2,7 @@ import pytest
 
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, STATUS, Reason
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.context import RequestIds, Visit
+from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import read_target
@@ -10,24 +10,24 @@ from tailchat_gate.request.target import read_target
 
 def test_visit_that_was_not_read() -> None:
     """A request that is refused before it was read is recorded as an error with nothing in it."""
-    visit = Visit("id", 1.0)
+    context = RequestContext("id", 1.0)
 
-    assert (visit.client, visit.host, visit.path, visit.route, visit.sub) == ("",) * 5
-    assert visit.reason is Reason.INTERNAL_ERROR
-    assert visit.status == 0
+    assert (context.client, context.host, context.path, context.route, context.sub) == ("",) * 5
+    assert context.reason is Reason.INTERNAL_ERROR
+    assert context.status == 0
 
 
 def test_visit_shows_what_was_asked() -> None:
     """Address, host and path come from what was read, the path as it was sent."""
     fields = FieldSection([(b"Host", b"GATE.test:80"), (b"User-Agent", b"agent")])
     head = RequestHead("GET", False, read_target("/A%2e?code=secret", fields.host), fields)
-    visit = Visit("id", 1.0, head)
-    visit.client_address = Client("203.0.113.9", "https", "203.0.113.9, 10.0.0.1")
+    context = RequestContext("id", 1.0, head)
+    context.client_address = Client("203.0.113.9", "https", "203.0.113.9, 10.0.0.1")
 
-    assert visit.client == "203.0.113.9"
-    assert visit.host == "gate.test"
-    assert visit.path == "/A%2e"
-    assert (visit.method, visit.user_agent) == ("GET", "agent")
+    assert context.client == "203.0.113.9"
+    assert context.host == "gate.test"
+    assert context.path == "/A%2e"
+    assert (context.method, context.user_agent) == ("GET", "agent")
 
 
 def test_ids_are_unique() -> None:

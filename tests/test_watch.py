@@ -16,7 +16,7 @@ from tlskit import Authority
 from wirekit import until
 
 from tailchat_gate.config.load import load
-from tailchat_gate.config.source import Source, marks_of
+from tailchat_gate.config.source import Source, file_states
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.reload import Reloader
 
@@ -41,7 +41,7 @@ async def watched(
 
 
 def _generation(gate: FileGate) -> int:
-    return gate.gate.generation.lasting.reloads.generation
+    return gate.gate.generation.process_state.reloads.generation
 
 
 def _via(gate: FileGate) -> str:
@@ -111,11 +111,11 @@ async def test_a_file_is_loaded_once_it_is_left_alone(
             part = len(text) * min(looks, 10) // 10
             if looks <= 10:
                 gate.path.write_text(text[:part], "utf-8")
-            return marks_of(paths)
+            return file_states(paths)
 
-        monkeypatch.setattr("tailchat_gate.serving.reload.marks_of", write_part_by_part)
+        monkeypatch.setattr("tailchat_gate.serving.reload.file_states", write_part_by_part)
         await until(lambda: _via(gate) == "whole")
-        assert gate.gate.generation.lasting.reloads.generation == 2
+        assert gate.gate.generation.process_state.reloads.generation == 2
         assert looks >= 11
 
 
@@ -214,7 +214,7 @@ async def test_a_file_that_a_refused_one_names_is_watched(
     tables = sections(upstream.url, server={"watch": True})
     tables["session"] = {"secret_file": str(late)}
     async with watched(tmp_path, upstream.url) as gate:
-        reloads = gate.gate.generation.lasting.reloads
+        reloads = gate.gate.generation.process_state.reloads
         await gate.write_text(file_text(tables))
         await until(lambda: bool(reloads.problems))
         await _looks(gate)
@@ -246,20 +246,20 @@ async def test_watching_is_turned_off_and_on(tmp_path: Path, upstream: RawUpstre
 def test_a_mark_changes_with_every_kind_of_change(tmp_path: Path) -> None:
     """Content, a rename over it, its mode, its absence and its return are other states."""
     path = tmp_path / "file"
-    seen = [marks_of([path])[path]]
+    seen = [file_states([path])[path]]
     assert seen == [None]
     path.write_text("one")
-    seen.append(marks_of([path])[path])
+    seen.append(file_states([path])[path])
     path.write_text("other")
-    seen.append(marks_of([path])[path])
+    seen.append(file_states([path])[path])
     (tmp_path / "new").write_text("other")
     (tmp_path / "new").replace(path)
-    seen.append(marks_of([path])[path])
+    seen.append(file_states([path])[path])
     path.chmod(0o600)
-    seen.append(marks_of([path])[path])
+    seen.append(file_states([path])[path])
 
     assert len(set(seen)) == len(seen)
-    assert marks_of([path])[path] == seen[-1]
+    assert file_states([path])[path] == seen[-1]
 
 
 @pytest.fixture
@@ -290,11 +290,11 @@ def test_what_is_written_during_a_reading_is_a_change(
 ) -> None:
     """The states are those from before the reading."""
     source.read()
-    assert marks_of(source.marks) == source.marks
+    assert file_states(source.states) == source.states
     _write_behind_each_load(monkeypatch, tmp_path / "secret", OTHER_SECRET)
     source.read()
 
-    assert marks_of(source.marks) != source.marks
+    assert file_states(source.states) != source.states
 
 
 def test_a_file_that_was_not_known_is_read_again(
@@ -305,7 +305,7 @@ def test_a_file_that_was_not_known_is_read_again(
     (secret,) = source.read().settings.session.secrets
 
     assert secret.get_secret_value() == OTHER_SECRET
-    assert set(source.marks) == {source.path, tmp_path / "secret"}
+    assert set(source.states) == {source.path, tmp_path / "secret"}
 
 
 def test_files_that_are_no_longer_named_are_forgotten(source: Source, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_files_that_are_no_longer_named_are_forgotten(source: Source, tmp_path: 
     source.path.write_text(file_text(sections("http://127.0.0.1:9")))
     source.read()
 
-    assert set(source.marks) == {source.path}
+    assert set(source.states) == {source.path}
 
 
 def test_the_environment_stays_that_of_the_start(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _unsent(gate: RunningGate) -> int:
     server = gate.server._server
     assert server is not None
     transports = [client.transport for client in server.connections]
-    for pool in gate.generation.lasting.traffic.pools:
+    for pool in gate.generation.process_state.upstream_pools.pools:
         transports += [upstream.transport for upstream in pool._busy]
     return sum(one.get_write_buffer_size() for one in transports if one is not None)
 
@@ -108,10 +108,10 @@ async def test_each_answer_is_that_of_its_request(
                 client.send(data[position : position + 1])
                 await asyncio.sleep(0)
         for request in row:
-            reply = await client.reply(to_head=request.startswith(b"HEAD"))
+            response = await client.response(to_head=request.startswith(b"HEAD"))
             if not request.startswith(b"HEAD"):
                 target = request.lstrip(b"\r\n").split(b" ")[1]
-                assert reply.body == target + (b"abc" if b"abc" in request else b"")
+                assert response.body == target + (b"abc" if b"abc" in request else b"")
 
     assert len(upstream.requests) == len(row)
 
@@ -141,7 +141,7 @@ async def test_an_endless_row_of_requests_waits_with_the_client(
         assert len(upstream.requests) == 1
         go_on.set()
         for _ in range(50):
-            assert (await client.reply()).body == b"ok"
+            assert (await client.response()).body == b"ok"
         client.writer.transport.abort()
 
 
@@ -198,8 +198,8 @@ async def test_an_upstream_that_closes_does_not_close_the_client(
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         for _ in range(3):
             client.send(get())
-            reply = await client.reply()
-            assert reply.values("Connection") == []
+            response = await client.response()
+            assert response.values("Connection") == []
 
     assert upstream.connections == 3
 
@@ -247,7 +247,7 @@ async def test_only_a_clean_connection_is_used_again(
             client.send(get())
             if data.startswith(b"HTTP/1.1 103 "):
                 await client.head()
-            assert (await client.reply()).body in {b"", b"ok"}
+            assert (await client.response()).body in {b"", b"ok"}
         stays = data in REUSED.values()
         assert upstream.connections == (1 if stays else 2)
         await until(lambda: upstream.open_connections == (1 if stays else 0))
@@ -273,7 +273,7 @@ async def test_what_an_idle_upstream_says_is_no_answer(
     upstream.answer = answer
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(get())
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
         # Past the loop, so that both wait in the gate's sockets when it looks next.
         os.write(writers[0].get_extra_info("socket").fileno(), late)
         if close:
@@ -281,9 +281,9 @@ async def test_what_an_idle_upstream_says_is_no_answer(
             with socket.socket(fileno=descriptor) as copy:
                 copy.shutdown(socket.SHUT_WR)
         os.write(client.writer.get_extra_info("socket").fileno(), get())
-        reply = await client.reply()
+        response = await client.response()
 
-    assert (reply.status, reply.body) == (200, b"ok")
+    assert (response.status, response.body) == (200, b"ok")
     assert upstream.connections == 2
 
 
@@ -302,13 +302,13 @@ async def test_a_408_that_comes_as_the_request_does_is_no_answer(
     upstream.answer = answer
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(get())
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
         # The request is first to be read, but the late answer is there by then.
         os.write(client.writer.get_extra_info("socket").fileno(), get())
         os.write(writers[0].get_extra_info("socket").fileno(), LATE)
-        reply = await client.reply()
+        response = await client.response()
 
-    assert (reply.status, reply.body) == (200, b"ok")
+    assert (response.status, response.body) == (200, b"ok")
 
 
 # Which request is sent again.
@@ -350,11 +350,11 @@ async def test_only_what_may_be_repeated_is_sent_twice(
     data = line + HOST + length + b"\r\n" + (b"x" if with_body else b"")
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(get())
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         client.send(data)
-        reply = await client.reply(to_head=method == "HEAD")
+        response = await client.response(to_head=method == "HEAD")
 
-    assert reply.status == (200 if kind in REPEATED else 502)
+    assert response.status == (200 if kind in REPEATED else 502)
     assert len(upstream.requests) == (3 if kind in REPEATED else 2)
     assert upstream.connections == (2 if kind in REPEATED else 1)
 
@@ -378,7 +378,7 @@ async def test_nothing_is_sent_a_third_time_or_behind_an_answer(
     upstream.answer = answer
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(get())
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         client.send(get())
         head = await client.head()
         if head.startswith(b"HTTP/1.1 103 "):
@@ -519,7 +519,7 @@ async def test_whoever_goes_on_is_not_slow(start_gate: Start, upstream: RawUpstr
             for byte in b"hello":
                 await asyncio.sleep(0.4)
                 client.send(bytes((byte,)))
-            return (await client.reply()).body
+            return (await client.response()).body
 
     upstream.answer = answer
     route = {"name": "t", "allow": ["public"], "idle_timeout": "1s", "response_timeout": "1s"}
@@ -591,8 +591,8 @@ async def test_fifty_dribbling_peers_keep_nobody_waiting(
         for _ in slow:
             await started.acquire()
         async with asyncio.timeout(1):
-            replies = await asyncio.gather(*(ask(gate.port, get()) for _ in range(20)))
-        assert {reply.status for reply in replies} == {200}
+            responses = await asyncio.gather(*(ask(gate.port, get()) for _ in range(20)))
+        assert {response.status for response in responses} == {200}
         found = await asyncio.gather(*slow)
 
     assert found == [[408]] * 50 + [[200]] * 50
@@ -833,7 +833,7 @@ async def test_a_slow_upstream_holds_its_client_back(
             await client.writer.drain()
         if framing == CHUNKED:
             client.send(b"\r\n0\r\n\r\n")
-        assert (await client.reply()).body == b"ok"
+        assert (await client.response()).body == b"ok"
 
     assert len(upstream.requests[0].body) == 32 * MIB
 
@@ -905,7 +905,7 @@ async def test_two_mebibytes_in_small_pieces(public: RunningGate, upstream: RawU
                 await asyncio.sleep(0)
             if around:
                 client.send(b"0\r\n\r\n")
-            assert (await client.reply()).body == piece * 512
+            assert (await client.response()).body == piece * 512
 
     assert [request.body == piece * 512 for request in upstream.requests] == [True, True]
 
@@ -979,5 +979,5 @@ async def test_who_has_closed_before_the_answer_is_no_fault_of_the_gate(
         await asyncio.to_thread(send_and_leave)
         # Behind all of them: it was accepted last.
         assert (await ask(gate.port, request_bytes("/y"))).status == 401
-        await until(lambda: not gate.generation.lasting.traffic.descriptors.clients)
+        await until(lambda: not gate.generation.process_state.upstream_pools.descriptors.clients)
     assert [one.message for one in caplog.records if one.exc_info] == []

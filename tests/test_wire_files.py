@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import START, RawClient, Reply, RunningGate, ask, request_bytes
+from gatekit import START, RawClient, Response, RunningGate, ask, request_bytes
 from wirekit import heard, until
 
 from tailchat_gate.proxy.client import aiohttp_bridge
@@ -31,7 +31,7 @@ class Files:
     gate: RunningGate
     folder: Path
 
-    async def get(self, path: str, *, method: str = "GET", **fields: str) -> Reply:
+    async def get(self, path: str, *, method: str = "GET", **fields: str) -> Response:
         """Ask for a path below /docs as somebody who is signed in."""
         data = request_bytes(f"/docs{path}", method=method, Cookie=self.gate.cookie(), **fields)
         return await ask(self.gate.port, data, to_head=method == "HEAD")
@@ -109,16 +109,16 @@ async def files(start_gate: Start, tmp_path: Path) -> Files:
 
 async def test_a_file_and_what_is_said_of_it(files: Files) -> None:
     """A file comes whole with its type, length, tag and date, kept by nobody but the visitor."""
-    reply = await files.get("/data.bin")
+    response = await files.get("/data.bin")
 
-    assert (reply.status, reply.body) == (200, DATA)
-    assert reply.value("Content-Length") == str(len(DATA))
-    assert reply.value("Content-Type") == "application/octet-stream"
-    assert reply.value("Accept-Ranges") == "bytes"
-    assert reply.value("ETag").strip("W/").startswith('"')
-    assert reply.value("Last-Modified") == "Fri, 15 Jan 2027 07:43:20 GMT"
-    assert reply.value("Cache-Control") == "private, no-cache"
-    assert reply.value("X-Content-Type-Options") == "nosniff"
+    assert (response.status, response.body) == (200, DATA)
+    assert response.value("Content-Length") == str(len(DATA))
+    assert response.value("Content-Type") == "application/octet-stream"
+    assert response.value("Accept-Ranges") == "bytes"
+    assert response.value("ETag").strip("W/").startswith('"')
+    assert response.value("Last-Modified") == "Fri, 15 Jan 2027 07:43:20 GMT"
+    assert response.value("Cache-Control") == "private, no-cache"
+    assert response.value("X-Content-Type-Options") == "nosniff"
     types = {"/script.js": "text/javascript; charset=utf-8", "/a.tar.gz": "application/gzip"}
     types["/sub/deep/a%20b.txt"] = types["/sub/%E6%98%9F.txt"] = "text/plain; charset=utf-8"
     types["/"] = "text/html; charset=utf-8"
@@ -140,10 +140,10 @@ async def test_a_head_is_the_same_without_the_file(files: Files) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 async def test_only_get_and_head(files: Files, method: str) -> None:
     """Another method is refused, and says which there are."""
-    reply = await files.get("/data.bin", method=method, Content_Length="0")
+    response = await files.get("/data.bin", method=method, Content_Length="0")
 
-    assert reply.status == 405
-    assert reply.value("Allow") == "GET, HEAD"
+    assert response.status == 405
+    assert response.value("Allow") == "GET, HEAD"
     assert await asyncio.to_thread((files.folder / "data.bin").read_bytes) == DATA
 
 
@@ -177,11 +177,11 @@ async def test_a_directory_is_its_index(files: Files) -> None:
 )
 async def test_a_range(files: Files, asked: str, content: bytes, span: str) -> None:
     """One range of bytes is sent as 206 with its place (RFC 9110 sections 14.2 and 15.3.7)."""
-    reply = await files.get("/data.bin", Range=asked)
+    response = await files.get("/data.bin", Range=asked)
 
-    assert (reply.status, reply.body) == (206, content)
-    assert reply.value("Content-Range") == span
-    assert reply.value("Content-Length") == str(len(content))
+    assert (response.status, response.body) == (206, content)
+    assert response.value("Content-Range") == span
+    assert response.value("Content-Length") == str(len(content))
 
 
 @pytest.mark.parametrize(
@@ -201,13 +201,13 @@ async def test_a_range(files: Files, asked: str, content: bytes, span: str) -> N
 )
 async def test_a_range_that_is_none(files: Files, asked: str, status: int) -> None:
     """What lies behind the end is 416; what is no single range is left aside (14.2)."""
-    reply = await files.get("/data.bin", Range=asked)
+    response = await files.get("/data.bin", Range=asked)
 
-    assert reply.status == status
+    assert response.status == status
     if status == 416:
-        assert reply.value("Content-Range") == "bytes */1024"
+        assert response.value("Content-Range") == "bytes */1024"
     else:
-        assert reply.body == DATA
+        assert response.body == DATA
 
 
 async def test_a_file_that_is_unchanged(files: Files) -> None:
@@ -233,10 +233,10 @@ async def test_a_file_that_is_unchanged(files: Files) -> None:
         ({"If_Range": date, "Range": "bytes=0-1"}, 200),
     ]
     for fields, status in cases:
-        reply = await files.get("/data.bin", **fields)
-        assert (fields, reply.status) == (fields, status)
+        response = await files.get("/data.bin", **fields)
+        assert (fields, response.status) == (fields, status)
         if status == 304:
-            assert (reply.body, reply.value("ETag")) == (b"", tag)
+            assert (response.body, response.value("ETag")) == (b"", tag)
 
     await asyncio.to_thread((files.folder / "data.bin").write_bytes, b"changed")
     changed = await files.get("/data.bin", If_None_Match=tag)
@@ -331,8 +331,8 @@ async def test_a_large_file_for_a_slow_reader(files: Files) -> None:
         client.send(request_bytes("/docs/data.bin", Cookie=files.gate.cookie()))
         await asyncio.sleep(0.1)
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        assert (await client.reply()).body == b"x" * LARGE
-        assert (await client.reply()).body == DATA
+        assert (await client.response()).body == b"x" * LARGE
+        assert (await client.response()).body == DATA
 
 
 async def test_a_reader_that_takes_nothing_of_a_file_is_cut_off(
@@ -411,8 +411,8 @@ async def test_a_file_that_becomes_shorter_never_looks_whole(files: Files) -> No
 async def test_files_are_for_whoever_may_enter(files: Files) -> None:
     """Without a session neither a file nor the want of one is shown."""
     for path in ("/docs/data.bin", "/docs/nothing", "/docs/", "/docs"):
-        reply = await ask(files.gate.port, request_bytes(path))
-        assert (reply.status, reply.json["error"]) == (401, "not-signed-in")
+        response = await ask(files.gate.port, request_bytes(path))
+        assert (response.status, response.json["error"]) == (401, "not-signed-in")
 
 
 @pytest.mark.parametrize(
@@ -441,9 +441,9 @@ async def test_a_fixed_status(
                 if method == "POST"
                 else request_bytes("/any?thing", method=method, Cookie=gate.cookie())
             )
-            reply = await client.reply(to_head=method == "HEAD")
-            assert (reply.status, reply.body) == (status, b"")
-            assert {name: reply.value(name) for name in fields} == fields
-            assert reply.value("Cache-Control") == "no-store"
+            response = await client.response(to_head=method == "HEAD")
+            assert (response.status, response.body) == (status, b"")
+            assert {name: response.value(name) for name in fields} == fields
+            assert response.value("Cache-Control") == "no-store"
             if method == "POST":
                 break

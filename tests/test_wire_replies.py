@@ -106,11 +106,11 @@ async def test_a_malformed_reply_is_a_502(
     upstream.answer = _says(data)
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes())
-        reply = await client.reply()
+        response = await client.response()
         client.send(request_bytes())
-        follow_up = await client.reply()
+        follow_up = await client.response()
 
-    assert (reply.status, reply.json["error"]) == (502, "upstream-broken")
+    assert (response.status, response.json["error"]) == (502, "upstream-broken")
     assert follow_up.body == b"clean"
     assert upstream.connections == 2
 
@@ -145,9 +145,9 @@ async def test_a_reply_cut_in_its_head_is_a_502(
     """Before its head was whole nothing of a reply was relayed (B 8)."""
     upstream.answer = _says(data, close=True, reset=reset)
 
-    reply = await ask(public.port, request_bytes(method="POST", Content_Length="0"))
+    response = await ask(public.port, request_bytes(method="POST", Content_Length="0"))
 
-    assert (reply.status, reply.json["error"]) == (502, "upstream-broken")
+    assert (response.status, response.json["error"]) == (502, "upstream-broken")
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -176,8 +176,8 @@ async def test_a_reset_is_no_end_of_a_body(public: RunningGate, upstream: RawUps
     assert received.endswith(b"<reset>") or b"502" in received
 
     upstream.answer = _says(b"HTTP/1.1 200 OK\r\n\r\nhello", close=True)
-    reply = await ask(public.port, request_bytes())
-    assert reply.body == b"hello"
+    response = await ask(public.port, request_bytes())
+    assert response.body == b"hello"
 
 
 @pytest.mark.parametrize("size", BAD_CHUNKS)
@@ -217,14 +217,14 @@ async def test_where_no_body_may_be_none_is_read(
     method = "HEAD" if status.startswith(b"200") else "GET"
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes(method=method))
-        reply = await client.reply(to_head=True)
+        response = await client.response(to_head=True)
         client.send(request_bytes())
-        follow_up = await client.reply()
+        follow_up = await client.response()
 
-    assert reply.status == int(status[:3])
+    assert response.status == int(status[:3])
     assert follow_up.body == b"clean"
     if status.startswith(b"204"):
-        assert reply.values("Content-Length") == []
+        assert response.values("Content-Length") == []
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified", b"200 OK"])
@@ -236,9 +236,9 @@ async def test_a_body_where_none_may_be_is_not_the_next_answer(
     method = "HEAD" if status.startswith(b"200") else "GET"
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes(method=method))
-        await client.reply(to_head=True)
+        await client.response(to_head=True)
         client.send(request_bytes())
-        follow_up = await client.reply()
+        follow_up = await client.response()
 
     assert follow_up.body == b"clean"
     assert upstream.connections == 2
@@ -261,9 +261,9 @@ async def test_a_body_that_a_204_announces_may_be_on_its_way(
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         for _ in range(2):
             client.send(request_bytes())
-            reply = await client.reply()
-            assert (reply.status, reply.values("Content-Length")) == (204, [])
-            assert reply.values("Transfer-Encoding") == []
+            response = await client.response()
+            assert (response.status, response.values("Content-Length")) == (204, [])
+            assert response.values("Transfer-Encoding") == []
 
     assert upstream.connections == connections
 
@@ -277,10 +277,10 @@ async def test_interim_replies_pass_and_the_final_one_is_never_lost(
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes())
         heads = [await client.head() for _ in range(300)]
-        reply = await client.reply()
+        response = await client.response()
 
     assert set(heads) == {hints[:-2]}
-    assert reply.body == b"clean"
+    assert response.body == b"clean"
 
     upstream.answer = _says(hints + FOLLOW_UP)
     received = await _all(public, b"GET / HTTP/1.0\r\nHost: gate.test\r\n\r\n")
@@ -316,7 +316,7 @@ async def test_trailers_of_a_reply(
         head = await client.head()
         rest = await client.reader.readuntil(b"\r\n\r\n")
         client.send(request_bytes())
-        follow_up = await client.reply()
+        follow_up = await client.response()
 
     assert b"X-Sum" not in head
     assert rest == b"5\r\nhello\r\n0\r\n" + (b"X-Sum: 1\r\n" if passed else b"") + b"\r\n"
@@ -331,9 +331,9 @@ async def test_fields_pass_with_their_bytes(public: RunningGate, upstream: RawUp
     )
     upstream.answer = _says(b"HTTP/1.1 299 Wh\xe9t is this\r\n" + fields + b"\r\n")
 
-    reply = await ask(public.port, request_bytes())
+    response = await ask(public.port, request_bytes())
 
-    assert reply.head == b"HTTP/1.1 299 Wh\xe9t is this\r\n" + fields
+    assert response.head == b"HTTP/1.1 299 Wh\xe9t is this\r\n" + fields
 
 
 async def test_obsolete_forms_are_repaired(public: RunningGate, upstream: RawUpstream) -> None:
@@ -342,10 +342,10 @@ async def test_obsolete_forms_are_repaired(public: RunningGate, upstream: RawUps
         b"HTTP/1.1 200\r\nX-A : 1\r\nX-B: 2\r\n\t3\r\n  4\r\nContent-Length: 02\r\n\r\nok"
     )
 
-    reply = await ask(public.port, request_bytes())
+    response = await ask(public.port, request_bytes())
 
-    assert (reply.value("X-A"), reply.value("X-B"), reply.body) == ("1", "2 3 4", b"ok")
-    assert reply.values("Content-Length") == ["2"]
+    assert (response.value("X-A"), response.value("X-B"), response.body) == ("1", "2 3 4", b"ok")
+    assert response.values("Content-Length") == ["2"]
 
 
 async def test_connection_fields_of_a_reply_end_here(
@@ -358,9 +358,9 @@ async def test_connection_fields_of_a_reply_end_here(
         b"X-Stays: 3\r\nContent-Length: 2\r\n\r\nok"
     )
 
-    reply = await ask(public.port, request_bytes())
+    response = await ask(public.port, request_bytes())
 
-    assert reply.head == b"HTTP/1.1 200 OK\r\nX-Stays: 3\r\nContent-Length: 2\r\n"
+    assert response.head == b"HTTP/1.1 200 OK\r\nX-Stays: 3\r\nContent-Length: 2\r\n"
 
 
 async def test_stray_bytes_end_the_connection_they_came_on(
@@ -440,7 +440,7 @@ async def test_a_stale_connection_is_replaced_for_what_may_be_repeated(
         assert (await ask(public.port, request_bytes(method=method, **length))).status == status
 
 
-def _reply(fields: bytes, body: bytes = b"", *, line: bytes = b"HTTP/1.1 200 OK") -> bytes:
+def _response(fields: bytes, body: bytes = b"", *, line: bytes = b"HTTP/1.1 200 OK") -> bytes:
     """Return a reply with these field lines and this body."""
     return line + b"\r\n" + fields + b"\r\n" + body
 
@@ -454,7 +454,7 @@ async def _statuses(
         found = await asyncio.gather(
             *(ask(gate.port, request_bytes(path)) for path in paths(cases))
         )
-    return {name: reply.status for name, reply in zip(cases, found, strict=True)}
+    return {name: response.status for name, response in zip(cases, found, strict=True)}
 
 
 LISTINGS = {
@@ -474,15 +474,15 @@ async def test_fields_of_the_upstreams_connection_end_here(
     hops = b"Keep-Alive: a\r\nProxy-Connection: a\r\nUpgrade: a\r\nTE: a\r\n"
     end = b"X-Stays: 3\r\nContent-Length: 2\r\n"
     cases = {
-        name: _reply(b"X-Hop: 1\r\n" + listing + b"x-hop: 2\r\n" + hops + end, b"ok")
+        name: _response(b"X-Hop: 1\r\n" + listing + b"x-hop: 2\r\n" + hops + end, b"ok")
         for name, listing in LISTINGS.items()
     }
     upstream.answer = answers_by_path(cases)
 
     for name, path in zip(cases, paths(cases), strict=True):
-        reply = await ask(public.port, request_bytes(path))
-        assert (name, reply.head) == (name, b"HTTP/1.1 200 OK\r\n" + end)
-        assert reply.body == b"ok"
+        response = await ask(public.port, request_bytes(path))
+        assert (name, response.head) == (name, b"HTTP/1.1 200 OK\r\n" + end)
+        assert response.body == b"ok"
 
 
 async def test_connection_cannot_take_away_what_the_gate_adds(
@@ -497,11 +497,11 @@ async def test_connection_cannot_take_away_what_the_gate_adds(
         (b"Content-Length: 5\r\n", b"hello"),
         (b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"),
     ):
-        upstream.answer = _reply(b"Set-Cookie: a=b\r\n" + listed + framing, body)
-        reply = await ask(gate.port, request_bytes(Cookie=cookie))
+        upstream.answer = _response(b"Set-Cookie: a=b\r\n" + listed + framing, body)
+        response = await ask(gate.port, request_bytes(Cookie=cookie))
 
-        assert reply.body == b"hello"
-        (renewed,) = reply.values("Set-Cookie")
+        assert response.body == b"hello"
+        (renewed,) = response.values("Set-Cookie")
         assert renewed.startswith("tailchat_gate=")
 
 
@@ -515,7 +515,7 @@ LENGTHS = (
 async def test_a_length_in_doubt_is_a_502(public: RunningGate, upstream: RawUpstream) -> None:
     """A Content-Length that is not one number makes no reply (RFC 9112 section 6.3)."""
     cases = {
-        str(value): _reply(b"Content-Length: " + value + b"\r\n", b"hello") for value in LENGTHS
+        str(value): _response(b"Content-Length: " + value + b"\r\n", b"hello") for value in LENGTHS
     }
 
     assert await _statuses(public, upstream, cases) == dict.fromkeys(cases, 502)
@@ -527,11 +527,11 @@ async def test_a_length_of_a_reply_is_sent_on_as_plain_decimal(
     public: RunningGate, upstream: RawUpstream, zeros: bytes
 ) -> None:
     """Leading zeros of a length are gone for the client (RFC 9112 section 6.2)."""
-    upstream.answer = _says(_reply(b"Content-Length: " + zeros + b"\r\n", b"hello"))
+    upstream.answer = _says(_response(b"Content-Length: " + zeros + b"\r\n", b"hello"))
 
-    reply = await ask(public.port, request_bytes())
+    response = await ask(public.port, request_bytes())
 
-    assert (reply.values("Content-Length"), reply.body) == (["5"], b"hello")
+    assert (response.values("Content-Length"), response.body) == (["5"], b"hello")
 
 
 ODD_NAMES = {
@@ -550,20 +550,22 @@ ODD_NAMES = {
 
 async def test_nothing_splits_a_reply(public: RunningGate, upstream: RawUpstream) -> None:
     """CR, LF and control bytes in a name, value or reason are a 502 (RFC 9110 section 5.5)."""
-    cases = {name: _reply(field + b"Content-Length: 0\r\n") for name, field in ODD_NAMES.items()}
+    cases = {name: _response(field + b"Content-Length: 0\r\n") for name, field in ODD_NAMES.items()}
     for code in (*CONTROLS, 0x0A, 0x0D):
         byte = bytes((code,))
         split = byte + b"Set-Cookie: a=b"
         cases |= {
-            f"{code:#04x} in a name": _reply(b"X" + byte + b"A: b\r\nContent-Length: 0\r\n"),
-            f"{code:#04x} in a value": _reply(b"X: a" + split + b"\r\nContent-Length: 0\r\n"),
-            f"{code:#04x} first in a value": _reply(b"X:" + split + b"\r\nContent-Length: 0\r\n"),
-            f"{code:#04x} in the reason": _reply(
+            f"{code:#04x} in a name": _response(b"X" + byte + b"A: b\r\nContent-Length: 0\r\n"),
+            f"{code:#04x} in a value": _response(b"X: a" + split + b"\r\nContent-Length: 0\r\n"),
+            f"{code:#04x} first in a value": _response(
+                b"X:" + split + b"\r\nContent-Length: 0\r\n"
+            ),
+            f"{code:#04x} in the reason": _response(
                 b"Content-Length: 0\r\n", line=b"HTTP/1.1 200 O" + split
             ),
-            f"{code:#04x} in the reason of 103": _reply(b"", line=b"HTTP/1.1 103 a" + split)
+            f"{code:#04x} in the reason of 103": _response(b"", line=b"HTTP/1.1 103 a" + split)
             + FOLLOW_UP,
-            f"{code:#04x} in a field of 103": _reply(
+            f"{code:#04x} in a field of 103": _response(
                 b"X: a" + split + b"\r\n", line=b"HTTP/1.1 103 a"
             )
             + FOLLOW_UP,
@@ -577,13 +579,13 @@ async def test_obsolete_forms_of_the_framing_are_repaired(
 ) -> None:
     """A fold or a space before the colon hides no framing field (RFC 9112 sections 5.1, 5.2)."""
     cases = {
-        "a fold on Content-Length": _reply(b"Content-Length:\r\n 5\r\n", b"hello"),
-        "a tab on Content-Length": _reply(b"Content-Length\t: 5\r\n", b"hello"),
-        "two folds": _reply(b"Content-Length:\r\n\t\r\n 5\r\n", b"hello"),
-        "a fold on Transfer-Encoding": _reply(
+        "a fold on Content-Length": _response(b"Content-Length:\r\n 5\r\n", b"hello"),
+        "a tab on Content-Length": _response(b"Content-Length\t: 5\r\n", b"hello"),
+        "two folds": _response(b"Content-Length:\r\n\t\r\n 5\r\n", b"hello"),
+        "a fold on Transfer-Encoding": _response(
             b"Transfer-Encoding:\r\n chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"
         ),
-        "a space on Transfer-Encoding": _reply(
+        "a space on Transfer-Encoding": _response(
             b"Transfer-Encoding : chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"
         ),
     }
@@ -591,13 +593,13 @@ async def test_obsolete_forms_of_the_framing_are_repaired(
 
     for name, path in zip(cases, paths(cases), strict=True):
         async with asyncio.timeout(5):
-            reply = await ask(public.port, request_bytes(path))
-        assert (name, reply.status, reply.body) == (name, 200, b"hello")
-        assert not any(line[:1] in b" \t" for line in reply.head.split(b"\r\n") if line)
-        assert b" :" not in reply.head
+            response = await ask(public.port, request_bytes(path))
+        assert (name, response.status, response.body) == (name, 200, b"hello")
+        assert not any(line[:1] in b" \t" for line in response.head.split(b"\r\n") if line)
+        assert b" :" not in response.head
 
     both = b"Content-Length : 5\r\nTransfer-Encoding:\r\n gzip\r\n"
-    upstream.answer = _says(_reply(both, b"0\r\n\r\n"))
+    upstream.answer = _says(_response(both, b"0\r\n\r\n"))
     assert (await ask(public.port, request_bytes())).status == 502
 
 
@@ -607,16 +609,16 @@ async def test_an_interim_reply_says_nothing_of_the_final_one(
 ) -> None:
     """An interim reply passes, unasked too, and without a length (RFC 9110 8.6, 15.2)."""
     fields = b"X-A: 1\r\nContent-Length: 5\r\nConnection: close\r\n"
-    upstream.answer = _says(_reply(fields, line=b"HTTP/1.1 " + status) + FOLLOW_UP)
+    upstream.answer = _says(_response(fields, line=b"HTTP/1.1 " + status) + FOLLOW_UP)
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes())
         interim = await client.head()
-        reply = await client.reply()
+        response = await client.response()
         client.send(request_bytes())
-        follow_up = await client.reply()
+        follow_up = await client.response()
 
     assert interim == b"HTTP/1.1 " + status + b"\r\nX-A: 1\r\n"
-    assert (reply.body, follow_up.body) == (b"clean", b"clean")
+    assert (response.body, follow_up.body) == (b"clean", b"clean")
 
 
 async def test_an_interim_reply_with_chunks_is_never_a_body(
@@ -624,15 +626,15 @@ async def test_an_interim_reply_with_chunks_is_never_a_body(
 ) -> None:
     """No interim reply has a body: what comes behind it is the next reply (RFC 9112 6.3)."""
     upstream.answer = _says(
-        _reply(b"Transfer-Encoding: chunked\r\n", line=b"HTTP/1.1 103 Early Hints") + FOLLOW_UP
+        _response(b"Transfer-Encoding: chunked\r\n", line=b"HTTP/1.1 103 Early Hints") + FOLLOW_UP
     )
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes())
         interim = await client.head()
-        reply = await client.reply()
+        response = await client.response()
 
     assert interim == b"HTTP/1.1 103 Early Hints\r\n"
-    assert (reply.status, reply.body) == (200, b"clean")
+    assert (response.status, response.body) == (200, b"clean")
 
 
 @pytest.mark.parametrize(
@@ -647,9 +649,9 @@ async def test_behind_an_interim_reply_a_fault_is_a_502(
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes(method="POST", Content_Length="0"))
         head = await client.head()
-        reply = await client.reply() if head.startswith(b"HTTP/1.1 103 ") else None
+        response = await client.response() if head.startswith(b"HTTP/1.1 103 ") else None
 
-    assert (reply.status if reply else int(head[9:12])) == 502
+    assert (response.status if response else int(head[9:12])) == 502
 
 
 async def test_an_endless_row_of_interim_replies_is_ended(
@@ -724,11 +726,11 @@ async def test_what_switches_nothing_has_no_upgrade(
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(get(ASKED))
         interim = await client.head()
-        reply = await client.reply()
+        response = await client.response()
 
     assert interim == b"HTTP/1.1 103 Early Hints\r\n"
-    assert (reply.status, reply.body, reply.values("Upgrade")) == (426, b"no", [])
-    assert reply.values("Connection") == []
+    assert (response.status, response.body, response.values("Upgrade")) == (426, b"no", [])
+    assert response.values("Connection") == []
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"426 Upgrade Required"])
@@ -737,13 +739,13 @@ async def test_raw_bytes_behind_a_declined_switch_are_no_tunnel(
 ) -> None:
     """Without a 101 both sides still speak HTTP, whatever they send (RFC 9110 section 7.8)."""
     frame = b"\x81\x85mask\x05\x04\x1f\x07\x02"
-    declined = _reply(b"Content-Length: 2\r\n", b"no", line=b"HTTP/1.1 " + status)
+    declined = _response(b"Content-Length: 2\r\n", b"no", line=b"HTTP/1.1 " + status)
     upstream.answer = _says(declined + b"\x81\x05hello")
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(get(ASKED))
-        first = await client.reply()
+        first = await client.response()
         client.send(frame + SMUGGLED)
-        second = await client.reply()
+        second = await client.response()
         rest = await client.reader.read()
 
     assert (first.status, first.body) == (int(status[:3]), b"no")
@@ -762,14 +764,14 @@ async def test_an_encoded_reply_is_not_decoded(
 ) -> None:
     """Content passes in its coding, its length with it (RFC 9110 section 7.7)."""
     fields = b"Content-Encoding: %b\r\n" % coding
-    upstream.answer = _says(_reply(fields + b"Content-Length: %d\r\n" % len(GZIPPED), GZIPPED))
-    reply = await ask(public.port, request_bytes(Accept_Encoding="identity"))
+    upstream.answer = _says(_response(fields + b"Content-Length: %d\r\n" % len(GZIPPED), GZIPPED))
+    response = await ask(public.port, request_bytes(Accept_Encoding="identity"))
 
-    assert (reply.value("Content-Encoding"), reply.body) == (coding.decode(), GZIPPED)
-    assert reply.value("Content-Length") == str(len(GZIPPED))
+    assert (response.value("Content-Encoding"), response.body) == (coding.decode(), GZIPPED)
+    assert response.value("Content-Length") == str(len(GZIPPED))
 
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(GZIPPED), GZIPPED)
-    upstream.answer = _says(_reply(fields + b"Transfer-Encoding: chunked\r\n", chunked))
+    upstream.answer = _says(_response(fields + b"Transfer-Encoding: chunked\r\n", chunked))
     assert (await ask(public.port, request_bytes())).body == GZIPPED
 
 
@@ -790,7 +792,7 @@ async def test_an_upstream_of_http_1_0(
     async def answer(
         request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        writer.write(_reply(fields, body, line=b"HTTP/1.0 200 OK"))
+        writer.write(_response(fields, body, line=b"HTTP/1.0 200 OK"))
         if b"keep-alive" not in fields or b"Content-Length" not in fields:
             writer.close()
 
@@ -798,9 +800,9 @@ async def test_an_upstream_of_http_1_0(
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         for _ in range(2):
             client.send(request_bytes())
-            reply = await client.reply()
-            assert reply.head.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert reply.body == b"hello"
+            response = await client.response()
+            assert response.head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert response.body == b"hello"
 
     assert upstream.connections == connections
 
@@ -814,7 +816,7 @@ async def test_chunks_where_no_body_may_be_are_not_the_next_answer(
     if (method, status) == ("GET", b"200 OK"):
         return
     upstream.answer = _says(
-        _reply(
+        _response(
             b"Transfer-Encoding: chunked\r\n",
             b"5\r\nwrong\r\n0\r\n\r\n",
             line=b"HTTP/1.1 " + status,
@@ -822,11 +824,11 @@ async def test_chunks_where_no_body_may_be_are_not_the_next_answer(
     )
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(request_bytes(method=method))
-        reply = await client.reply(to_head=True)
+        response = await client.response(to_head=True)
         client.send(request_bytes())
-        follow_up = await client.reply()
+        follow_up = await client.response()
 
-    assert (reply.status, follow_up.body) == (int(status[:3]), b"clean")
+    assert (response.status, follow_up.body) == (int(status[:3]), b"clean")
     assert upstream.connections == 2
 
 
@@ -933,8 +935,8 @@ async def test_many_tiny_chunks_of_a_reply(public: RunningGate, upstream: RawUps
     upstream.answer = _says(TE + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
     async with RawClient.connect(public.port) as client, asyncio.timeout(20):
         client.send(request_bytes())
-        assert (await client.reply()).body == b"a" * 20_000
+        assert (await client.response()).body == b"a" * 20_000
         client.send(request_bytes())
-        assert (await client.reply()).body == b"clean"
+        assert (await client.response()).body == b"clean"
 
     assert upstream.connections == 1

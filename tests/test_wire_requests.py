@@ -80,11 +80,11 @@ async def test_each_refusal_says_what_was_wrong(
     """
     async with RawClient.connect(small.port) as client, asyncio.timeout(5):
         client.send(data)
-        reply = await client.reply()
+        response = await client.response()
         rest = await client.reader.read()
 
-    assert (reply.status, reply.json["error"]) == (status, reason)
-    assert reply.value("Connection") == "close"
+    assert (response.status, response.json["error"]) == (status, reason)
+    assert response.value("Connection") == "close"
     assert rest == b""
     assert all(request.body == b"" for request in upstream.requests)
     line = (await small.log())[-1]
@@ -104,7 +104,7 @@ async def test_limits_hold_for_a_head_in_pieces(
             for start in range(0, len(data), piece):
                 client.send(data[start : start + piece])
                 await asyncio.sleep(0)
-            return (await client.reply()).status
+            return (await client.response()).status
 
     assert list(await asyncio.gather(drip(good), drip(long))) == [200, 431]
     assert len(upstream.requests) == 1
@@ -124,7 +124,7 @@ async def test_a_line_as_long_as_may_be_comes_in_pieces(
             for _ in range(3):
                 await asyncio.sleep(0)
             client.send(data[cut:])
-            assert (cut, (await client.reply()).status) == (cut, 200)
+            assert (cut, (await client.response()).status) == (cut, 200)
 
     assert len(upstream.requests) == len(cuts)
 
@@ -149,9 +149,9 @@ async def test_unknown_methods_pass_as_they_are(
     small: RunningGate, upstream: RawUpstream, method: str
 ) -> None:
     """A method is case-sensitive, and one that the gate does not know is the tool's (A 9.1)."""
-    reply = await ask(small.port, request_bytes("/x", method=method))
+    response = await ask(small.port, request_bytes("/x", method=method))
 
-    assert reply.status == 200
+    assert response.status == 200
     assert upstream.requests[0].line == f"{method} /x HTTP/1.1".encode()
 
 
@@ -174,7 +174,7 @@ async def test_trailers_reach_the_tool_as_trailers(
     async with RawClient.connect(small.port) as client:
         for _ in range(2):
             client.send(_post(CHUNKED + b"Trailer: X-Sum\r\n", body))
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
 
     for request in upstream.requests:
         assert (request.body, request.trailers) == (b"hello", [b"X-Sum: 1"])
@@ -187,9 +187,9 @@ async def test_many_tiny_chunks_are_one_body(start_gate: Start, upstream: RawUps
     gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["public"]}])
     async with RawClient.connect(gate.port) as client, asyncio.timeout(20):
         client.send(_post(CHUNKED, b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n"))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         client.send(_get())
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
 
     assert upstream.requests[0].body == b"a" * 20_000
 
@@ -220,7 +220,7 @@ async def test_pipelined_requests_are_answered_in_order(
             data += _get(target=target)
     async with RawClient.connect(small.port) as client, asyncio.timeout(20):
         client.send(data)
-        bodies = [(await client.reply()).body for _ in range(500)]
+        bodies = [(await client.response()).body for _ in range(500)]
 
     assert bodies == [b"/%d" % number for number in range(500)]
 
@@ -231,7 +231,7 @@ async def test_nothing_is_answered_behind_connection_close(
     """A request behind one with Connection: close is never read (B 9.6)."""
     async with RawClient.connect(small.port) as client, asyncio.timeout(5):
         client.send(_get(b"Connection: close\r\n") + _get(target=b"/second"))
-        first = await client.reply()
+        first = await client.response()
         rest = await client.reader.read()
 
     assert (first.status, first.value("Connection"), rest) == (200, "close", b"")
@@ -245,11 +245,11 @@ async def test_a_slow_head_is_cut_off(start_gate: Start, upstream: RawUpstream) 
     async def drip() -> tuple[int, str]:
         async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
             client.send(b"GET / HTTP/1.1\r\n")
-            reply = asyncio.ensure_future(client.reply())
-            while not reply.done():
+            response = asyncio.ensure_future(client.response())
+            while not response.done():
                 client.send(b"X: a\r\n")
-                await asyncio.wait((reply,), timeout=0.2)
-            found = await reply
+                await asyncio.wait((response,), timeout=0.2)
+            found = await response
             return found.status, found.json["error"]
 
     assert set(await asyncio.gather(*[drip() for _ in range(50)])) == {(408, "request-slow")}
@@ -265,7 +265,7 @@ async def test_a_connection_that_says_nothing_is_closed(
     )
     async with RawClient.connect(gate.port) as silent, RawClient.connect(gate.port) as idle:
         idle.send(request_bytes("/ping"))
-        assert (await idle.reply()).status == 200
+        assert (await idle.response()).status == 200
         async with asyncio.timeout(5):
             assert {*await asyncio.gather(silent.reader.read(), idle.reader.read())} == {b""}
 
@@ -277,9 +277,9 @@ async def test_a_body_that_stops_is_cut_off(start_gate: Start, upstream: RawUpst
     )
     async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
         client.send(_post(b"Content-Length: 10\r\n", b"hello"))
-        reply = await client.reply()
+        response = await client.response()
 
-    assert (reply.status, reply.json["error"]) == (408, "request-slow")
+    assert (response.status, response.json["error"]) == (408, "request-slow")
     assert [request.body for request in upstream.requests] == [b""]
 
 
@@ -297,12 +297,12 @@ async def test_an_early_answer_is_not_lost(start_gate: Start, upstream: RawUpstr
     gate = await start_gate(upstream.url, route=[{"name": "t", "allow": ["public"]}])
     async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
         client.send(_post(b"Content-Length: 50000000\r\n", b"a" * 200_000))
-        reply = await client.reply()
+        response = await client.response()
         client.send(b"a" * 100_000)
         rest = await client.reader.read()
 
-    assert (reply.status, reply.body) == (413, b"stop")
-    assert reply.value("Connection") == "close"
+    assert (response.status, response.body) == (413, b"stop")
+    assert response.value("Connection") == "close"
     assert rest == b""
 
 
@@ -331,7 +331,7 @@ async def test_expect_is_decided_by_the_tool(
         assert head.startswith(b"HTTP/1.1 " + decision)
         if decision.startswith(b"100"):
             client.send(b"hello")
-            assert (await client.reply()).status == 200
+            assert (await client.response()).status == 200
             assert upstream.requests[0].body == b"hello"
         else:
             assert b"Connection: close" in head
@@ -347,10 +347,10 @@ async def test_a_body_for_an_own_page_is_asked_for(gate: RunningGate) -> None:
         )
         assert (await client.head()).startswith(b"HTTP/1.1 100 ")
         client.send(body)
-        reply = await client.reply()
+        response = await client.response()
 
-    assert reply.status == 200
-    assert b"csrf" in reply.body
+    assert response.status == 200
+    assert b"csrf" in response.body
 
 
 @pytest.fixture
@@ -538,10 +538,10 @@ async def test_what_no_target_may_have_is_refused(
 
 async def test_the_version_is_the_gates_own(public: RunningGate, upstream: RawUpstream) -> None:
     """An HTTP/1.0 request goes on, and is answered, as HTTP/1.1 (RFC 9110 section 2.5, 6.2)."""
-    reply = await ask(public.port, get(version=b"1.0"))
+    response = await ask(public.port, get(version=b"1.0"))
     bare = await ask(public.port, b"GET /bare HTTP/1.0\r\n\r\n")
 
-    assert reply.head.startswith(b"HTTP/1.1 200 ")
+    assert response.head.startswith(b"HTTP/1.1 200 ")
     assert bare.status == 200
     assert [r.line for r in upstream.requests] == [b"GET / HTTP/1.1", b"GET /bare HTTP/1.1"]
     assert [r.values("Host") for r in upstream.requests] == [[b"gate.test"], [b""]]
@@ -560,9 +560,9 @@ async def test_an_odd_expectation_is_no_obstacle(
     """With any Expect a body that comes at once passes whole (RFC 9110 section 10.1.1)."""
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(post(expect + b"Content-Length: 5\r\n", b"hello"))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
         client.send(get(expect))
-        assert (await client.reply()).status == 200
+        assert (await client.response()).status == 200
 
     assert [request.body for request in upstream.requests] == [b"hello", b""]
 
@@ -574,11 +574,11 @@ async def test_a_stranger_is_refused_before_the_body(
     fields = b"Content-Length: %d\r\nExpect: 100-continue\r\n" % len(SMUGGLED)
     async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
         client.send(post(fields))
-        reply = await client.reply()
+        response = await client.response()
         client.send(SMUGGLED)
         rest = await client.reader.read()
 
-    assert (reply.status, reply.value("Connection"), rest) == (401, "close", b"")
+    assert (response.status, response.value("Connection"), rest) == (401, "close", b"")
     assert upstream.requests == []
 
 
@@ -588,9 +588,9 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
     """Who waits for 100 with too long a body gets 413 at once (RFC 9110 section 15.5.14)."""
     async with RawClient.connect(small.port) as client, asyncio.timeout(5):
         client.send(post(b"Content-Length: 1001\r\nExpect: 100-continue\r\n"))
-        reply = await client.reply()
+        response = await client.response()
 
-    assert (reply.status, reply.value("Connection")) == (413, "close")
+    assert (response.status, response.value("Connection")) == (413, "close")
     assert upstream.requests == []
 
 
@@ -608,11 +608,11 @@ async def test_a_refused_body_that_comes_all_the_same_is_no_request(
     fields = b"Content-Length: %d\r\nExpect: 100-continue\r\n" % len(SMUGGLED)
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
         client.send(post(fields))
-        reply = await client.reply()
+        response = await client.response()
         client.send(SMUGGLED + SMUGGLED)
         rest = await client.reader.read()
 
-    assert (reply.status, reply.value("Connection"), rest) == (413, "close", b"")
+    assert (response.status, response.value("Connection"), rest) == (413, "close", b"")
     assert len(upstream.requests) == 1
 
 
@@ -708,13 +708,13 @@ async def test_an_endless_head_is_refused_on_the_way(
     """2 MiB of a head in pieces of 4 KiB are refused long before they are sent (RFC 9110 5.4)."""
     sent = 0
     async with RawClient.connect(public.port) as client, asyncio.timeout(5):
-        reply = asyncio.ensure_future(client.reply())
+        response = asyncio.ensure_future(client.response())
         client.send(start)
-        while not reply.done() and sent < 2**21:
+        while not response.done() and sent < 2**21:
             client.send(b"a" * 4096)
             sent += 4096
             await asyncio.sleep(0)
-        status = (await reply).status
+        status = (await response).status
 
     assert status == (414 if start == b"GET /" else 431)
     assert sent < 2**19
@@ -730,8 +730,8 @@ async def test_raw_utf_8_in_a_target_is_refused_with_a_hint(
     """Bytes above 0x7e in a target are refused, and the answer says what to do (B 3.2)."""
     gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["public"]}])
 
-    reply = await ask(gate.port, f"GET {target} HTTP/1.1\r\nHost: gate.test\r\n\r\n".encode())
+    response = await ask(gate.port, f"GET {target} HTTP/1.1\r\nHost: gate.test\r\n\r\n".encode())
 
-    assert reply.status == 400
-    assert b"percent-encoded" in reply.body
+    assert response.status == 400
+    assert b"percent-encoded" in response.body
     assert upstream.requests == []

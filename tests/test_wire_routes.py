@@ -120,13 +120,13 @@ async def test_max_forwards(
     """Max-Forwards ends here at 0 and is counted down, for OPTIONS and TRACE alone (A 7.6.2)."""
     gate = await start_gate(upstream.url, route=_public())
 
-    reply = await ask(gate.port, request_bytes(method=method, Max_Forwards=hops))
+    response = await ask(gate.port, request_bytes(method=method, Max_Forwards=hops))
 
-    assert reply.status == status
+    assert response.status == status
     sent = [request.value("Max-Forwards") for request in upstream.requests]
     assert sent == ([] if forwarded is None else [forwarded])
     if status in {204, 405}:
-        assert "OPTIONS" in reply.value("Allow")
+        assert "OPTIONS" in response.value("Allow")
 
 
 async def test_trace_where_a_route_wants_it(start_gate: Start, upstream: RawUpstream) -> None:
@@ -194,9 +194,9 @@ async def test_no_path_leads_out_of_a_replaced_one(
     ]
     gate = await start_gate(upstream.url, route=route)
 
-    reply = await ask(gate.port, request_bytes(asked))
+    response = await ask(gate.port, request_bytes(asked))
 
-    assert reply.status in {400, 404}
+    assert response.status in {400, 404}
     assert upstream.requests == []
 
 
@@ -447,6 +447,6 @@ async def test_addresses_by_the_visitors_host_are_rewritten(
     route = {"name": "t", "path": "/app", "upstream_path": "/", "rewrite_location": True}
     gate = await start_gate(upstream.url, route=[{**route, "allow": ["public"]}])
 
-    reply = await ask(gate.port, request_bytes("/app/"))
+    response = await ask(gate.port, request_bytes("/app/"))
 
-    assert (reply.value("Location"), reply.value("Refresh")) == ("/app/x", "0; url=/app/y")
+    assert (response.value("Location"), response.value("Refresh")) == ("/app/x", "0; url=/app/y")

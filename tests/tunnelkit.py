@@ -105,7 +105,7 @@ def _abort(end: RawClient) -> None:
 
 def _of_gate(gate: RunningGate) -> set[str]:
     """Return the names of the sockets of all tunnels of a gate."""
-    tunnels = gate.generation.lasting.traffic.tunnels
+    tunnels = gate.generation.process_state.upstream_pools.tunnels
     ends = [end for one in tunnels for end in (one._client, one._upstream)]
     found = [end.transport.get_extra_info("socket") for end in ends if end.transport is not None]
     numbers = [one.fileno() for one in found if one is not None]

@@ -38,7 +38,7 @@ class Head:
 
 
 @dataclass
-class Reply:
+class Response:
     """A final reply: the interim ones before it, its head, and as much as there is of its body.
 
     `rest` is what lies behind it; `until_close` that its body ends with the connection, and so is
@@ -54,14 +54,14 @@ class Reply:
     until_close: bool = False
 
 
-def read(data: bytes, *, is_head: bool = False, obsolete: bool = False) -> Reply:
+def read(data: bytes, *, is_head: bool = False, obsolete: bool = False) -> Response:
     """Read the reply to one request; `is_head` says that its method was HEAD.
 
     `obsolete`: what old servers write is mended, and not refused: folded lines, white space before
     a colon, LF line ends, blanks in a status line, framings that say the same. A
     switch of protocols is a final reply without a body. Raises BadError.
     """
-    found = Reply()
+    found = Response()
     while True:
         raw, end, behind = _partition(data) if obsolete else data.partition(_END)
         if not end:
@@ -77,7 +77,7 @@ def read(data: bytes, *, is_head: bool = False, obsolete: bool = False) -> Reply
     return found
 
 
-def _body(found: Reply, data: bytes, *, is_head: bool, obsolete: bool) -> None:
+def _body(found: Response, data: bytes, *, is_head: bool, obsolete: bool) -> None:
     """Read what is behind the head by the rules of RFC 9112 section 6.3."""
     head = found.head
     if head is None:

@@ -8,7 +8,7 @@ from fuzz.reference.syntax import BadError
 from fuzz.target import Target
 from tailchat_gate.config.token import Token
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens, hash_of, make_token
-from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.authorization import read_token
 from tailchat_gate.request.fields import FieldSection
@@ -16,7 +16,9 @@ from tailchat_gate.request.fields import FieldSection
 _NOW = 1_800_000_000.0
 #: "@" stands for it in an input.
 _KNOWN = make_token(bytes(range(32)))
-_TOKENS = Tokens((Token(name="ci", hash=hash_of(_KNOWN)),), lambda: _NOW, Standing(lambda: _NOW))
+_TOKENS = Tokens(
+    (Token(name="ci", hash=hash_of(_KNOWN)),), lambda: _NOW, RevocationState(lambda: _NOW)
+)
 
 
 def check(data: bytes) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fuzz.cutting import steered
 from fuzz.target import Target
 from tailchat_gate.identity.revocation.records import REVOCATION, read_record, to_record
-from tailchat_gate.identity.revocation.state import Lock, SignedOut, Standing, Unlock
+from tailchat_gate.identity.revocation.state import Lock, RevocationState, SignedOut, Unlock
 from tailchat_gate.state.schema import from_row, to_row
 from tailchat_gate.state.store import Record
 
@@ -29,10 +29,10 @@ def check(data: bytes) -> None:
     assert not isinstance(found, SignedOut) or not target.startswith("token:")
     record = to_record(found)
     assert read_record(record) == found
-    standing = Standing(lambda: _NOW)
-    standing.apply(found)
+    revocation = RevocationState(lambda: _NOW)
+    revocation.apply(found)
     if isinstance(found, Lock) and (found.until is None or found.until > _NOW):
-        assert [lock.target for lock in standing.locks] == [found.target]
+        assert [lock.target for lock in revocation.locks] == [found.target]
     _check_turned(record, steer[0])
 
 

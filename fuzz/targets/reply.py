@@ -6,9 +6,9 @@ from fuzz.cutting import cut, steered
 from fuzz.reference import reply as reference
 from fuzz.reference.syntax import BadError, Pairs, elements
 from fuzz.target import Target
-from tailchat_gate.proxy.message.field_rules import may_trail_reply
-from tailchat_gate.proxy.message.response_lines import BadReplyError, ReplyLines
-from tailchat_gate.proxy.message.response_reader import FieldEditor, ReplyReader
+from tailchat_gate.proxy.message.field_rules import may_trail_response
+from tailchat_gate.proxy.message.response_lines import BadResponseError, ResponseLines
+from tailchat_gate.proxy.message.response_reader import FieldEditor, ResponseReader
 
 _EXTRA = b"X-Gate: 1\r\n"
 _OWN_COOKIE = b"tailchat_gate="
@@ -58,14 +58,14 @@ class _Relayed:
     sent: bytes = b""
     refused: bool = False
     state: tuple[object, ...] = ()
-    reader: ReplyReader = field(default_factory=lambda: ReplyReader(ReplyLines()))
+    reader: ResponseReader = field(default_factory=lambda: ResponseReader(ResponseLines()))
 
 
 def check(data: bytes) -> None:
     """Relay a reply whole and in pieces; one byte says what was asked, three how it is cut."""
     steer, data = steered(data, 4)
     asked, closes = _Asked.of(steer[0]), bool(steer[0] & 64)
-    lines = ReplyLines()
+    lines = ResponseLines()
     whole = _relay(lines, asked, data, b"", closes=closes)
     pieces = _relay(lines, asked, data, steer[1:], closes=closes)
     assert whole.refused == pieces.refused, "how it is cut decides"
@@ -81,9 +81,9 @@ def check(data: bytes) -> None:
 
 
 def _relay(
-    lines: ReplyLines, asked: _Asked, data: bytes, sizes: bytes, *, closes: bool
+    lines: ResponseLines, asked: _Asked, data: bytes, sizes: bytes, *, closes: bool
 ) -> _Relayed:
-    found = _Relayed(reader=ReplyReader(lines))
+    found = _Relayed(reader=ResponseReader(lines))
     reader = found.reader
     reader.begin(asked)
     try:
@@ -94,7 +94,7 @@ def _relay(
                 found.sent += b"".join(reader.feed(piece))
         if closes and reader.started and not reader.switched:
             found.sent += b"".join(reader.end())
-    except BadReplyError:
+    except BadResponseError:
         found.refused = True
         return found
     found.state = (
@@ -104,7 +104,7 @@ def _relay(
     return found
 
 
-def _as_client(asked: _Asked, relayed: _Relayed) -> reference.Reply:
+def _as_client(asked: _Asked, relayed: _Relayed) -> reference.Response:
     """Read what the client was sent, strictly."""
     try:
         found = reference.read(relayed.sent, is_head=asked.is_head)
@@ -115,16 +115,16 @@ def _as_client(asked: _Asked, relayed: _Relayed) -> reference.Reply:
     return found
 
 
-def _looks_whole(found: reference.Reply) -> bool:
+def _looks_whole(found: reference.Response) -> bool:
     return found.complete
 
 
-def _summary(found: reference.Reply) -> tuple[object, ...]:
+def _summary(found: reference.Response) -> tuple[object, ...]:
     return found.interim, found.head, found.content, found.trailers, found.complete
 
 
 def _compare(
-    asked: _Asked, relayed: _Relayed, found: reference.Reply, data: bytes, *, closes: bool
+    asked: _Asked, relayed: _Relayed, found: reference.Response, data: bytes, *, closes: bool
 ) -> None:
     """Compare what the client read with what the upstream meant."""
     reader = relayed.reader
@@ -158,7 +158,7 @@ def _compare(
     if not found.until_close:
         assert found.complete == ended
     wanted = (
-        [(n, v) for n, v in meant.trailers if may_trail_reply(n) and not reference.is_order(n)]
+        [(n, v) for n, v in meant.trailers if may_trail_response(n) and not reference.is_order(n)]
         if asked.takes_trailers
         else []
     )
@@ -177,7 +177,7 @@ def _without_cookies(pairs: Pairs) -> Pairs:
 
 
 def _compare_head(
-    asked: _Asked, reader: ReplyReader, meant: reference.Head, found: reference.Head
+    asked: _Asked, reader: ResponseReader, meant: reference.Head, found: reference.Head
 ) -> None:
     assert (found.version, found.status, found.reason) == (
         b"HTTP/1.1",

@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 from fuzz.cutting import steered
 from fuzz.reference.browser import origin_of
 from fuzz.target import Target
-from tailchat_gate.identity.host_sessions import Sites, read_arrival
+from tailchat_gate.identity.host_sessions import Sites, read_handoff_target
 from tailchat_gate.identity.oauth.login import MAX_RETURN_TO, safe_return_to
 
 _ORIGINS = ("https://gate.test", "http://127.0.0.1:4180", "https://gate.test:8443")
@@ -51,7 +51,7 @@ def _check_safe(found: str, origin: str) -> None:
 def _check_arrival(found: str, origin: str) -> None:
     """A target that finishes a sign-in elsewhere names a host of the gate's, and no other."""
     host = urlsplit(origin).hostname or ""
-    arrival = read_arrival(found, Sites(origin, frozenset(("wiki.test", host))), _PREFIX)
+    arrival = read_handoff_target(found, Sites(origin, frozenset(("wiki.test", host))), _PREFIX)
     if arrival is not None:
         assert arrival.host == "wiki.test"
         assert found.startswith("https://wiki.test/oauth2/arrive?")

@@ -7,7 +7,7 @@ from fuzz.reference.browser import origin_of
 from fuzz.reference.syntax import BadError, field_lines
 from fuzz.target import Target
 from tailchat_gate.config.model import Route
-from tailchat_gate.proxy.message.response_rewrite import ReplyRewriter
+from tailchat_gate.proxy.message.response_rewrite import ResponseRewriter
 
 _GATE = "https://gate.test"
 _PAGE = _GATE + "/app/page"
@@ -15,10 +15,10 @@ _TOOL = ("http://tool:3000", "https://tool:3000", "http://own.lan", "https://own
 _DEFAULT_PORTS = (":80", ":443", ":")
 
 
-def _rewriter(**keys: Any) -> ReplyRewriter:  # noqa: ANN401 - as in the file
+def _rewriter(**keys: Any) -> ResponseRewriter:  # noqa: ANN401 - as in the file
     own = {"name": "t", "upstream": "http://tool:3000", "upstream_host": "own.lan"}
     on = {"rewrite_location": True, "rewrite_cookies": True}
-    return ReplyRewriter(Route.model_validate({**own, **on, **keys}))
+    return ResponseRewriter(Route.model_validate({**own, **on, **keys}))
 
 
 _REWRITERS = (
@@ -46,7 +46,7 @@ def _is_value(value: bytes) -> bool:
         return False
 
 
-def _check_location(rewriter: ReplyRewriter, value: bytes) -> None:
+def _check_location(rewriter: ResponseRewriter, value: bytes) -> None:
     if not _is_value(value):
         return
     found = rewriter.location(value, _GATE.encode())
@@ -64,7 +64,7 @@ def _check_location(rewriter: ReplyRewriter, value: bytes) -> None:
     assert (meant or "").removesuffix(port) in (*_TOOL, "http://gate.test", _GATE)
 
 
-def _check_cookie(rewriter: ReplyRewriter, value: bytes) -> None:
+def _check_cookie(rewriter: ResponseRewriter, value: bytes) -> None:
     if not _is_value(value):
         return
     found = rewriter.set_cookie(value)

@@ -60,7 +60,7 @@ class Match:
     rules: tuple[Rule, ...]
 
 
-class Place:
+class RouteGroup:
     """The routes at one host and path.
 
     One of them may name no methods and takes those that the others do not name. GET stands for
@@ -113,7 +113,7 @@ class Place:
         return found
 
 
-Places = Mapping[str, tuple[Place, ...]]
+RouteGroups = Mapping[str, tuple[RouteGroup, ...]]
 
 #: Files that servers answer a folder with, whatever their ending.
 _INDEXES: Final = frozenset(("default", "index"))
@@ -130,14 +130,14 @@ class Layer:
         by_path: dict[str, list[Route]] = {}
         for route in routes:
             by_path.setdefault(route.settings.path, []).append(route)
-        self.exact: Final = {path: Place(routes) for path, routes in by_path.items()}
-        places = self.exact.values()
-        self.folded: Final = _grouped((place.path.lower(), place) for place in places)
-        self.stems: Final = _grouped((stem, place) for place in places for stem in _stems(place))
-        self.indexes: Final = _grouped((_folder(place), place) for place in places)
+        self.exact: Final = {path: RouteGroup(routes) for path, routes in by_path.items()}
+        groups = self.exact.values()
+        self.folded: Final = _grouped((group.path.lower(), group) for group in groups)
+        self.stems: Final = _grouped((stem, group) for group in groups for stem in _stems(group))
+        self.indexes: Final = _grouped((_folder(group), group) for group in groups)
         self.depth: Final = max((path.count("/") for path in self.exact), default=1)
         self.longest: Final = max(map(len, self.exact), default=1)
-        self.methods: Final = frozenset(method for place in places for method in place.methods)
+        self.methods: Final = frozenset(method for group in groups for method in group.methods)
 
 
 def layers_of(routes: Iterable[Route]) -> Mapping[str, Layer]:
@@ -148,17 +148,17 @@ def layers_of(routes: Iterable[Route]) -> Mapping[str, Layer]:
     return {host: Layer(routes) for host, routes in by_host.items()}
 
 
-def _grouped(pairs: Iterable[tuple[str, Place]]) -> Places:
-    found: dict[str, tuple[Place, ...]] = {}
-    for key, place in pairs:
+def _grouped(pairs: Iterable[tuple[str, RouteGroup]]) -> RouteGroups:
+    found: dict[str, tuple[RouteGroup, ...]] = {}
+    for key, group in pairs:
         if key:
-            found[key] = (*found.get(key, ()), place)
+            found[key] = (*found.get(key, ()), group)
     return found
 
 
-def _stems(place: Place) -> Iterator[str]:
+def _stems(group: RouteGroup) -> Iterator[str]:
     """Yield the paths, in lower case, that lack the end of one name from a dot on."""
-    path = place.path.lower()
+    path = group.path.lower()
     position = path.find(".")
     while position >= 0:
         if path[position - 1] != "/":
@@ -167,7 +167,7 @@ def _stems(place: Place) -> Iterator[str]:
         position = path.find(".", position + 1)
 
 
-def _folder(place: Place) -> str:
+def _folder(group: RouteGroup) -> str:
     """Return the folder whose index file a path names, "" for any other path."""
-    folder, _, name = place.path.lower().rpartition("/")
+    folder, _, name = group.path.lower().rpartition("/")
     return folder or "/" if name.partition(".")[0] in _INDEXES else ""

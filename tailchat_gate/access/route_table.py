@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from tailchat_gate.access.policy import NO_METHOD, Rule
-from tailchat_gate.access.route import ODD_METHOD, Layer, Match, Place, Places
+from tailchat_gate.access.route import ODD_METHOD, Layer, Match, RouteGroup, RouteGroups
 from tailchat_gate.config.values.path import inside
-from tailchat_gate.request.byte_cache import Kept
+from tailchat_gate.request.byte_cache import ByteKeyedCache
 from tailchat_gate.request.readings import TooManyReadingsError, readings, shortened
 from tailchat_gate.syntax import COMMON_METHODS
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 _Kept = dict[str, Match | None]
 
 
-class Meeting(NamedTuple):
+class PathMatch(NamedTuple):
     """One reading of a path, and what it meets: a match of each place that it may lead to.
 
     There is none where the reading leads to no route at all, and then nobody may have the path.
@@ -38,8 +38,8 @@ class _Spot(NamedTuple):
     """
 
     reading: str
-    exact: Place | None
-    places: tuple[Place, ...]
+    exact: RouteGroup | None
+    groups: tuple[RouteGroup, ...]
     by_name: bool = False
 
 
@@ -49,7 +49,7 @@ class HostTable:
     A place of an earlier layer stands before those of later ones at the same path.
     """
 
-    def __init__(self, layers: Sequence[Layer], kept: "KeptPaths") -> None:
+    def __init__(self, layers: Sequence[Layer], kept: "PathCache") -> None:
         self._layers = tuple(layer for layer in layers if layer.exact)
         self._depth = max((layer.depth for layer in self._layers), default=1)
         self._longest = max((layer.longest for layer in self._layers), default=1)
@@ -87,15 +87,17 @@ class HostTable:
         """Return methods as they are told apart here: however many there are, few are."""
         return {method if method in self.methods else ODD_METHOD for method in methods}
 
-    def meetings(self, path: str, method: str) -> list[Meeting]:
+    def path_matches(self, path: str, method: str) -> list[PathMatch]:
         """Return what each reading of a raw path meets, the path itself first."""
         if self._root is not None:
-            return [Meeting(path, (self._root.match(method),))]
+            return [PathMatch(path, (self._root.match(method),))]
         found = [
-            Meeting(reading, tuple(dict.fromkeys(place.match(method) for place in places)))
-            for reading, places in self._met(path, method)
+            PathMatch(reading, tuple(dict.fromkeys(group.match(method) for group in groups)))
+            for reading, groups in self._met(path, method)
         ]
-        return sorted(found, key=lambda meeting: (meeting.reading != path, meeting.reading))
+        return sorted(
+            found, key=lambda path_match: (path_match.reading != path, path_match.reading)
+        )
 
     def touched(self, path: str, method: str) -> list[Rule]:
         """Return the rules at every place that some reading of a path leads to.
@@ -103,18 +105,18 @@ class HostTable:
         They are also told where another reading leads to no route, so that `match` finds none.
         """
         spots = self._spots(path, self._exact(path))
-        places = {place for spot in spots for place in spot.places}
-        return [rule for place in places for rule in place.match(method).rules]
+        groups = {group for spot in spots for group in spot.groups}
+        return [rule for group in groups for rule in group.match(method).rules]
 
     def taken(self, path: str) -> frozenset[str]:
         """Return the methods that every reading of a raw path takes, among those by name."""
         met = {self._root} if self._root else set()
         if self._root is None:
-            met.update(place for _, places in self._met(path, ODD_METHOD) for place in places)
+            met.update(group for _, groups in self._met(path, ODD_METHOD) for group in groups)
         return frozenset(
             method
             for method in self.methods or COMMON_METHODS
-            if all(NO_METHOD not in place.match(method).rules for place in met)
+            if all(NO_METHOD not in group.match(method).rules for group in met)
         )
 
     def _judge(self, path: str, method: str) -> Match | None:
@@ -122,25 +124,25 @@ class HostTable:
         if serving is None:
             return None
         rules: list[Rule] = []
-        for _, places in self._met(path, method):
-            if not places:
+        for _, groups in self._met(path, method):
+            if not groups:
                 # Some server would serve what no route offers: nobody may have it.
                 return None
-            for place in places:
-                rules += place.match(method).rules
+            for group in groups:
+                rules += group.match(method).rules
         return Match(serving.match(method).route, strictest(rules))
 
-    def _met(self, path: str, method: str) -> Iterator[tuple[str, tuple[Place, ...]]]:
+    def _met(self, path: str, method: str) -> Iterator[tuple[str, tuple[RouteGroup, ...]]]:
         """Yield each reading of a path with the places that it may lead to, none for no route."""
         serving = self._exact(path)
         route = None if serving is None else serving.match(method).route
         confined = route is not None and route.is_confined
-        for reading, exact, places, by_name in self._spots(path, serving):
+        for reading, exact, groups, by_name in self._spots(path, serving):
             if serving is None or route is None:
                 yield reading, ()
             elif by_name:
                 # What stands above a confined route is no part of what its tool sees of a path.
-                seen = _inside(places, serving.path) if confined else places
+                seen = _inside(groups, serving.path) if confined else groups
                 if seen and route.settings.name_variants:
                     yield reading, seen
             elif confined and (exact is not serving or "/../" in f"{reading}/"):
@@ -148,9 +150,9 @@ class HostTable:
                 # "/app/../app/x" becomes "/tool/../app/x".
                 yield reading, ()
             else:
-                yield reading, places
+                yield reading, groups
 
-    def _spots(self, path: str, serving: Place | None) -> Sequence[_Spot]:
+    def _spots(self, path: str, serving: RouteGroup | None) -> Sequence[_Spot]:
         """Return the readings of a path; once for all methods that are asked for in a row."""
         last = self._kept.last
         if last is not None and last[0] is self and last[1] == path:
@@ -188,22 +190,22 @@ class HostTable:
         """Yield the places whose paths differ from a reading in the endings of names alone."""
         lower = reading.lower()
         for cut in _cuts(lower, self._longest):
-            if places := (*self._folded_at(cut), *self._near_at("stems", cut)):
-                yield _Spot(cut, None, places, by_name=True)
+            if groups := (*self._folded_at(cut), *self._near_at("stems", cut)):
+                yield _Spot(cut, None, groups, by_name=True)
         if not self._has_stems:
             return
         whole = lower.rstrip("/") or "/"
-        if places := self._near_at("indexes", whole):
-            yield _Spot(whole, None, places, by_name=True)
+        if groups := self._near_at("indexes", whole):
+            yield _Spot(whole, None, groups, by_name=True)
         exact = self._exact(reading)
         nearest = 0 if exact is None else len(exact.path)
         for prefix in self._prefixes(lower):
             # What has a place of its own is no file that lacks its ending.
-            no_place = prefix == whole or len(prefix) > nearest
-            if no_place and (places := self._near_at("stems", prefix)):
-                yield _Spot(prefix, None, places, by_name=True)
+            no_group = prefix == whole or len(prefix) > nearest
+            if no_group and (groups := self._near_at("stems", prefix)):
+                yield _Spot(prefix, None, groups, by_name=True)
 
-    def _exact(self, path: str) -> Place | None:
+    def _exact(self, path: str) -> RouteGroup | None:
         return self._longest_prefix(self._at, path)
 
     def _longest_prefix(self, at: Callable[[str], _T | None], path: str) -> _T | None:
@@ -220,21 +222,21 @@ class HostTable:
             yield prefix
             prefix = prefix[: prefix.rfind("/")]
 
-    def _at(self, path: str) -> Place | None:
+    def _at(self, path: str) -> RouteGroup | None:
         for layer in self._layers:
-            place = layer.exact.get(path)
-            if place is not None:
-                return place
+            group = layer.exact.get(path)
+            if group is not None:
+                return group
         return None
 
-    def _folded_at(self, folded: str) -> tuple[Place, ...]:
+    def _folded_at(self, folded: str) -> tuple[RouteGroup, ...]:
         return _visible([layer.folded for layer in self._layers], folded)
 
-    def _near_at(self, kind: str, key: str) -> tuple[Place, ...]:
+    def _near_at(self, kind: str, key: str) -> tuple[RouteGroup, ...]:
         return _visible([getattr(layer, kind) for layer in self._layers], key)
 
 
-class KeptPaths:
+class PathCache:
     """What was judged of paths, in a dict for each host and method, and bounded as a whole.
 
     Whoever sends ever new paths makes the others be judged again, which costs time and no memory.
@@ -245,7 +247,7 @@ class KeptPaths:
     def __init__(self) -> None:
         self.all: Final[list[_Kept]] = []
         self.last: tuple[HostTable, str, Sequence[_Spot]] | None = None
-        self.refused: Final[Kept[bool]] = Kept(_KEPT_REFUSALS, _LONGEST_REFUSAL)
+        self.refused: Final[ByteKeyedCache[bool]] = ByteKeyedCache(_KEPT_REFUSALS, _LONGEST_REFUSAL)
         self._count = 0
 
     def __len__(self) -> int:
@@ -272,19 +274,19 @@ def strictest(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     return (NO_METHOD,) if NO_METHOD in distinct else distinct
 
 
-def _visible(layers: Iterable[Places], key: str) -> tuple[Place, ...]:
+def _visible(layers: Iterable[RouteGroups], key: str) -> tuple[RouteGroup, ...]:
     """Return the places of all layers by a key, of each path the first."""
-    found: dict[str, Place] = {}
-    for places in layers:
-        for place in places.get(key, ()):
-            found.setdefault(place.path, place)
+    found: dict[str, RouteGroup] = {}
+    for groups in layers:
+        for group in groups.get(key, ()):
+            found.setdefault(group.path, group)
     return tuple(found.values())
 
 
-def _inside(places: Iterable[Place], folder: str) -> tuple[Place, ...]:
+def _inside(groups: Iterable[RouteGroup], folder: str) -> tuple[RouteGroup, ...]:
     """Return the places at or below a folder, in any case."""
     below = folder.lower().rstrip("/")
-    return tuple(place for place in places if inside(place.path.lower(), below) or not below)
+    return tuple(group for group in groups if inside(group.path.lower(), below) or not below)
 
 
 def _cuts(path: str, longest: int) -> Iterator[str]:

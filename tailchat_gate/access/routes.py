@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.access.policy import NO_METHOD, Groups, Listed, Rule, listed, make_rule
 from tailchat_gate.access.route import Layer, Match, Route, layers_of
-from tailchat_gate.access.route_table import HostTable, KeptPaths, Meeting, strictest
+from tailchat_gate.access.route_table import HostTable, PathCache, PathMatch, strictest
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.request.target import HostPatterns
 from tailchat_gate.syntax import WILDCARD
 
-__all__ = ["Match", "Meeting", "Route", "RouteTable"]
+__all__ = ["Match", "PathMatch", "Route", "RouteTable"]
 
 #: Hosts that no route names in full, of which is kept what covers them.
 _MAX_KEPT_HOSTS: Final = 4096
@@ -42,7 +42,7 @@ class RouteTable:
         layers = layers_of(self.routes)
         above = HostPatterns({host: layer for host, layer in layers.items() if host})
         any_host = layers.get("", Layer(()))
-        self._kept = kept = KeptPaths()
+        self._kept = kept = PathCache()
 
         def table(host: str) -> HostTable:
             name = host.removeprefix(WILDCARD)
@@ -94,9 +94,9 @@ class RouteTable:
             rules += other.rules
         return Match(match.route, strictest(rules))
 
-    def meetings(self, host: str, path: str, method: str) -> list[Meeting]:
+    def path_matches(self, host: str, path: str, method: str) -> list[PathMatch]:
         """Return what each reading of a raw path meets, the path itself first; as `match` does."""
-        return self._table(host).meetings(path, method)
+        return self._table(host).path_matches(path, method)
 
     def touched(self, host: str, path: str, methods: Iterable[str]) -> list[Rule]:
         """Return the rules at every place that some reading of a raw path leads to."""
@@ -145,7 +145,7 @@ def _specificity(route: Route) -> tuple[object, ...]:
     return (-depth, path, rank, -host.count("."), host, not route.settings.methods, route.name)
 
 
-class Met(NamedTuple):
+class ExplainedMatch(NamedTuple):
     """Routes at one place whose rules a request meets, and one of its readings that leads there.
 
     `routes` is empty where a reading leads to no route, or out of one that is confined to its
@@ -158,20 +158,22 @@ class Met(NamedTuple):
     taken: bool
 
 
-def met(table: RouteTable, host: str, path: str, methods: Iterable[str]) -> tuple[Met, ...]:
+def explain_match(
+    table: RouteTable, host: str, path: str, methods: Iterable[str]
+) -> tuple[ExplainedMatch, ...]:
     """Return what a raw path on a host meets, each place once; the path as it stands first.
 
     `methods` are the request's own and further ones that it claims. Raises TooManyReadingsError.
     """
-    found: dict[tuple[object, ...], Met] = {}
+    found: dict[tuple[object, ...], ExplainedMatch] = {}
     for method in methods:
-        for meeting in table.meetings(host, path, method):
-            if not meeting.matches:
-                found.setdefault((), Met((), meeting.reading, method, taken=False))
-            for match in meeting.matches:
-                each = Met(
+        for path_match in table.path_matches(host, path, method):
+            if not path_match.matches:
+                found.setdefault((), ExplainedMatch((), path_match.reading, method, taken=False))
+            for match in path_match.matches:
+                each = ExplainedMatch(
                     tuple(_ruling(table, match)),
-                    meeting.reading,
+                    path_match.reading,
                     method,
                     taken=NO_METHOD not in match.rules,
                 )

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import click
 
 from tailchat_gate.access.policy import AS_NOBODY, NO_ROUTE, Decision, decide
-from tailchat_gate.access.routes import Match, Met, Route, RouteTable, met
-from tailchat_gate.authorizer import find
+from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable, explain_match
+from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.locks import locked
 from tailchat_gate.config.lint_people import no_tailchat_id
@@ -141,7 +141,7 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
 
 
 def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match | None, Decision]:
-    match = find(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
+    match = match_request(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
     if asker.token and asker.lock:
         return match, _LOCKED
     decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
@@ -168,11 +168,11 @@ def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterat
     host, path = asked.fields.host.name, asked.target.path
     yield _said("route", _place(match.route) if match else "none")
     claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
-    for found in met(table, host, path, (asked.method, *sorted(claimed))):
+    for found in explain_match(table, host, path, (asked.method, *sorted(claimed))):
         yield from _asks(found, path, asked.method)
 
 
-def _asks(found: Met, path: str, method: str) -> Iterator[str]:
+def _asks(found: ExplainedMatch, path: str, method: str) -> Iterator[str]:
     # A reading may hold what would drive the terminal: it is decoded from what somebody typed.
     reading = found.reading.encode("unicode_escape").decode("ascii")
     seen = f", read as {reading}" if found.reading != path else ""

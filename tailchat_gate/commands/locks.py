@@ -29,7 +29,7 @@ from tailchat_gate.identity.revocation.records import (
     is_target,
     to_record,
 )
-from tailchat_gate.identity.revocation.state import Entry, Lock, SignedOut, Standing, Unlock
+from tailchat_gate.identity.revocation.state import Entry, Lock, RevocationState, SignedOut, Unlock
 from tailchat_gate.state.engine import StoreFault
 from tailchat_gate.state.store import StoreError
 from tailchat_gate.syntax import CLOCK_SKEW
@@ -52,7 +52,7 @@ _FOR_EVER: Final = "until unlocked"
 
 
 @dataclass(frozen=True, slots=True)
-class LockPlace:
+class LockLocation:
     """Where locks are kept, and what else the commands need of a configuration.
 
     `lifetime`: seconds that a session can last; `tokens`: the names of all, None where unknown.
@@ -63,14 +63,14 @@ class LockPlace:
     tokens: frozenset[str] | None = None
 
 
-def lock_place(config: Path, state: Path | None) -> LockPlace:
+def lock_location(config: Path, state: Path | None) -> LockLocation:
     """Return where the locks are; end the command where nothing tells.
 
     Whoever has to be kept out has to be kept out now, not when somebody has found the mistake in
     the file: only state.path has to be right.
     """
     if state is not None:
-        return LockPlace(state)
+        return LockLocation(state)
     try:
         settings = load(config, os.environ).settings
     except ConfigError as error:
@@ -80,7 +80,7 @@ def lock_place(config: Path, state: Path | None) -> LockPlace:
             fail(_EMPTY, EXIT_USAGE)
         _check_running(config, settings.state.path)
         tokens = frozenset(token.name for token in settings.token)
-        return LockPlace(Path(settings.state.path), settings.session.lifetime, tokens)
+        return LockLocation(Path(settings.state.path), settings.session.lifetime, tokens)
     found = state_path(config, os.environ)
     if found is None:
         fail(f"{config}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
@@ -89,7 +89,7 @@ def lock_place(config: Path, state: Path | None) -> LockPlace:
     told = f"{config} has problems, which `tailchat-gate check` tells; state is kept in {found}"
     click.echo(f"warning: {told}", err=True)
     _check_running(config, found)
-    return LockPlace(Path(found))
+    return LockLocation(Path(found))
 
 
 def _check_running(config: Path, path: str) -> None:
@@ -122,15 +122,15 @@ def _is_same(file: object, config: Path) -> bool:
     return isinstance(file, str) and Path(file).resolve() == config.resolve()
 
 
-def standing(path: Path) -> Standing:
+def revocation(path: Path) -> RevocationState:
     """Return what the store says, nothing where there is none yet. Raises StoreError."""
-    return read_store(path) if path.exists() else Standing(time.time)
+    return read_store(path) if path.exists() else RevocationState(time.time)
 
 
-def standing_or_end(path: Path) -> Standing:
-    """As `standing`; ends the command where the store cannot be read."""
+def revocation_or_end(path: Path) -> RevocationState:
+    """As `revocation`; ends the command where the store cannot be read."""
     try:
-        return standing(path)
+        return revocation(path)
     except StoreError as error:
         fail(f"[state] path: {error}", EXIT_FAILED)
 
@@ -139,7 +139,7 @@ def append(path: Path, entry: Entry) -> None:
     """Write an entry; end the command where that cannot be done."""
 
     async def write(opened: OpenedStore) -> None:
-        opened.standing.apply(entry)
+        opened.revocation.apply(entry)
         await opened.store.put((to_record(entry),))
 
     change(path, write)
@@ -191,14 +191,14 @@ def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -
 )
 @click.option(
     "--for",
-    "lasting",
+    "lifetime",
     default="",
     callback=_duration,
     help='How long, such as "2h" or "2d"; left out, until it is unlocked.',
 )
 @config_option
 @state_option
-def lock(target: str, message: str, lasting: float, config: Path, state: Path | None) -> None:
+def lock(target: str, message: str, lifetime: float, config: Path, state: Path | None) -> None:
     """Keep somebody out: TARGET is sub:ID, token:NAME or all.
 
     Open WebSockets and downloads end, and nobody who is locked out can sign in. When the lock is
@@ -206,9 +206,9 @@ def lock(target: str, message: str, lasting: float, config: Path, state: Path | 
 
     The ID of a person is on their pages, in the access log and in what `refusals` lists.
     """
-    place = lock_place(config, state)
+    place = lock_location(config, state)
     now = int(time.time())
-    until = now + int(lasting) if lasting else None
+    until = now + int(lifetime) if lifetime else None
     append(place.path, Lock(target, now, until, message))
     _warn_of_unknown(target, place.tokens)
     click.echo(f"{target} is locked {_end(until)}")
@@ -220,9 +220,9 @@ def lock(target: str, message: str, lasting: float, config: Path, state: Path | 
 @state_option
 def unlock(target: str, config: Path, state: Path | None) -> None:
     """Lift the lock on TARGET: sub:ID, token:NAME or all."""
-    place = lock_place(config, state)
+    place = lock_location(config, state)
     path = place.path
-    if target not in {found.target for found in standing_or_end(path).locks}:
+    if target not in {found.target for found in revocation_or_end(path).locks}:
         _warn_of_unknown(target, place.tokens)
         fail(f"{target} is not locked", EXIT_FAILED)
     append(path, Unlock(target, int(time.time())))
@@ -235,7 +235,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
 @state_option
 def sign_out(target: str, config: Path, state: Path | None) -> None:
     """End every session that TARGET, sub:ID or all, has now; they can sign in again."""
-    place = lock_place(config, state)
+    place = lock_location(config, state)
     now = int(time.time())
     until = now + int(place.lifetime) + CLOCK_SKEW
     append(place.path, SignedOut(target, now, until))
@@ -250,7 +250,7 @@ def sign_out(target: str, config: Path, state: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the locks in force."""
-    found = standing_or_end(lock_place(config, state).path).locks
+    found = revocation_or_end(lock_location(config, state).path).locks
     if as_json:
         rows = [
             {
@@ -278,7 +278,7 @@ def locked(settings: Settings, sub: str | None, token: str) -> str:
     if not settings.state.path or not (sub or token):
         return ""
     try:
-        in_force = standing(Path(settings.state.path))
+        in_force = revocation(Path(settings.state.path))
     except StoreError as error:
         click.echo(f"warning: locks are not looked at: {error}", err=True)
         return ""

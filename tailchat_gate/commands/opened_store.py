@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import click
 
 from tailchat_gate.identity.revocation.records import read_record, revocations
-from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import LockStore
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.state.engine import Engine
@@ -25,10 +25,10 @@ class OpenedStore(NamedTuple):
     """A store that is open, and what it says of locks and ended sessions."""
 
     store: SqliteStore
-    standing: Standing
+    revocation: RevocationState
 
 
-def read_store(directory: Path) -> Standing:
+def read_store(directory: Path) -> RevocationState:
     """Return what the store in a directory says of locks and ended sessions.
 
     Without an event loop, because `explain` opens no socket at all. Raises StoreError.
@@ -41,9 +41,9 @@ def read_store(directory: Path) -> Standing:
     for fault, problem in loaded.faults.items():
         _tell(fault, problem)
     entries = (read_record(record) for record in loaded.records if record.kind == kind.name)
-    standing = Standing(time.time)
-    standing.renew([entry for entry in entries if entry is not None])
-    return standing
+    revocation = RevocationState(time.time)
+    revocation.renew([entry for entry in entries if entry is not None])
+    return revocation
 
 
 def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
@@ -57,11 +57,11 @@ def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> 
 
 async def _with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
     store = SqliteStore(directory, time.time, Health(tell=_tell))
-    standing = Standing(time.time)
-    LockStore(standing, store, Metrics(), time.time)
+    revocation = RevocationState(time.time)
+    LockStore(revocation, store, Metrics(), time.time)
     try:
         await store.open()
-        done = await work(OpenedStore(store, standing))
+        done = await work(OpenedStore(store, revocation))
         if store.faults:
             raise StoreError(f"{store.location}: {store.faults[0]}")
     finally:

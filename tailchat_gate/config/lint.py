@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tailchat_gate.config import lint_addresses, lint_people
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
-from tailchat_gate.config.values.header import is_dropped, is_dropped_from_replies
+from tailchat_gate.config.values.header import is_dropped, is_dropped_from_responses
 from tailchat_gate.config.values.identifier import PUBLIC, TRACE
 from tailchat_gate.config.values.path import stripped
 from tailchat_gate.config.values.quantities import format_duration
@@ -18,7 +18,7 @@ _GRANT_SECONDS = 14 * 86400.0
 _OWN_COOKIES = 4096  # a session of 3072 bytes, a login under way, and their names
 
 
-def cautions(settings: Settings) -> tuple[str, ...]:
+def lint(settings: Settings) -> tuple[str, ...]:
     """List the warnings about usable settings, each one sentence that begins with its key."""
     return tuple(_cautions(settings))
 
@@ -88,7 +88,7 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
         yield from (
             ("pass_response_fields", f"{name} passes anyway, so this changes nothing")
             for name in route.pass_response_fields
-            if not is_dropped_from_replies(name)
+            if not is_dropped_from_responses(name)
         )
     if route.trace:
         told = "a tool that answers TRACE shows pages the headers that the gate sets for it"

@@ -21,7 +21,7 @@ from tailchat_gate.config.files import (
     unusable,
 )
 from tailchat_gate.config.keys import SECRET_FORMS, names_in
-from tailchat_gate.config.lint import cautions
+from tailchat_gate.config.lint import lint
 from tailchat_gate.config.model import (
     Access,
     Assertion,
@@ -41,7 +41,7 @@ from tailchat_gate.config.problems import ConfigError, Problem, did_you_mean, ke
 from tailchat_gate.config.state_directory import state_directory
 from tailchat_gate.config.tailchat import unusable_authorities
 from tailchat_gate.config.token import token_conflicts
-from tailchat_gate.config.validation_errors import Location, complaint
+from tailchat_gate.config.validation_errors import Location, describe_error
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
 
@@ -134,7 +134,7 @@ def _read(
     _settle_state(environ, draft)
     settings = _settings(draft)
     if settings is not None:
-        draft.warnings.extend(cautions(settings))
+        draft.warnings.extend(lint(settings))
     files = tuple(dict.fromkeys(draft.files))
     return settings, tuple(draft.problems), tuple(draft.warnings), files
 
@@ -381,4 +381,4 @@ def _list(
 ) -> None:
     for error in refused.errors(include_url=False):
         place = (*at, *error["loc"])
-        draft.refuse(place, *complaint(error, place, model))
+        draft.refuse(place, *describe_error(error, place, model))

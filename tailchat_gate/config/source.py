@@ -23,7 +23,7 @@ _SECTION = "state"
 _LOCKS_KEY = "path"
 
 
-class Mark(NamedTuple):
+class FileState(NamedTuple):
     """The state of a file: another one after a write, a rename over it, or a change of mode.
 
     Times are in nanoseconds, since a file may be written twice a second.
@@ -36,24 +36,26 @@ class Mark(NamedTuple):
     changed: int
 
 
-Marks = Mapping[Path, Mark | None]
+FileStates = Mapping[Path, FileState | None]
 
 
-def marks_of(paths: Iterable[Path]) -> Marks:
+def file_states(paths: Iterable[Path]) -> FileStates:
     """Return the state of each file behind its links, None for one that cannot be looked at.
 
     Links are followed to their end, because where Kubernetes mounts a ConfigMap it exchanges the
     directory that all of them lead through.
     """
-    return {path: _mark(path) for path in paths}
+    return {path: _state_of(path) for path in paths}
 
 
-def _mark(path: Path) -> Mark | None:
+def _state_of(path: Path) -> FileState | None:
     try:
         found = path.stat()
     except (OSError, ValueError):
         return None
-    return Mark(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return FileState(
+        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    )
 
 
 def admin_address(path: Path, environ: Mapping[str, str]) -> TcpAddress | UnixAddress | None:
@@ -98,14 +100,14 @@ def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
 class Source:
     """A configuration file, and the environment over it as it was at the start.
 
-    `marks` are the states that the file, and those it names, had before they were last read. So
+    `states` are the states that the file, and those it names, had before they were last read. So
     what is written while it is read shows as a change.
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.path: Final = path
         self._environ = dict(environ)
-        self.marks: Marks = {path: None}
+        self.states: FileStates = {path: None}
 
     def __repr__(self) -> str:
         """Only the path: secrets may stand in the environment."""
@@ -114,13 +116,13 @@ class Source:
     def read(self) -> Loaded:
         """Read and check everything, as `load` does; raises ConfigError. Blocks."""
         while True:
-            self.marks = marks_of(self.marks)
+            self.states = file_states(self.states)
             loaded, problems, files = self._load()
-            if self.marks.keys() >= set(files):
+            if self.states.keys() >= set(files):
                 break
             # A file that was not named before was read before its state was looked at.
-            self.marks = dict.fromkeys((*self.marks, *files))
-        self.marks = {path: self.marks[path] for path in files}
+            self.states = dict.fromkeys((*self.states, *files))
+        self.states = {path: self.states[path] for path in files}
         if loaded is None:
             raise ConfigError(problems, files)
         return loaded

@@ -30,7 +30,9 @@ _CONFIDENTIAL = frozenset({"headers", "secrets", "client_secret", "hash"})
 _LISTED = frozenset({"route", "token"})
 
 
-def complaint(error: ErrorDetails, at: Location, model: type[BaseModel] | None) -> tuple[str, str]:
+def describe_error(
+    error: ErrorDetails, at: Location, model: type[BaseModel] | None
+) -> tuple[str, str]:
     """Turn one error of pydantic into what was found and what was expected.
 
     `at` is the full place in the file, `model` the table it lies in, None for [groups].

@@ -9,7 +9,7 @@ JSON: Final = "application/json; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
     """Answer with this and do nothing else."""
 
     status: int
@@ -47,11 +47,11 @@ class Close:
     """Close the connection and answer nothing."""
 
 
-Fault = Reply | Rewrite | Hang | Close
+Fault = Response | Rewrite | Hang | Close
 
-HTML: Final = Reply(200, b"<!doctype html><title>Tailchat</title>", "text/html; charset=utf-8")
+HTML: Final = Response(200, b"<!doctype html><title>Tailchat</title>", "text/html; charset=utf-8")
 """Tailchat: what its web client answers wherever nothing else does."""
-BROKEN: Final = Reply(
+BROKEN: Final = Response(
     500, b'{"error":"server_error","error_description":"oops! something went wrong"}'
 )
 """Tailchat: Redis is gone, or the user was deleted."""

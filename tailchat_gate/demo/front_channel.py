@@ -41,7 +41,7 @@ class PageError(Exception):
 
 
 @dataclass(slots=True)
-class _Visit:
+class _Context:
     """One request of a browser, and the session it brought.
 
     `cookie`: the session cookie's value; `keep`: whether to set it (again) in the answer.
@@ -95,48 +95,48 @@ class FrontChannel:
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
         """GET /open/auth: a page to show, or the way back with a code or an error."""
-        visit = self._visit(request)
+        context = self._context(request)
         try:
             wanted = read_request(request.rel_url.raw_query_string, self._store.apps)
         except AuthorizationError as error:
-            members = {**error.members, "iss": visit.issuer}
+            members = {**error.members, "iss": context.issuer}
             if error.callback is None:
                 response: web.StreamResponse = _refused(members, error.status)
             else:
                 response = _answer(error.callback, members)
         else:
-            response = self._go_on(visit, wanted, Result())
-        return self._with_session(visit, response)
+            response = self._go_on(context, wanted, Result())
+        return self._with_session(context, response)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """GET /open/auth/:uid: go on after a page was sent in."""
-        visit = self._visit(request)
+        context = self._context(request)
         try:
-            waiting = self._waiting(request, visit.session)
+            waiting = self._waiting(request, context.session)
         except OAuthError as error:
-            members = {**error.members(), "iss": visit.issuer}
-            return self._with_session(visit, _refused(members, error.status))
+            members = {**error.members(), "iss": context.issuer}
+            return self._with_session(context, _refused(members, error.status))
         result = waiting.result or Result()
-        if result.sub and visit.session.sub and result.sub != visit.session.sub:
+        if result.sub and context.session.sub and result.sub != context.session.sub:
             # Tailchat: another account than the one signed in ends here, for the target is a 404.
             waiting.session_uid = ""
-            target = f"{visit.origin}/open/session/end/confirm"
+            target = f"{context.origin}/open/session/end/confirm"
             return self._with_session(
-                visit, _form_post(target, {"xsrf": _new_id(), "logout": "yes"})
+                context, _form_post(target, {"xsrf": _new_id(), "logout": "yes"})
             )
         self._store.interactions.pop(waiting.uid)
         if result.sub:
-            visit.session.sub = result.sub
-            visit.session.signed_in_at = int(self._store.clock())
-        if visit.cookie:
-            self._store.session_uids.pop(visit.cookie)  # a new value after each page
-        visit.cookie, visit.keep = _new_id(), True
-        response = self._go_on(visit, waiting.request, result)
+            context.session.sub = result.sub
+            context.session.signed_in_at = int(self._store.clock())
+        if context.cookie:
+            self._store.session_uids.pop(context.cookie)  # a new value after each page
+        context.cookie, context.keep = _new_id(), True
+        response = self._go_on(context, waiting.request, result)
         path = f"/open/auth/{waiting.uid}"
         self._cookies.write(
-            response, "_interaction_resume", "", self._attributes(visit, path, "lax", until=0)
+            response, "_interaction_resume", "", self._attributes(context, path, "lax", until=0)
         )
-        return self._with_session(visit, response)
+        return self._with_session(context, response)
 
     def _waiting(self, request: web.Request, session: Session) -> Interaction:
         uid = self._cookies.read(request, "_interaction_resume")
@@ -149,8 +149,8 @@ class FrontChannel:
             raise bad_request("interaction session and authentication session mismatch")
         return waiting
 
-    def _go_on(self, visit: _Visit, wanted: AuthRequest, result: Result) -> web.StreamResponse:
-        session = visit.session
+    def _go_on(self, context: _Context, wanted: AuthRequest, result: Result) -> web.StreamResponse:
+        session = context.session
         grant = None
         if session.sub:
             grant_id = result.grant_id or session.grants.get(wanted.client_id, "")
@@ -162,11 +162,11 @@ class FrontChannel:
         try:
             page, missing = next_page(wanted, session, grant, result, self._store.clock())
         except OAuthError as error:
-            return _answer(callback, {**error.members(), **state, "iss": visit.issuer})
+            return _answer(callback, {**error.members(), **state, "iss": context.issuer})
         if page or grant is None:
-            return self._show(visit, wanted, _Step(page, missing, grant, result))
+            return self._show(context, wanted, _Step(page, missing, grant, result))
         code = self._code(wanted, session, grant)
-        return _answer(callback, {"code": code, **state, "iss": visit.issuer})
+        return _answer(callback, {"code": code, **state, "iss": context.issuer})
 
     def _code(self, wanted: AuthRequest, session: Session, grant: Grant) -> str:
         scope = grant.allowed(wanted.scope)
@@ -188,17 +188,17 @@ class FrontChannel:
         self._store.codes.put(code.value, code, CODE_SECONDS)
         return code.value
 
-    def _show(self, visit: _Visit, wanted: AuthRequest, step: _Step) -> web.StreamResponse:
+    def _show(self, context: _Context, wanted: AuthRequest, step: _Step) -> web.StreamResponse:
         uid = _new_id()
         waiting = Interaction(
             uid=uid,
             kind=step.page,
             request=wanted,
-            session_uid=visit.session.uid if visit.session.sub else "",
+            session_uid=context.session.uid if context.session.sub else "",
             grant_id=step.grant.id if step.grant is not None else "",
             missing_scope=step.missing,
             earlier=step.result,
-            return_to=f"{visit.origin}/open/auth/{uid}",
+            return_to=f"{context.origin}/open/auth/{uid}",
         )
         self._store.interactions.put(uid, waiting, INTERACTION_SECONDS)
         response = _redirect(f"/open/interaction/{uid}")
@@ -207,7 +207,7 @@ class FrontChannel:
             ("_interaction", f"/open/interaction/{uid}"),
             ("_interaction_resume", f"/open/auth/{uid}"),
         ):
-            attributes = self._attributes(visit, path, "lax", until=until)
+            attributes = self._attributes(context, path, "lax", until=until)
             self._cookies.write(response, name, uid, attributes)
         return response
 
@@ -276,7 +276,7 @@ class FrontChannel:
                 raise PageError("EntityError: Wrong password")
         raise PageError("EntityError: User does not exist, please check your email")
 
-    def _visit(self, request: web.Request) -> _Visit:
+    def _context(self, request: web.Request) -> _Context:
         # The second cookie is for browsers that refuse SameSite=None without Secure.
         cookie = self._cookies.read(request, "_session") or self._cookies.read(
             request, "_session.legacy"
@@ -284,7 +284,7 @@ class FrontChannel:
         session = self._store.session(cookie) if cookie else None
         if cookie and session is None:
             cookie = _new_id()  # a session that is gone becomes an empty one
-        return _Visit(
+        return _Context(
             origin=self.origin(request),
             issuer=self.issuer(request),
             session=session or Session(_new_id()),
@@ -292,18 +292,20 @@ class FrontChannel:
             keep=bool(cookie),
         )
 
-    def _with_session(self, visit: _Visit, response: web.StreamResponse) -> web.StreamResponse:
+    def _with_session(self, context: _Context, response: web.StreamResponse) -> web.StreamResponse:
         """Renew the session for another 14 days, as each visit to /open/auth does."""
-        if visit.keep:
-            self._store.keep_session(visit.cookie, visit.session)
+        if context.keep:
+            self._store.keep_session(context.cookie, context.session)
             until = self._store.clock() + SESSION_SECONDS
             for name, same_site in (("_session", "none"), ("_session.legacy", "")):
-                attributes = self._attributes(visit, "/", same_site, until=until)
-                self._cookies.write(response, name, visit.cookie, attributes)
+                attributes = self._attributes(context, "/", same_site, until=until)
+                self._cookies.write(response, name, context.cookie, attributes)
         return response
 
-    def _attributes(self, visit: _Visit, path: str, same_site: str, *, until: float) -> Attributes:
-        return Attributes(path, until, same_site, secure=visit.origin.startswith("https:"))
+    def _attributes(
+        self, context: _Context, path: str, same_site: str, *, until: float
+    ) -> Attributes:
+        return Attributes(path, until, same_site, secure=context.origin.startswith("https:"))
 
 
 def _redirect(url: str) -> web.Response:

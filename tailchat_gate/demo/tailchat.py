@@ -11,7 +11,7 @@ from aiohttp import web
 from tailchat_gate.demo.authorize import RESPONSE_MODES, RESPONSE_TYPES, SCOPES
 from tailchat_gate.demo.back_channel import BackChannel, Call
 from tailchat_gate.demo.cookies import UntypedPage
-from tailchat_gate.demo.faults import Close, Fault, Faults, Hang, Reply, Rewrite, Seen
+from tailchat_gate.demo.faults import Close, Fault, Faults, Hang, Response, Rewrite, Seen
 from tailchat_gate.demo.front_channel import FrontChannel
 from tailchat_gate.demo.oauth import MAX_BODY, UNAUTHORIZED, OAuthError, SigningKey
 from tailchat_gate.demo.render import render
@@ -117,7 +117,7 @@ class StandInTailchat:
             fault: Fault | None = getattr(self.faults, name)
             if isinstance(fault, Hang):
                 await fault.wait()
-            if isinstance(fault, Reply):
+            if isinstance(fault, Response):
                 headers = {**fault.headers, "Content-Type": fault.content_type}
                 return web.Response(status=fault.status, body=fault.body, headers=headers)
             if isinstance(fault, Close):

@@ -17,7 +17,7 @@ from tailchat_gate.proxy.message.identity_headers import IdentityHeaders, client
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.authorization import TOKEN_FIELD, Way
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, Original, original_of
 from tailchat_gate.request.head import RequestHead
@@ -73,47 +73,51 @@ class ForwardAuth:
         """Tell whether a path asks the question: its own, or one with the original path behind."""
         return path == self._path or path.startswith(self._below)
 
-    def answer(self, visit: Visit, *, keep: bool) -> bytes:
+    def answer(self, context: RequestContext, *, keep: bool) -> bytes:
         """Return the whole answer to a question; `keep`: the connection stays behind it.
 
         Raises UndecidedError where Tailchat has to be asked first.
         """
         try:
-            original = self._original(visit)
-            visit.original = original
-            verdict = self._authorizer.judge(visit, original.host, original.method, original.target)
+            original = self._original(context)
+            context.original = original
+            verdict = self._authorizer.judge(
+                context, original.host, original.method, original.target
+            )
             if verdict.allowed and verdict.match is not None:
-                self._check_passage(visit, original, verdict.match.route)
+                self._check_forward_request(context, original, verdict.match.route)
         except RefusedError as error:
-            visit.reason = error.reason
-            return self._refused(visit, None, {"problem": str(error)}, keep=keep)
+            context.reason = error.reason
+            return self._refused(context, None, {"problem": str(error)}, keep=keep)
         if verdict.match is None or not verdict.allowed:
-            return self._refused(visit, verdict, {}, keep=keep)
-        visit.status = HTTPStatus.OK if original.as_sent else HTTPStatus.ACCEPTED
-        lines = self._lines(visit, verdict)
+            return self._refused(context, verdict, {}, keep=keep)
+        context.status = HTTPStatus.OK if original.as_sent else HTTPStatus.ACCEPTED
+        lines = self._lines(context, verdict)
         if original.as_sent:
-            lines += _removals(visit.head.fields, lines)
-        return self._answers.identity(visit.status, lines, visit.head, keep=keep)
+            lines += _removals(context.head.fields, lines)
+        return self._answers.identity(context.status, lines, context.head, keep=keep)
 
-    def _original(self, visit: Visit) -> Original:
+    def _original(self, context: RequestContext) -> Original:
         """Return the request that is asked about. Raises RefusedError."""
-        if not visit.client_address.by_proxy:
+        if not context.client_address.by_proxy:
             # Whoever asks is a visitor, or a proxy that nobody named: what it says of the
             # original request may be the visitor's own words.
-            self._tell("a proxy asks that server.trusted_proxies does not name", visit)
+            self._tell("a proxy asks that server.trusted_proxies does not name", context)
             raise RefusedError(
                 "server.trusted_proxies does not name who asks", Reason.PROXY_NOT_TRUSTED
             )
-        original = original_of(visit.head, self._path)
+        original = original_of(context.head, self._path)
         if original is None:
-            self._tell("a proxy asks without naming the original request", visit)
+            self._tell("a proxy asks without naming the original request", context)
             raise RefusedError(
                 "X-Forwarded-Uri is missing: the proxy has to set it, X-Forwarded-Method and "
                 "X-Forwarded-Host",
                 Reason.ORIGINAL_MISSING,
             )
-        self._check_hosts(visit.head.fields.host.name, original.host.name)
-        if visit.head.fields.worker_script and self._workers.script_takes_in(original.target.path):
+        self._check_hosts(context.head.fields.host.name, original.host.name)
+        if context.head.fields.worker_script and self._workers.script_takes_in(
+            original.target.path
+        ):
             raise RefusedError("a service worker over the gate's paths", Reason.WORKER_REFUSED)
         return original
 
@@ -126,40 +130,42 @@ class ForwardAuth:
         if asked != named and asked in self._tools:
             raise RefusedError("a Host and an original request that name different hosts")
 
-    def _check_passage(self, visit: Visit, original: Original, route: Route) -> None:
+    def _check_forward_request(
+        self, context: RequestContext, original: Original, route: Route
+    ) -> None:
         """Raise RefusedError for what the gate itself would not pass on to the tool."""
         if original.unstripped:
-            fields = visit.head.fields
+            fields = context.head.fields
             # A token in the gate's own field is this question's; a name there would be a claim.
             asked_with = _WITH_TOKEN if fields.token_way is Way.FIELD else QUESTION_FIELDS
             claim = self._headers.claim(fields, route.settings, asked_with)
             if claim:
                 raise RefusedError(f"{claim} is not a visitor's to say, and the tool would get it")
-        upgrade = visit.head.fields.upgrade.decode("latin-1")
+        upgrade = context.head.fields.upgrade.decode("latin-1")
         if upgrade and upgrade not in route.settings.upgrades:
             # A proxy that passes it on opens a way to the tool on which nothing is judged.
             raise RefusedError("a switch to a protocol that the route does not offer")
         if original.method == TRACE and not route.passes_on(TRACE):
             raise RefusedError("a TRACE, which is not passed on", Reason.METHOD_REFUSED)
         if original.websocket:
-            self._authorizer.check_origin(visit, original.host, route)
+            self._authorizer.check_origin(context, original.host, route)
 
-    def _tell(self, message: str, visit: Visit) -> None:
+    def _tell(self, message: str, context: RequestContext) -> None:
         """Log what is wrong with the set-up, once a minute."""
         now = self._clock()
         if now >= self._told_at + _TELL_SECONDS:
             self._told_at = now
-            _log.warning(message, extra={"details": {"peer": visit.client}})
+            _log.warning(message, extra={"details": {"peer": context.client}})
 
-    def _lines(self, visit: Visit, verdict: Verdict) -> bytes:
+    def _lines(self, context: RequestContext, verdict: Verdict) -> bytes:
         """Return what the tool is to be told, and what of Authorization it is to get."""
         visitor, match = verdict.visitor, verdict.match
         if match is None:
             return b""
         settings = match.route.settings
-        told = client_fields(settings, visit.client_address.address)
-        if visit.head.fields.has_credentials:
-            told += self._headers.credentials(visit.head.fields, settings)
+        told = client_fields(settings, context.client_address.address)
+        if context.head.fields.has_credentials:
+            told += self._headers.credentials(context.head.fields, settings)
         if visitor is None:
             return told
         lines = self._identity.fields(visitor, match.route) + told
@@ -168,27 +174,32 @@ class ForwardAuth:
         return lines
 
     def _refused(
-        self, visit: Visit, verdict: Verdict | None, detail: dict[str, str], *, keep: bool
+        self,
+        context: RequestContext,
+        verdict: Verdict | None,
+        detail: dict[str, str],
+        *,
+        keep: bool,
     ) -> bytes:
-        asked = _asked(visit)
-        asked.reason = visit.reason
+        asked = _asked(context)
+        asked.reason = context.reason
         answer = self._refusal(asked, verdict, detail)
-        visit.reason = asked.reason
+        context.reason = asked.reason
         answer = self._answers.challenged(asked, answer, verdict.rules if verdict else ())
         if answer.status != HTTPStatus.UNAUTHORIZED:
             answer.set_status(HTTPStatus.FORBIDDEN)
-        visit.status = answer.status
-        visit.sent_bytes = answer.content_length or 0
-        return self._answers.to_bytes(answer, visit.head, keep=keep)
+        context.status = answer.status
+        context.sent_bytes = answer.content_length or 0
+        return self._answers.serialize(answer, context.head, keep=keep)
 
     def _refusal(
-        self, asked: Visit, verdict: Verdict | None, detail: dict[str, str]
+        self, asked: RequestContext, verdict: Verdict | None, detail: dict[str, str]
     ) -> web.Response:
         if verdict is None:
             return self._answers.problem(asked, asked.reason, detail=detail)
-        if asked.reason in _SIGN_IN and not (verdict.barred and verdict.barred.retry_after):
-            return self._answers.sign_in_first(asked, verdict.barred)
-        return self._answers.refusal(asked, verdict.record, verdict.barred)
+        if asked.reason in _SIGN_IN and not (verdict.rejection and verdict.rejection.retry_after):
+            return self._answers.sign_in_first(asked, verdict.rejection)
+        return self._answers.refusal(asked, verdict.record, verdict.rejection)
 
 
 def _removals(fields: FieldSection, lines: bytes) -> bytes:
@@ -203,18 +214,18 @@ def _removals(fields: FieldSection, lines: bytes) -> bytes:
     return b"X-Envoy-Auth-Headers-To-Remove: %b\r\n" % b", ".join(kept_here) if kept_here else b""
 
 
-def _asked(visit: Visit) -> Visit:
+def _asked(context: RequestContext) -> RequestContext:
     """Return a visit for the original request, so that pages speak of that one."""
-    original, head = visit.original, visit.head
+    original, head = context.original, context.head
     if original is None:
-        return visit
+        return context
     fields = copy.copy(head.fields)
     fields.host = original.host
-    asked = Visit(
-        visit.request_id,
-        visit.started,
+    asked = RequestContext(
+        context.request_id,
+        context.started,
         RequestHead(original.method or "GET", head.http10, original.target, fields),
-        visit.client_address,
+        context.client_address,
     )
-    asked.route, asked.sub, asked.token = visit.route, visit.sub, visit.token
+    asked.route, asked.sub, asked.token = context.route, context.sub, context.token
     return asked

@@ -14,7 +14,7 @@ from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import Faults
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import wants_html
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.responses.answers import Answers
@@ -56,14 +56,14 @@ class LoginRefusals:
     faults: Faults
 
     def refuse(
-        self, request: web.BaseRequest, visit: Visit, refused: LoginRefused
+        self, request: web.BaseRequest, context: RequestContext, refused: LoginRefused
     ) -> web.StreamResponse:
         """Return the answer to a login that is refused, and tell it to whom it concerns."""
         reason, detail = refused.reason, refused.detail
         self.metrics.login(reason)
         shown = {name: text for name, text in detail.items() if name not in _NOT_SHOWN}
-        visit.reason = reason
-        self.audit.sign_in_refused(visit, shown)
+        context.reason = reason
+        self.audit.sign_in_refused(context, shown)
         if message := _FOR_ALL.get(reason):
             self.faults.tell(message, {"reason": reason, **shown})
         if wants_html(request.headers):
@@ -73,27 +73,27 @@ class LoginRefusals:
             browser = next(map(browser_hash, self.bindings.values(request)), "")
             note = json.dumps([reason, detail, browser], ensure_ascii=False)
             sealed = self.notes.seal(note.encode("utf-8", "replace"))
-            location = f"{visit.path}?refused={sealed}"
+            location = f"{context.path}?refused={sealed}"
             return self.answers.redirect(location, status=303)
         return self.answers.problem(
-            visit, reason, detail=shown, headers=_retry_after(detail.get("retry_after", ""))
+            context, reason, detail=shown, headers=_retry_after(detail.get("retry_after", ""))
         )
 
-    def before(self, request: web.BaseRequest, visit: Visit) -> web.Response | None:
+    def before(self, request: web.BaseRequest, context: RequestContext) -> web.Response | None:
         """Return the page that a refusal led to, None where the query names no refusal.
 
         What was said of it is for the browser that was refused: some of it may be in the words of
         whoever sent that browser here, and must not be shown to others as the gate's.
         """
-        note = self.notes.open(dict(query_pairs(visit.target.query)).get("refused", ""))
+        note = self.notes.open(dict(query_pairs(context.target.query)).get("refused", ""))
         if note is None:
             return None
         reason, detail, browser = json.loads(note)
         if browser and not is_bound_to(browser, self.bindings.values(request)):
             detail = {}
-        return_to = self.targets.safe(detail.pop("return_to", "/"), visit.host)
+        return_to = self.targets.safe(detail.pop("return_to", "/"), context.host)
         return self.answers.problem(
-            visit,
+            context,
             Reason(reason),
             headers=_retry_after(detail.pop("retry_after", "")),
             detail=detail,

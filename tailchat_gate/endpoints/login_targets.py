@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from tailchat_gate.identity.host_sessions import Sites, SiteSessions, read_arrival
+from tailchat_gate.identity.host_sessions import HostSessions, Sites, read_handoff_target
 from tailchat_gate.identity.oauth.login import MAX_RETURN_TO, safe_return_to
 from tailchat_gate.identity.oauth.login_state import STATE_LIFETIME, LoginCookie, choose, surplus
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.sessions.cookies import set_cookie
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.answers import Answers
 
@@ -20,7 +20,7 @@ from tailchat_gate.responses.answers import Answers
 class Bindings:
     """The login cookies of requests and answers."""
 
-    sessions: SiteSessions
+    sessions: HostSessions
 
     def of(self, request: web.BaseRequest) -> list[LoginCookie]:
         """Return the login cookies that a browser sent."""
@@ -71,15 +71,15 @@ class Targets:
     prefix: str
     longest: int
 
-    def asked(self, visit: Visit) -> str:
+    def asked(self, context: RequestContext) -> str:
         """Return where a login is to return to, short enough to travel with it."""
-        wanted = dict(query_pairs(visit.target.query)).get("rd", "/")
-        found = self.safe(wanted, visit.host)
-        if len(found) <= MAX_RETURN_TO and self.is_arrival(found):
+        wanted = dict(query_pairs(context.target.query)).get("rd", "/")
+        found = self.safe(wanted, context.host)
+        if len(found) <= MAX_RETURN_TO and self.is_handoff(found):
             # It was made short where it began, and is for another host.
             return found
-        origin = self.sites.origin(visit.host)
-        return self.returns.short(found, origin=origin, visitor=visit.client)
+        origin = self.sites.origin(context.host)
+        return self.returns.short(found, origin=origin, visitor=context.client)
 
     def safe(self, return_to: str, host: str = "") -> str:
         """Return a target on a host as it is, "/" where it is not surely the gate's."""
@@ -91,13 +91,13 @@ class Targets:
             prefix=self.prefix,
         )
 
-    def is_arrival(self, return_to: str) -> bool:
+    def is_handoff(self, return_to: str) -> bool:
         """Tell whether a target is the arrival of a sign-in at a tool's host."""
-        return read_arrival(return_to, self.sites, self.prefix) is not None
+        return read_handoff_target(return_to, self.sites, self.prefix) is not None
 
     def at_last(self, return_to: str) -> str:
         """Return the address that a login is to return to at last, for a link."""
-        arrival = read_arrival(return_to, self.sites, self.prefix)
+        arrival = read_handoff_target(return_to, self.sites, self.prefix)
         if arrival is None:
             return return_to
         return f"{self.sites.origin(arrival.host)}{self.safe(arrival.return_to, arrival.host)}"
@@ -106,12 +106,12 @@ class Targets:
         """Return what a person is told of a target."""
         return self.returns.shown(return_to)
 
-    async def back(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def back(self, _request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Lead to a return target that was too long to travel with a login."""
-        origin = self.sites.origin(visit.host)
-        found, instead = self.returns.find(dict(query_pairs(visit.target.query)), origin)
+        origin = self.sites.origin(context.host)
+        found, instead = self.returns.find(dict(query_pairs(context.target.query)), origin)
         if found is not None:
-            return self.answers.onward(visit, self.safe(found, visit.host))
-        path = self.safe(instead, visit.host)
+            return self.answers.onward(context, self.safe(found, context.host))
+        path = self.safe(instead, context.host)
         url = f"{origin}{path if path.startswith('/') else '/'}"
-        return self.answers.problem(visit, Reason.LOGIN_TARGET_LOST, retry_url=url)
+        return self.answers.problem(context, Reason.LOGIN_TARGET_LOST, retry_url=url)

@@ -12,7 +12,7 @@ from tailchat_gate.endpoints.login_targets import Targets
 from tailchat_gate.endpoints.sign_out import SignOut
 from tailchat_gate.endpoints.userinfo import KeySet, UserInfo
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.syntax import PING, READ_METHODS
 
@@ -20,7 +20,7 @@ from tailchat_gate.syntax import PING, READ_METHODS
 _STEP: Final = frozenset(("GET",))
 MAX_FORM_BYTES: Final = 16_384
 
-Handler = Callable[[web.BaseRequest, Visit], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest, RequestContext], Awaitable[web.StreamResponse]]
 
 
 def is_own(path: str, prefix: str) -> bool:
@@ -69,41 +69,45 @@ class Endpoints:
         """Tell whether a path is the gate's own; no route ever sees one."""
         return is_own(path, self._prefix)
 
-    def reads_body(self, visit: Visit) -> bool:
+    def reads_body(self, context: RequestContext) -> bool:
         """Tell whether the answer to a request depends on its body."""
-        return visit.method == "POST" and visit.path in self._forms
+        return context.method == "POST" and context.path in self._forms
 
-    def ready_answer(self, visit: Visit, *, keep: bool) -> bytes | None:
+    def ready_answer(self, context: RequestContext, *, keep: bool) -> bytes | None:
         """Return the whole answer where it can be made without a page, None elsewhere.
 
         `keep`: the client's connection stays behind it.
         """
-        path = visit.path
+        path = context.path
         if not self._forward_auth.owns(path):
             return None
         # The question itself is read; what stands behind it has the original method.
-        if path in self._handlers and visit.method not in READ_METHODS:
+        if path in self._handlers and context.method not in READ_METHODS:
             return None
-        return self._forward_auth.answer(visit, keep=keep)
+        return self._forward_auth.answer(context, keep=keep)
 
-    async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Answer a request for one of the gate's own paths."""
-        found = self._handlers.get(visit.target.path)
+        found = self._handlers.get(context.target.path)
         if found is None:
-            return self._answers.problem(visit, Reason.NO_ROUTE)
+            return self._answers.problem(context, Reason.NO_ROUTE)
         methods, handler = found
-        if visit.method not in methods:
+        if context.method not in methods:
             return self._answers.problem(
-                visit,
+                context,
                 Reason.METHOD_REFUSED,
                 headers={"Allow": ", ".join(sorted(methods))},
             )
-        visit.reason = Reason.OWN_PATH
-        return await handler(request, visit)
+        context.reason = Reason.OWN_PATH
+        return await handler(request, context)
 
-    async def _ping(self, _request: web.BaseRequest, _visit: Visit) -> web.StreamResponse:
+    async def _ping(
+        self, _request: web.BaseRequest, _context: RequestContext
+    ) -> web.StreamResponse:
         return self._answers.text("OK\n")
 
-    async def _not_ready(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def _not_ready(
+        self, _request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
         """Deny: what is ready elsewhere cannot come here."""
-        return self._answers.problem(visit, Reason.INTERNAL_ERROR)
+        return self._answers.problem(context, Reason.INTERNAL_ERROR)

@@ -6,13 +6,13 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.identity.host_sessions import PASS_LIFETIME, Sites, SiteSessions
+from tailchat_gate.identity.host_sessions import PASS_LIFETIME, HostSessions, Sites
 from tailchat_gate.identity.revocation.store import LockStore
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.answers import Answers
 
@@ -59,7 +59,7 @@ class SignOut:
         self,
         *,
         answers: Answers,
-        sessions: SiteSessions,
+        sessions: HostSessions,
         sites: Sites,
         forms: FormTokens,
         keys: KeyRing,
@@ -76,7 +76,7 @@ class SignOut:
         self._audit = audit
         self._page = f"{prefix}/sign_out"
 
-    async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Show the confirming page on GET, end the session on POST (never on a mere link).
 
         A POST with the field `everywhere` ends all that the person signed in. What is ended is so
@@ -84,34 +84,34 @@ class SignOut:
         the cookie of the public one away, and ends a session there that is not yet known to be
         over.
         """
-        query = dict(query_pairs(visit.target.query))
-        record = self._record(request, visit)
+        query = dict(query_pairs(context.target.query))
+        record = self._record(request, context)
         if record is None:
-            return await self._signed_out(request, visit, query)
-        visit.sub = record.sub
-        passed = visit.method == "GET" and self._is_sign_out_pass(query, record)
-        own_form = visit.method == "POST" and await self._forms.is_own(request, record)
+            return await self._signed_out(request, context, query)
+        context.sub = record.sub
+        passed = context.method == "GET" and self._is_sign_out_pass(query, record)
+        own_form = context.method == "POST" and await self._forms.is_own(request, record)
         if not passed and not own_form:
             return self._answers.page(
-                visit, "sign_out", csrf=self._forms.token(record), nickname=record.nickname
+                context, "sign_out", csrf=self._forms.token(record), nickname=record.nickname
             )
         lifetime = self._sessions.lifetimes.absolute
         done = self._done(query)
         everywhere = own_form and "everywhere" in await form_fields(request)
         # First, because a browser that leaves cancels what is behind an await, and not the end of
         # the session.
-        self._audit.event("signed-out", visit, everywhere=everywhere)
+        self._audit.event("signed-out", context, everywhere=everywhere)
         if everywhere:
             await self._locks.sign_out_everywhere(record, lifetime=lifetime)
             done = self._keys.seal(_EVERYWHERE)
         else:
             await self._locks.end_session(record, lifetime=lifetime)
-        answer = self._answers.redirect(self._next(visit, record, done), status=303)
-        await self._sessions.at(visit.host).close(request, answer)
+        answer = self._answers.redirect(self._next(context, record, done), status=303)
+        await self._sessions.at(context.host).close(request, answer)
         return answer
 
     async def _signed_out(
-        self, request: web.BaseRequest, visit: Visit, query: dict[str, str]
+        self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
     ) -> web.StreamResponse:
         """Show that nobody is signed in; a session's cookie that is no good any more goes."""
         done = self._done(query)
@@ -120,7 +120,7 @@ class SignOut:
             answer = self._answers.redirect(_with_done(self._page, done), status=303)
         else:
             answer = self._answers.page(
-                visit,
+                context,
                 "signed_out",
                 start_url=self._answers.start_url("/"),
                 everywhere=bool(done),
@@ -128,7 +128,7 @@ class SignOut:
         reader = self._sessions.reader
         fields = cookie_fields(request.raw_headers)
         if any(value for field in fields for value in reader.session_values(field)):
-            await self._sessions.at(visit.host).close(request, answer)
+            await self._sessions.at(context.host).close(request, answer)
         return answer
 
     def _done(self, query: dict[str, str]) -> str:
@@ -136,9 +136,9 @@ class SignOut:
         done = query.get("done", "")
         return done if self._keys.open(done) == _EVERYWHERE else ""
 
-    def _next(self, visit: Visit, record: SessionRecord, done: str) -> str:
+    def _next(self, context: RequestContext, record: SessionRecord, done: str) -> str:
         """Return where to go on to: from a tool's host, to the public one."""
-        if not self._sites.is_tool(visit.host):
+        if not self._sites.is_tool(context.host):
             return _with_done(self._page, done)
         issued = int(self._sessions.clock())
         sealed = self._keys.seal(f"{_SIGN_OUT}{issued} {record.sid}".encode())
@@ -153,15 +153,15 @@ class SignOut:
         fresh = abs(self._sessions.clock() - int(issued)) <= PASS_LIFETIME
         return fresh and secrets.compare_digest(sid, record.sid)
 
-    def _record(self, request: web.BaseRequest, visit: Visit) -> SessionRecord | None:
+    def _record(self, request: web.BaseRequest, context: RequestContext) -> SessionRecord | None:
         """Return the session to end: also one that opens nothing for now."""
-        site = self._sessions.at(visit.host)
-        record = site.load_record(cookie_fields(request.raw_headers))
+        host_session = self._sessions.at(context.host)
+        record = host_session.load_record(cookie_fields(request.raw_headers))
         if record is not None:
             return record
-        barred = site.authenticator.barred(visit.head.fields)
-        lasts = barred is not None and barred.reason in _LASTS
-        return barred.record if barred is not None and lasts else None
+        rejection = host_session.authenticator.explain_rejection(context.head.fields)
+        lasts = rejection is not None and rejection.reason in _LASTS
+        return rejection.record if rejection is not None and lasts else None
 
 
 def _with_done(url: str, done: str) -> str:

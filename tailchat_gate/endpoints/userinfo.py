@@ -7,11 +7,11 @@ from collections.abc import Callable
 from aiohttp import web
 
 from tailchat_gate.endpoints.sign_out import FormTokens
-from tailchat_gate.identity.host_sessions import SiteSessions
+from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, read_intent
 from tailchat_gate.request.target import cookie_fields
 from tailchat_gate.responses.answers import Answers
@@ -25,10 +25,12 @@ class KeySet:
         self._answers = answers
         self._key_set = key_set
 
-    async def answer(self, _request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def answer(
+        self, _request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
         """Return the key set; 404 where there is none, so that nobody keeps an empty one."""
         if self._key_set is None:
-            return self._answers.problem(visit, Reason.NO_ROUTE)
+            return self._answers.problem(context, Reason.NO_ROUTE)
         return self._answers.key_set(self._key_set)
 
 
@@ -39,7 +41,7 @@ class UserInfo:
         self,
         *,
         answers: Answers,
-        sessions: SiteSessions,
+        sessions: HostSessions,
         tokens: Tokens,
         identity: IdentityHeaders,
         forms: FormTokens,
@@ -53,20 +55,22 @@ class UserInfo:
         self._tokens = tokens
         self._identity = identity
 
-    async def answer(self, request: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Tell who is signed in or presents a token; send a navigation of nobody to the login."""
-        if visit.head.fields.bearer is not None:
-            return self._machine(visit)
-        site, cookies = self._sessions.at(visit.host), cookie_fields(request.raw_headers)
-        record = await site.settled_record(cookies)
+        if context.head.fields.bearer is not None:
+            return self._machine(context)
+        host_session, cookies = self._sessions.at(context.host), cookie_fields(request.raw_headers)
+        record = await host_session.settled_record(cookies)
         if record is None:
-            return self._answers.not_let_in(visit, site.authenticator.barred(visit.head.fields))
-        visit.sub = record.sub
+            return self._answers.not_let_in(
+                context, host_session.authenticator.explain_rejection(context.head.fields)
+            )
+        context.sub = record.sub
         until = self._sessions.lifetimes.expires_at(record)
         groups = self._identity.groups_of(record.sub)
-        if read_intent(visit.method, request.headers) is Intent.NAVIGATION:
+        if read_intent(context.method, request.headers) is Intent.NAVIGATION:
             return self._answers.page(
-                visit,
+                context,
                 "userinfo",
                 sub=record.sub,
                 nickname=record.nickname,
@@ -75,7 +79,7 @@ class UserInfo:
                 signed_in_at=record.signed_in_at,
                 until=until,
                 csrf=self._forms.token(record),
-                has_tool=self._has_tool(visit.head.fields.host.name),
+                has_tool=self._has_tool(context.head.fields.host.name),
             )
         body = {
             "sub": record.sub,
@@ -88,14 +92,14 @@ class UserInfo:
         }
         return self._answers.json(json.dumps(body).encode("ascii"))
 
-    def _machine(self, visit: Visit) -> web.StreamResponse:
+    def _machine(self, context: RequestContext) -> web.StreamResponse:
         """Tell a machine which token it presents."""
         try:
-            machine = self._tokens.machine_of(visit.head.fields)
+            machine = self._tokens.machine_of(context.head.fields)
         except TokenRefused as refused:
-            visit.token = refused.name
-            return self._answers.token_refused(visit, refused.reason, refused.lock)
-        visit.token = machine.name
+            context.token = refused.name
+            return self._answers.token_refused(context, refused.reason, refused.lock)
+        context.token = machine.name
         ends_at = int(machine.ends_at) if machine.ends_at < math.inf else None
         body = {"token": machine.name, "expires_at": ends_at}
         return self._answers.json(json.dumps(body).encode("ascii"))

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tailchat_gate.identity.recheck import Rechecks, Unchecked, UndecidedError
-from tailchat_gate.identity.revocation.state import Barred, Standing
+from tailchat_gate.identity.recheck import NoRecheck, Rechecks, UndecidedError
+from tailchat_gate.identity.revocation.state import Rejection, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.identity.sessions.session import (
     SessionCookie,
@@ -30,7 +30,7 @@ class Visitor:
     `expires_at` is the Unix second at which the record is over if it is not renewed, `ends_at`
     the one at which the session is over in any case. From `good_from`, when it was looked at, to
     `good_until` it need not be looked at again; a clock that is set back ends that too.
-    `outdated`: the cookie it came in says less. `standing` is the version of what is known of
+    `outdated`: the cookie it came in says less. `revocation` is the version of what is known of
     locks under which the session was last found good. `identity_headers` maps a route's name to
     the header bytes made for it, so that they are made once a session and not once a request;
     `assertions` likewise, with an assertion in them and by whom, from when and until when they
@@ -44,15 +44,15 @@ class Visitor:
     good_until: float = 0.0
     good_from: float = 0.0
     outdated: bool = False
-    standing: int = -1
+    revocation: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
     assertions: dict[str, tuple[object, float, float, bytes]] = field(
         default_factory=dict, repr=False
     )
-    rechecks: Rechecks = field(default_factory=Unchecked, repr=False)
+    rechecks: Rechecks = field(default_factory=NoRecheck, repr=False)
     quiet_until: float = 0.0
 
-    def over(self, standing: Standing, now: float) -> Reason | None:
+    def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
         """Return why the session is no good at the Unix second `now`; None where it is.
 
         NOT_SIGNED_IN where its lifetime is over. That it was idle for too long is not asked: what
@@ -60,11 +60,11 @@ class Visitor:
         """
         if now >= self.ends_at:
             return Reason.NOT_SIGNED_IN
-        if self.standing != standing.version:
-            reason = standing.check(self.record)
+        if self.revocation != revocation.version:
+            reason = revocation.check(self.record)
             if reason is not None:
                 return reason
-            self.standing = standing.version
+            self.revocation = revocation.version
         if self.good_from <= now < max(self.good_until, self.quiet_until):
             return None
         # What is learned shows at the next request, which is why good_until stays.
@@ -73,7 +73,7 @@ class Visitor:
         return look.turned_away.reason if look.turned_away is not None else None
 
 
-class Opened:
+class SessionCache:
     """The cookies that were opened, by the host's Authenticator and their value.
 
     The least recently used leaves first. One for all hosts, because one person can come by any
@@ -132,18 +132,18 @@ class Authenticator:
         self,
         cookie: SessionCookie,
         clock: Callable[[], float],
-        standing: Standing,
+        revocation: RevocationState,
         *,
-        opened: Opened | None = None,
+        opened: SessionCache | None = None,
         reader: CookieReader | None = None,
         rechecks: Rechecks | None = None,
     ) -> None:
         self._cookie = cookie
         self._clock = clock
-        self._standing = standing
+        self._revocation = revocation
         self._reader = reader or CookieReader(cookie.names)
-        self._rechecks = rechecks or Unchecked()
-        self._opened = Opened() if opened is None else opened
+        self._rechecks = rechecks or NoRecheck()
+        self._opened = SessionCache() if opened is None else opened
 
     def visitor_of(self, section: FieldSection) -> Visitor | None:
         """Return the visitor of a request with this header section, or None.
@@ -155,7 +155,7 @@ class Authenticator:
         if known is not None and known[0] is self:
             visitor: Visitor = known[1]
             if visitor.good_from <= self._clock() < visitor.good_until and (
-                visitor.standing == self._standing.version or self._stands(visitor)
+                visitor.revocation == self._revocation.version or self._stands(visitor)
             ):
                 return visitor
         found = self.authenticate(section.cookies)
@@ -175,7 +175,7 @@ class Authenticator:
                 return visitor
         return None
 
-    def barred(self, section: FieldSection) -> Barred | None:
+    def explain_rejection(self, section: FieldSection) -> Rejection | None:
         """Return whose session a request comes with that `visitor_of` finds no visitor in, and why.
 
         It is for the answer: None where there is no session at all.
@@ -185,12 +185,12 @@ class Authenticator:
             record = self._cookie.open(value)
             if record is None or not self._is_alive(record, now):
                 continue
-            barred = self._standing.bar(record)
-            if barred is not None:
-                return barred
+            rejection = self._revocation.bar(record)
+            if rejection is not None:
+                return rejection
             away = self._rechecks.look(record, now).turned_away
             if away is not None:
-                return Barred(away.reason, record, None, away.retry_after)
+                return Rejection(away.reason, record, None, away.retry_after)
         return None
 
     def renewal(self, visitor: Visitor) -> str | None:
@@ -210,15 +210,15 @@ class Authenticator:
 
     def _stands(self, visitor: Visitor) -> bool:
         """Tell whether a visitor is not kept out, and remember that until something changes."""
-        standing = self._standing
-        if visitor.standing != standing.version:
-            if standing.check(visitor.record) is not None:
+        revocation = self._revocation
+        if visitor.revocation != revocation.version:
+            if revocation.check(visitor.record) is not None:
                 return False
-            visitor.standing = standing.version
+            visitor.revocation = revocation.version
         return True
 
     def _is_alive(self, record: SessionRecord, now: float) -> bool:
-        return self._cookie.lifetimes.is_alive(record, self._standing.second_for(record.sub, now))
+        return self._cookie.lifetimes.is_alive(record, self._revocation.second_for(record.sub, now))
 
     def _open(self, value: str) -> Visitor | None:
         visitor = self._opened.get(self, value)
@@ -236,7 +236,7 @@ class Authenticator:
     ) -> Visitor | None:
         """Return the visitor with a record where it is good; `before`: who it was so far."""
         now, lifetimes = self._clock(), self._cookie.lifetimes
-        if not self._is_alive(record, now) or self._standing.check(record) is not None:
+        if not self._is_alive(record, now) or self._revocation.check(record) is not None:
             return None
         look = self._rechecks.look(record, now)
         if look.waits:
@@ -253,6 +253,6 @@ class Authenticator:
             visitor = Visitor(
                 look.record, expires_at, ends_at, good_until, now, outdated, rechecks=self._rechecks
             )
-        visitor.standing = self._standing.version
+        visitor.revocation = self._revocation.version
         self._opened.keep(self, value, visitor)
         return visitor

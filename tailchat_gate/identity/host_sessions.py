@@ -12,11 +12,11 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from tailchat_gate.identity.authenticator import Authenticator, Opened
+from tailchat_gate.identity.authenticator import Authenticator, SessionCache
 from tailchat_gate.identity.oauth.login import LoginRefused, StrayLogin
 from tailchat_gate.identity.oauth.login_state import is_bound_to
 from tailchat_gate.identity.rechecker import Rechecker
-from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import (
@@ -76,7 +76,7 @@ class Sites:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class HandoffTarget:
     """Where a sign-in is wanted: the tool's `host`, the `browser` there, the path to go on to.
 
     `again`: it is asked for in the place of one that came to another browser.
@@ -89,7 +89,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class HandoffToken:
     """A sign-in on its way; `pass_id` names it, so that it is used once."""
 
     pass_id: str
@@ -98,7 +98,7 @@ class Pass:
     expires_at: float
 
 
-def arrival_url(
+def handoff_url(
     origin: str, prefix: str, *, browser: str, return_to: str, again: bool = False
 ) -> str:
     """Return the address on a tool's host that finishes a sign-in there.
@@ -111,7 +111,7 @@ def arrival_url(
     return f"{origin}{prefix}/arrive?{query}"
 
 
-def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
+def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTarget | None:
     """Return the arrival that a return target names, None for any other target."""
     parts = urlsplit(return_to)
     host = parts.hostname or ""
@@ -119,10 +119,10 @@ def read_arrival(return_to: str, sites: Sites, prefix: str) -> Arrival | None:
         return None
     query = dict(query_pairs("?" + parts.query))
     browser, target = query.get("for", ""), query.get("rd", "/")
-    return Arrival(host, browser, target, query.get("again") == "1") if browser else None
+    return HandoffTarget(host, browser, target, query.get("again") == "1") if browser else None
 
 
-def make_pass(record: SessionRecord, arrival: Arrival, *, keys: KeyRing, now: float) -> str:
+def make_pass(record: SessionRecord, arrival: HandoffTarget, *, keys: KeyRing, now: float) -> str:
     """Return the sealed pass that lets one browser on one host take over `record`."""
     body = {"record": asdict(record), "arrival": asdict(arrival), "at": int(now)}
     return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
@@ -130,7 +130,7 @@ def make_pass(record: SessionRecord, arrival: Arrival, *, keys: KeyRing, now: fl
 
 def open_pass(
     sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
-) -> Pass:
+) -> HandoffToken:
     """Return the sign-in that a pass carries, or raise LoginRefused: StrayLogin for one of ours.
 
     It must be sealed by this gate, for this host and this browser, at most PASS_LIFETIME
@@ -141,7 +141,7 @@ def open_pass(
         raise LoginRefused(Reason.LOGIN_STATE_FORGED)
     body = json.loads(data)
     record = SessionRecord.from_fields(body["record"])
-    arrival = Arrival(**body["arrival"])
+    arrival = HandoffTarget(**body["arrival"])
     if record is None or arrival.host != host:
         raise LoginRefused(Reason.LOGIN_STATE_FORGED)
     reason = None
@@ -152,13 +152,13 @@ def open_pass(
     if reason is not None:
         raise StrayLogin(reason, return_to=arrival.return_to, again=arrival.again)
     pass_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
-    return Pass(pass_id, record, arrival.return_to, body["at"] + PASS_LIFETIME)
+    return HandoffToken(pass_id, record, arrival.return_to, body["at"] + PASS_LIFETIME)
 
 
-class SiteSession(SealedSessionStorage):
+class HostSession(SealedSessionStorage):
     """The session storage of one host, and the authenticator of its request path.
 
-    `standing` knows who is kept out and what has ended, `rechecker` what became of sessions since
+    `revocation` knows who is kept out and what has ended, `rechecker` what became of sessions since
     their cookies were sealed; `opened` keeps the cookies that were opened, of all hosts.
     """
 
@@ -166,25 +166,25 @@ class SiteSession(SealedSessionStorage):
         self,
         cookie: SessionCookie,
         reader: CookieReader,
-        standing: Standing,
+        revocation: RevocationState,
         rechecker: Rechecker,
-        opened: Opened,
+        opened: SessionCache,
     ) -> None:
         super().__init__(cookie)
         self._clock = cookie.clock
-        self._standing = standing
+        self._revocation = revocation
         self._rechecker = rechecker
         self.authenticator: Final = Authenticator(
-            cookie, cookie.clock, standing, opened=opened, reader=reader, rechecks=rechecker
+            cookie, cookie.clock, revocation, opened=opened, reader=reader, rechecks=rechecker
         )
 
     def second_for(self, record: SessionRecord) -> float:
         """Return the Unix second by which a session is judged."""
-        return self._standing.second_for(record.sub, self._clock())
+        return self._revocation.second_for(record.sub, self._clock())
 
     def newest(self, record: SessionRecord) -> SessionRecord | None:
         """Return what is known by now of a session within its time, None where it is no good."""
-        if self._standing.check(record) is not None:
+        if self._revocation.check(record) is not None:
             return None
         look = self._rechecker.look(record, self._clock())
         return None if look.turned_away else look.record
@@ -192,7 +192,7 @@ class SiteSession(SealedSessionStorage):
     async def settled_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
         """Return what load_record does, once Tailchat was asked where that cannot wait."""
         for record in self.living(fields):
-            if self._standing.check(record) is not None:
+            if self._revocation.check(record) is not None:
                 continue
             if self._rechecker.look(record, self._clock()).waits:
                 await asyncio.wait((self._rechecker.settled(record),))
@@ -210,7 +210,7 @@ class SiteSession(SealedSessionStorage):
                 if (
                     record is not None
                     and record.sub == begun.sub
-                    and self._standing.check(record) is None
+                    and self._revocation.check(record) is None
                 ):
                     return replace(begun, sid=record.sid)
         return begun
@@ -237,7 +237,7 @@ class SiteSession(SealedSessionStorage):
 CAPACITY: Final = 1024
 
 
-class SiteSessions:
+class HostSessions:
     """One SiteSession for each host of a tool, and one for all other names of the gate.
 
     A host below a wildcard is a host of its own like any other. Anybody can name any number of
@@ -253,21 +253,21 @@ class SiteSessions:
         names: CookieNames,
         lifetimes: Lifetimes,
         clock: Callable[[], float],
-        standing: Standing,
+        revocation: RevocationState,
         rechecker: Rechecker,
     ) -> None:
-        ring, reader, opened = tuple(secrets), CookieReader(names), Opened()
+        ring, reader, opened = tuple(secrets), CookieReader(names), SessionCache()
 
-        def make(host: str) -> SiteSession:
+        def make(host: str) -> HostSession:
             purpose = f"session {host}" if host else "session"
             cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
-            return SiteSession(cookie, reader, standing, rechecker, opened)
+            return HostSession(cookie, reader, revocation, rechecker, opened)
 
         self.names: Final = names
         self.lifetimes: Final = lifetimes
         self.clock: Final = clock
         self.reader: Final = reader
-        self.standing: Final = standing
+        self.revocation: Final = revocation
         self.rechecker: Final = rechecker
         self._opened = opened
         self._make = make
@@ -278,14 +278,14 @@ class SiteSessions:
         exact = [host for host in sites.hosts if not host.startswith(WILDCARD)]
         self._by_host |= {host: make(host) for host in exact if sites.is_tool(host)}
         self._has_wildcards = any(host.startswith(WILDCARD) for host in sites.hosts)
-        self._below: OrderedDict[str, SiteSession] = OrderedDict()
+        self._below: OrderedDict[str, HostSession] = OrderedDict()
 
-    def at(self, host: str) -> SiteSession:
+    def at(self, host: str) -> HostSession:
         """Return the sessions of a host, lower-case without port."""
-        site = self._by_host.get(host)
-        if site is None:
+        host_session = self._by_host.get(host)
+        if host_session is None:
             return self._below_wildcard(host) if self._has_wildcards else self._default
-        return site
+        return host_session
 
     def forget(self) -> None:
         """Drop the opened sessions of every host: no further request will be asked about."""
@@ -293,14 +293,14 @@ class SiteSessions:
         self._below.clear()
         self._opened.forget()
 
-    def _below_wildcard(self, host: str) -> SiteSession:
-        site = self._below.get(host)
-        if site is not None:
+    def _below_wildcard(self, host: str) -> HostSession:
+        host_session = self._below.get(host)
+        if host_session is not None:
             self._below.move_to_end(host)
-            return site
+            return host_session
         if not self._sites.is_tool(host):
             return self._default
-        site = self._below[host] = self._make(host)
+        host_session = self._below[host] = self._make(host)
         if len(self._below) > CAPACITY:
             self._below.popitem(last=False)
-        return site
+        return host_session

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tailchat_gate.config.token import Token
-from tailchat_gate.identity.revocation.state import Lock, Standing
+from tailchat_gate.identity.revocation.state import Lock, RevocationState
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.authorization import PREFIX
 from tailchat_gate.request.fields import FieldSection
@@ -52,26 +52,26 @@ class Machine:
     """Who presents a token that is configured, and what was prepared for it.
 
     `ends_at` is the Unix second at which the token is over, infinite where it never is.
-    `standing` is the version of what is known of locks under which it was last found good.
+    `revocation` is the version of what is known of locks under which it was last found good.
     `identity_headers` and `assertions` are as those of a Visitor.
     """
 
     name: str
     ends_at: float
-    standing: int = -1
+    revocation: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
     assertions: dict[str, tuple[object, float, float, bytes]] = field(
         default_factory=dict, repr=False
     )
 
-    def over(self, standing: Standing, now: float) -> Reason | None:
+    def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
         """Return why the token is no good at the Unix second `now`; None where it is."""
         if now >= self.ends_at:
             return Reason.TOKEN_EXPIRED
-        if self.standing != standing.version:
-            if standing.lock_on_token(self.name) is not None:
+        if self.revocation != revocation.version:
+            if revocation.lock_on_token(self.name) is not None:
                 return Reason.LOCKED
-            self.standing = standing.version
+            self.revocation = revocation.version
         return None
 
 
@@ -85,12 +85,12 @@ class Tokens:
         self,
         tokens: Iterable[Token],
         clock: Callable[[], float],
-        standing: Standing,
+        revocation: RevocationState,
         last_used: dict[str, float] | None = None,
     ) -> None:
         self._clock = clock
         self._last_used = {} if last_used is None else last_used
-        self._standing = standing
+        self._revocation = revocation
         self._machines: dict[bytes, tuple[bytes, Machine]] = {}
         for token in tokens:
             digest = bytes.fromhex(token.hash.removeprefix(_HASH))
@@ -113,9 +113,9 @@ class Tokens:
         if machine is None:
             raise TokenRefused(Reason.TOKEN_UNKNOWN)
         now = self._clock()
-        reason = machine.over(self._standing, now)
+        reason = machine.ended_because(self._revocation, now)
         if reason is not None:
-            lock = self._standing.lock_on_token(machine.name) if reason is Reason.LOCKED else None
+            lock = self._revocation.lock_on_token(machine.name) if reason is Reason.LOCKED else None
             raise TokenRefused(reason, machine.name, lock)
         self._last_used[machine.name] = now
         return machine

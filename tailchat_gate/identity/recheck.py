@@ -30,7 +30,7 @@ class RecheckTerms:
     outage: Outage
 
 
-class Verdict(NamedTuple):
+class RecheckDecision(NamedTuple):
     """What to do with a request of a session.
 
     `asks`: Tailchat should be asked; `waits`: the request waits for that; `refuses`: it is turned
@@ -43,9 +43,9 @@ class Verdict(NamedTuple):
     refuses: bool = False
 
 
-def judge(
+def decide_recheck(
     terms: RecheckTerms, *, checked_at: float, failed_at: float, askable: bool, now: float
-) -> Verdict:
+) -> RecheckDecision:
     """Return what to do with a request at `now`; times are Unix seconds.
 
     `checked_at`: when Tailchat last confirmed the session. `failed_at`: when it was last asked in
@@ -58,21 +58,23 @@ def judge(
     due = checked_at + terms.interval
     overdue = due + terms.interval
     if now < due:
-        return Verdict(due)
+        return RecheckDecision(due)
     keeps = terms.outage == "keep"
     if not askable:
-        return Verdict(overdue if now < overdue else math.inf, refuses=now >= overdue and not keeps)
+        return RecheckDecision(
+            overdue if now < overdue else math.inf, refuses=now >= overdue and not keeps
+        )
     # A failure that lies ahead is from before the clock was set back.
     failed_at = failed_at if failed_at <= now else NEVER
     retry_at = failed_at + RETRY_SECONDS
     asks = now >= retry_at
     if now < overdue:
-        return Verdict(now if asks else min(retry_at, overdue), asks=asks)
+        return RecheckDecision(now if asks else min(retry_at, overdue), asks=asks)
     if keeps:
         # Only the first request after a while waits: in a long outage nobody would get on.
         waits = asks and now >= failed_at + terms.interval
-        return Verdict(now if asks else retry_at, asks=asks, waits=waits)
-    return Verdict(now, asks=asks, waits=asks, refuses=not asks)
+        return RecheckDecision(now if asks else retry_at, asks=asks, waits=waits)
+    return RecheckDecision(now, asks=asks, waits=asks, refuses=not asks)
 
 
 class Silence:
@@ -98,23 +100,25 @@ class Silence:
         return self._failed_at if 0 <= now - self._failed_at < SILENCE_SECONDS else NEVER
 
 
-def without_waiting(verdict: Verdict, terms: RecheckTerms, *, asks: bool) -> Verdict:
+def without_waiting(
+    verdict: RecheckDecision, terms: RecheckTerms, *, asks: bool
+) -> RecheckDecision:
     """Return what becomes of a verdict while Tailchat is known not to answer.
 
     Nobody waits for it. One session at a time asks for all (`asks`), beside its requests.
     """
     refuses = verdict.refuses or (verdict.waits and terms.outage != "keep")
-    return Verdict(verdict.until, asks=verdict.asks and asks, refuses=refuses)
+    return RecheckDecision(verdict.until, asks=verdict.asks and asks, refuses=refuses)
 
 
-class TurnedAway(NamedTuple):
+class RecheckRefused(NamedTuple):
     """Why a session opens nothing: `retry_after` seconds may help, 0 where only signing in does."""
 
     reason: Reason
     retry_after: int = 0
 
 
-class Look(NamedTuple):
+class RecheckResult(NamedTuple):
     """What is known of a session: its newest record, until when not to look again.
 
     `turned_away`: why it opens nothing. `waits`: nothing can be said before Tailchat was asked.
@@ -122,23 +126,23 @@ class Look(NamedTuple):
 
     record: SessionRecord
     until: float
-    turned_away: TurnedAway | None = None
+    turned_away: RecheckRefused | None = None
     waits: bool = False
 
 
 class Rechecks(Protocol):
     """Knows what Tailchat said about sessions since their cookies were sealed."""
 
-    def look(self, record: SessionRecord, now: float) -> Look:
+    def look(self, record: SessionRecord, now: float) -> RecheckResult:
         """Return what is known of a session at `now`, and see to it that more will be."""
 
 
-class Unchecked:
+class NoRecheck:
     """Knows nothing but the cookies: Tailchat is not asked again."""
 
-    def look(self, record: SessionRecord, now: float) -> Look:  # noqa: ARG002 - as Rechecks
+    def look(self, record: SessionRecord, now: float) -> RecheckResult:  # noqa: ARG002 - as Rechecks
         """Return that the session is as its cookie says."""
-        return Look(record, math.inf)
+        return RecheckResult(record, math.inf)
 
 
 class UndecidedError(Exception):
@@ -180,7 +184,7 @@ def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
     return record if found == record else found
 
 
-class Meaning(Enum):
+class ErrorMeaning(Enum):
     """What a refusal of Tailchat's means for the session it was asked about."""
 
     REVOKED = "revoked"
@@ -188,37 +192,37 @@ class Meaning(Enum):
     OUTAGE = "outage"
 
 
-def meaning(refused: LoginRefused) -> Meaning:
+def meaning(refused: LoginRefused) -> ErrorMeaning:
     """Return what a refusal means.
 
     FAULT is Tailchat's own (500 server_error), which it answers for a user who was deleted as
     well as without its Redis. Whatever else is not a clear word about the token is an outage.
     """
     if refused.reason is Reason.SESSION_REVOKED:
-        return Meaning.REVOKED
+        return ErrorMeaning.REVOKED
     detail = refused.detail
     if (detail.get("status"), detail.get("error")) == ("500", "server_error"):
-        return Meaning.FAULT
-    return Meaning.OUTAGE
+        return ErrorMeaning.FAULT
+    return ErrorMeaning.OUTAGE
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class FaultStreak:
     """Faults that came one after another for one person: how many counted, the first, the last."""
 
     count: int = 0
     since: float = 0.0
     last: float = 0.0
 
-    def grown(self, now: float, other_at: float) -> "Doubt":
+    def grown(self, now: float, other_at: float) -> "FaultStreak":
         """Return it after one more fault at `now`.
 
         It counts only where Tailchat answered about somebody else since the last one: `other_at`
         is when it last did. Otherwise it may be down for everybody.
         """
         if not self.count:
-            return Doubt(1, now, now)
-        return Doubt(self.count + 1, self.since, now) if other_at > self.last else self
+            return FaultStreak(1, now, now)
+        return FaultStreak(self.count + 1, self.since, now) if other_at > self.last else self
 
     @property
     def is_certain(self) -> bool:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from tailchat_gate.identity.recheck import NEVER, Doubt, LastAnswers, Silence, caught_up
+from tailchat_gate.identity.recheck import NEVER, FaultStreak, LastAnswers, Silence, caught_up
 from tailchat_gate.identity.sessions.session import SessionRecord
 
 #: Sign-ins remembered, about 2 KiB each.
@@ -24,10 +24,10 @@ class SignIn:
     def __init__(self, record: SessionRecord) -> None:
         self.record = record
         self.failed_at = NEVER
-        self.doubt = Doubt()
+        self.doubt = FaultStreak()
 
 
-class Flight:
+class PendingRecheck:
     """One question to Tailchat about a sign-in, from being queued to its answer.
 
     `task` is what asks, None while it is in the queue.
@@ -76,7 +76,7 @@ class SignIns:
         self._capacity = capacity
         self._known: OrderedDict[str, SignIn] = OrderedDict()
         #: By the session's id; a sign-in under way is asked about by one flight alone.
-        self.flights: Final[dict[str, Flight]] = {}
+        self.flights: Final[dict[str, PendingRecheck]] = {}
         self.answers: Final = LastAnswers()
         self.silence: Final = Silence()
 

@@ -14,19 +14,19 @@ from tailchat_gate.identity.oauth.profile import Profile
 from tailchat_gate.identity.recheck import (
     NEVER,
     RETRY_SECONDS,
-    Doubt,
-    Look,
-    Meaning,
+    ErrorMeaning,
+    FaultStreak,
+    RecheckDecision,
+    RecheckRefused,
+    RecheckResult,
     RecheckTerms,
-    TurnedAway,
-    Verdict,
     caught_up,
     confirmed,
-    judge,
+    decide_recheck,
     meaning,
     without_waiting,
 )
-from tailchat_gate.identity.recheck_state import Flight, SignIn, SignIns
+from tailchat_gate.identity.recheck_state import PendingRecheck, SignIn, SignIns
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
@@ -50,8 +50,8 @@ _RECHECK_FAILED: Final = Reason.RECHECK_FAILED
 _NO_ANSWER: Final = frozenset(
     (Reason.TAILCHAT_SLOW, Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED)
 )
-_TRY_LATER: Final = TurnedAway(_RECHECK_FAILED, math.ceil(RETRY_SECONDS))
-_SIGN_IN_AGAIN: Final = TurnedAway(_RECHECK_FAILED)
+_TRY_LATER: Final = RecheckRefused(_RECHECK_FAILED, math.ceil(RETRY_SECONDS))
+_SIGN_IN_AGAIN: Final = RecheckRefused(_RECHECK_FAILED)
 
 
 class Rechecker:
@@ -83,14 +83,14 @@ class Rechecker:
         self.clock: Final = clock
         self._observe = observe
         self._audit = audit
-        self._queue: deque[Flight] = deque()
+        self._queue: deque[PendingRecheck] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_at = NEVER
 
-    def look(self, record: SessionRecord, now: float) -> Look:
+    def look(self, record: SessionRecord, now: float) -> RecheckResult:
         """Return what is known of a session at `now`, and have Tailchat asked where that is due.
 
-        Cheap, and never waits; to be called again from `Look.until` on.
+        Cheap, and never waits; to be called again from `RecheckResult.until` on.
         """
         record = self._set_back(record, now)
         known = self._sign_ins.get(record)
@@ -102,11 +102,13 @@ class Rechecker:
         if verdict.asks and not self._ask_soon(known or SignIn(newest)):
             refuses = waits and self._terms.outage != "keep"
             waits = False
-        return Look(newest, verdict.until, self._turned_away(newest) if refuses else None, waits)
+        return RecheckResult(
+            newest, verdict.until, self._turned_away(newest) if refuses else None, waits
+        )
 
-    def _judge(self, newest: SessionRecord, failed_at: float, now: float) -> Verdict:
+    def _judge(self, newest: SessionRecord, failed_at: float, now: float) -> RecheckDecision:
         silent_at = self._sign_ins.silence.failed_at(now)
-        verdict = judge(
+        verdict = decide_recheck(
             self._terms,
             # A session from before rechecks were asked for was confirmed at its sign-in.
             checked_at=max(newest.checked_at, newest.signed_in_at),
@@ -148,7 +150,7 @@ class Rechecker:
             return record
         return replace(record, checked_at=int(now - self._terms.interval))
 
-    def _turned_away(self, record: SessionRecord) -> TurnedAway:
+    def _turned_away(self, record: SessionRecord) -> RecheckRefused:
         fails = self._terms.outage == "fail" and record.access_token
         return _TRY_LATER if fails else _SIGN_IN_AGAIN
 
@@ -161,7 +163,7 @@ class Rechecker:
         if len(self._queue) >= QUEUE or self._waiting_of(sign_in.record.sub) >= OF_ONE:
             self._observe("skipped")
             return False
-        flights[sid] = Flight(sign_in)
+        flights[sid] = PendingRecheck(sign_in)
         self._queue.append(flights[sid])
         self._go_on()
         return True
@@ -180,11 +182,11 @@ class Rechecker:
         self._tasks.discard(task)
         self._go_on()
 
-    def _land(self, flight: Flight) -> None:
+    def _land(self, flight: PendingRecheck) -> None:
         self._sign_ins.flights.pop(flight.sign_in.record.sid, None)
         flight.end()
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _fly(self, flight: PendingRecheck) -> None:
         """Ask about one sign-in and note what came of it; raises nothing but CancelledError."""
         sign_in, outcome = flight.sign_in, "outage"
         started, known = self.clock(), sign_in.record.checked_at
@@ -220,7 +222,7 @@ class Rechecker:
         try:
             return await self._tailchat.profile(sign_in.record.access_token)
         except LoginRefused as refused:
-            gone = meaning(refused) is Meaning.REVOKED
+            gone = meaning(refused) is ErrorMeaning.REVOKED
             if refreshed or not (gone and record.refresh_token):
                 raise
         await self._refresh(sign_in)
@@ -236,21 +238,21 @@ class Rechecker:
             return self._end(sign_in, "Tailchat answers for another user")
         self._sign_ins.answers.note(profile.sub, now)
         sign_in.record = confirmed(sign_in.record, profile, now)
-        sign_in.failed_at, sign_in.doubt = NEVER, Doubt()
+        sign_in.failed_at, sign_in.doubt = NEVER, FaultStreak()
         return "ok"
 
     def _hear(self, sign_in: SignIn, refused: LoginRefused) -> str:
         found = meaning(refused)
-        if found is Meaning.REVOKED:
+        if found is ErrorMeaning.REVOKED:
             return self._end(sign_in, "Tailchat takes its tokens no more")
         now, sub = self.clock(), sign_in.record.sub
-        if found is Meaning.FAULT:
+        if found is ErrorMeaning.FAULT:
             other_at = self._sign_ins.answers.about_another(sub)
             sign_in.doubt = sign_in.doubt.grown(now, other_at)
             if sign_in.doubt.is_certain:
                 return self._end(sign_in, "Tailchat answers for others and not for this user")
         else:
-            sign_in.doubt = Doubt()
+            sign_in.doubt = FaultStreak()
         if not 0 <= now - self._told_at < _TELL_EVERY:
             self._told_at = now
             details = {**refused.detail, "reason": refused.reason}

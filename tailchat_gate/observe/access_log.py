@@ -10,7 +10,7 @@ from typing import Final
 
 from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
 from tailchat_gate.observe.sink_file import SinkFile
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.forwarded_request import Original
 
 #: Lines are written together after this long, so that a busy gate makes few system calls.
@@ -42,21 +42,21 @@ class AccessLog:
         self._millisecond = -1
         self._stamp = ""
 
-    def write(self, visit: Visit) -> None:
+    def write(self, context: RequestContext) -> None:
         """Add one request; must be called in a running event loop."""
-        head = visit.head
+        head = context.head
         fields = head.fields
         client, method, host = self._texts(
-            visit.client_address.address, head.method, fields.host.name
+            context.client_address.address, head.method, fields.host.name
         )
-        route, sub, token = self._texts(visit.route, visit.sub, visit.token)
+        route, sub, token = self._texts(context.route, context.sub, context.token)
         line = (
-            f'{{"time":"{self._time()}","id":"{visit.request_id}",'
+            f'{{"time":"{self._time()}","id":"{context.request_id}",'
             f'"client":{client},"method":{method},"host":{host},"path":{_text(head.target.path)},'
-            f'"status":{visit.status},"reason":"{visit.reason}","route":{route},"sub":{sub},'
-            f'"token":{token},"bytes":{visit.sent_bytes},"ms":{visit.seconds * 1000:.2f},'
+            f'"status":{context.status},"reason":"{context.reason}","route":{route},"sub":{sub},'
+            f'"token":{token},"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},'
             f'"agent":{self._agent(fields.agent)}'
-            f"{'' if visit.original is None else _asked(visit.original)}}}\n"
+            f"{'' if context.original is None else _asked(context.original)}}}\n"
         )
         self._lines.append(line)
         self._size += len(line)

@@ -9,7 +9,7 @@ from typing import Final
 
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 
 #: Refusals that are kept: by person or machine, route and reason.
 MAX_REFUSALS: Final = 500
@@ -101,39 +101,39 @@ class Audit:
             self._refusals.popitem(last=False)
         self._refusals[key] = refusal
 
-    def event(self, event: str, visit: Visit, **facts: object) -> None:
+    def event(self, event: str, context: RequestContext, **facts: object) -> None:
         """Write an event of a request; `facts` are further members, without secrets."""
         self._tell_left_out(self._clock())
-        self._write(event, visit, **facts)
+        self._write(event, context, **facts)
 
-    def _write(self, event: str, visit: Visit, **facts: object) -> None:
+    def _write(self, event: str, context: RequestContext, **facts: object) -> None:
         _log.info(
             "audit",
             extra={
                 "details": {
                     "event": event,
-                    "request_id": visit.request_id,
-                    "client": visit.client,
-                    "host": visit.host,
-                    "route": visit.route,
-                    "sub": visit.sub,
-                    "reason": visit.reason,
+                    "request_id": context.request_id,
+                    "client": context.client,
+                    "host": context.host,
+                    "route": context.route,
+                    "sub": context.sub,
+                    "reason": context.reason,
                     **facts,
                 }
             },
         )
 
-    def sign_in_refused(self, visit: Visit, detail: Mapping[str, str]) -> None:
+    def sign_in_refused(self, context: RequestContext, detail: Mapping[str, str]) -> None:
         """Write that a sign-in was refused; by its reason, MAX_SIGN_INS in a minute at most.
 
         How many were left out is told before the first event after that minute.
         """
         now = self._clock()
         self._tell_left_out(now)
-        window = self._sign_ins.setdefault(visit.reason, _Window(now))
+        window = self._sign_ins.setdefault(context.reason, _Window(now))
         window.count += 1
         if window.count <= MAX_SIGN_INS:
-            self._write("sign-in-refused", visit, detail=dict(detail))
+            self._write("sign-in-refused", context, detail=dict(detail))
 
     def tell_left_out(self) -> None:
         """Write how many refused sign-ins were left out, at the end of the process."""
@@ -154,19 +154,19 @@ class Audit:
         details = {"event": "session-ended", "sub": sub, "reason": reason, "why": why}
         _log.info("audit", extra={"details": details})
 
-    def refused(self, visit: Visit, person: Person) -> None:
+    def refused(self, context: RequestContext, person: Person) -> None:
         """Note that somebody who is known was refused; it is written at most once a minute."""
         now = self._clock()
-        key = (person.sub, visit.route, visit.reason)
+        key = (person.sub, context.route, context.reason)
         known = self._refusals.pop(key, None)
         if known is None:
-            known = Refusal(person, visit.route, "", "", visit.reason, now, now)
+            known = Refusal(person, context.route, "", "", context.reason, now, now)
         else:
             known.count += 1
         known.person, known.last = person, now
-        original = visit.original
-        known.host = original.host.name if original else visit.host
-        known.path = original.target.path if original else visit.path
+        original = context.original
+        known.host = original.host.name if original else context.host
+        known.path = original.target.path if original else context.path
         self._add(key, known)
         self._changed.add(key)
         # A time that lies ahead is from before the clock was set back.
@@ -174,7 +174,7 @@ class Audit:
             known.told = now
             self.event(
                 "refused",
-                visit,
+                context,
                 sub=person.sub,
                 nickname=person.nickname,
                 discriminator=person.discriminator,

@@ -19,7 +19,7 @@ _MODE: Final = 0o666  # as `open` does; the umask decides
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class _Turn:
+class _QueueSlot:
     """Whose turn it is to write into one file."""
 
     __slots__ = ("__weakref__", "lock")
@@ -28,7 +28,7 @@ class _Turn:
         self.lock = Lock()
 
 
-_turns: Final[WeakValueDictionary[tuple[int, int], _Turn]] = WeakValueDictionary()
+_turns: Final[WeakValueDictionary[tuple[int, int], _QueueSlot]] = WeakValueDictionary()
 _making: Final = Lock()
 
 
@@ -37,7 +37,7 @@ class SinkFile:
 
     def __init__(self, descriptor: int = -1) -> None:
         self._descriptor = descriptor
-        self._turn: _Turn | None = None
+        self._turn: _QueueSlot | None = None
         #: Whether the file may end within a line that an earlier process could not finish.
         self._is_new = True
 
@@ -125,13 +125,13 @@ class RotatedFile(SinkFile):
                 os.close(descriptor)
 
 
-def _turn_of(descriptor: int) -> _Turn:
+def _turn_of(descriptor: int) -> _QueueSlot:
     try:
         found = os.fstat(descriptor)
     except OSError:
-        return _Turn()
+        return _QueueSlot()
     with _making:
-        return _turns.setdefault((found.st_dev, found.st_ino), _Turn())
+        return _turns.setdefault((found.st_dev, found.st_ino), _QueueSlot())
 
 
 def _ends_within_a_line(descriptor: int) -> bool:

@@ -95,7 +95,7 @@ def _room(transport: asyncio.Transport) -> int:
     return (size - used) // 2
 
 
-def unread(transport: asyncio.Transport | None) -> bytes:
+def read_remaining(transport: asyncio.Transport | None) -> bytes:
     """Return what the peer had sent before its connection broke, as far as nobody has read it.
 
     To be asked while connection_lost runs, when the socket is still open. A write that fails is
@@ -129,7 +129,7 @@ def end_writing(transport: asyncio.Transport) -> bool:
     return True
 
 
-def is_told(transport: asyncio.Transport | None) -> bool:
+def eof_is_authentic(transport: asyncio.Transport | None) -> bool:
     """Tell whether the peer itself has ended what it sends, once an end was heard of.
 
     The end of TCP is enough. Of TLS it is not: anybody between can make one, so only the closing
@@ -216,7 +216,7 @@ class Closable(Protocol):
         """Close it."""
 
 
-class Peers:
+class ClientConnectionLimits:
     """Counts connections by client. A client that fills its places with idle ones loses these."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ def _of_key(key: bytes, _made: object) -> int:
     return len(key) + ENTRY_BYTES
 
 
-class Kept(Generic[_T]):
+class ByteKeyedCache(Generic[_T]):
     """What was made of byte strings, by the strings.
 
     Bounded by `cost`, in bytes, of strings and what was made of them: when the young half has

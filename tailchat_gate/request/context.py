@@ -14,7 +14,7 @@ _UNKNOWN_CLIENT: Final = Client("", "http", "")
 
 
 @dataclass(slots=True, eq=False)
-class Visit:
+class RequestContext:
     """One request: filled in step by step, so that a refusal at any step can be recorded.
 
     `started` and `seconds` are seconds of a monotonic clock. `route`, `sub` and `token` (a machine
@@ -34,7 +34,7 @@ class Visit:
     seconds: float = 0.0
     original: Original | None = None
 
-    def apart(self) -> "Visit":
+    def apart(self) -> "RequestContext":
         """Return the visit without what a configuration has kept on its header section."""
         return replace(self, head=replace(self.head, fields=self.head.fields.apart()))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.byte_cache import Kept
+from tailchat_gate.request.byte_cache import ByteKeyedCache
 from tailchat_gate.request.fields import FieldSection, Limits, read_fields
 from tailchat_gate.request.target import NO_TARGET, Target, read_target
 from tailchat_gate.syntax import (
@@ -78,8 +78,12 @@ class RequestReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lines: Kept[RequestLine] = Kept(_KEPT_LINES, _LONGEST_KEPT, _cost_of_line)
-        self._sections: Kept[FieldSection] = Kept(_KEPT_SECTIONS, _LONGEST_KEPT, _cost_of_section)
+        self._lines: ByteKeyedCache[RequestLine] = ByteKeyedCache(
+            _KEPT_LINES, _LONGEST_KEPT, _cost_of_line
+        )
+        self._sections: ByteKeyedCache[FieldSection] = ByteKeyedCache(
+            _KEPT_SECTIONS, _LONGEST_KEPT, _cost_of_section
+        )
 
     def read(self, data: bytes) -> tuple[RequestHead, int] | None:
         """Return the head at the start of `data` and its length, or None where it is not whole.

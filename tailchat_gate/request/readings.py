@@ -173,11 +173,11 @@ def _decode_wide(path: str) -> str:
 def _fold_lookalikes(path: str) -> str:
     if path.isascii():
         return path
-    _check_marks(path)
+    _check_file_states(path)
     return unicodedata.normalize("NFKC", path)
 
 
-def _check_marks(path: str) -> None:
+def _check_file_states(path: str) -> None:
     """Raise TooManyReadingsError for more marks upon one letter than any text has."""
     if sum(map(bool, map(unicodedata.combining, path))) <= _MAX_MARKS:
         return

@@ -15,7 +15,7 @@ from tailchat_gate.access.policy import Rule, takes_tokens
 from tailchat_gate.proxy.message.assertion import KEY_SET_MAX_AGE
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.authorization import TOKEN_FIELD, Way
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.intent import is_program
@@ -81,9 +81,9 @@ class PlainAnswers:
         }
         return web.Response(body=body, headers=headers)
 
-    def worker_refused(self, visit: Visit) -> web.Response:
+    def worker_refused(self, context: RequestContext) -> web.Response:
         """Return what runs in place of a service worker that would take in the gate's paths."""
-        visit.reason = Reason.WORKER_REFUSED
+        context.reason = Reason.WORKER_REFUSED
         return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
 
     def text(self, text: str) -> web.Response:
@@ -98,7 +98,7 @@ class PlainAnswers:
         closes = b"" if keep and not head.http10 else _CONNECTION[keep]
         return b"".join((_PASS[status], self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
 
-    def to_bytes(self, answer: web.Response, head: RequestHead, *, keep: bool) -> bytes:
+    def serialize(self, answer: web.Response, head: RequestHead, *, keep: bool) -> bytes:
         """Return an answer as bytes; `keep`: the client's connection stays behind it."""
         body = answer.body if isinstance(answer.body, bytes) else b""
         fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
@@ -116,11 +116,11 @@ class PlainAnswers:
             )
         )
 
-    def last_hop(self, visit: Visit, allowed: str) -> web.Response:
+    def final_hop(self, context: RequestContext, allowed: str) -> web.Response:
         """Answer OPTIONS or TRACE in a tool's place (RFC 9110 sections 7.6.2 and 9.3.8)."""
-        if visit.method != "TRACE":
+        if context.method != "TRACE":
             return web.Response(status=204, headers={**_NO_STORE, "Allow": allowed})
-        head = visit.head
+        head = context.head
         lines = [b"TRACE %b HTTP/1.1\r\n" % head.target.raw]
         lines += [
             b"%b: %b\r\n" % (name, value)

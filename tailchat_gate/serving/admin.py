@@ -184,10 +184,10 @@ class Admin:
         self, generations: Generations, is_ready: Callable[[], bool], reloader: Reloader | None
     ) -> None:
         self._generations = generations
-        self._lasting = generations.in_force.lasting
+        self._process_state = generations.in_force.process_state
         self._is_ready = is_ready
         self._reloader = reloader
-        self._started = self._lasting.clock()
+        self._started = self._process_state.clock()
         self._process = ProcessMetrics()
         # Its own, because the others may all be waiting for a disk.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -203,7 +203,7 @@ class Admin:
         is known stays in force.
         """
         if self._is_ready():
-            faults = [f"state store: {fault}\n" for fault in self._lasting.store.faults]
+            faults = [f"state store: {fault}\n" for fault in self._process_state.store.faults]
             return web.Response(text="".join(("ready\n", *faults)))
         return web.Response(status=503, text="draining\n")
 
@@ -211,31 +211,31 @@ class Admin:
         """Tell the metrics in Prometheus's text."""
         loop = asyncio.get_running_loop()
         about_process = await loop.run_in_executor(self._thread, self._process.render)
-        body = self._lasting.metrics.render() + about_process
+        body = self._process_state.metrics.render() + about_process
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(self, _: web.BaseRequest) -> web.Response:
         """Tell what is in force, without secrets."""
-        settings, reloads = self._generations.in_force.settings, self._lasting.reloads
+        settings, reloads = self._generations.in_force.settings, self._process_state.reloads
         body = {
             "version": __version__,
-            "uptime_seconds": int(self._lasting.clock() - self._started),
+            "uptime_seconds": int(self._process_state.clock() - self._started),
             "ready": self._is_ready(),
             "public_url": settings.server.public_url,
             "tailchat": settings.tailchat.api_url,
-            "locks": len(self._lasting.standing.locks),
-            "state_faults": list(self._lasting.store.faults),
+            "locks": len(self._process_state.revocation.locks),
+            "state_faults": list(self._process_state.store.faults),
             "tokens": [
                 {
                     "name": token.name,
-                    "last_used": _used(self._lasting.token_use.last.get(token.name)),
+                    "last_used": _used(self._process_state.token_use.last.get(token.name)),
                 }
                 for token in settings.token
             ],
-            "websockets_open": len(self._lasting.traffic.tunnels),
+            "websockets_open": len(self._process_state.upstream_pools.tunnels),
             "malformed_replies": [
                 {"upstream": pool.backend.url, "fault": pool.fault[0], "at": pool.fault[1]}
-                for pool in self._lasting.traffic.pools
+                for pool in self._process_state.upstream_pools.pools
                 if pool.fault is not None
             ],
             "configuration": {
@@ -264,7 +264,7 @@ class Admin:
 
     async def refusals(self, _: web.BaseRequest) -> web.Response:
         """Tell the last refusals of signed-in persons, so that a sub can be copied into a group."""
-        return _json({"refusals": [_told(found) for found in self._lasting.audit.refusals]})
+        return _json({"refusals": [_told(found) for found in self._process_state.audit.refusals]})
 
     async def reload(self, request: web.BaseRequest) -> web.Response:
         """Load the configuration anew and tell how it went; 422 where it is refused.

@@ -10,11 +10,11 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.rechecker import Rechecker
-from tailchat_gate.proxy.client.connection import ClientConnection, Service, Work
+from tailchat_gate.proxy.client.connection import ActiveRequest, ClientConnection, Service
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.proxy.static.handler import LocalFiles
-from tailchat_gate.serving.process_state import Lasting
+from tailchat_gate.serving.process_state import ProcessState
 
 #: How often it is looked whether a configuration's last request is done.
 SWEEP_SECONDS: Final = 0.5
@@ -34,16 +34,16 @@ class Generation:
     tailchat: TailchatClient
     forwarder: Forwarder
     assertions: Assertions | None
-    lasting: Lasting
+    process_state: ProcessState
 
     def start(self) -> None:
         """Make ready to serve, which begins at once; needs a running event loop."""
-        self.lasting.start()
+        self.process_state.start()
         self.forwarder.start()
         kids = self.assertions.kids if self.assertions is not None else ()
         # Only now: a configuration that is built and refused must not publish its keys.
-        self.lasting.published_keys.publish(kids, self.lasting.clock())
-        self.lasting.token_expiries = tuple(
+        self.process_state.published_keys.publish(kids, self.process_state.clock())
+        self.process_state.token_expiries = tuple(
             token.expires for token in self.settings.token if token.expires is not None
         )
 
@@ -94,13 +94,15 @@ class _Retired:
     """A configuration that gets no request any more, and the ones it still has."""
 
     def __init__(
-        self, generation: Generation, works: Iterable[tuple[ClientConnection, Work]]
+        self,
+        generation: Generation,
+        active_requests: Iterable[tuple[ClientConnection, ActiveRequest]],
     ) -> None:
         #: None once only WebSockets are left of it.
         self._generation: Generation | None = generation
         self._remainder: Remainder | None = None
         self._tunnels = generation.forwarder.tunnels
-        self.works = list(works)
+        self.active_requests = list(active_requests)
         self._was_idle = False
 
     @property
@@ -115,8 +117,12 @@ class _Retired:
 
         Twice, because the task of a page that was left by its visitor ends a moment later.
         """
-        self.works = [(client, work) for client, work in self.works if _goes_on(client, work)]
-        idle = not self.works
+        self.active_requests = [
+            (client, active_request)
+            for client, active_request in self.active_requests
+            if _goes_on(client, active_request)
+        ]
+        idle = not self.active_requests
         settled, self._was_idle = idle and self._was_idle, idle
         return settled and not self._tunnels
 
@@ -126,7 +132,7 @@ class _Retired:
         A WebSocket may be open for weeks, and each reload meanwhile would keep another table of
         routes, with all that was made of it.
         """
-        if self._generation is None or self.works or not self._was_idle:
+        if self._generation is None or self.active_requests or not self._was_idle:
             return False
         self._remainder = self._generation.release()
         self._generation = None
@@ -184,16 +190,20 @@ class Generations:
 
     def _under_way(
         self, generation: Generation, clients: Iterable[ClientConnection]
-    ) -> Iterator[tuple[ClientConnection, Work]]:
+    ) -> Iterator[tuple[ClientConnection, ActiveRequest]]:
         """Yield what the connections do for requests of a configuration that was in force.
 
         Tunnels are left out, of which each configuration knows its own.
         """
-        others: set[object] = set(generation.lasting.traffic.tunnels)
-        others.update(work for retired in self._retired for _, work in retired.works)
+        others: set[object] = set(generation.process_state.upstream_pools.tunnels)
+        others.update(
+            active_request
+            for retired in self._retired
+            for _, active_request in retired.active_requests
+        )
         for client in clients:
-            if client.work is not None and client.work not in others:
-                yield client, client.work
+            if client.active_request is not None and client.active_request not in others:
+                yield client, client.active_request
 
     def _wait(self) -> None:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
@@ -233,8 +243,8 @@ class Generations:
         names = {route.name for route in self.in_force.settings.route}
         for retired in self._retired:
             names.update(retired.route_names)
-        self.in_force.lasting.metrics.forget_routes(names)
+        self.in_force.process_state.metrics.forget_routes(names)
 
 
-def _goes_on(client: ClientConnection, work: Work) -> bool:
-    return client.work is work and client.transport is not None
+def _goes_on(client: ClientConnection, active_request: ActiveRequest) -> bool:
+    return client.active_request is active_request and client.transport is not None

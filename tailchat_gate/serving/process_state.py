@@ -12,11 +12,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.state_directory import body_directory
-from tailchat_gate.identity.oauth.login_queue import Turns
-from tailchat_gate.identity.oauth.redeemed_states import CAPACITY, UsedStates
-from tailchat_gate.identity.oauth.return_targets import KeptTargets
+from tailchat_gate.identity.oauth.login_queue import LoginQueue
+from tailchat_gate.identity.oauth.redeemed_states import CAPACITY, RedeemedStates
+from tailchat_gate.identity.oauth.return_targets import StoredTargets
 from tailchat_gate.identity.recheck_state import SignIns
-from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import LockStore
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.shared_claims import SharedClaims
@@ -25,11 +25,11 @@ from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import Faults, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.proxy.client.aiohttp_bridge import PageServer
-from tailchat_gate.proxy.client.session_watch import LiveSessions
+from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
+from tailchat_gate.proxy.client.session_watch import SessionWatch
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
-from tailchat_gate.proxy.exchange.upstream_pools import ConnectionMetrics, Traffic
+from tailchat_gate.proxy.exchange.upstream_pools import ConnectionMetrics, UpstreamPools
 from tailchat_gate.proxy.message.assertion import PublishedKeys
 from tailchat_gate.proxy.upstream.dial import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
@@ -70,7 +70,7 @@ class Reloads:
         self.problems = problems
 
 
-class Lasting:
+class ProcessState:
     """What outlives configurations: made with the first of them, closed with the process.
 
     A login that was redeemed under one configuration is not redeemed again under the next, what
@@ -93,24 +93,26 @@ class Lasting:
         self.names: Final = Names()
         self.descriptors: Final = Descriptors()
         bodies = BodyStore(partial(body_directory, state_path, os.environ), self.descriptors)
-        self.traffic: Final = Traffic(clock, Dialer(self.names), self.descriptors, bodies)
-        self.pages: Final = PageServer()
+        self.upstream_pools: Final = UpstreamPools(
+            clock, Dialer(self.names), self.descriptors, bodies
+        )
+        self.pages: Final = AiohttpBridge()
         self.access_log: Final = AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)
         self.faults: Final = Faults(clock)
         self.request_ids: Final = RequestIds(os.urandom)
         self.published_keys: Final = PublishedKeys()
-        self.kept_targets: Final = KeptTargets(os.urandom(32), clock)
+        self.kept_targets: Final = StoredTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
-        self.turns: Final = Turns()
+        self.login_queue: Final = LoginQueue()
         #: Compiling the pages' templates is most of the work of a reload, and few reloads change
         #: what is in them.
         self.make_pages: Final = lru_cache(maxsize=1)(Pages)
         now = clock()
         self.reloads: Final = Reloads(now, now)
         #: Who is kept out: what is known of it, what ends what is under way, and where it is kept.
-        self.standing: Final = Standing(clock)
-        self.live: Final = LiveSessions(self.standing, clock)
+        self.revocation: Final = RevocationState(clock)
+        self.live: Final = SessionWatch(self.revocation, clock)
         #: When the machine tokens of the configuration in force expire.
         self.token_expiries: tuple[float, ...] = ()
         self.metrics: Final = self._make_metrics()
@@ -122,27 +124,27 @@ class Lasting:
         self.token_use: Final = TokenUse()
         self.store.follow(StoredRefusals(self.audit))
         self.store.follow(self.token_use)
-        self.used_states: Final[UsedStates[SessionRecord]] = UsedStates(
+        self.used_states: Final[RedeemedStates[SessionRecord]] = RedeemedStates(
             clock=clock, claims=SharedClaims(self.store, "login", CAPACITY, clock)
         )
         # Used again, a pass is still good for one browser and host alone, and for a minute.
-        self.used_passes: Final[UsedStates[SessionRecord]] = UsedStates(
+        self.used_passes: Final[RedeemedStates[SessionRecord]] = RedeemedStates(
             clock=clock,
             capacity=USED_PASSES,
             harmless=True,
             claims=SharedClaims(self.store, "pass", USED_PASSES, clock),
         )
-        self.locks: Final = LockStore(self.standing, self.store, self.metrics, clock)
+        self.locks: Final = LockStore(self.revocation, self.store, self.metrics, clock)
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop. More than once is once."""
         self.descriptors.measure()
         self.pages.start()
-        self.traffic.start()
+        self.upstream_pools.start()
 
     async def close(self) -> None:
         """Close every upstream connection, end what is asked, write what is still to be written."""
-        self.traffic.close()
+        self.upstream_pools.close()
         self.audit.tell_left_out()
         await self.sign_ins.close()
         await self.store.close()
@@ -151,18 +153,18 @@ class Lasting:
     def _make_metrics(self) -> Metrics:
         reloads = self.reloads
         gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
-            ("gate_websockets_open", "WebSockets open.", lambda: len(self.traffic.tunnels)),
+            ("gate_websockets_open", "WebSockets open.", lambda: len(self.upstream_pools.tunnels)),
             (
                 "gate_request_buffer_memory_bytes",
                 "Bytes of requests' bodies that are kept in memory.",
-                lambda: self.traffic.bodies.memory,
+                lambda: self.upstream_pools.bodies.memory,
             ),
             (
                 "gate_request_buffer_files",
                 "Requests' bodies that are kept in files.",
-                lambda: self.traffic.bodies.files,
+                lambda: self.upstream_pools.bodies.files,
             ),
-            ("gate_locks", "Locks in force.", lambda: len(self.standing.locks)),
+            ("gate_locks", "Locks in force.", lambda: len(self.revocation.locks)),
             (
                 "gate_state_faults",
                 "Faults of the state store at present.",
@@ -187,7 +189,7 @@ class Lasting:
         return Metrics(
             gauges,
             lambda: (self.access_log.sink, *sinks()),
-            (ConnectionMetrics(self.traffic), self._token_expiries),
+            (ConnectionMetrics(self.upstream_pools), self._token_expiries),
         )
 
     def _token_expiries(self) -> Iterator[Metric]:

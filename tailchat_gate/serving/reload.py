@@ -9,7 +9,7 @@ from tailchat_gate.config.diff import beyond_reload, changes
 from tailchat_gate.config.files import KeyFileError
 from tailchat_gate.config.load import ConfigError, Loaded
 from tailchat_gate.config.problems import Problem
-from tailchat_gate.config.source import Marks, Source, marks_of
+from tailchat_gate.config.source import FileStates, Source, file_states
 from tailchat_gate.config.tls import PemError
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.serving.generations import Generation
@@ -81,7 +81,7 @@ class Reloader:
 
     async def watch(self, seconds: float = POLL_SECONDS) -> None:
         """Load it whenever a file has changed and been left alone since; runs until cancelled."""
-        last: Marks = {}
+        last: FileStates = {}
         while True:
             await asyncio.sleep(seconds)
             try:
@@ -89,13 +89,13 @@ class Reloader:
             except Exception:  # noqa: BLE001 - such as no thread to be had; the next look may be luckier
                 _log.exception("the files of the configuration could not be looked at")
 
-    async def _look(self, last: Marks) -> Marks:
+    async def _look(self, last: FileStates) -> FileStates:
         """Look at the files once, and load them where they differ and are as at the last look."""
-        loaded = self.source.marks
+        loaded = self.source.states
         if not self._serving.in_force.settings.server.watch:
             return {}
-        found = await asyncio.to_thread(marks_of, loaded)
-        if found == last and found != loaded and loaded is self.source.marks:
+        found = await asyncio.to_thread(file_states, loaded)
+        if found == last and found != loaded and loaded is self.source.states:
             await self.reload("a changed file")
         return found
 
@@ -111,8 +111,8 @@ class Reloader:
         async with self._turn:
             # Whoever asks from now on may have changed the file since it was read.
             self._waiting = None
-            old, marks = self._serving.in_force, self.source.marks
-            reloads, clock = old.lasting.reloads, old.lasting.clock
+            old, states = self._serving.in_force, self.source.states
+            reloads, clock = old.process_state.reloads, old.process_state.clock
             try:
                 loaded = await self._load(old)
             except Exception as error:  # noqa: BLE001 - whatever it is, the old one stays in force
@@ -124,7 +124,7 @@ class Reloader:
             reloads.took(clock())
             if loaded.settings.log.level != old.settings.log.level:
                 set_level(loaded.settings.log.level)
-            changed = (*changes(old.settings, loaded.settings), *self._files_changed(marks))
+            changed = (*changes(old.settings, loaded.settings), *self._files_changed(states))
             told = {"cause": cause, "generation": reloads.generation, "changes": changed}
             _log.info("the configuration was loaded anew", extra={"details": told})
             for warning in loaded.warnings:
@@ -137,15 +137,15 @@ class Reloader:
         problems = beyond_reload(old.settings, loaded.settings)
         if problems:
             raise ConfigError(problems)
-        await self._serving.swap(await asyncio.to_thread(build, loaded.settings, old.lasting))
+        await self._serving.swap(await asyncio.to_thread(build, loaded.settings, old.process_state))
         return loaded
 
-    def _files_changed(self, before: Marks) -> tuple[str, ...]:
+    def _files_changed(self, before: FileStates) -> tuple[str, ...]:
         """Name the files that settings name and that hold something else than before."""
         return tuple(
             f"file {path}"
-            for path, mark in self.source.marks.items()
-            if path != self.source.path and path in before and before[path] != mark
+            for path, state in self.source.states.items()
+            if path != self.source.path and path in before and before[path] != state
         )
 
 

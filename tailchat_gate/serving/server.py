@@ -68,7 +68,7 @@ class GateServer:
     def __init__(self, generation: Generation, source: Source | None = None) -> None:
         self.generations: Final = Generations(generation)
         self.reloader: Final = Reloader(source, self) if source is not None else None
-        self._lasting = generation.lasting
+        self._process_state = generation.process_state
         self._server: ClientServer | None = None
         self._listeners: Listeners | None = None
         self._admin: web.BaseRunner | None = None
@@ -99,10 +99,10 @@ class GateServer:
         await self._open_store()
         self.in_force.start()
         self._server = ClientServer(
-            self.in_force.service, self._lasting.live, self._lasting.descriptors
+            self.in_force.service, self._process_state.live, self._process_state.descriptors
         )
-        self._lasting.locks.start(self._server.hear_of_sessions)
-        self._lasting.store.start()
+        self._process_state.locks.start(self._server.hear_of_sessions)
+        self._process_state.store.start()
         self._admin = admin_server(
             self.generations, is_ready=lambda: self._ready, reloader=self.reloader
         ).runner()
@@ -117,7 +117,7 @@ class GateServer:
                 "details": {
                     "version": __version__,
                     "listen": list(settings.server.listen),
-                    "state": self._lasting.store.location,
+                    "state": self._process_state.store.location,
                     "redirect_uri": redirect_uri(settings),
                 }
             },
@@ -151,7 +151,7 @@ class GateServer:
             if self._listeners is not None:
                 await self._listeners.close()
         if self._server is not None:
-            self._lasting.traffic.end_tunnels()
+            self._process_state.upstream_pools.end_tunnels()
             await self._drain(self._server, self.in_force.settings.server.shutdown_timeout)
             self._server.close()
         if self.reloader is not None:
@@ -159,7 +159,7 @@ class GateServer:
         if self._admin is not None:
             await self._admin.cleanup()
         await self.generations.close()
-        await self._lasting.close()
+        await self._process_state.close()
         if opened:
             _log.info("the gate is closed")
 
@@ -177,7 +177,7 @@ class GateServer:
     async def _open_store(self) -> None:
         """Learn who is kept out before anybody is let in. Raises StartError."""
         try:
-            await self._lasting.store.open()
+            await self._process_state.store.open()
         except StoreError as error:
             remedy = "" if error.says_remedy else _REMEDY
             raise StartError(

@@ -23,7 +23,7 @@ from tailchat_gate.endpoints.router import Endpoints
 from tailchat_gate.endpoints.sign_out import FormTokens, SignOut
 from tailchat_gate.endpoints.userinfo import KeySet, UserInfo
 from tailchat_gate.gate import Gate
-from tailchat_gate.identity.host_sessions import Sites, SiteSessions
+from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Tokens
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
@@ -40,14 +40,14 @@ from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, Sig
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer
-from tailchat_gate.proxy.upstream.in_flight import LocalPlaces
+from tailchat_gate.proxy.upstream.in_flight import StaticSlots
 from tailchat_gate.proxy.upstream.resolver import NamesResolver
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.process_state import Lasting
+from tailchat_gate.serving.process_state import ProcessState
 
 
 def redirect_uri(settings: Settings) -> str:
@@ -81,41 +81,43 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
     )
 
 
-def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
+def build(settings: Settings, process_state: ProcessState | None = None) -> Generation:
     """Return the generation for `settings`; it has to be started before it serves.
 
-    `lasting` is that of the generation before, None for the first. Nothing of it is changed here
-    that an event loop looks at, so that a thread may build while the loop serves: reading the
+    `process_state` is that of the generation before, None for the first. Nothing of it is changed
+    here that an event loop looks at, so that a thread may build while the loop serves: reading the
     pages' and the routes' files takes its time. Raises PemError for a file that changed since it
     was checked, KeyFileError for one with a signing key.
     """
-    lasting = Lasting(state_path=settings.state.path) if lasting is None else lasting
-    clock, metrics = lasting.clock, lasting.metrics
+    process_state = (
+        ProcessState(state_path=settings.state.path) if process_state is None else process_state
+    )
+    clock, metrics = process_state.clock, process_state.metrics
     server = settings.server
     names = cookie_names(settings)
     routes = route_table(settings)
     sites = Sites(server.public_url, routes.hosts)
-    tailchat = _tailchat(settings, lasting)
-    rechecker = _rechecker(settings, tailchat, lasting)
-    sessions = _sessions(settings, sites, names, rechecker, lasting)
+    tailchat = _tailchat(settings, process_state)
+    rechecker = _rechecker(settings, tailchat, process_state)
+    sessions = _sessions(settings, sites, names, rechecker, process_state)
     headers = request_headers(settings, sessions.reader)
     workers = WorkerScopes(server.prefix)
     forwarder = Forwarder(
         routes.routes,
         sessions.reader,
         headers,
-        lasting.traffic,
+        process_state.upstream_pools,
         workers,
         clock,
         settings.session.idle,
         settings.limits.client_requests,
     )
-    tokens = Tokens(settings.token, clock, lasting.standing, lasting.token_use.last)
-    assertions = _assertions(settings, lasting.published_keys, clock)
+    tokens = Tokens(settings.token, clock, process_state.revocation, process_state.token_use.last)
+    assertions = _assertions(settings, process_state.published_keys, clock)
     identity = IdentityHeaders(settings.groups, assertions)
-    returns = ReturnTargets(lasting.kept_targets, server.prefix)
+    returns = ReturnTargets(process_state.kept_targets, server.prefix)
     answers = Answers(
-        lasting.make_pages(
+        process_state.make_pages(
             contact=settings.pages.contact, prefix=server.prefix, public_url=server.public_url
         ),
         sites=sites,
@@ -134,9 +136,9 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         bindings=bindings,
         targets=targets,
         sites=sites,
-        used_states=lasting.used_states,
-        used_passes=lasting.used_passes,
-        turns=lasting.turns,
+        used_states=process_state.used_states,
+        used_passes=process_state.used_passes,
+        login_queue=process_state.login_queue,
         states=_key_ring(settings, "state"),
         passes=_key_ring(settings, "pass"),
         outcomes=outcome_codec(_key_ring(settings, "outcome")),
@@ -146,15 +148,15 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
             targets=targets,
             notes=_key_ring(settings, "note"),
             metrics=metrics,
-            audit=lasting.audit,
-            faults=lasting.faults,
+            audit=process_state.audit,
+            faults=process_state.faults,
         ),
         metrics=metrics,
-        audit=lasting.audit,
+        audit=process_state.audit,
         prefix=server.prefix,
         keeps_tokens=settings.session.recheck > 0,
     )
-    authorizer = Authorizer(routes, sites, sessions, tokens, lasting.audit)
+    authorizer = Authorizer(routes, sites, sessions, tokens, process_state.audit)
     endpoints = Endpoints(
         login=login,
         targets=targets,
@@ -164,8 +166,8 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
             sites=sites,
             forms=forms,
             keys=_key_ring(settings, "sign-out"),
-            locks=lasting.locks,
-            audit=lasting.audit,
+            locks=process_state.locks,
+            audit=process_state.audit,
             prefix=server.prefix,
         ),
         userinfo=UserInfo(
@@ -202,17 +204,19 @@ def build(settings: Settings, lasting: Lasting | None = None) -> Generation:
         identity=identity,
         forwarder=forwarder,
         local=local,
-        local_places=_local_places(settings, local, lasting),
-        pages=lasting.pages,
+        static_slots=_static_slots(settings, local, process_state),
+        pages=process_state.pages,
         answers=answers,
         recorder=Recorder(
-            metrics, lasting.access_log if settings.log.access else None, lasting.monotonic
+            metrics,
+            process_state.access_log if settings.log.access else None,
+            process_state.monotonic,
         ),
-        request_ids=lasting.request_ids,
-        monotonic=lasting.monotonic,
+        request_ids=process_state.request_ids,
+        monotonic=process_state.monotonic,
     )
     return Generation(
-        settings, gate, _service(settings, gate), tailchat, forwarder, assertions, lasting
+        settings, gate, _service(settings, gate), tailchat, forwarder, assertions, process_state
     )
 
 
@@ -253,12 +257,12 @@ def _local_backends(settings: Settings, clock: Callable[[], float]) -> dict[str,
     return found
 
 
-def _local_places(
-    settings: Settings, local: Mapping[str, LocalBackend], lasting: Lasting
-) -> dict[str, LocalPlaces]:
+def _static_slots(
+    settings: Settings, local: Mapping[str, LocalBackend], process_state: ProcessState
+) -> dict[str, StaticSlots]:
     of_one = settings.limits.client_requests
     return {
-        route.name: LocalPlaces(lasting.descriptors, route.max_connections, of_one)
+        route.name: StaticSlots(process_state.descriptors, route.max_connections, of_one)
         for route in settings.route
         if route.name in local
     }
@@ -297,34 +301,36 @@ def _sessions(
     sites: Sites,
     names: CookieNames,
     rechecker: Rechecker,
-    lasting: Lasting,
-) -> SiteSessions:
-    return SiteSessions(
+    process_state: ProcessState,
+) -> HostSessions:
+    return HostSessions(
         _secrets(settings),
         sites,
         names=names,
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
-        clock=lasting.clock,
-        standing=lasting.standing,
+        clock=process_state.clock,
+        revocation=process_state.revocation,
         rechecker=rechecker,
     )
 
 
-def _rechecker(settings: Settings, tailchat: TailchatClient, lasting: Lasting) -> Rechecker:
+def _rechecker(
+    settings: Settings, tailchat: TailchatClient, process_state: ProcessState
+) -> Rechecker:
     session = settings.session
     return Rechecker(
         RecheckTerms(session.recheck or math.inf, session.recheck_outage),
         tailchat,
-        sign_ins=lasting.sign_ins,
-        end=partial(lasting.locks.revoke, lifetime=session.lifetime),
+        sign_ins=process_state.sign_ins,
+        end=partial(process_state.locks.revoke, lifetime=session.lifetime),
         patience=settings.tailchat.timeout,
-        clock=lasting.clock,
-        observe=lasting.metrics.recheck,
-        audit=lasting.audit,
+        clock=process_state.clock,
+        observe=process_state.metrics.recheck,
+        audit=process_state.audit,
     )
 
 
-def _tailchat(settings: Settings, lasting: Lasting) -> TailchatClient:
+def _tailchat(settings: Settings, process_state: ProcessState) -> TailchatClient:
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
     return TailchatClient(
@@ -334,12 +340,12 @@ def _tailchat(settings: Settings, lasting: Lasting) -> TailchatClient:
         redirect_uri=redirect_uri(settings),
         scope=tailchat.scope,
         issuer=tailchat.issuer,
-        clock=lasting.clock,
-        observe=lasting.metrics.tailchat_call,
+        clock=process_state.clock,
+        observe=process_state.metrics.tailchat_call,
         channel=BackChannel(
             back_url,
             timeout=tailchat.timeout,
-            resolver=NamesResolver(lasting.names),
+            resolver=NamesResolver(process_state.names),
             tls=authorities_context("ca_file", tailchat.ca_file or None),
             proxy=proxy_for(tailchat.proxy, back_url),
         ),

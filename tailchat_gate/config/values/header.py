@@ -71,7 +71,7 @@ def passed_response_name(name: str) -> str:
     return name
 
 
-def is_dropped_from_replies(name: str) -> bool:
+def is_dropped_from_responses(name: str) -> bool:
     """Tell whether a reply's header of this name is dropped where no route passes it."""
     return is_order(folded(name))
 

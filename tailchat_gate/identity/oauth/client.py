@@ -36,7 +36,7 @@ _SECRETS: Final = frozenset({"client_secret", "code", "code_verifier", "refresh_
 Observer = Callable[[str, float, str], None]
 
 
-class Remembered(Generic[T]):
+class CachedAnswer(Generic[T]):
     """Something Tailchat says to everybody alike, fetched by one caller for all."""
 
     def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
@@ -111,8 +111,8 @@ class TailchatClient:
         self._observe = observe
         #: Unix second up to which Tailchat asked to be left alone.
         self._rests_until = 0.0
-        self._issuer = Remembered(self._discover, clock)
-        self._keys = Remembered(self._fetch_keys, clock)
+        self._issuer = CachedAnswer(self._discover, clock)
+        self._keys = CachedAnswer(self._fetch_keys, clock)
 
     def __repr__(self) -> str:
         """Where it asks and as whom."""

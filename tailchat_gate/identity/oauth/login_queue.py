@@ -35,7 +35,7 @@ class LoginBusy(LoginRefused):
         super().__init__(Reason.LOGIN_BUSY, {"retry_after": str(RETRY_SECONDS)})
 
 
-class Turns:
+class LoginQueue:
     """Who asks and who waits, in the memory of one event loop.
 
     Where many wait it is one client's turn after the other, however many logins each has, and

@@ -74,7 +74,7 @@ class _Fault:
 _Outcome = _Success[T] | _Refusal | _Fault
 
 
-class UsedStates(Generic[T]):
+class RedeemedStates(Generic[T]):
     """Which login states were redeemed, in the memory of one process and one event loop.
 
     `claims` are shared with other processes and outlive this one; None: there are none.

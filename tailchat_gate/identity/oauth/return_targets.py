@@ -39,7 +39,7 @@ class _Kept:
         return len(self.target) + _OVERHEAD
 
 
-class KeptTargets:
+class StoredTargets:
     """Keeps targets by names that nobody can guess; the oldest leaves first, a visitor's own first.
 
     The same target has one name, so that a page that is loaded again and again costs nothing more.
@@ -101,7 +101,7 @@ class KeptTargets:
 class ReturnTargets:
     """Makes return targets short, and finds them again; `prefix` is that of the gate's paths."""
 
-    kept: KeptTargets
+    kept: StoredTargets
     prefix: str
 
     def short(self, target: str, *, origin: str, visitor: str) -> str:

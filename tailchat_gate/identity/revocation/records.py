@@ -12,8 +12,8 @@ from tailchat_gate.identity.revocation.state import (
     EndedSession,
     Entry,
     Lock,
+    RevocationState,
     SignedOut,
-    Standing,
     Unlock,
 )
 from tailchat_gate.state.store import Kind, Record
@@ -66,15 +66,15 @@ def revocations(clock: Callable[[], float]) -> Kind:
     """Return how records of locks and ended sessions are kept; `clock` gives Unix seconds."""
 
     def compact(records: Sequence[Record]) -> Sequence[Record]:
-        standing = Standing(clock)
+        revocation = RevocationState(clock)
         read = [(record, read_record(record)) for record in records]
         entries = [entry for _, entry in read if entry is not None]
         # What only a newer version of the gate understands is not this one's to drop.
         unknown = [record for record, entry in read if entry is None and record.intact]
         for entry in entries:
-            standing.apply(entry)
+            revocation.apply(entry)
         # An unlock that some process may not have read yet stays until it expires.
-        kept = standing.entries()
+        kept = revocation.entries()
         locked = {entry.target for entry in kept if isinstance(entry, Lock)}
         lifted = [
             entry for entry in entries if isinstance(entry, Unlock) and entry.target not in locked

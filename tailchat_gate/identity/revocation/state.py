@@ -74,7 +74,7 @@ class SignedOut:
 Entry = Lock | Unlock | EndedSession | SignedOut
 
 
-class Barred(NamedTuple):
+class Rejection(NamedTuple):
     """A session or a token that is no good, and why.
 
     `record` is that of the session, None for a token; `lock` is None where no lock is why. In
@@ -90,14 +90,14 @@ class Barred(NamedTuple):
 _NONE: Final[Mapping[str, EndedSession]] = MappingProxyType({})
 
 
-class Holder(Protocol):
+class SessionHolder(Protocol):
     """Who has a session or a token that may be over."""
 
-    def over(self, standing: "Standing", now: float) -> Reason | None:
+    def ended_because(self, revocation: "RevocationState", now: float) -> Reason | None:
         """Return why it is no good at the Unix second `now`; None where it is."""
 
 
-class Standing:
+class RevocationState:
     """What is known of locks and ended sessions, in the memory of one process.
 
     `clock` gives Unix seconds. `version` grows with every change, so that a session once found
@@ -120,7 +120,7 @@ class Standing:
 
     def __repr__(self) -> str:
         """Numbers only."""
-        return f"<Standing {len(self._locks)} locks, {self._count} sessions over>"
+        return f"<RevocationState {len(self._locks)} locks, {self._count} sessions over>"
 
     def check(self, record: SessionRecord) -> Reason | None:
         """Return why a session is no longer good; None where it is.
@@ -135,11 +135,11 @@ class Standing:
             return _SESSION_REVOKED if ended.revoked else _SESSION_ENDED
         return _SESSION_ENDED if record.signed_in_at <= self.signed_out_at(sub) else None
 
-    def bar(self, record: SessionRecord) -> Barred | None:
+    def bar(self, record: SessionRecord) -> Rejection | None:
         """Return what stands against a session, None where it is good."""
         lock = self.lock_on(record.sub)
         reason = self.check(record) if lock is None else _LOCKED
-        return None if reason is None else Barred(reason, record, lock)
+        return None if reason is None else Rejection(reason, record, lock)
 
     def lock_on(self, sub: str) -> Lock | None:
         """Return the lock that keeps a person out, None where there is none."""
@@ -189,7 +189,7 @@ class Standing:
         Locks are then as it says. What is over stays over, whether it says so or not. A `doubtful`
         history may have lost locks: it lifts those alone that it says were lifted.
         """
-        read = Standing(self._clock)
+        read = RevocationState(self._clock)
         for entry in entries:
             read.apply(entry)
         kept = set(read._locks)

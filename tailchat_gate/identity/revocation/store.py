@@ -10,8 +10,8 @@ from tailchat_gate.identity.revocation.state import (
     EndedSession,
     Entry,
     Lock,
+    RevocationState,
     SignedOut,
-    Standing,
     Unlock,
 )
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -35,9 +35,13 @@ class LockStore:
     """
 
     def __init__(
-        self, standing: Standing, store: Store, metrics: Metrics, clock: Callable[[], float]
+        self,
+        revocation: RevocationState,
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], float],
     ) -> None:
-        self.standing: Final = standing
+        self.revocation: Final = revocation
         self.kind: Final = revocations(clock)
         self._store = store
         self._metrics = metrics
@@ -79,9 +83,9 @@ class LockStore:
         if unreadable:
             _log.error("records of locks are damaged", extra={"details": {"records": unreadable}})
         if changes.complete:
-            news = self.standing.renew(entries, doubtful=changes.doubtful or unreadable > 0)
+            news = self.revocation.renew(entries, doubtful=changes.doubtful or unreadable > 0)
         else:
-            news = [entry for entry in entries if self.standing.apply(entry)]
+            news = [entry for entry in entries if self.revocation.apply(entry)]
         for entry in news:
             _announce(entry)
         if news:
@@ -93,7 +97,7 @@ class LockStore:
         Locks only where it has lost everything: else they may have been lifted in a record that
         is not read yet, and this process writes none.
         """
-        entries = self.standing.entries()
+        entries = self.revocation.entries()
         return [to_record(entry) for entry in entries if lost or not isinstance(entry, Lock)]
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
@@ -103,7 +107,7 @@ class LockStore:
 
     def erase(self, sub: str, *, in_force: bool) -> None:
         """Forget what is known of a person; what keeps them out where it is not `in_force`."""
-        self.standing.erase(sub, in_force=in_force)
+        self.revocation.erase(sub, in_force=in_force)
         self._changed()
 
     def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
@@ -113,7 +117,7 @@ class LockStore:
 
     def _put(self, entry: Entry, why: str) -> Awaitable[None]:
         """Put an entry in force, and return the writing of it, which nobody has to wait for."""
-        if self.standing.apply(entry):
+        if self.revocation.apply(entry):
             self._metrics.session_ended(why)
             self._changed()
             return self._store.put((to_record(entry),))

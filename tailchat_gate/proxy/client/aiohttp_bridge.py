@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason, RefusedError
@@ -32,7 +32,7 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Ended = Callable[[web.StreamResponse | Reason], None]
 
 
-class PageServer:
+class AiohttpBridge:
     """aiohttp's server, for one request at a time on connections that are not its own.
 
     A client's connection is read by the gate alone. For a page aiohttp is given a head made of
@@ -56,7 +56,7 @@ class PageServer:
         *,
         body: Body | None = None,
         target: bytes = b"/",
-        session: Holder | None = None,
+        session: SessionHolder | None = None,
     ) -> None:
         """Answer a request with a page.
 
@@ -64,10 +64,10 @@ class PageServer:
         client's own only where it needs that. `session` is whose session or token the answer
         ends with, None for nobody's.
         """
-        work = _PageWork(self, client, head, target, answer, ended, session)
-        client.begin(work, body, unread=head.fields.has_body and body is None)
+        active_request = _BridgedRequest(self, client, head, target, answer, ended, session)
+        client.begin(active_request, body, unread=head.fields.has_body and body is None)
         if body is None:
-            work.start(b"")
+            active_request.start(b"")
         elif head.fields.expects_continue and not head.http10:
             client.write(_CONTINUE)
 
@@ -77,10 +77,10 @@ class PageServer:
         let_go: Callable[[web.StreamResponse], None],
         head: RequestHead,
         target: bytes,
-    ) -> "_Page":
+    ) -> "_Handler":
         """Return the protocol for one answer."""
         assert self._server is not None  # noqa: S101 - narrows for the checker
-        return _Page(
+        return _Handler(
             self._server,
             answer,
             let_go,
@@ -94,7 +94,7 @@ class PageServer:
         )
 
 
-class _Page(web.RequestHandler):
+class _Handler(web.RequestHandler):
     """aiohttp's side of one answer."""
 
     __slots__ = ("answer", "begun", "head", "let_go", "target")
@@ -148,7 +148,7 @@ def _request(
     They come past aiohttp's parser, because that has answers of its own: to a repeated ETag,
     Content-Type or User-Agent, to a target that it cannot take apart.
     """
-    assert isinstance(protocol, _Page)  # noqa: S101 - narrows for the checker
+    assert isinstance(protocol, _Handler)  # noqa: S101 - narrows for the checker
     raw = tuple(
         pair for pair in protocol.head.fields.pairs if pair[0].lower() not in _NOT_FOR_PAGES
     )
@@ -164,22 +164,22 @@ def _request(
 
 async def _answer(request: web.BaseRequest) -> web.StreamResponse:
     page = request.protocol
-    assert isinstance(page, _Page)  # noqa: S101 - narrows for the checker
+    assert isinstance(page, _Handler)  # noqa: S101 - narrows for the checker
     return await page.answer(request)
 
 
-class _PageWork:
+class _BridgedRequest:
     """One request for a page, while it is under way."""
 
     def __init__(
         self,
-        server: PageServer,
+        server: AiohttpBridge,
         client: ClientConnection,
         head: RequestHead,
         target: bytes,
         answer: Answer,
         ended: Ended,
-        session: Holder | None,
+        session: SessionHolder | None,
     ) -> None:
         self.session = session
         self._client = client

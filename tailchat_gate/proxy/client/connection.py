@@ -7,26 +7,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, cast
 
-from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.proxy.client.own_connections import OwnConnections
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.sockets import (
     READ_BYTES,
+    ClientConnectionLimits,
     HalfClosed,
     PeerEnd,
-    Peers,
     ReadBuffers,
     close_oldest,
     end_writing,
     peer_end,
+    read_remaining,
     tell_of_rest,
-    unread,
     unread_bytes,
 )
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.client import Client
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead, RequestReader
 
@@ -61,14 +61,14 @@ class Timeouts:
     half_closed: float
 
 
-class Work(Protocol):
+class ActiveRequest(Protocol):
     """What a connection does for the request under way.
 
     `session` is whose session or token it ends with, None where it ends with nobody's.
     """
 
     @property
-    def session(self) -> Holder | None:
+    def session(self) -> SessionHolder | None:
         """Whose session it ends with."""
 
     @property
@@ -116,7 +116,7 @@ class BytesTaker(Protocol):
 class SessionWatch(Protocol):
     """What looks whether the sessions of the work under way are over."""
 
-    def check(self, works: Iterable[Work]) -> None:
+    def check(self, active_requests: Iterable[ActiveRequest]) -> None:
         """End the work whose session is over."""
 
 
@@ -126,7 +126,7 @@ class Handler(Protocol):
     def handle(self, client: "ClientConnection", head: RequestHead) -> None:
         """Begin to answer a request; it ends with a call of client.end."""
 
-    def resume(self, client: "ClientConnection", visit: Visit) -> None:
+    def resume(self, client: "ClientConnection", context: RequestContext) -> None:
         """Begin to answer a request that was held, as handle does."""
 
     def refuse_unread(self, client: "ClientConnection", error: RefusedError) -> bytes:
@@ -158,10 +158,10 @@ class ClientConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline", "_half_closed",
-        "_held_end", "_holds", "_in_head", "_kept", "_lingers", "_moved", "_reading", "_server",
-        "_taker", "_time", "_unread", "_unsent", "_work", "buffers", "client", "counted_as", "full",
-        "leaving", "own", "peer", "transport", "was_reset",
+        "_active_request", "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline",
+        "_half_closed", "_held_end", "_holds", "_in_head", "_kept", "_lingers", "_moved",
+        "_reading", "_server", "_taker", "_time", "_unread", "_unsent", "buffers", "client",
+        "counted_as", "full", "leaving", "own", "peer", "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -178,7 +178,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         #: Upstream connections that are this one's alone, None until there is one.
         self.own: OwnConnections | None = None
         self._kept: bytes | bytearray = b""
-        self._work: Work | None = None
+        self._active_request: ActiveRequest | None = None
         self._body: Body | None = None
         self._taker: BytesTaker | None = None
         self._deadline = self._body_timeout = 0.0
@@ -226,8 +226,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._take(data)
         else:
             self._take_behind(data)
-        if nbytes >= READ_BYTES and self._body is not None and self._work is not None:
-            self._buffer = self.buffers.fitting(self._work.upstream_transport)
+        if nbytes >= READ_BYTES and self._body is not None and self._active_request is not None:
+            self._buffer = self.buffers.fitting(self._active_request.upstream_transport)
         else:
             self._buffer = self.buffers.small
 
@@ -237,7 +237,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._taker.from_client(data)
         elif self._lingers:
             return
-        elif self._work is None and not self._awaits_room and b"\n" not in data:
+        elif self._active_request is None and not self._awaits_room and b"\n" not in data:
             # No head ends here: it is not searched for again, or a dripping client would cost.
             self._keep_part(data)
         else:
@@ -265,7 +265,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         What lies behind a request under way holds the reading, so the end has come behind all.
         """
         patience, whole = self._server.timeouts.half_closed, self._body is None and not self._unread
-        if self._work is None or not whole or not patience:
+        if self._active_request is None or not whole or not patience:
             return False
         now = self._time()
         self._half_closed = HalfClosed(transport, now, patience)
@@ -275,28 +275,32 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what was going on."""
-        if exc is not None and self._taker is not None and (words := unread(self.transport)):
+        if (
+            exc is not None
+            and self._taker is not None
+            and (words := read_remaining(self.transport))
+        ):
             self._taker.from_client(words)
         self.transport = None
         self.was_reset = exc is not None
         self._server.closed(self)
-        if self._work is not None:
-            self._work.client_gone()
+        if self._active_request is not None:
+            self._active_request.client_gone()
         if self.own is not None:
             self.own.close()
 
     def pause_writing(self) -> None:
         """Hold what feeds this client: its socket and buffer are full."""
         self.full = True
-        if self._work is not None:
-            self._work.client_full(full=True)
+        if self._active_request is not None:
+            self._active_request.client_full(full=True)
 
     def resume_writing(self) -> None:
         """Let it be fed again."""
         self.full = False
         self._moved = True
-        if self._work is not None:
-            self._work.client_full(full=False)
+        if self._active_request is not None:
+            self._active_request.client_full(full=False)
         elif self._awaits_room:
             self._awaits_room = False
             self._go_on()
@@ -306,19 +310,21 @@ class ClientConnection(asyncio.BufferedProtocol):
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self._work is not None
+        return self._active_request is not None
 
     @property
-    def work(self) -> Work | None:
+    def active_request(self) -> ActiveRequest | None:
         """What is done for the request under way, None where none is."""
-        return self._work
+        return self._active_request
 
-    def begin(self, work: Work, body: Body | None = None, *, unread: bool = False) -> None:
-        """Let `work` do what the request asks; it gets the body, by way of `body`.
+    def begin(
+        self, active_request: ActiveRequest, body: Body | None = None, *, unread: bool = False
+    ) -> None:
+        """Let `active_request` do what the request asks; it gets the body, by way of `body`.
 
         `unread`: there is a body that nobody reads, so the connection ends with the answer.
         """
-        self._work = work
+        self._active_request = active_request
         self._body = body
         self._unread = unread
         self._held_end = None
@@ -333,24 +339,24 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def keeps(self, head: RequestHead) -> bool:
         """Tell whether the connection stays behind an answer given now."""
-        unread = head.fields.has_body if self._work is None else self._body is not None
+        unread = head.fields.has_body if self._active_request is None else self._body is not None
         return head.keep_alive and not unread and not self._unread and not self.leaving
 
     def answer(self, data: bytes, head: RequestHead, *, keep: bool) -> None:
         """Answer the request with that head at once, with a whole response."""
-        self._unread = self._unread or (self._work is None and head.fields.has_body)
+        self._unread = self._unread or (self._active_request is None and head.fields.has_body)
         self.write(data)
         self.end(keep=keep)
 
-    def resume(self, visit: Visit) -> None:
+    def resume(self, context: RequestContext) -> None:
         """Have the request under way answered, which was held since its head came.
 
         It is the configuration in force by now that answers it. What came behind the head has
         been waiting, unread.
         """
-        self._work = None
+        self._active_request = None
         self._reading = True
-        self._server.handler.resume(self, visit)
+        self._server.handler.resume(self, context)
         self._reading = False
         self._go_on()
 
@@ -389,7 +395,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def end(self, *, keep: bool) -> None:
         """End the request under way; `keep`: the client was told that its connection stays."""
-        self._work = self._taker = None
+        self._active_request = self._taker = None
         if self._holds:
             self.release(UPSTREAM_FULL)
         unread = self._unread or self._body is not None
@@ -424,7 +430,11 @@ class ClientConnection(asyncio.BufferedProtocol):
     @property
     def idle_deadline(self) -> float:
         """When it ends if no request comes, 0 while one is under way or while it is closing."""
-        return 0.0 if self._work is not None or self._lingers or self.leaving else self._deadline
+        return (
+            0.0
+            if self._active_request is not None or self._lingers or self.leaving
+            else self._deadline
+        )
 
     def close_idle(self) -> None:
         """Close it for want of room; no request is under way."""
@@ -441,13 +451,13 @@ class ClientConnection(asyncio.BufferedProtocol):
     def leave(self) -> None:
         """Take no further request: close at once where none is under way."""
         self.leaving = True
-        if self._work is None and self.transport is not None and not self._lingers:
+        if self._active_request is None and self.transport is not None and not self._lingers:
             self.transport.close()
 
     def hear_of_change(self, now: float) -> None:
         """Hear that another configuration answers from now on; `now` is the loop's time."""
         self.client = None
-        if self._work is None and not self._kept and not self._lingers:
+        if self._active_request is None and not self._kept and not self._lingers:
             self._deadline = min(self._deadline, now + self._server.timeouts.keepalive)
 
     def check(self, now: float) -> None:
@@ -459,10 +469,10 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         if self._lingers:
             self._end_lingering(self.transport, now)
-        elif self._work is None:
+        elif self._active_request is None:
             self._end_waiting(now)
         elif self._half_closed is not None:
-            quiet = self._work.quiet() and not self.full
+            quiet = self._active_request.quiet() and not self.full
             if self._half_closed.has_left(now, quiet=quiet):
                 self.transport.abort()
         elif self._body is not None and self._body_timeout:
@@ -475,8 +485,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _has_left_unread(self, now: float) -> bool:
         """Tell whether a client has left that is not read from: the event loop does not."""
-        work, transport, body = self._work, self.transport, self._body
-        if work is None or transport is None or transport.is_closing():
+        active_request, transport, body = self._active_request, self.transport, self._body
+        if active_request is None or transport is None or transport.is_closing():
             return False
         end = peer_end(transport)
         if end is not PeerEnd.SENT or self._taker is not None or self._half_closed is not None:
@@ -487,7 +497,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         patience = self._server.timeouts.half_closed
         if self._held_end is None:
             self._held_end = HalfClosed(transport, now, patience)
-        quiet = work.quiet() and not self.full
+        quiet = active_request.quiet() and not self.full
         return not patience or self._held_end.has_left(now, quiet=quiet)
 
     # Requests.
@@ -498,7 +508,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         while data:
             if self._body is not None:
                 data = self._feed_body(data)
-            elif self._work is not None or self._awaits_room:
+            elif self._active_request is not None or self._awaits_room:
                 self._kept = data
                 self.hold(_PIPELINED)
                 break
@@ -511,7 +521,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         data, self._kept = bytes(self._kept), b""
         self._take(data)
-        if not self._kept or self._work is None:
+        if not self._kept or self._active_request is None:
             self.release(_PIPELINED)
 
     def _read_head(self, data: bytes) -> bytes:
@@ -545,8 +555,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _feed_body(self, data: bytes) -> bytes:
         """Give the body in `data` to the work; return what is behind it."""
-        body, work = self._body, self._work
-        if body is None or work is None:
+        body, active_request = self._body, self._active_request
+        if body is None or active_request is None:
             return b""
         try:
             content, rest = body.feed(data)
@@ -554,19 +564,19 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._fail_body(error)
             return b""
         if content:
-            work.body(content)
-        if body.complete and self._work is work:
+            active_request.body(content)
+        if body.complete and self._active_request is active_request:
             self._body = None
             self._deadline = 0.0
-            work.body_complete(body.trailers)
+            active_request.body_complete(body.trailers)
         return rest
 
     def _fail_body(self, error: RefusedError) -> None:
         self._body = None
         self._unread = True
         self._deadline = 0.0
-        if self._work is not None:
-            self._work.body_failed(error)
+        if self._active_request is not None:
+            self._active_request.body_failed(error)
 
     def _refuse(self, error: RefusedError) -> None:
         self.write(self._server.handler.refuse_unread(self, error))
@@ -624,7 +634,7 @@ class ClientServer:
     def __init__(self, service: Service, watch: SessionWatch, descriptors: Descriptors) -> None:
         self.descriptors: Final = descriptors
         self.buffers: Final = ReadBuffers()
-        self._peers = Peers()
+        self._peers = ClientConnectionLimits()
         #: Whether no connection was idle a moment ago.
         self._none_idle = False
         self.connections: Final[set[ClientConnection]] = set()
@@ -666,7 +676,9 @@ class ClientServer:
 
     def _check_sessions(self) -> None:
         self._prompt = None
-        self._watch.check([found.work for found in self.connections if found.work is not None])
+        self._watch.check(
+            [found.active_request for found in self.connections if found.active_request is not None]
+        )
 
     def hear_of_sessions(self) -> None:
         """Hear that sessions may be over: they are looked at soon, all that end now together."""

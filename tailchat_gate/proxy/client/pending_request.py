@@ -5,37 +5,37 @@ from collections.abc import Callable
 
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 
 
-class HeldRequest:
+class PendingRequest:
     """The work of a client's connection while its request is held."""
 
-    __slots__ = ("_client", "_gone", "_is_over", "_visit")
+    __slots__ = ("_client", "_context", "_gone", "_is_over")
 
     def __init__(
         self,
         client: ClientConnection,
-        visit: Visit,
+        context: RequestContext,
         settled: "asyncio.Future[None]",
-        gone: Callable[[Visit], None],
+        gone: Callable[[RequestContext], None],
     ) -> None:
         """Hold the request of a visit until `settled` is done; then it is answered.
 
         `gone` hears that the client has left before.
         """
         self._client = client
-        self._visit = visit
+        self._context = context
         self._gone = gone
         self._is_over = False
-        client.begin(self, unread=visit.head.fields.has_body)
+        client.begin(self, unread=context.head.fields.has_body)
         settled.add_done_callback(self._settled)
 
     def _settled(self, _: "asyncio.Future[None]") -> None:
         if not self._is_over:
             self._is_over = True
-            self._client.resume(self._visit)
+            self._client.resume(self._context)
 
     # What the client's connection calls.
 
@@ -72,4 +72,4 @@ class HeldRequest:
         """Give up."""
         if not self._is_over:
             self._is_over = True
-            self._gone(self._visit)
+            self._gone(self._context)

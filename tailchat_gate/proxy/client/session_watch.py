@@ -4,36 +4,39 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from tailchat_gate.identity.revocation.state import Standing
+from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.client.connection import Work
+from tailchat_gate.proxy.client.connection import ActiveRequest
 from tailchat_gate.reasons import Reason
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
-class LiveSessions:
+class SessionWatch:
     """Finds the work whose session or token has expired, was ended or is locked, and ends it.
 
     A request that is answered at once is never looked at: whoever has the connections asks twice
     a second, and when something changes. `clock` gives Unix seconds.
     """
 
-    def __init__(self, standing: Standing, clock: Callable[[], float]) -> None:
-        self._standing = standing
+    def __init__(self, revocation: RevocationState, clock: Callable[[], float]) -> None:
+        self._revocation = revocation
         self._clock = clock
 
-    def check(self, works: Iterable[Work]) -> None:
+    def check(self, active_requests: Iterable[ActiveRequest]) -> None:
         """End the work whose session is over."""
-        now, standing = self._clock(), self._standing
-        for work in works:
-            session = work.session
-            if session is not None and (reason := session.over(standing, now)) is not None:
-                _end(work, reason)
+        now, revocation = self._clock(), self._revocation
+        for active_request in active_requests:
+            session = active_request.session
+            if (
+                session is not None
+                and (reason := session.ended_because(revocation, now)) is not None
+            ):
+                _end(active_request, reason)
 
 
-def _end(work: Work, reason: Reason) -> None:
+def _end(active_request: ActiveRequest, reason: Reason) -> None:
     try:
-        work.session_over(reason)
+        active_request.session_over(reason)
     except Exception:  # noqa: BLE001 - one that cannot be ended must not keep the others alive
         _log.exception("what was under way for a session that is over could not be ended")

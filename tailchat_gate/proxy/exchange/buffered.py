@@ -8,13 +8,13 @@ from functools import partial
 from typing import Final
 
 from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
-from tailchat_gate.proxy.exchange.exchange import Exchange, Passage, Upstream
+from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest, UpstreamSettings
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
 from tailchat_gate.proxy.message.request_headers import with_length
 from tailchat_gate.proxy.upstream.connection import End, UpstreamConnection
 from tailchat_gate.proxy.upstream.failures import NO_DESCRIPTOR
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -24,17 +24,17 @@ def exchange_for(
     store: BodyStore,
     most: int,
     client: ClientConnection,
-    visit: Visit,
-    passage: Passage,
-    settings: Upstream,
+    context: RequestContext,
+    forward_request: ForwardRequest,
+    settings: UpstreamSettings,
     ended: Callable[[ClientConnection, Exchange], None],
 ) -> Exchange:
     """Return the exchange of a route that keeps bodies, up to `most` bytes of each in memory."""
-    if passage.body is None:
-        return Exchange(client, visit, passage, settings, ended)
+    if forward_request.body is None:
+        return Exchange(client, context, forward_request, settings, ended)
     stored = StoredBody(store, most)
     return BufferedExchange(
-        client, visit, passage, settings, partial(_ended, stored, ended), stored
+        client, context, forward_request, settings, partial(_ended, stored, ended), stored
     )
 
 
@@ -60,13 +60,13 @@ class BufferedExchange(Exchange):
     def __init__(
         self,
         client: ClientConnection,
-        visit: Visit,
-        passage: Passage,
-        settings: Upstream,
+        context: RequestContext,
+        forward_request: ForwardRequest,
+        settings: UpstreamSettings,
         ended: Callable[[ClientConnection, Exchange], None],
         stored: StoredBody,
     ) -> None:
-        super().__init__(client, visit, passage, settings, ended)
+        super().__init__(client, context, forward_request, settings, ended)
         self._stored = stored
         #: What waits to be written to the body's file.
         self._unsaved: list[bytes] = []
@@ -79,7 +79,7 @@ class BufferedExchange(Exchange):
 
     def start(self, now: float) -> None:  # noqa: ARG002 - it begins with the whole body
         """Let the client send its body."""
-        request = self.passage.request
+        request = self.forward_request.request
         if request.fields.expects_continue and not request.http10:
             self._client.write(_CONTINUE)
 
@@ -93,7 +93,7 @@ class BufferedExchange(Exchange):
     def body_complete(self, trailers: RawFields) -> None:  # noqa: ARG002 - a length has none
         """Begin with the upstream, as soon as all is kept."""
         self._has_come = True
-        self.keep_alive = self.passage.request.keep_alive and not self._client.leaving
+        self.keep_alive = self.forward_request.request.keep_alive and not self._client.leaving
         if self._stored.unsaved:
             self._save()
         if self._task is None:
@@ -154,8 +154,8 @@ class BufferedExchange(Exchange):
 
     def _begin(self) -> None:
         stored = self._stored
-        data = with_length(self.passage.data, stored.size) + stored.start
-        self.passage = replace(self.passage, data=data, body=None)
+        data = with_length(self.forward_request.data, stored.size) + stored.start
+        self.forward_request = replace(self.forward_request, data=data, body=None)
         # As far as the client goes, and for which connections may be used.
         self._whole = True
         super().start(time.monotonic())

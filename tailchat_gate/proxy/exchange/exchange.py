@@ -9,18 +9,18 @@ from typing import Final, Protocol
 from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
-from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
 from tailchat_gate.proxy.client.own_connections import OwnConnections, Person, person_of
 from tailchat_gate.proxy.message.request_headers import takes_trailers
 from tailchat_gate.proxy.message.response_reader import FieldEditor
-from tailchat_gate.proxy.upstream.connection import End, Patience, UpstreamConnection
+from tailchat_gate.proxy.upstream.connection import End, ResponseTimeouts, UpstreamConnection
 from tailchat_gate.proxy.upstream.failures import KINDS, NO_DESCRIPTOR
 from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.claims import claimed_methods
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
 
@@ -36,9 +36,9 @@ _FAILURES: Final[Mapping[End, Reason]] = MappingProxyType(
     {
         End.UNANSWERED: Reason.UPSTREAM_BROKEN,
         End.BROKEN: Reason.UPSTREAM_BROKEN,
-        End.CUT_OFF: Reason.UPSTREAM_BROKEN,
-        End.SLOW: Reason.UPSTREAM_SLOW,
-        End.SILENT: Reason.UPSTREAM_BROKEN,
+        End.TRUNCATED: Reason.UPSTREAM_BROKEN,
+        End.RESPONSE_TIMEOUT: Reason.UPSTREAM_SLOW,
+        End.IDLE_TIMEOUT: Reason.UPSTREAM_BROKEN,
         End.CLIENT_GONE: Reason.CLIENT_GONE,
     }
 )
@@ -50,9 +50,9 @@ class MakeExchange(Protocol):
     def __call__(
         self,
         client: ClientConnection,
-        visit: Visit,
-        passage: "Passage",
-        settings: "Upstream",
+        context: RequestContext,
+        forward_request: "ForwardRequest",
+        settings: "UpstreamSettings",
         ended: Callable[[ClientConnection, "Exchange"], None],
         /,
     ) -> "Exchange":
@@ -60,7 +60,7 @@ class MakeExchange(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class UpstreamSettings:
     """What is known beforehand of a route's upstream.
 
     `session_patience` is for exchanges that end with a session, which may itself not be idle for
@@ -71,8 +71,8 @@ class Upstream:
     """
 
     pool: Pool
-    patience: Patience
-    session_patience: Patience
+    timeouts: ResponseTimeouts
+    session_patience: ResponseTimeouts
     connect_timeout: float
     trailers: Callable[[RawFields], bytes]
     editor: FieldEditor | None
@@ -91,7 +91,7 @@ class Upstream:
 
 
 @dataclass(slots=True, eq=False)
-class Passage:
+class ForwardRequest:
     """A request that may pass: its bytes for the upstream, and what goes with them.
 
     `data` is the whole request head, `body` what reads its body, None where there is none.
@@ -105,7 +105,7 @@ class Passage:
     body: Final[Body | None]
     extra_fields: Final[bytes]
     upgrade: Final[bytes]
-    session: Final[Holder | None]
+    session: Final[SessionHolder | None]
     visitor: Final[Visitor | Machine | None]
 
 
@@ -120,21 +120,20 @@ class Exchange:
 
     __slots__ = (
         "_client", "_connecting", "_copied", "_copy", "_ended", "_pending", "_repeated",
-        "_settings", "_told", "_upstream", "_whole",
-        "body_bytes", "editor", "extra_fields", "failure", "http10", "is_head", "keep_alive",
-        "keep_client", "passage", "pool", "status", "switched", "takes_trailers", "upgrade",
-        "visit",
+        "_settings", "_told", "_upstream", "_whole", "body_bytes", "context", "editor",
+        "extra_fields", "failure", "forward_request", "http10", "is_head", "keep_alive",
+        "keep_client", "pool", "status", "switched", "takes_trailers", "upgrade",
     )  # fmt: skip
 
     def __init__(
         self,
         client: ClientConnection,
-        visit: Visit,
-        passage: Passage,
-        settings: Upstream,
+        context: RequestContext,
+        forward_request: ForwardRequest,
+        settings: UpstreamSettings,
         ended: Callable[[ClientConnection, "Exchange"], None],
     ) -> None:
-        request = passage.request
+        request = forward_request.request
         fields = request.fields
         self._client = client
         self._settings = settings
@@ -154,16 +153,16 @@ class Exchange:
         #: Whether the client was sent something lately.
         self._told = False
         #: Whether the request is whole, so that nothing of it is still to be sent.
-        self._whole = passage.body is None
-        self.visit: Final = visit
-        self.passage = passage
+        self._whole = forward_request.body is None
+        self.context: Final = context
+        self.forward_request = forward_request
         self.is_head = request.method == "HEAD"
         self.http10 = request.http10
         #: Only once the body has come whole: after an early reply the connection ends.
         self.keep_alive = self._whole and fields.keep_alive[request.http10] and not client.leaving
-        self.upgrade = passage.upgrade
+        self.upgrade = forward_request.upgrade
         self.takes_trailers = b"te" in fields.connection and takes_trailers(fields)
-        self.extra_fields = passage.extra_fields
+        self.extra_fields = forward_request.extra_fields
         self.editor = settings.editor
         self.status = self.body_bytes = 0
         self.failure: Reason | None = None
@@ -171,13 +170,13 @@ class Exchange:
         self.switched: UpstreamConnection | None = None
 
     @property
-    def session(self) -> Holder | None:
+    def session(self) -> SessionHolder | None:
         """Whose session it ends with."""
-        return self.passage.session
+        return self.forward_request.session
 
-    def _patience(self) -> Patience:
-        settings, person = self._settings, isinstance(self.passage.session, Visitor)
-        return settings.session_patience if person else settings.patience
+    def _timeouts(self) -> ResponseTimeouts:
+        settings, person = self._settings, isinstance(self.forward_request.session, Visitor)
+        return settings.session_patience if person else settings.timeouts
 
     def start(self, now: float) -> None:
         """Send the request on a connection of the pool, or on a new one; `now` in seconds."""
@@ -190,7 +189,9 @@ class Exchange:
             # repeated.
             self._connect()
             return
-        whole = self._whole or 0 < (self.passage.request.fields.length or 0) <= REPEATED_BYTES
+        whole = (
+            self._whole or 0 < (self.forward_request.request.fields.length or 0) <= REPEATED_BYTES
+        )
         upstream = self.pool.take(now, repeatable=whole and self._copy is not None)
         if upstream is None:
             self._connect()
@@ -206,16 +207,16 @@ class Exchange:
 
     def body(self, content: bytes) -> None:
         """Send content of the body on."""
-        chunked = self.passage.request.fields.chunked
+        chunked = self.forward_request.request.fields.chunked
         self._write(b"%x\r\n%b\r\n" % (len(content), content) if chunked else content)
 
     def body_complete(self, trailers: RawFields) -> None:
         """Send the end of the body."""
-        if self.passage.request.fields.chunked:
+        if self.forward_request.request.fields.chunked:
             lines = self._settings.trailers(trailers) if trailers else b""
             self._write(_LAST_CHUNK + lines + b"\r\n")
         self._whole = True
-        self.keep_alive = self.passage.request.keep_alive and not self._client.leaving
+        self.keep_alive = self.forward_request.request.keep_alive and not self._client.leaving
         if self._upstream is not None:
             self._upstream.request_sent()
 
@@ -257,8 +258,8 @@ class Exchange:
     @property
     def origin(self) -> bytes:
         """The origin that the visitor sees, b"" where the request names no host."""
-        host = self.passage.request.fields.host.raw
-        scheme = self.visit.client_address.scheme
+        host = self.forward_request.request.fields.host.raw
+        scheme = self.context.client_address.scheme
         return scheme.encode("ascii") + b"://" + host if host else b""
 
     @property
@@ -268,7 +269,7 @@ class Exchange:
 
     def keeps_out(self, set_cookie: bytes) -> bool:
         """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
-        return self._settings.keeps_out(set_cookie, self.visit.host)
+        return self._settings.keeps_out(set_cookie, self.context.host)
 
     @property
     def client_transport(self) -> asyncio.Transport | None:
@@ -320,9 +321,9 @@ class Exchange:
 
     @property
     def _person(self) -> Person:
-        passage, client = self.passage, self._client
+        forward_request, client = self.forward_request, self._client
         direct = client.client is not None
-        return person_of(passage.visitor, passage.request.fields, direct=direct)
+        return person_of(forward_request.visitor, forward_request.request.fields, direct=direct)
 
     def _keep(self, upstream: UpstreamConnection) -> bool:
         """Keep a connection that is one person's for this client; return whether that can be."""
@@ -352,19 +353,19 @@ class Exchange:
             self._connect()
         else:
             if upstream.fault:
-                self.pool.tell_fault(upstream.fault, self.visit.route)
+                self.pool.tell_fault(upstream.fault, self.context.route)
             if end in KINDS:
                 self.pool.failed(KINDS[end])
             if self.status:
                 # Never a clean end: the client must see that the reply is not whole
                 # (RFC 9112 section 8).
                 self._client.abort()
-            idled = end is End.SILENT and self._patience() is not self._settings.patience
+            idled = end is End.IDLE_TIMEOUT and self._timeouts() is not self._settings.timeouts
             self._finish(Reason.NOT_SIGNED_IN if idled else _FAILURES[end])
 
     def _claims_no_other(self) -> bool:
         """Tell whether the tool cannot take the request for one that must not be sent twice."""
-        request = self.passage.request
+        request = self.forward_request.request
         return claimed_methods(request.fields, request.target.query) <= _IDEMPOTENT
 
     def _may_repeat(self, upstream: UpstreamConnection) -> bool:
@@ -377,15 +378,15 @@ class Exchange:
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
-        if self.passage.request.fields.binds:
+        if self.forward_request.request.fields.binds:
             upstream.reader.personal = True
-        upstream.start(self, self, self._patience())
+        upstream.start(self, self, self._timeouts())
         if self._pending:
-            upstream.write(b"".join((self.passage.data, *self._pending)))
+            upstream.write(b"".join((self.forward_request.data, *self._pending)))
             self._pending = None
             self._client.release(UPSTREAM_FULL)
         else:
-            upstream.write(self.passage.data)
+            upstream.write(self.forward_request.data)
         if self._client.full:
             upstream.pause_reading()
         if self._whole:

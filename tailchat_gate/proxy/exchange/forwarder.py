@@ -14,17 +14,17 @@ from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.exchange.buffered import exchange_for
-from tailchat_gate.proxy.exchange.exchange import Exchange, Passage, Upstream
+from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest, UpstreamSettings
 from tailchat_gate.proxy.exchange.recorder import Recorder
-from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Terms, Tunnel
-from tailchat_gate.proxy.exchange.upstream_pools import Traffic
+from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel, TunnelLimits
+from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.message.response_rewrite import rewriter_of
 from tailchat_gate.proxy.upstream.backends import Backend, shared_by
-from tailchat_gate.proxy.upstream.connection import Patience, UpstreamConnection
+from tailchat_gate.proxy.upstream.connection import ResponseTimeouts, UpstreamConnection
 from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.head import RequestHead
 
 _WEBSOCKET: Final = b"websocket"
@@ -46,33 +46,41 @@ class _Switch:
 class _TunnelEnd:
     """What there is to do once a tunnel has ended; it keeps nothing of the configuration."""
 
-    __slots__ = ("_client", "_pool", "_recorder", "_traffic", "_tunnels", "_upstream", "_visit")
+    __slots__ = (
+        "_client",
+        "_context",
+        "_pool",
+        "_recorder",
+        "_tunnels",
+        "_upstream",
+        "_upstream_pools",
+    )
 
     def __init__(
         self,
         tunnels: set[Tunnel],
-        traffic: Traffic,
+        upstream_pools: UpstreamPools,
         exchange: Exchange,
         upstream: UpstreamConnection,
         client: ClientConnection,
         recorder: Recorder,
     ) -> None:
         self._tunnels = tunnels
-        self._traffic = traffic
+        self._upstream_pools = upstream_pools
         self._pool = exchange.pool
-        self._visit = exchange.visit.apart()
-        self._visit.status = exchange.status
+        self._context = exchange.context.apart()
+        self._context.status = exchange.status
         self._upstream = upstream
         self._client = client
         self._recorder = recorder
 
     def __call__(self, tunnel: Tunnel) -> None:
         self._tunnels.discard(tunnel)
-        self._traffic.tunnel_over(tunnel, self._upstream)
-        visit = self._visit
-        self._pool.leave(visit.client_address.network)
-        visit.sent_bytes = tunnel.bytes_to_client
-        self._recorder.tunnel_over(self._client, visit, tunnel.failure)
+        self._upstream_pools.tunnel_over(tunnel, self._upstream)
+        context = self._context
+        self._pool.leave(context.client_address.network)
+        context.sent_bytes = tunnel.bytes_to_client
+        self._recorder.tunnel_over(self._client, context, tunnel.failure)
 
 
 class _Shared(NamedTuple):
@@ -85,7 +93,7 @@ class _Shared(NamedTuple):
 class Forwarder:
     """Sends requests to the upstreams of one configuration.
 
-    `cookies` knows those that no reply may set; `traffic` has the
+    `cookies` knows those that no reply may set; `upstream_pools` has the
     connections, which outlive the configuration; `workers` judges the scopes that tools allow
     their service workers. `session_idle` is how many seconds a session lasts without use, 0 for
     any; what is under way is use of it while bytes move, either way. `client_requests` is how
@@ -98,7 +106,7 @@ class Forwarder:
         routes: Iterable[Route],
         cookies: CookieReader,
         headers: RequestHeaders,
-        traffic: Traffic,
+        upstream_pools: UpstreamPools,
         workers: WorkerScopes,
         clock: Callable[[], float],
         session_idle: float = 0.0,
@@ -106,7 +114,7 @@ class Forwarder:
     ) -> None:
         self._cookies = cookies
         self._headers = headers
-        self._traffic = traffic
+        self._upstream_pools = upstream_pools
         self._workers = workers
         self._clock = clock
         self._backends: dict[Route, _Shared] = {}
@@ -118,7 +126,7 @@ class Forwarder:
         self._session_idle = session_idle
         self._client_requests = client_requests
         self._taken: list[tuple[object, ...]] = []
-        self._upstreams: dict[str, Upstream] = {}
+        self._upstreams: dict[str, UpstreamSettings] = {}
         self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
         self._tunnels: set[Tunnel] = set()
 
@@ -134,22 +142,22 @@ class Forwarder:
 
     def start(self) -> None:
         """Take the pools of connections; needs a running loop."""
-        self._traffic.start()
+        self._upstream_pools.start()
         for route, (key, backend) in self._backends.items():
-            pool = self._traffic.take(key, backend)
+            pool = self._upstream_pools.take(key, backend)
             self._taken.append(key)
             self._upstreams[route.name] = self._upstream(route, pool)
 
-    def _upstream(self, route: Route, pool: Pool) -> Upstream:
+    def _upstream(self, route: Route, pool: Pool) -> UpstreamSettings:
         settings = route.settings
-        patience = Patience(settings.response_timeout, settings.idle_timeout)
+        timeouts = ResponseTimeouts(settings.response_timeout, settings.idle_timeout)
         idle = _shorter(settings.idle_timeout, self._session_idle)
         kept = settings.request_buffer
-        most = settings.max_connections or self._traffic.descriptors.tool_requests
-        return Upstream(
+        most = settings.max_connections or self._upstream_pools.descriptors.tool_requests
+        return UpstreamSettings(
             pool,
-            patience,
-            replace(patience, idle=idle) if idle != settings.idle_timeout else patience,
+            timeouts,
+            replace(timeouts, idle=idle) if idle != settings.idle_timeout else timeouts,
             settings.connect_timeout,
             partial(self._headers.trailers, settings),
             rewriter_of(settings),
@@ -160,13 +168,13 @@ class Forwarder:
             self._client_requests or (most + 1) // 2,
             settings.connect_retry,
             settings.upstream_keepalive,
-            partial(exchange_for, self._traffic.bodies, kept) if kept else Exchange,
+            partial(exchange_for, self._upstream_pools.bodies, kept) if kept else Exchange,
         )
 
     def close(self) -> None:
         """Let go of the pools; connections that no other configuration uses are closed."""
         while self._taken:
-            self._traffic.leave(self._taken.pop())
+            self._upstream_pools.leave(self._taken.pop())
 
     def upgrade_of(self, route: Route, request: RequestHead) -> bytes:
         """Return the protocol that a request asks to switch to, where its route offers that one.
@@ -184,8 +192,8 @@ class Forwarder:
     def forward(
         self,
         client: ClientConnection,
-        visit: Visit,
-        passage: Passage,
+        context: RequestContext,
+        forward_request: ForwardRequest,
         ended: Callable[[ClientConnection, Exchange], None],
         recorder: Recorder,
     ) -> Reason | None:
@@ -196,14 +204,14 @@ class Forwarder:
         is begun, and the reason is returned. `recorder` takes the place of `ended` for a tunnel,
         which may outlast this configuration by weeks and must not keep it.
         """
-        after = partial(self._after_switch, ended, recorder) if passage.upgrade else ended
-        upstream = self._upstreams[visit.route]
-        exchange = upstream.exchange(client, visit, passage, upstream, after)
-        who = visit.client_address.network
+        after = partial(self._after_switch, ended, recorder) if forward_request.upgrade else ended
+        upstream = self._upstreams[context.route]
+        exchange = upstream.exchange(client, context, forward_request, upstream, after)
+        who = context.client_address.network
         if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
             return busy
-        client.begin(exchange, passage.body)
-        exchange.start(visit.started)
+        client.begin(exchange, forward_request.body)
+        exchange.start(context.started)
         return None
 
     def _after_switch(
@@ -218,22 +226,22 @@ class Forwarder:
         if upstream is None:
             ended(client, exchange)
             return
-        switch, passage = self._switches[exchange.visit.route], exchange.passage
+        switch, forward_request = self._switches[exchange.context.route], exchange.forward_request
 
-        session = passage.session
+        session = forward_request.session
         person = isinstance(session, Visitor)
-        terms = Terms(
+        limits = TunnelLimits(
             self._clock() + switch.max_age if switch.max_age else math.inf,
             switch.session_idle if person else switch.idle,
             idle_session=person and switch.session_idle != switch.idle,
-            websocket=passage.upgrade == _WEBSOCKET,
+            websocket=forward_request.upgrade == _WEBSOCKET,
         )
-        over = _TunnelEnd(self._tunnels, self._traffic, exchange, upstream, client, recorder)
-        tunnel = Tunnel(client, upstream, terms, session, over)
+        over = _TunnelEnd(self._tunnels, self._upstream_pools, exchange, upstream, client, recorder)
+        tunnel = Tunnel(client, upstream, limits, session, over)
         self._tunnels.add(tunnel)
-        self._traffic.tunnels.add(tunnel)
+        self._upstream_pools.tunnels.add(tunnel)
         tunnel.start()
-        if self._traffic.stopping:
+        if self._upstream_pools.stopping:
             # It was on its way when the others were ended.
             asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
 

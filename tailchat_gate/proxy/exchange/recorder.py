@@ -9,7 +9,7 @@ from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import Visit
+from tailchat_gate.request.context import RequestContext
 
 #: Why a request under way is ended with its session, and what the metrics call it.
 SESSION_OVER: Final = MappingProxyType(
@@ -35,24 +35,26 @@ class Recorder:
     access_log: AccessLog | None
     monotonic: Callable[[], float]
 
-    def record(self, visit: Visit) -> None:
+    def record(self, context: RequestContext) -> None:
         """Record a request that is done."""
-        visit.seconds = self.monotonic() - visit.started
+        context.seconds = self.monotonic() - context.started
         self.metrics.request(
-            visit.route, visit.head.method, visit.status, visit.reason, visit.seconds
+            context.route, context.head.method, context.status, context.reason, context.seconds
         )
         if self.access_log is not None:
-            self.access_log.write(visit)
+            self.access_log.write(context)
 
     def live_ended(self, reason: Reason) -> None:
         """Count what was ended because its session is over, where that is the reason."""
         if reason in SESSION_OVER:
             self.metrics.live_ended(SESSION_OVER[reason])
 
-    def tunnel_over(self, client: ClientConnection, visit: Visit, failure: Reason | None) -> None:
+    def tunnel_over(
+        self, client: ClientConnection, context: RequestContext, failure: Reason | None
+    ) -> None:
         """Record a tunnel that has ended, and end the work of its client's connection."""
         if failure is not None:
-            visit.reason = failure
+            context.reason = failure
             self.live_ended(failure)
-        self.record(visit)
+        self.record(context)
         client.end(keep=False)

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from tailchat_gate.identity.revocation.state import Holder
+from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
 from tailchat_gate.proxy.exchange.tunnel_relay import Shortcut
 from tailchat_gate.proxy.message.websocket_frames import FrameTracker, close_frame
@@ -32,7 +32,7 @@ TOO_OLD: Final = "open for as long as this tool allows"
 SILENT: Final = "silent for too long"
 
 
-class Terms(NamedTuple):
+class TunnelLimits(NamedTuple):
     """How long a tunnel may last.
 
     `oldest` is the Unix second at which it has been open long enough, infinite where there is
@@ -61,7 +61,7 @@ class Tunnel:
 
     __slots__ = (
         "_client", "_client_done", "_cut_off", "_deadline", "_ended", "_ending", "_farewells",
-        "_finished", "_idle", "_moved", "_terms", "_to_client", "_to_upstream", "_upstream",
+        "_finished", "_idle", "_limits", "_moved", "_to_client", "_to_upstream", "_upstream",
         "_upstream_done", "bytes_to_client", "failure", "session",
     )  # fmt: skip
 
@@ -69,15 +69,15 @@ class Tunnel:
         self,
         client: ClientConnection,
         upstream: UpstreamConnection,
-        terms: Terms,
-        session: Holder | None,
+        limits: TunnelLimits,
+        session: SessionHolder | None,
         ended: Callable[["Tunnel"], None],
     ) -> None:
         self.session = session
         self.failure: Reason | None = None
         self._client = client
         self._upstream = upstream
-        self._terms = terms
+        self._limits = limits
         self._ended = ended
         self._to_client = FrameTracker()
         self._to_upstream = FrameTracker()
@@ -87,7 +87,7 @@ class Tunnel:
         #: Whether an end has said that it sends no more, and the other was told.
         self._client_done = self._upstream_done = False
         self._moved = True
-        self._idle = terms.idle
+        self._idle = limits.idle
         self._deadline = 0.0
         self._cut_off: asyncio.TimerHandle | None = None
         self.bytes_to_client = 0
@@ -116,7 +116,7 @@ class Tunnel:
             return
         to_client, to_upstream = client.transport.write, upstream.transport.write
         feed_client = feed_upstream = _no_frames
-        if self._terms.websocket:
+        if self._limits.websocket:
             feed_client, feed_upstream = self._to_client.feed, self._to_upstream.feed
 
         def from_client(data: bytes) -> None:
@@ -146,7 +146,7 @@ class Tunnel:
         """
         if self._ending or self._finished:
             return
-        if not self._terms.websocket:
+        if not self._limits.websocket:
             self.abort()
             return
         self._ending = True
@@ -163,8 +163,8 @@ class Tunnel:
 
     def check(self, now: float, clock: float) -> None:
         """End what has lasted too long; `now` is the loop's time, `clock` the Unix second."""
-        terms = self._terms
-        if clock >= terms.oldest:
+        limits = self._limits
+        if clock >= limits.oldest:
             self.end(UNAUTHORIZED, TOO_OLD)
         elif self._idle:
             if self._moved:
@@ -172,7 +172,7 @@ class Tunnel:
                 self._deadline = now + self._idle
             elif now < self._deadline:
                 pass
-            elif terms.idle_session and self._idle == terms.idle:
+            elif limits.idle_session and self._idle == limits.idle:
                 self.session_over(Reason.NOT_SIGNED_IN)
             else:
                 self.end(TIMED_OUT, SILENT)
@@ -276,7 +276,7 @@ class Tunnel:
 
     def _has_closed(self, frames: FrameTracker) -> bool:
         """Tell whether a close frame has passed: who sent it has said all, whatever comes."""
-        return self._terms.websocket and frames.closed
+        return self._limits.websocket and frames.closed
 
     def _wait_less(self, frames: FrameTracker) -> None:
         """Give an end whose other end has left only so long; `frames` are those of the other."""

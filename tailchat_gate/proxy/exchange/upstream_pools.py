@@ -10,14 +10,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
 from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel
-from tailchat_gate.proxy.message.response_lines import ReplyLines
+from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.upstream.backends import Backend
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.dial import Dialer
 from tailchat_gate.proxy.upstream.pool import SWEEP_SECONDS, Pool
 
 
-class Traffic:
+class UpstreamPools:
     """The pools and tunnels of a process, whichever configuration they were opened under.
 
     A configuration takes a pool for each of its backends and leaves it when its last request is
@@ -40,7 +40,7 @@ class Traffic:
         self.failures: Final[Counter[tuple[str, str]]] = Counter()
         self._clock = clock
         self._dialer = dialer
-        self._lines = ReplyLines()
+        self._lines = ResponseLines()
         self._pools: dict[Hashable, Pool] = {}
         self._users: Counter[Hashable] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -129,12 +129,12 @@ class Traffic:
 class ConnectionMetrics:
     """Reads them off the traffic when they are asked for; nothing is counted twice for them."""
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._traffic: Final = traffic
+    def __init__(self, upstream_pools: UpstreamPools) -> None:
+        self._upstream_pools: Final = upstream_pools
 
     def __call__(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        traffic, descriptors = self._traffic, self._traffic.descriptors
+        upstream_pools, descriptors = self._upstream_pools, self._upstream_pools.descriptors
         yield GaugeMetricFamily(
             "gate_client_connections", "Connections of clients open.", value=descriptors.clients
         )
@@ -142,7 +142,7 @@ class ConnectionMetrics:
             "gate_upstream_connections", "Connections to upstreams open.", labels=("upstream",)
         )
         found: Counter[str] = Counter()
-        for pool in traffic.pools:
+        for pool in upstream_pools.pools:
             found[pool.backend.url] += pool.open
         for url, count in found.items():
             upstreams.add_metric((url,), count)
@@ -152,7 +152,7 @@ class ConnectionMetrics:
             "Connections and exchanges that an upstream failed.",
             labels=("upstream", "kind"),
         )
-        for (url, kind), count in traffic.failures.items():
+        for (url, kind), count in upstream_pools.failures.items():
             failures.add_metric((url, kind), count)
         yield failures
         yield CounterMetricFamily(

@@ -34,7 +34,7 @@ _NEVER_TRAILERS: Final = frozenset(
 _NEVER_TRAILER_PREFIXES: Final = (b"content-",)
 #: The same of a reply: what says where to go, what to ask for, how long it is good, and what the
 #: browser or an edge in front is to do.
-_NEVER_REPLY_TRAILERS: Final = Names(
+_NEVER_RESPONSE_TRAILERS: Final = Names(
     *("age", "alt-svc", "clear-site-data", "date", "expires", "link", "location", "refresh"),
     *("retry-after", "service-worker-allowed", "sourcemap", "status", "strict-transport-security"),
     *("vary", "warning", "www-authenticate", "access-control-*", "cross-origin-*"),
@@ -142,10 +142,10 @@ def may_trail(name: bytes) -> bool:
     )
 
 
-def may_trail_reply(name: bytes) -> bool:
+def may_trail_response(name: bytes) -> bool:
     """Tell whether a field of a reply may stand behind its body (RFC 9110 section 6.5.1)."""
     folded = fold(name)
-    return may_trail(name) and folded not in _NEVER_REPLY_TRAILERS and not is_order(folded)
+    return may_trail(name) and folded not in _NEVER_RESPONSE_TRAILERS and not is_order(folded)
 
 
 def _rules(routes: list[Route], *, real_ip: bool) -> dict[str, RouteRules]:

@@ -63,7 +63,7 @@ _ACTIONS: Final = {
 }
 
 
-class BadReplyError(ValueError):
+class BadResponseError(ValueError):
     """Bytes of an upstream that are no reply, or not one to trust."""
 
 
@@ -81,7 +81,7 @@ class Line:
     options: Final[frozenset[bytes]] = frozenset()
 
 
-class ReplyLines:
+class ResponseLines:
     """Reads field lines and status lines of replies; what was read is kept, because they repeat.
 
     Kept are at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
@@ -95,7 +95,7 @@ class ReplyLines:
         """Return what a line without its CRLF is. Raises BadReplyError."""
         match = _LINE.fullmatch(raw)
         if match is None:
-            raise BadReplyError("a header field that is malformed")
+            raise BadResponseError("a header field that is malformed")
         name, value = match[1], match[2].rstrip(b" \t")
         line = _read_line(raw, name, value)
         if len(raw) <= _MAX_KNOWN_LENGTH and line.action not in _NEVER_KNOWN:
@@ -111,7 +111,7 @@ class ReplyLines:
         """
         match = _STATUS_LINE.fullmatch(raw)
         if match is None:
-            raise BadReplyError("a status line that is malformed")
+            raise BadResponseError("a status line that is malformed")
         sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
         found = (int(match[2]), match[1] == b"0", sent)
         is_plain = raw[8:10] != b"  "
@@ -126,7 +126,7 @@ def _read_line(raw: bytes, name: bytes, value: bytes) -> Line:
     if action is _CONTENT_LENGTH:
         match = CONTENT_LENGTH.fullmatch(value)
         if match is None:
-            raise BadReplyError("a Content-Length that is not one number")
+            raise BadResponseError("a Content-Length that is not one number")
         length = int(match[1])
         return Line(action, b"%b: %d" % (name, length), value, length)
     if action is _CONNECTION:
@@ -146,7 +146,7 @@ def repaired(section: bytes) -> bytes:
     BadReplyError where the first line is folded onto nothing.
     """
     if section[:1] in {b" ", b"\t"}:
-        raise BadReplyError("a header field that is malformed")
+        raise BadResponseError("a header field that is malformed")
     return _SPACE_BEFORE_COLON.sub(rb"\1:", _FOLD.sub(b" ", section))
 
 
@@ -185,7 +185,7 @@ def take_lf_head(data: bytes) -> tuple[bytes, bytes] | None:
     end = data.find(b"\n\n")
     head = data if end < 0 else data[: end + 1]
     if b"\r" in head or b"\0" in head:
-        raise BadReplyError("line ends of two kinds in a head")
+        raise BadResponseError("line ends of two kinds in a head")
     if end < 0:
         return None
     return head.replace(b"\n", _CRLF), data[end + 2 :]

@@ -4,13 +4,13 @@ import re
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from tailchat_gate.proxy.message.field_rules import may_trail_reply
+from tailchat_gate.proxy.message.field_rules import may_trail_response
 from tailchat_gate.proxy.message.request_headers import CRLF
 from tailchat_gate.proxy.message.response_lines import (
     Action,
-    BadReplyError,
+    BadResponseError,
     Line,
-    ReplyLines,
+    ResponseLines,
     repaired,
     take_lf_head,
     with_one_framing,
@@ -88,7 +88,7 @@ class Expected(Protocol):
         """Tell whether a value of Service-Worker-Allowed is passed on."""
 
 
-class ReplyReader:
+class ResponseReader:
     """Turns the bytes of one connection's replies, one after another, into bytes for clients.
 
     After `complete` the next reply may `begin`, unless `dirty`: bytes came that nobody asked for.
@@ -96,13 +96,13 @@ class ReplyReader:
     """
 
     __slots__ = (
-        "_chunk_to_client", "_chunks", "_expected", "_interim", "_known", "_length",
-        "_lines", "_mended", "_options", "_partial", "_remaining", "_switches_to", "body_bytes",
-        "complete", "dirty", "head_done", "keep_client", "leftover", "personal", "started",
-        "status", "stays", "switched", "until_close",
+        "_chunk_to_client", "_chunks", "_expected", "_interim", "_known", "_length", "_lines",
+        "_mended", "_options", "_partial", "_remaining", "_switches_to", "body_bytes", "complete",
+        "dirty", "head_done", "keep_client", "leftover", "personal", "started", "status", "stays",
+        "switched", "until_close",
     )  # fmt: skip
 
-    def __init__(self, lines: ReplyLines) -> None:
+    def __init__(self, lines: ResponseLines) -> None:
         self._lines = lines
         self._known = lines.known
         self._expected: Expected | None = None
@@ -148,7 +148,7 @@ class ReplyReader:
         if self.complete:
             return []
         if not self.head_done or not self.until_close:
-            raise BadReplyError("a reply that is cut off")
+            raise BadResponseError("a reply that is cut off")
         self.complete = True
         return [_LAST_CHUNK, CRLF] if self._chunk_to_client else []
 
@@ -168,11 +168,11 @@ class ReplyReader:
             end = data.find(_END)
             if end < 0:
                 if len(data) > MAX_HEAD_BYTES or _BARE.search(data):
-                    raise BadReplyError("a head that is too long, or none")
+                    raise BadResponseError("a head that is too long, or none")
                 self._partial = data
                 return b""
             if end > MAX_HEAD_BYTES:
-                raise BadReplyError("a head that is too long")
+                raise BadResponseError("a head that is too long")
             self._read_head(data[: end + 2], out)
             data = data[end + 4 :]
             if self.switched:
@@ -184,7 +184,7 @@ class ReplyReader:
         """Read a head whose lines end with LF alone; return what is behind it."""
         found = take_lf_head(data)
         if len(data if found is None else found[0]) > MAX_HEAD_BYTES:
-            raise BadReplyError("a head that is too long")
+            raise BadResponseError("a head that is too long")
         if found is None:
             self._partial = data
             return b""
@@ -205,7 +205,7 @@ class ReplyReader:
         status, http10, line = found
         try:
             lines = self._fields(section, line)
-        except BadReplyError:
+        except BadResponseError:
             lines = self._fields(with_one_framing(repaired(section)), line)
             # Whoever writes such a head may mean something else by what comes behind it.
             self._mended = True
@@ -242,7 +242,7 @@ class ReplyReader:
                 kept.append(raw)
             elif action is _CONTENT_LENGTH:
                 if self._length is not None:
-                    raise BadReplyError("more than one Content-Length")
+                    raise BadResponseError("more than one Content-Length")
                 self._length = found.length
                 kept.append(found.sent)
             elif action is not _DROP:
@@ -250,7 +250,7 @@ class ReplyReader:
         if self._options and (listed := self._options - _NEVER_LISTED):
             kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
         if self._length is not None and self._chunks is not None:
-            raise BadReplyError("both Content-Length and Transfer-Encoding")
+            raise BadResponseError("both Content-Length and Transfer-Encoding")
         return kept
 
     def _note(self, line: Line, kept: list[bytes]) -> None:
@@ -260,7 +260,7 @@ class ReplyReader:
             self._options = line.options | self._options
         elif action is _TRANSFER_ENCODING:
             if line.value.lower() != b"chunked" or self._chunks is not None:
-                raise BadReplyError("a transfer coding that the gate did not offer")
+                raise BadResponseError("a transfer coding that the gate did not offer")
             self._chunks = ChunkedBody(padded=True)
         elif action is _CHALLENGE:
             self.personal = True
@@ -277,11 +277,11 @@ class ReplyReader:
         expected = self._expected
         self._interim += 1
         if expected is None or self._interim > MAX_INTERIM:
-            raise BadReplyError("too many interim replies")
+            raise BadResponseError("too many interim replies")
         if status == _SWITCHING:
             protocol = self._switches_to
             if protocol is None or protocol.lower() != expected.upgrade:
-                raise BadReplyError("a protocol switch that nobody asked for")
+                raise BadResponseError("a protocol switch that nobody asked for")
             self.status = status
             self.switched = True
             lines += (b"Upgrade: " + protocol, b"Connection: Upgrade")
@@ -296,7 +296,7 @@ class ReplyReader:
         """Write the head with its framing (RFC 9112 section 6.3) for the client."""
         expected = self._expected
         if expected is None:
-            raise BadReplyError("a reply that nobody asked for")
+            raise BadResponseError("a reply that nobody asked for")
         self.keep_client = expected.keep_alive
         self._remaining = 0
         self._chunk_to_client = self.until_close = False
@@ -353,7 +353,7 @@ class ReplyReader:
         try:
             content, rest = chunks.feed(data)
         except RefusedError as error:
-            raise BadReplyError(str(error)) from None
+            raise BadResponseError(str(error)) from None
         self.complete = chunks.complete
         self.dirty = self.dirty or bool(rest)
         self.stays = self.stays and not chunks.mended
@@ -367,7 +367,7 @@ class ReplyReader:
         return b"".join(
             b"%b: %b\r\n" % (name, value)
             for name, value in chunks.trailers
-            if may_trail_reply(name)
+            if may_trail_response(name)
         )
 
 

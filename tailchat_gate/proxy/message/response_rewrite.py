@@ -24,7 +24,7 @@ _DEFAULT_PORT: Final = re.compile(
 _HOST_PREFIX: Final = HOST_PREFIX.lower().encode("ascii")
 
 
-class ReplyRewriter:
+class ResponseRewriter:
     """Rewrites fields of the replies on one route."""
 
     def __init__(self, settings: RouteSettings) -> None:
@@ -112,10 +112,10 @@ class ReplyRewriter:
         return b"/" + rest.lstrip(b"/\\")
 
 
-def rewriter_of(settings: RouteSettings) -> ReplyRewriter | None:
+def rewriter_of(settings: RouteSettings) -> ResponseRewriter | None:
     """Return what rewrites the replies of a route, None where it asks for nothing."""
     if settings.rewrite_location or settings.rewrite_cookies:
-        return ReplyRewriter(settings)
+        return ResponseRewriter(settings)
     return None
 
 

@@ -105,24 +105,24 @@ class LocalFiles:
             return _refusal(HTTPStatus.NOT_FOUND)
         wanted = _Wanted(asked, request.raw_path, request.headers, request.method == "HEAD")
         async with self._reads.turns:
-            reply = await self._reads.run(self._look_up, wanted)
-        headers = {**_FILE, **reply.headers}
-        if reply.rest is None:
-            return web.Response(status=reply.status, headers=headers, body=reply.body)
-        return FileAnswer(reply.status, headers, reply.rest, self._reads, self._idle_timeout)
+            response = await self._reads.run(self._look_up, wanted)
+        headers = {**_FILE, **response.headers}
+        if response.rest is None:
+            return web.Response(status=response.status, headers=headers, body=response.body)
+        return FileAnswer(response.status, headers, response.rest, self._reads, self._idle_timeout)
 
     def close(self) -> None:
         """Let the threads end; a file that is being sent must not be left."""
         self._reads.threads.shutdown(wait=False)
 
-    def _look_up(self, wanted: "_Wanted") -> "_Reply":
+    def _look_up(self, wanted: "_Wanted") -> "_Response":
         """Find the file, judge the request and read what fits into one piece; blocking."""
         found = find(self._directory, wanted.path.names)
         if found is None:
             return _refused(HTTPStatus.NOT_FOUND)
         if found.in_folder and not wanted.path.folder:
             found.file.close()
-            return _Reply(
+            return _Response(
                 HTTPStatus.PERMANENT_REDIRECT,
                 {"Location": _with_slash(wanted.target), "Content-Length": "0"},
             )
@@ -131,19 +131,19 @@ class LocalFiles:
             return _refused(HTTPStatus.NOT_FOUND)
         return self._judge(wanted, found.file, INDEX if found.in_folder else wanted.path.names[-1])
 
-    def _judge(self, wanted: "_Wanted", file: OpenFile, name: bytes) -> "_Reply":
+    def _judge(self, wanted: "_Wanted", file: OpenFile, name: bytes) -> "_Response":
         current = self._validators(file)
         headers = {"ETag": current.etag, "Last-Modified": formatdate(current.modified, usegmt=True)}
         status = judge_preconditions(wanted.fields, current)
         if status is HTTPStatus.NOT_MODIFIED:
-            return _Reply(status, headers)
+            return _Response(status, headers)
         if status is HTTPStatus.PRECONDITION_FAILED:
             return _refused(status)
         size = file.status.st_size
         headers["Accept-Ranges"] = "bytes"
         headers["Content-Type"] = self._media_types.content_type(name.decode())
         if wanted.head:
-            return _Reply(status, {**headers, "Content-Length": str(size)})
+            return _Response(status, {**headers, "Content-Length": str(size)})
         try:
             span = requested_span(wanted.fields, current.etag, size)
         except UnsatisfiableRangeError:
@@ -179,7 +179,7 @@ class _Wanted(NamedTuple):
     head: bool
 
 
-class _Reply(NamedTuple):
+class _Response(NamedTuple):
     """An answer as the thread made it; a `rest` is sent instead of `body`."""
 
     status: HTTPStatus
@@ -188,25 +188,27 @@ class _Reply(NamedTuple):
     rest: Rest | None = None
 
 
-def _begin(status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: Span) -> "_Reply":
+def _begin(
+    status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: Span
+) -> "_Response":
     """Read the first piece of a body, and be done with the file if that is all."""
     full = {**headers, "Content-Length": str(span.length)}
     first = file.read(span.start, min(span.length, FIRST_BYTES))
     if len(first) < span.length or len(first) > WRITE_BYTES:
-        return _Reply(status, full, rest=Rest(file, span, first))
+        return _Response(status, full, rest=Rest(file, span, first))
     file.close()
-    return _Reply(status, full, body=first)
+    return _Response(status, full, body=first)
 
 
-def _refused(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> _Reply:
+def _refused(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> _Response:
     body = f"{status.value} {status.phrase}\n".encode("ascii")
     text = {"Content-Type": "text/plain; charset=utf-8"}
-    return _Reply(status, {**text, **(headers or {})}, body=body)
+    return _Response(status, {**text, **(headers or {})}, body=body)
 
 
 def _refusal(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> web.Response:
-    reply = _refused(status, headers)
-    return web.Response(status=status, headers={**_FILE, **reply.headers}, body=reply.body)
+    response = _refused(status, headers)
+    return web.Response(status=status, headers={**_FILE, **response.headers}, body=response.body)
 
 
 def _with_slash(target: str) -> str:

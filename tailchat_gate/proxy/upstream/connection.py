@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final, Protocol, cast
 
-from tailchat_gate.proxy.message.response_lines import BadReplyError
-from tailchat_gate.proxy.message.response_reader import Expected, ReplyReader
+from tailchat_gate.proxy.message.response_lines import BadResponseError
+from tailchat_gate.proxy.message.response_reader import Expected, ResponseReader
 from tailchat_gate.proxy.sockets import (
     READ_BYTES,
     ReadBuffers,
     end_writing,
-    is_told,
+    eof_is_authentic,
+    read_remaining,
     tell_of_rest,
-    unread,
 )
 
 #: How long a tunnel's connection may take to send what was written, and to be closed by the
@@ -35,10 +35,10 @@ class End(Enum):
     #: The reply was malformed or stopped before its head was whole.
     BROKEN = "broken"
     #: The head was relayed, the body stopped short.
-    CUT_OFF = "cut-off"
-    SLOW = "slow"
+    TRUNCATED = "cut-off"
+    RESPONSE_TIMEOUT = "slow"
     #: The head was relayed, then nothing moved for as long as may be.
-    SILENT = "silent"
+    IDLE_TIMEOUT = "silent"
     CLIENT_GONE = "client-gone"
     #: The upstream switched protocols, as the client asked.
     SWITCHED = "switched"
@@ -58,7 +58,7 @@ _IN_USE: Final = (_BUSY, _TUNNEL)
 _COMPLETE = End.COMPLETE
 
 
-class ReplyTaker(Protocol):
+class ResponseTaker(Protocol):
     """What an exchange is to the connection that it uses."""
 
     @property
@@ -102,14 +102,14 @@ class ConnectionOwner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ResponseTimeouts:
     """Seconds to wait: for a reply's head, and for its next bytes (0 = no limit)."""
 
     response: float
     idle: float
 
 
-_PATIENT = Patience(0.0, 0.0)
+_NO_TIMEOUTS = ResponseTimeouts(0.0, 0.0)
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
@@ -120,15 +120,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffer", "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_patience",
-        "_paused", "_phase", "_sent", "_unread", "_wrote", "address", "buffers", "fault",
+        "_buffer", "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_paused",
+        "_phase", "_sent", "_timeouts", "_unread", "_wrote", "address", "buffers", "fault",
         "idle_since", "reader", "transport", "tunnel", "was_reset",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        reader: ReplyReader,
+        reader: ResponseReader,
         owner: ConnectionOwner,
         buffers: ReadBuffers,
     ) -> None:
@@ -139,7 +139,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         #: Reads the reply; tells what the client got of it.
         self.reader: Final = reader
         self._phase = _IDLE
-        self._exchange: ReplyTaker | None = None
+        self._exchange: ResponseTaker | None = None
         self.transport: asyncio.Transport | None = None
         #: The address of the upstream, "" for a Unix socket.
         self.address = ""
@@ -150,7 +150,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.fault = ""
         #: Whether the connection broke, in place of being closed.
         self.was_reset = False
-        self._patience = _PATIENT
+        self._timeouts = _NO_TIMEOUTS
         self._wrote = self._sent = self._moved = self._paused = False
         #: Whether the upstream has said that it sends no more.
         self._done = False
@@ -161,11 +161,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # What the forwarding side calls.
 
-    def start(self, exchange: ReplyTaker, expected: Expected, patience: Patience) -> None:
+    def start(
+        self, exchange: ResponseTaker, expected: Expected, timeouts: ResponseTimeouts
+    ) -> None:
         """Begin an exchange, which takes the reply that is `expected`."""
         self.reader.begin(expected)
         self._exchange = exchange
-        self._patience = patience
+        self._timeouts = timeouts
         self._deadline = 0.0
         self._phase = _BUSY
         self._wrote = self._sent = False
@@ -181,8 +183,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def request_sent(self) -> None:
         """Hear that the request is sent whole: from now on the reply is waited for."""
         self._sent = True
-        if self._patience.response:
-            self._deadline = self._loop.time() + self._patience.response
+        if self._timeouts.response:
+            self._deadline = self._loop.time() + self._timeouts.response
 
     def is_reusable(self) -> bool:
         """Tell whether the connection is provably clean: nothing half sent, nothing unread."""
@@ -254,14 +256,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         if self._sent and not self.reader.head_done:
             if 0 < self._deadline <= now:
-                self._finish(End.SLOW)
-        elif self._patience.idle:
+                self._finish(End.RESPONSE_TIMEOUT)
+        elif self._timeouts.idle:
             # Neither the request's body nor the reply's is moving.
             if self._moved:
                 self._moved = False
-                self._deadline = now + self._patience.idle
+                self._deadline = now + self._timeouts.idle
             elif self._deadline <= now:
-                self._finish(End.SILENT if self._wrote else End.SLOW)
+                self._finish(End.IDLE_TIMEOUT if self._wrote else End.RESPONSE_TIMEOUT)
 
     def pause_reading(self) -> None:
         """Hold the upstream back while the client takes no more."""
@@ -321,7 +323,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Close with the upstream; only a tunnel goes on one way."""
-        self._done = is_told(self.transport)
+        self._done = eof_is_authentic(self.transport)
         transport = self.transport
         if self._phase is not _TUNNEL or self.tunnel is None or transport is None:
             return False
@@ -334,7 +336,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Settle what was going on when the upstream closed."""
-        if exc is not None and self._phase in _IN_USE and (words := unread(self.transport)):
+        if exc is not None and self._phase in _IN_USE and (words := read_remaining(self.transport)):
             self._take(words)
         self._owner.closed()
         self.was_reset = exc is not None
@@ -366,12 +368,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         reader = self.reader
         try:
             pieces = reader.feed(data)
-        except BadReplyError as error:
+        except BadResponseError as error:
             self.fault = str(error)
             if not self._wrote:
                 # Of the head that it read with the fault nothing is relayed.
                 reader.status = 0
-            self._finish(End.CUT_OFF if self._wrote else End.BROKEN)
+            self._finish(End.TRUNCATED if self._wrote else End.BROKEN)
             return
         if pieces and not self._write_client(pieces):
             self._finish(End.CLIENT_GONE)
@@ -388,11 +390,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         try:
             pieces = reader.end() if clean else None
-        except BadReplyError:
+        except BadResponseError:
             pieces = None
         if pieces is None:
             self.fault = "a reply that is cut off"
-            self._finish(End.CUT_OFF if self._wrote else End.BROKEN)
+            self._finish(End.TRUNCATED if self._wrote else End.BROKEN)
         elif pieces and not self._write_client(pieces):
             self._finish(End.CLIENT_GONE)
         else:

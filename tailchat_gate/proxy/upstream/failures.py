@@ -15,9 +15,9 @@ KINDS: Final = MappingProxyType(
     {
         End.UNANSWERED: "closed",
         End.BROKEN: "broken",
-        End.CUT_OFF: "cut-off",
-        End.SLOW: "slow",
-        End.SILENT: "silent",
+        End.TRUNCATED: "cut-off",
+        End.RESPONSE_TIMEOUT: "slow",
+        End.IDLE_TIMEOUT: "silent",
     }
 )
 #: No name server answered in time, where the time for a connection ran out with that.

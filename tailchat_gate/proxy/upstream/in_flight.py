@@ -4,7 +4,7 @@ from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.reasons import Reason
 
 
-class Places:
+class RequestSlots:
     """Counts the requests and tunnels that have a place, in all and of each client."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Places:
             del self._clients[who]
 
 
-class LocalPlaces:
+class StaticSlots:
     """The places of a route that the gate answers itself; each may hold a file open.
 
     `most` and `most_of_one` as for Places, 0 for what the descriptors allow.
@@ -46,13 +46,13 @@ class LocalPlaces:
         self._descriptors = descriptors
         self._most = most
         self._most_of_one = most_of_one
-        self._places = Places()
+        self._slots = RequestSlots()
 
     def enter(self, who: str) -> Reason | None:
         """Give a request of a client a place; return why it gets none, None where it has one."""
         descriptors = self._descriptors
         most = self._most or descriptors.tool_requests
-        refused = self._places.enter(who, most, self._most_of_one or (most + 1) // 2)
+        refused = self._slots.enter(who, most, self._most_of_one or (most + 1) // 2)
         if refused is None:
             descriptors.upstreams += 1
         return refused
@@ -60,4 +60,4 @@ class LocalPlaces:
     def leave(self, who: str) -> None:
         """Take a place back."""
         self._descriptors.upstreams -= 1
-        self._places.leave(who)
+        self._slots.leave(who)

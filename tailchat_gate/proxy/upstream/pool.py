@@ -10,13 +10,13 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.descriptors import Descriptors
-from tailchat_gate.proxy.message.response_lines import ReplyLines
-from tailchat_gate.proxy.message.response_reader import ReplyReader
+from tailchat_gate.proxy.message.response_lines import ResponseLines
+from tailchat_gate.proxy.message.response_reader import ResponseReader
 from tailchat_gate.proxy.upstream.backends import Backend
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.dial import Dialer
 from tailchat_gate.proxy.upstream.failures import DNS, NO_DESCRIPTOR, PASSING, kind_of
-from tailchat_gate.proxy.upstream.in_flight import Places
+from tailchat_gate.proxy.upstream.in_flight import RequestSlots
 
 #: How long it is left alone between two tries.
 PAUSE_SECONDS: Final = 0.1
@@ -37,7 +37,7 @@ _TELL_SECONDS: Final = 60.0
 _log = logging.getLogger(LOGGER_NAME)
 
 
-class Comeback:
+class ReconnectGate:
     """Those who wait for one upstream. However many they are, one connection at a time is tried."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Comeback:
                 return
 
 
-class Pool(Places):
+class Pool(RequestSlots):
     """Keep-alive connections to one backend, the most recently used first."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Pool(Places):
         dialer: Dialer,
         descriptors: Descriptors,
         failures: Counter[tuple[str, str]],
-        lines: ReplyLines,
+        lines: ResponseLines,
     ) -> None:
         super().__init__()
         self.backend: Final = backend
@@ -112,7 +112,7 @@ class Pool(Places):
         self._addresses: frozenset[str] | None = None
         #: Idle ones that are one person's each, kept by the connections of clients.
         self._own: set[UpstreamConnection] = set()
-        self._comeback = Comeback()
+        self._reconnect_gate = ReconnectGate()
         self._told = ""
         self._told_at = 0.0
         #: What was wrong with the last reply that was, and at which Unix second; None before any.
@@ -168,7 +168,7 @@ class Pool(Places):
         Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds
         of one try. The timeout is this function's own, because it is a route's setting.
         """
-        loop, comeback = asyncio.get_running_loop(), self._comeback
+        loop, reconnect_gate = asyncio.get_running_loop(), self._reconnect_gate
         end = loop.time() + retry
         try:
             while True:
@@ -176,13 +176,17 @@ class Pool(Places):
                     connection = await self._open(timeout)
                 except OSError as error:
                     left = end - loop.time()
-                    if left <= 0 or kind_of(error) not in PASSING or not await comeback.wait(left):
+                    if (
+                        left <= 0
+                        or kind_of(error) not in PASSING
+                        or not await reconnect_gate.wait(left)
+                    ):
                         raise
                 else:
-                    comeback.back()
+                    reconnect_gate.back()
                     return connection
         finally:
-            comeback.gave_up()
+            reconnect_gate.gave_up()
 
     async def _open(self, timeout: float) -> UpstreamConnection:  # noqa: ASYNC109 - as above
         loop, descriptors = asyncio.get_running_loop(), self._descriptors
@@ -209,7 +213,7 @@ class Pool(Places):
         return connection
 
     def _make(self) -> UpstreamConnection:
-        loop, reader = asyncio.get_running_loop(), ReplyReader(self._lines)
+        loop, reader = asyncio.get_running_loop(), ResponseReader(self._lines)
         return UpstreamConnection(loop, reader, self, self._dialer.buffers)
 
     def tell_fault(self, fault: str, route: str) -> None:

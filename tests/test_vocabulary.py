@@ -1,0 +1,84 @@
+"""The code has one word for each thing, and it is that of the standards."""
+
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import tailchat_gate
+
+ROOT: Final = Path(tailchat_gate.__file__).parent
+#: A word of this project's own, and the word that took its place.
+REPLACED: Final = {
+    "Arrival": "HandoffTarget",
+    "BadReplyError": "BadResponseError",
+    "Barred": "Rejection",
+    "Comeback": "ReconnectGate",
+    "Doubt": "FaultStreak",
+    "HeldRequest": "PendingRequest",
+    "Holder": "SessionHolder",
+    "KeptPaths": "PathCache",
+    "KeptTargets": "StoredTargets",
+    "Lasting": "ProcessState",
+    "LiveSessions": "SessionWatch",
+    "LocalPlaces": "StaticSlots",
+    "LockPlace": "LockLocation",
+    "Look": "RecheckResult",
+    "Marks": "FileStates",
+    "Meaning": "ErrorMeaning",
+    "Meeting": "PathMatch",
+    "Met": "ExplainedMatch",
+    "Opened": "SessionCache",
+    "PageServer": "AiohttpBridge",
+    "Passage": "ForwardRequest",
+    "Peers": "ClientConnectionLimits",
+    "Remembered": "CachedAnswer",
+    "ReplyLines": "ResponseLines",
+    "ReplyReader": "ResponseReader",
+    "ReplyRewriter": "ResponseRewriter",
+    "ReplyTaker": "ResponseTaker",
+    "SiteSession": "HostSession",
+    "SiteSessions": "HostSessions",
+    "Standing": "RevocationState",
+    "Traffic": "UpstreamPools",
+    "TurnedAway": "RecheckRefused",
+    "Turns": "LoginQueue",
+    "Unchecked": "NoRecheck",
+    "UsedStates": "RedeemedStates",
+    "Visit": "RequestContext",
+    "_lasting": "_process_state",
+    "_standing": "_revocation",
+    "_visit": "_context",
+    "barred": "rejection",
+    "cautions": "lint",
+    "comeback": "reconnect_gate",
+    "complaint": "describe_error",
+    "is_told": "eof_is_authentic",
+    "last_hop": "final_hop",
+    "lasting": "process_state",
+    "local_places": "static_slots",
+    "lock_place": "lock_location",
+    "marks_of": "file_states",
+    "passage": "forward_request",
+    "read_arrival": "read_handoff_target",
+    "standing": "revocation",
+    "traffic": "upstream_pools",
+    "visit": "context",
+    "who_am_i": "redirect_to_userinfo",
+}
+
+
+def names(path: Path) -> Iterator[str]:
+    """Yield each name in a module."""
+    with tokenize.open(path) as source:
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type == tokenize.NAME:
+                yield token.string
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.name)
+def test_no_private_word_is_a_name(path: Path) -> None:
+    """No module uses a word that another one has replaced."""
+    assert REPLACED.keys() & set(names(path)) == set()
