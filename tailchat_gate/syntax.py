@@ -2,8 +2,8 @@ r"""The grammar of what the gate reads and writes: each rule spelled once, with 
 
 A name in capitals is the text of a pattern, to be put into others; what ends in `_OCTETS` is the
 same for bytes. CTL, VCHAR, TCHAR and the like are what stands between the brackets of a class. No
-other module spells a rule of this one (tests/test_syntax.py). Patterns that go into the JSON Schema
-keep to what ECMA-262 reads as Python does: no possessive quantifier, no `\Z`.
+other module spells a rule of this one (tests/house/test_syntax.py). Patterns that go into the JSON
+Schema keep to what ECMA-262 reads as Python does: no possessive quantifier, no `\Z`.
 """
 
 # ruff: noqa: ERA001 - the rules of the standards are no code

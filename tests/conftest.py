@@ -23,35 +23,6 @@ from storykit import Story
 settings.register_profile("gate", deadline=None)
 settings.load_profile("gate")
 
-#: What touches sockets runs on both event loops that the gate is served on.
-_ON_BOTH_LOOPS = frozenset(
-    (
-        "test_admin_listener.py",
-        *("test_backends.py", "test_bad_requests.py", "test_cancellation.py", "test_forward.py"),
-        *(
-            "test_generations.py",
-            "test_half_closed.py",
-            "test_leaving.py",
-            "test_held.py",
-            "test_live.py",
-            "test_reload.py",
-        ),
-        "test_personal_connections.py",
-        *(
-            "test_reload_load.py",
-            "test_request_buffer.py",
-            "test_restart.py",
-            "test_server.py",
-            "test_spoofing.py",
-            "test_tls_tools.py",
-            "test_tunnel.py",
-        ),
-        *("test_tunnel_ends.py", "test_websocket_cases.py", "test_wire_connections.py"),
-        *("test_wire_files.py", "test_wire_replies.py", "test_wire_requests.py"),
-        "test_wire_routes.py",
-    )
-)
-
 
 #: Test processes at most: a tool, a browser and a Tailchat beside each want memory, too.
 _MOST_PROCESSES = 9
@@ -73,7 +44,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:
     """Return the event loops that a test runs on."""
-    if item.path.name in _ON_BOTH_LOOPS:
+    if item.get_closest_marker("both_loops") is not None:
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 

@@ -1,0 +1,236 @@
+"""The command line, as a program."""
+
+import asyncio
+import re
+import signal
+import textwrap
+from pathlib import Path
+
+import pytest
+from clikit import GATE, environ, run
+from gatekit import SECRET
+from process import free_port
+from visitor import Visitor
+
+from tailchat_gate import __version__
+from tailchat_gate.config.files import read_key
+from tailchat_gate.config.load import load
+from tailchat_gate.demo.users import USERS
+from tailchat_gate.identity.machine_tokens import hash_of
+
+
+def _config(tmp_path: Path, *, port: int = 4180, admin: str = "", upstream: str = "") -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f"""
+        server = {{ public_url = "http://127.0.0.1:{port}", listen = "127.0.0.1:{port}",
+                   admin_listen = "{admin}" }}
+        tailchat = {{ api_url = "http://127.0.0.1:9", client_id = "tc_x",
+                     client_secret = "s3cr3t" }}
+        session = {{ secret = "{SECRET}" }}
+        state = {{ path = "{tmp_path}" }}
+        route = [{{ name = "tool", upstream = "{upstream or "http://127.0.0.1:9"}" }}]
+        """.replace(",\n", ",")
+    )
+    path.chmod(0o600)
+    return path
+
+
+async def test_version_and_help() -> None:
+    """--version tells the version, --help every command."""
+    assert await run("--version") == (0, f"tailchat-gate, version {__version__}\n", "")
+    code, out, _ = await run("--help")
+    assert code == 0
+    commands = "serve reload check explain routes secret token key schema health refusals demo"
+    for command in commands.split():
+        assert f"  {command} " in out
+        code, text, _ = await run(command, "--help")
+        assert code == 0
+        assert len(text) > 100
+
+
+async def test_secret_prints_a_new_one_each_time() -> None:
+    """Two secrets differ and are long enough to be accepted."""
+    first, second = (await run("secret"))[1].strip(), (await run("secret"))[1].strip()
+
+    assert first != second
+    assert len(first) >= 43
+
+
+async def test_token_prints_what_each_side_needs(tmp_path: Path) -> None:
+    """Standard output is a table that loads and has no secret, standard error has the token."""
+    code, out, err = await run("token", "backup-1")
+    assert code == 0
+    made = err.splitlines()[-1]
+    assert re.fullmatch("tg_[A-Za-z0-9_-]{43}", made)
+    assert err.count(made) == 1
+    assert made not in out
+    assert (await run("token", "backup-1"))[2].splitlines()[-1] != made
+
+    path = _config(tmp_path)
+    text = await asyncio.to_thread(path.read_text)
+    allowing = text.replace('upstream = "', 'allow = ["token:backup-1"], upstream = "')
+    await asyncio.to_thread(path.write_text, textwrap.dedent(allowing) + out)
+    (token,) = (await asyncio.to_thread(load, path, {})).settings.token
+    assert (token.name, token.hash) == ("backup-1", hash_of(made))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", "ü", 'a"', "a\n[x]", "x" * 65])
+async def test_token_refuses_a_name_that_is_none(name: str) -> None:
+    """A name that the configuration would refuse gets no token."""
+    code, out, err = await run("token", "--", name)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("NAME: 1 to 64 letters")
+
+
+async def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
+    """Each run makes another P-256 key, as a file of assertion.key_files has it."""
+    found = []
+    for name in "ab":
+        code, out, err = await run("key")
+        assert (code, err) == (0, "")
+        await asyncio.to_thread((tmp_path / name).write_text, out)
+        found.append(await asyncio.to_thread(read_key, str(tmp_path / name)))
+
+    first, second = (key.private_numbers().private_value for key in found)
+    assert first != second
+
+
+async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:
+    """A good file ends with 0 and prints the exact redirect_uri; a tool beside the gate is told."""
+    code, out, err = await run("check", "--config", str(_config(tmp_path)))
+
+    assert code == 0
+    assert err.splitlines() == [line for line in err.splitlines() if "can be reached at" in line]
+    assert "good, 1 route" in out
+    assert "http://127.0.0.1:4180/oauth2/callback" in out
+
+
+async def test_check_tells_of_directories_that_a_start_would_miss(tmp_path: Path) -> None:
+    """The file may be for another machine, so a directory that is not here is a warning."""
+    path, gone = _config(tmp_path), tmp_path / "gone"
+    text = path.read_text().replace(f'path = "{tmp_path}"', f'path = "{gone}"')
+    path.write_text(f'{text}\nlog.audit_file = "{gone}/audit"\n')
+    code, _, err = await run("check", "--config", str(path))
+    started, _, told = await run("serve", "--config", str(path))
+
+    assert code == 0
+    for key in ("state.path", "log.audit_file"):
+        assert f"warning: {key}: there is no directory {gone} here; " in err
+    assert started == 1
+    assert "No such file or directory" in told
+
+
+async def test_check_tells_every_problem_and_no_secret(tmp_path: Path) -> None:
+    """A bad file ends with 2, all problems at once, and not a word of the secrets."""
+    path = _config(tmp_path, upstream="tool:3000")
+    path.write_text(path.read_text().replace("admin_listen", "admin_lisen") + "\n[typo]\nx = 1\n")
+
+    code, out, err = await run("check", "--config", str(path))
+
+    assert (code, out) == (2, "")
+    for text in ("server.admin_lisen", "route[0].upstream", "typo", "tool:3000"):
+        assert text in err
+    for secret in (SECRET, "s3cr3t", "Traceback"):
+        assert secret not in err
+
+
+async def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
+    """A path that does not exist ends with 2 and names it."""
+    code, _, err = await run("serve", "--config", str(tmp_path / "none.toml"))
+
+    assert code == 2
+    assert "none.toml" in err
+    assert "Traceback" not in err
+
+
+async def test_an_address_in_use_ends_with_1(tmp_path: Path) -> None:
+    """A port that is taken ends the start with 1 and one line."""
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    code, _, err = await run("serve", "--config", str(_config(tmp_path, port=port)))
+    server.close()
+
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in err
+    assert "Traceback" not in err
+
+
+async def test_serve_and_health(tmp_path: Path) -> None:
+    """A gate answers, is found healthy, and ends with 0 on SIGTERM; no health without a gate."""
+    port, admin = free_port(), free_port()
+    config = str(_config(tmp_path, port=port, admin=f"127.0.0.1:{admin}"))
+    assert (await run("health", "--config", config))[0] == 1
+    process = await asyncio.create_subprocess_exec(
+        *GATE, "serve", "--config", config, stderr=asyncio.subprocess.PIPE, env=environ()
+    )
+    assert process.stderr is not None
+    err = await process.stderr.readuntil(b'"the gate is open"')
+
+    assert (await run("health", "--config", config))[:2] == (0, "ok\n")
+    async with Visitor() as visitor:
+        page = await visitor.open(f"http://127.0.0.1:{port}/ping")
+        assert page.text == "OK\n"
+    process.send_signal(signal.SIGTERM)
+    err += await process.stderr.read()
+    assert await process.wait() == 0
+    assert b"/oauth2/callback" in err
+    assert b"Traceback" not in err
+
+
+async def test_health_needs_an_admin_listener(tmp_path: Path) -> None:
+    """Without admin_listen there is nobody to ask, which is a usage error."""
+    assert (await run("health", "--config", str(_config(tmp_path))))[0] == 2
+
+
+async def test_schema_prints_the_schema() -> None:
+    """The printed schema is the one in docs/."""
+    document = Path(__file__).parents[2] / "docs/config.schema.json"
+    text = await asyncio.to_thread(document.read_text, "utf-8")
+
+    assert (await run("schema"))[1] == text
+
+
+async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
+    """The demo prints its address, a login through it reaches the tool, SIGINT ends it with 0."""
+    process = await asyncio.create_subprocess_exec(
+        *GATE,
+        *("demo", "--port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**environ(), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
+    url = next(word for word in out.split() if word.startswith("http://127.0.0.1:"))
+    user = USERS[0]
+    async with Visitor() as visitor:
+        page = await visitor.sign_in(url, user.email, user.password)
+        assert "星野 Hoshino ☆" in page.text
+        assert user.sub in page.text
+    process.send_signal(signal.SIGINT)
+    rest = (await process.stdout.read()).decode()
+    err = (await process.stderr.read()).decode()
+
+    assert await process.wait() == 0
+    assert "nothing is left of it" in rest
+    assert "Traceback" not in err
+
+
+async def test_the_demo_on_a_taken_port_says_what_to_do() -> None:
+    """A taken port ends the demo with 1 and names --port."""
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    code, _, err = await run("demo", "--port", str(port))
+    server.close()
+
+    assert code == 1
+    assert "--port 0" in err
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("serve", "--nonsense")])
+async def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
+    """An unknown command or option ends with 2."""
+    assert (await run(*arguments))[0] == 2

@@ -1,0 +1,202 @@
+"""What the documents say is true: commands, examples, names and links."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from gatekit import SECRET, make_settings
+from prometheus_client.parser import text_string_to_metric_families
+
+from tailchat_gate.cli import main
+from tailchat_gate.config.load import load
+from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.observe.metrics import ProcessMetrics
+from tailchat_gate.proxy.message.assertion import HEADER
+from tailchat_gate.proxy.message.identity_headers import identity_fields, machine_fields
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.proxy.upstream.backends import Backend
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.target import Target
+from tailchat_gate.serving.process_state import ProcessState
+from tailchat_gate.syntax import PING
+
+ROOT = Path(__file__).parents[2]
+TESTS = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not {".venv", "node_modules", ".git"} & set(path.relative_to(ROOT).parts)
+)
+
+
+def _fenced(text: str, after: str) -> str:
+    match = re.search(re.escape(after) + r"\n```\w*\n(.*?)```", text, re.DOTALL)
+    assert match is not None, after
+    return match[1].strip()
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    """The two commands that do all the set-up stand in the README as they are run."""
+    demo, test = _fenced(README, "<!-- demo-command -->"), _fenced(README, "<!-- test-command -->")
+
+    venv = "python3 -m venv .venv && .venv/bin/pip install "
+    assert demo == venv + ". && .venv/bin/tailchat-gate demo"
+    assert test == venv + "-e '.[test]' && .venv/bin/pytest"
+
+
+def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
+    """The README's configuration is good once its secret files exist."""
+    (tmp_path / "client_secret").write_text("the-client-secret-of-the-app\n")
+    (tmp_path / "session_secret").write_text(SECRET + "\n")
+    blocks = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    text = next(block for block in blocks if "public_url" in block)
+    assert len(text.strip().splitlines()) == 5
+    tomllib.loads(text)
+    path = tmp_path / "config.toml"
+    path.write_text(text.replace("/etc/tailchat-gate", str(tmp_path)))
+
+    settings = load(path, {}).settings
+
+    assert settings.route[0].host == "grafana.example.com"
+    assert settings.route[0].allow == ("group:ops",)
+
+
+def test_every_metric_is_documented() -> None:
+    """Each metric family with each of its labels is in docs/operations.md."""
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    process_state = ProcessState()
+    metrics = process_state.metrics
+    process_state.upstream_pools.failures["http://tool", "refused"] += 1
+    process_state.upstream_pools.take("key", Backend("http://tool"))
+    metrics.request("tool", "GET", 200, "signed-in", 0.1)
+    metrics.login("signed-in")
+    metrics.session_ended("signed-out")
+    metrics.live_ended("locked")
+    metrics.state_error("damaged")
+    metrics.tailchat_call("token", 0.1, "ok")
+    metrics.recheck("ok")
+    process_state.token_expiries = (1e11,)
+
+    about_process = text_string_to_metric_families(ProcessMetrics().render().decode())
+    for family in (*metrics.collect(), *about_process):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        row = next((r for r in document.splitlines() if r.startswith(f"| `{name}` ")), None)
+        assert row is not None, name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert labels == set(re.findall(r"`(\w+)`", row.split("|")[2])), name
+
+
+def test_every_header_to_the_tool_is_documented() -> None:
+    """Each header that the gate sets is in docs/headers.md."""
+    document = (ROOT / "docs/headers.md").read_text(encoding="utf-8")
+    record = SessionRecord.begin(Profile("s", "n", "d", "http://a"), now=0, login="")
+    fields = FieldSection([(b"Host", b"h"), (b"Connection", b"TE"), (b"TE", b"trailers")])
+    routes = make_settings(route=[{"name": "a", "path": "/a", "upstream_path": "/"}]).route
+    headers = RequestHeaders(
+        CookieReader(CookieNames.for_origin("http://h")),
+        routes,
+        via="gate",
+        forwarded=True,
+        real_ip=True,
+    )
+    head = headers.head(
+        RequestHead("GET", False, Target(b"/", "/", ""), fields),
+        b"/",
+        client=Client("a", "http", "a"),
+        settings=routes[0],
+        request_id="i",
+        upgrade=False,
+        identity=identity_fields(record, ["g"]) + machine_fields("m") + HEADER + b": x\r\n",
+    )
+    names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n")[1:] if line]
+
+    assert len(names) == 19
+    for name in names:
+        assert f"`{name}`" in document
+
+
+def test_every_log_key_is_documented() -> None:
+    """The keys of an access log line are those of the table in docs/operations.md, in order."""
+    source = (ROOT / "tailchat_gate/observe/access_log.py").read_text(encoding="utf-8")
+    keys = re.findall(r'"(\w+)":', source)
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    section = document.split("## Access log")[1].split("\n## ")[0]
+
+    assert keys == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+
+def test_every_command_is_documented() -> None:
+    """Each command of the CLI is in docs/operations.md, and no other."""
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+
+    assert set(main.commands) == set(
+        re.findall(r"^\| `tailchat-gate ([\w-]+)", document, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    """A relative link names a file of the project."""
+    for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    """Each test file that the threat model points to is there."""
+    document = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+
+    for name in set(re.findall(r"`(test_\w+\.py)`", document)):
+        assert name in TESTS, name
+
+
+def test_every_requirement_names_tests_that_exist() -> None:
+    """Each test that docs/requirements.md points to is there by its name."""
+    document = (ROOT / "docs/requirements.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", document)
+
+    assert len(named) > 50
+    for file, test in named:
+        source = TESTS[file].read_text(encoding="utf-8")
+        assert f"def {test}(" in source, f"{file}::{test}"
+
+
+def test_every_line_of_the_proxys_requirements_is_there() -> None:
+    """The forty lines of RFC 9110 and 9112 stand in docs/requirements.md, each with its tests."""
+    document = (ROOT / "docs/requirements.md").read_text(encoding="utf-8")
+    section = document.split("## Proxy")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", section, re.MULTILINE)
+
+    assert [int(number) for number, _ in rows] == list(range(1, 41))
+    assert all("::test_" in shown for _, shown in rows)
+
+
+def test_every_address_of_the_gate_is_documented() -> None:
+    """The gate's own addresses are those of the table in docs/operations.md."""
+    source = (ROOT / "tailchat_gate/endpoints/router.py").read_text(encoding="utf-8")
+    own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/[\w.]+)":', source)} | {PING}
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+
+    assert len(own) == 10
+    assert own == set(re.findall(r"^\| `GET (/[\w/.]+)", document, re.MULTILINE))
+
+
+def test_the_architecture_names_every_room_and_only_files_that_exist() -> None:
+    """Each folder and top-level module of the package is in docs/architecture.md."""
+    document = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "tailchat_gate"
+    rooms = [path.name + "/" for path in package.iterdir() if (path / "__init__.py").exists()]
+    modules = [path.name for path in package.glob("*.py") if not path.name.startswith("__")]
+
+    for name in (*rooms, *modules):
+        assert f"`{name}`" in document, name
+    for name in re.findall(r"`([\w/]+\.py)`", document):
+        assert (package / name).exists() or list(package.rglob(name)) or (ROOT / name).exists(), (
+            name
+        )

@@ -1,0 +1,52 @@
+"""The parts of the machine that some tests need, and what is done where one is missing."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, NoReturn
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+#: Chromium's refused calls home would fill its log; as root it has no sandbox of its own.
+_FLAGS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Tools on hosts of their own, as a hosts file would have it.
+    "--host-resolver-rules=MAP *.test 127.0.0.1",
+)
+#: Build output, not kept in the repository.
+SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+def missing(part: str) -> NoReturn:
+    """Skip the test because a part is missing; in CI that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{part} is missing, and CI must have it")
+    pytest.skip(f"{part} is missing")
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Run Debian's Chromium, headless, until the block ends."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        missing("Chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+async def keep_screenshot(tab: Page, name: str) -> None:
+    """Leave a picture of a tab in SCREENSHOTS, for a person to look at."""
+    await tab.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
