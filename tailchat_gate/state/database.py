@@ -204,7 +204,6 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write in one transaction, which is durable and in the right file afterwards."""
         connection = self.connection
-        self.check_identity()
         connection.execute("BEGIN IMMEDIATE")
         try:
             _check_version(connection)

@@ -22,6 +22,7 @@ from tailchat_gate.state.recovery import (
     alone,
     make_copy,
     problem_of,
+    read_after,
     read_only,
     rebuild,
     salvage,
@@ -117,13 +118,22 @@ class Engine:
         """Open a database that could not be written before, of which more is known than it says."""
         last = self._database.last_seq
         try:
-            loaded = self.open()
+            self.files.check()
         except StoreError as error:
             raise StoreFault(Fault.UNREADABLE, str(error)) from None
+        if not self.files.exists():
+            raise StoreFault(Fault.REPLACED, "the database is missing")
+        with self._faults(Fault.UNWRITABLE):
+            self._database.open()
+        self._is_open = True
         # What others changed meanwhile is read, and handed out, by the next look.
         self._database.rewind(last)
-        for fault, problem in loaded.faults.items():
-            raise StoreFault(fault, problem)
+
+    def read_aside(self) -> list[Record]:
+        """Read what others changed in a database that this process cannot write."""
+        rows = read_after(self.files, self._database.last_seq)
+        self._database.last_seq = max((seq for seq, _ in rows), default=self._database.last_seq)
+        return [record for _, record in rows]
 
     def close(self) -> None:
         """Close the database."""
@@ -243,6 +253,7 @@ class Engine:
         found = read_only(self.files)
         faults = {fault: problem}
         if found is not None:
+            self._database.last_seq = found.last_seq
             return Loaded(found.records, faults=faults)
         found = salvage(self.files) if fault is not Fault.NEWER else Salvage([], [])
         if not found.rows:

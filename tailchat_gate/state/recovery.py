@@ -23,6 +23,7 @@ from tailchat_gate.state.schema import (
     ADD_CLAIM,
     EVERY_CLAIM,
     EVERY_RECORD,
+    RECORDS_AFTER,
     ClaimRow,
     Row,
     from_row,
@@ -93,6 +94,14 @@ def read_only(files: Files) -> Salvage | None:
             claims = list(connection.execute(EVERY_CLAIM[0]))
             return Salvage([row for row in rows if row is not None], claims)
     return None
+
+
+def read_after(files: Files, seq: int) -> list[Row]:
+    """Return the records that changed after a number, without writing; none where that fails."""
+    with suppress(sqlite3.Error), closing(connect(uri(files.database, "mode=ro"))) as connection:
+        rows = (from_row(found) for found in connection.execute(RECORDS_AFTER, (seq,)))
+        return [row for row in rows if row is not None]
+    return []
 
 
 def rebuild(

@@ -89,7 +89,11 @@ class SqliteStore:
             loaded = await self._run(self._engine.open)
             self._take_in(loaded)
             if loaded.salvaged is not None:
-                await self._rebuild(loaded)
+                try:
+                    await self._rebuild(loaded)
+                    self._wrote()
+                except StoreFault as fault:
+                    self._health.report(fault.fault, str(fault))
             self._behind = self._behind or not self._engine.is_open
         self._upkeep.uncopied = self._engine.is_open
         if await self._run(self._files.exposed):
@@ -248,21 +252,19 @@ class SqliteStore:
         await self._rebuild(Loaded(found.records, doubtful=True, salvaged=found))
 
     async def _rebuild(self, loaded: Loaded) -> None:
-        """Write a new database of what was salvaged and of what is known."""
+        """Write a new database of what was salvaged and of what is known. Raises StoreFault."""
         found = loaded.salvaged
         if found is None:
             return
         self._followers.hand_out(loaded.records, complete=False, doubtful=True)
         known = self._followers.known(lost=True)
         followed = set(self._followers.kinds)
-        try:
-            read = await self._run(lambda: self._engine.rebuild(found, known, followed))
-        except StoreFault as fault:
-            self._behind = True
-            self._health.report(fault.fault, str(fault))
-            return
-        self._followers.hand_out([record for _, record in read.rows], complete=False, doubtful=True)
-        self._wrote()
+        read = await self._run(lambda: self._engine.rebuild(found, known, followed))
+        records = [record for _, record in read.rows]
+        self._followers.hand_out(records, complete=False, doubtful=True)
+        # Another process may have written the new one, without what is known here alone.
+        known = self._followers.known(lost=False)
+        await self._run(lambda: self._write_in_thread(known))
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -293,6 +295,9 @@ class SqliteStore:
         if self._behind and now >= self._retry_at:
             self._retry_at = now + RETRY_SECONDS
             await self._write(())
+            if not self._engine.is_open:
+                records = await self._run(self._engine.read_aside)
+                self._followers.hand_out(records, complete=False, doubtful=True)
         elif self._engine.is_open and not self._behind:
             await self._keep_house(now)
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ from statekit import START, Clock, Process, keys_on_disk, running, until
 
 from tailchat_gate.state import sqlite as sqlite_store
 from tailchat_gate.state import upkeep
-from tailchat_gate.state.files import NAME
-from tailchat_gate.state.schema import VERSION
+from tailchat_gate.state.database import Database, ReplacedError
+from tailchat_gate.state.files import NAME, Files
+from tailchat_gate.state.schema import PUT_RECORD, VERSION, to_row
 from tailchat_gate.state.store import EXPIRY_MARGIN, ClaimStatus, Outcome, Record, StoreError
 
 NOBODY = 65534
@@ -168,6 +169,7 @@ async def test_a_read_only_file_system(tmp_path: Path, *, after_a_crash: bool) -
         async with running(tmp_path) as process:
             assert process.keys == ({"a", "b"} if after_a_crash else {"a"})
             assert process.store.faults[0].startswith("unwritable: ")
+            assert not process.notes.seen[0].doubtful
             await process.put("c")
             await _remount(tmp_path, "rw")
             await until(lambda: not process.store.faults)
@@ -220,6 +222,17 @@ async def test_a_file_that_is_deleted_under_the_gate(
         assert await keys_on_disk(tmp_path) == {"a", "b"}
         claim = await process.store.claim("login", "k", until=START + 9, room=9)
         assert claim.status is ClaimStatus.TAKEN
+
+
+def test_a_file_that_is_deleted_during_a_write(tmp_path: Path) -> None:
+    """SQLite reports no error, and the write is not taken for durable."""
+    files = Files(tmp_path)
+    files.prepare()
+    database = Database(files, Clock(), {})
+    database.open()
+    with pytest.raises(ReplacedError), database.transaction():
+        files.database.unlink()
+    database.close()
 
 
 async def test_a_file_that_is_deleted_while_nothing_happens(tmp_path: Path) -> None:
@@ -326,6 +339,22 @@ async def test_a_damaged_page_at_the_start(tmp_path: Path, page: str, *, with_co
         found = process.keys
     assert (tmp_path / f"{NAME}.damaged").exists()
     assert await keys_on_disk(tmp_path) == found
+
+
+async def test_a_damaged_page_on_a_full_disk(tmp_path: Path) -> None:
+    """Both at once: the copy is read, and the database written again when there is room."""
+    with _mounted(tmp_path, "size=2m"):
+        async with running(tmp_path) as process:
+            await process.put("a")
+        _damage(tmp_path / NAME, 0)
+        fill = await asyncio.to_thread(_fill, tmp_path)
+        async with running(tmp_path) as process:
+            assert process.keys == {"a"}
+            assert len(process.store.faults) == 2
+            await process.put("b")
+            await asyncio.to_thread(fill.unlink)
+            await until(lambda: not process.store.faults)
+            assert await keys_on_disk(tmp_path) == {"a", "b"}
 
 
 async def test_a_damaged_page_under_the_gate(tmp_path: Path) -> None:
@@ -441,8 +470,13 @@ async def test_a_start_while_the_database_is_locked(tmp_path: Path) -> None:
     await process.store.close()
 
 
+def _write_as_newer(path: Path, record: Record) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(PUT_RECORD, to_row(None, record))
+
+
 async def test_a_newer_version_of_the_gate(tmp_path: Path) -> None:
-    """Its database is read and never written, at the start and under a gate that runs."""
+    """Its database is read and followed, and never written, at the start and later."""
     async with running(tmp_path) as process:
         await process.put("a")
 
@@ -459,8 +493,10 @@ async def test_a_newer_version_of_the_gate(tmp_path: Path) -> None:
             assert later.keys == {"a"}
             assert "newer version" in later.store.faults[0]
             await later.put("c")
+            await asyncio.to_thread(_write_as_newer, tmp_path / NAME, Record("note", "n", "{}"))
+            await until(lambda: "n" in later.keys and "n" in process.keys)
     connection = sqlite3.connect(tmp_path / NAME)
-    assert connection.execute("SELECT key FROM record").fetchall() == [("a",)]
+    assert connection.execute("SELECT key FROM record").fetchall() == [("a",), ("n",)]
     connection.close()
 
 
