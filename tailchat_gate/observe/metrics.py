@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -21,9 +21,27 @@ from tailchat_gate.syntax import COMMON_METHODS
 
 #: Upper bounds in seconds of the buckets for a request's time.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-
-
-_Labels = TypeVar("_Labels", bound=tuple[str, ...])
+#: Families of counters: name, documentation, labels.
+_COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
+    ("gate_requests", "Requests answered.", ("route", "method", "code")),
+    ("gate_decisions", "Why requests ended as they did.", ("route", "reason")),
+    ("gate_logins", "Logins ended, by result.", ("result",)),
+    ("gate_sessions_ended", "Sessions ended here before their time.", ("why",)),
+    (
+        "gate_live_ended",
+        "Requests and WebSockets ended because their session is over.",
+        ("why",),
+    ),
+    ("gate_state_errors", "Faults of the state store.", ("error",)),
+    ("gate_rechecks", "Sessions that Tailchat was asked about again, by outcome.", ("outcome",)),
+    ("gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome")),
+    ("gate_log_lines", "Lines of logs that were written.", ("sink",)),
+    (
+        "gate_log_lines_lost",
+        "Lines of logs that were lost because they could not be written in time.",
+        ("sink",),
+    ),
+)
 
 
 class ProcessMetrics:
@@ -152,68 +170,18 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        yield _counter(
-            "gate_requests",
-            "Requests answered.",
-            ("route", "method", "code"),
-            {
-                (route, method, str(status)): count
-                for (route, method, status), count in self._requests.items()
-            },
-        )
-        yield _counter(
-            "gate_decisions",
-            "Why requests ended as they did.",
-            ("route", "reason"),
-            self._decisions,
-        )
+        counts = self._counts()
+        for name, documentation, labels in _COUNTERS:
+            yield _counter(name, documentation, labels, counts[name])
         yield _histogram(
             "gate_request_seconds",
             "Time from request to the end of its answer.",
             "route",
             self._seconds,
         )
-        yield _counter(
-            "gate_logins",
-            "Logins ended, by result.",
-            ("result",),
-            {(result,): count for result, count in self._logins.items()},
-        )
-        for name, documentation, label, counts in (
-            (
-                "gate_sessions_ended",
-                "Sessions ended here before their time.",
-                "why",
-                self._sessions_ended,
-            ),
-            (
-                "gate_live_ended",
-                "Requests and WebSockets ended because their session is over.",
-                "why",
-                self._live_ended,
-            ),
-            (
-                "gate_state_errors",
-                "Faults of the state store.",
-                "error",
-                self._state_errors,
-            ),
-        ):
-            labelled = {(value,): count for value, count in counts.items()}
-            yield _counter(name, documentation, (label,), labelled)
-        yield _counter(
-            "gate_rechecks",
-            "Sessions that Tailchat was asked about again, by outcome.",
-            ("outcome",),
-            {(outcome,): count for outcome, count in self._rechecks.items()},
-        )
-        yield _counter(
-            "gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome"), self._tailchat
-        )
         yield _histogram(
             "gate_tailchat_seconds", "Time of calls to Tailchat.", "call", self._tailchat_seconds
         )
-        yield from self._lines()
         for name, documentation, read in self._gauges:
             yield GaugeMetricFamily(name, documentation, value=read())
         for source in self._sources:
@@ -222,24 +190,33 @@ class Metrics(Collector):
         build.add_metric((__version__,), 1)
         yield build
 
-    def _lines(self) -> Iterator[Metric]:
+    def _counts(self) -> dict[str, Mapping[tuple[str, ...], int]]:
+        """Return the counts of each family of `_COUNTERS`, by the values of its labels."""
         sinks = tuple(self._sinks())
-        yield _counter(
-            "gate_log_lines",
-            "Lines of logs that were written.",
-            ("sink",),
-            {(sink.name,): sink.written for sink in sinks},
-        )
-        yield _counter(
-            "gate_log_lines_lost",
-            "Lines of logs that were lost because they could not be written in time.",
-            ("sink",),
-            {(sink.name,): sink.lost for sink in sinks},
-        )
+        return {
+            "gate_requests": {
+                (route, method, str(status)): count
+                for (route, method, status), count in self._requests.items()
+            },
+            "gate_decisions": dict(self._decisions.items()),
+            "gate_logins": _by_one(self._logins),
+            "gate_sessions_ended": _by_one(self._sessions_ended),
+            "gate_live_ended": _by_one(self._live_ended),
+            "gate_state_errors": _by_one(self._state_errors),
+            "gate_rechecks": _by_one(self._rechecks),
+            "gate_tailchat_calls": dict(self._tailchat.items()),
+            "gate_log_lines": {(sink.name,): sink.written for sink in sinks},
+            "gate_log_lines_lost": {(sink.name,): sink.lost for sink in sinks},
+        }
+
+
+def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    """Return counts by the value of a family's only label."""
+    return {(value,): count for value, count in counts.items()}
 
 
 def _counter(
-    name: str, documentation: str, labels: tuple[str, ...], counts: Mapping[_Labels, int]
+    name: str, documentation: str, labels: tuple[str, ...], counts: Mapping[tuple[str, ...], int]
 ) -> Metric:
     family = CounterMetricFamily(name, documentation, labels=labels)
     for values, count in counts.items():

@@ -146,10 +146,7 @@ LONG_MODULES: tuple[str, ...] = (
     "responses.answers",
     "serving.wiring",
 )
-LONG_FUNCTIONS: tuple[str, ...] = (
-    "observe.metrics:collect",
-    "serving.wiring:build",
-)
+LONG_FUNCTIONS: tuple[str, ...] = ("serving.wiring:build",)
 
 
 def imports(source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
