@@ -10,7 +10,7 @@ import click
 
 from tailchat_gate.identity.revocation.records import read_record, revocations
 from tailchat_gate.identity.revocation.state import RevocationState
-from tailchat_gate.identity.revocation.store import LockStore
+from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner
@@ -58,7 +58,7 @@ def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> 
 async def _with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
     store = SqliteStore(directory, time.time, Health(tell=_tell))
     revocation = RevocationState(time.time)
-    LockStore(revocation, store, Metrics(), time.time)
+    Revocations(revocation, store, Metrics(), time.time)
     try:
         await store.open()
         done = await work(OpenedStore(store, revocation))

@@ -29,9 +29,9 @@ from tailchat_gate.identity.oauth.login import (
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.login_state import browser_hash
 from tailchat_gate.identity.oauth.redeemed_states import AlreadyUsed, RedeemedStates
+from tailchat_gate.identity.oauth.shared_claims import Codec
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord, SessionTooLargeError
-from tailchat_gate.identity.shared_claims import Codec
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from tailchat_gate.identity.host_sessions import PASS_LIFETIME, HostSessions, Sites
-from tailchat_gate.identity.revocation.store import LockStore
+from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
@@ -63,7 +63,7 @@ class SignOut:
         sites: Sites,
         forms: FormTokens,
         keys: KeyRing,
-        locks: LockStore,
+        locks: Revocations,
         audit: Audit,
         prefix: str,
     ) -> None:

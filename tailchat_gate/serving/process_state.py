@@ -15,11 +15,11 @@ from tailchat_gate.config.state_directory import body_directory
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.redeemed_states import CAPACITY, RedeemedStates
 from tailchat_gate.identity.oauth.return_targets import StoredTargets
+from tailchat_gate.identity.oauth.shared_claims import SharedClaims
 from tailchat_gate.identity.recheck_state import SignIns
 from tailchat_gate.identity.revocation.state import RevocationState
-from tailchat_gate.identity.revocation.store import LockStore
+from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.identity.shared_claims import SharedClaims
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import Faults, sinks
@@ -134,7 +134,7 @@ class ProcessState:
             harmless=True,
             claims=SharedClaims(self.store, "pass", USED_PASSES, clock),
         )
-        self.locks: Final = LockStore(self.revocation, self.store, self.metrics, clock)
+        self.locks: Final = Revocations(self.revocation, self.store, self.metrics, clock)
 
     def start(self) -> None:
         """Begin to serve; needs a running event loop. More than once is once."""

@@ -61,7 +61,6 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("recheck", "revocation"),
         ("sessions",),
         ("oauth",),
-        ("shared_claims",),
         ("seal",),
     ),
     "proxy": (

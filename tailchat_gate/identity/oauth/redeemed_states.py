@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.shared_claims import Codec, Redeemed, SharedClaims, Unclaimed
+from tailchat_gate.identity.oauth.shared_claims import Codec, Redeemed, SharedClaims, Unclaimed
 from tailchat_gate.reasons import Reason
 
 REPLAY_WINDOW: Final = 60.0

@@ -28,7 +28,7 @@ REVOKED: Final = "revoked"
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
-class LockStore:
+class Revocations:
     """What is ended here is over in this process at once, and in all others within half a second.
 
     It follows the store before that is opened. `clock` gives Unix seconds.

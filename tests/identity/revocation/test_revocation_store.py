@@ -20,7 +20,7 @@ from tailchat_gate.identity.revocation.state import (
     RevocationState,
     Unlock,
 )
-from tailchat_gate.identity.revocation.store import LockStore
+from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
@@ -48,7 +48,7 @@ class Process:
             if directory
             else MemoryStore(clock)
         )
-        self.store = LockStore(RevocationState(clock), self.shared, self.metrics, clock)
+        self.store = Revocations(RevocationState(clock), self.shared, self.metrics, clock)
         self.changes = 0
 
     async def start(self) -> None:

@@ -22,7 +22,7 @@ from gatekit import (
 from storykit import story, until_callback
 from visitor import NAVIGATION
 
-from tailchat_gate.identity import shared_claims
+from tailchat_gate.identity.oauth import shared_claims
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.redeemed_states import (
     REPLAY_WINDOW,
@@ -30,8 +30,8 @@ from tailchat_gate.identity.oauth.redeemed_states import (
     RedeemedStates,
     TooManyLogins,
 )
+from tailchat_gate.identity.oauth.shared_claims import Codec, SharedClaims
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.shared_claims import Codec, SharedClaims
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.health import Health
 from tailchat_gate.state.sqlite import SqliteStore
