@@ -1,12 +1,15 @@
 """What every store does: records, single-use keys, and what other processes change."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from statekit import START, Clock, Notes, Process, keys_on_disk, running, until
 
+from tailchat_gate.state import database, schema
 from tailchat_gate.state.files import NAME
 from tailchat_gate.state.health import Health
 from tailchat_gate.state.memory import MemoryStore
@@ -166,6 +169,30 @@ async def test_a_kind_that_grows_is_compacted(tmp_path: Path, clock: Clock) -> N
     await store.close()
 
     assert await keys_on_disk(tmp_path) == {"9", "10", "11"}
+
+
+async def test_an_older_database_is_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step is taken once, by whichever process is first, and what was stored is kept."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+    step = ("ALTER TABLE record ADD COLUMN more TEXT", "CREATE TABLE another (key TEXT)")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
+    for module in (database, schema):
+        monkeypatch.setattr(module, "VERSION", len(schema.MIGRATIONS))
+    async with running(tmp_path) as here, running(tmp_path) as there:
+        await here.put("b")
+        await until(lambda: there.keys == {"a", "b"})
+        assert not here.store.faults
+
+    def columns() -> list[str]:
+        with closing(sqlite3.connect(tmp_path / NAME)) as connection:
+            found = connection.execute("SELECT name FROM pragma_table_info('record')").fetchall()
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        return [*(name for (name,) in found), str(version)]
+
+    assert (await asyncio.to_thread(columns))[-2:] == ["more", str(schema.VERSION)]
 
 
 async def test_nothing_but_the_owner_reads_it(tmp_path: Path) -> None:
