@@ -123,7 +123,7 @@ class RequestReader:
             raise RefusedError("a request target that is too long", Reason.TARGET_TOO_LONG)
         http10 = _VERSIONS.get(version)
         if http10 is None:
-            raise RefusedError("a version that is not spoken here", Reason.VERSION_REFUSED)
+            raise RefusedError("an HTTP version that is not supported", Reason.VERSION_REFUSED)
         if len(method) > MAX_METHOD:
             raise RefusedError("a method that is too long")
         origin_form = target.startswith(b"/")

@@ -213,7 +213,7 @@ async def test_a_page_hears_that_its_websocket_was_ended(browser: Browser, stage
     await keep_screenshot(tab, "story-8-locked")
     await expect(tab.get_by_text("Please call the help desk")).to_be_visible()
     await tab.get_by_role("link", name="Check again").click()
-    await expect(tab.get_by_text("This site is locked for you").first).to_be_visible()
+    await expect(tab.get_by_text("Your access has been suspended").first).to_be_visible()
     assert tab.url == f"{stage.url}/"
 
 

@@ -111,7 +111,7 @@ async def test_a_lock_without_an_end_says_so(locked: RunningGate) -> None:
     await put(locked, Lock(f"sub:{SUB}", NOW))
     page, call = await _get(locked, "/x", **PAGE), await _get(locked, "/x")
 
-    assert b"Further notice" in page.body
+    assert b"until further notice" in page.body
     assert not {"until", "notice"} & call.json.keys()
 
 
