@@ -160,7 +160,7 @@ def refusals(config: Path, *, as_json: bool) -> None:
         return
     found = json.loads(body)["refusals"]
     if not found:
-        click.echo("nobody was refused since the gate was started")
+        click.echo("nobody was refused in the last 30 days")
     for one in found:
         # A machine has neither.
         named = one["nickname"] or one["discriminator"]

@@ -39,13 +39,11 @@ _INTEGER_TYPES: Final = (int, float)
 class Salvage(NamedTuple):
     """What could be read of damaged files, the oldest change first.
 
-    A record may be there twice, as the copy has it and as the database does. `copied`: it comes
-    from the copy alone, because nothing of the database could be read.
+    A key may be there twice, as the copy has it and as the database does.
     """
 
     rows: list[Row]
     claims: list[ClaimRow]
-    copied: bool = False
 
     @property
     def last_seq(self) -> int:
@@ -66,11 +64,12 @@ def salvage(files: Files) -> Salvage:
     """Read what can be read of the database and of its copy. Raises nothing."""
     rows, claims = _read_copy(files)
     own_rows, own_claims = _read_database(files)
-    # The copy's first: of two of the same number the database's is applied last, if it is intact.
-    merged = sorted((*rows, *own_rows), key=lambda row: (row[0], row[1].intact))
+    # Of two of the same number the one that is intact, which may name another person.
+    by_seq = dict((*rows, *own_rows))
+    by_seq.update((seq, record) for seq, record in (*rows, *own_rows) if record.intact)
+    merged = sorted(by_seq.items(), key=lambda row: row[0])
     by_key = {tuple(row[:2]): row for row in (*claims, *own_claims)}
-    found = not own_rows and not own_claims and bool(rows or claims)
-    return Salvage(merged, list(by_key.values()), copied=found)
+    return Salvage(merged, list(by_key.values()))
 
 
 def read_only(files: Files) -> Salvage | None:

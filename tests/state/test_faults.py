@@ -157,6 +157,24 @@ async def test_a_first_start_on_a_full_disk(tmp_path: Path) -> None:
             assert await keys_on_disk(tmp_path) == {"a"}
 
 
+async def test_a_start_where_no_file_can_grow(tmp_path: Path) -> None:
+    """SQLite has no room for its index of the log; what is known is read without it."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+    with _largest_file(4 * PAGE):
+        process = Process(tmp_path, Clock())
+        await process.store.open()
+        assert process.keys == {"a"}
+        assert process.store.faults[0].startswith("unwritable: ")
+        assert not process.notes.seen[0].doubtful
+        process.store.start()
+        await process.put("b")
+    await until(lambda: not process.store.faults)
+    await process.store.close()
+
+    assert await keys_on_disk(tmp_path) == {"a", "b"}
+
+
 @pytest.mark.parametrize("after_a_crash", [False, True])
 async def test_a_read_only_file_system(tmp_path: Path, *, after_a_crash: bool) -> None:
     """The gate starts with what can be read, says so, and writes once it may."""
@@ -291,16 +309,16 @@ async def test_an_emptied_file(tmp_path: Path) -> None:
         assert await keys_on_disk(tmp_path) == {"a", "b"}
 
 
-def _damage(path: Path, page: int, *, whole: bool = True) -> None:
-    """Overwrite a page, counted from 0, or flip one bit in its content."""
+def _damage(path: Path, page: int, *, bit_of: bytes = b"") -> None:
+    """Overwrite a page, counted from 0, or flip one bit of a text in it."""
     with path.open("r+b") as file:
         file.seek(page * PAGE)
         data = bytearray(file.read(PAGE))
         assert len(data) == PAGE
-        if whole:
-            data[:] = os.urandom(PAGE)
+        if bit_of:
+            data[data.index(bit_of) + len(bit_of) - 1] ^= 1
         else:
-            data[data.index(b"marker")] ^= 1
+            data[:] = os.urandom(PAGE)
         file.seek(page * PAGE)
         file.write(data)
 
@@ -383,12 +401,12 @@ async def test_a_damaged_first_page_under_the_gate(tmp_path: Path) -> None:
     assert await keys_on_disk(tmp_path) == {*keys, "after"}
 
 
-async def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    """SQLite does not see it; the record's checksum does, and the copy has the record."""
+@pytest.mark.parametrize("text", [b"marker", b"note-150{"])
+async def test_a_flipped_bit_is_noticed(tmp_path: Path, text: bytes) -> None:
+    """The record's checksum tells, and the copy has the record; no other one takes its place."""
     keys = await _filled(tmp_path)
-    await asyncio.to_thread(
-        lambda: _damage(tmp_path / NAME, _page_with(tmp_path / NAME, b"note-150"), whole=False)
-    )
+    page = _page_with(tmp_path / NAME, b"note-150{")
+    await asyncio.to_thread(_damage, tmp_path / NAME, page, bit_of=text[:8])
     async with running(tmp_path) as process:
         assert process.keys == keys
         assert "damaged" in process.counted
@@ -400,7 +418,7 @@ async def test_the_copy_is_never_replaced_by_a_damaged_one(tmp_path: Path) -> No
     keys = await _filled(tmp_path)
     async with running(tmp_path) as process:
         at = _page_with(tmp_path / NAME, b"note-150")
-        await asyncio.to_thread(lambda: _damage(tmp_path / NAME, at, whole=False))
+        await asyncio.to_thread(lambda: _damage(tmp_path / NAME, at, bit_of=b"marker"))
         process.store._upkeep.uncopied = True
         await until(lambda: "damaged" in process.counted)
     (tmp_path / NAME).unlink()
