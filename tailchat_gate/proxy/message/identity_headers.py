@@ -150,7 +150,7 @@ def client_fields(settings: RouteSettings, address: str) -> bytes:
 
     They go with every request, because everybody has one; "" is that of nobody, and tells nothing.
     """
-    if not address:
+    if not address or not settings.headers:
         return b""
     lines = (
         b"%b: %b\r\n"
