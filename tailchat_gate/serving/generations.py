@@ -10,7 +10,8 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.rechecker import Rechecker
-from tailchat_gate.proxy.client.connection import ActiveRequest, ClientConnection, Service
+from tailchat_gate.proxy.client.active_request import ActiveRequest
+from tailchat_gate.proxy.client.connection import ClientConnection, Service
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.proxy.static.handler import LocalFiles

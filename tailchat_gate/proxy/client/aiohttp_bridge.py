@@ -65,7 +65,8 @@ class AiohttpBridge:
         ends with, None for nobody's.
         """
         active_request = _BridgedRequest(self, client, head, target, answer, ended, session)
-        client.begin(active_request, body, unread=head.fields.has_body and body is None)
+        unread = head.fields.has_body and body is None
+        client.begin(active_request, body, active_request, unread=unread)
         if body is None:
             active_request.start(b"")
         elif head.fields.expects_continue and not head.http10:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, cast
 
-from tailchat_gate.identity.revocation.state import SessionHolder
+from tailchat_gate.proxy.client.active_request import ActiveRequest, BodySink, BytesTaker
 from tailchat_gate.proxy.client.own_connections import OwnConnections
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.sockets import (
@@ -27,7 +27,6 @@ from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.context import RequestContext
-from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead, RequestReader
 
 #: How often deadlines are looked at; so a timeout is exact to this many seconds.
@@ -59,58 +58,6 @@ class Timeouts:
     body: float
     keepalive: float
     half_closed: float
-
-
-class ActiveRequest(Protocol):
-    """What a connection does for the request under way.
-
-    `session` is whose session or token it ends with, None where it ends with nobody's.
-    """
-
-    @property
-    def session(self) -> SessionHolder | None:
-        """Whose session it ends with."""
-
-    @property
-    def upstream_transport(self) -> asyncio.Transport | None:
-        """Where the request's body is written, None where it is not."""
-
-    def session_over(self, reason: Reason) -> None:
-        """Hear that this session is over; nothing more may pass, and `session` is None from now.
-
-        `reason` is that of a new request: NOT_SIGNED_IN, SESSION_ENDED, TOKEN_EXPIRED or LOCKED.
-        """
-
-    def body(self, content: bytes) -> None:
-        """Take content of the request's body."""
-
-    def body_complete(self, trailers: RawFields) -> None:
-        """Hear that the body is whole."""
-
-    def body_failed(self, error: RefusedError) -> None:
-        """Hear that the body never will be."""
-
-    def client_full(self, *, full: bool) -> None:
-        """Hear that the client takes no more bytes for now, or takes them again."""
-
-    def quiet(self) -> bool:
-        """Tell whether the client was sent nothing since this was asked before.
-
-        It is asked while the client sends no more. False where the work ends by itself.
-        """
-
-    def client_gone(self) -> None:
-        """Hear that the client has left."""
-
-
-class BytesTaker(Protocol):
-    """Where a client's bytes go once the protocol was switched."""
-
-    def from_client(self, data: bytes) -> None:
-        """Take bytes."""
-
-    def client_ended(self) -> None:
-        """Hear that the client sends no more, though it may still read."""
 
 
 class SessionWatch(Protocol):
@@ -160,8 +107,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_active_request", "_awaits_room", "_body", "_body_timeout", "_buffer", "_deadline",
         "_half_closed", "_held_end", "_holds", "_in_head", "_kept", "_lingers", "_moved",
-        "_reading", "_server", "_taker", "_time", "_unread", "_unsent", "buffers", "client",
-        "counted_as", "full", "leaving", "own", "peer", "transport", "was_reset",
+        "_reading", "_server", "_sink", "_taker", "_time", "_unread", "_unsent", "buffers",
+        "client", "counted_as", "full", "leaving", "own", "peer", "transport", "was_reset",
     )  # fmt: skip
 
     def __init__(self, server: "ClientServer") -> None:
@@ -180,6 +127,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._kept: bytes | bytearray = b""
         self._active_request: ActiveRequest | None = None
         self._body: Body | None = None
+        #: Where the body goes, None once it has come.
+        self._sink: BodySink | None = None
         self._taker: BytesTaker | None = None
         self._deadline = self._body_timeout = 0.0
         self._holds = 0
@@ -226,8 +175,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._take(data)
         else:
             self._take_behind(data)
-        if nbytes >= READ_BYTES and self._body is not None and self._active_request is not None:
-            self._buffer = self.buffers.fitting(self._active_request.upstream_transport)
+        if nbytes >= READ_BYTES and self._sink is not None:
+            self._buffer = self.buffers.fitting(self._sink.upstream_transport)
         else:
             self._buffer = self.buffers.small
 
@@ -318,9 +267,14 @@ class ClientConnection(asyncio.BufferedProtocol):
         return self._active_request
 
     def begin(
-        self, active_request: ActiveRequest, body: Body | None = None, *, unread: bool = False
+        self,
+        active_request: ActiveRequest,
+        body: Body | None = None,
+        sink: BodySink | None = None,
+        *,
+        unread: bool = False,
     ) -> None:
-        """Let `active_request` do what the request asks; it gets the body, by way of `body`.
+        """Let `active_request` do what the request asks; `sink` gets the body that `body` reads.
 
         `unread`: there is a body that nobody reads, so the connection ends with the answer.
         """
@@ -330,6 +284,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._held_end = None
         self._deadline = 0.0
         if body is not None:
+            self._sink = sink
             # Kept, because a reload changes nothing for a request under way.
             self._body_timeout = self._server.timeouts.body
             self._deadline = self._time() + self._body_timeout
@@ -399,7 +354,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._holds:
             self.release(UPSTREAM_FULL)
         unread = self._unread or self._body is not None
-        self._body = None
+        self._body = self._sink = None
         if unread or not keep or self.leaving or self._half_closed is not None:
             self._close(linger=unread or bool(self._kept))
             return
@@ -554,9 +509,9 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._take(bytes(kept))
 
     def _feed_body(self, data: bytes) -> bytes:
-        """Give the body in `data` to the work; return what is behind it."""
-        body, active_request = self._body, self._active_request
-        if body is None or active_request is None:
+        """Give the body in `data` to its sink; return what is behind it."""
+        body, sink = self._body, self._sink
+        if body is None or sink is None:
             return b""
         try:
             content, rest = body.feed(data)
@@ -564,19 +519,19 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._fail_body(error)
             return b""
         if content:
-            active_request.body(content)
-        if body.complete and self._active_request is active_request:
-            self._body = None
+            sink.body(content)
+        if body.complete and self._sink is sink:
+            self._body = self._sink = None
             self._deadline = 0.0
-            active_request.body_complete(body.trailers)
+            sink.body_complete(body.trailers)
         return rest
 
     def _fail_body(self, error: RefusedError) -> None:
-        self._body = None
+        sink, self._body, self._sink = self._sink, None, None
         self._unread = True
         self._deadline = 0.0
-        if self._active_request is not None:
-            self._active_request.body_failed(error)
+        if sink is not None:
+            sink.body_failed(error)
 
     def _refuse(self, error: RefusedError) -> None:
         self.write(self._server.handler.refuse_unread(self, error))

@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from tailchat_gate.proxy.client.connection import ClientConnection
-from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
-from tailchat_gate.request.fields import RawFields
 
 
 class PendingRequest:
@@ -46,20 +45,6 @@ class PendingRequest:
 
     def session_over(self, reason: Reason) -> None:
         """Never called: it is nobody's."""
-
-    @property
-    def upstream_transport(self) -> None:
-        """None: no body goes to an upstream."""
-        return
-
-    def body(self, content: bytes) -> None:
-        """Never called: no body is read before it is known who gets it."""
-
-    def body_complete(self, trailers: RawFields) -> None:
-        """Never called, as body."""
-
-    def body_failed(self, error: RefusedError) -> None:
-        """Never called, as body."""
 
     def client_full(self, *, full: bool) -> None:
         """Nothing is being sent."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.client.connection import ActiveRequest
+from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.reasons import Reason
 
 _log: Final = logging.getLogger(LOGGER_NAME)

@@ -210,7 +210,7 @@ class Forwarder:
         who = context.client_address.network
         if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
             return busy
-        client.begin(exchange, forward_request.body)
+        client.begin(exchange, forward_request.body, exchange)
         exchange.start(context.started)
         return None
 

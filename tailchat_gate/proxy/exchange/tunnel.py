@@ -11,8 +11,7 @@ from tailchat_gate.proxy.exchange.tunnel_relay import Shortcut
 from tailchat_gate.proxy.message.websocket_frames import FrameTracker, close_frame
 from tailchat_gate.proxy.sockets import end_writing
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
-from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.fields import RawFields
+from tailchat_gate.reasons import Reason
 
 #: How long the two ends may take to answer a close frame before they are cut off.
 CLOSE_SECONDS: Final = 2.0
@@ -257,20 +256,6 @@ class Tunnel:
             self._upstream.pause_reading()
         else:
             self._upstream.resume_reading()
-
-    @property
-    def upstream_transport(self) -> asyncio.Transport | None:
-        """The upstream's, where there is one."""
-        return self._upstream.transport
-
-    def body(self, content: bytes) -> None:
-        """Refuse: a request that switches protocols has no body here."""
-
-    def body_complete(self, trailers: RawFields) -> None:
-        """As body."""
-
-    def body_failed(self, error: RefusedError) -> None:
-        """As body."""
 
     # Ending it.
 
