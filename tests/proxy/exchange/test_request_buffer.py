@@ -3,8 +3,9 @@
 import asyncio
 import os
 import resource
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,10 @@ from gatekit import (
     read_body,
     until,
 )
+from parts import missing
 from process import free_port
 from websocketkit import SWITCH, UPGRADE
-from wirekit import CHUNKED, HOST, heard
+from wirekit import CHUNKED, HOST, heard, reset
 
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody, check_space
@@ -60,6 +62,12 @@ def _kept(gate: RunningGate) -> tuple[int, int]:
     """Return how many bytes are in memory, and how many files there are."""
     bodies = gate.generation.process_state.upstream_pools.bodies
     return bodies.memory, bodies.files
+
+
+def _working() -> int:
+    """Return how many bodies are being written to a file, or sent."""
+    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+    return sum(name.startswith("BufferedExchange.") for name in names)
 
 
 @pytest.fixture(autouse=True)
@@ -346,8 +354,62 @@ async def test_all_bodies_share_one_bound_of_memory(directory: Path) -> None:
     assert (store.memory, store.files) == (0, 0)
 
 
-async def test_a_disk_is_never_filled(directory: Path) -> None:
-    """Bodies leave room on the file system for what else is written there."""
+@asynccontextmanager
+async def _small_disk(directory: Path) -> AsyncIterator[None]:
+    """Mount a file system of 1 MiB on a directory until the block ends."""
+    command = ("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(directory))
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
+    if await process.wait():
+        missing("a file system of the test's own (root and mount)")
+    try:
+        yield
+    finally:
+        # A thread may be about to close a file there.
+        process = await asyncio.create_subprocess_exec("umount", "--lazy", str(directory))
+        await process.wait()
+
+
+async def test_a_disk_keeps_room_for_others(kept: RunningGate, directory: Path) -> None:
+    """However much strangers upload, locks and logs on the same disk can be written."""
+    async with _small_disk(directory), RawClient.connect(kept.port) as client:
+        assert (await ask(kept.port, _whole(b"w" * 600_000))).status == 200
+        # A thread closes the file, a moment later.
+        await until(lambda: os.statvfs(directory).f_bavail == 256)
+        client.send(_head() + _chunk(b"x" * 880_000))
+        # The last piece waits in memory until there is more, or all.
+        await until(lambda: os.statvfs(directory).f_bavail < (1_048_576 - 810_000) // 4096)
+        assert (await ask(kept.port, _whole(b"y" * 130_000))).json["error"] == "body-not-stored"
+
+        await asyncio.to_thread((directory / "state").write_bytes, b"z" * 100_000)
+
+
+async def test_a_disk_that_hangs_holds_its_own_uploads(
+    kept: RunningGate, upstream: RawUpstream
+) -> None:
+    """Their clients are not read meanwhile, others are served, and who leaves frees the place."""
+    bodies, go_on = kept.generation.process_state.upstream_pools.bodies, threading.Event()
+    for _ in range(8):
+        bodies._threads.submit(go_on.wait)
+    async with RawClient.connect(kept.port) as client, RawClient.connect(kept.port) as leaver:
+        client.send(_head() + _chunk(LARGE * 16) + END)
+        leaver.send(_head() + _chunk(LARGE))
+        server = kept.server._server
+        assert server is not None
+        await until(lambda: _kept(kept)[1] == 2)
+        transports = [one.transport for one in server.connections if one.transport is not None]
+        await until(lambda: not any(one.is_reading() for one in transports))
+        assert (await ask(kept.port, _whole(SMALL))).status == 200
+        reset(leaver.writer)
+        await until(lambda: _kept(kept)[1] == 1 and _working() == 1)
+
+        go_on.set()
+        assert (await client.response()).status == 200
+    assert [request.body for request in upstream.requests] == [SMALL, LARGE * 16]
+    assert _kept(kept) == (0, 0)
+
+
+async def test_space_is_looked_at(directory: Path) -> None:
+    """What would take the last of a file system is refused."""
     descriptor = os.open(directory, os.O_RDONLY)
     found = os.fstatvfs(descriptor)
 
@@ -430,7 +492,38 @@ async def test_an_answer_that_comes_before_its_body_was_sent(start_gate: Start) 
                 responses.append(await client.response())
         assert [response.status for response in responses] == [200, 200]
         assert tool.connections == 2
+        await until(lambda: not _working())
     assert _kept(gate) == (0, 0)
+
+
+async def test_a_tool_that_reads_nothing_costs_little(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """While the tool takes no more of a body, no more than a piece of it is read from the file."""
+    go_on = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if request.line.startswith(b"POST"):
+            await go_on.wait()
+        request.body = await read_body(request, reader)
+        writer.write(OK)
+
+    upstream.answer = answer
+    gate = await start_gate(route=[_route(upstream)])
+    (pool,) = gate.generation.process_state.upstream_pools.pools
+    async with RawClient.connect(gate.port) as client:
+        client.send(_whole(LARGE * 64))
+        await until(lambda: any(one.transport.get_write_buffer_size() for one in pool._busy))
+        (busy,) = pool._busy
+        for _ in range(50):
+            assert (await ask(gate.port, _head(b"", method=b"GET"))).status == 200
+        assert busy.transport is not None
+        assert busy.transport.get_write_buffer_size() <= 65_536
+        go_on.set()
+        assert (await client.response()).status == 200
+    assert upstream.requests[0].body == LARGE * 64
 
 
 async def test_a_file_that_is_cut_short_never_looks_whole(
