@@ -131,6 +131,7 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert (grafana.rewrite_location, grafana.rewrite_cookies) == (True, True)
     assert grafana.tls_server_name == "grafana.lan"
     assert (grafana.idle_timeout, grafana.max_body_bytes) == (0.0, 2**40)
+    assert (grafana.request_buffer, grafana.body_limit) == (64 << 20, 2**40)
     assert grafana.websocket_max_age == 86400.0
     assert grafana.origins == ("https://app.example.com", "https://xn--bcher-kva.example")
     assert grafana.upgrades == ("websocket", "irc")
