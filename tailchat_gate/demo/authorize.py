@@ -11,7 +11,7 @@ from tailchat_gate.demo.store import App, AuthRequest, Grant, Result, Session
 
 SCOPES: Final = ("openid", "offline_access", "profile")
 RESPONSE_MODES: Final = ("form_post", "fragment", "query")
-RESPONSE_TYPES: Final = ("code", "code id_token", "id_token", "none")
+RESPONSE_TYPES: Final = ("code id_token", "code", "id_token", "none")
 _PROMPTS: Final = frozenset(("none", "login", "consent"))
 _NAMES: Final = frozenset(
     (
