@@ -6,7 +6,7 @@ from fuzz.cutting import lines_of
 from fuzz.reference.bearer import presented
 from fuzz.reference.syntax import BadError
 from fuzz.target import Target
-from tailchat_gate.config.token import Token
+from tailchat_gate.config.model import Token
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens, hash_of, make_token
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.reasons import Reason, RefusedError

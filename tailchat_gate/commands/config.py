@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.obstacles import obstacles
 from tailchat_gate.config.keys import schema_text
-from tailchat_gate.config.lint_addresses import beside_the_gate
+from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import in_foreign_home
 from tailchat_gate.config.values.identifier import token_name

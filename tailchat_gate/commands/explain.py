@@ -14,7 +14,7 @@ from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable
 from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.locks import locked
-from tailchat_gate.config.lint_people import no_tailchat_id
+from tailchat_gate.config.lint.people import no_tailchat_id
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier, url

@@ -15,7 +15,7 @@ import click
 from tailchat_gate.commands.admin import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail
 from tailchat_gate.commands.opened_store import OpenedStore, read_store, with_store
-from tailchat_gate.config.lint_people import is_tailchat_id, no_tailchat_id
+from tailchat_gate.config.lint.people import is_tailchat_id, no_tailchat_id
 from tailchat_gate.config.load import ConfigError, load, report
 from tailchat_gate.config.model import LONGEST_SESSION, Settings
 from tailchat_gate.config.source import admin_address, state_path

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tailchat_gate.config.document import DocumentError, parse_text
-from tailchat_gate.config.keys import ENV_PREFIX, Key, all_keys
-from tailchat_gate.config.problems import Problem, did_you_mean
+from tailchat_gate.config.keys import ENV_PREFIX, SECRET_FORMS, Key, all_keys
+from tailchat_gate.config.problems import Draft, Problem, did_you_mean
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
 #: Where the file is looked for if nothing else is said.
@@ -66,6 +66,25 @@ def assigned(environ: Mapping[str, str]) -> Assigned:
             kind = f"text that is neither TOML nor JSON{wrong.where}"
             found.problems.append(Problem(name, kind, str(wrong)))
     return found
+
+
+def overlay(set_there: Assigned, draft: Draft) -> None:
+    """Put what the environment sets over the file; secrets are chosen apart."""
+    secret = {(section, form) for (section, _), forms in SECRET_FORMS.items() for form in forms}
+    for place, name in set_there.names.items():
+        if place in secret:
+            continue
+        draft.sources[place] = name
+        if place not in set_there.values:
+            draft.settled.add(place)
+            continue
+        table = draft.document
+        if len(place) > 1:
+            inner = table.setdefault(place[0], {})
+            if not isinstance(inner, dict):
+                continue  # what stands in place of the table is refused as a whole
+            table = inner
+        table[place[-1]] = set_there.values[place]
 
 
 def _is_service(name: str, text: str) -> bool:

@@ -1,81 +1,26 @@
-"""Files that the configuration names: secrets, key rings, and the files of routes."""
+"""Files that the configuration names: keys, authorities and directories, read and checked."""
 
 import os
+import ssl
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import SecretStr
 
-from tailchat_gate.config.conflicts import Conflict
-from tailchat_gate.config.keys import SECRET_FORMS, env_name
-from tailchat_gate.config.partial import judged
-from tailchat_gate.config.problems import Problem, key_path, kind
-from tailchat_gate.config.route import Route
-from tailchat_gate.config.tls import pem_problems
+from tailchat_gate.config.checks.partial import judged
+from tailchat_gate.config.problems import Conflict, key_path
+from tailchat_gate.config.tables.route import Route
 from tailchat_gate.config.values.address import FilesAddress, HttpAddress, upstream_address
 
 _LARGEST = 64 * 1024
 
+_AUTHORITIES = "a PEM file with the certificates of authorities"
+_CERTIFICATE = "a PEM file with a certificate, and below it those that lead to its authority"
+_TLS_KEY = "a PEM file with the private key of tls_certificate, without a password"
 _KEY = "a PEM file with one EC P-256 private key without a password; `tailchat-gate key` prints one"
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A secret after its form was chosen.
-
-    `value` is what the model reads, None when nothing can be read; it is a SecretStr, a list of
-    these, or whatever else stood in place of text.
-    `label` names where the value came from; `listed` tells that its entries are named by number,
-    and `lines` gives the line of a file that each entry came from, `files` that file.
-    """
-
-    value: object = field(default=None, repr=False)
-    label: str = ""
-    listed: bool = False
-    lines: tuple[str, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
-
-
-def given(
-    owner: tuple[str, str],
-    in_file: Mapping[str, object],
-    in_environ: Mapping[str, object],
-    folder: Path,
-) -> Given:
-    """Choose the one form of a secret and read it.
-
-    `owner` is a key of SECRET_FORMS; `in_file` and `in_environ` hold the forms that either source
-    gives, of which the environment's replace all of the file's.
-    A relative path starts at `folder`.
-    """
-    source = in_environ or in_file
-    forms = [form for form in SECRET_FORMS[owner] if form in source]
-    labels = {
-        form: env_name((owner[0], form)) if in_environ else key_path((owner[0], form))
-        for form in SECRET_FORMS[owner]
-    }
-    if not forms:
-        return Given(problems=(_missing(owner),))
-    first, *others = forms
-    if others:
-        wanted = "only one of " + ", ".join(labels.values())
-        twice = f"{labels[first]} is set too"
-        return Given(problems=tuple(Problem(labels[form], twice, wanted) for form in others))
-    value = source[first]
-    if first.endswith("_file"):
-        return _from_file(labels[first], value, folder, many=owner == ("session", "secrets"))
-    if owner == ("session", "secrets") and first == "secret":
-        return Given([_hidden(value)], labels[first])
-    if isinstance(value, list):
-        return Given([_hidden(item) for item in value], labels[first], listed=True)
-    return Given(_hidden(value), labels[first])
 
 
 def exposed(path: Path) -> bool:
@@ -84,59 +29,6 @@ def exposed(path: Path) -> bool:
         return bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
         return False
-
-
-def _from_file(label: str, value: object, folder: Path, *, many: bool) -> Given:
-    if not isinstance(value, str) or not value or "\0" in value:
-        return Given(problems=(Problem(label, kind(value), "the path of a file"),))
-    path = folder / value
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-    except OSError as refused:
-        reason = refused.strerror or "unreadable"
-        problem = Problem(label, f"{path}: {reason}", "a file that can be read")
-        return Given(problems=(problem,), files=(path,))
-    lines = _lines(content)
-    if isinstance(lines, str):
-        problem = Problem(label, f"{path}: {lines}", "a file that holds the secret")
-        return Given(problems=(problem,), files=(path,))
-    if not many and len(lines) > 1:
-        found = f"{path}: {len(lines)} lines"
-        problem = Problem(label, found, "a file with the secret on one line")
-        return Given(problems=(problem,), files=(path,))
-    everyone = f"{label}: every user of this machine can read {path}; mode 0600 or 0640 keeps it"
-    warnings = (everyone,) if exposed(path) else ()
-    secrets = [SecretStr(text) for _, text in lines]
-    places = tuple(f"{path}, line {number}" for number, _ in lines)
-    found_there = secrets if many else secrets[0]
-    return Given(found_there, label, lines=places, warnings=warnings, files=(path,))
-
-
-def _lines(content: bytes) -> list[tuple[int, str]] | str:
-    """Number the lines that hold something; a str says what is wrong instead."""
-    if len(content) > _LARGEST:
-        return f"more than {_LARGEST // 1024} KiB"
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = None  # outside the handler nothing keeps the content
-    if text is None:
-        return "not UTF-8 text"
-    numbered = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
-    return [(number, line) for number, line in numbered if line.strip()] or "empty"
-
-
-def _hidden(value: object) -> object:
-    return SecretStr(value) if isinstance(value, str) else value
-
-
-def _missing(owner: tuple[str, str]) -> Problem:
-    forms = list(SECRET_FORMS[owner])
-    names = ", ".join(forms[:-1]) + f" or {forms[-1]}"
-    here = key_path((owner[0], forms[0]))
-    variables = " or ".join(env_name((owner[0], form)) for form in (forms[0], forms[-1]))
-    return Problem(here, "nothing", f"{names} (or {variables} in the environment)")
 
 
 class KeyFileError(ValueError):
@@ -165,6 +57,120 @@ def read_key(path: str) -> EllipticCurvePrivateKey:
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
         raise KeyFileError(f"{path}: a private key of another kind")
     return key
+
+
+class PemError(ValueError):
+    """A file that cannot be used; `key` is the route's key that names it.
+
+    `found` and `expected` are for the admin, as in a Problem; nothing of the file is in them.
+    """
+
+    def __init__(self, key: str, found: str, expected: str) -> None:
+        super().__init__(f"{key}: {found}; expected {expected}")
+        self.key = key
+        self.found = found
+        self.expected = expected
+
+
+def verifying_context(authorities: str | None = None) -> ssl.SSLContext:
+    """Make a context that verifies by a PEM file of authorities, None for the system's.
+
+    By one rule under every version of Python: 3.13 refuses certificates of private authorities
+    that leave out what RFC 5280 wants (VERIFY_X509_STRICT), where 3.11
+    and curl take them; and it trusts an intermediate authority by itself, which 3.11 does not.
+    Raises OSError or ssl.SSLError.
+    """
+    context = ssl.create_default_context(cafile=authorities)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
+    """Make a context as verifying_context does; `key` names the file. Raises PemError."""
+    if authorities is None:
+        return verifying_context()
+    _readable(key, authorities, _AUTHORITIES)
+    try:
+        return verifying_context(authorities)
+    except ssl.SSLError:
+        raise PemError(key, f"{authorities}: no certificate", _AUTHORITIES) from None
+
+
+def client_context(
+    authorities: str | None, certificate: str | None, key: str | None, *, pinned: bool = False
+) -> ssl.SSLContext:
+    """Make the context for connections to an https tool, whose certificate has to be valid.
+
+    The arguments are paths of PEM files: `authorities` are trusted in place of the system's, and
+    `certificate`, given only together with `key`, is what the tool is shown. `pinned`: the tool
+    is known by its key, which is compared behind the handshake; without `authorities` nothing
+    else of its certificate counts.
+    Reads these files. Raises PemError for the first that cannot be used.
+    """
+    if authorities is None:
+        context = verifying_context()
+        if pinned:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+    else:
+        context = authorities_context("tls_ca", authorities)
+    if certificate is not None and key is not None:
+        _show(context, certificate, key)
+    return context
+
+
+def pem_problems(
+    authorities: str | None, certificate: str | None, key: str | None
+) -> Iterator[PemError]:
+    """Find what is wrong with the same files, all of it."""
+    if authorities is not None:
+        try:
+            client_context(authorities, None, None)
+        except PemError as wrong:
+            yield wrong
+    if certificate is not None and key is not None:
+        try:
+            _show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key)
+        except PemError as wrong:
+            yield wrong
+
+
+def _show(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Load a certificate and its key; raises PemError."""
+    _readable("tls_certificate", certificate, _CERTIFICATE)
+    _readable("tls_key", key, _TLS_KEY)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
+    except ssl.SSLError:
+        found = f"{certificate}: no certificate"
+        raise PemError("tls_certificate", found, _CERTIFICATE) from None
+    asked: list[str] = []
+
+    def password() -> str:
+        # Without a callback OpenSSL would ask at the terminal and wait.
+        asked.append(key)
+        return ""
+
+    try:
+        context.load_cert_chain(certificate, key, password)
+    except ssl.SSLError as refused:
+        why = "no private key"
+        if asked:
+            why = "a private key with a password"
+        elif refused.reason == "KEY_VALUES_MISMATCH":
+            why = "the private key of another certificate"
+        raise PemError("tls_key", f"{key}: {why}", _TLS_KEY) from None
+
+
+def _readable(key: str, path: str, expected: str) -> None:
+    """Open a file, since the errors of OpenSSL do not say which of two it could not read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - as written, in the error's text too
+            file.read(1)
+    except OSError as refused:
+        found = f"{path}: {refused.strerror or 'unreadable'}"
+        raise PemError(key, found, expected) from None
 
 
 def key_problems(paths: Sequence[str]) -> Iterator[Conflict]:
@@ -238,3 +244,12 @@ def _closed(directory: str) -> str:
     except OSError as refused:
         return refused.strerror or "unreadable"
     return ""
+
+
+def unusable_authorities(file: str) -> Iterator[Conflict]:
+    """Find what is wrong with ca_file, "" for none."""
+    if file:
+        try:
+            authorities_context("ca_file", file)
+        except PemError as wrong:
+            yield Conflict(("tailchat", wrong.key), wrong.found, wrong.expected)

@@ -10,47 +10,18 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from tailchat_gate.config.model import (
-    Access,
-    Assertion,
-    Limits,
-    Log,
-    Pages,
-    Route,
-    Server,
-    Session,
-    Settings,
-    State,
-    Tailchat,
-    Token,
-)
+from tailchat_gate.config.model import LISTED, TABLES, Settings
 
 Schema = dict[str, Any]
 
-# Session.secrets and Tailchat.client_secret are what is left after these were read.
+#: The keys that a secret can be written in, by its table and the key that the model has for them.
 SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
     {
-        ("tailchat", "client_secret"): MappingProxyType(
-            {
-                "client_secret": "Secret of the app registered at Tailchat.",
-                "client_secret_file": "File with the secret of the app, instead of the key above.",
-            }
-        ),
-        ("session", "secrets"): MappingProxyType(
-            {
-                "secret": "Secret that cookies are sealed with, 32 random characters or more.",
-                "secrets": "Several such secrets: the first seals, all of them open.",
-                "secret_file": "File with such secrets, one a line, instead of the keys above.",
-            }
-        ),
+        (name, key): forms
+        for name, table in TABLES.items()
+        for key, forms in table.secret_forms.items()
     }
 )
-
-_MODELS: tuple[type[BaseModel], ...] = (
-    *(Server, Limits, Tailchat, Session, Access, State, Assertion, Token, Route, Pages, Log),
-)
-#: Tables that the file has any number of, each written whole.
-_LISTED = (Route, Token)
 
 ENV_PREFIX = "TAILCHAT_GATE_"
 
@@ -75,22 +46,21 @@ def file_schema() -> Schema:
     """
     schema = Settings.model_json_schema(schema_generator=_FileSchema)
     tables = schema["$defs"]
-    for model in _MODELS:
+    properties = schema["properties"]
+    for name, model in TABLES.items():
         table = tables[model.__name__]
         _write_defaults(table["properties"], model)
-        if model not in _LISTED:
+        if name not in LISTED:
             table.pop("required", None)
-    for (section, key), forms in SECRET_FORMS.items():
-        _write_forms(tables[section.capitalize()], key, forms)
-    for model in _LISTED:
-        for described in tables[model.__name__]["properties"].values():
+            properties[name].pop("default", None)
+        for key, forms in model.secret_forms.items():
+            _write_forms(table, key, forms)
+    for name in LISTED:
+        for described in tables[TABLES[name].__name__]["properties"].values():
             choices = described.get("anyOf", ())
             if {"type": "null"} in choices:  # TOML has no null
                 described.update(described.pop("anyOf")[0])
-    properties = schema["properties"]
     properties["groups"]["default"] = {}
-    for section in ("limits", "access", "state", "assertion", "pages", "log"):
-        del properties[section]["default"]
     del schema["required"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

@@ -1,13 +1,17 @@
-"""How a setting that cannot be used is described to the admin, without its secrets."""
+"""What is wrong with a configuration, collected and described without its secrets."""
 
 import difflib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from tailchat_gate.syntax import BARE_KEY, SCHEME
+
+Location = tuple[str | int, ...]
 
 _LONGEST = 60
 _USERINFO = re.compile(f"^({SCHEME}:(?://)?)?.*@", re.DOTALL)
@@ -25,6 +29,15 @@ class Problem:
     """
 
     key_path: str
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A setting that is right by itself and wrong where it stands, `at` in the file."""
+
+    at: Location
     found: str
     expected: str
 
@@ -88,3 +101,36 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_fold = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.7)
     return f'; did you mean "{by_fold[near[0]]}"?' if near else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What has been read so far, and what is wrong with it.
+
+    `sources` names the variable or secret file that a place was filled from, `lines` the line of
+    that file, and `settled` holds places whose problem is already listed. `partial` has what can
+    be read of tables with problems.
+    """
+
+    document: dict[str, object] = field(default_factory=dict, repr=False)
+    sources: dict[Location, str] = field(default_factory=dict)
+    lines: dict[Location, str] = field(default_factory=dict)
+    settled: set[Location] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    partial: dict[Location, BaseModel] = field(default_factory=dict, repr=False)
+
+    def refuse(self, at: Location, found: str, expected: str) -> None:
+        """List a problem under the name of the source that its place was filled from."""
+        starts = [at[:size] for size in range(len(at), -1, -1)]
+        if not self.settled.isdisjoint(starts):
+            return
+        source = next((start for start in starts if start in self.sources), ())
+        path = key_path((part for part in at[len(source) :] if part != "[key]"), self.name(source))
+        line = f"{self.lines[at]}: " if at in self.lines else ""
+        self.problems.append(Problem(path, line + found, expected))
+
+    def name(self, source: Location) -> str:
+        """Name the source of a place, "" for the file itself."""
+        return self.sources.get(source, "")

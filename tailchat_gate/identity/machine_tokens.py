@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tailchat_gate.config.token import Token
+from tailchat_gate.config.model import Token
 from tailchat_gate.identity.revocation.state import Lock, RevocationState
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.authorization import PREFIX

@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.authorizer import Authorizer
-from tailchat_gate.config.files import read_key
+from tailchat_gate.config.files import authorities_context, read_key
 from tailchat_gate.config.model import Settings
-from tailchat_gate.config.tls import authorities_context
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.endpoints.forward_auth import ForwardAuth

@@ -1,11 +1,14 @@
 """The configuration: what is accepted, what is refused and how, and that no secret gets out."""
 
 import pickle
+import sys
 import tomllib
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from configkit import (
@@ -22,8 +25,8 @@ from configkit import (
 from gatekit import make_settings
 from pydantic import SecretStr, ValidationError
 
-from tailchat_gate.config.lint import lint
-from tailchat_gate.config.lint_addresses import beside_the_gate
+from tailchat_gate.config.lint.addresses import beside_the_gate
+from tailchat_gate.config.lint.settings import lint
 from tailchat_gate.config.load import ConfigError, Problem, load, report
 from tailchat_gate.config.model import Assertion, Limits, Route, Server, Session, Settings, Tailchat
 
@@ -186,6 +189,25 @@ def test_settings_refuse_conflicts_however_they_are_built() -> None:
             session=Session(secrets=(SecretStr(SESSION_SECRET),)),
             route=(Route(name="a", upstream="http://a:1", allow=("group:ops",)),),
         )
+
+
+def test_a_file_is_judged_once() -> None:
+    """Tables are compared once, and no name of a group is checked a second time."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            calls[frame.f_code.co_name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        settings = good(CORPUS / "good" / "everything.toml").settings
+    finally:
+        sys.setprofile(before)
+
+    assert calls["conflicts"] == 1
+    assert calls["group_name"] == len(settings.groups)
 
 
 @pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)

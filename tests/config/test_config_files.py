@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tailchat_gate.config.files import unusable
-from tailchat_gate.config.tls import PemError, client_context
+from tailchat_gate.config.files import PemError, client_context, unusable
 from tailchat_gate.config.values.url import server_name
 
 DAY = timedelta(days=1)

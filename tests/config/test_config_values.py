@@ -13,7 +13,6 @@ from tailchat_gate.config.values import (
     identifier,
     path,
     quantities,
-    size,
     upgrade,
     url,
 )
@@ -81,7 +80,7 @@ def test_durations_are_written_as_they_are_read(length: int) -> None:
 )
 def test_sizes(text: object, expected: int) -> None:
     """Sizes are read into bytes."""
-    assert size.size(text) == expected
+    assert quantities.read_size(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,13 +89,13 @@ def test_sizes(text: object, expected: int) -> None:
 def test_not_sizes(text: object) -> None:
     """A number without unit, and anything unclear, is refused."""
     with pytest.raises(ValueError, match="a size in quotes"):
-        size.size(text)
+        quantities.read_size(text)
 
 
 @given(st.integers(min_value=0, max_value=2**20))
 def test_sizes_are_written_as_they_are_read(kib: int) -> None:
-    """What `spelled` writes, `size` reads back."""
-    assert size.size(size.spelled(kib * 1024)) == kib * 1024
+    """What `format_size` writes, `read_size` reads back."""
+    assert quantities.read_size(quantities.format_size(kib * 1024)) == kib * 1024
 
 
 @pytest.mark.parametrize(

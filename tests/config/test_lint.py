@@ -3,7 +3,7 @@
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.config.lint import lint
+from tailchat_gate.config.lint.settings import lint
 
 PUBLIC = "https://gate.example.com"
 

@@ -73,20 +73,15 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "config": (
         ("source",),
         ("load",),
-        ("files", "validation_errors", "environ"),
-        ("document", "lint", "diff"),
+        ("secrets", "validation"),
+        ("environ", "files", "lint", "diff"),
+        ("document",),
         ("keys",),
-        ("lint_addresses",),
-        ("lint_people",),
         ("model",),
-        ("tailchat", "token"),
-        ("conflicts",),
-        ("route",),
-        ("route_fields",),
-        ("fields",),
+        ("checks",),
+        ("tables",),
         ("values",),
-        ("problems", "state_directory", "tls"),
-        ("partial",),
+        ("problems", "state_directory"),
     ),
 }
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
@@ -95,8 +90,11 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 PURE = (
     "request",
     "access",
-    "config.model",
+    "config.checks",
     "config.diff",
+    "config.lint",
+    "config.model",
+    "config.tables",
     "pages.language",
     "reasons",
     "syntax",
@@ -135,8 +133,6 @@ MOST_LINES = 350
 MOST_FUNCTION_LINES = 60
 #: Modules and functions that are longer, until they are cut.
 LONG_MODULES: tuple[str, ...] = (
-    "config.load",
-    "config.model",
     "gate",
     "proxy.client.connection",
     "proxy.exchange.exchange",

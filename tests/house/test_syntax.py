@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 import tailchat_gate
 from tailchat_gate import syntax
-from tailchat_gate.config import fields, route_fields, token
-from tailchat_gate.config.fields import matching
+from tailchat_gate.config.tables import fields, route_fields
+from tailchat_gate.config.tables.fields import matching
 from tailchat_gate.config.values import identifier
 from tailchat_gate.identity.oauth.profile import ProfileError, profile_from_userinfo
 from tailchat_gate.identity.revocation.records import is_message, is_person, is_target
@@ -278,8 +278,8 @@ _TOLD: Final[Mapping[str, Any]] = MappingProxyType(
         "prefix": fields.Prefix,
         "response fields": route_fields.PassResponseFields,
         "route name": route_fields.RouteName,
-        "token hash": token.TokenHash,
-        "token name": token.TokenName,
+        "token hash": route_fields.TokenHash,
+        "token name": route_fields.TokenName,
         "upgrades": route_fields.Upgrades,
         "via": fields.Via,
     }

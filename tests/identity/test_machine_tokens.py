@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parts import missing
 
-from tailchat_gate.config.token import Token
+from tailchat_gate.config.model import Token
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens, hash_of, make_token
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.reasons import Reason, RefusedError

@@ -1,4 +1,4 @@
-"""Durations ("1h30m") and timestamps (2027-01-01), read into seconds and written back."""
+"""Durations ("1h30m"), timestamps (2027-01-01) and sizes ("1MiB"), read and written back."""
 
 import re
 from datetime import UTC, date, datetime, time
@@ -7,6 +7,10 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _SPELLING = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit, _ in _UNITS))
 _LONGEST = 365 * 86400
 DURATION = 'a duration in quotes, such as "90s", "15m", "12h", "2d" or "1h30m"'
+
+_SIZE_UNITS = (("MiB", 1 << 20), ("KiB", 1 << 10))
+_SIZE_SPELLING = re.compile("([0-9]{1,9})(KiB|MiB)")
+SIZE = 'a size in quotes, such as "512KiB" or "1MiB"'
 
 TIMESTAMP = (
     "a date such as 2027-01-01, which begins at 00:00 UTC, or a date and time with its zone such "
@@ -63,6 +67,27 @@ def read_timestamp(value: object) -> float:
 def format_timestamp(moment: float) -> str:
     """Write a moment as a date and time in UTC."""
     return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def read_size(value: object) -> int:
+    """Read `512KiB`, `1MiB` or `0` into bytes.
+
+    A bare number other than 0 has no unit and is refused.
+    Raises ValueError, whose text says what would be right.
+    """
+    if value == "0" or (type(value) is int and value == 0):
+        return 0
+    parts = _SIZE_SPELLING.fullmatch(value) if isinstance(value, str) else None
+    if parts is None:
+        raise ValueError(SIZE)
+    return int(parts[1]) * dict(_SIZE_UNITS)[parts[2]]
+
+
+def format_size(count: int) -> str:
+    """Write whole KiB in the largest unit that leaves no rest: 2097152 becomes "2MiB"."""
+    if not count:
+        return "0"
+    return next(f"{count // unit}{name}" for name, unit in _SIZE_UNITS if count % unit == 0)
 
 
 def _read(text: str) -> date | None:

@@ -5,8 +5,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from tailchat_gate.config.files import client_context
 from tailchat_gate.config.model import Route as RouteSettings
-from tailchat_gate.config.tls import client_context
 from tailchat_gate.config.values.address import HttpAddress, UnixAddress
 
 

@@ -3,7 +3,7 @@ from gatekit import make_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.config.route import Route
+from tailchat_gate.config.model import Route
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.proxy.message.field_rules import _MAX_KNOWN_NAMES
 from tailchat_gate.proxy.message.request_headers import RequestHeaders, without

@@ -6,7 +6,7 @@ Those that a route alone has are in `route_fields.py`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Never
+from typing import Annotated, ClassVar, Never
 
 from pydantic import (
     AfterValidator,
@@ -23,13 +23,17 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from tailchat_gate import syntax
-from tailchat_gate.config.values import address, identifier, path, quantities, secret, size, url
+from tailchat_gate.config.values import address, identifier, path, quantities, secret, url
 
 
 class Section(BaseModel):
     """A table of the file: immutable, without unknown keys, and silent about what it refuses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    #: For a key that holds a secret: the keys of the file that it can be written in, each with
+    #: its description. The model has what is left after these were read.
+    secret_forms: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,9 @@ class Size:
 
     def read(self, value: object) -> int:
         """Read a size and hold it to the bound; raises ValueError."""
-        count = size.size(value)
+        count = quantities.read_size(value)
         if count > self.high:
-            raise ValueError(f"{size.SHAPE}, of at most {size.spelled(self.high)}")
+            raise ValueError(f"{quantities.SIZE}, of at most {quantities.format_size(self.high)}")
         return count
 
     def __get_pydantic_core_schema__(
@@ -119,7 +123,7 @@ class Size:
         return core_schema.no_info_plain_validator_function(
             self.read,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                size.spelled, when_used="json"
+                quantities.format_size, when_used="json"
             ),
         )
 
@@ -128,6 +132,27 @@ class Size:
     ) -> JsonSchemaValue:
         text = {"type": "string", "pattern": "^(0|[0-9]+(KiB|MiB))$"}
         return {"anyOf": [text, {"const": 0}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Marks a float as a moment, written as a date or a date and time, kept in Unix seconds."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            quantities.read_timestamp,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                quantities.format_timestamp, when_used="json"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        # Editors show a schema TOML's dates as text.
+        return {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}"}
 
 
 def matching(pattern: str) -> dict[str, str]:

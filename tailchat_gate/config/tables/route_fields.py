@@ -1,4 +1,4 @@
-"""The kinds of value that the keys of a route have, as in `fields.py`."""
+"""The kinds of value that the keys of routes and tokens have, as in `fields.py`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, PlainSerializer, WithJsonSchema
 
 from tailchat_gate import syntax
-from tailchat_gate.config.fields import matching
+from tailchat_gate.config.tables.fields import matching
 from tailchat_gate.config.values import address, header, identifier, path, upgrade, url
 
 
@@ -150,6 +150,29 @@ Upgrades = Annotated[
             "type": "array",
             "uniqueItems": True,
             "items": matching(f"(?!({'|'.join(upgrade.REFUSED)})$){syntax.PROTOCOL_NAME}"),
+        }
+    ),
+]
+TokenName = Annotated[
+    str,
+    AfterValidator(identifier.token_name),
+    WithJsonSchema(matching(syntax.PLAIN_NAME)),
+]
+TokenHash = Annotated[
+    str,
+    AfterValidator(identifier.token_hash),
+    WithJsonSchema(matching(syntax.TOKEN_HASH)),
+]
+RouteNames = Annotated[
+    tuple[Annotated[str, AfterValidator(identifier.route_name)], ...],
+    AfterValidator(identifier.at_least_one),
+    AfterValidator(identifier.distinct),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": True,
+            "items": matching(syntax.ROUTE_NAME),
         }
     ),
 ]

@@ -1,14 +1,15 @@
-"""Settings of routes that are right by themselves and wrong beside others."""
+"""Keys of routes and tokens that are right by themselves and wrong beside others."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tailchat_gate.config.partial import judged, readable
-from tailchat_gate.config.problems import did_you_mean, shown
-from tailchat_gate.config.route import Route
-from tailchat_gate.config.values import header, identifier, path, size
+from tailchat_gate.config.checks.partial import judged, readable
+from tailchat_gate.config.problems import Conflict, did_you_mean, shown
+from tailchat_gate.config.tables.identity import Token
+from tailchat_gate.config.tables.route import Route
+from tailchat_gate.config.values import header, identifier, path, quantities
 from tailchat_gate.config.values.address import (
     FilesAddress,
     HttpAddress,
@@ -20,7 +21,6 @@ from tailchat_gate.config.values.address import (
     tool_of,
     upstream_address,
 )
-from tailchat_gate.config.values.quantities import format_duration
 
 _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_pin", "tls_server_name")
 _OF_A_TOOL = (
@@ -30,39 +30,43 @@ _OF_A_TOOL = (
     *("pass_response_fields", "request_buffer"),
 )
 _SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
-    {"websocket_max_age": format_duration, "request_buffer": size.spelled}
+    {"websocket_max_age": quantities.format_duration, "request_buffer": quantities.format_size}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
-    """A setting that is right by itself and wrong where it stands, `at` in the file."""
+class Compared:
+    """What is compared.
 
-    at: tuple[str | int, ...]
-    found: str
-    expected: str
-
-
-def conflicts(
-    routes: Mapping[int, Route],
-    prefix: str | None,
-    groups: Collection[str] | None,
-    denied: Iterable[str] = (),
-    listen: Iterable[str] = (),
-) -> tuple[Conflict, ...]:
-    """Compare the keys of each route, and routes with one another, the gate's prefix and groups.
-
-    `routes` goes by position in the file and may have gaps, and routes of which a part alone can
-    be read; `prefix` and `groups` are None where they are not known because they have problems of
-    their own. `denied` is `access.deny`, `listen` where the gate itself listens.
+    `routes` and `tokens` go by position in the file and may have gaps, and tables of which a part
+    alone can be read. The names are those of all there are, also of those with problems; they,
+    `groups` and `prefix` are None where they are not known. `denied` is `access.deny`, `listen`
+    where the gate itself listens.
     """
-    listeners = tuple(map(listen_address, listen))
-    found: list[Conflict] = []
+
+    routes: Mapping[int, Route]
+    tokens: Mapping[int, Token]
+    route_names: Collection[str] | None
+    token_names: Collection[str] | None
+    groups: Collection[str] | None
+    prefix: str | None
+    denied: Iterable[str]
+    listen: Iterable[str]
+
+
+def conflicts(tables: Compared) -> tuple[Conflict, ...]:
+    """Compare tokens and routes with one another, and with the gate's prefix and groups."""
+    return (*_of_tokens(tables), *_of_routes(tables))
+
+
+def _of_routes(tables: Compared) -> Iterator[Conflict]:
+    listeners = tuple(map(listen_address, tables.listen))
+    groups, prefix = tables.groups, tables.prefix
     names: dict[str, int] = {}
     places: dict[tuple[str | None, str], dict[int, Route]] = {}
     if groups is not None:
-        found.extend(_unknown_groups(("access", "deny"), denied, groups))
-    for index, route in routes.items():
+        yield from _unknown_groups(("access", "deny"), tables.denied, groups)
+    for index, route in tables.routes.items():
         checks = [
             _repeated(index, route, names),
             _taken(index, route, places),
@@ -78,9 +82,8 @@ def conflicts(
                 _unknown_groups_of(index, route, "deny", groups),
             ]
         for check in checks:
-            found.extend(judged(check))
-    found.extend(_set_and_passed(routes))
-    return tuple(found)
+            yield from judged(check)
+    yield from _set_and_passed(tables.routes)
 
 
 def _repeated(index: int, route: Route, names: dict[str, int]) -> Iterator[Conflict]:
@@ -214,3 +217,58 @@ def _set_in_vain(
         if value != Route.model_fields[key].default:
             found = shown(_SPELLED[key](value) if key in _SPELLED else value)
             yield Conflict(("route", index, key), found, expected)
+
+
+def _of_tokens(tables: Compared) -> Iterator[Conflict]:
+    names: dict[str, int] = {}
+    hashes: dict[str, int] = {}
+    for index, token in tables.tokens.items():
+        yield from judged(_repeated_name(index, token, names))
+        yield from judged(_repeated_hash(index, token, hashes))
+    if tables.token_names is not None:
+        for index, route in tables.routes.items():
+            yield from judged(_unknown_tokens(index, route, tables.token_names))
+    if tables.route_names is not None:
+        by_name = {readable(route, "name"): route for route in tables.routes.values()}
+        for index, token in tables.tokens.items():
+            yield from judged(_unknown_routes(index, token, by_name, tables.route_names))
+
+
+def _repeated_name(index: int, token: Token, names: dict[str, int]) -> Iterator[Conflict]:
+    first = names.setdefault(token.name.lower(), index)
+    if first != index:
+        taken = f"a name that token[{first}] does not have"
+        yield Conflict(("token", index, "name"), shown(token.name), taken)
+
+
+def _repeated_hash(index: int, token: Token, hashes: dict[str, int]) -> Iterator[Conflict]:
+    first = hashes.setdefault(token.hash, index)
+    if first != index:
+        taken = f"the hash of a token of its own; token[{first}] has this one"
+        yield Conflict(("token", index, "hash"), "a hash", taken)
+
+
+def _unknown_tokens(index: int, route: Route, names: Collection[str]) -> Iterator[Conflict]:
+    for position, entry in enumerate(route.allow):
+        name = entry.removeprefix(identifier.TOKEN)
+        if entry.startswith(identifier.TOKEN) and name not in names:
+            wanted = "a token that a [[token]] names" + did_you_mean(name, names)
+            yield Conflict(("route", index, "allow", position), shown(entry), wanted)
+
+
+def _unknown_routes(
+    index: int, token: Token, routes: Mapping[str, Route], names: Collection[str]
+) -> Iterator[Conflict]:
+    """Find the routes of a token that do not exist, or do not let it in."""
+    entry = identifier.TOKEN + token.name
+    for position, name in enumerate(token.routes or ()):
+        at = ("token", index, "routes", position)
+        if name not in names:
+            yield Conflict(at, shown(name), "the name of a route" + did_you_mean(name, names))
+        elif name in routes:
+            yield from judged(_closed_to(entry, at, routes[name]))
+
+
+def _closed_to(entry: str, at: tuple[str | int, ...], route: Route) -> Iterator[Conflict]:
+    if entry not in route.allow:
+        yield Conflict(at, shown(route.name), f"a route whose allow names {shown(entry)}")

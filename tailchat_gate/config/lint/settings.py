@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tailchat_gate.config import lint_addresses, lint_people
+from tailchat_gate.config.lint import addresses, people
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.header import is_dropped, is_dropped_from_responses
@@ -24,7 +24,7 @@ def lint(settings: Settings) -> tuple[str, ...]:
 
 
 def _cautions(settings: Settings) -> Iterator[str]:
-    yield from lint_addresses.of_addresses(settings)
+    yield from addresses.of_addresses(settings)
     unknown = [word for word in settings.tailchat.scope.split(" ") if word not in _KNOWN_SCOPES]
     if unknown:
         yield f"tailchat.scope: Tailchat does not know {', '.join(unknown)} and will leave it out"
@@ -35,15 +35,15 @@ def _cautions(settings: Settings) -> Iterator[str]:
             "visitors may be refused after they signed in"
         )
     allowed = {entry for route in settings.route for entry in route.allow}
-    for told in lint_people.of_deny(settings.access.deny, allowed):
+    for told in people.of_deny(settings.access.deny, allowed):
         yield f"access.deny: {told}"
     for index, route in enumerate(settings.route):
         for key, told in _of_route(route, settings):
             yield f"route[{index}].{key}: {told}"
-    yield from lint_addresses.of_one_tool(settings.route)
+    yield from addresses.of_one_tool(settings.route)
     yield from _audiences(settings)
-    yield from lint_people.of_groups(settings)
-    yield from lint_people.of_tokens(settings)
+    yield from people.of_groups(settings)
+    yield from people.of_tokens(settings)
 
 
 def _rechecks(settings: Settings) -> Iterator[str]:
@@ -72,10 +72,10 @@ def _rechecks(settings: Settings) -> Iterator[str]:
 
 def _of_route(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
     """Pair keys of a route with what is to be said of them."""
-    yield from lint_people.of_route(route)
+    yield from people.of_route(route)
     yield from _route(route)
-    yield from lint_addresses.of_host(route, settings)
-    yield from lint_addresses.of_upstream(route, settings)
+    yield from addresses.of_host(route, settings)
+    yield from addresses.of_upstream(route, settings)
     yield from _passed(route, settings)
 
 
@@ -121,7 +121,7 @@ def _pages_elsewhere(route: Route) -> Iterator[tuple[str, str]]:
             yield "origins", f"any page can pose as one without an origin, and then {told}"
     if ANY_ORIGIN not in route.origins:
         of_sites = [one for one in route.origins if one.startswith("http")]
-        for origin in filter(lint_addresses.travels_in_clear, of_sites):
+        for origin in filter(addresses.travels_in_clear, of_sites):
             told = f"{origin} is http, and whoever is on the way can write its pages"
             yield "origins", told
 

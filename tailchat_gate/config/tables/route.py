@@ -1,11 +1,11 @@
-"""The table of a route, and the table of the signed identity."""
+"""The table of a route."""
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import Field, StrictBool
 
-from tailchat_gate.config.fields import Deny, Seconds, Section, Size, Whole, empty
-from tailchat_gate.config.route_fields import (
+from tailchat_gate.config.tables.fields import Deny, Seconds, Section, Size, Whole, empty
+from tailchat_gate.config.tables.route_fields import (
     Allow,
     Audience,
     Headers,
@@ -26,30 +26,10 @@ from tailchat_gate.config.route_fields import (
 )
 from tailchat_gate.config.values import identifier, upgrade
 
-_SHORTEST = 30.0
-_LONGEST = 300.0
-
 _LARGEST_BODY = 2**40
 _LARGEST_BUFFER = 64 << 20
 #: What a body may have that is kept before it is sent on, where max_body_bytes sets no limit.
 _LARGEST_KEPT_BODY = 1 << 30
-
-
-class Assertion(Section):
-    """The signed identity that tools can check; off without a key."""
-
-    key_files: Annotated[tuple[PemFile, ...], AfterValidator(identifier.distinct)] = Field(
-        default=(),
-        description=(
-            "PEM files with the private keys, EC P-256, of X-Tailchat-Assertion: the first signs, "
-            "all are published; empty turns it off."
-        ),
-        examples=[["/etc/tailchat-gate/assertion.pem"]],
-    )
-    lifetime: Annotated[float, Seconds(low=_SHORTEST, high=_LONGEST, above_zero=True)] = Field(
-        default=_LONGEST,
-        description="How long an assertion is good, from 30s to 5m.",
-    )
 
 
 class Route(Section):
@@ -163,6 +143,7 @@ class Route(Section):
             "Further request headers for the tool, from templates with {sub}, {nickname}, "
             "{discriminator}, {avatar} and {groups}, or with {client}, the visitor's address."
         ),
+        repr=False,
     )
     header_encoding: Literal["percent", "utf8", "rfc2047"] = Field(
         default="percent",

@@ -1,0 +1,1 @@
+"""Checks across tables: what is right by itself and wrong beside others."""

@@ -1,0 +1,1 @@
+"""Settings that can be used and may not be meant."""

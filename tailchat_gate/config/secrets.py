@@ -1,0 +1,151 @@
+"""Secrets: each from one of its forms, out of the environment, the file or a file of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tailchat_gate.config.environ import Assigned
+from tailchat_gate.config.files import exposed
+from tailchat_gate.config.keys import SECRET_FORMS, env_name
+from tailchat_gate.config.problems import Draft, Problem, key_path, kind
+
+_LARGEST = 64 * 1024
+
+
+def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, draft: Draft) -> None:
+    """Replace the forms of one secret by its value, under the key that the model knows."""
+    section, key = owner
+    table = draft.document.setdefault(section, {})
+    if not isinstance(table, dict):
+        return  # what stands in place of the table is refused as a whole
+    places = {form: (section, form) for form in SECRET_FORMS[owner]}
+    in_file = {form: table.pop(form) for form in places if form in table}
+    in_environ = {
+        form: set_there.values[place] for form, place in places.items() if place in set_there.values
+    }
+    if len(in_environ) < len(set_there.names.keys() & set(places.values())):
+        draft.settled.add(owner)
+        return
+    secret = _given(owner, in_file, in_environ, folder)
+    draft.files.extend(secret.files)
+    draft.warnings.extend(secret.warnings)
+    if secret.problems:
+        draft.problems.extend(secret.problems)
+        draft.settled.add(owner)
+        return
+    table[key] = secret.value
+    draft.sources[owner] = secret.label
+    for index, _ in enumerate(secret.value if isinstance(secret.value, list) else ()):
+        if not secret.listed:
+            draft.sources[*owner, index] = secret.label
+    for index, line in enumerate(secret.lines):
+        draft.lines[(*owner, index) if isinstance(secret.value, list) else owner] = line
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A secret after its form was chosen.
+
+    `value` is what the model reads, None when nothing can be read; it is a SecretStr, a list of
+    these, or whatever else stood in place of text.
+    `label` names where the value came from; `listed` tells that its entries are named by number,
+    and `lines` gives the line of a file that each entry came from, `files` that file.
+    """
+
+    value: object = field(default=None, repr=False)
+    label: str = ""
+    listed: bool = False
+    lines: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+def _given(
+    owner: tuple[str, str],
+    in_file: Mapping[str, object],
+    in_environ: Mapping[str, object],
+    folder: Path,
+) -> _Given:
+    """Choose the one form of a secret and read it.
+
+    `owner` is a key of SECRET_FORMS; `in_file` and `in_environ` hold the forms that either source
+    gives, of which the environment's replace all of the file's.
+    A relative path starts at `folder`.
+    """
+    source = in_environ or in_file
+    forms = [form for form in SECRET_FORMS[owner] if form in source]
+    labels = {
+        form: env_name((owner[0], form)) if in_environ else key_path((owner[0], form))
+        for form in SECRET_FORMS[owner]
+    }
+    if not forms:
+        return _Given(problems=(_missing(owner),))
+    first, *others = forms
+    if others:
+        wanted = "only one of " + ", ".join(labels.values())
+        twice = f"{labels[first]} is set too"
+        return _Given(problems=tuple(Problem(labels[form], twice, wanted) for form in others))
+    value = source[first]
+    if first.endswith("_file"):
+        return _from_file(labels[first], value, folder, many=owner == ("session", "secrets"))
+    if owner == ("session", "secrets") and first == "secret":
+        return _Given([_hidden(value)], labels[first])
+    if isinstance(value, list):
+        return _Given([_hidden(item) for item in value], labels[first], listed=True)
+    return _Given(_hidden(value), labels[first])
+
+
+def _from_file(label: str, value: object, folder: Path, *, many: bool) -> _Given:
+    if not isinstance(value, str) or not value or "\0" in value:
+        return _Given(problems=(Problem(label, kind(value), "the path of a file"),))
+    path = folder / value
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as refused:
+        reason = refused.strerror or "unreadable"
+        problem = Problem(label, f"{path}: {reason}", "a file that can be read")
+        return _Given(problems=(problem,), files=(path,))
+    lines = _lines(content)
+    if isinstance(lines, str):
+        problem = Problem(label, f"{path}: {lines}", "a file that holds the secret")
+        return _Given(problems=(problem,), files=(path,))
+    if not many and len(lines) > 1:
+        found = f"{path}: {len(lines)} lines"
+        problem = Problem(label, found, "a file with the secret on one line")
+        return _Given(problems=(problem,), files=(path,))
+    everyone = f"{label}: every user of this machine can read {path}; mode 0600 or 0640 keeps it"
+    warnings = (everyone,) if exposed(path) else ()
+    secrets = [SecretStr(text) for _, text in lines]
+    places = tuple(f"{path}, line {number}" for number, _ in lines)
+    found_there = secrets if many else secrets[0]
+    return _Given(found_there, label, lines=places, warnings=warnings, files=(path,))
+
+
+def _lines(content: bytes) -> list[tuple[int, str]] | str:
+    """Number the lines that hold something; a str says what is wrong instead."""
+    if len(content) > _LARGEST:
+        return f"more than {_LARGEST // 1024} KiB"
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = None  # outside the handler nothing keeps the content
+    if text is None:
+        return "not UTF-8 text"
+    numbered = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
+    return [(number, line) for number, line in numbered if line.strip()] or "empty"
+
+
+def _hidden(value: object) -> object:
+    return SecretStr(value) if isinstance(value, str) else value
+
+
+def _missing(owner: tuple[str, str]) -> Problem:
+    forms = list(SECRET_FORMS[owner])
+    names = ", ".join(forms[:-1]) + f" or {forms[-1]}"
+    here = key_path((owner[0], forms[0]))
+    variables = " or ".join(env_name((owner[0], form)) for form in (forms[0], forms[-1]))
+    return Problem(here, "nothing", f"{names} (or {variables} in the environment)")

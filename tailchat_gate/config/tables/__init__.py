@@ -1,0 +1,1 @@
+"""The tables of the file, each a model that checks its own keys."""

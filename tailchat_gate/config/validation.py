@@ -1,0 +1,250 @@
+"""Reads the tables of a document against their models, and says what is wrong in an admin's words.
+
+Each table is checked by itself, then beside the others; secrets stay out of what is said.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from tailchat_gate.config.checks.partial import partial, readable
+from tailchat_gate.config.checks.tables import Compared, conflicts
+from tailchat_gate.config.files import (
+    exposed_key_files,
+    exposed_keys,
+    key_problems,
+    named_files,
+    unusable,
+    unusable_authorities,
+)
+from tailchat_gate.config.keys import env_name, names_in
+from tailchat_gate.config.model import (
+    LISTED,
+    TABLES,
+    Assertion,
+    Route,
+    Settings,
+    Tailchat,
+    Token,
+)
+from tailchat_gate.config.problems import Draft, Location, did_you_mean, kind, shown
+from tailchat_gate.config.tables.fields import Groups
+
+_EXPECTED: Mapping[str, str] = MappingProxyType(
+    {
+        "string_type": "text in quotes",
+        "string_unicode": "text in UTF-8",
+        "int_type": "a whole number",
+        "bool_type": "true or false",
+        "tuple_type": "a list",
+        "dict_type": "a table",
+        "mapping_type": "a table",
+        "model_type": "a table",
+        "too_short": "at least one entry",
+    }
+)
+_WHOLE = frozenset({"model_type", "dict_type", "mapping_type", "tuple_type"})
+_AT_LEAST_ONE = 'at least one [[route]], such as name = "wiki", upstream = "http://wiki:3000"'
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(draft: Draft) -> Settings | None:
+    """Check all tables, each by itself and then together; None where one has problems."""
+    document = draft.document
+    for name in [name for name in document if name not in names_in("")]:
+        near = did_you_mean(name, names_in(""))
+        draft.refuse((name,), "an unknown table or key", f"a table that the gate has{near}")
+    parts: dict[str, Any] = {}
+    rows: dict[str, dict[int, Any]] = {}
+    groups: Mapping[str, tuple[str, ...]] | None = None
+    for name in Settings.model_fields:
+        if name in LISTED:
+            rows[name] = _each(name, document.get(name, []), draft)
+        elif name in TABLES:
+            parts[name] = _model(TABLES[name], (name,), document.get(name, {}), draft)
+        else:
+            groups = _groups(document.get(name, {}), draft)
+    names = groups if groups is not None else _group_names_alone(draft)
+    _refuse_conflicts(draft, names, parts, rows["token"], rows["route"])
+    _note_files(draft, parts, rows["route"])
+    if draft.problems or groups is None or None in parts.values():
+        return None
+    lists = {name: tuple(found.values()) for name, found in rows.items()}
+    # All of it is checked: to validate it again would judge each rule twice.
+    return Settings.model_construct(None, **parts, **lists, groups=groups)
+
+
+def _note_files(
+    draft: Draft, tables: Mapping[str, BaseModel | None], routes: Mapping[int, Route]
+) -> None:
+    """List the files that tables without problems name, and warn of keys that others can read."""
+    assertion, tailchat = tables["assertion"], tables["tailchat"]
+    key_files = assertion.key_files if isinstance(assertion, Assertion) else ()
+    draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
+    draft.files.extend((*map(Path, key_files), *named_files(routes)))
+    if isinstance(tailchat, Tailchat) and tailchat.ca_file:
+        draft.files.append(Path(tailchat.ca_file))
+
+
+def _refuse_conflicts(
+    draft: Draft,
+    groups: Collection[str] | None,
+    tables: Mapping[str, BaseModel | None],
+    tokens: Mapping[int, Token],
+    routes: Mapping[int, Route],
+) -> None:
+    """Compare keys and tables with one another, as far as those with problems can be read."""
+
+    def key(table: str, name: str, default: object) -> Any:  # noqa: ANN401 - as the model has it
+        return readable(tables[table] or draft.partial.get((table,)), name, default)
+
+    compared = Compared(
+        routes=_with_partial("route", routes, draft),
+        tokens=_with_partial("token", tokens, draft),
+        route_names=_names_alone("route", draft),
+        token_names=_names_alone("token", draft),
+        groups=groups,
+        prefix=key("server", "prefix", None),
+        denied=key("access", "deny", ()),
+        listen=key("server", "listen", ()),
+    )
+    for conflict in (
+        *key_problems(key("assertion", "key_files", ())),
+        *conflicts(compared),
+        *unusable(compared.routes),
+        *unusable_authorities(key("tailchat", "ca_file", "")),
+    ):
+        draft.refuse(conflict.at, conflict.found, conflict.expected)
+
+
+def _with_partial(section: str, made: Mapping[int, _Model], draft: Draft) -> dict[int, _Model]:
+    """Return the tables of a list in their order, with those that can be read in part alone."""
+    found: dict[int, Any] = dict(made)
+    for at, part in draft.partial.items():
+        if at[0] == section and isinstance(at[-1], int):
+            found[at[-1]] = part
+    return dict(sorted(found.items()))
+
+
+def _model(model: type[_Model], at: Location, value: object, draft: Draft) -> _Model | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError as refused:
+        _list(refused, at, model, draft)
+        part = partial(model, value, refused)
+        if part is not None:
+            draft.partial[at] = part
+    return None
+
+
+def _groups(value: object, draft: Draft) -> Mapping[str, tuple[str, ...]] | None:
+    if ("groups",) in draft.settled:
+        return None
+    adapter: TypeAdapter[Mapping[str, tuple[str, ...]]] = TypeAdapter(Groups)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as refused:
+        _list(refused, ("groups",), None, draft)
+    return None
+
+
+def _group_names_alone(draft: Draft) -> Collection[str] | None:
+    """Read the names of groups that have problems; None where there is no telling."""
+    table = draft.document.get("groups")
+    return table.keys() if isinstance(table, dict) and ("groups",) not in draft.settled else None
+
+
+def _each(section: str, value: object, draft: Draft) -> dict[int, Any]:
+    """Check each table of a list; the ones without problems by their position."""
+    if Settings.model_fields[section].is_required() and value in (None, []):
+        draft.refuse((section,), "nothing", _AT_LEAST_ONE)
+        return {}
+    if not isinstance(value, list):
+        draft.refuse((section,), kind(value), f"[[{section}]] with two pairs of brackets")
+        return {}
+    model = TABLES[section]
+    rows = enumerate(value)
+    read = {index: _model(model, (section, index), row, draft) for index, row in rows}
+    return {index: made for index, made in read.items() if made is not None}
+
+
+def _names_alone(section: str, draft: Draft) -> Collection[str] | None:
+    """Read the names in a list of tables that may have problems; None where there is no telling."""
+    rows = draft.document.get(section, [])
+    if not isinstance(rows, list) or (section,) in draft.settled:
+        return None
+    return [str(row.get("name")) for row in rows if isinstance(row, dict)]
+
+
+def _list(
+    refused: ValidationError, at: Location, model: type[BaseModel] | None, draft: Draft
+) -> None:
+    for error in refused.errors(include_url=False):
+        place = (*at, *error["loc"])
+        draft.refuse(place, *_describe_error(error, place, model))
+
+
+def _describe_error(
+    error: ErrorDetails, at: Location, model: type[BaseModel] | None
+) -> tuple[str, str]:
+    """Turn one error of pydantic into what was found and what was expected.
+
+    `at` is the full place in the file, `model` the table it lies in, None for [groups].
+    """
+    if error["type"] == "missing":
+        return "nothing", _wanted(at, model)
+    if error["type"] == "extra_forbidden":
+        table = f"[[{at[0]}]]" if at[0] in LISTED else f"[{at[0]}]"
+        near = did_you_mean(str(at[-1]), names_in(str(at[0])))
+        return "an unknown key", f"a key that {table} has{near}"
+    return _found(error, at, model), _expected(error)
+
+
+def _found(error: ErrorDetails, at: Location, model: type[BaseModel] | None) -> str:
+    value = error["input"]
+    if isinstance(value, SecretStr):
+        return f"a secret of {len(value.get_secret_value())} characters"
+    if "[key]" in at:
+        return shown(value)
+    if error["type"] in _WHOLE or _is_confidential(at, model):
+        return kind(value)
+    return shown(value)
+
+
+def _is_confidential(at: Location, model: type[BaseModel] | None) -> bool:
+    """Tell whether a place is in a key whose value is never shown: a secret, or without a repr."""
+    inner = at[2:] if at[0] in LISTED else at[1:]
+    key = model.model_fields.get(str(inner[0])) if model and inner else None
+    return key is not None and (not key.repr or _is_secret(key.annotation))
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
+
+
+def _expected(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "value_error":
+        return str(context["error"])
+    if error["type"] == "literal_error":
+        near = ""
+        words = str(context["expected"]).replace("'", '"')
+        if isinstance(error["input"], str):
+            near = did_you_mean(
+                error["input"], words.replace(" or ", ", ").strip('"').split('", "')
+            )
+        return words + near
+    return _EXPECTED.get(error["type"], error["msg"])
+
+
+def _wanted(at: Location, model: type[BaseModel] | None) -> str:
+    examples = model.model_fields[str(at[-1])].examples if model else None
+    such = f"a value such as {shown(examples[0])}" if examples else "a value"
+    if at[0] in LISTED:
+        return such
+    return f"{such} (or {env_name((str(at[0]), str(at[-1])))} in the environment)"
