@@ -32,6 +32,7 @@ from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.responses.answers import RETRY_LATER, Answers
+from tailchat_gate.responses.refusals import Refusals
 
 #: Methods that are for the proxy itself, or may be.
 _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
@@ -60,6 +61,7 @@ class Gate:
     static_slots: Mapping[str, StaticSlots]
     pages: AiohttpBridge
     answers: Answers
+    refusals: Refusals
     recorder: Recorder
     request_ids: RequestIds
     monotonic: Callable[[], float]
@@ -166,16 +168,15 @@ class Gate:
         )
 
     def _deny(self, client: ClientConnection, context: RequestContext, verdict: Verdict) -> None:
-        answers = self.answers
         if context.reason is Reason.NO_ROUTE and context.path == "/" and not context.token:
             # Nothing is configured there, but it is where people look first.
-            answer = answers.redirect_to_userinfo(context)
+            answer = self.refusals.redirect_to_userinfo(context)
         elif context.reason is Reason.METHOD_REFUSED:
             allow = {"Allow": self._allowed(context)}
-            answer = answers.problem(context, context.reason, headers=allow)
+            answer = self.answers.problem(context, context.reason, headers=allow)
         else:
-            answer = answers.refusal(context, verdict.record, verdict.rejection)
-            answer = answers.challenged(context, answer, verdict.rules)
+            answer = self.refusals.refusal(context, verdict.record, verdict.rejection)
+            answer = self.refusals.challenged(context, answer, verdict.rules)
         self._say(client, context, answer)
 
     def _refuse(

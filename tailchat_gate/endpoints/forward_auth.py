@@ -21,7 +21,7 @@ from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, Original, original_of
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.refusals import Refusals
 
 # Names of their own: each question asks for them, and an enum's attribute costs ten times a global.
 _OK, _ACCEPTED = HTTPStatus.OK, HTTPStatus.ACCEPTED
@@ -50,7 +50,7 @@ class ForwardAuth:
     def __init__(
         self,
         *,
-        answers: Answers,
+        refusals: Refusals,
         authorizer: Authorizer,
         identity: IdentityHeaders,
         headers: RequestHeaders,
@@ -59,7 +59,8 @@ class ForwardAuth:
         public_host: str,
         clock: Callable[[], float],
     ) -> None:
-        self._answers = answers
+        self._answers = refusals.answers
+        self._refusals = refusals
         self._authorizer = authorizer
         self._identity = identity
         self._headers = headers
@@ -187,7 +188,7 @@ class ForwardAuth:
         asked.reason = context.reason
         answer = self._refusal(asked, verdict, detail)
         context.reason = asked.reason
-        answer = self._answers.challenged(asked, answer, verdict.rules if verdict else ())
+        answer = self._refusals.challenged(asked, answer, verdict.rules if verdict else ())
         if answer.status != HTTPStatus.UNAUTHORIZED:
             answer.set_status(HTTPStatus.FORBIDDEN)
         context.status = answer.status
@@ -200,8 +201,8 @@ class ForwardAuth:
         if verdict is None:
             return self._answers.problem(asked, asked.reason, detail=detail)
         if asked.reason in _SIGN_IN and not (verdict.rejection and verdict.rejection.retry_after):
-            return self._answers.sign_in_first(asked, verdict.rejection)
-        return self._answers.refusal(asked, verdict.record, verdict.rejection)
+            return self._refusals.sign_in_first(asked, verdict.rejection)
+        return self._refusals.refusal(asked, verdict.record, verdict.rejection)
 
 
 def _removals(fields: FieldSection, lines: bytes) -> bytes:

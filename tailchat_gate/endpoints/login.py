@@ -38,7 +38,8 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, opens_page, read_intent
 from tailchat_gate.request.target import cookie_fields, query_pairs
-from tailchat_gate.responses.answers import Answers, locked_detail
+from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.refusals import Refusals, locked_detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class LoginEndpoints:
     """
 
     answers: Answers
+    refusals: Refusals
     tailchat: TailchatClient
     sessions: HostSessions
     bindings: Bindings
@@ -60,7 +62,7 @@ class LoginEndpoints:
     states: KeyRing
     passes: KeyRing
     outcomes: Codec[SessionRecord]
-    refusals: LoginRefusals
+    login_refusals: LoginRefusals
     metrics: Metrics
     audit: Audit
     prefix: str
@@ -87,7 +89,7 @@ class LoginEndpoints:
             # What is no tab cannot show Tailchat's pages, and must not leave cookies behind.
             if intent is Intent.NAVIGATION:
                 return self.answers.problem(context, Reason.LOGIN_NOT_A_PAGE)
-            return self.answers.not_signed_in(context)
+            return self.refusals.not_signed_in(context)
         cookie = self.bindings.for_login(request)
         query = query_pairs(context.target.query)
         prompt = "login" if ("prompt", "login") in query else ""
@@ -114,7 +116,7 @@ class LoginEndpoints:
         self, request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
         """Finish a login: believe the callback, redeem its code once, open the session."""
-        if page := self.refusals.before(request, context):
+        if page := self.login_refusals.before(request, context):
             return page
         try:
             _check_page(context)
@@ -130,11 +132,11 @@ class LoginEndpoints:
         except StrayLogin as stray:
             return self._stray(request, context, stray)
         except LoginRefused as refused:
-            return self.refusals.refuse(request, context, refused)
+            return self.login_refusals.refuse(request, context, refused)
 
     async def arrive(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Open a session on a tool's host with the pass that the public host gave."""
-        if page := self.refusals.before(request, context):
+        if page := self.login_refusals.before(request, context):
             return page
         try:
             _check_page(context, framed=True)
@@ -151,7 +153,7 @@ class LoginEndpoints:
         except StrayLogin as stray:
             return self._stray(request, context, stray)
         except LoginRefused as refused:
-            return self.refusals.refuse(request, context, refused)
+            return self.login_refusals.refuse(request, context, refused)
 
     async def _returning_to(
         self, return_to: str, ending: Awaitable[web.StreamResponse]
@@ -277,7 +279,7 @@ class LoginEndpoints:
                 self.answers.start_url(return_to, prompt=stray.prompt, again=True),
                 status=303,
             )
-        return self.refusals.refuse(request, context, stray)
+        return self.login_refusals.refuse(request, context, stray)
 
     def _check_revocation(self, record: SessionRecord, return_to: str) -> None:
         """Raise LoginRefused for who is kept out, and for a session that was ended meanwhile."""

@@ -15,6 +15,7 @@ from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, read_intent
 from tailchat_gate.request.target import cookie_fields
 from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.refusals import Refusals
 
 
 class KeySet:
@@ -40,7 +41,7 @@ class UserInfo:
     def __init__(
         self,
         *,
-        answers: Answers,
+        refusals: Refusals,
         sessions: HostSessions,
         tokens: Tokens,
         identity: IdentityHeaders,
@@ -50,7 +51,8 @@ class UserInfo:
         """`has_tool` tells of a host's name whether there is a tool at its "/"."""
         self._forms = forms
         self._has_tool = has_tool
-        self._answers = answers
+        self._answers = refusals.answers
+        self._refusals = refusals
         self._sessions = sessions
         self._tokens = tokens
         self._identity = identity
@@ -62,7 +64,7 @@ class UserInfo:
         host_session, cookies = self._sessions.at(context.host), cookie_fields(request.raw_headers)
         record = await host_session.settled_record(cookies)
         if record is None:
-            return self._answers.not_let_in(
+            return self._refusals.not_let_in(
                 context, host_session.authenticator.explain_rejection(context.head.fields)
             )
         context.sub = record.sub
@@ -98,7 +100,7 @@ class UserInfo:
             machine = self._tokens.machine_of(context.head.fields)
         except TokenRefused as refused:
             context.token = refused.name
-            return self._answers.token_refused(context, refused.reason, refused.lock)
+            return self._refusals.token_refused(context, refused.reason, refused.lock)
         context.token = machine.name
         ends_at = int(machine.ends_at) if machine.ends_at < math.inf else None
         body = {"token": machine.name, "expires_at": ends_at}

@@ -45,6 +45,7 @@ from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 
@@ -120,16 +121,22 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
             contact=settings.pages.contact, prefix=server.prefix, public_url=server.public_url
         ),
         sites=sites,
+        prefix=server.prefix,
+        clock=clock,
+    )
+    refusals = Refusals(
+        answers,
+        sites=sites,
         returns=returns,
         prefix=server.prefix,
         sign_in_page=settings.pages.sign_in == "page",
-        clock=clock,
     )
     forms = FormTokens(_key_ring(settings, "form"))
     targets = Targets(answers, sites, returns, server.prefix, settings.limits.target_bytes)
     bindings = Bindings(sessions)
     login = LoginEndpoints(
         answers=answers,
+        refusals=refusals,
         tailchat=tailchat,
         sessions=sessions,
         bindings=bindings,
@@ -141,7 +148,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         states=_key_ring(settings, "state"),
         passes=_key_ring(settings, "pass"),
         outcomes=outcome_codec(_key_ring(settings, "outcome")),
-        refusals=LoginRefusals(
+        login_refusals=LoginRefusals(
             answers=answers,
             bindings=bindings,
             targets=targets,
@@ -170,7 +177,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
             prefix=server.prefix,
         ),
         userinfo=UserInfo(
-            answers=answers,
+            refusals=refusals,
             sessions=sessions,
             tokens=tokens,
             identity=identity,
@@ -178,7 +185,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
             has_tool=lambda host: routes.match(host, "/", "GET") is not None,
         ),
         forward_auth=ForwardAuth(
-            answers=answers,
+            refusals=refusals,
             authorizer=authorizer,
             identity=identity,
             headers=headers,
@@ -206,6 +213,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         static_slots=_static_slots(settings, local, process_state),
         pages=process_state.pages,
         answers=answers,
+        refusals=refusals,
         recorder=Recorder(
             metrics,
             process_state.access_log if settings.log.access else None,

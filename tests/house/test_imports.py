@@ -138,7 +138,6 @@ LONG_MODULES: tuple[str, ...] = (
     "proxy.exchange.exchange",
     "proxy.message.response_reader",
     "proxy.upstream.connection",
-    "responses.answers",
     "serving.wiring",
 )
 LONG_FUNCTIONS: tuple[str, ...] = ("serving.wiring:build",)

@@ -1,0 +1,263 @@
+"""Which answer a refused request gets: the sign-in, a page that explains, a challenge."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import web
+
+from tailchat_gate.access.policy import Rule
+from tailchat_gate.identity.host_sessions import Sites
+from tailchat_gate.identity.oauth.return_targets import ReturnTargets
+from tailchat_gate.identity.revocation.state import Lock, Rejection
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, shown_in
+from tailchat_gate.responses.answers import Answers, is_unknown_elsewhere
+from tailchat_gate.responses.plain import BASIC, asks_for_password
+
+#: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
+_CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
+#: RFC 6750 section 3.1: what is wrong with a token.
+_BEARER: Final = MappingProxyType(
+    {
+        Reason.TOKEN_UNKNOWN: "invalid_token",
+        Reason.TOKEN_EXPIRED: "invalid_token",
+        Reason.TOKEN_ELSEWHERE: "insufficient_scope",
+    }
+)
+_SIGN_IN_PAGE: Final = "/sign_in"
+#: What the person who is refused may want to talk to an admin about.
+_ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
+
+
+class Refusals:
+    """Chooses the answers to requests that may not pass, for one configuration."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        *,
+        sites: Sites,
+        returns: ReturnTargets,
+        prefix: str,
+        sign_in_page: bool,
+    ) -> None:
+        self.answers: Final = answers
+        self._sites = sites
+        self._returns = returns
+        self._prefix = prefix
+        self._entry = _SIGN_IN_PAGE if sign_in_page else "/start"
+
+    def refusal(
+        self,
+        context: RequestContext,
+        record: SessionRecord | None,
+        rejection: Rejection | None = None,
+    ) -> web.Response:
+        """Return the answer to a request that may not pass, by the reason on its visit.
+
+        `record` is that of the person who asks, None for nobody; `rejection` is why their session
+        is no good, None where it is or where there is none.
+        """
+        if rejection is not None or context.reason is Reason.NOT_SIGNED_IN:
+            return self.not_let_in(context, rejection)
+        if context.reason in _ABOUT_ACCOUNT and record is not None:
+            return self.denied(context, context.reason, record)
+        if context.reason in _BEARER:
+            return self.token_refused(context, context.reason)
+        if context.reason is Reason.CROSS_ORIGIN:
+            return self._cross_origin(context)
+        return self.answers.problem(context, context.reason)
+
+    def not_let_in(self, context: RequestContext, rejection: Rejection | None) -> web.Response:
+        """Answer who is not signed in, or whose session or token is no good, now or for ever."""
+        if rejection is None:
+            return self.not_signed_in(context)
+        if rejection.record is not None:
+            context.sub = rejection.record.sub
+        if rejection.lock is not None:
+            return self.locked(context, rejection.lock, rejection.record)
+        if rejection.retry_after:
+            return self._later(context, rejection)
+        return self.not_signed_in(context, rejection.reason)
+
+    def not_signed_in(
+        self, context: RequestContext, reason: Reason = Reason.NOT_SIGNED_IN
+    ) -> web.Response:
+        """Send a page navigation to the login; refuse everything else with 401 and no cookie.
+
+        `reason` tells why nobody is: that of a session that was, where there was one. Who sent a
+        form reads on a page that it has not arrived, and signs in from there. With a frame or form
+        in a page of another site no session of the visitor's comes, whether there is one or not:
+        to sign in would not help, and that is what the visitor reads.
+        """
+        context.reason = reason
+        headers = context.head.fields.headers
+        intent = read_intent(context.method, headers)
+        if intent is Intent.NAVIGATION:
+            return self.answers.redirect(self.sign_in_url(context))
+        if intent is Intent.FRAME and is_sibling(headers) and self._sites.is_tool(context.host):
+            # Where public_url has a session, it is carried over without anybody's help.
+            return self.answers.redirect(self.sign_in_url(context, "/start"))
+        if shown_in(context.method, headers) is Intent.FRAME:
+            return self.answers.in_frame(
+                context, reason, self.answers.in_a_tab(context), headers=_CHALLENGE
+            )
+        if is_form(context.method, headers) and is_unknown_elsewhere(reason, headers):
+            return self.answers.problem(
+                context, reason, retry_url=self.answers.in_a_tab(context), headers=_CHALLENGE
+            )
+        if is_form(context.method, headers):
+            # To the tool's first page: what takes a form need not be a page.
+            url = f"{self._sites.origin(context.host)}{self._prefix}{self._entry}?rd=/"
+            return self.answers.problem(context, reason, retry_url=url, headers=_CHALLENGE)
+        detail = {"sign_in": f"{self._sites.origin(context.host)}{self._prefix}/sign_in"}
+        answer = self.answers.problem_json(context, reason, detail, _CHALLENGE)
+        # Whatever the reason, to sign in is what helps.
+        answer.set_status(HTTPStatus.UNAUTHORIZED)
+        return answer
+
+    def sign_in_first(
+        self, context: RequestContext, rejection: Rejection | None = None
+    ) -> web.Response:
+        """Return the answer of who is not signed in for a proxy to hand on: never a redirect.
+
+        A person gets a page that goes on to the sign-in by itself, and the proxy the address in
+        a field of its own, so that it may redirect instead. `rejection` as in `refusal`.
+        """
+        if read_intent(context.method, context.head.fields.headers) is not Intent.NAVIGATION:
+            return self.not_let_in(context, rejection)
+        url = self.sign_in_url(context)
+        headers = {**_CHALLENGE, "X-Tailchat-Sign-In": url}
+        if self._entry != _SIGN_IN_PAGE:
+            headers["Refresh"] = f"0; url={url}"
+        if rejection is not None:
+            context.reason = rejection.reason
+        return self.answers.page(
+            context,
+            "sign_in",
+            code=HTTPStatus.UNAUTHORIZED,
+            headers=headers,
+            start_url=url,
+        )
+
+    def challenged(
+        self, context: RequestContext, answer: web.Response, rules: Sequence[Rule]
+    ) -> web.Response:
+        """Return a refusal by `rules`, which asks a program for a password where one may help."""
+        if answer.status == HTTPStatus.UNAUTHORIZED and asks_for_password(
+            context.method, context.head.fields, rules
+        ):
+            answer.headers["WWW-Authenticate"] = BASIC
+        return answer
+
+    def locked(
+        self, context: RequestContext, lock: Lock, record: SessionRecord | None
+    ) -> web.Response:
+        """Tell a person or machine that a lock keeps it out, what the admin says, and until when.
+
+        `record` is a person's, None for a machine.
+        """
+        machine = {"token": context.token} if record is None else {}
+        return self.answers.problem(
+            context,
+            Reason.LOCKED,
+            detail={**machine, **locked_detail(record, lock)},
+            retry_url=self.answers.same_again(context),
+        )
+
+    def _later(self, context: RequestContext, rejection: Rejection) -> web.Response:
+        """Ask for patience: whether the session goes on is not known for now."""
+        return self.answers.problem(
+            context,
+            rejection.reason,
+            retry_url=self.answers.same_again(context) if context.method == "GET" else "",
+            headers={"Retry-After": str(rejection.retry_after)},
+        )
+
+    def token_refused(
+        self, context: RequestContext, reason: Reason, lock: Lock | None = None
+    ) -> web.Response:
+        """Tell a machine that its token is no good here; it is never sent to the login.
+
+        `lock` is what keeps it out, for LOCKED.
+        """
+        if lock is not None:
+            return self.locked(context, lock, None)
+        challenge = f'Bearer realm="tailchat", error="{_BEARER[reason]}"'
+        return self.answers.problem(
+            context,
+            reason,
+            detail={"tool": context.route, "token": context.token},
+            headers={"WWW-Authenticate": challenge},
+        )
+
+    def denied(
+        self, context: RequestContext, reason: Reason, record: SessionRecord
+    ) -> web.Response:
+        """Tell a signed-in person that this tool is not theirs, and what an admin needs to know."""
+        return self.answers.problem(
+            context,
+            reason,
+            detail={
+                "tool": context.route,
+                "nickname": record.nickname,
+                "discriminator": record.discriminator,
+                "sub": record.sub,
+            },
+            retry_url=self.answers.start_url(self._way_back(context)),
+        )
+
+    def _cross_origin(self, context: RequestContext) -> web.Response:
+        """Tell that a page elsewhere sent the request, and where to do what it wanted."""
+        origin = context.head.fields.headers.get("Origin", "")
+        return self.answers.problem(
+            context,
+            Reason.CROSS_ORIGIN,
+            detail={"tool": context.route, "origin": origin},
+            retry_url=f"{self._sites.origin(context.host)}/",
+        )
+
+    def redirect_to_userinfo(self, context: RequestContext) -> web.Response:
+        """Lead a page navigation that found no tool to the page that tells who is signed in."""
+        if read_intent(context.method, context.head.fields.headers) is Intent.NAVIGATION:
+            return self.answers.redirect(
+                f"{self._sites.origin(context.host)}{self._prefix}/userinfo"
+            )
+        return self.answers.problem(context, Reason.NO_ROUTE)
+
+    def sign_in_url(self, context: RequestContext, entry: str = "") -> str:
+        """Return where a visitor is sent to sign in, with the way back to what was asked for.
+
+        `entry` is the path of the gate's that begins it, "" for the configured one.
+        """
+        origin = self._sites.origin(context.host)
+        back = self._way_back(context)
+        return f"{origin}{self._prefix}{entry or self._entry}?rd={quote(back, safe='/')}"
+
+    def _way_back(self, context: RequestContext) -> str:
+        """Return what leads to the address that was asked for, short enough for another one."""
+        target = f"{context.target.path}{context.target.query}"
+        origin = self._sites.origin(context.host)
+        return self._returns.short(target, origin=origin, visitor=context.client)
+
+
+def locked_detail(record: SessionRecord | None, lock: Lock) -> dict[str, str]:
+    """Return what who is kept out is told; `until` is a time of RFC 3339, or absent."""
+    detail: dict[str, str] = {}
+    if record is not None:
+        detail = {
+            "nickname": record.nickname,
+            "discriminator": record.discriminator,
+            "sub": record.sub,
+        }
+    if lock.message:
+        detail["notice"] = lock.message
+    if lock.until is not None:
+        detail["until"] = datetime.fromtimestamp(lock.until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return detail
