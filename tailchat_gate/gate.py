@@ -1,7 +1,7 @@
 """The story of a request: read, own paths, route, who, may, rewrite, forward, record."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,10 +12,8 @@ from tailchat_gate.access.routes import Route
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.endpoints.router import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.recheck import UndecidedError
-from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.pending_request import PendingRequest
 from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest
@@ -25,25 +23,21 @@ from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend
 from tailchat_gate.proxy.upstream.in_flight import StaticSlots
-from tailchat_gate.reasons import BUSY, CLIENT_CLOSED_REQUEST, Reason, RefusedError
+from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason, RefusedError
 from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import Client, ClientResolver
 from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.responses.answers import RETRY_LATER, Answers
 from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.responses.writer import ResponseWriter, details
 
 #: Methods that are for the proxy itself, or may be.
 _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
-_RETRYABLE: Final = BUSY | {Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW}
 # Names of their own, because an enum's attribute costs ten times a global.
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
 
 _log = logging.getLogger(LOGGER_NAME)
-
-#: Makes the answer to a request for one of the gate's own pages.
-MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +53,8 @@ class Gate:
     forwarder: Forwarder
     local: Mapping[str, LocalBackend]
     static_slots: Mapping[str, StaticSlots]
-    pages: AiohttpBridge
-    answers: Answers
     refusals: Refusals
+    writer: ResponseWriter
     recorder: Recorder
     request_ids: RequestIds
     monotonic: Callable[[], float]
@@ -84,7 +77,7 @@ class Gate:
         except RefusedError as error:
             self._refuse(client, context, error.reason, problem=str(error))
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
-            _log.exception("a request failed inside the gate", extra=_details(context))
+            _log.exception("a request failed inside the gate", extra=details(context))
             if client.busy:
                 # Begun with an upstream, which must not answer beside the gate.
                 client.abort()
@@ -100,7 +93,7 @@ class Gate:
             return
         if fields.worker_script and self.workers.script_takes_in(head.target.path):
             # Before anything else, so that it ends an older worker for whoever is signed out too.
-            self._say(client, context, self.answers.worker_refused(context))
+            self.writer.say(client, context, self.refusals.answers.worker_refused(context))
             return
 
         if fields.via and self.headers.passed_here(fields.via):
@@ -145,8 +138,7 @@ class Gate:
         context = RequestContext(self.request_ids.next(), self.monotonic())
         context.client_address = self.clients.direct(client.peer)
         context.reason = error.reason
-        answer = self._noted(context, self.answers.unreadable(context, str(error)))
-        return self.answers.serialize(answer, context.head, keep=False)
+        return self.writer.unreadable(context, str(error))
 
     def counts_as(self, peer: str) -> str:
         """Return what the connections of a peer are counted as, "" for a trusted proxy."""
@@ -163,7 +155,7 @@ class Gate:
             client.answer(ready, head, keep=keep)
             return
         body = body_of(head.fields, MAX_FORM_BYTES) if self.endpoints.reads_body(context) else None
-        self._page(
+        self.writer.page(
             client, context, lambda request: self.endpoints.answer(request, context), body=body
         )
 
@@ -173,11 +165,11 @@ class Gate:
             answer = self.refusals.redirect_to_userinfo(context)
         elif context.reason is Reason.METHOD_REFUSED:
             allow = {"Allow": self._allowed(context)}
-            answer = self.answers.problem(context, context.reason, headers=allow)
+            answer = self.refusals.answers.problem(context, context.reason, headers=allow)
         else:
             answer = self.refusals.refusal(context, verdict.record, verdict.rejection)
             answer = self.refusals.challenged(context, answer, verdict.rules)
-        self._say(client, context, answer)
+        self.writer.say(client, context, answer)
 
     def _refuse(
         self,
@@ -188,83 +180,9 @@ class Gate:
         problem: str = "",
     ) -> None:
         """Answer with a problem; a request whose form is in doubt is the last on its connection."""
-        detail = {"problem": problem} if problem else {}
-        if context.route:
-            detail["tool"] = context.route
-        retry_url = ""
-        if reason in _RETRYABLE and context.method == "GET":
-            retry_url = self.answers.same_again(context)
-        answer = self.answers.problem(
-            context,
-            reason,
-            detail=detail,
-            retry_url=retry_url,
-            headers=self._headers(context, reason),
-        )
-        self._say(client, context, answer, last=bool(problem))
-
-    def _headers(self, context: RequestContext, reason: Reason) -> Mapping[str, str] | None:
-        """Return what an answer of that reason has to say in fields."""
-        if reason is Reason.METHOD_REFUSED:
-            return {"Allow": self._allowed(context)}
-        return RETRY_LATER if reason in BUSY else None
-
-    def _say(
-        self,
-        client: ClientConnection,
-        context: RequestContext,
-        answer: web.Response,
-        *,
-        last: bool = False,
-    ) -> None:
-        """Answer at once; `last`: the connection ends."""
-        keep = not last and client.keeps(context.head)
-        client.answer(
-            self.answers.serialize(self._noted(context, answer), context.head, keep=keep),
-            context.head,
-            keep=keep,
-        )
-
-    def _noted(self, context: RequestContext, answer: web.Response) -> web.Response:
-        context.status = answer.status
-        context.sent_bytes = answer.content_length or 0
-        self.recorder.record(context)
-        return answer
-
-    def _page(
-        self,
-        client: ClientConnection,
-        context: RequestContext,
-        make: MakeAnswer,
-        *,
-        body: Body | None = None,
-        target: bytes = b"/",
-        session: SessionHolder | None = None,
-        slots: StaticSlots | None = None,
-    ) -> None:
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            try:
-                return await make(request)
-            except ConnectionError:
-                raise
-            except Exception:  # noqa: BLE001 - as in handle
-                _log.exception("a request failed inside the gate", extra=_details(context))
-                return self.answers.problem(context, Reason.INTERNAL_ERROR)
-
-        def ended(answer: web.StreamResponse | Reason) -> None:
-            if slots is not None:
-                slots.leave(context.client_address.network)
-            if isinstance(answer, Reason):
-                context.reason, context.status = answer, CLIENT_CLOSED_REQUEST
-                self.recorder.live_ended(answer)
-            else:
-                context.status = answer.status
-                context.sent_bytes = answer.content_length or 0
-            self.recorder.record(context)
-
-        self.pages.serve(
-            client, context.head, answer, ended, body=body, target=target, session=session
-        )
+        allowed = self._allowed(context) if reason is Reason.METHOD_REFUSED else ""
+        answer = self.refusals.failure(context, reason, problem=problem, allowed=allowed)
+        self.writer.say(client, context, answer, last=bool(problem))
 
     # What is passed on.
 
@@ -280,7 +198,9 @@ class Gate:
         hops = head.fields.values(b"max-forwards")
         if hops and not hops[0].strip(b"0"):
             # Answered in the tool's place: its last hop is here (RFC 9110 section 7.6.2).
-            self._say(client, context, self.answers.final_hop(context, self._allowed(context)))
+            self.writer.say(
+                client, context, self.refusals.answers.final_hop(context, self._allowed(context))
+            )
             return False
         return True
 
@@ -306,7 +226,7 @@ class Gate:
                 found.headers.add("Set-Cookie", renewal)
             return found
 
-        self._page(
+        self.writer.page(
             client,
             context,
             answer,
@@ -396,7 +316,3 @@ class Gate:
         )
         fields.forwarded = (peer, found)
         return found
-
-
-def _details(context: RequestContext) -> dict[str, object]:
-    return {"details": {"request_id": context.request_id, "route": context.route}}

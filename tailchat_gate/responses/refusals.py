@@ -1,6 +1,6 @@
 """Which answer a refused request gets: the sign-in, a page that explains, a challenge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from types import MappingProxyType
@@ -14,10 +14,10 @@ from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.revocation.state import Lock, Rejection
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.reasons import Reason
+from tailchat_gate.reasons import BUSY, Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, shown_in
-from tailchat_gate.responses.answers import Answers, is_unknown_elsewhere
+from tailchat_gate.responses.answers import RETRY_LATER, Answers, is_unknown_elsewhere
 from tailchat_gate.responses.plain import BASIC, asks_for_password
 
 #: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
@@ -31,6 +31,8 @@ _BEARER: Final = MappingProxyType(
     }
 )
 _SIGN_IN_PAGE: Final = "/sign_in"
+#: What may be gone when a page is asked for again.
+_RETRYABLE: Final = BUSY | {Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW}
 #: What the person who is refused may want to talk to an admin about.
 _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 
@@ -73,6 +75,27 @@ class Refusals:
         if context.reason is Reason.CROSS_ORIGIN:
             return self._cross_origin(context)
         return self.answers.problem(context, context.reason)
+
+    def failure(
+        self, context: RequestContext, reason: Reason, *, problem: str = "", allowed: str = ""
+    ) -> web.Response:
+        """Return the answer to a request that fails for `reason`.
+
+        `problem` is what is wrong with its form; `allowed` is the value of Allow, for
+        METHOD_REFUSED.
+        """
+        detail = {"problem": problem} if problem else {}
+        if context.route:
+            detail["tool"] = context.route
+        retry_url = ""
+        if reason in _RETRYABLE and context.method == "GET":
+            retry_url = self.answers.same_again(context)
+        headers: Mapping[str, str] | None = RETRY_LATER if reason in BUSY else None
+        if reason is Reason.METHOD_REFUSED:
+            headers = {"Allow": allowed}
+        return self.answers.problem(
+            context, reason, detail=detail, retry_url=retry_url, headers=headers
+        )
 
     def not_let_in(self, context: RequestContext, rejection: Rejection | None) -> web.Response:
         """Answer who is not signed in, or whose session or token is no good, now or for ever."""

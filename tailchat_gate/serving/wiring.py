@@ -46,6 +46,7 @@ from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 
@@ -199,6 +200,9 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         prefix=server.prefix,
     )
     local = _local_backends(settings, clock)
+    recorder = Recorder(
+        metrics, process_state.access_log if settings.log.access else None, process_state.monotonic
+    )
     gate = Gate(
         clients=ClientResolver(
             server.trusted_proxies, default_scheme=server.public_url.partition(":")[0]
@@ -211,14 +215,9 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         forwarder=forwarder,
         local=local,
         static_slots=_static_slots(settings, local, process_state),
-        pages=process_state.pages,
-        answers=answers,
         refusals=refusals,
-        recorder=Recorder(
-            metrics,
-            process_state.access_log if settings.log.access else None,
-            process_state.monotonic,
-        ),
+        writer=ResponseWriter(answers, process_state.pages, recorder),
+        recorder=recorder,
         request_ids=process_state.request_ids,
         monotonic=process_state.monotonic,
     )

@@ -1,0 +1,103 @@
+"""Sends the gate's own answers to clients, and records them."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from tailchat_gate.identity.revocation.state import SessionHolder
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.exchange.recorder import Recorder
+from tailchat_gate.proxy.upstream.in_flight import StaticSlots
+from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
+from tailchat_gate.request.body import Body
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.responses.answers import Answers
+
+_log = logging.getLogger(LOGGER_NAME)
+
+#: Makes the answer to a request for one of the gate's own pages.
+MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def details(context: RequestContext) -> dict[str, object]:
+    """Return what a line of the gate's own log says of a request."""
+    return {"details": {"request_id": context.request_id, "route": context.route}}
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseWriter:
+    """Sends and records what the gate answers itself; a tool's responses do not come here."""
+
+    answers: Answers
+    bridge: AiohttpBridge
+    recorder: Recorder
+
+    def say(
+        self,
+        client: ClientConnection,
+        context: RequestContext,
+        answer: web.Response,
+        *,
+        last: bool = False,
+    ) -> None:
+        """Answer at once; `last`: the connection ends."""
+        keep = not last and client.keeps(context.head)
+        self._record(context, answer)
+        client.answer(
+            self.answers.serialize(answer, context.head, keep=keep), context.head, keep=keep
+        )
+
+    def unreadable(self, context: RequestContext, problem: str) -> bytes:
+        """Return the answer to what could not be read as a request, and record it."""
+        answer = self.answers.unreadable(context, problem)
+        self._record(context, answer)
+        return self.answers.serialize(answer, context.head, keep=False)
+
+    def page(
+        self,
+        client: ClientConnection,
+        context: RequestContext,
+        make: MakeAnswer,
+        *,
+        body: Body | None = None,
+        target: bytes = b"/",
+        session: SessionHolder | None = None,
+        slots: StaticSlots | None = None,
+    ) -> None:
+        """Have aiohttp's server send the answer that `make` returns, and record it at its end.
+
+        `session` ends it; `slots` are left at its end.
+        """
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await make(request)
+            except ConnectionError:
+                raise
+            except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
+                _log.exception("a request failed inside the gate", extra=details(context))
+                return self.answers.problem(context, Reason.INTERNAL_ERROR)
+
+        def ended(answer: web.StreamResponse | Reason) -> None:
+            if slots is not None:
+                slots.leave(context.client_address.network)
+            if isinstance(answer, Reason):
+                context.reason, context.status = answer, CLIENT_CLOSED_REQUEST
+                self.recorder.live_ended(answer)
+            else:
+                context.status = answer.status
+                context.sent_bytes = answer.content_length or 0
+            self.recorder.record(context)
+
+        self.bridge.serve(
+            client, context.head, answer, ended, body=body, target=target, session=session
+        )
+
+    def _record(self, context: RequestContext, answer: web.Response) -> None:
+        context.status = answer.status
+        context.sent_bytes = answer.content_length or 0
+        self.recorder.record(context)
