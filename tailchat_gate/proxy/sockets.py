@@ -1,19 +1,13 @@
-"""Sockets on both sides: bounded buffers, half-closed clients, the end of a connection.
+"""Sockets on both sides: bounded buffers and the end of a connection.
 
-A peer that reads nothing costs little memory, and one client has a bounded number of connections.
+A peer that reads nothing costs little memory.
 """
 
 import asyncio
-import fcntl
-import heapq
 import os
-import select
 import socket
 import ssl
 import struct
-import termios
-from collections.abc import Collection
-from enum import Enum
 from typing import Final, Protocol
 
 #: How much one read takes as a rule: what the other side does not take of it stays in memory.
@@ -29,11 +23,6 @@ _ALLOCATED, _SIZE, _QUEUED = 2, 3, 5
 
 #: How much of them is read at most.
 _MAX_BYTES: Final = 262_144
-
-_INT: Final = struct.Struct("i")
-
-#: Of the idle connections this part is closed at once, so that to find them costs little.
-_CLOSED_PART: Final = 16
 
 
 class ReadBuffers:
@@ -145,119 +134,3 @@ def eof_is_authentic(transport: asyncio.Transport | None) -> bool:
         return True
     except ssl.SSLError:
         return False
-
-
-class PeerEnd(Enum):
-    """What is known of a peer whose bytes nobody reads for now: the event loop tells nothing."""
-
-    NONE = "none"
-    #: It sends no more than what lies unread; it may still read.
-    SENT = "sent"
-    BROKEN = "broken"
-
-
-def peer_end(transport: asyncio.BaseTransport) -> PeerEnd:
-    """Ask the socket whether its peer has ended its side, or left."""
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-    events = poll.poll(0)
-    if not events:
-        return PeerEnd.NONE
-    broken = events[0][1] & (select.POLLERR | select.POLLHUP | select.POLLNVAL)
-    return PeerEnd.BROKEN if broken else PeerEnd.SENT
-
-
-def unread_bytes(transport: asyncio.BaseTransport) -> int:
-    """Return how many bytes of the peer's lie in the socket."""
-    found = transport.get_extra_info("socket").fileno()
-    return int(_INT.unpack(fcntl.ioctl(found, termios.FIONREAD, bytes(_INT.size)))[0])
-
-
-class HalfClosed:
-    """Tells a client that still reads from one that has left.
-
-    The FIN of shutdown(SHUT_WR) is the same as that of close(): the difference shows in what the
-    other end does with bytes that are sent to it. A closed TCP socket answers them with a reset,
-    a closed Unix socket is known at once. While nothing is sent there is nothing to tell by, so
-    such a client is taken for gone after `patience` seconds.
-    """
-
-    __slots__ = ("_broken", "_patience", "_until")
-
-    def __init__(self, transport: asyncio.BaseTransport, now: float, patience: float) -> None:
-        self._patience: Final = patience
-        self._until = now + patience
-        self._broken: Final = select.poll()
-        # No event but those that are always reported: POLLERR and POLLHUP, which a FIN alone is
-        # not. The event loop does not tell them of a socket that it no longer reads from.
-        self._broken.register(transport.get_extra_info("socket").fileno(), 0)
-
-    def wait(self, now: float) -> None:
-        """Begin to wait, as something was sent or another part of the work began."""
-        self._until = now + self._patience
-
-    def has_left(self, now: float, *, quiet: bool) -> bool:
-        """Tell whether the client is taken for gone; `quiet`: nothing was sent to it lately."""
-        if self._broken.poll(0):
-            return True
-        if not quiet:
-            self.wait(now)
-        return now >= self._until
-
-
-class Closable(Protocol):
-    """A connection, as far as it can be closed for want of room."""
-
-    @property
-    def idle_deadline(self) -> float:
-        """When it ends if no request comes, 0 while one is under way or while it is closing."""
-
-    def close_idle(self) -> None:
-        """Close it."""
-
-
-class ClientConnectionLimits:
-    """Counts connections by client. A client that fills its places with idle ones loses these."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, set[Closable]] = {}
-        #: Clients of which no connection was idle a moment ago.
-        self._busy: set[str] = set()
-
-    def enter(self, who: str, connection: Closable, most: int) -> bool:
-        """Count a connection; return False, and do not, where the client has too many."""
-        found = self._open.get(who)
-        if found is None:
-            found = self._open[who] = set()
-        elif len(found) >= most and not self._make_room(who, found):
-            return False
-        found.add(connection)
-        return True
-
-    def leave(self, who: str, connection: Closable) -> None:
-        """Forget a connection."""
-        found = self._open.get(who)
-        if found is not None:
-            found.discard(connection)
-            if not found:
-                del self._open[who]
-
-    def sweep(self) -> None:
-        """Look again whether connections are idle."""
-        self._busy.clear()
-
-    def _make_room(self, who: str, connections: Collection[Closable]) -> bool:
-        if who in self._busy:
-            return False
-        if close_oldest(connections):
-            return True
-        self._busy.add(who)
-        return False
-
-
-def close_oldest(connections: Collection[Closable]) -> bool:
-    """Close those that are idle and end soonest; return whether there was one."""
-    idle = [one for one in connections if one.idle_deadline]
-    for one in heapq.nsmallest(len(idle) // _CLOSED_PART + 1, idle, key=lambda c: c.idle_deadline):
-        one.close_idle()
-    return bool(idle)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tailchat_gate.config.model import Server
 from tailchat_gate.config.values.address import UnixAddress, listen_address
-from tailchat_gate.proxy.client.connection import ClientServer
+from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.serving.binding import OWNER_ONLY, Rights, bind, set_rights, takes_ipv4_elsewhere
 
 #: How many connections are accepted in one turn of the loop.

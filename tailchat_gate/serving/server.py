@@ -15,7 +15,7 @@ from aiohttp import web
 from tailchat_gate import __version__
 from tailchat_gate.config.source import Source
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.client.connection import ClientServer
+from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.proxy.descriptors import raise_limit
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.generations import Generation, Generations

@@ -10,7 +10,7 @@ import pytest
 from gatekit import RawClient, RawUpstream, Received, RunningGate, request_bytes
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.proxy.client import connection as client_connection
+from tailchat_gate.proxy.client import lingering, server
 from tailchat_gate.proxy.exchange import tunnel, upstream_pools
 from tailchat_gate.proxy.upstream import connection as upstream_connection
 
@@ -23,8 +23,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel, "CLOSE_SECONDS", CLOSE_SECONDS)
     monkeypatch.setattr(tunnel, "LEFT_SECONDS", LINGER_SECONDS)
     monkeypatch.setattr(upstream_connection, "LINGER_SECONDS", LINGER_SECONDS)
-    monkeypatch.setattr(client_connection, "LINGER_SECONDS", LINGER_SECONDS)
-    monkeypatch.setattr(client_connection, "SWEEP_SECONDS", SWEEP_SECONDS)
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(server, "SWEEP_SECONDS", SWEEP_SECONDS)
     monkeypatch.setattr(upstream_pools, "SWEEP_SECONDS", SWEEP_SECONDS)
 
 

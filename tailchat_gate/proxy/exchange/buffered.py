@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest, UpstreamSettings
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
 from tailchat_gate.proxy.message.request_headers import with_length

@@ -10,7 +10,8 @@ from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.revocation.state import SessionHolder
-from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.client.own_connections import OwnConnections, Person, person_of
 from tailchat_gate.proxy.message.request_headers import takes_trailers
 from tailchat_gate.proxy.message.response_reader import FieldEditor

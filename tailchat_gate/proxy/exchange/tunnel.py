@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from tailchat_gate.identity.revocation.state import SessionHolder
-from tailchat_gate.proxy.client.connection import UPSTREAM_FULL, ClientConnection
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.exchange.tunnel_relay import Shortcut
 from tailchat_gate.proxy.message.websocket_frames import FrameTracker, close_frame
 from tailchat_gate.proxy.sockets import end_writing

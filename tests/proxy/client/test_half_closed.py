@@ -10,7 +10,7 @@ import pytest
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, read_body, request_bytes
 from wirekit import Heard, heard, post, reset, until
 
-from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.client.protocol import ClientProtocol
 
 pytestmark = pytest.mark.both_loops
 
@@ -25,7 +25,7 @@ def _busy(gate: RunningGate) -> int:
     return sum(len(pool._busy) for pool in gate.generation.process_state.upstream_pools.pools)
 
 
-def _connections(gate: RunningGate) -> set[ClientConnection]:
+def _connections(gate: RunningGate) -> set[ClientProtocol]:
     server = gate.server._server
     assert server is not None
     return server.connections

@@ -26,7 +26,7 @@ from wirekit import heard, until
 from tailchat_gate.demo.faults import Hang
 from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.client.protocol import ClientProtocol
 from tailchat_gate.serving.wiring import build
 
 pytestmark = pytest.mark.both_loops
@@ -40,7 +40,7 @@ async def scene(start_rechecks: Start) -> Story:
     return await start_rechecks()
 
 
-def connections(scene: Story) -> set[ClientConnection]:
+def connections(scene: Story) -> set[ClientProtocol]:
     """Return the connections of clients that there are."""
     server = scene.gate.server._server
     assert server is not None

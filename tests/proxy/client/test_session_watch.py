@@ -31,7 +31,7 @@ from storykit import served
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.revocation.state import Entry, Lock, SignedOut
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.proxy.client import connection
+from tailchat_gate.proxy.client import server
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 from tailchat_gate.serving.wiring import build
 
@@ -257,7 +257,7 @@ async def test_a_change_is_looked_at_without_delay(
     start: Start, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who signs out does not wait for the next round: what is under way ends at once."""
-    monkeypatch.setattr(connection, "SWEEP_SECONDS", 60.0)
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 60.0)
     upstream.answer = Tool(STREAM + EVENT).answer
     gate = await start()
     cookie = gate.cookie()

@@ -1,0 +1,190 @@
+"""The server of clients' connections: makes them, counts them, looks after their deadlines."""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, Protocol
+
+from tailchat_gate.proxy.client.active_request import ActiveRequest
+from tailchat_gate.proxy.client.connection import CurrentService, Service
+from tailchat_gate.proxy.client.protocol import ClientProtocol
+from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.sockets import ReadBuffers
+from tailchat_gate.reasons import Reason
+
+#: How often deadlines are looked at; so a timeout is exact to this many seconds.
+SWEEP_SECONDS: Final = 0.5
+#: How long after a change of who is let in the work under way is looked at: many changes that
+#: come together are one look.
+PROMPT_SECONDS: Final = 0.05
+#: Of the idle connections this part is closed at once, so that to find them costs little.
+_CLOSED_PART: Final = 16
+
+
+class SessionWatch(Protocol):
+    """What looks whether the sessions of the work under way are over."""
+
+    def check(self, active_requests: Iterable[ActiveRequest]) -> None:
+        """End the work whose session is over."""
+
+
+class ClientConnectionLimits:
+    """Counts connections by client. A client that fills its places with idle ones loses these."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, set[ClientProtocol]] = {}
+        #: Clients of which no connection was idle a moment ago.
+        self._busy: set[str] = set()
+
+    def enter(self, who: str, connection: ClientProtocol, most: int) -> bool:
+        """Count a connection; return False, and do not, where the client has too many."""
+        found = self._open.get(who)
+        if found is None:
+            found = self._open[who] = set()
+        elif len(found) >= most and not self._make_room(who, found):
+            return False
+        found.add(connection)
+        return True
+
+    def leave(self, who: str, connection: ClientProtocol) -> None:
+        """Forget a connection."""
+        found = self._open.get(who)
+        if found is not None:
+            found.discard(connection)
+            if not found:
+                del self._open[who]
+
+    def sweep(self) -> None:
+        """Look again whether connections are idle."""
+        self._busy.clear()
+
+    def _make_room(self, who: str, connections: Collection[ClientProtocol]) -> bool:
+        if who in self._busy:
+            return False
+        if close_oldest(connections):
+            return True
+        self._busy.add(who)
+        return False
+
+
+class ClientServer:
+    """Makes the connections of a gate, and looks after their deadlines.
+
+    Connections outlive configurations: each request is read and answered by the service that is
+    in force when its head is whole. `watch` ends what is under way for sessions that are over,
+    `descriptors` are those of the process.
+    """
+
+    def __init__(self, service: Service, watch: SessionWatch, descriptors: Descriptors) -> None:
+        self.descriptors: Final = descriptors
+        self.buffers: Final = ReadBuffers()
+        self._peers = ClientConnectionLimits()
+        #: Whether no connection was idle a moment ago.
+        self._none_idle = False
+        self.connections: Final[set[ClientProtocol]] = set()
+        self._loop = asyncio.get_running_loop()
+        self.time: Final[Callable[[], float]] = self._loop.time
+        self._watch = watch
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._prompt: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Future[None] | None = None
+        self.service: Final = CurrentService(service)
+        self._set_limit(service)
+        descriptors.closers.append(self._close_oldest)
+        self._sweep()
+
+    def change(self, service: Service) -> None:
+        """Let a service answer every request that is read from now on."""
+        self.service.change(service)
+        self._set_limit(service)
+        now = self.time()
+        for connection in self.connections:
+            connection.hear_of_change(now)
+
+    def _set_limit(self, service: Service) -> None:
+        self._client_connections = service.client_connections or self.descriptors.client_connections
+
+    def __call__(self) -> ClientProtocol:
+        """Return the protocol for a new connection."""
+        return ClientProtocol(self)
+
+    def _sweep(self) -> None:
+        # First, because a fault below must not be the end of all deadlines.
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        now = self.time()
+        self._none_idle = False
+        self._peers.sweep()
+        for connection in tuple(self.connections):
+            connection.check(now)
+        self._check_sessions()
+
+    def _check_sessions(self) -> None:
+        self._prompt = None
+        self._watch.check(
+            [found.active_request for found in self.connections if found.active_request is not None]
+        )
+
+    def hear_of_sessions(self) -> None:
+        """Hear that sessions may be over: they are looked at soon, all that end now together."""
+        if self._prompt is None:
+            self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
+
+    def opened(self, connection: ClientProtocol) -> Reason | None:
+        """Count a new connection; return why it has to be turned away, None where it may stay."""
+        descriptors = self.descriptors
+        room = descriptors.make_room()
+        self.connections.add(connection)
+        descriptors.clients += 1
+        if not room:
+            return Reason.GATE_BUSY
+        who = self.service.handler.counts_as(connection.peer)
+        if who and not self._peers.enter(who, connection, self._client_connections):
+            return Reason.CLIENT_BUSY
+        connection.counted_as = who
+        return None
+
+    def may_linger(self) -> bool:
+        """Tell whether a client that is turned away may stay until it has read why."""
+        return self.descriptors.may_linger()
+
+    def out_of_descriptors(self) -> None:
+        """Hear that a connection could not be accepted."""
+        self.descriptors.note()
+        self._close_oldest()
+
+    def _close_oldest(self) -> bool:
+        self._none_idle = self._none_idle or not close_oldest(self.connections)
+        return not self._none_idle
+
+    def closed(self, connection: ClientProtocol) -> None:
+        """Hear that a connection is gone."""
+        self.connections.discard(connection)
+        self.descriptors.clients -= 1
+        self._peers.leave(connection.counted_as, connection)
+        if self._empty is not None and not self.connections and not self._empty.done():
+            self._empty.set_result(None)
+
+    def leave(self) -> "asyncio.Future[None]":
+        """Let connections take no further request; the future is done when all are closed."""
+        self._empty = self._loop.create_future()
+        for connection in tuple(self.connections):
+            connection.leave()
+        if not self.connections:
+            self._empty.set_result(None)
+        return self._empty
+
+    def close(self) -> None:
+        """Reset every connection that is left."""
+        for timer in (self._sweeper, self._prompt):
+            if timer is not None:
+                timer.cancel()
+        for connection in tuple(self.connections):
+            connection.abort()
+
+
+def close_oldest(connections: Collection[ClientProtocol]) -> bool:
+    """Close those that are idle and end soonest; return whether there was one."""
+    idle = [one for one in connections if one.idle_deadline]
+    for one in heapq.nsmallest(len(idle) // _CLOSED_PART + 1, idle, key=lambda c: c.idle_deadline):
+        one.close_idle()
+    return bool(idle)
