@@ -18,7 +18,7 @@ from tailchat_gate.config.state_directory import in_foreign_home
 from tailchat_gate.config.values.identifier import token_name
 from tailchat_gate.identity.machine_tokens import TOKEN_BYTES, hash_of, make_token
 from tailchat_gate.identity.seal import new_secret
-from tailchat_gate.serving.wiring import redirect_uri
+from tailchat_gate.serving.rooms import redirect_uri
 
 
 @click.command()

@@ -30,7 +30,8 @@ from tailchat_gate.reasons import STATUS, Reason, RefusedError
 from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestHead, RequestReader
-from tailchat_gate.serving.wiring import cookie_names, request_headers, request_limits, route_table
+from tailchat_gate.serving.rooms import cookie_names, request_headers, route_table
+from tailchat_gate.serving.wiring import request_limits
 from tailchat_gate.syntax import ANY_CASE, BROWSER_AUTHORITY_ENDS, HTTP_SCHEME, METHOD, VCHAR
 
 _URL: Final = re.compile(

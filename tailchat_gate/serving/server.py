@@ -21,8 +21,8 @@ from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Listeners, StartError
 from tailchat_gate.serving.reload import Reloader, StoppingError
+from tailchat_gate.serving.rooms import redirect_uri
 from tailchat_gate.serving.signals import Signals
-from tailchat_gate.serving.wiring import redirect_uri
 from tailchat_gate.state.store import StoreError
 
 __all__ = ["GateServer", "StartError", "run", "serve"]

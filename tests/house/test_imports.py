@@ -49,7 +49,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("admin",),
         ("reload",),
         ("listeners", "wiring"),
-        ("binding", "generations"),
+        ("endpoint_wiring",),
+        ("binding", "generations", "rooms"),
         ("process_state",),
         ("signals",),
     ),
@@ -136,9 +137,8 @@ LONG_MODULES: tuple[str, ...] = (
     "proxy.exchange.exchange",
     "proxy.message.response_reader",
     "proxy.upstream.connection",
-    "serving.wiring",
 )
-LONG_FUNCTIONS: tuple[str, ...] = ("serving.wiring:build",)
+LONG_FUNCTIONS: tuple[str, ...] = ()
 
 
 def imports(source: str) -> Iterator[tuple[str, tuple[str, ...]]]:

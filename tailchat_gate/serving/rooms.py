@@ -1,0 +1,269 @@
+"""Wires the parts of each room: one constructor for a room, called by `wiring.build`.
+
+They are here and not in their rooms, because they take parts of ProcessState, which no room below
+serving may know.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from tailchat_gate.access.browser_origin import WorkerScopes
+from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.config.files import authorities_context, read_key
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.values.url import proxy_for
+from tailchat_gate.identity.host_sessions import HostSessions, Sites
+from tailchat_gate.identity.machine_tokens import Tokens
+from tailchat_gate.identity.oauth.back_channel import BackChannel
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.return_targets import ReturnTargets
+from tailchat_gate.identity.recheck import RecheckTerms
+from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.session import Lifetimes
+from tailchat_gate.proxy.exchange.forwarder import Forwarder
+from tailchat_gate.proxy.exchange.recorder import Recorder
+from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, SigningKey
+from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer
+from tailchat_gate.proxy.upstream.in_flight import StaticSlots
+from tailchat_gate.proxy.upstream.resolver import NamesResolver
+from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.responses.writer import ResponseWriter
+from tailchat_gate.serving.process_state import ProcessState
+
+
+class Access(NamedTuple):
+    """Which route a request meets, and which of the gate's paths a worker must not take in."""
+
+    routes: RouteTable
+    workers: WorkerScopes
+
+
+class Identity(NamedTuple):
+    """Who a visitor is."""
+
+    sites: Sites
+    tailchat: TailchatClient
+    sessions: HostSessions
+    tokens: Tokens
+
+
+class Proxy(NamedTuple):
+    """What is passed on to tools, and how."""
+
+    headers: RequestHeaders
+    forwarder: Forwarder
+    assertions: Assertions | None
+    identity: IdentityHeaders
+    recorder: Recorder
+
+
+class Responses(NamedTuple):
+    """What the gate answers itself."""
+
+    returns: ReturnTargets
+    answers: Answers
+    refusals: Refusals
+    writer: ResponseWriter
+
+
+class StaticRoutes(NamedTuple):
+    """What answers for routes without a tool, by the route's name."""
+
+    backends: Mapping[str, LocalBackend]
+    slots: Mapping[str, StaticSlots]
+
+
+def redirect_uri(settings: Settings) -> str:
+    """Return the exact redirect_uri to register in Tailchat."""
+    return f"{settings.server.public_url}{settings.server.prefix}/callback"
+
+
+def route_table(settings: Settings) -> RouteTable:
+    """Return the routes and rules of a configuration."""
+    confined = {token.name: token.routes for token in settings.token if token.routes is not None}
+    return RouteTable(settings.route, settings.groups, settings.access.deny, confined)
+
+
+def cookie_names(settings: Settings) -> CookieNames:
+    """Return the names of a gate's cookies."""
+    return CookieNames.for_origin(
+        settings.server.public_url,
+        settings.session.cookie_name,
+        tailchat_url=settings.tailchat.api_url,
+    )
+
+
+def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
+    """Return what makes the heads of requests for tools."""
+    return RequestHeaders(
+        reader,
+        settings.route,
+        via=settings.server.via,
+        forwarded=settings.server.forwarded,
+        real_ip=settings.server.real_ip,
+    )
+
+
+def wire_access(settings: Settings) -> Access:
+    """Return the parts of the access room."""
+    return Access(route_table(settings), WorkerScopes(settings.server.prefix))
+
+
+def wire_identity(settings: Settings, routes: RouteTable, process_state: ProcessState) -> Identity:
+    """Return the parts of the identity room. Raises PemError."""
+    sites = Sites(settings.server.public_url, routes.hosts)
+    tailchat = _tailchat(settings, process_state)
+    sessions = HostSessions(
+        secrets(settings),
+        sites,
+        names=cookie_names(settings),
+        lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
+        clock=process_state.clock,
+        revocation=process_state.revocation,
+        rechecker=_rechecker(settings, tailchat, process_state),
+    )
+    tokens = Tokens(
+        settings.token,
+        process_state.clock,
+        process_state.revocation,
+        process_state.token_use.last,
+    )
+    return Identity(sites, tailchat, sessions, tokens)
+
+
+def wire_proxy(
+    settings: Settings, access: Access, sessions: HostSessions, process_state: ProcessState
+) -> Proxy:
+    """Return the parts of the proxy room but for static routes. Raises KeyFileError."""
+    headers = request_headers(settings, sessions.reader)
+    forwarder = Forwarder(
+        access.routes.routes,
+        sessions.reader,
+        headers,
+        process_state.upstream_pools,
+        access.workers,
+        process_state.clock,
+        settings.session.idle,
+        settings.limits.client_requests,
+    )
+    assertions = _assertions(settings, process_state.published_keys, process_state.clock)
+    recorder = Recorder(
+        process_state.metrics,
+        process_state.access_log if settings.log.access else None,
+        process_state.monotonic,
+    )
+    identity = IdentityHeaders(settings.groups, assertions)
+    return Proxy(headers, forwarder, assertions, identity, recorder)
+
+
+def wire_responses(
+    settings: Settings, sites: Sites, recorder: Recorder, process_state: ProcessState
+) -> Responses:
+    """Return the parts of the responses room, with the pages."""
+    prefix = settings.server.prefix
+    returns = ReturnTargets(process_state.kept_targets, prefix)
+    pages = process_state.make_pages(
+        contact=settings.pages.contact, prefix=prefix, public_url=settings.server.public_url
+    )
+    answers = Answers(pages, sites=sites, prefix=prefix, clock=process_state.clock)
+    refusals = Refusals(
+        answers,
+        sites=sites,
+        returns=returns,
+        prefix=prefix,
+        sign_in_page=settings.pages.sign_in == "page",
+    )
+    writer = ResponseWriter(answers, process_state.pages, recorder)
+    return Responses(returns, answers, refusals, writer)
+
+
+def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes:
+    """Return what answers for the routes that have no tool."""
+    backends: dict[str, LocalBackend] = {}
+    for route in settings.route:
+        address = upstream_address(route.upstream)
+        if isinstance(address, StaticAddress):
+            backends[route.name] = StaticAnswer(address.status)
+        elif isinstance(address, FilesAddress):
+            backends[route.name] = LocalFiles(
+                Path(address.directory), idle_timeout=route.idle_timeout, clock=process_state.clock
+            )
+    of_one = settings.limits.client_requests
+    slots = {
+        route.name: StaticSlots(process_state.descriptors, route.max_connections, of_one)
+        for route in settings.route
+        if route.name in backends
+    }
+    return StaticRoutes(backends, slots)
+
+
+def secrets(settings: Settings) -> list[bytes]:
+    """Return the session secrets, of which every key is made."""
+    return [secret.get_secret_value().encode() for secret in settings.session.secrets]
+
+
+def _assertions(
+    settings: Settings, published: PublishedKeys, clock: Callable[[], float]
+) -> Assertions | None:
+    """Return what signs identities, None where no key is configured. Raises KeyFileError.
+
+    `published` outlives a configuration, so that a new key is known before it signs.
+    """
+    keys = [SigningKey(read_key(path)) for path in settings.assertion.key_files]
+    if not keys:
+        return None
+    return Assertions(
+        keys,
+        published,
+        issuer=settings.server.public_url,
+        lifetime=settings.assertion.lifetime,
+        clock=clock,
+        random_bytes=os.urandom,
+    )
+
+
+def _rechecker(
+    settings: Settings, tailchat: TailchatClient, process_state: ProcessState
+) -> Rechecker:
+    session = settings.session
+    return Rechecker(
+        RecheckTerms(session.recheck or math.inf, session.recheck_outage),
+        tailchat,
+        sign_ins=process_state.sign_ins,
+        end=partial(process_state.locks.revoke, lifetime=session.lifetime),
+        patience=settings.tailchat.timeout,
+        clock=process_state.clock,
+        observe=process_state.metrics.recheck,
+        audit=process_state.audit,
+    )
+
+
+def _tailchat(settings: Settings, process_state: ProcessState) -> TailchatClient:
+    tailchat = settings.tailchat
+    back_url = tailchat.internal_url or tailchat.api_url
+    return TailchatClient(
+        api_url=tailchat.api_url,
+        client_id=tailchat.client_id,
+        client_secret=tailchat.client_secret,
+        redirect_uri=redirect_uri(settings),
+        scope=tailchat.scope,
+        issuer=tailchat.issuer,
+        clock=process_state.clock,
+        observe=process_state.metrics.tailchat_call,
+        channel=BackChannel(
+            back_url,
+            timeout=tailchat.timeout,
+            resolver=NamesResolver(process_state.names),
+            tls=authorities_context("ca_file", tailchat.ca_file or None),
+            proxy=proxy_for(tailchat.proxy, back_url),
+        ),
+    )
