@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -40,6 +41,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if 0 < len(files) <= _FEW_FILES:
         return 0
     return min(len(os.sched_getaffinity(0)) + 1, _MOST_PROCESSES)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the files of long tests be the first of those that processes share, then the longest.
+
+    A file with few but long tests would else be the last, and the other processes wait for it.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    longest, counts = Counter[Path](), Counter[Path]()
+    for item in items:
+        counts[item.path] += 1
+        limit = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest[item.path], limit.args[0] if limit else 0)
+    items.sort(key=lambda item: (-longest[item.path], -counts[item.path], str(item.path)))
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:

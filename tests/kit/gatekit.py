@@ -170,7 +170,7 @@ class Received:
         return values[0] if values else None
 
 
-async def until(holds: Callable[[], bool], *, within: float = 5.0) -> None:
+async def until(holds: Callable[[], bool], *, within: float = 30.0) -> None:
     """Let the loop turn until something holds; fail where it does not within so many seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within

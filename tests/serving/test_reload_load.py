@@ -33,6 +33,9 @@ def _settings(number: int) -> Sections:
                 "name": "tool",
                 "headers": {"X-One": f"one-{number}", "X-Two": f"two-{number} {{sub}}"},
                 "upstream_host": f"host-{number}.test",
+                # Thousands come at once, and other tests may want the same processors.
+                "connect_timeout": "2m",
+                "response_timeout": "4m",
             }
         ],
     }
