@@ -195,6 +195,26 @@ async def test_open_websockets_keep_no_configuration(gate: FileGate, upstream: R
 
 
 @pytest.mark.usefixtures("_at_once")
+async def test_an_idle_client_that_sent_a_body_keeps_no_configuration(gate: FileGate) -> None:
+    """What took the body of the last request goes with that request, though the client stays."""
+    async with RawClient.connect(gate.port) as client:
+        fields = {"Cookie": gate.gate.cookie(), "Content_Length": "4"}
+        client.send(request_bytes(method="POST", **fields) + b"body")
+        assert (await client.response()).status == 200
+        parts = _parts(gate)
+        await gate.change(server={"via": "other"})
+        await until(lambda: not _retired(gate))
+
+        def gone() -> bool:
+            gc.collect()
+            return all(part() is None for part in parts)
+
+        # Less than an idle client has: it must not be its end that frees them.
+        async with asyncio.timeout(10):
+            await until(gone)
+
+
+@pytest.mark.usefixtures("_at_once")
 async def test_a_long_request_keeps_its_configuration_and_no_other(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
