@@ -16,7 +16,8 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.pending_request import PendingRequest
-from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest
+from tailchat_gate.proxy.exchange.exchange import Exchange
+from tailchat_gate.proxy.exchange.forward_request import ForwardRequest
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER, Recorder
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
@@ -267,14 +268,13 @@ class Gate:
         """Record what came of an exchange; answer in its place where nothing was relayed."""
         context = exchange.context
         exchange.pool.leave(context.client_address.network)
-        context.status, context.sent_bytes = exchange.status, exchange.body_bytes
         failure = exchange.failure
         if failure is not None:
             context.reason = failure
             self.recorder.live_ended(failure)
             if failure is _CLIENT_GONE:
                 context.status = CLIENT_CLOSED_REQUEST
-            elif not exchange.status:
+            elif not context.status:
                 self._refuse_unanswered(client, context, failure)
                 return
         self.recorder.record(context)

@@ -7,8 +7,9 @@ from fuzz.reference import reply as reference
 from fuzz.reference.syntax import BadError, Pairs, elements
 from fuzz.target import Target
 from tailchat_gate.proxy.message.field_rules import may_trail_response
+from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.message.response_lines import BadResponseError, ResponseLines
-from tailchat_gate.proxy.message.response_reader import FieldEditor, ResponseReader
+from tailchat_gate.proxy.message.response_reader import ResponseReader
 
 _EXTRA = b"X-Gate: 1\r\n"
 _OWN_COOKIE = b"tailchat_gate="

@@ -21,6 +21,8 @@ _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("9I")
 _ALLOCATED, _SIZE, _QUEUED = 2, 3, 5
 
+#: Of SO_LINGER: on, for no time (socket(7)).
+_RESET: Final = struct.pack("ii", 1, 0)
 #: How much of them is read at most.
 _MAX_BYTES: Final = 262_144
 
@@ -68,6 +70,13 @@ def tell_of_rest(transport: asyncio.Transport) -> None:
     64 KiB, and for 512 KiB of TLS. Not 0, at which asyncio's TLS never calls `resume_writing`.
     """
     transport.set_write_buffer_limits(high=1, low=0)
+
+
+def reset_on_close(transport: asyncio.Transport) -> None:
+    """Have the peer see a reset where a close would look like the end of a whole message."""
+    found = transport.get_extra_info("socket")
+    if found is not None and not transport.is_closing():
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _room(transport: asyncio.Transport) -> int:

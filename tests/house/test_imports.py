@@ -132,12 +132,8 @@ DRAW = (
 #: Lines of a module, and of a function, at most.
 MOST_LINES = 350
 MOST_FUNCTION_LINES = 60
-#: Modules and functions that are longer, until they are cut.
-LONG_MODULES: tuple[str, ...] = (
-    "proxy.exchange.exchange",
-    "proxy.message.response_reader",
-    "proxy.upstream.connection",
-)
+#: Modules and functions that are longer, until they are cut: none.
+LONG_MODULES: tuple[str, ...] = ()
 LONG_FUNCTIONS: tuple[str, ...] = ()
 
 

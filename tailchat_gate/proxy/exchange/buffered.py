@@ -5,20 +5,37 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
-from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest, UpstreamSettings
+from tailchat_gate.proxy.exchange.exchange import Exchange
+from tailchat_gate.proxy.exchange.forward_request import ForwardRequest, UpstreamSettings
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
 from tailchat_gate.proxy.message.request_headers import with_length
-from tailchat_gate.proxy.upstream.connection import End, UpstreamConnection
+from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.failures import NO_DESCRIPTOR
+from tailchat_gate.proxy.upstream.interfaces import End, ExchangeResult
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class MakeExchange(Protocol):
+    """Makes an exchange of a client's connection, as Exchange does."""
+
+    def __call__(
+        self,
+        client: ClientConnection,
+        context: RequestContext,
+        forward_request: ForwardRequest,
+        settings: UpstreamSettings,
+        ended: Callable[[ClientConnection, Exchange], None],
+        /,
+    ) -> Exchange:
+        """Make one."""
 
 
 def exchange_for(
@@ -107,10 +124,10 @@ class BufferedExchange(Exchange):
         else:
             self._room.set()
 
-    def ended(self, end: End) -> None:
+    def ended(self, end: End, result: ExchangeResult) -> None:
         """Send no more of the body, and go on as any exchange does."""
         self._stop()
-        super().ended(end)
+        super().ended(end, result)
 
     def _drop(self) -> None:
         self._stop()

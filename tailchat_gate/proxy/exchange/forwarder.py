@@ -13,15 +13,17 @@ from tailchat_gate.config.values.address import FilesAddress, StaticAddress, ups
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.proxy.client.connection import ClientConnection
-from tailchat_gate.proxy.exchange.buffered import exchange_for
-from tailchat_gate.proxy.exchange.exchange import Exchange, ForwardRequest, UpstreamSettings
+from tailchat_gate.proxy.exchange.buffered import MakeExchange, exchange_for
+from tailchat_gate.proxy.exchange.exchange import Exchange
+from tailchat_gate.proxy.exchange.forward_request import ForwardRequest, UpstreamSettings
 from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel, TunnelLimits
 from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.message.response_rewrite import rewriter_of
 from tailchat_gate.proxy.upstream.backends import Backend, shared_by
-from tailchat_gate.proxy.upstream.connection import ResponseTimeouts, UpstreamConnection
+from tailchat_gate.proxy.upstream.connection import UpstreamConnection
+from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts
 from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
@@ -69,7 +71,6 @@ class _TunnelEnd:
         self._upstream_pools = upstream_pools
         self._pool = exchange.pool
         self._context = exchange.context.apart()
-        self._context.status = exchange.status
         self._upstream = upstream
         self._client = client
         self._recorder = recorder
@@ -126,7 +127,7 @@ class Forwarder:
         self._session_idle = session_idle
         self._client_requests = client_requests
         self._taken: list[tuple[object, ...]] = []
-        self._upstreams: dict[str, UpstreamSettings] = {}
+        self._upstreams: dict[str, tuple[UpstreamSettings, MakeExchange]] = {}
         self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
         self._tunnels: set[Tunnel] = set()
 
@@ -146,13 +147,14 @@ class Forwarder:
         for route, (key, backend) in self._backends.items():
             pool = self._upstream_pools.take(key, backend)
             self._taken.append(key)
-            self._upstreams[route.name] = self._upstream(route, pool)
+            kept = route.settings.request_buffer
+            make = partial(exchange_for, self._upstream_pools.bodies, kept) if kept else Exchange
+            self._upstreams[route.name] = self._upstream(route, pool), make
 
     def _upstream(self, route: Route, pool: Pool) -> UpstreamSettings:
         settings = route.settings
         timeouts = ResponseTimeouts(settings.response_timeout, settings.idle_timeout)
         idle = _shorter(settings.idle_timeout, self._session_idle)
-        kept = settings.request_buffer
         most = settings.max_connections or self._upstream_pools.descriptors.tool_requests
         return UpstreamSettings(
             pool,
@@ -168,7 +170,6 @@ class Forwarder:
             self._client_requests or (most + 1) // 2,
             settings.connect_retry,
             settings.upstream_keepalive,
-            partial(exchange_for, self._upstream_pools.bodies, kept) if kept else Exchange,
         )
 
     def close(self) -> None:
@@ -205,11 +206,11 @@ class Forwarder:
         which may outlast this configuration by weeks and must not keep it.
         """
         after = partial(self._after_switch, ended, recorder) if forward_request.upgrade else ended
-        upstream = self._upstreams[context.route]
-        exchange = upstream.exchange(client, context, forward_request, upstream, after)
+        upstream, make = self._upstreams[context.route]
         who = context.client_address.network
         if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
             return busy
+        exchange = make(client, context, forward_request, upstream, after)
         client.begin(exchange, forward_request.body, exchange)
         exchange.start(context.started)
         return None

@@ -2,10 +2,11 @@
 
 import re
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 from tailchat_gate.proxy.message.field_rules import may_trail_response
 from tailchat_gate.proxy.message.request_headers import CRLF
+from tailchat_gate.proxy.message.response_fields import Expected, pass_on, without_length
 from tailchat_gate.proxy.message.response_lines import (
     Action,
     BadResponseError,
@@ -35,57 +36,14 @@ _BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFI
 _NO_CONTENT: Final = HTTPStatus.NO_CONTENT.value
 _FINAL: Final = HTTPStatus.OK.value
 _SWITCHING: Final = HTTPStatus.SWITCHING_PROTOCOLS.value
-# Names of their own, because an enum's attribute costs ten times a global and is read per field.
-(
-    _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
-    _CHALLENGE, _ORDER, _WORKER_SCOPE,
-) = Action  # fmt: skip
-
-
-class FieldEditor(Protocol):
-    """Rewrites fields of a reply, where a route asks for it."""
-
-    def location(self, value: bytes, visitor: bytes) -> bytes:
-        """Return the Location or Content-Location to pass on, for a visitor of that origin."""
-
-    def refresh(self, value: bytes, visitor: bytes) -> bytes:
-        """Return the Refresh to pass on."""
-
-    def set_cookie(self, value: bytes) -> bytes:
-        """Return the Set-Cookie to pass on."""
-
-
-class Expected(Protocol):
-    """What a reply answers, and what it is to carry.
-
-    `is_head`: the request's method is HEAD. `http10`, `keep_alive`: the client's version, and
-    whether its connection stays. `upgrade`: the protocol it asks to switch to, b"" for none.
-    `takes_trailers`: it reads trailers. `extra_fields` are header lines to add. `editor` rewrites
-    fields, None where none is to be rewritten. `passed_fields` are names, in lower case, of those
-    that the route lets through.
-    """
-
-    is_head: bool
-    http10: bool
-    keep_alive: bool
-    upgrade: bytes
-    takes_trailers: bool
-    extra_fields: bytes
-    editor: FieldEditor | None
-
-    @property
-    def origin(self) -> bytes:
-        """The origin that the visitor sees, b"" where none is known."""
-
-    @property
-    def passed_fields(self) -> frozenset[bytes]:
-        """Names of fields that pass although they reach beyond the tool."""
-
-    def keeps_out(self, set_cookie: bytes) -> bool:
-        """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
-
-    def may_widen(self, scope: bytes) -> bool:
-        """Tell whether a value of Service-Worker-Allowed is passed on."""
+# Names of their own, because an enum's attribute costs more than a global, and is read per field.
+_KEEP: Final = Action.KEEP
+_DROP: Final = Action.DROP
+_CONTENT_LENGTH: Final = Action.CONTENT_LENGTH
+_TRANSFER_ENCODING: Final = Action.TRANSFER_ENCODING
+_CONNECTION: Final = Action.CONNECTION
+_UPGRADE: Final = Action.UPGRADE
+_CHALLENGE: Final = Action.CHALLENGE
 
 
 class ResponseReader:
@@ -268,7 +226,7 @@ class ResponseReader:
         elif expected is None:
             pass
         elif action is not _UPGRADE:
-            _pass_on(line, kept, expected)
+            pass_on(line, kept, expected)
         elif expected.upgrade:
             # A second field makes a list of it, and no list was asked for.
             self._switches_to = line.value if self._switches_to is None else b","
@@ -288,7 +246,7 @@ class ResponseReader:
             extra = expected.extra_fields
         else:
             extra = b""
-        lines = _without_length(lines)
+        lines = without_length(lines)
         if not expected.http10:
             out += (CRLF.join(lines), CRLF, extra, CRLF)
 
@@ -303,7 +261,7 @@ class ResponseReader:
         if status == _NO_CONTENT and (self._length is not None or self._chunks is not None):
             # The body that it must not have may be on its way (RFC 9110 section 15.3.5).
             self.stays = self.stays and not self._length and self._chunks is None
-            lines = _without_length(lines)
+            lines = without_length(lines)
         if expected.is_head or status in _BODILESS:
             self.complete = True
         elif self._length is not None:
@@ -369,30 +327,3 @@ class ResponseReader:
             for name, value in chunks.trailers
             if may_trail_response(name)
         )
-
-
-def _pass_on(line: Line, kept: list[bytes], expected: Expected) -> None:
-    """Keep a field that is passed on for some, or passed on as another."""
-    name = line.sent.partition(b":")[0]
-    editor = expected.editor
-    if line.action is _SET_COOKIE:
-        if not expected.keeps_out(line.value):
-            sent = line.sent
-            kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
-    elif line.action is _EDIT:
-        kept.append(_edited(line, name, editor, expected.origin) if editor else line.sent)
-    elif line.action is _WORKER_SCOPE:
-        if expected.may_widen(line.value):
-            kept.append(line.sent)
-    elif name.lower() in expected.passed_fields:
-        kept.append(line.sent)
-
-
-def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> bytes:
-    edit = editor.refresh if name.lower() == b"refresh" else editor.location
-    return name + b": " + edit(line.value, origin)
-
-
-def _without_length(lines: list[bytes]) -> list[bytes]:
-    """Return the lines of a reply that must not carry a Content-Length (RFC 9110 section 8.6)."""
-    return [line for line in lines if not line.lower().startswith(b"content-length:")]

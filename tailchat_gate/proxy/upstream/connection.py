@@ -1,47 +1,32 @@
 """One connection to an upstream: sends a request head, relays the reply as it arrives."""
 
 import asyncio
-import select
-import socket
-import struct
-from dataclasses import dataclass
-from enum import Enum, IntEnum
-from typing import Final, Protocol, cast
+from enum import IntEnum
+from typing import Final
 
 from tailchat_gate.proxy.message.response_lines import BadResponseError
-from tailchat_gate.proxy.message.response_reader import Expected, ResponseReader
+from tailchat_gate.proxy.message.response_reader import ResponseReader
 from tailchat_gate.proxy.sockets import (
     READ_BYTES,
     ReadBuffers,
     end_writing,
     eof_is_authentic,
     read_remaining,
-    tell_of_rest,
+    reset_on_close,
 )
+from tailchat_gate.proxy.upstream.interfaces import (
+    BytesSink,
+    ConnectionOwner,
+    End,
+    ResponseTaker,
+    ResponseTimeouts,
+)
+from tailchat_gate.proxy.upstream.socket import UpstreamSocket
 
 #: How long a tunnel's connection may take to send what was written, and to be closed by the
 #: upstream: one that never reads would stay open for ever.
 LINGER_SECONDS: Final = 2.0
-#: Of SO_LINGER: on, for no time (socket(7)).
-_RESET: Final = struct.pack("ii", 1, 0)
-
-
-class End(Enum):
-    """How an exchange ended."""
-
-    COMPLETE = "complete"
-    #: The connection was closed before any byte of the reply: it may have been stale.
-    UNANSWERED = "unanswered"
-    #: The reply was malformed or stopped before its head was whole.
-    BROKEN = "broken"
-    #: The head was relayed, the body stopped short.
-    TRUNCATED = "cut-off"
-    RESPONSE_TIMEOUT = "slow"
-    #: The head was relayed, then nothing moved for as long as may be.
-    IDLE_TIMEOUT = "silent"
-    CLIENT_GONE = "client-gone"
-    #: The upstream switched protocols, as the client asked.
-    SWITCHED = "switched"
+_CUT_OFF: Final = "a reply that is cut off"
 
 
 class _Phase(IntEnum):
@@ -55,64 +40,10 @@ class _Phase(IntEnum):
 # Names of their own, because an enum's attribute costs ten times a global.
 _IDLE, _BUSY, _TUNNEL, _LEAVING, _CLOSED = _Phase
 _IN_USE: Final = (_BUSY, _TUNNEL)
-_COMPLETE = End.COMPLETE
+_COMPLETE, _SWITCHED = End.COMPLETE, End.SWITCHED
 
 
-class ResponseTaker(Protocol):
-    """What an exchange is to the connection that it uses."""
-
-    @property
-    def client_transport(self) -> asyncio.Transport | None:
-        """That of the client, None where it is gone."""
-
-    def write_client(self, data: bytes) -> bool:
-        """Send bytes of the reply; return whether the client was still there."""
-
-    def upstream_full(self, *, full: bool) -> None:
-        """Hear that the upstream takes no more bytes for now, or takes them again."""
-
-    def ended(self, end: End) -> None:
-        """Hear that the exchange is over."""
-
-
-class BytesSink(Protocol):
-    """Where the bytes of a switched connection go."""
-
-    def from_upstream(self, data: bytes) -> None:
-        """Take bytes that the upstream sent."""
-
-    def upstream_ended(self) -> None:
-        """Hear that the upstream sends no more, though it may still read."""
-
-    def upstream_lost(self, *, reset: bool) -> None:
-        """Hear that the upstream closed, or that the connection broke."""
-
-    def upstream_full(self, *, full: bool) -> None:
-        """Hear that the upstream takes no more bytes for now, or takes them again."""
-
-
-class ConnectionOwner(Protocol):
-    """What counts the connections that are open."""
-
-    def opened(self) -> None:
-        """Hear that a connection is open."""
-
-    def closed(self) -> None:
-        """Hear that one is closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseTimeouts:
-    """Seconds to wait: for a reply's head, and for its next bytes (0 = no limit)."""
-
-    response: float
-    idle: float
-
-
-_NO_TIMEOUTS = ResponseTimeouts(0.0, 0.0)
-
-
-class UpstreamConnection(asyncio.BufferedProtocol):
+class UpstreamConnection(UpstreamSocket):
     """A connection to an upstream, good for one exchange at a time.
 
     Bytes go to the client as they come, without a task in between: what one read brought is
@@ -120,9 +51,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffer", "_deadline", "_done", "_exchange", "_loop", "_moved", "_owner", "_paused",
-        "_phase", "_sent", "_timeouts", "_unread", "_wrote", "address", "buffers", "fault",
-        "idle_since", "reader", "transport", "tunnel", "was_reset",
+        "_deadline", "_done", "_exchange", "_owner", "_phase", "_sent", "_time", "_timeouts",
+        "_wrote", "fault", "idle_since", "reader", "tunnel", "was_reset",
     )  # fmt: skip
 
     def __init__(
@@ -132,26 +62,21 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         owner: ConnectionOwner,
         buffers: ReadBuffers,
     ) -> None:
-        self.buffers: Final = buffers
-        self._buffer = buffers.small
-        self._loop = loop
+        super().__init__(buffers)
+        self._time = loop.time
         self._owner = owner
         #: Reads the reply; tells what the client got of it.
         self.reader: Final = reader
         self._phase = _IDLE
         self._exchange: ResponseTaker | None = None
-        self.transport: asyncio.Transport | None = None
-        #: The address of the upstream, "" for a Unix socket.
-        self.address = ""
-        self._unread = select.poll()
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
         #: What is wrong with the reply, "" where nothing is.
         self.fault = ""
         #: Whether the connection broke, in place of being closed.
         self.was_reset = False
-        self._timeouts = _NO_TIMEOUTS
-        self._wrote = self._sent = self._moved = self._paused = False
+        self._timeouts = ResponseTimeouts(0.0, 0.0)
+        self._wrote = self._sent = False
         #: Whether the upstream has said that it sends no more.
         self._done = False
         self._deadline = 0.0
@@ -162,29 +87,26 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # What the forwarding side calls.
 
     def start(
-        self, exchange: ResponseTaker, expected: Expected, timeouts: ResponseTimeouts
+        self, exchange: ResponseTaker, timeouts: ResponseTimeouts, data: bytes, *, whole: bool
     ) -> None:
-        """Begin an exchange, which takes the reply that is `expected`."""
-        self.reader.begin(expected)
+        """Begin an exchange: send a request, or where that is not `whole` the beginning of it."""
+        self.reader.begin(exchange)
         self._exchange = exchange
         self._timeouts = timeouts
-        self._deadline = 0.0
         self._phase = _BUSY
-        self._wrote = self._sent = False
-        self._moved = True
-
-    def write(self, data: bytes) -> None:
-        """Send bytes of the request; dropped where the connection is closing."""
+        self._wrote = False
+        self.moved = True
+        self._sent = whole
+        self._deadline = self._time() + timeouts.response if whole and timeouts.response else 0.0
         transport = self.transport
         if transport is not None and not transport.is_closing():
-            self._moved = True
             transport.write(data)
 
     def request_sent(self) -> None:
         """Hear that the request is sent whole: from now on the reply is waited for."""
         self._sent = True
         if self._timeouts.response:
-            self._deadline = self._loop.time() + self._timeouts.response
+            self._deadline = self._time() + self._timeouts.response
 
     def is_reusable(self) -> bool:
         """Tell whether the connection is provably clean: nothing half sent, nothing unread."""
@@ -196,14 +118,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             and not transport.is_closing()
         )
 
-    def is_quiet(self) -> bool:
-        """Tell whether the socket holds neither unread bytes nor an end.
+    def is_ready(self) -> bool:
+        """Tell whether it is reusable and its socket holds neither unread bytes nor an end.
 
         The event loop may hear of a new request before it hears of a late answer, such as a 408,
         that came in the same instant; sent then, the request would be given that answer
         (RFC 9112 section 9.2).
         """
-        return not self._unread.poll(0)
+        return self.is_reusable() and not self.unread.poll(0)
 
     def spoil(self) -> None:
         """Never use the connection again: a request was sent in part only."""
@@ -230,23 +152,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             transport.close()
         elif end_writing(transport):
             self.resume_reading()
-        self._deadline = self._loop.time() + LINGER_SECONDS
+        self._deadline = self._time() + LINGER_SECONDS
 
     def reset(self) -> None:
         """Reset the connection: the upstream must see that what it got is not whole."""
-        transport = self.transport
-        if transport is not None and not transport.is_closing():
-            found = transport.get_extra_info("socket")
-            if found is not None:
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if self.transport is not None:
+            reset_on_close(self.transport)
         self.abort()
-
-    def finish_writing(self) -> bool:
-        """Send the end of what is written, and go on reading; return whether that can be."""
-        transport = self.transport
-        if transport is None or transport.is_closing() or not transport.can_write_eof():
-            return False
-        return end_writing(transport)
 
     def check(self, now: float) -> None:
         """Give up on a reply that does not come or does not go on; `now` is the loop's time."""
@@ -259,54 +171,31 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._finish(End.RESPONSE_TIMEOUT)
         elif self._timeouts.idle:
             # Neither the request's body nor the reply's is moving.
-            if self._moved:
-                self._moved = False
+            if self.moved:
+                self.moved = False
                 self._deadline = now + self._timeouts.idle
             elif self._deadline <= now:
                 self._finish(End.IDLE_TIMEOUT if self._wrote else End.RESPONSE_TIMEOUT)
-
-    def pause_reading(self) -> None:
-        """Hold the upstream back while the client takes no more."""
-        if not self._paused and self.transport is not None and not self.transport.is_closing():
-            self._paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Let the upstream send again."""
-        if self._paused:
-            self._paused = False
-            self._moved = True
-            if self.transport is not None and not self.transport.is_closing():
-                self.transport.resume_reading()
 
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        # A cast, because uvloop's transports are no subclasses of asyncio's.
-        self.transport = cast("asyncio.Transport", transport)
-        tell_of_rest(self.transport)
+        super().connection_made(transport)
         self._owner.opened()
-        peer = transport.get_extra_info("peername")
-        self.address = peer[0] if isinstance(peer, tuple) else ""
-        self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - not what is wanted here
-        """Return where the next read goes."""
-        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Relay what one read brought."""
-        data = self._buffer[:nbytes].tobytes()
-        self._moved = True
+        data = self.buffer[:nbytes].tobytes()
+        self.moved = True
         if self._phase is _BUSY:
             self._relay(data)
         else:
             self._take(data)
         if nbytes >= READ_BYTES and self._exchange is not None:
-            self._buffer = self.buffers.fitting(self._exchange.client_transport)
+            self.buffer = self.buffers.fitting(self._exchange.client_transport)
         else:
-            self._buffer = self.buffers.small
+            self.buffer = self.buffers.small
 
     def _take(self, data: bytes) -> None:
         if self._phase is _BUSY:
@@ -354,7 +243,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """Let it go on."""
-        self._moved = True
+        self.moved = True
         self._tell_full(full=False)
 
     def _tell_full(self, *, full: bool) -> None:
@@ -365,66 +254,64 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # The exchange.
 
     def _relay(self, data: bytes) -> None:
-        reader = self.reader
         try:
-            pieces = reader.feed(data)
+            pieces = self.reader.feed(data)
         except BadResponseError as error:
-            self.fault = str(error)
-            if not self._wrote:
-                # Of the head that it read with the fault nothing is relayed.
-                reader.status = 0
-            self._finish(End.TRUNCATED if self._wrote else End.BROKEN)
-            return
-        if pieces and not self._write_client(pieces):
-            self._finish(End.CLIENT_GONE)
-        elif reader.switched:
-            self._phase = _TUNNEL
-            self._settle(End.SWITCHED)
-        elif reader.complete:
-            self._finish(_COMPLETE)
+            self._fail(str(error))
+        else:
+            self._pass_on(pieces)
 
     def _end_with_connection(self, *, clean: bool) -> None:
-        reader = self.reader
-        if not reader.started:
+        if not self.reader.started:
             self._finish(End.UNANSWERED)
-            return
-        try:
-            pieces = reader.end() if clean else None
-        except BadResponseError:
-            pieces = None
-        if pieces is None:
-            self.fault = "a reply that is cut off"
-            self._finish(End.TRUNCATED if self._wrote else End.BROKEN)
-        elif pieces and not self._write_client(pieces):
-            self._finish(End.CLIENT_GONE)
+        elif not clean:
+            self._fail(_CUT_OFF)
         else:
-            self._finish(_COMPLETE)
+            try:
+                pieces = self.reader.end()
+            except BadResponseError:
+                self._fail(_CUT_OFF)
+            else:
+                self._pass_on(pieces)
 
-    def _write_client(self, pieces: list[bytes]) -> bool:
-        """Write to the client; return whether it is still there."""
-        if self._exchange is None:
-            return False
-        self._wrote = True
-        return self._exchange.write_client(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    def _fail(self, fault: str) -> None:
+        self.fault = fault
+        if not self._wrote:
+            # Of the head that it read with the fault nothing is relayed.
+            self.reader.status = 0
+        self._finish(End.TRUNCATED if self._wrote else End.BROKEN)
+
+    def _pass_on(self, pieces: list[bytes]) -> None:
+        """Write to the client, and end where the response does."""
+        if pieces:
+            self._wrote = True
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if self._exchange is None or not self._exchange.write_client(data):
+                self._finish(End.CLIENT_GONE)
+                return
+        if self.reader.complete:
+            self._finish(_COMPLETE)
+        elif self.reader.switched:
+            self._finish(_SWITCHED)
 
     def _finish(self, end: End) -> None:
         if self._phase is _CLOSED:
             return
-        if end is _COMPLETE and self.reader.stays and not self.reader.dirty:
+        reader = self.reader
+        if end is _COMPLETE and reader.stays and not reader.dirty:
             self._phase = _IDLE
+            if self.paused:
+                self.resume_reading()
+        elif end is _SWITCHED:
+            self._phase = _TUNNEL
         else:
             self._phase = _CLOSED
             if self.transport is not None:
                 self.transport.abort()
-        self._settle(end)
-
-    def _settle(self, end: End) -> None:
         exchange, self._exchange = self._exchange, None
-        if self._paused and self._phase is _IDLE:
-            self.resume_reading()
         if exchange is not None:
             # Last, because the next exchange may begin with it.
-            exchange.ended(end)
+            exchange.ended(end, reader)
 
     def take_leftover(self) -> bytes:
         """Return the bytes that came behind a switch before the tunnel was there."""

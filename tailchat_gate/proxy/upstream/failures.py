@@ -3,10 +3,12 @@
 import errno
 import socket
 import ssl
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from tailchat_gate.proxy.upstream.connection import End
+from tailchat_gate.proxy.upstream.interfaces import End
+from tailchat_gate.reasons import Reason
 
 #: Of an OSError: the process or the system has no descriptor left.
 NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
@@ -18,6 +20,17 @@ KINDS: Final = MappingProxyType(
         End.TRUNCATED: "cut-off",
         End.RESPONSE_TIMEOUT: "slow",
         End.IDLE_TIMEOUT: "silent",
+    }
+)
+#: Why such a request failed.
+REASONS: Final[Mapping[End, Reason]] = MappingProxyType(
+    {
+        End.UNANSWERED: Reason.UPSTREAM_BROKEN,
+        End.BROKEN: Reason.UPSTREAM_BROKEN,
+        End.TRUNCATED: Reason.UPSTREAM_BROKEN,
+        End.RESPONSE_TIMEOUT: Reason.UPSTREAM_SLOW,
+        End.IDLE_TIMEOUT: Reason.UPSTREAM_BROKEN,
+        End.CLIENT_GONE: Reason.CLIENT_GONE,
     }
 )
 #: No name server answered in time, where the time for a connection ran out with that.

@@ -15,8 +15,9 @@ from tailchat_gate.proxy.message.response_reader import ResponseReader
 from tailchat_gate.proxy.upstream.backends import Backend
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.dial import Dialer
-from tailchat_gate.proxy.upstream.failures import DNS, NO_DESCRIPTOR, PASSING, kind_of
+from tailchat_gate.proxy.upstream.failures import DNS, KINDS, NO_DESCRIPTOR, PASSING, kind_of
 from tailchat_gate.proxy.upstream.in_flight import RequestSlots
+from tailchat_gate.proxy.upstream.interfaces import End
 
 #: How long it is left alone between two tries.
 PAUSE_SECONDS: Final = 0.1
@@ -152,7 +153,7 @@ class Pool(RequestSlots):
         while self._idle:
             connection = self._idle.pop()
             rested = now - connection.idle_since
-            if rested < limit and connection.is_reusable() and connection.is_quiet():
+            if rested < limit and connection.is_ready():
                 self._busy.add(connection)
                 return connection
             connection.abort()
@@ -216,7 +217,14 @@ class Pool(RequestSlots):
         loop, reader = asyncio.get_running_loop(), ResponseReader(self._lines)
         return UpstreamConnection(loop, reader, self, self._dialer.buffers)
 
-    def tell_fault(self, fault: str, route: str) -> None:
+    def exchange_failed(self, end: End, fault: str, route: str) -> None:
+        """Count what went wrong with an exchange where that is the upstream's; log its fault."""
+        if fault:
+            self._tell_fault(fault, route)
+        if end in KINDS:
+            self.failed(KINDS[end])
+
+    def _tell_fault(self, fault: str, route: str) -> None:
         """Note what was wrong with a reply, and log it: once a minute."""
         now = self._time()
         self.fault = (fault, int(time.time()))
@@ -259,7 +267,7 @@ class Pool(RequestSlots):
     def take_own(self, connection: UpstreamConnection) -> bool:
         """Use such a connection again; return whether that can be."""
         self._own.discard(connection)
-        if connection.is_reusable() and connection.is_quiet():
+        if connection.is_ready():
             self._busy.add(connection)
             return True
         connection.abort()

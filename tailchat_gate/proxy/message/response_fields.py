@@ -1,0 +1,89 @@
+"""Which fields of a response reach this client, and as what."""
+
+from typing import Final, Protocol
+
+from tailchat_gate.proxy.message.response_lines import Action, Line
+
+# Names of their own, because an enum's attribute costs more than a global.
+_SET_COOKIE: Final = Action.SET_COOKIE
+_EDIT: Final = Action.EDIT
+_WORKER_SCOPE: Final = Action.WORKER_SCOPE
+
+
+class FieldEditor(Protocol):
+    """Rewrites fields of a reply, where a route asks for it."""
+
+    def location(self, value: bytes, visitor: bytes) -> bytes:
+        """Return the Location or Content-Location to pass on, for a visitor of that origin."""
+
+    def refresh(self, value: bytes, visitor: bytes) -> bytes:
+        """Return the Refresh to pass on."""
+
+    def set_cookie(self, value: bytes) -> bytes:
+        """Return the Set-Cookie to pass on."""
+
+
+class Expected(Protocol):
+    """What a reply answers, and what it is to carry.
+
+    `is_head`: the request's method is HEAD. `http10`, `keep_alive`: the client's version, and
+    whether its connection stays. `extra_fields` are header lines to add.
+    """
+
+    is_head: bool
+    http10: bool
+    keep_alive: bool
+    extra_fields: bytes
+
+    @property
+    def upgrade(self) -> bytes:
+        """The protocol to switch to, b"" for none."""
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether trailers are read."""
+
+    @property
+    def editor(self) -> FieldEditor | None:
+        """What rewrites fields, None where none is to be rewritten."""
+
+    @property
+    def origin(self) -> bytes:
+        """The origin that the visitor sees, b"" where none is known."""
+
+    @property
+    def passed_fields(self) -> frozenset[bytes]:
+        """Names, in lower case, of fields that pass although they reach beyond the tool."""
+
+    def keeps_out(self, set_cookie: bytes) -> bool:
+        """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
+
+    def may_widen(self, scope: bytes) -> bool:
+        """Tell whether a value of Service-Worker-Allowed is passed on."""
+
+
+def pass_on(line: Line, kept: list[bytes], expected: Expected) -> None:
+    """Keep a field that is passed on for some, or passed on as another."""
+    name = line.sent.partition(b":")[0]
+    editor = expected.editor
+    if line.action is _SET_COOKIE:
+        if not expected.keeps_out(line.value):
+            sent = line.sent
+            kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
+    elif line.action is _EDIT:
+        kept.append(_edited(line, name, editor, expected.origin) if editor else line.sent)
+    elif line.action is _WORKER_SCOPE:
+        if expected.may_widen(line.value):
+            kept.append(line.sent)
+    elif name.lower() in expected.passed_fields:
+        kept.append(line.sent)
+
+
+def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> bytes:
+    edit = editor.refresh if name.lower() == b"refresh" else editor.location
+    return name + b": " + edit(line.value, origin)
+
+
+def without_length(lines: list[bytes]) -> list[bytes]:
+    """Return the lines of a reply that must not carry a Content-Length (RFC 9110 section 8.6)."""
+    return [line for line in lines if not line.lower().startswith(b"content-length:")]
