@@ -1,12 +1,9 @@
 """The flow of bytes from and to one client: when it is read from, and what is sent to it."""
 
 import asyncio
-import socket
-import struct
 from typing import Final
 
-#: Of SO_LINGER: on, for no time (socket(7)).
-_RESET: Final = struct.pack("ii", 1, 0)
+from tailchat_gate.proxy.sockets import reset_on_close
 
 # Why a client is not read from, as bits.
 UPSTREAM_FULL: Final = 1
@@ -59,7 +56,5 @@ class FlowControl(asyncio.BufferedProtocol):
         A mere close would be a clean end to a client that takes it for the end of a body.
         """
         if self.transport is not None:
-            found = self.transport.get_extra_info("socket")
-            if found is not None and not self.transport.is_closing():
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset_on_close(self.transport)
             self.transport.abort()
