@@ -249,9 +249,10 @@ class Database:
                 insert_record(connection, record)
         self._compacted[kind.name] = len(kept)
 
-    def sweep(self) -> None:
-        """Delete what expired long ago, and give the room back."""
+    def sweep(self) -> bool:
+        """Delete what expired long ago, and give the room back; return whether there was any."""
         now = int(self._clock())
+        before = self.connection.total_changes
         with self.transaction() as connection:
             connection.execute("DELETE FROM record WHERE until <= ?", (now - EXPIRY_MARGIN,))
             connection.execute("DELETE FROM record WHERE kind = ? AND until <= ?", (ERASURE, now))
@@ -263,7 +264,11 @@ class Database:
             )
         # As a script, because execute() asks for one step of it, which frees one page.
         self.connection.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
-        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        swept = self.connection.total_changes > before
+        # Of what was deleted, the log still has the pages as they were.
+        mode = "TRUNCATE" if swept else "PASSIVE"
+        self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        return swept
 
     def erase(self, keys: Iterable[tuple[str, str]], sub: str) -> None:
         """Delete records, and every outcome that is about a person, so that nothing is left."""

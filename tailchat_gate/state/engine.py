@@ -159,10 +159,10 @@ class Engine:
         with self._faults(Fault.UNWRITABLE):
             return action(self._claims)
 
-    def sweep(self) -> None:
-        """Delete what expired long ago."""
+    def sweep(self) -> bool:
+        """Delete what expired long ago; return whether there was any."""
         with self._faults(Fault.UNWRITABLE):
-            self._database.sweep()
+            return self._database.sweep()
 
     def copy(self) -> None:
         """Put an intact copy beside the database; a second process that does so is not waited for.

@@ -260,8 +260,7 @@ class SqliteStore:
         known = self._followers.known(lost=True)
         followed = set(self._followers.kinds)
         read = await self._run(lambda: self._engine.rebuild(found, known, followed))
-        records = [record for _, record in read.rows]
-        self._followers.hand_out(records, complete=False, doubtful=True)
+        self._followers.hand_out([one for _, one in read.rows], complete=False, doubtful=True)
         # Another process may have written the new one, without what is known here alone.
         known = self._followers.known(lost=False)
         await self._run(lambda: self._write_in_thread(known))
@@ -307,10 +306,11 @@ class SqliteStore:
         try:
             if upkeep.save_is_due(now) and (records := self._followers.unsaved(last=False)):
                 await self._write(records)
+            if upkeep.sweep_is_due(now):
+                # The copy must not keep what was deleted.
+                upkeep.uncopied = await self._run(self._engine.sweep) or upkeep.uncopied
             if upkeep.copy_is_due(now):
                 await self._copy(now)
-            if upkeep.sweep_is_due(now):
-                await self._run(self._engine.sweep)
         except StoreFault as fault:
             await self._mend(fault)
 
