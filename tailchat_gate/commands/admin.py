@@ -15,6 +15,7 @@ from tailchat_gate.config.load import ConfigError, load, report
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.source import admin_address
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
+from tailchat_gate.config.values.quantities import format_timestamp
 from tailchat_gate.serving.admin import ORDER_HEADER
 
 Where = TcpAddress | UnixAddress
@@ -99,7 +100,7 @@ def exchange(
 def end_if_unreadable(config: Path) -> None:
     """End with what is wrong with a file that does not even tell where the gate is."""
     try:
-        load(config, {})
+        load(config, os.environ)
     except ConfigError as error:
         wrong = [problem for problem in error.problems if problem.key_path == str(config)]
         if wrong:
@@ -132,7 +133,8 @@ def reload(config: Path, admin: str | None) -> None:
     for warning in body["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{body['file']}: in force, generation {body['generation']}")
-    for change in body["changes"] or ["nothing in it has changed"]:
+    since = format_timestamp(body["since"])
+    for change in body["changes"] or [f"the gate already serves with this, since {since}"]:
         click.echo(f"  {change}")
 
 

@@ -43,7 +43,7 @@ def read_from(source: Source) -> Loaded:
         return source.read()
     except ConfigError as error:
         problems = error.problems
-    return fail(f"{source.path}: {report(problems)}", EXIT_USAGE)
+    return fail(f"{source.heading()}: {report(problems)}", EXIT_USAGE)
 
 
 def asked_at(where: TcpAddress) -> TcpAddress:

@@ -13,6 +13,7 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option
 from tailchat_gate.commands.obstacles import obstacles
 from tailchat_gate.config.keys import schema_text
 from tailchat_gate.config.lint.addresses import beside_the_gate
+from tailchat_gate.config.load import named
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import in_foreign_home
 from tailchat_gate.config.values.identifier import token_name
@@ -69,7 +70,8 @@ def check(config: Path) -> None:
     stopped = not all(one.missing for one in found)
     routes = len(settings.route)
     state = "right by itself" if stopped else "good"
-    click.echo(f"{config}: {state}, {routes} {'route' if routes == 1 else 'routes'}")
+    name = named(config, os.environ)
+    click.echo(f"{name}: {state}, {routes} {'route' if routes == 1 else 'routes'}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")
     click.echo(f"redirect_uri to register in Tailchat: {redirect_uri(settings)}")

@@ -16,7 +16,7 @@ from tailchat_gate.commands.admin import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail
 from tailchat_gate.commands.opened_store import OpenedStore, read_store, with_store
 from tailchat_gate.config.lint.people import is_tailchat_id, no_tailchat_id
-from tailchat_gate.config.load import ConfigError, load, report
+from tailchat_gate.config.load import ConfigError, load, named, report
 from tailchat_gate.config.model import LONGEST_SESSION, Settings
 from tailchat_gate.config.source import admin_address, state_path
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
@@ -81,12 +81,12 @@ def lock_location(config: Path, state: Path | None) -> LockLocation:
         _check_running(config, settings.state.path)
         tokens = frozenset(token.name for token in settings.token)
         return LockLocation(Path(settings.state.path), settings.session.lifetime, tokens)
-    found = state_path(config, os.environ)
+    found, name = state_path(config, os.environ), named(config, os.environ)
     if found is None:
-        fail(f"{config}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
+        fail(f"{name}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
     if not found:
         fail(_EMPTY, EXIT_USAGE)
-    told = f"{config} has problems, which `tailchat-gate check` tells; state is kept in {found}"
+    told = f"{name} has problems, which `tailchat-gate check` tells; state is kept in {found}"
     click.echo(f"warning: {told}", err=True)
     _check_running(config, found)
     return LockLocation(Path(found))

@@ -44,6 +44,18 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     return Loaded(settings, warnings, files)
 
 
+def named(path: Path, environ: Mapping[str, str]) -> str:
+    """Name what settings come from: the file, or the environment where no file is used."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        if path == DEFAULT_CONFIG and assigned(environ).names:
+            return "environment"
+    except (OSError, ValueError):
+        pass
+    return str(path)
+
+
 def report(problems: Iterable[Problem]) -> str:
     """Write problems for a person to read, one paragraph each."""
     listed = tuple(problems)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tailchat_gate.config.document import parse
 from tailchat_gate.config.keys import env_name
-from tailchat_gate.config.load import ConfigError, Loaded, load
+from tailchat_gate.config.load import ConfigError, Loaded, load, named
 from tailchat_gate.config.model import Server, State
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.state_directory import state_directory
@@ -100,6 +100,7 @@ def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
 class Source:
     """A configuration file, and the environment over it as it was at the start.
 
+    `name` says what was read: the whole path of the file, or "environment" where no file is used.
     `states` are the states that the file, and those it names, had before they were last read. So
     what is written while it is read shows as a change.
     """
@@ -108,6 +109,11 @@ class Source:
         self.path: Final = path
         self._environ = dict(environ)
         self.states: FileStates = {path: None}
+        self.name = str(path.absolute())
+
+    def heading(self) -> str:
+        """Return what problems stand under: as `name`, with the path as it was given. Blocks."""
+        return named(self.path, self._environ)
 
     def __repr__(self) -> str:
         """Only the path: secrets may stand in the environment."""
@@ -115,6 +121,7 @@ class Source:
 
     def read(self) -> Loaded:
         """Read and check everything, as `load` does; raises ConfigError. Blocks."""
+        self.name = named(self.path.absolute(), self._environ)
         while True:
             self.states = file_states(self.states)
             loaded, problems, files = self._load()

@@ -239,10 +239,11 @@ class Admin:
                 if pool.fault is not None
             ],
             "configuration": {
-                "file": str(self._reloader.source.path) if self._reloader else None,
+                "file": self._reloader.source.name if self._reloader else None,
                 "state_path": settings.state.path,
                 "generation": reloads.generation,
                 "loaded_at": int(reloads.loaded_at),
+                "changed_at": int(reloads.changed_at),
                 "tried_at": int(reloads.tried_at),
                 "problems": [asdict(problem) for problem in reloads.problems],
                 "retired": self._generations.retired,
@@ -276,7 +277,7 @@ class Admin:
         if self._reloader is None:
             return web.Response(status=404, text="this gate has no configuration file\n")
         outcome = await self._reloader.reload("an order on the admin listener")
-        body = {"file": str(self._reloader.source.path), **asdict(outcome)}
+        body = {"file": self._reloader.source.name, **asdict(outcome)}
         return _json(body, status=422 if outcome.problems else 200)
 
 

@@ -50,18 +50,22 @@ class Reloads:
     """Which configuration is in force, and how the last attempt to load one went.
 
     `generation` counts the configurations that were in force, from 1; times are Unix seconds.
+    `changed_at` is when one came into force that differed from the one before.
     `problems` are those for which the last attempt was refused, none where it was not.
     """
 
     loaded_at: float
     tried_at: float
+    changed_at: float
     generation: int = 1
     problems: tuple[Problem, ...] = field(default=())
 
-    def took(self, now: float) -> None:
-        """Note that another configuration is in force."""
+    def took(self, now: float, *, changed: bool) -> None:
+        """Note that another configuration is in force, and whether it differs."""
         self.generation += 1
         self.loaded_at = self.tried_at = now
+        if changed:
+            self.changed_at = now
         self.problems = ()
 
     def refused(self, now: float, problems: tuple[Problem, ...]) -> None:
@@ -109,7 +113,7 @@ class ProcessState:
         #: what is in them.
         self.make_pages: Final = lru_cache(maxsize=1)(Pages)
         now = clock()
-        self.reloads: Final = Reloads(now, now)
+        self.reloads: Final = Reloads(now, now, now)
         #: Who is kept out: what is known of it, what ends what is under way, and where it is kept.
         self.revocation: Final = RevocationState(clock)
         self.live: Final = SessionWatch(self.revocation, clock)

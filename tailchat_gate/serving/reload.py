@@ -42,11 +42,13 @@ class Serving(Protocol):
 class Outcome:
     """How an attempt went: refused for its `problems`, or in force where there are none.
 
-    `generation` is the number of the one in force. `changes` name what differs from the one
-    before, `warnings` are sentences on what may not be meant.
+    `generation` is the number of the one in force, and since `since`, in Unix seconds, the gate
+    serves with what it says. `changes` name what differs from the one before, `warnings` are
+    sentences on what may not be meant.
     """
 
     generation: int
+    since: int
     changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -119,16 +121,17 @@ class Reloader:
                 reloads.refused(clock(), problems)
                 details = {"cause": cause, "problems": [_told(problem) for problem in problems]}
                 _log.error("the configuration was not loaded", extra={"details": details})
-                return Outcome(reloads.generation, problems=problems)
-            reloads.took(clock())
+                return Outcome(reloads.generation, int(reloads.changed_at), problems=problems)
             if loaded.settings.log.level != old.settings.log.level:
                 set_level(loaded.settings.log.level)
             changed = (*changes(old.settings, loaded.settings), *self._files_changed(states))
+            reloads.took(clock(), changed=bool(changed))
             told = {"cause": cause, "generation": reloads.generation, "changes": changed}
             _log.info("the configuration was loaded anew", extra={"details": told})
             for warning in loaded.warnings:
                 _log.warning(warning)
-            return Outcome(reloads.generation, changed, loaded.warnings)
+            since = int(reloads.changed_at)
+            return Outcome(reloads.generation, since, changed, loaded.warnings)
 
     async def _load(self, old: Generation) -> Loaded:
         """Read, check, build and swap."""

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clikit import GATE
+from clikit import GATE, environ
 from gatekit import SECRET, ask, request_bytes
 from process import free_port
 
@@ -117,6 +118,20 @@ async def test_a_start_from_the_environment_alone(home: Path) -> None:
         assert (await ask(port, request_bytes("/x"))).status == 204
 
     assert told["state"] == ""
+
+
+@pytest.mark.skipif(Path("/etc/tailchat-gate/config.toml").exists(), reason="a gate is set up here")
+@pytest.mark.parametrize("command", [("serve",), ("check",), ("lock", "all")])
+def test_problems_of_the_environment_stand_under_its_name(command: tuple[str, ...]) -> None:
+    """Where no file is used none is named: the variables are what there is to mend."""
+    wrong = {"TAILCHAT_GATE_SERVER__PREFIX": "x", "TAILCHAT_GATE_STATE__PATH": "relative"}
+    done = subprocess.run(
+        [*GATE, *command], env={**environ(), **wrong}, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 2
+    assert re.match("environment: [0-9]+ problems in the configuration", done.stderr)
+    assert "/etc/tailchat-gate" not in done.stdout + done.stderr
 
 
 async def test_a_file_that_is_named_has_to_be_there(home: Path) -> None:

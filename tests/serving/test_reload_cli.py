@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,10 +88,37 @@ async def test_the_command_prints_what_changed(tmp_path: Path) -> None:
         assert "warning: groups.ops: no route allows or denies it" in err
         code, out, _ = await _reload(gate.path)
 
-    assert (code, out) == (
-        0,
-        f"{gate.path}: in force, generation 3\n  nothing in it has changed\n",
-    )
+    since = "the gate already serves with this, since 20[0-9-]+T[0-9:]+Z"
+    assert code == 0
+    assert re.fullmatch(f"{gate.path}: in force, generation 3\n  {since}\n", out)
+
+
+async def test_a_save_that_was_taken_already_is_no_lost_change(tmp_path: Path) -> None:
+    """After the gate has loaded a changed file by itself, the command tells since when."""
+    path = tmp_path / "gate.toml"
+    server = {"admin_listen": f"127.0.0.1:{free_port()}", "watch": True}
+    await _write(path, server=server)
+    async with _serving(path) as process:
+        await _write(path, server={**server, "via": "other"})
+        log = await _told(process, '"changes": ["server.via"]')
+        code, out, _ = await _reload(path)
+
+    assert '"cause": "a changed file"' in log
+    assert code == 0
+    assert "the gate already serves with this, since 20" in out
+
+
+async def test_the_whole_path_of_the_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that was started with a relative path tells the whole one."""
+    server = {"admin_listen": f"127.0.0.1:{free_port()}", "listen": f"127.0.0.1:{free_port()}"}
+    await _write(tmp_path / "gate.toml", server=server)
+    monkeypatch.chdir(tmp_path)
+    async with _serving(Path("gate.toml")):
+        _, out, _ = await _reload(Path("gate.toml"))
+
+    assert out.startswith(f"{tmp_path / 'gate.toml'}: in force")
 
 
 async def test_the_command_prints_every_problem_as_check_does(tmp_path: Path) -> None:
