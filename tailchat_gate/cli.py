@@ -6,6 +6,7 @@ from tailchat_gate import __version__
 from tailchat_gate.commands import admin, config, explain, locks, serve
 from tailchat_gate.commands.admin import refusals
 from tailchat_gate.commands.forget import forget
+from tailchat_gate.commands.routes import routes
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,7 +23,7 @@ for command in (
     admin.reload,
     config.check,
     explain.explain,
-    explain.routes,
+    routes,
     config.secret,
     config.token,
     config.key,

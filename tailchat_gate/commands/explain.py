@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -13,9 +13,9 @@ from tailchat_gate.access.policy import AS_NOBODY, NO_ROUTE, Decision, decide
 from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable, explain_match
 from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
+from tailchat_gate.commands.explain_fields import fates, field_lines, read_field
 from tailchat_gate.commands.locks import locked
 from tailchat_gate.config.lint.people import no_tailchat_id
-from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier, url
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
@@ -50,18 +50,16 @@ _LOCKED: Final = Decision(allowed=False, reason=Reason.LOCKED)
 
 Lines = list[str]
 
-_HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
-
 
 class NotAskedError(ValueError):
     """What was typed is no request; the text says what would be one."""
 
 
-def read_asked(text: str, method: str, settings: Settings) -> Asked:
+def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -> Asked:
     """Return the request for a URL by the gate's own reader, or why the gate refuses to read it.
 
     Letters beyond ASCII and spaces are written as browsers do, everything else stands as typed.
-    Raises NotAskedError.
+    `typed` are lines of further fields. Raises NotAskedError.
     """
     match = _URL.fullmatch(text)
     if match is None:
@@ -72,9 +70,9 @@ def read_asked(text: str, method: str, settings: Settings) -> Asked:
     target = _ESCAPED.sub(lambda found: quote(found[0]), match[3])
     if not target.startswith("/"):
         target = f"/{target}"
-    sent = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode("ascii")
+    sent = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")
     try:
-        read = RequestReader(request_limits(settings)).read(sent)
+        read = RequestReader(request_limits(settings)).read(b"%b%b\r\n" % (sent, typed))
     except RefusedError as refused:
         return refused
     if read is None:
@@ -96,12 +94,14 @@ def _ascii(authority: str) -> str:
 class Asker(NamedTuple):
     """The person `sub` or the machine `token` who asks; None and "" are nobody.
 
-    `lock` says that one of them is locked, "" where none is.
+    `lock` says that one of them is locked, "" where none is. `names` are the fields that the
+    answer is to tell of.
     """
 
     sub: str | None = None
     token: str = ""
     lock: str = ""
+    names: Sequence[bytes] = ()
 
     @property
     def admitted(self) -> str | None:
@@ -125,6 +125,8 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
     except RefusedError as refused:
         refusal = _said("decision", _refusal(refused.reason))
         return False, [*lines, refusal, _said("because of", str(refused))]
+    if match is not None:
+        lines += _fates(settings, asked, match.route, asker.names)
     if match is None or not decision.allowed:
         lines.append(_said("decision", _refusal(decision.reason)))
         if decision is _LOCKED:
@@ -133,12 +135,27 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
     nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
     lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
     lines.append(_said("upstream", match.route.settings.upstream))
-    if not isinstance(
-        upstream_address(match.route.settings.upstream), StaticAddress | FilesAddress
-    ):
+    if _has_tool(match.route):
         who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
         lines += ["", *_sent(settings, asked, match.route, who)]
     return True, lines
+
+
+def _has_tool(route: Route) -> bool:
+    address = upstream_address(route.settings.upstream)
+    return not isinstance(address, StaticAddress | FilesAddress)
+
+
+def _fates(
+    settings: Settings, asked: RequestHead, route: Route, names: Sequence[bytes]
+) -> Iterator[str]:
+    """Say what becomes of the fields that were named."""
+    if names and not _has_tool(route):
+        yield _said("header", "none is passed on: the gate itself serves this route")
+        return
+    headers = request_headers(settings, CookieReader(cookie_names(settings)))
+    for fate in fates(headers, names, asked.fields, route.settings):
+        yield _said("header", fate)
 
 
 def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match | None, Decision]:
@@ -210,7 +227,7 @@ def _who(sub: str | None, token: str) -> Visitor | Machine | None:
 def _sent(
     settings: Settings, asked: RequestHead, route: Route, who: Visitor | Machine | None
 ) -> Lines:
-    """Return the head that the tool gets, of a client that sends nothing but Host."""
+    """Return the head that the tool gets, of a client that sends Host and the fields named."""
     server = settings.server
     client = ClientResolver((), default_scheme=server.public_url.partition(":")[0])
     identity = b""
@@ -256,6 +273,15 @@ def _token(_context: click.Context, _option: click.Parameter, value: str) -> str
     return name
 
 
+def _fields(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> list[tuple[bytes, bytes | None]]:
+    try:
+        return [read_field(value) for value in values]
+    except ValueError as wrong:
+        raise click.BadParameter(str(wrong)) from None
+
+
 def _entry(entry: str, expected: str) -> None:
     try:
         identifier.deny_entry(entry)
@@ -269,7 +295,22 @@ def _entry(entry: str, expected: str) -> None:
 @click.option("--as", "sub", metavar="SUB", callback=_sub, help="Who asks; left out, nobody.")
 @click.option("--token", metavar="NAME", default="", callback=_token, help="The machine that asks.")
 @click.option("--method", "-X", metavar="METHOD", default="GET", show_default=True)
-def explain(config: Path, url: str, sub: str | None, token: str, method: str) -> None:
+@click.option(
+    "--header",
+    "typed",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    callback=_fields,
+    help="A header of the request; tells whether the tool gets it. May be repeated.",
+)
+def explain(
+    config: Path,
+    url: str,
+    sub: str | None,
+    token: str,
+    method: str,
+    typed: list[tuple[bytes, bytes | None]],
+) -> None:
     """Tell what becomes of a request for URL: route, rules, decision, and what the tool gets.
 
     Locks are looked up in the file; a session that was ended is not.
@@ -285,42 +326,14 @@ def explain(config: Path, url: str, sub: str | None, token: str, method: str) ->
     if sub is not None and (odd := no_tailchat_id(sub)):
         click.echo(f"warning: {odd}: nobody signs in as that", err=True)
     try:
-        asked: Asked = read_asked(url, method, settings)
+        asked: Asked = read_asked(url, method, settings, field_lines(typed))
     except NotAskedError as error:
         fail(str(error), EXIT_USAGE)
     lock = locked(settings, sub, token)
-    allowed, lines = explained(settings, asked, Asker(sub, token, lock))
+    allowed, lines = explained(
+        settings, asked, Asker(sub, token, lock, [name for name, _ in typed])
+    )
     for line in lines:
         click.echo(line)
     if not allowed:
         raise SystemExit(EXIT_FAILED)
-
-
-@click.command()
-@config_option
-def routes(config: Path) -> None:
-    """Print the routes in the order in which they count.
-
-    The first whose host, path and methods fit a request serves it. Where host and path fit and
-    no route of the same host and path takes the method, it is refused.
-    """
-    settings = loaded_from(config).settings
-    table = [_HEADINGS, *(_row(route.settings) for route in route_table(settings).in_order)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-    if settings.access.deny:
-        click.echo(f"\nDenied on all of them: {', '.join(settings.access.deny)}")
-
-
-def _row(route: RouteSettings) -> tuple[str, ...]:
-    return (
-        route.name,
-        route.host or "any",
-        route.path,
-        ",".join(route.methods) or "any",
-        ",".join(route.allow),
-        ",".join(route.deny) or "-",
-        route.upstream,
-    )

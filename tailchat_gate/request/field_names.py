@@ -135,3 +135,8 @@ def is_own(folded: bytes) -> bool:
 def is_claim(folded: bytes) -> bool:
     """Tell whether a folded name is one of CLAIMS."""
     return folded in _CLAIMED_NAMES
+
+
+def claimed(folded: bytes) -> str:
+    """Return what a folded name of CLAIMS is taken for, "" for any other name."""
+    return next((what for what, names in CLAIMS.items() if folded in Names(*names)), "")

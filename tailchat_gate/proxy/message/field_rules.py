@@ -1,7 +1,7 @@
 """Which request fields go on to a tool, by their names: the gate's rules and those of a route."""
 
 from collections.abc import Iterable, Mapping
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import Route
@@ -58,6 +58,22 @@ class Action(IntEnum):
     SET = 4
 
 
+class Rule(Enum):
+    """The rule that a field's name comes under, with what becomes of the field by it."""
+
+    NONE = "none", Action.KEEP
+    COOKIE = "cookie", Action.COOKIE
+    OWN = "own", Action.DROP
+    HOP_BY_HOP = "hop-by-hop", Action.DROP
+    ROUTING = "routing", Action.DROP
+    CLAIM = "claim", Action.CLAIM
+    ODD_NAME = "odd name", Action.CLAIM
+    SET = "set", Action.SET
+
+    def __init__(self, _: str, action: Action) -> None:
+        self.action: Final = action
+
+
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
 _KEEP, _CLAIM, _SET = Action.KEEP, Action.CLAIM, Action.SET
 
@@ -99,7 +115,7 @@ class FieldRules:
 
     def judge(self, name: bytes) -> Action:
         """Return what becomes of a field, and remember it."""
-        action = self._classify(name)
+        action = self.rule(name).action
         if len(self.known) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_LENGTH:
             self.known[name] = action
         return action
@@ -117,15 +133,24 @@ class FieldRules:
         kept = action is _KEEP or (action is _SET and rules.passes(name, action))
         return kept and may_trail(name)
 
-    def _classify(self, name: bytes) -> Action:
+    def rule(self, name: bytes) -> Rule:
+        """Return the rule that a field's name comes under; the first that fits counts."""
         if name.lower() == _COOKIE:
-            return Action.COOKIE
+            return Rule.COOKIE
         folded = fold(name)
-        if is_own(folded) or folded in HOP_BY_HOP or folded in ROUTING_FIELDS:
-            return Action.DROP
-        if is_claim(folded) or not is_plain(name):
-            return Action.CLAIM
-        return Action.SET if folded in self._set else Action.KEEP
+        if is_own(folded):
+            found = Rule.OWN
+        elif folded in HOP_BY_HOP:
+            found = Rule.HOP_BY_HOP
+        elif folded in ROUTING_FIELDS:
+            found = Rule.ROUTING
+        elif is_claim(folded):
+            found = Rule.CLAIM
+        elif not is_plain(name):
+            found = Rule.ODD_NAME
+        else:
+            found = Rule.SET if folded in self._set else Rule.NONE
+        return found
 
 
 def may_trail(name: bytes) -> bool:

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieReader
-from tailchat_gate.proxy.message.field_rules import Action, FieldRules
+from tailchat_gate.proxy.message.field_rules import Action, FieldRules, Rule
 from tailchat_gate.proxy.message.identity_headers import client_fields
 from tailchat_gate.request.authorization import Way
 from tailchat_gate.request.client import Client
+from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection, RawFields
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.syntax import DEFAULT_PORTS
@@ -34,6 +35,19 @@ _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{
 _AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 # Names of their own, because an enum's attribute costs ten times a global and is read per field.
 _KEEP, _COOKIE = Action.KEEP, Action.COOKIE
+
+
+class Fate(NamedTuple):
+    """What becomes of a request field on a route.
+
+    `rule` is that of its name. `listed`: it stays here for what the rest of the request says.
+    `own`: the gate sets a field of this name for the route's tool.
+    """
+
+    passed: bool
+    rule: Rule
+    listed: bool
+    own: bool
 
 
 class RequestHeaders:
@@ -120,6 +134,15 @@ class RequestHeaders:
             if name.lower() not in besides and self._rules.drops(name, rules):
                 return name.decode("ascii")
         return ""
+
+    def fate(self, name: bytes, fields: FieldSection, settings: RouteSettings) -> Fate:
+        """Return what becomes of a field with a name in a request, as `rewrite` has it."""
+        return Fate(
+            name in self.rewrite(fields, settings)[::4],
+            self._rules.rule(name),
+            name.lower() in self._listed(fields, settings),
+            fold(name) in self._rules.of_route[settings.name].own,
+        )
 
     def credentials(self, fields: FieldSection, settings: RouteSettings) -> bytes:
         """Return the Authorization lines of the client's that `rewrite` passes on, for an edge."""

@@ -1,0 +1,88 @@
+"""What `explain` says of request fields: passed on or dropped, by which rule, and the way to pass.
+
+The answers are those of the code that forwards; here are the words for them alone.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from tailchat_gate.config.model import Route
+from tailchat_gate.proxy.message.field_rules import Rule
+from tailchat_gate.proxy.message.request_headers import Fate, RequestHeaders
+from tailchat_gate.request.field_names import claimed, fold
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.syntax import FIELD_VALUE_OCTETS, ROUTING_FIELDS, TOKEN_OCTETS
+
+_FIELD: Final = re.compile(b"(%b)(?:=(%b))?" % (TOKEN_OCTETS, FIELD_VALUE_OCTETS))
+_CLAIMED: Final = {
+    "path": "the path",
+    "person": "the person",
+    "address": "the visitor's address, scheme or host",
+    "server": "an order to the server",
+}
+_NO_KEY: Final = "no key passes it on"
+_ALWAYS_DROPPED: Final = {
+    Rule.OWN: f"the gate alone sets it; {_NO_KEY}",
+    Rule.HOP_BY_HOP: f"hop-by-hop, for one connection; {_NO_KEY}",
+    Rule.ROUTING: f"the gate writes its own; {_NO_KEY}",
+    Rule.COOKIE: "it holds no cookie but the gate's own",
+}
+_PASSED: Final = {
+    Rule.NONE: "no rule drops it",
+    Rule.COOKIE: "without the gate's own cookies",
+    Rule.CLAIM: "`pass_fields` of the route names it",
+    Rule.ODD_NAME: "`pass_fields` of the route names it",
+    Rule.SET: "the gate sets it for another tool only",
+}
+
+
+def read_field(text: str) -> tuple[bytes, bytes | None]:
+    """Return the name and value of NAME=VALUE, None for NAME alone. Raises ValueError."""
+    match = _FIELD.fullmatch(text.encode("utf-8", "surrogateescape"))
+    if match is None:
+        raise ValueError("expected NAME or NAME=VALUE, such as X-Real-IP=192.0.2.7")
+    return match[1], match[2]
+
+
+def field_lines(typed: list[tuple[bytes, bytes | None]]) -> bytes:
+    """Return the lines of fields in a request.
+
+    A name alone has no value; one that says where a request goes or ends cannot be sent so.
+    """
+    return b"".join(
+        b"%b: %b\r\n" % (name, value or b"")
+        for name, value in typed
+        if value is not None or fold(name) not in ROUTING_FIELDS
+    )
+
+
+def fates(
+    headers: RequestHeaders, names: Sequence[bytes], fields: FieldSection, route: Route
+) -> Iterator[str]:
+    """Yield what becomes of each of the names in a request on a route."""
+    for name in dict.fromkeys(names):
+        fate = headers.fate(name, fields, route)
+        what = f"passed on: {_PASSED[fate.rule]}" if fate.passed else _dropped(name, fate, route)
+        yield f"{name.decode('ascii')}, {what}"
+
+
+def _dropped(name: bytes, fate: Fate, route: Route) -> str:
+    if why := _ALWAYS_DROPPED.get(fate.rule):
+        return f"dropped: {why}"
+    if fate.own:
+        return f"dropped: {_setter(name, route)}"
+    if fate.rule in {Rule.CLAIM, Rule.ODD_NAME} and not fate.listed:
+        what = _CLAIMED.get(claimed(fold(name)), "")
+        why = f"tools may take it for {what}" if what else "its name has more than A-Z, 0-9 and -"
+        shown = name.decode("ascii")
+        return f'dropped: {why}; pass_fields = ["{shown}"] of route {route.name} passes it on'
+    if name.lower() == b"authorization":
+        return "dropped: for the gate itself; `forward_authorization` of the route passes it on"
+    return "dropped: Connection names it, or `request_buffer` has read the body already"
+
+
+def _setter(name: bytes, route: Route) -> str:
+    if fold(name) in {fold(header.encode("ascii")) for header in route.headers}:
+        return f"`headers` of route {route.name} set it"
+    return "the gate sets it for this tool: `headers` of a route to it, its prefix or `real_ip`"
