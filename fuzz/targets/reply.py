@@ -218,7 +218,12 @@ def _check_strict(asked: _Asked, data: bytes, whole: _Relayed) -> None:
 
 TARGET = Target(
     check,
-    parsers=("proxy.message.response_reader", "proxy.message.response_lines", "request.body"),
+    parsers=(
+        "proxy.message.response_reader",
+        "proxy.message.response_fields",
+        "proxy.message.response_lines",
+        "request.body",
+    ),
     seeds=(
         b"\4\0\0\0HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         b"\x14\3\1\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
