@@ -30,22 +30,30 @@ class DemoError(RuntimeError):
     """The demo cannot start; the text says why and what to do."""
 
 
-def run_demo(port: int) -> None:
-    """Run the demo on a port of this machine (0 = any) until Ctrl-C. Raises DemoError."""
+def run_demo(port: int, upstream: str = "") -> None:
+    """Run the demo on a port of this machine (0 = any) until Ctrl-C. Raises DemoError.
+
+    `upstream` is the tool behind the sign-in, "" for the sample tool.
+    """
     signals = Signals()
     signals.take()
     set_up_logging("warning")
     port = _usable(port)
     tailchat_port = _neighbour(port)
-    tool_port = _usable(0)
+    tools: dict[int, web.Application] = {} if upstream else {_usable(0): SampleTool().app()}
     client_secret = secrets.token_urlsafe(32)
-    settings = _settings(port, tailchat_port, tool_port, client_secret)
-    _run_with(settings, signals, tailchat_port, tool_port, client_secret)
+    tool = upstream or "".join(f"http://{_HOST}:{tool_port}" for tool_port in tools)
+    settings = _settings(port, tailchat_port, tool, client_secret)
+    _run_with(settings, signals, tailchat_port, tools, client_secret)
     click.echo("\nThe demo has ended, and nothing is left of it.")
 
 
 def _run_with(
-    settings: Settings, signals: Signals, tailchat_port: int, tool_port: int, client_secret: str
+    settings: Settings,
+    signals: Signals,
+    tailchat_port: int,
+    tools: dict[int, web.Application],
+    client_secret: str,
 ) -> None:
     redirect_uri = f"{settings.server.public_url}/oauth2/callback"
     tailchat = StandInTailchat(
@@ -56,7 +64,7 @@ def _run_with(
         _run(
             generation,
             signals,
-            {tailchat_port: tailchat.app(), tool_port: SampleTool().app()},
+            {tailchat_port: tailchat.app(), **tools},
             _greet(settings),
         )
     )
@@ -74,7 +82,7 @@ async def _run(
         await serve(generation, signals, started=greet)
 
 
-def _settings(port: int, tailchat_port: int, tool_port: int, client_secret: str) -> Settings:
+def _settings(port: int, tailchat_port: int, upstream: str, client_secret: str) -> Settings:
     return Settings.model_validate(
         {
             "server": {
@@ -91,7 +99,7 @@ def _settings(port: int, tailchat_port: int, tool_port: int, client_secret: str)
             },
             "session": {"secrets": [new_secret()]},
             "state": {"path": ""},
-            "route": [{"name": "sample-tool", "upstream": f"http://{_HOST}:{tool_port}"}],
+            "route": [{"name": "tool", "upstream": upstream}],
             "log": {"access": False},
         }
     )
@@ -103,6 +111,7 @@ def _greet(settings: Settings) -> Callable[[], None]:
         click.secho(f"  Open {settings.server.public_url}/", bold=True)
         click.echo(f"\n  You come to a stand-in Tailchat at {settings.tailchat.api_url}")
         click.echo("  and sign in as any of its people:\n")
+        click.echo(f"    {'EMAIL':<28} PASSWORD")
         for user in USERS:
             click.echo(f"    {user.email:<28} {user.password}")
         click.echo("\n  Everything listens on this machine alone. Ctrl-C ends it.\n")

@@ -16,6 +16,7 @@ from tailchat_gate.commands.common import (
 )
 from tailchat_gate.config.source import Source
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
+from tailchat_gate.config.values import address
 from tailchat_gate.observe.log import (
     LOGGER_NAME,
     close_logging,
@@ -81,9 +82,23 @@ def health(config: Path) -> None:
     click.echo("ok")
 
 
+def _upstream(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    try:
+        return address.upstream(value) if value else ""
+    except ValueError as wrong:
+        raise click.BadParameter(f"expected {wrong}") from None
+
+
 @click.command()
 @click.option("--port", default=4180, show_default=True, help="Port of the gate; 0 for any.")
-def demo(port: int) -> None:
+@click.option(
+    "--upstream",
+    metavar="URL",
+    default="",
+    callback=_upstream,
+    help="Your own tool behind the sign-in, such as http://127.0.0.1:3000; else a sample tool.",
+)
+def demo(port: int, upstream: str) -> None:
     """Try it without a configuration: a stand-in Tailchat, a sample tool and the gate.
 
     Everything listens on this machine alone and is forgotten on Ctrl-C.
@@ -92,6 +107,6 @@ def demo(port: int) -> None:
     from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415
 
     try:
-        run_demo(port)
+        run_demo(port, upstream)
     except (DemoError, StartError) as error:
         fail(str(error), EXIT_FAILED)

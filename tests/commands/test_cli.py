@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clikit import GATE, environ, run
-from gatekit import SECRET
+from gatekit import SECRET, RawUpstream
 from process import free_port
 from visitor import Visitor
 
@@ -217,6 +217,39 @@ async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
     assert await process.wait() == 0
     assert "nothing is left of it" in rest
     assert "Traceback" not in err
+
+
+async def test_the_demo_signs_somebody_in_at_a_tool_of_the_admins() -> None:
+    """With --upstream a login reaches that tool, and nobody gets there without one."""
+    async with RawUpstream() as tool:
+        process = await asyncio.create_subprocess_exec(
+            *GATE,
+            *("demo", "--port", "0", "--upstream", tool.url),
+            stdout=asyncio.subprocess.PIPE,
+            env={**environ(), "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdout is not None
+        out = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
+        url = next(word for word in out.split() if word.startswith("http://127.0.0.1:"))
+        async with Visitor() as visitor:
+            await visitor.open(url)
+            assert not tool.requests
+            page = await visitor.sign_in(url, USERS[0].email, USERS[0].password)
+        process.send_signal(signal.SIGINT)
+        await process.stdout.read()
+
+        assert await process.wait() == 0
+        assert page.text == "ok"
+        assert f"X-Tailchat-Sub: {USERS[0].sub}" in tool.requests[0].head.decode("latin-1")
+        assert re.search(r"EMAIL +PASSWORD\n +" + re.escape(USERS[0].email), out)
+
+
+async def test_the_demo_takes_an_upstream_as_a_route_does() -> None:
+    """What no route takes as its upstream ends the demo with 2 and says what is expected."""
+    code, _, err = await run("demo", "--upstream", "http://127.0.0.1:3000/path")
+
+    assert code == 2
+    assert "without a path" in err
 
 
 async def test_the_demo_on_a_taken_port_says_what_to_do() -> None:
