@@ -245,7 +245,7 @@ def _sent(
         identity=identity,
         upgrade=False,
     )
-    return head.decode("utf-8").rstrip().split("\r\n")
+    return head.decode("utf-8", "backslashreplace").rstrip().split("\r\n")
 
 
 def _refusal(reason: Reason) -> str:
