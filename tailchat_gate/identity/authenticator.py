@@ -1,4 +1,4 @@
-"""Who sends a request: the sealed session cookie opened once, its result kept for the next."""
+"""Finds the visitor of a request; caches opened session cookies."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,26 +16,25 @@ from tailchat_gate.identity.sessions.session import (
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
 
-#: Opened sessions kept, of all hosts together; about 2 KiB each, and some 1 KiB for each tool
-#: that gets a signed identity.
+#: Opened sessions in the cache, of all hosts together; each takes about 2 KiB, and about 1 KiB
+#: for each tool that gets a signed identity.
 CAPACITY: Final = 20_000
-#: What they take at most, without the fields for tools: some 25,000 of the usual length.
+#: Their size limit, without the fields for tools: about 25,000 sessions of the usual length.
 MAX_BYTES: Final = 96 << 20
 
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """A signed-in visitor: what is known of the session, and what was prepared from it.
+    """A signed-in visitor: the session's record, and what the gate prepared from it.
 
-    `expires_at` is the Unix second at which the record is over if it is not renewed, `ends_at`
-    the one at which the session is over in any case. From `good_from`, when it was looked at, to
-    `good_until` it need not be looked at again; a clock that is set back ends that too.
-    `outdated`: the cookie it came in says less. `revocation` is the version of what is known of
-    locks under which the session was last found good. `identity_headers` maps a route's name to
-    the header bytes made for it, so that they are made once a session and not once a request;
-    `assertions` likewise, with an assertion in them and by whom, from when and until when they
-    are good. `rechecks` is asked about the session while something is under way for it, not
-    before `quiet_until`.
+    Times are Unix seconds. The record expires at `expires_at` unless it is renewed; the session
+    expires at `ends_at` in any case. From `good_from` to `good_until` the session needs no new
+    check; a clock that is set back voids this. `outdated`: the cookie lacks something that the
+    record has. `revocation` is the version of the revocation state at the last check.
+    `identity_headers` maps a route's name to the header bytes made for it, so that they are made
+    once a session, not once a request. `assertions` does the same for header bytes with a signed
+    assertion: (signer, valid from, valid until, bytes). `rechecks` is consulted about the session
+    while a request is active, but not before `quiet_until`.
     """
 
     record: SessionRecord
@@ -53,10 +52,10 @@ class Visitor:
     quiet_until: float = 0.0
 
     def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
-        """Return why the session is no good at the Unix second `now`; None where it is.
+        """Return why the session has ended at the Unix second `now`, None if it has not.
 
-        NOT_SIGNED_IN where its lifetime is over. That it was idle for too long is not asked: what
-        is under way is use of it. Tailchat is asked where that is due, as for a request.
+        NOT_SIGNED_IN: its lifetime is over. The idle lifetime does not count here: an active
+        request is use of the session. Asks Tailchat when a recheck is due, as for a new request.
         """
         if now >= self.ends_at:
             return Reason.NOT_SIGNED_IN
@@ -67,17 +66,17 @@ class Visitor:
             self.revocation = revocation.version
         if self.good_from <= now < max(self.good_until, self.quiet_until):
             return None
-        # What is learned shows at the next request, which is why good_until stays.
+        # The next request applies what this look returned, so good_until does not change.
         look = self.rechecks.look(self.record, now)
         self.quiet_until = look.until
         return look.turned_away.reason if look.turned_away is not None else None
 
 
 class SessionCache:
-    """The cookies that were opened, by the host's Authenticator and their value.
+    """Opened cookies, by the host's Authenticator and the cookie's value.
 
-    The least recently used leaves first. One for all hosts, because one person can come by any
-    number of good cookies on any number of hosts below a wildcard.
+    Evicts the least recently used. All hosts share one cache, because one person can have any
+    number of valid cookies on any number of hosts below a wildcard.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -89,11 +88,11 @@ class SessionCache:
         return len(self._kept)
 
     def get(self, host: "Authenticator", value: str) -> Visitor | None:
-        """Return the visitor behind a cookie's value on a host, None where it is not kept."""
+        """Return the visitor of a cookie's value on a host, None if it is not cached."""
         return self._kept.get((host, value))
 
     def keep(self, host: "Authenticator", value: str, visitor: Visitor) -> None:
-        """Keep a visitor, as the one that was used last."""
+        """Cache a visitor as the most recently used."""
         key = (host, value)
         if key not in self._kept:
             self._size += _cost_of(value)
@@ -104,28 +103,28 @@ class SessionCache:
             self._size -= _cost_of(oldest)
 
     def drop(self, host: "Authenticator", value: str) -> None:
-        """Forget one."""
+        """Remove one visitor."""
         del self._kept[host, value]
         self._size -= _cost_of(value)
 
     def forget(self) -> None:
-        """Forget all."""
+        """Remove all visitors."""
         self._kept.clear()
         self._size = 0
 
 
 def _cost_of(value: str) -> int:
-    """Return about how many bytes a kept cookie takes: the value, the record in it, the visitor."""
+    """Return about how many bytes an entry takes: the value, its record, the visitor."""
     return 2048 + 3 * len(value)
 
 
 class Authenticator:
-    """Finds the visitor behind the Cookie fields of a request.
+    """Finds the visitor of a request by its Cookie fields.
 
-    Cookies that were opened are kept in `opened`, which may be that of other hosts too; whether one
-    is still alive and its owner not kept out is asked again on every request. What does not open
-    is not kept, so that junk cannot push out sessions. `rechecks` knows what became of a session
-    since its cookie was sealed.
+    `opened` caches opened cookies; other hosts may share it. Every request checks again whether
+    the session is alive and its owner not locked out. Cookies that do not open are not cached, so
+    that junk cannot evict sessions. `rechecks` knows what happened to a session since its cookie
+    was sealed.
     """
 
     def __init__(
@@ -148,8 +147,8 @@ class Authenticator:
     def visitor_of(self, section: FieldSection) -> Visitor | None:
         """Return the visitor of a request with this header section, or None.
 
-        The answer is kept on the section, and asked again whether it is still alive.
-        Raises UndecidedError where Tailchat has to be asked first.
+        The section caches the result; whether the session is alive is checked again.
+        Raises UndecidedError if Tailchat must be asked first.
         """
         known = section.visitor
         if known is not None and known[0] is self:
@@ -165,9 +164,9 @@ class Authenticator:
     def authenticate(self, fields: Sequence[bytes]) -> Visitor | None:
         """Return the visitor of a request, or None.
 
-        `fields` are the raw Cookie values. With several cookies of the name the first that is
-        good counts: a planted one beside it costs the visitor nothing.
-        Raises UndecidedError where Tailchat has to be asked first.
+        `fields` are the raw Cookie values. If several cookies have the name, the first valid one
+        counts: a planted cookie beside it does no harm.
+        Raises UndecidedError if Tailchat must be asked first.
         """
         for value in self._values(fields):
             visitor = self._open(value)
@@ -176,9 +175,9 @@ class Authenticator:
         return None
 
     def explain_rejection(self, section: FieldSection) -> Rejection | None:
-        """Return whose session a request comes with that `visitor_of` finds no visitor in, and why.
+        """Explain why `visitor_of` rejected a request that carries a session.
 
-        It is for the answer: None where there is no session at all.
+        None if the request carries no session. The response needs it.
         """
         now = self._clock()
         for value in self._values(section.cookies):
@@ -194,14 +193,14 @@ class Authenticator:
         return None
 
     def renewal(self, visitor: Visitor) -> str | None:
-        """Return the Set-Cookie value that renews the visitor's session, where one is due."""
+        """Return the Set-Cookie value that renews the visitor's session, None if none is due."""
         due = self._cookie.lifetimes.renewal_due(visitor.record, self._clock())
         if not due and not visitor.outdated:
             return None
         try:
             return self._cookie.renew(visitor.record)
         except SessionTooLargeError:
-            # Under the name and picture of by now: the cookie stays what it is.
+            # The newer name and picture do not fit: the browser keeps its cookie.
             return None
 
     def _values(self, fields: Sequence[bytes]) -> Iterator[str]:
@@ -209,7 +208,7 @@ class Authenticator:
             yield from self._reader.session_values(cookie_field)
 
     def _stands(self, visitor: Visitor) -> bool:
-        """Tell whether a visitor is not kept out, and remember that until something changes."""
+        """Whether a visitor is not locked out; caches the answer for this revocation version."""
         revocation = self._revocation
         if visitor.revocation != revocation.version:
             if revocation.check(visitor.record) is not None:
@@ -234,7 +233,7 @@ class Authenticator:
     def _admit(
         self, value: str, record: SessionRecord, before: Visitor | None = None
     ) -> Visitor | None:
-        """Return the visitor with a record where it is good; `before`: who it was so far."""
+        """Return the visitor of a record if it is valid; `before`: the visitor cached so far."""
         now, lifetimes = self._clock(), self._cookie.lifetimes
         if not self._is_alive(record, now) or self._revocation.check(record) is not None:
             return None

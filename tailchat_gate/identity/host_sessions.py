@@ -1,4 +1,4 @@
-"""The sessions of each host, and how a session gets from the public host to a tool's."""
+"""The sessions of each host, and how a session gets from the public host to a tool's host."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import HostPatterns, query_pairs
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, WILDCARD
 
-#: A pass is used by the redirect that carries it; a minute allows for a slow phone.
+#: The redirect that carries a pass uses it at once; a minute allows for a slow phone.
 PASS_LIFETIME: Final = 60
 _PORT: Final = re.compile(r":[0-9]+$")
 
@@ -37,14 +37,14 @@ _PORT: Final = re.compile(r":[0-9]+$")
 class Sites:
     """The origins that one gate serves: its public one, and one for each host of a route.
 
-    A session cookie belongs to one host, so that a tool's host cannot use another's. `hosts` are
-    the hosts that routes name, wildcards among them. An origin in normal form is `in` it where a
+    A session cookie belongs to one host, so that one tool's host cannot use another's. `hosts`
+    are the hosts in routes, wildcards included. `origin in sites` (in normal form) holds if a
     route's host covers it: a login may return there.
     """
 
     def __init__(self, public_url: str, hosts: Iterable[str]) -> None:
         self.public_url: Final = public_url
-        #: Hosts as routes name them.
+        #: Hosts as routes write them.
         self.hosts: Final = frozenset(hosts)
         self._scheme, _, authority = public_url.partition("://")
         self._port = (_PORT.search(authority) or [""])[0]
@@ -53,19 +53,19 @@ class Sites:
         self._covered = HostPatterns(dict.fromkeys(self.hosts, True))
 
     def origin(self, host: str) -> str:
-        """Return the origin of a host: that of a tool, or the public one for any other host."""
+        """Return the origin of a host: its own for a tool's host, else the public one."""
         if not self.is_tool(host):
             return self.public_url
         return f"{self._scheme}://{host}{self._port}"
 
     def is_tool(self, host: str) -> bool:
-        """Tell whether a host is a tool's own, other than the public one."""
+        """Whether a host is a tool's own, other than the public one."""
         return self._covered.get(host) is not None and host != self.public_host
 
     def port(self, host: str) -> str:
-        """Return the port that visitors name with a host of the gate's, "" for that of the scheme.
+        """Return the port that visitors add to a host of the gate, "" for the scheme's default.
 
-        A proxy in front may leave it out of the Host that it passes on.
+        A proxy in front may leave it out of the Host field.
         """
         known = host == self.public_host or self.is_tool(host)
         return self._port.removeprefix(":") if known else ""
@@ -77,9 +77,9 @@ class Sites:
 
 @dataclass(frozen=True, slots=True)
 class HandoffTarget:
-    """Where a sign-in is wanted: the tool's `host`, the `browser` there, the path to go on to.
+    """Where to sign in: the tool's `host`, the `browser` there, and the path to continue at.
 
-    `again`: it is asked for in the place of one that came to another browser.
+    `again`: this target replaces one that reached another browser.
     """
 
     host: str
@@ -90,7 +90,7 @@ class HandoffTarget:
 
 @dataclass(frozen=True, slots=True)
 class HandoffToken:
-    """A sign-in on its way; `pass_id` names it, so that it is used once."""
+    """A sign-in on its way to a tool's host; `pass_id` identifies it, so that it is used once."""
 
     pass_id: str
     record: SessionRecord
@@ -103,8 +103,8 @@ def handoff_url(
 ) -> str:
     """Return the address on a tool's host that finishes a sign-in there.
 
-    `browser` is the hash of a login cookie on that host. It needs no seal: whoever forges it
-    gets a pass that only the browser with that cookie can use, and that goes to the visitor.
+    `browser` is the hash of a login cookie on that host. It needs no seal: a forged hash yields a
+    pass that only the browser with that cookie can use, and only the visitor gets that pass.
     """
     once_more = "&again=1" if again else ""
     query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{once_more}"
@@ -112,7 +112,7 @@ def handoff_url(
 
 
 def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTarget | None:
-    """Return the arrival that a return target names, None for any other target."""
+    """Return the handoff target in a return target, None for any other return target."""
     parts = urlsplit(return_to)
     host = parts.hostname or ""
     if parts.path != f"{prefix}/arrive" or not sites.is_tool(host):
@@ -123,7 +123,7 @@ def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTar
 
 
 def make_pass(record: SessionRecord, arrival: HandoffTarget, *, keys: KeyRing, now: float) -> str:
-    """Return the sealed pass that lets one browser on one host take over `record`."""
+    """Return the sealed pass with which one browser on one host takes over `record`."""
     body = {"record": asdict(record), "arrival": asdict(arrival), "at": int(now)}
     return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
 
@@ -131,9 +131,9 @@ def make_pass(record: SessionRecord, arrival: HandoffTarget, *, keys: KeyRing, n
 def open_pass(
     sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
 ) -> HandoffToken:
-    """Return the sign-in that a pass carries, or raise LoginRefused: StrayLogin for one of ours.
+    """Return the sign-in in a pass. Raises LoginRefused, StrayLogin for a pass of this gate.
 
-    It must be sealed by this gate, for this host and this browser, at most PASS_LIFETIME
+    This gate must have sealed it, for this host and this browser, at most PASS_LIFETIME
     seconds ago.
     """
     data = keys.open(sealed)
@@ -156,10 +156,10 @@ def open_pass(
 
 
 class HostSession(SealedSessionStorage):
-    """The session storage of one host, and the authenticator of its request path.
+    """The session storage of one host, and its authenticator.
 
-    `revocation` knows who is kept out and what has ended, `rechecker` what became of sessions since
-    their cookies were sealed; `opened` keeps the cookies that were opened, of all hosts.
+    `revocation` holds locks and ended sessions; `rechecker` knows what happened to sessions since
+    their cookies were sealed; `opened` caches the opened cookies of all hosts.
     """
 
     def __init__(
@@ -179,18 +179,18 @@ class HostSession(SealedSessionStorage):
         )
 
     def second_for(self, record: SessionRecord) -> float:
-        """Return the Unix second by which a session is judged."""
+        """Return the Unix second at which a session's lifetime is checked."""
         return self._revocation.second_for(record.sub, self._clock())
 
     def newest(self, record: SessionRecord) -> SessionRecord | None:
-        """Return what is known by now of a session within its time, None where it is no good."""
+        """Return the newest record of an unexpired session, None if it has ended."""
         if self._revocation.check(record) is not None:
             return None
         look = self._rechecker.look(record, self._clock())
         return None if look.turned_away else look.record
 
     async def settled_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
-        """Return what load_record does, once Tailchat was asked where that cannot wait."""
+        """As load_record, but ask Tailchat first if that cannot wait."""
         for record in self.living(fields):
             if self._revocation.check(record) is not None:
                 continue
@@ -199,10 +199,10 @@ class HostSession(SealedSessionStorage):
         return self.load_record(fields)
 
     def joined(self, begun: SessionRecord, fields: list[bytes]) -> SessionRecord:
-        """Return a new session under the name of one that the same person has in this browser.
+        """Return a new session under the id of one that the same person has in this browser.
 
-        Two tabs that sign in at once would else leave two names on the tools' hosts, and to sign
-        out would end but one of them. `fields` are the raw Cookie fields.
+        Two tabs that sign in at once would otherwise leave two ids on the tools' hosts, and a
+        sign-out would end only one of them. `fields` are the raw Cookie fields.
         """
         for field in fields:
             for value in self._reader.session_values(field):
@@ -218,7 +218,7 @@ class HostSession(SealedSessionStorage):
     async def open(
         self, request: web.BaseRequest, answer: web.StreamResponse, record: SessionRecord
     ) -> None:
-        """Set a new session on `answer`; what the browser had before is worth nothing now.
+        """Set a new session on `answer`; it replaces the browser's earlier one.
 
         Raises SessionTooLargeError.
         """
@@ -233,16 +233,16 @@ class HostSession(SealedSessionStorage):
         await self.save_session(request, answer, session)
 
 
-#: Hosts below wildcards whose sessions are at hand; a few KiB each, before anybody signs in.
+#: Hosts below wildcards whose sessions are cached; a few KiB each, before anyone signs in.
 CAPACITY: Final = 1024
 
 
 class HostSessions:
-    """One SiteSession for each host of a tool, and one for all other names of the gate.
+    """One HostSession for each host of a tool, and one for all other names of the gate.
 
-    A host below a wildcard is a host of its own like any other. Anybody can name any number of
-    them, so those asked for least recently are forgotten: making one anew costs a key's
-    derivation, and the sessions there, which are in cookies, stay.
+    A host below a wildcard has a HostSession of its own. Anyone can name any number of such hosts,
+    so the least recently used are evicted. To make one again costs a key derivation; the sessions
+    there are in cookies and are not lost.
     """
 
     def __init__(
@@ -281,14 +281,14 @@ class HostSessions:
         self._below: OrderedDict[str, HostSession] = OrderedDict()
 
     def at(self, host: str) -> HostSession:
-        """Return the sessions of a host, lower-case without port."""
+        """Return the sessions of a host (lower-case, without port)."""
         host_session = self._by_host.get(host)
         if host_session is None:
             return self._below_wildcard(host) if self._has_wildcards else self._default
         return host_session
 
     def forget(self) -> None:
-        """Drop the opened sessions of every host: no further request will be asked about."""
+        """Drop the opened sessions of every host: no further request will come."""
         self.reader.forget()
         self._below.clear()
         self._opened.forget()

@@ -1,4 +1,4 @@
-"""Machine tokens: what a machine presents in place of a sign-in, known here by its hash alone.
+"""Machine tokens: a machine presents one instead of a sign-in; the gate stores only its hash.
 
 Why a plain SHA-256 is the right hash for them: docs/adr/0009-machine-tokens.md.
 """
@@ -23,21 +23,21 @@ _HASH: Final = "sha256:"
 
 
 def make_token(random: bytes) -> str:
-    """Return the token made of TOKEN_BYTES random bytes. Raises ValueError for another number."""
+    """Return the token for TOKEN_BYTES random bytes. Raises ValueError for another number."""
     if len(random) != TOKEN_BYTES:
         raise ValueError(f"a token is made of {TOKEN_BYTES} random bytes")
     return PREFIX + base64url(random)
 
 
 def hash_of(token: str) -> str:
-    """Return the hash of a token as the configuration holds it."""
+    """Return the hash of a token as written in the configuration."""
     return _HASH + hashlib.sha256(token.encode("ascii")).hexdigest()
 
 
-class TokenRefused(Exception):  # noqa: N818 - an answer, as LoginRefused is
-    """A token that lets nobody in; `name` is that of a token which is known, "" of another.
+class TokenRefused(Exception):  # noqa: N818 - an outcome, as LoginRefused is
+    """A token that was refused; `name` is the name of a known token, "" for an unknown one.
 
-    `lock` is what keeps it out, None for every reason but LOCKED.
+    `lock` is the lock in force, None for every reason but LOCKED.
     """
 
     def __init__(self, reason: Reason, name: str = "", lock: Lock | None = None) -> None:
@@ -49,11 +49,11 @@ class TokenRefused(Exception):  # noqa: N818 - an answer, as LoginRefused is
 
 @dataclass(slots=True, eq=False)
 class Machine:
-    """Who presents a token that is configured, and what was prepared for it.
+    """The machine of a configured token, and what the gate prepared for it.
 
-    `ends_at` is the Unix second at which the token is over, infinite where it never is.
-    `revocation` is the version of what is known of locks under which it was last found good.
-    `identity_headers` and `assertions` are as those of a Visitor.
+    The token expires at the Unix second `ends_at`, never if that is infinite. `revocation` is the
+    version of the revocation state at the last check. `identity_headers` and `assertions` are as
+    those of a Visitor.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Machine:
     )
 
     def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
-        """Return why the token is no good at the Unix second `now`; None where it is."""
+        """Return why the token is invalid at the Unix second `now`, None if it is valid."""
         if now >= self.ends_at:
             return Reason.TOKEN_EXPIRED
         if self.revocation != revocation.version:
@@ -76,9 +76,9 @@ class Machine:
 
 
 class Tokens:
-    """Finds the machine whose token a request presents.
+    """Finds the machine of a request by its token.
 
-    `last_used` gets the Unix second of the last use of each token, by its name.
+    `last_used` maps the name of each token to the Unix second of its last use.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class Tokens:
             self._machines[digest] = (digest, Machine(token.name, ends_at))
 
     def machine_of(self, section: FieldSection) -> Machine:
-        """Return the machine behind the token in a header section, which holds one.
+        """Return the machine of the token in a header section, which holds one.
 
-        Raises TokenRefused for a token that is unknown, over or locked. The answer is kept on the
-        section, and asked again whether the token is over or locked.
+        Raises TokenRefused for a token that is unknown, expired or locked. The section caches the
+        machine; whether the token has expired or is locked is checked again.
         """
         known = section.visitor
         if known is not None and known[0] is self:
             machine: Machine | None = known[1]
         else:
-            # Malformed is b"", which has a hash like any text.
+            # A malformed token is b"", which has a hash like any text.
             machine = self._find(section.bearer) if section.bearer else None
             section.visitor = (self, machine)
         if machine is None:
@@ -121,8 +121,8 @@ class Tokens:
         return machine
 
     def _find(self, presented: bytes) -> Machine | None:
-        # What the time of the look-up tells is about a hash, and who knows a hash in full is no
-        # nearer to its token; what decides takes the same time for every hash.
+        # The look-up's duration depends on the hash, and a hash reveals nothing of its token. What
+        # decides takes the same time for every hash.
         digest = hashlib.sha256(presented).digest()
         known, machine = self._machines.get(digest, (b"", None))
         return machine if hmac.compare_digest(known, digest) else None

@@ -1,4 +1,4 @@
-"""Decides when Tailchat is asked again about a session, and what its answer means; pure."""
+"""Decides when to ask Tailchat about a session again, and what its response means; pure."""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ NEVER: Final = -math.inf
 
 @dataclass(frozen=True, slots=True)
 class RecheckTerms:
-    """How often Tailchat is asked about a session, in seconds, and what an outage does to it."""
+    """How often, in seconds, the gate asks Tailchat about a session, and what an outage does."""
 
     interval: float
     outage: Outage
@@ -33,8 +33,8 @@ class RecheckTerms:
 class RecheckDecision(NamedTuple):
     """What to do with a request of a session.
 
-    `asks`: Tailchat should be asked; `waits`: the request waits for that; `refuses`: it is turned
-    away. `until` is the Unix second up to which the verdict stays this one.
+    `asks`: ask Tailchat; `waits`: the request waits for the answer; `refuses`: the request is
+    refused. The decision holds until the Unix second `until`.
     """
 
     until: float
@@ -48,12 +48,12 @@ def decide_recheck(
 ) -> RecheckDecision:
     """Return what to do with a request at `now`; times are Unix seconds.
 
-    `checked_at`: when Tailchat last confirmed the session. `failed_at`: when it was last asked in
-    vain, NEVER for not since then. `askable`: whether the session holds a token to ask with.
+    `checked_at`: when Tailchat last confirmed the session. `failed_at`: when asking last failed,
+    NEVER if it has not failed since. `askable`: whether the session holds a token to ask with.
 
-    Within one interval the session is good. In the second Tailchat is asked beside the request,
-    which goes on with what is known. After that the request waits for the answer; where none
-    comes, the outage setting decides.
+    During the first interval the session is valid. During the second the gate asks Tailchat
+    while the request proceeds on what is known. After that the request waits for the answer; if
+    none comes, the outage setting decides.
     """
     due = checked_at + terms.interval
     overdue = due + terms.interval
@@ -64,64 +64,64 @@ def decide_recheck(
         return RecheckDecision(
             overdue if now < overdue else math.inf, refuses=now >= overdue and not keeps
         )
-    # A failure that lies ahead is from before the clock was set back.
+    # A failure in the future dates from before the clock was set back.
     failed_at = failed_at if failed_at <= now else NEVER
     retry_at = failed_at + RETRY_SECONDS
     asks = now >= retry_at
     if now < overdue:
         return RecheckDecision(now if asks else min(retry_at, overdue), asks=asks)
     if keeps:
-        # Only the first request after a while waits: in a long outage nobody would get on.
+        # Only the first request after an interval waits: else every request of a long outage would.
         waits = asks and now >= failed_at + terms.interval
         return RecheckDecision(now if asks else retry_at, asks=asks, waits=waits)
     return RecheckDecision(now, asks=asks, waits=asks, refuses=not asks)
 
 
 class Silence:
-    """Whether Tailchat is known not to answer at all, whoever is asked about."""
+    """Whether Tailchat is known to answer nothing at all, about any session."""
 
     def __init__(self) -> None:
         self._heard_at = NEVER
         self._failed_at = NEVER
 
     def heard(self, now: float) -> None:
-        """Note that it answered, no matter what."""
+        """Note that Tailchat answered, whatever the answer."""
         self._heard_at, self._failed_at = now, NEVER
 
     def failed(self, asked_at: float, now: float) -> bool:
-        """Note that a question got no answer; return whether none did since that was asked."""
+        """Note an unanswered question; return whether none was answered since it was asked."""
         if asked_at < self._heard_at <= now:
             return False
         self._failed_at = now
         return True
 
     def failed_at(self, now: float) -> float:
-        """Return when it last failed to answer, NEVER where that says nothing about now."""
+        """Return when Tailchat last failed to answer, NEVER if that does not matter at `now`."""
         return self._failed_at if 0 <= now - self._failed_at < SILENCE_SECONDS else NEVER
 
 
 def without_waiting(
     verdict: RecheckDecision, terms: RecheckTerms, *, asks: bool
 ) -> RecheckDecision:
-    """Return what becomes of a verdict while Tailchat is known not to answer.
+    """Return the decision that replaces `verdict` while Tailchat is known not to answer.
 
-    Nobody waits for it. One session at a time asks for all (`asks`), beside its requests.
+    No request waits. One session at a time asks on behalf of all (`asks`), beside its requests.
     """
     refuses = verdict.refuses or (verdict.waits and terms.outage != "keep")
     return RecheckDecision(verdict.until, asks=verdict.asks and asks, refuses=refuses)
 
 
 class RecheckRefused(NamedTuple):
-    """Why a session opens nothing: `retry_after` seconds may help, 0 where only signing in does."""
+    """Why a session is refused; retry after `retry_after` seconds, 0: only a new sign-in helps."""
 
     reason: Reason
     retry_after: int = 0
 
 
 class RecheckResult(NamedTuple):
-    """What is known of a session: its newest record, until when not to look again.
+    """What is known of a session: its newest record, and the time of the next look.
 
-    `turned_away`: why it opens nothing. `waits`: nothing can be said before Tailchat was asked.
+    `turned_away`: why it is refused. `waits`: nothing is known until Tailchat is asked.
     """
 
     record: SessionRecord
@@ -134,19 +134,19 @@ class Rechecks(Protocol):
     """Knows what Tailchat said about sessions since their cookies were sealed."""
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
-        """Return what is known of a session at `now`, and see to it that more will be."""
+        """Return what is known of a session at `now`; asks Tailchat if that is due."""
 
 
 class NoRecheck:
-    """Knows nothing but the cookies: Tailchat is not asked again."""
+    """Trusts the cookies: Tailchat is not asked again."""
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:  # noqa: ARG002 - as Rechecks
-        """Return that the session is as its cookie says."""
+        """Return the session as its cookie has it."""
         return RecheckResult(record, math.inf)
 
 
 class UndecidedError(Exception):
-    """Whether a session goes on is not known before Tailchat has been asked."""
+    """Whether a session is still valid is unknown until Tailchat is asked."""
 
     def __init__(self, record: SessionRecord) -> None:
         super().__init__("a session that Tailchat has to be asked about")
@@ -154,7 +154,7 @@ class UndecidedError(Exception):
 
 
 def confirmed(record: SessionRecord, profile: Profile, now: float) -> SessionRecord:
-    """Return the record of a session that Tailchat has confirmed, under the names of by now."""
+    """Return the record of a session that Tailchat confirmed, with the current name and picture."""
     return replace(
         record,
         nickname=profile.nickname,
@@ -165,9 +165,9 @@ def confirmed(record: SessionRecord, profile: Profile, now: float) -> SessionRec
 
 
 def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
-    """Return the record of a cookie with what `newest` of the same sign-in knows beyond it.
+    """Return a cookie's record with everything newer that `newest`, of the same sign-in, has.
 
-    Every host has a cookie of its own for one sign-in; `record` itself where it lacks nothing.
+    Every host has its own cookie for one sign-in. Returns `record` itself if it lacks nothing.
     """
     if newest.checked_at < record.checked_at:
         return record
@@ -185,7 +185,7 @@ def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
 
 
 class ErrorMeaning(Enum):
-    """What a refusal of Tailchat's means for the session it was asked about."""
+    """What an error response from Tailchat means for the session."""
 
     REVOKED = "revoked"
     FAULT = "fault"
@@ -193,10 +193,10 @@ class ErrorMeaning(Enum):
 
 
 def meaning(refused: LoginRefused) -> ErrorMeaning:
-    """Return what a refusal means.
+    """Return what an error response means.
 
-    FAULT is Tailchat's own (500 server_error), which it answers for a user who was deleted as
-    well as without its Redis. Whatever else is not a clear word about the token is an outage.
+    FAULT is Tailchat's own error (500 server_error): it sends that for a deleted user, and also
+    when its Redis is down. Everything else that is not clearly about the token is an outage.
     """
     if refused.reason is Reason.SESSION_REVOKED:
         return ErrorMeaning.REVOKED
@@ -208,17 +208,17 @@ def meaning(refused: LoginRefused) -> ErrorMeaning:
 
 @dataclass(frozen=True, slots=True)
 class FaultStreak:
-    """Faults that came one after another for one person: how many counted, the first, the last."""
+    """Consecutive faults for one person: how many counted, the first, the last."""
 
     count: int = 0
     since: float = 0.0
     last: float = 0.0
 
     def grown(self, now: float, other_at: float) -> "FaultStreak":
-        """Return it after one more fault at `now`.
+        """Return the streak after one more fault at `now`.
 
-        It counts only where Tailchat answered about somebody else since the last one: `other_at`
-        is when it last did. Otherwise it may be down for everybody.
+        It counts only if Tailchat answered about another person since the last one: `other_at` is
+        when it last did. Otherwise Tailchat may be down for everyone.
         """
         if not self.count:
             return FaultStreak(1, now, now)
@@ -226,12 +226,12 @@ class FaultStreak:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the person is taken for gone."""
+        """Whether the person is treated as deleted."""
         return self.count >= ENOUGH_FAULTS and self.last - self.since >= FAULTY_SECONDS
 
 
 class LastAnswers:
-    """When Tailchat last answered, about two different people: enough to tell of another."""
+    """When Tailchat last answered about each of two different people."""
 
     def __init__(self) -> None:
         self._latest: tuple[str, float] = ("", NEVER)
@@ -244,5 +244,5 @@ class LastAnswers:
         self._latest = (sub, now)
 
     def about_another(self, sub: str) -> float:
-        """Return when Tailchat last answered about anybody but `sub`, NEVER where it did not."""
+        """Return when Tailchat last answered about anyone but `sub`, NEVER if it has not."""
         return self._before[1] if self._latest[0] == sub else self._latest[1]

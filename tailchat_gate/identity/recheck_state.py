@@ -1,4 +1,4 @@
-"""What the gate knows of sign-ins beyond their cookies; bounded, in the memory of one process."""
+"""What the gate knows of sign-ins beyond their cookies; bounded, in one process's memory."""
 
 import asyncio
 from collections import OrderedDict
@@ -8,15 +8,15 @@ from typing import Final
 from tailchat_gate.identity.recheck import NEVER, FaultStreak, LastAnswers, Silence, caught_up
 from tailchat_gate.identity.sessions.session import SessionRecord
 
-#: Sign-ins remembered, about 2 KiB each.
+#: Sign-ins in memory, about 2 KiB each.
 CAPACITY: Final = 10_000
 
 
 class SignIn:
-    """One sign-in, with all its cookies on several hosts: they share an id and the tokens.
+    """One sign-in, with its cookies on several hosts: they share an id and the tokens.
 
-    `record`: what is known last. `failed_at`: when Tailchat was last asked in vain, NEVER for not
-    since then. `doubt`: whether the person is still there.
+    `record`: the newest known. `failed_at`: when asking Tailchat last failed, NEVER if it has not
+    failed since. `doubt`: the faults that suggest a deleted person.
     """
 
     __slots__ = ("doubt", "failed_at", "record")
@@ -28,9 +28,9 @@ class SignIn:
 
 
 class PendingRecheck:
-    """One question to Tailchat about a sign-in, from being queued to its answer.
+    """One question to Tailchat about a sign-in, from the queue to its answer.
 
-    `task` is what asks, None while it is in the queue.
+    `task` asks it; None while it is in the queue.
     """
 
     __slots__ = ("_settled", "_timer", "sign_in", "task")
@@ -42,10 +42,10 @@ class PendingRecheck:
         self._timer: asyncio.TimerHandle | None = None
 
     def settled(self, patience: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
-        """Return what is done with the answer, or after `patience` seconds without one.
+        """Return a future that is done with the answer, or after `patience` seconds without one.
 
         The latter counts as a failure, at the Unix second of `clock`, unless the question is still
-        in the queue: to wait for one's turn says nothing about Tailchat.
+        in the queue: waiting there says nothing about Tailchat.
         """
         if self._settled is None or self._settled.done():
             loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class PendingRecheck:
         return self._settled
 
     def end(self) -> None:
-        """Let those who wait go on."""
+        """Release the waiting requests."""
         if self._timer is not None:
             self._timer.cancel()
         if self._settled is not None and not self._settled.done():
@@ -67,37 +67,37 @@ class PendingRecheck:
 
 
 class SignIns:
-    """The sign-ins that Tailchat was asked about; the least recently used leaves first.
+    """The sign-ins that Tailchat was asked about; evicts the least recently used.
 
-    It holds no configuration, so that it can outlive one.
+    It holds no configuration, so that it survives a reload.
     """
 
     def __init__(self, *, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._known: OrderedDict[str, SignIn] = OrderedDict()
-        #: By the session's id; a sign-in under way is asked about by one flight alone.
+        #: By the session's id: one question at a time for each sign-in.
         self.flights: Final[dict[str, PendingRecheck]] = {}
         self.answers: Final = LastAnswers()
         self.silence: Final = Silence()
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """How many sign-ins are in memory."""
         return len(self._known)
 
     def get(self, record: SessionRecord) -> SignIn | None:
-        """Return what is known of the sign-in of a cookie, in no way less than the cookie."""
+        """Return what is known of a cookie's sign-in, including everything in the cookie."""
         known = self._known.get(record.sid)
         if known is not None:
             self._known.move_to_end(record.sid)
         elif (flight := self.flights.get(record.sid)) is not None:
             known = flight.sign_in
         if known is not None and record.checked_at > known.record.checked_at:
-            # Another process has asked since, and put the answer into the cookie.
+            # Another process has asked since, and has put the answer into the cookie.
             known.record = caught_up(known.record, record)
         return known
 
     def keep(self, sign_in: SignIn) -> None:
-        """Remember a sign-in."""
+        """Store a sign-in."""
         sid = sign_in.record.sid
         self._known[sid] = sign_in
         self._known.move_to_end(sid)
@@ -109,7 +109,7 @@ class SignIns:
         self._known.pop(sign_in.record.sid, None)
 
     async def close(self) -> None:
-        """End every question that is under way."""
+        """End every question in progress."""
         tasks = [flight.task for flight in self.flights.values() if flight.task is not None]
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Asks Tailchat again about sessions: beside their requests, each sign-in once at a time."""
+"""Asks Tailchat about sessions again: beside their requests, one question a sign-in at a time."""
 
 import asyncio
 import logging
@@ -39,9 +39,9 @@ QUEUE: Final = 1000
 """Questions that wait for their turn; one more is not asked."""
 OF_ONE: Final = 16
 """Of them, those about one person: nobody's many sign-ins keep the others waiting."""
-#: Between Tailchat's clock and the gate's, and for the way there.
+#: For the difference between Tailchat's clock and the gate's, and for the request's way.
 _EXPIRY_MARGIN: Final = 60
-#: An outage is told to the log this often, in seconds.
+#: Seconds between two log lines about an outage.
 _TELL_EVERY: Final = 60.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -55,12 +55,12 @@ _SIGN_IN_AGAIN: Final = RecheckRefused(_RECHECK_FAILED)
 
 
 class Rechecker:
-    """Keeps what is known of sessions up to date.
+    """Updates what is known of sessions by asking Tailchat.
 
-    `terms`: how often, and what an outage does. `patience`: seconds that a request waits at most.
-    `end(record)` ends a session that Tailchat does not stand by any more. `sign_ins`: what was
-    learned so far. `observe(outcome)`: told after every question: ok, revoked, outage, or
-    skipped where there was no room for one more, or a newer answer came first.
+    `terms`: how often, and what an outage does. `patience`: the most seconds a request waits.
+    `end(record)` ends a session that Tailchat no longer confirms. `sign_ins`: what is known so
+    far. `observe(outcome)` is called after every question: ok, revoked, outage, or skipped if
+    the queue was full or a newer answer came first.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class Rechecker:
         self._told_at = NEVER
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
-        """Return what is known of a session at `now`, and have Tailchat asked where that is due.
+        """Return what is known of a session at `now`; asks Tailchat if that is due.
 
-        Cheap, and never waits; to be called again from `RecheckResult.until` on.
+        Cheap, never waits. Call it again from `RecheckResult.until` on.
         """
         record = self._set_back(record, now)
         known = self._sign_ins.get(record)
@@ -110,7 +110,7 @@ class Rechecker:
         silent_at = self._sign_ins.silence.failed_at(now)
         verdict = decide_recheck(
             self._terms,
-            # A session from before rechecks were asked for was confirmed at its sign-in.
+            # A session from before rechecks were configured was confirmed at its sign-in.
             checked_at=max(newest.checked_at, newest.signed_in_at),
             failed_at=max(failed_at, silent_at),
             askable=bool(newest.access_token),
@@ -121,9 +121,9 @@ class Rechecker:
         return without_waiting(verdict, self._terms, asks=not self._sign_ins.flights)
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
-        """Return what is done once `look` has more to say about a session that waits.
+        """Return a future that is done once `look` has more to say about a waiting session.
 
-        It is shared by all who wait: nobody may cancel it.
+        All waiting requests share it: do not cancel it.
         """
         flight = self._sign_ins.flights.get(record.sid)
         if flight is not None:
@@ -133,18 +133,18 @@ class Rechecker:
         return done
 
     def close(self) -> None:
-        """Ask nothing more; who waits for that goes on without.
+        """Ask nothing more; waiting requests proceed without an answer.
 
-        A question that was sent comes to its end, for its answer may hold a refresh token in the
-        place of one that is spent.
+        A question that was sent is completed, because its answer may hold a refresh token that
+        replaces a spent one.
         """
         while self._queue:
             self._land(self._queue.popleft())
 
     def _set_back(self, record: SessionRecord, now: float) -> SessionRecord:
-        """Return the record; a confirmation that is yet to come was before the clock was set back.
+        """Return the record, without a confirmation from before the clock was set back.
 
-        Tailchat is asked soon then, not when the clock is there again.
+        Such a confirmation lies in the future. Without it the gate asks Tailchat soon.
         """
         if record.checked_at <= now + CLOCK_SKEW:
             return record
@@ -155,7 +155,7 @@ class Rechecker:
         return _TRY_LATER if fails else _SIGN_IN_AGAIN
 
     def _ask_soon(self, sign_in: SignIn) -> bool:
-        """Have Tailchat asked, once at a time; return whether that is going to happen."""
+        """Queue a question unless one is in progress; return whether Tailchat will be asked."""
         flights = self._sign_ins.flights
         sid = sign_in.record.sid
         if sid in flights:
@@ -187,7 +187,7 @@ class Rechecker:
         flight.end()
 
     async def _fly(self, flight: PendingRecheck) -> None:
-        """Ask about one sign-in and note what came of it; raises nothing but CancelledError."""
+        """Ask about one sign-in and store the outcome; raises nothing but CancelledError."""
         sign_in, outcome = flight.sign_in, "outage"
         started, known = self.clock(), sign_in.record.checked_at
         try:
@@ -196,10 +196,10 @@ class Rechecker:
             outcome = self._confirm(sign_in, profile, started)
         except LoginRefused as refused:
             self._note_silence(refused.reason, started)
-            # Who has signed in anew meanwhile has other tokens than those that were asked about.
+            # After a new sign-in meanwhile, the tokens differ from those that were asked about.
             overtaken = sign_in.record.checked_at > known
             outcome = "skipped" if overtaken else self._hear(sign_in, refused)
-        except Exception:  # noqa: BLE001 - the flight must land, and whoever waits go on
+        except Exception:  # noqa: BLE001 - the question must end, and waiting requests proceed
             # The traceback shows lines of code, and no values.
             _log.exception("a recheck failed inside the gate")
         finally:
@@ -213,7 +213,7 @@ class Rechecker:
             self._observe(outcome)
 
     async def _ask(self, sign_in: SignIn, now: float) -> Profile:
-        """Return who the sign-in stands for, with a new access token where the old one is over."""
+        """Return the sign-in's profile; refreshes the access token first if it has expired."""
         record = sign_in.record
         refreshed = False
         if record.refresh_token and 0 < record.access_expires_at <= now + _EXPIRY_MARGIN:
@@ -229,7 +229,7 @@ class Rechecker:
         return await self._tailchat.profile(sign_in.record.access_token)
 
     async def _refresh(self, sign_in: SignIn) -> None:
-        """Take new tokens; they are kept at once, for the old refresh token may be spent."""
+        """Get new tokens and store them at once, because the old refresh token may be spent."""
         tokens = await self._tailchat.refresh(sign_in.record.refresh_token)
         sign_in.record = sign_in.record.with_tokens(tokens)
 
@@ -260,7 +260,7 @@ class Rechecker:
         return "outage"
 
     def _note_silence(self, reason: Reason, asked_at: float) -> None:
-        """Note whether Tailchat answered; where it does not at all, nobody waits on for it."""
+        """Note if Tailchat answered; release waiting requests while it answers nothing at all."""
         silence, now = self._sign_ins.silence, self.clock()
         if reason not in _NO_ANSWER:
             silence.heard(now)

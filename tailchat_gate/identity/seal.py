@@ -30,20 +30,20 @@ def new_secret() -> str:
 
 
 class KeyRing:
-    """Authenticated encryption under one purpose, with keys that can be rotated.
+    """Authenticated encryption for one purpose, with keys that can be rotated.
 
     `secrets`: at least one, each of at least 32 bytes; the first seals, all open.
     `purpose`: separates keys, so that a session is never taken for a login state.
 
     Token: base64url without padding of version (1 byte), key id (4), random nonce (12),
     AES-256-GCM ciphertext with its 16-byte tag; version and purpose are authenticated too.
-    Key and key id come from the secret by HKDF-SHA256 (RFC 5869).
+    HKDF-SHA256 (RFC 5869) derives key and key id from the secret.
 
     One secret may seal at most 2^32 tokens per purpose: nonces are random, and beyond that
     number the chance that two of them are equal, which would break GCM, rises above 2^-32
     (NIST SP 800-38D, 8.3). That is 136 years of one token per second.
 
-    Raises ValueError where there is no secret or one is too short.
+    Raises ValueError if there is no secret or one is too short.
     """
 
     __slots__ = ("_aad", "_keys", "_purpose", "_sealing", "_sealing_id")
@@ -57,7 +57,7 @@ class KeyRing:
         self._purpose = purpose
         self._aad = _VERSION + purpose.encode()
         self._sealing_id, self._sealing = derived[0]
-        # Two secrets share a key id once in 2^32: all keys of an id are tried, none is lost.
+        # Two secrets share a key id once in 2^32, so all keys of an id are tried.
         self._keys: dict[bytes, tuple[AESGCM, ...]] = {}
         for key_id, key in derived:
             self._keys[key_id] = (*self._keys.get(key_id, ()), key)
@@ -67,7 +67,7 @@ class KeyRing:
         return f"<KeyRing {self._purpose!r}, {len(self._keys)} keys>"
 
     def seal(self, data: bytes) -> str:
-        """Return `data` as a token; ValueError where the token would be over MAX_TOKEN."""
+        """Return `data` as a token. Raises ValueError if the token is longer than MAX_TOKEN."""
         # The nonce is not an argument, unlike other randomness: a repeated one breaks GCM.
         nonce = randomness.token_bytes(_NONCE_BYTES)
         sealed = self._sealing.encrypt(nonce, data, self._aad)
@@ -77,7 +77,7 @@ class KeyRing:
         return token
 
     def open(self, token: str) -> bytes | None:
-        """Return what was sealed, or None for anything that is not authentic; never raises."""
+        """Return the sealed data, None for a token that is not authentic; never raises."""
         raw = _decode(token)
         if raw is None or len(raw) < _HEAD_BYTES + _TAG_BYTES or raw[:1] != _VERSION:
             return None
@@ -93,13 +93,13 @@ class KeyRing:
 def _derive(secret: bytes, purpose: str) -> tuple[bytes, AESGCM]:
     """Return (key id, key) of one secret for one purpose."""
     info = b"tailchat-gate seal 1 " + purpose.encode()
-    # The id is a part of the same output stream: by the PRF it says nothing about the key.
+    # The id comes from the same output stream: HKDF is a PRF, so it reveals nothing of the key.
     stream = HKDF(SHA256(), length=32 + _ID_BYTES, salt=None, info=info).derive(secret)
     return stream[32:], AESGCM(stream[:32])
 
 
 def _decode(token: str) -> bytes | None:
-    """Return the bytes of the one spelling that `base64url` makes, None for any other."""
+    """Return the bytes of the only spelling that `base64url` makes, None for any other."""
     if len(token) > MAX_TOKEN or not token.isascii():
         return None
     try:
