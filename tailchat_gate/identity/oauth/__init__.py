@@ -1,1 +1,1 @@
-"""The login at Tailchat: OAuth 2.0, OpenID Connect, and what Tailchat answers."""
+"""The login at Tailchat: OAuth 2.0, OpenID Connect, and Tailchat's responses."""

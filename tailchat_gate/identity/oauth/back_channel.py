@@ -1,4 +1,4 @@
-"""The connections to a Tailchat server: one call each, small answers, faults by their names."""
+"""Connections to a Tailchat server: one call each, small responses, named faults."""
 
 import ssl
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ MAX_ANSWER: Final = 1_048_576
 
 
 class Answer(NamedTuple):
-    """One answer: `content_type` is its media type, `retry_after` the field as it came."""
+    """One response: `content_type` is its media type, `retry_after` the raw Retry-After field."""
 
     status: int
     content_type: str
@@ -31,8 +31,8 @@ class BackChannel:
     """Calls to one base URL.
 
     `timeout`: seconds for one call, at most MAX_TIMEOUT. `resolver` looks up the host's name.
-    `tls`: by what its certificate is judged, None for the system's authorities. `proxy`: the URL of
-    an HTTP proxy in between, "" for none.
+    `tls`: verifies the certificate; None: the system's authorities. `proxy`: the URL of an HTTP
+    proxy in between, "" for none.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class BackChannel:
         self._closed = False
 
     async def close(self) -> None:
-        """Close what is open, once the calls under way have ended.
+        """Close the open connections once the calls in progress have ended.
 
-        A code that was sent must not be lost to a new configuration. A call that begins later is
-        made, too, and leaves nothing open behind it.
+        A reload must not lose a code that was sent. A later call is still made, and its connection
+        is closed after it.
         """
         self._closed = True
         await self._close_behind()
@@ -65,7 +65,7 @@ class BackChannel:
     async def exchange(
         self, call: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Answer:
-        """Return one answer; faults of transport raise LoginRefused. It is sent once."""
+        """Return one response; the request is sent once. Faults of transport raise LoginRefused."""
         reason = Reason.TAILCHAT_BROKEN
         self._calls += 1
         try:
@@ -97,7 +97,7 @@ class BackChannel:
         finally:
             self._calls -= 1
             await self._close_behind()
-        # Outside of the handlers: aiohttp's exceptions hold the request with its headers.
+        # Outside the handlers: aiohttp's exceptions hold the request with its headers.
         raise LoginRefused(reason, {"call": call, "problem": problem})
 
     async def _close_behind(self) -> None:
@@ -109,18 +109,18 @@ class BackChannel:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # Tailchat drops idle connections after 5 s: a POST on one that is just going
-                # may have spent its code when it fails. So none is used twice.
-                # Nor does a call wait for another's: that few are made at once is seen to by those
-                # who make them, logins apart from rechecks, and to wait is no outage.
+                # Tailchat drops idle connections after 5 s: a POST on a connection that is about to
+                # close may have spent its code when it fails. So no connection is used twice.
+                # No limit here, because waiting would count as an outage: the callers limit the
+                # number of calls, logins apart from rechecks.
                 connector=aiohttp.TCPConnector(
                     force_close=True, limit=0, resolver=self._resolver, use_dns_cache=False
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,
-                # What the environment says was read when the configuration was; .netrc is nobody's.
+                # The configuration has read the environment already; .netrc is never read.
                 trust_env=False,
-                # Without Accept-Encoding no small answer unpacks into a large one.
+                # Without Accept-Encoding no small response unpacks into a large one.
                 headers={
                     "Accept": "application/json",
                     "Accept-Encoding": "identity",
@@ -132,7 +132,7 @@ class BackChannel:
 
 
 def _why(error: aiohttp.ClientConnectorCertificateError) -> str:
-    """Return what OpenSSL has against a certificate."""
+    """Return OpenSSL's reason for rejecting a certificate."""
     found = error.certificate_error
     said = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else ""
     return f"certificate not trusted: {said}" if said else "certificate not trusted"

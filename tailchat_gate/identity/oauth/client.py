@@ -30,14 +30,14 @@ PAUSE: Final = 5.0
 T = TypeVar("T")
 
 _OK: Final = 200
-# What no server that echoes its request may carry into a log by way of an error text.
+# A server may echo its request in an error text; these must not get into a log that way.
 _SECRETS: Final = frozenset({"client_secret", "code", "code_verifier", "refresh_token", "bearer"})
 
 Observer = Callable[[str, float, str], None]
 
 
 class CachedAnswer(Generic[T]):
-    """Something Tailchat says to everybody alike, fetched by one caller for all."""
+    """A response that Tailchat gives to everyone alike, fetched once for all callers."""
 
     def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -47,9 +47,9 @@ class CachedAnswer(Generic[T]):
         self._failure: tuple[float, Reason, dict[str, str]] | None = None
 
     async def get(self, *, newer: bool = False) -> T:
-        """Return it, at most LIFETIME old, or with `newer` at most PAUSE.
+        """Return the value, at most LIFETIME seconds old, with `newer` at most PAUSE.
 
-        Raises what the fetch raised, for PAUSE seconds without another fetch.
+        For PAUSE seconds after a failed fetch, raises the same refusal without another fetch.
         """
         async with self._lock:
             now = self._clock()
@@ -68,7 +68,7 @@ class CachedAnswer(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who logged in, and the tokens that go with it."""
+    """The person who logged in, and their tokens."""
 
     profile: Profile
     tokens: TokenSet = field(repr=False)
@@ -78,13 +78,13 @@ class TailchatClient:
     """The back channel to one Tailchat server, for one registered app.
 
     `api_url`: its base URL; endpoints are `api_url + /open/{auth,token,me,jwks}` and never
-    taken from discovery, which Tailchat builds from the Host header of whoever asks.
+    taken from discovery, which Tailchat builds from the Host header of each request.
     `issuer`: what `iss` must be; "" to learn it by discovery. `clock`: Unix seconds.
-    `observe(call, seconds, outcome)`: told after every call; `call` is discovery, jwks, token and
-    me (at a login), recheck (`/open/me` later) or refresh, `outcome` ok, cancelled or a reason.
-    `channel`: the way there, None for a plain one to `api_url`.
+    `observe(call, seconds, outcome)` is called after every call; `call` is discovery, jwks, token
+    and me (at a login), recheck (`/open/me` later) or refresh, `outcome` ok, cancelled or a reason.
+    `channel`: the connection to use, None for a plain one to `api_url`.
 
-    Every method that asks may raise LoginRefused. No exception or repr holds a secret.
+    Every method that calls Tailchat may raise LoginRefused. No exception or repr holds a secret.
     """
 
     def __init__(  # noqa: PLR0913 - one argument for each setting, all by name
@@ -109,21 +109,21 @@ class TailchatClient:
         self._configured_issuer = issuer
         self._clock = clock
         self._observe = observe
-        #: Unix second up to which Tailchat asked to be left alone.
+        #: Tailchat asked for no calls before this Unix second.
         self._rests_until = 0.0
         self._issuer = CachedAnswer(self._discover, clock)
         self._keys = CachedAnswer(self._fetch_keys, clock)
 
     def __repr__(self) -> str:
-        """Where it asks and as whom."""
+        """The base URL and the client id, no secret."""
         return f"<TailchatClient {self._api_url} as {self.registration.client_id}>"
 
     async def close(self) -> None:
-        """Close what is open, once the calls under way have ended."""
+        """Close the open connections once the calls in progress have ended."""
         await self._channel.close()
 
     def authorization_url(self, params: Sequence[tuple[str, str]]) -> str:
-        """Return the URL to send the browser to; ValueError where a parameter comes twice."""
+        """Return the URL to send the browser to. Raises ValueError if a parameter comes twice."""
         if len(dict(params)) != len(params):
             raise ValueError("a parameter of an authorization request came twice")
         return f"{self._api_url}/open/auth?{urlencode(params, quote_via=quote)}"
@@ -131,8 +131,8 @@ class TailchatClient:
     async def issuer(self, *, newer: bool = False) -> str:
         """Return what `iss` must be, character by character.
 
-        `newer`: another one came, so that what was learned may be out of date.
-        Tailchat: it is its API_URL setting verbatim, which need not be the URL it is asked at.
+        `newer`: another value came, so the learned one may be out of date.
+        Tailchat: it is its API_URL setting verbatim, which may differ from the URL of this call.
         """
         return self._configured_issuer or await self._issuer.get(newer=newer)
 
@@ -141,23 +141,23 @@ class TailchatClient:
         tokens = await self.redeem(code, state.code_verifier)
         signed_sub = await self._signed_sub(tokens, state) if tokens.id_token else None
         profile = self._read_profile("me", await self.userinfo(tokens.access_token))
-        # OIDC Core 5.3.2: the answer may be about another user.
+        # OIDC Core 5.3.2: the userinfo response may be about another user.
         if signed_sub not in {None, profile.sub}:
             raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "sub", "call": "me"})
         return Identity(profile, tokens)
 
     async def profile(self, access_token: str) -> Profile:
-        """Return who an access token of a session stands for by now.
+        """Return the current profile for an access token of a session.
 
-        Raises LoginRefused, with SESSION_REVOKED where the token is worth nothing any more.
+        Raises LoginRefused, with SESSION_REVOKED if the token is no longer valid.
         """
         return self._read_profile("recheck", await self.userinfo(access_token, call="recheck"))
 
     async def redeem(self, code: str, code_verifier: str) -> TokenSet:
         """Return the tokens for a code. The request is sent once and never again.
 
-        RFC 6749 4.1.3, 5.1; RFC 7636 4.5. Tailchat takes a form only, refuses an Origin, and
-        revokes all that a code gave when it comes a second time.
+        RFC 6749 4.1.3, 5.1; RFC 7636 4.5. Tailchat accepts only a form and refuses an Origin field.
+        If a code comes a second time, it revokes all tokens of that code.
         """
         tokens, signed = await self._tokens(
             "token",
@@ -170,7 +170,7 @@ class TailchatClient:
         )
         if signed is None:
             if OPENID in self.registration.scope.split(" "):
-                # OIDC Core 3.1.3.3: without one it is no OpenID Connect answer.
+                # OIDC Core 3.1.3.3: without one it is no OpenID Connect response.
                 raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "absent"})
             return tokens
         if not isinstance(signed, str) or not signed:
@@ -180,18 +180,18 @@ class TailchatClient:
     async def refresh(self, refresh_token: str) -> TokenSet:
         """Return new tokens for a refresh token. The request is sent once and never again.
 
-        RFC 6749 6. Tailchat gives the same refresh token back, late in its life another one; the
-        one that was replaced ends the whole grant when it comes again, so no two calls may be
-        under way with one. The id_token that comes along is not read: who it is, `/open/me` says.
+        RFC 6749 6. Tailchat returns the same refresh token, or a new one late in its life. If a
+        replaced one comes again, the whole grant ends, so no two calls may use one refresh token at
+        a time. The id_token in the response is not read: `/open/me` says who the user is.
 
-        Raises LoginRefused, with SESSION_REVOKED where the grant is over.
+        Raises LoginRefused, with SESSION_REVOKED if the grant has ended.
         """
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         tokens, _ = await self._tokens("refresh", form)
         return replace(tokens, refresh_token=tokens.refresh_token or refresh_token)
 
     async def _tokens(self, call: str, form: Mapping[str, str]) -> tuple[TokenSet, object]:
-        """Return what the token endpoint gives for a form, and the id_token as it came."""
+        """Return the tokens that the token endpoint gives for a form, and the raw id_token."""
         form = {
             **form,
             "client_id": self.registration.client_id,
@@ -209,11 +209,10 @@ class TailchatClient:
         raise LoginRefused(Reason.TAILCHAT_BROKEN, detail)
 
     async def userinfo(self, access_token: str, *, call: str = "me") -> JsonObject:
-        """Return what `/open/me` says, unchecked; `call` is what the observer is told.
+        """Return the unchecked response of `/open/me`; `call` is the name for the observer.
 
-        GET with a header, as OIDC Core 5.3.1 recommends: a POST to Tailchat is refused for its
-        content type as soon as anything on the way sets another one, and a token in the query
-        would be logged there.
+        GET with a header, as OIDC Core 5.3.1 recommends: Tailchat refuses a POST for its content
+        type as soon as anything on the way sets another one, and it would log a token in the query.
         """
         with self._observed(call):
             return await self._ask(call, "GET", "/open/me", bearer=access_token)
@@ -221,8 +220,8 @@ class TailchatClient:
     async def _signed_sub(self, tokens: TokenSet, state: LoginState) -> str:
         """Return the `sub` of the id_token.
 
-        What was learned of Tailchat is asked for once more where the token contradicts it: its
-        keys, which may be new under the same id, or its issuer.
+        If the token contradicts the cached keys or issuer, they are fetched once more: the keys may
+        be new under the same id.
         """
         issuer, keys = await self.issuer(), await self._keys.get()
         try:
@@ -249,7 +248,7 @@ class TailchatClient:
         return check_id_token(tokens.id_token, keys, expected, now=self._clock())
 
     async def _discover(self) -> str:
-        # Not at the issuer's own well-known path: there Tailchat gives HTML, or hangs.
+        # Not at the issuer's own well-known path: Tailchat sends HTML there, or hangs.
         with self._observed("discovery"):
             answer = await self._ask("discovery", "GET", "/open/.well-known/openid-configuration")
             issuer = answer.get("issuer")
@@ -266,7 +265,7 @@ class TailchatClient:
 
     @contextmanager
     def _observed(self, call: str) -> Iterator[None]:
-        """Tell the observer how long a call took and how it ended."""
+        """Report a call's duration and outcome to the observer."""
         loop = asyncio.get_running_loop()
         start, outcome = loop.time(), "internal-error"
         try:
@@ -291,7 +290,7 @@ class TailchatClient:
         form: Mapping[str, str] | None = None,
         bearer: str = "",
     ) -> JsonObject:
-        """Return the JSON object of a 200 answer without an error, or raise LoginRefused."""
+        """Return the JSON object of a 200 response without an error, or raise LoginRefused."""
         headers, body = {}, None
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"

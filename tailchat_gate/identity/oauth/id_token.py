@@ -1,8 +1,8 @@
 """Validates the id_token that may come with an access token.
 
-A good id_token proves nothing on a stock Tailchat: every one of them signs with the development
-key that oidc-provider publishes, so anyone can forge a token that passes here. Who the user is
-says `/open/me` alone. A bad id_token still shows that something is wrong, and ends the login.
+A valid id_token proves nothing on a stock Tailchat: every one of them signs with the development
+key that oidc-provider publishes, so anyone can forge a token that passes here. Only `/open/me`
+says who the user is. An invalid id_token still shows that something is wrong, and ends the login.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ JsonObject = dict[str, object]
 _MAX_TOKEN: Final = 16_384
 
 # alg -> the members of the public key (RFC 7518 6.2.1, 6.3.1; RFC 8037 2), its curve if it has
-# one, and the hash that at_hash is made with (OIDC Core 3.1.3.6; for Ed25519 the one it uses).
+# one, and the hash for at_hash (OIDC Core 3.1.3.6; for Ed25519 the hash that Ed25519 uses).
 _ALGORITHMS: Final[Mapping[str, tuple[str, tuple[str, ...], str | None, str]]] = {
     "RS256": ("RSA", ("n", "e"), None, "sha256"),
     "PS256": ("RSA", ("n", "e"), None, "sha256"),
@@ -53,7 +53,7 @@ class Expected:
 def json_object(data: bytes) -> JsonObject:
     """Return the JSON object in `data`; ValueError for anything else.
 
-    UTF-8 only, and no member twice: two readers of one text must not read two things
+    UTF-8 only, and no member twice: two parsers must not read one text differently
     (RFC 8259 4; RFC 7519 4). No NaN or infinity.
     """
     try:
@@ -79,7 +79,7 @@ def _no_constant(name: str) -> object:
 
 
 class UnknownKey(LoginRefused):
-    """No key of the set can have signed: a newer set might."""
+    """No key of the set can have signed the token; a newer set might have one."""
 
     def __init__(self) -> None:
         super().__init__(Reason.LOGIN_ID_TOKEN, {"claim": "kid"})
@@ -88,11 +88,11 @@ class UnknownKey(LoginRefused):
 def check_id_token(
     token: str, keys: Sequence[JsonObject], expected: Expected, *, now: float
 ) -> str:
-    """Return the `sub` of a good id_token (OIDC Core 3.1.3.7, 3.1.3.8).
+    """Return the `sub` of a valid id_token (OIDC Core 3.1.3.7, 3.1.3.8).
 
     `keys`: the members of the provider's JWK Set. `now`: Unix seconds.
     Raises LoginRefused("login-id-token") for any fault, `detail["claim"]` naming the part;
-    as UnknownKey where the set has no key for it.
+    UnknownKey if the set has no key for it.
     """
     header = _header(token)
     claims = _verified(token, header, _matching(keys, header))
@@ -108,7 +108,7 @@ def _refused(claim: str) -> LoginRefused:
 
 
 def _header(token: str) -> JsonObject:
-    """Return the protected header of a token that may be worth a look at the keys."""
+    """Return the protected header of a token that is well-formed enough to look up its key."""
     if len(token) > _MAX_TOKEN or not token.isascii() or token.count(".") != 2:  # noqa: PLR2004 - RFC 7515 3.1
         raise _refused("form")
     try:
@@ -132,7 +132,7 @@ def _matching(keys: Sequence[JsonObject], header: Mapping[str, object]) -> list[
     kty, members, curve, _ = _ALGORITHMS[alg]
     found = []
     for key in keys:
-        # The public members alone: a set that holds private ones by mistake still works.
+        # Only the public members: a set that holds private ones by mistake still works.
         public = {name: key.get(name) for name in ("kty", "crv", *members)}
         if (
             key.get("kty") == kty
@@ -146,7 +146,7 @@ def _matching(keys: Sequence[JsonObject], header: Mapping[str, object]) -> list[
                 found.append(jwt.PyJWK(public, alg))
             except (jwt.PyJWTError, ValueError):
                 continue
-    # Without a kid there must be no choice (OIDC Core 10.1).
+    # Without a kid there must be only one key (OIDC Core 10.1).
     return found if kid is not None or len(found) == 1 else []
 
 
@@ -187,7 +187,7 @@ def _check_claims(claims: JsonObject, alg: str, expected: Expected, now: float) 
 
 
 def _check_audience(claims: JsonObject, client_id: str) -> None:
-    """OIDC Core 3.1.3.7, 3 to 5: for us, and for others only if it was issued to us."""
+    """OIDC Core 3.1.3.7, 3 to 5: `aud` names this client; with others `azp` must be this client."""
     aud, azp = claims.get("aud"), claims.get("azp")
     audiences = aud if isinstance(aud, list) else [aud]
     if not all(isinstance(one, str) for one in audiences) or client_id not in audiences:
@@ -200,7 +200,7 @@ def _seconds(value: object) -> float | None:
     """Return a NumericDate (RFC 7519 2), None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # An integer of a thousand digits is no date and no float either.
+    # An integer of a thousand digits is neither a date nor a float.
     return float(value) if abs(value) < 1e15 else None  # noqa: PLR2004 - year 31 million
 
 

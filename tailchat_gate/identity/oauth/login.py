@@ -1,4 +1,4 @@
-"""Decides a login: how it begins, which callback is believed, where it may return to."""
+"""Decides a login: its parameters, which callback to believe, and the return target."""
 
 import hashlib
 import re
@@ -49,9 +49,9 @@ _ERRORS: Final = frozenset(
 class LoginRefused(Exception):  # noqa: N818 - a refusal is an outcome, not a fault of the gate
     """A login that does not succeed.
 
-    `detail`: short texts for a page and the log, without
-    secrets: `return_to` (where to start again), `error` and `description` (what Tailchat said,
-    cleaned, to be escaped like any text), `iss`, `call`, `status`, `problem`, `claim`.
+    `detail`: short texts for a page and the log, without secrets: `return_to` (where to start
+    again), `error` and `description` (Tailchat's words, cleaned, to be escaped like any text),
+    `iss`, `call`, `status`, `problem`, `claim`.
     """
 
     def __init__(self, reason: Reason, detail: Mapping[str, str] | None = None) -> None:
@@ -70,10 +70,10 @@ class Registration:
 
 
 class StrayLogin(LoginRefused):
-    """A login that began here, and that this browser cannot end by what it came back with.
+    """A login that began at this gate, but that this browser cannot finish with this callback.
 
-    That may have been a stranger's: `return_to` says where to go on to, `prompt` how it began, and
-    neither who is there. `again`: it was begun in the place of another one.
+    A stranger may have begun it: `return_to` says where to continue, `prompt` how it began, and
+    neither names a person. `again`: this login replaced an earlier one.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class StrayLogin(LoginRefused):
 
 @dataclass(frozen=True, slots=True)
 class LoginStart:
-    """A login begun: its state, and the parameters of the authorization request, each once."""
+    """A new login: its state, and the parameters of the authorization request, each once."""
 
     state: LoginState
     params: tuple[tuple[str, str], ...] = field(repr=False)
@@ -101,7 +101,7 @@ class LoginStart:
 
 @dataclass(frozen=True, slots=True)
 class PendingCallback:
-    """A callback whose state this browser began here; the rest of its query is not believed."""
+    """A callback whose state this browser began here; the rest of its query is not yet checked."""
 
     state: LoginState
     query: Mapping[str, str] = field(repr=False)
@@ -118,14 +118,14 @@ def begin_login(
     prompt: str = "",
     again: bool = False,
 ) -> LoginStart:
-    """Begin a login with a state, nonce and PKCE verifier of its own.
+    """Begin a login with its own state, nonce and PKCE verifier.
 
     `return_to`: a result of `safe_return_to`. `browser_cookie`: the login cookie that the
-    answer sets or the browser already has. `prompt`: "" or "login" (OIDC Core 3.1.2.1); with
-    offline_access in the scope, consent is asked for each time, or Tailchat would drop that scope
-    silently (OIDC Core 11).
-    RFC 6749 4.1.1; RFC 7636 4.1 to 4.3; RFC 9700 2.1.1. Raises ValueError where an argument
-    is none of these.
+    response sets or the browser already has. `prompt`: "" or "login" (OIDC Core 3.1.2.1); with
+    offline_access in the scope, consent is asked for each time, because Tailchat would otherwise
+    drop that scope silently (OIDC Core 11).
+    RFC 6749 4.1.1; RFC 7636 4.1 to 4.3; RFC 9700 2.1.1. Raises ValueError for an argument
+    that is none of these.
     """
     if len(return_to) > MAX_RETURN_TO or not is_browser_cookie(browser_cookie):
         raise ValueError("not a return target or not a login cookie")
@@ -167,8 +167,8 @@ def open_callback(
 ) -> PendingCallback:
     """Return which login a callback belongs to, or raise LoginRefused.
 
-    `query_pairs`: the decoded query, in order. `browser_cookies`: every value the browser sent
-    under the login cookie's name (none, or planted ones beside its own).
+    `query_pairs`: the decoded query, in order. `browser_cookies`: every value of the login cookie
+    that the browser sent (none, or planted ones beside its own).
     Nothing else in the query is believed before this shows that this browser began this login
     here. RFC 6749 3.1, 10.12; RFC 9700 4.7.
     """
@@ -222,10 +222,10 @@ def _own_state(
     query: Mapping[str, str], browser_cookies: Sequence[str], keyring: KeyRing, now: float
 ) -> LoginState:
     """Return the state if this gate made it, it is fresh, and for this browser."""
-    # Until the state is proven, any other word and every description may be a stranger's.
+    # Until the state is proven, any other error code and any description may be a stranger's.
     unproven = {"error": query["error"]} if query["error"] in _ERRORS else {}
     if not query["state"]:
-        # Tailchat: some errors come without the state. Told, but not in a stranger's words.
+        # Tailchat: some errors come without the state. Report them, but not a stranger's text.
         raise LoginRefused(
             Reason.LOGIN_REFUSED if query["error"] else Reason.LOGIN_STATE_MISSING, unproven
         )
@@ -247,7 +247,7 @@ def _own_state(
 # The part of a URL before its path.
 _ORIGIN: Final = re.compile(f"{HTTP_ORIGIN}(?=[{AUTHORITY_ENDS}]|$)", ANY_CASE)
 _UNFIT: Final = re.compile(f"[{CTL}{C1}{SURROGATES}]")
-# A path that some browser or server reads as leading elsewhere: a control or backslash in it,
+# A path that some browser or server resolves to another place: a control or backslash in it,
 # a second slash or white space at its start, a dot segment anywhere.
 _ASTRAY: Final = re.compile(rf"[{CTL}\\]|^/[\s/]|/\.{{1,2}}(?:[;{AUTHORITY_ENDS}]|$)")
 
@@ -265,10 +265,10 @@ def safe_return_to(
     `rd`: what the visitor sent, percent-decoded once as a query value is. `public_origin`:
     the gate's own; a target there comes back as a path. `allowed_origins`: those of the routes, in
     normal form; a target there comes back as an absolute URL.
-    `prefix`: the gate's own paths; its login pages are no targets, or logins would nest.
+    `prefix`: the gate's own paths; its login pages are no targets, because logins would nest.
 
     Path, query and fragment keep their bytes, but spaces and non-ASCII characters are
-    percent-encoded (UTF-8), as a browser would. The path is judged as it stands, percent-decoded
+    percent-encoded (UTF-8), as a browser would. The path is checked as sent, percent-decoded
     once, and twice. RFC 9700 4.11. The result is ASCII, at most `longest` characters.
     """
     if len(rd) > longest or _UNFIT.search(rd):
@@ -300,7 +300,7 @@ def _split_origin(url: str) -> tuple[str, str]:
 
 
 def _is_login(path: str, prefix: str) -> bool:
-    """Whether a path is, by any server's reading, one of the gate's own login pages."""
+    """Whether any server could read a path as one of the gate's own login pages."""
     plain = re.sub("/{2,}", "/", path).lower()
     pages = ("start", "callback", "sign_in", "sign_out")
     return any(

@@ -1,4 +1,4 @@
-"""Lets few logins ask Tailchat at a time, each client in its turn; the others wait in line."""
+"""Limits how many logins call Tailchat at a time; clients take turns, the other logins wait."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -36,10 +36,10 @@ class LoginBusy(LoginRefused):
 
 
 class LoginQueue:
-    """Who asks and who waits, in the memory of one event loop.
+    """The logins that call Tailchat and those that wait, in one event loop.
 
-    Where many wait it is one client's turn after the other, however many logins each has, and
-    where the line is full the longest part of it makes room.
+    Clients take turns, however many logins each has waiting. If the queue is full, the client
+    with the most waiting logins loses one.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class LoginQueue:
 
     @property
     def asking(self) -> int:
-        """How many logins ask Tailchat now."""
+        """How many logins call Tailchat now."""
         return self._asking.total()
 
     @property
@@ -93,7 +93,7 @@ class LoginQueue:
                 del self._waiting[client]
 
     def _make_room(self, own: int) -> None:
-        """Turn the last one of the longest line away, for a client that has `own` waiting."""
+        """Refuse the last waiting login of the longest line; the new client has `own` waiting."""
         longest = max(self._waiting.values(), key=len)
         if len(longest) <= own + 1:
             raise LoginBusy
@@ -105,7 +105,7 @@ class LoginQueue:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                # It was given the turn in the moment in which it gave up.
+                # The turn came at the moment the login gave up.
                 self._asking[client] -= 1
                 self._next()
             elif turn in self._waiting.get(client, ()):
@@ -115,7 +115,7 @@ class LoginQueue:
             raise
 
     def _next(self) -> None:
-        """Give their turns to those who may ask."""
+        """Give free turns to the next clients."""
         for client in list(self._waiting):
             if self.asking >= AT_ONCE:
                 return
@@ -133,7 +133,7 @@ class LoginQueue:
 
 
 def _site(client: str) -> str:
-    """Return what counts as one client: of IPv6 the /48, of which a stranger may have each /64."""
+    """Return what counts as one client: for IPv6 the /48, as one client may own all its /64s."""
     if ":" not in client:
         return client
     address = IPv6Address(client.partition("/")[0])

@@ -1,4 +1,4 @@
-"""One login under way: sealed into `state`, bound to a browser by a cookie."""
+"""One login in progress: sealed into `state`, bound to a browser by a cookie."""
 
 import hashlib
 import hmac
@@ -43,22 +43,22 @@ class LoginCookie(NamedTuple):
 
 
 def new_browser_cookie(random_bytes: Callable[[int], bytes], now: float = 0.0) -> str:
-    """Return a value for a login cookie: when it was made, and 224 random bits.
+    """Return a value for a login cookie: the time and 224 random bits.
 
-    43 characters of base64url. The time is no secret and not protected: it tells which cookies
-    may be deleted, and who can write one into a browser could delete them as well.
+    43 characters of base64url. The time is neither secret nor protected: it decides which cookies
+    may be deleted, and anyone who can write a cookie into a browser could delete them as well.
     """
     made_at = (int(now) & 0xFFFF_FFFF).to_bytes(_TIME_BYTES, "big")
     return base64url(made_at + random_bytes(_VALUE_BYTES - _TIME_BYTES))
 
 
 def is_browser_cookie(value: str) -> bool:
-    """Tell whether a cookie's value is one that a gate may have made."""
+    """Whether a cookie's value has the form of a login cookie's value."""
     return re.fullmatch(BASE64URL_32_BYTES, value) is not None
 
 
 def browser_hash(cookie: str) -> str:
-    """Return the hash of a login cookie, by which a login is bound to a browser."""
+    """Return the hash of a login cookie, which binds a login to the browser."""
     # A cookie's value comes from a header: it may hold surrogates.
     return base64url(hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest())
 
@@ -72,7 +72,7 @@ def is_bound_to(browser: str, browser_cookies: Collection[str]) -> bool:
 
 
 def is_name(name: str, prefix: str) -> bool:
-    """Tell whether a cookie's name is that of a login cookie; `prefix` is what all begin with."""
+    """Whether a cookie's name is that of a login cookie; `prefix` is the start of all of them."""
     return name.startswith(prefix) and _NAME.fullmatch(name, len(prefix)) is not None
 
 
@@ -83,10 +83,10 @@ def choose(
     now: float,
     random_bytes: Callable[[int], bytes],
 ) -> LoginCookie:
-    """Return the login cookie for a login that begins: the newest of the browser's, or a new one.
+    """Return the login cookie for a new login: the browser's newest, or a new one.
 
-    `cookies`: those that it sent. A new one has a name of its own, so that several logins that
-    begin at the same time each keep their own.
+    `cookies`: those that the browser sent. A new one has its own name, so that logins that begin
+    at the same time each keep theirs.
     """
     shared = [cookie for cookie in cookies if _is_shared(cookie, now)]
     if shared:
@@ -98,11 +98,11 @@ def choose(
 def surplus(cookies: Sequence[LoginCookie], kept: str = "") -> list[str]:
     """Return the names of the cookies to delete, so that MAX_KEPT are left.
 
-    First go those that no gate made, then the oldest; the one that is called `kept` stays.
+    Cookies that no gate made come first, then the oldest; `kept` is the name of one to leave.
     """
     others = sorted({c for c in cookies if c.name != kept}, key=_made_at)
     excess = len(others) + bool(kept) - MAX_KEPT
-    # As many at a time, so that the head of the answer stays small too.
+    # At most MAX_KEPT at a time, so that the response's header section stays small too.
     return [cookie.name for cookie in others[: min(max(excess, 0), MAX_KEPT)]]
 
 
@@ -121,11 +121,11 @@ def _made_at(cookie: LoginCookie) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LoginState:
-    """One login under way; travels sealed in `state`, so nothing is kept for it here.
+    """One login in progress; it travels sealed in `state`, so the gate stores nothing for it.
 
     `state_id`: 128 random bits. `browser`: hash of the login cookie it is bound to.
     `issued_at`: Unix seconds. `prompt`: "" or what the authorization request asked for.
-    `again`: it was begun in the place of one that this browser could not end.
+    `again`: it replaces a login that this browser could not finish.
     """
 
     state_id: str = field(repr=False)
@@ -139,17 +139,17 @@ class LoginState:
 
     @property
     def expires_at(self) -> int:
-        """Unix seconds after which its callback is refused."""
+        """Unix second after which its callback is refused."""
         return self.issued_at + STATE_LIFETIME
 
     @property
     def short_id(self) -> str:
-        """16 hex digits that tell which login a session came from and reveal nothing."""
+        """16 hex digits that identify the login of a session and reveal nothing."""
         return hashlib.sha256(self.state_id.encode()).hexdigest()[:16]
 
 
 def seal_state(state: LoginState, keyring: KeyRing) -> str:
-    """Return what travels as `state` in an authorization request."""
+    """Return the `state` for an authorization request."""
     fields = [
         state.state_id,
         state.return_to,
@@ -164,14 +164,14 @@ def seal_state(state: LoginState, keyring: KeyRing) -> str:
 
 
 def open_state(token: str, keyring: KeyRing) -> LoginState | None:
-    """Return the login that a `state` names, None for one that this gate did not seal."""
+    """Return the login in a `state`, None for one that this gate did not seal."""
     data = keyring.open(token)
     if data is None:
         return None
     try:
         state_id, return_to, verifier, nonce, issued_at, browser, prompt, *more = json.loads(data)
     except (ValueError, TypeError):
-        # Sealed by another version of the gate.
+        # Another version of the gate sealed it.
         return None
     texts = (state_id, return_to, verifier, nonce, browser, prompt)
     if not all(isinstance(text, str) for text in texts) or not isinstance(issued_at, int):

@@ -1,4 +1,4 @@
-"""Turns what Tailchat says about a user into a profile that is safe to pass on."""
+"""Turns Tailchat's userinfo response into a profile that is safe to pass on."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ MAX_NICKNAME: Final = 128
 MAX_DISCRIMINATOR: Final = 16
 MAX_AVATAR: Final = 1024
 
-# What is read of a text: leading characters that nobody sees are dropped before it is cut.
+# Characters read of a text: leading invisible ones are dropped before it is cut.
 _LONGEST_READ: Final = 131_072
 _ZWJ: Final = "\u200d"
 _SUB: Final = re.compile(SUB)
@@ -29,7 +29,7 @@ _NOT_IN_URL: Final = re.compile(rf"[ \\{CTL}{C1}{SURROGATES}]")
 
 
 class ProfileError(Exception):
-    """The answer names no usable user; `reason` says why, without what was in it."""
+    """The response names no usable user; `reason` says why, without quoting it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -38,7 +38,7 @@ class ProfileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A Tailchat user; "" where Tailchat gave nothing usable. Authorize on `sub` alone."""
+    """A Tailchat user; "" for a field without a usable value. Authorize on `sub` alone."""
 
     sub: str
     nickname: str = ""
@@ -47,10 +47,10 @@ class Profile:
 
 
 def profile_from_userinfo(data: object, *, api_url: str) -> Profile:
-    """Return the profile in an answer of `/open/me`, every field of which is hostile input.
+    """Return the profile in a response of `/open/me`; every field of it is hostile input.
 
-    `data`: the parsed JSON. `api_url`: what `{BACKEND}` in an avatar stands for.
-    Raises ProfileError where `sub` is not 1 to 255 characters of visible ASCII
+    `data`: the parsed JSON. `api_url`: replaces `{BACKEND}` in an avatar.
+    Raises ProfileError if `sub` is not 1 to 255 characters of visible ASCII
     (Tailchat: 24 hex digits). The other fields never refuse a user: a missing key, null, ""
     and a number all give "" (Tailchat: nickname and avatar may be any string of any length).
     """
@@ -73,7 +73,7 @@ def _text(value: object, cap: int) -> str:
     """Return `value` without what breaks lines or disguises text, at most `cap` characters."""
     if not isinstance(value, str):
         return ""
-    # Tailchat: a nickname has any length, and each character is looked at.
+    # Tailchat: a nickname has any length, and every character costs time.
     visible = "".join(char for char in value[:_LONGEST_READ] if _is_visible(char))
     joined = _STRAY_ZWJ.sub("", re.sub(f"{_ZWJ}{{2,}}", _ZWJ, visible))
     return _cut(joined.strip(_EDGES), cap)
@@ -93,7 +93,7 @@ def _cut(text: str, cap: int) -> str:
     end = cap
     while end > 0 and (text[end - 1] == _ZWJ or _extends(text[end])):
         end -= 1
-    # Nothing but one endless sequence: cut it anyway.
+    # One sequence is longer than `cap`: cut it.
     return text[: end or cap].rstrip(_EDGES)
 
 

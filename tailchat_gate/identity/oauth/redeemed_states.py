@@ -1,4 +1,4 @@
-"""Lets each login be redeemed once, however often and from how many tabs its callback comes."""
+"""Redeems each login once, however often and from how many tabs its callback comes."""
 
 import asyncio
 import heapq
@@ -17,13 +17,13 @@ REPLAY_WINDOW: Final = 60.0
 CAPACITY: Final = 100_000
 """Most logins remembered at once; a used one takes about 300 bytes."""
 
-# A clock that ran ahead may be set back, and the state be taken again: it is kept for longer than
-# it can be good, as long as there is room.
+# A clock that ran ahead may be set back, which makes the state valid again. So it is remembered
+# for longer than it is valid, while there is room.
 _EXPIRY_MARGIN: Final = 86_400.0
-# Between the check of a state's age and its redemption some time passes.
+# Some time passes between the check of a state's age and its redemption.
 _SPENT_MARGIN: Final = 60.0
 
-#: Refusals that show that a code was not taken; after a time-out or nonsense nobody knows.
+#: Refusals that show that a code was not taken; a time-out or a broken response shows neither.
 _UNSPENT: Final = frozenset(
     (
         *(Reason.LOGIN_CODE_REFUSED, Reason.GATE_NOT_ACCEPTED),
@@ -37,14 +37,14 @@ T = TypeVar("T")
 
 
 class AlreadyUsed(LoginRefused):
-    """The state was redeemed before, and the outcome is no longer kept."""
+    """The state was redeemed before, and the outcome is no longer stored."""
 
     def __init__(self) -> None:
         super().__init__(Reason.LOGIN_ALREADY_USED)
 
 
 class TooManyLogins(LoginRefused):
-    """As many logins are remembered as may be; one more would mean to forget another."""
+    """The memory for logins is full, and none of them may be forgotten."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -59,14 +59,14 @@ class _Success(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    # Not the exception: raising it again would tie ever more frames to it.
+    # Not the exception: raising it again would attach ever more frames to it.
     reason: Reason
     detail: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Something else than a refusal; told to those who wait, not kept for a reload."""
+    """An error other than a refusal; raised to waiting callers, not stored for a reload."""
 
     error: Exception = field(repr=False)
 
@@ -79,8 +79,8 @@ class RedeemedStates(Generic[T]):
 
     `claims` are shared with other processes and outlive this one; None: there are none.
     `clock`: Unix seconds. `capacity`: most states remembered. `harmless`: a second redemption
-    would do no harm, so that the oldest makes room when all is full.
-    Else a state is remembered until it has expired, for a second redemption makes Tailchat revoke
+    does no harm, so the oldest makes room when the memory is full.
+    Otherwise a state is remembered until it has expired: a second redemption makes Tailchat revoke
     the user's whole grant, and Tailchat does not notice two at the same time.
     """
 
@@ -98,18 +98,18 @@ class RedeemedStates(Generic[T]):
         claims: SharedClaims | None = None,
     ) -> None:
         self._claims = claims
-        #: Claims that are being given back.
+        #: Tasks that release claims.
         self._later: set[asyncio.Task[None]] = set()
         self._clock = clock
         self._capacity = capacity
         self._harmless = harmless
         self._running: dict[str, asyncio.Task[_Outcome[T]]] = {}
-        #: How many wait for each of them.
+        #: How many callers wait for each task.
         self._callers: Counter[asyncio.Task[_Outcome[T]]] = Counter()
-        # None: the outcome's time is over, that the state was used is not forgotten.
+        # None: the outcome has expired, but the state still counts as used.
         self._used: dict[str, _Success[T] | _Refusal | None] = {}
-        # Of the used ones those whose code Tailchat never took, or that are harmless: nothing is
-        # lost by forgetting one.
+        # The used states that may be forgotten: Tailchat never took their code, or a second
+        # redemption is harmless.
         self._unspent: dict[str, None] = {}
         # (when to look again, state, when it expires): one entry for each used state.
         self._due: list[tuple[float, str, float]] = []
@@ -129,13 +129,13 @@ class RedeemedStates(Generic[T]):
     ) -> T:
         """Return the result of `make`, which runs once per state and to its end.
 
-        `make` runs in a task of its own: a browser that reloads the callback takes its first
-        request back, but the code is on its way. Whoever asks meanwhile, or within
-        REPLAY_WINDOW seconds after the end, gets the same result or the same LoginRefused.
-        `expires_at`: Unix seconds from which no check accepts this state any more. `is_sent`:
-        whether the code is on its way; before that, `make` ends with the last who waits for it.
-        `codec` stores the outcome for other processes; without it they learn that the state was
-        used, and no more.
+        `make` runs in its own task: a browser that reloads the callback aborts its first request,
+        but the code has been sent. Callers during the run, or within REPLAY_WINDOW seconds after
+        it, get the same result or the same LoginRefused.
+        `expires_at`: Unix second from which no check accepts this state any more. `is_sent`:
+        whether the code has been sent; until then `make` is cancelled when its last caller leaves.
+        `codec` stores the outcome for other processes; without it they learn only that the state
+        was used.
 
         Raises LoginRefused as `make` did, AlreadyUsed after the window, TooManyLogins when full.
         """
@@ -158,7 +158,7 @@ class RedeemedStates(Generic[T]):
     async def _outcome(
         self, state_id: str, task: "asyncio.Task[_Outcome[T]]", is_sent: Callable[[], bool]
     ) -> _Outcome[T]:
-        """Wait for a task; the last who leaves it ends it, unless its code is on its way."""
+        """Wait for a task; the last caller to leave cancels it, unless its code has been sent."""
         self._callers[task] += 1
         try:
             return await asyncio.shield(task)
@@ -167,7 +167,7 @@ class RedeemedStates(Generic[T]):
             if not self._callers[task]:
                 del self._callers[task]
                 if not task.done() and not is_sent():
-                    # At once, so that nobody else waits for a task that is about to end.
+                    # At once, so that no other caller waits for a task that is about to end.
                     del self._running[state_id]
                     task.cancel()
 
@@ -178,13 +178,13 @@ class RedeemedStates(Generic[T]):
         make: Callable[[], Awaitable[T]],
         is_sent: Callable[[], bool],
     ) -> _Outcome[T]:
-        """Run `make` and keep its outcome; raises nothing, for nobody may be waiting."""
+        """Run `make` and store its outcome; raises nothing, because no caller may be left."""
         kept: _Success[T] | _Refusal | None = None
         full = False
         try:
             kept = _Success(await make())
         except TooManyLogins as error:
-            # Other processes remember as many as may be; nothing was redeemed.
+            # The shared store is full; nothing was redeemed.
             full = True
             return _Fault(error)
         except LoginRefused as refused:
@@ -212,7 +212,7 @@ class RedeemedStates(Generic[T]):
         is_sent: Callable[[], bool],
         codec: Codec[T] | None,
     ) -> Callable[[], Awaitable[T]]:
-        """Return `make` as it runs once for all processes; each of them gets its outcome."""
+        """Return `make` so that it runs once for all processes; each of them gets its outcome."""
 
         async def settle(redeemed: Redeemed[T], *, spent: bool) -> None:
             until = self._clock() + REPLAY_WINDOW
@@ -245,12 +245,12 @@ class RedeemedStates(Generic[T]):
     async def _claim(
         self, claims: SharedClaims, state_id: str, expires_at: float, codec: Codec[T] | None
     ) -> Redeemed[T] | None:
-        """Claim a state, None where this process has it; raises TooManyLogins."""
+        """Claim a state; None if this process got it. Raises TooManyLogins."""
         claiming = asyncio.create_task(claims.claim(state_id, expires_at, codec))
         try:
             found = await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # It may be granted all the same.
+            # The claim may still be granted.
             self._do_later(_give_back(claims, state_id, claiming))
             raise
         if isinstance(found, Redeemed):
@@ -267,7 +267,7 @@ class RedeemedStates(Generic[T]):
     def _keep(
         self, state_id: str, expires_at: float, kept: "_Success[T] | _Refusal | None"
     ) -> None:
-        """Remember that a state was used, and for a while how that ended."""
+        """Remember that a state was used, and its outcome for a while."""
         self._used[state_id] = kept
         if self._harmless or (isinstance(kept, _Refusal) and kept.reason in _UNSPENT):
             self._unspent[state_id] = None
@@ -287,9 +287,9 @@ class RedeemedStates(Generic[T]):
                 heapq.heappush(self._due, (expires_at, state_id, expires_at))
 
     def _make_room(self) -> None:
-        """Forget the oldest login that may be forgotten; TooManyLogins where none is.
+        """Forget the oldest login that may be forgotten. Raises TooManyLogins if there is none.
 
-        So strangers who make up codes lock nobody out, nor does who goes from host to host.
+        So strangers with made-up codes lock nobody out, nor does one visitor of many hosts.
         """
         if not self._unspent:
             self._forget_spent()
@@ -301,7 +301,7 @@ class RedeemedStates(Generic[T]):
             heapq.heapify(self._due)
 
     def _forget_spent(self) -> None:
-        """Forget every state that has expired by now. Raises TooManyLogins where none has."""
+        """Forget every state that has expired by now. Raises TooManyLogins if none has."""
         now = self._clock()
         spent = [
             state_id
@@ -317,7 +317,7 @@ class RedeemedStates(Generic[T]):
 
 
 def _replay(outcome: _Outcome[T]) -> T:
-    """Return the result, or raise what was raised."""
+    """Return the result, or raise the refusal or error."""
     match outcome:
         case _Success(result):
             return result
@@ -338,7 +338,7 @@ async def _give_back(
 
 
 def _result_of(redeemed: Redeemed[T]) -> T:
-    """Return a result that was stored, or raise the refusal that was."""
+    """Return a stored result, or raise the stored refusal."""
     if redeemed.result is not None:
         return redeemed.result
     if redeemed.reason is not None:

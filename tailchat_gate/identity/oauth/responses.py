@@ -16,10 +16,10 @@ from tailchat_gate.syntax import VCHAR
 MAX_TEXT: Final = 4096
 """Characters of a text that are looked at; none behind them may be shown."""
 
-# Encodings inside of each other, and the readings that are looked at in all.
+# Limits for nested encodings: their depth, and the number of decoded texts.
 _DEPTH: Final = 4
 _MAX_READINGS: Final = 256
-#: A part of a secret that is as long as this tells the secret, too.
+#: A part of a secret of this length counts as the secret.
 _WINDOW: Final = 16
 _BASE64: Final = re.compile("[A-Za-z0-9+/_-]{6,}")
 _BASE32: Final = re.compile("[A-Z2-7]{10,}|[a-z2-7]{10,}")
@@ -31,8 +31,8 @@ _OK: Final = 200
 _SHORTEST_REST, _REST, _LONGEST_REST = 1, 30, 300
 _SERVER_ERROR: Final = 500
 
-# Errors of the back channel that the admin must mend (RFC 6749 5.2; RFC 6750 3.1). Tailchat: one
-# faulty entry of the app gives the last two on every call, `/me` of live sessions too.
+# Errors of the back channel that the admin must fix (RFC 6749 5.2; RFC 6750 3.1). Tailchat: one
+# invalid entry of the app causes the last two on every call, `/me` of live sessions too.
 _GATE_FAULTS: Final = frozenset(
     {
         *("invalid_client", "unauthorized_client", "invalid_request", "invalid_scope"),
@@ -40,22 +40,22 @@ _GATE_FAULTS: Final = frozenset(
         *("invalid_redirect_uri", "invalid_client_metadata"),
     }
 )
-# What says of a token, which was good once, that it is worth nothing any more.
+# Responses which say that a token, once valid, is revoked or expired.
 _WITHDRAWN: Final = frozenset(
     {("recheck", 401, "invalid_token"), ("refresh", 400, "invalid_grant")}
 )
 
-# It goes into a header: b64token (RFC 6750 2.1) is narrower still.
+# The token goes into a header; b64token (RFC 6750 2.1) is narrower still.
 _TOKEN: Final = re.compile(f"[{VCHAR}]{{1,4096}}")
 _LONGEST: Final = 365 * 86_400
 
 
 def quotes_any(text: str, secrets: Iterable[str]) -> bool:
-    """Tell whether a text quotes one of `secrets`, or a long part of one.
+    """Whether a text quotes one of `secrets`, or a long part of one.
 
-    Percent-encoding, base64 and base64url, base32, hexadecimal digits, escapes of JSON and of HTML
-    are undone, also inside of one another, and what cannot be shown is dropped. A text of more
-    readings than are looked at counts as one that does.
+    It undoes percent-encoding, base64, base64url, base32, hexadecimal digits and the escapes of
+    JSON and HTML, also inside one another, and drops invisible characters. A text with too many
+    decodings counts as one that quotes a secret.
     """
     wanted = {part for secret in secrets for part in _parts(secret)}
     readings = {text[:MAX_TEXT]}
@@ -69,7 +69,7 @@ def quotes_any(text: str, secrets: Iterable[str]) -> bool:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """Yield what tells a secret: the whole of a short one, each longer stretch of others."""
+    """Yield what reveals a secret: the whole of a short one, each long stretch of others."""
     for start in range(max(1, len(secret) - _WINDOW + 1)):
         if part := secret[start : start + _WINDOW]:
             yield part
@@ -91,7 +91,7 @@ def _decoded(text: str) -> Iterator[str]:
 
 
 def _unpacked(text: str) -> Iterator[bytes]:
-    """Yield what stretches of a text are when they are taken for packed bytes."""
+    """Yield the bytes that stretches of a text encode."""
     for stretch in _BASE64.findall(text):
         plain = stretch.replace("-", "+").replace("_", "/")
         for start in range(4):
@@ -105,22 +105,22 @@ def _unpacked(text: str) -> Iterator[bytes]:
     for stretch in _BASE32.findall(text):
         for start in range(8):
             part = stretch.upper()[start:]
-            # Five bits a character: no number of bytes ends after one, three or six of eight.
+            # Five bits a character: a group of eight cannot end after one, three or six.
             whole = part[: len(part) - (len(part) % 8 in (1, 3, 6))]
             yield base64.b32decode(whole + "=" * (-len(whole) % 8))
 
 
 def broken(call: str, status: int = _OK, problem: str = "") -> LoginRefused:
-    """Return the refusal for an answer that makes no sense."""
+    """Return the refusal for a response that makes no sense."""
     detail = {"call": call, "status": str(status), "problem": problem}
     return LoginRefused(Reason.TAILCHAT_BROKEN, detail)
 
 
 def busy(call: str, retry_after: str) -> LoginRefused:
-    """Return the refusal for a 429 (RFC 6585 section 4), with the seconds to leave it alone.
+    """Return the refusal for a 429 (RFC 6585 section 4), with the seconds to wait.
 
-    `retry_after` is the field as it came; without seconds in it, or with ever so many, a sane
-    number counts.
+    `retry_after` is the raw field; without a number of seconds in it a default counts, and a
+    number out of range is limited.
     """
     asked = int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else _REST
     seconds = min(max(asked, _SHORTEST_REST), _LONGEST_REST)
@@ -128,7 +128,7 @@ def busy(call: str, retry_after: str) -> LoginRefused:
 
 
 def refused(call: str, status: int, answer: JsonObject, secrets: Sequence[str]) -> LoginRefused:
-    """Return the refusal that an error answer amounts to, with its words if they are clean.
+    """Return the refusal for an error response, with its texts if they quote no secret.
 
     `secrets` are those of the request, which a server may echo.
     """
@@ -154,10 +154,10 @@ def _reason(call: str, status: int, error: str) -> Reason:
 
 @dataclass(frozen=True, slots=True)
 class TokenSet:
-    """What a code or a refresh token was worth; "" where none came.
+    """The tokens for a code or a refresh token; "" for one that did not come.
 
-    `expires_at`: Unix seconds from which the access token is worth nothing, 0 where that was not
-    said.
+    `expires_at`: Unix second from which the access token is invalid, 0 if the response did not
+    say.
     """
 
     access_token: str = field(repr=False)
@@ -167,10 +167,10 @@ class TokenSet:
 
 
 def read_tokens(call: str, answer: JsonObject, *, now: float) -> TokenSet:
-    """Return the tokens in a good answer, without the id_token; `now` is Unix seconds.
+    """Return the tokens in a 200 response, without the id_token; `now` is Unix seconds.
 
-    Raises LoginRefused where there is no access token to be used as a bearer's. What may be
-    missing counts as missing where it is of no use.
+    Raises LoginRefused without an access token usable as a bearer token. An unusable optional
+    member counts as missing.
     """
     kind, access, refresh, seconds = (
         answer.get(name) for name in ("token_type", "access_token", "refresh_token", "expires_in")

@@ -1,4 +1,4 @@
-"""Return targets that are too long for an address: kept here under a short name, for a while."""
+"""Stores return targets that are too long for an address, for a while, under short names."""
 
 import hashlib
 import hmac
@@ -11,23 +11,23 @@ from urllib.parse import quote, unquote
 
 from tailchat_gate.identity.oauth.login_state import STATE_LIFETIME
 
-#: The longest target that travels with a login, quoted: an arrival at another host holds it quoted,
-#: and the sealed state that holds an arrival has to fit into an address that every server takes.
+#: The longest target that travels with a login, quoted: a handoff target holds it quoted, and
+#: the sealed state with it has to fit into an address that every server accepts.
 LONGEST_CARRIED: Final = 1280
-#: The longest path, quoted, that stands in the short address, for when the rest is forgotten.
+#: The longest path, quoted, that the short address shows once the full target is gone.
 _LONGEST_INSTEAD: Final = 512
-#: Bytes of targets that are kept, of all visitors and of one.
+#: Bytes of stored targets, of all visitors and of one.
 MAX_BYTES: Final = 16 << 20
 MAX_BYTES_EACH: Final = 2 << 20
-#: What an entry takes beside its target.
+#: The memory that an entry takes beside its target.
 _OVERHEAD: Final = 512
-#: The network of an IPv6 visitor: one has addresses without number.
+#: An IPv6 visitor counts by network: one visitor has very many addresses.
 _IPV6_PREFIX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A target on an origin, and from whom and until when it is kept."""
+    """A target on an origin, the visitor it is stored for, and until when."""
 
     origin: str
     target: str
@@ -40,10 +40,10 @@ class _Kept:
 
 
 class StoredTargets:
-    """Keeps targets by names that nobody can guess; the oldest leaves first, a visitor's own first.
+    """Stores targets under secret names; evicts the oldest, the visitor's own first.
 
-    The same target has one name, so that a page that is loaded again and again costs nothing more.
-    `secret` is the process's own: names mean nothing to another. `clock` gives Unix seconds.
+    The same target has one name, so that a page that is loaded again and again costs no more.
+    `secret` is the process's own: other processes do not know its names. `clock`: Unix seconds.
     """
 
     def __init__(self, secret: bytes, clock: Callable[[], float]) -> None:
@@ -58,9 +58,9 @@ class StoredTargets:
         return len(self._all)
 
     def keep(self, target: str, *, origin: str, visitor: str) -> str:
-        """Keep a target for as long as a login may take; return its name.
+        """Store a target for as long as a login may take; return its name.
 
-        `visitor` is the address that asks.
+        `visitor` is the address that sent the request.
         """
         visitor = _network(visitor)
         text = f"{origin}\n{visitor}\n{target}".encode("utf-8", "surrogatepass")
@@ -81,7 +81,7 @@ class StoredTargets:
         return name
 
     def find(self, name: str, origin: str) -> str | None:
-        """Return the target of a name on an origin, None where it is not kept."""
+        """Return the target of a name on an origin, None if it is not stored."""
         kept = self._all.get(name)
         if kept is None or kept.origin != origin or kept.until < self._clock():
             return None
@@ -99,14 +99,14 @@ class StoredTargets:
 
 @dataclass(frozen=True, slots=True)
 class ReturnTargets:
-    """Makes return targets short, and finds them again; `prefix` is that of the gate's paths."""
+    """Shortens return targets, and finds them again; `prefix` is that of the gate's paths."""
 
     kept: StoredTargets
     prefix: str
 
     def short(self, target: str, *, origin: str, visitor: str) -> str:
-        """Return a target that travels with a login and leads to `target` on `origin`."""
-        # The length first: to quote a short one costs nothing, and nobody has to send a long one.
+        """Return a target that fits into a login and stands for `target` on `origin`."""
+        # The length first: quoting a short one is cheap, and a long one is never quoted.
         if len(target) <= LONGEST_CARRIED and len(quote(target, safe="/")) <= LONGEST_CARRIED:
             return target
         path = quote(target.partition("?")[0].partition("#")[0], safe="/")
@@ -115,18 +115,18 @@ class ReturnTargets:
         return f"{self.prefix}/back?to={name}&else={instead}"
 
     def shown(self, target: str) -> str:
-        """Return what a person is told of a target that travels with a login."""
+        """Return the text that shows a person a target that travels with a login."""
         start, mark, instead = target.partition("&else=")
         is_short = bool(mark) and start.startswith(f"{self.prefix}/back?")
         return unquote(instead) if is_short else target
 
     def find(self, query: Mapping[str, str], origin: str) -> tuple[str | None, str]:
-        """Return the target that a short one leads to, None where it is forgotten, and its path."""
+        """Return the full target of a short one, None if it is gone, and its path."""
         return self.kept.find(query.get("to", ""), origin), query.get("else", "/")
 
 
 def _network(address: str) -> str:
-    """Return whose address it is: an IPv6 visitor's is the network."""
+    """Return the network of an IPv6 address, or any other address as it is."""
     if ":" not in address:
         return address
     try:

@@ -1,4 +1,4 @@
-"""What other processes, and a restart, know of a login that was redeemed."""
+"""Redeemed logins that other processes, and a restart, must know."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import ClaimStatus, Outcome, Store
 
-#: Seconds for which a process waits for another one that redeems the same login now.
+#: Seconds that a process waits for another one that is redeeming the same login.
 PATIENCE: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Codec(NamedTuple, Generic[T]):
     """How a result is stored: sealed with `keys`, because it may hold tokens.
 
-    `subject` names the person whom a result is about.
+    `subject` returns the sub of the person in a result.
     """
 
     keys: KeyRing
@@ -31,9 +31,9 @@ class Codec(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Redeemed(Generic[T]):
-    """A login that was redeemed before, with its result or the reason why it was refused.
+    """A login that was redeemed before, with its result or the reason of its refusal.
 
-    Neither is there where the outcome is no longer stored.
+    Both are absent once the outcome is no longer stored.
     """
 
     result: T | None = None
@@ -42,13 +42,13 @@ class Redeemed(Generic[T]):
 
 
 class Unclaimed(NamedTuple):
-    """A login that this process may redeem; `full` where no more can be remembered."""
+    """A login that this process may redeem; `full`: no more logins can be remembered."""
 
     full: bool = False
 
 
 class SharedClaims:
-    """Claims logins in a store, under a kind of their own; `clock` gives Unix seconds."""
+    """Claims logins in a store, under their own kind; `clock` gives Unix seconds."""
 
     def __init__(self, store: Store, kind: str, room: int, clock: Callable[[], float]) -> None:
         self._store = store
@@ -59,19 +59,19 @@ class SharedClaims:
     async def claim(
         self, key: str, until: float, codec: Codec[T] | None
     ) -> Redeemed[T] | Unclaimed:
-        """Claim a login; where it was claimed before, return what became of it.
+        """Claim a login; if it was claimed before, return its outcome.
 
-        A store that cannot be written keeps nobody out: the process knows what it redeemed itself.
+        A store that cannot be written refuses nobody: the process knows what it redeemed itself.
         """
         claim = await self._store.claim(self._kind, key, until=until, room=self._room)
         while claim.status is ClaimStatus.TAKEN and claim.outcome is None:
             if not 0 <= self._clock() - claim.claimed_at < PATIENCE:
                 break
-            # It is being redeemed now.
+            # Another process is redeeming it.
             await asyncio.sleep(_LOOK_SECONDS)
             claim = await self._store.find_claim(self._kind, key)
             if claim.status is ClaimStatus.GRANTED:
-                # It was given back.
+                # The other process released it.
                 claim = await self._store.claim(self._kind, key, until=until, room=self._room)
         if claim.status is ClaimStatus.TAKEN:
             return _read(claim.outcome, codec)
@@ -86,7 +86,7 @@ class SharedClaims:
         until: float,
         spent: bool,
     ) -> None:
-        """Store what became of a login, for those who repeat its callback until a Unix second."""
+        """Store the outcome of a login until a Unix second, for repeated callbacks."""
         if codec is None:
             await self._store.settle(self._kind, key, Outcome(spent=spent))
             return
@@ -95,7 +95,7 @@ class SharedClaims:
         await self._store.settle(self._kind, key, outcome)
 
     async def release(self, key: str) -> None:
-        """Let a login be redeemed again, because its code was not sent."""
+        """Release a login, because its code was not sent."""
         await self._store.release(self._kind, key)
 
 
@@ -108,7 +108,7 @@ def _write(redeemed: Redeemed[T], codec: Codec[T]) -> bytes:
 
 
 def _read(sealed: bytes | None, codec: Codec[T] | None) -> Redeemed[T]:
-    """Return what was stored; nothing of it where a key has gone out of use meanwhile."""
+    """Return the stored outcome, without its data if the sealing key is gone."""
     body = None if sealed is None or codec is None else codec.keys.open(sealed.decode("ascii"))
     if not body or codec is None:
         return Redeemed()
