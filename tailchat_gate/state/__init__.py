@@ -1,1 +1,1 @@
-"""What must outlive a request and is in no cookie: one store, in a database or in memory."""
+"""Stores what must outlive a request and is in no cookie: in a database or in memory."""

@@ -1,4 +1,4 @@
-"""Collects what is written meanwhile into one transaction."""
+"""Batches concurrent writes into one transaction."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ class _Batch:
 
 
 class Batches:
-    """Writes records one batch after another; `write` raises nothing that is expected."""
+    """Writes records one batch after another; `write` raises no expected error."""
 
     def __init__(self, write: Callable[[Sequence[Record]], Awaitable[None]]) -> None:
         self._write = write
@@ -22,14 +22,14 @@ class Batches:
         self._writing: asyncio.Task[None] | None = None
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Add records to the next batch; what is returned is done when that was written."""
+        """Add records to the next batch; the result is done once that batch is written."""
         if self._next is None:
             self._next = _Batch()
         batch = self._next
         batch.records.extend(records)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all())
-        # Whoever stops waiting must not stop the others.
+        # One caller that stops waiting must not cancel the others.
         return asyncio.shield(batch.done)
 
     async def written(self) -> None:

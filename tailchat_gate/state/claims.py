@@ -1,4 +1,4 @@
-"""Single-use keys in the database: claimed by one process of all, once."""
+"""Single-use keys in the database: of all processes, one can claim a key, once."""
 
 import sqlite3
 from collections import OrderedDict
@@ -9,16 +9,16 @@ from tailchat_gate.state.database import Database
 from tailchat_gate.state.schema import ADD_CLAIM
 from tailchat_gate.state.store import Claim, ClaimStatus, Outcome
 
-#: Seconds that pass between the check of a key's age and its use.
+#: Seconds that may pass between the check of a key's age and its use.
 _CHECK_MARGIN: Final = 60
-#: Claims that are remembered while they cannot be written.
+#: Claims to remember while they cannot be written.
 _MOST_MISSED: Final = 10_000
 _GRANTED: Final = Claim(ClaimStatus.GRANTED)
 _FULL: Final = Claim(ClaimStatus.FULL)
 
 
 class MissedClaim(NamedTuple):
-    """A claim, when it was made, and what became of it."""
+    """A claim, when it was made, and its outcome."""
 
     kind: str
     key: str
@@ -46,7 +46,7 @@ class Claims:
         return _GRANTED
 
     def find(self, kind: str, key: str) -> Claim:
-        """Return what is stored of a key; GRANTED where it is not there."""
+        """Return what is stored for a key, GRANTED if the key is not stored."""
         query = "SELECT claimed_at, outcome, outcome_until FROM claim WHERE kind = ? AND key = ?"
         row = self._database.connection.execute(query, (kind, key)).fetchone()
         if row is None:
@@ -56,7 +56,7 @@ class Claims:
         return Claim(ClaimStatus.TAKEN, claimed_at, outcome if is_kept else None)
 
     def settle(self, kind: str, key: str, outcome: Outcome) -> bool:
-        """Store what became of a key; see Store.settle. Returns that it is done."""
+        """Store the outcome of a key; see Store.settle. Returns True."""
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE claim SET spent = ?, sub = ?, outcome = ?, outcome_until = ? "
@@ -86,15 +86,15 @@ class Claims:
             )
 
     def release(self, kind: str, key: str) -> bool:
-        """Let a key be claimed again. Returns that it is done."""
+        """Release a key, so that it can be claimed again. Returns True."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM claim WHERE kind = ? AND key = ?", (kind, key))
         return True
 
     def _has_room(self, connection: sqlite3.Connection, kind: str, room: int) -> bool:
-        """Tell whether one more key can be stored, after dropping what may be dropped.
+        """Whether one more key can be stored, after dropping others if necessary.
 
-        These are keys that have expired, and else the oldest whose second use would do no harm.
+        Expired keys go first, then the oldest whose second use would do no harm.
         """
         if _count(connection, kind) < room:
             return True
@@ -113,7 +113,7 @@ class Claims:
 
 
 class MissedClaims:
-    """Claims of this process that the database could not take yet; the oldest leaves first."""
+    """Claims of this process that the database could not take yet; evicts the oldest."""
 
     def __init__(self) -> None:
         self._missed: OrderedDict[tuple[str, str], MissedClaim] = OrderedDict()
@@ -125,7 +125,7 @@ class MissedClaims:
             self._missed.popitem(last=False)
 
     def settle(self, kind: str, key: str, outcome: Outcome) -> None:
-        """Remember what became of a claim, if that is among these."""
+        """Store the outcome of a claim, if that is one of these."""
         if (missed := self._missed.get((kind, key))) is not None:
             self._missed[kind, key] = missed._replace(outcome=outcome)
 
@@ -134,11 +134,11 @@ class MissedClaims:
         self._missed.pop((kind, key), None)
 
     def take(self) -> list[MissedClaim]:
-        """Return what is to be written."""
+        """Return the claims to write."""
         return list(self._missed.values())
 
     def written(self, claims: Sequence[MissedClaim]) -> None:
-        """Forget what was written, as it was written."""
+        """Forget claims that were written, unless they have changed since."""
         for claim in claims:
             if self._missed.get((claim.kind, claim.key)) is claim:
                 self.release(claim.kind, claim.key)

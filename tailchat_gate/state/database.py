@@ -26,14 +26,14 @@ from tailchat_gate.state.store import ERASURE, EXPIRY_MARGIN, Kind, Record
 
 #: Seconds that a writer waits for another process, which needs milliseconds.
 BUSY_SECONDS: Final = 2.0
-#: Pages that are given back to the disk in one sweep: 2 MiB, a few milliseconds.
+#: Pages that one sweep returns to the disk: 2 MiB, a few milliseconds.
 _FREED_PAGES: Final = 512
 _CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _PRIMARY_CODE: Final = 0xFF
 
 
 class ReplacedError(Exception):
-    """The file was deleted or replaced: what was written last may be lost."""
+    """The file was deleted or replaced: the last writes may be lost."""
 
 
 class NewerError(Exception):
@@ -46,7 +46,7 @@ class NewerError(Exception):
 
 
 class Read(NamedTuple):
-    """Rows that were read, the oldest change first; `complete`: all there are.
+    """Rows that were read, the oldest change first; `complete`: these are all rows.
 
     `lost`: how many rows are damaged beyond reading.
     """
@@ -57,7 +57,7 @@ class Read(NamedTuple):
 
 
 def is_corrupt(error: sqlite3.Error) -> bool:
-    """Tell whether an error says that the file itself is damaged."""
+    """Whether an error says that the file itself is damaged."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & _PRIMARY_CODE in _CORRUPT
 
@@ -79,7 +79,7 @@ def uri(path: object, query: str = "") -> str:
 
 
 def quick_check(connection: sqlite3.Connection) -> str:
-    """Return what is wrong with the structure of a database, "" where nothing is."""
+    """Return what is wrong with the structure of a database, "" if nothing is."""
     found = connection.execute("PRAGMA quick_check(1)").fetchone()
     return "" if found == ("ok",) else str(found[0] if found else "no answer")
 
@@ -87,7 +87,7 @@ def quick_check(connection: sqlite3.Connection) -> str:
 class Database:
     """One connection to the file; `kinds` by name say how records are merged.
 
-    Raises sqlite3.Error for whatever SQLite refuses, ReplacedError and NewerError.
+    Raises sqlite3.Error for everything that SQLite refuses, ReplacedError and NewerError.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class Database:
         self._data_version = -1
         #: The number of the last change that was read.
         self.last_seq = 0
-        #: How many rows of a kind there were after it was last compacted.
+        #: How many rows of a kind were left after its last compaction.
         self._compacted: dict[str, int] = {}
-        #: How many rows of a kind were written since they were last counted, which takes time.
+        #: How many rows of a kind were written since the last count; counting takes time.
         self._uncounted: Counter[str] = Counter()
 
     @property
@@ -120,7 +120,7 @@ class Database:
         return self._connection
 
     def open(self) -> None:
-        """Open the file, which is there, and bring it to this version."""
+        """Open the file, which must exist, and migrate it to this version."""
         self.close()
         connection = connect(uri(self._files.database, "mode=rw"), busy=self._busy)
         try:
@@ -128,14 +128,14 @@ class Database:
                 connection.execute(pragma)
             _check_version(connection)
             if version_of(connection) == 0:
-                # Before anything is written. Pages that become free are given back in small
-                # steps: VACUUM would write the whole database a second time, and keep every
-                # process out meanwhile.
+                # Must precede the first write. Free pages are returned in small steps: VACUUM
+                # would write the whole database a second time, and lock out every process
+                # meanwhile.
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             migrate(connection)
-            # A write that changes nothing: it makes the log, so that this can be compared, and
-            # tells at once whether the database can be written.
+            # A write that changes nothing: it creates the log, whose identity can then be
+            # compared, and shows at once whether the database can be written.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
@@ -147,14 +147,14 @@ class Database:
         self._data_version = -1
 
     def close(self) -> None:
-        """Close the file; the last one to do so moves the log into it."""
+        """Close the file; the last process to do so moves the log into it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
 
     def check_identity(self) -> None:
-        """Raise ReplacedError where the path leads to other files than those that are open."""
+        """Raise ReplacedError if the path no longer names the open files."""
         if self._files.identity() != self._identity:
             raise ReplacedError("the file was deleted or replaced")
 
@@ -169,7 +169,7 @@ class Database:
         self.last_seq, self._data_version = seq, -1
 
     def read_new(self) -> Read | None:
-        """Read what other processes changed since the last time, None where nothing was."""
+        """Read what other processes changed since the last time, None if nothing."""
         self.check_identity()
         if self._data_version == self._version():
             return None
@@ -180,7 +180,7 @@ class Database:
         return self._read_new()
 
     def _read_new(self) -> Read:
-        # Before the rows: what is committed in between is read twice, and never missed.
+        # Before the rows: a commit in between is then read twice, and never missed.
         self._data_version = self._version()
         rows: list[Row] = []
         lost = 0
@@ -202,7 +202,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction, which is durable and in the right file afterwards."""
+        """Write in one transaction; on return it is durable and in the right file."""
         connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -215,11 +215,11 @@ class Database:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
             raise
-        # SQLite writes on, without an error, into a file that was deleted.
+        # SQLite continues to write, without an error, into a file that was deleted.
         self.check_identity()
 
     def write(self, records: Iterable[Record]) -> None:
-        """Write records, each merged with what its key holds."""
+        """Write records, each merged with the record that its key holds."""
         with self.transaction() as connection:
             for record in records:
                 if put_record(connection, record, self._kinds):
@@ -230,7 +230,7 @@ class Database:
                     self._compact(connection, kind)
 
     def _compact(self, connection: sqlite3.Connection, kind: Kind) -> None:
-        """Replace the records of a kind by fewer of the same meaning, where that is worth it."""
+        """Replace the records of a kind by fewer of the same meaning, if that saves enough."""
         count = connection.execute(
             "SELECT count(*) FROM record WHERE kind = ?", (kind.name,)
         ).fetchone()[0]
@@ -250,7 +250,7 @@ class Database:
         self._compacted[kind.name] = len(kept)
 
     def sweep(self) -> bool:
-        """Delete what expired long ago, and give the room back; return whether there was any."""
+        """Delete what expired long ago and return the space to the disk; return whether any was."""
         now = int(self._clock())
         before = self.connection.total_changes
         with self.transaction() as connection:
@@ -262,23 +262,23 @@ class Database:
                 "WHERE outcome IS NOT NULL AND outcome_until <= ?",
                 (now,),
             )
-        # As a script, because execute() asks for one step of it, which frees one page.
+        # As a script: execute() runs only one step of it, which frees one page.
         self.connection.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
         swept = self.connection.total_changes > before
-        # Of what was deleted, the log still has the pages as they were.
+        # The log still holds the old pages of what was deleted.
         mode = "TRUNCATE" if swept else "PASSIVE"
         self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
         return swept
 
     def erase(self, keys: Iterable[tuple[str, str]], sub: str) -> None:
-        """Delete records, and every outcome that is about a person, so that nothing is left."""
+        """Delete records, and every outcome about a person, so that nothing is left on disk."""
         with self.transaction() as connection:
             connection.executemany("DELETE FROM record WHERE kind = ? AND key = ?", keys)
             connection.execute("UPDATE claim SET outcome = NULL, sub = '' WHERE sub = ?", (sub,))
         self.empty_log()
 
     def empty_log(self) -> None:
-        """Move the log into the database and empty it; waits for other processes a moment."""
+        """Move the log into the database and empty it; waits briefly for other processes."""
         end = time.monotonic() + self._busy
         while True:
             busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -287,7 +287,7 @@ class Database:
             time.sleep(0.01)
 
     def about(self, sub: str) -> tuple[list[Record], int]:
-        """Return the records about a person, and how many stored outcomes are."""
+        """Return the records about a person, and how many stored outcomes are about them."""
         rows = [from_row(found) for found in self.connection.execute(RECORDS_OF_SUB, (sub,))]
         count = "SELECT count(*) FROM claim WHERE sub = ? AND outcome IS NOT NULL"
         outcomes = self.connection.execute(count, (sub,)).fetchone()[0]
@@ -315,7 +315,7 @@ def put_record(connection: sqlite3.Connection, record: Record, kinds: Mapping[st
 
 
 def insert_record(connection: sqlite3.Connection, record: Record, seq: int | None = None) -> None:
-    """Write a record in the place of whatever its key holds, under a number of its own."""
+    """Write a record in place of the one that its key holds, under a new number."""
     connection.execute(PUT_RECORD, to_row(seq, record))
 
 

@@ -1,4 +1,4 @@
-"""All that one process does with the database, in a thread of its own: open, look, write, mend."""
+"""All database work of one process, in its own thread: open, look, write, repair."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class StoreFault(Exception):  # noqa: N818 - the field's word; StoreError is the
 class Loaded(NamedTuple):
     """What a start found.
 
-    `doubtful`: records may be missing. `salvaged` is there where the database has to be rebuilt.
+    `doubtful`: records may be missing. `salvaged` is set if the database must be rebuilt.
     `faults` are those that last.
     """
 
@@ -71,13 +71,13 @@ class Engine:
 
     @property
     def is_open(self) -> bool:
-        """Whether the database can be read and, as far as is known, written."""
+        """Whether the database can be read and, as far as the process knows, written."""
         return self._is_open
 
     def open(self, *, create: bool = True) -> Loaded:
-        """Read everything. Raises StoreError where nothing can be known.
+        """Read everything. Raises StoreError if nothing can be read.
 
-        Without `create` a database that is missing is an empty one.
+        Without `create` a missing database counts as an empty one.
         """
         self.close()
         self.files.check()
@@ -104,7 +104,7 @@ class Engine:
         return Loaded([record for _, record in read.rows])
 
     def reopen(self) -> Loaded | None:
-        """Open what was put in the place of the database; None where nothing usable was."""
+        """Open the file that replaced the database; None if it is not usable."""
         if not self.files.exists():
             return None
         last = self._database.last_seq
@@ -115,7 +115,7 @@ class Engine:
         return None
 
     def open_to_write(self) -> None:
-        """Open a database that could not be written before, of which more is known than it says."""
+        """Open a database that was not writable before; this process knows more than it holds."""
         last = self._database.last_seq
         try:
             self.files.check()
@@ -126,7 +126,7 @@ class Engine:
         with self._faults(Fault.UNWRITABLE):
             self._database.open()
         self._is_open = True
-        # What others changed meanwhile is read, and handed out, by the next look.
+        # The next look reads what others changed meanwhile, and hands it out.
         self._database.rewind(last)
 
     def read_aside(self) -> list[Record]:
@@ -141,7 +141,7 @@ class Engine:
         self._database.close()
 
     def look(self) -> Read | None:
-        """Read what other processes changed, None where nothing was."""
+        """Read what other processes changed, None if nothing."""
         with self._faults(Fault.UNREADABLE):
             return self._database.read_new()
 
@@ -155,7 +155,7 @@ class Engine:
             self._database.write(list(records))
 
     def claim(self, action: Callable[[Claims], _T]) -> _T:
-        """Do something with the claims."""
+        """Run an action on the claims."""
         with self._faults(Fault.UNWRITABLE):
             return action(self._claims)
 
@@ -165,9 +165,9 @@ class Engine:
             return self._database.sweep()
 
     def copy(self) -> None:
-        """Put an intact copy beside the database; a second process that does so is not waited for.
+        """Put an intact copy beside the database; skipped while another process does so.
 
-        A fault that is UNCOPIED leaves the database as it is.
+        A fault that is UNCOPIED leaves the database unchanged.
         """
         try:
             with alone(self.files, patience=0) as mine:
@@ -184,7 +184,7 @@ class Engine:
     def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
         """Delete records and all outcomes about a person, here and in the copy.
 
-        `notice` tells the running processes.
+        `notice` informs the running processes.
         """
         with self._faults(Fault.UNWRITABLE):
             self._database.erase(list(keys), sub)
@@ -193,14 +193,14 @@ class Engine:
         self.write((notice,))
 
     def about(self, sub: str) -> tuple[list[Record], int]:
-        """Return the records about a person, and how many stored outcomes are."""
+        """Return the records about a person, and how many stored outcomes are about them."""
         with self._faults(Fault.UNREADABLE):
             return self._database.about(sub)
 
     def salvage(self) -> Salvage:
-        """Read what can be read of a database that is damaged or lost, after closing it.
+        """Close a damaged or lost database, and read what can be read of it.
 
-        Only what is newer than what this process has read: of all else it knows more.
+        Returns only what is newer than what this process has read: it knows more about the rest.
         """
         last = self._database.last_seq
         self.close()
@@ -209,22 +209,22 @@ class Engine:
         return found._replace(rows=newer)
 
     def rebuild(self, found: Salvage, known: Iterable[Record], followed: set[str]) -> Read:
-        """Put a new database in the place of a damaged or lost one, and read it.
+        """Put a new database in place of a damaged or lost one, and read it.
 
-        Another process may have done so meanwhile, and know more or less than this one.
+        Another process may have done so meanwhile, and may know more or less than this one.
         """
         with self._faults(Fault.UNWRITABLE), alone(self.files) as mine:
             if (mended := self._load_mended()) is not None:
                 return mended
             if not mine:
                 raise StoreFault(Fault.UNWRITABLE, "another process is replacing the database")
-            # Numbers that were read before must not be given to other changes.
+            # Numbers that processes have read must not be given to other changes.
             floor = max(found.last_seq, self._database.last_seq)
             rebuild(self.files, found, list(known), followed, floor)
             return self._load()
 
     def _load(self) -> Read:
-        """Open the database and read it; raises sqlite3.DatabaseError for a damaged one."""
+        """Open the database and read it. Raises sqlite3.DatabaseError for a damaged one."""
         self._database.open()
         if problem := problem_of(self._database.connection):
             raise _corrupt(problem)
@@ -262,7 +262,7 @@ class Engine:
 
     @contextmanager
     def _faults(self, usual: Fault) -> Iterator[None]:
-        """Turn what goes wrong into StoreFault; `usual` is what an error of SQLite's stands for."""
+        """Turn errors into StoreFault; `usual` is the fault for an ordinary error of SQLite."""
         try:
             yield
         except ReplacedError as error:

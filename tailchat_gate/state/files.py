@@ -1,4 +1,4 @@
-"""The files of the database: their names, whose they are, and whether they are still the same."""
+"""The files of the database: their names, their owner, and whether they were replaced."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from tailchat_gate.state.store import StoreError
 #: The database, in the directory of the store.
 NAME: Final = "state.sqlite"
 _PRIVATE: Final = 0o600
-#: Errors under which a database that does not exist yet can be kept in memory until there is room.
+#: Errors with which a new database is held in memory until there is room on the disk.
 _NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
@@ -28,7 +28,7 @@ class Identity(NamedTuple):
 class Files:
     """The paths of one database, in a directory.
 
-    No file is ever opened here that SQLite may have open: to close it would drop SQLite's locks
+    This class never opens a file that SQLite may have open: closing it would drop SQLite's locks
     in the whole process (fcntl(2), "Advisory record locking").
     """
 
@@ -39,24 +39,24 @@ class Files:
         self.index: Final = directory / f"{NAME}-shm"
         #: The last copy that was found intact.
         self.copy: Final = directory / f"{NAME}.copy"
-        #: A database that was found damaged, for whoever wants to look at it.
+        #: A database that was found damaged, for later inspection.
         self.damaged: Final = directory / f"{NAME}.damaged"
-        #: Being written, to be renamed.
+        #: A file in progress, to be renamed.
         self.new: Final = directory / f"{NAME}.new"
 
     def identity(self) -> Identity:
-        """Return which files are there."""
+        """Return which files exist."""
         return Identity(_inode(self.database), _inode(self.log, or_empty=True))
 
     def exists(self) -> bool:
-        """Tell whether there is a database, with anything in it."""
+        """Whether there is a database that is not empty."""
         return _inode(self.database) is not None
 
     def prepare(self) -> str:
-        """Make the database where it is missing; return why that cannot be done yet.
+        """Create the database if it is missing; return why that must wait, "" if it is there.
 
-        Raises StoreError for a place that cannot be used: no directory, a link, a file that any
-        user of the machine could change.
+        Raises StoreError for an unusable place: no directory, a link, a file that any user of the
+        machine could change.
         """
         self.check()
         try:
@@ -70,7 +70,7 @@ class Files:
         return ""
 
     def check(self) -> None:
-        """As `prepare`, and makes nothing."""
+        """As `prepare`, but create nothing."""
         try:
             self._check()
         except OSError as error:
@@ -78,7 +78,7 @@ class Files:
             raise StoreError(f"{name}: {error.strerror or error}") from None
 
     def create(self, path: Path) -> None:
-        """Make an empty file for the owner of the directory alone. Raises OSError."""
+        """Create an empty file that only the directory's owner can use. Raises OSError."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
         try:
             self.give(descriptor)
@@ -86,7 +86,7 @@ class Files:
             os.close(descriptor)
 
     def give(self, descriptor: int) -> None:
-        """Give a new file to the owner of the directory, where root made it."""
+        """Give a new file to the owner of the directory, if root created it."""
         if os.geteuid() == 0:
             like = self.directory.stat()
             os.fchown(descriptor, like.st_uid, like.st_gid)
@@ -100,7 +100,7 @@ class Files:
             os.close(descriptor)
 
     def exposed(self) -> bool:
-        """Tell whether every user of the machine can read the database."""
+        """Whether every user of the machine can read the database."""
         try:
             return bool(self.database.stat().st_mode & stat.S_IROTH) and bool(
                 self.directory.stat().st_mode & stat.S_IXOTH
@@ -109,7 +109,7 @@ class Files:
             return False
 
     def _check(self) -> None:
-        """Raise OSError where another user of this machine could lift a lock."""
+        """Raise OSError if another user of this machine could lift a lock."""
         folder = self.directory.stat()
         if not stat.S_ISDIR(folder.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.directory))
@@ -132,10 +132,11 @@ class Files:
 
 @contextmanager
 def as_owner(directory: Path) -> Iterator[None]:
-    """Work as the owner of a directory, where root does.
+    """Work as the owner of a directory, if this process is root's.
 
-    The files must be the gate's to write, and whoever owns the directory could put links into it,
-    by which root would write to any file. For programs of one thread: it changes the process.
+    The gate must be able to write the files. The directory's owner could plant links in it,
+    through which root would write to any file. For single-threaded programs: it changes the
+    user of the whole process.
     """
     try:
         owner = directory.stat()
@@ -151,7 +152,7 @@ def as_owner(directory: Path) -> Iterator[None]:
     os.seteuid(owner.st_uid)
     try:
         if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-            # Nobody but root gets there, so that nobody else puts a link there either.
+            # Only root can write there, so nobody else can plant a link.
             os.seteuid(0)
         yield
     finally:
@@ -161,7 +162,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 
 
 def _inode(path: Path, *, or_empty: bool = False) -> tuple[int, int] | None:
-    """Return device and inode of a file, None without one and for one that was emptied."""
+    """Return device and inode of a file, None for a missing one and for one that was emptied."""
     try:
         found = path.stat()
     except OSError:

@@ -1,1 +1,1 @@
-"""Who is locked out and which sessions were ended early."""
+"""Locks, and sessions that were ended early."""

@@ -23,10 +23,10 @@ from tailchat_gate.syntax import COMPACT, SESSION_ID, UNFIT_FOR_A_LINE
 REVOCATION: Final = "revocation"
 #: Longest message of a lock, in characters: a page shows no more.
 MAX_MESSAGE: Final = 300
-#: Records up to which nobody asks whether fewer would do.
+#: Up to this many records the store does not compact them.
 ROOM: Final = 1024
 
-#: A second of the year 9999 or before, which every calendar can name.
+#: The last second of the year 9999; every calendar can represent it.
 _MAX_SECOND: Final = 253_402_300_799
 
 _KINDS: Final[Mapping[str, type[Entry]]] = MappingProxyType(
@@ -36,7 +36,7 @@ _NAMES: Final = MappingProxyType({kind: name for name, kind in _KINDS.items()})
 
 
 def to_record(entry: Entry) -> Record:
-    """Return an entry as a record: a lock and its unlock have one key, the later one counts."""
+    """Return an entry as a record: a lock and its unlock share a key, and the later one counts."""
     body = json.dumps({"kind": _NAMES[type(entry)], **asdict(entry)}, separators=COMPACT)
     until: int | None
     match entry:
@@ -47,29 +47,29 @@ def to_record(entry: Entry) -> Record:
         case Lock():
             key, until, sub = f"lock {entry.target}", entry.until, _sub(entry.target)
         case Unlock():
-            # Once every process has read it, it says no more than a lock that is not there.
+            # Once every process has read it, it says no more than a missing lock.
             key, until, sub = f"lock {entry.target}", entry.at, _sub(entry.target)
     return Record(REVOCATION, key, body, sub, until)
 
 
 def read_record(record: Record) -> Entry | None:
-    """Return the entry of a record, None where it says nothing.
+    """Return the entry of a record, None if it has none.
 
-    A damaged record that can still be read is believed where it keeps somebody out, and not where
-    it lets somebody in: of the two mistakes only the first can be put right by a new record.
+    A damaged record that is still readable counts if it locks someone out, not if it lets someone
+    in: a new record can correct only the first mistake.
     """
     entry = _entry(record.body)
     return None if isinstance(entry, Unlock) and not record.intact else entry
 
 
 def revocations(clock: Callable[[], float]) -> Kind:
-    """Return how records of locks and ended sessions are kept; `clock` gives Unix seconds."""
+    """Return how records of locks and ended sessions are stored; `clock` gives Unix seconds."""
 
     def compact(records: Sequence[Record]) -> Sequence[Record]:
         revocation = RevocationState(clock)
         read = [(record, read_record(record)) for record in records]
         entries = [entry for _, entry in read if entry is not None]
-        # What only a newer version of the gate understands is not this one's to drop.
+        # Records that only a newer version of the gate understands are not dropped.
         unknown = [record for record, entry in read if entry is None and record.intact]
         for entry in entries:
             revocation.apply(entry)
@@ -85,7 +85,7 @@ def revocations(clock: Callable[[], float]) -> Kind:
 
 
 def _merge(old: Record, new: Record) -> Record:
-    """Merge two records of one key: of two sign-outs each may cover what the other does not."""
+    """Merge two records of one key: each of two sign-outs may cover what the other does not."""
     before, after = read_record(old), read_record(new)
     if not (isinstance(before, SignedOut) and isinstance(after, SignedOut)):
         return new
@@ -98,19 +98,19 @@ def _sub(target: str) -> str:
 
 
 def is_target(text: str) -> bool:
-    """Tell whether a text names what can be locked: `sub:ID`, `token:NAME` or `all`."""
+    """Whether a text names what can be locked: `sub:ID`, `token:NAME` or `all`."""
     if text.startswith(TOKEN):
         return is_token_name(text.removeprefix(TOKEN))
     return is_person(text)
 
 
 def is_person(text: str) -> bool:
-    """Tell whether a text names persons: `sub:ID` or `all`."""
+    """Whether a text names persons: `sub:ID` or `all`."""
     return text == ALL or (text.startswith(SUB) and is_sub(text.removeprefix(SUB)))
 
 
 def is_message(text: str) -> bool:
-    """Tell whether a text can be the message of a lock: one line that is not too long."""
+    """Whether a text can be the message of a lock: one line that is not too long."""
     return len(text) <= MAX_MESSAGE and UNFIT_FOR_A_LINE.search(text) is None
 
 

@@ -1,4 +1,4 @@
-"""Who is kept out, and which sessions are over: what is known of it, and what it means for one."""
+"""The revocation state: locks and ended sessions, and what they mean for a session or token."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,28 +10,28 @@ from tailchat_gate.config.values.identifier import SUB, TOKEN
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
 
-#: The target of a lock that keeps everybody out, persons and machines.
+#: The target of a lock that locks out everyone, persons and machines.
 ALL: Final = "all"
-#: Sessions of one person that are remembered singly as over. Whoever ends more of them is signed
-#: out everywhere instead, which one entry tells: signing in and out in a loop costs no memory.
+#: Ended sessions of one person that are stored singly. Beyond that number the person is signed
+#: out everywhere, which takes one entry: signing in and out in a loop costs no memory.
 MOST_OF_ONE: Final = 64
-#: The same of all persons together: beyond it everybody signs in anew.
+#: The same for all persons together: beyond it everyone must sign in again.
 MOST_OF_ALL: Final = 100_000
 _FIRST_LOOK: Final = 1024
-#: Seconds for which an entry is kept after its time: a clock that ran ahead may be set back, and
-#: what was dropped meanwhile would be good again.
+#: Seconds for which an entry is stored after it expires: if a clock that ran ahead is set back,
+#: sessions whose entries were dropped meanwhile would be valid again.
 KEPT_AFTER: Final = 86_400
 
-# Names of their own, because an enum's attribute costs ten times a global.
+# Globals: see reasons.py.
 _LOCKED, _SESSION_ENDED = Reason.LOCKED, Reason.SESSION_ENDED
 _SESSION_REVOKED: Final = Reason.SESSION_REVOKED
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Keeps out `target`: `sub:ID`, `token:NAME` or `all`; times are Unix seconds.
+    """Locks out `target`: `sub:ID`, `token:NAME` or `all`; times are Unix seconds.
 
-    `until` is None where only an Unlock ends it. `message` is for who is kept out.
+    `until` is None if only an Unlock ends it. `message` is shown to locked-out visitors.
     """
 
     target: str
@@ -50,9 +50,9 @@ class Unlock:
 
 @dataclass(frozen=True, slots=True)
 class EndedSession:
-    """One sign-in is over, on every host; `until` is when its last session would have ended.
+    """Ends one sign-in on every host; `until` is when its last session would have expired.
 
-    `revoked`: Tailchat does not stand by it any more.
+    `revoked`: Tailchat no longer confirms it.
     """
 
     sid: str
@@ -64,7 +64,7 @@ class EndedSession:
 
 @dataclass(frozen=True, slots=True)
 class SignedOut:
-    """All that `target` (`sub:ID` or `all`) signed in up to the second `at` is over."""
+    """Ends all sign-ins of `target` (`sub:ID` or `all`) up to the second `at`."""
 
     target: str
     at: int
@@ -75,10 +75,10 @@ Entry = Lock | Unlock | EndedSession | SignedOut
 
 
 class Rejection(NamedTuple):
-    """A session or a token that is no good, and why.
+    """Why a session or a token is rejected.
 
-    `record` is that of the session, None for a token; `lock` is None where no lock is why. In
-    `retry_after` seconds it may be good again, 0 where that is not known.
+    `record` is that of the session, None for a token; `lock` is the lock in force, None for any
+    other reason. In `retry_after` seconds it may be valid again, 0 if that is not known.
     """
 
     reason: Reason
@@ -91,18 +91,18 @@ _NONE: Final[Mapping[str, EndedSession]] = MappingProxyType({})
 
 
 class SessionHolder(Protocol):
-    """Who has a session or a token that may be over."""
+    """The holder of a session or a token that may have ended."""
 
     def ended_because(self, revocation: "RevocationState", now: float) -> Reason | None:
-        """Return why it is no good at the Unix second `now`; None where it is."""
+        """Return why it has ended at the Unix second `now`, None if it has not."""
 
 
 class RevocationState:
-    """What is known of locks and ended sessions, in the memory of one process.
+    """Locks and ended sessions, in the memory of one process.
 
-    `clock` gives Unix seconds. `version` grows with every change, so that a session once found
-    good need not be looked at again while the number is the same: what is good turns bad by a
-    change alone.
+    `clock` gives Unix seconds. `version` grows with every change. A session that was valid at some
+    version needs no new check while the version is the same, because only a change can end it
+    early.
     """
 
     __slots__ = ("_clock", "_count", "_ended", "_locks", "_look_at", "_signed_out", "version")
@@ -114,7 +114,7 @@ class RevocationState:
         #: By sub, then by sid.
         self._ended: dict[str, dict[str, EndedSession]] = {}
         self._count = 0
-        #: How many are kept before those whose time is over are looked for.
+        #: The number of entries at which expired ones are removed next.
         self._look_at = _FIRST_LOOK
         self.version = 0
 
@@ -123,7 +123,7 @@ class RevocationState:
         return f"<RevocationState {len(self._locks)} locks, {self._count} sessions over>"
 
     def check(self, record: SessionRecord) -> Reason | None:
-        """Return why a session is no longer good; None where it is.
+        """Return why a session was revoked, None if it was not.
 
         LOCKED, SESSION_ENDED or SESSION_REVOKED.
         """
@@ -136,29 +136,29 @@ class RevocationState:
         return _SESSION_ENDED if record.signed_in_at <= self.signed_out_at(sub) else None
 
     def bar(self, record: SessionRecord) -> Rejection | None:
-        """Return what stands against a session, None where it is good."""
+        """Return the rejection of a session, None if it is valid."""
         lock = self.lock_on(record.sub)
         reason = self.check(record) if lock is None else _LOCKED
         return None if reason is None else Rejection(reason, record, lock)
 
     def lock_on(self, sub: str) -> Lock | None:
-        """Return the lock that keeps a person out, None where there is none."""
+        """Return the lock on a person, None if there is none."""
         return self._in_force(SUB + sub) or self._in_force(ALL)
 
     def lock_on_token(self, name: str) -> Lock | None:
-        """Return the lock that keeps a machine out, None where there is none."""
+        """Return the lock on a machine, None if there is none."""
         return self._in_force(TOKEN + name) or self._in_force(ALL)
 
     def signed_out_at(self, sub: str) -> int:
-        """Return the Unix second up to which everything a person signed in is over, or -1."""
+        """Return the Unix second up to which a person's sign-ins have ended, -1 for none."""
         found = [self._signed_out.get(target) for target in (SUB + sub, ALL)]
         return max((one.at for one in found if one is not None), default=-1)
 
     def second_for(self, sub: str, now: float) -> float:
-        """Return the Unix second up to which a session of a person may have begun.
+        """Return the latest Unix second at which a person's session may have begun.
 
-        It is `now`; but who signs in after the clock was set back behind a sign-out of everything
-        gets the second after that one, which is yet to come.
+        It is `now`, with one exception: if the clock was set back to before a sign-out everywhere, a
+        new session gets the second after that sign-out, which is still in the future.
         """
         return max(now, self.signed_out_at(sub))
 
@@ -169,7 +169,7 @@ class RevocationState:
         return tuple(lock for lock in found if lock is not None)
 
     def apply(self, entry: Entry) -> bool:
-        """Take in an entry; return whether it changed anything."""
+        """Apply an entry; return whether it changed anything."""
         match entry:
             case Lock():
                 changed = self._locks.get(entry.target) != entry
@@ -184,10 +184,10 @@ class RevocationState:
         return changed
 
     def renew(self, entries: Sequence[Entry], *, doubtful: bool = False) -> list[Entry]:
-        """Take in a whole history that was read anew; return what it changed.
+        """Replace the state by a full replay of the history; return what it changed.
 
-        Locks are then as it says. What is over stays over, whether it says so or not. A `doubtful`
-        history may have lost locks: it lifts those alone that it says were lifted.
+        The history decides which locks are in force. Ended sessions stay ended, even if the history
+        lacks them. A `doubtful` history may have lost locks: only its Unlock entries lift locks.
         """
         read = RevocationState(self._clock)
         for entry in entries:
@@ -198,19 +198,19 @@ class RevocationState:
             kept |= self._locks.keys() - unlocked
         now = int(self._clock())
         lifted = [Unlock(lock.target, now) for lock in self.locks if lock.target not in kept]
-        # A lock whose time is over by this clock may be in force by another: it goes as well.
+        # A lock that has expired by this clock may be in force by another: remove it as well.
         for target in self._locks.keys() - kept - {entry.target for entry in lifted}:
             del self._locks[target]
         return [entry for entry in (*lifted, *read.entries()) if self.apply(entry)]
 
     def entries(self) -> list[Entry]:
-        """Return the shortest history that leads here, without what ended long ago."""
+        """Return the shortest history of this state, without entries that expired long ago."""
         self._forget()
         ended = (entry for sessions in self._ended.values() for entry in sessions.values())
         return [*self._locks.values(), *self._signed_out.values(), *ended]
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Forget everything about a person; without `in_force` what has expired alone."""
+        """Forget everything about a person; without `in_force` only what has expired."""
         before = math.inf if in_force else self._clock()
         self._forget_of(sub, before)
         target = SUB + sub
@@ -261,7 +261,7 @@ class RevocationState:
         return changed
 
     def _forget(self, kept_after: int = KEPT_AFTER) -> None:
-        """Drop what time ended so many seconds ago; locks, which few write, a day ago at least."""
+        """Drop what expired more than `kept_after` seconds ago; few write locks: a day at least."""
         now = self._clock()
         for target, lock in tuple(self._locks.items()):
             if lock.until is not None and lock.until <= now - KEPT_AFTER:
@@ -273,7 +273,7 @@ class RevocationState:
             self._forget_of(sub, now - kept_after)
 
     def _forget_of(self, sub: str, before: float) -> None:
-        """Drop the sessions of a person whose time was over at the Unix second `before`."""
+        """Drop the sessions of a person that expired before the Unix second `before`."""
         sessions = self._ended.get(sub, {})
         over = [sid for sid, entry in sessions.items() if entry.until <= before]
         for sid in over:

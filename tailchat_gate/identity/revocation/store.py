@@ -1,4 +1,4 @@
-"""Ends sessions, and follows what other processes lock and end."""
+"""Ends sessions, and follows the locks and ended sessions of other processes."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,7 +29,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Revocations:
-    """What is ended here is over in this process at once, and in all others within half a second.
+    """Ends sessions: in this process at once, in all others within half a second.
 
     It follows the store before that is opened. `clock` gives Unix seconds.
     """
@@ -50,11 +50,11 @@ class Revocations:
         store.follow(self)
 
     def start(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever somebody's standing may have changed."""
+        """Call `changed` whenever a session or token may have been revoked or unlocked."""
         self._changed = changed
 
     async def end_session(self, record: SessionRecord, *, lifetime: float) -> None:
-        """End the sign-in that a session came from, on every host; returns when it is written.
+        """End the sign-in of a session on every host; returns once that is written.
 
         `lifetime` is how many seconds a session lasts at most.
         """
@@ -67,7 +67,7 @@ class Revocations:
         self._put(EndedSession(record.sid, record.sub, at, until, revoked=True), REVOKED)
 
     async def sign_out_everywhere(self, record: SessionRecord, *, lifetime: float) -> None:
-        """End everything that the person of a session has signed in so far, as end_session does."""
+        """End every sign-in that the person of a session has so far, as end_session does."""
         at, until = self._span(record, lifetime)
         await self._put(SignedOut(SUB + record.sub, at, until), SIGNED_OUT_EVERYWHERE)
 
@@ -92,36 +92,36 @@ class Revocations:
             self._changed()
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return what the store has to hold.
+        """Return what the store must hold.
 
-        Locks only where it has lost everything: else they may have been lifted in a record that
-        is not read yet, and this process writes none.
+        Includes locks only if the store has lost everything. Otherwise an unread record may have
+        lifted them, and this process writes no locks.
         """
         entries = self.revocation.entries()
         return [to_record(entry) for entry in entries if lost or not isinstance(entry, Lock)]
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
-        """Return nothing: what is ended is written at once."""
+        """Return nothing: ended sessions are written at once."""
         del last
         return ()
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Forget what is known of a person; what keeps them out where it is not `in_force`."""
+        """Forget what is known of a person; without `in_force`, locks in force stay."""
         self.revocation.erase(sub, in_force=in_force)
         self._changed()
 
     def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
-        # A session that began under another clock may be of a second that is yet to come.
+        # Under another clock the session may have begun in a second that is still to come.
         at = max(int(self._clock()), record.signed_in_at)
         return at, at + int(lifetime) + CLOCK_SKEW
 
     def _put(self, entry: Entry, why: str) -> Awaitable[None]:
-        """Put an entry in force, and return the writing of it, which nobody has to wait for."""
+        """Apply an entry, and return the writing of it; the caller need not wait for it."""
         if self.revocation.apply(entry):
             self._metrics.session_ended(why)
             self._changed()
             return self._store.put((to_record(entry),))
-        # Known already: whoever repeats it makes no disk work for it, and waits for the writing.
+        # Known already: a repetition costs no disk write, but waits for the first one.
         return self._store.written()
 
 

@@ -1,4 +1,4 @@
-"""The gate's cookies on the wire: found in a Cookie field, taken out of it, set and deleted."""
+"""The gate's cookies on the wire: reads a Cookie field, removes cookies, sets and deletes them."""
 
 import re
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from tailchat_gate.identity.oauth.login_state import SUFFIX, LoginCookie, is_nam
 from tailchat_gate.request.target import read_host
 from tailchat_gate.syntax import HOST_PREFIX, LOGIN_COOKIE, SESSION_COOKIE
 
-#: Tailchat's own cookies reach the gate where both share a host name, because cookies ignore
-#: ports; they sign people in at Tailchat and no tool may see them. By their whole names: a Rails
-#: tool's is `_session_id`.
+#: Tailchat's own cookies reach the gate if both share a host name, because cookies ignore
+#: ports. They sign people in at Tailchat, so no tool may see them. By their whole names: a
+#: Rails tool's is `_session_id`.
 _TAILCHATS: Final = frozenset(
     (
         *(b"_session", b"_session.sig", b"_session.legacy", b"_session.legacy.sig"),
@@ -19,23 +19,23 @@ _TAILCHATS: Final = frozenset(
         *(b"_interaction_resume", b"_interaction_resume.sig"),
     )
 )
-#: Cookies of any gate: several may share a host name, since cookies ignore ports, and no tool
-#: behind one may see the sessions of another.
+#: Cookies of any gate: several gates may share a host name, because cookies ignore ports, and no
+#: tool of one gate may see the sessions of another.
 _GATES: Final = re.compile(
     f"(?:{HOST_PREFIX})?{SESSION_COOKIE}(?:[_-].*)?".encode("ascii"), re.DOTALL
 )
-#: Values of one name that are tried; browsers send more than one only where a cookie was planted.
+#: Values of one name to try; browsers send more than one only if a cookie was planted.
 MAX_VALUES: Final = 4
-#: Login cookies that are tried. A gate leaves a few in a browser; others may have been planted.
+#: Login cookies to try. A gate leaves a few in a browser; others may have been planted.
 MAX_LOGINS: Final = 200
 
-#: Cookie fields whose reading is kept, and their size: 8 MiB together, whatever strangers send.
+#: Cookie fields in the cache, and their size limit: 8 MiB together, whatever strangers send.
 _MAX_KEPT: Final = 2048
 _MAX_KEPT_BYTES: Final = 4096
 
 
 class _Read(NamedTuple):
-    """A Cookie field taken apart."""
+    """A parsed Cookie field."""
 
     session_values: tuple[str, ...]
     for_upstream: bytes
@@ -44,9 +44,9 @@ class _Read(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CookieNames:
-    """The name of the session cookie, and what the names of login cookies begin with.
+    """The name of the session cookie, and the start of the login cookies' names.
 
-    `tailchat` is the host where Tailchat has cookies of its own, "" for any.
+    `tailchat` is the host on which Tailchat has its own cookies, "" for any host.
     """
 
     session: str
@@ -58,10 +58,10 @@ class CookieNames:
     def for_origin(
         cls, public_url: str, name: str = SESSION_COOKIE, *, tailchat_url: str = ""
     ) -> "CookieNames":
-        """Return the names for a public URL, made of the configured one.
+        """Return the names for a public URL, based on the configured name.
 
-        On https they carry the `__Host-` prefix, which no sibling domain and no plain-http page
-        can set (RFC 6265bis section 4.1.3.2).
+        On https they have the `__Host-` prefix: no sibling domain and no plain-http page can set such
+        a cookie (RFC 6265bis section 4.1.3.2).
         """
         secure = public_url.startswith("https:")
         prefix = HOST_PREFIX if secure else ""
@@ -71,7 +71,7 @@ class CookieNames:
 
 
 class CookieReader:
-    """Reads the Cookie fields of requests for one set of names; what was read is kept."""
+    """Reads the Cookie fields of requests for one set of names; caches what it parsed."""
 
     def __init__(self, names: CookieNames) -> None:
         self._session = names.session.encode("ascii")
@@ -96,16 +96,16 @@ class CookieReader:
     def for_upstream(self, field: bytes, host: str = "") -> bytes:
         """Return a Cookie field without the cookies of gates and, on its host, of Tailchat.
 
-        `host` is that of the request, "" where it names none. The other cookies keep their bytes
-        and their order. b"" where nothing is left.
+        `host` is that of the request, "" if it names none. The other cookies keep their bytes and
+        their order. b"" if no cookie is left.
         """
         read = self._read.get(field) or self._take_apart(field)
         return read.beside_tailchat if self._is_tailchats(host) else read.for_upstream
 
     def is_own(self, set_cookie: bytes, host: str = "") -> bool:
-        """Tell whether a Set-Cookie value of a tool would replace a cookie that is not its own.
+        """Whether a tool's Set-Cookie value would replace a cookie of a gate, or one of Tailchat's.
 
-        That is one of a gate's, or of Tailchat's where it would come to Tailchat.
+        Tailchat's count only if the browser would send the cookie to Tailchat.
         """
         pair, *attributes = set_cookie.split(b";")
         name, equals, _ = pair.partition(b"=")
@@ -118,16 +118,16 @@ class CookieReader:
         )
 
     def forget(self) -> None:
-        """Drop what was kept: no further request will be read."""
+        """Clear the cache: no further request will come."""
         self._read.clear()
 
     def _is_tailchats(self, host: str) -> bool:
-        """Tell whether Tailchat's cookies come along on a host: on its own, and below it."""
+        """Whether Tailchat's cookies reach a host: its own, and hosts below it."""
         tailchat = self._tailchat
         return not tailchat or not host or host == tailchat or host.endswith("." + tailchat)
 
     def _reaches_tailchat(self, attribute: bytes) -> bool:
-        """Tell whether a cookie with this attribute is sent to Tailchat from other hosts' pages."""
+        """Whether this attribute makes browsers send a cookie of another host to Tailchat."""
         name, _, value = attribute.partition(b"=")
         domain = value.strip().lower().lstrip(b".").decode("latin-1")
         host = self._tailchat
@@ -154,7 +154,7 @@ class CookieReader:
 
 
 def _without(field: bytes, pairs: list[bytes], hidden: list[bool]) -> bytes:
-    """Return a Cookie field less some of its pairs."""
+    """Return a Cookie field without its hidden pairs."""
     if not any(hidden):
         return field
     kept = [pair for pair, is_hidden in zip(pairs, hidden, strict=True) if not is_hidden]
@@ -180,7 +180,7 @@ def set_cookie(name: str, value: str, *, max_age: int, secure: bool) -> str:
     """Return a Set-Cookie value for a cookie of the gate, `max_age` in seconds (0 deletes it).
 
     HttpOnly and SameSite=Lax always: Strict would withhold the login cookie on the way back
-    from Tailchat. Path=/ and no Domain, as `__Host-` asks.
+    from Tailchat. Path=/ and no Domain, as `__Host-` requires.
     """
     cookie: SimpleCookie = SimpleCookie()
     cookie[name] = value

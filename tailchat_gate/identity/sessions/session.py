@@ -1,4 +1,4 @@
-"""What a session is: the record in the sealed cookie, its lifetimes, and its storage."""
+"""A session: the record in the sealed cookie, its lifetimes, and its storage."""
 
 import json
 import secrets
@@ -15,9 +15,9 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader, set_cookie
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
-#: Browsers keep 4096 bytes a cookie, and many upstreams 8 KiB of request head.
+#: Browsers store 4096 bytes a cookie, and many upstreams accept 8 KiB of request head.
 MAX_COOKIE_BYTES: Final = 3072
-#: An idle session is renewed after this part of its idle lifetime, not on every request.
+#: A session is renewed after this part of its idle lifetime, not on every request.
 _RENEW_AFTER: Final = 0.25
 _FIELDS: Final = {
     "sid": str,
@@ -33,7 +33,7 @@ _FIELDS: Final = {
     "access_expires_at": int,
     "refresh_token": str,
 }
-#: Fields that are only there where Tailchat is asked again about sessions.
+#: Fields that exist only if sessions are rechecked at Tailchat.
 _OPTIONAL: Final[dict[str, str | int]] = {
     "checked_at": 0,
     "access_token": "",
@@ -50,13 +50,13 @@ class SessionTooLargeError(ValueError):
 class SessionRecord:
     """A signed-in visitor; times are Unix seconds.
 
-    `sid` names this session. `signed_in_at` never moves: it bounds the absolute lifetime.
-    `seen_at` moves with a renewal. `login` is the short id of the login that made the session,
-    by which a reloaded callback page is recognised even after a restart.
+    `sid` identifies this session. `signed_in_at` never changes: it bounds the absolute lifetime.
+    A renewal changes `seen_at`. `login` is the short id of the login that made the session; it
+    identifies a reloaded callback page even after a restart.
 
-    The rest is there where sessions are rechecked: `checked_at` is when Tailchat last confirmed
-    this one, and the tokens are what it is asked with; `access_expires_at` is 0 where unknown,
-    `refresh_token` "" where there is none.
+    The other fields are set if sessions are rechecked: `checked_at` is when Tailchat last
+    confirmed this one; the recheck uses the tokens. `access_expires_at` is 0 if unknown,
+    `refresh_token` "" if there is none.
     """
 
     sid: str
@@ -78,7 +78,7 @@ class SessionRecord:
     ) -> "SessionRecord":
         """Return a new session for the person who just signed in.
 
-        `tokens` are kept in it, None where nobody is going to need them.
+        The session stores `tokens`; None if nothing will need them.
         """
         begun = cls(
             sid=secrets.token_urlsafe(16),
@@ -102,7 +102,7 @@ class SessionRecord:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the record as compact UTF-8 JSON, without what is not there."""
+        """Return the record as compact UTF-8 JSON, without unset fields."""
         fields = {
             name: value
             for name, value in asdict(self).items()
@@ -121,7 +121,7 @@ class SessionRecord:
 
     @classmethod
     def from_fields(cls, fields: object) -> "SessionRecord | None":
-        """Return the record with these fields, or None where one is missing, more or mistyped."""
+        """Return the record with these fields; None if one is missing, unknown or mistyped."""
         if not isinstance(fields, dict):
             return None
         fields = {**_OPTIONAL, **fields}
@@ -134,26 +134,26 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long a session lasts, in seconds: from its sign-in, and without a request (0 = off)."""
+    """A session's lifetimes in seconds: since its sign-in, and without a request (0 = off)."""
 
     absolute: float
     idle: float
 
     def expires_at(self, record: SessionRecord) -> float:
-        """Return the Unix second at which `record` is over."""
+        """Return the Unix second at which `record` expires."""
         end = record.signed_in_at + self.absolute
         return min(end, record.seen_at + self.idle) if self.idle else end
 
     def ends_at(self, record: SessionRecord) -> float:
-        """Return the Unix second at which the session of `record` is over, renewed or not."""
+        """Return the Unix second at which the session of `record` expires, renewed or not."""
         return record.signed_in_at + self.absolute
 
     def is_alive(self, record: SessionRecord, now: float) -> bool:
-        """Tell whether `record` is still good; one from the future never is."""
+        """Whether `record` has not expired at `now`; a record from the future is never alive."""
         return record.signed_in_at <= now + CLOCK_SKEW and now < self.expires_at(record)
 
     def renewal_due(self, record: SessionRecord, now: float) -> bool:
-        """Tell whether a request at `now` should renew the idle lifetime of `record`."""
+        """Whether a request at `now` should renew the idle lifetime of `record`."""
         return bool(self.idle) and now >= record.seen_at + self.idle * _RENEW_AFTER
 
 
@@ -173,7 +173,7 @@ class SessionCookie:
         self._key_ring = key_ring
 
     def open(self, value: str) -> SessionRecord | None:
-        """Return the record in a cookie value, or None if it was not sealed by this gate."""
+        """Return the record in a cookie value, or None if this gate did not seal it."""
         data = self._key_ring.open(value) if len(value) <= MAX_COOKIE_BYTES else None
         return None if data is None else SessionRecord.from_bytes(data)
 
@@ -209,7 +209,7 @@ class SealedSessionStorage(AbstractStorage):
     """aiohttp-session's storage interface over the sealed cookie.
 
     The stock EncryptedCookieStorage takes one key, resets `created` on every write, cannot
-    delete a `__Host-` cookie and skips streamed answers: docs/adr/0003-session-storage.md.
+    delete a `__Host-` cookie and skips streamed responses: docs/adr/0003-session-storage.md.
     """
 
     def __init__(self, cookie: SessionCookie) -> None:
@@ -220,11 +220,11 @@ class SealedSessionStorage(AbstractStorage):
         self._reader = CookieReader(cookie.names)
 
     def load_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
-        """Return the first good session in the raw Cookie fields of a request."""
+        """Return the first valid session in the raw Cookie fields of a request, or None."""
         return next(filter(None, map(self.newest, self.living(fields))), None)
 
     def living(self, fields: Sequence[bytes]) -> Iterator[SessionRecord]:
-        """Yield the sessions in the raw Cookie fields of a request whose time is not over."""
+        """Yield the unexpired sessions in the raw Cookie fields of a request."""
         for cookie_field in fields:
             for value in self._reader.session_values(cookie_field):
                 record = self._cookie.open(value)
@@ -232,19 +232,19 @@ class SealedSessionStorage(AbstractStorage):
                     yield record
 
     def second_for(self, record: SessionRecord) -> float:  # noqa: ARG002 - a site knows of sign-outs
-        """Return the Unix second by which a session is judged."""
+        """Return the Unix second at which a session's lifetime is checked."""
         return self._cookie.clock()
 
     def newest(self, record: SessionRecord) -> SessionRecord | None:
-        """Return what is known by now of a session within its time, None where it has ended."""
+        """Return the newest record of an unexpired session, None if it has ended."""
         return record
 
     async def new_session(self) -> Session:
-        """Return an empty session whose repr shows nothing that is in it."""
+        """Return an empty session whose repr does not show its content."""
         return _QuietSession(None, data=None, new=True)
 
     async def load_session(self, request: web.BaseRequest) -> Session:
-        """Return the session of `request`; a new, empty one where it has none that is alive."""
+        """Return the session of `request`, or a new, empty one if it has none that is alive."""
         record = self.load_record(
             [value for name, value in request.raw_headers if name.lower() == b"cookie"]
         )
@@ -259,7 +259,7 @@ class SealedSessionStorage(AbstractStorage):
         response: web.StreamResponse,
         session: Session,
     ) -> None:
-        """Set the cookie for `session` on `response`, or delete it where the session is empty.
+        """Set the cookie for `session` on `response`, or delete it if the session is empty.
 
         Raises SessionTooLargeError, and ValueError for a mapping that is not a SessionRecord.
         """
