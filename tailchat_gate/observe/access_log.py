@@ -13,9 +13,9 @@ from tailchat_gate.observe.sink_file import SinkFile
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.forwarded_request import Original
 
-#: Lines are written together after this long, so that a busy gate makes few system calls.
+#: Lines of this many seconds are written together, so that a busy gate makes few system calls.
 FLUSH_SECONDS: Final = 0.1
-#: In characters, which are bytes here: a visitor chooses how long lines are, not how many wait.
+#: Lines of this many characters (bytes here) are written early: visitors choose their length.
 _FLUSH_SIZE: Final = 131_072
 _MAX_TEXT: Final = 1024
 _KEPT_TEXTS: Final = 2048
@@ -23,9 +23,9 @@ _LONGEST_KEPT_TEXT: Final = 512
 
 
 class AccessLog:
-    """Writes lines to a file descriptor, by way of `sink`.
+    """Writes lines to a file descriptor through `sink`.
 
-    Every text is escaped to ASCII JSON by the standard library's encoder and cut at 1024
+    The standard library's encoder escapes every text to ASCII JSON; a text is cut at 1024
     characters. Query strings are left out: they carry codes, tokens and searches. A reader that
     stops reading costs lines, which the sink counts, never requests.
     """
@@ -33,7 +33,7 @@ class AccessLog:
     def __init__(self, descriptor: int, clock: Callable[[], float]) -> None:
         self.sink: Final = Sink("access", SinkFile(descriptor))
         self._clock = clock
-        # All but paths repeat from request to request, and most of them together.
+        # All texts but paths repeat from request to request, most of them together.
         self._texts = lru_cache(maxsize=_KEPT_TEXTS)(_texts)
         self._text = lru_cache(maxsize=_KEPT_TEXTS)(_text)
         self._lines: list[str] = []
@@ -66,7 +66,7 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what has gathered to the writing thread."""
+        """Hand the collected lines to the writing thread."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -76,7 +76,7 @@ class AccessLog:
         self._size = 0
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
-        """Write what is left; give up after so many seconds on a reader that has stopped.
+        """Write what is left; give up after `within` seconds on a reader that has stopped.
 
         A request that ends later is still written.
         """
@@ -89,18 +89,18 @@ class AccessLog:
             self.sink.close_and_tell(within)
             loop.call_soon_threadsafe(closed.set)
 
-        # No thread of the loop's pool: all of those may wait for a disk that hangs.
+        # Not a thread of the loop's pool: a disk that hangs may block all of those.
         Thread(target=close, name="access-log-close", daemon=True).start()
         await closed.wait()
 
     def _agent(self, text: str) -> str:
-        """Return a text of which a visitor chooses the length: a long one is not kept."""
+        """Return the JSON of a text whose length a visitor chooses; a long one is not cached."""
         return self._text(text) if len(text) <= _LONGEST_KEPT_TEXT else _text(text)
 
     def _time(self) -> str:
         millisecond = int(self._clock() * 1000)
         if millisecond != self._millisecond:
-            # A busy gate writes many lines in one.
+            # A busy gate writes many lines in one millisecond.
             self._millisecond = millisecond
             second, rest = divmod(millisecond, 1000)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
@@ -117,6 +117,6 @@ def _texts(*texts: str) -> tuple[str, ...]:
 
 
 def _asked(original: Original) -> str:
-    """Return the member that tells which request a proxy asked about; never its query."""
+    """Return the member with the request that a proxy asked about; never its query."""
     method = f"{original.method} " if original.method else ""
     return f',"asked":{_text(f"{method}{original.host.name}{original.target.path}")}'

@@ -1,4 +1,4 @@
-"""The audit log: who signed in and out, and who was refused what; the last refusals are kept."""
+"""The audit log: sign-ins, sign-outs and refusals; the last refusals are stored."""
 
 import logging
 import math
@@ -11,11 +11,11 @@ from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 
-#: Refusals that are kept: by person or machine, route and reason.
+#: Stored refusals: by person or machine, route and reason.
 MAX_REFUSALS: Final = 500
-#: Refused sign-ins that are written in a minute for each reason: anybody can cause them.
+#: Refused sign-ins that are logged in a minute for each reason: anyone can cause them.
 MAX_SIGN_INS: Final = 5
-#: A refusal that comes again and again is told once in so many seconds, with its count.
+#: A repeated refusal is logged once in so many seconds, with its count.
 _TELL_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger(AUDIT_LOGGER_NAME)
@@ -23,7 +23,7 @@ _log: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who is known, as the audit log names them; a machine's `sub` is "token:NAME"."""
+    """A known person, as the audit log names them; a machine's `sub` is "token:NAME"."""
 
     sub: str
     nickname: str
@@ -56,14 +56,14 @@ class Refusal:
 class Audit:
     """Writes the audit events of one process; `clock` gives Unix seconds.
 
-    Of strangers' requests only sign-ins that are refused are written, a few a minute for each
-    reason; the others are counted. Else, who is not signed in is in the access log alone.
+    Of anonymous requests it writes only refused sign-ins, a few a minute for each reason, and
+    counts the others. All other anonymous requests are in the access log alone.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._refusals: OrderedDict[tuple[str, str, str], Refusal] = OrderedDict()
-        #: What changed since it was last asked for, by the same keys.
+        #: The keys of the refusals that changed since the last take_changed.
         self._changed: set[tuple[str, str, str]] = set()
         self._sign_ins: dict[str, _Window] = {}
 
@@ -73,7 +73,7 @@ class Audit:
         return tuple(reversed(self._refusals.values()))
 
     def restore(self, refusal: Refusal) -> None:
-        """Take over a refusal of another process or of an earlier one, the latest last."""
+        """Add a refusal of another process or of an earlier one; call it for the latest last."""
         key = (refusal.person.sub, refusal.route, refusal.reason)
         known = self._refusals.get(key)
         if known is None:
@@ -86,7 +86,7 @@ class Audit:
             self._refusals.move_to_end(key)
 
     def take_changed(self) -> list[Refusal]:
-        """Return the refusals that have changed since this was last asked."""
+        """Return the refusals that have changed since the last call."""
         found = [refusal for key, refusal in self._refusals.items() if key in self._changed]
         self._changed.clear()
         return found
@@ -124,9 +124,9 @@ class Audit:
         )
 
     def sign_in_refused(self, context: RequestContext, detail: Mapping[str, str]) -> None:
-        """Write that a sign-in was refused; by its reason, MAX_SIGN_INS in a minute at most.
+        """Write that a sign-in was refused; for each reason at most MAX_SIGN_INS a minute.
 
-        How many were left out is told before the first event after that minute.
+        The number of those left out is written before the first event after that minute.
         """
         now = self._clock()
         self._tell_left_out(now)
@@ -150,12 +150,12 @@ class Audit:
                 _log.info("audit", extra={"details": details})
 
     def session_ended(self, sub: str, reason: Reason, why: str) -> None:
-        """Write that a session was ended without a request that asked for it."""
+        """Write that a session was ended other than by a request for it."""
         details = {"event": "session-ended", "sub": sub, "reason": reason, "why": why}
         _log.info("audit", extra={"details": details})
 
     def refused(self, context: RequestContext, person: Person) -> None:
-        """Note that somebody who is known was refused; it is written at most once a minute."""
+        """Note that a known person or machine was refused; it is written at most once a minute."""
         now = self._clock()
         key = (person.sub, context.route, context.reason)
         known = self._refusals.pop(key, None)
@@ -169,7 +169,7 @@ class Audit:
         known.path = original.target.path if original else context.path
         self._add(key, known)
         self._changed.add(key)
-        # A time that lies ahead is from before the clock was set back.
+        # A time in the future dates from before the clock was set back.
         if not known.told <= now < known.told + _TELL_SECONDS:
             known.told = now
             self.event(

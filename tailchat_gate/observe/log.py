@@ -1,4 +1,4 @@
-"""The gate's own log: JSON lines, trace contexts, and repeated faults told once."""
+"""The gate's own log: JSON lines, trace contexts, and repeated faults logged once."""
 
 import json
 import logging
@@ -19,17 +19,17 @@ LOGGER_NAME: Final = "tailchat_gate"
 AUDIT_LOGGER_NAME: Final = "tailchat_gate.audit"
 _STANDARD_ERROR: Final = 2
 
-#: A fault that comes again and again is told once in so many seconds, with its count.
+#: A repeated fault is logged once in so many seconds, with its count.
 TELL_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def trace(error: BaseException) -> str:
-    """Return where an error came from and what it says, those that led to it first.
+    """Return where an error came from and its text, after the errors that caused it.
 
-    A traceback with source lines is written by `traceback`, which opens a file for each: a disk
-    that hangs would stop the event loop that logs the error.
+    `traceback` would write source lines and open a file for each: a disk that hangs would stop
+    the event loop that logs the error.
     """
     return "".join(_parts(error, set())).rstrip("\n")
 
@@ -55,10 +55,10 @@ def _parts(error: BaseException, seen: set[int]) -> Iterator[str]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of ASCII JSON; a traceback is a field of it."""
+    """Formats a record as one line of ASCII JSON; a traceback is a member of it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line for `record`, without its end."""
+        """Return the line for `record`, without its line break."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, object] = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
@@ -94,9 +94,9 @@ class SinkHandler(logging.Handler):
 def set_up_logging(level: str, *, audit_file: str = "", descriptor: int = _STANDARD_ERROR) -> None:
     """Send the log to `descriptor` (standard error) from `level` ("debug" to "error") upwards.
 
-    Audit events are in it whatever the level, or in `audit_file` where that is not "". The file
-    is opened anew when it was moved away, so that it can be rotated. Raises OSError where it
-    cannot be opened.
+    Audit events are logged at every level, to `audit_file` if that is not "". The file is opened
+    again after it was moved away, so that it can be rotated. Raises OSError if it cannot be
+    opened.
     """
     file = RotatedFile(audit_file) if audit_file else None
     if file is not None:
@@ -118,7 +118,7 @@ def set_level(level: str) -> None:
 
 
 def log_stray_complaints() -> None:
-    """Log what Python itself would write to standard error, which would make the gate wait."""
+    """Log what Python itself would write to standard error, which could block the gate."""
     log = logging.getLogger(LOGGER_NAME)
     logging.captureWarnings(capture=True)
 
@@ -138,22 +138,22 @@ def log_stray_complaints() -> None:
 
 
 def sinks() -> tuple[Sink, ...]:
-    """Return the sinks of the gate's own log and of the audit log, where they are set up."""
+    """Return the sinks of the gate's own log and of the audit log, if they are set up."""
     loggers = logging.getLogger(AUDIT_LOGGER_NAME), logging.getLogger()
     handlers = [handler for logger in loggers for handler in logger.handlers]
     return tuple(handler.sink for handler in handlers if isinstance(handler, SinkHandler))
 
 
 def close_logging(within: float = CLOSE_SECONDS) -> None:
-    """Write what is still to be written, within so many seconds; a later line is written too."""
+    """Write the waiting lines, within `within` seconds; a later line is written too."""
     end = time.monotonic() + within
-    # The audit log first: what it complains of is in the gate's own.
+    # The audit log first: its faults are written to the gate's own log.
     for sink in sinks():
         sink.close_and_tell(max(0.0, end - time.monotonic()))
 
 
 def _names_somebody(record: logging.LogRecord) -> bool:
-    """Return whether a record is an audit event of somebody who is known."""
+    """Whether a record is an audit event of a known person or machine."""
     details = getattr(record, "details", None)
     return (
         record.name == AUDIT_LOGGER_NAME and isinstance(details, dict) and bool(details.get("sub"))
@@ -161,9 +161,9 @@ def _names_somebody(record: logging.LogRecord) -> bool:
 
 
 class Faults:
-    """Tells faults to the gate's own log; `clock` gives Unix seconds.
+    """Writes faults to the gate's own log; `clock` gives Unix seconds.
 
-    A message is one of few that the gate has, so what is kept is small.
+    `message` is one of the gate's few messages, so the memory for them is small.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -171,9 +171,9 @@ class Faults:
         self._told: dict[str, tuple[float, int]] = {}
 
     def tell(self, message: str, details: Mapping[str, str]) -> None:
-        """Log a fault as an error, unless it was told within a minute; `details` without secrets.
+        """Log a fault as an error, at most once a minute; `details` hold no secrets.
 
-        `count` is how often it came since it was told before.
+        `count` is how often it came since it was last logged.
         """
         now = self._clock()
         told_at, count = self._told.get(message, (-TELL_SECONDS, 0))

@@ -19,7 +19,7 @@ from tailchat_gate import __version__
 from tailchat_gate.observe.sink import Sink
 from tailchat_gate.syntax import COMMON_METHODS
 
-#: Upper bounds in seconds of the buckets for a request's time.
+#: Upper bounds, in seconds, of the buckets for a request's duration.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 #: Families of counters: name, documentation, labels.
 _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
@@ -45,7 +45,7 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 
 
 class ProcessMetrics:
-    """The client library's own collectors; they read /proc, and only when they are asked."""
+    """The client library's own collectors; they read /proc only when a scrape asks."""
 
     def __init__(self) -> None:
         self._registry: CollectorRegistry | None = None
@@ -53,7 +53,7 @@ class ProcessMetrics:
     def render(self) -> bytes:
         """Return them in Prometheus's text format.
 
-        Not for the event loop: to count 50,000 open files takes 20 ms.
+        Do not call it in the event loop: counting 50,000 open files takes 20 ms.
         """
         if self._registry is None:
             self._registry = _registry()
@@ -89,9 +89,9 @@ class _Histogram:
 
 
 class Metrics(Collector):
-    """Counts what the gate does.
+    """Counts the gate's requests, logins, rechecks and faults.
 
-    Labels come from the configuration and closed lists only, never from what a visitor sent, so
+    Labels come only from the configuration and closed lists, never from what a visitor sent, so
     their number is bounded. The counters are plain dicts because one `inc` of the client library
     costs more than the rest of the record step.
     """
@@ -119,7 +119,7 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def request(self, route: str, method: str, status: int, reason: str, seconds: float) -> None:
-        """Count a finished request; `route` is "" where none was met."""
+        """Count a finished request; `route` is "" if none matched."""
         label = method if method in COMMON_METHODS else "other"
         self._requests[route, label, status] += 1
         self._decisions[route, reason] += 1
@@ -129,7 +129,7 @@ class Metrics(Collector):
         histogram.observe(seconds)
 
     def forget_routes(self, but: Collection[str]) -> None:
-        """Drop the counts of every route that is not among `but`, and keep those of none."""
+        """Drop the counts of every route that is not in `but`; requests without a route stay."""
         for counts in (self._requests, self._decisions):
             for key in [key for key in counts if key[0] and key[0] not in but]:
                 del counts[key]
@@ -141,11 +141,11 @@ class Metrics(Collector):
         self._logins[result] += 1
 
     def session_ended(self, why: str) -> None:
-        """Count a sign-in that was ended here before its time, or all of one person's."""
+        """Count a sign-in that was ended here early, or all sign-ins of one person."""
         self._sessions_ended[why] += 1
 
     def live_ended(self, why: str) -> None:
-        """Count a request or WebSocket that was ended because its session is over."""
+        """Count a request or WebSocket that was ended because its session has ended."""
         self._live_ended[why] += 1
 
     def state_error(self, error: str) -> None:
@@ -153,7 +153,7 @@ class Metrics(Collector):
         self._state_errors[error] += 1
 
     def recheck(self, outcome: str) -> None:
-        """Count a session that Tailchat was asked about again: ok, revoked, outage or skipped."""
+        """Count a recheck of a session at Tailchat: ok, revoked, outage or skipped."""
         self._rechecks[outcome] += 1
 
     def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:

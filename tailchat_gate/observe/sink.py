@@ -1,4 +1,4 @@
-"""Where the lines of a log go: a bounded queue, and a thread that alone waits for disk or pipe.
+"""The output of a log: a bounded queue, and a thread that alone waits for disk or pipe.
 
 Nothing here blocks the caller, whatever the file does: a full disk, a pipe that nobody reads and
 a dead mount cost lines, which are counted, and never a request.
@@ -12,26 +12,26 @@ from typing import Final
 
 from tailchat_gate.observe.sink_file import SinkFile
 
-#: Bytes of lines that may wait: some 20,000 lines. Of them, lines of strangers may take one half.
+#: Bytes of lines that may wait: about 20,000 lines. Strangers' lines may take half of it.
 CAPACITY: Final = 8 << 20
 #: Lines are joined up to this many bytes, so that a busy log makes few system calls.
 _BATCH: Final = 1 << 17
-#: A file that cannot be written is tried again after so many seconds.
+#: Seconds until the next attempt on a file that cannot be written.
 RETRY_SECONDS: Final = 1.0
-#: A file that can keep up only now and then is complained of once in so many seconds.
+#: Seconds between two log lines about lost lines, while the file keeps up only at times.
 _TELL_SECONDS: Final = 60.0
-#: How long an end waits for a reader that has stopped.
+#: Seconds that the end waits for a reader that has stopped.
 CLOSE_SECONDS: Final = 2.0
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Sink:
-    """Writes whole lines to a file, in order, from a thread of its own.
+    """Writes whole lines to a file, in order, from its own thread.
 
-    While the file cannot be written the lines wait, up to `capacity` bytes; those that do not fit
-    are counted in `lost`, and told in the gate's own log once there is a way again. `written`
-    counts the lines that the file took.
+    While the file cannot be written the lines wait, up to `capacity` bytes. `lost` counts those
+    that do not fit; once the file can be written again, the gate's own log says how many.
+    `written` counts the lines that the file took.
     """
 
     def __init__(self, name: str, file: SinkFile, *, capacity: int = CAPACITY) -> None:
@@ -40,11 +40,11 @@ class Sink:
         self.lost = 0
         self._file = file
         self._capacity = capacity
-        #: What waits, and how many lines each of it is: to count them again takes time.
+        #: The waiting lines, and how many each entry has: counting again takes time.
         self._entries: deque[tuple[bytes, int]] = deque()
-        #: What is being written.
+        #: The bytes in the current write.
         self._batch = b""
-        #: Bytes that wait, those that are being written among them.
+        #: Bytes that wait, including those in the current write.
         self._size = 0
         # Re-entrant: the garbage collector may run anywhere, and a destructor may log.
         self._changed = Condition()
@@ -63,7 +63,7 @@ class Sink:
         return self._writer is not None and self._writer.is_alive()
 
     def put(self, data: bytes, lines: int = 1, *, stranger: bool = False) -> None:
-        """Queue whole lines; of a `stranger` they are lost first when the queue fills."""
+        """Queue whole lines; lines of a `stranger` are lost first when the queue fills."""
         room = self._capacity // 2 if stranger else self._capacity
         with self._changed:
             if self._size + len(data) > room:
@@ -78,13 +78,13 @@ class Sink:
                 self._start()
 
     def finish(self) -> None:
-        """Write what is left, wait no longer for a file that fails, and end the thread."""
+        """Write what is left, stop waiting for a file that fails, and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
 
     def close(self, within: float = CLOSE_SECONDS) -> int:
-        """Finish, and return how many lines were not written within so many seconds."""
+        """Finish, and return how many lines were not written within `within` seconds."""
         self.finish()
         writer = self._writer
         if writer is not None:
@@ -94,7 +94,7 @@ class Sink:
             return self.lost - self._told_lost + waiting
 
     def close_and_tell(self, within: float = CLOSE_SECONDS) -> None:
-        """Close, and tell the gate's own log of lines that were not written."""
+        """Close, and log how many lines were not written."""
         unwritten = self.close(within)
         if unwritten:
             _log.error(
@@ -107,7 +107,7 @@ class Sink:
         self._writer = Thread(target=self._run, name=f"{self.name}-log", daemon=True)
         try:
             self._writer.start()
-        except RuntimeError:  # no thread is to be had now; the next line tries again
+        except RuntimeError:  # no thread is available now; the next line tries again
             self._writer = None
 
     def _run(self) -> None:
@@ -115,7 +115,7 @@ class Sink:
             batch, lines = found
             try:
                 self._write(batch, lines)
-            except Exception:  # noqa: BLE001 - whatever it is, the next lines have their try
+            except Exception:  # noqa: BLE001 - any error costs these lines only
                 self._lose(lines)
                 if not self._failing:
                     self._failing = True
@@ -142,13 +142,13 @@ class Sink:
             return self._batch, sum(lines for _, lines in batch)
 
     def _write(self, data: bytes, lines: int) -> None:
-        """Write these lines as far as the file takes them before the end; the others are lost.
+        """Write these lines if the file takes them before the end; the others are lost.
 
-        A write that was cut short goes on where it ended, or with the whole line where another
-        file has taken the place of the first.
+        A write that was cut short continues where it ended, or with the whole line if another file
+        has replaced the first.
         """
         done, view = 0, memoryview(data)
-        # Two logs may have one pipe: no line of the other comes between the halves of one.
+        # Two logs may share a pipe: no line of one may split a line of the other.
         with self._file.turn():
             while done < len(data):
                 try:
@@ -172,13 +172,13 @@ class Sink:
             self.lost += lines
 
     def _note(self, error: OSError) -> None:
-        """Tell once that the file fails; that it has no room at the moment is no failure."""
+        """Log once that the file fails; a full pipe is no failure."""
         if not self._failing and not isinstance(error, BlockingIOError):
             self._failing = True
             _log.error("the %s log cannot be written, its lines wait: %s", self.name, error)
 
     def _is_over_after(self, error: OSError) -> bool:
-        """Wait until it makes sense to try again; return whether the end came first."""
+        """Wait until the next attempt makes sense; return whether the end came first."""
         if isinstance(error, BlockingIOError):
             self._file.wait(RETRY_SECONDS)
             return False
@@ -186,7 +186,7 @@ class Sink:
             return self._changed.wait_for(lambda: self._closing, RETRY_SECONDS)
 
     def _tell_lost(self) -> None:
-        """Tell how many lines were lost, once the queue is empty or a minute has passed."""
+        """Log how many lines were lost, once the queue is empty or a minute has passed."""
         lost, now = self.lost - self._told_lost, time.monotonic()
         if lost and not self._failing and (not self._size or now > self._told_at + _TELL_SECONDS):
             self._told_lost, self._told_at = self.lost, now

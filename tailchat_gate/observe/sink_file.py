@@ -1,4 +1,4 @@
-"""The file behind a sink: a descriptor that was inherited, or a path that may be rotated.
+"""The file of a sink: an inherited descriptor, or a path that may be rotated.
 
 Only the thread of a sink calls this, because every call of it may wait for a disk.
 """
@@ -15,12 +15,12 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 _MODE: Final = 0o666  # as `open` does; the umask decides
-#: A FIFO that nobody has opened for reading says so instead of making the gate wait.
+#: O_NONBLOCK: opening a FIFO without a reader then fails instead of blocking the gate.
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class _QueueSlot:
-    """Whose turn it is to write into one file."""
+    """The lock for writing into one file."""
 
     __slots__ = ("__weakref__", "lock")
 
@@ -43,14 +43,14 @@ class SinkFile:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Keep every other sink of the process from writing into this file meanwhile."""
+        """Stop every other sink of the process from writing into this file meanwhile."""
         if self._turn is None:
             self._turn = _turn_of(self._descriptor)
         with self._turn.lock:
             yield
 
     def refresh(self) -> bool:
-        """Return whether it is another file than at the last call. Raises OSError."""
+        """Whether the file has changed since the last call. Raises OSError."""
         return False
 
     def write(self, data: memoryview) -> int:
@@ -62,16 +62,16 @@ class SinkFile:
         return os.write(self._descriptor, data)
 
     def wait(self, seconds: float) -> None:
-        """Wait until the descriptor, which does not block, takes something."""
+        """Wait until the descriptor, which does not block, is writable."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         poll.poll(seconds * 1000)
 
 
 class RotatedFile(SinkFile):
-    """A file by its path, opened again once it was moved away, removed or its reader left.
+    """A file by its path; reopened once it was moved away or removed, or its reader left.
 
-    `open` raises OSError where there cannot be one. A FIFO without a reader is waited for.
+    `open` raises OSError if the file cannot exist. A FIFO without a reader is waited for.
     """
 
     def __init__(self, path: str) -> None:
@@ -80,7 +80,7 @@ class RotatedFile(SinkFile):
         self._identity = (-1, -1)
 
     def open(self) -> None:
-        """Open the path. Raises OSError; a FIFO that nobody reads yet is no error."""
+        """Open the path. Raises OSError; a FIFO without a reader is no error."""
         try:
             self.refresh()
         except OSError as error:
@@ -88,7 +88,7 @@ class RotatedFile(SinkFile):
                 raise
 
     def refresh(self) -> bool:
-        """Open the path where it is another file by now; return whether that was so."""
+        """Reopen the path if it is another file now; return whether it was."""
         if self._descriptor >= 0 and self._is_in_place():
             return False
         self._close()
@@ -101,7 +101,7 @@ class RotatedFile(SinkFile):
         return True
 
     def write(self, data: memoryview) -> int:
-        """Write some of `data`; after an error other than a full disk the file is opened again."""
+        """Write some of `data`; after an error other than a full disk the file is reopened."""
         try:
             return super().write(data)
         except BlockingIOError:
@@ -135,12 +135,12 @@ def _turn_of(descriptor: int) -> _QueueSlot:
 
 
 def _ends_within_a_line(descriptor: int) -> bool:
-    """Return whether a regular file has a last line without an end."""
+    """Whether a regular file ends in a line without a line break."""
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or not found.st_size:
             return False
-        # Opened again, because the descriptor itself is for writing alone.
+        # Opened again, because the descriptor itself is write-only.
         again = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False

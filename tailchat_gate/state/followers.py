@@ -1,4 +1,4 @@
-"""Hands what was read to those who keep it in memory, and asks them what they know."""
+"""Hands records from the store to its followers, and collects what they know."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -33,7 +33,7 @@ class Followers:
                 follower.take(Changes(by_kind[name], complete, doubtful))
 
     def known(self, *, lost: bool) -> list[Record]:
-        """Return what the store has to hold; see Follower.known."""
+        """Return what the store must hold; see Follower.known."""
         followers = self._followers.values()
         return [record for follower in followers for record in follower.known(lost=lost)]
 

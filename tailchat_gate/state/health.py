@@ -1,4 +1,4 @@
-"""What is wrong with the store at present: logged once, counted each time, shown by /readyz."""
+"""The store's present faults: logged once, counted each time, shown by /readyz."""
 
 import logging
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def _tell(fault: Fault, problem: str) -> None:
 
 
 class Health:
-    """The faults of one store; `count` is called for each occurrence, `tell` for what is new."""
+    """The faults of one store; calls `count` for each occurrence and `tell` for each new fault."""
 
     def __init__(
         self,
@@ -40,18 +40,18 @@ class Health:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """What is wrong now, one sentence each."""
+        """The present faults, one sentence each."""
         return tuple(f"{fault}: {problem}" for fault, problem in self._present.items())
 
     def report(self, fault: Fault, problem: str) -> None:
-        """Note a fault that lasts; it is logged when it begins and when its text changes."""
+        """Note a lasting fault; it is logged when it begins and when its text changes."""
         self._count(fault)
         if self._present.get(fault) != problem:
             self._present[fault] = problem
             self._tell(fault, problem)
 
     def happened(self, fault: Fault, problem: str) -> None:
-        """Note a fault that was mended at once."""
+        """Note a fault that was repaired at once."""
         self._count(fault)
         self._tell(fault, problem)
 

@@ -27,9 +27,9 @@ class _Key:
 
 
 class MemoryStore:
-    """Keeps state until the process ends; see Store. `clock` gives Unix seconds.
+    """Stores state until the process ends; see Store. `clock` gives Unix seconds.
 
-    What is followed is in the followers' memory already, so records are not kept a second time.
+    Followers have their records in memory already, so the store does not hold them again.
     """
 
     location = ""
@@ -41,7 +41,7 @@ class MemoryStore:
         self._keys: dict[str, OrderedDict[str, _Key]] = {}
 
     def follow(self, follower: Follower) -> None:
-        """Hand a follower every record of its kind: none."""
+        """Accept a follower; there are no records for it."""
         self._followers.append(follower)
 
     async def open(self) -> None:
@@ -50,14 +50,14 @@ class MemoryStore:
             follower.take(Changes((), complete=True))
 
     def start(self) -> None:
-        """Nothing changes but by this process."""
+        """Do nothing: no other process changes this store."""
 
     async def close(self) -> None:
         """Forget everything."""
         self._keys.clear()
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Return what is done already: the caller has applied the records itself."""
+        """Return a finished awaitable: the caller has applied the records itself."""
         del records
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -78,7 +78,7 @@ class MemoryStore:
         return found
 
     async def find_claim(self, kind: str, key: str) -> Claim:
-        """Return what is kept of a key."""
+        """Return what is stored for a key."""
         found = self._keys[kind].get(key) if kind in self._keys else None
         if found is None:
             return Claim(ClaimStatus.GRANTED)
@@ -87,12 +87,12 @@ class MemoryStore:
         return Claim(ClaimStatus.TAKEN, found.claimed_at, data)
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
-        """Keep what became of a key."""
+        """Store the outcome of a key."""
         if kind in self._keys and (found := self._keys[kind].get(key)) is not None:
             found.outcome = outcome
 
     async def release(self, kind: str, key: str) -> None:
-        """Let a key be claimed again."""
+        """Release a key, so that it can be claimed again."""
         self._keys.get(kind, OrderedDict()).pop(key, None)
 
     def _make_room(self, keys: "OrderedDict[str, _Key]", room: int) -> bool:

@@ -1,4 +1,4 @@
-"""What to do with a damaged database: read what can be read, and write it to a new file."""
+"""Recovers a damaged database: reads what can be read, and writes it to a new file."""
 
 import fcntl
 import os
@@ -39,7 +39,7 @@ _INTEGER_TYPES: Final = (int, float)
 class Salvage(NamedTuple):
     """What could be read of damaged files, the oldest change first.
 
-    A key may be there twice, as the copy has it and as the database does.
+    A key may be there twice, from the copy and from the database.
     """
 
     rows: list[Row]
@@ -64,7 +64,7 @@ def salvage(files: Files) -> Salvage:
     """Read what can be read of the database and of its copy. Raises nothing."""
     rows, claims = _read_copy(files)
     own_rows, own_claims = _read_database(files)
-    # Of two of the same number the one that is intact, which may name another person.
+    # Of two rows of one number the intact one counts: the other may name another person.
     by_seq = dict((*rows, *own_rows))
     by_seq.update((seq, record) for seq, record in (*rows, *own_rows) if record.intact)
     merged = sorted(by_seq.items(), key=lambda row: row[0])
@@ -73,10 +73,10 @@ def salvage(files: Files) -> Salvage:
 
 
 def read_only(files: Files) -> Salvage | None:
-    """Read a database that cannot be written; None where it cannot be read without damage.
+    """Read a database that cannot be written; None if that is not safe.
 
     A full disk has no room for SQLite's index of the log, and a read-only one has no place for
-    it. SQLite needs none in exclusive mode; nor does it where the log is empty.
+    it. SQLite needs no index in exclusive mode, or if the log is empty.
     """
     attempts = [("mode=rw", False), ("mode=ro", False), ("mode=rw", True)]
     if _is_empty(files.log):
@@ -96,7 +96,7 @@ def read_only(files: Files) -> Salvage | None:
 
 
 def read_after(files: Files, seq: int) -> list[Row]:
-    """Return the records that changed after a number, without writing; none where that fails."""
+    """Return the records that changed after a number, without writing; [] if that fails."""
     with suppress(sqlite3.Error), closing(connect(uri(files.database, "mode=ro"))) as connection:
         rows = (from_row(found) for found in connection.execute(RECORDS_AFTER, (seq,)))
         return [row for row in rows if row is not None]
@@ -106,11 +106,11 @@ def read_after(files: Files, seq: int) -> list[Row]:
 def rebuild(
     files: Files, found: Salvage, known: Iterable[Record], followed: set[str], floor: int
 ) -> None:
-    """Put a new database in the place of the damaged one.
+    """Put a new database in place of the damaged one.
 
-    It holds the `known` records of the kinds that are `followed`, and what was salvaged of all
-    else. The next change gets a number above `floor`. Raises OSError and sqlite3.Error, and has
-    changed nothing then.
+    It holds the `known` records of the kinds that are `followed`, and the salvaged records of all
+    other kinds. The next change gets a number above `floor`. Raises OSError and sqlite3.Error, and
+    then has changed nothing.
     """
     files.new.unlink(missing_ok=True)
     files.create(files.new)
@@ -122,7 +122,7 @@ def rebuild(
         for seq, record in found.rows:
             if record.intact and record.kind not in followed:
                 insert_record(connection, record, seq)
-        # Behind all numbers that any process has read.
+        # Continue after every number that any process has read.
         connection.execute("DELETE FROM sqlite_sequence WHERE name = 'record'")
         connection.execute("INSERT INTO sqlite_sequence VALUES ('record', ?)", (floor,))
         for record in known:
@@ -141,18 +141,18 @@ def rebuild(
 def make_copy(files: Files) -> None:
     """Put an intact copy beside the database, for a start that finds the database damaged.
 
-    Raises CopyError where the database is damaged, which leaves the last copy; OSError and
-    sqlite3.Error where it cannot be written.
+    Raises CopyError if the database is damaged, and then leaves the last copy; OSError and
+    sqlite3.Error if the copy cannot be written.
     """
     files.new.unlink(missing_ok=True)
     files.create(files.new)
-    # A connection of its own reads the disk, and not what another one remembers of it.
+    # A new connection reads the disk, not another connection's cache.
     with (
         closing(connect(uri(files.database, "mode=rw"))) as source,
         closing(connect(uri(files.new, "mode=rw"))) as target,
     ):
         source.backup(target)
-        # One file, to be opened without a log beside it.
+        # One file that can be opened without a log beside it.
         target.execute("PRAGMA journal_mode = DELETE").fetchone()
         problem = problem_of(target)
     if problem:
@@ -163,7 +163,7 @@ def make_copy(files: Files) -> None:
 
 
 def problem_of(connection: sqlite3.Connection) -> str:
-    """Return what is wrong with a database, down to each record; "" where nothing is."""
+    """Return what is wrong with a database, down to each record; "" if nothing is."""
     try:
         if wrong := quick_check(connection):
             return wrong
@@ -178,7 +178,7 @@ def problem_of(connection: sqlite3.Connection) -> str:
 
 @contextmanager
 def alone(files: Files, *, patience: float = BUSY_SECONDS) -> Iterator[bool]:
-    """Be the one process that replaces files; gives False where another one is for too long."""
+    """Be the one process that replaces files; yields False if another one takes too long."""
     descriptor = os.open(files.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield _take(descriptor, time.monotonic() + patience)
@@ -208,7 +208,7 @@ def _read_database(files: Files) -> tuple[list[Row], list[ClaimRow]]:
     found: tuple[list[Row], list[ClaimRow]] = ([], [])
     if not files.exists():
         return found
-    # With the log and without it: either may be what is damaged.
+    # With the log and without it: either may be the damaged one.
     for query in ("mode=rw", "immutable=1"):
         rows, claims = _read_from(uri(files.database, query))
         known = {seq for seq, record in found[0] if record.intact}
@@ -220,7 +220,7 @@ def _read_database(files: Files) -> tuple[list[Row], list[ClaimRow]]:
 def _read_from(name: str) -> tuple[list[Row], list[ClaimRow]]:
     rows: dict[int, Row] = {}
     claims: dict[tuple[object, ...], ClaimRow] = {}
-    # From both ends, because a reading ends at the first damaged page.
+    # From both ends, because reading stops at the first damaged page.
     for query in EVERY_RECORD:
         with suppress(sqlite3.Error), closing(connect(name)) as connection:
             for found in connection.execute(query):

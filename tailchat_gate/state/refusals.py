@@ -1,4 +1,4 @@
-"""The last refusals as records of the store, so that they survive a restart."""
+"""Stores the last refusals as records, so that they survive a restart."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from tailchat_gate.state.store import Changes, Kind, Record
 from tailchat_gate.syntax import COMPACT
 
 REFUSAL: Final = "refusal"
-#: Seconds after which a refusal is deleted: it names a person, and has served its purpose.
+#: Seconds after which a refusal is deleted: it names a person, and is no longer needed.
 RETENTION: Final = 30 * 86_400
 #: Characters of a path and of a name that are stored.
 _LONGEST_PATH: Final = 1024
@@ -18,12 +18,12 @@ _LONGEST_NAME: Final = 256
 
 
 def _compact(records: Sequence[Record]) -> Sequence[Record]:
-    """Keep as many as are shown, the latest."""
+    """Return the latest refusals, as many as are shown."""
     return records[-MAX_REFUSALS:]
 
 
 class StoredRefusals:
-    """Keeps the refusals of the audit log in the store.
+    """Stores the refusals of the audit log.
 
     Two processes that refuse the same within a few seconds may count it as one.
     """
@@ -34,7 +34,7 @@ class StoredRefusals:
         self._audit = audit
 
     def take(self, changes: Changes) -> None:
-        """Add what was read to what is known."""
+        """Add what was read from the store."""
         for record in changes.records:
             refusal = _read(record) if record.intact else None
             if refusal is not None:

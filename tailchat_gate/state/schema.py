@@ -1,4 +1,4 @@
-"""The tables of the database, and how an older file becomes one of this version."""
+"""The tables of the database, and the migration of older files to this version."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from zlib import crc32
 
 from tailchat_gate.state.store import MAX_TEXT, Record
 
-#: Each step leads from the version before it; `PRAGMA user_version` counts those that were taken.
-#: A step that was released is never changed: a new one follows it.
+#: Each step migrates the version before it; `PRAGMA user_version` counts the steps taken.
+#: A released step never changes: a new one follows it.
 MIGRATIONS: Final[Sequence[tuple[str, ...]]] = (
     (
-        # AUTOINCREMENT: the number of a change is never used twice, so that "everything after the
-        # last number read" is the change feed.
+        # AUTOINCREMENT never uses the number of a change twice. So "everything after the last
+        # number read" is the change feed.
         """
         CREATE TABLE record (
             seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -46,8 +46,8 @@ VERSION: Final = len(MIGRATIONS)
 
 #: Settings of every connection.
 #:
-#: synchronous=FULL: what was answered outlives a power cut. secure_delete: erased data is
-#: overwritten. journal_size_limit: a log that has grown once gives its room back.
+#: synchronous=FULL: acknowledged writes survive a power cut. secure_delete: erased data is
+#: overwritten. journal_size_limit: a log that has grown shrinks again.
 PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
@@ -68,7 +68,7 @@ RECORDS_OF_SUB: Final = (
 RECORD_OF_KEY: Final = (
     "SELECT seq, kind, key, sub, until, body, checksum FROM record WHERE kind = ? AND key = ?"
 )
-#: From both ends, and not by an index, which may be damaged where the table is not.
+#: From both ends, and not by an index: it may be damaged even if the table is not.
 EVERY_RECORD: Final = (
     "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq",
     "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq DESC",
@@ -105,12 +105,12 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database of this version or an older one to this one, in one transaction."""
+    """Migrate a database of this version or an older one to this one, in one transaction."""
     if version_of(connection) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have done it while this one waited.
+        # Another process may have migrated it while this one waited.
         for step in range(version_of(connection), VERSION):
             for statement in MIGRATIONS[step]:
                 connection.execute(statement)
@@ -122,14 +122,14 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def checksum(record: Record) -> int:
-    """Return the checksum of a record: SQLite does not notice a bit that was flipped in a row."""
+    """Return the checksum of a record: SQLite does not notice a flipped bit in a row."""
     until = "" if record.until is None else str(record.until)
     parts = (record.kind, record.key, record.sub, until, record.body)
     return crc32("\x00".join(parts).encode("utf-8", "surrogatepass"))
 
 
 def to_row(seq: int | None, record: Record) -> tuple[object, ...]:
-    """Return the columns of a record; `seq` None numbers it behind all others."""
+    """Return the columns of a record; with `seq` None the next number is used."""
     fields = (record.kind, record.key, record.sub, record.until, record.body)
     return (seq, *fields, checksum(record))
 

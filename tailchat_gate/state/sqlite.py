@@ -26,11 +26,11 @@ from tailchat_gate.state.store import (
 )
 from tailchat_gate.state.upkeep import Upkeep
 
-#: How often the file is looked at; what another process wrote is known this much later.
+#: Seconds between two looks at the file; other processes' writes are seen this much later.
 LOOK_SECONDS: Final = 0.25
-#: How long after a failure the next attempt is made.
+#: Seconds between a failure and the next attempt.
 RETRY_SECONDS: Final = 5.0
-#: How long the end of the gate waits for a disk.
+#: Seconds that the end of the process waits for a disk.
 CLOSE_SECONDS: Final = 2.0
 _UNAVAILABLE: Final = Claim(ClaimStatus.UNAVAILABLE)
 
@@ -39,7 +39,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class SqliteStore:
-    """Keeps state in `state.sqlite` in a directory; see Store.
+    """Stores state in `state.sqlite` in a directory; see Store.
 
     `clock` gives Unix seconds.
     """
@@ -57,13 +57,13 @@ class SqliteStore:
         self._health = health
         self._followers = Followers()
         self._engine = Engine(self._files, clock, self._followers.kinds, busy=busy)
-        # A thread of its own, so that a disk that hangs keeps nothing else waiting.
+        # Its own thread, so that a disk that hangs delays nothing else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
-        #: Held while the engine is used, because mending takes several steps.
+        #: Held while the engine is used, because a repair takes several steps.
         self._using = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self._batches = Batches(self._flush)
-        #: Whether the database may lack something that is known here.
+        #: Whether the database may lack something that this process knows.
         self._behind = False
         self._missed = MissedClaims()
         self._retry_at = 0.0
@@ -76,7 +76,7 @@ class SqliteStore:
 
     @property
     def faults(self) -> Sequence[str]:
-        """What is wrong at present."""
+        """The present faults."""
         return self._health.faults
 
     def follow(self, follower: Follower) -> None:
@@ -110,7 +110,7 @@ class SqliteStore:
         self._looking = asyncio.create_task(self._look())
 
     async def close(self) -> None:
-        """Stop following; what is being written has CLOSE_SECONDS to come to its end."""
+        """Stop following; writes in progress have CLOSE_SECONDS to end."""
         if self._looking is not None:
             self._looking.cancel()
             with suppress(asyncio.CancelledError):
@@ -127,7 +127,7 @@ class SqliteStore:
         return self._batches.put(records)
 
     def written(self) -> Awaitable[None]:
-        """Wait for what is being written."""
+        """Wait for the writes in progress."""
         return self._batches.written()
 
     async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
@@ -139,17 +139,17 @@ class SqliteStore:
         return found
 
     async def find_claim(self, kind: str, key: str) -> Claim:
-        """Return what is stored of a key that was claimed elsewhere."""
+        """Return what is stored for a key that was claimed elsewhere."""
         return await self._claims(lambda claims: claims.find(kind, key)) or _UNAVAILABLE
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
-        """Store what became of a key."""
+        """Store the outcome of a key."""
         done = await self._claims(lambda claims: claims.settle(kind, key, outcome))
         if not done:
             self._missed.settle(kind, key, outcome)
 
     async def release(self, kind: str, key: str) -> None:
-        """Let a key be claimed again."""
+        """Release a key, so that it can be claimed again."""
         self._missed.release(kind, key)
         await self._claims(lambda claims: claims.release(kind, key))
 
@@ -160,17 +160,17 @@ class SqliteStore:
             await self._run(lambda: self._engine.erase(listed, sub, notice))
 
     async def about(self, sub: str) -> tuple[list[Record], int]:
-        """Return the records about a person, and how many outcomes are. Raises StoreFault."""
+        """Return the records about a person, and the number of outcomes. Raises StoreFault."""
         async with self._using:
             if not self._engine.is_open:
                 return [], 0
             return await self._run(lambda: self._engine.about(sub))
 
     async def _claims(self, action: Callable[[Claims], _T]) -> _T | None:
-        """Do something with the claims; None where the store cannot do it now."""
+        """Run an action on the claims; None if the store cannot do it now."""
         async with self._using:
             if self._behind and asyncio.get_running_loop().time() < self._retry_at:
-                # One login waits for a database that is locked, not every one.
+                # One login waits for a locked database; the others do not.
                 return None
             try:
                 return await self._run(lambda: self._engine.claim(action))
@@ -186,13 +186,13 @@ class SqliteStore:
             await self._write(records)
 
     async def _write(self, records: Sequence[Record]) -> None:
-        """Write records, and whatever could not be written before."""
+        """Write records, and everything that could not be written before."""
         extra = self._followers.known(lost=False) if self._behind else []
         try:
             await self._run(lambda: self._write_in_thread([*extra, *records]))
         except StoreFault as fault:
             if await self._mend(fault) and records:
-                # What took the place of the database says nothing of these.
+                # The replacement of the database does not hold these.
                 self._followers.hand_out(records, complete=False, doubtful=True)
                 await self._write_once_more(records)
         else:
@@ -219,7 +219,7 @@ class SqliteStore:
         self._health.clear(Fault.UNWRITABLE, Fault.UNREADABLE, Fault.NEWER, Fault.DAMAGED)
 
     async def _mend(self, fault: StoreFault) -> bool:
-        """Put right what went wrong, where that can be done; return whether it could."""
+        """Repair the fault if possible; return whether that succeeded."""
         loop = asyncio.get_running_loop()
         self._behind = True
         self._retry_at = loop.time() + RETRY_SECONDS
@@ -239,10 +239,10 @@ class SqliteStore:
         return True
 
     async def _replace(self, fault: Fault) -> None:
-        """Make the database hold what is known again. Raises StoreFault, StoreError."""
+        """Write what is known to the database again. Raises StoreFault, StoreError."""
         loaded = await self._run(self._engine.reopen) if fault is Fault.REPLACED else None
         if loaded is not None:
-            # An empty file says nothing, as one that is gone.
+            # An empty file says as little as a missing one.
             lost = not loaded.records
             self._take_in(loaded._replace(doubtful=loaded.doubtful or lost))
             known = self._followers.known(lost=lost)
@@ -252,7 +252,7 @@ class SqliteStore:
         await self._rebuild(Loaded(found.records, doubtful=True, salvaged=found))
 
     async def _rebuild(self, loaded: Loaded) -> None:
-        """Write a new database of what was salvaged and of what is known. Raises StoreFault."""
+        """Write a new database from salvaged and known records. Raises StoreFault."""
         found = loaded.salvaged
         if found is None:
             return
@@ -261,7 +261,7 @@ class SqliteStore:
         followed = set(self._followers.kinds)
         read = await self._run(lambda: self._engine.rebuild(found, known, followed))
         self._followers.hand_out([one for _, one in read.rows], complete=False, doubtful=True)
-        # Another process may have written the new one, without what is known here alone.
+        # Another process may have written it, without what only this one knows.
         known = self._followers.known(lost=False)
         await self._run(lambda: self._write_in_thread(known))
 
@@ -301,13 +301,13 @@ class SqliteStore:
             await self._keep_house(now)
 
     async def _keep_house(self, now: float) -> None:
-        """Do what is due."""
+        """Save, sweep and copy if that is due."""
         upkeep = self._upkeep
         try:
             if upkeep.save_is_due(now) and (records := self._followers.unsaved(last=False)):
                 await self._write(records)
             if upkeep.sweep_is_due(now):
-                # The copy must not keep what was deleted.
+                # The copy must not hold what was deleted.
                 upkeep.uncopied = await self._run(self._engine.sweep) or upkeep.uncopied
             if upkeep.copy_is_due(now):
                 await self._copy(now)

@@ -1,17 +1,17 @@
-"""The interface that every store has, and what is stored: records and single-use keys."""
+"""The interface of every store, and what is stored: records and single-use keys."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
-#: Seconds for which something is kept after its expiry: a clock that ran ahead may be set back,
-#: and what was dropped meanwhile would be valid again.
+#: Seconds for which something is stored after it expires: if a clock that ran ahead is set back,
+#: what was dropped meanwhile would be valid again.
 EXPIRY_MARGIN: Final = 86_400
-#: Longest key and body of a record; what is longer was not written by the gate.
+#: Longest key and body of a record; the gate writes none that is longer.
 MAX_TEXT: Final = 16_384
 #: Records of this kind tell every process that a person's data was erased. The key is the sub;
-#: the body tells whether that includes what keeps the person out.
+#: the body says whether that includes locks and ended sessions in force.
 ERASURE: Final = "erasure"
 ALL_OF_IT: Final = "all"
 ALL_BUT_IN_FORCE: Final = "all but what is in force"
@@ -23,8 +23,8 @@ ERASURE_SECONDS: Final = 60
 class Record:
     """The latest document of a kind and key.
 
-    `sub` is the person whom it is about, "" for nobody. From the Unix second `until` it has
-    expired; None: never. `intact` is False where its checksum is wrong.
+    `sub` is the person it is about, "" for nobody. It expires at the Unix second `until`;
+    None: never. `intact` is False if its checksum is wrong.
     """
 
     kind: str
@@ -36,16 +36,16 @@ class Record:
 
 
 def newer(_old: Record, new: Record) -> Record:
-    """Merge two records of one key where the last write wins."""
+    """Merge two records of one key: the last write wins."""
     return new
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How records of one kind are kept.
+    """How records of one kind are stored.
 
-    `merge` decides what a key holds after a second write. `compact` returns the shortest list of
-    the same meaning; it is asked for one when there are twice as many records as it last left,
+    `merge` returns the record of a key after a second write. `compact` returns the shortest list
+    with the same meaning; it is called when there are twice as many records as it last left,
     and more than `room`. Both are pure, because the store calls them in its own thread.
     """
 
@@ -58,8 +58,8 @@ class Kind:
 class Changes(NamedTuple):
     """What was read of one kind, the oldest change first.
 
-    `complete`: these are all records there are. `doubtful`: some may have been lost to damage,
-    so that a record which is missing proves nothing.
+    `complete`: these are all records. `doubtful`: some may have been lost to damage, so a missing
+    record proves nothing.
     """
 
     records: Sequence[Record]
@@ -68,52 +68,52 @@ class Changes(NamedTuple):
 
 
 class Follower(Protocol):
-    """Keeps in memory what the store holds of one kind, and is called in the event loop alone."""
+    """Has the records of one kind in memory; called only in the event loop."""
 
     @property
     def kind(self) -> Kind:
-        """What it follows."""
+        """The kind that it follows."""
 
     def take(self, changes: Changes) -> None:
         """Apply what was read."""
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return what the store has to hold, to write again what it may lack.
+        """Return what the store must hold, to write again what it may lack.
 
-        `lost`: it may lack everything. Else it lacks at most what this process failed to write.
+        `lost`: it may lack everything. Otherwise it may lack what this process failed to write.
         """
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
-        """Return what changed here since the last time and was not put; asked every few seconds.
+        """Return what changed since the last call and was not put; called every few seconds.
 
-        `last`: the process ends, and does not ask again.
+        `last`: the process ends, and does not call again.
         """
 
     def erase(self, sub: str, *, in_force: bool) -> None:
         """Forget what is known about a person, because it was erased from the store.
 
-        Without `in_force` what still keeps the person out is not forgotten.
+        Without `in_force`, locks and ended sessions that still count are not forgotten.
         """
 
 
 class ClaimStatus(Enum):
     """How an attempt to claim a single-use key ended."""
 
-    #: The caller, and no other, may use the key.
+    #: Only the caller may use the key.
     GRANTED = 1
     #: It was claimed before.
     TAKEN = 2
-    #: As many keys are stored as may be, and none of them can be dropped.
+    #: The store is full, and no key in it can be dropped.
     FULL = 3
     #: The store cannot be written; nothing is known about other processes.
     UNAVAILABLE = 4
 
 
 class Claim(NamedTuple):
-    """An attempt to claim a key.
+    """The result of claiming a key.
 
-    Of a key that was TAKEN, `claimed_at` is the Unix second of the claim and `outcome` what was
-    stored for those who repeat the request, None where there is nothing yet or no more.
+    For a key that is TAKEN, `claimed_at` is the Unix second of the claim. `outcome` is stored for
+    repeated requests, None if there is none yet or it has expired.
     """
 
     status: ClaimStatus
@@ -122,11 +122,11 @@ class Claim(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What becomes of a key that was claimed.
+    """The outcome of a claimed key.
 
-    `data` is sealed by the caller and returned until the Unix second `until`; None keeps nothing
-    but the mark. `spent`: a second use would do harm, so the mark is never dropped early. `sub` is
-    the person whom `data` is about.
+    The caller seals `data`; the store returns it until the Unix second `until`. None: only the use
+    of the key is stored. `spent`: a second use would do harm, so the key is never dropped early.
+    `sub` is the person `data` is about.
     """
 
     data: bytes | None = None
@@ -136,22 +136,23 @@ class Outcome(NamedTuple):
 
 
 class Store(Protocol):
-    """Where state lies. All methods are called in one event loop.
+    """Stores state. All methods are called in one event loop.
 
-    What is followed is in the process's memory, and follows changes by other processes within
-    half a second. A store that fails changes nothing of that: `faults` says what is wrong.
+    Followers hold their records in the process's memory; changes by other processes reach them
+    within half a second. A failing store does not change their records: `faults` says what is
+    wrong.
     """
 
     @property
     def location(self) -> str:
-        """Where it is, for people; "" for memory alone."""
+        """Where the store is, for people; "" for memory alone."""
 
     @property
     def faults(self) -> Sequence[str]:
-        """What is wrong at present, one sentence each."""
+        """The present faults, one sentence each."""
 
     def follow(self, follower: Follower) -> None:
-        """Hand a follower every record of its kind, now and later; before `open`."""
+        """Hand a follower every record of its kind, now and later; to be called before `open`."""
 
     async def open(self) -> None:
         """Read everything and hand it to the followers. Raises StoreError."""
@@ -160,38 +161,38 @@ class Store(Protocol):
         """Begin to follow changes."""
 
     async def close(self) -> None:
-        """Write what is left to write, within a bounded time, and let go of everything."""
+        """Write what is left, within a bounded time, and release all resources."""
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Write records; what is returned is done when they are durable, or could not be written.
+        """Write records; the result is done once they are durable, or could not be written.
 
-        The writing goes to its end whether or not anybody waits for it.
+        The write is completed even if nobody waits for it.
         """
 
     def written(self) -> Awaitable[None]:
-        """Return what is done when everything that was put so far was written."""
+        """Return an awaitable that is done once everything put so far was written."""
 
     async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
         """Claim a single-use key: of all processes, one is granted it, once.
 
-        It is kept until the Unix second `until` and for EXPIRY_MARGIN; `room` is the number of
+        It is stored until the Unix second `until`, and for EXPIRY_MARGIN after; `room` is the most
         keys of a kind.
         """
 
     async def find_claim(self, kind: str, key: str) -> Claim:
-        """Return what is stored of a key, GRANTED where it is not stored; claims nothing."""
+        """Return what is stored for a key, GRANTED if it is not stored; claims nothing."""
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
-        """Store what became of a key that was claimed here."""
+        """Store the outcome of a key that was claimed here."""
 
     async def release(self, kind: str, key: str) -> None:
-        """Let a key be claimed again, because it was not used."""
+        """Release a key that was not used, so that it can be claimed again."""
 
 
 class StoreError(Exception):
     """The store cannot be used at all; the text says where it is and why.
 
-    `says_remedy`: it says what to do as well.
+    `says_remedy`: the text also says what to do.
     """
 
     def __init__(self, problem: str, *, says_remedy: bool = False) -> None:

@@ -7,9 +7,9 @@ from typing import Final
 from tailchat_gate.state.store import Changes, Kind, Record
 
 USE: Final = "token-use"
-#: A token that is in use is written this often.
+#: Seconds between two writes for a token in use.
 _INTERVAL: Final = 60.0
-#: Seconds after which the use of a token is forgotten, for tokens that are long gone.
+#: Seconds after which a token's last use is forgotten; for tokens that were removed long ago.
 _RETENTION: Final = 400 * 86_400
 _ROOM: Final = 1024
 
@@ -19,7 +19,7 @@ def _compact(records: Sequence[Record]) -> Sequence[Record]:
 
 
 class TokenUse:
-    """The Unix second of the last use by the name of each token; `last` is written by requests."""
+    """The Unix second of each token's last use, by its name; requests write to `last`."""
 
     kind: Final = Kind(USE, 2 * _ROOM, _compact)
 
@@ -28,7 +28,7 @@ class TokenUse:
         self._saved: dict[str, float] = {}
 
     def take(self, changes: Changes) -> None:
-        """Take over what is later than what is known."""
+        """Apply what is later than what is known."""
         for record in changes.records:
             at = _read(record) if record.intact else None
             if at is not None:
@@ -41,7 +41,7 @@ class TokenUse:
         return [_record(name, at) for name, at in self.last.items()]
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
-        """Return what was used since it was written; at the end all of it."""
+        """Return the uses that are not written yet; at the end all of them."""
         least = 0.0 if last else _INTERVAL
         found = {
             name: at for name, at in self.last.items() if at - self._saved.get(name, 0.0) > least
@@ -50,7 +50,7 @@ class TokenUse:
         return [_record(name, at) for name, at in found.items()]
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Do nothing: a token is nobody's person."""
+        """Do nothing: a token belongs to no person."""
 
 
 def _record(name: str, at: float) -> Record:

@@ -1,19 +1,19 @@
-"""When the store is copied, swept, and given what changed without a write of its own."""
+"""When to copy and sweep the store, and when to save followers' changes."""
 
 from typing import Final
 
-#: The copy is at most this old, and making it takes at most a hundredth of the time.
+#: Most seconds that the copy lags; making it takes at most a hundredth of the time.
 COPY_SECONDS: Final = 2.0
 _COPY_SHARE: Final = 100
 _QUICK_SECONDS: Final = 0.5
-#: How often expired records are deleted.
+#: Seconds between two deletions of expired records.
 SWEEP_SECONDS: Final = 60.0
-#: How often followers are asked what changed; a process that is killed loses that much of it.
+#: Seconds between two calls of `Follower.unsaved`; a killed process loses that much of it.
 SAVE_SECONDS: Final = 5.0
 
 
 class Upkeep:
-    """The times at which something is due, in seconds of the event loop."""
+    """The times at which something is due, in seconds of the event loop's clock."""
 
     def __init__(self) -> None:
         #: Whether the database holds something that its copy lacks.
@@ -27,7 +27,7 @@ class Upkeep:
         self._sweep_at, self._save_at = now + SWEEP_SECONDS, now + SAVE_SECONDS
 
     def copy_is_due(self, now: float) -> bool:
-        """Tell whether the database is to be copied."""
+        """Whether to copy the database now."""
         return self.uncopied and now >= self._copy_at
 
     def copied(self, began: float, now: float) -> None:
@@ -37,14 +37,14 @@ class Upkeep:
         self._copy_at = now + max(COPY_SECONDS, _COPY_SHARE * taken)
 
     def sweep_is_due(self, now: float) -> bool:
-        """Tell whether to delete what expired; the answer is yes once."""
+        """Whether to delete what expired; True once each time it is due."""
         if now < self._sweep_at:
             return False
         self._sweep_at = now + SWEEP_SECONDS
         return True
 
     def save_is_due(self, now: float) -> bool:
-        """Tell whether to ask the followers; the answer is yes once."""
+        """Whether to call the followers; True once each time it is due."""
         if now < self._save_at:
             return False
         self._save_at = now + SAVE_SECONDS

@@ -157,8 +157,8 @@ class RevocationState:
     def second_for(self, sub: str, now: float) -> float:
         """Return the latest Unix second at which a person's session may have begun.
 
-        It is `now`, with one exception: if the clock was set back to before a sign-out everywhere, a
-        new session gets the second after that sign-out, which is still in the future.
+        It is `now`, with one exception: if the clock was set back to before a sign-out everywhere,
+        a new session gets the second after that sign-out, which is still in the future.
         """
         return max(now, self.signed_out_at(sub))
 

@@ -60,8 +60,8 @@ class CookieNames:
     ) -> "CookieNames":
         """Return the names for a public URL, based on the configured name.
 
-        On https they have the `__Host-` prefix: no sibling domain and no plain-http page can set such
-        a cookie (RFC 6265bis section 4.1.3.2).
+        On https they have the `__Host-` prefix: no sibling domain and no plain-http page can set
+        such a cookie (RFC 6265bis section 4.1.3.2).
         """
         secure = public_url.startswith("https:")
         prefix = HOST_PREFIX if secure else ""
