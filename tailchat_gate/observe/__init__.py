@@ -1,1 +1,1 @@
-"""What the gate tells its operator: access log and metrics."""
+"""What the gate reports to its operator: access log, audit log, own log and metrics."""

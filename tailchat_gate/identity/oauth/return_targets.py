@@ -105,7 +105,7 @@ class ReturnTargets:
     prefix: str
 
     def short(self, target: str, *, origin: str, visitor: str) -> str:
-        """Return a target that fits into a login and stands for `target` on `origin`."""
+        """Return a target that fits into a login and represents `target` on `origin`."""
         # The length first: quoting a short one is cheap, and a long one is never quoted.
         if len(target) <= LONGEST_CARRIED and len(quote(target, safe="/")) <= LONGEST_CARRIED:
             return target
