@@ -37,15 +37,15 @@ _EVERY_ANSWER: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "
 _HTTP_1_0: Final = (1, 0)
 _LOG: Final = logging.getLogger(f"{LOGGER_NAME}.http")
 
-#: What an order to the gate has to carry. No page can send it to another origin unasked, because
-#: a browser asks first whether it may (Fetch standard, CORS-preflight), and is never told so.
+#: The header that an order to the gate must have. A page cannot send it to another origin: the
+#: browser first sends a preflight request (Fetch standard), which the gate never allows.
 ORDER_HEADER: Final = "X-Tailchat-Gate"
 
 
 class AdminServer:
-    """Answers on the admin listener.
+    """Serves the admin listener.
 
-    `hosts` returns the names that `server.admin_hosts` and `server.admin_listen` have by now.
+    `hosts` returns the names in the current `server.admin_hosts` and `server.admin_listen`.
     """
 
     def __init__(self, handlers: Handlers, hosts: Callable[[], Iterable[str]]) -> None:
@@ -53,7 +53,7 @@ class AdminServer:
         self._hosts = hosts
 
     def runner(self) -> web.ServerRunner:
-        """Return what listens; needs a running event loop."""
+        """Return the aiohttp runner; needs a running event loop."""
         return web.ServerRunner(_Server(self._answer))
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
@@ -70,17 +70,17 @@ class AdminServer:
         return await handler(request)
 
     def _host_refusal(self, request: web.BaseRequest) -> web.Response | None:
-        """Return the answer to a request for another host than this one, None for this one.
+        """Return the refusal of a request for another host, None for a request for this one.
 
-        A page whose own name is made to lead to this address (DNS rebinding) reads what is here
-        as what is its own. It cannot have the name be another than its own.
+        A page can point its own name at this address (DNS rebinding) and then read responses from
+        here as its own. It cannot change the name that its browser sends as Host.
         """
         try:
             host = read_host(request.headers.getall(hdrs.HOST, []))
         except RefusedError as error:
             return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"{error}\n")
         if not host.raw:
-            # No browser is as old as that; some load balancers' checks are.
+            # No browser still sends HTTP/1.0; some load balancers' checks do.
             if request.version == _HTTP_1_0:
                 return None
             return web.Response(status=HTTPStatus.BAD_REQUEST, text="a request without a Host\n")
@@ -96,10 +96,10 @@ class AdminServer:
 
 
 def is_own(host: Host, named: Iterable[str]) -> bool:
-    """Tell whether a host cannot be the name of a stranger's page.
+    """Whether a host cannot be the name of a stranger's page.
 
-    It is an address, a name of this machine (RFC 6761 section 6.3), one without a dot, which is
-    nobody's in the DNS, or one of those `named`, "*.example.com" among them.
+    True for an IP address, a name of this machine (RFC 6761 section 6.3), a name without a dot,
+    which nobody can register in the DNS, and the names in `named`, such as "*.example.com".
     """
     name = host.name
     if "." not in name or name.endswith(f".{_LOCALHOST}"):
@@ -112,28 +112,28 @@ def is_own(host: Host, named: Iterable[str]) -> bool:
 
 
 class _Request(web.BaseRequest):
-    """A request whose answer has what every answer has, aiohttp's own to bad bytes too."""
+    """A request whose response has the common fields, also where aiohttp itself refuses it."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        """Set what every answer has; aiohttp names itself and its version by default."""
+        """Set the common fields, without aiohttp's Server field, which names its version."""
         response.headers.update(_EVERY_ANSWER)
         response.headers.popall(hdrs.SERVER, None)
 
 
 class _Connection(web.RequestHandler):
-    """A connection on which bytes that are no request are answered in a word, and not logged.
+    """A connection that answers a malformed request with a short text and does not log it.
 
-    A client that sends no more behind a whole request gets its response (RFC 9112 section 9.6):
-    aiohttp's own closes the connection, before or in the middle of it.
+    A client that half-closes after a complete request gets its response (RFC 9112 section 9.6).
+    aiohttp's own handler closes the connection before or during the response.
     """
 
-    #: That of the request under way.
+    #: The body of the current request.
     body: StreamReader | None = None
     _answered = 0
     _half_closed = False
 
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp's own returns nothing
-        """Keep the connection open for what was asked whole and is not answered yet."""
+        """Keep the connection open while a complete request has no response yet."""
         last = self._messages[-1][1] if self._messages else self.body
         whole = last is None or last.is_eof()
         self._half_closed = whole and self._request_count > self._answered
@@ -142,7 +142,7 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the response; behind the last one to a client that sends no more, close."""
+        """Send the response; close after the last one if the client has half-closed."""
         sent = await super().finish_response(request, resp, start_time)
         self._answered += 1
         if self._half_closed and self._answered >= self._request_count:
@@ -156,7 +156,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the answer to what failed; aiohttp's own for a fault of the gate."""
+        """Return the response to a malformed request; aiohttp's own for a fault of the gate."""
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             return super().handle_error(request, status, exc, message)
         answer = web.Response(status=status, text="not a request that is answered here\n")
@@ -189,18 +189,18 @@ class Admin:
         self._reloader = reloader
         self._started = self._process_state.clock()
         self._process = ProcessMetrics()
-        # Its own, because the others may all be waiting for a disk.
+        # A thread of its own, because the executor's may all be waiting for a disk.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     async def healthz(self, _: web.BaseRequest) -> web.Response:
-        """Say that the process runs."""
+        """Respond 200 while the process runs."""
         return web.Response(text="ok\n")
 
     async def readyz(self, _: web.BaseRequest) -> web.Response:
-        """Say whether it takes requests; Tailchat is not asked, since sessions work without it.
+        """Respond 200 while the gate takes requests; sessions work without Tailchat, so it is not asked.
 
-        A fault of the state store is told, and is no reason to take the gate out of service: what
-        is known stays in force.
+        The response names a fault of the state store, but stays 200: the gate keeps enforcing what
+        it has read.
         """
         if self._is_ready():
             faults = [f"state store: {fault}\n" for fault in self._process_state.store.faults]
@@ -208,14 +208,14 @@ class Admin:
         return web.Response(status=503, text="draining\n")
 
     async def metrics(self, _: web.BaseRequest) -> web.Response:
-        """Tell the metrics in Prometheus's text."""
+        """Return the metrics in Prometheus's text format."""
         loop = asyncio.get_running_loop()
         about_process = await loop.run_in_executor(self._thread, self._process.render)
         body = self._process_state.metrics.render() + about_process
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(self, _: web.BaseRequest) -> web.Response:
-        """Tell what is in force, without secrets."""
+        """Return what is in force, as JSON without secrets."""
         settings, reloads = self._generations.in_force.settings, self._process_state.reloads
         body = {
             "version": __version__,
@@ -264,13 +264,13 @@ class Admin:
         return _json(body)
 
     async def refusals(self, _: web.BaseRequest) -> web.Response:
-        """Tell the last refusals of signed-in persons, so that a sub can be copied into a group."""
+        """Return the last refusals of signed-in people, so that you can copy a sub into a group."""
         return _json({"refusals": [_told(found) for found in self._process_state.audit.refusals]})
 
     async def reload(self, request: web.BaseRequest) -> web.Response:
-        """Load the configuration anew and tell how it went; 422 where it is refused.
+        """Reload the configuration and return the outcome; 422 if it is refused.
 
-        Nothing of the request is read but that it is an order, and no browser's.
+        The only check of the request is that it is an order and does not come from a browser.
         """
         if request.headers.get(ORDER_HEADER) != "reload" or "Origin" in request.headers:
             return web.Response(status=403, text=f"this needs the header {ORDER_HEADER}: reload\n")
@@ -284,10 +284,10 @@ class Admin:
 def admin_server(
     generations: Generations, *, is_ready: Callable[[], bool], reloader: Reloader | None = None
 ) -> AdminServer:
-    """Return what answers on the admin listener.
+    """Return the server of the admin listener.
 
     `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
-    drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` is the one order.
+    drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` is the only order.
     """
     admin = Admin(generations, is_ready, reloader)
     pages: Mapping[str, Handler] = {

@@ -1,4 +1,4 @@
-"""Sockets that are bound to the addresses of a configuration, with the rights that it names."""
+"""Binds sockets to the addresses of a configuration, with the configured mode and group."""
 
 import errno
 import fcntl
@@ -13,12 +13,12 @@ from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_
 
 _EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared only
 _EVERY_IPV6: Final = "::"
-#: A name such as localhost has an address of a family that this machine is without.
+#: A name such as localhost has an address of a family that this machine does not support.
 _NOT_HERE: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
-#: Nothing waits behind a peer that does not accept.
+#: Results of a non-blocking connect that count as listened on; EAGAIN: the queue is full.
 _LISTENED_ON: Final = frozenset((0, errno.EAGAIN, errno.EACCES, errno.EPERM))
 
-#: As of getaddrinfo: family, type, protocol, canonical name, address.
+#: As from getaddrinfo: family, type, protocol, canonical name, address.
 _AddressInfo = tuple[
     int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 ]
@@ -31,14 +31,14 @@ class Rights(NamedTuple):
     group: str = ""
 
 
-#: For the admin's socket: the user of the process alone.
+#: For the admin socket: only the user of the process.
 OWNER_ONLY: Final = Rights(0o600)
 
 
 def bind(address: str, rights: Rights, *, ipv6_only: bool = False) -> list[socket.socket]:
-    """Return the sockets for an address: several where it is a name that has several addresses.
+    """Return the sockets for an address: several if it is a name with several addresses.
 
-    `[::]` takes IPv4 as well unless `ipv6_only`. Raises OSError. Blocks.
+    `[::]` also accepts IPv4 unless `ipv6_only`. Raises OSError. Blocks.
     """
     where = listen_address(address)
     if isinstance(where, UnixAddress):
@@ -47,7 +47,7 @@ def bind(address: str, rights: Rights, *, ipv6_only: bool = False) -> list[socke
 
 
 def takes_ipv4_elsewhere(address: str, others: tuple[str, ...]) -> bool:
-    """Tell whether `address` is every IPv6 address and another one is every IPv4 address there."""
+    """Whether `address` is `[::]` and another address is `0.0.0.0` on the same port."""
     where = listen_address(address)
     return (
         isinstance(where, TcpAddress)
@@ -89,8 +89,8 @@ def _bind_one(info: _AddressInfo, *, ipv6_only: bool) -> socket.socket:
     try:
         made.setblocking(False)  # noqa: FBT003 - socket's own signature
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # A client that is gone without a word must be noticed (tcp(7)). Connections take this
-        # from their listener, which costs less than to tell each.
+        # Keep-alive detects a client that vanished without closing (tcp(7)). Connections inherit it
+        # from their listener, which costs less than setting it on each.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
@@ -104,15 +104,15 @@ def _bind_one(info: _AddressInfo, *, ipv6_only: bool) -> socket.socket:
 def _bind_unix(path: Path, rights: Rights) -> socket.socket:
     """Return a socket bound to `path`.
 
-    One that nobody listens on is replaced, whatever else is there stays. The socket has its
-    rights before it has its name, so that nobody connects in between.
+    An old socket that nobody listens on is replaced; any other file stays. The socket gets its
+    rights before its name, so nobody can connect in between.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     bound = socket.socket(socket.AF_UNIX)
-    # Short, whatever the folder's path is: a socket's address has room for 107 bytes (unix(7)).
+    # Short however long the folder's path is: a socket's address holds 107 bytes (unix(7)).
     made = Path(f"/proc/self/fd/{folder}/.gate-{os.getpid()}")
     try:
-        # Of two gates that start at once, one sees the other's socket.
+        # If two gates start at once, one of them sees the other's socket.
         fcntl.flock(folder, fcntl.LOCK_EX)
         _check_free(path)
         bound.setblocking(False)  # noqa: FBT003 - socket's own signature
@@ -120,7 +120,7 @@ def _bind_unix(path: Path, rights: Rights) -> socket.socket:
         bound.bind(str(made))
         try:
             set_rights(made, rights)
-            # Before the name: until somebody listens, another gate takes a socket for left behind.
+            # Before the rename: another gate replaces a socket that nobody listens on.
             bound.listen()
             made.rename(path)
         except OSError:
@@ -135,7 +135,7 @@ def _bind_unix(path: Path, rights: Rights) -> socket.socket:
 
 
 def _check_free(path: Path) -> None:
-    """Raise OSError where a socket is listened on, or where something else has the name."""
+    """Raise OSError if a process listens on the socket or another file has the name."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Wires the handlers of the gate's own paths, out of the parts of all rooms below them."""
+"""Wires the handlers of the gate's own paths from the parts of all rooms below."""
 
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from tailchat_gate.serving.rooms import Access, Identity, Proxy, Responses, secr
 
 
 class Parts(NamedTuple):
-    """All that the handlers are made of."""
+    """The parts that the handlers are built from."""
 
     settings: Settings
     process_state: ProcessState

@@ -1,4 +1,4 @@
-"""The configuration in force, and those before it whose last requests are still under way."""
+"""The configuration in force, and earlier ones that still have open requests."""
 
 import asyncio
 import gc
@@ -17,17 +17,17 @@ from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.proxy.static.handler import LocalFiles
 from tailchat_gate.serving.process_state import ProcessState
 
-#: How often it is looked whether a configuration's last request is done.
+#: How often the gate checks whether a configuration's last request is done.
 SWEEP_SECONDS: Final = 0.5
-#: When the memory of closed configurations is freed: some of their parts refer to each other in
-#: circles, which the collector, tuned for requests that leave none, would find after thousands of
-#: them. By then no idle connection remembers its last exchange (proxy/upstream/pool.py).
+#: When the memory of closed configurations is freed. Some of their parts form reference cycles.
+#: The collector is tuned for requests without cycles and would find them thousands of requests
+#: later. By then no idle connection refers to its last exchange (proxy/upstream/pool.py).
 COLLECT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """One configuration: its settings, what answers requests by them, and what is to be closed."""
+    """One configuration: its settings, the gate built from them, and the parts to close."""
 
     settings: Settings
     gate: Gate
@@ -38,30 +38,30 @@ class Generation:
     process_state: ProcessState
 
     def start(self) -> None:
-        """Make ready to serve, which begins at once; needs a running event loop."""
+        """Start serving; needs a running event loop."""
         self.process_state.start()
         self.forwarder.start()
         kids = self.assertions.kids if self.assertions is not None else ()
-        # Only now: a configuration that is built and refused must not publish its keys.
+        # Not before: a configuration that is built and then refused must not publish its keys.
         self.process_state.published_keys.publish(kids, self.process_state.clock())
         self.process_state.token_expiries = tuple(
             token.expires for token in self.settings.token if token.expires is not None
         )
 
     def retire(self) -> None:
-        """Forget what was kept for further requests, of which there will be none.
+        """Clear the caches: this configuration gets no further requests.
 
-        One WebSocket can hold a configuration for weeks, and should not hold megabytes with it.
+        One WebSocket can hold a configuration for weeks; the caches would hold megabytes with it.
         """
         self.service.reader.forget()
         self.gate.clients.forget()
         self.gate.authorizer.sessions.forget()
 
     def release(self) -> "Remainder":
-        """Let go of what answers requests, of which none is under way any more.
+        """Release the parts that answer requests; no request may be open.
 
-        What is returned is all that an open WebSocket needs: its session is asked about at
-        Tailchat as before.
+        Returns what an open WebSocket still needs: the gate keeps rechecking its session at
+        Tailchat.
         """
         self.forwarder.close()
         for backend in self.gate.local.values():
@@ -72,13 +72,13 @@ class Generation:
         return Remainder(self.forwarder.tunnels, names, rechecker, self.tailchat)
 
     async def close(self) -> None:
-        """Let go of everything that is no other configuration's; no request may be under way."""
+        """Close everything that no other configuration uses; no request may be open."""
         await self.release().close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Remainder:
-    """What is left of a configuration while WebSockets are open that were opened under it."""
+    """What remains of a configuration while WebSockets opened under it are open."""
 
     tunnels: Collection[object]
     route_names: frozenset[str]
@@ -86,20 +86,20 @@ class Remainder:
     tailchat: TailchatClient
 
     async def close(self) -> None:
-        """Ask Tailchat nothing more for it."""
+        """Stop the rechecks at Tailchat."""
         self.rechecker.close()
         await self.tailchat.close()
 
 
 class _Retired:
-    """A configuration that gets no request any more, and the ones it still has."""
+    """A configuration that gets no new requests, with its open ones."""
 
     def __init__(
         self,
         generation: Generation,
         active_requests: Iterable[tuple[ClientConnection, ActiveRequest]],
     ) -> None:
-        #: None once only WebSockets are left of it.
+        #: None once only WebSockets are left.
         self._generation: Generation | None = generation
         self._remainder: Remainder | None = None
         self._tunnels = generation.forwarder.tunnels
@@ -114,9 +114,9 @@ class _Retired:
         return self._remainder.route_names if self._remainder is not None else ()
 
     def is_over(self) -> bool:
-        """Tell whether nothing was under way, this time and the time before.
+        """Whether no request was open, at this call and at the one before.
 
-        Twice, because the task of a page that was left by its visitor ends a moment later.
+        Twice, because when a client disconnects, the task of its page ends a moment later.
         """
         self.active_requests = [
             (client, active_request)
@@ -128,10 +128,10 @@ class _Retired:
         return settled and not self._tunnels
 
     def lighten(self) -> bool:
-        """Let go of all but the WebSockets, once nothing else is left; return whether it did.
+        """Release everything but the WebSockets once nothing else is open; True if it did so.
 
-        A WebSocket may be open for weeks, and each reload meanwhile would keep another table of
-        routes, with all that was made of it.
+        A WebSocket may be open for weeks. Without this, each reload in that time would hold
+        another table of routes in memory, and everything built from it.
         """
         if self._generation is None or self.active_requests or not self._was_idle:
             return False
@@ -140,7 +140,7 @@ class _Retired:
         return True
 
     async def close(self) -> None:
-        """Close it."""
+        """Release the configuration and close its remainder."""
         if self._generation is not None:
             self._remainder = self._generation.release()
         if self._remainder is not None:
@@ -148,10 +148,10 @@ class _Retired:
 
 
 class Generations:
-    """Hands the requests of every connection to the configuration in force.
+    """Passes the requests of every connection to the configuration in force.
 
-    A request keeps the configuration it began with, and that one is kept until its last request
-    is done: nothing is counted for it on the way of a request, but every connection is looked at
+    A request keeps the configuration it started with, and a configuration lives until its last
+    request is done. Nothing is counted per request; instead, the gate looks at every connection
     once when another configuration comes into force.
     """
 
@@ -164,13 +164,13 @@ class Generations:
 
     @property
     def retired(self) -> int:
-        """How many configurations still have requests under way without being in force."""
+        """How many earlier configurations still have open requests."""
         return len(self._retired)
 
     def follow(self, generation: Generation, clients: Iterable[ClientConnection]) -> None:
-        """Put another configuration into force, which was started.
+        """Put another configuration, already started, into force.
 
-        `clients` are all connections there are.
+        `clients` are all open client connections.
         """
         before, self.in_force = self.in_force, generation
         before.retire()
@@ -179,7 +179,7 @@ class Generations:
             self._wait()
 
     async def close(self) -> None:
-        """Close every configuration, whatever is under way."""
+        """Close every configuration, even with open requests."""
         for timer in (self._sweeper, self._collector):
             if timer is not None:
                 timer.cancel()
@@ -192,9 +192,9 @@ class Generations:
     def _under_way(
         self, generation: Generation, clients: Iterable[ClientConnection]
     ) -> Iterator[tuple[ClientConnection, ActiveRequest]]:
-        """Yield what the connections do for requests of a configuration that was in force.
+        """Yield the open requests, with their connections, of the configuration that was in force.
 
-        Tunnels are left out, of which each configuration knows its own.
+        Tunnels are left out: each configuration has a list of its own tunnels.
         """
         others: set[object] = set(generation.process_state.upstream_pools.tunnels)
         others.update(
@@ -240,7 +240,7 @@ class Generations:
         gc.collect()
 
     def _forget_routes(self) -> None:
-        """Drop the counts of routes that no configuration has any more."""
+        """Drop the metrics of routes that are in no configuration."""
         names = {route.name for route in self.in_force.settings.route}
         for retired in self._retired:
             names.update(retired.route_names)

@@ -1,6 +1,7 @@
-"""The public addresses: opened, closed and kept over a reload.
+"""The public addresses: opened, closed, and left open across a reload.
 
-On asyncio's own loop the gate accepts connections itself, and waits while the system has no room.
+On asyncio's own loop the gate accepts connections itself and pauses while the system is out of
+descriptors or memory.
 """
 
 import asyncio
@@ -16,23 +17,24 @@ from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.serving.binding import OWNER_ONLY, Rights, bind, set_rights, takes_ipv4_elsewhere
 
-#: How many connections are accepted in one turn of the loop.
+#: How many connections are accepted in one iteration of the loop.
 _BATCH: Final = 32
-#: How long nothing is accepted after the system had no descriptor or memory for a connection.
+#: How long accepting pauses after the system had no descriptor or memory for a connection.
 BACK_OFF_SECONDS: Final = 0.25
 
-#: Each connection that waits is a line of log while asyncio cannot accept any.
+#: asyncio logs a line for each waiting connection while it cannot accept any.
 _ADMIN_BACKLOG: Final = 16
 _LISTEN: Final = "server.listen"
 _ADMIN: Final = "server.admin_listen"
 
 
 class Acceptor:
-    """Accepts on a listening socket, which it closes in the end.
+    """Accepts connections on a listening socket; `close` closes the socket.
 
-    asyncio's own way asks again for each connection that may wait, and writes a traceback each
-    time: hundreds of megabytes of log while the process has no descriptor left. uvloop's has none
-    of this. `make` makes the protocol of a connection; `failed` hears that the system has no room.
+    asyncio's own server retries once per connection in the backlog and logs a traceback each
+    time: hundreds of megabytes while the process has no descriptor left. uvloop does not. `make`
+    makes the protocol of a connection; `failed` is called when the system is out of descriptors
+    or memory.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
 
     def start(self, backlog: int) -> None:
-        """Listen, and begin to accept."""
+        """Listen and accept connections."""
         self._socket.setblocking(False)  # noqa: FBT003 - socket's own signature
         self._socket.listen(backlog)
         self._resume()
@@ -85,7 +87,7 @@ class Acceptor:
 
 
 class StartError(RuntimeError):
-    """An address or a file cannot be had; the text says which and why, `key` is the setting."""
+    """An address or a file cannot be used; the text says which and why, `key` is the setting."""
 
     def __init__(self, text: str, key: str) -> None:
         super().__init__(text)
@@ -94,11 +96,11 @@ class StartError(RuntimeError):
 
 class _Listener(Protocol):
     async def close(self) -> None:
-        """Take no further connection."""
+        """Accept no further connection."""
 
 
 class _Visitors:
-    """An address for visitors: a server for each of its sockets."""
+    """A public address: one server for each of its sockets."""
 
     def __init__(self, servers: Sequence[asyncio.Server], acceptors: Sequence[Acceptor]) -> None:
         self._servers = servers
@@ -118,7 +120,7 @@ class _Visitors:
 
 
 class _Admin:
-    """The admin's address."""
+    """The address of the admin listener."""
 
     def __init__(self, sites: Sequence[web.BaseSite]) -> None:
         self._sites = sites
@@ -129,9 +131,9 @@ class _Admin:
 
 
 class Listeners:
-    """Listens for visitors and for the admin on the addresses that a configuration names.
+    """Listens on the public addresses and on the admin address of a configuration.
 
-    `server` makes the connections of visitors, `admin` answers on the admin's address.
+    `server` makes the protocols of client connections; `admin` serves the admin address.
     """
 
     def __init__(self, server: ClientServer, admin: web.BaseRunner) -> None:
@@ -141,7 +143,7 @@ class Listeners:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where visitors are listened for on TCP: (host, port), the one given for port 0."""
+        """The public TCP addresses as (host, port), with the assigned port for port 0."""
         found: list[tuple[str, int]] = []
         for listener in self._open.values():
             if isinstance(listener, _Visitors):
@@ -149,9 +151,9 @@ class Listeners:
         return found
 
     async def open(self, settings: Server) -> None:
-        """Listen on every address that is named and not listened on yet.
+        """Listen on every configured address that is not open yet.
 
-        Raises StartError where one cannot be had; those that are not named before are closed
+        Raises StartError if one cannot be opened; the addresses opened by this call are closed
         again then.
         """
         opened: list[tuple[str, str]] = []
@@ -167,16 +169,16 @@ class Listeners:
             raise
 
     async def close_others(self, settings: Server) -> None:
-        """Close the addresses that are not named any more; their connections stay."""
+        """Close the addresses that are no longer configured; their connections stay open."""
         named = frozenset(_places(settings))
         await self._close([place for place in self._open if place not in named])
 
     async def close(self) -> None:
-        """Take no further visitor; the admin's address stays until its runner is cleaned up."""
+        """Close the public addresses; the admin address stays until its runner is cleaned up."""
         await self._close([place for place in self._open if place[0] == _LISTEN])
 
     async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
-        """Give a socket that is open already the rights that the configuration names by now."""
+        """Give an open socket the rights that the new configuration names."""
         where = listen_address(address)
         if key == _LISTEN and isinstance(where, UnixAddress):
             try:
@@ -231,12 +233,12 @@ class Listeners:
 
 
 def rights_of(settings: Server) -> Rights:
-    """Return who may connect to the Unix sockets for visitors."""
+    """Return who may connect to the public Unix sockets."""
     return Rights(int(settings.unix_mode, 8), settings.unix_group)
 
 
 def _places(settings: Server) -> Iterator[tuple[str, str]]:
-    """Yield the setting and the address of everything that is to be listened on."""
+    """Yield the setting and the address of each listener."""
     for address in settings.listen:
         yield _LISTEN, address
     if settings.admin_listen:

@@ -1,4 +1,4 @@
-"""What a process has once, whichever configuration is in force."""
+"""The state of the process, which outlives every configuration."""
 
 import os
 import time
@@ -41,17 +41,17 @@ from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Store
 from tailchat_gate.state.token_use import TokenUse
 
-#: Passes remembered, about 2 KiB each for a minute.
+#: Handoff tokens remembered, about 2 KiB each for a minute.
 USED_PASSES: Final = 10_000
 
 
 @dataclass(slots=True)
 class Reloads:
-    """Which configuration is in force, and how the last attempt to load one went.
+    """Which configuration is in force, and the outcome of the last reload.
 
-    `generation` counts the configurations that were in force, from 1; times are Unix seconds.
-    `changed_at` is when one came into force that differed from the one before.
-    `problems` are those for which the last attempt was refused, none where it was not.
+    `generation` counts configurations, from 1; times are Unix seconds. `changed_at` is when a
+    configuration that differs from the one before came into force. `problems` say why the last
+    attempt was refused, and are empty if it was not.
     """
 
     loaded_at: float
@@ -61,7 +61,7 @@ class Reloads:
     problems: tuple[Problem, ...] = field(default=())
 
     def took(self, now: float, *, changed: bool) -> None:
-        """Note that another configuration is in force, and whether it differs."""
+        """Record that another configuration is in force, and whether it differs."""
         self.generation += 1
         self.loaded_at = self.tried_at = now
         if changed:
@@ -69,19 +69,18 @@ class Reloads:
         self.problems = ()
 
     def refused(self, now: float, problems: tuple[Problem, ...]) -> None:
-        """Note that one was refused."""
+        """Record that a configuration was refused."""
         self.tried_at = now
         self.problems = problems
 
 
 class ProcessState:
-    """What outlives configurations: made with the first of them, closed with the process.
+    """What outlives configurations: created with the first one, closed with the process.
 
-    A login that was redeemed under one configuration is not redeemed again under the next, what
-    Tailchat said of a session is not asked again, no count starts anew, and no connection is
-    closed whose backend is still the same. State is kept in the directory `state_path`, "" for
-    memory alone. `clock` gives Unix seconds, `monotonic` seconds that never go back. The access
-    log goes to `log_descriptor` (standard output).
+    After a reload, a redeemed login stays redeemed, Tailchat's cached answers stay valid, metrics
+    continue, and connections to unchanged backends stay open. State is stored in the directory
+    `state_path`; "" means in memory only. `clock` returns Unix seconds, `monotonic` seconds that
+    never go back. The access log goes to `log_descriptor` (standard output).
     """
 
     def __init__(
@@ -110,18 +109,18 @@ class ProcessState:
         self.sign_ins: Final = SignIns()
         self.login_queue: Final = LoginQueue()
         #: Compiling the pages' templates is most of the work of a reload, and few reloads change
-        #: what is in them.
+        #: their texts.
         self.make_pages: Final = lru_cache(maxsize=1)(Pages)
         now = clock()
         self.reloads: Final = Reloads(now, now, now)
-        #: Who is kept out: what is known of it, what ends what is under way, and where it is kept.
+        #: Locks and ended sessions: the state itself, then what closes open connections for it.
         self.revocation: Final = RevocationState(clock)
         self.live: Final = SessionWatch(self.revocation, clock)
         #: When the machine tokens of the configuration in force expire.
         self.token_expiries: tuple[float, ...] = ()
         self.metrics: Final = self._make_metrics()
         self.health: Final = Health(self.metrics.state_error)
-        #: Where state outlives the process.
+        #: Stores state across restarts.
         self.store: Final[Store] = (
             SqliteStore(Path(state_path), clock, self.health) if state_path else MemoryStore(clock)
         )
@@ -131,7 +130,7 @@ class ProcessState:
         self.used_states: Final[RedeemedStates[SessionRecord]] = RedeemedStates(
             clock=clock, claims=SharedClaims(self.store, "login", CAPACITY, clock)
         )
-        # Used again, a pass is still good for one browser and host alone, and for a minute.
+        # A token used twice still works for one browser and one host only, and for one minute.
         self.used_passes: Final[RedeemedStates[SessionRecord]] = RedeemedStates(
             clock=clock,
             capacity=USED_PASSES,
@@ -141,13 +140,13 @@ class ProcessState:
         self.locks: Final = Revocations(self.revocation, self.store, self.metrics, clock)
 
     def start(self) -> None:
-        """Begin to serve; needs a running event loop. More than once is once."""
+        """Start the background work; needs a running event loop. Idempotent."""
         self.descriptors.measure()
         self.pages.start()
         self.upstream_pools.start()
 
     async def close(self) -> None:
-        """Close every upstream connection, end what is asked, write what is still to be written."""
+        """Close upstream connections, end calls to Tailchat, write pending state and log lines."""
         self.upstream_pools.close()
         self.audit.tell_left_out()
         await self.sign_ins.close()
@@ -197,7 +196,7 @@ class ProcessState:
         )
 
     def _token_expiries(self) -> Iterator[Metric]:
-        # No names: who reads metrics need not know the machines.
+        # No names: readers of the metrics need not know the machines.
         ahead = [expires for expires in self.token_expiries if expires > self.clock()]
         family = GaugeMetricFamily(
             "gate_token_next_expiry_timestamp_seconds",

@@ -1,4 +1,4 @@
-"""Loads the configuration anew while the gate serves; it comes into force whole or not at all."""
+"""Reloads the configuration while the gate serves; all of it comes into force, or nothing."""
 
 import asyncio
 import logging
@@ -15,8 +15,8 @@ from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.listeners import StartError
 from tailchat_gate.serving.wiring import build
 
-#: How often files are looked at. A change is loaded once a file was left alone for that long, so
-#: that nothing is read that an editor or a copy has written in part.
+#: How often files are checked. A changed file is loaded once it was unchanged for that long, so
+#: the gate never reads a file that an editor or a copy has only partly written.
 POLL_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 2.0
 
@@ -24,27 +24,27 @@ _log = logging.getLogger(LOGGER_NAME)
 
 
 class StoppingError(RuntimeError):
-    """The gate takes no other configuration any more, because it stops."""
+    """The gate is stopping and takes no further configuration."""
 
 
 class Serving(Protocol):
-    """What serves a configuration, and can serve another one in its place."""
+    """Serves a configuration and can replace it by another one."""
 
     @property
     def in_force(self) -> Generation:
         """The configuration that answers new requests."""
 
     async def swap(self, generation: Generation) -> None:
-        """Let another one answer them. Raises StartError or StoppingError; nothing changed then."""
+        """Put another one into force. Raises StartError or StoppingError, with nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt went: refused for its `problems`, or in force where there are none.
+    """The outcome of a reload: refused for its `problems`, or in force if there are none.
 
-    `generation` is the number of the one in force, and since `since`, in Unix seconds, the gate
-    serves with what it says. `changes` name what differs from the one before, `warnings` are
-    sentences on what may not be meant.
+    `generation` is the number of the configuration in force; `since`, in Unix seconds, is when its
+    content came into force. `changes` name what differs from the one before; `warnings` are
+    sentences about settings that are probably mistakes.
     """
 
     generation: int
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Reloader:
-    """Reads, builds and swaps, one at a time, in threads as far as it blocks."""
+    """Reads, builds and swaps configurations, one at a time; blocking work runs in threads."""
 
     def __init__(self, source: Source, serving: Serving) -> None:
         self.source: Final = source
@@ -65,15 +65,15 @@ class Reloader:
         self._tasks: set[asyncio.Task[Outcome]] = set()
 
     async def reload(self, cause: str) -> Outcome:
-        """Load the configuration anew; `cause` is told in the log.
+        """Reload the configuration and return the outcome; the log names `cause`.
 
-        Whoever asks while others wait for their turn gets the same outcome as they: all of them
-        want what the file says when the turn comes.
+        Calls that arrive while a reload is under way share the next one and its outcome, which
+        reads the file after all of them.
         """
         return await asyncio.shield(self.ask(cause))
 
     def ask(self, cause: str) -> asyncio.Task[Outcome]:
-        """Begin to load it, and wait for nothing."""
+        """Start a reload without waiting for it."""
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_task(self._take_turn(cause))
             self._tasks.add(self._waiting)
@@ -81,17 +81,17 @@ class Reloader:
         return self._waiting
 
     async def watch(self, seconds: float = POLL_SECONDS) -> None:
-        """Load it whenever a file has changed and been left alone since; runs until cancelled."""
+        """Reload after each change of a file, once the file is stable; runs until cancelled."""
         last: FileStates = {}
         while True:
             await asyncio.sleep(seconds)
             try:
                 last = await self._look(last)
-            except Exception:  # noqa: BLE001 - such as no thread to be had; the next look may be luckier
+            except Exception:  # noqa: BLE001 - such as no free thread; the next check may succeed
                 _log.exception("the files of the configuration could not be looked at")
 
     async def _look(self, last: FileStates) -> FileStates:
-        """Look at the files once, and load them where they differ and are as at the last look."""
+        """Check the files once; reload if they changed and are stable since the last check."""
         loaded = self.source.states
         if not self._serving.in_force.settings.server.watch:
             return {}
@@ -101,22 +101,22 @@ class Reloader:
         return found
 
     async def close(self) -> None:
-        """Wait for what is being loaded, which does not come into force where the gate stops.
+        """Wait for a reload under way; it does not come into force if the gate is stopping.
 
-        A disk that hangs is not waited for longer than CLOSE_SECONDS.
+        Waits at most CLOSE_SECONDS, because a disk can hang.
         """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
     async def _take_turn(self, cause: str) -> Outcome:
         async with self._turn:
-            # Whoever asks from now on may have changed the file since it was read.
+            # A later call may follow a change of the file after this read: it gets its own reload.
             self._waiting = None
             old, states = self._serving.in_force, self.source.states
             reloads, clock = old.process_state.reloads, old.process_state.clock
             try:
                 loaded = await self._load(old)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the old one stays in force
+            except Exception as error:  # noqa: BLE001 - after any error the old one stays in force
                 problems = _problems(error)
                 reloads.refused(clock(), problems)
                 details = {"cause": cause, "problems": [_told(problem) for problem in problems]}
@@ -143,7 +143,7 @@ class Reloader:
         return loaded
 
     def _files_changed(self, before: FileStates) -> tuple[str, ...]:
-        """Name the files that settings name and that hold something else than before."""
+        """Return the names of configured files whose content has changed."""
         return tuple(
             f"file {path}"
             for path, state in self.source.states.items()
@@ -152,7 +152,7 @@ class Reloader:
 
 
 def _problems(error: Exception) -> tuple[Problem, ...]:
-    """Return why an attempt was refused, for the admin."""
+    """Return why a reload was refused, for the admin."""
     match error:
         case ConfigError():
             return error.problems

@@ -1,7 +1,7 @@
 """Wires the parts of each room: one constructor for a room, called by `wiring.build`.
 
-They are here and not in their rooms, because they take parts of ProcessState, which no room below
-serving may know.
+The constructors are here and not in their rooms because they take parts of ProcessState, which
+rooms below serving must not import.
 """
 
 import math
@@ -41,14 +41,14 @@ from tailchat_gate.serving.process_state import ProcessState
 
 
 class Access(NamedTuple):
-    """Which route a request meets, and which of the gate's paths a worker must not take in."""
+    """Which route a request matches, and the gate's paths that service workers must not control."""
 
     routes: RouteTable
     workers: WorkerScopes
 
 
 class Identity(NamedTuple):
-    """Who a visitor is."""
+    """The parts that identify visitors."""
 
     sites: Sites
     tailchat: TailchatClient
@@ -57,7 +57,7 @@ class Identity(NamedTuple):
 
 
 class Proxy(NamedTuple):
-    """What is passed on to tools, and how."""
+    """The parts that forward requests to tools."""
 
     headers: RequestHeaders
     forwarder: Forwarder
@@ -67,7 +67,7 @@ class Proxy(NamedTuple):
 
 
 class Responses(NamedTuple):
-    """What the gate answers itself."""
+    """The parts that make the gate's own responses."""
 
     returns: ReturnTargets
     answers: Answers
@@ -76,7 +76,7 @@ class Responses(NamedTuple):
 
 
 class StaticRoutes(NamedTuple):
-    """What answers for routes without a tool, by the route's name."""
+    """The handlers of routes without a tool, by the route's name."""
 
     backends: Mapping[str, LocalBackend]
     slots: Mapping[str, StaticSlots]
@@ -103,7 +103,7 @@ def cookie_names(settings: Settings) -> CookieNames:
 
 
 def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
-    """Return what makes the heads of requests for tools."""
+    """Return the part that writes the headers of requests to tools."""
     return RequestHeaders(
         reader,
         settings.route,
@@ -143,7 +143,7 @@ def wire_identity(settings: Settings, routes: RouteTable, process_state: Process
 def wire_proxy(
     settings: Settings, access: Access, sessions: HostSessions, process_state: ProcessState
 ) -> Proxy:
-    """Return the parts of the proxy room but for static routes. Raises KeyFileError."""
+    """Return the parts of the proxy room except static routes. Raises KeyFileError."""
     headers = request_headers(settings, sessions.reader)
     forwarder = Forwarder(
         access.routes.routes,
@@ -187,7 +187,7 @@ def wire_responses(
 
 
 def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes:
-    """Return what answers for the routes that have no tool."""
+    """Return the handlers of the routes without a tool."""
     backends: dict[str, LocalBackend] = {}
     for route in settings.route:
         address = upstream_address(route.upstream)
@@ -207,16 +207,16 @@ def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes
 
 
 def secrets(settings: Settings) -> list[bytes]:
-    """Return the session secrets, of which every key is made."""
+    """Return the session secrets, from which every key is derived."""
     return [secret.get_secret_value().encode() for secret in settings.session.secrets]
 
 
 def _assertions(
     settings: Settings, published: PublishedKeys, clock: Callable[[], float]
 ) -> Assertions | None:
-    """Return what signs identities, None where no key is configured. Raises KeyFileError.
+    """Return the signer of assertions, None if no key is configured. Raises KeyFileError.
 
-    `published` outlives a configuration, so that a new key is known before it signs.
+    `published` outlives a configuration, so that tools can fetch a new key before it signs.
     """
     keys = [SigningKey(read_key(path)) for path in settings.assertion.key_files]
     if not keys:

@@ -1,4 +1,4 @@
-"""Starts the gate, serves until it is told to stop, and ends it in order."""
+"""Starts the gate, serves until a stop signal, and shuts down in order."""
 
 import asyncio
 import ctypes
@@ -30,8 +30,8 @@ __all__ = ["GateServer", "StartError", "run", "serve"]
 #: Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-#: Freed memory that is kept, in bytes: a large body comes in pieces of up to 250 kB, and to give
-#: each back to the kernel and fetch it anew took a quarter of the CPU time of a download.
+#: Freed memory that the process keeps, in bytes. A large body arrives in pieces of up to 250 kB;
+#: returning each to the kernel and allocating it again took a quarter of a download's CPU time.
 _KEPT_MEMORY: Final = 16 << 20
 _LARGEST_PIECE: Final = 1 << 20
 
@@ -43,11 +43,11 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 def prepare() -> None:
     """Tune the collector and the allocator of this process; call it once, before serving."""
-    # What the start has made stays for ever: without this the collector looks through all of it
+    # Objects made at the start live until the end: without this the collector scans all of them
     # again and again, 50 ms at a time.
     gc.collect()
     gc.freeze()
-    # Requests leave no cycles behind; looking for some after every 700 objects costs for nothing.
+    # Requests leave no cycles; searching for some after every 700 objects only costs time.
     gc.set_threshold(20_000, 20, 20)
     _keep_freed_memory()
 
@@ -60,9 +60,9 @@ def _keep_freed_memory() -> None:
 
 
 class GateServer:
-    """Serves a configuration, and the ones that come into force after it, on its listeners.
+    """Serves a configuration, and its successors after reloads, on its listeners.
 
-    `source` is where further ones are read from; without one there are none.
+    Reloads read `source`; without it there are no reloads.
     """
 
     def __init__(self, generation: Generation, source: Source | None = None) -> None:
@@ -72,7 +72,7 @@ class GateServer:
         self._server: ClientServer | None = None
         self._listeners: Listeners | None = None
         self._admin: web.BaseRunner | None = None
-        #: Held while listeners are opened or closed.
+        #: Locked while listeners are opened or closed.
         self._changing = asyncio.Lock()
         self._opened = asyncio.Event()
         self._ready = self._stopping = False
@@ -85,16 +85,16 @@ class GateServer:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens on TCP: (host, port), the port that was given for port 0."""
+        """The public TCP addresses as (host, port), with the assigned port for port 0."""
         return self._listeners.addresses if self._listeners else []
 
     @property
     def admin_addresses(self) -> list[Any]:
-        """Where the admin listener is."""
+        """The addresses of the admin listener."""
         return list(self._admin.addresses) if self._admin else []
 
     async def start(self) -> None:
-        """Open the listeners. Raises StartError for an address that cannot be had."""
+        """Open the listeners. Raises StartError for an address that cannot be used."""
         settings = self.in_force.settings
         await self._open_store()
         self.in_force.start()
@@ -124,10 +124,10 @@ class GateServer:
         )
 
     async def swap(self, generation: Generation) -> None:
-        """Let another configuration answer every request that is read from now on.
+        """Put another configuration into force for every request that is read from now on.
 
-        Requests under way keep theirs. Raises StartError for an address that cannot be had and
-        StoppingError once the gate stops; nothing has changed then.
+        Open requests keep theirs. Raises StartError for an address that cannot be used and
+        StoppingError once the gate is stopping; nothing has changed then.
         """
         await self._opened.wait()
         async with self._changing:
@@ -135,14 +135,14 @@ class GateServer:
                 raise StoppingError
             settings = generation.settings.server
             await self._listeners.open(settings)
-            # From here to the end of the change nothing else runs.
+            # From here to the end of the change there is no await: nothing else runs.
             generation.start()
             self._server.change(generation.service)
             self.generations.follow(generation, self._server.connections)
             await self._listeners.close_others(settings)
 
     async def stop(self) -> None:
-        """Stop listening, let open requests finish within the limit, end WebSockets with 1001."""
+        """Stop listening, let open requests finish within the limit, close WebSockets with 1001."""
         opened = self._opened.is_set()
         self._ready = False
         self._stopping = True
@@ -164,18 +164,18 @@ class GateServer:
             _log.info("the gate is closed")
 
     def hurry(self) -> None:
-        """Wait no longer for open requests."""
+        """Stop waiting for open requests."""
         self._hurry.set()
 
     async def _drain(self, server: ClientServer, limit: float) -> None:
-        """Wait for the requests under way; close idle connections at once."""
+        """Wait for open requests; close idle connections at once."""
         closed = server.leave()
         hurried = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
 
     async def _open_store(self) -> None:
-        """Learn who is kept out before anybody is let in. Raises StartError."""
+        """Read the stored locks before the first request. Raises StartError."""
         try:
             await self._process_state.store.open()
         except StoreError as error:
@@ -192,9 +192,9 @@ async def serve(
     *,
     started: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal does not wait for open requests.
+    """Serve until SIGTERM or SIGINT; a second signal ends the wait for open requests.
 
-    With a `source`, SIGHUP loads the configuration anew, and so does a change of its files.
+    With a `source`, SIGHUP and any change of its files reload the configuration.
     """
     server = GateServer(generation, source)
     stop = asyncio.Event()

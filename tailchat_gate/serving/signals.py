@@ -1,4 +1,4 @@
-"""Signals, taken by a thread of their own: an order to stop holds whatever the gate waits for."""
+"""Receives signals in a thread of its own, so that a stop works even while the gate blocks."""
 
 import logging
 import os
@@ -9,14 +9,15 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME, close_logging
 
-#: The exit code of a process that was cut off at the end, because something hung.
+#: The exit code of a process that had to be killed at the end because something hung.
 EXIT_HUNG: Final = 3
-#: Seconds that an end takes at most beyond `server.shutdown_timeout`; the unit for systemd and
+#: The longest shutdown in seconds, beyond `server.shutdown_timeout`; the systemd unit and
 #: compose.yaml allow ten.
 GRACE_SECONDS: Final = 8.0
-#: Seconds for which a second order to stop lets what is open be closed.
+#: Seconds for closing open connections after a second stop signal.
 HURRY_SECONDS: Final = 2.0
-#: Seconds for what is left to do then: threads that wait for a disk or a name are left behind.
+#: Seconds for the remaining work after that; threads that wait for a disk or a DNS name are
+#: abandoned.
 LEAVE_SECONDS: Final = 3.0
 _LOG_SECONDS: Final = 0.5
 
@@ -27,11 +28,11 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Signals:
-    """Takes SIGTERM, SIGINT and SIGHUP, and ends a process that does not end by itself.
+    """Receives SIGTERM, SIGINT and SIGHUP, and kills a process that does not end by itself.
 
-    The event loop cannot see a signal while something blocks it, nor end the process while a
-    thread waits for a disk. Until there is a listener the signals do what they do by themselves,
-    but SIGHUP, which waits.
+    The event loop cannot see a signal while something blocks it, and cannot end the process while
+    a thread waits for a disk. Until `listen` is called, signals have their default action, except
+    SIGHUP, which waits.
     """
 
     def __init__(self) -> None:
@@ -41,12 +42,12 @@ class Signals:
         self._waiting: list[int] = []
         self._orders = 0
         self._timer: Timer | None = None
-        #: What a process that has to be cut off ends with.
+        #: The exit code if the process has to be killed.
         self.code = EXIT_HUNG
 
     def take(self) -> None:
-        """Begin; to be called by the main thread before there are others."""
-        # Ctrl-C before there is a listener must not wait for Python to come back from a disk.
+        """Start receiving; call this in the main thread before other threads exist."""
+        # Ctrl-C before `listen` must not wait for Python to return from a disk read.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
         Thread(target=self._run, name="signals", daemon=True).start()
@@ -54,7 +55,7 @@ class Signals:
     def listen(self, listener: Callable[[int], None], limit: Callable[[], float]) -> None:
         """Have `listener` called in another thread with each signal.
 
-        `limit` returns for how many seconds open requests are waited for at the end.
+        `limit` returns how many seconds a shutdown waits for open requests.
         """
         with self._lock:
             self._listener, self._limit = listener, limit
@@ -63,7 +64,7 @@ class Signals:
             listener(number)
 
     def ended(self) -> None:
-        """Note that the gate has closed all it had: whatever hangs now is left behind."""
+        """Record that the gate has closed everything; threads that hang now are abandoned."""
         self.code = 0
         self._end_in(LEAVE_SECONDS)
 
@@ -78,7 +79,7 @@ class Signals:
                 self._waiting.append(number)
                 return
         if listener is None:
-            # As without this thread: the process ends.
+            # The default action: the process ends.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
             os.kill(os.getpid(), number)
             return
@@ -90,7 +91,7 @@ class Signals:
         self._orders += 1
         if self._orders == 1:
             self._end_in(self._limit() + GRACE_SECONDS)
-        elif self._orders == 2:  # noqa: PLR2004 - said again
+        elif self._orders == 2:  # noqa: PLR2004 - the second signal
             self._end_in(HURRY_SECONDS)
         else:
             self._cut_off()

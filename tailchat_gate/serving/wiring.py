@@ -22,12 +22,12 @@ from tailchat_gate.serving.rooms import (
 
 
 def build(settings: Settings, process_state: ProcessState | None = None) -> Generation:
-    """Return the generation for `settings`; it has to be started before it serves.
+    """Return the generation for `settings`; call its `start` before it serves.
 
-    `process_state` is that of the generation before, None for the first. Nothing of it is changed
-    here that an event loop looks at, so that a thread may build while the loop serves: reading the
-    pages' and the routes' files takes its time. Raises PemError for a file that changed since it
-    was checked, KeyFileError for one with a signing key.
+    `process_state` is the previous generation's, None for the first. This changes nothing in it
+    that the event loop uses, so a thread can build while the loop serves: reading the pages' and
+    the routes' files is slow. Raises PemError for a file that changed since it was checked, and
+    KeyFileError for one with a signing key.
     """
     process_state = (
         ProcessState(state_path=settings.state.path) if process_state is None else process_state
@@ -53,7 +53,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
 
 
 def request_limits(settings: Settings) -> Limits:
-    """Return what a request may bring."""
+    """Return the limits of a request."""
     limits = settings.limits
     return Limits(
         limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
