@@ -1,4 +1,4 @@
-"""What differs between two configurations, by the names of what differs, never its values."""
+"""Names what differs between two configurations, never the values."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -8,21 +8,21 @@ from pydantic import BaseModel
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem, key_path
 
-#: What a process settles once, at its start.
+#: What a process reads once, at its start.
 FIXED: Final = (("server", "workers"), ("state", "path"), ("log", "audit_file"))
 
 
 def changes(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Return a line for everything that differs, in the order of the file.
+    """Return one line per difference, in the order of the file.
 
-    Such as "server.trusted_proxies", "groups.ops", "route wiki: allow, headers", "route old:
+    For example "server.trusted_proxies", "groups.ops", "route wiki: allow, headers", "route old:
     removed".
     """
     return tuple(_changes(old, new))
 
 
 def beyond_reload(old: Settings, new: Settings) -> tuple[Problem, ...]:
-    """Return a problem for each difference that only a restart can bring about."""
+    """Return a problem for each difference that needs a restart."""
     found: list[Problem] = []
     for section, key in FIXED:
         before = getattr(getattr(old, section), key)

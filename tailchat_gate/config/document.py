@@ -1,4 +1,4 @@
-"""Reads TOML, and says in plain words where and why a text is none, without showing any of it."""
+"""Reads TOML and explains where and why a text is not valid, without showing any of it."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]\n]*?)\s*\]")
 _ASSIGNED = re.compile(r"""\s*([A-Za-z0-9_."'-]+?)\s*=\s*([^\n]*)""")
 _MARKS = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb`")
 _BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off"))
-#: Told of the end of the text, wherever the quote is.
+#: The parser reports these at the end of the text, wherever the quote is.
 _UNCLOSED = 'Expected "\'"'
 _TOML = "TOML"
 _QUOTED = 'text in quotes, such as key = "text"'
@@ -23,7 +23,7 @@ _ONE_FORM = "each table in one form, in one place: [table] and keys below it, or
 
 
 class Wrong(NamedTuple):
-    """What is wrong at a place, and what would be right, as in a Problem."""
+    """What was found at a place, and what was expected, as in a Problem."""
 
     found: str
     expected: str
@@ -34,7 +34,7 @@ _BACKSLASH = Wrong(
     "single quotes, as in 'C:\\folder', or each backslash doubled",
 )
 _OPEN = Wrong("text whose quotes are not closed", "the same quote at its end, in one line")
-#: By how the parser's words begin.
+#: By the start of the parser's message.
 _PLAIN = (
     ("Unescaped '\\'", _BACKSLASH),
     ("Invalid hex value", _BACKSLASH),
@@ -54,7 +54,7 @@ _PLAIN = (
 
 
 class DocumentError(ValueError):
-    """A text is no TOML; `found` begins with line and column, counted from 1."""
+    """A text is not TOML; `found` begins with line and column, counted from 1."""
 
     def __init__(self, place: str, wrong: Wrong) -> None:
         super().__init__(wrong.expected)
@@ -76,7 +76,7 @@ class _Place(NamedTuple):
 
     @property
     def rest(self) -> str:
-        """What follows in the line."""
+        """The rest of the line."""
         return self.row[self.column - 1 :]
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ def parse(content: bytes) -> Document:
 
 
 def parse_text(text: str, *, before: str = "") -> Document:
-    """Read TOML; `before` is put before it and not counted. Raises DocumentError."""
+    """Read TOML; `before` is prepended and not counted in positions. Raises DocumentError."""
     try:
         return tomllib.loads(before + text)
     except RecursionError:
@@ -109,13 +109,13 @@ def parse_text(text: str, *, before: str = "") -> Document:
         shift = len(before) if place.line == 1 else 0
         shown = _Place(text, place.line, max(place.column - shift, 1))
         error = DocumentError(str(shown), _explained(message, place))
-    # Raised here, away from what was read.
+    # Raised outside the handler, so that the traceback holds nothing of the text.
     raise error
 
 
 def _where(wrong: ValueError, text: str) -> tuple[_Place, str]:
-    """Return where TOML ends to be TOML, and the parser's own words."""
-    # Python 3.14 has attributes for what else stands in the message alone.
+    """Return the position of the syntax error, and the parser's own message."""
+    # Python 3.14 has attributes for this; older versions have it only in the message.
     line, column = getattr(wrong, "lineno", None), getattr(wrong, "colno", None)
     message = str(getattr(wrong, "msg", wrong))
     at = _AT.search(message)
@@ -130,7 +130,7 @@ def _where(wrong: ValueError, text: str) -> tuple[_Place, str]:
 
 
 def _opening(end: _Place) -> _Place:
-    """Return where the last quote is that its line does not close."""
+    """Return the position of the last quote that is not closed on its line."""
     for number, row in reversed(list(enumerate(end.text.split("\n"), start=1))):
         assigned = _ASSIGNED.match(row)
         if assigned and assigned[2][:1] == "'" and assigned[2].count("'") == 1:
@@ -144,7 +144,7 @@ def _end_of(text: str) -> _Place:
 
 
 def _explained(message: str, place: _Place) -> Wrong:
-    """Put the parser's words into plain ones, by what stands at the place."""
+    """Put the parser's message into plain words, by the text at the place."""
     return next(_explanations(message, place), Wrong(message, _TOML))
 
 
@@ -181,7 +181,7 @@ def _of_value(rest: str) -> Iterator[Wrong]:
 
 
 def _of_end(place: _Place) -> Iterator[Wrong]:
-    """Explain what follows upon a value."""
+    """Explain unexpected text after a value."""
     assigned = _ASSIGNED.match(place.row)
     before = place.row[: place.column - 1]
     if place.rest[:1] == ",":
@@ -194,7 +194,7 @@ def _of_end(place: _Place) -> Iterator[Wrong]:
 
 
 def _repeated(place: _Place) -> Wrong:
-    """Explain a table or key that is there already."""
+    """Explain a duplicate table or key."""
     header = _HEADER.match(place.row)
     if header is None:
         assigned = _ASSIGNED.match(place.row)
@@ -207,7 +207,7 @@ def _repeated(place: _Place) -> Wrong:
 
 
 def _first_of(table: str, place: _Place) -> str:
-    """Say in which line, and how, a table was written first."""
+    """Return in which line, and how, a table was first written."""
     for number, row in enumerate(place.text.split("\n")[: place.line - 1], start=1):
         header, assigned = _HEADER.match(row), _ASSIGNED.match(row)
         if header and header[2].partition(".")[0] == table:
@@ -219,9 +219,9 @@ def _first_of(table: str, place: _Place) -> str:
 
 
 def _known(name: str) -> str:
-    """Name a key or table that the gate has; any other text may be a secret in the wrong place."""
+    """Return a key or table of the gate; any other text may be a secret in the wrong place."""
     table, _, key = name.partition(".")
     if table not in names_in(""):
-        # A key in its table has no name of it before it.
+        # A key inside its table is written without the table's name.
         return f" ({table})" if any(table in known.path for known in all_keys()) else ""
     return f" ({table}.{key})" if key in names_in(table) else f" ({table})"

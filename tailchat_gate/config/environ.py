@@ -1,4 +1,4 @@
-"""Settings that environment variables make, over those of the file."""
+"""Settings from environment variables, which override the file."""
 
 import json
 import re
@@ -11,23 +11,23 @@ from tailchat_gate.config.keys import ENV_PREFIX, SECRET_FORMS, Key, all_keys
 from tailchat_gate.config.problems import Draft, Problem, did_you_mean
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
-#: Where the file is looked for if nothing else is said.
+#: The default path of the file.
 DEFAULT_CONFIG = Path("/etc/tailchat-gate/config.toml")
 
 # Kubernetes sets these in every pod of a namespace that has a Service named tailchat-gate or
-# tailchat-gate-*, and Docker did for links; they are nobody's settings.
+# tailchat-gate-*, and Docker did for links; they are not settings.
 _SERVICE_NAME = re.compile(
     r"TAILCHAT_GATE(_[A-Z0-9]+)*?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
     r"|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _SERVICE_PORT = re.compile(r"TAILCHAT_GATE(_[A-Z0-9]+)*?_PORT")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://.*")
-#: Makes a document of a value.
+#: Makes a TOML document of a value.
 _ASSIGNED = "value = "
 
 
 class NoLiteralError(ValueError):
-    """A text is no value in TOML or JSON; `where` says what is wrong of a list or table."""
+    """A text is not a TOML or JSON value; `where` says where a list or table is wrong."""
 
     def __init__(self, expected: str, where: str) -> None:
         super().__init__(expected)
@@ -36,7 +36,7 @@ class NoLiteralError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """What the environment sets: the value and the variable's name by key path, and problems."""
+    """What the environment sets: values and variable names by key path, and problems."""
 
     values: dict[tuple[str, ...], object] = field(default_factory=dict, repr=False)
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Assigned:
 
 
 def assigned(environ: Mapping[str, str]) -> Assigned:
-    """Read every variable that begins with TAILCHAT_GATE_; a name nobody knows is a problem.
+    """Read every variable that begins with TAILCHAT_GATE_; an unknown name is a problem.
 
     No value of a variable appears in a problem.
     """
@@ -69,7 +69,7 @@ def assigned(environ: Mapping[str, str]) -> Assigned:
 
 
 def overlay(set_there: Assigned, draft: Draft) -> None:
-    """Put what the environment sets over the file; secrets are chosen apart."""
+    """Override the file by the environment; secrets.py settles the secrets."""
     secret = {(section, form) for (section, _), forms in SECRET_FORMS.items() for form in forms}
     for place, name in set_there.names.items():
         if place in secret:
@@ -82,7 +82,7 @@ def overlay(set_there: Assigned, draft: Draft) -> None:
         if len(place) > 1:
             inner = table.setdefault(place[0], {})
             if not isinstance(inner, dict):
-                continue  # what stands in place of the table is refused as a whole
+                continue  # a value in place of the table is refused as a whole
             table = inner
         table[place[-1]] = set_there.values[place]
 

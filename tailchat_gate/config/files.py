@@ -1,4 +1,4 @@
-"""Files that the configuration names: keys, authorities and directories, read and checked."""
+"""Reads and checks the files in the configuration: keys, authorities and directories."""
 
 import os
 import ssl
@@ -24,7 +24,7 @@ _KEY = "a PEM file with one EC P-256 private key without a password; `tailchat-g
 
 
 def exposed(path: Path) -> bool:
-    """Tell whether every user of this machine may read the file; a missing file is not exposed."""
+    """Whether every user of this machine may read the file; False for a missing file."""
     try:
         return bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
@@ -32,7 +32,7 @@ def exposed(path: Path) -> bool:
 
 
 class KeyFileError(ValueError):
-    """A file that holds no such key; `found` is for the admin, and nothing of the file is in it."""
+    """A file without a usable key; `found` is for the admin and has no content of the file."""
 
     def __init__(self, found: str) -> None:
         super().__init__(f"{found}; expected {_KEY}")
@@ -62,7 +62,7 @@ def read_key(path: str) -> EllipticCurvePrivateKey:
 class PemError(ValueError):
     """A file that cannot be used; `key` is the route's key that names it.
 
-    `found` and `expected` are for the admin, as in a Problem; nothing of the file is in them.
+    `found` and `expected` are for the admin, as in a Problem, without content of the file.
     """
 
     def __init__(self, key: str, found: str, expected: str) -> None:
@@ -73,11 +73,11 @@ class PemError(ValueError):
 
 
 def verifying_context(authorities: str | None = None) -> ssl.SSLContext:
-    """Make a context that verifies by a PEM file of authorities, None for the system's.
+    """Return a context that verifies by a PEM file of authorities, None for the system's.
 
-    By one rule under every version of Python: 3.13 refuses certificates of private authorities
-    that leave out what RFC 5280 wants (VERIFY_X509_STRICT), where 3.11
-    and curl take them; and it trusts an intermediate authority by itself, which 3.11 does not.
+    The rule is the same under every version of Python. Python 3.13 refuses certificates of private
+    authorities without fields that RFC 5280 requires (VERIFY_X509_STRICT); 3.11 and curl accept
+    them. Python 3.13 also trusts an intermediate authority by itself; 3.11 does not.
     Raises OSError or ssl.SSLError.
     """
     context = ssl.create_default_context(cafile=authorities)
@@ -87,7 +87,7 @@ def verifying_context(authorities: str | None = None) -> ssl.SSLContext:
 
 
 def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
-    """Make a context as verifying_context does; `key` names the file. Raises PemError."""
+    """Return a context as verifying_context does; `key` names the setting. Raises PemError."""
     if authorities is None:
         return verifying_context()
     _readable(key, authorities, _AUTHORITIES)
@@ -100,13 +100,12 @@ def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
 def client_context(
     authorities: str | None, certificate: str | None, key: str | None, *, pinned: bool = False
 ) -> ssl.SSLContext:
-    """Make the context for connections to an https tool, whose certificate has to be valid.
+    """Return the context for connections to an https tool, whose certificate must be valid.
 
-    The arguments are paths of PEM files: `authorities` are trusted in place of the system's, and
-    `certificate`, given only together with `key`, is what the tool is shown. `pinned`: the tool
-    is known by its key, which is compared behind the handshake; without `authorities` nothing
-    else of its certificate counts.
-    Reads these files. Raises PemError for the first that cannot be used.
+    The arguments are paths of PEM files. `authorities` replace the system's. `certificate`, given
+    only together with `key`, is the client certificate for the tool. `pinned`: the tool's public
+    key is compared after the handshake; without `authorities` nothing else of the tool's
+    certificate is checked. Reads these files. Raises PemError for the first unusable one.
     """
     if authorities is None:
         context = verifying_context()
@@ -123,7 +122,7 @@ def client_context(
 def pem_problems(
     authorities: str | None, certificate: str | None, key: str | None
 ) -> Iterator[PemError]:
-    """Find what is wrong with the same files, all of it."""
+    """Yield every problem with the files of client_context."""
     if authorities is not None:
         try:
             client_context(authorities, None, None)
@@ -164,7 +163,7 @@ def _show(context: ssl.SSLContext, certificate: str, key: str) -> None:
 
 
 def _readable(key: str, path: str, expected: str) -> None:
-    """Open a file, since the errors of OpenSSL do not say which of two it could not read."""
+    """Open a file, because an error of OpenSSL does not say which of two files it is about."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - as written, in the error's text too
             file.read(1)
@@ -174,7 +173,7 @@ def _readable(key: str, path: str, expected: str) -> None:
 
 
 def key_problems(paths: Sequence[str]) -> Iterator[Conflict]:
-    """Find what is wrong with the files of assertion.key_files, all of it."""
+    """Find every problem with the files of assertion.key_files."""
     first_with: dict[tuple[int, int], int] = {}
     for index, path in enumerate(paths):
         at = ("assertion", "key_files", index)
@@ -200,7 +199,7 @@ def exposed_key_files(paths: Sequence[str]) -> Iterator[str]:
 
 
 def unusable(routes: Mapping[int, Route]) -> Iterator[Conflict]:
-    """Look at every file and directory that routes name, by position in the file."""
+    """Check every file and directory of the routes, by position in the file."""
     for index, route in routes.items():
         yield from judged(_unusable_of(index, route))
 
@@ -219,7 +218,7 @@ def _unusable_of(index: int, route: Route) -> Iterator[Conflict]:
 
 
 def named_files(routes: Mapping[int, Route]) -> Iterator[Path]:
-    """Yield the PEM files that routes name."""
+    """Yield the PEM files of the routes."""
     for route in routes.values():
         for path in (route.tls_ca, route.tls_certificate, route.tls_key):
             if path is not None:
@@ -238,7 +237,7 @@ def exposed_keys(routes: Mapping[int, Route]) -> Iterator[str]:
 
 
 def _closed(directory: str) -> str:
-    """Say why no file below a directory can be opened, nothing where it can."""
+    """Return why files below a directory cannot be opened, nothing if they can."""
     try:
         os.stat(f"{directory}/.")  # noqa: PTH116 - a Path would lose the dot, which needs entry
     except OSError as refused:
@@ -247,7 +246,7 @@ def _closed(directory: str) -> str:
 
 
 def unusable_authorities(file: str) -> Iterator[Conflict]:
-    """Find what is wrong with ca_file, "" for none."""
+    """Return what is wrong with ca_file; "" means no file."""
     if file:
         try:
             authorities_context("ca_file", file)

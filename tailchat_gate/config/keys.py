@@ -14,7 +14,7 @@ from tailchat_gate.config.model import LISTED, TABLES, Settings
 
 Schema = dict[str, Any]
 
-#: The keys that a secret can be written in, by its table and the key that the model has for them.
+#: The keys that a secret can be written in, by its table and its key in the model.
 SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
     {
         (name, key): forms
@@ -29,20 +29,20 @@ Form = Literal["text", "list", "literal"]
 
 
 class _FileSchema(GenerateJsonSchema):
-    """Pydantic's generator without its titles; defaults are written by `file_schema`."""
+    """Pydantic's generator without titles; `file_schema` writes the defaults."""
 
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - as in the base class
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401, ARG002 - as in the base class
-        """Leave the titles of fields out, they would repeat the keys."""
+        """Return False: titles would only repeat the keys."""
         return False
 
 
 def file_schema() -> Schema:
-    """Describe the file as an admin writes it: durations as text, secrets in all their forms.
+    """Return the JSON Schema of the file as you write it: durations as text, all secret forms.
 
-    Nothing but a token's name and hash and a route's name and upstream is required, because the
-    environment may supply it.
+    Only a token's name and hash and a route's name and upstream are required, because the
+    environment can set everything else.
     """
     schema = Settings.model_json_schema(schema_generator=_FileSchema)
     tables = schema["$defs"]
@@ -74,7 +74,7 @@ def file_schema() -> Schema:
 
 
 def schema_text() -> str:
-    """Write the schema as docs/config.schema.json holds it."""
+    """Return the text of docs/config.schema.json."""
     return json.dumps(file_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -106,10 +106,10 @@ class Key:
     """One key of the file.
 
     `path` is ("server", "listen"), ("groups",) or, inside a route, ("route", "name").
-    `form` says how an environment variable's text becomes its value: taken as it is, a list of
-    texts, or a TOML or JSON literal.
-    `env` is the variable, "" for the keys inside a route or token, which are set together.
-    `default` is written as in the file, None where there is none.
+    `form` says how the text of an environment variable becomes a value: unchanged, as a list of
+    texts, or as a TOML or JSON literal.
+    `env` is the variable, "" for keys inside a route or token, which are set as a whole.
+    `default` is written as in the file, None if there is no default.
     """
 
     path: tuple[str, ...]
@@ -126,7 +126,7 @@ def all_keys() -> tuple[Key, ...]:
 
 
 def names_in(section: str) -> tuple[str, ...]:
-    """List the keys of one table; "" stands for the tables themselves."""
+    """List the keys of one table; "" lists the tables themselves."""
     if not section:
         return tuple(dict.fromkeys(key.path[0] for key in all_keys()))
     return tuple(key.path[1] for key in all_keys() if key.path[0] == section and key.path[1:])
@@ -141,7 +141,7 @@ def _keys(schema: Schema) -> Iterator[Key]:
     tables = schema["$defs"]
     for section, described in schema["properties"].items():
         inner = described.get("items", described)
-        if "$ref" not in described:  # [groups], [[token]] and [[route]] are set whole
+        if "$ref" not in described:  # [groups], [[token]] and [[route]] are set as a whole
             yield _key((section,), described, listed=False)
         if "$ref" in inner:
             properties = tables[inner["$ref"].rpartition("/")[2]]["properties"]

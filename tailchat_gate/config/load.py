@@ -20,10 +20,10 @@ __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings that can be used, and sentences on what in them may not be meant.
+    """Valid settings, and warnings about probable mistakes in them.
 
-    `files` are those that they were read from or name: another state of one of them may make
-    other settings.
+    `files` are those that the settings were read from or name: a change of one of them may change
+    the settings.
     """
 
     settings: Settings
@@ -35,8 +35,8 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """Read and check the whole configuration.
 
     `environ` is read for names that begin with TAILCHAT_GATE_.
-    Raises ConfigError with every problem there is; it is raised here, away from what was read, so
-    that neither it nor its traceback leads to a secret of a file.
+    Raises ConfigError with every problem; it is raised here, away from the content of files, so
+    that neither the error nor its traceback refers to a secret.
     """
     settings, problems, warnings, files = _read(path, environ)
     if settings is None or problems:
@@ -45,7 +45,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
 
 
 def named(path: Path, environ: Mapping[str, str]) -> str:
-    """Name what settings come from: the file, or the environment where no file is used."""
+    """Return the source of the settings: the file, or "environment" if no file is used."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def named(path: Path, environ: Mapping[str, str]) -> str:
 
 
 def report(problems: Iterable[Problem]) -> str:
-    """Write problems for a person to read, one paragraph each."""
+    """Format problems for people, one paragraph each."""
     listed = tuple(problems)
     count = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
     paragraphs = [
@@ -70,7 +70,7 @@ def report(problems: Iterable[Problem]) -> str:
 def _read(
     path: Path, environ: Mapping[str, str]
 ) -> tuple[Settings | None, tuple[Problem, ...], tuple[str, ...], tuple[Path, ...]]:
-    """Read everything; settings are None where no complete ones came of it."""
+    """Read everything; settings are None if they are not complete."""
     set_there = assigned(environ)
     document = _parsed(path, by_environ=bool(set_there.names))
     if isinstance(document, Problem):
@@ -91,7 +91,7 @@ def _read(
 def _parsed(path: Path, *, by_environ: bool) -> Document | Problem:
     """Read the file as TOML.
 
-    Without a file in the usual place all settings come from the environment, if any does.
+    If the default file is missing, all settings come from the environment, if any are set there.
     """
     try:
         content = path.read_bytes()
@@ -107,7 +107,7 @@ def _parsed(path: Path, *, by_environ: bool) -> Document | Problem:
 
 
 def _note_exposed(path: Path, draft: Draft) -> None:
-    """Warn of a file that holds a secret and that every user can read."""
+    """Warn of a file with a secret that every user of the machine can read."""
     inside = [
         key_path((section, form))
         for (section, _), forms in SECRET_FORMS.items()
@@ -127,7 +127,7 @@ def _table_of(document: Document, section: str) -> Document:
 
 
 def _settle_state(environ: Mapping[str, str], draft: Draft) -> None:
-    """Say where state is kept if nobody else does: where this user can write."""
+    """Set state.path to a directory this user can write to, if it is not configured."""
     table = draft.document.setdefault("state", {})
     if isinstance(table, dict):
         table.setdefault("path", str(state_directory(environ)))

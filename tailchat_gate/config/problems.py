@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, collected and described without its secrets."""
+"""Collects and describes the problems of a configuration, without its secrets."""
 
 import difflib
 import json
@@ -24,8 +24,8 @@ class Problem:
 
     `key_path` is the place: `route[2].upstream` in the file (counted from 0), the name of an
     environment variable, or the path of a file.
-    `found` is what stands there, shortened, and for a secret only its kind or length.
-    `expected` is what would be right.
+    `found` is the value there, shortened, and for a secret only its kind or length.
+    `expected` is what the key accepts.
     """
 
     key_path: str
@@ -35,7 +35,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A setting that is right by itself and wrong where it stands, `at` in the file."""
+    """A setting that is valid alone but conflicts with another; `at` is its place in the file."""
 
     at: Location
     found: str
@@ -43,9 +43,9 @@ class Conflict:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; `problems` holds every reason, in reading order.
+    """The configuration is invalid; `problems` holds every reason, in reading order.
 
-    `files` are those that it was read from or names, as far as that could be seen.
+    `files` are those that it was read from or names, if they could be determined.
     """
 
     def __init__(self, problems: tuple[Problem, ...], files: tuple[Path, ...] = ()) -> None:
@@ -55,9 +55,9 @@ class ConfigError(Exception):
 
 
 def shown(value: object) -> str:
-    """Say what a value from the file or the environment is, on one line of visible ASCII.
+    """Return a value from the file or the environment on one line of visible ASCII.
 
-    Text is quoted, shortened, and loses all that stands before an `@`, because a URL may carry a
+    Text is quoted, shortened, and loses everything before an `@`, because a URL may have a
     password there. Tables and lists are named, not shown.
     """
     if isinstance(value, str):
@@ -72,7 +72,7 @@ def shown(value: object) -> str:
 
 
 def kind(value: object) -> str:
-    """Say what sort of value this is, and nothing of its content."""
+    """Return the kind of a value, and nothing of its content."""
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (str, "text"),
         (bool, "a boolean"),
@@ -85,7 +85,7 @@ def kind(value: object) -> str:
 
 
 def key_path(location: Iterable[str | int], start: str = "") -> str:
-    """Write a place in the file as TOML would, after `start`: `route[0].headers."X A"`."""
+    """Return a place in the file as TOML writes it, after `start`: `route[0].headers."X A"`."""
     parts: list[str] = [start] if start else []
     for part in location:
         if isinstance(part, int):
@@ -97,7 +97,7 @@ def key_path(location: Iterable[str | int], start: str = "") -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Name the nearest known word as `; did you mean "..."?`, or nothing when none is near."""
+    """Return the nearest known word as `; did you mean "..."?`, or "" if none is near."""
     by_fold = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.7)
     return f'; did you mean "{by_fold[near[0]]}"?' if near else ""
@@ -105,11 +105,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What has been read so far, and what is wrong with it.
+    """The settings read so far, and their problems.
 
     `sources` names the variable or secret file that a place was filled from, `lines` the line of
-    that file, and `settled` holds places whose problem is already listed. `partial` has what can
-    be read of tables with problems.
+    that file, and `settled` holds places whose problem is already listed. `partial` has the
+    readable keys of tables with problems.
     """
 
     document: dict[str, object] = field(default_factory=dict, repr=False)
@@ -122,7 +122,7 @@ class Draft:
     partial: dict[Location, BaseModel] = field(default_factory=dict, repr=False)
 
     def refuse(self, at: Location, found: str, expected: str) -> None:
-        """List a problem under the name of the source that its place was filled from."""
+        """Add a problem, under the name of the source that its place was filled from."""
         starts = [at[:size] for size in range(len(at), -1, -1)]
         if not self.settled.isdisjoint(starts):
             return
@@ -132,5 +132,5 @@ class Draft:
         self.problems.append(Problem(path, line + found, expected))
 
     def name(self, source: Location) -> str:
-        """Name the source of a place, "" for the file itself."""
+        """Return the source of a place, "" for the file itself."""
         return self.sources.get(source, "")

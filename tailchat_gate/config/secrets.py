@@ -1,4 +1,4 @@
-"""Secrets: each from one of its forms, out of the environment, the file or a file of its own."""
+"""Reads each secret from one of its forms: the environment, the file or a file of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ _LARGEST = 64 * 1024
 
 
 def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, draft: Draft) -> None:
-    """Replace the forms of one secret by its value, under the key that the model knows."""
+    """Replace the forms of one secret by its value, under the model's key."""
     section, key = owner
     table = draft.document.setdefault(section, {})
     if not isinstance(table, dict):
-        return  # what stands in place of the table is refused as a whole
+        return  # a value in place of the table is refused as a whole
     places = {form: (section, form) for form in SECRET_FORMS[owner]}
     in_file = {form: table.pop(form) for form in places if form in table}
     in_environ = {
@@ -46,12 +46,12 @@ def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, dra
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A secret after its form was chosen.
+    """A secret in its chosen form.
 
-    `value` is what the model reads, None when nothing can be read; it is a SecretStr, a list of
-    these, or whatever else stood in place of text.
-    `label` names where the value came from; `listed` tells that its entries are named by number,
-    and `lines` gives the line of a file that each entry came from, `files` that file.
+    `value` is what the model reads, None if nothing can be read: a SecretStr, a list of these, or
+    another value that was given in place of text.
+    `label` names the source of the value; `listed` means that its entries are named by number.
+    `lines` and `files` give the line and file of each entry.
     """
 
     value: object = field(default=None, repr=False)
@@ -71,9 +71,8 @@ def _given(
 ) -> _Given:
     """Choose the one form of a secret and read it.
 
-    `owner` is a key of SECRET_FORMS; `in_file` and `in_environ` hold the forms that either source
-    gives, of which the environment's replace all of the file's.
-    A relative path starts at `folder`.
+    `owner` is a key of SECRET_FORMS; `in_file` and `in_environ` hold the forms from each source.
+    The environment's forms replace all of the file's. A relative path starts at `folder`.
     """
     source = in_environ or in_file
     forms = [form for form in SECRET_FORMS[owner] if form in source]
@@ -126,13 +125,13 @@ def _from_file(label: str, value: object, folder: Path, *, many: bool) -> _Given
 
 
 def _lines(content: bytes) -> list[tuple[int, str]] | str:
-    """Number the lines that hold something; a str says what is wrong instead."""
+    """Number the lines that are not empty; a str result says what is wrong."""
     if len(content) > _LARGEST:
         return f"more than {_LARGEST // 1024} KiB"
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        text = None  # outside the handler nothing keeps the content
+        text = None  # decided outside the handler, so no traceback holds the content
     if text is None:
         return "not UTF-8 text"
     numbered = enumerate(text.replace("\r\n", "\n").split("\n"), 1)

@@ -24,9 +24,9 @@ _LOCKS_KEY = "path"
 
 
 class FileState(NamedTuple):
-    """The state of a file: another one after a write, a rename over it, or a change of mode.
+    """The state of a file: differs after a write, a rename over it, or a change of mode.
 
-    Times are in nanoseconds, since a file may be written twice a second.
+    Times are in nanoseconds, because a file may be written twice a second.
     """
 
     device: int
@@ -40,10 +40,10 @@ FileStates = Mapping[Path, FileState | None]
 
 
 def file_states(paths: Iterable[Path]) -> FileStates:
-    """Return the state of each file behind its links, None for one that cannot be looked at.
+    """Return the state of each file, with links followed; None for one that cannot be read.
 
-    Links are followed to their end, because where Kubernetes mounts a ConfigMap it exchanges the
-    directory that all of them lead through.
+    Links are followed to their end, because Kubernetes updates a mounted ConfigMap by replacing
+    a directory that all of its links pass through.
     """
     return {path: _state_of(path) for path in paths}
 
@@ -59,10 +59,10 @@ def _state_of(path: Path) -> FileState | None:
 
 
 def admin_address(path: Path, environ: Mapping[str, str]) -> TcpAddress | UnixAddress | None:
-    """Return where to ask a gate that was started with this file, None where it listens nowhere.
+    """Return the admin address of a gate that was started with this file, None if it is off.
 
-    Nothing else of the file has to be right: a gate is asked what is wrong with it. Where the
-    file cannot be read at all it is the default. Raises ValueError for an address that is none.
+    Nothing else in the file has to be valid, because commands ask the gate what is wrong with it.
+    If the file cannot be read, this is the default. Raises ValueError for an invalid address.
     """
     text = environ.get(env_name(_ADMIN_KEY), _written(path))
     return listen_address(text) if text else None
@@ -79,10 +79,10 @@ def _written(path: Path) -> str:
 
 
 def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
-    """Return state.path of a configuration; None where the file does not tell.
+    """Return state.path of a configuration; None if the file does not set it.
 
-    Unlike the address of a listener it is never guessed: an admin who locks somebody out in a
-    store that no gate reads would believe them to be out.
+    Unlike the admin address it is never guessed: a lock in a store that no gate reads has no
+    effect, and you would believe that it has.
     """
     try:
         document = parse(path.read_bytes())
@@ -98,11 +98,11 @@ def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
 
 
 class Source:
-    """A configuration file, and the environment over it as it was at the start.
+    """A configuration file, and the environment as it was at the start, which overrides it.
 
-    `name` says what was read: the whole path of the file, or "environment" where no file is used.
-    `states` are the states that the file, and those it names, had before they were last read. So
-    what is written while it is read shows as a change.
+    `name` is the absolute path of the file, or "environment" if no file is used. `states` are the
+    states of the file, and of those it names, before the last read. So a write during the read
+    shows as a change.
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
@@ -112,11 +112,11 @@ class Source:
         self.name = str(path.absolute())
 
     def heading(self) -> str:
-        """Return what problems stand under: as `name`, with the path as it was given. Blocks."""
+        """Return the heading of a list of problems: `name`, with the path as given. Blocks."""
         return named(self.path, self._environ)
 
     def __repr__(self) -> str:
-        """Only the path: secrets may stand in the environment."""
+        """Only the path: the environment may hold secrets."""
         return f"<Source {self.path}>"
 
     def read(self) -> Loaded:
@@ -127,7 +127,7 @@ class Source:
             loaded, problems, files = self._load()
             if self.states.keys() >= set(files):
                 break
-            # A file that was not named before was read before its state was looked at.
+            # A newly named file was read before its state was recorded.
             self.states = dict.fromkeys((*self.states, *files))
         self.states = {path: self.states[path] for path in files}
         if loaded is None:

@@ -1,4 +1,4 @@
-"""Where the gate keeps what outlives it, where the configuration does not say."""
+"""The directory where the gate stores its state, if the configuration names none."""
 
 import os
 import shlex
@@ -12,12 +12,12 @@ _NAME = "tailchat-gate"
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """Return the directory for state, made or not.
+    """Return the directory for state, which may not exist yet.
 
     It is systemd's $STATE_DIRECTORY (systemd.exec(5), the first of several); else
-    /var/lib/tailchat-gate where it is there and writable; else the user's own, in $XDG_STATE_HOME
+    /var/lib/tailchat-gate if it exists and is writable; else the user's own, in $XDG_STATE_HOME
     or ~/.local/state (XDG Base Directory Specification). Without any of these it is
-    /var/lib/tailchat-gate, so that the message of a failed start names that.
+    /var/lib/tailchat-gate, so that the message of a failed start names that path.
     """
     given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if given.startswith("/"):
@@ -28,11 +28,11 @@ def state_directory(environ: Mapping[str, str]) -> Path:
 
 
 def body_directory(state_path: str, environ: Mapping[str, str]) -> Path:
-    """Return the directory for the bodies of requests that are kept in files. Raises OSError.
+    """Return the directory for request bodies that are buffered in files. Raises OSError.
 
-    It is $TMPDIR where that is set, else `state_path`; where that is "" it is the one that
-    `state_directory` tells, which is made where it is the user's own. Not /tmp, which is memory
-    on many systems.
+    It is $TMPDIR if that is set, else `state_path`; if that is "", the one that `state_directory`
+    returns, which is created if it is the user's own. Never /tmp, which is in memory on many
+    systems.
     """
     given = environ.get("TMPDIR", "")
     if given.startswith("/"):
@@ -43,9 +43,9 @@ def body_directory(state_path: str, environ: Mapping[str, str]) -> Path:
 
 
 def make_for(path: str, environ: Mapping[str, str]) -> None:
-    """Make the directory `path` where it is the user's own for state. Raises OSError.
+    """Create the directory `path` if it is the user's own for state. Raises OSError.
 
-    Any other directory is the admin's to make: a path that is misspelt must not become one.
+    The admin creates any other directory, so that a misspelt path does not become one.
     """
     folder = _of_user(environ)
     if folder is not None and path and Path(path) == folder:
@@ -54,19 +54,19 @@ def make_for(path: str, environ: Mapping[str, str]) -> None:
 
 
 def is_made(path: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether a directory is one that the gate makes for itself."""
+    """Whether a directory is one that the gate creates for itself."""
     return Path(path) == _of_user(environ)
 
 
 def writable_by_all(path: Path, mode: int) -> str:
-    """Return what to say of a file or directory that every user can write to, "" of any other.
+    """Return a warning about a file or directory that every user can write to, else "".
 
-    Any of them could lift a lock there.
+    Any of these users could lift a lock there.
     """
     if not mode & stat.S_IWOTH:
         return ""
     name = shlex.quote(str(path))
-    # To close a directory such as /tmp would break what others do there.
+    # Changing the mode of a directory such as /tmp would break other programs.
     mended = (
         "choose a directory that is the gate's alone"
         if mode & stat.S_ISVTX
@@ -76,7 +76,7 @@ def writable_by_all(path: Path, mode: int) -> str:
 
 
 def in_foreign_home(path: str, environ: Mapping[str, str]) -> str:
-    """Return what to say of a path in the home of another user, as sudo may keep HOME, or ""."""
+    """Return a warning about a path in another user's home (sudo may keep HOME), else ""."""
     if not is_made(path, environ):
         return ""
     home = Path(environ.get("HOME", "") or "/")
@@ -94,7 +94,7 @@ def in_foreign_home(path: str, environ: Mapping[str, str]) -> str:
 
 def _of_user(environ: Mapping[str, str]) -> Path | None:
     base = environ.get("XDG_STATE_HOME", "")
-    if base.startswith("/"):  # the specification has relative paths ignored
+    if base.startswith("/"):  # the specification says to ignore relative paths
         return Path(base) / _NAME
     home = environ.get("HOME", "")
     return Path(home) / ".local" / "state" / _NAME if home.startswith("/") else None

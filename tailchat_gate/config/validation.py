@@ -1,6 +1,6 @@
-"""Reads the tables of a document against their models, and says what is wrong in an admin's words.
+"""Validates the tables of a document against their models and explains the problems to the admin.
 
-Each table is checked by itself, then beside the others; secrets stay out of what is said.
+Each table is checked alone, then against the others; no problem's text contains a secret.
 """
 
 from collections.abc import Collection, Mapping
@@ -54,7 +54,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def validated(draft: Draft) -> Settings | None:
-    """Check all tables, each by itself and then together; None where one has problems."""
+    """Check all tables, each alone and then together; None if one has problems."""
     document = draft.document
     for name in [name for name in document if name not in names_in("")]:
         near = did_you_mean(name, names_in(""))
@@ -75,14 +75,14 @@ def validated(draft: Draft) -> Settings | None:
     if draft.problems or groups is None or None in parts.values():
         return None
     lists = {name: tuple(found.values()) for name, found in rows.items()}
-    # All of it is checked: to validate it again would judge each rule twice.
+    # Everything is checked already: validating again would check each rule twice.
     return Settings.model_construct(None, **parts, **lists, groups=groups)
 
 
 def _note_files(
     draft: Draft, tables: Mapping[str, BaseModel | None], routes: Mapping[int, Route]
 ) -> None:
-    """List the files that tables without problems name, and warn of keys that others can read."""
+    """Record the files of tables without problems, and warn of keys that every user can read."""
     assertion, tailchat = tables["assertion"], tables["tailchat"]
     key_files = assertion.key_files if isinstance(assertion, Assertion) else ()
     draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
@@ -98,9 +98,9 @@ def _refuse_conflicts(
     tokens: Mapping[int, Token],
     routes: Mapping[int, Route],
 ) -> None:
-    """Compare keys and tables with one another, as far as those with problems can be read."""
+    """Compare keys and tables with each other, using the readable keys of those with problems."""
 
-    def key(table: str, name: str, default: object) -> Any:  # noqa: ANN401 - as the model has it
+    def key(table: str, name: str, default: object) -> Any:  # noqa: ANN401 - the model's type
         return readable(tables[table] or draft.partial.get((table,)), name, default)
 
     compared = Compared(
@@ -123,7 +123,7 @@ def _refuse_conflicts(
 
 
 def _with_partial(section: str, made: Mapping[int, _Model], draft: Draft) -> dict[int, _Model]:
-    """Return the tables of a list in their order, with those that can be read in part alone."""
+    """Return the tables of a list in their order, including the partly readable ones."""
     found: dict[int, Any] = dict(made)
     for at, part in draft.partial.items():
         if at[0] == section and isinstance(at[-1], int):
@@ -154,13 +154,13 @@ def _groups(value: object, draft: Draft) -> Mapping[str, tuple[str, ...]] | None
 
 
 def _group_names_alone(draft: Draft) -> Collection[str] | None:
-    """Read the names of groups that have problems; None where there is no telling."""
+    """Read only the names of groups that have problems; None if that is impossible."""
     table = draft.document.get("groups")
     return table.keys() if isinstance(table, dict) and ("groups",) not in draft.settled else None
 
 
 def _each(section: str, value: object, draft: Draft) -> dict[int, Any]:
-    """Check each table of a list; the ones without problems by their position."""
+    """Check each table of a list; return those without problems by position."""
     if Settings.model_fields[section].is_required() and value in (None, []):
         draft.refuse((section,), "nothing", _AT_LEAST_ONE)
         return {}
@@ -174,7 +174,7 @@ def _each(section: str, value: object, draft: Draft) -> dict[int, Any]:
 
 
 def _names_alone(section: str, draft: Draft) -> Collection[str] | None:
-    """Read the names in a list of tables that may have problems; None where there is no telling."""
+    """Read only the names in a list of tables with problems; None if that is impossible."""
     rows = draft.document.get(section, [])
     if not isinstance(rows, list) or (section,) in draft.settled:
         return None
@@ -192,9 +192,9 @@ def _list(
 def _describe_error(
     error: ErrorDetails, at: Location, model: type[BaseModel] | None
 ) -> tuple[str, str]:
-    """Turn one error of pydantic into what was found and what was expected.
+    """Convert one error of pydantic into what was found and what was expected.
 
-    `at` is the full place in the file, `model` the table it lies in, None for [groups].
+    `at` is the full place in the file, `model` the model of its table, None for [groups].
     """
     if error["type"] == "missing":
         return "nothing", _wanted(at, model)
@@ -217,7 +217,7 @@ def _found(error: ErrorDetails, at: Location, model: type[BaseModel] | None) -> 
 
 
 def _is_confidential(at: Location, model: type[BaseModel] | None) -> bool:
-    """Tell whether a place is in a key whose value is never shown: a secret, or without a repr."""
+    """Whether the value at a place is never shown: a secret, or a field without repr."""
     inner = at[2:] if at[0] in LISTED else at[1:]
     key = model.model_fields.get(str(inner[0])) if model and inner else None
     return key is not None and (not key.repr or _is_secret(key.annotation))

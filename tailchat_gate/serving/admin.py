@@ -197,7 +197,7 @@ class Admin:
         return web.Response(text="ok\n")
 
     async def readyz(self, _: web.BaseRequest) -> web.Response:
-        """Respond 200 while the gate takes requests; sessions work without Tailchat, so it is not asked.
+        """Respond 200 while the gate takes requests. Tailchat may be down: sessions still work.
 
         The response names a fault of the state store, but stays 200: the gate keeps enforcing what
         it has read.

@@ -1,1 +1,1 @@
-"""Checks across tables: what is right by itself and wrong beside others."""
+"""Checks across tables: values that are valid alone but conflict with others."""

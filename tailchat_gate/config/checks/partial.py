@@ -1,4 +1,4 @@
-"""Tables with problems, as far as they can be read: checks between keys do not wait for them."""
+"""The readable keys of tables with problems, so that checks between keys can run at once."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
@@ -10,28 +10,28 @@ _Item = TypeVar("_Item")
 
 
 class UnreadKeyError(Exception):
-    """A check asks for a key that has a problem of its own, so it cannot judge."""
+    """A check reads a key that has a problem of its own, so the check cannot decide."""
 
 
 class _Partial(BaseModel):
-    """A table whose wrong keys were taken away: to ask for one raises UnreadKeyError."""
+    """A table without its invalid keys: reading one of them raises UnreadKeyError."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of a key that is there
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of a key of the model
         if name in type(self).model_fields:
             raise UnreadKeyError(name)
         raise AttributeError(name)
 
 
 def partial(model: type[_Model], value: object, refused: ValidationError) -> _Model | None:
-    """Return a refused table without the keys that are wrong; None where it is no table.
+    """Return a refused table without its invalid keys; None if the value is not a table.
 
-    It is for checks alone, never for use.
+    Only for checks, never for serving.
     """
     if not isinstance(value, dict):
         return None
     fields = model.model_fields
     wrong: set[str] = set()
-    #: Keys for which no value is needed: not even their default, which may be wrong beside others.
+    #: Keys that need no value, not even their default, which may conflict with other keys.
     free: set[str] = set()
     while True:
         found = _keys_of(refused)
@@ -46,7 +46,7 @@ def partial(model: type[_Model], value: object, refused: ValidationError) -> _Mo
         except ValidationError as again:
             if _keys_of(again) <= free:
                 return None
-            # Only beside the default of a key that is wrong, so it is not listed.
+            # It conflicts only with the default of an invalid key, so it is not listed.
             refused = again
             continue
         for key in wrong & made.__dict__.keys():
@@ -59,13 +59,13 @@ def _keys_of(refused: ValidationError) -> set[str]:
 
 
 def _freed(model: type[BaseModel], keys: Iterable[str]) -> type[BaseModel]:
-    """Return a model that does not ask for some keys."""
+    """Return a model that does not require some keys."""
     free: dict[str, Any] = dict.fromkeys(keys, (Any, None))
     return create_model(f"Partial{model.__name__}", __base__=(_Partial, model), **free)
 
 
 def judged(found: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield what a check finds, until it asks for a key that cannot be read."""
+    """Yield what a check finds, until it reads a key that has a problem."""
     try:
         yield from found
     except UnreadKeyError:
@@ -73,7 +73,7 @@ def judged(found: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def readable(table: BaseModel | None, key: str, default: object = None) -> Any:  # noqa: ANN401
-    """Return the value of a key, `default` where it cannot be read."""
+    """Return the value of a key, or `default` if it cannot be read."""
     try:
         return default if table is None else getattr(table, key)
     except UnreadKeyError:

@@ -1,4 +1,4 @@
-"""Keys of routes and tokens that are right by themselves and wrong beside others."""
+"""Keys of routes and tokens that are valid alone but conflict with others."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ _SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What is compared.
+    """The values to compare.
 
-    `routes` and `tokens` go by position in the file and may have gaps, and tables of which a part
-    alone can be read. The names are those of all there are, also of those with problems; they,
-    `groups` and `prefix` are None where they are not known. `denied` is `access.deny`, `listen`
-    where the gate itself listens.
+    `routes` and `tokens` are keyed by position in the file; they may have gaps, and tables of which
+    only a part is readable. The names include those of tables with problems. The names, `groups`
+    and `prefix` are None if they are not known. `denied` is `access.deny`; `listen` holds the
+    gate's own addresses.
     """
 
     routes: Mapping[int, Route]
@@ -55,7 +55,7 @@ class Compared:
 
 
 def conflicts(tables: Compared) -> tuple[Conflict, ...]:
-    """Compare tokens and routes with one another, and with the gate's prefix and groups."""
+    """Compare tokens and routes with each other, and with the gate's prefix and groups."""
     return (*_of_tokens(tables), *_of_routes(tables))
 
 
@@ -114,7 +114,7 @@ def _vain_methods(index: int, route: Route) -> Iterator[Conflict]:
 def _taken(
     index: int, route: Route, places: dict[tuple[str | None, str], dict[int, Route]]
 ) -> Iterator[Conflict]:
-    """Find the route before this one that takes the same requests: neither would be the one."""
+    """Find an earlier route that takes the same requests, so that the choice would be unclear."""
     beside = places.setdefault((route.host, route.path), {})
     others = dict(beside)
     beside[index] = route
@@ -140,7 +140,7 @@ def _taken_by(index: int, route: Route, first: int, other: Route, place: str) ->
 
 
 def _set_and_passed(routes: Mapping[int, Route]) -> Iterator[Conflict]:
-    """Find headers that one route takes from visitors and another sets for the same tool."""
+    """Find headers that one route passes from clients and another sets for the same tool."""
     setters: dict[tuple[object, bytes], int] = {}
     for index, route in routes.items():
         for setter in judged(_headers_set(route)):
@@ -182,7 +182,7 @@ def _unknown_groups(
 
 
 def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:
-    """Find the keys that say nothing where the requests of this route go."""
+    """Find the keys that have no effect for the route's kind of upstream."""
     upstream = upstream_address(route.upstream)
     if isinstance(upstream, StaticAddress | FilesAddress):
         without = f"the key left out, since {shown(route.upstream)} is answered without a tool"
@@ -201,7 +201,7 @@ def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:
 def _to_the_gate(
     index: int, route: Route, listeners: Iterable[TcpAddress | UnixAddress]
 ) -> Iterator[Conflict]:
-    """Find an upstream that is an address of the gate itself: each request would come back."""
+    """Find an upstream that is an address of the gate itself: each request would loop."""
     for listener in listeners:
         if leads_to(upstream_address(route.upstream), listener):
             wanted = f"the address of a tool; the gate itself listens on {shown(str(listener))}"
@@ -259,7 +259,7 @@ def _unknown_tokens(index: int, route: Route, names: Collection[str]) -> Iterato
 def _unknown_routes(
     index: int, token: Token, routes: Mapping[str, Route], names: Collection[str]
 ) -> Iterator[Conflict]:
-    """Find the routes of a token that do not exist, or do not let it in."""
+    """Find the routes of a token that do not exist or do not allow it."""
     entry = identifier.TOKEN + token.name
     for position, name in enumerate(token.routes or ()):
         at = ("token", index, "routes", position)

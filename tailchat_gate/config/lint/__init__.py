@@ -1,1 +1,1 @@
-"""Settings that can be used and may not be meant."""
+"""Warnings about settings that are valid but probably mistakes."""

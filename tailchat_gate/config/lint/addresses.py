@@ -1,4 +1,4 @@
-"""Warns of addresses that can be used and are probably a mistake."""
+"""Warns of addresses that are valid but probably a mistake."""
 
 import stat
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ def of_addresses(settings: Settings) -> Iterator[str]:
 
 
 def _tailchat_here(settings: Settings) -> Iterator[str]:
-    """Warn of addresses of Tailchat that lead to the gate itself."""
+    """Warn of addresses of Tailchat that are the gate itself."""
     public, tailchat = settings.server.public_url, settings.tailchat
     if parse_url(tailchat.api_url, "").origin == public:
         yield (
@@ -62,7 +62,7 @@ def _tailchat_here(settings: Settings) -> Iterator[str]:
 
 
 def of_upstream(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Tell of an upstream that is an address of the gate's own."""
+    """Warn of an upstream that is an address of the gate itself."""
     upstream, server = upstream_address(route.upstream), settings.server
     if server.admin_listen and leads_to(upstream, listen_address(server.admin_listen)):
         told = "is server.admin_listen: all whom this route lets in can ask the admin listener"
@@ -73,21 +73,21 @@ def of_upstream(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _is_served_here(upstream: HttpAddress, route: Route, settings: Settings) -> bool:
-    """Tell whether an upstream is server.public_url, or the host of its own route in public."""
+    """Whether an upstream is server.public_url or the public host of its own route."""
     public = parse_url(settings.server.public_url, "")
     if upstream.url.host not in {public.host, route.host}:
         return False
-    # A proxy in front is visited by http and https alike.
+    # A proxy in front of the gate serves both http and https.
     usual = {80, 443}
     ports = {upstream.port, public.port or public.default_port}
     return len(ports) == 1 or ports <= usual
 
 
 def of_one_tool(routes: Sequence[Route]) -> Iterator[str]:
-    """Warn of two routes whose tools may be one, where only one of them guards a header of it.
+    """Warn of two routes that may share a tool, where only one of them sets a header for it.
 
-    What `headers` of a route sets is taken from visitors on every route to the same tool, and
-    tools are told apart by their address. A name and an IP address may be of one machine.
+    A header that `headers` of a route sets is removed from requests on every route to the same
+    tool. The gate compares tools by address, but a name and an IP address may be one machine.
     """
     tools = {index: tool_of(upstream_address(route.upstream)) for index, route in enumerate(routes)}
     guarded: dict[tuple[str, int], set[bytes]] = {}
@@ -111,7 +111,7 @@ def of_one_tool(routes: Sequence[Route]) -> Iterator[str]:
 
 
 def _is_address(name: str) -> bool:
-    """Tell whether a host of `tool_of` is an address, "" among them, and no name."""
+    """Whether a host of `tool_of` is an IP address or "", not a name."""
     try:
         ip_address(name or "127.0.0.1")
     except ValueError:
@@ -120,7 +120,7 @@ def _is_address(name: str) -> bool:
 
 
 def of_host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Tell of a wildcard that takes in the gate's own host, which no route names."""
+    """Warn of a wildcard that matches the gate's own host, which no route names."""
     public = parse_url(settings.server.public_url, "").host
     covered = (route.host or "").startswith(WILDCARD) and public.endswith((route.host or "")[1:])
     if covered and not any(other.host == public for other in settings.route):
@@ -132,9 +132,9 @@ def of_host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def beside_the_gate(settings: Settings) -> Iterator[str]:
-    """Tell of tools whose pages have the origin of the gate's own, for who checks a file.
+    """Warn of tools whose pages share the gate's origin, when you check a file.
 
-    Not at each start, because with one tool that is trusted it is how things are meant.
+    Not at each start, because this is normal with a single trusted tool.
     """
     public = parse_url(settings.server.public_url, "").host
     named = {route.path for route in settings.route if route.host == public}
@@ -159,6 +159,6 @@ def _is_wide(network: Network) -> bool:
 
 
 def travels_in_clear(text: str) -> bool:
-    """Tell whether what is sent to a URL can be read on the way."""
+    """Whether requests to a URL travel unencrypted over a network."""
     url = parse_url(text, "")
     return url.scheme == "http" and not is_loopback(url.host)

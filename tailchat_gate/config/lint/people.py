@@ -1,4 +1,4 @@
-"""Warns of people, groups and tokens that are named and let nobody in, or keep nobody out."""
+"""Warns of people, groups and tokens that are listed without effect."""
 
 from collections.abc import Container, Iterator, Sequence
 
@@ -11,19 +11,19 @@ _NO_ID = "is not a Tailchat id, which has 24 hex digits"
 
 
 def is_tailchat_id(sub: str) -> bool:
-    """Tell whether a sub has the form of those that Tailchat gives."""
+    """Whether a sub has the form of Tailchat's subs."""
     return TAILCHAT_ID.fullmatch(sub) is not None
 
 
 def no_tailchat_id(sub: str) -> str:
-    """Return what there is to say of a sub that no user of Tailchat can have, "" of any other."""
+    """Return a warning about a sub that no user of Tailchat can have, "" for any other."""
     if is_tailchat_id(sub):
         return ""
     return f"{sub} {_NO_ID}{' in lower case' if is_tailchat_id(sub.lower()) else ''}"
 
 
 def of_groups(settings: Settings) -> Iterator[str]:
-    """Warn of people who are listed and will never be met, or never asked for."""
+    """Warn of people in groups who can never match, and of groups that nothing uses."""
     entries = {entry for route in settings.route for entry in (*route.allow, *route.deny)}
     entries.update(settings.access.deny)
     for name, subs in settings.groups.items():
@@ -35,7 +35,7 @@ def of_groups(settings: Settings) -> Iterator[str]:
 
 
 def of_tokens(settings: Settings) -> Iterator[str]:
-    """Warn of tokens that open nothing, or not all that names them."""
+    """Warn of tokens that open no route, or not every route that names them."""
     for index, token in enumerate(settings.token):
         naming = [route.name for route in settings.route if TOKEN + token.name in route.allow]
         if not naming:
@@ -46,7 +46,7 @@ def of_tokens(settings: Settings) -> Iterator[str]:
 
 
 def of_route(route: Route) -> Iterator[tuple[str, str]]:
-    """Pair `allow` and `deny` of a route with what is to be said of their entries."""
+    """Yield warnings about entries of a route's `allow` and `deny`, with the key's name."""
     for entry in route.allow:
         if told := _nobody(entry):
             yield "allow", f"{told}, so it lets nobody in"
@@ -64,7 +64,7 @@ def of_route(route: Route) -> Iterator[tuple[str, str]]:
 
 
 def of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
-    """Warn of entries of a deny list that are in an allow list too, or keep nobody out."""
+    """Warn of entries of a deny list that are also in an allow list, or have no effect."""
     for entry in denied:
         if entry in allowed:
             yield f"{entry} is in allow too, and deny wins"
@@ -73,7 +73,7 @@ def of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
 
 
 def _nobody(entry: str) -> str:
-    """Return what there is to say of an entry that names no possible user, "" of any other."""
+    """Return a warning about an entry that can match no user, "" for any other."""
     return (
         SUB + told if entry.startswith(SUB) and (told := no_tailchat_id(entry[len(SUB) :])) else ""
     )

@@ -1,4 +1,4 @@
-"""What an admin should know about settings that can be used and may not be meant."""
+"""Warns of settings that are valid but probably mistakes."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ from tailchat_gate.config.values.upgrade import ANY_ORIGIN, NO_ORIGIN, WEBSOCKET
 from tailchat_gate.syntax import OFFLINE_ACCESS, OPENID
 
 _KNOWN_SCOPES = frozenset({OPENID, "profile", OFFLINE_ACCESS})
-#: Tailchat: what a person consented to is forgotten after this, whatever happens in between.
+#: Tailchat: a person's consent ends this long after it was given, even if it is in use.
 _GRANT_SECONDS = 14 * 86400.0
-_OWN_COOKIES = 4096  # a session of 3072 bytes, a login under way, and their names
+_OWN_COOKIES = 4096  # a session of 3072 bytes, a login cookie, and their names
 
 
 def lint(settings: Settings) -> tuple[str, ...]:
-    """List the warnings about usable settings, each one sentence that begins with its key."""
+    """List the warnings about valid settings; each is one sentence that begins with its key."""
     return tuple(_cautions(settings))
 
 
@@ -47,7 +47,7 @@ def _cautions(settings: Settings) -> Iterator[str]:
 
 
 def _rechecks(settings: Settings) -> Iterator[str]:
-    """Warn of what asking Tailchat again amounts to, with what it is asked for."""
+    """Warn of recheck settings that have an unexpected effect with the requested scope."""
     session, offline = settings.session, OFFLINE_ACCESS in settings.tailchat.scope.split(" ")
     if not session.recheck:
         if offline:
@@ -71,7 +71,7 @@ def _rechecks(settings: Settings) -> Iterator[str]:
 
 
 def _of_route(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Pair keys of a route with what is to be said of them."""
+    """Yield keys of a route with a warning about each."""
     yield from people.of_route(route)
     yield from _route(route)
     yield from addresses.of_host(route, settings)
@@ -98,7 +98,7 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
 
 
 def _passed(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Tell of headers that pass in any case, and of those that the gate sets in any case."""
+    """Warn of listed headers that always pass, and of those that the gate always sets."""
     prefixed = stripped(route.path, route.upstream_path)
     for name in route.pass_fields:
         plain = name.lower()
@@ -127,7 +127,7 @@ def _pages_elsewhere(route: Route) -> Iterator[tuple[str, str]]:
 
 
 def _audiences(settings: Settings) -> Iterator[str]:
-    """Warn of audiences that nobody is told, or that two tools share."""
+    """Warn of audiences that no tool receives, or that two tools share."""
     first_with: dict[str, int] = {}
     for index, route in enumerate(settings.route):
         if not route.assertion:
