@@ -24,14 +24,14 @@ _CALL_SECONDS: Final = 3.0
 _OK: Final = 200
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
-#: For a large file on a busy machine; the gate goes on whether or not it is waited for.
+#: Long enough for a large file on a busy machine; the gate finishes even after this.
 _RELOAD_SECONDS: Final = 60.0
 _REFUSED: Final = 422
 _SIGNAL: Final = "reload needs server.admin_listen; without one, send the gate SIGHUP"
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """A connection over a socket in the file system."""
+    """A connection over a Unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -44,10 +44,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def asked(config: Path, path: str) -> bytes:
-    """Return the body of a page of the admin listener; end the command where it does not answer.
+    """Return the body of a page of the admin listener; end the command if it does not answer.
 
-    Nothing of the file has to be right but server.admin_listen: the gate goes on with the
-    configuration before, and a health check that failed for the file would have it restarted.
+    Only server.admin_listen must be valid in the file: the gate keeps serving the previous
+    configuration, and a health check that failed because of the file would restart it.
     """
     where = admin_listener(config, None, "this needs server.admin_listen")
     try:
@@ -61,9 +61,9 @@ def asked(config: Path, path: str) -> bytes:
 
 
 def admin_listener(config: Path, given: str | None, without: str) -> Where:
-    """Return where to ask: the address given, or else the file's; end the command with neither.
+    """Return the given address, else the file's; end the command without either.
 
-    `without` is what to say where the file turns the admin listener off.
+    `without` is the message if the file turns the admin listener off.
     """
     try:
         where = listen_address(given) if given else admin_address(config, os.environ)
@@ -98,7 +98,7 @@ def exchange(
 
 
 def end_if_unreadable(config: Path) -> None:
-    """End with what is wrong with a file that does not even tell where the gate is."""
+    """End the command with the problems of a file from which no admin address can be read."""
     try:
         load(config, os.environ)
     except ConfigError as error:
@@ -139,7 +139,7 @@ def reload(config: Path, admin: str | None) -> None:
 
 
 def _order(where: Where) -> tuple[int, dict[str, Any]]:
-    """Give the order; return the status and the outcome. Raises OSError where nobody answers."""
+    """Send the order; return the status and the outcome. Raises OSError without an answer."""
     status, text = exchange(
         where, "POST", "/reload", {ORDER_HEADER: "reload"}, seconds=_RELOAD_SECONDS
     )
@@ -147,7 +147,7 @@ def _order(where: Where) -> tuple[int, dict[str, Any]]:
         raise ConnectionError(f"{status} {text.decode(errors='replace').strip()[:200]}")
     body = json.loads(text)
     if not isinstance(body, dict):
-        raise ValueError("an answer that is no gate's")  # noqa: TRY004 - of what was received
+        raise ValueError("an answer that is no gate's")  # noqa: TRY004 - about received bytes
     return status, body
 
 
@@ -164,7 +164,7 @@ def refusals(config: Path, *, as_json: bool) -> None:
     if not found:
         click.echo("nobody was refused in the last 30 days")
     for one in found:
-        # A machine has neither.
+        # A machine has neither of these.
         named = one["nickname"] or one["discriminator"]
         who = _plain(f"  {one['nickname']}#{one['discriminator']}") if named else ""
         times = "once" if one["count"] == 1 else f"{one['count']} times"
@@ -173,5 +173,5 @@ def refusals(config: Path, *, as_json: bool) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return a stranger's text without what a terminal would act on."""
+    """Return untrusted text without the characters that control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

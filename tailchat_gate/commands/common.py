@@ -1,4 +1,4 @@
-"""What the commands share: the option that names the file, and how a command ends."""
+"""Shared by the commands: the option for the file, and how a command ends."""
 
 import os
 import sys
@@ -13,9 +13,9 @@ from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.source import Source
 from tailchat_gate.config.values.address import TcpAddress
 
-#: The gate could not start or did not answer.
+#: Exit code: the gate could not start or did not answer.
 EXIT_FAILED: Final = 1
-#: The configuration or the command line is wrong (click's own number for the latter).
+#: Exit code: the configuration or the command line is wrong (click's number for the latter).
 EXIT_USAGE: Final = 2
 
 config_option = click.option(
@@ -32,12 +32,12 @@ config_option = click.option(
 
 
 def loaded_from(path: Path) -> Loaded:
-    """Read the configuration, or end with every problem in it."""
+    """Read the configuration; end the command with all its problems if it is invalid."""
     return read_from(Source(path, os.environ))
 
 
 def read_from(source: Source) -> Loaded:
-    """As loaded_from."""
+    """Read the configuration from a source, as loaded_from does."""
     problems: tuple[Problem, ...] = ()
     try:
         return source.read()
@@ -47,7 +47,7 @@ def read_from(source: Source) -> Loaded:
 
 
 def asked_at(where: TcpAddress) -> TcpAddress:
-    """Return where to ask what listens on an address: every address of the machine is none."""
+    """Return the address to connect to for a listener; the unspecified one becomes loopback."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - compared only
     return TcpAddress(host, where.port)
 

@@ -1,4 +1,4 @@
-"""`check`, `schema`, `secret` and `token`: what helps to write a configuration."""
+"""`check`, `schema`, `secret`, `key` and `token`: help with writing a configuration."""
 
 import os
 import secrets
@@ -66,7 +66,7 @@ def check(config: Path) -> None:
     found = list(obstacles(settings))
     for one in found:
         click.echo(f"warning: {one.key}: {one.told}; the gate does not start with that", err=True)
-    # What is missing may be there on the gate's machine; what is there and wrong is here.
+    # A missing file may exist on the gate's machine; a wrong one is wrong everywhere.
     stopped = not all(one.missing for one in found)
     routes = len(settings.route)
     state = "right by itself" if stopped else "good"

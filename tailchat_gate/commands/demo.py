@@ -1,4 +1,4 @@
-"""The demo: a stand-in Tailchat, a sample tool and the gate, on this machine alone."""
+"""The demo: a stand-in Tailchat, a sample tool and the gate, only on this machine."""
 
 import asyncio
 import secrets
@@ -33,7 +33,7 @@ class DemoError(RuntimeError):
 def run_demo(port: int, upstream: str = "") -> None:
     """Run the demo on a port of this machine (0 = any) until Ctrl-C. Raises DemoError.
 
-    `upstream` is the tool behind the sign-in, "" for the sample tool.
+    `upstream` is the URL of the tool to protect, "" for the sample tool.
     """
     signals = Signals()
     signals.take()
@@ -91,7 +91,7 @@ def _settings(port: int, tailchat_port: int, upstream: str, client_secret: str) 
                 "admin_listen": "",
                 "shutdown_timeout": "2s",
             },
-            # Another name than the gate's: cookies ignore ports.
+            # Not the gate's host name: cookies ignore ports.
             "tailchat": {
                 "api_url": f"http://localhost:{tailchat_port}",
                 "client_id": _CLIENT_ID,
@@ -120,7 +120,7 @@ def _greet(settings: Settings) -> Callable[[], None]:
 
 
 def _neighbour(port: int) -> int:
-    """Return the next port where it is free: two ports are easily forwarded together."""
+    """Return the next port if it is free: adjacent ports are easy to forward together."""
     try:
         return _usable(port + 1)
     except DemoError:
@@ -128,7 +128,7 @@ def _neighbour(port: int) -> int:
 
 
 def _usable(port: int) -> int:
-    """Return a port that can be listened on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

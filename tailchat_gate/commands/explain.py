@@ -1,4 +1,4 @@
-"""`explain`: what the gate would do with a request, and by which rules."""
+"""`explain`: what the gate does with a request, and by which rules."""
 
 import math
 import re
@@ -37,12 +37,12 @@ from tailchat_gate.syntax import ANY_CASE, BROWSER_AUTHORITY_ENDS, HTTP_SCHEME, 
 _URL: Final = re.compile(
     f"({HTTP_SCHEME})://([^{BROWSER_AUTHORITY_ENDS}]+)([^#]*)(?:#.*)?", ANY_CASE | re.DOTALL
 )
-#: What a browser escapes: all but visible ASCII.
+#: What a browser escapes: everything but visible ASCII.
 _ESCAPED: Final = re.compile(f"[^{VCHAR}]+")
 
 Asked = RequestHead | RefusedError
 
-#: Stands for the visitor's address (RFC 5737) and for what the gate knows of a real request.
+#: Placeholders for the client's address (RFC 5737) and other values of a real request.
 _ADDRESS: Final = "192.0.2.1"
 _REQUEST_ID: Final = "0" * 24
 
@@ -52,13 +52,13 @@ Lines = list[str]
 
 
 class NotAskedError(ValueError):
-    """What was typed is no request; the text says what would be one."""
+    """The typed text is not a request; the message says what is accepted."""
 
 
 def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -> Asked:
-    """Return the request for a URL by the gate's own reader, or why the gate refuses to read it.
+    """Return the request for a URL, read by the gate's own reader, or why the reader refuses it.
 
-    Letters beyond ASCII and spaces are written as browsers do, everything else stands as typed.
+    Non-ASCII letters and spaces are escaped as in browsers; everything else is unchanged.
     `typed` are lines of further fields. Raises NotAskedError.
     """
     match = _URL.fullmatch(text)
@@ -92,10 +92,9 @@ def _ascii(authority: str) -> str:
 
 
 class Asker(NamedTuple):
-    """The person `sub` or the machine `token` who asks; None and "" are nobody.
+    """The person `sub` or the machine `token` of the request; None and "" are anonymous.
 
-    `lock` says that one of them is locked, "" where none is. `names` are the fields that the
-    answer is to tell of.
+    `lock` says that one of them is locked, "" if none is. `names` are the fields to explain.
     """
 
     sub: str | None = None
@@ -105,12 +104,12 @@ class Asker(NamedTuple):
 
     @property
     def admitted(self) -> str | None:
-        """The person whom the rules are asked about: a locked one counts as nobody."""
+        """The person that the rules see: None if the person is locked."""
         return None if self.lock else self.sub
 
 
 def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lines]:
-    """Return whether a request is let through, and the lines that tell why."""
+    """Return whether a request is let through, and the lines that explain why."""
     if isinstance(asked, RefusedError):
         return False, [_said("decision", _refusal(asked.reason)), _said("because of", str(asked))]
     lines = list(_request(settings, asked, asker))
@@ -149,7 +148,7 @@ def _has_tool(route: Route) -> bool:
 def _fates(
     settings: Settings, asked: RequestHead, route: Route, names: Sequence[bytes]
 ) -> Iterator[str]:
-    """Say what becomes of the fields that were named."""
+    """Yield lines about what happens to the named fields."""
     if names and not _has_tool(route):
         yield _said("header", "none is passed on: the gate itself serves this route")
         return
@@ -164,7 +163,7 @@ def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match
         return match, _LOCKED
     decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
     if asker.lock and decision.reason is Reason.NOT_SIGNED_IN:
-        # What the gate says to a session that a lock has closed.
+        # The gate's reason for a session that a lock has closed.
         decision = _LOCKED
     if match and decision.allowed and not match.route.passes_on(asked.method):
         decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
@@ -182,7 +181,7 @@ def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[s
 
 
 def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:
-    """Say which route serves, and what each place that the request may lead to asks for."""
+    """Yield lines about the matching route and the rules of each reading of the path."""
     host, path = asked.fields.host.name, asked.target.path
     yield _said("route", _place(match.route) if match else "none")
     claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
@@ -191,7 +190,7 @@ def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterat
 
 
 def _asks(found: ExplainedMatch, path: str, method: str) -> Iterator[str]:
-    # A reading may hold what would drive the terminal: it is decoded from what somebody typed.
+    # A reading is decoded from typed text and may contain terminal controls.
     reading = found.reading.encode("unicode_escape").decode("ascii")
     seen = f", read as {reading}" if found.reading != path else ""
     if found.method != method:
@@ -215,7 +214,7 @@ def _place(route: Route) -> str:
 
 
 def _who(sub: str | None, token: str) -> Visitor | Machine | None:
-    """Return who asks, with stand-ins for what only a sign-in tells."""
+    """Return the visitor, with placeholders for values that only a sign-in provides."""
     if token:
         return Machine(token, math.inf)
     if sub is None:
@@ -227,7 +226,7 @@ def _who(sub: str | None, token: str) -> Visitor | Machine | None:
 def _sent(
     settings: Settings, asked: RequestHead, route: Route, who: Visitor | Machine | None
 ) -> Lines:
-    """Return the head that the tool gets, of a client that sends Host and the fields named."""
+    """Return the request head that the tool gets, if a client sends Host and the named fields."""
     server = settings.server
     client = ClientResolver((), default_scheme=server.public_url.partition(":")[0])
     identity = b""
@@ -260,7 +259,7 @@ def _said(what: str, text: str) -> str:
 def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     if value is None:
         return None
-    # As `lock` and allow lists have it; the page shows the id alone.
+    # As `lock` and allow lists write it; the page shows only the id.
     sub = value.removeprefix(identifier.SUB)
     _entry(identifier.SUB + sub, identifier.SUBS)
     return sub

@@ -1,6 +1,6 @@
-"""What `explain` says of request fields: passed on or dropped, by which rule, and the way to pass.
+"""What `explain` says of request fields: passed on or dropped, by which rule, how to pass them.
 
-The answers are those of the code that forwards; here are the words for them alone.
+The forwarding code decides; this module only has the words for its decisions.
 """
 
 import re
@@ -48,7 +48,7 @@ def read_field(text: str) -> tuple[bytes, bytes | None]:
 def field_lines(typed: list[tuple[bytes, bytes | None]]) -> bytes:
     """Return the lines of fields in a request.
 
-    A name alone has no value; one that says where a request goes or ends cannot be sent so.
+    A name alone gets an empty value; a routing field without a value is left out.
     """
     return b"".join(
         b"%b: %b\r\n" % (name, value or b"")
@@ -60,7 +60,7 @@ def field_lines(typed: list[tuple[bytes, bytes | None]]) -> bytes:
 def fates(
     headers: RequestHeaders, names: Sequence[bytes], fields: FieldSection, route: Route
 ) -> Iterator[str]:
-    """Yield what becomes of each of the names in a request on a route."""
+    """Yield what happens to each of the named fields in a request on a route."""
     for name in dict.fromkeys(names):
         fate = headers.fate(name, fields, route)
         what = f"passed on: {_PASSED[fate.rule]}" if fate.passed else _dropped(name, fate, route)

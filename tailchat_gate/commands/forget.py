@@ -26,7 +26,7 @@ _NAMES: Final = {"lock": "a lock", "unlock": "a lock that was lifted", "ended": 
 
 
 class _Item(NamedTuple):
-    """One thing that is stored; `in_force`: it keeps the person out, or a session of theirs."""
+    """One stored record; `in_force`: it locks the person, or has ended a session of theirs."""
 
     record: Record
     in_force: bool
@@ -98,7 +98,7 @@ def _item(record: Record, now: float) -> _Item:
 
 
 def _compact(body: str) -> str:
-    """Return a body as it is stored, without what a terminal would act on."""
+    """Return a stored body without the characters that control a terminal."""
     try:
         return json.dumps(json.loads(body))
     except ValueError:

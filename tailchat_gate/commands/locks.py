@@ -1,4 +1,4 @@
-"""`lock`, `unlock`, `locks`: who is kept out, in the gate's own file."""
+"""`lock`, `unlock`, `sign-out`, `locks`: change and list locks in the gate's own file."""
 
 import http.client
 import json
@@ -43,7 +43,7 @@ state_option = click.option(
 
 T = TypeVar("T")
 
-#: How long the running gate may take to say where it keeps locks.
+#: How long the running gate may take to say where it stores locks.
 _SECONDS: Final = 2.0
 _OK: Final = 200
 _EMPTY: Final = "state.path is empty: the running gate keeps state in its memory alone"
@@ -53,9 +53,9 @@ _FOR_EVER: Final = "until unlocked"
 
 @dataclass(frozen=True, slots=True)
 class LockLocation:
-    """Where locks are kept, and what else the commands need of a configuration.
+    """Where locks are stored, and what else the commands need from a configuration.
 
-    `lifetime`: seconds that a session can last; `tokens`: the names of all, None where unknown.
+    `lifetime`: seconds that a session can last; `tokens`: all token names, None if unknown.
     """
 
     path: Path
@@ -64,10 +64,9 @@ class LockLocation:
 
 
 def lock_location(config: Path, state: Path | None) -> LockLocation:
-    """Return where the locks are; end the command where nothing tells.
+    """Return where locks are stored; end the command if that is not known.
 
-    Whoever has to be kept out has to be kept out now, not when somebody has found the mistake in
-    the file: only state.path has to be right.
+    A lock must work now, not after somebody has fixed the file: only state.path must be valid.
     """
     if state is not None:
         return LockLocation(state)
@@ -93,11 +92,11 @@ def lock_location(config: Path, state: Path | None) -> LockLocation:
 
 
 def _check_running(config: Path, path: str) -> None:
-    """End the command where the gate that runs with this file keeps its state elsewhere.
+    """End the command if the gate that runs with this file stores its state elsewhere.
 
-    It may run as another user, or from before the file was changed; a lock that it never reads
-    keeps nobody out. Its word is no order, though: anybody could listen at that address, and the
-    commands often run as root.
+    It may run as another user, or have started before a change of the file; a lock that it never
+    reads has no effect. The command never writes to the path in the response, though: any process
+    could listen at that address, and the commands often run as root.
     """
     try:
         where = admin_address(config, os.environ)
@@ -123,12 +122,12 @@ def _is_same(file: object, config: Path) -> bool:
 
 
 def revocation(path: Path) -> RevocationState:
-    """Return what the store says, nothing where there is none yet. Raises StoreError."""
+    """Return the stored revocation state, empty if there is no store yet. Raises StoreError."""
     return read_store(path) if path.exists() else RevocationState(time.time)
 
 
 def revocation_or_end(path: Path) -> RevocationState:
-    """As `revocation`; ends the command where the store cannot be read."""
+    """Return the same as `revocation`; end the command if the store cannot be read."""
     try:
         return revocation(path)
     except StoreError as error:
@@ -136,7 +135,7 @@ def revocation_or_end(path: Path) -> RevocationState:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Write an entry; end the command where that cannot be done."""
+    """Write an entry; end the command if that fails."""
 
     async def write(opened: OpenedStore) -> None:
         opened.revocation.apply(entry)
@@ -146,7 +145,7 @@ def append(path: Path, entry: Entry) -> None:
 
 
 def change(path: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    """Change the store; end the command where that cannot be done."""
+    """Change the store; end the command if that fails."""
     if told := in_foreign_home(str(path), os.environ):
         click.echo(f"warning: state.path: {told}", err=True)
     try:
@@ -271,9 +270,9 @@ def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
 
 
 def locked(settings: Settings, sub: str | None, token: str) -> str:
-    """Return what there is to say of a lock on a person or machine, "" where there is none.
+    """Return a line about the lock on a person or machine, "" if there is none.
 
-    A store that cannot be read is a warning: whoever asks may not be its owner.
+    A store that cannot be read is a warning: the user may not be its owner.
     """
     if not settings.state.path or not (sub or token):
         return ""
@@ -293,7 +292,7 @@ def _end(until: int | None) -> str:
 
 
 def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:
-    """Warn of a target that is nobody: a misspelt one would be believed to be kept out."""
+    """Warn of an unknown target: with a misspelt one you would believe that the lock works."""
     if target.startswith(SUB):
         told = no_tailchat_id(target.removeprefix(SUB))
         if told:

@@ -1,4 +1,4 @@
-"""Finds what would keep the gate from starting on this machine, and changes nothing there."""
+"""Finds what would prevent a start of the gate on this machine, without changing anything."""
 
 import grp
 import os
@@ -14,9 +14,9 @@ from tailchat_gate.state.files import NAME
 
 
 class Obstacle(NamedTuple):
-    """What stops a start, told for the key that names it.
+    """What would prevent a start, with the key that names it.
 
-    `missing`: something is not there, as on a machine other than the gate's.
+    `missing`: a file, directory or group does not exist, as on a machine other than the gate's.
     """
 
     key: str
@@ -25,10 +25,10 @@ class Obstacle(NamedTuple):
 
 
 def obstacles(settings: Settings) -> Iterator[Obstacle]:
-    """Look at what a start opens: files, the directories of files and sockets, a group.
+    """Check what a start opens: files, the directories of files and sockets, a group.
 
-    Not whether the gate may write there, which depends on its user, nor whether an address is
-    free: a gate that runs has it.
+    Write permission is not checked, because it depends on the gate's user. Free addresses are not
+    checked either, because a running gate uses them.
     """
     if settings.state.path:
         yield from _of_state("state.path", Path(settings.state.path))
@@ -47,7 +47,7 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
 
 
 def _of_state(key: str, folder: Path) -> Iterator[Obstacle]:
-    """Look at the directory of what keeps somebody out."""
+    """Check the directory of the stored locks."""
     if is_made(str(folder), os.environ) and not folder.exists():
         there = next(parent for parent in folder.parents if parent.exists())
         if not there.is_dir():

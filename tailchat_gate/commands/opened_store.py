@@ -1,4 +1,4 @@
-"""The store as a command opens it: for a moment, beside the gate that runs or without one."""
+"""Opens the store for a command: for a moment, with or without a running gate."""
 
 import asyncio
 import time
@@ -22,16 +22,16 @@ T = TypeVar("T")
 
 
 class OpenedStore(NamedTuple):
-    """A store that is open, and what it says of locks and ended sessions."""
+    """An open store, and its locks and ended sessions."""
 
     store: SqliteStore
     revocation: RevocationState
 
 
 def read_store(directory: Path) -> RevocationState:
-    """Return what the store in a directory says of locks and ended sessions.
+    """Return the locks and ended sessions of the store in a directory.
 
-    Without an event loop, because `explain` opens no socket at all. Raises StoreError.
+    It needs no event loop, because `explain` opens no sockets. Raises StoreError.
     """
     kind = revocations(time.time)
     engine = Engine(Files(directory), time.time, {kind.name: kind})
@@ -47,9 +47,9 @@ def read_store(directory: Path) -> RevocationState:
 
 
 def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    """Change the store in a directory, as its owner; it is made where it is missing.
+    """Change the store in a directory, as its owner; a missing store is created.
 
-    Raises StoreError where it cannot be used, or could not be written.
+    Raises StoreError if the store cannot be used or written.
     """
     with as_owner(directory):
         return asyncio.run(_with_store(directory, work))

@@ -1,4 +1,4 @@
-"""`routes`: the routes of a configuration in the order in which they count."""
+"""`routes`: the routes of a configuration in the order of matching."""
 
 from pathlib import Path
 

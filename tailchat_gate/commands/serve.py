@@ -56,8 +56,8 @@ def serve(config: Path) -> None:
         signals.code = EXIT_FAILED
         close_logging()
         fail(str(error), EXIT_FAILED)
-    except Exception:  # noqa: BLE001 - told below
-        # Python's own traceback on standard error could wait for a reader for ever.
+    except Exception:  # noqa: BLE001 - logged below
+        # Python's own traceback on standard error could block on its reader without end.
         signals.code = EXIT_FAILED
         _log.exception("the gate has failed")
         raise SystemExit(EXIT_FAILED) from None
@@ -66,7 +66,7 @@ def serve(config: Path) -> None:
 
 
 def _make_state_directory(path: str) -> None:
-    """Make the user's own directory where `path` names it. Raises StartError."""
+    """Create the user's own state directory if `path` is that. Raises StartError."""
     try:
         make_for(path, os.environ)
     except OSError as error:
@@ -103,7 +103,7 @@ def demo(port: int, upstream: str) -> None:
 
     Everything listens on this machine alone and is forgotten on Ctrl-C.
     """
-    # Only here, because no other command should pay for loading a Tailchat and a tool.
+    # Imported here, so that no other command loads the stand-in Tailchat and the tool.
     from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415
 
     try:

@@ -44,8 +44,8 @@ __all__ = [
 class Settings(Section):
     """The whole configuration; every value is final.
 
-    To validate it is to check what no file stands behind. `config/validation.py` constructs it of
-    tables that it has checked, each by itself and beside the others.
+    Validating it checks everything except the files it names. `config/validation.py` constructs it
+    from tables that it has checked, each alone and against the others.
     """
 
     server: Server = Field(description="Where the gate listens and what it is called from outside.")
@@ -89,7 +89,7 @@ class Settings(Section):
         return self
 
 
-#: The names of the tables that the file has any number of, each written whole.
+#: The names of the tables that may occur any number of times, each set as a whole.
 LISTED: Final = frozenset(
     name
     for name, field in Settings.model_fields.items()

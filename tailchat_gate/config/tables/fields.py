@@ -1,6 +1,6 @@
 """The kinds of value a key can have: how each is checked, and how JSON Schema describes it.
 
-Those that a route alone has are in `route_fields.py`.
+Those of routes and tokens are in `route_fields.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,20 +27,20 @@ from tailchat_gate.config.values import address, identifier, path, quantities, s
 
 
 class Section(BaseModel):
-    """A table of the file: immutable, without unknown keys, and silent about what it refuses."""
+    """A table of the file: immutable, without unknown keys; its errors do not show the input."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     #: For a key that holds a secret: the keys of the file that it can be written in, each with
-    #: its description. The model has what is left after these were read.
+    #: its description. The model itself has only the resulting key.
     secret_forms: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Marks a float as a duration, written as text and kept in seconds.
+    """Marks a float as a duration, written as text and stored in seconds.
 
-    `low` and `high` are the bounds, both allowed unless `above_zero` takes 0 away.
+    `low` and `high` are the bounds, both inclusive; `above_zero` excludes 0.
     """
 
     low: float = 0.0
@@ -48,7 +48,7 @@ class Seconds:
     above_zero: bool = False
 
     def read(self, value: object) -> float:
-        """Read a duration and hold it to the bounds; raises ValueError."""
+        """Read a duration and check the bounds; raises ValueError."""
         length = quantities.read_duration(value)
         if self.above_zero and not length:
             raise ValueError(f"{quantities.DURATION}, longer than 0")
@@ -82,13 +82,13 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Marks an int as a whole number from `low` to `high`, both allowed."""
+    """Marks an int as a whole number from `low` to `high`, both inclusive."""
 
     low: int
     high: int
 
     def read(self, value: object) -> int:
-        """Hold a number to the bounds; raises ValueError."""
+        """Check the bounds of a number; raises ValueError."""
         if type(value) is not int or not self.low <= value <= self.high:
             raise ValueError(f"a whole number from {self.low} to {self.high}")
         return value
@@ -111,7 +111,7 @@ class Size:
     high: int
 
     def read(self, value: object) -> int:
-        """Read a size and hold it to the bound; raises ValueError."""
+        """Read a size and check the bound; raises ValueError."""
         count = quantities.read_size(value)
         if count > self.high:
             raise ValueError(f"{quantities.SIZE}, of at most {quantities.format_size(self.high)}")
@@ -136,7 +136,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Marks a float as a moment, written as a date or a date and time, kept in Unix seconds."""
+    """Marks a float as a moment, written as a date or a date and time, stored in Unix seconds."""
 
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
@@ -151,17 +151,17 @@ class Moment:
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        # Editors show a schema TOML's dates as text.
+        # Editors pass TOML's dates to a schema as text.
         return {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}"}
 
 
 def matching(pattern: str) -> dict[str, str]:
-    """Return the JSON Schema of texts that a pattern matches as a whole."""
+    """Return the JSON Schema of texts that match a pattern completely."""
     return {"type": "string", "pattern": f"^{pattern}$"}
 
 
 def empty() -> Mapping[str, Never]:
-    """Make an immutable mapping of nothing, the default of a table with free keys."""
+    """Return an empty immutable mapping, the default of a table with free keys."""
     return MappingProxyType({})
 
 

@@ -26,7 +26,7 @@ from tailchat_gate.config.values.quantities import format_duration
 from tailchat_gate.config.values.url import base_url_or_none, proxy_address
 from tailchat_gate.syntax import SESSION_COOKIE
 
-#: What happens to a session while Tailchat cannot be asked about it.
+#: What happens to a session while Tailchat is unreachable for a recheck.
 Outage = Literal["keep", "sign-in", "fail"]
 _MINUTE = 60.0
 LONGEST_SESSION = 30 * 86400.0
@@ -180,7 +180,7 @@ class Token(Section):
     hash: TokenHash = Field(
         description="Hash of the token, as `tailchat-gate token NAME` prints it.",
         examples=["sha256:..."],
-        repr=False,  # a token itself stands there where somebody mistook the two
+        repr=False,  # an admin may have written the token itself by mistake
     )
     routes: RouteNames | None = Field(
         default=None,

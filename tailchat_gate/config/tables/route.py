@@ -28,7 +28,7 @@ from tailchat_gate.config.values import identifier, upgrade
 
 _LARGEST_BODY = 2**40
 _LARGEST_BUFFER = 64 << 20
-#: What a body may have that is kept before it is sent on, where max_body_bytes sets no limit.
+#: The limit of a buffered body, in bytes, if max_body_bytes sets none.
 _LARGEST_KEPT_BODY = 1 << 30
 
 

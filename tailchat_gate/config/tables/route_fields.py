@@ -1,4 +1,4 @@
-"""The kinds of value that the keys of routes and tokens have, as in `fields.py`."""
+"""The kinds of value of the keys of routes and tokens, as in `fields.py`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

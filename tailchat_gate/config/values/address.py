@@ -1,4 +1,4 @@
-"""Reads where something listens or answers: listeners, upstreams, trusted networks."""
+"""Reads addresses: listeners, upstreams and trusted networks."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _UNIX_PATH = re.compile(f"/(?!/)[^{CTL}]+")
 _STATUS = re.compile(OWN_STATUS)
 _DIRECTORY = re.compile(DIRECTORY)
 _LONGEST_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL, unix(7)
-#: Hosts that lead to whatever listens on a loopback address, or listen there.
+#: Hosts that connect to any listener on a loopback address, or listen there.
 _ANY_LOOPBACK = frozenset({"0.0.0.0", "::", "localhost"})  # noqa: S104 - compared only
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
@@ -51,7 +51,7 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class HttpAddress:
-    """A tool that is reached over TCP, by the URL of its root."""
+    """A tool reached over TCP, by the URL of its root."""
 
     url: Url
 
@@ -67,7 +67,7 @@ class HttpAddress:
 
     @property
     def port(self) -> int:
-        """The port to connect to, the scheme's own where the address names none."""
+        """The port to connect to; the scheme's default if the address names none."""
         return self.url.port or self.url.default_port
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ Upstream = HttpAddress | UnixAddress | StaticAddress | FilesAddress
 def listen_address(text: str) -> TcpAddress | UnixAddress:
     """Read one address to listen on.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if text.startswith("unix:"):
         return UnixAddress(_unix_path(text, LISTEN))
@@ -130,7 +130,7 @@ def listen(text: str) -> str:
 def upstream_address(text: str) -> Upstream:
     """Read where the requests of a route go.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if text.startswith("unix:"):
         return UnixAddress(_unix_path(text, UPSTREAM))
@@ -153,7 +153,7 @@ def upstream(text: str) -> str:
 
 
 def tool_of(address: Upstream) -> tuple[str, int] | None:
-    """Return what all addresses of one tool have in common, None where no tool answers."""
+    """Return a value that is equal for all addresses of one tool, None if there is no tool."""
     if isinstance(address, UnixAddress):
         return normpath(address.path), 0
     if isinstance(address, HttpAddress):
@@ -162,9 +162,9 @@ def tool_of(address: Upstream) -> tuple[str, int] | None:
 
 
 def _one_name(name: str) -> str:
-    """Return a host in one spelling: "" for this machine, an IPv4 address without IPv6 clothes.
+    """Return a host in one spelling: "" for this machine, IPv4-mapped IPv6 addresses as IPv4.
 
-    To connect to the unspecified address is to connect to this machine.
+    Connecting to the unspecified address connects to this machine.
     """
     mapped = IPv6Address(name).ipv4_mapped if ":" in name else None
     plain = str(mapped or name)
@@ -172,9 +172,9 @@ def _one_name(name: str) -> str:
 
 
 def leads_to(upstream: Upstream, listener: TcpAddress | UnixAddress) -> bool:
-    """Tell whether an upstream is certainly what listens there.
+    """Whether an upstream is certainly the listener at an address.
 
-    A name other than localhost may lead anywhere, so it is never certain.
+    A name other than localhost may resolve to any address, so it is never certain.
     """
     if isinstance(upstream, UnixAddress) or isinstance(listener, UnixAddress):
         return upstream == listener
@@ -191,9 +191,9 @@ def leads_to(upstream: Upstream, listener: TcpAddress | UnixAddress) -> bool:
 def network(value: object) -> Network:
     """Read a trusted address or network.
 
-    Refused are host bits (they hide which part was meant), every-address networks (then any
-    visitor would be believed), and IPv4 addresses in IPv6 clothes.
-    Raises ValueError, whose text says what would be right.
+    Refused are host bits (it is unclear which part was meant), networks of all addresses (the
+    gate would trust every client), and IPv4-mapped IPv6 addresses.
+    Raises ValueError, whose text says what is accepted.
     """
     if not isinstance(value, str):
         raise ValueError(NETWORK)  # noqa: TRY004 - pydantic reports a ValueError, not a TypeError

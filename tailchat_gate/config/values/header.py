@@ -1,4 +1,4 @@
-"""Which headers a route may add for its tool, and the templates their values come from."""
+"""Which headers a route may set for its tool, and the templates of their values."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tailchat_gate.request.field_names import (
 )
 from tailchat_gate.syntax import SHORT_TOKEN, VCHAR
 
-#: What a template can say of the request itself; the rest is about the person.
+#: The template fields about the request; the others are about the person.
 CLIENT = "client"
 FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups", CLIENT)
 NAME = 'the name of a header such as "X-WEBAUTH-USER"'
@@ -27,7 +27,7 @@ TEMPLATE = (
 )
 
 _TOKEN = re.compile(SHORT_TOKEN)
-#: What frames a message, routes it or belongs to its connection, and the gate's own.
+#: Fields that frame a message, route it or belong to its connection, and the gate's own.
 _MANAGED = Names(
     *OWN,
     *(name.decode("ascii") for name in HOP_BY_HOP),
@@ -39,7 +39,7 @@ _LONGEST = 1024
 
 
 def folded(name: str) -> bytes:
-    """Fold a header name as tools do that read `X_A` and `x-a` as one header."""
+    """Fold a header name as some tools do, which read `X_A` and `x-a` as one header."""
     return fold(name.encode("ascii"))
 
 
@@ -48,22 +48,21 @@ def header_name(name: str) -> str:
 
     Refused are names the gate manages itself, and those that frame or route a message
     (RFC 9110 section 7.6.1), in any spelling that a tool may fold onto them.
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     return _free(name, NAME)
 
 
 def passed_name(name: str) -> str:
-    """Check the name of a header that a route takes from visitors although it would be dropped.
+    """Check the name of a request header that a route passes on instead of dropping it.
 
-    Refused are the same as for `header_name`. Raises ValueError, whose text says what would be
-    right.
+    Refuses the same names as `header_name`. Raises ValueError, whose text says what is accepted.
     """
     return _free(name, PASSED)
 
 
 def passed_response_name(name: str) -> str:
-    """Check the name of a header of replies that a route lets through; raises ValueError."""
+    """Check the name of a response header that a route passes on; raises ValueError."""
     if not _TOKEN.fullmatch(name):
         raise ValueError(RESPONSE)
     if folded(name) in HOP_BY_HOP:
@@ -72,12 +71,12 @@ def passed_response_name(name: str) -> str:
 
 
 def is_dropped_from_responses(name: str) -> bool:
-    """Tell whether a reply's header of this name is dropped where no route passes it."""
+    """Whether a response header of this name is dropped unless the route passes it."""
     return is_order(folded(name))
 
 
 def is_dropped(name: str) -> bool:
-    """Tell whether a header of this name is dropped where no route passes it."""
+    """Whether a request header of this name is dropped unless the route passes it."""
     return is_claim(folded(name)) or not is_plain(name.encode("ascii"))
 
 
@@ -92,7 +91,7 @@ def _free(name: str, expected: str) -> str:
 def template(text: str) -> str:
     """Check the template of a header value and return it unchanged.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     names = fields(text)
     if CLIENT in names and len(names) > 1:
@@ -101,21 +100,21 @@ def template(text: str) -> str:
 
 
 def fields(text: str) -> frozenset[str]:
-    """Return the names of the fields in a template that was checked."""
+    """Return the names of the fields in a checked template."""
     return frozenset(name for kind, name in pieces(text) if kind == "field")
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Return a template that was checked with its fields replaced."""
+    """Return a checked template with its fields replaced."""
     return "".join(values[piece] if kind == "field" else piece for kind, piece in pieces(text))
 
 
 def pieces(text: str) -> tuple[tuple[str, str], ...]:
-    """Take a template apart into `("text", literal)` and `("field", name)`, in order.
+    """Split a template into `("text", literal)` and `("field", name)`, in order.
 
     A name is one of FIELDS; `{{` and `}}` are already single braces in the literals, and
     neighbouring literals are joined.
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if len(text) > _LONGEST or not _TEXT.fullmatch(text):
         raise ValueError(f"{TEMPLATE}; not empty, no white space at its ends")

@@ -1,4 +1,4 @@
-"""The names and words an admin writes: routes, groups, subs, tokens, scopes, who may enter."""
+"""Names in the configuration: routes, groups, subs, tokens, scopes, allow and deny entries."""
 
 import re
 from collections.abc import Sized
@@ -11,7 +11,7 @@ PUBLIC = "public"
 SIGNED_IN = "signed-in"
 GROUP = "group:"
 SUB = "sub:"
-TOKEN = "token:"  # noqa: S105 - what an entry begins with, not a credential
+TOKEN = "token:"  # noqa: S105 - the prefix of an entry, not a credential
 CONNECT = "CONNECT"
 TRACE = "TRACE"
 
@@ -60,7 +60,8 @@ def route_name(text: str) -> str:
 def cookie_name(text: str) -> str:
     """Check the name of the session cookie; raises ValueError.
 
-    The login cookie's is made of it: no gate's session may be named as another's login.
+    The login cookie's name derives from it: no gate's session cookie may have the name of
+    another's login cookie.
     """
     if not _COOKIE_NAME.fullmatch(text):
         raise ValueError(COOKIE)
@@ -96,12 +97,12 @@ def sub(text: str) -> str:
 
 
 def is_token_name(text: str) -> bool:
-    """Tell whether a text is the name that a machine token may have, here and for a lock."""
+    """Whether a text is a valid name of a machine token, here and for a lock."""
     return _TOKEN_NAME.fullmatch(text) is not None
 
 
 def is_sub(text: str) -> bool:
-    """Tell whether a text may be a sub, here and for a lock."""
+    """Whether a text is a valid sub, here and for a lock."""
     return _SUB.fullmatch(text) is not None
 
 
@@ -120,24 +121,24 @@ def token_hash(text: str) -> str:
 
 
 def audience(text: str) -> str:
-    """Check whom a route's assertions are for (RFC 7519 section 4.1.3); raises ValueError."""
+    """Check the audience of a route's assertions (RFC 7519 section 4.1.3); raises ValueError."""
     if not _AUDIENCE.fullmatch(text):
         raise ValueError(AUDIENCE)
     return text
 
 
 def client_id(text: str) -> str:
-    """Check the app's id; raises ValueError."""
+    """Check the client_id of the app; raises ValueError."""
     if not _CLIENT_ID.fullmatch(text):
         raise ValueError('the id of the app, such as "tc_649aa2179e97b8b3b2d10041"')
     return text
 
 
 def scope(text: str) -> str:
-    """Check the scope, which has to hold `openid`.
+    """Check the scope, which must contain `openid`.
 
     Tailchat: without it the login works and /open/me then answers 403.
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if not _SCOPE.fullmatch(text) or syntax.OPENID not in text.split(" "):
         raise ValueError('words with single spaces between them, "openid" among them')
@@ -145,23 +146,23 @@ def scope(text: str) -> str:
 
 
 def via(text: str) -> str:
-    """Check the gate's pseudonym in Via (RFC 9110 section 7.6.3), or nothing; raises ValueError."""
+    """Check the pseudonym in Via (RFC 9110 section 7.6.3), "" for none; raises ValueError."""
     if not _VIA.fullmatch(text):
         raise ValueError(VIA)
     return text
 
 
 def contact(text: str) -> str:
-    """Check the text that tells a visitor whom to ask; raises ValueError."""
+    """Check the contact text for visitors; raises ValueError."""
     if len(text) > _LONGEST_CONTACT or syntax.UNFIT_FOR_A_LINE.search(text):
         raise ValueError(f"one line of at most {_LONGEST_CONTACT} characters")
     return text
 
 
 def allow_entry(text: str) -> str:
-    """Check one entry of a route's allow list, apart from whether its group exists.
+    """Check one entry of a route's allow list, but not that its group exists.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if text in (PUBLIC, SIGNED_IN):
         return text
@@ -173,9 +174,9 @@ def allow_entry(text: str) -> str:
 
 
 def deny_entry(text: str) -> str:
-    """Check one entry of a deny list, apart from whether its group exists.
+    """Check one entry of a deny list, but not that its group exists.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if not _names_somebody(text):
         raise ValueError(DENY)
@@ -183,7 +184,7 @@ def deny_entry(text: str) -> str:
 
 
 def method(text: str) -> str:
-    """Check a method that a route takes; raises ValueError, whose text says what would be right."""
+    """Check a method that a route accepts; raises ValueError, whose text says what is accepted."""
     if text == CONNECT:
         raise ValueError(f"{METHOD}; {CONNECT} is for the proxy itself and never passes")
     if not _METHOD.fullmatch(text):
@@ -214,7 +215,7 @@ def at_least_one(values: _Many) -> _Many:
 
 
 def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a list that names something twice; raises ValueError."""
+    """Refuse a list with a duplicate; raises ValueError."""
     if len(set(values)) < len(values):
         raise ValueError("each entry once")
     return values
@@ -223,7 +224,7 @@ def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
 def tls_pin(text: str) -> str:
     """Read the SHA-256 of a public key, with or without colons between its bytes.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     kind, colon, digest = text.partition(":")
     digest = digest.replace(":", "").lower()

@@ -1,4 +1,4 @@
-"""The paths an admin writes: those of requests, and those of files."""
+"""Paths in the configuration: those of requests, and those of files."""
 
 import re
 
@@ -19,7 +19,7 @@ _REFUSED = "%?#;\\*"
 def prefix(text: str) -> str:
     """Check the prefix of the gate's own paths.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if not _PREFIX.fullmatch(text):
         raise ValueError(PREFIX)
@@ -29,9 +29,9 @@ def prefix(text: str) -> str:
 
 
 def route_path(text: str) -> str:
-    """Check the path of a route and drop its trailing slash ("/" stays).
+    """Check the path of a route and remove its trailing slash (except for "/").
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     path = _plain(text, ROUTE_PATH)
     if text == syntax.PING:
@@ -40,15 +40,15 @@ def route_path(text: str) -> str:
 
 
 def upstream_path(text: str) -> str:
-    """Check the path that a tool sees for the route's, as `route_path` does.
+    """Check the path that a tool sees in place of the route's, as `route_path` does.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     return _plain(text, UPSTREAM_PATH)
 
 
 def absolute_file(text: str) -> str:
-    """Check the path of a file without looking for it; raises ValueError."""
+    """Check the path of a file, which need not exist; raises ValueError."""
     if not _FILE.fullmatch(text):
         raise ValueError(FILE)
     return text
@@ -62,19 +62,19 @@ def file_or_none(text: str) -> str:
 
 
 def state_directory(text: str) -> str:
-    """Check the path of the directory for state, or nothing; raises ValueError."""
+    """Check the path of the directory for state, "" for none; raises ValueError."""
     if text and not _FILE.fullmatch(text):
         raise ValueError(STATE)
     return text
 
 
 def inside(path: str, folder: str) -> bool:
-    """Tell whether `path` is `folder` or below it, by whole segments."""
+    """Whether `path` is `folder` or below it, by whole segments."""
     return path == folder or path.startswith(f"{folder}/")
 
 
 def stripped(outer: str, inner: str | None) -> str:
-    """Return what is missing in front of the paths that a tool sees, "" where nothing is.
+    """Return the prefix that is removed from the paths that a tool sees, "" if none is.
 
     `outer` is the path of the route, `inner` what the tool sees in its place.
     """
@@ -85,10 +85,10 @@ def stripped(outer: str, inner: str | None) -> str:
 
 
 def _plain(text: str, expected: str) -> str:
-    """Check a path of one reading and drop its trailing slash.
+    """Check that every server reads a path the same way, and remove its trailing slash.
 
-    Refused is what servers read in more than one way (RFC 3986 sections 3.3 and 5.2.4): dot
-    segments, `//`, `%`, `;`, a backslash; and `*`, which has no meaning in a prefix.
+    Servers read dot segments, `//`, `%`, `;` and a backslash in more than one way (RFC 3986
+    sections 3.3 and 5.2.4), so these are refused; so is `*`, which has no meaning in a prefix.
     `expected` begins the text of the ValueError.
     """
     if not text.startswith("/"):

@@ -24,10 +24,10 @@ _TEXT = re.compile(
 
 
 def read_duration(value: object) -> float:
-    """Read `1d2h3m4s` (any part may be left out, the order stays) or `0` into seconds.
+    """Read `1d2h3m4s` (each part is optional, the order is fixed) or `0` into seconds.
 
     A bare number other than 0 has no unit and is refused.
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if value == "0" or (type(value) is int and value == 0):
         return 0.0
@@ -42,7 +42,7 @@ def read_duration(value: object) -> float:
 
 
 def format_duration(duration: float) -> str:
-    """Write whole seconds in the largest unit that leaves no rest: 5400.0 becomes "90m"."""
+    """Write whole seconds in the largest unit without a remainder: 5400.0 becomes "90m"."""
     whole = int(duration)
     if not whole:
         return "0"
@@ -50,10 +50,10 @@ def format_duration(duration: float) -> str:
 
 
 def read_timestamp(value: object) -> float:
-    """Read a moment: one of TOML's dates and times, or the same as text (JSON has no others).
+    """Read a moment: a TOML date or date and time, or the same as text (JSON has no dates).
 
-    A time without its zone would be another moment on another machine, and is refused.
-    Raises ValueError, whose text says what would be right.
+    A time without a zone is refused: it would be a different moment on another machine.
+    Raises ValueError, whose text says what is accepted.
     """
     if isinstance(value, str):
         value = _read(value)
@@ -73,7 +73,7 @@ def read_size(value: object) -> int:
     """Read `512KiB`, `1MiB` or `0` into bytes.
 
     A bare number other than 0 has no unit and is refused.
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if value == "0" or (type(value) is int and value == 0):
         return 0
@@ -84,7 +84,7 @@ def read_size(value: object) -> int:
 
 
 def format_size(count: int) -> str:
-    """Write whole KiB in the largest unit that leaves no rest: 2097152 becomes "2MiB"."""
+    """Write whole KiB in the largest unit without a remainder: 2097152 becomes "2MiB"."""
     if not count:
         return "0"
     return next(f"{count // unit}{name}" for name, unit in _SIZE_UNITS if count % unit == 0)

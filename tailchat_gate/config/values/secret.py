@@ -1,4 +1,4 @@
-"""Which text may serve as a secret."""
+"""Checks whether a text is strong enough for a secret."""
 
 import itertools
 import re
@@ -12,7 +12,7 @@ _WORDS = re.compile(
     r"|example|password|tailchat|secret.?secret|x{8}|\.{3}|^<.*>$",
     re.IGNORECASE,
 )
-#: A whole client secret that nobody but an example or a template has.
+#: A whole client secret that only an example or a template has.
 _TEMPLATE = re.compile(
     r"(?:change|replace|insert|fill|enter|put|paste).?(?:me|this|it|with|in|your|here|the)(?![a-z0-9]).*"
     r"|(?:your[ _-])?(?:(?:tailchat|oauth|client)[ _-]?){0,2}(?:secret|password)"
@@ -28,7 +28,7 @@ CLIENT = "the app's secret as Tailchat shows it, on one line, without white spac
 
 
 def client_secret(text: str) -> None:
-    """Check the app's secret; raises ValueError, whose text says what would be right."""
+    """Check the app's secret; raises ValueError, whose text says what is accepted."""
     if not text or text != text.strip() or _CONTROL.search(text):
         raise ValueError(CLIENT)
     if _TEMPLATE.fullmatch(text):
@@ -38,9 +38,9 @@ def client_secret(text: str) -> None:
 def session_secret(text: str) -> None:
     """Check a secret that cookies are sealed with.
 
-    Length alone does not make a secret, so what a person types to get past a length check is
-    refused too: placeholders, few different signs, repetitions, runs such as "abcdef...".
-    Raises ValueError, whose text says what would be right and nothing of the secret.
+    Length alone does not make a secret. Text that people type to pass a length check is refused
+    too: placeholders, few different characters, repetitions, runs such as "abcdef...".
+    Raises ValueError, whose text says what is accepted and nothing of the secret.
     """
     if len(text) < _SHORTEST:
         raise ValueError(SESSION)
@@ -55,11 +55,11 @@ def session_secret(text: str) -> None:
 
 
 def _repeats(text: str) -> bool:
-    """Tell whether the text is one part of at most half its length, over and over."""
+    """Whether the text repeats one part of at most half its length."""
     return any(text.startswith(text[size:]) for size in range(1, len(text) // 2 + 1))
 
 
 def _runs(text: str) -> bool:
-    """Tell whether two thirds of the signs follow their neighbour in the alphabet."""
+    """Whether two thirds of the characters follow their neighbour in the alphabet."""
     steps = [abs(ord(a) - ord(b)) <= 1 for a, b in itertools.pairwise(text)]
     return 3 * sum(steps) > 2 * len(steps)

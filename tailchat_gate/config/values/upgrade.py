@@ -1,4 +1,4 @@
-"""What may leave HTTP on a connection (RFC 9110 section 7.8), and from whose pages."""
+"""Which protocols a connection may upgrade to (RFC 9110 section 7.8), and from which origins."""
 
 import re
 
@@ -26,14 +26,14 @@ _APPLICATION = re.compile(
 _NOT_APPLICATIONS = frozenset(
     ("http", "https", "ws", "wss", "ftp", "data", "blob", "about", "javascript")
 )
-# Within these further requests would pass that nobody judges (h2c smuggling), or could not see.
+# Inside these, further requests would pass unjudged (h2c smuggling) or unreadable.
 REFUSED = ("h2", "h2c", "h3", "http", "https", "tls", "ssl")
 
 
 def protocol(text: str) -> str:
     """Check the name of a protocol that a connection may be upgraded to.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if text.lower().partition("/")[0] in REFUSED:
         raise ValueError(f"{PROTOCOL}; no form of HTTP or TLS, in which requests pass unseen")
@@ -45,8 +45,8 @@ def protocol(text: str) -> str:
 def origin(text: str) -> str:
     """Read one origin as browsers write it in Origin (RFC 6454 section 6.2), `null` or `*`.
 
-    Applications have schemes of their own, and some a host that is another each time, which "*"
-    stands for. Raises ValueError, whose text says what would be right.
+    Applications have schemes of their own. Some have a host that changes each time: write "*" for
+    it. Raises ValueError, whose text says what is accepted.
     """
     if text in {ANY_ORIGIN, NO_ORIGIN}:
         return text

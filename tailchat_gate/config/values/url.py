@@ -46,7 +46,7 @@ PROXY: Final = 'an address such as "http://proxy.example.com:3128", "environment
 class Url:
     """The parts of an http(s) URL without user, query and fragment.
 
-    `scheme` and `host` are lower-case, an IPv6 `host` keeps its brackets, `port` is None where the
+    `scheme` and `host` are lower-case, an IPv6 `host` keeps its brackets, `port` is None if the
     URL names none, and `path` is as written.
     """
 
@@ -62,24 +62,24 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """Host, and the port where the URL names one."""
+        """Host, and the port if the URL names one."""
         return self.host + ("" if self.port is None else f":{self.port}")
 
     @property
     def origin(self) -> str:
-        """Scheme, host, and the port unless it is the scheme's own (RFC 6454 section 6.2)."""
+        """Scheme, host, and the port unless it is the scheme's default (RFC 6454 section 6.2)."""
         usual = self.port in (None, self.default_port)
         return f"{self.scheme}://{self.host}" + ("" if usual else f":{self.port}")
 
 
 def host(text: str) -> str:
-    """Read a host without port into lower-case ASCII; an IPv6 address stands in brackets.
+    """Read a host without port into lower-case ASCII; an IPv6 address has brackets.
 
     A name with other letters is encoded once, as browsers do (IDNA 2008 by way of UTS 46, without
     its transitional mapping), because a request's Host is ASCII.
-    A last label that is a number makes a name an IPv4 address to many clients
-    (URL Standard, host parser), so it has to be a plain dotted one.
-    Raises ValueError, whose text says what would be right.
+    Many clients read a name whose last label is a number as an IPv4 address
+    (URL Standard, host parser), so it must be a plain dotted one.
+    Raises ValueError, whose text says what is accepted.
     """
     if text.startswith("[") and text.endswith("]"):
         try:
@@ -98,10 +98,10 @@ def host(text: str) -> str:
 
 
 def route_host(text: str) -> str:
-    """Read the host of a route, or `*.` and the name that all its hosts lie below.
+    """Read the host of a route, or `*.` and the parent name of all its hosts.
 
-    No scheme, no port; one trailing dot is dropped. Raises ValueError, whose text says what would
-    be right.
+    No scheme, no port; one trailing dot is removed. Raises ValueError, whose text says what is
+    accepted.
     """
     bare = text.removeprefix(WILDCARD)
     if "*" in bare:
@@ -121,9 +121,9 @@ def route_host(text: str) -> str:
 
 
 def authority(text: str) -> str:
-    """Read `host` or `host:port`, as a Host field holds it.
+    """Read `host` or `host:port`, as in a Host field.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if "@" in text or "/" in text:
         raise ValueError(f"{AUTHORITY}, without scheme, user name and path")
@@ -131,9 +131,9 @@ def authority(text: str) -> str:
 
 
 def server_name(text: str) -> str:
-    """Read the name that a certificate has to hold; an IPv6 address loses its brackets.
+    """Read the name that a certificate must contain; an IPv6 address loses its brackets.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     bare = f"[{text}]" if ":" in text and not text.startswith("[") else text
     try:
@@ -143,9 +143,9 @@ def server_name(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """Read an origin: a trailing slash and the scheme's own port are dropped.
+    """Read an origin: a trailing slash and the scheme's default port are removed.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     url = parse_url(text, ORIGIN)
     if url.path not in ("", "/"):
@@ -154,9 +154,9 @@ def origin(text: str) -> str:
 
 
 def base_url(text: str) -> str:
-    """Read a URL that paths are appended to: it keeps its path without the trailing slash.
+    """Read a URL that paths are appended to; its path loses the trailing slash.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     url = parse_url(text, BASE_URL)
     if not _BASE_PATH.fullmatch(url.path):
@@ -170,9 +170,9 @@ def base_url_or_none(text: str) -> str:
 
 
 def issuer(text: str) -> str:
-    """Check an issuer and keep it byte for byte, since it is compared exactly (RFC 9207 2.4).
+    """Check an issuer; it stays unchanged, because it is compared exactly (RFC 9207 section 2.4).
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError, whose text says what is accepted.
     """
     if text and not re.fullmatch(ISSUER, text):
         raise ValueError(f"{BASE_URL}, exactly as Tailchat's API_URL, or nothing")
@@ -180,7 +180,7 @@ def issuer(text: str) -> str:
 
 
 def parse_url(text: str, expected: str) -> Url:
-    """Take an http(s) URL apart; user, query and fragment are refused.
+    """Split an http(s) URL into its parts; user, query and fragment are refused.
 
     `expected` begins the text of the ValueError.
     """
@@ -206,7 +206,7 @@ def parse_url(text: str, expected: str) -> Url:
 
 
 def is_loopback(name: str) -> bool:
-    """Tell whether a host, as `host` returns it, is this machine itself (RFC 6761 section 6.3)."""
+    """Whether a host, as `host` returns it, is this machine itself (RFC 6761 section 6.3)."""
     bare = name.strip("[]")
     try:
         return (IPv6Address(bare) if ":" in bare else IPv4Address(bare)).is_loopback
@@ -229,7 +229,7 @@ def _ascii_name(text: str) -> str:
         return text
     try:
         labels = idna.uts46_remap(text, std3_rules=False).split(".")
-        # Label by label, because the package takes no "_", which names in private networks have.
+        # Label by label, because the package refuses "_", which private networks use in names.
         return ".".join(
             label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels
         )
@@ -250,8 +250,8 @@ def proxy_address(text: str) -> str:
 def proxy_for(setting: str, url: str) -> str:
     """Return the proxy for calls to a URL, "" for none.
 
-    One that the environment names and that speaks no HTTP is none; a user and a password in its
-    address stay there.
+    A proxy in the environment that does not speak HTTP is ignored; a user and a password in its
+    address are kept.
     """
     if setting != ENVIRONMENT:
         return setting
