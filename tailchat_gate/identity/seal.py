@@ -99,7 +99,7 @@ def _derive(secret: bytes, purpose: str) -> tuple[bytes, AESGCM]:
 
 
 def _decode(token: str) -> bytes | None:
-    """Return the bytes of the only spelling that `base64url` makes, None for any other."""
+    """Decode the spelling that `base64url` makes; None for any other spelling of the bytes."""
     if len(token) > MAX_TOKEN or not token.isascii():
         return None
     try:

@@ -68,7 +68,7 @@ class Changes(NamedTuple):
 
 
 class Follower(Protocol):
-    """Has the records of one kind in memory; called only in the event loop."""
+    """Holds the records of one kind in memory; called only in the event loop."""
 
     @property
     def kind(self) -> Kind:

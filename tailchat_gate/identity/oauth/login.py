@@ -206,7 +206,7 @@ def short_text(text: str, cap: int = 200) -> str:
 
 
 def _single(query_pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return the parameters of an authorization response, "" where absent."""
+    """Return the parameters of an authorization response, "" for a missing one."""
     query = dict.fromkeys(("code", "state", "iss", "error", "error_description"), "")
     seen: set[str] = set()
     for name, value in query_pairs:
@@ -290,7 +290,7 @@ def safe_return_to(
 
 
 def _split_origin(url: str) -> tuple[str, str]:
-    """Return (origin in normal form, the rest); the origin is "" where there is none."""
+    """Return (origin in normal form, the rest); "" without an origin."""
     found = _ORIGIN.match(url)
     if found is None:
         return "", url
