@@ -72,14 +72,14 @@ class Descriptors:
         return max(1, min(self.limit // 2, _MOST_CONNECTIONS))
 
     def make_room(self) -> bool:
-        """Tell whether one more descriptor may be used; an idle connection may be closed for it."""
+        """Whether one more descriptor may be used; an idle connection may be closed for it."""
         if self.clients + self.upstreams < self.limit:
             return True
         self.note()
         return any(close() for close in self.closers)
 
     def may_linger(self) -> bool:
-        """Tell whether a client that is turned away may stay until it has read why."""
+        """Whether a client that is turned away may stay until it has read why."""
         return self.clients + self.upstreams < self.limit + self._grace
 
     def note(self) -> None:

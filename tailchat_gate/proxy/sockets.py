@@ -128,7 +128,7 @@ def end_writing(transport: asyncio.Transport) -> bool:
 
 
 def eof_is_authentic(transport: asyncio.Transport | None) -> bool:
-    """Tell whether the peer itself has ended what it sends, once an end was heard of.
+    """Whether the peer itself has ended what it sends, once an end was heard of.
 
     The end of TCP is enough. Of TLS it is not: anybody between can make one, so only the closing
     alert says that all has come (RFC 9112 section 9.8, RFC 8446 section 6.1).

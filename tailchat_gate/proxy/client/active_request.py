@@ -1,4 +1,4 @@
-"""What a client's connection tells those that answer its requests, and what it asks them."""
+"""The interfaces between a client's connection and what answers its requests."""
 
 import asyncio
 from typing import Protocol
@@ -9,56 +9,54 @@ from tailchat_gate.request.fields import RawFields
 
 
 class ActiveRequest(Protocol):
-    """What a connection does for the request under way.
-
-    `session` is whose session or token it ends with, None where it ends with nobody's.
-    """
+    """What a connection does for the request under way."""
 
     @property
     def session(self) -> SessionHolder | None:
-        """Whose session it ends with."""
+        """The session or token that it ends with, None for an anonymous request."""
 
     def session_over(self, reason: Reason) -> None:
-        """Hear that this session is over; nothing more may pass, and `session` is None from now.
+        """The session has ended: relay nothing further; `session` is None from now on.
 
-        `reason` is that of a new request: NOT_SIGNED_IN, SESSION_ENDED, TOKEN_EXPIRED or LOCKED.
+        `reason` is what a new request would get: NOT_SIGNED_IN, TOKEN_EXPIRED, SESSION_ENDED,
+        SESSION_REVOKED, RECHECK_FAILED or LOCKED.
         """
 
     def client_full(self, *, full: bool) -> None:
-        """Hear that the client takes no more bytes for now, or takes them again."""
+        """The client's write buffer is full, or has room again."""
 
     def quiet(self) -> bool:
-        """Tell whether the client was sent nothing since this was asked before.
+        """Whether the client was sent nothing since the last call.
 
-        It is asked while the client sends no more. False where the work ends by itself.
+        The connection asks while the client is half closed. False where the work ends by itself.
         """
 
     def client_gone(self) -> None:
-        """Hear that the client has left."""
+        """The client has left."""
 
 
 class BodySink(Protocol):
-    """Where a request's body goes while it comes; only what reads bodies has one."""
+    """Gets a request's body as it arrives."""
 
     @property
     def upstream_transport(self) -> asyncio.Transport | None:
-        """Where the body is written, None where it is kept."""
+        """The transport that the body is written to, None where it is stored."""
 
     def body(self, content: bytes) -> None:
-        """Take content of the body."""
+        """A part of the body's content has arrived."""
 
     def body_complete(self, trailers: RawFields) -> None:
-        """Hear that the body is whole."""
+        """The body is complete."""
 
     def body_failed(self, error: RefusedError) -> None:
-        """Hear that the body never will be."""
+        """The body is malformed or too slow; it will not be complete."""
 
 
 class BytesTaker(Protocol):
-    """Where a client's bytes go once the protocol was switched."""
+    """Gets a client's bytes after a protocol switch."""
 
     def from_client(self, data: bytes) -> None:
-        """Take bytes."""
+        """The client sent these bytes."""
 
     def client_ended(self) -> None:
-        """Hear that the client sends no more, though it may still read."""
+        """The client sent EOF; it may still read."""

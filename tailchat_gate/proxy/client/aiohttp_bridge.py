@@ -229,7 +229,7 @@ class _BridgedRequest:
         self.start(b"")
 
     def client_full(self, *, full: bool) -> None:
-        """Hold the page, and not for ever."""
+        """Hold the page, and not forever."""
         if full:
             self._page.pause_writing()
             self._wait_for_client(-1)
@@ -238,7 +238,7 @@ class _BridgedRequest:
             self._forget_stall()
 
     def quiet(self) -> bool:
-        """Tell whether the answer has not begun; once it has, its own bounds end it."""
+        """Whether the answer has not begun; once it has, its own bounds end it."""
         return not self._page.begun
 
     def client_gone(self) -> None:

@@ -1,4 +1,4 @@
-"""A client's connection, as those see it that answer its requests: one after another."""
+"""A client's connection as its handlers see it: requests, answered one after another."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from tailchat_gate.request.head import RequestHead, RequestReader
 class Timeouts:
     """Seconds: for a head, for silence within a body (0 = no limit), for an idle connection.
 
-    `half_closed`: how long a client that sends no more waits while nothing is sent to it (0 = not
-    at all).
+    `half_closed`: how long a half-closed client is served while nothing is sent to it (0 = it is
+    closed at once).
     """
 
     header: float
@@ -32,26 +32,26 @@ class Timeouts:
 
 
 class Handler(Protocol):
-    """What answers requests."""
+    """Answers requests."""
 
     def handle(self, client: "ClientConnection", head: RequestHead) -> None:
-        """Begin to answer a request; it ends with a call of client.end."""
+        """Begin to answer a request; the handler calls client.end when it is done."""
 
     def resume(self, client: "ClientConnection", context: RequestContext) -> None:
-        """Begin to answer a request that was held, as handle does."""
+        """Begin to answer a request that was on hold, as `handle` does."""
 
     def refuse_unread(self, client: "ClientConnection", error: RefusedError) -> bytes:
-        """Return the answer to what could not be read as a request."""
+        """Return the response to bytes that could not be read as a request."""
 
     def counts_as(self, peer: str) -> str:
-        """Return what the connections of a peer are counted as, "" for a trusted proxy."""
+        """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
 
 
 class Service(NamedTuple):
-    """What answers requests, how they are read, and how long and large they may be.
+    """The handler of requests, their reader and their limits, all of one configuration.
 
-    All of it is one configuration's. `max_head_bytes` are those that a whole head may have,
-    `client_connections` how many connections one client may have, 0 for what is sensible.
+    `max_head_bytes` is the limit of a whole head, `client_connections` the limit of one client's
+    connections, 0 for a sensible default.
     """
 
     handler: Handler
@@ -62,7 +62,7 @@ class Service(NamedTuple):
 
 
 class CurrentService:
-    """The service in force; each part has a name of its own, as all are read for every request."""
+    """The service in force; its parts are attributes, because every request reads them."""
 
     __slots__ = ("handler", "max_head_bytes", "reader", "timeouts")
 
@@ -70,7 +70,7 @@ class CurrentService:
         self.change(service)
 
     def change(self, service: Service) -> None:
-        """Let a service answer every request that is read from now on."""
+        """Use `service` for every request that is read from now on."""
         self.handler = service.handler
         self.reader = service.reader
         self.timeouts = service.timeouts
@@ -78,11 +78,11 @@ class CurrentService:
 
 
 class ClientConnection(FlowControl):
-    """The requests of one connection from a client; it has one request under way at a time.
+    """The requests of one connection from a client, of which one is under way at a time.
 
-    What comes behind that request waits, unread, so that answers keep the order of the requests
-    and a client that pipelines costs one read's memory (RFC 9112 section 9.3.2). What the event
-    loop tells it, and when it has waited too long: ClientProtocol.
+    Bytes after that request wait, unread, so that responses keep the order of the requests and a
+    client that pipelines costs one read's memory (RFC 9112 section 9.3.2). ClientProtocol has the
+    event loop's callbacks and the deadlines.
     """
 
     __slots__ = (
@@ -99,9 +99,9 @@ class ClientConnection(FlowControl):
         self.buffers: Final = buffers
         self._time = time
         self.peer = ""
-        #: Whose connection it is, where no proxy in front is trusted to tell.
+        #: The client; None until known, and where a trusted proxy names it for each request.
         self.client: Client | None = None
-        #: Upstream connections that are this one's alone, None until there is one.
+        #: Upstream connections that only this client's connection uses, None until there is one.
         self.own: OwnConnections | None = None
         self._kept: bytes | bytearray = b""
         self._active_request: ActiveRequest | None = None
@@ -112,14 +112,14 @@ class ClientConnection(FlowControl):
         self._deadline = self._body_timeout = 0.0
         #: Whether the connection ends with the answer to its present request.
         self.leaving = False
-        #: What bounds the end of the connection, None until it is closing.
+        #: Limits how long closing takes, None until the connection is closing.
         self._lingering: Lingering | None = None
         self._reading = self._unread = self._awaits_room = self._in_head = False
-        #: Whether the client still waits, None until it sends no more.
+        #: Watches a half-closed client, None until it sent EOF.
         self._half_closed: HalfClosed | None = None
-        #: The same, where the end was seen behind bytes that nobody reads for now.
+        #: The same, where the EOF follows bytes that the gate does not read for now.
         self._held_end: HalfClosed | None = None
-        #: Whether the connection broke, in place of being closed.
+        #: Whether the connection was reset rather than closed.
         self.was_reset = False
 
     @property
@@ -129,7 +129,7 @@ class ClientConnection(FlowControl):
 
     @property
     def active_request(self) -> ActiveRequest | None:
-        """What is done for the request under way, None where none is."""
+        """The request under way, None where there is none."""
         return self._active_request
 
     def begin(
@@ -140,9 +140,9 @@ class ClientConnection(FlowControl):
         *,
         unread: bool = False,
     ) -> None:
-        """Let `active_request` do what the request asks; `sink` gets the body that `body` reads.
+        """Start `active_request`; `sink` gets the content of the body that `body` reads.
 
-        `unread`: there is a body that nobody reads, so the connection ends with the answer.
+        `unread`: the gate does not read the body, so the connection closes after the response.
         """
         self._active_request = active_request
         self._body = body
@@ -151,7 +151,7 @@ class ClientConnection(FlowControl):
         self._deadline = 0.0
         if body is not None:
             self._sink = sink
-            # Kept, because a reload changes nothing for a request under way.
+            # Copied, because a reload changes nothing for a request under way.
             self._body_timeout = self._service.timeouts.body
             self._deadline = self._time() + self._body_timeout
         elif self._half_closed is not None:
@@ -159,21 +159,20 @@ class ClientConnection(FlowControl):
             self._half_closed.wait(self._deadline)
 
     def keeps(self, head: RequestHead) -> bool:
-        """Tell whether the connection stays behind an answer given now."""
+        """Whether the connection stays open after a response that is sent now."""
         unread = head.fields.has_body if self._active_request is None else self._body is not None
         return head.keep_alive and not unread and not self._unread and not self.leaving
 
     def answer(self, data: bytes, head: RequestHead, *, keep: bool) -> None:
-        """Answer the request with that head at once, with a whole response."""
+        """Answer the request with `head` at once; `data` is a whole response."""
         self._unread = self._unread or (self._active_request is None and head.fields.has_body)
         self.write(data)
         self.end(keep=keep)
 
     def resume(self, context: RequestContext) -> None:
-        """Have the request under way answered, which was held since its head came.
+        """Answer the request that was on hold since its head came.
 
-        It is the configuration in force by now that answers it. What came behind the head has
-        been waiting, unread.
+        The configuration that is now in force answers it. Bytes after the head were not read yet.
         """
         self._active_request = None
         self._reading = True
@@ -184,7 +183,7 @@ class ClientConnection(FlowControl):
     def switch(self, taker: BytesTaker) -> None:
         """Give all further bytes to `taker`: the protocol was switched."""
         self._taker = taker
-        # What comes once the tunnel is over, nobody reads.
+        # Bytes that come after the tunnel has ended are not read.
         self._unread = True
         kept, self._kept = bytes(self._kept), b""
         self.release(PIPELINED)
@@ -196,7 +195,7 @@ class ClientConnection(FlowControl):
             taker.client_ended()
 
     def end(self, *, keep: bool) -> None:
-        """End the request under way; `keep`: the client was told that its connection stays."""
+        """End the request under way; `keep`: the response let the connection stay open."""
         self._active_request = self._taker = None
         if self._holds:
             self.release(UPSTREAM_FULL)
@@ -207,7 +206,7 @@ class ClientConnection(FlowControl):
             return
         self._deadline = self._time() + self._service.timeouts.keepalive
         if self.full:
-            # Who does not read its answers is not given more of them.
+            # A client that does not read its responses gets no further ones.
             self._awaits_room = True
         elif self._kept and not self._reading:
             self._go_on()
@@ -215,7 +214,7 @@ class ClientConnection(FlowControl):
     # What the client sends.
 
     def _take(self, data: bytes) -> None:
-        """Read requests and bodies out of `data`; keep what has to wait."""
+        """Read requests and bodies from `data`; buffer the rest."""
         self._reading = True
         while data:
             if self._body is not None:
@@ -237,7 +236,7 @@ class ClientConnection(FlowControl):
             self.release(PIPELINED)
 
     def _read_head(self, data: bytes) -> bytes:
-        """Begin to answer the request whose head begins `data`; return what is behind it."""
+        """Read the head that `data` begins with, and begin to answer; return the bytes after it."""
         try:
             found = self._service.reader.read(data)
         except RefusedError as error:
@@ -266,7 +265,7 @@ class ClientConnection(FlowControl):
             self._take(bytes(kept))
 
     def _feed_body(self, data: bytes) -> bytes:
-        """Give the body in `data` to its sink; return what is behind it."""
+        """Give the body in `data` to its sink; return the bytes after it."""
         body, sink = self._body, self._sink
         if body is None or sink is None:
             return b""
@@ -295,7 +294,7 @@ class ClientConnection(FlowControl):
         self._close(linger=True)
 
     def _close(self, *, linger: bool) -> None:
-        """Close behind what was written; `linger`: first throw away what the client still sends."""
+        """Close once all is sent; `linger`: first read and drop what the client still sends."""
         transport = self.transport
         if transport is None or transport.is_closing() or self._lingering is not None:
             return

@@ -1,15 +1,15 @@
-"""The end of a connection: what the client still sends is thrown away, and not for long."""
+"""Closing a connection: for a short time, what the client still sends is read and dropped."""
 
 import asyncio
 from typing import Final
 
-#: How long what a client still sends is thrown away behind the last answer: a connection closed
-#: upon unread bytes is reset, and the reset destroys the answer (RFC 9112 section 9.6).
+#: How long the gate reads and drops a client's bytes after the last response: closing with unread
+#: bytes resets the connection, and the reset destroys the response (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
 
 
 class Lingering:
-    """Tells how long a connection that is closing waits for its client; `now` is the loop's."""
+    """Limits how long a closing connection waits for its client; `now` is the loop's time."""
 
     __slots__ = ("_unsent", "_until")
 
@@ -18,7 +18,7 @@ class Lingering:
         self._unsent = 0
 
     def is_over(self, transport: asyncio.Transport, now: float) -> bool:
-        """Tell whether the client has had its time; one that still takes its answer has more."""
+        """Whether the time is up; a client that still reads its response gets more."""
         if now < self._until:
             return False
         unsent = transport.get_write_buffer_size()

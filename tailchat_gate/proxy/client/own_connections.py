@@ -1,6 +1,6 @@
-"""Connections to upstreams that were authenticated by a person: kept for that person alone.
+"""Upstream connections that one person authenticated, used for that person only.
 
-Why they exist and what they belong to: docs/adr/0020-what-a-reply-may-reach.md.
+The reasons: docs/adr/0020-what-a-reply-may-reach.md.
 """
 
 from typing import Final, NamedTuple
@@ -11,12 +11,12 @@ from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.request.fields import FieldSection
 
-#: Upstreams with which one client connection keeps a connection of its own.
+#: The most upstreams to which one client connection has its own connection.
 MAX_KEPT: Final = 4
-#: Fields that a proxy between adds: behind one, a connection may carry several people.
+#: Fields that an intermediary adds: its connection may carry requests of several people.
 _BY_PROXY: Final = (b"via", b"forwarded", b"x-forwarded-for", b"x-real-ip")
 
-#: Whose a connection is, None where there is no telling.
+#: The person a connection belongs to (a kind and an id), None where unknown.
 Person = tuple[str, str] | None
 
 
@@ -34,9 +34,9 @@ class OwnConnections:
         self._kept: dict[Pool, _Kept] = {}
 
     def take(self, pool: Pool, person: Person) -> UpstreamConnection | None:
-        """Return the connection of that person to an upstream, where it is still good.
+        """Return `person`'s connection to an upstream, None where it cannot be used.
 
-        Those of any other person are closed: the client's connection has changed hands.
+        Connections of any other person are closed: another person now uses the client's.
         """
         for other, kept in tuple(self._kept.items()):
             if person is None or kept.person != person:
@@ -46,7 +46,7 @@ class OwnConnections:
         return found.connection if found and pool.take_own(found.connection) else None
 
     def keep(self, pool: Pool, person: Person, connection: UpstreamConnection) -> None:
-        """Keep a connection for that person's next request."""
+        """Store a connection for `person`'s next request."""
         if len(self._kept) >= MAX_KEPT:
             oldest = next(iter(self._kept))
             oldest.drop_own(self._kept.pop(oldest).connection)
@@ -54,17 +54,17 @@ class OwnConnections:
         self._kept[pool] = _Kept(person, connection)
 
     def close(self) -> None:
-        """Close all: the client's connection is gone."""
+        """Close all, because the client's connection is closed."""
         for pool, kept in self._kept.items():
             pool.drop_own(kept.connection)
         self._kept.clear()
 
 
 def person_of(visitor: Visitor | Machine | None, fields: FieldSection, *, direct: bool) -> Person:
-    """Return whose request it is; None where somebody else could be behind the next one.
+    """Return whose request it is; None where the next one could be another person's.
 
-    `direct`: no trusted proxy is in front. Without a session people can be told apart by their
-    connection alone, which one behind a proxy is not.
+    `direct`: no trusted proxy is in front. Without a session only the connection identifies a
+    person, and behind a proxy it does not.
     """
     if isinstance(visitor, Visitor):
         return "session", visitor.record.sid

@@ -1,4 +1,4 @@
-"""A request that is held, unread behind its head, until the gate knows how to answer it."""
+"""A request that is on hold, its body unread, until the gate knows how to answer it."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from tailchat_gate.request.context import RequestContext
 
 
 class PendingRequest:
-    """The work of a client's connection while its request is held."""
+    """The active request of a client's connection while the request is on hold."""
 
     __slots__ = ("_client", "_context", "_gone", "_is_over")
 
@@ -20,9 +20,9 @@ class PendingRequest:
         settled: "asyncio.Future[None]",
         gone: Callable[[RequestContext], None],
     ) -> None:
-        """Hold the request of a visit until `settled` is done; then it is answered.
+        """Put the request of `context` on hold until `settled` is done; then resume it.
 
-        `gone` hears that the client has left before.
+        `gone` is called where the client leaves before that.
         """
         self._client = client
         self._context = context
@@ -40,21 +40,21 @@ class PendingRequest:
 
     @property
     def session(self) -> None:
-        """Nobody's yet: whose request it is, and whether that is over, is asked in the end."""
+        """None: the session is checked when the request resumes."""
         return
 
     def session_over(self, reason: Reason) -> None:
-        """Never called: it is nobody's."""
+        """Never called: `session` is None."""
 
     def client_full(self, *, full: bool) -> None:
-        """Nothing is being sent."""
+        """Nothing to do: nothing is being sent."""
 
     def quiet(self) -> bool:
         """Return True: nothing is being sent."""
         return True
 
     def client_gone(self) -> None:
-        """Give up."""
+        """The client has left: never resume."""
         if not self._is_over:
             self._is_over = True
             self._gone(self._context)

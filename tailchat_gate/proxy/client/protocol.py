@@ -1,4 +1,4 @@
-"""What the event loop and the server tell a client's connection: bytes, ends, deadlines."""
+"""A client's connection as the event loop and the server see it: bytes, EOF, deadlines."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,28 +12,28 @@ from tailchat_gate.reasons import Reason, RefusedError
 
 
 class Server(Protocol):
-    """What a connection is made by: it counts its connections."""
+    """The server that accepts and counts connections."""
 
     @property
     def service(self) -> CurrentService:
-        """What answers requests."""
+        """The service in force."""
 
     @property
     def buffers(self) -> ReadBuffers:
-        """Those of its loop."""
+        """The read buffers of its event loop."""
 
     @property
     def time(self) -> Callable[[], float]:
-        """The clock of its loop."""
+        """The clock of its event loop."""
 
     def opened(self, connection: "ClientProtocol") -> Reason | None:
-        """Count a new connection; return why it has to be turned away, None where it may stay."""
+        """Count a new connection; return why it is rejected, None where it may stay."""
 
     def may_linger(self) -> bool:
-        """Tell whether a client that is turned away may stay until it has read why."""
+        """Whether a rejected client may stay connected until it has read why."""
 
     def closed(self, connection: "ClientProtocol") -> None:
-        """Hear that a connection is gone."""
+        """A connection is closed."""
 
 
 class ClientProtocol(ClientConnection):
@@ -45,19 +45,19 @@ class ClientProtocol(ClientConnection):
         super().__init__(server.service, server.buffers, server.time)
         self._server = server
         self._buffer = server.buffers.small
-        #: The client that has one connection less to open with it, "" for none.
+        #: The key that the server counts this connection under, "" for none.
         self.counted_as = ""
         self._unsent = 0
 
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport, and begin to wait for a request."""
+        """Store the transport and start the timeout for the first request."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
         tell_of_rest(self.transport)
         peer = transport.get_extra_info("peername")
-        # A Unix socket has no address: whoever may open it is this machine.
+        # A Unix socket has no address: its peer is on this machine.
         # Mapped where a listener takes IPv4 and IPv6 alike (RFC 4291 section 2.5.5.2).
         self.peer = (
             peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) and peer else "127.0.0.1"
@@ -71,7 +71,7 @@ class ClientProtocol(ClientConnection):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what one read brought."""
+        """Handle the bytes of one read."""
         data = self._buffer[:nbytes].tobytes()
         self._moved = True
         if self._taker is None and not self._kept and self._lingering is None:
@@ -84,20 +84,20 @@ class ClientProtocol(ClientConnection):
             self._buffer = self.buffers.small
 
     def _take_behind(self, data: bytes) -> None:
-        """Take bytes of a tunnel, of a client that is turned away, or behind what is kept."""
+        """Handle bytes of a tunnel, of a closing connection, or after buffered ones."""
         if self._taker is not None:
             self._taker.from_client(data)
         elif self._lingering is not None:
             return
         elif self._active_request is None and not self._awaits_room and b"\n" not in data:
-            # No head ends here: it is not searched for again, or a dripping client would cost.
+            # Without a line end no head is complete: not parsing again bounds a slow client's cost.
             self._keep_part(data)
         else:
             whole, self._kept = bytes(self._kept) + data, b""
             self._take(whole)
 
     def eof_received(self) -> bool:
-        """Pass the end on in a tunnel; a whole request is answered still, all else ends here."""
+        """The client sent EOF: a tunnel gets it, a whole request is still answered, else close."""
         if self._taker is not None:
             self._unread = False
             self._taker.client_ended()
@@ -105,16 +105,16 @@ class ClientProtocol(ClientConnection):
         transport = self.transport
         if transport is None or self._lingering is not None:
             return False
-        # It is told again where reading was held meanwhile.
+        # The event loop reports EOF again where reading was paused meanwhile.
         if self._half_closed is None and not self._waits_half_closed(transport):
             self.leaving = True
             self._close(linger=False)
         return True
 
     def _waits_half_closed(self, transport: asyncio.Transport) -> bool:
-        """Let a client that sends no more have its response; return whether it waits for one.
+        """Return whether a half-closed client waits for a response; watch it from now on.
 
-        What lies behind a request under way holds the reading, so the end has come behind all.
+        Bytes after a request under way pause reading, so EOF means that all bytes were read.
         """
         patience = self._service.timeouts.half_closed
         whole = self._body is None and not self._unread
@@ -122,12 +122,12 @@ class ClientProtocol(ClientConnection):
             return False
         now = self._time()
         self._half_closed = HalfClosed(transport, now, patience)
-        # Looked at on every sweep.
+        # So that every sweep checks it.
         self._deadline = now
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what was going on."""
+        """The connection closed: end its request or tunnel."""
         if (
             exc is not None
             and self._taker is not None
@@ -143,13 +143,13 @@ class ClientProtocol(ClientConnection):
             self.own.close()
 
     def pause_writing(self) -> None:
-        """Hold what feeds this client: its socket and buffer are full."""
+        """The write buffer is full: stop what writes to this client."""
         self.full = True
         if self._active_request is not None:
             self._active_request.client_full(full=True)
 
     def resume_writing(self) -> None:
-        """Let it be fed again."""
+        """The write buffer has room again."""
         self.full = False
         self._moved = True
         if self._active_request is not None:
@@ -162,7 +162,7 @@ class ClientProtocol(ClientConnection):
 
     @property
     def idle_deadline(self) -> float:
-        """When it ends if no request comes, 0 while one is under way or while it is closing."""
+        """When an idle connection closes; 0 while a request is under way or it is closing."""
         return (
             0.0
             if self._active_request is not None or self._lingering is not None or self.leaving
@@ -170,7 +170,7 @@ class ClientProtocol(ClientConnection):
         )
 
     def close_idle(self) -> None:
-        """Close it for want of room; no request is under way."""
+        """Close an idle connection to make room; no request is under way."""
         self._close(linger=False)
 
     def leave(self) -> None:
@@ -180,13 +180,13 @@ class ClientProtocol(ClientConnection):
             self.transport.close()
 
     def hear_of_change(self, now: float) -> None:
-        """Hear that another configuration answers from now on; `now` is the loop's time."""
+        """Another configuration is in force from now on; `now` is the loop's time."""
         self.client = None
         if self._active_request is None and not self._kept and self._lingering is None:
             self._deadline = min(self._deadline, now + self._service.timeouts.keepalive)
 
     def check(self, now: float) -> None:
-        """End what has lasted too long, and what a client has left; `now` is the loop's time."""
+        """End what is overdue and what the client has left; `now` is the loop's time."""
         transport = self.transport
         if transport is None:
             return
@@ -201,7 +201,7 @@ class ClientProtocol(ClientConnection):
     # The steps.
 
     def _end_overdue(self, transport: asyncio.Transport, now: float) -> None:
-        """Act on a deadline that is over: end what has waited too long, or set the next one."""
+        """The deadline has passed: end what is overdue, or set the next deadline."""
         if self._active_request is None:
             self._end_waiting(now)
         elif self._half_closed is not None:
@@ -217,7 +217,7 @@ class ClientProtocol(ClientConnection):
                 self._fail_body(slow)
 
     def _turn_away(self, reason: Reason) -> None:
-        """Answer that there is no room, and close."""
+        """Reject the connection: send the response for `reason` where there is room, and close."""
         if self._server.may_linger():
             self._refuse(RefusedError("too many connections", reason))
         else:
@@ -225,7 +225,7 @@ class ClientProtocol(ClientConnection):
             self.abort()
 
     def _has_left_unread(self, now: float) -> bool:
-        """Tell whether a client has left that is not read from: the event loop does not."""
+        """Whether a client has left while reading is paused: the event loop does not report it."""
         active_request, transport, body = self._active_request, self.transport, self._body
         if active_request is None or transport is None or transport.is_closing():
             return False
@@ -233,7 +233,7 @@ class ClientProtocol(ClientConnection):
         if end is not PeerEnd.SENT or self._taker is not None or self._half_closed is not None:
             return end is PeerEnd.BROKEN
         if body is not None:
-            # What lies unread may be the rest of an upload, whose client waits for the response.
+            # The unread bytes may be the rest of an upload whose client waits for the response.
             return body.needs_more_than(unread_bytes(transport))
         patience = self._service.timeouts.half_closed
         if self._held_end is None:
@@ -253,7 +253,7 @@ class ClientProtocol(ClientConnection):
             self.abort()
 
     def _takes_some(self) -> bool:
-        """Tell whether the client has taken some of its answer since this was asked last."""
+        """Whether the client has read some of its response since the last call."""
         before = self._unsent
         self._unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
         return self._unsent != before

@@ -144,7 +144,7 @@ class ClientServer:
         return None
 
     def may_linger(self) -> bool:
-        """Tell whether a client that is turned away may stay until it has read why."""
+        """Whether a client that is turned away may stay until it has read why."""
         return self.descriptors.may_linger()
 
     def out_of_descriptors(self) -> None:

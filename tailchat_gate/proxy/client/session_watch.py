@@ -1,4 +1,4 @@
-"""Ends what is under way for a session when that session is over."""
+"""Ends the requests under way of a session that has ended."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -13,10 +13,10 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class SessionWatch:
-    """Finds the work whose session or token has expired, was ended or is locked, and ends it.
+    """Ends requests under way whose session or token has expired, was ended or is locked.
 
-    A request that is answered at once is never looked at: whoever has the connections asks twice
-    a second, and when something changes. `clock` gives Unix seconds.
+    The server calls `check` twice a second and after each change, so a request that is answered
+    at once costs nothing. `clock` returns Unix seconds.
     """
 
     def __init__(self, revocation: RevocationState, clock: Callable[[], float]) -> None:
@@ -24,7 +24,7 @@ class SessionWatch:
         self._clock = clock
 
     def check(self, active_requests: Iterable[ActiveRequest]) -> None:
-        """End the work whose session is over."""
+        """End the requests whose session has ended."""
         now, revocation = self._clock(), self._revocation
         for active_request in active_requests:
             session = active_request.session

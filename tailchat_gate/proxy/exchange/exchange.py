@@ -1,4 +1,4 @@
-"""A request on its way to an upstream and its reply on the way back: a machine, not a task."""
+"""An exchange with an upstream: the request out, the response back; a state machine, no task."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,18 +25,18 @@ from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 
-# Names of their own, because an enum's attribute costs ten times a global.
+# Globals: see reasons.py.
 _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
 _LAST_CHUNK: Final = b"0\r\n"
 
 
 class Exchange:
-    """The work of a client's connection while its request is with an upstream.
+    """The active request of a client's connection while an upstream answers it.
 
-    Once it has ended the context tells the status and size of the response that was relayed, 0
-    where none was, so that the gate still owes an answer; `failure` is None for a response relayed
-    whole; `switched` is the connection whose protocol was switched. Before that it tells what
-    response is expected.
+    When it has ended, `context` holds the status and size of the relayed response: 0 where none
+    was relayed, so that the gate must still answer. `failure` is None for a response relayed
+    whole; `switched` is the connection whose protocol was switched. Until then the exchange is
+    what the response reader expects (`Expected`).
     """
 
     __slots__ = (
@@ -59,25 +59,25 @@ class Exchange:
         self._client = client
         self._settings = settings
         self._timeouts = settings.session_timeouts if person else settings.timeouts
-        #: The connections to its upstream, where it has a place.
+        #: The connections to its upstream, in which it holds a slot.
         self.pool: Final = settings.pool
         self._ended = ended
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        #: Whether sending the request twice has the effect of sending it once.
+        #: Whether sending the request twice has the same effect as sending it once.
         self._repeatable = request.method in IDEMPOTENT
-        #: What has come of the body, None where there is none.
+        #: What has arrived of the body, None where there is no body.
         self._sent_body = None if whole else SentBody()
-        #: Whether the client was sent something lately, and whether the request was sent again on
-        #: a connection of its own.
+        #: `_told`: whether the client was sent bytes since `quiet` was last called. `_repeated`:
+        #: whether the request was sent again after a new connection was reset.
         self._told = self._repeated = self.keep_client = False
-        #: Whether the request is whole, so that nothing of it is still to be sent.
+        #: Whether the whole request has arrived, so that nothing is left to be sent.
         self._whole = whole
         self.context: Final = context
         self.forward_request = forward_request
         self.is_head = request.method == "HEAD"
         self.http10 = request.http10
-        #: Only once the body has come whole: after an early reply the connection ends.
+        #: True only when the whole body has arrived: after an early response the connection closes.
         self.keep_alive = whole and request.fields.keep_alive[request.http10] and not client.leaving
         self.extra_fields = forward_request.extra_fields
         self.failure: Reason | None = None
@@ -85,7 +85,7 @@ class Exchange:
 
     @property
     def session(self) -> SessionHolder | None:
-        """Whose session it ends with."""
+        """The session or token that it ends with, None for an anonymous request."""
         return self.forward_request.session
 
     def start(self, now: float) -> None:
@@ -93,8 +93,7 @@ class Exchange:
         own, upstream = self._client.own, None
         if own is not None:
             upstream = own.take(self.pool, self._person)
-        # A connection that was used before may be closed at any moment, and a switch is not
-        # repeated.
+        # A used connection may close at any moment, and a protocol switch cannot be repeated.
         if upstream is None and self._settings.keepalive and not self.forward_request.upgrade:
             length = self.forward_request.request.fields.length or 0
             kept = self._whole or 0 < length <= REPEATED_BYTES
@@ -108,11 +107,11 @@ class Exchange:
 
     @property
     def upstream_transport(self) -> asyncio.Transport | None:
-        """That of the upstream's connection, None where there is none yet."""
+        """The transport of the upstream's connection, None where there is none yet."""
         return None if self._upstream is None else self._upstream.transport
 
     def body(self, content: bytes) -> None:
-        """Send content of the body on."""
+        """Send a part of the body's content to the upstream."""
         chunked = self.forward_request.request.fields.chunked
         self._write(b"%x\r\n%b\r\n" % (len(content), content) if chunked else content)
 
@@ -131,21 +130,21 @@ class Exchange:
         self._cut_off(error.reason)
 
     def quiet(self) -> bool:
-        """Tell whether the client was sent nothing since this was asked before."""
+        """Whether the client was sent nothing since the last call."""
         told, self._told = self._told, False
         return not told
 
     def client_gone(self) -> None:
-        """Cancel: nobody waits for the reply."""
+        """The client has left: cancel the exchange."""
         self._drop()
         self._finish(Reason.CLIENT_GONE)
 
     def session_over(self, reason: Reason) -> None:
-        """Cut off: neither the request nor its response may go on, or look whole."""
+        """The session has ended: cut off request and response; neither may look whole."""
         self._cut_off(reason)
 
     def client_full(self, *, full: bool) -> None:
-        """Hold the upstream back while the client takes no more."""
+        """Stop reading from the upstream while the client's write buffer is full."""
         if self._upstream is None:
             return
         if full:
@@ -175,25 +174,25 @@ class Exchange:
 
     @property
     def editor(self) -> FieldEditor | None:
-        """What rewrites fields, None where none is to be rewritten."""
+        """Rewrites fields of the response, None where none is rewritten."""
         return self._settings.editor
 
     @property
     def passed_fields(self) -> frozenset[bytes]:
-        """Names of fields that pass although they reach beyond the tool."""
+        """Lower-case names of fields that pass although they affect more than the tool."""
         return self._settings.passed_fields
 
     def keeps_out(self, set_cookie: bytes) -> bool:
-        """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
+        """Whether a Set-Cookie value would replace another party's cookie."""
         return self._settings.keeps_out(set_cookie, self.context.host)
 
     @property
     def client_transport(self) -> asyncio.Transport | None:
-        """That of the client, None where it is gone."""
+        """The client's transport, None where its connection is closed."""
         return self._client.transport
 
     def write_client(self, data: bytes) -> bool:
-        """Send bytes of the reply to the client; return whether it is still there."""
+        """Send bytes of the response; return False where the client's connection is closed."""
         transport = self._client.transport
         if transport is None or transport.is_closing():
             return False
@@ -202,18 +201,18 @@ class Exchange:
         return True
 
     def may_widen(self, scope: bytes) -> bool:
-        """Tell whether the reply may allow a service worker this scope."""
+        """Whether the response may allow a service worker this scope."""
         return self._settings.workers.may_allow(scope)
 
     def upstream_full(self, *, full: bool) -> None:
-        """Hold the client's body back while the upstream takes no more."""
+        """Stop reading the client's body while the upstream's write buffer is full."""
         if full:
             self._client.hold(UPSTREAM_FULL)
         else:
             self._client.release(UPSTREAM_FULL)
 
     def ended(self, end: End, result: ExchangeResult) -> None:
-        """Pass the upstream's connection on, and tell how the exchange went."""
+        """The upstream's side has ended: release its connection and end the exchange."""
         upstream = self._upstream
         if upstream is None:
             return
@@ -244,7 +243,7 @@ class Exchange:
         return person_of(forward_request.visitor, forward_request.request.fields, direct=direct)
 
     def _keep(self, upstream: UpstreamConnection) -> bool:
-        """Keep a connection that is one person's for this client; return whether that can be."""
+        """Store a person's connection with the client's; return False where that cannot be."""
         person, client = self._person, self._client
         if person is None or client.transport is None or not upstream.is_reusable():
             return False
@@ -254,7 +253,7 @@ class Exchange:
         return True
 
     def _end_unclean(self, end: End, upstream: UpstreamConnection, result: ExchangeResult) -> None:
-        """End with a failure, or with a reply that came before the request was whole."""
+        """End after a failure, or after a response that came before the whole request."""
         upstream.spoil()
         reused = self.pool.release(upstream)
         if end is _COMPLETE:
@@ -267,23 +266,23 @@ class Exchange:
             and claims_no_other(self.forward_request.request)
             and (reused or self._may_repeat(upstream))
         ):
-            # The connection was stale: nothing of the reply came (RFC 9112 section 9.3.1).
+            # The connection was stale: nothing of the response came (RFC 9112 section 9.3.1).
             if self._sent_body is not None:
                 self._sent_body.repeat()
             self._connect()
         else:
             self.pool.exchange_failed(end, upstream.fault, self.context.route)
             if self.context.status:
-                # Never a clean end: the client must see that the reply is not whole
+                # Never a clean close: the client must see that the response is incomplete
                 # (RFC 9112 section 8).
                 self._client.abort()
             idled = end is End.IDLE_TIMEOUT and self._timeouts is not self._settings.timeouts
             self._finish(Reason.NOT_SIGNED_IN if idled else REASONS[end])
 
     def _may_repeat(self, upstream: UpstreamConnection) -> bool:
-        """Tell whether a request is sent again whose new connection broke: once.
+        """Whether to send a request again whose new connection was reset: once.
 
-        An upstream that is restarted resets what waits for it to accept.
+        An upstream that restarts resets the connections in its accept queue.
         """
         repeated, self._repeated = self._repeated, True
         return upstream.was_reset and not repeated and self._settings.connect_retry > 0
@@ -334,7 +333,7 @@ class Exchange:
         self._finish(reason)
 
     def _drop(self) -> None:
-        """Close what was begun upstream, and note what the client got of it."""
+        """Abort the upstream's side; note what the client got of the response."""
         upstream, self._upstream = self._upstream, None
         if self._connecting is not None:
             self._connecting.cancel()

@@ -1,4 +1,4 @@
-"""What an exchange is given: the request that may pass, and the settings of its upstream."""
+"""The inputs of an exchange: the request to forward, and the settings of its upstream."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from tailchat_gate.request.head import RequestHead
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """What is known beforehand of a route's upstream.
+    """The settings of a route's upstream, computed once for a configuration.
 
-    `session_timeouts` is for exchanges that end with a session, which may itself not be idle for
-    long. `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
-    `keeps_out` tells whether a Set-Cookie for a host would replace a cookie of somebody else's.
-    `workers` judges the scopes that replies allow.
-    `passed_fields` are names of a reply's fields that pass although they reach beyond the tool.
+    `session_timeouts` is for exchanges that end with a session: its idle limit may be shorter.
+    `connect_timeout` is in seconds. `trailers` makes the lines of a request's trailers.
+    `keeps_out`: whether a Set-Cookie value on a host would replace another party's cookie.
+    `workers` judges the service worker scopes that responses allow. `passed_fields` are lower-case
+    names of response fields that pass although they affect more than the tool.
     """
 
     pool: Pool
@@ -36,7 +36,7 @@ class UpstreamSettings:
     keeps_out: Callable[[bytes, str], bool]
     workers: WorkerScopes
     passed_fields: frozenset[bytes]
-    #: How many requests and WebSockets the upstream may have at once, and one client of them.
+    #: The most requests and tunnels at once: of the upstream, and of one client.
     most: int
     most_of_one: int
     #: For how many seconds a refused connection is tried again.
@@ -47,12 +47,12 @@ class UpstreamSettings:
 
 @dataclass(slots=True, eq=False)
 class ForwardRequest:
-    """A request that may pass: its bytes for the upstream, and what goes with them.
+    """A request that may pass: its bytes for the upstream, and their context.
 
-    `data` is the whole request head, `body` what reads its body, None where there is none.
-    `extra_fields` are header lines for the reply. `upgrade` is the protocol to switch to, b""
-    for none; `session` whose session or token the exchange ends with, None for nobody's; `visitor`
-    who asks, None for nobody.
+    `data` is the whole request head. `body` reads the body, None where there is none.
+    `extra_fields` are header lines for the response. `upgrade` is the protocol to switch to, b""
+    for none. `session` is the session or token that the exchange ends with, None where anonymous.
+    `visitor` is the signed-in person or the machine, None where anonymous.
     """
 
     request: Final[RequestHead]

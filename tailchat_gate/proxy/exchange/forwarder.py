@@ -34,9 +34,9 @@ _WEBSOCKET: Final = b"websocket"
 
 @dataclass(frozen=True, slots=True)
 class _Switch:
-    """What is said about switched connections: protocol names, and seconds (0 = no limit).
+    """A route's settings for switched connections: protocol names, and seconds (0 = no limit).
 
-    `session_idle` is for those that end with a session.
+    `session_idle` is for connections that end with a session.
     """
 
     upgrades: frozenset[bytes]
@@ -46,7 +46,7 @@ class _Switch:
 
 
 class _TunnelEnd:
-    """What there is to do once a tunnel has ended; it keeps nothing of the configuration."""
+    """Runs when a tunnel has ended; it holds no reference to the configuration."""
 
     __slots__ = (
         "_client",
@@ -85,7 +85,7 @@ class _TunnelEnd:
 
 
 class _Shared(NamedTuple):
-    """A backend, and the key under which its connections are kept."""
+    """A backend, and the key of its pool."""
 
     key: tuple[object, ...]
     backend: Backend
@@ -94,12 +94,12 @@ class _Shared(NamedTuple):
 class Forwarder:
     """Sends requests to the upstreams of one configuration.
 
-    `cookies` knows those that no reply may set; `upstream_pools` has the
-    connections, which outlive the configuration; `workers` judges the scopes that tools allow
-    their service workers. `session_idle` is how many seconds a session lasts without use, 0 for
-    any; what is under way is use of it while bytes move, either way. `client_requests` is how
-    many of one tool's requests may be one client's, 0 for half of them.
-    Reads the PEM files that routes name.
+    `cookies` knows the cookies that no response may set. `upstream_pools` has the connections,
+    which outlive the configuration. `workers` judges the scopes that tools allow their service
+    workers. `session_idle` is how many seconds a session lasts without use, 0 for no limit; a
+    request or tunnel under way uses it while bytes move in either direction. `client_requests`
+    limits one client's requests to one tool, 0 for half of the tool's. Reads the PEM files that
+    routes name.
     """
 
     def __init__(
@@ -133,16 +133,16 @@ class Forwarder:
 
     @property
     def tunnels(self) -> Collection[Tunnel]:
-        """The WebSockets that are open and were opened under this configuration, as they are."""
+        """The open tunnels of this configuration; a live view."""
         return self._tunnels
 
     @property
     def open_tunnels(self) -> int:
-        """How many WebSockets are open that were opened under this configuration."""
+        """The number of open tunnels of this configuration."""
         return len(self._tunnels)
 
     def start(self) -> None:
-        """Take the pools of connections; needs a running loop."""
+        """Take the pools of connections; needs a running event loop."""
         self._upstream_pools.start()
         for route, (key, backend) in self._backends.items():
             pool = self._upstream_pools.take(key, backend)
@@ -173,15 +173,15 @@ class Forwarder:
         )
 
     def close(self) -> None:
-        """Let go of the pools; connections that no other configuration uses are closed."""
+        """Leave the pools; pools that no other configuration uses close their connections."""
         while self._taken:
             self._upstream_pools.leave(self._taken.pop())
 
     def upgrade_of(self, route: Route, request: RequestHead) -> bytes:
-        """Return the protocol that a request asks to switch to, where its route offers that one.
+        """Return the protocol that a request asks to switch to, where its route offers it.
 
-        b"" otherwise: the Upgrade field is then ignored, as it is on HTTP/1.0 and on a request
-        with a body (RFC 9110 section 7.8).
+        b"" otherwise: the gate then ignores the Upgrade field, as it does on HTTP/1.0 and on a
+        request with a body (RFC 9110 section 7.8).
         """
         fields = request.fields
         if not fields.upgrade or request.http10 or fields.has_body:
@@ -198,12 +198,12 @@ class Forwarder:
         ended: Callable[[ClientConnection, Exchange], None],
         recorder: Recorder,
     ) -> Reason | None:
-        """Send a request to its route's upstream and relay the reply.
+        """Send a request to its route's upstream and relay the response.
 
-        `ended` hears how it went, once, and gives its place in the pool back; where nothing was
-        relayed it owes the client an answer. Where there is no place for the request now, nothing
-        is begun, and the reason is returned. `recorder` takes the place of `ended` for a tunnel,
-        which may outlast this configuration by weeks and must not keep it.
+        `ended` is called once, at the end; it gives back the slot in the pool and, where nothing
+        was relayed, answers the client. Where there is no slot, nothing starts and the reason is
+        returned. A tunnel uses `recorder` in place of `ended`: it may outlast this configuration
+        by weeks and must not hold a reference to it.
         """
         after = partial(self._after_switch, ended, recorder) if forward_request.upgrade else ended
         upstream, make = self._upstreams[context.route]
@@ -222,7 +222,7 @@ class Forwarder:
         client: ClientConnection,
         exchange: Exchange,
     ) -> None:
-        """Begin the tunnel after a switch; pass any other end on."""
+        """Start the tunnel after a switch; call `ended` after anything else."""
         upstream = exchange.switched
         if upstream is None:
             ended(client, exchange)
@@ -243,12 +243,12 @@ class Forwarder:
         self._upstream_pools.tunnels.add(tunnel)
         tunnel.start()
         if self._upstream_pools.stopping:
-            # It was on its way when the others were ended.
+            # The switch came after the gate had ended the other tunnels.
             asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
 
 
 def _shorter(one: float, other: float) -> float:
-    """Return the shorter of two limits in seconds, of which 0 is none."""
+    """Return the shorter of two limits in seconds; 0 means no limit."""
     return min(one, other) if one and other else one or other
 
 

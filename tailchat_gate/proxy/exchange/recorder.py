@@ -1,4 +1,4 @@
-"""Writes down how requests went."""
+"""Records finished requests in the metrics and the access log."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 
-#: Why a request under way is ended with its session, and what the metrics call it.
+#: The reasons that end a request under way with its session, and their metrics labels.
 SESSION_OVER: Final = MappingProxyType(
     {
         Reason.NOT_SIGNED_IN: "expired",
@@ -26,9 +26,9 @@ SESSION_OVER: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Counts requests and logs them, `access_log` None for not at all.
+    """Counts requests and logs them; without an `access_log` it logs none.
 
-    It holds nothing of a configuration, so that what lasts for weeks may hold it.
+    It holds no reference to a configuration, so that a tunnel may hold it for weeks.
     """
 
     metrics: Metrics
@@ -36,7 +36,7 @@ class Recorder:
     monotonic: Callable[[], float]
 
     def record(self, context: RequestContext) -> None:
-        """Record a request that is done."""
+        """Record a finished request."""
         context.seconds = self.monotonic() - context.started
         self.metrics.request(
             context.route, context.head.method, context.status, context.reason, context.seconds
@@ -45,7 +45,7 @@ class Recorder:
             self.access_log.write(context)
 
     def live_ended(self, reason: Reason) -> None:
-        """Count what was ended because its session is over, where that is the reason."""
+        """Count a request that ended with its session, where `reason` is such a reason."""
         if reason in SESSION_OVER:
             self.metrics.live_ended(SESSION_OVER[reason])
 

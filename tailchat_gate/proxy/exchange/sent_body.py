@@ -1,38 +1,38 @@
-"""Which requests are sent again where a connection was stale, and what of a body that takes."""
+"""Which requests are sent again after a stale connection, and the copy of the body for that."""
 
 from typing import Final
 
 from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.head import RequestHead
 
-#: How much of a body is kept, to be sent again where a connection was stale.
+#: The largest body that is copied, to be sent again after a stale connection.
 REPEATED_BYTES: Final = 65_536
-#: Sending these again has the effect of sending them once (RFC 9110 section 9.2.2).
+#: Sending these twice has the same effect as sending them once (RFC 9110 section 9.2.2).
 IDEMPOTENT: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
 
 
 def claims_no_other(request: RequestHead) -> bool:
-    """Tell whether the tool cannot take a request for one that must not be sent twice."""
+    """Whether no override, such as X-HTTP-Method-Override, makes the method non-idempotent."""
     return claimed_methods(request.fields, request.target.query) <= IDEMPOTENT
 
 
 class SentBody:
-    """What has come of a request's body: waiting for a connection, and kept to be sent again."""
+    """What has arrived of a request's body: unsent bytes, and a copy to send again."""
 
     __slots__ = ("_copied", "_copy", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: list[bytes] = []
-        #: None once it is too much to keep.
+        #: None once the body is larger than `REPEATED_BYTES`.
         self._copy: list[bytes] | None = []
         self._copied = 0
 
     def is_kept(self) -> bool:
-        """Tell whether all of it can be sent again."""
+        """Whether the whole body can be sent again."""
         return self._copy is not None
 
     def keep(self, data: bytes) -> None:
-        """Keep a copy of what is sent, up to `REPEATED_BYTES`."""
+        """Copy bytes of the body, up to `REPEATED_BYTES` in all."""
         if self._copy is None:
             return
         self._copied += len(data)
@@ -42,14 +42,14 @@ class SentBody:
             self._copy.append(data)
 
     def wait(self, data: bytes) -> None:
-        """Keep it until there is a connection."""
+        """Hold bytes until there is a connection."""
         self._waiting.append(data)
 
     def repeat(self) -> None:
-        """Let all that was sent wait for another connection."""
+        """Hold the whole copy for another connection."""
         self._waiting = list(self._copy or ())
 
     def take_waiting(self) -> list[bytes]:
-        """Return what waited."""
+        """Return the bytes that waited for a connection, and forget them."""
         waiting, self._waiting = self._waiting, []
         return waiting

@@ -1,4 +1,4 @@
-"""A switched connection: bytes both ways untouched, until one side leaves or the gate ends it."""
+"""A switched connection: relays bytes unchanged until one side closes or the gate ends it."""
 
 import asyncio
 import secrets
@@ -14,12 +14,12 @@ from tailchat_gate.proxy.sockets import end_writing
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.reasons import Reason
 
-#: How long the two ends may take to answer a close frame before they are cut off.
+#: How long both peers may take to answer a close frame before the gate cuts them off.
 CLOSE_SECONDS: Final = 2.0
-#: How long one end of a WebSocket may be silent once the other has closed it and left: who never
-#: answers would keep both connections open.
+#: How long one peer of a WebSocket may be silent after the other has sent a close frame and EOF: a
+#: peer that never answers would keep both connections open.
 LEFT_SECONDS: Final = 10.0
-#: As CLOSE_SECONDS where the session is over: a frame under way must not go on for longer.
+#: As CLOSE_SECONDS after the session has ended: a frame under way must not last longer.
 OVER_SECONDS: Final = 0.5
 #: Close codes of RFC 6455 section 7.4.1 and of its registry (3000: unauthorized, 3008: timeout).
 GOING_AWAY: Final = 1001
@@ -35,10 +35,9 @@ SILENT: Final = "silent for too long"
 class TunnelLimits(NamedTuple):
     """How long a tunnel may last.
 
-    `oldest` is the Unix second at which it has been open long enough, infinite where there is
-    none. `idle` is how many seconds both ends may be silent, 0 for any; `idle_session`: because
-    the session would be idle for too long. `websocket`: its frames are known, so that it can be
-    ended cleanly.
+    `oldest` is the Unix second at which it must end, infinite for no limit. `idle` is how many
+    seconds both peers may be silent, 0 for no limit; `idle_session`: that limit is the session's.
+    `websocket`: the protocol is WebSocket, so that close frames can end it cleanly.
     """
 
     oldest: float
@@ -48,15 +47,15 @@ class TunnelLimits(NamedTuple):
 
 
 def _no_frames(data: bytes) -> int:
-    """Take bytes of another protocol, in which frames would be found at great cost."""
+    """Return how many bytes there are: of another protocol no frames are tracked."""
     return len(data)
 
 
 class Tunnel:
     """Relays between a client and an upstream whose protocol was switched.
 
-    `session` is whose session or token it ends with, None for nobody's. When it has ended
-    `failure` tells whether it did so with the session, by the reason that a new request would get.
+    `session` is the session or token that it ends with, None where anonymous. When it has ended,
+    `failure` is None, or the reason that a new request would get where the session has ended.
     """
 
     __slots__ = (
@@ -84,7 +83,7 @@ class Tunnel:
         self._ending = self._finished = False
         #: The gate's close frames: for the client, for the upstream.
         self._farewells = (b"", b"")
-        #: Whether an end has said that it sends no more, and the other was told.
+        #: Whether a peer has sent EOF, and the gate has passed it on.
         self._client_done = self._upstream_done = False
         self._moved = True
         self._idle = limits.idle
@@ -111,7 +110,7 @@ class Tunnel:
         self._take_shortcuts(client, upstream)
 
     def _take_shortcuts(self, client: ClientConnection, upstream: UpstreamConnection) -> None:
-        """Let bytes pass from socket to socket until the gate has to put in a word of its own."""
+        """Relay bytes from socket to socket until the gate sends a close frame of its own."""
         if client.transport is None or upstream.transport is None:
             return
         to_client, to_upstream = client.transport.write, upstream.transport.write
@@ -139,10 +138,10 @@ class Tunnel:
                 connection.transport.set_protocol(connection)
 
     def end(self, code: int, reason: str, *, within: float = CLOSE_SECONDS) -> None:
-        """End a WebSocket with a close frame to both sides, at the next frame boundary.
+        """End a WebSocket with a close frame to both peers, at the next frame boundary.
 
-        It is cut off where that takes longer than `within` seconds. Anything else is reset: a
-        clean end would say that all has come.
+        The gate cuts it off where that takes longer than `within` seconds. A tunnel of another
+        protocol is reset: after a clean close the peers would take their data for complete.
         """
         if self._ending or self._finished:
             return
@@ -162,7 +161,7 @@ class Tunnel:
         self._finish(reset=True)
 
     def check(self, now: float, clock: float) -> None:
-        """End what has lasted too long; `now` is the loop's time, `clock` the Unix second."""
+        """End the tunnel where a limit has passed; `now` is the loop's time, `clock` Unix time."""
         limits = self._limits
         if clock >= limits.oldest:
             self.end(UNAUTHORIZED, TOO_OLD)
@@ -178,7 +177,7 @@ class Tunnel:
                 self.end(TIMED_OUT, SILENT)
 
     def session_over(self, reason: Reason) -> None:
-        """End it because its session is over."""
+        """The session has ended: end the tunnel."""
         if self._finished:
             return
         self.session, self.failure = None, reason
@@ -198,7 +197,7 @@ class Tunnel:
             self._write_client(data)
 
     def upstream_ended(self) -> None:
-        """Pass on that the upstream sends no more."""
+        """The upstream sent EOF: pass it on to the client."""
         self._upstream_done = True
         transport = self._client.transport
         if self._client_done or transport is None or not transport.can_write_eof():
@@ -207,12 +206,12 @@ class Tunnel:
             self._wait_less(self._to_client)
 
     def upstream_lost(self, *, reset: bool) -> None:
-        """End the tunnel: the upstream closed, or was reset."""
+        """The upstream's connection was closed or reset: end the tunnel."""
         over = self._upstream_done or self._ending or self._has_closed(self._to_client)
         self._finish(reset=reset and not over)
 
     def upstream_full(self, *, full: bool) -> None:
-        """Stop or resume reading from the client while the upstream takes no more."""
+        """Pause reading from the client while the upstream's write buffer is full."""
         if full:
             self._client.hold(UPSTREAM_FULL)
         else:
@@ -230,7 +229,7 @@ class Tunnel:
             self._upstream.write(data)
 
     def client_ended(self) -> None:
-        """Pass on that the client sends no more."""
+        """The client sent EOF: pass it on to the upstream."""
         self._client_done = True
         if self._ending:
             self._finish_if_answered()
@@ -239,20 +238,20 @@ class Tunnel:
         elif self._upstream.finish_writing() or self._has_closed(self._to_upstream):
             self._wait_less(self._to_upstream)
         else:
-            # TLS cannot pass on half an end, and the upstream must learn that nobody is there.
+            # TLS cannot be half closed, and the upstream must learn that the client has left.
             self._finish()
 
     def quiet(self) -> bool:
-        """Return False: a tunnel goes on one way."""
+        """Return False: a tunnel goes on in one direction."""
         return False
 
     def client_gone(self) -> None:
-        """End the tunnel: the client closed, or was reset."""
+        """The client's connection was closed or reset: end the tunnel."""
         over = self._client_done or self._ending or self._has_closed(self._to_upstream)
         self._finish(reset=self._client.was_reset and not over)
 
     def client_full(self, *, full: bool) -> None:
-        """Stop or resume reading from the upstream while the client takes no more."""
+        """Pause reading from the upstream while the client's write buffer is full."""
         if full:
             self._upstream.pause_reading()
         else:
@@ -261,17 +260,17 @@ class Tunnel:
     # Ending it.
 
     def _has_closed(self, frames: FrameTracker) -> bool:
-        """Tell whether a close frame has passed: who sent it has said all, whatever comes."""
+        """Whether a close frame has passed: its sender sends no further frame."""
         return self._limits.websocket and frames.closed
 
     def _wait_less(self, frames: FrameTracker) -> None:
-        """Give an end whose other end has left only so long; `frames` are those of the other."""
+        """Shorten the idle limit where the peer that sent EOF sent a close frame in `frames`."""
         if self._has_closed(frames):
             self._idle = LEFT_SECONDS
             self._moved = True
 
     def _end_client(self, data: bytes) -> None:
-        """Relay what belongs to the frame under way, then the gate's close frame, then nothing."""
+        """Relay the rest of the current frame, then send the gate's close frame, then nothing."""
         farewell = b"" if self._upstream_done else self._farewells[0]
         self._write_client(self._to_client.finish(data, farewell))
         self._finish_if_answered()
@@ -284,9 +283,9 @@ class Tunnel:
         self._finish_if_answered()
 
     def _finish_if_answered(self) -> None:
-        """Finish once the client has its close frame and has closed too (RFC 6455 section 7.1.1).
+        """Finish once the client got a close frame and has closed too (RFC 6455 section 7.1.1).
 
-        The upstream's answer is not waited for: its connection lingers.
+        The gate does not wait for the upstream's close frame: its connection lingers.
         """
         answered = self._to_upstream.finished and self._to_upstream.closed
         if self._to_client.finished and (answered or self._client_done):

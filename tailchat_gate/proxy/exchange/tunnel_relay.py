@@ -1,4 +1,4 @@
-"""The short way through a tunnel, from one socket to the other."""
+"""The fast path of a tunnel, from one socket to the other."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from tailchat_gate.proxy.sockets import READ_BYTES, Receiver
 
 
 class Shortcut(asyncio.BufferedProtocol):
-    """Stands in for a connection in a tunnel, so that its bytes take one step instead of four."""
+    """Replaces a connection's protocol in a tunnel, so that relaying takes one call, not four."""
 
     def __init__(
         self, owner: Receiver, onward: asyncio.Transport, relay: Callable[[bytes], None]
@@ -23,7 +23,7 @@ class Shortcut(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Relay what one read brought."""
+        """Relay the bytes of one read."""
         self._relay(self._buffer[:nbytes].tobytes())
         if nbytes >= READ_BYTES:
             self._buffer = self._buffers.fitting(self._onward)
@@ -31,17 +31,17 @@ class Shortcut(asyncio.BufferedProtocol):
             self._buffer = self._buffers.small
 
     def eof_received(self) -> bool | None:
-        """Tell the connection."""
+        """Forwarded to the connection."""
         return self._owner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the connection."""
+        """Forwarded to the connection."""
         self._owner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Tell the connection."""
+        """Forwarded to the connection."""
         self._owner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Tell the connection."""
+        """Forwarded to the connection."""
         self._owner.resume_writing()

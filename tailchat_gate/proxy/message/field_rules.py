@@ -32,7 +32,7 @@ _NEVER_TRAILERS: Final = frozenset(
     )
 )
 _NEVER_TRAILER_PREFIXES: Final = (b"content-",)
-#: The same of a reply: what says where to go, what to ask for, how long it is good, and what the
+#: The same of a response: what says where to go, what to ask for, how long it is good, and what the
 #: browser or an edge in front is to do.
 _NEVER_RESPONSE_TRAILERS: Final = Names(
     *("age", "alt-svc", "clear-site-data", "date", "expires", "link", "location", "refresh"),
@@ -74,7 +74,7 @@ class Rule(Enum):
         self.action: Final = action
 
 
-# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+# Globals: see reasons.py.
 _KEEP, _CLAIM, _SET = Action.KEEP, Action.CLAIM, Action.SET
 
 
@@ -94,7 +94,7 @@ class RouteRules(NamedTuple):
     tells_client: bool
 
     def passes(self, name: bytes, action: Action) -> bool:
-        """Tell whether a field goes on where that is the route's to say."""
+        """Whether a field goes on where that is the route's to say."""
         if action is _CLAIM:
             return name.lower() in self.passed
         return action is _SET and fold(name) not in self.own
@@ -121,14 +121,14 @@ class FieldRules:
         return action
 
     def drops(self, name: bytes, rules: RouteRules) -> bool:
-        """Tell whether a field does not reach the tool for what it claims, framing apart."""
+        """Whether a field does not reach the tool for what it claims, framing apart."""
         action = self.judge(name)
         if action is Action.DROP:
             return is_own(fold(name))
         return action in {_CLAIM, _SET} and not rules.passes(name, action)
 
     def trails(self, name: bytes, rules: RouteRules) -> bool:
-        """Tell whether a trailer goes on: no route passes one that the list has."""
+        """Whether a trailer goes on: no route passes one that the list has."""
         action = self.judge(name)
         kept = action is _KEEP or (action is _SET and rules.passes(name, action))
         return kept and may_trail(name)
@@ -154,7 +154,7 @@ class FieldRules:
 
 
 def may_trail(name: bytes) -> bool:
-    """Tell whether a field may stand behind a body: no framing, routing or identity."""
+    """Whether a field may stand behind a body: no framing, routing or identity."""
     folded = fold(name)
     return not (
         folded in _NEVER_TRAILERS
@@ -168,7 +168,7 @@ def may_trail(name: bytes) -> bool:
 
 
 def may_trail_response(name: bytes) -> bool:
-    """Tell whether a field of a reply may stand behind its body (RFC 9110 section 6.5.1)."""
+    """Whether a field of a response may stand behind its body (RFC 9110 section 6.5.1)."""
     folded = fold(name)
     return may_trail(name) and folded not in _NEVER_RESPONSE_TRAILERS and not is_order(folded)
 

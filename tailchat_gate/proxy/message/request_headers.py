@@ -33,7 +33,7 @@ _IN_AUTHORIZATION: Final = frozenset((Way.BEARER, Way.BASIC))
 COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
 _AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
-# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+# Globals: see reasons.py.
 _KEEP, _COOKIE = Action.KEEP, Action.COOKIE
 
 
@@ -245,7 +245,7 @@ def _framing(fields: FieldSection) -> list[bytes]:
 
 
 def _is_kept(fields: FieldSection, settings: RouteSettings) -> bool:
-    """Tell whether there is a body that is kept until it is whole."""
+    """Whether there is a body that is kept until it is whole."""
     return fields.has_body and settings.request_buffer > 0
 
 
@@ -255,7 +255,7 @@ def with_length(head: bytes, length: int) -> bytes:
 
 
 def takes_trailers(fields: FieldSection) -> bool:
-    """Tell whether the client says that it reads trailers (RFC 9110 section 10.1.4)."""
+    """Whether the client says that it reads trailers (RFC 9110 section 10.1.4)."""
     return b"te" in fields.connection and any(
         element.strip(b" \t") == b"trailers"
         for value in fields.values(b"te")

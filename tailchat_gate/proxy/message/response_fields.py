@@ -1,17 +1,17 @@
-"""Which fields of a response reach this client, and as what."""
+"""Which fields of a response reach the client, and with which values."""
 
 from typing import Final, Protocol
 
 from tailchat_gate.proxy.message.response_lines import Action, Line
 
-# Names of their own, because an enum's attribute costs more than a global.
+# Globals: see reasons.py.
 _SET_COOKIE: Final = Action.SET_COOKIE
 _EDIT: Final = Action.EDIT
 _WORKER_SCOPE: Final = Action.WORKER_SCOPE
 
 
 class FieldEditor(Protocol):
-    """Rewrites fields of a reply, where a route asks for it."""
+    """Rewrites fields of a response, where a route asks for it."""
 
     def location(self, value: bytes, visitor: bytes) -> bytes:
         """Return the Location or Content-Location to pass on, for a visitor of that origin."""
@@ -24,7 +24,7 @@ class FieldEditor(Protocol):
 
 
 class Expected(Protocol):
-    """What a reply answers, and what it is to carry.
+    """What a response depends on: its request, and what the gate adds.
 
     `is_head`: the request's method is HEAD. `http10`, `keep_alive`: the client's version, and
     whether its connection stays. `extra_fields` are header lines to add.
@@ -45,7 +45,7 @@ class Expected(Protocol):
 
     @property
     def editor(self) -> FieldEditor | None:
-        """What rewrites fields, None where none is to be rewritten."""
+        """Rewrites fields of the response, None where none is rewritten."""
 
     @property
     def origin(self) -> bytes:
@@ -53,17 +53,17 @@ class Expected(Protocol):
 
     @property
     def passed_fields(self) -> frozenset[bytes]:
-        """Names, in lower case, of fields that pass although they reach beyond the tool."""
+        """Lower-case names of fields that pass although they affect more than the tool."""
 
     def keeps_out(self, set_cookie: bytes) -> bool:
-        """Tell whether a Set-Cookie value would replace a cookie that is not the tool's."""
+        """Whether a Set-Cookie value would replace another party's cookie."""
 
     def may_widen(self, scope: bytes) -> bool:
-        """Tell whether a value of Service-Worker-Allowed is passed on."""
+        """Whether a value of Service-Worker-Allowed is passed on."""
 
 
 def pass_on(line: Line, kept: list[bytes], expected: Expected) -> None:
-    """Keep a field that is passed on for some, or passed on as another."""
+    """Add a field that depends on the route to `kept`: as it is, rewritten, or not at all."""
     name = line.sent.partition(b":")[0]
     editor = expected.editor
     if line.action is _SET_COOKIE:
@@ -85,5 +85,5 @@ def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> byte
 
 
 def without_length(lines: list[bytes]) -> list[bytes]:
-    """Return the lines of a reply that must not carry a Content-Length (RFC 9110 section 8.6)."""
+    """Return a response's lines without Content-Length (RFC 9110 section 8.6)."""
     return [line for line in lines if not line.lower().startswith(b"content-length:")]

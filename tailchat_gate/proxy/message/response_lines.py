@@ -40,7 +40,7 @@ class Action(IntEnum):
     WORKER_SCOPE = 10
 
 
-# Names of their own, because an enum's attribute costs ten times a global and is read per field.
+# Globals: see reasons.py.
 (
     _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
     _CHALLENGE, _ORDER, _WORKER_SCOPE,
@@ -64,12 +64,12 @@ _ACTIONS: Final = {
 
 
 class BadResponseError(ValueError):
-    """Bytes of an upstream that are no reply, or not one to trust."""
+    """Bytes of an upstream that are no response, or not one to trust."""
 
 
 @dataclass(slots=True)
 class Line:
-    """A field line of a reply: what to do with it, and its value as far as that matters here.
+    """A field line of a response: what to do with it, and its value as far as that matters here.
 
     `length` is that of a Content-Length, `options` those of Connection.
     """
@@ -82,7 +82,7 @@ class Line:
 
 
 class ResponseLines:
-    """Reads field lines and status lines of replies; what was read is kept, because they repeat.
+    """Reads field lines and status lines of responses; what was read is kept, because they repeat.
 
     Kept are at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
     """
@@ -92,7 +92,7 @@ class ResponseLines:
         self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
 
     def line(self, raw: bytes) -> Line:
-        """Return what a line without its CRLF is. Raises BadReplyError."""
+        """Return what a line without its CRLF is. Raises BadResponseError."""
         match = _LINE.fullmatch(raw)
         if match is None:
             raise BadResponseError("a header field that is malformed")
@@ -107,7 +107,7 @@ class ResponseLines:
     def status(self, raw: bytes) -> tuple[int, bool, bytes]:
         """Return a status line's status, whether its version is 1.0, and the line to send.
 
-        Raises BadReplyError.
+        Raises BadResponseError.
         """
         match = _STATUS_LINE.fullmatch(raw)
         if match is None:
@@ -143,7 +143,7 @@ def repaired(section: bytes) -> bytes:
     """Return field lines without folding and without space before a colon.
 
     Both are obsolete and a proxy has to remove them (RFC 9112 sections 5.1 and 5.2). Raises
-    BadReplyError where the first line is folded onto nothing.
+    BadResponseError where the first line is folded onto nothing.
     """
     if section[:1] in {b" ", b"\t"}:
         raise BadResponseError("a header field that is malformed")
@@ -179,8 +179,8 @@ def take_lf_head(data: bytes) -> tuple[bytes, bytes] | None:
     """Return a head whose lines all end with LF alone as one with CRLF, and what is behind it.
 
     None where it is not whole yet. Where a server that ends lines with CRLF passes on an LF that
-    somebody gave it, both kinds are there: that is an attempt to split the reply. Raises
-    BadReplyError.
+    somebody gave it, both kinds are there: that is an attempt to split the response. Raises
+    BadResponseError.
     """
     end = data.find(b"\n\n")
     head = data if end < 0 else data[: end + 1]

@@ -1,4 +1,4 @@
-"""Reads an upstream's reply and writes it anew for the client; bytes in, bytes out, no socket."""
+"""Reads an upstream's response and rewrites it for the client: bytes in, bytes out, no socket."""
 
 import re
 from http import HTTPStatus
@@ -20,9 +20,9 @@ from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.syntax import BARE_LINE_END_OCTETS
 
-#: Of a reply's head; nginx and Node allow 8 to 16 KiB.
+#: Of a response's head; nginx and Node allow 8 to 16 KiB.
 MAX_HEAD_BYTES: Final = 65_536
-#: Replies before the final one (100, 102, 103): they are passed on as they come, but not for ever.
+#: The most interim responses (100, 102, 103) in front of a final one.
 MAX_INTERIM: Final = 1000
 _END: Final = b"\r\n\r\n"
 _CR: Final = 0x0D
@@ -36,7 +36,7 @@ _BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFI
 _NO_CONTENT: Final = HTTPStatus.NO_CONTENT.value
 _FINAL: Final = HTTPStatus.OK.value
 _SWITCHING: Final = HTTPStatus.SWITCHING_PROTOCOLS.value
-# Names of their own, because an enum's attribute costs more than a global, and is read per field.
+# Globals: see reasons.py.
 _KEEP: Final = Action.KEEP
 _DROP: Final = Action.DROP
 _CONTENT_LENGTH: Final = Action.CONTENT_LENGTH
@@ -47,10 +47,10 @@ _CHALLENGE: Final = Action.CHALLENGE
 
 
 class ResponseReader:
-    """Turns the bytes of one connection's replies, one after another, into bytes for clients.
+    """Turns the bytes of one connection's responses, one after another, into bytes for clients.
 
-    After `complete` the next reply may `begin`, unless `dirty`: bytes came that nobody asked for.
-    Whatever the reply's fields say, `dirty` is never taken for an answer (RFC 9112 section 9.2).
+    After `complete` the next response may `begin`, unless `dirty`: the upstream sent bytes that
+    no request asked for. They are never taken for a response (RFC 9112 section 9.2).
     """
 
     __slots__ = (
@@ -68,27 +68,27 @@ class ResponseReader:
         self.keep_client = self.until_close = self.stays = False
         self.status = self.body_bytes = 0
         self.leftover = b""
-        #: Whether the connection may be authenticated, by any request or reply on it so far.
+        #: Whether the connection may be authenticated, by any request or response on it so far.
         self.personal = False
 
     def begin(self, expected: Expected) -> None:
-        """Expect the reply to a request."""
+        """Expect the response to a request."""
         self._expected = expected
         self._partial = b""
-        #: Whether the reply says what it means otherwise than it should.
+        #: Whether the response was malformed in a way that the gate repairs.
         self._mended = False
         self._interim = self.status = self.body_bytes = 0
         self._chunks: ChunkedBody | None = None
         self.started = self.head_done = self.complete = self.switched = False
 
     def forget(self) -> None:
-        """Let go of the request whose reply was read."""
+        """Drop the reference to the request whose response was read."""
         self._expected = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes of the upstream; return the pieces to write to the client.
+        """Read bytes from the upstream; return the pieces to write to the client.
 
-        Raises BadReplyError; nothing that this call read is to be relayed then.
+        Raises BadResponseError; the caller then relays nothing of `data`.
         """
         self.started = True
         out: list[bytes] = []
@@ -99,9 +99,9 @@ class ResponseReader:
         return out
 
     def end(self) -> list[bytes]:
-        """Hear that the upstream closed; return the last pieces.
+        """The upstream closed: return the last pieces for the client.
 
-        Raises BadReplyError where the reply is not whole (RFC 9112 section 8).
+        Raises BadResponseError where the response is not whole (RFC 9112 section 8).
         """
         if self.complete:
             return []
@@ -113,7 +113,7 @@ class ResponseReader:
     # The head.
 
     def _feed_head(self, data: bytes, out: list[bytes]) -> bytes:
-        """Read heads until the final one; return what is behind it."""
+        """Read heads up to the final one; return the bytes after it."""
         if self._partial:
             data, self._partial = self._partial + data, b""
         while not self.head_done:
@@ -139,7 +139,7 @@ class ResponseReader:
         return data
 
     def _feed_lf_head(self, data: bytes, out: list[bytes]) -> bytes:
-        """Read a head whose lines end with LF alone; return what is behind it."""
+        """Read a head whose lines end with LF alone; return the bytes after it."""
         found = take_lf_head(data)
         if len(data if found is None else found[0]) > MAX_HEAD_BYTES:
             raise BadResponseError("a head that is too long")
@@ -158,14 +158,14 @@ class ResponseReader:
         found = self._lines.statuses.get(line)
         if found is None:
             found = self._lines.status(line)
-            # As only those have it that are never kept.
+            # Two spaces: `ResponseLines.status` stores no such line, so it is read each time.
             self._mended = self._mended or line[8:10] == b"  "
         status, http10, line = found
         try:
             lines = self._fields(section, line)
         except BadResponseError:
             lines = self._fields(with_one_framing(repaired(section)), line)
-            # Whoever writes such a head may mean something else by what comes behind it.
+            # A server that sends such a head may frame what follows differently.
             self._mended = True
         if status < _FINAL:
             self._write_interim(status, lines, out)
@@ -182,7 +182,7 @@ class ResponseReader:
         self._write_head(status, lines, out)
 
     def _fields(self, section: bytes, line: bytes) -> list[bytes]:
-        """Return `line` and the field lines to pass on; note what the others say of the message."""
+        """Return `line` and the field lines to pass on; note what others say about framing."""
         known, reader = self._known, self._lines
         self._options = _NO_OPTIONS
         self._length: int | None = None
@@ -212,7 +212,7 @@ class ResponseReader:
         return kept
 
     def _note(self, line: Line, kept: list[bytes]) -> None:
-        """Note what a field says of the message's framing; keep it where it is passed on."""
+        """Note what a field says about the message; add it to `kept` where it is passed on."""
         action, expected = line.action, self._expected
         if action is _CONNECTION:
             self._options = line.options | self._options
@@ -228,7 +228,7 @@ class ResponseReader:
         elif action is not _UPGRADE:
             pass_on(line, kept, expected)
         elif expected.upgrade:
-            # A second field makes a list of it, and no list was asked for.
+            # A second field makes it a list, and the client asked for one protocol.
             self._switches_to = line.value if self._switches_to is None else b","
 
     def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
@@ -259,7 +259,7 @@ class ResponseReader:
         self._remaining = 0
         self._chunk_to_client = self.until_close = False
         if status == _NO_CONTENT and (self._length is not None or self._chunks is not None):
-            # The body that it must not have may be on its way (RFC 9110 section 15.3.5).
+            # A body may follow although a 204 must not have one (RFC 9110 section 15.3.5).
             self.stays = self.stays and not self._length and self._chunks is None
             lines = without_length(lines)
         if expected.is_head or status in _BODILESS:
@@ -279,7 +279,7 @@ class ResponseReader:
         elif expected.http10:
             lines.append(b"Connection: keep-alive")
         lines.append(expected.extra_fields)
-        # Whole lines or nothing: either way the join has put a line end before what follows.
+        # `extra_fields` are whole lines or b"": the join puts a line end in front of either.
         out.append(CRLF.join(lines))
         out.append(CRLF)
 

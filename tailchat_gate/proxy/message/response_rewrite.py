@@ -1,4 +1,4 @@
-"""Addresses and cookies in a tool's replies, made the gate's where a route asks for it; pure."""
+"""Addresses and cookies in a tool's responses, made the gate's where a route asks for it; pure."""
 
 import re
 from typing import Final
@@ -25,7 +25,7 @@ _HOST_PREFIX: Final = HOST_PREFIX.lower().encode("ascii")
 
 
 class ResponseRewriter:
-    """Rewrites fields of the replies on one route."""
+    """Rewrites fields of the responses on one route."""
 
     def __init__(self, settings: RouteSettings) -> None:
         self._locations = settings.rewrite_location
@@ -95,7 +95,7 @@ class ResponseRewriter:
         return b";".join(kept)
 
     def _is_outside(self, path: bytes) -> bool:
-        """Tell whether a path begins with the route's own."""
+        """Whether a path begins with the route's own."""
         outside = self._outside
         rest = path[len(outside) :]
         return bool(outside) and path.startswith(outside) and rest[:1] in {b"", b"/", b"?", b"#"}
@@ -113,7 +113,7 @@ class ResponseRewriter:
 
 
 def rewriter_of(settings: RouteSettings) -> ResponseRewriter | None:
-    """Return what rewrites the replies of a route, None where it asks for nothing."""
+    """Return what rewrites the responses of a route, None where it asks for nothing."""
     if settings.rewrite_location or settings.rewrite_cookies:
         return ResponseRewriter(settings)
     return None

@@ -108,7 +108,7 @@ def _last_bytes(count: str, size: int) -> Span | None:
 
 
 def _may_resume(fields: Fields, etag: str) -> bool:
-    """Tell whether an If-Range allows a part to be sent.
+    """Whether an If-Range allows a part to be sent.
 
     Only a strong tag does. A date never does: a client that has a tag must not send one (RFC
     9110 section 13.1.5), every file here has a tag, and tools that copy files keep their dates.
@@ -120,7 +120,7 @@ def _may_resume(fields: Fields, etag: str) -> bool:
 
 
 def _names(values: Sequence[str], etag: str, *, strong: bool) -> bool:
-    """Tell whether a list of tags has `etag` in it, by strong or weak comparison."""
+    """Whether a list of tags has `etag` in it, by strong or weak comparison."""
     text = ",".join(values)
     if text.strip(" \t") == "*":
         return True
@@ -138,7 +138,7 @@ def _date(values: Sequence[str]) -> int | None:
 
 
 def _is_time(parts: tuple[int, ...]) -> bool:
-    """Tell whether there is such a time: neither parsedate nor timegm asks for the day."""
+    """Whether there is such a time: neither parsedate nor timegm asks for the day."""
     year, month, day, hour, minute, second = parts[:6]
     try:
         days = calendar.monthrange(year, month)[1]

@@ -76,7 +76,7 @@ class StaticAnswer:
 class LocalFiles:
     """Answers with the files below a directory, to GET and HEAD.
 
-    `idle_timeout` is how many seconds a client may take nothing of a file, 0 for ever. `clock`
+    `idle_timeout` is how many seconds a client may take nothing of a file, 0 forever. `clock`
     returns Unix seconds.
     """
 

@@ -56,8 +56,8 @@ class FileAnswer(web.StreamResponse):
     """Sends a part of an open file, as fast as the client takes it.
 
     aiohttp's FileResponse is not used. It opens by path, a second time after any check; it would
-    have to be given /proc/self/fd/N, which not every container has. It ends a reply whose file
-    became shorter as if it were whole and keeps the connection, so that the next reply is read
+    have to be given /proc/self/fd/N, which not every container has. It ends a response whose file
+    became shorter as if it were whole and keeps the connection, so that the next response is read
     as the rest of this one. And it takes an If-Range with a tag for none, and a Range in another
     unit for an error.
     """
@@ -98,7 +98,7 @@ class FileAnswer(web.StreamResponse):
         try:
             await self._send()
         except OSError as error:
-            # Never a clean end: the client must see that the reply is not whole (RFC 9112
+            # Never a clean end: the client must see that the response is not whole (RFC 9112
             # section 8).
             if self._transport is not None:
                 self._transport.abort()

@@ -1,4 +1,4 @@
-"""One connection to an upstream: sends a request head, relays the reply as it arrives."""
+"""One connection to an upstream: sends requests, relays each response as it arrives."""
 
 import asyncio
 from enum import IntEnum
@@ -23,8 +23,8 @@ from tailchat_gate.proxy.upstream.interfaces import (
 )
 from tailchat_gate.proxy.upstream.socket import UpstreamSocket
 
-#: How long a tunnel's connection may take to send what was written, and to be closed by the
-#: upstream: one that never reads would stay open for ever.
+#: How long a closing tunnel waits until its bytes are sent and the upstream closes: an upstream
+#: that never reads would keep the connection open forever.
 LINGER_SECONDS: Final = 2.0
 _CUT_OFF: Final = "a reply that is cut off"
 
@@ -37,17 +37,17 @@ class _Phase(IntEnum):
     CLOSED = 4
 
 
-# Names of their own, because an enum's attribute costs ten times a global.
+# Globals: see reasons.py.
 _IDLE, _BUSY, _TUNNEL, _LEAVING, _CLOSED = _Phase
 _IN_USE: Final = (_BUSY, _TUNNEL)
 _COMPLETE, _SWITCHED = End.COMPLETE, End.SWITCHED
 
 
 class UpstreamConnection(UpstreamSocket):
-    """A connection to an upstream, good for one exchange at a time.
+    """A connection to an upstream, for one exchange at a time.
 
-    Bytes go to the client as they come, without a task in between: what one read brought is
-    handed on in one write. The exchange hears how it ended; the `reader` tells what the client got.
+    Each read is relayed to the client in one write, without a task. The exchange's `ended` gets
+    the result; the `reader` counts what the client got.
     """
 
     __slots__ = (
@@ -65,19 +65,19 @@ class UpstreamConnection(UpstreamSocket):
         super().__init__(buffers)
         self._time = loop.time
         self._owner = owner
-        #: Reads the reply; tells what the client got of it.
+        #: Reads the response; counts what the client got.
         self.reader: Final = reader
         self._phase = _IDLE
         self._exchange: ResponseTaker | None = None
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
-        #: What is wrong with the reply, "" where nothing is.
+        #: How the response is malformed, "" where it is not.
         self.fault = ""
-        #: Whether the connection broke, in place of being closed.
+        #: Whether the connection was reset rather than closed.
         self.was_reset = False
         self._timeouts = ResponseTimeouts(0.0, 0.0)
         self._wrote = self._sent = False
-        #: Whether the upstream has said that it sends no more.
+        #: Whether an authentic EOF came from the upstream (sockets.eof_is_authentic).
         self._done = False
         self._deadline = 0.0
 
@@ -89,7 +89,7 @@ class UpstreamConnection(UpstreamSocket):
     def start(
         self, exchange: ResponseTaker, timeouts: ResponseTimeouts, data: bytes, *, whole: bool
     ) -> None:
-        """Begin an exchange: send a request, or where that is not `whole` the beginning of it."""
+        """Begin an exchange: send `data`, the `whole` request or its first part."""
         self.reader.begin(exchange)
         self._exchange = exchange
         self._timeouts = timeouts
@@ -103,13 +103,13 @@ class UpstreamConnection(UpstreamSocket):
             transport.write(data)
 
     def request_sent(self) -> None:
-        """Hear that the request is sent whole: from now on the reply is waited for."""
+        """The whole request is sent: start the timeout for the response."""
         self._sent = True
         if self._timeouts.response:
             self._deadline = self._time() + self._timeouts.response
 
     def is_reusable(self) -> bool:
-        """Tell whether the connection is provably clean: nothing half sent, nothing unread."""
+        """Whether the connection is clean: no request half sent, no response half read."""
         transport = self.transport
         return (
             self._phase is _IDLE
@@ -119,30 +119,29 @@ class UpstreamConnection(UpstreamSocket):
         )
 
     def is_ready(self) -> bool:
-        """Tell whether it is reusable and its socket holds neither unread bytes nor an end.
+        """Whether it is reusable and its socket holds neither unread bytes nor EOF.
 
-        The event loop may hear of a new request before it hears of a late answer, such as a 408,
-        that came in the same instant; sent then, the request would be given that answer
-        (RFC 9112 section 9.2).
+        The event loop may report a new request before a late response, such as a 408, that came
+        in the same instant. That response would then answer the new request (RFC 9112 section 9.2).
         """
         return self.is_reusable() and not self.unread.poll(0)
 
     def spoil(self) -> None:
-        """Never use the connection again: a request was sent in part only."""
+        """Never use the connection again, e.g. because a request was sent only in part."""
         self.reader.dirty = True
 
     def abort(self) -> None:
-        """Close at once, throwing away what is not sent: an unfinished request stays unfinished."""
+        """Close at once and drop unsent bytes, so that an unfinished request stays unfinished."""
         self._phase = _CLOSED
         if self.transport is not None and not self.transport.is_closing():
             self.transport.abort()
 
     def close(self) -> None:
-        """Close a tunnel's connection behind what was written.
+        """Close a tunnel's connection once its written bytes are sent.
 
-        What the upstream still sends is thrown away first: a connection closed upon unread bytes
-        is reset, and the reset destroys what was written (RFC 9112 section 9.6). Whoever calls
-        this goes on to call `check`.
+        First read and drop what the upstream still sends: closing with unread bytes resets the
+        connection, and the reset destroys what was written (RFC 9112 section 9.6). The caller
+        keeps calling `check`.
         """
         self._phase = _LEAVING
         transport = self.transport
@@ -155,13 +154,13 @@ class UpstreamConnection(UpstreamSocket):
         self._deadline = self._time() + LINGER_SECONDS
 
     def reset(self) -> None:
-        """Reset the connection: the upstream must see that what it got is not whole."""
+        """Reset the connection, so that the upstream sees that its request is incomplete."""
         if self.transport is not None:
             reset_on_close(self.transport)
         self.abort()
 
     def check(self, now: float) -> None:
-        """Give up on a reply that does not come or does not go on; `now` is the loop's time."""
+        """End an exchange whose response is overdue or has stopped; `now` is the loop's time."""
         if self._phase is not _BUSY:
             if self._phase is _LEAVING and self._deadline <= now and self.transport is not None:
                 self.transport.abort()
@@ -170,7 +169,7 @@ class UpstreamConnection(UpstreamSocket):
             if 0 < self._deadline <= now:
                 self._finish(End.RESPONSE_TIMEOUT)
         elif self._timeouts.idle:
-            # Neither the request's body nor the reply's is moving.
+            # Neither the request's body nor the response's is moving.
             if self.moved:
                 self.moved = False
                 self._deadline = now + self._timeouts.idle
@@ -203,7 +202,7 @@ class UpstreamConnection(UpstreamSocket):
         elif self._phase is _LEAVING:
             return
         elif self._phase is not _TUNNEL:
-            # Bytes that no request asked for must never become the next visitor's answer.
+            # Bytes that no request asked for must never become the next visitor's response.
             self.abort()
         elif self.tunnel is None:
             self.reader.leftover += data
@@ -211,7 +210,7 @@ class UpstreamConnection(UpstreamSocket):
             self.tunnel.from_upstream(data)
 
     def eof_received(self) -> bool:
-        """Close with the upstream; only a tunnel goes on one way."""
+        """The upstream sent EOF: close, except for a tunnel, which may go on in one direction."""
         self._done = eof_is_authentic(self.transport)
         transport = self.transport
         if self._phase is not _TUNNEL or self.tunnel is None or transport is None:
@@ -219,12 +218,12 @@ class UpstreamConnection(UpstreamSocket):
         if transport.can_write_eof():
             self.tunnel.upstream_ended()
             return True
-        # TLS has no way to go on: it takes nothing more either.
+        # A TLS transport cannot be half closed: it closes both directions.
         self.tunnel.upstream_lost(reset=not self._done)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Settle what was going on when the upstream closed."""
+        """The connection closed: end its exchange or tunnel."""
         if exc is not None and self._phase in _IN_USE and (words := read_remaining(self.transport)):
             self._take(words)
         self._owner.closed()
@@ -238,11 +237,11 @@ class UpstreamConnection(UpstreamSocket):
         self._phase = _CLOSED
 
     def pause_writing(self) -> None:
-        """Hold what the client sends: the upstream takes no more for now."""
+        """The write buffer is full: stop reading from the client."""
         self._tell_full(full=True)
 
     def resume_writing(self) -> None:
-        """Let it go on."""
+        """The write buffer has room: read from the client again."""
         self.moved = True
         self._tell_full(full=False)
 
@@ -277,12 +276,12 @@ class UpstreamConnection(UpstreamSocket):
     def _fail(self, fault: str) -> None:
         self.fault = fault
         if not self._wrote:
-            # Of the head that it read with the fault nothing is relayed.
+            # No status was relayed: the head was in the same read as the fault.
             self.reader.status = 0
         self._finish(End.TRUNCATED if self._wrote else End.BROKEN)
 
     def _pass_on(self, pieces: list[bytes]) -> None:
-        """Write to the client, and end where the response does."""
+        """Write to the client; end the exchange where the response is complete."""
         if pieces:
             self._wrote = True
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -310,12 +309,12 @@ class UpstreamConnection(UpstreamSocket):
                 self.transport.abort()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            # Last, because the next exchange may begin with it.
+            # Last, because the next exchange may begin inside this call.
             exchange.ended(end, reader)
 
     def take_leftover(self) -> bytes:
-        """Return the bytes that came behind a switch before the tunnel was there."""
+        """Return the bytes that came after the 101 response, before the tunnel started."""
         leftover, self.reader.leftover = self.reader.leftover, b""
-        # No reply comes any more, and an exchange holds its whole configuration.
+        # No further response comes, and an exchange holds its whole configuration in memory.
         self.reader.forget()
         return leftover

@@ -19,7 +19,7 @@ from tailchat_gate.proxy.upstream.failures import DNS, KINDS, NO_DESCRIPTOR, PAS
 from tailchat_gate.proxy.upstream.in_flight import RequestSlots
 from tailchat_gate.proxy.upstream.interfaces import End
 
-#: How long it is left alone between two tries.
+#: The pause between two tries to connect.
 PAUSE_SECONDS: Final = 0.1
 
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
@@ -30,8 +30,8 @@ UNSAFE_IDLE_SECONDS: Final = 1.0
 MAX_IDLE: Final = 256
 #: How often the pool looks at its deadlines; so a timeout is exact to this many seconds.
 SWEEP_SECONDS: Final = 0.5
-#: A connection that is one person's is authenticated anew where it was closed, which costs two
-#: more requests; so it is kept for longer than others, as nginx does.
+#: Authenticating a new connection of one person costs two more requests, so such a connection
+#: stays open for longer than others, as in nginx.
 OWN_IDLE_SECONDS: Final = 60.0
 _TELL_SECONDS: Final = 60.0
 
@@ -39,16 +39,16 @@ _log = logging.getLogger(LOGGER_NAME)
 
 
 class ReconnectGate:
-    """Those who wait for one upstream. However many they are, one connection at a time is tried."""
+    """Queues the requests that wait for one upstream, so that one of them at a time reconnects."""
 
     def __init__(self) -> None:
         self._pausing = False
         self._waiters: deque[asyncio.Future[bool]] = deque()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait until it is time to try again; return False where that takes so many seconds.
+        """Wait until it is time to try again; return False after `seconds` without a turn.
 
-        Whoever was told to try calls `back` or `gave_up` after that, or waits again.
+        After True the caller tries, then calls `back` or `gave_up`, or waits again.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -58,7 +58,7 @@ class ReconnectGate:
             try:
                 await asyncio.wait((waiter,), timeout=seconds)
             finally:
-                # Also where the client has left: its turn would be nobody's.
+                # Also where the client has left: its turn would be lost.
                 waiter.cancel()
             if waiter.cancelled():
                 return False
@@ -72,14 +72,14 @@ class ReconnectGate:
         return True
 
     def back(self) -> None:
-        """Hear that the upstream takes connections again: everybody tries."""
+        """The upstream accepts connections again: let all waiting requests try."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(True)
 
     def gave_up(self) -> None:
-        """Hear that somebody tries no more: if nobody else does, the next one does."""
+        """A request has stopped trying: the next one tries if no other does."""
         while self._waiters and not self._pausing:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -109,14 +109,14 @@ class Pool(RequestSlots):
         self._lines = lines
         self._idle: list[UpstreamConnection] = []
         self._busy: set[UpstreamConnection] = set()
-        #: Where the backend's name leads, as far as its connections were last held to it.
+        #: The addresses of the backend's name that its connections were last checked against.
         self._addresses: frozenset[str] | None = None
-        #: Idle ones that are one person's each, kept by the connections of clients.
+        #: Idle connections of one person each; the clients' connections hold them.
         self._own: set[UpstreamConnection] = set()
         self._reconnect_gate = ReconnectGate()
         self._told = ""
         self._told_at = 0.0
-        #: What was wrong with the last reply that was, and at which Unix second; None before any.
+        #: The last malformed response's fault, and its Unix second; None before the first.
         self.fault: tuple[str, int] | None = None
         self._fault_told_at = -_TELL_SECONDS
 
@@ -128,12 +128,12 @@ class Pool(RequestSlots):
         self._failures[self.backend.url, kind] += 1
 
     def opened(self) -> None:
-        """Count a connection that is open."""
+        """A connection is open: count it."""
         self.open += 1
         self._descriptors.upstreams += 1
 
     def closed(self) -> None:
-        """Count one less."""
+        """A connection is closed: count one less."""
         self.open -= 1
         self._descriptors.upstreams -= 1
 
@@ -148,7 +148,7 @@ class Pool(RequestSlots):
         return False
 
     def take(self, now: float, *, repeatable: bool) -> UpstreamConnection | None:
-        """Return a clean idle connection, or None; `now` is the time of the monotonic clock."""
+        """Return a clean idle connection, or None; `now` is in seconds of the monotonic clock."""
         limit = IDLE_SECONDS if repeatable else UNSAFE_IDLE_SECONDS
         while self._idle:
             connection = self._idle.pop()
@@ -164,10 +164,10 @@ class Pool(RequestSlots):
         timeout: float,  # noqa: ASYNC109 - see below
         retry: float,
     ) -> UpstreamConnection:
-        """Return a new connection. One that is refused is tried again for `retry` seconds.
+        """Return a new connection; try again for `retry` seconds where it is refused.
 
-        Raises OSError where the backend cannot be reached, TimeoutError after `timeout` seconds
-        of one try. The timeout is this function's own, because it is a route's setting.
+        Raises OSError where the backend cannot be reached, TimeoutError where one try takes
+        `timeout` seconds. The timeout is a parameter because it is a route's setting.
         """
         loop, reconnect_gate = asyncio.get_running_loop(), self._reconnect_gate
         end = loop.time() + retry
@@ -207,7 +207,7 @@ class Pool(RequestSlots):
             self._tell(error, loop.time())
             raise
         finally:
-            # Counted by itself from here on.
+            # The connection counts itself from here on.
             descriptors.upstreams -= 1
         self._busy.add(connection)
         self._told = ""
@@ -218,14 +218,14 @@ class Pool(RequestSlots):
         return UpstreamConnection(loop, reader, self, self._dialer.buffers)
 
     def exchange_failed(self, end: End, fault: str, route: str) -> None:
-        """Count what went wrong with an exchange where that is the upstream's; log its fault."""
+        """Count a failed exchange where the upstream is at fault; log the response's `fault`."""
         if fault:
             self._tell_fault(fault, route)
         if end in KINDS:
             self.failed(KINDS[end])
 
     def _tell_fault(self, fault: str, route: str) -> None:
-        """Note what was wrong with a reply, and log it: once a minute."""
+        """Note a malformed response; log one a minute."""
         now = self._time()
         self.fault = (fault, int(time.time()))
         if now >= self._fault_told_at + _TELL_SECONDS:
@@ -242,14 +242,14 @@ class Pool(RequestSlots):
             _log.warning("an upstream cannot be reached", extra={"details": details})
 
     def release(self, connection: UpstreamConnection) -> bool:
-        """Take back a connection after its exchange; one that is not clean is closed.
+        """Take back a connection after its exchange; close it where it is not clean.
 
-        Returns whether that exchange had found it in the pool.
+        Returns whether the exchange had taken the connection from the pool.
         """
         self._busy.discard(connection)
         reused = connection.idle_since > 0
         if connection.reader.personal:
-            # The next to get it would be answered as somebody else.
+            # The next request on it would be answered as another person's.
             connection.abort()
         elif connection.is_reusable() and len(self._idle) < MAX_IDLE:
             connection.idle_since = self._time()
@@ -259,13 +259,13 @@ class Pool(RequestSlots):
         return reused
 
     def keep_own(self, connection: UpstreamConnection) -> None:
-        """Let a connection idle that is one person's: nobody takes it from here."""
+        """Let a connection of one person idle; `take` never returns it."""
         self._busy.discard(connection)
         connection.idle_since = self._time()
         self._own.add(connection)
 
     def take_own(self, connection: UpstreamConnection) -> bool:
-        """Use such a connection again; return whether that can be."""
+        """Use a connection of one person again; return False where it is not clean."""
         self._own.discard(connection)
         if connection.is_ready():
             self._busy.add(connection)
@@ -274,12 +274,12 @@ class Pool(RequestSlots):
         return False
 
     def drop_own(self, connection: UpstreamConnection) -> None:
-        """Close such a connection."""
+        """Close a connection of one person."""
         self._own.discard(connection)
         connection.abort()
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """Let go of a connection that is a tunnel's from now on."""
+        """Let go of a connection that a tunnel uses from now on."""
         self._busy.discard(connection)
 
     def _follow_name(self) -> None:
@@ -294,7 +294,7 @@ class Pool(RequestSlots):
                 connection.spoil()
 
     def sweep(self, now: float) -> None:
-        """Close what idled too long and fail what waits too long for a reply."""
+        """Close connections that idled too long; fail exchanges whose response is overdue."""
         if self._idle or self._busy or self._own:
             self._follow_name()
         kept: list[UpstreamConnection] = []

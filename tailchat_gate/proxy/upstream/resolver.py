@@ -43,7 +43,7 @@ class _Name:
         self.flight: asyncio.Future[None] | None = None
 
     def is_settled(self, now: float) -> bool:
-        """Tell whether no other look-up is needed yet."""
+        """Whether no other look-up is needed yet."""
         if self.flight is not None:
             return False
         kept = FAILED_SECONDS if self.failing else FRESH_SECONDS
@@ -81,7 +81,7 @@ class Names:
         return [_with_port(info, port) for info in name.good]
 
     def waits(self, host: str) -> bool:
-        """Tell whether a host is being looked up, and no earlier answer is of use."""
+        """Whether a host is being looked up, and no earlier answer is of use."""
         name = self._names.get(host)
         return name is not None and name.flight is not None and not name.is_usable(self._time())
 
