@@ -1,4 +1,4 @@
-"""The server of clients' connections: makes them, counts them, looks after their deadlines."""
+"""The server of clients' connections: makes them, counts them, checks their deadlines."""
 
 import asyncio
 import heapq
@@ -12,32 +12,32 @@ from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.sockets import ReadBuffers
 from tailchat_gate.reasons import Reason
 
-#: How often deadlines are looked at; so a timeout is exact to this many seconds.
+#: How often deadlines are checked; a timeout is exact to this many seconds.
 SWEEP_SECONDS: Final = 0.5
-#: How long after a change of who is let in the work under way is looked at: many changes that
-#: come together are one look.
+#: How long after a change of sessions or locks the requests under way are checked: several changes
+#: at once cause one check.
 PROMPT_SECONDS: Final = 0.05
-#: Of the idle connections this part is closed at once, so that to find them costs little.
+#: One in this many idle connections is closed at once, so that searching for them costs little.
 _CLOSED_PART: Final = 16
 
 
 class SessionWatch(Protocol):
-    """What looks whether the sessions of the work under way are over."""
+    """Ends requests under way whose session has ended."""
 
     def check(self, active_requests: Iterable[ActiveRequest]) -> None:
-        """End the work whose session is over."""
+        """End the requests whose session has ended."""
 
 
 class ClientConnectionLimits:
-    """Counts connections by client. A client that fills its places with idle ones loses these."""
+    """Limits the connections of each client; at the limit, its oldest idle ones are closed."""
 
     def __init__(self) -> None:
         self._open: dict[str, set[ClientProtocol]] = {}
-        #: Clients of which no connection was idle a moment ago.
+        #: Clients without an idle connection at the last search, until the next sweep.
         self._busy: set[str] = set()
 
     def enter(self, who: str, connection: ClientProtocol, most: int) -> bool:
-        """Count a connection; return False, and do not, where the client has too many."""
+        """Count a connection; return False and count nothing where the client has too many."""
         found = self._open.get(who)
         if found is None:
             found = self._open[who] = set()
@@ -47,7 +47,7 @@ class ClientConnectionLimits:
         return True
 
     def leave(self, who: str, connection: ClientProtocol) -> None:
-        """Forget a connection."""
+        """A connection is closed: count one less."""
         found = self._open.get(who)
         if found is not None:
             found.discard(connection)
@@ -55,7 +55,7 @@ class ClientConnectionLimits:
                 del self._open[who]
 
     def sweep(self) -> None:
-        """Look again whether connections are idle."""
+        """Search for idle connections again from now on."""
         self._busy.clear()
 
     def _make_room(self, who: str, connections: Collection[ClientProtocol]) -> bool:
@@ -68,18 +68,18 @@ class ClientConnectionLimits:
 
 
 class ClientServer:
-    """Makes the connections of a gate, and looks after their deadlines.
+    """Makes the connections of a gate, and checks their deadlines.
 
-    Connections outlive configurations: each request is read and answered by the service that is
-    in force when its head is whole. `watch` ends what is under way for sessions that are over,
-    `descriptors` are those of the process.
+    Connections outlive configurations: the service in force when a request's head is complete
+    answers it. `watch` ends the requests of sessions that have ended; `descriptors` are the
+    process's.
     """
 
     def __init__(self, service: Service, watch: SessionWatch, descriptors: Descriptors) -> None:
         self.descriptors: Final = descriptors
         self.buffers: Final = ReadBuffers()
         self._peers = ClientConnectionLimits()
-        #: Whether no connection was idle a moment ago.
+        #: Whether no connection was idle at the last search, until the next sweep.
         self._none_idle = False
         self.connections: Final[set[ClientProtocol]] = set()
         self._loop = asyncio.get_running_loop()
@@ -94,7 +94,7 @@ class ClientServer:
         self._sweep()
 
     def change(self, service: Service) -> None:
-        """Let a service answer every request that is read from now on."""
+        """Use `service` for every request that is read from now on."""
         self.service.change(service)
         self._set_limit(service)
         now = self.time()
@@ -109,7 +109,7 @@ class ClientServer:
         return ClientProtocol(self)
 
     def _sweep(self) -> None:
-        # First, because a fault below must not be the end of all deadlines.
+        # First, because an exception below must not stop all deadlines.
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         now = self.time()
         self._none_idle = False
@@ -125,12 +125,12 @@ class ClientServer:
         )
 
     def hear_of_sessions(self) -> None:
-        """Hear that sessions may be over: they are looked at soon, all that end now together."""
+        """Sessions may have ended: check them soon, once for all changes until then."""
         if self._prompt is None:
             self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
 
     def opened(self, connection: ClientProtocol) -> Reason | None:
-        """Count a new connection; return why it has to be turned away, None where it may stay."""
+        """Count a new connection; return why it is rejected, None where it may stay."""
         descriptors = self.descriptors
         room = descriptors.make_room()
         self.connections.add(connection)
@@ -144,11 +144,11 @@ class ClientServer:
         return None
 
     def may_linger(self) -> bool:
-        """Whether a client that is turned away may stay until it has read why."""
+        """Whether a rejected client may stay connected until it has read why."""
         return self.descriptors.may_linger()
 
     def out_of_descriptors(self) -> None:
-        """Hear that a connection could not be accepted."""
+        """A connection could not be accepted for lack of descriptors: make room."""
         self.descriptors.note()
         self._close_oldest()
 
@@ -157,7 +157,7 @@ class ClientServer:
         return not self._none_idle
 
     def closed(self, connection: ClientProtocol) -> None:
-        """Hear that a connection is gone."""
+        """A connection is closed."""
         self.connections.discard(connection)
         self.descriptors.clients -= 1
         self._peers.leave(connection.counted_as, connection)
@@ -174,7 +174,7 @@ class ClientServer:
         return self._empty
 
     def close(self) -> None:
-        """Reset every connection that is left."""
+        """Reset the remaining connections."""
         for timer in (self._sweeper, self._prompt):
             if timer is not None:
                 timer.cancel()
@@ -183,7 +183,7 @@ class ClientServer:
 
 
 def close_oldest(connections: Collection[ClientProtocol]) -> bool:
-    """Close those that are idle and end soonest; return whether there was one."""
+    """Close the idle connections whose deadline is next; return False where none was idle."""
     idle = [one for one in connections if one.idle_deadline]
     for one in heapq.nsmallest(len(idle) // _CLOSED_PART + 1, idle, key=lambda c: c.idle_deadline):
         one.close_idle()

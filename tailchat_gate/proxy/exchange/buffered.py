@@ -1,4 +1,4 @@
-"""A request whose body is kept until it is whole, and then sent to the upstream with a length."""
+"""A request whose body is stored until it is complete, then sent upstream with a length."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class MakeExchange(Protocol):
-    """Makes an exchange of a client's connection, as Exchange does."""
+    """Makes an exchange, with the arguments of Exchange."""
 
     def __call__(
         self,
@@ -35,7 +35,7 @@ class MakeExchange(Protocol):
         ended: Callable[[ClientConnection, Exchange], None],
         /,
     ) -> Exchange:
-        """Make one."""
+        """Return a new exchange."""
 
 
 def exchange_for(
@@ -47,7 +47,7 @@ def exchange_for(
     settings: UpstreamSettings,
     ended: Callable[[ClientConnection, Exchange], None],
 ) -> Exchange:
-    """Return the exchange of a route that keeps bodies, up to `most` bytes of each in memory."""
+    """Return the exchange of a route that stores bodies, up to `most` bytes of each in memory."""
     if forward_request.body is None:
         return Exchange(client, context, forward_request, settings, ended)
     stored = StoredBody(store, most)
@@ -67,10 +67,9 @@ def _ended(
 
 
 class BufferedExchange(Exchange):
-    """An exchange that takes a connection to the upstream once its request's body is whole.
+    """An exchange that takes an upstream connection once its request's body is complete.
 
-    Its body is not the client's then: it can be sent again from its start, and the client has
-    nothing to wait for while the upstream takes it.
+    The stored body can be sent again from its start, and a slow upstream never pauses the client.
     """
 
     __slots__ = ("_has_come", "_room", "_stored", "_task", "_unsaved")
@@ -86,30 +85,30 @@ class BufferedExchange(Exchange):
     ) -> None:
         super().__init__(client, context, forward_request, settings, ended)
         self._stored = stored
-        #: What waits to be written to the body's file.
+        #: Content that waits to be written to the body's file.
         self._unsaved: list[bytes] = []
         #: Whether the client has sent the whole body.
         self._has_come = False
-        #: Writes the file, and later sends the body.
+        #: The task that writes the file, and later the one that sends the body.
         self._task: asyncio.Task[None] | None = None
-        #: Set while the upstream takes more.
+        #: Set while the upstream's write buffer has room.
         self._room: Final = asyncio.Event()
 
     def start(self, now: float) -> None:  # noqa: ARG002 - it begins with the whole body
-        """Let the client send its body."""
+        """Ask the client for its body where it waits for 100 (Continue)."""
         request = self.forward_request.request
         if request.fields.expects_continue and not request.http10:
             self._client.write(_CONTINUE)
 
     def body(self, content: bytes) -> None:
-        """Keep content of the body; the client is held while a file is written."""
+        """Store content of the body; reading from the client pauses while a file is written."""
         if self._task is None and self._stored.keep(content):
             return
         self._unsaved.append(content)
         self._save()
 
     def body_complete(self, trailers: RawFields) -> None:  # noqa: ARG002 - a length has none
-        """Begin with the upstream, as soon as all is kept."""
+        """The body is complete: contact the upstream as soon as all of it is stored."""
         self._has_come = True
         self.keep_alive = self.forward_request.request.keep_alive and not self._client.leaving
         if self._stored.unsaved:
@@ -118,14 +117,14 @@ class BufferedExchange(Exchange):
             self._begin()
 
     def upstream_full(self, *, full: bool) -> None:
-        """Wait with the rest of the body while the upstream takes no more."""
+        """Pause sending the body while the upstream's write buffer is full."""
         if full:
             self._room.clear()
         else:
             self._room.set()
 
     def ended(self, end: End, result: ExchangeResult) -> None:
-        """Send no more of the body, and go on as any exchange does."""
+        """Stop sending the body, then end as any exchange does."""
         self._stop()
         super().ended(end, result)
 
@@ -138,7 +137,7 @@ class BufferedExchange(Exchange):
             self._task.cancel()
             self._task = None
 
-    # The body comes.
+    # Storing the body.
 
     def _save(self) -> None:
         if self._task is None:
@@ -168,13 +167,13 @@ class BufferedExchange(Exchange):
             self._stored.tell(error)
         self.body_failed(RefusedError("a body that cannot be stored", reason))
 
-    # The body goes.
+    # Sending the body.
 
     def _begin(self) -> None:
         stored = self._stored
         data = with_length(self.forward_request.data, stored.size) + stored.start
         self.forward_request = replace(self.forward_request, data=data, body=None)
-        # As far as the client goes, and for which connections may be used.
+        # For `start`, which chooses a connection by it; `_send` sets it for the upstream.
         self._whole = True
         super().start(time.monotonic())
 

@@ -1,4 +1,4 @@
-"""Which request fields go on to a tool, by their names: the gate's rules and those of a route."""
+"""Which request fields reach a tool, by their names: the gate's rules and the route's."""
 
 from collections.abc import Iterable, Mapping
 from enum import Enum, IntEnum
@@ -23,7 +23,7 @@ from tailchat_gate.syntax import ROUTING_FIELDS
 _COOKIE: Final = b"cookie"
 _PREFIX: Final = b"x-forwarded-prefix"
 _REAL_IP: Final = b"x-real-ip"
-#: Fields that mean nothing, or too much, behind a body (RFC 9110 section 6.5.1).
+#: Fields that must not be trailers (RFC 9110 section 6.5.1).
 _NEVER_TRAILERS: Final = frozenset(
     (
         *(b"authorization", b"cache-control", b"cookie", b"expect", b"host", b"max-forwards"),
@@ -32,8 +32,8 @@ _NEVER_TRAILERS: Final = frozenset(
     )
 )
 _NEVER_TRAILER_PREFIXES: Final = (b"content-",)
-#: The same of a response: what says where to go, what to ask for, how long it is good, and what the
-#: browser or an edge in front is to do.
+#: The same for a response: redirects, authentication, freshness, and instructions to the browser or
+#: to an edge in front.
 _NEVER_RESPONSE_TRAILERS: Final = Names(
     *("age", "alt-svc", "clear-site-data", "date", "expires", "link", "location", "refresh"),
     *("retry-after", "service-worker-allowed", "sourcemap", "status", "strict-transport-security"),
@@ -45,10 +45,10 @@ _MAX_KNOWN_LENGTH: Final = 64
 
 
 class Action(IntEnum):
-    """What becomes of a field.
+    """What the gate does with a field.
 
-    CLAIM: it is dropped where the route does not pass it. SET: it is dropped where the gate sets
-    it for the route's tool.
+    CLAIM: it drops the field where the route does not pass it. SET: it drops the field where it
+    sets that field for the route's tool.
     """
 
     KEEP = 0
@@ -59,7 +59,7 @@ class Action(IntEnum):
 
 
 class Rule(Enum):
-    """The rule that a field's name comes under, with what becomes of the field by it."""
+    """The rule that applies to a field's name, and the rule's action."""
 
     NONE = "none", Action.KEEP
     COOKIE = "cookie", Action.COOKIE
@@ -79,7 +79,7 @@ _KEEP, _CLAIM, _SET = Action.KEEP, Action.CLAIM, Action.SET
 
 
 class RouteRules(NamedTuple):
-    """What one route says of request fields.
+    """One route's rules for request fields.
 
     `own` are the folded names of the fields that the gate sets for its tool, `passed` the names,
     in lower case, of those that it takes from a visitor in spite of the list. `prefix_line` tells
@@ -94,7 +94,7 @@ class RouteRules(NamedTuple):
     tells_client: bool
 
     def passes(self, name: bytes, action: Action) -> bool:
-        """Whether a field goes on where that is the route's to say."""
+        """Whether the route passes a field whose action is CLAIM or SET."""
         if action is _CLAIM:
             return name.lower() in self.passed
         return action is _SET and fold(name) not in self.own
@@ -114,27 +114,27 @@ class FieldRules:
         self.known: Final[dict[bytes, Action]] = {}
 
     def judge(self, name: bytes) -> Action:
-        """Return what becomes of a field, and remember it."""
+        """Return the action for a field name, and cache it in `known`."""
         action = self.rule(name).action
         if len(self.known) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_LENGTH:
             self.known[name] = action
         return action
 
     def drops(self, name: bytes, rules: RouteRules) -> bool:
-        """Whether a field does not reach the tool for what it claims, framing apart."""
+        """Whether the gate drops a field because of what it claims; framing does not count."""
         action = self.judge(name)
         if action is Action.DROP:
             return is_own(fold(name))
         return action in {_CLAIM, _SET} and not rules.passes(name, action)
 
     def trails(self, name: bytes, rules: RouteRules) -> bool:
-        """Whether a trailer goes on: no route passes one that the list has."""
+        """Whether a trailer is passed on; no route can pass one that may not be a trailer."""
         action = self.judge(name)
         kept = action is _KEEP or (action is _SET and rules.passes(name, action))
         return kept and may_trail(name)
 
     def rule(self, name: bytes) -> Rule:
-        """Return the rule that a field's name comes under; the first that fits counts."""
+        """Return the first rule that applies to a field's name."""
         if name.lower() == _COOKIE:
             return Rule.COOKIE
         folded = fold(name)
@@ -154,7 +154,7 @@ class FieldRules:
 
 
 def may_trail(name: bytes) -> bool:
-    """Whether a field may stand behind a body: no framing, routing or identity."""
+    """Whether a field may be a trailer: not framing, routing or identity."""
     folded = fold(name)
     return not (
         folded in _NEVER_TRAILERS
@@ -168,7 +168,7 @@ def may_trail(name: bytes) -> bool:
 
 
 def may_trail_response(name: bytes) -> bool:
-    """Whether a field of a response may stand behind its body (RFC 9110 section 6.5.1)."""
+    """Whether a field may be a trailer of a response (RFC 9110 section 6.5.1)."""
     folded = fold(name)
     return may_trail(name) and folded not in _NEVER_RESPONSE_TRAILERS and not is_order(folded)
 

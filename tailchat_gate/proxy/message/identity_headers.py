@@ -1,4 +1,4 @@
-"""The header fields that tell an upstream who the visitor is; every value is hostile input."""
+"""The header fields that name the visitor to an upstream; every value is hostile input."""
 
 from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,13 +15,13 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.syntax import UNFIT_FOR_A_LINE
 
-#: Of a value as it stands on the wire; servers commonly allow 8 KiB for a whole head.
+#: The limit of an encoded value; servers commonly allow 8 KiB for a whole head.
 MAX_VALUE_BYTES: Final = 2048
-#: Routes whose assertions are kept for one visitor; nobody uses more tools at a time.
+#: The most routes whose assertions are cached for one visitor.
 _MAX_ASSERTIONS: Final = 16
 _MAX_PLAIN: Final = 64
 _NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
-#: What a template about the client holds, to tell most others without reading them.
+#: Every template about the client contains this: a quick test before parsing one.
 _CLIENT: Final = f"{{{CLIENT}}}"
 _SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
@@ -29,7 +29,7 @@ _SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "
 def _percent(value: str) -> bytes:
     encoded = quote(value, safe=_SAFE)
     if len(encoded) > MAX_VALUE_BYTES:
-        # A cut inside an escape or a character would leave what nobody can decode.
+        # A cut inside an escape or a character could not be decoded.
         kept = value
         while len(encoded) > MAX_VALUE_BYTES:
             kept = kept[: len(kept) * MAX_VALUE_BYTES // len(encoded)]
@@ -74,9 +74,9 @@ def encode_value(value: str, encoding: str) -> bytes:
 
 
 class IdentityHeaders:
-    """Makes the identity header lines of a visitor on a route, once a session and route.
+    """Makes the identity header lines of a visitor on a route, once for each session and route.
 
-    With `assertions` they end with a signed one, made anew shortly before it is over.
+    With `assertions` they end with a signed assertion, renewed shortly before it expires.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class IdentityHeaders:
         return self._groups_of.get(sub, [])
 
     def fields(self, visitor: Visitor | Machine, route: Route) -> bytes:
-        """Return the header lines that tell the route's upstream who the visitor is."""
+        """Return the header lines that name the visitor to the route's upstream."""
         if self._assertions is not None and route.settings.assertion:
             return self._signed(visitor, route, self._assertions)
         lines = visitor.identity_headers.get(route.name)
@@ -103,8 +103,8 @@ class IdentityHeaders:
         """Return the lines with an assertion for the route."""
         name = route.name
         kept = visitor.assertions.get(name)
-        # Of this maker only: another configuration has other groups, keys and audiences.
-        # None from before the clock was set back: it would be of a second that is yet to come.
+        # Only from this object: another configuration has other groups, keys and audiences.
+        # None from before the clock was set back: its `iat` would be in the future.
         if kept is not None and kept[0] is self and kept[1] <= assertions.clock() < kept[2]:
             return kept[3]
         groups = [] if isinstance(visitor, Machine) else self.groups_of(visitor.record.sub)
@@ -116,7 +116,7 @@ class IdentityHeaders:
         return lines
 
     def _plain(self, visitor: Visitor | Machine, route: Route) -> bytes:
-        """Make the lines without an assertion, and keep them."""
+        """Make the lines without an assertion, and cache them."""
         encoding, templates = route.settings.header_encoding, route.settings.headers
         if isinstance(visitor, Machine):
             lines = machine_fields(visitor.name, encoding=encoding, templates=templates)
@@ -134,8 +134,8 @@ def machine_fields(
 ) -> bytes:
     """Return the identity header lines for the machine with the token `name`.
 
-    Of a route's own headers it gets those that name nobody: the others would come with holes in
-    place of the person they are about.
+    It gets only those of a route's own headers that have no placeholder: a machine has no person's
+    values to fill in.
     """
     lines = [b"X-Tailchat-Token: %b\r\n" % name.encode("ascii")]
     for header, template in templates.items():
@@ -146,9 +146,9 @@ def machine_fields(
 
 
 def client_fields(settings: RouteSettings, address: str) -> bytes:
-    """Return the lines of a route's own headers that tell the visitor's address.
+    """Return the lines of a route's own headers that contain the client's address.
 
-    They go with every request, because everybody has one; "" is that of nobody, and tells nothing.
+    They are sent with every request, also an anonymous one; b"" where `address` is "".
     """
     if not address or not settings.headers:
         return b""
@@ -173,7 +173,7 @@ def identity_fields(
 ) -> bytes:
     """Return the identity header lines for one visitor.
 
-    A value that is missing is an absent field. `templates` are a route's own headers.
+    A missing value makes no field. `templates` are a route's own headers.
     """
     values = {
         "sub": record.sub,

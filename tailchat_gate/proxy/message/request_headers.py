@@ -1,4 +1,4 @@
-"""Header fields on their way through: what is dropped, what is set, in bytes; strip, then set."""
+"""Request fields for the upstream: which are dropped, which are set; strip, then set."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -24,7 +24,7 @@ _PORTS: Final = {scheme: str(port) for scheme, port in DEFAULT_PORTS.items()}
 _NO_FIELDS: Final = frozenset(
     (b"close", b"content-length", b"cookie", b"keep-alive", b"te", b"transfer-encoding", b"upgrade")
 )
-#: What says how a body is still to come (RFC 9110 sections 6.6.2 and 10.1.1).
+#: Fields that announce a body still to come (RFC 9110 sections 6.6.2 and 10.1.1).
 _NOT_OF_KEPT: Final = frozenset((b"expect", b"trailer"))
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 #: Ways to present a token in that field.
@@ -38,10 +38,10 @@ _KEEP, _COOKIE = Action.KEEP, Action.COOKIE
 
 
 class Fate(NamedTuple):
-    """What becomes of a request field on a route.
+    """What the gate does with a request field on a route.
 
-    `rule` is that of its name. `listed`: it stays here for what the rest of the request says.
-    `own`: the gate sets a field of this name for the route's tool.
+    `rule` is the rule of its name. `listed`: it is dropped because of other fields of the request
+    (Connection, a token in Authorization). `own`: the gate sets a field of this name for the tool.
     """
 
     passed: bool
@@ -51,11 +51,11 @@ class Fate(NamedTuple):
 
 
 class RequestHeaders:
-    """Makes the fields of a request for the upstream out of the client's.
+    """Makes an upstream request's fields from the client's.
 
-    `routes` are those of the configuration. `via` is the gate's name in the Via field, "" for
-    none; `forwarded` says whether RFC 7239's field is sent beside the X-Forwarded ones, and
-    `real_ip` the same of X-Real-IP.
+    `routes` are all routes of the configuration. `via` is the gate's name in the Via field, "" for
+    no such field. `forwarded`: Forwarded (RFC 7239) is sent beside the X-Forwarded fields;
+    `real_ip`: X-Real-IP is.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RequestHeaders:
     ) -> None:
         self._cookies = cookies
         self._rules = FieldRules(routes, real_ip=real_ip)
-        # RFC 9110 section 7.6.3: the version received, 1.0 at False's place's neighbour.
+        # The version received (RFC 9110 section 7.6.3): index 0 is HTTP/1.1, index 1 is HTTP/1.0.
         self._via = tuple(
             b"Via: 1.%d %b\r\n" % (minor, via.encode("ascii")) if via else b"" for minor in (1, 0)
         )
@@ -77,9 +77,9 @@ class RequestHeaders:
         self._name = via.lower().encode("ascii")
 
     def passed_here(self, via: Iterable[bytes]) -> bool:
-        """Tell from the values of Via whether the gate forwarded the request once already.
+        """Whether values of Via name this gate: the request came back to it in a loop.
 
-        It has come back then, by a route that leads to the gate itself (RFC 9110 section 7.6.3).
+        A route's upstream then is the gate itself (RFC 9110 section 7.6.3).
         """
         own = self._name
         return bool(own) and any(
@@ -93,11 +93,11 @@ class RequestHeaders:
     ) -> bytes:  # fmt: skip
         """Return the whole request head for the upstream of the route with `settings`.
 
-        `raw_target` is the target to send. The gate's own fields come behind the client's, so
-        that nothing in those can take one away. `identity` are the identity header lines, b""
-        on a public route without a visitor; `upgrade`: the switch that is asked for is passed on.
-        `told` are values of fields in place of those that came, by names in lower case. They may
-        differ by the method for the same fields: a path may be served by another route for each.
+        `raw_target` is the target to send. The gate's own fields come after the client's, so that
+        no client field can remove one. `identity` are the identity header lines, b"" on a public
+        route without a visitor. `upgrade`: the requested protocol switch is passed on. `told`
+        replaces values of fields, by lower-case names. It may differ by method for equal fields,
+        because a path may have another route for each method.
         """
         fields = request.fields
         made_for = fields.sent_for
@@ -125,9 +125,9 @@ class RequestHeaders:
     def claim(
         self, fields: FieldSection, settings: RouteSettings, besides: Collection[bytes]
     ) -> str:
-        """Return the first field that would not reach the route's tool for what it claims, or "".
+        """Return the first field that the gate drops because of what it claims, "" for none.
 
-        `besides` are lower-case names that do not count.
+        `besides` are lower-case names to ignore.
         """
         rules = self._rules.of_route[settings.name]
         for name, _ in fields.pairs:
@@ -136,7 +136,7 @@ class RequestHeaders:
         return ""
 
     def fate(self, name: bytes, fields: FieldSection, settings: RouteSettings) -> Fate:
-        """Return what becomes of a field with a name in a request, as `rewrite` has it."""
+        """Return what `rewrite` does with the field `name` of a request."""
         return Fate(
             name in self.rewrite(fields, settings)[::4],
             self._rules.rule(name),
@@ -145,7 +145,7 @@ class RequestHeaders:
         )
 
     def credentials(self, fields: FieldSection, settings: RouteSettings) -> bytes:
-        """Return the Authorization lines of the client's that `rewrite` passes on, for an edge."""
+        """Return the client's Authorization lines that `rewrite` passes on, for forward auth."""
         if _AUTHORIZATION & self._listed(fields, settings):
             return b""
         rules = self._rules.of_route[settings.name]
@@ -156,7 +156,7 @@ class RequestHeaders:
         )
 
     def trailers(self, settings: RouteSettings, fields: RawFields) -> bytes:
-        """Return the trailer lines for the upstream: none that only a head may carry."""
+        """Return the trailer lines for the upstream, without fields that only a head may have."""
         rules = self._rules.of_route[settings.name]
         kept = (
             b"%b: %b\r\n" % (name, value)
@@ -168,11 +168,11 @@ class RequestHeaders:
     def rewrite(self, fields: FieldSection, settings: RouteSettings) -> list[bytes]:
         """Return the client's fields that are passed on, as pieces to be joined.
 
-        Hop-by-hop fields go, also those that Connection names; every spelling of a name goes that
-        is the gate's to set, and so does a claim that the route does not pass; cookies of the gate
-        go, and so does a token of the gate where the route does not forward it; the rest keeps
-        its bytes and order. The framing field is written anew, a length as plain decimal
-        (RFC 9112 section 6.2); where the route keeps a body first, `with_length` adds it then.
+        Dropped are hop-by-hop fields, those that Connection names, every spelling of a name that
+        the gate sets, claims that the route does not pass, the gate's cookies, and a gate token
+        where the route does not forward it. The rest keeps its bytes and order. The gate writes
+        the framing field itself, a length as plain decimal (RFC 9112 section 6.2); where the
+        route stores the body first, `with_length` adds it later.
         """
         known = self._rules.known
         rules = self._rules.of_route[settings.name]
@@ -194,7 +194,7 @@ class RequestHeaders:
         return pieces if _is_kept(fields, settings) else pieces + _framing(fields)
 
     def _listed(self, fields: FieldSection, settings: RouteSettings) -> frozenset[bytes]:
-        """Return lower-case names that stay here for what the client says: hops, and its token."""
+        """Return lower-case names to drop: Connection's options, the token's and the body's."""
         listed = fields.connection - _NO_FIELDS
         if fields.token_way in _IN_AUTHORIZATION and not settings.forward_authorization:
             listed |= _AUTHORIZATION
@@ -233,29 +233,29 @@ class RequestHeaders:
 
 
 def _one_hop_less(lines: bytes) -> bytes:
-    """Return field lines with Max-Forwards, where there is one, counted down."""
+    """Return field lines with Max-Forwards, where present, less one."""
     return _MAX_FORWARDS.sub(lambda match: b"%b%d" % (match[1], int(match[2]) - 1), lines, 1)
 
 
 def _framing(fields: FieldSection) -> list[bytes]:
-    """Return the field that frames the body, none where there is no body."""
+    """Return the field that frames the body, [] where there is no body."""
     if fields.chunked:
         return [b"Transfer-Encoding: chunked\r\n"]
     return [] if fields.length is None else [b"Content-Length: %d\r\n" % fields.length]
 
 
 def _is_kept(fields: FieldSection, settings: RouteSettings) -> bool:
-    """Whether there is a body that is kept until it is whole."""
+    """Whether the route stores the request's body until it is complete."""
     return fields.has_body and settings.request_buffer > 0
 
 
 def with_length(head: bytes, length: int) -> bytes:
-    """Return a request head, made for a body that was kept first, with the body's length."""
+    """Return the request head of a stored body with the body's length."""
     return b"%bContent-Length: %d\r\n\r\n" % (head[: -len(CRLF)], length)
 
 
 def takes_trailers(fields: FieldSection) -> bool:
-    """Whether the client says that it reads trailers (RFC 9110 section 10.1.4)."""
+    """Whether the client reads trailers (RFC 9110 section 10.1.4)."""
     return b"te" in fields.connection and any(
         element.strip(b" \t") == b"trailers"
         for value in fields.values(b"te")
@@ -264,7 +264,7 @@ def takes_trailers(fields: FieldSection) -> bool:
 
 
 def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
-    """Return field pieces (name, ": ", value, CRLF and so on) less the lower-case names listed."""
+    """Return field pieces (name, ": ", value, CRLF, ...) without the lower-case names `listed`."""
     kept: list[bytes] = []
     for start in range(0, len(pieces), 4):
         if pieces[start].lower() not in listed:
@@ -273,7 +273,7 @@ def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
 
 
 def _replaced(pieces: list[bytes], told: Mapping[bytes, bytes]) -> list[bytes]:
-    """Return pieces as `without` takes them, with other values for the lower-case names told."""
+    """Return pieces (as in `without`) with the values of the lower-case names in `told`."""
     for start in range(0, len(pieces), 4) if told else ():
         if (value := told.get(pieces[start].lower())) is not None:
             pieces[start + 2] = value
@@ -281,7 +281,7 @@ def _replaced(pieces: list[bytes], told: Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def _forwarded(client: Client, host: bytes) -> bytes:
-    """Return the Forwarded field (RFC 7239 section 4): the chain, and what the gate saw."""
+    """Return the Forwarded field (RFC 7239 section 4): the chain, the host and the scheme."""
     hops = [f'"[{hop}]"' if ":" in hop else hop for hop in client.forwarded_for.split(", ")]
     first, *rest = [f"for={hop}" for hop in hops]
     seen = f';host="{host.decode("ascii")}";proto={client.scheme}'

@@ -25,7 +25,7 @@ _FRAMING: Final = re.compile(rb"(?im)^(content-length|transfer-encoding):[ \t]*+
 
 
 class Action(IntEnum):
-    """What becomes of a field line."""
+    """What the gate does with a field line."""
 
     KEEP = 0
     DROP = 1
@@ -46,7 +46,7 @@ class Action(IntEnum):
     _CHALLENGE, _ORDER, _WORKER_SCOPE,
 ) = Action  # fmt: skip
 
-#: A Set-Cookie is a secret, the challenge of a handshake is another each time.
+#: A Set-Cookie is a secret; the challenge of a handshake differs each time.
 _NEVER_KNOWN: Final = (_SET_COOKIE, _CHALLENGE)
 _ACTIONS: Final = {
     b"set-cookie": _SET_COOKIE,
@@ -64,14 +64,14 @@ _ACTIONS: Final = {
 
 
 class BadResponseError(ValueError):
-    """Bytes of an upstream that are no response, or not one to trust."""
+    """Bytes of an upstream that are not a response, or one that cannot be trusted."""
 
 
 @dataclass(slots=True)
 class Line:
-    """A field line of a response: what to do with it, and its value as far as that matters here.
+    """A field line of a response: the action, the line to send, and the parsed value.
 
-    `length` is that of a Content-Length, `options` those of Connection.
+    `length` is the value of a Content-Length, `options` are those of a Connection field.
     """
 
     action: Final[Action]
@@ -82,9 +82,9 @@ class Line:
 
 
 class ResponseLines:
-    """Reads field lines and status lines of responses; what was read is kept, because they repeat.
+    """Parses field lines and status lines of responses, and caches them, because they repeat.
 
-    Kept are at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
+    The cache holds at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class ResponseLines:
         self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
 
     def line(self, raw: bytes) -> Line:
-        """Return what a line without its CRLF is. Raises BadResponseError."""
+        """Parse a field line without its CRLF. Raises BadResponseError."""
         match = _LINE.fullmatch(raw)
         if match is None:
             raise BadResponseError("a header field that is malformed")
@@ -140,9 +140,9 @@ def _read_line(raw: bytes, name: bytes, value: bytes) -> Line:
 
 
 def repaired(section: bytes) -> bytes:
-    """Return field lines without folding and without space before a colon.
+    """Return field lines without line folding and without space before a colon.
 
-    Both are obsolete and a proxy has to remove them (RFC 9112 sections 5.1 and 5.2). Raises
+    A proxy must remove both (RFC 9112 sections 5.1 and 5.2). Raises
     BadResponseError where the first line is folded onto nothing.
     """
     if section[:1] in {b" ", b"\t"}:
@@ -151,10 +151,11 @@ def repaired(section: bytes) -> bytes:
 
 
 def with_one_framing(section: bytes) -> bytes:
-    """Return field lines with one framing, where all that they say of it comes to the same.
+    """Return field lines with one framing field, where the framing is unambiguous.
 
-    Beside a transfer coding any length goes (RFC 9112 section 6.3); of equal lengths, in one field
-    or several, one stays (RFC 9110 section 8.6). Everything else is left for others to refuse.
+    Beside a transfer coding each length is removed (RFC 9112 section 6.3); of equal lengths, in one
+    field or several, one stays (RFC 9110 section 8.6). Anything else is returned as it is, and the
+    reader rejects it.
     """
     fields = [(name.lower(), value) for name, value in _FRAMING.findall(section)]
     lengths = [value for name, value in fields if name == b"content-length"]
@@ -176,11 +177,10 @@ def _is_length(match: re.Match[bytes]) -> bool:
 
 
 def take_lf_head(data: bytes) -> tuple[bytes, bytes] | None:
-    """Return a head whose lines all end with LF alone as one with CRLF, and what is behind it.
+    """Convert a head whose lines all end with LF to CRLF; return it and the bytes after it.
 
-    None where it is not whole yet. Where a server that ends lines with CRLF passes on an LF that
-    somebody gave it, both kinds are there: that is an attempt to split the response. Raises
-    BadResponseError.
+    None where the head is not complete yet. Raises BadResponseError where line ends are mixed: a
+    server that uses CRLF may have passed on an injected LF, which would split the response.
     """
     end = data.find(b"\n\n")
     head = data if end < 0 else data[: end + 1]

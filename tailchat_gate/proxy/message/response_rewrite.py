@@ -1,4 +1,4 @@
-"""Addresses and cookies in a tool's responses, made the gate's where a route asks for it; pure."""
+"""Rewrites a tool's addresses and cookies in responses to the gate's, where a route says so."""
 
 import re
 from typing import Final
@@ -7,12 +7,12 @@ from tailchat_gate.config.model import Route as RouteSettings
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
 from tailchat_gate.syntax import BROWSER_AUTHORITY_ENDS, DEFAULT_PORTS, HOST_PREFIX, HTTP_SCHEME
 
-#: An address with a host, "//host" among them: its scheme, authority, and what is behind.
+#: An address with a host, also "//host": its scheme, its authority, and the rest.
 _ABSOLUTE: Final = re.compile(
     f"(?:({HTTP_SCHEME}):)?//([^{BROWSER_AUTHORITY_ENDS}]*)(.*)".encode("ascii"),
     re.DOTALL | re.IGNORECASE,
 )
-#: A Refresh up to its address, as browsers read it: the time, and "url=" in front or not.
+#: A Refresh as browsers read it: the time, an optional "url=", an optional quote, the address.
 _REFRESH: Final = re.compile(
     rb"([ ]*+[0-9.]++(?:[ ]*+[;,]|[ ])[ ]*+(?:url[ ]*+=[ ]*+)?+)([\"']?+)(.*)",
     re.DOTALL | re.IGNORECASE,
@@ -49,12 +49,12 @@ class ResponseRewriter:
         return before + quote + self.location(address, visitor) + end + behind
 
     def location(self, value: bytes, visitor: bytes = b"") -> bytes:
-        """Return a Location: a path on the gate where it names the tool, else as it is.
+        """Return a Location: a path on the gate where it names the tool, else unchanged.
 
-        The path needs no origin: browsers take it from where they are (RFC 9110 section 10.2.2).
-        `visitor` is the origin that the visitor sees, which a tool may name in place of its own.
+        The path needs no origin: browsers resolve it against the request (RFC 9110 section 10.2.2).
+        `visitor` is the origin that the visitor sees, which a tool may use in place of its own.
         """
-        # Browsers drop a tab unseen: what leads to a path with one would lead to another host.
+        # Browsers ignore tabs: "/", tab, "/host" as a path would be another host's address.
         if not self._locations or b"\t" in value:
             return value
         match = _ABSOLUTE.fullmatch(value)
@@ -62,22 +62,22 @@ class ResponseRewriter:
             is_path = value[:1] == b"/" and value[1:2] not in {b"/", b"\\"}
             return self._outward(value) if is_path else value
         scheme, authority, rest = match[1], _authority(match[2]), match[3]
-        # What begins with two slashes would lead to another host.
+        # A path that begins with two slashes would name another host.
         path = b"/" + rest.lstrip(b"/\\")
         if authority in self._tool:
             return self._outward(path)
         seen, _, host = visitor.partition(b"://")
         if not host or authority != _authority(host):
             return value
-        # A tool that knows where visitors find it may know its path there too.
+        # A tool that knows its public origin may also know its public path.
         path = path if self._is_outside(path) else self._outward(path)
         if scheme is not None and scheme.lower() == b"https" and seen == b"http":
-            # It leads to TLS, which a path would not.
+            # A redirect to https: a path alone would stay on http.
             return value[: len(value) - len(rest)] + path
         return path
 
     def set_cookie(self, value: bytes) -> bytes:
-        """Return a Set-Cookie without Domain, its Path as the browser sees it."""
+        """Return a Set-Cookie without Domain, and with its Path as the browser sees it."""
         if not self._cookies:
             return value
         pair, *attributes = value.split(b";")
@@ -101,14 +101,14 @@ class ResponseRewriter:
         return bool(outside) and path.startswith(outside) and rest[:1] in {b"", b"/", b"?", b"#"}
 
     def _outward(self, path: bytes) -> bytes:
-        """Return the visitor's path for a path of the tool; one outside of the route stays."""
+        """Return the public path for a path of the tool, unchanged where outside of the route."""
         inside = self._inside
         rest = path[len(inside) :]
         if not path.startswith(inside) or rest[:1] not in {b"", b"/", b"?", b"#"}:
             return path
         if self._outside or not inside:
             return self._outside + rest or b"/"
-        # Two slashes behind the tool's own path are no host of a visitor's.
+        # Two slashes after the tool's own path must not become the start of a host.
         return b"/" + rest.lstrip(b"/\\")
 
 
