@@ -66,7 +66,7 @@ class LockLocation:
 def lock_location(config: Path, state: Path | None) -> LockLocation:
     """Return where locks are stored; end the command if that is not known.
 
-    A lock must work now, not after somebody has fixed the file: only state.path must be valid.
+    A lock must work now, not after a fix of the file: only state.path must be valid.
     """
     if state is not None:
         return LockLocation(state)

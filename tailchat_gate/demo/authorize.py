@@ -1,4 +1,4 @@
-"""Decides what an authorization request to the stand-in Tailchat leads to; pure."""
+"""Decides the outcome of an authorization request to the stand-in Tailchat; pure."""
 
 import re
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ _NAMES: Final = frozenset(
         *("scope", "state", "ui_locales"),
     )
 )
-# Node leaves these alone in a query, too.
+# Node does not escape these in a query either.
 _UNESCAPED: Final = "!()*-._~"
-# Need the scope openid (OIDC Core 3.1.2.1).
+# These need the scope openid (OIDC Core section 3.1.2.1).
 _OPENID_ONLY: Final = ("acr_values", "claims_locales", "id_token_hint", "max_age", "nonce")
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Where an answer goes and how: response_mode is one of RESPONSE_MODES."""
+    """Where a response goes and how: response_mode is one of RESPONSE_MODES."""
 
     redirect_uri: str
     response_mode: str
@@ -38,8 +38,8 @@ class Callback:
 class AuthorizationError(Exception):
     """An authorization request that failed.
 
-    `callback` is where the error goes; None where it must stay on a page of Tailchat's, since the
-    client or its redirect_uri is not known. `members` are what is told, `iss` apart.
+    `callback` is where the error goes; None if it must stay on a page of Tailchat, because the
+    client or its redirect_uri is unknown. `members` are the response's members, without `iss`.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class AuthorizationError(Exception):
 
 
 def read_request(query: str, apps: Mapping[str, App]) -> AuthRequest:
-    """Return the request that a query makes; raises AuthorizationError.
+    """Return the authorization request of a query; raises AuthorizationError.
 
-    Tailchat: redirect_uri is compared as text, unknown scopes are dropped, offline_access too
-    unless prompt=consent, and PKCE is optional with S256 as its one method.
+    Tailchat compares redirect_uri as text and drops unknown scopes. It also drops offline_access
+    unless prompt=consent. PKCE is optional; S256 is its only method.
     """
     params = Parameters.parse(query)
     app = apps.get(params.get("client_id") or "")
@@ -175,7 +175,7 @@ def _with_callback(error: OAuthError, params: Parameters, app: App | None) -> Au
     redirect_uri = params.get("redirect_uri")
     if app is None or redirect_uri is None:
         return AuthorizationError(error, state=state)
-    if redirect_uri not in app.redirect_uris:  # whatever else was wrong
+    if redirect_uri not in app.redirect_uris:  # takes precedence over every other error
         return AuthorizationError(_unregistered(), state=state)
     mode = params.get("response_mode")
     if mode not in RESPONSE_MODES:
@@ -190,11 +190,11 @@ def _default_mode(response_type: str | None) -> str:
 def next_page(
     request: AuthRequest, session: Session, grant: Grant | None, result: Result, now: float
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the page that must come first, with the scopes it has to ask for.
+    """Return the page that must come first, with the scopes that it must ask for.
 
-    The page is "login", "consent" or "" for none, so that a code can be issued. `result` is what
-    the pages so far have brought. Raises OAuthError where prompt=none forbids a page, or where
-    nothing is granted in the end.
+    The page is "login" or "consent"; "" means that a code can be issued. `result` is the result of
+    the pages so far. Raises OAuthError if prompt=none forbids a page, or if nothing is granted in
+    the end.
     """
     reason = _login_reason(request, session, result, now)
     if reason:
@@ -205,7 +205,7 @@ def next_page(
     if missing:
         return _page("consent", "requested scopes not granted", request, missing)
     if grant is None or not grant.allowed(request.scope):
-        # Tailchat: a request without one known scope ends like this, and without a word.
+        # Tailchat: a request without any known scope ends like this, without a description.
         raise OAuthError("access_denied", None)
     return "", ()
 
@@ -228,9 +228,9 @@ def _page(
 
 
 def callback_url(callback: Callback, members: Mapping[str, str]) -> str:
-    """Return the URL that brings `members` back, in the query or in the fragment.
+    """Return the redirect URL with `members` in the query or in the fragment.
 
-    A query that is registered with the redirect_uri stays (RFC 6749 3.1.2).
+    A query that is registered with the redirect_uri stays (RFC 6749 section 3.1.2).
     """
     parts = urlsplit(callback.redirect_uri)
     parts = parts._replace(path=parts.path or "/")

@@ -1,4 +1,4 @@
-"""Answers /open/token and /open/me of the stand-in Tailchat, apart from the wire itself."""
+"""Answers /open/token and /open/me of the stand-in Tailchat; wire.py reads and writes HTTP."""
 
 import base64
 import binascii
@@ -36,7 +36,7 @@ _GRANT_PARAMETERS: Final = {
     "authorization_code": ("code", "redirect_uri", "code_verifier"),
     "refresh_token": ("refresh_token", "scope"),
 }
-# oidc-provider rotates a refresh token that is past this part of its life.
+# oidc-provider rotates a refresh token after this fraction of its lifetime.
 _ROTATION: Final = 0.7
 
 
@@ -45,7 +45,7 @@ class Call:
     """One request on the back channel.
 
     `body`: its bytes, None for no body at all; `content_type`, `authorization` and `origin`: the
-    fields' values, "" where they were not sent; `path`: as the error texts name it, without /open.
+    fields' values, "" if they were not sent; `path`: as in the error texts, without /open.
     """
 
     method: str
@@ -57,7 +57,7 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
 
     def form(self) -> Parameters:
-        """Return the form in the body; raises OAuthError for a body of another kind."""
+        """Return the form in the body; raises OAuthError for another media type."""
         is_form = self.content_type.partition(";")[0].strip().lower() == FORM
         if self.body is not None and is_form:
             if len(self.body) > MAX_BODY:
@@ -80,7 +80,7 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Issued:
-    """What an answer of /open/token grants, of what was asked; `refresh_token` "" for none."""
+    """What a response of /open/token grants; `refresh_token` is "" for none."""
 
     scope: tuple[str, ...]
     asked: tuple[str, ...]
@@ -95,7 +95,7 @@ class BackChannel:
         self._signer = signer
 
     def token(self, call: Call, issuer: str) -> dict[str, object]:
-        """Return the members of a token answer (RFC 6749 5.1); raises OAuthError.
+        """Return the members of a token response (RFC 6749 section 5.1); raises OAuthError.
 
         `issuer` is Tailchat's API_URL.
         """
@@ -135,9 +135,9 @@ class BackChannel:
         return app
 
     def _redeem(self, params: Parameters, app: App, issuer: str) -> dict[str, object]:
-        """Redeem a code (RFC 6749 4.1.3). A failed attempt does not use it up, a second one does.
+        """Redeem a code (RFC 6749 section 4.1.3). A failed attempt does not use it up.
 
-        Tailchat: the second redemption ends the grant with all that was issued under it.
+        Tailchat: a second redemption ends the grant and everything issued under it.
         """
         params.must_have("code", "redirect_uri")
         store = self._store
@@ -161,10 +161,10 @@ class BackChannel:
         return self._tokens(code, issued, issuer)
 
     def _refresh(self, params: Parameters, app: App, issuer: str) -> dict[str, object]:
-        """Return new tokens for a refresh token (RFC 6749 6).
+        """Return new tokens for a refresh token (RFC 6749 section 6).
 
-        Tailchat: the same refresh token comes back until most of its time is over; then it is
-        replaced, and using the old one ends the grant.
+        Tailchat returns the same refresh token for most of its lifetime. Then it replaces it, and a
+        use of the old one ends the grant.
         """
         params.must_have("refresh_token")
         store = self._store
@@ -222,7 +222,7 @@ class BackChannel:
         access = self._keep(self._store.access_tokens, origin, issued.scope, TOKEN_SECONDS)
         answer: dict[str, object] = {"access_token": access, "expires_in": TOKEN_SECONDS}
         if "openid" in issued.asked:
-            # Tailchat: no nickname, no picture, no sid; they are not for the id_token.
+            # Tailchat: the id_token has no nickname, no picture and no sid.
             now = int(self._store.clock())
             claims: dict[str, object] = {"sub": origin.sub}
             if origin.auth_time is not None:
@@ -237,7 +237,7 @@ class BackChannel:
         return answer | {"scope": " ".join(issued.scope), "token_type": "Bearer"}
 
     def userinfo(self, call: Call) -> dict[str, object]:
-        """Return what `/open/me` says (OIDC Core 5.3.2); raises OAuthError."""
+        """Return the claims in `/open/me` (OIDC Core section 5.3.2); raises OAuthError."""
         params = call.form() if call.method == "POST" else Parameters.parse(call.query)
         params.must_be_single(("scope", "access_token"))
         store = self._store
@@ -266,7 +266,7 @@ class BackChannel:
 def _basic(authorization: str) -> tuple[str, str]:
     wrong = bad_request("invalid authorization header value format")
     words = authorization.split(" ")
-    if len(words) != 2 or words[0].lower() != "basic":  # noqa: PLR2004 - RFC 7617 2
+    if len(words) != 2 or words[0].lower() != "basic":  # noqa: PLR2004 - RFC 7617 section 2
         raise wrong
     try:
         pair = base64.b64decode(words[1], validate=False).decode("utf-8", "replace")
@@ -293,7 +293,7 @@ def _bearer(call: Call, params: Parameters) -> str:
     if not call.authorization:
         return sent[0]
     words = call.authorization.split(" ")
-    if len(words) != 2:  # noqa: PLR2004 - RFC 6750 2.1
+    if len(words) != 2:  # noqa: PLR2004 - RFC 6750 section 2.1
         raise bad_request("invalid authorization header value format")
     if words[0].lower() != "bearer":
         raise bad_request("authorization header scheme must be `Bearer`")
@@ -301,7 +301,7 @@ def _bearer(call: Call, params: Parameters) -> str:
 
 
 def _check_proof(verifier: str | None, challenge: str | None) -> None:
-    """RFC 7636 4.6; a verifier without a challenge is refused, too."""
+    """Check a PKCE verifier (RFC 7636 section 4.6); one without a challenge is refused too."""
     if verifier is not None:
         check_proof_format(verifier, "code_verifier")
     if verifier is None and challenge is None:
@@ -317,7 +317,7 @@ def _refuse_origin(call: Call, app: App) -> None:
 
 
 def _half_hash(access_token: str) -> str:
-    """Return at_hash (OIDC Core 3.1.3.6)."""
+    """Return at_hash (OIDC Core section 3.1.3.6)."""
     return base64url(hashlib.sha256(access_token.encode()).digest()[:16])
 
 

@@ -1,4 +1,4 @@
-"""Sets and reads the stand-in Tailchat's signed cookies, spelt as the real one spells them."""
+"""Sets and reads the stand-in Tailchat's signed cookies, in the real one's format."""
 
 import hashlib
 import hmac
@@ -11,7 +11,7 @@ from tailchat_gate.syntax import base64url
 
 
 class UntypedPage(web.Response):
-    """HTML without a Content-Type (Tailchat: its own error pages)."""
+    """HTML without a Content-Type, as in Tailchat's error pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Attributes:
     secure: bool
 
     def __str__(self) -> str:
-        """Return them as they follow the cookie's value."""
+        """Return the text of the attributes, which follows the cookie's value."""
         parts = [f"path={self.path}", f"expires={formatdate(self.expires, usegmt=True)}"]
         if self.same_site:
             parts.append(f"samesite={self.same_site}")
@@ -34,13 +34,13 @@ class Attributes:
 
 
 class Cookies:
-    """Cookies that come in pairs: NAME and NAME.sig, of which the second vouches for the first."""
+    """Cookies in pairs, NAME and NAME.sig; the second is the signature of the first."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def read(self, request: web.BaseRequest, name: str) -> str:
-        """Return the value of a cookie that this key has signed; "" without one."""
+        """Return the value of a cookie with a valid signature, else ""."""
         value = request.cookies.get(name, "")
         signature = request.cookies.get(f"{name}.sig", "")
         genuine = hmac.compare_digest(self._sign(name, value).encode(), signature.encode())

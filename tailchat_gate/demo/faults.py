@@ -1,4 +1,4 @@
-"""Makes the stand-in Tailchat fail as a real one can, and notes who called it how."""
+"""Makes the stand-in Tailchat fail as a real one can, and records the calls to it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ JSON: Final = "application/json; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Answer with this and do nothing else."""
+    """Send this response and do nothing else."""
 
     status: int
     body: bytes
@@ -20,20 +20,20 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Do what was asked, then change the members of a good answer."""
+    """Handle the request, then change the members of a successful response."""
 
     change: Callable[[dict[str, object]], Mapping[str, object]]
 
 
 class Hang:
-    """Answer only once `release` was called; `started` is set as soon as a call waits."""
+    """Respond only after `release` was called; `started` is set once a call waits."""
 
     def __init__(self) -> None:
         self.started = asyncio.Event()
         self._released = asyncio.Event()
 
     def release(self) -> None:
-        """Let every call that waits go on."""
+        """Let every waiting call continue."""
         self._released.set()
 
     async def wait(self) -> None:
@@ -44,7 +44,7 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the connection and answer nothing."""
+    """Close the connection without a response."""
 
 
 Fault = Response | Rewrite | Hang | Close
@@ -60,7 +60,7 @@ CLOSE: Final = Close()
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong at which endpoint; None for nothing. Stays until it is changed."""
+    """The fault of each endpoint, None for no fault. A fault stays until you change it."""
 
     discovery: Fault | None = None
     jwks: Fault | None = None
@@ -70,14 +70,14 @@ class Faults:
 
 @dataclass(slots=True)
 class Seen:
-    """How often an endpoint was called, and the last call: its fields in order, and its body."""
+    """The number of calls of an endpoint, and the last call: its fields in order, and its body."""
 
     count: int = 0
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
 
     def header(self, name: str) -> str | None:
-        """Return the value of a field of the last call; None where it had none."""
+        """Return the value of a field of the last call, None without one."""
         for key, value in self.headers:
             if key.lower() == name.lower():
                 return value

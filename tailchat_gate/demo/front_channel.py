@@ -1,4 +1,4 @@
-"""Leads a browser through the stand-in Tailchat's login: /open/auth and its pages."""
+"""The stand-in Tailchat's login for browsers: /open/auth and its pages."""
 
 import secrets
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class PageError(Exception):
-    """A failure that stays on a page of Tailchat's own (HTTP 500); the text is shown."""
+    """A failure shown on a page of Tailchat itself (HTTP 500), with the error's text."""
 
 
 @dataclass(slots=True)
 class _Context:
-    """One request of a browser, and the session it brought.
+    """One request of a browser, and its session.
 
-    `cookie`: the session cookie's value; `keep`: whether to set it (again) in the answer.
+    `cookie`: the session cookie's value; `keep`: whether the response sets it (again).
     """
 
     origin: str
@@ -56,7 +56,7 @@ class _Context:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A page that must come, with what it is about."""
+    """A page that must come next, with its data."""
 
     page: str
     missing: tuple[str, ...]
@@ -71,8 +71,8 @@ def _new_id() -> str:
 class FrontChannel:
     """The pages of a login.
 
-    `issuer`: Tailchat's API_URL, "" for the origin of each request; `under_proxy`: believes
-    X-Forwarded-Proto and -Host.
+    `issuer`: Tailchat's API_URL, "" for the origin of each request; `under_proxy`: whether to
+    trust X-Forwarded-Proto and -Host.
     """
 
     def __init__(self, store: Store, issuer: str, *, under_proxy: bool) -> None:
@@ -82,7 +82,7 @@ class FrontChannel:
         self._cookies = Cookies(secrets.token_bytes(32))
 
     def origin(self, request: web.BaseRequest) -> str:
-        """Return scheme and host as the visitor claims them, which Tailchat builds its URLs of."""
+        """Return scheme and host as the client claims them; Tailchat builds its URLs from these."""
         scheme, host = request.scheme, request.headers.get("Host", "")
         if self._under_proxy:
             scheme = request.headers.get("X-Forwarded-Proto", scheme)
@@ -90,11 +90,11 @@ class FrontChannel:
         return f"{scheme.partition(',')[0].strip()}://{host.partition(',')[0].strip()}"
 
     def issuer(self, request: web.BaseRequest) -> str:
-        """Return what `iss` says."""
+        """Return the value of `iss`."""
         return self._issuer or self.origin(request)
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
-        """GET /open/auth: a page to show, or the way back with a code or an error."""
+        """GET /open/auth: a page, or a redirect back with a code or an error."""
         context = self._context(request)
         try:
             wanted = read_request(request.rel_url.raw_query_string, self._store.apps)
@@ -109,7 +109,7 @@ class FrontChannel:
         return self._with_session(context, response)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
-        """GET /open/auth/:uid: go on after a page was sent in."""
+        """GET /open/auth/:uid: continue after a page was submitted."""
         context = self._context(request)
         try:
             waiting = self._waiting(request, context.session)
@@ -118,7 +118,7 @@ class FrontChannel:
             return self._with_session(context, _refused(members, error.status))
         result = waiting.result or Result()
         if result.sub and context.session.sub and result.sub != context.session.sub:
-            # Tailchat: another account than the one signed in ends here, for the target is a 404.
+            # Tailchat: signing in with a different account ends here, because the target is a 404.
             waiting.session_uid = ""
             target = f"{context.origin}/open/session/end/confirm"
             return self._with_session(
@@ -250,7 +250,7 @@ class FrontChannel:
         if session is None or (waiting.grant_id and grant is None):
             return _failed(PageError("SessionNotFound: invalid_request"))
         if grant is None:
-            # Tailchat: a grant lives 14 days from the first consent; nothing makes that longer.
+            # Tailchat: a grant lives 14 days from the first consent; nothing extends that.
             grant = Grant(_new_id(), session.sub, waiting.request.client_id)
             store.grants.put(grant.id, grant, GRANT_SECONDS)
         grant.scope.extend(name for name in waiting.missing_scope if name not in grant.scope)
@@ -283,7 +283,7 @@ class FrontChannel:
         )
         session = self._store.session(cookie) if cookie else None
         if cookie and session is None:
-            cookie = _new_id()  # a session that is gone becomes an empty one
+            cookie = _new_id()  # an expired session becomes an empty one
         return _Context(
             origin=self.origin(request),
             issuer=self.issuer(request),
@@ -293,7 +293,7 @@ class FrontChannel:
         )
 
     def _with_session(self, context: _Context, response: web.StreamResponse) -> web.StreamResponse:
-        """Renew the session for another 14 days, as each visit to /open/auth does."""
+        """Renew the session for another 14 days, as every request to /open/auth does."""
         if context.keep:
             self._store.keep_session(context.cookie, context.session)
             until = self._store.clock() + SESSION_SECONDS

@@ -1,4 +1,4 @@
-"""OAuth and OpenID Connect as the stand-in Tailchat speaks them, with its signing key."""
+"""OAuth and OpenID Connect for the stand-in Tailchat, with its signing key."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ MAX_BODY: Final = 56 * 1024
 
 
 class SigningKey:
-    """The RSA key that signs id_tokens, made at start; a real Tailchat's is published."""
+    """The RSA key that signs id_tokens, made at start; a real Tailchat's private key is public."""
 
     def __init__(self) -> None:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -49,10 +49,10 @@ class SigningKey:
 
 
 class OAuthError(Exception):
-    """An error answer (RFC 6749 5.2, RFC 6750 3.1).
+    """An error response (RFC 6749 section 5.2, RFC 6750 section 3.1).
 
-    `error`: the code; `description`: the text, None for no text at all; `status`: of HTTP;
-    `scope`: where the answer names one.
+    `error`: the code; `description`: the text, None for no text at all; `status`: the HTTP status;
+    `scope`: the scope that the response names, if any.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class OAuthError(Exception):
         self.scope = scope
 
     def members(self) -> dict[str, str]:
-        """Return the answer's members in the order of the real one."""
+        """Return the response's members in the real Tailchat's order."""
         found = {"error": self.error}
         if self.description is not None:
             found["error_description"] = self.description
@@ -80,15 +80,15 @@ def bad_request(description: str) -> OAuthError:
 
 
 def server_error() -> OAuthError:
-    """Return the error for what went wrong inside (Tailchat: Redis gone, user deleted)."""
+    """Return the error for an internal failure (Tailchat: Redis is down, the user is deleted)."""
     return OAuthError("server_error", "oops! something went wrong", SERVER_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Parameters of a query or a form: `values` by name, and the names that came `twice`.
+    """Parameters of a query or a form: `values` by name, and the names that occur `twice`.
 
-    An empty value counts as a missing one, as RFC 6749 3.1 asks and oidc-provider does.
+    An empty value counts as missing (RFC 6749 section 3.1), as in oidc-provider.
     """
 
     values: Mapping[str, str]
@@ -96,7 +96,7 @@ class Parameters:
 
     @classmethod
     def parse(cls, text: str) -> "Parameters":
-        """Read a urlencoded text; what is no UTF-8 is replaced, never refused."""
+        """Read a urlencoded text; invalid UTF-8 is replaced, never refused."""
         values: dict[str, str] = {}
         twice: dict[str, None] = {}
         for name, value in parse_qsl(text, keep_blank_values=True):
@@ -106,18 +106,18 @@ class Parameters:
         return cls(MappingProxyType(values), tuple(twice))
 
     def get(self, name: str) -> str | None:
-        """Return the value; None where it is missing, empty or came twice."""
+        """Return the value; None if it is missing, empty or given twice."""
         return None if name in self.twice else self.values.get(name) or None
 
     def must_be_single(self, names: Collection[str]) -> None:
-        """Raise OAuthError where one of `names` came twice."""
+        """Raise OAuthError if one of `names` is given twice."""
         repeated = [name for name in self.twice if name in names]
         if repeated:
             word = "parameter" if len(repeated) == 1 else "parameters"
             raise bad_request(f"{listed(repeated)} {word} must not be provided twice")
 
     def must_have(self, *names: str) -> None:
-        """Raise OAuthError where one of `names` is missing."""
+        """Raise OAuthError if one of `names` is missing."""
         missing = [name for name in names if self.get(name) is None]
         if missing:
             word = "parameter" if len(missing) == 1 else "parameters"
@@ -135,7 +135,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def check_proof_format(value: str, name: str) -> None:
-    """Raise OAuthError unless `value` may be a PKCE verifier or challenge (RFC 7636 4.1)."""
+    """Raise OAuthError unless `value` is a PKCE verifier or challenge by RFC 7636 section 4.1."""
     least, most = 43, 128
     if len(value) < least:
         raise bad_request(f"{name} must be a string with a minimum length of {least} characters")

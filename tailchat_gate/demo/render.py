@@ -9,7 +9,7 @@ from markupsafe import Markup
 MAX_SHOWN: Final = 200
 """Characters of a stranger's text that a page shows."""
 
-# What would turn round the words beside a nickname, and what HTML cannot carry.
+# Characters that would reverse the text around a nickname, or that HTML cannot contain.
 _CONTROLS: Final = dict.fromkeys(
     (
         *(*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, 0x2028, 0x2029),
@@ -20,7 +20,7 @@ _CONTROLS: Final = dict.fromkeys(
 
 
 def shown(text: object) -> str:
-    """Return a stranger's text for a page: without controls, and cut to MAX_SHOWN."""
+    """Return untrusted text for a page: without control characters, cut to MAX_SHOWN."""
     clean = str(text).translate(_CONTROLS)
     return clean if len(clean) <= MAX_SHOWN else f"{clean[:MAX_SHOWN]}…"
 
@@ -47,7 +47,7 @@ def _environment() -> Environment:
     return environment
 
 
-# Read when the module is, so that no file is touched in the event loop.
+# Read at import, so that the event loop reads no file.
 _TEMPLATES: Final = _environment()
 
 

@@ -1,4 +1,4 @@
-"""What the stand-in Tailchat remembers: bounded, in memory, and nothing beyond its time."""
+"""The stand-in Tailchat's state: in memory, bounded, and every entry expires."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class AuthRequest:
-    """An accepted authorization request; None or empty for what was not sent.
+    """An accepted authorization request; a parameter that was not sent is None or empty.
 
     `response_mode` is query, fragment or form_post; `scope` holds known names only.
     """
@@ -50,7 +50,7 @@ class AuthRequest:
 
 @dataclass(slots=True)
 class Session:
-    """The sign-in of one browser; `sub` is "" before it, `grants` maps client_id to a grant."""
+    """One browser's session; `sub` is "" before sign-in, `grants` maps client_id to a grant."""
 
     uid: str
     sub: str = ""
@@ -60,7 +60,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the pages of a login brought: who typed a password, and whether he consented."""
+    """The result of the pages of a login: who signed in, and whether they consented."""
 
     sub: str = ""
     consented: bool = False
@@ -69,10 +69,10 @@ class Result:
 
 @dataclass(slots=True)
 class Interaction:
-    """A login or consent page that is waiting: `kind` says which of the two.
+    """A pending login or consent page; `kind` says which of the two.
 
-    `session_uid`: of the signed-in session it began in, or "". `earlier`: the result of the page
-    before this one. `return_to`: the URL that goes on from here.
+    `session_uid`: the signed-in session in which it started, or "". `earlier`: the result of the
+    page before this one. `return_to`: the URL that continues the login.
     """
 
     uid: str
@@ -88,7 +88,7 @@ class Interaction:
 
 @dataclass(slots=True)
 class Grant:
-    """What a user let an app see; consent only ever adds to `scope`."""
+    """What a user allowed an app to read; consent only adds to `scope`."""
 
     id: str
     sub: str
@@ -96,7 +96,7 @@ class Grant:
     scope: list[str] = field(default_factory=list)
 
     def allowed(self, scope: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of `scope` that were granted, in the order they were."""
+        """Return those of `scope` that were granted, in the order of the grant."""
         return tuple(name for name in self.scope if name in scope)
 
 
@@ -104,8 +104,8 @@ class Grant:
 class Token:
     """A code, an access token or a refresh token.
 
-    `ends_with_session`: worthless once the session `session_uid` is gone (Tailchat: so without
-    offline_access). `auth_time` is None where the id_token does not name it.
+    `ends_with_session`: invalid once the session `session_uid` has ended (in Tailchat: without
+    offline_access). `auth_time` is None if the id_token does not have it.
     """
 
     value: str
@@ -124,49 +124,49 @@ class Token:
 
 
 class Shelf(Generic[T]):
-    """Entries by key: at most LIMIT, the oldest dropped first, none after its time."""
+    """Entries by key: at most LIMIT, the oldest dropped first, and none after it expired."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._entries: OrderedDict[str, tuple[T, float]] = OrderedDict()
 
     def put(self, key: str, value: T, seconds: float) -> None:
-        """Keep `value` for `seconds`, as the youngest."""
+        """Store `value` for `seconds`, as the newest entry."""
         self._entries[key] = (value, self._clock() + seconds)
         self._entries.move_to_end(key)
         if len(self._entries) > LIMIT:
             self._entries.popitem(last=False)
 
     def get(self, key: str) -> T | None:
-        """Return the value; None where it is unknown or its time is over."""
+        """Return the value; None if it is unknown or expired."""
         value, until = self._entries.get(key, (None, 0.0))
         return value if until > self._clock() else None
 
     def pop(self, key: str) -> T | None:
-        """Forget the value and return it as `get` would."""
+        """Remove the value and return it as `get` would."""
         value = self.get(key)
         self._entries.pop(key, None)
         return value
 
     def drop(self, unwanted: Callable[[T], bool]) -> None:
-        """Forget every value of which `unwanted` is true."""
+        """Remove every value for which `unwanted` is true."""
         for key in self.keys_of(unwanted):
             del self._entries[key]
 
     def keys_of(self, wanted: Callable[[T], bool]) -> list[str]:
-        """Return the keys of all values of which `wanted` is true."""
+        """Return the keys of all values for which `wanted` is true."""
         return [key for key, (value, _) in self._entries.items() if wanted(value)]
 
     def __len__(self) -> int:
-        """How many are kept, those past their time included."""
+        """How many entries are stored, including expired ones."""
         return len(self._entries)
 
 
 class Store:
-    """All that one stand-in Tailchat knows.
+    """The state of one stand-in Tailchat.
 
-    `apps` by client_id and `users` by sub may be changed at any time: a renamed user is renamed
-    at the next `/open/me`, a removed one is Tailchat's deleted user.
+    `apps` by client_id and `users` by sub may be changed at any time: the next `/open/me` returns
+    a new name, and a removed user is like a deleted one in Tailchat.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Store:
         self.refresh_tokens: Shelf[Token] = Shelf(clock)
 
     def keep_session(self, cookie: str, session: Session) -> None:
-        """Keep a session for its full time, from now on, under a cookie's value."""
+        """Store a session under a cookie's value, for its full lifetime from now."""
         self.sessions.put(session.uid, session, SESSION_SECONDS)
         self.session_uids.put(cookie, session.uid, SESSION_SECONDS)
 
@@ -194,7 +194,7 @@ class Store:
         return None if uid is None else self.sessions.get(uid)
 
     def find(self, shelf: Shelf[Token], value: str) -> Token | None:
-        """Return a token that is known, in its time, and whose session lives where it must."""
+        """Return a token that is known and not expired, and whose session, if required, exists."""
         token = shelf.get(value)
         if token is None or not token.ends_with_session:
             return token
@@ -213,12 +213,12 @@ class Store:
         self.users[sub] = replace(user, claims=claims)
 
     def revoke_user(self, sub: str) -> None:
-        """End every grant of a user, as the end of its 14 days or a Redis that was emptied does."""
+        """End every grant of a user, as its expiry after 14 days or an emptied Redis does."""
         for grant_id in self.grants.keys_of(lambda grant: grant.sub == sub):
             self.revoke(grant_id)
 
     def revoke(self, grant_id: str) -> None:
-        """End a grant and whatever was issued under it."""
+        """End a grant and everything issued under it."""
         self.grants.pop(grant_id)
         for shelf in (self.codes, self.access_tokens, self.refresh_tokens):
             shelf.drop(lambda token: token.grant_id == grant_id)

@@ -1,4 +1,4 @@
-"""A stand-in Tailchat: on the wire it does under /open what a real server does."""
+"""A stand-in Tailchat, which behaves on the wire under /open as a real server does."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -37,7 +37,7 @@ _NOT_FOUND: Final = {
     "code": 404,
     "type": "NOT_FOUND",
 }
-# Routes of the provider itself: with a slash behind them they reach it, and it knows them not.
+# Routes of the provider itself: with a trailing slash they reach it, but it does not know them.
 _PROVIDER_ROUTES: Final = frozenset(
     (
         *(("GET", "/auth"), ("POST", "/token"), ("GET", "/me"), ("POST", "/me")),
@@ -48,14 +48,14 @@ _JWK_SET: Final = "application/jwk-set+json; charset=utf-8"
 
 
 class StandInTailchat:
-    """One stand-in server; its state lives in memory and ends with it.
+    """One stand-in server; its state is in memory only.
 
-    `issuer`: its API_URL, said verbatim as `iss` (Tailchat: need not be where it is reached); ""
-    for wherever it is reached.
-    `apps`: the registered apps. `clock`: Unix seconds. `under_proxy`: believes X-Forwarded-Proto
-    and -Host, as Tailchat's own compose file sets it.
+    `issuer`: its API_URL, used verbatim as `iss` (in Tailchat it may differ from the address in
+    use); "" for the origin of each request.
+    `apps`: the registered apps. `clock`: Unix seconds. `under_proxy`: whether to trust
+    X-Forwarded-Proto and -Host, which Tailchat's own compose file turns on.
 
-    `faults` says what goes wrong; `seen` counts the calls of discovery, jwks, token and me;
+    `faults` sets the faults; `seen` records the calls of discovery, jwks, token and me;
     `store.users` and `store.apps` may be changed while it runs; `key` signs the id_tokens.
     """
 
@@ -83,7 +83,7 @@ class StandInTailchat:
         return self.seen["token"].count
 
     def app(self) -> web.Application:
-        """Return the application; it refuses every peer that is not on this machine."""
+        """Return the application; it refuses every peer on another machine."""
         app = web.Application(client_max_size=2 * MAX_BODY, middlewares=(only_loopback,))
         app.on_response_prepare.append(drop_content_type)
         front = self._front
@@ -151,7 +151,7 @@ class StandInTailchat:
                 "response_types_supported": [*RESPONSE_TYPES],
                 "scopes_supported": [*SCOPES],
                 "subject_types_supported": ["public"],
-                # Of the five that a real one names, the two that an app of Tailchat's can use.
+                # A real server names five; an app in Tailchat can use only these two.
                 "token_endpoint_auth_methods_supported": [
                     *("client_secret_basic", "client_secret_post")
                 ],
@@ -199,7 +199,7 @@ class StandInTailchat:
 
 
 def _challenge(call: Call, error: OAuthError, issuer: str) -> str:
-    """RFC 6750 3 at /me; at /token only for who came with Basic (RFC 6749 5.2)."""
+    """RFC 6750 section 3 at /me; at /token only after Basic (RFC 6749 section 5.2)."""
     scheme = "Bearer" if call.path == "/me" else "Basic"
     asked_for = call.path == "/me" or (error.status == UNAUTHORIZED and call.authorization)
     if not asked_for or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -239,6 +239,6 @@ async def _health(_: web.Request) -> web.Response:
 
 
 async def _web_client(_: web.Request) -> web.Response:
-    # Tailchat: its gateway answers with the web client's index.html wherever nothing else does.
+    # Tailchat: its gateway answers every other path with the web client's index.html.
     html = render("message.html", title="Tailchat", members={})
     return web.Response(text=html, content_type="text/html")

@@ -1,4 +1,4 @@
-"""The sample tool behind the gate: shows what it was sent, and answers in every way a tool does."""
+"""The sample tool behind the gate: shows what it received, and responds in every way tools do."""
 
 import asyncio
 import json
@@ -22,9 +22,9 @@ _PREFIX: Final = "x-tailchat-"
 
 
 def identity(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return who the gate says is there: `X-Tailchat-*` by lower-case name, percent-decoded.
+    """Return the identity from the gate: `X-Tailchat-*` by lower-case name, percent-decoded.
 
-    A missing header is a missing key. Bytes that are no UTF-8 are replaced.
+    A missing header is a missing key. Invalid UTF-8 is replaced.
     """
     return {
         name.lower().removeprefix(_PREFIX): unquote(value)
@@ -34,7 +34,7 @@ def identity(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class SampleTool:
-    """The tool. `gate_prefix`: where the gate's own paths begin, for the links to them.
+    """The tool. `gate_prefix`: the prefix of the gate's own paths, for links to them.
 
     `ticks`: seconds between two events of /events.
     """
@@ -88,7 +88,7 @@ class SampleTool:
                 elif message.type is WSMsgType.BINARY:
                     await socket.send_bytes(message.data)
         except ConnectionError:
-            pass  # the other end has left between a message and its echo
+            pass  # the peer has closed between a message and its echo
         finally:
             stopping.cancel()
         return socket
@@ -105,7 +105,7 @@ class SampleTool:
         )
         await response.prepare(request)
         stopping, number = request.app[self._stopping], 0
-        with suppress(ConnectionError):  # whoever listened has left
+        with suppress(ConnectionError):  # the client has disconnected
             while not stopping.is_set():
                 number += 1
                 await response.write(f"id: {number}\ndata: tick {number}\n\n".encode())
@@ -129,7 +129,7 @@ async def _whoami(request: web.Request) -> web.Response:
 
 async def _upload(request: web.Request) -> web.Response:
     count = 0
-    with suppress(ConnectionError):  # whoever sent it has left
+    with suppress(ConnectionError):  # the client has disconnected
         async for chunk in request.content.iter_any():
             count += len(chunk)
     return web.json_response({"bytes": count})
@@ -145,7 +145,7 @@ async def _download(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     response.content_length = size
     await response.prepare(request)
-    with suppress(ConnectionError):  # whoever asked for it has left
+    with suppress(ConnectionError):  # the client has disconnected
         while size > 0:
             await response.write(_CHUNK[:size])
             size -= min(size, len(_CHUNK))

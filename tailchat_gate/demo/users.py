@@ -1,4 +1,4 @@
-"""The users of the stand-in Tailchat, and the pictures drawn for them."""
+"""The users of the stand-in Tailchat, and their pictures."""
 
 import struct
 import zlib
@@ -12,12 +12,12 @@ _RADIUS: Final = 20
 
 
 def picture(sub: str) -> bytes:
-    """Return a PNG of 64 x 64 pixels: a disc on a ground, in two shades taken from the sub."""
+    """Return a PNG of 64 x 64 pixels: a disc on a background, in two shades set by the sub."""
     mark = zlib.crc32(sub.encode()).to_bytes(4, "big")[:3]
     ground, disc = bytes(128 + value // 2 for value in mark), bytes(value // 2 for value in mark)
     rows = bytearray()
     for y in range(_SIDE):
-        rows.append(0)  # this row is not filtered (PNG 9.2)
+        rows.append(0)  # this row is not filtered (PNG section 9.2)
         for x in range(_SIDE):
             inside = (x - _SIDE // 2) ** 2 + (y - _SIDE // 2) ** 2 < _RADIUS**2
             rows += disc if inside else ground
@@ -36,9 +36,9 @@ def picture(sub: str) -> bytes:
 class User:
     """One account.
 
-    `sub`: 24 hexadecimal digits (Tailchat: a MongoDB ObjectId). `name`: how the demo's own pages
-    call the account, plain ASCII. `claims`: what `/open/me` says beside `sub`; a key that is not
-    there is missing in the answer, too.
+    `sub`: 24 hexadecimal digits (Tailchat: a MongoDB ObjectId). `name`: the account's name on the
+    demo's own pages, plain ASCII. `claims`: what `/open/me` returns besides `sub`; a missing key is
+    also missing in the response.
     """
 
     sub: str
@@ -59,7 +59,7 @@ def _user(number: int, name: str, **claims: str | None) -> User:
 
 
 def _picture(number: int) -> str:
-    # Tailchat sends the placeholder as it is; who shows the picture has to fill it in.
+    # Tailchat sends the placeholder unchanged; the app must fill it in.
     return f"{{BACKEND}}/static/files/66{number:022x}/avatar.png"
 
 
@@ -90,7 +90,7 @@ USERS: Final[tuple[User, ...]] = (
     _user(
         6,
         "long",
-        # 5000 characters: a rename in Tailchat checks no length.
+        # 5000 characters: Tailchat does not check the length in a rename.
         nickname="Long name " * 495 + "长" * 50,
         discriminator="0006",
         avatar=_picture(6),
@@ -108,7 +108,7 @@ USERS: Final[tuple[User, ...]] = (
 
 
 def user_named(name: str) -> User:
-    """Return the account of USERS with that `name`; KeyError without one."""
+    """Return the account of USERS with this `name`; raises KeyError without one."""
     for user in USERS:
         if user.name == name:
             return user
@@ -116,7 +116,7 @@ def user_named(name: str) -> User:
 
 
 def as_json(users: Iterable[User] = USERS) -> list[dict[str, object]]:
-    """Return the accounts as values that JSON can carry: sub, email, password, claims."""
+    """Return the accounts as JSON values: sub, email, password, claims."""
     return [
         {
             "sub": user.sub,

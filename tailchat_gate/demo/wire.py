@@ -1,4 +1,4 @@
-"""Reads calls from the wire and writes answers on it, as the stand-in Tailchat does everywhere."""
+"""Reads requests and writes responses for every endpoint of the stand-in Tailchat."""
 
 import ipaddress
 import json
@@ -19,14 +19,14 @@ Members = Mapping[str, object]
 
 @web.middleware
 async def only_loopback(request: web.Request, handler: Answer) -> web.StreamResponse:
-    """Refuse whoever is not on this machine: anyone can read the accounts and their passwords."""
+    """Refuse peers on other machines, because the accounts and their passwords are public."""
     if not is_local(request.transport.get_extra_info("peername") if request.transport else None):
         return web.Response(status=HTTPStatus.FORBIDDEN, text="only from this machine\n")
     return await handler(request)
 
 
 def is_local(peer: object) -> bool:
-    """Whether a socket's peer name is of this machine: loopback, or a Unix socket's ""."""
+    """Whether a socket's peer is on this machine: a loopback address, or a Unix socket's ""."""
     if isinstance(peer, str):
         return True
     try:
@@ -39,7 +39,7 @@ def is_local(peer: object) -> bool:
 
 
 async def drop_content_type(_: web.Request, response: web.StreamResponse) -> None:
-    """Take the Content-Type away that aiohttp gives an UntypedPage."""
+    """Remove the Content-Type that aiohttp gives an UntypedPage."""
     if isinstance(response, UntypedPage):
         response.headers.popall("Content-Type", None)
 
@@ -51,7 +51,7 @@ def json_answer(
     headers: Mapping[str, str] | None = None,
     content_type: str = JSON,
 ) -> web.Response:
-    """Return an answer with the members as JSON: UTF-8 as it is, no spaces."""
+    """Return a response with the members as JSON: UTF-8 unescaped, no spaces."""
     body = json.dumps(members, ensure_ascii=False, separators=COMPACT).encode()
     return web.Response(
         body=body, status=status, headers={**(headers or {}), "Content-Type": content_type}
@@ -59,7 +59,7 @@ def json_answer(
 
 
 async def read_body(request: web.Request) -> bytes | None:
-    """Return the body; None where no field announces one, a cut one where it is too long."""
+    """Return the body; None if no field announces one; MAX_BODY + 1 spaces if it is too long."""
     if "Transfer-Encoding" not in request.headers and "Content-Length" not in request.headers:
         return None
     try:
@@ -69,7 +69,7 @@ async def read_body(request: web.Request) -> bytes | None:
 
 
 async def read_call(request: web.Request) -> Call:
-    """Return what a back-channel endpoint judges of a request."""
+    """Return the parts of a request that a back-channel endpoint uses."""
     fields = request.headers
     return Call(
         method=request.method,
@@ -97,5 +97,5 @@ def prefers_html(accept: str) -> bool:
 
 
 def quoted(value: str) -> str:
-    """Return a text as it stands between the quotes of a WWW-Authenticate parameter."""
+    """Return a text escaped for the quotes of a WWW-Authenticate parameter."""
     return value.replace('"', '\\"').replace("\r", " ").replace("\n", " ")

@@ -151,7 +151,7 @@ class Moment:
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        # Editors pass TOML's dates to a schema as text.
+        # Editors validate TOML's dates against a schema as text.
         return {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}"}
 
 
