@@ -1,4 +1,4 @@
-"""The sample tool behind the gate: shows what it received, and responds in every way tools do."""
+"""The sample tool behind the gate: shows what it received, and responds as tools do."""
 
 import asyncio
 import json

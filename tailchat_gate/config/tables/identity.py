@@ -1,4 +1,4 @@
-"""The tables of who people and machines are: Tailchat, sessions, tokens and assertions."""
+"""The tables about people and machines: Tailchat, sessions, tokens and assertions."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
