@@ -1,4 +1,4 @@
-"""The file descriptors of the process: how many visitors may use, and what makes room."""
+"""The process's file descriptors: how many traffic may use, and how the gate makes room."""
 
 import logging
 import resource
@@ -8,10 +8,10 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 
-#: Kept back for the admin listener, the locks, the logs and what a configuration reads.
+#: Reserved for the admin listener, the locks, the logs and the files of a configuration.
 _RESERVE: Final = 64
-#: Further ones, a part of all: connections that come in one turn of the loop are accepted before
-#: anything can look at them.
+#: A further reserve, one in this many: the event loop accepts all connections of one turn before
+#: the gate can reject any.
 _BURST_PART: Final = 8
 _MOST_BURST: Final = 1024
 #: Where the system sets no limit.
@@ -35,18 +35,18 @@ def raise_limit() -> None:
 
 
 class Descriptors:
-    """What visitors' connections and those to tools use of the process's descriptors.
+    """Counts the descriptors that connections to clients and upstreams use.
 
-    `clients` and `upstreams` are counted by those who open them.
+    What opens a connection counts it in `clients` or `upstreams`.
     """
 
     def __init__(self) -> None:
         self._time = time.monotonic
         self.clients = self.upstreams = 0
-        #: How often there was none left.
+        #: How often no descriptor was left.
         self.exhausted = 0
         self._told_at = float("-inf")
-        #: Each closes the idle connection that has waited longest, and tells whether there was one.
+        #: Each closes the oldest idle connection, and returns False where none was idle.
         self.closers: Final[list[Callable[[], bool]]] = []
         self.measure()
 
@@ -56,9 +56,9 @@ class Descriptors:
         every = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
         #: How many connections may wait to be accepted.
         self.backlog = max(16, min(every // _BURST_PART, _MOST_BURST))
-        #: How many descriptors visitors' traffic may use.
+        #: How many descriptors traffic may use.
         self.limit = max(every - _RESERVE - self.backlog, every // 2)
-        #: How many more those may use that are turned away.
+        #: How many more descriptors rejected connections may use.
         self._grace = self.backlog // 2
 
     @property
@@ -72,18 +72,18 @@ class Descriptors:
         return max(1, min(self.limit // 2, _MOST_CONNECTIONS))
 
     def make_room(self) -> bool:
-        """Whether one more descriptor may be used; an idle connection may be closed for it."""
+        """Whether one more descriptor may be used; at the limit, close an idle connection."""
         if self.clients + self.upstreams < self.limit:
             return True
         self.note()
         return any(close() for close in self.closers)
 
     def may_linger(self) -> bool:
-        """Whether a client that is turned away may stay until it has read why."""
+        """Whether a rejected client may stay connected until it has read why."""
         return self.clients + self.upstreams < self.limit + self._grace
 
     def note(self) -> None:
-        """Note that all are in use: counted, and logged once a minute."""
+        """Note that all descriptors are in use: count it, and log it once a minute."""
         self.exhausted += 1
         now = self._time()
         if now >= self._told_at + _TELL_SECONDS:

@@ -1,7 +1,4 @@
-"""Sockets on both sides: bounded buffers and the end of a connection.
-
-A peer that reads nothing costs little memory.
-"""
+"""Sockets of clients and upstreams: bounded buffers, EOF and reset."""
 
 import asyncio
 import os
@@ -10,9 +7,9 @@ import ssl
 import struct
 from typing import Final, Protocol
 
-#: How much one read takes as a rule: what the other side does not take of it stays in memory.
+#: The size of a normal read: what the other peer does not take of it stays in memory.
 READ_BYTES: Final = 65_536
-#: How much it takes where the other side's socket has room for all of it. Large bodies then cost
+#: The size of a read where the other peer's socket has room for all of it. Large bodies then cost
 #: a third less CPU time than with small reads.
 LARGE_READ_BYTES: Final = 262_144
 #: Linux's SO_MEMINFO, and where in it the size of the send buffer is, and what of it is in use:
@@ -23,12 +20,12 @@ _ALLOCATED, _SIZE, _QUEUED = 2, 3, 5
 
 #: Of SO_LINGER: on, for no time (socket(7)).
 _RESET: Final = struct.pack("ii", 1, 0)
-#: How much of them is read at most.
+#: The most that `read_remaining` reads.
 _MAX_BYTES: Final = 262_144
 
 
 class ReadBuffers:
-    """The memory through which the connections of one event loop are read."""
+    """The read buffer that all connections of one event loop share."""
 
     __slots__ = ("large", "small")
 
@@ -37,7 +34,7 @@ class ReadBuffers:
         self.small: Final = self.large[:READ_BYTES]
 
     def fitting(self, onward: asyncio.Transport | None) -> memoryview:
-        """Return where to read what will be written to `onward`: it should go out whole."""
+        """Return the large buffer where `onward` can take all of it at once, else the small one."""
         if onward is not None and _room(onward) >= LARGE_READ_BYTES:
             return self.large
         return self.small
@@ -48,39 +45,39 @@ class Receiver(Protocol):
 
     @property
     def buffers(self) -> ReadBuffers:
-        """Those of its loop."""
+        """The read buffers of its event loop."""
 
     def eof_received(self) -> bool | None:
-        """Hear that the peer sends no more."""
+        """The peer sent EOF."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is gone."""
+        """The connection is closed."""
 
     def pause_writing(self) -> None:
-        """Hear that the peer takes no more for now."""
+        """The write buffer is full."""
 
     def resume_writing(self) -> None:
-        """Hear that it takes more again."""
+        """The write buffer has room again."""
 
 
 def tell_of_rest(transport: asyncio.Transport) -> None:
     """Have `pause_writing` called as soon as a write does not go out whole.
 
-    Whoever feeds the connection then stops with what one read brought. The loops would wait for
-    64 KiB, and for 512 KiB of TLS. Not 0, at which asyncio's TLS never calls `resume_writing`.
+    The source of the bytes then stops after one read. The default limits are 64 KiB, and 512 KiB
+    for TLS. The limit is not 0, because asyncio's TLS then never calls `resume_writing`.
     """
     transport.set_write_buffer_limits(high=1, low=0)
 
 
 def reset_on_close(transport: asyncio.Transport) -> None:
-    """Have the peer see a reset where a close would look like the end of a whole message."""
+    """Let a close reset the connection, so that the peer does not take a message for complete."""
     found = transport.get_extra_info("socket")
     if found is not None and not transport.is_closing():
         found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _room(transport: asyncio.Transport) -> int:
-    """Return how many bytes the transport's socket will take at once, at the least."""
+    """Return how many bytes the transport's socket takes at once, at least."""
     found = transport.get_extra_info("socket")
     if found is None or transport.is_closing():
         return 0
@@ -88,17 +85,16 @@ def _room(transport: asyncio.Transport) -> int:
         info = _MEMINFO.unpack(found.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
     except (OSError, struct.error):
         return 0
-    # Half, because the kernel counts what it keeps beside the bytes, too (socket(7), SO_SNDBUF).
+    # Half, because the kernel also counts its bookkeeping (socket(7), SO_SNDBUF).
     size, used = int(info[_SIZE]), max(int(info[_ALLOCATED]), int(info[_QUEUED]))
     return (size - used) // 2
 
 
 def read_remaining(transport: asyncio.Transport | None) -> bytes:
-    """Return what the peer had sent before its connection broke, as far as nobody has read it.
+    """Return the unread bytes that the peer sent before its connection was reset; b"" for TLS.
 
-    To be asked while connection_lost runs, when the socket is still open. A write that fails is
-    the end of a transport at once, even where the reason for it lies unread in the socket: the
-    413 or the close frame behind which the peer has closed. Of TLS nothing is returned.
+    Call it in connection_lost, while the socket is still open. A failed write closes a transport
+    at once, even where the peer's last bytes are unread: a 413 or a close frame.
     """
     if transport is None or transport.get_extra_info("ssl_object") is not None:
         return b""
@@ -115,9 +111,9 @@ def read_remaining(transport: asyncio.Transport | None) -> bytes:
 
 
 def end_writing(transport: asyncio.Transport) -> bool:
-    """Send the end of what was written; return False where the peer has reset the connection.
+    """Send EOF after what was written; return False where the peer has reset the connection.
 
-    asyncio's own transport raises then, uvloop's does not.
+    In that case asyncio's transport raises, uvloop's does not.
     """
     try:
         transport.write_eof()
@@ -128,16 +124,16 @@ def end_writing(transport: asyncio.Transport) -> bool:
 
 
 def eof_is_authentic(transport: asyncio.Transport | None) -> bool:
-    """Whether the peer itself has ended what it sends, once an end was heard of.
+    """Whether EOF is authenticated: always for TCP; for TLS only after close_notify.
 
-    The end of TCP is enough. Of TLS it is not: anybody between can make one, so only the closing
-    alert says that all has come (RFC 9112 section 9.8, RFC 8446 section 6.1).
+    Anyone on the network path can send a FIN, so with TLS only close_notify shows that all bytes
+    have arrived (RFC 9112 section 9.8, RFC 8446 section 6.1).
     """
     found = transport.get_extra_info("ssl_object") if transport is not None else None
     if found is None:
         return True
     try:
-        # All that came was given to the protocol before the end was: nothing is taken here.
+        # The protocol got all bytes before EOF, so this read takes none away.
         return not found.read(1)
     except ssl.SSLZeroReturnError:
         return True

@@ -1,4 +1,4 @@
-"""The gate's own pages on a client's connection, answered by aiohttp's low-level server."""
+"""Serves the gate's own pages on a client's connection by aiohttp's low-level server."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.syntax import READ_METHODS
 
-#: How long a client may take none of a page, in seconds.
+#: Seconds that a client may read nothing of a page.
 STALL_SECONDS: Final = 60.0
 #: Fields that the gate has read already.
 _NOT_FOR_PAGES: Final = frozenset(
@@ -28,15 +28,15 @@ _NOT_FOR_PAGES: Final = frozenset(
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-#: Hears what was answered, or why nothing whole was.
+#: Called with the response, or with the reason why it was not sent whole.
 Ended = Callable[[web.StreamResponse | Reason], None]
 
 
 class AiohttpBridge:
-    """aiohttp's server, for one request at a time on connections that are not its own.
+    """aiohttp's server, for one request at a time on a client's connection of the gate.
 
-    A client's connection is read by the gate alone. For a page aiohttp is given a head made of
-    what was read, on the same transport, and lets go of the transport when it has answered.
+    Only the gate reads the connection. For a page it gives aiohttp a head made from the request,
+    and the client's transport; aiohttp releases the transport after its response.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class AiohttpBridge:
         self._log = logging.getLogger(f"{LOGGER_NAME}.http")
 
     def start(self) -> None:
-        """Begin to serve; needs a running event loop."""
+        """Start aiohttp's server; needs a running event loop."""
         self._server = web.Server(_answer, request_factory=_request, handler_cancellation=True)
 
     def serve(
@@ -60,9 +60,9 @@ class AiohttpBridge:
     ) -> None:
         """Answer a request with a page.
 
-        `body` is for a page that reads one, a small one. `target` is what the page sees: the
-        client's own only where it needs that. `session` is whose session or token the answer
-        ends with, None for nobody's.
+        `body` is for a page that reads a small body. `target` is the target that the page sees: the
+        client's only where the page needs it. `session` is the session or token that the response
+        ends with, None where anonymous.
         """
         active_request = _BridgedRequest(self, client, head, target, answer, ended, session)
         unread = head.fields.has_body and body is None
@@ -79,7 +79,7 @@ class AiohttpBridge:
         head: RequestHead,
         target: bytes,
     ) -> "_Handler":
-        """Return the protocol for one answer."""
+        """Return the protocol for one response."""
         assert self._server is not None  # noqa: S101 - narrows for the checker
         return _Handler(
             self._server,
@@ -96,7 +96,7 @@ class AiohttpBridge:
 
 
 class _Handler(web.RequestHandler):
-    """aiohttp's side of one answer."""
+    """aiohttp's protocol for one response."""
 
     __slots__ = ("answer", "begun", "head", "let_go", "target")
 
@@ -114,13 +114,13 @@ class _Handler(web.RequestHandler):
         self.let_go: Final = let_go
         self.head: Final = head
         self.target: Final = target
-        #: Whether the answer is being sent.
+        #: Whether aiohttp has begun to send the response.
         self.begun = False
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer, then let go of the client's transport."""
+        """Send the response, then release the client's transport."""
         self.begun = True
         found, reset = await super().finish_response(request, resp, start_time)
         if self.transport is not None and not reset:
@@ -132,7 +132,7 @@ class _Handler(web.RequestHandler):
         return found, reset
 
     def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
-        """Log a fault of the gate; a client that left is none."""
+        """Log an exception, except where the client has left."""
         if self.transport is not None and not isinstance(details.get("exc_info"), ConnectionError):
             super().log_exception(*args, **details)
 
@@ -144,10 +144,10 @@ def _request(
     writer: AbstractStreamWriter,
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
-    """Return the request that a page sees: with the fields that the client sent.
+    """Return the request that a page sees, with the fields that the client sent.
 
-    They come past aiohttp's parser, because that has answers of its own: to a repeated ETag,
-    Content-Type or User-Agent, to a target that it cannot take apart.
+    The fields bypass aiohttp's parser, because it rejects some requests itself: a repeated ETag,
+    Content-Type or User-Agent, or a target that it cannot parse.
     """
     assert isinstance(protocol, _Handler)  # noqa: S101 - narrows for the checker
     raw = tuple(
@@ -170,7 +170,7 @@ async def _answer(request: web.BaseRequest) -> web.StreamResponse:
 
 
 class _BridgedRequest:
-    """One request for a page, while it is under way."""
+    """The active request for a page."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class _BridgedRequest:
         self._page = server.connection(answer, self._let_go, head, target)
         self._stalled: asyncio.TimerHandle | None = None
         self._started = self._over = False
-        #: Why the client gets no whole answer, if it gets none.
+        #: The reason, where the client gets no whole response.
         self._failure = Reason.CLIENT_GONE
 
     def start(self, body: bytes) -> None:
@@ -216,11 +216,11 @@ class _BridgedRequest:
         return
 
     def body(self, content: bytes) -> None:
-        """Gather the body; the reader it comes from bounds it."""
+        """Collect the body; its reader limits the size."""
         self._body += content
 
     def body_complete(self, trailers: RawFields) -> None:  # noqa: ARG002 - of no use to a page
-        """Answer, with the whole body there."""
+        """The body is complete: answer."""
         self.start(self._body)
 
     def body_failed(self, error: RefusedError) -> None:  # noqa: ARG002 - the page tells it
@@ -229,7 +229,7 @@ class _BridgedRequest:
         self.start(b"")
 
     def client_full(self, *, full: bool) -> None:
-        """Hold the page, and not forever."""
+        """Pause the page while the client's write buffer is full, for a limited time."""
         if full:
             self._page.pause_writing()
             self._wait_for_client(-1)
@@ -238,7 +238,7 @@ class _BridgedRequest:
             self._forget_stall()
 
     def quiet(self) -> bool:
-        """Whether the answer has not begun; once it has, its own bounds end it."""
+        """Whether the response has not begun; after that, its own time limits apply."""
         return not self._page.begun
 
     def client_gone(self) -> None:
@@ -252,7 +252,7 @@ class _BridgedRequest:
         self._ended(self._failure)
 
     def session_over(self, reason: Reason) -> None:
-        """Cut the answer off: it must not go on, or look whole."""
+        """The session has ended: cut off the response; it must not look whole."""
         self.session, self._failure = None, reason
         self._client.abort()
         self.client_gone()
@@ -264,7 +264,7 @@ class _BridgedRequest:
         self._client.end(keep=bool(answer.keep_alive))
 
     def _wait_for_client(self, before: int) -> None:
-        """Abort where as many bytes as `before` are unsent: the client has taken none of them."""
+        """Abort where still `before` bytes are unsent: the client has read none meanwhile."""
         transport = self._client.transport
         unsent = 0 if transport is None else transport.get_write_buffer_size()
         if unsent == before:
@@ -280,9 +280,9 @@ class _BridgedRequest:
 
 
 def page_request(head: RequestHead, body: bytes, *, keep: bool) -> bytes:
-    """Return the request that aiohttp is given for a page: nothing is the client's but the body.
+    """Return the request for aiohttp: only the body is the client's.
 
-    The method decides whether there is one.
+    It has a body where its method is POST, which any method but a reading one becomes.
     """
     method = head.method if head.method in READ_METHODS else "POST"
     version = b"1.0" if head.http10 else b"1.1"

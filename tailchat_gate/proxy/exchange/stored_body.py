@@ -1,4 +1,4 @@
-"""Where the bodies of requests are kept until they are whole: in memory, and in temporary files."""
+"""Stores request bodies until they are complete: in memory, and in temporary files."""
 
 import asyncio
 import errno
@@ -16,14 +16,14 @@ from typing import Final, TypeVar
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.descriptors import Descriptors
 
-#: How much is written to a file, or read from one, at once.
+#: The size of one piece: of a read from a file, and of what waits in memory to be written to it.
 PIECE_BYTES: Final = 65_536
-#: How much memory all bodies have together. What has no room there goes to files.
+#: The memory for all bodies together. Bodies without room there go to files.
 MEMORY_BYTES: Final = 64 << 20
-#: How much of a file system bodies leave free, an eighth of it at most: the state and logs that
-#: may be on it must go on.
+#: How much of a file system bodies leave free, an eighth of it at most, because the gate's state
+#: and logs may be on it.
 _FREE_BYTES: Final = 256 << 20
-#: A pool of its own, so that a disk that hangs keeps nothing else waiting.
+#: A separate pool of threads, so that a disk that hangs delays nothing else.
 _THREADS: Final = 8
 _TELL_SECONDS: Final = 60.0
 
@@ -32,9 +32,9 @@ _T = TypeVar("_T")
 
 
 class BodyStore:
-    """Bounds what all bodies take together.
+    """Limits the memory of all stored bodies.
 
-    `directory` returns where files are made; it may block and raise OSError. `descriptors` are
+    `directory` returns the directory for files; it may block and raise OSError. `descriptors` are
     those of the process.
     """
 
@@ -49,18 +49,18 @@ class BodyStore:
         self._memory_bytes = memory_bytes
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bodies")
         self._told_at = float("-inf")
-        #: How many bytes bodies take of the memory, and how many have a file.
+        #: How many bytes of memory bodies use, and how many bodies have a file.
         self.memory = self.files = 0
 
     def reserve(self, count: int) -> bool:
-        """Take memory for some bytes; return whether there was room."""
+        """Reserve memory for `count` bytes; return False where there is no room."""
         if self.memory + count > self._memory_bytes:
             return False
         self.memory += count
         return True
 
     def open(self) -> "_File":
-        """Return a new file, which is made when it is written. Raises OSError."""
+        """Return a new file, which its first write creates. Raises OSError."""
         if not self._descriptors.make_room():
             raise OSError(errno.EMFILE, "all file descriptors are in use")
         self.files += 1
@@ -71,11 +71,11 @@ class BodyStore:
         """Close a file, which also frees its space."""
         self.files -= 1
         self._descriptors.upstreams -= 1
-        # In a thread, because a call that is under way holds it; and not waited for.
+        # In a thread and not waited for, because a call under way holds the file's lock.
         self._threads.submit(file.close)
 
     async def run(self, call: Callable[..., _T], *arguments: object) -> _T:
-        """Return what a blocking call returns. Raises OSError, also where there is no thread."""
+        """Run a blocking call in a thread. Raises OSError, also where no thread can start."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, call, *arguments)
@@ -92,7 +92,7 @@ class BodyStore:
 
 
 class StoredBody:
-    """One body: in memory up to `most` bytes, from there on in a file."""
+    """One body: in memory up to `most` bytes, beyond that in a file."""
 
     __slots__ = ("_file", "_memory", "_most", "_store", "size")
 
@@ -101,7 +101,7 @@ class StoredBody:
         self._most = most
         self._memory = bytearray()
         self._file: _File | None = None
-        #: How many bytes it has so far.
+        #: How many bytes are stored so far.
         self.size = 0
 
     @property
@@ -111,7 +111,7 @@ class StoredBody:
 
     @property
     def unsaved(self) -> bool:
-        """Whether its file lacks some of it still."""
+        """Whether part of it is not yet in its file."""
         return self._file is not None and bool(self._memory)
 
     @property
@@ -120,7 +120,7 @@ class StoredBody:
         return b"" if self._file is not None else bytes(self._memory[:PIECE_BYTES])
 
     def keep(self, content: bytes) -> bool:
-        """Keep content in memory; return whether there was room for it."""
+        """Store content in memory; return False where there is no room."""
         most = self._most if self._file is None else PIECE_BYTES
         room = len(self._memory) + len(content) <= most and self._store.reserve(len(content))
         if room:
@@ -129,7 +129,7 @@ class StoredBody:
         return room
 
     async def save(self, content: bytes) -> None:
-        """Write what is in memory, and content behind it, to the file. Raises OSError."""
+        """Write what is in memory, then `content`, to the file. Raises OSError."""
         if self._file is None:
             self._file = self._store.open()
         await self._store.run(self._file.write, self._memory, content)
@@ -147,11 +147,11 @@ class StoredBody:
         return piece
 
     def tell(self, error: OSError) -> None:
-        """Log why it could not be stored."""
+        """Log why the body could not be stored."""
         self._store.tell(error)
 
     def discard(self) -> None:
-        """Free what it takes."""
+        """Free its memory and its file."""
         self._empty()
         file, self._file = self._file, None
         if file is not None:
@@ -159,12 +159,12 @@ class StoredBody:
 
     def _empty(self) -> None:
         self._store.memory -= len(self._memory)
-        # Another, because a thread may still read this one.
+        # A new bytearray, because a thread may still read the old one.
         self._memory = bytearray()
 
 
 class _File:
-    """A file without a name; its calls block, and take turns."""
+    """A file without a name; its calls block, and run one at a time."""
 
     def __init__(self, directory: Callable[[], Path]) -> None:
         self._directory = directory
@@ -192,14 +192,14 @@ class _File:
                 raise
 
     def read(self, offset: int) -> bytes:
-        """Return a piece, b"" behind the end. Raises OSError."""
+        """Return a piece, b"" after the end. Raises OSError."""
         with self._lock:
             if self._file is None or self._closed:
                 return b""
             return os.pread(self._file.fileno(), PIECE_BYTES, offset)
 
     def close(self) -> None:
-        """Close it, before it was made too."""
+        """Close it, also where nothing was written yet."""
         with self._lock:
             self._closed = True
             if self._file is not None:
@@ -207,9 +207,9 @@ class _File:
 
 
 def check_space(descriptor: int, count: int) -> None:
-    """Raise OSError where a file system would be too full with `count` bytes more."""
+    """Raise OSError where a file system would be too full after `count` more bytes."""
     found = os.fstatvfs(descriptor)
-    # Some file systems tell nothing.
+    # Some file systems report no size.
     if found.f_blocks:
         free = found.f_bavail * found.f_frsize
         if free - count < min(_FREE_BYTES, found.f_blocks * found.f_frsize // 8):

@@ -18,12 +18,12 @@ from tailchat_gate.proxy.upstream.pool import SWEEP_SECONDS, Pool
 
 
 class UpstreamPools:
-    """The pools and tunnels of a process, whichever configuration they were opened under.
+    """The pools and tunnels of a process, under all of its configurations.
 
-    A configuration takes a pool for each of its backends and leaves it when its last request is
-    done. What two configurations call by the same key is one pool, so that a reload keeps the
-    connections of every backend that it does not change. `dialer` opens them, `descriptors` counts
-    them; `bodies` keeps what is to be whole before it is sent. `clock` gives Unix seconds.
+    A configuration takes a pool for each of its backends, and leaves it when its last request is
+    done. Two configurations share a pool by its key, so that a reload keeps the connections of
+    each backend that did not change. `dialer` opens connections, `descriptors` counts them.
+    `bodies` stores bodies that must be complete before they are sent. `clock` returns Unix seconds.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class UpstreamPools:
         self._users: Counter[Hashable] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
         self.tunnels: Final[set[Tunnel]] = set()
-        #: Upstreams of tunnels that are over, which have yet to close.
+        #: Upstream connections of ended tunnels that are not closed yet.
         self._leaving: list[UpstreamConnection] = []
-        #: Whether tunnels are ended as they open, because the gate stops.
+        #: Whether the gate is stopping, so that new tunnels end at once.
         self.stopping = False
 
     @property
@@ -56,14 +56,14 @@ class UpstreamPools:
         return tuple(self._pools.values())
 
     def start(self) -> None:
-        """Begin to watch the deadlines; needs a running loop. More than once is once."""
+        """Start checking deadlines; needs a running event loop. Further calls do nothing."""
         if self._sweeper is None:
             self._sweep()
 
     def take(self, key: Hashable, backend: Backend) -> Pool:
-        """Return the pool of a key, which is made for `backend` where there is none.
+        """Return the pool of `key`; make it for `backend` where there is none.
 
-        `key` tells everything about the backend that makes a difference.
+        `key` contains all settings of the backend that matter to its connections.
         """
         pool = self._pools.get(key)
         if pool is None:
@@ -74,7 +74,7 @@ class UpstreamPools:
         return pool
 
     def leave(self, key: Hashable) -> None:
-        """Let go of a pool; when nobody uses it any more its connections are closed."""
+        """Leave a pool; close its connections where no configuration uses it."""
         self._users[key] -= 1
         if self._users[key] <= 0:
             del self._users[key]
@@ -84,7 +84,7 @@ class UpstreamPools:
                 del self.failures[found]
 
     def tunnel_over(self, tunnel: Tunnel, upstream: UpstreamConnection) -> None:
-        """Let go of a tunnel that has ended, and see its upstream off."""
+        """Forget an ended tunnel; check its upstream connection until that is closed."""
         self.tunnels.discard(tunnel)
         if upstream.transport is not None:
             self._leaving.append(upstream)
@@ -100,7 +100,7 @@ class UpstreamPools:
             tunnel.end(GOING_AWAY, STOPPING)
 
     def close(self) -> None:
-        """Close every upstream connection, and reset what is left of the tunnels."""
+        """Close every upstream connection, and reset the remaining tunnels."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -114,7 +114,7 @@ class UpstreamPools:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        # First, because a fault below must not be the end of all deadlines.
+        # First, because an exception below must not stop all deadlines.
         self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
         now, clock = loop.time(), self._clock()
         for pool in self.pools:
@@ -127,7 +127,7 @@ class UpstreamPools:
 
 
 class ConnectionMetrics:
-    """Reads them off the traffic when they are asked for; nothing is counted twice for them."""
+    """Collects the metrics of connections from the pools and descriptors at each scrape."""
 
     def __init__(self, upstream_pools: UpstreamPools) -> None:
         self._upstream_pools: Final = upstream_pools

@@ -1,6 +1,6 @@
-"""The signed identity: a short-lived JWT by which a tool can check who the gate says is asking.
+"""The signed identity: a short-lived JWT by which a tool can verify who sent a request.
 
-Whom it is for, what it holds and how keys are changed: docs/adr/0010-signed-identity.md.
+Its purpose, its claims and key rotation: docs/adr/0010-signed-identity.md.
 """
 
 import hashlib
@@ -17,20 +17,20 @@ from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.syntax import COMPACT, base64url
 
 HEADER: Final = b"X-Tailchat-Assertion"
-#: Seconds for which whoever checks assertions may keep the key set.
+#: Seconds for which a verifier may cache the key set.
 KEY_SET_MAX_AGE: Final = 300
-#: A person chooses this one; the whole should stay near 1 KiB, as servers bound their heads.
+#: A person chooses the nickname; the assertion should stay near 1 KiB, as servers limit heads.
 _MAX_NICKNAME_BYTES: Final = 96
 _HASH_BYTES: Final = 16
 _JTI_BYTES: Final = 16
 _COORDINATE_BYTES: Final = 32
-#: An assertion is made anew while this many seconds of it are left, or half of it.
+#: An assertion is renewed this many seconds before it expires, or at half of its lifetime.
 _RENEW_BEFORE: Final = 60.0
 _ALGORITHM: Final = "ES256"
 
 
 class SigningKey:
-    """An EC P-256 key: `kid` names it by its own value (RFC 7638), `jwk` is its public half."""
+    """An EC P-256 key: `kid` is its thumbprint (RFC 7638), `jwk` its public half."""
 
     __slots__ = ("_headers", "_private", "jwk", "kid")
 
@@ -42,21 +42,21 @@ class SigningKey:
         self.kid: Final = base64url(hashlib.sha256(_json(members)).digest())
         self.jwk: Final = {**members, "use": "sig", "alg": _ALGORITHM, "kid": self.kid}
         self._headers = {"kid": self.kid}
-        # PyJWT imports what it needs with its first signature, which must not be in a request.
+        # PyJWT imports modules at its first signature, which must not happen during a request.
         self.sign({})
 
     def __repr__(self) -> str:
-        """The public name, never the key."""
+        """Show the key ID, never the key."""
         return f"<SigningKey {self.kid}>"
 
     def sign(self, claims: Mapping[str, object]) -> bytes:
-        """Return the JWT of some claims."""
+        """Return the signed JWT of `claims`."""
         token = jwt.PyJWS().encode(_json(claims), self._private, _ALGORITHM, self._headers)
         return token.encode("ascii")
 
 
 class PublishedKeys:
-    """Since when each key has been in the key set; it outlives a reload of the configuration."""
+    """The time since which each key has been in the key set; it survives a reload."""
 
     def __init__(self) -> None:
         self.since: dict[str, float] = {}
@@ -69,10 +69,10 @@ class PublishedKeys:
 def signer(ring: Sequence[str], published_since: Mapping[str, float], now: float) -> str:
     """Return the kid of the key that signs at `now`.
 
-    `ring`: the kids in the order of the configuration, at least one. A key signs when everybody
-    who checks can know it: when the key set without it is out of every cache. The first such
-    signs; where there is none, as at a start, the one that has been published longest. A key that
-    is not published, as those of a configuration that was replaced may be, counts as the newest.
+    `ring`: the kids in the order of the configuration, at least one. A key may sign once every
+    verifier can know it: when each cached key set without it has expired. The first such key
+    signs; where there is none, as at a start, the key that has been published longest. A key that
+    is not published, as after its configuration was replaced, counts as the newest.
     """
     since = [published_since.get(kid, math.inf) for kid in ring]
     for kid, published in zip(ring, since, strict=True):
@@ -82,7 +82,7 @@ def signer(ring: Sequence[str], published_since: Mapping[str, float], now: float
 
 
 class Minted(NamedTuple):
-    """An assertion's header line, when it was made, and from when on a new one is to be made.
+    """An assertion's header line, when it was made, and when to renew it.
 
     Times are Unix seconds.
     """
@@ -95,9 +95,9 @@ class Minted(NamedTuple):
 class Assertions:
     """Makes assertions for one configuration.
 
-    `keys`: at least one, in the order of the configuration; they have to be `published` before
-    one of them signs, which is when the configuration comes into force. `issuer` is the gate's
-    public origin, `lifetime` in seconds. `clock` gives Unix seconds, `random_bytes` so many
+    `keys`: at least one, in the order of the configuration; they must be in `published` before one
+    of them signs, which happens when the configuration comes into force. `issuer` is the gate's
+    public origin, `lifetime` is in seconds. `clock` returns Unix seconds, `random_bytes` that many
     random bytes.
     """
 
@@ -135,17 +135,17 @@ class Assertions:
         }
         key = self._keys[signer(self.kids, self._published.since, now)]
         line = b"%b: %b\r\n" % (HEADER, key.sign(claims))
-        # One that ends with its session could only be followed by the same again.
+        # Near the end of the session a renewed assertion would have the same end.
         early = min(_RENEW_BEFORE, self._lifetime / 2) if ends_at < who.ends_at else 0.0
         return Minted(line, now, ends_at - early)
 
 
 def _about(who: Visitor | Machine, groups: Sequence[str]) -> dict[str, object]:
-    """Return the claims that say who it is."""
+    """Return the claims about the visitor."""
     if isinstance(who, Machine):
         return {"sub": f"token:{who.name}", "token": who.name, "groups": []}
     record = who.record
-    # The session's own name would let a tool that logs it tell sessions apart for somebody else.
+    # A hash, because the session's own ID must not get into a tool's logs.
     sid = hashlib.sha256(b"tailchat-gate sid " + record.sid.encode()).digest()[:_HASH_BYTES]
     return {
         "sub": record.sub,

@@ -19,7 +19,7 @@ def _short_frame_size(second: int) -> int:
     return 0 if length >= _LENGTH_16 else 2 + length + (_MASK_SIZE if second & _MASK_BIT else 0)
 
 
-# A look-up, because this is asked for every frame of every message.
+# A table, because every frame needs its size.
 #: The size of a frame by its second byte; 0 where that byte says that the length follows.
 _SHORT_FRAME_SIZES: Final = tuple(map(_short_frame_size, range(256)))
 
@@ -27,29 +27,29 @@ _SHORT_FRAME_SIZES: Final = tuple(map(_short_frame_size, range(256)))
 class FrameTracker:
     """Follows one direction of a WebSocket.
 
-    Bytes pass as they are; the tracker only knows whether the last one ended a frame, which is
-    where a control frame may be put in, between the fragments of a message too (section 5.4).
+    Bytes pass unchanged; the tracker only knows whether the last one ended a frame. There a control
+    frame may be inserted, also between the fragments of a message (section 5.4).
 
-    It judges nothing and never raises: reserved bits, unknown opcodes, a mask where none belongs
-    and lengths in a longer form than needed are the endpoints' to refuse. A 64-bit length with
-    the top bit set, which section 5.2 forbids, is taken as the unsigned number it spells.
+    It never raises: the endpoints reject reserved bits, unknown opcodes, wrong masks and lengths
+    in a longer form than needed. A 64-bit length with the top bit set, which section 5.2 forbids,
+    is read as an unsigned number.
 
-    It holds at most 9 bytes, and costs time by the frame, not by the byte.
+    It holds at most 9 bytes; its time grows with the frames, not with the bytes.
 
-    `closed` becomes and stays True with the first byte of a close frame (section 5.5.1). No
-    frame may follow that one, so nothing may be put in any more. Its other bits are not looked
-    at: a close frame that breaks a rule ends the WebSocket as well.
+    `closed` becomes and stays True with the first byte of a close frame (section 5.5.1). No frame
+    may follow that one, so nothing may be inserted. Its other bits are ignored: an invalid close
+    frame ends the WebSocket as well.
 
-    `finished` becomes and stays True when `finish` lets nothing more pass.
+    `finished` becomes and stays True once `finish` lets no further byte pass.
     """
 
     __slots__ = ("_header", "_remaining", "closed", "finished")
 
     def __init__(self) -> None:
         self.closed = self.finished = False
-        #: What has come of a frame whose length is not yet known.
+        #: The bytes so far of a frame whose length is not yet known.
         self._header = b""
-        #: What is yet to come of a frame whose length is known, its masking key included.
+        #: How many bytes are missing of a frame whose length is known, with its masking key.
         self._remaining = 0
 
     @property
@@ -58,9 +58,9 @@ class FrameTracker:
         return not self._remaining and not self._header
 
     def feed(self, data: bytes, *, stop_at_boundary: bool = False) -> int:
-        """Take bytes in order; return how many were taken.
+        """Track bytes in order; return how many were tracked.
 
-        With `stop_at_boundary` it stops behind the first frame that ends in `data`.
+        With `stop_at_boundary` it stops after the first frame that ends in `data`.
         """
         size = len(data)
         end = self._finish_header(data) if self._header else self._remaining
@@ -84,11 +84,11 @@ class FrameTracker:
         return end
 
     def finish(self, data: bytes, close: bytes) -> bytes:
-        """Take bytes of a direction that is to end; return what passes.
+        """Track bytes of a direction that is ending; return the bytes that pass.
 
-        That is the rest of the frame under way and, behind it, the frame `close`, unless a close
-        frame has passed before. All that comes after is dropped, and followed all the same:
-        `closed` tells of a close frame among it.
+        These are the rest of the current frame, then the frame `close`, unless a close frame has
+        passed before. Later bytes are dropped but still tracked, so that a close frame among them
+        sets `closed`.
         """
         if self.finished:
             self.feed(data)
@@ -102,7 +102,7 @@ class FrameTracker:
         return passed
 
     def _finish_header(self, data: bytes) -> int:
-        """Return where in `data` the frame ends whose header had begun before."""
+        """Return where in `data` the frame ends whose header began in earlier bytes."""
         before = len(self._header)
         header = self._header + data[: _HEADER_64 - before]
         frame_size = _frame_size(header)

@@ -7,7 +7,7 @@ from email.utils import parsedate
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 
-#: RFC 9110 section 8.8.3; a comma may stand inside a tag, so lists cannot be split at commas.
+#: RFC 9110 section 8.8.3; a tag may contain a comma, so lists cannot be split at commas.
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"[!#-~\x80-\xff]*"')
 _DAY: Final = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _LONG_DAY: Final = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
@@ -19,7 +19,7 @@ _HTTP_DATE: Final = re.compile(
     f"|{_DAY} [A-Z][a-z]{{2}} [ 0-9][0-9] {_TIME} [1-9][0-9]{{3}}"
 )
 _BYTES: Final = re.compile(r"bytes=(.*)", re.IGNORECASE)
-#: Longer numbers are in no honest request, and turning digits into a number costs their square.
+#: No honest request has longer numbers, and parsing digits takes quadratic time.
 _RANGE: Final = re.compile(r"([0-9]{0,100})-([0-9]{0,100})")
 
 
@@ -31,7 +31,7 @@ class Fields(Protocol):
 
 
 class Validators(NamedTuple):
-    """What tells versions of a file apart: `etag` as it is sent, `modified` in Unix seconds."""
+    """Identify a version of a file: `etag` as it is sent, `modified` in Unix seconds."""
 
     etag: str
     modified: int
@@ -45,14 +45,13 @@ class Span(NamedTuple):
 
 
 class UnsatisfiableRangeError(ValueError):
-    """A valid range that has no byte of the file in it."""
+    """A valid range that contains no byte of the file."""
 
 
 def judge_preconditions(fields: Fields, current: Validators) -> HTTPStatus:
-    """Return what the preconditions of a GET or HEAD come to: 200, 304 or 412.
+    """Evaluate the preconditions of a GET or HEAD; return 200, 304 or 412.
 
-    The order is that of RFC 9110 section 13.2.2. A date that is none, or stands there twice, is
-    no precondition.
+    The order is that of RFC 9110 section 13.2.2. An invalid or repeated date is ignored.
     """
     if if_match := fields.getall("If-Match", ()):
         if not _names(if_match, current.etag, strong=True):
@@ -73,9 +72,9 @@ def judge_preconditions(fields: Fields, current: Validators) -> HTTPStatus:
 def requested_span(fields: Fields, etag: str, size: int) -> Span | None:
     """Return the one range that a GET asks for, None where the whole file is to be sent.
 
-    A Range that is malformed, of another unit or of several ranges is left aside, as RFC 9110
-    section 14.2 allows: several ranges were a way to make servers work (CVE-2011-3192). `size`
-    is in bytes. Raises UnsatisfiableRangeError.
+    A Range that is malformed, in another unit or with several ranges is ignored, as RFC 9110
+    section 14.2 allows: several ranges can overload a server (CVE-2011-3192). `size` is in bytes.
+    Raises UnsatisfiableRangeError.
     """
     values = fields.getall("Range", ())
     match = _BYTES.fullmatch(values[0].strip(" \t")) if len(values) == 1 else None
@@ -103,15 +102,15 @@ def _last_bytes(count: str, size: int) -> Span | None:
     length = min(int(count), size)
     if int(count) == 0:
         raise UnsatisfiableRangeError
-    # Of an empty file that is all, but Content-Range has no way to say so.
+    # For an empty file this is the whole file, which Content-Range cannot express.
     return Span(size - length, length) if size else None
 
 
 def _may_resume(fields: Fields, etag: str) -> bool:
-    """Whether an If-Range allows a part to be sent.
+    """Whether If-Range allows a partial response.
 
-    Only a strong tag does. A date never does: a client that has a tag must not send one (RFC
-    9110 section 13.1.5), every file here has a tag, and tools that copy files keep their dates.
+    Only a strong tag does. A date never does: a client that has a tag must not send a date (RFC
+    9110 section 13.1.5), every file here has a tag, and copying tools keep files' dates.
     """
     values = fields.getall("If-Range", ())
     if not values:
@@ -120,7 +119,7 @@ def _may_resume(fields: Fields, etag: str) -> bool:
 
 
 def _names(values: Sequence[str], etag: str, *, strong: bool) -> bool:
-    """Whether a list of tags has `etag` in it, by strong or weak comparison."""
+    """Whether a list of tags contains `etag`, by strong or weak comparison."""
     text = ",".join(values)
     if text.strip(" \t") == "*":
         return True
@@ -131,18 +130,18 @@ def _names(values: Sequence[str], etag: str, *, strong: bool) -> bool:
 
 
 def _date(values: Sequence[str]) -> int | None:
-    """Return the Unix time of a field that is one HTTP date."""
+    """Return the Unix time of a field with one valid HTTP date, None for any other."""
     text = values[0].strip(" \t") if len(values) == 1 else ""
     parts = parsedate(text) if _HTTP_DATE.fullmatch(text) else None
     return calendar.timegm(parts) if parts is not None and _is_time(parts) else None
 
 
 def _is_time(parts: tuple[int, ...]) -> bool:
-    """Whether there is such a time: neither parsedate nor timegm asks for the day."""
+    """Whether the date and time exist: parsedate and timegm do not check the day."""
     year, month, day, hour, minute, second = parts[:6]
     try:
         days = calendar.monthrange(year, month)[1]
     except ValueError:
-        # parsedate lets a month through that is none; IllegalMonthError is a ValueError.
+        # parsedate accepts an invalid month; IllegalMonthError is a ValueError.
         return False
     return 0 < day <= days and hour < 24 and minute < 60 and second <= 60  # noqa: PLR2004 - of a clock

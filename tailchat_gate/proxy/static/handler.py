@@ -1,4 +1,4 @@
-"""What the gate answers in place of a tool: a fixed status, or the files of a directory."""
+"""Routes that the gate answers itself: with a fixed status, or with a directory's files."""
 
 import hashlib
 import time
@@ -23,13 +23,13 @@ from tailchat_gate.proxy.static.conditional import (
 from tailchat_gate.proxy.static.response import FIRST_BYTES, WRITE_BYTES, FileAnswer, Reads, Rest
 from tailchat_gate.proxy.static.tree import INDEX, AskedPath, MediaTypes, OpenFile, find, read_path
 
-#: Seconds that a file must have been left alone before its tag is a strong one: a second change
-#: within one tick of the file system's clock would not show in it (RFC 9110 section 8.8.1).
+#: Seconds that a file must be unchanged before its tag is strong: a second change within one tick
+#: of the file system's clock would not change the tag (RFC 9110 section 8.8.1).
 SETTLED_SECONDS: Final = 2
 
 _SERVER: Final = {"Server": "tailchat-gate"}
-#: Kept by the visitor's browser alone, since a route may be for some people only, and asked for
-#: again each time, since a session may have ended (RFC 9111 section 5.2.2).
+#: Stored by the visitor's browser only, since a route may be for some people only; revalidated
+#: each time, since a session may have ended (RFC 9111 section 5.2.2).
 _FILE: Final = {
     **_SERVER,
     "Cache-Control": "private, no-cache",
@@ -37,7 +37,7 @@ _FILE: Final = {
 }
 _ALLOWED: Final = "GET, HEAD"
 _METHODS: Final = frozenset(_ALLOWED.split(", "))
-#: RFC 9110 section 15: what an answer of these statuses has to say.
+#: The fields that a response of these statuses must have (RFC 9110 section 15).
 _OWED: Final[Mapping[int, Mapping[str, str]]] = MappingProxyType(
     {
         HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'TailchatGate realm="tailchat"'},
@@ -49,12 +49,12 @@ _SCHEME_AND_HOST: Final = "://"
 
 
 class LocalBackend(Protocol):
-    """What answers the requests of a route without a connection to a tool."""
+    """Answers the requests of a route without a tool."""
 
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """Return the answer to a request; nothing has been sent of it.
+        """Return the response to a request, of which nothing is sent yet.
 
-        `path` is the raw path behind that of the route: "" or text that begins with "/".
+        `path` is the raw path after the route's: "" or text that begins with "/".
         """
 
 
@@ -66,7 +66,7 @@ class StaticAnswer:
         self._headers = {**_SERVER, "Cache-Control": "no-store", **_OWED.get(status, {})}
 
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:  # noqa: ARG002 - as LocalBackend
-        """Return the answer: `Content-Length: 0`, and none where the status forbids it."""
+        """Return the response: with `Content-Length: 0`, where the status allows one."""
         headers = dict(self._headers)
         if self._status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
             headers["Content-Length"] = "0"
@@ -76,7 +76,7 @@ class StaticAnswer:
 class LocalFiles:
     """Answers with the files below a directory, to GET and HEAD.
 
-    `idle_timeout` is how many seconds a client may take nothing of a file, 0 forever. `clock`
+    `idle_timeout` is how many seconds a client may read nothing of a file, 0 for no limit. `clock`
     returns Unix seconds.
     """
 
@@ -94,9 +94,9 @@ class LocalFiles:
         self._reads = Reads()
 
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """Return a file, a part of it, that it is unchanged, a redirect or a refusal.
+        """Return a file or a part of it, a 304, a redirect or an error response.
 
-        Raises OSError where the directory itself cannot be opened and for faults of the machine.
+        Raises OSError where the directory itself cannot be opened, and for faults of the machine.
         """
         if request.method not in _METHODS:
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": _ALLOWED})
@@ -112,11 +112,11 @@ class LocalFiles:
         return FileAnswer(response.status, headers, response.rest, self._reads, self._idle_timeout)
 
     def close(self) -> None:
-        """Let the threads end; a file that is being sent must not be left."""
+        """Let the threads end; call it when no file is being sent."""
         self._reads.threads.shutdown(wait=False)
 
     def _look_up(self, wanted: "_Wanted") -> "_Response":
-        """Find the file, judge the request and read what fits into one piece; blocking."""
+        """Find the file, judge the request and read the first piece; it blocks."""
         found = find(self._directory, wanted.path.names)
         if found is None:
             return _refused(HTTPStatus.NOT_FOUND)
@@ -158,20 +158,20 @@ class LocalFiles:
 
     def _validators(self, file: OpenFile) -> Validators:
         status, now = file.status, self._clock()
-        # With the time of the last change to the inode and its number, because builds that can
-        # be repeated and copying tools give changed files their old dates. Hashed, because inode
-        # numbers are nobody's business (CVE-2003-1418).
+        # With the inode's number and change time, because reproducible builds and copying tools
+        # give changed files their old dates. Hashed, because inode numbers must not leak
+        # (CVE-2003-1418).
         version = f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}-{status.st_ino}"
         tag = hashlib.blake2b(version.encode("ascii"), digest_size=12).hexdigest()
         settled = now - status.st_ctime >= SETTLED_SECONDS
-        # Not later than the answer itself (RFC 9110 section 8.8.2.1), nor before the epoch,
-        # where the format of dates may end.
+        # Not later than the response itself (RFC 9110 section 8.8.2.1), nor before the epoch,
+        # which not every date format can express.
         modified = max(0, min(int(status.st_mtime), int(now)))
         return Validators(f'"{tag}"' if settled else f'W/"{tag}"', modified)
 
 
 class _Wanted(NamedTuple):
-    """A request, as far as files are concerned; `target` is the raw request target."""
+    """The parts of a request that matter for files; `target` is the raw request target."""
 
     path: AskedPath
     target: str
@@ -180,7 +180,7 @@ class _Wanted(NamedTuple):
 
 
 class _Response(NamedTuple):
-    """An answer as the thread made it; a `rest` is sent instead of `body`."""
+    """A response as the thread made it; a `rest` is sent instead of `body`."""
 
     status: HTTPStatus
     headers: dict[str, str]
@@ -191,7 +191,7 @@ class _Response(NamedTuple):
 def _begin(
     status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: Span
 ) -> "_Response":
-    """Read the first piece of a body, and be done with the file if that is all."""
+    """Read the first piece of a body; close the file where that is all."""
     full = {**headers, "Content-Length": str(span.length)}
     first = file.read(span.start, min(span.length, FIRST_BYTES))
     if len(first) < span.length or len(first) > WRITE_BYTES:
@@ -212,12 +212,12 @@ def _refusal(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> we
 
 
 def _with_slash(target: str) -> str:
-    """Return the target of a directory with a slash behind its path, as a path on this host."""
+    """Return a directory's target with a slash after its path, as a path on this host."""
     if not target.startswith("/"):
         # The absolute form (RFC 9112 section 3.2.2).
         target = "/" + target.partition(_SCHEME_AND_HOST)[2].partition("/")[2]
     path, mark, query = target.partition("?")
-    # One slash in front, and no backslash behind it: "//name" leads to another host.
+    # One slash in front, and no backslash after it: "//name" would name another host.
     path = path.strip("/\\")
     location = (f"/{path}/" if path else "/") + mark + query
     return quote(location, safe=_VISIBLE, errors="surrogateescape")

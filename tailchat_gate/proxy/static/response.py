@@ -1,4 +1,4 @@
-"""A part of a file as an answer: read in threads, sent as fast as the client takes it."""
+"""Sends a part of a file as a response: read in threads, sent as fast as the client reads it."""
 
 import asyncio
 import logging
@@ -16,10 +16,10 @@ from tailchat_gate.proxy.static.tree import OpenFile
 #: Bytes read from a file at once. A file that has no more is sent without another step.
 FIRST_BYTES: Final = 65_536
 READ_BYTES: Final = 262_144
-#: Bytes written at once; a client that takes no more leaves them in memory, and none of the read.
+#: Bytes written at once: a client that reads nothing leaves only these in memory.
 WRITE_BYTES: Final = 16_384
-#: Threads that read for one route. A pool of its own, so that a disk that hangs does not keep
-#: everything else in the process waiting that needs a thread, such as name lookups.
+#: Threads that read for one route. A separate pool, so that a disk that hangs does not delay other
+#: users of threads in the process.
 THREADS: Final = 8
 
 _log = logging.getLogger(LOGGER_NAME)
@@ -31,8 +31,8 @@ _Args = TypeVarTuple("_Args")
 class Reads:
     """The threads that read for one route.
 
-    Whoever reads holds one of `turns` until what was read is written: else a thousand pieces could
-    have been read before the first is.
+    A reader holds one of `turns` until its piece is written: otherwise a thousand pieces could be
+    in memory before the first is sent.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Reads:
 
 
 class Rest(NamedTuple):
-    """What is to be sent of a file, and the first piece of it."""
+    """The part of a file to send, and the first piece of it."""
 
     file: OpenFile
     span: Span
@@ -53,13 +53,13 @@ class Rest(NamedTuple):
 
 
 class FileAnswer(web.StreamResponse):
-    """Sends a part of an open file, as fast as the client takes it.
+    """Sends a part of an open file, as fast as the client reads it.
 
-    aiohttp's FileResponse is not used. It opens by path, a second time after any check; it would
-    have to be given /proc/self/fd/N, which not every container has. It ends a response whose file
-    became shorter as if it were whole and keeps the connection, so that the next response is read
-    as the rest of this one. And it takes an If-Range with a tag for none, and a Range in another
-    unit for an error.
+    It replaces aiohttp's FileResponse, which has three faults. FileResponse opens the file by path,
+    again after any check; a path /proc/self/fd/N does not exist in every container. Where the file
+    became shorter, it ends the response as if complete and keeps the connection, so that the next
+    response is read as the rest of this one. It ignores an If-Range with a tag, and rejects a
+    Range in another unit.
     """
 
     def __init__(
@@ -83,22 +83,22 @@ class FileAnswer(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> StreamWriter | None:
         """Send the head."""
         self._transport = request.transport
-        # Without the query, which is in no log of the gate.
+        # Without the query, which the gate never logs.
         self._path = request.raw_path.partition("?")[0]
         writer = await super().prepare(request)
         self._writer = writer if isinstance(writer, StreamWriter) else None
         return self._writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the body; `data` is none.
+        """Send the body; `data` is b"".
 
-        Raises ConnectionError when the client left, and after closing the connection when the
-        body cannot be sent whole.
+        Raises ConnectionError where the client has left, and where the body cannot be sent whole;
+        the connection is then reset.
         """
         try:
             await self._send()
         except OSError as error:
-            # Never a clean end: the client must see that the response is not whole (RFC 9112
+            # Never a clean close: the client must see that the response is incomplete (RFC 9112
             # section 8).
             if self._transport is not None:
                 self._transport.abort()
@@ -109,7 +109,7 @@ class FileAnswer(web.StreamResponse):
                 _log.warning("a file was not sent to its end", extra={"details": details})
             raise ConnectionResetError("a file was not sent to its end") from error
         finally:
-            # In a thread, because a read that is under way holds it; and not waited for.
+            # In a thread and not waited for, because a read under way holds the file's lock.
             self._reads.threads.submit(self._file.close)
         await super().write_eof(data)
 
@@ -117,7 +117,7 @@ class FileAnswer(web.StreamResponse):
         offset, left = self._span
         piece, self._first = self._first, b""
         sent = await self._write(piece)
-        # Not kept while the client is waited for: what it did not take is read again.
+        # Not held while waiting for the client: what it did not take is read again.
         del piece
         while True:
             offset, left = offset + sent, left - sent
@@ -131,13 +131,13 @@ class FileAnswer(web.StreamResponse):
                 raise OSError("it became shorter")
 
     async def _write(self, piece: bytes) -> int:
-        """Write a piece as far as the client takes it; return how many bytes were written."""
+        """Write a piece until the client's socket is full; return how many bytes were written."""
         transport, writer, sent = self._transport, self._writer, 0
         if transport is None or writer is None:
             raise ConnectionResetError("the client left before its answer began")
         while sent < len(piece):
             part = piece[sent : sent + WRITE_BYTES]
-            # Not waiting here: a client that takes nothing would hold its turn.
+            # No drain here: a client that reads nothing would hold its turn.
             await writer.write(part, drain=False)
             sent += len(part)
             if transport.get_write_buffer_size():
@@ -145,7 +145,7 @@ class FileAnswer(web.StreamResponse):
         return sent
 
     async def _taken(self) -> None:
-        """Wait until the client has taken what was written, each time: aiohttp lets 64 KiB pass."""
+        """Wait until the write buffer is drained; aiohttp itself waits only after each 64 KiB."""
         if self._writer is not None:
             async with asyncio.timeout(self._idle_timeout):
                 await self._writer.drain()

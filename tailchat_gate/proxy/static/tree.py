@@ -1,4 +1,4 @@
-"""Which file a path below a directory names: the path, the file, its media type."""
+"""Finds the file that a path below a directory names, and its media type."""
 
 import errno
 import os
@@ -14,18 +14,18 @@ from urllib.parse import unquote_to_bytes
 
 from tailchat_gate.syntax import CTL, VCHAR
 
-#: Segments of visible ASCII behind slashes, each "%" with two digits: what a URL can carry (RFC
-#: 3986 section 3.3, and a little that browsers leave unescaped). No backslash, which browsers
-#: and Windows take for a slash.
+#: Segments of visible ASCII after slashes, each "%" with two digits: what a URL can contain (RFC
+#: 3986 section 3.3, and some characters that browsers leave unescaped). No backslash, which
+#: browsers and Windows treat as a slash.
 _SENT: Final = re.compile(rf"(?:/(?:(?![/?#%\\])[{VCHAR}]|%[0-9A-Fa-f]{{2}})*)*")
-#: A slash or backslash out of an escape would be a second reading of the path; the others are
-#: in no honest name.
+#: A decoded slash or backslash would give the path a second reading; control characters are in no
+#: honest name.
 _REFUSED: Final = re.compile(rf"[/\\{CTL}]")
-#: RFC 8615: the one name with a dot in front that is meant for visitors.
+#: RFC 8615: the only name with a leading dot that is meant for visitors.
 _WELL_KNOWN: Final = ".well-known"
 
-#: What Python knows differs between its versions for these, or is missing. XML names its own
-#: encoding, which a charset of text/xml would overrule (RFC 7303 section 3.2).
+#: Types that Python lacks, or that differ between its versions. XML declares its own encoding,
+#: which a charset of text/xml would override (RFC 7303 section 3.2).
 _TYPES: Final = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -56,22 +56,22 @@ _TYPES: Final = {
 }
 UNKNOWN: Final = "application/octet-stream"
 
-#: What a directory is served as.
+#: The file that is served for a directory.
 INDEX: Final = b"index.html"
 #: A mounted ConfigMap of Kubernetes needs two; a loop of links ends here.
 MAX_LINKS: Final = 8
-#: Each directory on the way is held open; no tree that people read is deeper.
+#: The deepest tree: each directory on the way is held open.
 MAX_DEPTH: Final = 64
 
 #: O_PATH asks for no permission to list a directory, only to pass through it.
 _DIRECTORY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 #: Without O_NONBLOCK, opening a FIFO that took a file's place would wait for a writer.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-#: Names that a link may not lead through: those that no path can ask for. Kubernetes mounts a
-#: ConfigMap by links through "..data" and a folder of this moment's.
+#: Names that a link may not pass through: those that no path can name. Kubernetes mounts a
+#: ConfigMap by links through "..data" and a folder that a timestamp names.
 _HIDDEN: Final = re.compile(rb"\.(?!\Z|\.\Z|\.data\Z|\.[0-9_]{19}\.[0-9]+\Z|well-known\Z)")
-#: Errors that say what is there, or who may read it. Any other (no descriptors left, a broken
-#: disk) is a fault of the machine and no statement about the path.
+#: Errors about the path: what is there, and who may read it. Any other (no descriptors left, a
+#: broken disk) is a fault of the machine.
 _NOT_SERVED: Final = frozenset(
     (
         *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
@@ -91,12 +91,12 @@ class AskedPath(NamedTuple):
 
 
 def read_path(raw: str) -> AskedPath | None:
-    """Return what a raw path asks for, None for one that is never served.
+    """Parse a raw path; return None where it is never served.
 
-    `raw` is the path behind that of the route, as it was sent: "" or text that begins with "/".
-    Never served are dot segments, empty segments, names that begin with a dot (but
-    ".well-known"), and whatever decodes to a slash, a backslash, a control character or invalid
-    UTF-8. What comes out of an escape is not decoded again.
+    `raw` is the path after the route's, as it was sent: "" or text that begins with "/". Never
+    served are dot segments, empty segments, names that begin with a dot (except ".well-known"),
+    and segments that decode to a slash, a backslash, a control character or invalid UTF-8. A
+    segment is decoded once.
     """
     if not _SENT.fullmatch(raw):
         return None
@@ -124,12 +124,12 @@ def _is_served(octets: bytes) -> bool:
 
 
 class MediaTypes:
-    """A table of its own, alike on every machine: what the system lists is left aside."""
+    """A table of media types that is the same on every machine: it ignores the system's."""
 
     def __init__(self) -> None:
         self._known = MimeTypes()
-        # A compressed file is sent as what it is: "text, compressed" would be unpacked on the
-        # way (RFC 9110 section 8.4), and whoever downloads an archive wants the archive.
+        # A compressed file keeps its own type: with a Content-Encoding the client would unpack it
+        # (RFC 9110 section 8.4), and you want the archive that you download.
         self._known.encodings_map.clear()
         for ending, media_type in _TYPES.items():
             self._known.add_type(media_type, ending)
@@ -144,8 +144,8 @@ class MediaTypes:
 class OpenFile:
     """A regular file that is open for reading; every call but `status` may block.
 
-    It closes its descriptor when nobody holds it any more, so that an answer which is never sent
-    leaves nothing behind.
+    It closes its descriptor when it is garbage-collected, so that a response that is never sent
+    leaks none.
     """
 
     __slots__ = ("_descriptor", "_lock", "status")
@@ -153,7 +153,7 @@ class OpenFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        #: Of the descriptor, so of what will be read, whatever the name means by then.
+        #: The status of the descriptor, so of the file that is read, even where the name changed.
         self.status: Final = os.fstat(descriptor)
 
     def __del__(self) -> None:
@@ -164,12 +164,12 @@ class OpenFile:
 
         Raises OSError if the disk fails or the file is closed.
         """
-        # Locked, because a number closed here may be another file's a moment later.
+        # Locked, because a closed descriptor's number may soon be another file's.
         with self._lock:
             return os.pread(self._descriptor, count, offset)
 
     def close(self) -> None:
-        """Close the file, after a read that is under way; again does nothing."""
+        """Close the file, after a read under way; a second call does nothing."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
@@ -184,17 +184,16 @@ class Found(NamedTuple):
 
 
 def find(directory: Path, names: Iterable[bytes]) -> Found | None:
-    """Open what `names` lead to below `directory`; None where nothing is served.
+    """Open the file that `names` lead to below `directory`; None where nothing is served.
 
-    The names are walked one by one from an open directory, and each step refuses to pass
-    through a symbolic link by itself: a directory that is exchanged for a link on the way is an
-    error of that step, never a way out. A link is read and its target walked in the same way,
-    so that it leads somewhere only if every step of it stays below `directory` and has a name that
-    a path could ask for; absolute links never do. `directory` itself may be a link: it is opened
-    anew each time, so that a new version can be put in place by renaming. Only regular files are
-    opened, and directories stand for their index.html.
+    The walk opens one name at a time from an open directory, and no step follows a symbolic link:
+    a directory that is replaced by a link meanwhile is an error, never a way out. The walk reads a
+    link itself and goes on through its target in the same way. So each step of a link must stay
+    below `directory` and have a name that a path could contain; absolute links fail. `directory`
+    itself may be a link: it is opened for each request, so that you can replace the tree by a
+    rename. Only regular files are opened; a directory is served as its index.html.
 
-    Raises OSError where `directory` cannot be opened and for faults of the machine.
+    Raises OSError where `directory` cannot be opened, and for faults of the machine.
     """
     with _Walk(os.open(directory, _DIRECTORY)) as walk:
         try:
@@ -212,7 +211,7 @@ def find(directory: Path, names: Iterable[bytes]) -> Found | None:
 
 
 class _NotServedError(Exception):
-    """The way leads out of the directory, or to what is neither directory nor regular file."""
+    """The path leaves the directory, or names neither a directory nor a regular file."""
 
 
 class _Walk:
@@ -234,7 +233,7 @@ class _Walk:
             os.close(descriptor)
 
     def to(self, names: Iterable[bytes]) -> OpenFile | None:
-        """Go on to the file that `names` lead to; None where they end at a directory."""
+        """Walk on to the file that `names` lead to; None where they end at a directory."""
         ahead = list(names)[::-1]
         links = 0
         while ahead:
@@ -263,14 +262,14 @@ class _Walk:
         self._entered.append(os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=here))
 
     def _leave(self) -> None:
-        # Back along the way that was taken; the ".." of the file system may by now be elsewhere.
+        # Back to the directory that the walk came from: the file system's ".." may have changed.
         if len(self._entered) == 1:
             raise _NotServedError
         os.close(self._entered.pop())
 
 
 def _link_target(name: bytes, here: int, links: int) -> list[bytes]:
-    """Return the names that a link stands for, last first."""
+    """Return the names in a link's target, last first."""
     target = os.readlink(name, dir_fd=here)
     if links > MAX_LINKS or target.startswith(b"/"):
         raise _NotServedError
@@ -282,7 +281,7 @@ def _link_target(name: bytes, here: int, links: int) -> list[bytes]:
 
 def _open_file(name: bytes, here: int) -> OpenFile:
     file = OpenFile(os.open(name, _FILE, dir_fd=here))
-    # The name may have changed its meaning since it was looked at; the descriptor cannot.
+    # The name may be another file's since the check; the descriptor cannot be.
     if not stat.S_ISREG(file.status.st_mode):
         raise _NotServedError
     return file

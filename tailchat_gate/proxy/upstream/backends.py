@@ -1,4 +1,4 @@
-"""Where an upstream is: the address in a route's `upstream`, and who may share connections."""
+"""An upstream's address, and which routes may share its connections."""
 
 import hashlib
 import ssl
@@ -14,8 +14,8 @@ from tailchat_gate.config.values.address import HttpAddress, UnixAddress
 class Backend:
     """An upstream: `host` and `port`, or `path` of a Unix socket; `tls` where it speaks https.
 
-    `server_name` is the name that is asked for (SNI) and verified, "" for `host`. `pins` are the
-    keys that it may have, none for any.
+    `server_name` is the name that is sent (SNI) and verified, "" for `host`. `pins` are the
+    allowed keys; () allows any.
     """
 
     url: str
@@ -28,7 +28,7 @@ class Backend:
 
     @classmethod
     def of_route(cls, settings: RouteSettings, address: HttpAddress | UnixAddress) -> "Backend":
-        """Return the backend of a route with that address; reads the PEM files it names."""
+        """Return the backend of a route with `address`; reads the route's PEM files."""
         if isinstance(address, UnixAddress):
             return cls(str(address), path=address.path)
         tls = None
@@ -51,10 +51,10 @@ class Backend:
 
 
 def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tuple[object, ...]:
-    """Return what routes must have in common to share connections, under any configuration.
+    """Return the key that routes of any configuration must share to share connections.
 
-    Reads the PEM files of a route that speaks https: the same path may hold another certificate
-    than when a connection was opened, by a reload in between.
+    Reads the PEM files of a route that uses https: between two reloads, a file may have got
+    another certificate under the same path.
     """
     if isinstance(address, UnixAddress) or not address.tls:
         return (str(address),)
@@ -65,7 +65,7 @@ def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tu
 
 
 def _digest(path: str | None) -> bytes:
-    """Return what tells the content of a file from any other, b"" where it cannot be read."""
+    """Return the SHA-256 of a file's content, b"" where it cannot be read."""
     if path is None:
         return b""
     try:
@@ -75,7 +75,7 @@ def _digest(path: str | None) -> bytes:
 
 
 def _system_authorities() -> tuple[object, ...]:
-    """Return what changes with the system's certificates of authorities."""
+    """Return a value that changes with the system's CA certificates."""
     found: list[object] = []
     paths = ssl.get_default_verify_paths()
     for path in (paths.cafile, paths.capath):

@@ -20,9 +20,9 @@ from tailchat_gate.proxy.upstream.resolver import AddressInfo, Names
 #: What a pin begins with.
 SHA256 = "sha256:"
 
-#: How long an address may be silent before the next is tried beside it (RFC 8305 section 5).
+#: How long an address may be silent before the next is tried in parallel (RFC 8305 section 5).
 STAGGER_SECONDS: Final = 0.25
-#: How long an address that did not answer comes behind the others.
+#: How long an address that did not answer is tried after the others.
 SILENT_SECONDS: Final = 60.0
 _MOST_SILENT: Final = 1024
 
@@ -32,7 +32,7 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 def pin_of(certificate: bytes) -> str:
     """Return the pin of a certificate in DER: the SHA-256 of its public key (RFC 7469 section 2.4).
 
-    Raises ValueError where it holds no key that can be read.
+    Raises ValueError where no key can be read from it.
     """
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
@@ -43,7 +43,7 @@ def pin_of(certificate: bytes) -> str:
 
 
 def check_pin(connection: ssl.SSLObject | None, pins: Collection[str]) -> None:
-    """Raise SSLError where the other end has proved none of the keys that are pinned."""
+    """Raise SSLError where the peer's key is not one of the pinned keys."""
     certificate = connection.getpeercert(binary_form=True) if connection is not None else None
     try:
         found = pin_of(certificate or b"")

@@ -1,4 +1,4 @@
-"""What goes wrong with an upstream, by kind: a closed list for the metrics."""
+"""The kinds of upstream failures: a closed list for the metrics."""
 
 import errno
 import socket
@@ -10,9 +10,9 @@ from typing import Final
 from tailchat_gate.proxy.upstream.interfaces import End
 from tailchat_gate.reasons import Reason
 
-#: Of an OSError: the process or the system has no descriptor left.
+#: The errno of an OSError where the process or the system has no descriptor left.
 NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
-#: What the metrics call the ends of exchanges that are the upstream's fault.
+#: The metrics labels of the ends of exchanges that are the upstream's fault.
 KINDS: Final = MappingProxyType(
     {
         End.UNANSWERED: "closed",
@@ -22,7 +22,7 @@ KINDS: Final = MappingProxyType(
         End.IDLE_TIMEOUT: "silent",
     }
 )
-#: Why such a request failed.
+#: The reason of a request whose exchange ended so.
 REASONS: Final[Mapping[End, Reason]] = MappingProxyType(
     {
         End.UNANSWERED: Reason.UPSTREAM_BROKEN,
@@ -33,14 +33,14 @@ REASONS: Final[Mapping[End, Reason]] = MappingProxyType(
         End.CLIENT_GONE: Reason.CLIENT_GONE,
     }
 )
-#: No name server answered in time, where the time for a connection ran out with that.
+#: The look-up of the name failed, or took the whole time for a connection.
 DNS: Final = "dns"
-#: What a restart looks like: there is no connection, so nothing was sent.
+#: Failures that a restart of the upstream causes: no connection, so nothing was sent.
 PASSING: Final = frozenset((DNS, "refused", "reset", "unreachable"))
 
 
 def kind_of(error: OSError) -> str:
-    """Return what the metrics call a connection that could not be opened."""
+    """Return the metrics label of a failure to connect."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, socket.gaierror):

@@ -1,21 +1,21 @@
-"""How many requests a tool, or a directory of files, may have at once, in all and of one client."""
+"""Limits the requests that a tool, or a directory, has at once: in all and of one client."""
 
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.reasons import Reason
 
 
 class RequestSlots:
-    """Counts the requests and tunnels that have a place, in all and of each client."""
+    """Counts the requests and tunnels that hold a slot, in all and of each client."""
 
     def __init__(self) -> None:
         self._entered = 0
         self._clients: dict[str, int] = {}
 
     def enter(self, who: str, most: int, most_of_one: int) -> Reason | None:
-        """Give a request of a client a place; return why it gets none, None where it has one.
+        """Give a request of the client `who` a slot; return why not, None where it got one.
 
-        One client may fill `most_of_one` of `most` places, so that no client closes the upstream
-        to the others, and no upstream that hangs takes all that the gate has.
+        One client may hold `most_of_one` of `most` slots, so that it cannot shut out the others;
+        `most` keeps an upstream that hangs from using up the gate's descriptors.
         """
         if self._entered >= most:
             return Reason.UPSTREAM_BUSY
@@ -27,7 +27,7 @@ class RequestSlots:
         return None
 
     def leave(self, who: str) -> None:
-        """Take a place back."""
+        """Free a slot."""
         self._entered -= 1
         count = self._clients[who] - 1
         if count:
@@ -37,9 +37,9 @@ class RequestSlots:
 
 
 class StaticSlots:
-    """The places of a route that the gate answers itself; each may hold a file open.
+    """The slots of a route that the gate answers itself; each may hold a file open.
 
-    `most` and `most_of_one` as for Places, 0 for what the descriptors allow.
+    `most` and `most_of_one` are as in RequestSlots, 0 for the limit by the descriptors.
     """
 
     def __init__(self, descriptors: Descriptors, most: int, most_of_one: int) -> None:
@@ -49,7 +49,7 @@ class StaticSlots:
         self._slots = RequestSlots()
 
     def enter(self, who: str) -> Reason | None:
-        """Give a request of a client a place; return why it gets none, None where it has one."""
+        """Give a request of the client `who` a slot; return why not, None where it got one."""
         descriptors = self._descriptors
         most = self._most or descriptors.tool_requests
         refused = self._slots.enter(who, most, self._most_of_one or (most + 1) // 2)
@@ -58,6 +58,6 @@ class StaticSlots:
         return refused
 
     def leave(self, who: str) -> None:
-        """Take a place back."""
+        """Free a slot."""
         self._descriptors.upstreams -= 1
         self._slots.leave(who)

@@ -1,4 +1,4 @@
-"""Looks host names up: one look-up a name at a time, each in a thread of its own."""
+"""Looks up host names: one look-up at a time for each name, each in its own thread."""
 
 import asyncio
 import ipaddress
@@ -12,15 +12,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 #: How long an answer is used without another look-up.
 FRESH_SECONDS: Final = 5.0
-#: How long a failure is, so that requests cannot ask for a look-up each.
+#: How long a failure is used, so that not every request starts a look-up.
 FAILED_SECONDS: Final = 1.0
 #: How long a request waits for a look-up where there is an earlier answer to use.
 PATIENCE_SECONDS: Final = 0.5
 #: How long the last good answer is used while look-ups fail or hang.
 LAST_GOOD_SECONDS: Final = 3600.0
 
-#: The name servers have answered that there is no such name: the address is no longer the tool's,
-#: and may be another's by now.
+#: The name servers answered that there is no such name: the old address may be another host's.
 _NO_SUCH_NAME: Final = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5)))
 
 #: As of getaddrinfo: family, type, protocol, canonical name, address.
@@ -28,7 +27,7 @@ AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, i
 
 
 class _Name:
-    """What is known of one name."""
+    """The last look-ups of one name."""
 
     __slots__ = ("asked_at", "error", "failing", "flight", "flight_at", "good", "good_at", "host",
                  "tried_at")  # fmt: skip
@@ -43,7 +42,7 @@ class _Name:
         self.flight: asyncio.Future[None] | None = None
 
     def is_settled(self, now: float) -> bool:
-        """Whether no other look-up is needed yet."""
+        """Whether no look-up is needed yet."""
         if self.flight is not None:
             return False
         kept = FAILED_SECONDS if self.failing else FRESH_SECONDS
@@ -56,9 +55,9 @@ class _Name:
 class Names:
     """The names of tools and of Tailchat, and their addresses.
 
-    A look-up is getaddrinfo's, so that /etc/hosts, search domains and mDNS count as they do for
-    every program of the machine. It may hang for as long as the system's resolver likes: each
-    name has one thread at most, which delays neither another name nor the end of the process.
+    A look-up uses getaddrinfo, so that /etc/hosts, search domains and mDNS work as for every
+    program of the machine. It may hang as long as the system's resolver does: each name has one
+    thread at most, which delays neither another name nor the end of the process.
     """
 
     def __init__(self) -> None:
@@ -66,9 +65,9 @@ class Names:
         self._names: dict[str, _Name] = {}
 
     async def addresses(self, host: str, port: int) -> list[AddressInfo]:
-        """Return where a host is, the address that the system prefers first.
+        """Return a host's addresses, the one that the system prefers first.
 
-        Raises socket.gaierror where it has no address, or none is known.
+        Raises OSError (socket.gaierror) where no address is known.
         """
         if literal := _literal(host, port):
             return [literal]
@@ -81,14 +80,14 @@ class Names:
         return [_with_port(info, port) for info in name.good]
 
     def waits(self, host: str) -> bool:
-        """Whether a host is being looked up, and no earlier answer is of use."""
+        """Whether a host is being looked up, and no earlier answer can be used."""
         name = self._names.get(host)
         return name is not None and name.flight is not None and not name.is_usable(self._time())
 
     def refresh(self, host: str) -> frozenset[str] | None:
-        """Return the addresses that a host has as far as is known; None if nothing is.
+        """Return the known addresses of a host; None where nothing is known.
 
-        A look-up begins if it is time for one, and nothing waits for it.
+        Starts a look-up where one is due, without waiting for it.
         """
         now = self._time()
         name = self._names.get(host)
@@ -101,7 +100,7 @@ class Names:
         return frozenset(info[4][0] for info in name.good)
 
     async def _wait(self, name: _Name, now: float) -> None:
-        """Wait for a look-up; not for long where an earlier answer will do."""
+        """Wait for a look-up, at most PATIENCE_SECONDS where an earlier answer can be used."""
         flight = self._look_up(name, now) if name.flight is None else name.flight
         if not name.is_usable(now):
             await asyncio.wait((flight,))
@@ -153,7 +152,7 @@ class Names:
 
 
 class NamesResolver(AbstractResolver):
-    """Lets an aiohttp client look its names up here."""
+    """The resolver of an aiohttp client, by `Names`."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -161,7 +160,7 @@ class NamesResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return where a host is; raises OSError."""
+        """Return a host's addresses. Raises OSError."""
         return [
             ResolveResult(
                 hostname=host,
@@ -176,7 +175,7 @@ class NamesResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Keep what is known: it is others' too."""
+        """Do nothing: `Names` is shared."""
 
 
 def _getaddrinfo(host: str) -> tuple[AddressInfo, ...] | OSError:
@@ -195,7 +194,7 @@ def _getaddrinfo(host: str) -> tuple[AddressInfo, ...] | OSError:
 
 
 def _literal(host: str, port: int) -> AddressInfo | None:
-    """Return the address that a host is already, None for a name."""
+    """Return the address of a host that is an IP address, None for a name."""
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:

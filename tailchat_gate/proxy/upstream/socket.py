@@ -1,4 +1,4 @@
-"""One socket to an upstream: what is written to it, held back, shut and reset."""
+"""One socket to an upstream: writing, flow control and half-close."""
 
 import asyncio
 import select
@@ -8,26 +8,26 @@ from tailchat_gate.proxy.sockets import ReadBuffers, end_writing, tell_of_rest
 
 
 class UpstreamSocket(asyncio.BufferedProtocol):
-    """A socket to an upstream, whatever is spoken on it."""
+    """A socket to an upstream, for any protocol."""
 
     __slots__ = ("address", "buffer", "buffers", "moved", "paused", "transport", "unread")
 
     def __init__(self, buffers: ReadBuffers) -> None:
         self.buffers: Final = buffers
-        #: Where the next read goes.
+        #: The buffer of the next read.
         self.buffer = buffers.small
         self.transport: asyncio.Transport | None = None
         #: The address of the upstream, "" for a Unix socket.
         self.address = ""
-        #: Tells whether the socket holds something that was not read, or an end.
+        #: Polls whether the socket holds unread bytes or EOF.
         self.unread: Final = select.poll()
-        #: Whether bytes moved, either way, since it was last looked at.
+        #: Whether bytes moved, in either direction, since the last check.
         self.moved = False
-        #: Whether the upstream is held back.
+        #: Whether reading is paused.
         self.paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport and the peer's address."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
         tell_of_rest(self.transport)
@@ -40,20 +40,20 @@ class UpstreamSocket(asyncio.BufferedProtocol):
         return self.buffer
 
     def write(self, data: bytes) -> None:
-        """Send bytes of the request; dropped where the connection is closing."""
+        """Send bytes; drop them where the connection is closing."""
         transport = self.transport
         if transport is not None and not transport.is_closing():
             self.moved = True
             transport.write(data)
 
     def pause_reading(self) -> None:
-        """Hold the upstream back while the client takes no more."""
+        """Stop reading from the upstream."""
         if not self.paused and self.transport is not None and not self.transport.is_closing():
             self.paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Let the upstream send again."""
+        """Read from the upstream again."""
         if self.paused:
             self.paused = False
             self.moved = True
@@ -61,7 +61,7 @@ class UpstreamSocket(asyncio.BufferedProtocol):
                 self.transport.resume_reading()
 
     def finish_writing(self) -> bool:
-        """Send the end of what is written, and go on reading; return whether that can be."""
+        """Send EOF and go on reading; return False where the transport cannot."""
         transport = self.transport
         if transport is None or transport.is_closing() or not transport.can_write_eof():
             return False
