@@ -189,7 +189,7 @@ class Authorizer:
         method: str,
         target: Target,
     ) -> Verdict:
-        """Judge a request with a token: it is the machine's, whatever cookie it sends along."""
+        """Judge a request with a token: it is the machine's, even if it sends a cookie too."""
         machine: Machine | None = None
         told: Mapping[bytes, bytes] = _AS_SENT
         rejection: Rejection | None = None
@@ -215,7 +215,7 @@ class Authorizer:
     def _refused(
         self, context: RequestContext, visitor: Visitor | None, host_session: HostSession
     ) -> Rejection | None:
-        """Note who was refused; return whose session is no good, where that is why."""
+        """Note who was refused; return the rejection if an invalid session is the cause."""
         person = visitor.record if visitor is not None else None
         rejection = None
         if context.reason is Reason.NOT_SIGNED_IN:
@@ -254,7 +254,7 @@ class Authorizer:
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
 
     def _is_foreign(self, context: RequestContext, host: Host, route: Route) -> bool:
-        """Tell whether a page asks that is neither on this host nor in the route's `origins`.
+        """Whether the page that asks is neither on this host nor in the route's `origins`.
 
         The host is known by the Host field, and as visitors know it: a proxy in front may leave
         out the port.
@@ -274,7 +274,7 @@ class Authorizer:
 def match_request(
     routes: RouteTable, fields: FieldSection, host: str, method: str, target: Target
 ) -> Match | None:
-    """Return what a request meets, by its own method and those that it claims; as `match` does."""
+    """Match a request by its own method and by those that it claims; None as `match` does."""
     match = routes.match(host, target.path, method)
     if match is not None and routes.names_methods:
         claimed = claimed_methods(fields, target.query)

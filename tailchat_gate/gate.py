@@ -35,7 +35,7 @@ from tailchat_gate.responses.writer import ResponseWriter, details
 
 #: Methods that are for the proxy itself, or may be.
 _ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
-# Names of their own, because an enum's attribute costs ten times a global.
+# A global: see reasons.py.
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
 
 _log = logging.getLogger(LOGGER_NAME)
@@ -43,7 +43,7 @@ _log = logging.getLogger(LOGGER_NAME)
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Everything that one configuration made, and the order in which it meets a request."""
+    """The parts that one configuration built, and the order in which a request meets them."""
 
     clients: ClientResolver
     endpoints: Endpoints
@@ -61,12 +61,12 @@ class Gate:
     monotonic: Callable[[], float]
 
     def handle(self, client: ClientConnection, head: RequestHead) -> None:
-        """Begin to answer one request; whatever goes wrong on the way ends in a refusal."""
+        """Begin to answer one request; every failure on the way ends in a refusal."""
         self._begin(client, RequestContext(self.request_ids.next(), self.monotonic(), head))
 
     def resume(self, client: ClientConnection, context: RequestContext) -> None:
-        """Begin to answer a request that was held, under another configuration perhaps."""
-        # Whom to trust may have changed; all else that is kept on a head says whose it is.
+        """Begin to answer a held request; the configuration may have changed meanwhile."""
+        # The trusted proxies may have changed; other values cached on a head name their owner.
         context.head.fields.forwarded = None
         self._begin(client, context)
 
@@ -93,7 +93,7 @@ class Gate:
             self._own_path(client, context)
             return
         if fields.worker_script and self.workers.script_takes_in(head.target.path):
-            # Before anything else, so that it ends an older worker for whoever is signed out too.
+            # Before anything else, so that it ends an older worker for signed-out people too.
             self.writer.say(client, context, self.refusals.answers.worker_refused(context))
             return
 
@@ -124,7 +124,7 @@ class Gate:
     def _hold(
         self, client: ClientConnection, context: RequestContext, record: SessionRecord
     ) -> None:
-        """Answer once Tailchat was asked about the session, which was away for long."""
+        """Hold the request until Tailchat has confirmed or refused its session, then answer."""
         # For the record of a client that leaves meanwhile; it is asked for again in the end.
         context.sub = record.sub
         settled = self.authorizer.sessions.rechecker.settled(record)
@@ -135,14 +135,14 @@ class Gate:
         self.recorder.record(context)
 
     def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
-        """Return the answer to what could not be read as a request at all, and record it."""
+        """Record bytes that cannot be read as a request; return the response to them."""
         context = RequestContext(self.request_ids.next(), self.monotonic())
         context.client_address = self.clients.direct(client.peer)
         context.reason = error.reason
         return self.writer.unreadable(context, str(error))
 
     def counts_as(self, peer: str) -> str:
-        """Return what the connections of a peer are counted as, "" for a trusted proxy."""
+        """Return the network that a peer's connections count for, "" for a trusted proxy."""
         return "" if self.clients.trusts(peer) else self.clients.direct(peer).network
 
     # Own paths and refusals.

@@ -1,7 +1,7 @@
 r"""The grammar of what the gate reads and writes: each rule spelled once, with its standard.
 
 A name in capitals is the text of a pattern, to be put into others; what ends in `_OCTETS` is the
-same for bytes. CTL, VCHAR, TCHAR and the like are what stands between the brackets of a class. No
+same for bytes. CTL, VCHAR, TCHAR and the like go between the brackets of a character class. No
 other module spells a rule of this one (tests/house/test_syntax.py). Patterns that go into the JSON
 Schema keep to what ECMA-262 reads as Python does: no possessive quantifier, no `\Z`.
 """
@@ -25,7 +25,7 @@ VCHAR: Final = "!-~"
 VCHAR_OCTETS: Final = VCHAR.encode("ascii")
 
 # Unicode: the control characters above ASCII, the separators that break lines, and surrogates,
-# which stand for bytes that were not UTF-8 and cannot be encoded.
+# which represent bytes that were not UTF-8 and cannot be encoded.
 C1: Final = r"\x80-\x9f"
 SEPARATORS: Final = r"\u2028\u2029"
 SURROGATES: Final = r"\ud800-\udfff"
@@ -71,7 +71,7 @@ FIELD_VALUE_OCTETS: Final = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
 #     Content-Length = 1*DIGIT
 # 10^15 bytes are more than anybody sends, and less than what any parser overflows at.
 CONTENT_LENGTH: Final = re.compile(rb"0*([0-9]{1,15})")
-#: The fields that say where a message goes and where it ends: they stand in its head alone.
+#: The fields that say where a message goes and where it ends: they belong in its head alone.
 ROUTING_FIELDS: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
 
 # RFC 9112 section 2.2: a line ends with CRLF. A CR at the very end may be half of one.
@@ -103,7 +103,7 @@ HTTP_URL_OCTETS: Final = re.compile(_HTTP_URL.encode("ascii"), re.IGNORECASE | r
 #: The same for a JSON Schema, whose patterns know no flags, up to a host without user name.
 SCHEMA_HTTP_HOST: Final = f"[Hh][Tt][Tt][Pp][Ss]?://[^{AUTHORITY_ENDS}@]+"
 
-# RFC 8414 section 2: an issuer has no query and no fragment. It is compared as it stands.
+# RFC 8414 section 2: an issuer has no query and no fragment. It is compared unchanged.
 ISSUER: Final = rf"{HTTP_SCHEME}://(?:(?![?#])[{VCHAR}])+"
 
 # RFC 6454 section 4, with a host in ASCII: browsers write one in letters of another script in
@@ -154,7 +154,7 @@ OPENID: Final = "openid"
 #: The scope that a refresh token takes (OpenID Connect Core section 11).
 OFFLINE_ACCESS: Final = "offline_access"
 
-# The gate's own names. Labels in logs and metrics stand in many places, so they are plain.
+# The gate's own names. Labels appear in many logs and metrics, so they are plain.
 ROUTE_NAME: Final = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 PLAIN_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
