@@ -124,7 +124,7 @@ class Gate:
     def _hold(
         self, client: ClientConnection, context: RequestContext, record: SessionRecord
     ) -> None:
-        """Hold the request until Tailchat has confirmed or refused its session, then answer."""
+        """Hold the request until the recheck of its session is done, then answer it."""
         # For the record of a client that leaves meanwhile; it is asked for again in the end.
         context.sub = record.sub
         settled = self.authorizer.sessions.rechecker.settled(record)

@@ -107,7 +107,7 @@ STATUS: Final = MappingProxyType(
         Reason.METHOD_REFUSED: HTTPStatus.METHOD_NOT_ALLOWED,
         Reason.CLAIM_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.ORIGIN_REFUSED: HTTPStatus.FORBIDDEN,
-        # The log's status alone: the gate sends 200 and a script that ends the worker.
+        # For forward-auth; as a proxy the gate sends 200 and a script that ends the worker.
         Reason.WORKER_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.CROSS_ORIGIN: HTTPStatus.FORBIDDEN,
         Reason.LOOP_DETECTED: HTTPStatus.LOOP_DETECTED,

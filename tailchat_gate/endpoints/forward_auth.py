@@ -23,7 +23,7 @@ from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, Original, o
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.responses.refusals import Refusals
 
-# Names of their own: each question asks for them, and an enum's attribute costs ten times a global.
+# Globals: see reasons.py.
 _OK, _ACCEPTED = HTTPStatus.OK, HTTPStatus.ACCEPTED
 _TELL_SECONDS: Final = 60.0
 _CREDENTIALS: Final = (b"authorization", TOKEN_FIELD)
