@@ -188,7 +188,7 @@ class Gate:
     # What is passed on.
 
     def _may_pass_on(self, client: ClientConnection, context: RequestContext, route: Route) -> bool:
-        """Tell whether a request of a method that is not every proxy's goes to the upstream.
+        """Whether a request of a method that is not every proxy's goes to the upstream.
 
         It is answered here where it does not.
         """

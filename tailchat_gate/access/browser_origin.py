@@ -42,7 +42,7 @@ throw new Error("Tailchat Gate: no service worker may cover the paths of the gat
 
 
 def changes_something(method: str, claimed: frozenset[str], *, has_origin: bool) -> bool:
-    """Tell whether a request may change something by its method or one that it claims.
+    """Whether a request may change something by its method or one that it claims.
 
     `method` is "" where a proxy that asks does not tell it: browsers send Origin with every
     request whose method is not GET or HEAD.
@@ -54,7 +54,7 @@ def changes_something(method: str, claimed: frozenset[str], *, has_origin: bool)
 def is_foreign(
     sites: Sequence[str], origins: Sequence[str], own: Collection[str], allowed: Sequence[str]
 ) -> bool:
-    """Tell whether a request was sent by a page of an origin that is neither its own nor allowed.
+    """Whether a request was sent by a page of an origin that is neither its own nor allowed.
 
     `sites` and `origins` are its Sec-Fetch-Site and Origin fields, `own` the origins by which what
     it was sent to is known, `allowed` origins in lower case, "*" for any. Where the browser sends
@@ -90,11 +90,11 @@ class WorkerScopes:
         self._own = f"{prefix}/"
 
     def script_takes_in(self, path: str) -> bool:
-        """Tell whether a worker whose script has this raw path may have a scope over the gate's."""
+        """Whether a worker whose script has this raw path may have a scope over the gate's."""
         return self._own.startswith(path[: path.rfind("/") + 1])
 
     def may_allow(self, scope: bytes) -> bool:
-        """Tell whether a value of Service-Worker-Allowed surely lets no worker over the gate's."""
+        """Whether a value of Service-Worker-Allowed surely lets no worker over the gate's."""
         own = self._own.encode("ascii")
         if _PLAIN_SCOPE.fullmatch(scope) is None:
             return False

@@ -133,12 +133,12 @@ def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
 
 
 def takes_preflights(rules: Sequence[Rule]) -> bool:
-    """Tell whether every reading of a path leads to a place that takes preflights of nobody."""
+    """Whether every reading of a path leads to a place that takes preflights of nobody."""
     return bool(rules) and all(rule.public or rule.preflight for rule in rules)
 
 
 def takes_tokens(rules: Sequence[Rule]) -> bool:
-    """Tell whether a machine may get in where somebody who is nobody may not."""
+    """Whether a machine may get in where somebody who is nobody may not."""
     return bool(rules) and all(rule.public or rule.tokens for rule in rules)
 
 

@@ -35,7 +35,7 @@ class Route:
         return prefix.encode("ascii") + rest if prefix or rest[:1] == b"/" else b"/" + rest
 
     def passes_on(self, method: str) -> bool:
-        """Tell whether requests of a method that is not every proxy's go to the upstream.
+        """Whether requests of a method that is not every proxy's go to the upstream.
 
         A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE shows a script
         what it could not read (RFC 9110 sections 9.3.6 and 9.3.8).

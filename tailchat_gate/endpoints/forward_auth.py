@@ -73,7 +73,7 @@ class ForwardAuth:
         self._tools = authorizer.routes.hosts - {public_host}
 
     def owns(self, path: str) -> bool:
-        """Tell whether a path asks the question: its own, or one with the original path behind."""
+        """Whether a path asks the question: its own, or one with the original path behind."""
         return path == self._path or path.startswith(self._below)
 
     def answer(self, context: RequestContext, *, keep: bool) -> bytes:

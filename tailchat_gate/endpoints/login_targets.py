@@ -92,7 +92,7 @@ class Targets:
         )
 
     def is_handoff(self, return_to: str) -> bool:
-        """Tell whether a target is the arrival of a sign-in at a tool's host."""
+        """Whether a target is the arrival of a sign-in at a tool's host."""
         return read_handoff_target(return_to, self.sites, self.prefix) is not None
 
     def at_last(self, return_to: str) -> str:

@@ -24,7 +24,7 @@ Handler = Callable[[web.BaseRequest, RequestContext], Awaitable[web.StreamRespon
 
 
 def is_own(path: str, prefix: str) -> bool:
-    """Tell whether a raw path is one of the gate's own, which lie below `prefix`."""
+    """Whether a raw path is one of the gate's own, which lie below `prefix`."""
     return path == PING or (
         path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
     )
@@ -66,11 +66,11 @@ class Endpoints:
         )
 
     def owns(self, path: str) -> bool:
-        """Tell whether a path is the gate's own; no route ever sees one."""
+        """Whether a path is the gate's own; no route ever sees one."""
         return is_own(path, self._prefix)
 
     def reads_body(self, context: RequestContext) -> bool:
-        """Tell whether the answer to a request depends on its body."""
+        """Whether the answer to a request depends on its body."""
         return context.method == "POST" and context.path in self._forms
 
     def ready_answer(self, context: RequestContext, *, keep: bool) -> bytes | None:

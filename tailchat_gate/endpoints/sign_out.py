@@ -39,7 +39,7 @@ class FormTokens:
         return self._keys.seal(record.sid.encode())
 
     async def is_own(self, request: web.BaseRequest, record: SessionRecord) -> bool:
-        """Tell whether a POST comes from this origin: by Fetch Metadata, or by the form's token."""
+        """Whether a POST comes from this origin: by Fetch Metadata, or by the form's token."""
         if request.headers.get("Sec-Fetch-Site") == "same-origin":
             return True
         sealed = self._keys.open((await form_fields(request)).get(_FIELD, ""))
@@ -145,7 +145,7 @@ class SignOut:
         return _with_done(f"{self._sites.public_url}{self._page}?pass={sealed}", done)
 
     def _is_sign_out_pass(self, query: dict[str, str], record: SessionRecord) -> bool:
-        """Tell whether the query holds a fresh pass to end this very session."""
+        """Whether the query holds a fresh pass to end this very session."""
         sealed = self._keys.open(query.get("pass", ""))
         if sealed is None or not sealed.startswith(_SIGN_OUT.encode()):
             return False

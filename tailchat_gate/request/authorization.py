@@ -54,12 +54,12 @@ _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def credentials_bind(values: Iterable[bytes]) -> bool:
-    """Tell whether credentials in Authorization values may authenticate a connection."""
+    """Whether credentials in Authorization values may authenticate a connection."""
     return any(_scheme(value) not in PER_REQUEST for value in values if value)
 
 
 def challenge_binds(value: bytes) -> bool:
-    """Tell whether a WWW-Authenticate value asks for credentials that may."""
+    """Whether a WWW-Authenticate value asks for credentials that may."""
     plain = _QUOTED.sub(lambda match: b"" if match[1] else b'"', value)
     # A quote that nobody closed may hide a challenge from one reader and not from another.
     return b'"' in plain or any(
@@ -147,7 +147,7 @@ def _read_basic(values: Sequence[bytes]) -> bytes | None:
 
 
 def _is_meant(text: bytes) -> bool:
-    """Tell whether Basic credentials hold a token, decoded as loosely as some server may do it."""
+    """Whether Basic credentials hold a token, decoded as loosely as some server may do it."""
     whole = text.translate(_URL_SAFE)
     # A group of one character decodes to nothing (RFC 4648 section 4).
     whole = whole[: len(whole) - (len(whole) % 4 == 1)]

@@ -34,7 +34,7 @@ class LengthBody:
         return ()
 
     def needs_more_than(self, size: int) -> bool:
-        """Tell whether so many further bytes cannot complete it."""
+        """Whether so many further bytes cannot complete it."""
         return size < self.remaining
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -74,7 +74,7 @@ class ChunkedBody:
         self.trailers: RawFields = ()
 
     def needs_more_than(self, size: int) -> bool:
-        """Tell whether so many further bytes cannot complete it; the least is not computed."""
+        """Whether so many further bytes cannot complete it; the least is not computed."""
         return not self.complete and size < max(self._left, 1)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:

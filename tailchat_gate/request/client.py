@@ -58,7 +58,7 @@ class ClientResolver:
         self._direct: dict[str, Client] = {}
 
     def trusts(self, peer: str) -> bool:
-        """Tell whether the forwarding fields of `peer` (an address as text) are believed."""
+        """Whether the forwarding fields of `peer` (an address as text) are believed."""
         trusted = self._peers.get(peer)
         if trusted is None:
             if len(self._peers) >= _MAX_CACHED_PEERS:

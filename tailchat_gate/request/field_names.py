@@ -98,7 +98,7 @@ def fold(name: bytes) -> bytes:
 
 
 def is_plain(name: bytes) -> bool:
-    """Tell whether a name has letters, digits and "-" alone, so that it folds onto no other."""
+    """Whether a name has letters, digits and "-" alone, so that it folds onto no other."""
     return _PLAIN.fullmatch(name) is not None
 
 
@@ -123,17 +123,17 @@ _ORDER_NAMES: Final = Names(*(name for names in ORDERS.values() for name in name
 
 
 def is_order(folded: bytes) -> bool:
-    """Tell whether the folded name of a reply's field is one of ORDERS."""
+    """Whether the folded name of a reply's field is one of ORDERS."""
     return folded in _ORDER_NAMES and folded != HARMLESS_ORDER
 
 
 def is_own(folded: bytes) -> bool:
-    """Tell whether a folded name is one of OWN."""
+    """Whether a folded name is one of OWN."""
     return folded in _OWN_NAMES
 
 
 def is_claim(folded: bytes) -> bool:
-    """Tell whether a folded name is one of CLAIMS."""
+    """Whether a folded name is one of CLAIMS."""
     return folded in _CLAIMED_NAMES
 
 

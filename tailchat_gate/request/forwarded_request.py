@@ -131,7 +131,7 @@ def _original(method: str, host: Host, target: Target, fields: FieldSection) -> 
 
 
 def _is_websocket(method: str, fields: FieldSection) -> bool:
-    """Tell whether a WebSocket is asked for; over HTTP/2 without a key (RFC 8441 section 5)."""
+    """Whether a WebSocket is asked for; over HTTP/2 without a key (RFC 8441 section 5)."""
     return method == _CONNECT or bool(fields.values(b"sec-websocket-key"))
 
 

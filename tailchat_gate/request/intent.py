@@ -66,12 +66,12 @@ _DESTINATIONS: Final = MappingProxyType(
 
 
 def is_sibling(headers: Mapping[str, str]) -> bool:
-    """Tell whether a page of the same site asks: only into its frames do Lax cookies go."""
+    """Whether a page of the same site asks: only into its frames do Lax cookies go."""
     return headers.get("Sec-Fetch-Site", "") in {"same-origin", "same-site"}
 
 
 def is_from_elsewhere(headers: Mapping[str, str]) -> bool:
-    """Tell whether a page of another site asks: Lax cookies go to a tab that it opens, no further.
+    """Whether a page of another site asks: Lax cookies go to a tab that it opens, no further.
 
     A browser that sends no Fetch Metadata cannot tell one site from another.
     """
@@ -79,7 +79,7 @@ def is_from_elsewhere(headers: Mapping[str, str]) -> bool:
 
 
 def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
-    """Tell whether a browser goes to an address to show it in a tab, or does not say what for.
+    """Whether a browser goes to an address to show it in a tab, or does not say what for.
 
     `framed`: or in a frame of a page of the same site. A script, a service worker that passes a
     navigation on (`empty`) and a page that looks ahead at a link (Sec-Purpose, or the older
@@ -94,7 +94,7 @@ def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
 
 
 def is_preflight(method: str, fields: FieldSection) -> bool:
-    """Tell whether a browser asks what a page of another origin may send (Fetch, section 4.8).
+    """Whether a browser asks what a page of another origin may send (Fetch, section 4.8).
 
     It does so without credentials and without a body; what has either is no such question.
     """
@@ -105,7 +105,7 @@ def is_preflight(method: str, fields: FieldSection) -> bool:
 
 
 def is_form(method: str, headers: Mapping[str, str]) -> bool:
-    """Tell whether a person's browser tab sent a form, and shows whatever is answered.
+    """Whether a person's browser tab sent a form, and shows whatever is answered.
 
     It is a call to `read_intent`, for a redirect to the login would lose what was sent.
     """
@@ -120,7 +120,7 @@ def shown_in(method: str, headers: Mapping[str, str]) -> Intent:
 
 
 def is_program(method: str, headers: Mapping[str, str]) -> bool:
-    """Tell whether a request is certainly none of a browser's, so that it may be asked for Basic.
+    """Whether a request is certainly none of a browser's, so that it may be asked for Basic.
 
     A browser would show its own dialog for that, and keep what is typed there. Who does not say
     what it is may be one. Thunderbird and Nextcloud's client call themselves Mozilla: they are
@@ -133,7 +133,7 @@ def is_program(method: str, headers: Mapping[str, str]) -> bool:
 
 
 def wants_html(headers: Mapping[str, str]) -> bool:
-    """Tell whether the Accept field names an HTML type, with a quality above 0."""
+    """Whether the Accept field names an HTML type, with a quality above 0."""
     for entry in headers.get("Accept", "")[:1024].split(","):
         media_type, _, parameters = entry.partition(";")
         if media_type.strip().lower() in _HTML and not _refused(parameters):

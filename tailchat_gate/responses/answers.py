@@ -177,7 +177,7 @@ class Answers(PlainAnswers):
 
 
 def is_unknown_elsewhere(reason: Reason, headers: Mapping[str, str]) -> bool:
-    """Tell whether nobody is signed in to a request of another site's page, whoever sends it."""
+    """Whether nobody is signed in to a request of another site's page, whoever sends it."""
     return reason is Reason.NOT_SIGNED_IN and is_from_elsewhere(headers)
 
 

@@ -50,7 +50,7 @@ _SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorizatio
 
 
 def asks_for_password(method: str, fields: FieldSection, rules: Sequence[Rule]) -> bool:
-    """Tell whether a password could let a program in; a browser, which would show a dialog, never.
+    """Whether a password could let a program in; a browser, which would show a dialog, never.
 
     `rules` are those of what was asked for.
     """
