@@ -47,9 +47,9 @@ _AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 class Verdict:
     """What was found and decided: `match` is None where no route serves the target.
 
-    `visitor` is who asks, None for nobody and for whom the tool has to take for nobody;
-    `host_session` has the sessions of the host asked for. `rejection` is whose session is no good,
-    and why, where that is the reason of the refusal.
+    `visitor` is who asks, None where the tool must take the request for anonymous;
+    `host_session` has the sessions of the host asked for. `rejection` is why
+    a session was rejected, where that is the reason of the refusal.
     """
 
     allowed: Final[bool]
@@ -91,12 +91,12 @@ class Authorizer:
     audit: Audit
 
     def judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
-        """Return whether a visit may have a target on a host, and note who and why on the visit.
+        """Return whether a request may have a target on a host; note who and why on its context.
 
         `host`, `method` and `target` are as sent: those of the request itself, or of the one that
         a proxy in front asks about, whose method may be "" for unknown. Raises RefusedError for a
         path made to be read in many ways and for fields that name a path no rule is about, with
-        who asked noted on the visit; UndecidedError where Tailchat has to be asked first.
+        the person noted on the context; UndecidedError where Tailchat has to be asked first.
         """
         try:
             return self._judge(context, host, method, target)
@@ -135,7 +135,7 @@ class Authorizer:
         # By position, because a keyword makes a dict for each request.
         verdict = Verdict(decision.allowed, match, visitor, host_session, None, told)
         if fields.other_page and visitor is not None:
-            # The visitor's cookie came along, and whoever wrote that page made it come.
+            # The author of that page made the visitor's browser send the cookie.
             return self._unless_made_elsewhere(context, verdict, host, method, target)
         return verdict
 

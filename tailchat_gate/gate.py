@@ -249,7 +249,7 @@ class Gate:
             self.authorizer.check_origin(context, head.fields.host, route)
         extra = b""
         if renewal := verdict.renewal():
-            # Private, because a cache between must not hand the cookie to somebody else.
+            # Private, because a cache in between must not give the cookie to another person.
             extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         sent = self.headers.head(
             head,

@@ -39,7 +39,7 @@ class Rule:
     preflight: bool = False
 
 
-#: Lets nobody in, whoever it is: the place does not take the request's method.
+#: Refuses everybody: the route does not take the request's method.
 NO_METHOD: Final = Rule(refuses_method=True)
 
 
@@ -51,7 +51,7 @@ class Decision:
     reason: Reason
 
 
-#: Let in as nobody, whoever it may be.
+#: Let in as an anonymous visitor, signed in or not.
 AS_NOBODY: Final = Decision(allowed=True, reason=Reason.PUBLIC)
 #: Let in as nobody, to ask what another page may send (Fetch, "CORS-preflight request").
 PREFLIGHT: Final = Decision(allowed=True, reason=Reason.PREFLIGHT)
@@ -138,7 +138,7 @@ def takes_preflights(rules: Sequence[Rule]) -> bool:
 
 
 def takes_tokens(rules: Sequence[Rule]) -> bool:
-    """Whether a machine may get in where somebody who is nobody may not."""
+    """Whether a machine may get in where an anonymous visitor may not."""
     return bool(rules) and all(rule.public or rule.tokens for rule in rules)
 
 
@@ -160,5 +160,5 @@ def _of_machine(rules: Sequence[Rule], token: str) -> Decision:
 
 
 def _of_denied(rules: Sequence[Rule]) -> Decision:
-    """Decide for somebody whom one of the rules denies: nobody, who may have what is public."""
+    """Decide for a person whom a rule denies: as for an anonymous visitor."""
     return AS_NOBODY if all(rule.public for rule in rules) else _DENY_LISTED

@@ -218,7 +218,7 @@ def _removals(fields: FieldSection, lines: bytes) -> bytes:
 
 
 def _asked(context: RequestContext) -> RequestContext:
-    """Return a visit for the original request, so that pages speak of that one."""
+    """Return the context of the original request, so that pages speak of that one."""
     original, head = context.original, context.head
     if original is None:
         return context

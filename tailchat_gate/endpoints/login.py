@@ -268,7 +268,7 @@ class LoginEndpoints:
         Of several tabs that began at once, another may have signed in meanwhile: then this one
         goes on as well. Else a browser that keeps cookies begins once more, by itself.
         """
-        # Of a pass, it is what somebody wrote into the address of an arrival.
+        # For a handoff, it is what anybody may have written into the address.
         return_to = self.targets.safe(stray.return_to, context.host)
         record = self._record(request, context)
         if record is not None and not stray.prompt:

@@ -1,4 +1,4 @@
-"""Tells who was refused a sign-in why, and whoever looks after the gate where all are refused."""
+"""Pages of refused logins, and the operator's log line where every login is refused."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tailchat_gate.responses.answers import Answers
 
 #: Of what a refusal tells, what is for the gate itself.
 _NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))
-#: Refusals that everybody gets, until somebody mends something, and what that is.
+#: Refusals that everybody gets until the operator mends something, and what that is.
 _FOR_ALL: Final = {
     Reason.GATE_NOT_ACCEPTED: (
         "Tailchat does not accept the gate: look at tailchat.client_id, client_secret and the "

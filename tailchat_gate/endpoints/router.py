@@ -16,7 +16,7 @@ from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.syntax import PING, READ_METHODS
 
-#: The steps of a login are no HEAD: whoever looks ahead at a link must not spend its code.
+#: The steps of a login take no HEAD: a client that previews a link must not spend its code.
 _STEP: Final = frozenset(("GET",))
 MAX_FORM_BYTES: Final = 16_384
 

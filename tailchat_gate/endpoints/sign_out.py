@@ -113,7 +113,7 @@ class SignOut:
     async def _signed_out(
         self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
     ) -> web.StreamResponse:
-        """Show that nobody is signed in; a session's cookie that is no good any more goes."""
+        """Show that nobody is signed in; remove the cookie of a session that has ended."""
         done = self._done(query)
         if "pass" in query:
             # Out of the address bar.

@@ -35,7 +35,7 @@ class RequestContext:
     original: Original | None = None
 
     def apart(self) -> "RequestContext":
-        """Return the visit without what a configuration has kept on its header section."""
+        """Return the context without what a configuration has cached on its header section."""
         return replace(self, head=replace(self.head, fields=self.head.fields.apart()))
 
     @property

@@ -98,7 +98,7 @@ class FieldSection:
         #: (RFC 9112 section 9.3).
         self.keep_alive = (True, False)
         self.upgrade = b""
-        #: The token of the gate's own that is presented, None where there is none.
+        #: The machine token presented, None where there is none.
         self.bearer: bytes | None = None
         self.token_way: Way | None = None
         #: Whether Authorization or the gate's own field for a token came at all.

@@ -72,7 +72,7 @@ def readings(path: str) -> frozenset[str]:
     it or all but slashes or nothing but letters), `;parameters` (Tomcat), repeated slashes
     (nginx), a host behind two slashes (WHATWG URL), dot segments, backslashes and dots at a
     segment's end (Windows), look-alike and overlong characters. So every step is tried on every
-    result until nothing new comes up. Letter case is kept: whoever looks a reading up has to do
+    result until nothing new comes up. Letter case is kept: code that looks a reading up has to do
     so with it and without. Raises TooManyReadingsError past MAX_READINGS or MAX_CHARACTERS.
     """
     if _ONE_READING.fullmatch(path):

@@ -71,7 +71,7 @@ class Answers(PlainAnswers):
         retry_url: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> web.Response:
-        """Return the answer that tells why a request is refused, and note it on the visit."""
+        """Return the answer that says why a request is refused; note it on the context."""
         context.reason = reason
         status = STATUS[reason]
         if shown_in(context.method, context.head.fields.headers) is Intent.FRAME:
@@ -177,7 +177,7 @@ class Answers(PlainAnswers):
 
 
 def is_unknown_elsewhere(reason: Reason, headers: Mapping[str, str]) -> bool:
-    """Whether nobody is signed in to a request of another site's page, whoever sends it."""
+    """Whether a request of another site's page comes without a session."""
     return reason is Reason.NOT_SIGNED_IN and is_from_elsewhere(headers)
 
 

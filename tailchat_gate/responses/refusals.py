@@ -61,10 +61,10 @@ class Refusals:
         record: SessionRecord | None,
         rejection: Rejection | None = None,
     ) -> web.Response:
-        """Return the answer to a request that may not pass, by the reason on its visit.
+        """Return the answer to a request that may not pass, by the reason on its context.
 
-        `record` is that of the person who asks, None for nobody; `rejection` is why their session
-        is no good, None where it is or where there is none.
+        `record` is that of the person, None for an anonymous request; `rejection` is why the
+        session was rejected, None where it was not.
         """
         if rejection is not None or context.reason is Reason.NOT_SIGNED_IN:
             return self.not_let_in(context, rejection)
@@ -98,7 +98,7 @@ class Refusals:
         )
 
     def not_let_in(self, context: RequestContext, rejection: Rejection | None) -> web.Response:
-        """Answer who is not signed in, or whose session or token is no good, now or for ever."""
+        """Answer a request without a session, or with a rejected session or token."""
         if rejection is None:
             return self.not_signed_in(context)
         if rejection.record is not None:
@@ -206,7 +206,7 @@ class Refusals:
     def token_refused(
         self, context: RequestContext, reason: Reason, lock: Lock | None = None
     ) -> web.Response:
-        """Tell a machine that its token is no good here; it is never sent to the login.
+        """Answer a machine whose token is not accepted; it is never sent to the login.
 
         `lock` is what keeps it out, for LOCKED.
         """
