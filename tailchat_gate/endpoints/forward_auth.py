@@ -13,6 +13,7 @@ from tailchat_gate.access.route import Route
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.config.values.identifier import TRACE
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders, client_fields
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.reasons import Reason, RefusedError
@@ -25,7 +26,6 @@ from tailchat_gate.responses.refusals import Refusals
 
 # Globals: see reasons.py.
 _OK, _ACCEPTED = HTTPStatus.OK, HTTPStatus.ACCEPTED
-_TELL_SECONDS: Final = 60.0
 _CREDENTIALS: Final = (b"authorization", TOKEN_FIELD)
 _WITH_TOKEN: Final = QUESTION_FIELDS | {TOKEN_FIELD}
 #: What signing in helps against.
@@ -156,7 +156,7 @@ class ForwardAuth:
     def _tell(self, message: str, context: RequestContext) -> None:
         """Log what is wrong with the set-up, once a minute."""
         now = self._clock()
-        if now >= self._told_at + _TELL_SECONDS:
+        if now >= self._told_at + TELL_SECONDS:
             self._told_at = now
             _log.warning(message, extra={"details": {"peer": context.client}})
 

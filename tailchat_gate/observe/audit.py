@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
+from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 
@@ -15,8 +16,6 @@ from tailchat_gate.request.context import RequestContext
 MAX_REFUSALS: Final = 500
 #: Refused sign-ins that are logged in a minute for each reason: anyone can cause them.
 MAX_SIGN_INS: Final = 5
-#: A repeated refusal is logged once in so many seconds, with its count.
-_TELL_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
@@ -141,7 +140,7 @@ class Audit:
 
     def _tell_left_out(self, now: float) -> None:
         for reason, window in list(self._sign_ins.items()):
-            if window.since <= now < window.since + _TELL_SECONDS:
+            if window.since <= now < window.since + TELL_SECONDS:
                 continue
             del self._sign_ins[reason]
             if window.count > MAX_SIGN_INS:
@@ -170,7 +169,7 @@ class Audit:
         self._add(key, known)
         self._changed.add(key)
         # A time in the future dates from before the clock was set back.
-        if not known.told <= now < known.told + _TELL_SECONDS:
+        if not known.told <= now < known.told + TELL_SECONDS:
             known.told = now
             self.event(
                 "refused",

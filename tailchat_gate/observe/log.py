@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from traceback import format_exception_only, walk_tb
 from typing import Final
 
-from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
+from tailchat_gate.observe.sink import CLOSE_SECONDS, TELL_SECONDS, Sink
 from tailchat_gate.observe.sink_file import RotatedFile, SinkFile
 
 _CAUSED = "\nThe above was the direct cause of:\n\n"
@@ -18,9 +18,6 @@ _MEANWHILE = "\nWhile that was handled:\n\n"
 LOGGER_NAME: Final = "tailchat_gate"
 AUDIT_LOGGER_NAME: Final = "tailchat_gate.audit"
 _STANDARD_ERROR: Final = 2
-
-#: A repeated fault is logged once in so many seconds, with its count.
-TELL_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 

@@ -18,8 +18,8 @@ CAPACITY: Final = 8 << 20
 _BATCH: Final = 1 << 17
 #: Seconds until the next attempt on a file that cannot be written.
 RETRY_SECONDS: Final = 1.0
-#: Seconds between two log lines about lost lines, while the file keeps up only at times.
-_TELL_SECONDS: Final = 60.0
+#: A repeated fault is logged once in so many seconds, with its count.
+TELL_SECONDS: Final = 60.0
 #: Seconds that the end waits for a reader that has stopped.
 CLOSE_SECONDS: Final = 2.0
 
@@ -50,7 +50,7 @@ class Sink:
         self._changed = Condition()
         self._closing = self._failing = False
         self._writer: Thread | None = None
-        self._told_lost, self._told_at = 0, -_TELL_SECONDS
+        self._told_lost, self._told_at = 0, -TELL_SECONDS
 
     @property
     def waiting(self) -> int:
@@ -188,7 +188,7 @@ class Sink:
     def _tell_lost(self) -> None:
         """Log how many lines were lost, once the queue is empty or a minute has passed."""
         lost, now = self.lost - self._told_lost, time.monotonic()
-        if lost and not self._failing and (not self._size or now > self._told_at + _TELL_SECONDS):
+        if lost and not self._failing and (not self._size or now > self._told_at + TELL_SECONDS):
             self._told_lost, self._told_at = self.lost, now
             _log.error(
                 "lines of the %s log were lost",

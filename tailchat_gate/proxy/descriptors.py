@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.sink import TELL_SECONDS
 
 #: Reserved for the admin listener, the locks, the logs and the files of a configuration.
 _RESERVE: Final = 64
@@ -18,7 +19,6 @@ _MOST_BURST: Final = 1024
 _UNLIMITED: Final = 1 << 20
 _MOST_REQUESTS: Final = 10_000
 _MOST_CONNECTIONS: Final = 4000
-_TELL_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -86,7 +86,7 @@ class Descriptors:
         """Note that all descriptors are in use: count it, and log it once a minute."""
         self.exhausted += 1
         now = self._time()
-        if now >= self._told_at + _TELL_SECONDS:
+        if now >= self._told_at + TELL_SECONDS:
             self._told_at = now
             details = {"limit": self.limit, "clients": self.clients, "upstreams": self.upstreams}
             _log.error("all file descriptors are in use", extra={"details": details})

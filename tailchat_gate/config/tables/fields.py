@@ -6,7 +6,7 @@ Those of routes and tokens are in `route_fields.py`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Never
+from typing import Annotated, Any, ClassVar, Never
 
 from pydantic import (
     AfterValidator,
@@ -160,6 +160,12 @@ def matching(pattern: str) -> dict[str, str]:
     return {"type": "string", "pattern": f"^{pattern}$"}
 
 
+def distinct_items(items: Mapping[str, Any], *, at_least: int = 0) -> dict[str, Any]:
+    """Return the JSON Schema of lists without repetitions; `items` is that of each item."""
+    least = {"minItems": at_least} if at_least else {}
+    return {"type": "array", **least, "uniqueItems": True, "items": items}
+
+
 def empty() -> Mapping[str, Never]:
     """Return an empty immutable mapping, the default of a table with free keys."""
     return MappingProxyType({})
@@ -248,13 +254,7 @@ Contact = Annotated[str, AfterValidator(identifier.contact)]
 Deny = Annotated[
     tuple[Annotated[str, AfterValidator(identifier.deny_entry)], ...],
     AfterValidator(identifier.distinct),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "uniqueItems": True,
-            "items": matching(identifier.DENY_ENTRY),
-        }
-    ),
+    WithJsonSchema(distinct_items(matching(identifier.DENY_ENTRY))),
 ]
 Groups = Annotated[
     Mapping[

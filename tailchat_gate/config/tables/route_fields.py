@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, PlainSerializer, WithJsonSchema
 
 from tailchat_gate import syntax
-from tailchat_gate.config.tables.fields import matching
+from tailchat_gate.config.tables.fields import distinct_items, matching
 from tailchat_gate.config.values import address, header, identifier, path, upgrade, url
 
 
@@ -38,11 +38,7 @@ Methods = Annotated[
     tuple[Annotated[str, AfterValidator(identifier.method)], ...],
     AfterValidator(identifier.distinct),
     WithJsonSchema(
-        {
-            "type": "array",
-            "uniqueItems": True,
-            "items": matching(f"(?!{identifier.CONNECT}$){syntax.REGISTERED_METHOD}"),
-        }
+        distinct_items(matching(f"(?!{identifier.CONNECT}$){syntax.REGISTERED_METHOD}"))
     ),
 ]
 Upstream = Annotated[
@@ -70,13 +66,7 @@ PemFile = Annotated[
 TlsPins = Annotated[
     tuple[Annotated[str, AfterValidator(identifier.tls_pin)], ...],
     AfterValidator(identifier.distinct),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "uniqueItems": True,
-            "items": matching("sha256:[0-9A-Fa-f:]+"),
-        }
-    ),
+    WithJsonSchema(distinct_items(matching("sha256:[0-9A-Fa-f:]+"))),
 ]
 ServerName = Annotated[
     str,
@@ -86,14 +76,7 @@ ServerName = Annotated[
 Allow = Annotated[
     tuple[Annotated[str, AfterValidator(identifier.allow_entry)], ...],
     AfterValidator(identifier.allow),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "uniqueItems": True,
-            "items": matching(identifier.ALLOW_ENTRY),
-        }
-    ),
+    WithJsonSchema(distinct_items(matching(identifier.ALLOW_ENTRY), at_least=1)),
 ]
 Audience = Annotated[
     str,
@@ -112,45 +95,25 @@ Headers = Annotated[
 PassFields = Annotated[
     tuple[Annotated[str, AfterValidator(header.passed_name)], ...],
     AfterValidator(identifier.distinct),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "uniqueItems": True,
-            "items": matching(syntax.SHORT_TOKEN),
-        }
-    ),
+    WithJsonSchema(distinct_items(matching(syntax.SHORT_TOKEN))),
 ]
 PassResponseFields = Annotated[
     tuple[Annotated[str, AfterValidator(header.passed_response_name)], ...],
     AfterValidator(identifier.distinct),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "uniqueItems": True,
-            "items": matching(syntax.SHORT_TOKEN),
-        }
-    ),
+    WithJsonSchema(distinct_items(matching(syntax.SHORT_TOKEN))),
 ]
 Origins = Annotated[
     tuple[Annotated[str, AfterValidator(upgrade.origin)], ...],
     AfterValidator(upgrade.origins),
     WithJsonSchema(
-        {
-            "type": "array",
-            "uniqueItems": True,
-            "items": matching(f"([*]|null|{syntax.SCHEME}://[^{syntax.AUTHORITY_ENDS}@]*/?)"),
-        }
+        distinct_items(matching(f"([*]|null|{syntax.SCHEME}://[^{syntax.AUTHORITY_ENDS}@]*/?)"))
     ),
 ]
 Upgrades = Annotated[
     tuple[Annotated[str, AfterValidator(upgrade.protocol)], ...],
     AfterValidator(identifier.distinct),
     WithJsonSchema(
-        {
-            "type": "array",
-            "uniqueItems": True,
-            "items": matching(f"(?!({'|'.join(upgrade.REFUSED)})$){syntax.PROTOCOL_NAME}"),
-        }
+        distinct_items(matching(f"(?!({'|'.join(upgrade.REFUSED)})$){syntax.PROTOCOL_NAME}"))
     ),
 ]
 TokenName = Annotated[
@@ -167,12 +130,5 @@ RouteNames = Annotated[
     tuple[Annotated[str, AfterValidator(identifier.route_name)], ...],
     AfterValidator(identifier.at_least_one),
     AfterValidator(identifier.distinct),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "uniqueItems": True,
-            "items": matching(syntax.ROUTE_NAME),
-        }
-    ),
+    WithJsonSchema(distinct_items(matching(syntax.ROUTE_NAME), at_least=1)),
 ]

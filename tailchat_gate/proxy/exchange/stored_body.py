@@ -14,6 +14,7 @@ from tempfile import TemporaryFile
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.proxy.descriptors import Descriptors
 
 #: The size of one piece: of a read from a file, and of what waits in memory to be written to it.
@@ -25,7 +26,6 @@ MEMORY_BYTES: Final = 64 << 20
 _FREE_BYTES: Final = 256 << 20
 #: A separate pool of threads, so that a disk that hangs delays nothing else.
 _THREADS: Final = 8
-_TELL_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 _T = TypeVar("_T")
@@ -85,7 +85,7 @@ class BodyStore:
     def tell(self, error: OSError) -> None:
         """Log why a body could not be stored: once a minute."""
         now = time.monotonic()
-        if now >= self._told_at + _TELL_SECONDS:
+        if now >= self._told_at + TELL_SECONDS:
             self._told_at = now
             details = {"error": str(error)}
             _log.error("the body of a request cannot be stored", extra={"details": details})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.message.response_reader import ResponseReader
@@ -33,7 +34,6 @@ SWEEP_SECONDS: Final = 0.5
 #: Authenticating a new connection of one person costs two more requests, so such a connection
 #: stays open for longer than others, as in nginx.
 OWN_IDLE_SECONDS: Final = 60.0
-_TELL_SECONDS: Final = 60.0
 
 _log = logging.getLogger(LOGGER_NAME)
 
@@ -118,7 +118,7 @@ class Pool(RequestSlots):
         self._told_at = 0.0
         #: The last malformed response's fault, and its Unix second; None before the first.
         self.fault: tuple[str, int] | None = None
-        self._fault_told_at = -_TELL_SECONDS
+        self._fault_told_at = -TELL_SECONDS
 
     def __repr__(self) -> str:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
@@ -228,7 +228,7 @@ class Pool(RequestSlots):
         """Note a malformed response; log one a minute."""
         now = self._time()
         self.fault = (fault, int(time.time()))
-        if now >= self._fault_told_at + _TELL_SECONDS:
+        if now >= self._fault_told_at + TELL_SECONDS:
             self._fault_told_at = now
             details = {"upstream": self.backend.url, "route": route, "fault": fault}
             _log.warning("a reply of a tool is malformed", extra={"details": details})
@@ -236,7 +236,7 @@ class Pool(RequestSlots):
     def _tell(self, error: OSError, now: float) -> None:
         """Log why the backend cannot be reached: once, and again each minute of an outage."""
         reason = f"{type(error).__name__}: {error}"
-        if reason != self._told or now >= self._told_at + _TELL_SECONDS:
+        if reason != self._told or now >= self._told_at + TELL_SECONDS:
             self._told, self._told_at = reason, now
             details = {"upstream": self.backend.url, "error": reason}
             _log.warning("an upstream cannot be reached", extra={"details": details})
