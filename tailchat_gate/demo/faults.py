@@ -60,12 +60,23 @@ CLOSE: Final = Close()
 
 @dataclass(slots=True)
 class Faults:
-    """The fault of each endpoint, None for no fault. A fault stays until you change it."""
+    """The fault of each endpoint, None for no fault. A fault stays until you change it.
+
+    `actions`: those of the gateway's actions, by their names, for example `user/getUserInfo`.
+    """
 
     discovery: Fault | None = None
     jwks: Fault | None = None
     token: Fault | None = None
     me: Fault | None = None
+    actions: dict[str, Fault] = field(default_factory=dict)
+
+    def of(self, name: str) -> Fault | None:
+        """Return the fault of an endpoint or action."""
+        if "/" in name:
+            return self.actions.get(name)
+        found: Fault | None = getattr(self, name)
+        return found
 
 
 @dataclass(slots=True)

@@ -175,6 +175,15 @@ class Store:
         self.apps = dict(apps)
         self.users = dict(users)
         self.clock = clock
+        #: Whose token of the gateway it is, by the token.
+        self.api_tokens: dict[str, str] = {}
+        #: What everybody may read of the server's settings (`config/client`).
+        self.client_config: dict[str, object] = {
+            "emailVerification": False,
+            "disableUserRegister": False,
+            "disableGuestLogin": False,
+            "disableCreateGroup": False,
+        }
         self.sessions: Shelf[Session] = Shelf(clock)
         self.session_uids: Shelf[str] = Shelf(clock)
         self.interactions: Shelf[Interaction] = Shelf(clock)
@@ -211,6 +220,10 @@ class Store:
         user = self.users[sub]
         claims = MappingProxyType({**user.claims, "nickname": nickname})
         self.users[sub] = replace(user, claims=claims)
+
+    def change(self, sub: str, **changes: object) -> None:
+        """Change fields of an account, for example `banned=True`."""
+        self.users[sub] = replace(self.users[sub], **changes)  # type: ignore[arg-type]
 
     def revoke_user(self, sub: str) -> None:
         """End every grant of a user, as its expiry after 14 days or an emptied Redis does."""

@@ -1,6 +1,7 @@
-"""A stand-in Tailchat, which behaves on the wire under /open as a real server does."""
+"""A stand-in Tailchat, which behaves on the wire under /open and /api as a real server does."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from time import time
@@ -11,8 +12,9 @@ from aiohttp import web
 from tailchat_gate.demo.authorize import RESPONSE_MODES, RESPONSE_TYPES, SCOPES
 from tailchat_gate.demo.back_channel import BackChannel, Call
 from tailchat_gate.demo.cookies import UntypedPage
-from tailchat_gate.demo.faults import Close, Fault, Faults, Hang, Response, Rewrite, Seen
+from tailchat_gate.demo.faults import Close, Faults, Hang, Response, Rewrite, Seen
 from tailchat_gate.demo.front_channel import FrontChannel
+from tailchat_gate.demo.gateway import Gateway
 from tailchat_gate.demo.oauth import MAX_BODY, UNAUTHORIZED, OAuthError, SigningKey
 from tailchat_gate.demo.render import render
 from tailchat_gate.demo.store import App, Store
@@ -55,8 +57,9 @@ class StandInTailchat:
     `apps`: the registered apps. `clock`: Unix seconds. `under_proxy`: whether to trust
     X-Forwarded-Proto and -Host, which Tailchat's own compose file turns on.
 
-    `faults` sets the faults; `seen` records the calls of discovery, jwks, token and me;
-    `store.users` and `store.apps` may be changed while it runs; `key` signs the id_tokens.
+    `faults` sets the faults; `seen` records the calls of discovery, jwks, token and me, and of the
+    gateway's actions by their names; `store.users` and `store.apps` may be changed while it runs;
+    `key` signs the id_tokens; `gateway` has the actions.
     """
 
     def __init__(
@@ -73,9 +76,10 @@ class StandInTailchat:
         )
         self.key = SigningKey()
         self.faults = Faults()
-        self.seen = {name: Seen() for name in ("discovery", "jwks", "token", "me")}
+        self.seen: defaultdict[str, Seen] = defaultdict(Seen)
         self._front = FrontChannel(self.store, issuer, under_proxy=under_proxy)
         self._back = BackChannel(self.store, self.key)
+        self.gateway = Gateway(self.store)
 
     @property
     def token_posts(self) -> int:
@@ -101,6 +105,8 @@ class StandInTailchat:
             ("OPTIONS", f"{_OPEN}/token", _preflight),
             ("OPTIONS", f"{_OPEN}/me", _preflight),
             ("*", f"{_OPEN}{{rest:(/.*)?}}", _not_found),
+            ("GET", "/api/{action:[^/]+/.+}", self._action),
+            ("POST", "/api/{action:[^/]+/.+}", self._action),
             ("GET", "/health", _health),
             ("GET", "/static/{rest:.*}", self._static),
             ("*", "/{rest:.*}", _web_client),
@@ -114,7 +120,7 @@ class StandInTailchat:
             seen.count += 1
             seen.headers = tuple(request.headers.items())
             seen.body = await read_body(request) or b""
-            fault: Fault | None = getattr(self.faults, name)
+            fault = self.faults.of(name)
             if isinstance(fault, Hang):
                 await fault.wait()
             if isinstance(fault, Response):
@@ -130,6 +136,9 @@ class StandInTailchat:
             return response
 
         return watched
+
+    async def _action(self, request: web.Request) -> web.StreamResponse:
+        return await self._watched(request.match_info["action"], self.gateway.answer)(request)
 
     async def _discovery(self, request: web.Request) -> web.Response:
         here = f"{self._front.origin(request)}{_OPEN}"

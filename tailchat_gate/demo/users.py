@@ -38,7 +38,7 @@ class User:
 
     `sub`: 24 hexadecimal digits (Tailchat: a MongoDB ObjectId). `name`: the account's name on the
     demo's own pages, plain ASCII. `claims`: what `/open/me` returns besides `sub`; a missing key is
-    also missing in the response.
+    also missing in the response. `kind`: normalUser, openapiBot or pluginBot; `temporary`: a guest.
     """
 
     sub: str
@@ -46,6 +46,10 @@ class User:
     email: str
     password: str = field(repr=False)
     claims: Mapping[str, str | None]
+    email_verified: bool = False
+    banned: bool = False
+    temporary: bool = False
+    kind: str = "normalUser"
 
 
 def _user(number: int, name: str, **claims: str | None) -> User:

@@ -21,6 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("authorizer", "responses"),
     ("proxy",),
     ("access",),
+    ("people",),
     ("identity",),
     ("state",),
     ("observe", "demo"),

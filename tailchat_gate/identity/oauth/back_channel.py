@@ -63,9 +63,19 @@ class BackChannel:
         await self._close_behind()
 
     async def exchange(
-        self, call: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        call: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        limit: int = MAX_ANSWER,
     ) -> Answer:
-        """Return one response; the request is sent once. Faults of transport raise LoginRefused."""
+        """Return one response; the request is sent once. Faults of transport raise LoginRefused.
+
+        An answer of more than `limit` bytes is such a fault.
+        """
         reason = Reason.TAILCHAT_BROKEN
         self._calls += 1
         try:
@@ -81,7 +91,7 @@ class BackChannel:
                 data = bytearray()
                 async for chunk in response.content.iter_any():
                     data += chunk
-                    if len(data) > MAX_ANSWER:
+                    if len(data) > limit:
                         response.close()
                         raise broken(call, response.status, "too long")
                 waits = response.headers.get("Retry-After", "")

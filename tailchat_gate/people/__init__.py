@@ -1,0 +1,1 @@
+"""What Tailchat knows about people, asked beside requests."""

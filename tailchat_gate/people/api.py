@@ -1,0 +1,173 @@
+"""Calls of the actions of Tailchat's gateway, beside OAuth."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from tailchat_gate.identity.oauth.back_channel import MAX_ANSWER, Answer, BackChannel
+from tailchat_gate.identity.oauth.client import Observer
+from tailchat_gate.identity.oauth.id_token import JsonObject, json_object
+from tailchat_gate.identity.oauth.login import LoginRefused, short_text
+from tailchat_gate.identity.oauth.responses import busy, quotes_any
+from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import COMPACT
+
+#: Characters of an error's name and type that are kept.
+_LONGEST_NAME: Final = 64
+#: Members of a body that a server may echo and no log may show.
+_SECRETS: Final = ("token", "jwt")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The action was done; `data` is its result, any JSON value, not yet checked."""
+
+    data: object
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Tailchat answered with an error of its own; "" for what it did not say.
+
+    Decide by `status`, `name` and `type`: Tailchat writes `message` in the language of the request.
+    It is empty if it quotes a secret. With a token, a 401 can also be an outage (Tailchat: its
+    Redis does not answer).
+    """
+
+    status: int
+    name: str = ""
+    type: str = ""
+    message: str = ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the action is not for this caller: 401, 403 or 404."""
+        return self.status in _CLOSED
+
+
+@dataclass(frozen=True, slots=True)
+class CannotTell:
+    """No answer, or none that can be read; never a statement about anybody."""
+
+    reason: Reason
+    problem: str = ""
+
+
+ApiResult = Done | Refused | CannotTell
+
+_CLOSED: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND))
+#: What stands between the gate and an action, and says nothing about the call.
+_OUTAGES: Final = frozenset(
+    (
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    )
+)
+
+
+class TailchatApi:
+    """Calls the actions of one Tailchat server over the connections of `channel`.
+
+    `clock`: Unix seconds. `observe(call, seconds, outcome)` is called after every call: `call` is
+    the last part of the action's name, `outcome` ok, refused or a reason.
+    """
+
+    def __init__(
+        self,
+        channel: BackChannel,
+        *,
+        clock: Callable[[], float],
+        observe: Observer | None = None,
+    ) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._observe = observe
+        #: Tailchat asked for no calls before this Unix second.
+        self._rests_until = 0.0
+
+    async def call(
+        self,
+        action: str,
+        body: Mapping[str, object],
+        token: str | None = None,
+        *,
+        limit: int = MAX_ANSWER,
+    ) -> ApiResult:
+        """Return the result of an action, for example `user/getUserInfo`; raises nothing.
+
+        The request is sent once. `token`: the JWT of a user or bot; None: without one. `limit`:
+        bytes of the answer that are read.
+        """
+        loop = asyncio.get_running_loop()
+        start, outcome = loop.time(), "cancelled"
+        try:
+            result = await self._result(action, body, token, limit)
+            outcome = "ok" if isinstance(result, Done) else _outcome(result)
+        finally:
+            if self._observe is not None:
+                self._observe(action.rpartition("/")[2], loop.time() - start, outcome)
+        return result
+
+    async def _result(
+        self, action: str, body: Mapping[str, object], token: str | None, limit: int
+    ) -> ApiResult:
+        if self._clock() < self._rests_until:
+            return CannotTell(Reason.TAILCHAT_BUSY, "it asked for fewer calls")
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["X-Token"] = token
+        data = json.dumps(body, separators=COMPACT).encode()
+        try:
+            answer = await self._channel.exchange(
+                action, "POST", f"/api/{action}", headers, data, limit=limit
+            )
+        except LoginRefused as refused:
+            return CannotTell(refused.reason, refused.detail.get("problem", ""))
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            found = busy(action, answer.retry_after)
+            self._rests_until = self._clock() + int(found.detail["retry_after"])
+            return CannotTell(found.reason, "it asked for fewer calls")
+        secrets = [token or "", *(str(body.get(name, "")) for name in _SECRETS)]
+        return _read(answer, [secret for secret in secrets if secret])
+
+
+def _outcome(result: Refused | CannotTell) -> str:
+    return result.reason if isinstance(result, CannotTell) else "refused"
+
+
+def _read(answer: Answer, secrets: list[str]) -> ApiResult:
+    """Return what an answer says (Tailchat: `{"code":200,"data":...}`, or an error's members)."""
+    if answer.status in _OUTAGES:
+        return CannotTell(Reason.TAILCHAT_BROKEN, f"status {int(answer.status)}")
+    members = _members(answer)
+    if members is None:
+        return CannotTell(Reason.TAILCHAT_BROKEN, f"status {answer.status}, not a JSON object")
+    if answer.status == HTTPStatus.OK and members.get("code") == HTTPStatus.OK:
+        # Tailchat: an action without a result sends no `data`.
+        return Done(members.get("data"))
+    if answer.status < HTTPStatus.BAD_REQUEST or not isinstance(members.get("name"), str):
+        return CannotTell(Reason.TAILCHAT_BROKEN, f"status {answer.status}, not Tailchat's form")
+    name, kind, message = (_text(members, key, secrets) for key in ("name", "type", "message"))
+    return Refused(answer.status, name[:_LONGEST_NAME], kind[:_LONGEST_NAME], message)
+
+
+def _members(answer: Answer) -> JsonObject | None:
+    if re.fullmatch(r"application/([a-z.-]+\+)?json", answer.content_type) is None:
+        return None
+    try:
+        return json_object(answer.body)
+    except ValueError:
+        return None
+
+
+def _text(members: JsonObject, key: str, secrets: list[str]) -> str:
+    text = members.get(key)
+    if not isinstance(text, str) or quotes_any(text, secrets):
+        return ""
+    return short_text(text)
