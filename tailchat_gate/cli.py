@@ -6,7 +6,6 @@ from tailchat_gate import __version__
 from tailchat_gate.commands import admin, config, explain, locks, serve
 from tailchat_gate.commands.admin import refusals
 from tailchat_gate.commands.forget import forget
-from tailchat_gate.commands.routes import routes
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,7 +22,7 @@ for command in (
     admin.reload,
     config.check,
     explain.explain,
-    routes,
+    config.routes,
     config.secret,
     config.token,
     config.key,

@@ -1,25 +1,29 @@
-"""`check`, `schema`, `secret`, `key` and `token`: help with writing a configuration."""
+"""`check`, `routes`, `schema`, `secret`, `key` and `token`: help with a configuration."""
 
+import grp
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
-from tailchat_gate.commands.obstacles import obstacles
 from tailchat_gate.config.keys import schema_text
 from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.load import named
-from tailchat_gate.config.model import Settings
-from tailchat_gate.config.state_directory import in_foreign_home
+from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.state_directory import in_foreign_home, is_made, writable_by_all
+from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.config.values.identifier import token_name
 from tailchat_gate.identity.machine_tokens import TOKEN_BYTES, hash_of, make_token
 from tailchat_gate.identity.seal import new_secret
-from tailchat_gate.serving.rooms import redirect_uri
+from tailchat_gate.serving.rooms import redirect_uri, route_table
+from tailchat_gate.state.files import NAME
 
 
 @click.command()
@@ -95,3 +99,119 @@ def secret() -> None:
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
     click.echo(schema_text(), nl=False)
+
+
+_HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
+
+
+@click.command()
+@config_option
+def routes(config: Path) -> None:
+    """Print the routes in the order in which they count.
+
+    The first whose host, path and methods fit a request serves it. Where host and path fit and
+    no route of the same host and path takes the method, it is refused.
+    """
+    settings = loaded_from(config).settings
+    table = [_HEADINGS, *(_row(route.settings) for route in route_table(settings).in_order)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    if settings.access.deny:
+        click.echo(f"\nDenied on all of them: {', '.join(settings.access.deny)}")
+
+
+def _row(route: Route) -> tuple[str, ...]:
+    return (
+        route.name,
+        route.host or "any",
+        route.path,
+        ",".join(route.methods) or "any",
+        ",".join(route.allow),
+        ",".join(route.deny) or "-",
+        route.upstream,
+    )
+
+
+class Obstacle(NamedTuple):
+    """What would prevent a start, with the key that names it.
+
+    `missing`: a file, directory or group does not exist, as on a machine other than the gate's.
+    """
+
+    key: str
+    told: str
+    missing: bool = False
+
+
+def obstacles(settings: Settings) -> Iterator[Obstacle]:
+    """Check what a start opens: files, the directories of files and sockets, a group.
+
+    Write permission is not checked, because it depends on the gate's user. Free addresses are not
+    checked either, because a running gate uses them.
+    """
+    if settings.state.path:
+        yield from _of_state("state.path", Path(settings.state.path))
+    if settings.log.audit_file:
+        yield from _of_file("log.audit_file", Path(settings.log.audit_file))
+    server = settings.server
+    for key, texts in (("listen", server.listen), ("admin_listen", (server.admin_listen,))):
+        for text in filter(None, texts):
+            yield from _of_listener(f"server.{key}", listen_address(text))
+    if server.unix_group and not server.unix_group.isdecimal():
+        try:
+            grp.getgrnam(server.unix_group)
+        except KeyError:
+            told = f"there is no group {server.unix_group} here"
+            yield Obstacle("server.unix_group", told, missing=True)
+
+
+def _of_state(key: str, folder: Path) -> Iterator[Obstacle]:
+    """Check the directory of the stored locks."""
+    if is_made(str(folder), os.environ) and not folder.exists():
+        there = next(parent for parent in folder.parents if parent.exists())
+        if not there.is_dir():
+            yield Obstacle(key, f"{there} is no directory")
+        return
+    file = folder / NAME
+    yield from _of_file(key, file)
+    if file.is_symlink():
+        yield Obstacle(key, f"{file} is a symbolic link, which may lead anywhere")
+    else:
+        yield from (Obstacle(key, told) for told in map(_open_to_all, (folder, file)) if told)
+
+
+def _open_to_all(path: Path) -> str:
+    try:
+        return writable_by_all(path, path.stat().st_mode)
+    except OSError:
+        return ""
+
+
+def _of_file(key: str, file: Path) -> Iterator[Obstacle]:
+    yield from _of_directory(key, file.parent)
+    if file.is_dir():
+        yield Obstacle(key, f"{file} is a directory")
+
+
+def _of_listener(key: str, where: object) -> Iterator[Obstacle]:
+    if not isinstance(where, UnixAddress):
+        return
+    path = Path(where.path)
+    yield from _of_directory(key, path.parent)
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except OSError:
+        return
+    if not is_socket:
+        yield Obstacle(key, f"{path} is there and is no socket")
+
+
+def _of_directory(key: str, folder: Path) -> Iterator[Obstacle]:
+    if folder.is_dir():
+        return
+    if folder.exists():
+        yield Obstacle(key, f"{folder} is no directory")
+    else:
+        yield Obstacle(key, f"there is no directory {folder} here", missing=True)

@@ -15,7 +15,6 @@ from tailchat_gate.demo.authorize import (
     next_page,
     read_request,
 )
-from tailchat_gate.demo.cookies import Attributes, Cookies, UntypedPage
 from tailchat_gate.demo.oauth import OAuthError, Parameters, bad_request
 from tailchat_gate.demo.render import render
 from tailchat_gate.demo.store import (
@@ -32,6 +31,7 @@ from tailchat_gate.demo.store import (
     Token,
 )
 from tailchat_gate.demo.users import User
+from tailchat_gate.demo.wire import Attributes, Cookies, UntypedPage
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 

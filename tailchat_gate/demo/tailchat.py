@@ -11,7 +11,6 @@ from aiohttp import web
 
 from tailchat_gate.demo.authorize import RESPONSE_MODES, RESPONSE_TYPES, SCOPES
 from tailchat_gate.demo.back_channel import BackChannel, Call
-from tailchat_gate.demo.cookies import UntypedPage
 from tailchat_gate.demo.faults import Close, Faults, Hang, Response, Rewrite, Seen
 from tailchat_gate.demo.front_channel import FrontChannel
 from tailchat_gate.demo.gateway import Gateway
@@ -22,6 +21,7 @@ from tailchat_gate.demo.users import USERS, User, picture
 from tailchat_gate.demo.wire import (
     Answer,
     Members,
+    UntypedPage,
     drop_content_type,
     json_answer,
     only_loopback,

@@ -6,11 +6,10 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.endpoints.account import KeySet, SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.login_targets import Targets
-from tailchat_gate.endpoints.sign_out import SignOut
-from tailchat_gate.endpoints.userinfo import KeySet, UserInfo
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers

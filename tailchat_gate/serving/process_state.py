@@ -34,12 +34,11 @@ from tailchat_gate.proxy.message.assertion import PublishedKeys
 from tailchat_gate.proxy.upstream.dial import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.request.context import RequestIds
+from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.health import Health
 from tailchat_gate.state.memory import MemoryStore
-from tailchat_gate.state.refusals import StoredRefusals
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Store
-from tailchat_gate.state.token_use import TokenUse
 
 #: Handoff tokens remembered, about 2 KiB each for a minute.
 USED_PASSES: Final = 10_000

@@ -1,24 +1,149 @@
 """Builds a gate from its settings: the one place where all parts meet."""
 
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
 from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.model import Settings
+from tailchat_gate.endpoints.account import FormTokens, KeySet, SignOut, UserInfo
+from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.login import LoginEndpoints, outcome_codec
+from tailchat_gate.endpoints.login_refusals import LoginRefusals
+from tailchat_gate.endpoints.login_targets import Bindings, Targets
 from tailchat_gate.endpoints.router import Endpoints
 from tailchat_gate.gate import Gate
+from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
-from tailchat_gate.serving.endpoint_wiring import Parts, wire_endpoints
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.rooms import (
+    Access,
+    Identity,
+    Proxy,
+    Responses,
     StaticRoutes,
+    secrets,
     wire_access,
     wire_identity,
     wire_proxy,
     wire_responses,
     wire_static,
 )
+
+
+class Parts(NamedTuple):
+    """The parts that the handlers are built from."""
+
+    settings: Settings
+    process_state: ProcessState
+    access: Access
+    identity: Identity
+    proxy: Proxy
+    responses: Responses
+    authorizer: Authorizer
+
+
+def wire_endpoints(parts: Parts) -> Endpoints:
+    """Return the handlers of the gate's own paths."""
+    settings, answers = parts.settings, parts.responses.answers
+    prefix, assertions = settings.server.prefix, parts.proxy.assertions
+    forms = FormTokens(_key_ring(settings, "form"))
+    targets = Targets(
+        answers,
+        parts.identity.sites,
+        parts.responses.returns,
+        prefix,
+        settings.limits.target_bytes,
+    )
+    return Endpoints(
+        login=_login(parts, targets),
+        targets=targets,
+        sign_out=_sign_out(parts, forms),
+        userinfo=_userinfo(parts, forms),
+        forward_auth=_forward_auth(parts),
+        key_set=KeySet(answers=answers, key_set=assertions.key_set if assertions else None),
+        answers=answers,
+        prefix=prefix,
+    )
+
+
+def _login(parts: Parts, targets: Targets) -> LoginEndpoints:
+    settings, process_state, identity = parts.settings, parts.process_state, parts.identity
+    bindings = Bindings(identity.sessions)
+    return LoginEndpoints(
+        answers=parts.responses.answers,
+        refusals=parts.responses.refusals,
+        tailchat=identity.tailchat,
+        sessions=identity.sessions,
+        bindings=bindings,
+        targets=targets,
+        sites=identity.sites,
+        used_states=process_state.used_states,
+        used_passes=process_state.used_passes,
+        login_queue=process_state.login_queue,
+        states=_key_ring(settings, "state"),
+        passes=_key_ring(settings, "pass"),
+        outcomes=outcome_codec(_key_ring(settings, "outcome")),
+        login_refusals=LoginRefusals(
+            answers=parts.responses.answers,
+            bindings=bindings,
+            targets=targets,
+            notes=_key_ring(settings, "note"),
+            metrics=process_state.metrics,
+            audit=process_state.audit,
+            faults=process_state.faults,
+        ),
+        metrics=process_state.metrics,
+        audit=process_state.audit,
+        prefix=settings.server.prefix,
+        keeps_tokens=settings.session.recheck > 0,
+    )
+
+
+def _sign_out(parts: Parts, forms: FormTokens) -> SignOut:
+    return SignOut(
+        answers=parts.responses.answers,
+        sessions=parts.identity.sessions,
+        sites=parts.identity.sites,
+        forms=forms,
+        keys=_key_ring(parts.settings, "sign-out"),
+        locks=parts.process_state.locks,
+        audit=parts.process_state.audit,
+        prefix=parts.settings.server.prefix,
+    )
+
+
+def _userinfo(parts: Parts, forms: FormTokens) -> UserInfo:
+    routes = parts.access.routes
+    return UserInfo(
+        refusals=parts.responses.refusals,
+        sessions=parts.identity.sessions,
+        tokens=parts.identity.tokens,
+        identity=parts.proxy.identity,
+        forms=forms,
+        has_tool=lambda host: routes.match(host, "/", "GET") is not None,
+    )
+
+
+def _forward_auth(parts: Parts) -> ForwardAuth:
+    server = parts.settings.server
+    return ForwardAuth(
+        refusals=parts.responses.refusals,
+        authorizer=parts.authorizer,
+        identity=parts.proxy.identity,
+        headers=parts.proxy.headers,
+        workers=parts.access.workers,
+        path=f"{server.prefix}/auth",
+        public_host=urlsplit(server.public_url).hostname or "",
+        clock=parts.process_state.clock,
+    )
+
+
+def _key_ring(settings: Settings, purpose: str) -> KeyRing:
+    return KeyRing(secrets(settings), purpose)
 
 
 def build(settings: Settings, process_state: ProcessState | None = None) -> Generation:

@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.batches import Batches
 from tailchat_gate.state.claims import Claims, MissedClaims
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, Loaded, StoreFault
 from tailchat_gate.state.files import Files
-from tailchat_gate.state.followers import Followers
 from tailchat_gate.state.health import Fault, Health
 from tailchat_gate.state.store import (
     Claim,
     ClaimStatus,
     Follower,
+    Followers,
     Outcome,
     Record,
     StoreError,
 )
-from tailchat_gate.state.upkeep import Upkeep
+from tailchat_gate.state.writes import Batches, Upkeep
 
 #: Seconds between two looks at the file; other processes' writes are seen this much later.
 LOOK_SECONDS: Final = 0.25

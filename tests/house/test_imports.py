@@ -50,7 +50,6 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("admin",),
         ("reload",),
         ("listeners", "wiring"),
-        ("endpoint_wiring",),
         ("binding", "generations", "rooms"),
         ("process_state",),
         ("signals",),
@@ -125,7 +124,7 @@ DRAW = (
     "identity.seal",
     "identity.sessions.session",
     "proxy.exchange.tunnel",
-    "endpoints.sign_out",
+    "endpoints.account",
     "commands.config",
     "commands.demo",
 )

@@ -1,0 +1,132 @@
+"""Recent activity as records: the last refusals, and when each machine token was last used."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Final
+
+from tailchat_gate.observe.audit import MAX_REFUSALS, Audit, Person, Refusal
+from tailchat_gate.state.store import Changes, Kind, Record
+from tailchat_gate.syntax import COMPACT
+
+REFUSAL: Final = "refusal"
+#: Seconds after which a refusal is deleted: it names a person, and is no longer needed.
+REFUSAL_RETENTION: Final = 30 * 86_400
+#: Characters of a path and of a name that are stored.
+_LONGEST_PATH: Final = 1024
+_LONGEST_NAME: Final = 256
+
+USE: Final = "token-use"
+#: Seconds between two writes for a token in use.
+_USE_INTERVAL: Final = 60.0
+#: Seconds after which a token's last use is forgotten; for tokens that were removed long ago.
+_USE_RETENTION: Final = 400 * 86_400
+_MOST_TOKENS: Final = 1024
+
+
+def _latest_refusals(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the latest refusals, as many as are shown."""
+    return records[-MAX_REFUSALS:]
+
+
+class StoredRefusals:
+    """Stores the refusals of the audit log.
+
+    Two processes that refuse the same within a few seconds may count it as one.
+    """
+
+    kind: Final = Kind(REFUSAL, 2 * MAX_REFUSALS, _latest_refusals)
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    def take(self, changes: Changes) -> None:
+        """Add what was read from the store."""
+        for record in changes.records:
+            refusal = _read_refusal(record) if record.intact else None
+            if refusal is not None:
+                self._audit.restore(refusal)
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return every refusal."""
+        del lost
+        return [_refusal_record(refusal) for refusal in reversed(self._audit.refusals)]
+
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return the refusals that have changed."""
+        del last
+        return [_refusal_record(refusal) for refusal in self._audit.take_changed()]
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Forget a person's refusals."""
+        del in_force
+        self._audit.forget(sub)
+
+
+def _refusal_record(refusal: Refusal) -> Record:
+    person = refusal.person
+    body = {
+        **asdict(refusal),
+        "person": [person.sub, person.nickname[:_LONGEST_NAME], person.discriminator],
+        "path": refusal.path[:_LONGEST_PATH],
+    }
+    del body["told"]
+    key = f"{person.sub} {refusal.route} {refusal.reason}"
+    until = int(refusal.last) + REFUSAL_RETENTION
+    return Record(REFUSAL, key, json.dumps(body, separators=COMPACT), person.sub, until)
+
+
+def _read_refusal(record: Record) -> Refusal | None:
+    try:
+        fields = json.loads(record.body)
+        fields["person"] = Person(*fields["person"])
+        return Refusal(**fields)
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+class TokenUse:
+    """The Unix second of each token's last use, by its name; requests write to `last`."""
+
+    kind: Final = Kind(USE, 2 * _MOST_TOKENS, lambda records: records[-_MOST_TOKENS:])
+
+    def __init__(self) -> None:
+        self.last: Final[dict[str, float]] = {}
+        self._saved: dict[str, float] = {}
+
+    def take(self, changes: Changes) -> None:
+        """Apply what is later than what is known."""
+        for record in changes.records:
+            at = _read_use(record) if record.intact else None
+            if at is not None:
+                self._saved[record.key] = at
+                self.last[record.key] = max(at, self.last.get(record.key, at))
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return every use."""
+        del lost
+        return [_use_record(name, at) for name, at in self.last.items()]
+
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return the uses that are not written yet; at the end all of them."""
+        least = 0.0 if last else _USE_INTERVAL
+        found = {
+            name: at for name, at in self.last.items() if at - self._saved.get(name, 0.0) > least
+        }
+        self._saved.update(found)
+        return [_use_record(name, at) for name, at in found.items()]
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Do nothing: a token belongs to no person."""
+
+
+def _use_record(name: str, at: float) -> Record:
+    return Record(USE, name, json.dumps(int(at)), "", int(at) + _USE_RETENTION)
+
+
+def _read_use(record: Record) -> float | None:
+    try:
+        at = json.loads(record.body)
+    except ValueError:
+        return None
+    return float(at) if isinstance(at, int) else None
