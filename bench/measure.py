@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ Sample = Mapping[str, float]
 _SCRIPT = Path(__file__).with_name("load.lua")
 # What a program may still hold back of its log when the load has ended.
 _LOG_LIMIT = 5.0
+# A minute of load, which is the longest, and what a busy machine may take to end it.
+_LOAD_LIMIT = 120.0
 _OK = 200
 _SUB = re.compile(rb'"sub":"([^"]+)"')
 
@@ -64,10 +67,12 @@ class Ask:
     """What a load asks and what must come back.
 
     `headers` are sent besides the visitor's cookies, which are left out where `session` is False.
-    `upload`: bytes of a body to send, 0 for none. `answer`: the body that is right, None where it
-    differs each time. `close`: a connection for each request. `cookies`: a file with values of
-    the Cookie header, sent in turn instead of the visitor's, and `visitors` how many people they
-    are. `vary`: whether two fields of the head are different in each request.
+    `upload`: bytes of a body to PUT, `post`: of one to POST, 0 for none. `answer`: the body that
+    is right, None where it differs each time. `close`: a connection for each request. `cookies`: a
+    file with values of the Cookie header, sent in turn instead of the visitor's, and `visitors` how
+    many people they are; with `once` it is wrong to send one of them twice. `differs`: what is
+    different in each request, as load.lua names it; then the request has the twelve fields of a
+    browser behind an edge.
     """
 
     path: str = "/"
@@ -76,32 +81,40 @@ class Ask:
     status: int = _OK
     answer: bytes | None = None
     upload: int = 0
+    post: int = 0
     close: bool = False
     cookies: Path | None = None
     visitors: int = 0
-    vary: bool = False
+    once: bool = False
+    differs: str = ""
 
     @property
     def method(self) -> str:
         """The request's method."""
-        return "PUT" if self.upload else "GET"
+        return "PUT" if self.upload else "POST" if self.post else "GET"
 
     def fields(self, peer: Peer) -> tuple[str, ...]:
         """The header fields of a request to `peer`."""
         return ((peer.session.header,) if self.session else ()) + self.headers
 
-    def script(self) -> list[str]:
+    def script(self, seed: int, count: int) -> list[str]:
         """The arguments of load.lua."""
         given: dict[str, object] = {}
         if self.upload:
             given |= {"upload": self.upload, "body": (self.answer or b"").decode()}
+        if self.post:
+            given["post"] = self.post
         if self.cookies:
             given["cookies"] = self.cookies
-        if self.vary:
-            given["vary"] = "yes"
+        if self.once:
+            given["once"] = "yes"
+        if self.differs:
+            given |= {"differs": self.differs, "seed": seed}
         if self.status != _OK:
             # Judged one by one, because to wrk a redirect is as good as an answer.
             given["status"] = self.status
+        if count:
+            given["count"] = count
         return [f"{name}={value}" for name, value in given.items()]
 
 
@@ -142,15 +155,20 @@ def sample(load: Load, cpu: float, rss: int) -> Sample:
     }
 
 
-def measure(peer: Peer, ask: Ask, *, seconds: int, connections: int) -> Sample:
+def measure(
+    peer: Peer, ask: Ask, *, seconds: int, connections: int, seed: int = 0, count: int = 0
+) -> Sample:
     """Load `peer` with what `ask` says and return what one request cost.
 
-    Raises BenchError when an answer is not the right one, a request fails, or the peer does not
-    log.
+    Where requests differ, they are the same in all loads with this `seed`. The load ends after
+    `count` answers, where that is not 0. Raises BenchError when an answer is not the right one, a
+    request fails, or the peer does not log.
     """
     expect(peer, ask)
     before = cpu_seconds(peer.pids)
-    load = _wrk(peer, ask, seconds, connections)
+    own = _children_seconds()
+    load = _wrk(peer, ask, f"-d{seconds}s", f"-c{connections}", ask.script(seed, count))
+    own = _children_seconds() - own
     cpu = cpu_seconds(peer.pids) - before
     rss = rss_bytes(peer.pids)
     expect(peer, ask)
@@ -159,7 +177,7 @@ def measure(peer: Peer, ask: Ask, *, seconds: int, connections: int) -> Sample:
         _must_have_served(peer, min(ask.visitors, load.requests))
     empty_logs(peer, load.requests)
     try:
-        return sample(load, cpu, rss)
+        return {**sample(load, cpu, rss), "loader": own * 1e6 / load.duration}
     except BenchError as problem:
         raise BenchError(f"{peer.name}: {problem}") from None
 
@@ -170,7 +188,7 @@ def expect(peer: Peer, ask: Ask) -> None:
     if ask.cookies:
         cookie = ask.cookies.read_text().partition("\n")[0]
         fields = [f"Cookie: {cookie}"]
-    body = b"x" * ask.upload if ask.upload else None
+    body = b"x" * (ask.upload or ask.post) or None
     response = fetch(f"{peer.origin}{ask.path}", fields, method=ask.method, body=body)
     if response.status != ask.status or (ask.answer is not None and response.body != ask.answer):
         raise BenchError(
@@ -180,13 +198,18 @@ def expect(peer: Peer, ask: Ask) -> None:
         peer.session.take(response.cookies)
 
 
-def _wrk(peer: Peer, ask: Ask, seconds: int, connections: int) -> Load:
-    args = [program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
-    args += ["-s", str(_SCRIPT)]
+def _children_seconds() -> float:
+    """CPU seconds of the programs that were started and have ended: of a load, that is wrk."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _wrk(peer: Peer, ask: Ask, seconds: str, connections: str, script: Sequence[str]) -> Load:
+    args = [program("wrk"), "-t1", connections, seconds, "--timeout", "10s", "-s", str(_SCRIPT)]
     for header in (*ask.fields(peer), *(("Connection: close",) if ask.close else ())):
         args += ["-H", header]
-    args += [f"{peer.origin}{ask.path}", "--", *ask.script()]
-    return parse_load(finished(args, limit=seconds + 60))
+    args += [f"{peer.origin}{ask.path}", "--", *script]
+    return parse_load(finished(args, limit=_LOAD_LIMIT))
 
 
 def empty_logs(peer: Peer, requests: int) -> None:

@@ -38,6 +38,7 @@ TOOLS = """\
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location = / {{ return 200 '{body}'; }}
+        location /page {{ return 200 '{body}'; }}
         location /files/ {{ alias {directory}/files/; sendfile on; }}
         location /chunked/ {{
             alias {directory}/files/;

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from measure import Sample
@@ -25,49 +24,6 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "p99_ms": ("p99 ms", ".2f"),
     "rss_mib": ("RSS MiB", ".1f"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What a figure of the gate must not exceed: `reach`, and better `aim`.
-
-    The figure is the median of the ratio of two entries of one work, round by round, or where
-    `theirs` is "" the figure itself divided by `scale`.
-    """
-
-    work: str
-    ours: str
-    theirs: str
-    key: str
-    reach: float
-    aim: float
-    scale: float = 1.0
-
-    @property
-    def text(self) -> str:
-        """What it says, without the figures."""
-        what = {"cpu_us": "CPU", "p99_ms": "p99", "bytes": "kB a connection"}[self.key]
-        return f"{self.work}: {what}, {self.ours}" + (f" / {self.theirs}" if self.theirs else "")
-
-
-ONE = "one session"
-PLAIN_GATE = "one route"
-GOALS: Sequence[Goal] = (
-    Goal("small", "gate", "caddy", "cpu_us", 0.45, 0.35),
-    Goal("small", "gate", "mod_auth_openidc", "cpu_us", 0.40, 0.30),
-    Goal("small", "gate", "nginx", "cpu_us", 3.3, 2.5),
-    Goal("small", "gate", "caddy", "p99_ms", 0.6, 0.4),
-    Goal("1m", "gate", "caddy", "cpu_us", 1.0, 0.7),
-    Goal("upload", "gate", "caddy", "cpu_us", 1.0, 0.7),
-    Goal("gate", "/oauth2/auth", ONE, "cpu_us", 0.6, 0.45),
-    Goal("gate", "2000 sessions in turn", ONE, "cpu_us", 1.15, 1.05),
-    Goal("policy", "1000 routes", PLAIN_GATE, "cpu_us", 1.1, 1.0),
-    Goal("policy", "all of policy", PLAIN_GATE, "cpu_us", 1.03, 1.0),
-    Goal("tunnel", "gate", "caddy", "cpu_us", 0.7, 0.5),
-    Goal("tunnel", "gate", "nginx", "cpu_us", 2.0, 1.4),
-    Goal("idle", "gate", "", "bytes", 12, 8, scale=1000),
-    Goal("idle-ws", "gate", "", "bytes", 30, 20, scale=1000),
-)
 
 
 def spread(values: Iterable[float], form: str) -> str:
@@ -119,22 +75,6 @@ def compared(rounds: Rounds, baseline: str = "") -> list[Row]:
             for ours, theirs in pairs
         ),
     ]
-
-
-def judged(found: Mapping[str, Rounds]) -> list[Row]:
-    """One row a goal whose work was measured: the figure, and whether it was met."""
-    rows: list[Row] = []
-    for goal in GOALS:
-        rounds = found.get(goal.work, {})
-        if goal.ours not in rounds or (goal.theirs and goal.theirs not in rounds):
-            continue
-        if goal.theirs:
-            value = statistics.median(ratios(rounds, goal.ours, goal.theirs, goal.key))
-        else:
-            value = statistics.median(one[goal.key] for one in rounds[goal.ours]) / goal.scale
-        met = "aim" if value <= goal.aim else "yes" if value <= goal.reach else "NO"
-        rows.append([goal.text, f"{goal.reach:g}", f"{goal.aim:g}", f"{value:.2f}", met])
-    return [["goal", "to reach", "aim", "measured", "met"], *rows] if rows else []
 
 
 def align(rows: Sequence[Row]) -> list[str]:

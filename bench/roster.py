@@ -9,7 +9,8 @@ from process import BenchError, program
 
 PLAIN = ("nginx", "caddy")
 FORWARD_AUTH = ("nginx-auth-request", "caddy-forward-auth")
-OWN_SESSIONS = ("mod_auth_openidc", "oauth2-proxy")
+OAUTH2_PROXY = "oauth2-proxy"
+OWN_SESSIONS = ("mod_auth_openidc", OAUTH2_PROXY)
 NAMES = (*PLAIN, *FORWARD_AUTH, *OWN_SESSIONS, "gate")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import json
 import signal
 import sys
@@ -11,15 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import differing
 import report
 from bodies import BODY_PEERS, Transfer, transfer
+from goals import judged
 from machine import machine
+from matrix import matrix
 from measure import Sample
 from peers import Stage
 from process import ENDING, BenchError, program, raise_file_limit
 from roster import NAMES, absent
 from scene import scene
-from works import Entry, Options, Work, works
+from work import Entry, Options, Work
+from works import GROUPS, works
 
 _WORKS = tuple(work.name for work in works())
 
@@ -52,11 +57,17 @@ def names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def works_named(text: str) -> tuple[str, ...]:
+    """The names of works in `text`, in which a group stands for all of it, for argparse."""
+    given = names((*GROUPS, *_WORKS))(text)
+    return tuple(itertools.chain.from_iterable(GROUPS.get(name, (name,)) for name in given))
+
+
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--work", type=names(_WORKS), default=(), help=", ".join(_WORKS))
+    add("--work", type=works_named, default=(), help=", ".join((*GROUPS, *_WORKS)))
     add("--peers", type=names(NAMES), default=(), help=", ".join(NAMES))
     add("--seconds", type=bounded(1, 60), default=4, help="of load a measurement")
     add("--rounds", type=bounded(1, 50), default=5)
@@ -94,7 +105,7 @@ def play(work: Work, stage: Stage, options: Options, rounds: int) -> dict[str, l
             entry.measure(stage, replace(options, seconds=1))
     for turn in range(1 if work.once else rounds):
         for entry in rotated(work.entries, turn):
-            found[entry.name].append(entry.measure(stage, options))
+            found[entry.name].append(entry.measure(stage, replace(options, turn=turn + 1)))
             print(f"{work.name} {turn + 1}: {entry.name}", file=sys.stderr)
     return found
 
@@ -147,37 +158,43 @@ def bodies_rows(transfers: Sequence[Transfer]) -> list[report.Row]:
     ]
 
 
-def told(title: str, *tables: Sequence[report.Row]) -> list[str]:
-    """Print tables under their title; return them as Markdown."""
+def told(title: str, *tables: tuple[str, Sequence[report.Row]]) -> list[str]:
+    """Print tables, each with its caption, under their title; return them as Markdown."""
     print(f"\n{title}")
     lines = [f"### {title}", ""]
-    for rows in tables:
+    for caption, rows in tables:
         if rows:
-            print("\n".join(report.align(rows)), flush=True)
+            print("\n".join([*([caption] * bool(caption)), *report.align(rows)]), flush=True)
+            lines += [f"{caption}:", ""] if caption else []
             lines += report.markdown(rows)
     return lines
 
 
 def measured(stage: Stage, chosen_works: Sequence[Work], options: argparse.Namespace) -> Told:
-    """Play the works; print a table after each and the goals at the end."""
+    """Play the works; print the tables after each, or after each family, and the goals at last."""
     load = Options(
         options.seconds, options.connections, options.idle, options.websockets, options.waiting
     )
     found: dict[str, Mapping[str, Sequence[Sample]]] = {}
     lines: list[str] = []
-    for work in chosen_works:
-        rounds = found[work.name] = play(work, stage, load, options.rounds)
-        tables = report.figures(rounds, work.unit), report.compared(rounds, work.baseline)
-        lines += told(f"{work.name}: {work.title}", *tables)
-    if goals := report.judged(found):
-        lines = [*told("Goals", goals), *lines]
+    for family, members in itertools.groupby(chosen_works, lambda work: work.family):
+        kin = list(members)
+        for work in kin:
+            rounds = found[work.name] = play(work, stage, load, options.rounds)
+            if not family:
+                tables = report.figures(rounds, work.unit), report.compared(rounds, work.baseline)
+                lines += told(f"{work.name}: {work.title}", *(("", table) for table in tables))
+        if family:
+            lines += told(f"{family}: {differing.TITLE}", *matrix(kin, found))
+    if goals := judged(found):
+        lines = [*told("Goals", ("", goals)), *lines]
     return lines, {"rounds": found}
 
 
 def weighed(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> Told:
     """Send the large bodies and print their table."""
     transfers = bodies(stage, peers, options.size << 20)
-    lines = told(f"{options.size} MiB a body", bodies_rows(transfers))
+    lines = told(f"{options.size} MiB a body", ("", bodies_rows(transfers)))
     return lines, {"bodies": [asdict(one) for one in transfers]}
 
 

@@ -2,20 +2,22 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 
+from differing import FAMILY, ROWS, differing
 from gate import ASKED, MANY, POLICY
+from goals import ONE, PLAIN_GATE
 from hold import Connections, connections
-from measure import Ask, Peer, Sample, empty_logs, measure, sample
+from measure import Ask, Peer, Sample, empty_logs, sample
 from peers import Stage
 from process import BenchError, cpu_seconds, finished, rss_bytes
-from report import ONE, PLAIN_GATE
 from roster import NAMES, OWN_SESSIONS, PLAIN
 from scene import BODY, content
+from work import Entry, Options, Work, load, loaded, loads
 
 SESSIONS = 2000
 _SEALED = Path(__file__).with_name("sealed.py")
@@ -35,43 +37,8 @@ _WARM = 200
 _SPARE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How much of a load: seconds, connections, and how many wait idle or for a slow tool."""
-
-    seconds: int
-    connections: int
-    idle: int
-    websockets: int
-    waiting: int
-
-
-Measure = Callable[[Stage, Options], Sample]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of a work's table: its name, the peer that works for it, what measures it once."""
-
-    name: str
-    peer: str
-    measure: Measure
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One table.
-
-    `unit` is what the CPU time is divided by. `baseline` is the entry that the others are divided
-    by; where it is "", the gate is divided by each of the others. `once`: a single round tells all.
-    """
-
-    name: str
-    title: str
-    unit: str
-    entries: tuple[Entry, ...]
-    baseline: str = ""
-    once: bool = False
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({FAMILY: tuple(ROWS)})
+"""Names that stand for several works."""
 
 
 def works() -> tuple[Work, ...]:
@@ -81,23 +48,24 @@ def works() -> tuple[Work, ...]:
     signed_in = (*PLAIN, *OWN_SESSIONS, "gate")
     tunnelling = (*PLAIN, "gate")
     return (
-        Work("small", "small keep-alive GET with a session", "request", _loads(NAMES, small)),
+        *differing(),
+        Work("small", "small keep-alive GET with a session", "request", loads(NAMES, small)),
         Work("gate", "what the gate does besides", "request", _gate_alone(small), baseline=ONE),
         Work("policy", "what decides who may", "request", _policies(small), baseline=PLAIN_GATE),
-        Work("10k", "10 kB responses", "request", _loads(signed_in, _file("10k"))),
-        Work("1m", "1 MB responses", "MB", _loads(signed_in, _file("1m"))),
-        Work("upload", "1 MB uploads", "MB", _loads(signed_in, upload, "tool")),
+        Work("10k", "10 kB responses", "request", loads(signed_in, _file("10k"))),
+        Work("1m", "1 MB responses", "MB", loads(signed_in, _file("1m"))),
+        Work("upload", "1 MB uploads", "MB", loads(signed_in, upload, "tool")),
         Work(
             "chunked",
             "chunked responses of 16 kB",
             "request",
-            _loads(signed_in, Ask("/chunked/16k", answer=content("16k"))),
+            loads(signed_in, Ask("/chunked/16k", answer=content("16k"))),
         ),
         Work(
             "close",
             "a new connection for each request",
             "request",
-            _loads(signed_in, Ask(answer=BODY, close=True)),
+            loads(signed_in, Ask(answer=BODY, close=True)),
         ),
         Work(
             "tunnel",
@@ -116,10 +84,6 @@ def works() -> tuple[Work, ...]:
     )
 
 
-def _loads(names: Sequence[str], ask: Ask, upstream: str = "web") -> tuple[Entry, ...]:
-    return tuple(Entry(name, name, partial(_load, name, upstream, ask)) for name in names)
-
-
 def _idles(*, websocket: bool = False) -> tuple[Entry, ...]:
     return tuple(
         Entry(name, name, partial(_idle, name, websocket=websocket)) for name in (*PLAIN, "gate")
@@ -134,11 +98,10 @@ def _gate_alone(small: Ask) -> tuple[Entry, ...]:
             headers=_NAVIGATION, session=False, status=HTTPStatus.FOUND.value
         ),
         "API call, signed out (401)": Ask(session=False, status=HTTPStatus.UNAUTHORIZED.value),
-        "other fields in each request": Ask(answer=BODY, vary=True),
     }
     return (
-        *(Entry(name, "gate", partial(_load, "gate", "web", ask)) for name, ask in asks.items()),
-        Entry("/oauth2/auth", "gate", partial(_load, ASKED, "web", question)),
+        *(Entry(name, "gate", partial(load, "gate", "web", ask)) for name, ask in asks.items()),
+        Entry("/oauth2/auth", "gate", partial(load, ASKED, "web", question)),
         Entry(f"{SESSIONS} sessions in turn", "gate", _many_sessions),
     )
 
@@ -146,7 +109,7 @@ def _gate_alone(small: Ask) -> tuple[Entry, ...]:
 def _policies(small: Ask) -> tuple[Entry, ...]:
     names = {PLAIN_GATE: "gate", "1000 routes": MANY, "all of policy": POLICY}
     return tuple(
-        Entry(name, "gate", partial(_load, peer, "web", small)) for name, peer in names.items()
+        Entry(name, "gate", partial(load, peer, "web", small)) for name, peer in names.items()
     )
 
 
@@ -159,15 +122,7 @@ def _many_sessions(stage: Stage, options: Options) -> Sample:
     if not cookies.exists():
         _seal(stage, peer, cookies)
     ask = Ask(answer=BODY, session=False, cookies=cookies, visitors=SESSIONS)
-    return _measure(peer, ask, options)
-
-
-def _load(name: str, upstream: str, ask: Ask, stage: Stage, options: Options) -> Sample:
-    return _measure(stage.peer(name, upstream), ask, options)
-
-
-def _measure(peer: Peer, ask: Ask, options: Options) -> Sample:
-    return measure(peer, ask, seconds=options.seconds, connections=options.connections)
+    return loaded(peer, ask, options)
 
 
 def _seal(stage: Stage, peer: Peer, cookies: Path) -> None:
