@@ -5,8 +5,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from tailchat_gate.access.policy import NO_METHOD, Rule
 from tailchat_gate.access.route import ODD_METHOD, Layer, Match, RouteGroup, RouteGroups
+from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.config.values.path import inside
-from tailchat_gate.request.byte_cache import ByteKeyedCache
 from tailchat_gate.request.readings import TooManyReadingsError, readings, shortened
 from tailchat_gate.syntax import COMMON_METHODS
 
@@ -14,8 +14,8 @@ from tailchat_gate.syntax import COMMON_METHODS
 MAX_KEPT_PATHS: Final = 8192
 MAX_KEPT_LENGTH: Final = 512
 #: Paths that are refused for their readings, in bytes: to refuse one again costs nothing.
-_KEPT_REFUSALS: Final = 256 << 10
-_LONGEST_REFUSAL: Final = 16 << 10
+_KEPT_REFUSALS: Final = 512 << 10
+_LARGEST_REFUSAL: Final = 16 << 10
 
 _T = TypeVar("_T")
 _Kept = dict[str, Match | None]
@@ -247,7 +247,9 @@ class PathCache:
     def __init__(self) -> None:
         self.all: Final[list[_Kept]] = []
         self.last: tuple[HostTable, str, Sequence[_Spot]] | None = None
-        self.refused: Final[ByteKeyedCache[bool]] = ByteKeyedCache(_KEPT_REFUSALS, _LONGEST_REFUSAL)
+        self.refused: Final[BoundedCache[bytes, bool]] = BoundedCache(
+            _KEPT_REFUSALS, cost=_cost_of_refusal, largest=_LARGEST_REFUSAL
+        )
         self._count = 0
 
     def __len__(self) -> int:
@@ -266,6 +268,10 @@ class PathCache:
             self._count = 0
         kept[path] = match
         self._count += 1
+
+
+def _cost_of_refusal(key: bytes, _refused: object) -> int:
+    return len(key) + ENTRY_BYTES
 
 
 def strictest(rules: Iterable[Rule]) -> tuple[Rule, ...]:

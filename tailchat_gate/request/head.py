@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.byte_cache import ByteKeyedCache
 from tailchat_gate.request.fields import FieldSection, Limits, read_fields
 from tailchat_gate.request.target import NO_TARGET, Target, read_target
 from tailchat_gate.syntax import (
@@ -26,10 +26,11 @@ _FIRST: Final = re.compile(rb"[\r%b]" % TCHAR_OCTETS)
 _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
 #: Around the target: method, version, two spaces, an empty line before and half of a line's end.
 _LINE_OVERHEAD: Final = MAX_METHOD + 13
-#: Bytes that are kept in each half, of sections and of lines: with all that is made of them.
+#: Bytes that are kept, of sections and of lines: with all that is made of them.
 _KEPT_SECTIONS: Final = 16 << 20
 _KEPT_LINES: Final = 4 << 20
-_LONGEST_KEPT: Final = 4096
+#: Of one section or line with all that is made of it.
+_LARGEST_KEPT: Final = 24 << 10
 
 
 # Here and elsewhere: final for the type checker, because what is frozen takes five times as long
@@ -71,18 +72,18 @@ NO_HEAD: Final = RequestHead("", False, NO_TARGET, FieldSection(()))  # noqa: FB
 
 
 class RequestReader:
-    """Reads the heads of requests; what was read is kept, because clients repeat themselves.
+    """Reads the heads of requests; what comes again is kept.
 
-    Nothing is kept of what does not parse.
+    Nothing is kept of what does not parse, and nothing of what came only once.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lines: ByteKeyedCache[RequestLine] = ByteKeyedCache(
-            _KEPT_LINES, _LONGEST_KEPT, _cost_of_line
+        self._lines: BoundedCache[bytes, RequestLine] = BoundedCache(
+            _KEPT_LINES, cost=_cost_of_line, largest=_LARGEST_KEPT, twice=True
         )
-        self._sections: ByteKeyedCache[FieldSection] = ByteKeyedCache(
-            _KEPT_SECTIONS, _LONGEST_KEPT, _cost_of_section
+        self._sections: BoundedCache[bytes, FieldSection] = BoundedCache(
+            _KEPT_SECTIONS, cost=_cost_of_section, largest=_LARGEST_KEPT, twice=True
         )
 
     def read(self, data: bytes) -> tuple[RequestHead, int] | None:

@@ -56,7 +56,6 @@ NO_PARSERS = {
     "proxy.message.assertion": "it writes",
     "proxy.upstream.in_flight": "it counts requests",
     "proxy.exchange.recorder": "it counts and logs",
-    "request.byte_cache": "a memory, by the bytes that others read",
     "request.context": "what is known of a request",
     "request.field_names": "lists of names",
 }

@@ -28,19 +28,21 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("config", "pages"),
     ("request",),
     ("reasons",),
+    ("bounded",),
     ("syntax",),
     (PACKAGE,),
 )
 #: Rooms that may know less than their place in the order allows.
 ONLY: Mapping[str, frozenset[str]] = {
-    "observe": frozenset((PACKAGE, "reasons", "request", "syntax")),
+    "observe": frozenset((PACKAGE, "bounded", "reasons", "request", "syntax")),
     "demo": frozenset(("config", "syntax")),
-    "request": frozenset(("reasons", "syntax")),
+    "request": frozenset(("bounded", "reasons", "syntax")),
     "config": frozenset(("request", "syntax")),
     "pages": frozenset(),
     "reasons": frozenset(),
     PACKAGE: frozenset(),
-    "state": frozenset(("config", "observe", "syntax")),
+    "state": frozenset(("bounded", "config", "observe", "syntax")),
+    "bounded": frozenset(),
     "syntax": frozenset(),
 }
 #: The same within the rooms that have parts.
@@ -97,6 +99,7 @@ PURE = (
     "config.model",
     "config.tables",
     "pages.language",
+    "bounded",
     "reasons",
     "syntax",
     "identity.sessions.cookies",

@@ -1,0 +1,93 @@
+"""The one bounded memory of the gate: what was made of keys that strangers choose."""
+
+from array import array
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+#: What an entry takes in the table of a dict, and the object of its key.
+ENTRY_BYTES: Final = 192
+#: How many pairs of keys that came once are known by their hashes: 128 KiB, whatever they are.
+_PAIRS: Final = 8192
+
+
+def _one(_key: object, _made: object) -> int:
+    return 1
+
+
+class BoundedCache(Generic[_K, _V]):
+    """What was made of keys, until there is too much of it.
+
+    All entries together cost at most `most`: by `cost` of a key and what was made of it, and
+    without one by their number. What is used stays. The entries are in two halves: when the young
+    half is full it becomes the old one, whose entries are dropped; an entry of the old half that is
+    asked for is young again. So a stranger with ever new keys pushes out only what nobody asks for.
+    An entry that costs more than `largest` is not kept. With `twice` neither is a key that came
+    only once: a key that never repeats then takes no memory, and pushes out nothing.
+    """
+
+    __slots__ = ("_cost", "_half", "_largest", "_old", "_once", "_size", "_young")
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        cost: Callable[[_K, _V], int] = _one,
+        largest: int | None = None,
+        twice: bool = False,
+    ) -> None:
+        self._half: Final = max(most // 2, 1)
+        self._cost = cost
+        self._largest: Final = self._half if largest is None else largest
+        self._young: dict[_K, _V] = {}
+        self._old: dict[_K, _V] = {}
+        #: What the young half costs.
+        self._size = 0
+        #: Hashes of keys that came once: the last two of those that are equal in their last bits.
+        self._once = array("q", bytes(16 * _PAIRS)) if twice else None
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: _K) -> _V | None:
+        """Return what is kept for a key, None where nothing is."""
+        found = self._young.get(key)
+        if found is None and self._old and (found := self._old.pop(key, None)) is not None:
+            self._put(key, found, self._cost(key, found))
+        return found
+
+    def keep(self, key: _K, made: _V) -> None:
+        """Keep what was made of a key, unless it is too large, or the key came only once."""
+        cost = self._cost(key, made)
+        if cost > self._largest or (self._once is not None and self._is_new(key, self._once)):
+            return
+        self.drop(key)
+        self._put(key, made, cost)
+
+    def drop(self, key: _K) -> None:
+        """Forget one key."""
+        if (found := self._young.pop(key, None)) is not None:
+            self._size -= self._cost(key, found)
+        else:
+            self._old.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young, self._old, self._size = {}, {}, 0
+
+    def _put(self, key: _K, made: _V, cost: int) -> None:
+        if self._size + cost > self._half and self._young:
+            self._old, self._young, self._size = self._young, {}, 0
+        self._young[key] = made
+        self._size += cost
+
+    def _is_new(self, key: _K, once: "array[int]") -> bool:
+        """Whether a key has not come lately; note that it came."""
+        mark = hash(key)
+        slot = mark % _PAIRS * 2
+        if once[slot] == mark or once[slot + 1] == mark:
+            return False
+        once[slot], once[slot + 1] = mark, once[slot]
+        return True
