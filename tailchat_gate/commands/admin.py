@@ -11,9 +11,8 @@ from typing import Any, Final
 import click
 
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, asked_at, config_option, fail
-from tailchat_gate.config.load import ConfigError, load, report
+from tailchat_gate.config.load import ConfigError, admin_address, load, report
 from tailchat_gate.config.problems import Problem
-from tailchat_gate.config.source import admin_address
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
 from tailchat_gate.config.values.quantities import format_timestamp
 from tailchat_gate.serving.admin import ORDER_HEADER

@@ -7,10 +7,9 @@ from typing import Final, NoReturn
 
 import click
 
-from tailchat_gate.config.environ import DEFAULT_CONFIG
-from tailchat_gate.config.load import ConfigError, Loaded, report
+from tailchat_gate.config.load import ConfigError, Loaded, Source, report
+from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.config.problems import Problem
-from tailchat_gate.config.source import Source
 from tailchat_gate.config.values.address import TcpAddress
 
 #: Exit code: the gate could not start or did not answer.

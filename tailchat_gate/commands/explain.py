@@ -15,10 +15,10 @@ from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.explain_fields import fates, field_lines, read_field
 from tailchat_gate.commands.locks import locked
-from tailchat_gate.config.lint.people import no_tailchat_id
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier, url
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.values.identifier import no_tailchat_id
 from tailchat_gate.endpoints.router import is_own
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine

@@ -15,12 +15,10 @@ import click
 from tailchat_gate.commands.admin import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail
 from tailchat_gate.commands.opened_store import OpenedStore, read_store, with_store
-from tailchat_gate.config.lint.people import is_tailchat_id, no_tailchat_id
-from tailchat_gate.config.load import ConfigError, load, named, report
+from tailchat_gate.config.load import ConfigError, admin_address, load, named, report, state_path
 from tailchat_gate.config.model import LONGEST_SESSION, Settings
-from tailchat_gate.config.source import admin_address, state_path
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
-from tailchat_gate.config.values.identifier import SUB, TOKEN
+from tailchat_gate.config.values.identifier import SUB, TOKEN, is_tailchat_id, no_tailchat_id
 from tailchat_gate.config.values.quantities import read_duration
 from tailchat_gate.identity.revocation.records import (
     MAX_MESSAGE,

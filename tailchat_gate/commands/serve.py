@@ -14,7 +14,7 @@ from tailchat_gate.commands.common import (
     fail,
     read_from,
 )
-from tailchat_gate.config.source import Source
+from tailchat_gate.config.load import Source
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
 from tailchat_gate.config.values import address
 from tailchat_gate.observe.log import (

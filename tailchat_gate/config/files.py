@@ -10,8 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tailchat_gate.config.checks.partial import judged
-from tailchat_gate.config.problems import Conflict, key_path
+from tailchat_gate.config.problems import Conflict, judged, key_path
 from tailchat_gate.config.tables.route import Route
 from tailchat_gate.config.values.address import FilesAddress, HttpAddress, upstream_address
 

@@ -11,8 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from tailchat_gate.config.checks.partial import partial, readable
-from tailchat_gate.config.checks.tables import Compared, conflicts
+from tailchat_gate.config.conflicts import Compared, conflicts
 from tailchat_gate.config.files import (
     exposed_key_files,
     exposed_keys,
@@ -31,7 +30,15 @@ from tailchat_gate.config.model import (
     Tailchat,
     Token,
 )
-from tailchat_gate.config.problems import Draft, Location, did_you_mean, kind, shown
+from tailchat_gate.config.problems import (
+    Draft,
+    Location,
+    did_you_mean,
+    kind,
+    partial,
+    readable,
+    shown,
+)
 from tailchat_gate.config.tables.fields import Groups
 
 _EXPECTED: Mapping[str, str] = MappingProxyType(

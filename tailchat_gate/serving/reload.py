@@ -5,11 +5,10 @@ import logging
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tailchat_gate.config.diff import beyond_reload, changes
 from tailchat_gate.config.files import KeyFileError, PemError
-from tailchat_gate.config.load import ConfigError, Loaded
+from tailchat_gate.config.load import ConfigError, FileStates, Loaded, Source, file_states
+from tailchat_gate.config.model import beyond_reload, changes
 from tailchat_gate.config.problems import Problem
-from tailchat_gate.config.source import FileStates, Source, file_states
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.listeners import StartError

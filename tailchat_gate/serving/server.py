@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from tailchat_gate import __version__
-from tailchat_gate.config.source import Source
+from tailchat_gate.config.load import Source
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.proxy.descriptors import raise_limit

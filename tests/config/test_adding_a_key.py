@@ -61,7 +61,7 @@ What the gate says of itself.
 LOOK: Final = """
 import json, sys
 from pathlib import Path
-from tailchat_gate.config.diff import changes
+from tailchat_gate.config.model import changes
 from tailchat_gate.config.keys import all_keys
 from tailchat_gate.config.load import load
 

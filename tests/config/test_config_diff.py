@@ -6,7 +6,7 @@ import pytest
 from configkit import OTHER_SECRET
 from gatekit import make_settings
 
-from tailchat_gate.config.diff import beyond_reload, changes
+from tailchat_gate.config.model import beyond_reload, changes
 
 A, B = "66000000000000000000000a", "66000000000000000000000b"
 

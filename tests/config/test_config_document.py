@@ -7,7 +7,7 @@ import pytest
 from configkit import SECRETS, good, problems, write_smallest
 
 from tailchat_gate.config.document import DocumentError, parse
-from tailchat_gate.config.source import admin_address, state_path
+from tailchat_gate.config.load import admin_address, state_path
 
 CASES = [
     (

@@ -13,7 +13,6 @@ from tailchat_gate.config.values import (
     identifier,
     path,
     quantities,
-    upgrade,
     url,
 )
 
@@ -412,7 +411,7 @@ def test_not_absolute_files(text: str) -> None:
 )
 def test_origins_of_pages_elsewhere(text: str, expected: str) -> None:
     """An origin is kept as browsers write it in Origin (RFC 6454 section 6.2)."""
-    assert upgrade.origin(text) == expected
+    assert header.origin(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -441,13 +440,13 @@ def test_origins_of_pages_elsewhere(text: str, expected: str) -> None:
 def test_not_origins_of_pages_elsewhere(text: str) -> None:
     """An origin is one whole origin of a page; a page without one is never let in by name."""
     with pytest.raises(ValueError, match=r'an origin such as .* or "\*" alone'):
-        upgrade.origin(text)
+        header.origin(text)
 
 
 @pytest.mark.parametrize("text", ["websocket", "irc", "connect-udp", "x_y.z"])
 def test_protocols(text: str) -> None:
     """A protocol's name is kept as it is."""
-    assert upgrade.protocol(text) == text
+    assert header.protocol(text) == text
 
 
 @pytest.mark.parametrize(
@@ -460,7 +459,7 @@ def test_protocols(text: str) -> None:
 def test_not_protocols(text: str) -> None:
     """No other form of HTTP can be tunnelled, in any case and version, and no list of names."""
     with pytest.raises(ValueError, match="the name of a protocol in lower case"):
-        upgrade.protocol(text)
+        header.protocol(text)
 
 
 @pytest.mark.parametrize("text", ["a b", "a/b", "gate:80", "a,b", "(gate)", "é", "a\n", "x" * 65])
@@ -623,8 +622,8 @@ PARSERS: list[Callable[[str], object]] = [
     url.route_host,
     url.authority,
     url.server_name,
-    upgrade.origin,
-    upgrade.protocol,
+    header.origin,
+    header.protocol,
     path.prefix,
     path.route_path,
     path.upstream_path,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tailchat_gate.config.load import Source
 from tailchat_gate.config.model import Settings
-from tailchat_gate.config.source import Source
 from tailchat_gate.identity.oauth.profile import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from gatekit import SECRET, Clock, RunningGate, running_gate
 
-from tailchat_gate.config.source import Source
+from tailchat_gate.config.load import Source
 from tailchat_gate.serving.admin import ORDER_HEADER
 from tailchat_gate.serving.reload import Outcome
 

@@ -17,7 +17,7 @@ from process import free_port
 from reloadkit import FileGate, file_gate, file_text, sections
 
 from tailchat_gate.cli import main
-from tailchat_gate.config.source import admin_address
+from tailchat_gate.config.load import admin_address
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress
 
 TOOL = "http://127.0.0.1:9"

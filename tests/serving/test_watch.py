@@ -15,8 +15,7 @@ from reloadkit import FileGate, file_gate, file_text, sections
 from tlskit import Authority
 from wirekit import until
 
-from tailchat_gate.config.load import load
-from tailchat_gate.config.source import Source, file_states
+from tailchat_gate.config.load import Source, file_states, load
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.reload import Reloader
 
@@ -282,7 +281,7 @@ def _write_behind_each_load(monkeypatch: pytest.MonkeyPatch, path: Path, *texts:
         path.write_text(left.pop(0))
         return loaded
 
-    monkeypatch.setattr("tailchat_gate.config.source.load", load_and_write)
+    monkeypatch.setattr("tailchat_gate.config.load.load", load_and_write)
 
 
 def test_what_is_written_during_a_reading_is_a_change(

@@ -1,15 +1,28 @@
-"""Warns of settings that are valid but probably mistakes."""
+"""Warns of settings that are valid but probably mistakes, and of entries without effect."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 
-from tailchat_gate.config.lint import addresses, people
+from tailchat_gate.config.lint import addresses
 from tailchat_gate.config.model import Route, Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
-from tailchat_gate.config.values.header import is_dropped, is_dropped_from_responses
-from tailchat_gate.config.values.identifier import PUBLIC, TRACE
+from tailchat_gate.config.values.header import (
+    ANY_ORIGIN,
+    NO_ORIGIN,
+    WEBSOCKET,
+    is_dropped,
+    is_dropped_from_responses,
+)
+from tailchat_gate.config.values.identifier import (
+    GROUP,
+    PUBLIC,
+    SIGNED_IN,
+    SUB,
+    TOKEN,
+    TRACE,
+    no_tailchat_id,
+)
 from tailchat_gate.config.values.path import stripped
 from tailchat_gate.config.values.quantities import format_duration
-from tailchat_gate.config.values.upgrade import ANY_ORIGIN, NO_ORIGIN, WEBSOCKET
 from tailchat_gate.syntax import OFFLINE_ACCESS, OPENID
 
 _KNOWN_SCOPES = frozenset({OPENID, "profile", OFFLINE_ACCESS})
@@ -35,15 +48,15 @@ def _cautions(settings: Settings) -> Iterator[str]:
             "visitors may be refused after they signed in"
         )
     allowed = {entry for route in settings.route for entry in route.allow}
-    for told in people.of_deny(settings.access.deny, allowed):
+    for told in _of_deny(settings.access.deny, allowed):
         yield f"access.deny: {told}"
     for index, route in enumerate(settings.route):
         for key, told in _of_route(route, settings):
             yield f"route[{index}].{key}: {told}"
     yield from addresses.of_one_tool(settings.route)
     yield from _audiences(settings)
-    yield from people.of_groups(settings)
-    yield from people.of_tokens(settings)
+    yield from _of_groups(settings)
+    yield from _of_tokens(settings)
 
 
 def _rechecks(settings: Settings) -> Iterator[str]:
@@ -72,7 +85,7 @@ def _rechecks(settings: Settings) -> Iterator[str]:
 
 def _of_route(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield keys of a route with a warning about each."""
-    yield from people.of_route(route)
+    yield from _people_of(route)
     yield from _route(route)
     yield from addresses.of_host(route, settings)
     yield from addresses.of_upstream(route, settings)
@@ -141,3 +154,60 @@ def _audiences(settings: Settings) -> Iterator[str]:
                 f"route[{index}].audience: route[{first}] has it too, so the tool of either can "
                 "use at the other what it got"
             )
+
+
+def _of_groups(settings: Settings) -> Iterator[str]:
+    """Warn of people in groups who can never match, and of groups that nothing uses."""
+    entries = {entry for route in settings.route for entry in (*route.allow, *route.deny)}
+    entries.update(settings.access.deny)
+    for name, subs in settings.groups.items():
+        if subs and GROUP + name not in entries:
+            yield f"groups.{name}: no route allows or denies it, so it decides nothing"
+        odd = next(filter(None, map(no_tailchat_id, subs)), "")
+        if odd:
+            yield f"groups.{name}: {odd}"
+
+
+def _of_tokens(settings: Settings) -> Iterator[str]:
+    """Warn of tokens that open no route, or not every route that names them."""
+    for index, token in enumerate(settings.token):
+        naming = [route.name for route in settings.route if TOKEN + token.name in route.allow]
+        if not naming:
+            yield f"token[{index}]: no route allows it, so it opens nothing"
+        elsewhere = [name for name in naming if token.routes and name not in token.routes]
+        if elsewhere:
+            yield f"token[{index}].routes: {elsewhere[0]} names the token and stays closed to it"
+
+
+def _people_of(route: Route) -> Iterator[tuple[str, str]]:
+    """Yield warnings about entries of a route's `allow` and `deny`, with the key's name."""
+    for entry in route.allow:
+        if told := _nobody(entry):
+            yield "allow", f"{told}, so it lets nobody in"
+    if SIGNED_IN in route.allow and any(
+        entry != SIGNED_IN and not entry.startswith(TOKEN) for entry in route.allow
+    ):
+        told = (
+            '"signed-in" already lets every Tailchat user in, other entries for users add nothing'
+        )
+        yield "allow", told
+    if PUBLIC in route.allow and route.deny:
+        yield "deny", "the route is public, so these still enter, but as nobody"
+    else:
+        yield from (("deny", told) for told in _of_deny(route.deny, route.allow))
+
+
+def _of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
+    """Warn of entries of a deny list that are also in an allow list, or have no effect."""
+    for entry in denied:
+        if entry in allowed:
+            yield f"{entry} is in allow too, and deny wins"
+        if told := _nobody(entry):
+            yield f"{told}, so it keeps nobody out"
+
+
+def _nobody(entry: str) -> str:
+    """Return a warning about an entry that can match no user, "" for any other."""
+    return (
+        SUB + told if entry.startswith(SUB) and (told := no_tailchat_id(entry[len(SUB) :])) else ""
+    )

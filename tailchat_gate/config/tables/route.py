@@ -24,7 +24,7 @@ from tailchat_gate.config.tables.route_fields import (
     UpstreamHost,
     UpstreamPath,
 )
-from tailchat_gate.config.values import identifier, upgrade
+from tailchat_gate.config.values import header, identifier
 
 _LARGEST_BODY = 2**40
 _LARGEST_BUFFER = 64 << 20
@@ -225,7 +225,7 @@ class Route(Section):
         examples=[["https://app.example.com"]],
     )
     upgrades: Upgrades = Field(
-        default=(upgrade.WEBSOCKET,),
+        default=(header.WEBSOCKET,),
         description="Protocols that a visitor and the tool may switch a connection to.",
     )
     preflight: StrictBool = Field(

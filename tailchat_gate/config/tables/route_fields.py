@@ -8,7 +8,7 @@ from pydantic import AfterValidator, PlainSerializer, WithJsonSchema
 
 from tailchat_gate import syntax
 from tailchat_gate.config.tables.fields import distinct_items, matching
-from tailchat_gate.config.values import address, header, identifier, path, upgrade, url
+from tailchat_gate.config.values import address, header, identifier, path, url
 
 
 def _one_header_each(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -103,17 +103,17 @@ PassResponseFields = Annotated[
     WithJsonSchema(distinct_items(matching(syntax.SHORT_TOKEN))),
 ]
 Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(upgrade.origin)], ...],
-    AfterValidator(upgrade.origins),
+    tuple[Annotated[str, AfterValidator(header.origin)], ...],
+    AfterValidator(header.origins),
     WithJsonSchema(
         distinct_items(matching(f"([*]|null|{syntax.SCHEME}://[^{syntax.AUTHORITY_ENDS}@]*/?)"))
     ),
 ]
 Upgrades = Annotated[
-    tuple[Annotated[str, AfterValidator(upgrade.protocol)], ...],
+    tuple[Annotated[str, AfterValidator(header.protocol)], ...],
     AfterValidator(identifier.distinct),
     WithJsonSchema(
-        distinct_items(matching(f"(?!({'|'.join(upgrade.REFUSED)})$){syntax.PROTOCOL_NAME}"))
+        distinct_items(matching(f"(?!({'|'.join(header.REFUSED)})$){syntax.PROTOCOL_NAME}"))
     ),
 ]
 TokenName = Annotated[

@@ -42,6 +42,8 @@ _METHOD = re.compile(syntax.REGISTERED_METHOD)
 _CLIENT_ID = re.compile(syntax.CLIENT_ID)
 _SCOPE = re.compile(syntax.SCOPE)
 _LONGEST_CONTACT = 200
+#: Tailchat: a sub is a MongoDB id, as pages and logs show it.
+_NO_ID = "is not a Tailchat id, which has 24 hex digits"
 
 #: One entry of a deny list, and of an allow list, for a JSON Schema.
 DENY_ENTRY = f"(?:{GROUP}{syntax.SHORT_TOKEN}|{SUB}{syntax.SUB}|{TOKEN}{syntax.PLAIN_NAME})"
@@ -231,3 +233,15 @@ def tls_pin(text: str) -> str:
     if kind != "sha256" or not colon or re.fullmatch(syntax.SHA256_HEX, digest) is None:
         raise ValueError('"sha256:" and the 64 hex digits of the SHA-256 of a public key')
     return f"sha256:{digest}"
+
+
+def is_tailchat_id(sub: str) -> bool:
+    """Whether a sub has the form of Tailchat's subs."""
+    return syntax.TAILCHAT_ID.fullmatch(sub) is not None
+
+
+def no_tailchat_id(sub: str) -> str:
+    """Return a warning about a sub that no user of Tailchat can have, "" for any other."""
+    if is_tailchat_id(sub):
+        return ""
+    return f"{sub} {_NO_ID}{' in lower case' if is_tailchat_id(sub.lower()) else ''}"

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tailchat_gate.config.checks.partial import judged, readable
-from tailchat_gate.config.problems import Conflict, did_you_mean, shown
+from tailchat_gate.config.problems import Conflict, did_you_mean, judged, readable, shown
 from tailchat_gate.config.tables.identity import Token
 from tailchat_gate.config.tables.route import Route
 from tailchat_gate.config.values import header, identifier, path, quantities

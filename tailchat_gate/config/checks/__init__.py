@@ -1,1 +1,0 @@
-"""Checks across tables: values that are valid alone but conflict with others."""
