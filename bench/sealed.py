@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord

@@ -8,7 +8,7 @@ from fuzz.cutting import steered
 from fuzz.reference.syntax import Pairs, field_lines
 from fuzz.target import Target
 from tailchat_gate.identity.oauth.id_token import json_object
-from tailchat_gate.identity.oauth.profile import (
+from tailchat_gate.identity.oauth.responses import (
     MAX_AVATAR,
     MAX_DISCRIMINATOR,
     MAX_NICKNAME,
@@ -113,7 +113,7 @@ def _check_fields(profile: Profile, encoding: str) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.oauth.profile", "proxy.message.identity_headers"),
+    parsers=("identity.oauth.responses", "proxy.message.identity_headers"),
     seeds=(
         b'\0{"sub":"660000000000000000000001","nickname":"Alice","discriminator":"0042",'
         b'"avatar":"{BACKEND}/static/a.png"}',

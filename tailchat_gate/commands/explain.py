@@ -22,7 +22,7 @@ from tailchat_gate.config.values.identifier import no_tailchat_id
 from tailchat_gate.endpoints.router import is_own
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders

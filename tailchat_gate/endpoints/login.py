@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from tailchat_gate.endpoints.login_refusals import LoginRefusals
-from tailchat_gate.endpoints.login_targets import Bindings, Targets
+from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets
 from tailchat_gate.identity.host_sessions import (
     HandoffToken,
     HostSessions,

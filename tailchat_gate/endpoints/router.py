@@ -6,10 +6,10 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.endpoints.account import KeySet, SignOut, UserInfo
+from tailchat_gate.endpoints.account import SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.login import LoginEndpoints
-from tailchat_gate.endpoints.login_targets import Targets
+from tailchat_gate.endpoints.login_answers import Targets
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers
@@ -27,6 +27,23 @@ def is_own(path: str, prefix: str) -> bool:
     return path == PING or (
         path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
     )
+
+
+class KeySet:
+    """The handler of /oauth2/jwks.json, for everybody."""
+
+    def __init__(self, *, answers: Answers, key_set: bytes | None) -> None:
+        """Take the key set as JSON (RFC 7517 section 5), None where nothing is signed."""
+        self._answers = answers
+        self._key_set = key_set
+
+    async def answer(
+        self, _request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
+        """Return the key set; 404 where there is none, so that nobody keeps an empty one."""
+        if self._key_set is None:
+            return self._answers.problem(context, Reason.NO_ROUTE)
+        return self._answers.key_set(self._key_set)
 
 
 class Endpoints:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.config.model import Outage
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.recheck import (
     NEVER,
     RETRY_SECONDS,
@@ -26,8 +26,8 @@ from tailchat_gate.identity.recheck import (
     meaning,
     without_waiting,
 )
-from tailchat_gate.identity.recheck_state import PendingRecheck, SignIn, SignIns
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import Reason

@@ -16,10 +16,10 @@ from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.redeemed_states import CAPACITY, RedeemedStates
 from tailchat_gate.identity.oauth.return_targets import StoredTargets
 from tailchat_gate.identity.oauth.shared_claims import SharedClaims
-from tailchat_gate.identity.recheck_state import SignIns
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import Faults, sinks

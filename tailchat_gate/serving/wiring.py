@@ -5,12 +5,11 @@ from urllib.parse import urlsplit
 
 from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.model import Settings
-from tailchat_gate.endpoints.account import FormTokens, KeySet, SignOut, UserInfo
+from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.login import LoginEndpoints, outcome_codec
-from tailchat_gate.endpoints.login_refusals import LoginRefusals
-from tailchat_gate.endpoints.login_targets import Bindings, Targets
-from tailchat_gate.endpoints.router import Endpoints
+from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets
+from tailchat_gate.endpoints.router import Endpoints, KeySet
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.proxy.client.connection import Service, Timeouts

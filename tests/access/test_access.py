@@ -7,7 +7,7 @@ import pytest
 from gatekit import ALICE, RawClient, RawUpstream, Response, RunningGate, ask, request_bytes
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 
 Start = Callable[..., Any]
 BOB = Profile("660000000000000000000002", "Bob", "0007", "")

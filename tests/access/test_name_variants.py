@@ -13,7 +13,7 @@ from routekit import ALICE, Asker, Row, make_table, may
 from toolkit import apache, gunicorn, nginx, php
 
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.request.readings import (
     MAX_READINGS,
     TooManyReadingsError,

@@ -16,7 +16,7 @@ from gatekit import RawClient, RawUpstream, Response, RunningGate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
 
 Start = Callable[..., Any]

@@ -23,7 +23,7 @@ from gatekit import (
 from tailchat_gate.access.routes import explain_match
 from tailchat_gate.cli import main
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.serving.rooms import route_table
 
 #: What the commands print about a configuration: `$ tailchat-gate COMMAND`, the output, `exit N`.

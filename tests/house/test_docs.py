@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.metrics import ProcessMetrics

@@ -18,7 +18,7 @@ from fuzz.targets import origin as origin_target
 from fuzz.targets import path as path_target
 from tailchat_gate.access import browser_origin, claimed_paths
 from tailchat_gate.identity import seal
-from tailchat_gate.identity.oauth import id_token, login, profile, responses
+from tailchat_gate.identity.oauth import id_token, login, responses
 from tailchat_gate.identity.revocation import records
 from tailchat_gate.identity.revocation.state import SignedOut
 from tailchat_gate.identity.sessions.cookies import CookieReader
@@ -172,7 +172,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     ),
     "original": lambda patch: patch.setattr(forwarded_request, "_one", _first),
     "path": _break_path,
-    "profile": lambda patch: patch.setattr(profile, "_is_visible", lambda _: True),
+    "profile": lambda patch: patch.setattr(responses, "_is_visible", lambda _: True),
     "reply": lambda patch: patch.setattr(response_lines, "HOP_BY_HOP", frozenset()),
     "request_body": lambda patch: patch.setattr(
         body, "_SIZE", re.compile(rb"0*([0-9A-Fa-f]{1,15})\s*(?:;.*)?")

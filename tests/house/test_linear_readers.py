@@ -21,7 +21,7 @@ from tailchat_gate.access.browser_origin import is_foreign
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.identity.oauth.id_token import json_object
 from tailchat_gate.identity.oauth.login import safe_return_to
-from tailchat_gate.identity.oauth.profile import profile_from_userinfo
+from tailchat_gate.identity.oauth.responses import profile_from_userinfo
 from tailchat_gate.identity.revocation.records import REVOCATION, read_record
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.pages.language import choose_language
@@ -51,10 +51,10 @@ PATTERNS: Final = {
     "identity.oauth.login:_ORIGIN": "match",
     "identity.oauth.login:_UNFIT": "search",
     "identity.oauth.login_state:_NAME": "fullmatch",
-    "identity.oauth.profile:_ABSOLUTE": "fullmatch",
-    "identity.oauth.profile:_NOT_IN_URL": "search",
-    "identity.oauth.profile:_STRAY_ZWJ": "findall",
-    "identity.oauth.profile:_SUB": "fullmatch",
+    "identity.oauth.responses:_ABSOLUTE": "fullmatch",
+    "identity.oauth.responses:_NOT_IN_URL": "search",
+    "identity.oauth.responses:_STRAY_ZWJ": "findall",
+    "identity.oauth.responses:_SUB": "fullmatch",
     "identity.oauth.responses:_BASE32": "findall",
     "identity.oauth.responses:_BASE64": "findall",
     "identity.oauth.responses:_ESCAPE": "findall",

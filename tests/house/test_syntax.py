@@ -16,7 +16,7 @@ from tailchat_gate import syntax
 from tailchat_gate.config.tables import fields, route_fields
 from tailchat_gate.config.tables.fields import matching
 from tailchat_gate.config.values import identifier
-from tailchat_gate.identity.oauth.profile import ProfileError, profile_from_userinfo
+from tailchat_gate.identity.oauth.responses import ProfileError, profile_from_userinfo
 from tailchat_gate.identity.revocation.records import is_message, is_person, is_target
 
 ROOT: Final = Path(tailchat_gate.__file__).parent

@@ -27,7 +27,7 @@ from wirekit import until
 
 from tailchat_gate.config.values.quantities import format_timestamp
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 Start = Callable[..., Any]

@@ -8,8 +8,7 @@ from gatekit import ALICE, START
 
 from tailchat_gate.config.model import Outage
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.oauth.profile import Profile
-from tailchat_gate.identity.oauth.responses import TokenSet
+from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.recheck import (
     ENOUGH_FAULTS,
     FAULTY_SECONDS,

@@ -24,9 +24,9 @@ from tailchat_gate.identity.recheck import (
     RecheckResult,
     RecheckTerms,
 )
-from tailchat_gate.identity.recheck_state import PendingRecheck, SignIn, SignIns
 from tailchat_gate.identity.rechecker import AT_ONCE, OF_ONE, QUEUE, Rechecker
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import Reason

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from tailchat_gate.config.load import Source
 from tailchat_gate.config.model import Settings
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord

@@ -16,11 +16,11 @@ from visitor import Visitor
 from tailchat_gate.demo.users import User, user_named
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.recheck import RecheckTerms
-from tailchat_gate.identity.recheck_state import SignIns
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.observe.audit import Audit
 
 OFFLINE = "openid profile offline_access"

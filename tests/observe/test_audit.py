@@ -28,7 +28,7 @@ from storykit import Story, story
 from tailchat_gate.cli import main
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Person
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason

@@ -20,7 +20,7 @@ from toolkit import apache
 
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.claims import ELSEWHERE, FIELDS, NAMES, claimed_paths
 from tailchat_gate.request.fields import FieldSection

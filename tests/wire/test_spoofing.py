@@ -17,7 +17,7 @@ from gatekit import (
     read_body,
 )
 
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 
 pytestmark = pytest.mark.both_loops
 

@@ -17,8 +17,16 @@ from tailchat_gate.identity.oauth.id_token import Expected, JsonObject, check_id
 from tailchat_gate.identity.oauth.id_token import json_object as parse_json
 from tailchat_gate.identity.oauth.login import LoginRefused, Registration
 from tailchat_gate.identity.oauth.login_state import LoginState
-from tailchat_gate.identity.oauth.profile import Profile, ProfileError, profile_from_userinfo
-from tailchat_gate.identity.oauth.responses import TokenSet, broken, busy, read_tokens, refused
+from tailchat_gate.identity.oauth.responses import (
+    Profile,
+    ProfileError,
+    TokenSet,
+    broken,
+    busy,
+    profile_from_userinfo,
+    read_tokens,
+    refused,
+)
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import OPENID, VCHAR
 

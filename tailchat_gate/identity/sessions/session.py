@@ -9,8 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp_session import AbstractStorage, Session, SessionData
 
-from tailchat_gate.identity.oauth.profile import Profile
-from tailchat_gate.identity.oauth.responses import TokenSet
+from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader, set_cookie
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT

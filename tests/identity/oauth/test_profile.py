@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.identity.oauth.profile import Profile, ProfileError, profile_from_userinfo
+from tailchat_gate.identity.oauth.responses import Profile, ProfileError, profile_from_userinfo
 
 SUB = "660000000000000000000001"
 API = "https://tailchat.example.com"

@@ -18,8 +18,7 @@ from tailchat_gate.identity.oauth.back_channel import MAX_ANSWER, BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import LoginRefused, begin_login
 from tailchat_gate.identity.oauth.login_state import LoginState, new_browser_cookie
-from tailchat_gate.identity.oauth.profile import Profile
-from tailchat_gate.identity.oauth.responses import TokenSet
+from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
 
 NOW = 1_800_000_000.0

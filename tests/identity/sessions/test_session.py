@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from tailchat_gate.identity.oauth.profile import Profile
-from tailchat_gate.identity.oauth.responses import TokenSet
+from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import (

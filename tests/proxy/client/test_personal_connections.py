@@ -26,7 +26,7 @@ from gatekit import (
 from parts import missing
 from process import free_port
 
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 
 pytestmark = pytest.mark.both_loops
 

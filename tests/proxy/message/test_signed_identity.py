@@ -23,7 +23,7 @@ from tlskit import write_key
 
 from tailchat_gate.config.files import KeyFileError, read_key
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.oauth.profile import Profile
+from tailchat_gate.identity.oauth.responses import Profile
 
 Start = Callable[..., Any]
 
