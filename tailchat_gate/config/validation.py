@@ -57,6 +57,8 @@ _EXPECTED: Mapping[str, str] = MappingProxyType(
 _WHOLE = frozenset({"model_type", "dict_type", "mapping_type", "tuple_type"})
 _AT_LEAST_ONE = 'at least one [[route]], such as name = "wiki", upstream = "http://wiki:3000"'
 
+_GROUPS: TypeAdapter[Mapping[str, tuple[str, ...]]] = TypeAdapter(Groups)
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -152,9 +154,8 @@ def _model(model: type[_Model], at: Location, value: object, draft: Draft) -> _M
 def _groups(value: object, draft: Draft) -> Mapping[str, tuple[str, ...]] | None:
     if ("groups",) in draft.settled:
         return None
-    adapter: TypeAdapter[Mapping[str, tuple[str, ...]]] = TypeAdapter(Groups)
     try:
-        return adapter.validate_python(value)
+        return _GROUPS.validate_python(value)
     except ValidationError as refused:
         _list(refused, ("groups",), None, draft)
     return None

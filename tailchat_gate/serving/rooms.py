@@ -6,6 +6,7 @@ rooms below serving must not import.
 
 import math
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -263,7 +264,17 @@ def _tailchat(settings: Settings, process_state: ProcessState) -> TailchatClient
             back_url,
             timeout=tailchat.timeout,
             resolver=NamesResolver(process_state.names),
-            tls=authorities_context("ca_file", tailchat.ca_file or None),
+            tls=_tailchat_tls(back_url, tailchat.ca_file or None),
             proxy=proxy_for(tailchat.proxy, back_url),
         ),
     )
+
+
+def _tailchat_tls(url: str, authorities: str | None) -> ssl.SSLContext | None:
+    """Return what verifies Tailchat's certificate, None where no connection would use it.
+
+    To read the system's authorities takes longer than all the rest of a reload.
+    """
+    if authorities is None and not url.startswith("https:"):
+        return None
+    return authorities_context("ca_file", authorities)
