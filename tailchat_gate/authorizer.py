@@ -20,7 +20,7 @@ from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.host_sessions import HostSession, HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Machine, TokenRefused, Tokens
-from tailchat_gate.identity.revocation.state import Rejection
+from tailchat_gate.identity.revocation.state import Rejection, SessionHolder
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason, RefusedError
@@ -226,6 +226,47 @@ class Authorizer:
         if person is not None and context.reason in _ABOUT_WHO:
             self.audit.refused(context, person_of(person))
         return rejection
+
+    def judge_again(self, context: RequestContext, holder: SessionHolder | None) -> Reason | None:
+        """Return why a request under way would be refused now, None where it may go on.
+
+        `context` may be of an earlier configuration, `holder` is the session or token that let it
+        in. Whether those have expired, were ended or are locked is checked elsewhere, but not
+        whether this configuration still accepts them.
+        """
+        head, fields = context.head, context.head.fields
+        sub: str | None = None
+        token, refused = "", None
+        try:
+            match = match_request(self.routes, fields, fields.host.name, head.method, head.target)
+        except RefusedError as error:
+            return error.reason
+        if match is not None and match.route.settings.outlive:
+            return None
+        if isinstance(holder, Machine):
+            token, refused = holder.name, self.tokens.judge_again(holder)
+        elif isinstance(holder, Visitor):
+            sub, authenticator = holder.record.sub, self.sessions.at(fields.host.name).authenticator
+            if not authenticator.opens(fields, holder.record):
+                refused = Reason.NOT_SIGNED_IN
+        return refused or self._lost_right(context, match, sub, token)
+
+    def _lost_right(
+        self, context: RequestContext, match: Match | None, sub: str | None, token: str
+    ) -> Reason | None:
+        fields, method, target = context.head.fields, context.method, context.target
+        if sub is None and not token and is_preflight(method, fields):
+            return None
+        decision = decide(match.rules if match else (), sub, token)
+        if match is not None and decision.allowed and claimed_paths(fields):
+            try:
+                decision, _ = self._decide_with_claims(context, match, method, target, sub, token)
+            except RefusedError as error:
+                return error.reason
+        if decision is AS_NOBODY and (sub is not None or token):
+            # A new request would be anonymous; this one has told the tool who it is.
+            return Reason.DENY_LISTED
+        return None if decision.allowed else decision.reason
 
     def _note_refused(self, context: RequestContext, host: Host, reason: Reason) -> None:
         """Note who asked for what was refused before there was a decision about them."""

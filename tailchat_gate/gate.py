@@ -14,6 +14,7 @@ from tailchat_gate.endpoints.router import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.recheck import UndecidedError
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.pending_request import PendingRequest
 from tailchat_gate.proxy.exchange.exchange import Exchange
@@ -145,6 +146,10 @@ class Gate:
         """Return the network that a peer's connections count for, "" for a trusted proxy."""
         return "" if self.clients.trusts(peer) else self.clients.direct(peer).network
 
+    def judge_again(self, admission: Admission) -> Reason | None:
+        """Return why a request under way would be refused now, None where it may go on."""
+        return self.authorizer.judge_again(admission.context, admission.holder)
+
     # Own paths and refusals.
 
     def _own_path(self, client: ClientConnection, context: RequestContext) -> None:
@@ -232,7 +237,7 @@ class Gate:
             context,
             answer,
             target=context.target.raw,
-            session=None if route.settings.outlive else verdict.visitor,
+            admission=None if route.settings.outlive else Admission(context, verdict.visitor),
             slots=slots,
         )
 

@@ -192,6 +192,11 @@ class Authenticator:
                 return Rejection(away.reason, record, None, away.retry_after)
         return None
 
+    def opens(self, section: FieldSection, record: SessionRecord) -> bool:
+        """Whether a cookie of a request is still read as a session, expired or not."""
+        opened = map(self._cookie.open, self._values(section.cookies))
+        return any(found is not None and found.sid == record.sid for found in opened)
+
     def renewal(self, visitor: Visitor) -> str | None:
         """Return the Set-Cookie value that renews the visitor's session, None if none is due."""
         due = self._cookie.lifetimes.renewal_due(visitor.record, self._clock())

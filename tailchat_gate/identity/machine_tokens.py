@@ -53,11 +53,12 @@ class Machine:
 
     The token expires at the Unix second `ends_at`, never if that is infinite. `revocation` is the
     version of the revocation state at the last check. `identity_headers` and `assertions` are as
-    those of a Visitor.
+    those of a Visitor. `digest` is the hash of its token.
     """
 
     name: str
     ends_at: float
+    digest: bytes = field(default=b"", repr=False)
     revocation: int = -1
     identity_headers: dict[str, bytes] = field(default_factory=dict)
     assertions: dict[str, tuple[object, float, float, bytes]] = field(
@@ -95,7 +96,7 @@ class Tokens:
         for token in tokens:
             digest = bytes.fromhex(token.hash.removeprefix(_HASH))
             ends_at = math.inf if token.expires is None else token.expires
-            self._machines[digest] = (digest, Machine(token.name, ends_at))
+            self._machines[digest] = (digest, Machine(token.name, ends_at, digest))
 
     def machine_of(self, section: FieldSection) -> Machine:
         """Return the machine of the token in a header section, which holds one.
@@ -119,6 +120,16 @@ class Tokens:
             raise TokenRefused(reason, machine.name, lock)
         self._last_used[machine.name] = now
         return machine
+
+    def judge_again(self, machine: Machine) -> Reason | None:
+        """Return why the token of a machine is refused now, None where it is not.
+
+        The machine may be another configuration's.
+        """
+        _, known = self._machines.get(machine.digest, (b"", None))
+        if known is None or known.name != machine.name:
+            return Reason.TOKEN_UNKNOWN
+        return known.ended_because(self._revocation, self._clock())
 
     def _find(self, presented: bytes) -> Machine | None:
         # The look-up's duration depends on the hash, and a hash reveals nothing of its token. What

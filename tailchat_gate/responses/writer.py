@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.exchange.recorder import Recorder
@@ -65,12 +65,12 @@ class ResponseWriter:
         *,
         body: Body | None = None,
         target: bytes = b"/",
-        session: SessionHolder | None = None,
+        admission: Admission | None = None,
         slots: StaticSlots | None = None,
     ) -> None:
         """Have aiohttp's server send the answer that `make` returns, and record it at its end.
 
-        `session` ends it; `slots` are left at its end.
+        Where `admission` no longer holds, it ends; `slots` are left at its end.
         """
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -94,7 +94,7 @@ class ResponseWriter:
             self.recorder.record(context)
 
         self.bridge.serve(
-            client, context.head, answer, ended, body=body, target=target, session=session
+            client, context.head, answer, ended, body=body, target=target, admission=admission
         )
 
     def _record(self, context: RequestContext, answer: web.Response) -> None:

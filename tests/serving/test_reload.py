@@ -10,6 +10,7 @@ import jwt
 import pytest
 from gatekit import (
     OK,
+    SECRET,
     SUB,
     Clock,
     RawClient,
@@ -448,7 +449,7 @@ async def test_a_stream_goes_on(gate: FileGate, upstream: RawUpstream) -> None:
 async def test_a_websocket_goes_on_and_still_ends_with_its_session(
     gate: FileGate, upstream: RawUpstream, clock: Clock
 ) -> None:
-    """A WebSocket outlives reloads, one that takes its route away too, but not its session."""
+    """A WebSocket outlives reloads, also of its route by another, but not its session."""
 
     async def answer(
         request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -466,7 +467,7 @@ async def test_a_websocket_goes_on_and_still_ends_with_its_session(
         )
         await client.head()
         await gate.change(route=[{"name": "other", "upstream": "static:204"}])
-        await gate.change(session={"secrets": [OTHER_SECRET]})
+        await gate.change(session={"secrets": [OTHER_SECRET, SECRET]})
         client.send(b"\x82\x04ping")
         assert await client.reader.readexactly(6) == b"\x82\x04ping"
         assert await gate.metric("gate_websockets_open") == 1

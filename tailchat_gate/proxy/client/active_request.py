@@ -1,15 +1,27 @@
 """The interfaces between a client's connection and what answers its requests."""
 
 import asyncio
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
+
+
+class Admission(NamedTuple):
+    """What a request under way was let in for: the request, and its session or token if any."""
+
+    context: RequestContext
+    holder: SessionHolder | None
 
 
 class ActiveRequest(Protocol):
     """What a connection does for the request under way."""
+
+    @property
+    def admission(self) -> Admission | None:
+        """What it was let in for; None where no change of the rules may end it."""
 
     @property
     def session(self) -> SessionHolder | None:
@@ -19,7 +31,7 @@ class ActiveRequest(Protocol):
         """The session has ended: relay nothing further; `session` is None from now on.
 
         `reason` is what a new request would get: NOT_SIGNED_IN, TOKEN_EXPIRED, SESSION_ENDED,
-        SESSION_REVOKED, RECHECK_FAILED or LOCKED.
+        SESSION_REVOKED, RECHECK_FAILED or LOCKED; any refusal where a right was lost.
         """
 
     def client_full(self, *, full: bool) -> None:

@@ -12,6 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.body import Body
@@ -56,15 +57,15 @@ class AiohttpBridge:
         *,
         body: Body | None = None,
         target: bytes = b"/",
-        session: SessionHolder | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """Answer a request with a page.
 
         `body` is for a page that reads a small body. `target` is the target that the page sees: the
-        client's only where the page needs it. `session` is the session or token that the response
-        ends with, None where anonymous.
+        client's only where the page needs it. The response ends with the session or token of
+        `admission`, or when it would be refused; None where it must not.
         """
-        active_request = _BridgedRequest(self, client, head, target, answer, ended, session)
+        active_request = _BridgedRequest(self, client, head, target, answer, ended, admission)
         unread = head.fields.has_body and body is None
         client.begin(active_request, body, active_request, unread=unread)
         if body is None:
@@ -180,9 +181,9 @@ class _BridgedRequest:
         target: bytes,
         answer: Answer,
         ended: Ended,
-        session: SessionHolder | None,
+        admission: Admission | None,
     ) -> None:
-        self.session = session
+        self.admission = admission
         self._client = client
         self._head = head
         self._ended = ended
@@ -209,6 +210,11 @@ class _BridgedRequest:
         return self._head.fields.has_body and not self._body
 
     # What the client's connection calls.
+
+    @property
+    def session(self) -> SessionHolder | None:
+        """The session or token that it ends with, None for an anonymous request."""
+        return None if self.admission is None else self.admission.holder
 
     @property
     def upstream_transport(self) -> None:
@@ -253,7 +259,7 @@ class _BridgedRequest:
 
     def session_over(self, reason: Reason) -> None:
         """The session has ended: cut off the response; it must not look whole."""
-        self.session, self._failure = None, reason
+        self.admission, self._failure = None, reason
         self._client.abort()
         self.client_gone()
 

@@ -4,13 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, cast
 
-from tailchat_gate.proxy.client.active_request import ActiveRequest, BodySink, BytesTaker
+from tailchat_gate.proxy.client.active_request import (
+    ActiveRequest,
+    Admission,
+    BodySink,
+    BytesTaker,
+)
 from tailchat_gate.proxy.client.flow_control import PIPELINED, UPSTREAM_FULL, FlowControl
 from tailchat_gate.proxy.client.half_closed import HalfClosed
 from tailchat_gate.proxy.client.lingering import Lingering
 from tailchat_gate.proxy.client.own_connections import OwnConnections
 from tailchat_gate.proxy.sockets import ReadBuffers, end_writing
-from tailchat_gate.reasons import RefusedError
+from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.context import RequestContext
@@ -39,6 +44,9 @@ class Handler(Protocol):
 
     def resume(self, client: "ClientConnection", context: RequestContext) -> None:
         """Begin to answer a request that was on hold, as `handle` does."""
+
+    def judge_again(self, admission: Admission) -> Reason | None:
+        """Return why a request under way would be refused now, None where it may go on."""
 
     def refuse_unread(self, client: "ClientConnection", error: RefusedError) -> bytes:
         """Return the response to bytes that could not be read as a request."""

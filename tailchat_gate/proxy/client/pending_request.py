@@ -39,6 +39,11 @@ class PendingRequest:
     # What the client's connection calls.
 
     @property
+    def admission(self) -> None:
+        """None: the request is judged when it resumes."""
+        return
+
+    @property
     def session(self) -> None:
         """None: the session is checked when the request resumes."""
         return

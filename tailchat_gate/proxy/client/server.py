@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.connection import CurrentService, Service
 from tailchat_gate.proxy.client.protocol import ClientProtocol
+from tailchat_gate.proxy.client.right_watch import RightWatch
 from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.sockets import ReadBuffers
 from tailchat_gate.reasons import Reason
@@ -89,6 +90,7 @@ class ClientServer:
         self._prompt: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
         self.service: Final = CurrentService(service)
+        self._rights = RightWatch(self.connections, self.service)
         self._set_limit(service)
         descriptors.closers.append(self._close_oldest)
         self._sweep()
@@ -100,6 +102,7 @@ class ClientServer:
         now = self.time()
         for connection in self.connections:
             connection.hear_of_change(now)
+        self.hear_of_rights()
 
     def _set_limit(self, service: Service) -> None:
         self._client_connections = service.client_connections or self.descriptors.client_connections
@@ -128,6 +131,10 @@ class ClientServer:
         """Sessions may have ended: check them soon, once for all changes until then."""
         if self._prompt is None:
             self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
+
+    def hear_of_rights(self) -> None:
+        """Somebody may have lost a right: judge the requests under way again."""
+        self._rights.changed()
 
     def opened(self, connection: ClientProtocol) -> Reason | None:
         """Count a new connection; return why it is rejected, None where it may stay."""
@@ -178,6 +185,7 @@ class ClientServer:
         for timer in (self._sweeper, self._prompt):
             if timer is not None:
                 timer.cancel()
+        self._rights.close()
         for connection in tuple(self.connections):
             connection.abort()
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.identity.authenticator import Visitor
-from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.client.own_connections import OwnConnections, Person, person_of
-from tailchat_gate.proxy.exchange.forward_request import ForwardRequest, UpstreamSettings
+from tailchat_gate.proxy.exchange.forward_request import Admitted, ForwardRequest, UpstreamSettings
 from tailchat_gate.proxy.exchange.sent_body import (
     IDEMPOTENT,
     REPEATED_BYTES,
@@ -30,7 +29,7 @@ _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
 _LAST_CHUNK: Final = b"0\r\n"
 
 
-class Exchange:
+class Exchange(Admitted):
     """The active request of a client's connection while an upstream answers it.
 
     When it has ended, `context` holds the status and size of the relayed response: 0 where none
@@ -73,7 +72,7 @@ class Exchange:
         self._told = self._repeated = self.keep_client = False
         #: Whether the whole request has arrived, so that nothing is left to be sent.
         self._whole = whole
-        self.context: Final = context
+        self.context = context
         self.forward_request = forward_request
         self.is_head = request.method == "HEAD"
         self.http10 = request.http10
@@ -82,11 +81,6 @@ class Exchange:
         self.extra_fields = forward_request.extra_fields
         self.failure: Reason | None = None
         self.switched: UpstreamConnection | None = None
-
-    @property
-    def session(self) -> SessionHolder | None:
-        """The session or token that it ends with, None for an anonymous request."""
-        return self.forward_request.session
 
     def start(self, now: float) -> None:
         """Send the request on a connection of the pool, or on a new one; `now` in seconds."""

@@ -8,10 +8,12 @@ from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.revocation.state import SessionHolder
+from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts
 from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.request.body import Body
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
 
@@ -62,3 +64,25 @@ class ForwardRequest:
     upgrade: Final[bytes]
     session: Final[SessionHolder | None]
     visitor: Final[Visitor | Machine | None]
+
+
+class Admitted:
+    """An exchange as what it was let in for."""
+
+    __slots__ = ()
+
+    context: RequestContext
+    forward_request: ForwardRequest
+
+    @property
+    def session(self) -> SessionHolder | None:
+        """The session or token that it ends with, None for an anonymous request."""
+        return self.forward_request.session
+
+    @property
+    def admission(self) -> Admission | None:
+        """What it was let in for; None where it may outlive the session that began it."""
+        session = self.forward_request.session
+        if session is None and self.forward_request.visitor is not None:
+            return None
+        return Admission(self.context, session)

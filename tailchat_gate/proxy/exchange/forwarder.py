@@ -12,6 +12,7 @@ from tailchat_gate.access.routes import Route
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.exchange.buffered import MakeExchange, exchange_for
 from tailchat_gate.proxy.exchange.exchange import Exchange
@@ -63,6 +64,7 @@ class _TunnelEnd:
         tunnels: set[Tunnel],
         upstream_pools: UpstreamPools,
         exchange: Exchange,
+        context: RequestContext,
         upstream: UpstreamConnection,
         client: ClientConnection,
         recorder: Recorder,
@@ -70,7 +72,7 @@ class _TunnelEnd:
         self._tunnels = tunnels
         self._upstream_pools = upstream_pools
         self._pool = exchange.pool
-        self._context = exchange.context.apart()
+        self._context = context
         self._upstream = upstream
         self._client = client
         self._recorder = recorder
@@ -237,8 +239,14 @@ class Forwarder:
             idle_session=person and switch.session_idle != switch.idle,
             websocket=forward_request.upgrade == _WEBSOCKET,
         )
-        over = _TunnelEnd(self._tunnels, self._upstream_pools, exchange, upstream, client, recorder)
-        tunnel = Tunnel(client, upstream, limits, session, over)
+        # Nothing that the tunnel refers to may be a part of this configuration.
+        context, admission = exchange.context.apart(), exchange.admission
+        over = _TunnelEnd(
+            self._tunnels, self._upstream_pools, exchange, context, upstream, client, recorder
+        )
+        if admission is not None:
+            admission = Admission(context, session)
+        tunnel = Tunnel(client, upstream, limits, admission, over)
         self._tunnels.add(tunnel)
         self._upstream_pools.tunnels.add(tunnel)
         tunnel.start()

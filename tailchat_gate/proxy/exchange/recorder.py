@@ -11,7 +11,12 @@ from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 
-#: The reasons that end a request under way with its session, and their metrics labels.
+#: The reasons that end a request under way because rules, groups or the configuration changed.
+_RIGHT_LOST: Final = (
+    *(Reason.DENIED, Reason.DENY_LISTED, Reason.NO_ROUTE, Reason.METHOD_REFUSED),
+    *(Reason.CLAIM_REFUSED, Reason.TOKEN_UNKNOWN, Reason.TOKEN_ELSEWHERE),
+)
+#: The reasons that end a request under way with its session or right, and their metrics labels.
 SESSION_OVER: Final = MappingProxyType(
     {
         Reason.NOT_SIGNED_IN: "expired",
@@ -20,6 +25,7 @@ SESSION_OVER: Final = MappingProxyType(
         Reason.SESSION_REVOKED: Reason.SESSION_REVOKED.value,
         Reason.RECHECK_FAILED: Reason.RECHECK_FAILED.value,
         Reason.LOCKED: Reason.LOCKED.value,
+        **{reason: reason.value for reason in _RIGHT_LOST},
     }
 )
 
@@ -45,7 +51,7 @@ class Recorder:
             self.access_log.write(context)
 
     def live_ended(self, reason: Reason) -> None:
-        """Count a request that ended with its session, where `reason` is such a reason."""
+        """Count a request that ended with its session or right, where `reason` is such a reason."""
         if reason in SESSION_OVER:
             self.metrics.live_ended(SESSION_OVER[reason])
 

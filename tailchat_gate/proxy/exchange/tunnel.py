@@ -3,9 +3,11 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tailchat_gate.identity.revocation.state import SessionHolder
+from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.exchange.tunnel_relay import Shortcut
@@ -21,15 +23,31 @@ CLOSE_SECONDS: Final = 2.0
 LEFT_SECONDS: Final = 10.0
 #: As CLOSE_SECONDS after the session has ended: a frame under way must not last longer.
 OVER_SECONDS: Final = 0.5
-#: Close codes of RFC 6455 section 7.4.1 and of its registry (3000: unauthorized, 3008: timeout).
+#: Close codes of RFC 6455 section 7.4.1 and of its registry (1013: try again later,
+#: 3000: unauthorized, 3003: forbidden, 3008: timeout).
 GOING_AWAY: Final = 1001
+TRY_AGAIN_LATER: Final = 1013
 UNAUTHORIZED: Final = 3000
+FORBIDDEN: Final = 3003
 TIMED_OUT: Final = 3008
 STOPPING: Final = "the gate is stopping"
 SESSION_OVER: Final = "the session is over"
 LOCKED: Final = "locked"
 TOO_OLD: Final = "open for as long as this tool allows"
 SILENT: Final = "silent for too long"
+#: What both sides of a WebSocket read when it ends for a reason; for any other the reason's word.
+_FAREWELLS: Final = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                *(Reason.NOT_SIGNED_IN, Reason.TOKEN_EXPIRED, Reason.SESSION_ENDED),
+                *(Reason.SESSION_REVOKED, Reason.RECHECK_FAILED),
+            ),
+            (UNAUTHORIZED, SESSION_OVER),
+        ),
+        Reason.LOCKED: (UNAUTHORIZED, LOCKED),
+    }
+)
 
 
 class TunnelLimits(NamedTuple):
@@ -54,14 +72,14 @@ def _no_frames(data: bytes) -> int:
 class Tunnel:
     """Relays between a client and an upstream whose protocol was switched.
 
-    `session` is the session or token that it ends with, None where anonymous. When it has ended,
+    `admission` is what it was let in for, None where it may outlive that. When it has ended,
     `failure` is None, or the reason that a new request would get where the session has ended.
     """
 
     __slots__ = (
         "_client", "_client_done", "_cut_off", "_deadline", "_ended", "_ending", "_farewells",
         "_finished", "_idle", "_limits", "_moved", "_to_client", "_to_upstream", "_upstream",
-        "_upstream_done", "bytes_to_client", "failure", "session",
+        "_upstream_done", "admission", "bytes_to_client", "failure",
     )  # fmt: skip
 
     def __init__(
@@ -69,10 +87,10 @@ class Tunnel:
         client: ClientConnection,
         upstream: UpstreamConnection,
         limits: TunnelLimits,
-        session: SessionHolder | None,
+        admission: Admission | None,
         ended: Callable[["Tunnel"], None],
     ) -> None:
-        self.session = session
+        self.admission = admission
         self.failure: Reason | None = None
         self._client = client
         self._upstream = upstream
@@ -90,6 +108,11 @@ class Tunnel:
         self._deadline = 0.0
         self._cut_off: asyncio.TimerHandle | None = None
         self.bytes_to_client = 0
+
+    @property
+    def session(self) -> SessionHolder | None:
+        """The session or token that it ends with, None for an anonymous one."""
+        return None if self.admission is None else self.admission.holder
 
     def start(self) -> None:
         """Take over both connections."""
@@ -177,12 +200,12 @@ class Tunnel:
                 self.end(TIMED_OUT, SILENT)
 
     def session_over(self, reason: Reason) -> None:
-        """The session has ended: end the tunnel."""
+        """The session has ended, or the right to this: end the tunnel."""
         if self._finished:
             return
-        self.session, self.failure = None, reason
-        text = LOCKED if reason is Reason.LOCKED else SESSION_OVER
-        self.end(UNAUTHORIZED, text, within=OVER_SECONDS)
+        self.admission, self.failure = None, reason
+        code, text = _FAREWELLS.get(reason, (FORBIDDEN, reason.value))
+        self.end(code, text, within=OVER_SECONDS)
 
     # From the upstream.
 

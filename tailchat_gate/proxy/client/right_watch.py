@@ -1,0 +1,77 @@
+"""Judges requests under way again when rules, groups, tokens or the configuration change."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator
+from typing import Final, Protocol
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.client.active_request import ActiveRequest, Admission
+from tailchat_gate.proxy.client.connection import CurrentService
+from tailchat_gate.reasons import Reason
+
+#: Seconds in which the event loop does nothing else: thousands of WebSockets are judged in slices.
+SLICE_SECONDS: Final = 0.002
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class Connection(Protocol):
+    """The connection of a client."""
+
+    @property
+    def active_request(self) -> ActiveRequest | None:
+        """What answers its request under way, None where it has none."""
+
+
+class RightWatch:
+    """Ends requests under way that would be refused now, with the reason of a new request.
+
+    Only a change costs something: a request is let in without a word to this class. A request that
+    comes during a run is judged by the new rules anyway.
+    """
+
+    def __init__(self, connections: Collection[Connection], service: CurrentService) -> None:
+        self._connections = connections
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._next: asyncio.Handle | None = None
+
+    def changed(self) -> None:
+        """Judge every request under way again, soon; a run that is under way starts over."""
+        self.close()
+        self._next = self._loop.call_soon(self._begin)
+
+    def close(self) -> None:
+        """End the run."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _begin(self) -> None:
+        self._run(iter(tuple(self._connections)))
+
+    def _run(self, connections: Iterator[Connection]) -> None:
+        self._next = None
+        end = self._loop.time() + SLICE_SECONDS
+        for connection in connections:
+            active_request = connection.active_request
+            admission = None if active_request is None else active_request.admission
+            if active_request is not None and admission is not None:
+                self._judge(active_request, admission)
+            if self._loop.time() >= end:
+                self._next = self._loop.call_soon(self._run, connections)
+                return
+
+    def _judge(self, active_request: ActiveRequest, admission: Admission) -> None:
+        try:
+            reason = self._service.handler.judge_again(admission)
+        except Exception:  # noqa: BLE001 - a fault of any kind must deny, not let go on
+            _log.exception("a request under way could not be judged again")
+            reason = Reason.INTERNAL_ERROR
+        if reason is None:
+            return
+        try:
+            active_request.session_over(reason)
+        except Exception:  # noqa: BLE001 - one that cannot be ended must not keep the others alive
+            _log.exception("a request under way that lost its right could not be ended")
