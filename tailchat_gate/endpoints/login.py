@@ -27,8 +27,8 @@ from tailchat_gate.identity.oauth.login import (
 )
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.login_state import browser_hash
-from tailchat_gate.identity.oauth.redeemed_states import AlreadyUsed, RedeemedStates
-from tailchat_gate.identity.oauth.shared_claims import Codec
+from tailchat_gate.identity.oauth.redemptions import AlreadyUsed, Redemptions
+from tailchat_gate.identity.oauth.shared_redemptions import Codec
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.observe.audit import Audit
@@ -55,8 +55,8 @@ class LoginEndpoints:
     bindings: Bindings
     targets: Targets
     sites: Sites
-    used_states: RedeemedStates[SessionRecord]
-    used_passes: RedeemedStates[SessionRecord]
+    used_states: Redemptions[SessionRecord]
+    used_passes: Redemptions[SessionRecord]
     login_queue: LoginQueue
     states: KeyRing
     passes: KeyRing

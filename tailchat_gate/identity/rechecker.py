@@ -40,7 +40,7 @@ QUEUE: Final = 1000
 OF_ONE: Final = 16
 """Of them, those about one person: nobody's many sign-ins keep the others waiting."""
 #: For the difference between Tailchat's clock and the gate's, and for the request's way.
-_EXPIRY_MARGIN: Final = 60
+_TOKEN_MARGIN: Final = 60
 #: Seconds between two log lines about an outage.
 _TELL_EVERY: Final = 60.0
 
@@ -216,7 +216,7 @@ class Rechecker:
         """Return the sign-in's profile; refreshes the access token first if it has expired."""
         record = sign_in.record
         refreshed = False
-        if record.refresh_token and 0 < record.access_expires_at <= now + _EXPIRY_MARGIN:
+        if record.refresh_token and 0 < record.access_expires_at <= now + _TOKEN_MARGIN:
             await self._refresh(sign_in)
             refreshed = True
         try:

@@ -13,9 +13,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.state_directory import body_directory
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
-from tailchat_gate.identity.oauth.redeemed_states import CAPACITY, RedeemedStates
+from tailchat_gate.identity.oauth.redemptions import CAPACITY, Redemptions
 from tailchat_gate.identity.oauth.return_targets import StoredTargets
-from tailchat_gate.identity.oauth.shared_claims import SharedClaims
+from tailchat_gate.identity.oauth.shared_redemptions import SharedRedemptions
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -126,15 +126,15 @@ class ProcessState:
         self.token_use: Final = TokenUse()
         self.store.follow(StoredRefusals(self.audit))
         self.store.follow(self.token_use)
-        self.used_states: Final[RedeemedStates[SessionRecord]] = RedeemedStates(
-            clock=clock, claims=SharedClaims(self.store, "login", CAPACITY, clock)
+        self.used_states: Final[Redemptions[SessionRecord]] = Redemptions(
+            clock=clock, shared=SharedRedemptions(self.store, "login", CAPACITY, clock)
         )
         # A token used twice still works for one browser and one host only, and for one minute.
-        self.used_passes: Final[RedeemedStates[SessionRecord]] = RedeemedStates(
+        self.used_passes: Final[Redemptions[SessionRecord]] = Redemptions(
             clock=clock,
             capacity=USED_PASSES,
             harmless=True,
-            claims=SharedClaims(self.store, "pass", USED_PASSES, clock),
+            shared=SharedRedemptions(self.store, "pass", USED_PASSES, clock),
         )
         self.locks: Final = Revocations(self.revocation, self.store, self.metrics, clock)
 

@@ -256,9 +256,9 @@ class Database:
         with self.transaction() as connection:
             connection.execute("DELETE FROM record WHERE until <= ?", (now - EXPIRY_MARGIN,))
             connection.execute("DELETE FROM record WHERE kind = ? AND until <= ?", (ERASURE, now))
-            connection.execute("DELETE FROM claim WHERE until <= ?", (now - EXPIRY_MARGIN,))
+            connection.execute("DELETE FROM reservation WHERE until <= ?", (now - EXPIRY_MARGIN,))
             connection.execute(
-                "UPDATE claim SET outcome = NULL, sub = '' "
+                "UPDATE reservation SET outcome = NULL, sub = '' "
                 "WHERE outcome IS NOT NULL AND outcome_until <= ?",
                 (now,),
             )
@@ -274,7 +274,9 @@ class Database:
         """Delete records, and every outcome about a person, so that nothing is left on disk."""
         with self.transaction() as connection:
             connection.executemany("DELETE FROM record WHERE kind = ? AND key = ?", keys)
-            connection.execute("UPDATE claim SET outcome = NULL, sub = '' WHERE sub = ?", (sub,))
+            connection.execute(
+                "UPDATE reservation SET outcome = NULL, sub = '' WHERE sub = ?", (sub,)
+            )
         self.empty_log()
 
     def empty_log(self) -> None:
@@ -289,7 +291,7 @@ class Database:
     def about(self, sub: str) -> tuple[list[Record], int]:
         """Return the records about a person, and how many stored outcomes are about them."""
         rows = [from_row(found) for found in self.connection.execute(RECORDS_OF_SUB, (sub,))]
-        count = "SELECT count(*) FROM claim WHERE sub = ? AND outcome IS NOT NULL"
+        count = "SELECT count(*) FROM reservation WHERE sub = ? AND outcome IS NOT NULL"
         outcomes = self.connection.execute(count, (sub,)).fetchone()[0]
         return [row[1] for row in rows if row is not None], outcomes
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 
-from tailchat_gate.state.claims import Claims
 from tailchat_gate.state.database import (
     BUSY_SECONDS,
     Database,
@@ -27,6 +26,7 @@ from tailchat_gate.state.recovery import (
     rebuild,
     salvage,
 )
+from tailchat_gate.state.reservations import Reservations
 from tailchat_gate.state.store import Kind, Record, StoreError
 
 _T = TypeVar("_T")
@@ -66,7 +66,7 @@ class Engine:
     ) -> None:
         self.files: Final = files
         self._database = Database(files, clock, kinds, busy=busy)
-        self._claims = Claims(self._database, clock)
+        self._reservations = Reservations(self._database, clock)
         self._is_open = False
 
     @property
@@ -154,10 +154,10 @@ class Engine:
         with self._faults(Fault.UNWRITABLE):
             self._database.write(list(records))
 
-    def claim(self, action: Callable[[Claims], _T]) -> _T:
-        """Run an action on the claims."""
+    def single_use(self, action: Callable[[Reservations], _T]) -> _T:
+        """Run an action on the single-use keys."""
         with self._faults(Fault.UNWRITABLE):
-            return action(self._claims)
+            return action(self._reservations)
 
     def sweep(self) -> bool:
         """Delete what expired long ago; return whether there was any."""

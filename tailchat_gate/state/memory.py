@@ -7,21 +7,21 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
     Changes,
-    Claim,
-    ClaimStatus,
     Follower,
     Outcome,
     Record,
+    Reservation,
+    ReservationStatus,
 )
 
 
 class _Key:
-    """A key that was claimed."""
+    """A key that was reserved."""
 
-    __slots__ = ("claimed_at", "outcome", "until")
+    __slots__ = ("outcome", "reserved_at", "until")
 
-    def __init__(self, claimed_at: float, until: float) -> None:
-        self.claimed_at = claimed_at
+    def __init__(self, reserved_at: float, until: float) -> None:
+        self.reserved_at = reserved_at
         self.until = until
         self.outcome = Outcome()
 
@@ -66,25 +66,25 @@ class MemoryStore:
     async def written(self) -> None:
         """Return at once."""
 
-    async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
-        """Claim a single-use key."""
+    async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
+        """Reserve a single-use key."""
         keys = self._keys.setdefault(kind, OrderedDict())
-        found = await self.find_claim(kind, key)
-        if found.status is ClaimStatus.TAKEN:
+        found = await self.find_reservation(kind, key)
+        if found.status is ReservationStatus.TAKEN:
             return found
         if len(keys) >= room and not self._make_room(keys, room):
-            return Claim(ClaimStatus.FULL)
+            return Reservation(ReservationStatus.FULL)
         keys[key] = _Key(self._clock(), until)
         return found
 
-    async def find_claim(self, kind: str, key: str) -> Claim:
+    async def find_reservation(self, kind: str, key: str) -> Reservation:
         """Return what is stored for a key."""
         found = self._keys[kind].get(key) if kind in self._keys else None
         if found is None:
-            return Claim(ClaimStatus.GRANTED)
+            return Reservation(ReservationStatus.GRANTED)
         is_kept = self._clock() < found.outcome.until
         data = found.outcome.data if is_kept else None
-        return Claim(ClaimStatus.TAKEN, found.claimed_at, data)
+        return Reservation(ReservationStatus.TAKEN, found.reserved_at, data)
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
         """Store the outcome of a key."""
@@ -92,7 +92,7 @@ class MemoryStore:
             found.outcome = outcome
 
     async def release(self, kind: str, key: str) -> None:
-        """Release a key, so that it can be claimed again."""
+        """Release a key, so that it can be reserved again."""
         self._keys.get(kind, OrderedDict()).pop(key, None)
 
     def _make_room(self, keys: "OrderedDict[str, _Key]", room: int) -> bool:

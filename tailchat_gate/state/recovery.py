@@ -20,11 +20,11 @@ from tailchat_gate.state.database import (
 )
 from tailchat_gate.state.files import Files
 from tailchat_gate.state.schema import (
-    ADD_CLAIM,
-    EVERY_CLAIM,
+    ADD_RESERVATION,
     EVERY_RECORD,
+    EVERY_RESERVATION,
     RECORDS_AFTER,
-    ClaimRow,
+    ReservationRow,
     Row,
     from_row,
     migrate,
@@ -43,7 +43,7 @@ class Salvage(NamedTuple):
     """
 
     rows: list[Row]
-    claims: list[ClaimRow]
+    reservations: list[ReservationRow]
 
     @property
     def last_seq(self) -> int:
@@ -62,13 +62,13 @@ class CopyError(Exception):
 
 def salvage(files: Files) -> Salvage:
     """Read what can be read of the database and of its copy. Raises nothing."""
-    rows, claims = _read_copy(files)
-    own_rows, own_claims = _read_database(files)
+    rows, reservations = _read_copy(files)
+    own_rows, own_reservations = _read_database(files)
     # Of two rows of one number the intact one counts: the other may name another person.
     by_seq = dict((*rows, *own_rows))
     by_seq.update((seq, record) for seq, record in (*rows, *own_rows) if record.intact)
     merged = sorted(by_seq.items(), key=lambda row: row[0])
-    by_key = {tuple(row[:2]): row for row in (*claims, *own_claims)}
+    by_key = {tuple(row[:2]): row for row in (*reservations, *own_reservations)}
     return Salvage(merged, list(by_key.values()))
 
 
@@ -90,8 +90,8 @@ def read_only(files: Files) -> Salvage | None:
             if quick_check(connection):
                 return None
             rows = [from_row(found) for found in connection.execute(EVERY_RECORD[0])]
-            claims = list(connection.execute(EVERY_CLAIM[0]))
-            return Salvage([row for row in rows if row is not None], claims)
+            reservations = list(connection.execute(EVERY_RESERVATION[0]))
+            return Salvage([row for row in rows if row is not None], reservations)
     return None
 
 
@@ -127,7 +127,7 @@ def rebuild(
         connection.execute("INSERT INTO sqlite_sequence VALUES ('record', ?)", (floor,))
         for record in known:
             put_record(connection, record, {})
-        connection.executemany(ADD_CLAIM, found.claims)
+        connection.executemany(ADD_RESERVATION, found.reservations)
         connection.execute("COMMIT")
     _sync(files.new)
     with suppress(FileNotFoundError):
@@ -198,47 +198,47 @@ def _take(descriptor: int, end: float) -> bool:
             return True
 
 
-def _read_copy(files: Files) -> tuple[list[Row], list[ClaimRow]]:
+def _read_copy(files: Files) -> tuple[list[Row], list[ReservationRow]]:
     if not files.copy.exists():
         return [], []
     return _read_from(uri(files.copy, "immutable=1"))
 
 
-def _read_database(files: Files) -> tuple[list[Row], list[ClaimRow]]:
-    found: tuple[list[Row], list[ClaimRow]] = ([], [])
+def _read_database(files: Files) -> tuple[list[Row], list[ReservationRow]]:
+    found: tuple[list[Row], list[ReservationRow]] = ([], [])
     if not files.exists():
         return found
     # With the log and without it: either may be the damaged one.
     for query in ("mode=rw", "immutable=1"):
-        rows, claims = _read_from(uri(files.database, query))
+        rows, reservations = _read_from(uri(files.database, query))
         known = {seq for seq, record in found[0] if record.intact}
         found[0].extend(row for row in rows if row[0] not in known)
-        found[1].extend(claims)
+        found[1].extend(reservations)
     return found
 
 
-def _read_from(name: str) -> tuple[list[Row], list[ClaimRow]]:
+def _read_from(name: str) -> tuple[list[Row], list[ReservationRow]]:
     rows: dict[int, Row] = {}
-    claims: dict[tuple[object, ...], ClaimRow] = {}
+    reservations: dict[tuple[object, ...], ReservationRow] = {}
     # From both ends, because reading stops at the first damaged page.
     for query in EVERY_RECORD:
         with suppress(sqlite3.Error), closing(connect(name)) as connection:
             for found in connection.execute(query):
                 if (row := from_row(found)) is not None:
                     rows[row[0]] = row
-    for query in EVERY_CLAIM:
+    for query in EVERY_RESERVATION:
         with suppress(sqlite3.Error), closing(connect(name)) as connection:
-            for claim in connection.execute(query):
-                if _is_claim(claim):
-                    claims[claim[:2]] = claim
-    return list(rows.values()), list(claims.values())
+            for reservation in connection.execute(query):
+                if _is_reservation(reservation):
+                    reservations[reservation[:2]] = reservation
+    return list(rows.values()), list(reservations.values())
 
 
-def _is_claim(row: ClaimRow) -> bool:
-    kind, key, claimed_at, until, spent, sub, outcome, outcome_until = row
+def _is_reservation(row: ReservationRow) -> bool:
+    kind, key, reserved_at, until, spent, sub, outcome, outcome_until = row
     texts = all(isinstance(value, str) for value in (kind, key, sub))
     numbers = all(
-        isinstance(value, _INTEGER_TYPES) for value in (claimed_at, until, spent, outcome_until)
+        isinstance(value, _INTEGER_TYPES) for value in (reserved_at, until, spent, outcome_until)
     )
     return texts and numbers and (outcome is None or isinstance(outcome, bytes))
 

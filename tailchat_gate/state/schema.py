@@ -27,10 +27,10 @@ MIGRATIONS: Final[Sequence[tuple[str, ...]]] = (
         """,
         "CREATE INDEX record_sub ON record (sub) WHERE sub != ''",
         """
-        CREATE TABLE claim (
+        CREATE TABLE reservation (
             kind TEXT NOT NULL,
             key TEXT NOT NULL,
-            claimed_at REAL NOT NULL,
+            reserved_at REAL NOT NULL,
             until INTEGER NOT NULL,
             spent INTEGER NOT NULL,
             sub TEXT NOT NULL,
@@ -39,7 +39,7 @@ MIGRATIONS: Final[Sequence[tuple[str, ...]]] = (
             PRIMARY KEY (kind, key)
         ) WITHOUT ROWID
         """,
-        "CREATE INDEX claim_order ON claim (kind, spent, claimed_at)",
+        "CREATE INDEX reservation_order ON reservation (kind, spent, reserved_at)",
     ),
 )
 VERSION: Final = len(MIGRATIONS)
@@ -73,13 +73,13 @@ EVERY_RECORD: Final = (
     "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq",
     "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq DESC",
 )
-EVERY_CLAIM: Final = (
+EVERY_RESERVATION: Final = (
     """
-    SELECT kind, key, claimed_at, until, spent, sub, outcome, outcome_until FROM claim
+    SELECT kind, key, reserved_at, until, spent, sub, outcome, outcome_until FROM reservation
     ORDER BY kind, key
     """,
     """
-    SELECT kind, key, claimed_at, until, spent, sub, outcome, outcome_until FROM claim
+    SELECT kind, key, reserved_at, until, spent, sub, outcome, outcome_until FROM reservation
     ORDER BY kind DESC, key DESC
     """,
 )
@@ -87,15 +87,15 @@ PUT_RECORD: Final = (
     "INSERT OR REPLACE INTO record (seq, kind, key, sub, until, body, checksum) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-ADD_CLAIM: Final = (
-    "INSERT INTO claim (kind, key, claimed_at, until, spent, sub, outcome, outcome_until) "
+ADD_RESERVATION: Final = (
+    "INSERT INTO reservation (kind, key, reserved_at, until, spent, sub, outcome, outcome_until) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
 #: A record with its number.
 Row = tuple[int, Record]
-#: A claim as it is stored.
-ClaimRow = tuple[object, ...]
+#: A reservation as it is stored.
+ReservationRow = tuple[object, ...]
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.claims import Claims, MissedClaims
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, Loaded, StoreFault
 from tailchat_gate.state.files import Files
 from tailchat_gate.state.health import Fault, Health
+from tailchat_gate.state.reservations import MissedReservations, Reservations
 from tailchat_gate.state.store import (
-    Claim,
-    ClaimStatus,
     Follower,
     Followers,
     Outcome,
     Record,
+    Reservation,
+    ReservationStatus,
     StoreError,
 )
 from tailchat_gate.state.writes import Batches, Upkeep
@@ -31,7 +31,7 @@ LOOK_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 5.0
 #: Seconds that the end of the process waits for a disk.
 CLOSE_SECONDS: Final = 2.0
-_UNAVAILABLE: Final = Claim(ClaimStatus.UNAVAILABLE)
+_UNAVAILABLE: Final = Reservation(ReservationStatus.UNAVAILABLE)
 
 _T = TypeVar("_T")
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -64,7 +64,7 @@ class SqliteStore:
         self._batches = Batches(self._flush)
         #: Whether the database may lack something that this process knows.
         self._behind = False
-        self._missed = MissedClaims()
+        self._missed = MissedReservations()
         self._retry_at = 0.0
         self._upkeep = Upkeep()
 
@@ -129,28 +129,28 @@ class SqliteStore:
         """Wait for the writes in progress."""
         return self._batches.written()
 
-    async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
-        """Claim a single-use key."""
-        found = await self._claims(lambda claims: claims.claim(kind, key, until=until, room=room))
+    async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
+        """Reserve a single-use key."""
+        found = await self._single_use(lambda keys: keys.reserve(kind, key, until=until, room=room))
         if found is None:
             self._missed.add(kind, key, until=until, now=self._clock())
             return _UNAVAILABLE
         return found
 
-    async def find_claim(self, kind: str, key: str) -> Claim:
-        """Return what is stored for a key that was claimed elsewhere."""
-        return await self._claims(lambda claims: claims.find(kind, key)) or _UNAVAILABLE
+    async def find_reservation(self, kind: str, key: str) -> Reservation:
+        """Return what is stored for a key that was reserved elsewhere."""
+        return await self._single_use(lambda keys: keys.find(kind, key)) or _UNAVAILABLE
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
         """Store the outcome of a key."""
-        done = await self._claims(lambda claims: claims.settle(kind, key, outcome))
+        done = await self._single_use(lambda keys: keys.settle(kind, key, outcome))
         if not done:
             self._missed.settle(kind, key, outcome)
 
     async def release(self, kind: str, key: str) -> None:
-        """Release a key, so that it can be claimed again."""
+        """Release a key, so that it can be reserved again."""
         self._missed.release(kind, key)
-        await self._claims(lambda claims: claims.release(kind, key))
+        await self._single_use(lambda keys: keys.release(kind, key))
 
     async def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
         """Delete records and all outcomes about a person. Raises StoreFault."""
@@ -165,19 +165,19 @@ class SqliteStore:
                 return [], 0
             return await self._run(lambda: self._engine.about(sub))
 
-    async def _claims(self, action: Callable[[Claims], _T]) -> _T | None:
-        """Run an action on the claims; None if the store cannot do it now."""
+    async def _single_use(self, action: Callable[[Reservations], _T]) -> _T | None:
+        """Run an action on the single-use keys; None if the store cannot do it now."""
         async with self._using:
             if self._behind and asyncio.get_running_loop().time() < self._retry_at:
                 # One login waits for a locked database; the others do not.
                 return None
             try:
-                return await self._run(lambda: self._engine.claim(action))
+                return await self._run(lambda: self._engine.single_use(action))
             except StoreFault as fault:
                 if not await self._mend(fault):
                     return None
             with suppress(StoreFault):
-                return await self._run(lambda: self._engine.claim(action))
+                return await self._run(lambda: self._engine.single_use(action))
         return None
 
     async def _flush(self, records: Sequence[Record]) -> None:
@@ -209,7 +209,7 @@ class SqliteStore:
             self._engine.open_to_write()
         self._engine.write(records)
         if missed := self._missed.take():
-            self._engine.claim(lambda claims: claims.make_up(missed))
+            self._engine.single_use(lambda keys: keys.make_up(missed))
             self._missed.written(missed)
 
     def _wrote(self) -> None:

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, Protocol
 #: Seconds for which something is stored after it expires: if a clock that ran ahead is set back,
 #: what was dropped meanwhile would be valid again.
 EXPIRY_MARGIN: Final = 86_400
+#: Seconds that may pass between the check of a single-use key's age and its use.
+USE_MARGIN: Final = 60
 #: Longest key and body of a record; the gate writes none that is longer.
 MAX_TEXT: Final = 16_384
 #: Records of this kind tell every process that a person's data was erased. The key is the sub;
@@ -96,12 +98,12 @@ class Follower(Protocol):
         """
 
 
-class ClaimStatus(Enum):
-    """How an attempt to claim a single-use key ended."""
+class ReservationStatus(Enum):
+    """How an attempt to reserve a single-use key ended."""
 
     #: Only the caller may use the key.
     GRANTED = 1
-    #: It was claimed before.
+    #: It was reserved before.
     TAKEN = 2
     #: The store is full, and no key in it can be dropped.
     FULL = 3
@@ -109,20 +111,20 @@ class ClaimStatus(Enum):
     UNAVAILABLE = 4
 
 
-class Claim(NamedTuple):
-    """The result of claiming a key.
+class Reservation(NamedTuple):
+    """The result of reserving a key.
 
-    For a key that is TAKEN, `claimed_at` is the Unix second of the claim. `outcome` is stored for
-    repeated requests, None if there is none yet or it has expired.
+    For a key that is TAKEN, `reserved_at` is the Unix second of its reservation. `outcome` is
+    stored for repeated requests, None if there is none yet or it has expired.
     """
 
-    status: ClaimStatus
-    claimed_at: float = 0.0
+    status: ReservationStatus
+    reserved_at: float = 0.0
     outcome: bytes | None = None
 
 
 class Outcome(NamedTuple):
-    """The outcome of a claimed key.
+    """The outcome of a reserved key.
 
     The caller seals `data`; the store returns it until the Unix second `until`. None: only the use
     of the key is stored. `spent`: a second use would do harm, so the key is never dropped early.
@@ -172,21 +174,21 @@ class Store(Protocol):
     def written(self) -> Awaitable[None]:
         """Return an awaitable that is done once everything put so far was written."""
 
-    async def claim(self, kind: str, key: str, *, until: float, room: int) -> Claim:
-        """Claim a single-use key: of all processes, one is granted it, once.
+    async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
+        """Reserve a single-use key: of all processes, one is granted it, once.
 
         It is stored until the Unix second `until`, and for EXPIRY_MARGIN after; `room` is the most
         keys of a kind.
         """
 
-    async def find_claim(self, kind: str, key: str) -> Claim:
-        """Return what is stored for a key, GRANTED if it is not stored; claims nothing."""
+    async def find_reservation(self, kind: str, key: str) -> Reservation:
+        """Return what is stored for a key, GRANTED if it is not stored; reserves nothing."""
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
-        """Store the outcome of a key that was claimed here."""
+        """Store the outcome of a key that was reserved here."""
 
     async def release(self, kind: str, key: str) -> None:
-        """Release a key that was not used, so that it can be claimed again."""
+        """Release a key that was not used, so that it can be reserved again."""
 
 
 class StoreError(Exception):

@@ -46,7 +46,7 @@ REPLACED: Final = {
     "TurnedAway": "RecheckRefused",
     "Turns": "LoginQueue",
     "Unchecked": "NoRecheck",
-    "UsedStates": "RedeemedStates",
+    "UsedStates": "Redemptions",
     "Visit": "RequestContext",
     "_lasting": "_process_state",
     "_standing": "_revocation",

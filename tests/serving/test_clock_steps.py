@@ -11,7 +11,7 @@ import pytest
 from gatekit import ALICE, START, Clock, RawUpstream, ask, request_bytes, until
 from storekit import StoredEntries
 
-from tailchat_gate.identity.oauth.redeemed_states import AlreadyUsed, RedeemedStates, TooManyLogins
+from tailchat_gate.identity.oauth.redemptions import AlreadyUsed, Redemptions, TooManyLogins
 from tailchat_gate.identity.revocation.records import ROOM
 from tailchat_gate.identity.revocation.state import (
     ALL,
@@ -110,7 +110,7 @@ async def test_who_signs_in_after_a_sign_out_of_all_under_a_clock_ahead(
 
 async def test_a_state_that_was_redeemed_is_redeemed_once(clock: Clock) -> None:
     """A clock that ran ahead and was set back does not make a used login state good again."""
-    states: RedeemedStates[str] = RedeemedStates(clock=clock)
+    states: Redemptions[str] = Redemptions(clock=clock)
 
     async def redeemed() -> str:
         return "x"
@@ -126,7 +126,7 @@ async def test_a_state_that_was_redeemed_is_redeemed_once(clock: Clock) -> None:
 
 async def test_states_that_are_kept_for_longer_make_room(clock: Clock) -> None:
     """Where all is full those that have expired go first; those that are good still do not."""
-    states: RedeemedStates[str] = RedeemedStates(clock=clock, capacity=10)
+    states: Redemptions[str] = Redemptions(clock=clock, capacity=10)
 
     async def redeemed() -> str:
         return "x"
@@ -137,7 +137,7 @@ async def test_states_that_are_kept_for_longer_make_room(clock: Clock) -> None:
         await states.redeem_once("more", clock.now + AHEAD, redeemed)
     clock.now += AHEAD + HOUR
     assert await states.redeem_once("more", clock.now + AHEAD, redeemed) == "x"
-    assert repr(states) == "<UsedStates 0 running, 1 used>"
+    assert repr(states) == "<Redemptions 0 running, 1 used>"
 
 
 def test_refusals_are_told_after_the_clock_was_set_back(

@@ -21,7 +21,7 @@ from tailchat_gate.state import writes
 from tailchat_gate.state.database import Database, ReplacedError
 from tailchat_gate.state.files import NAME, Files
 from tailchat_gate.state.schema import PUT_RECORD, VERSION, to_row
-from tailchat_gate.state.store import EXPIRY_MARGIN, ClaimStatus, Outcome, Record, StoreError
+from tailchat_gate.state.store import EXPIRY_MARGIN, Outcome, Record, ReservationStatus, StoreError
 
 NOBODY = 65534
 PAGE = 4096
@@ -115,14 +115,14 @@ async def test_a_full_disk_while_running(tmp_path: Path) -> None:
             await process.put("a")
             assert process.keys == {"before", "big", "a"}
             assert "unwritable" in process.counted
-            claim = await process.store.claim("login", "a", until=START + 9, room=9)
-            assert claim.status is ClaimStatus.UNAVAILABLE
+            reservation = await process.store.reserve("login", "a", until=START + 9, room=9)
+            assert reservation.status is ReservationStatus.UNAVAILABLE
             await process.store.settle("login", "a", Outcome(b"sealed", START + 60))
         await until(lambda: not process.store.faults)
 
         assert {"before", "a"} <= await keys_on_disk(tmp_path)
-        again = await process.store.claim("login", "a", until=START + 9, room=9)
-        assert (again.status, again.outcome) == (ClaimStatus.TAKEN, b"sealed")
+        again = await process.store.reserve("login", "a", until=START + 9, room=9)
+        assert (again.status, again.outcome) == (ReservationStatus.TAKEN, b"sealed")
 
 
 @pytest.mark.parametrize("after_a_crash", [False, True])
@@ -228,7 +228,7 @@ async def test_a_file_that_is_deleted_under_the_gate(
     """What was known, and what is written meanwhile, is in a new file within moments."""
     async with running(tmp_path) as process:
         await process.put("a")
-        await process.store.claim("login", "k", until=START + 9, room=9)
+        await process.store.reserve("login", "k", until=START + 9, room=9)
         await until((tmp_path / f"{NAME}.copy").exists)
         for name in names:
             await asyncio.to_thread((tmp_path / name).unlink)
@@ -238,8 +238,8 @@ async def test_a_file_that_is_deleted_under_the_gate(
         assert process.keys == {"a", "b"}
         assert not process.store.faults
         assert await keys_on_disk(tmp_path) == {"a", "b"}
-        claim = await process.store.claim("login", "k", until=START + 9, room=9)
-        assert claim.status is ClaimStatus.TAKEN
+        reservation = await process.store.reserve("login", "k", until=START + 9, room=9)
+        assert reservation.status is ReservationStatus.TAKEN
 
 
 def test_a_file_that_is_deleted_during_a_write(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ async def _filled(directory: Path) -> set[str]:
     keys = {f"note-{number:03}" for number in range(300)}
     async with running(directory) as process:
         await process.put(*sorted(keys), body='{"text":"marker' + "x" * 100 + '"}')
-        await process.store.claim("login", "k", until=START + 9, room=9)
+        await process.store.reserve("login", "k", until=START + 9, room=9)
     return keys
 
 
@@ -348,8 +348,8 @@ async def test_a_damaged_page_at_the_start(tmp_path: Path, page: str, *, with_co
     async with running(tmp_path) as process:
         if with_copy:
             assert process.keys == keys
-            claim = await process.store.claim("login", "k", until=START + 9, room=9)
-            assert claim.status is ClaimStatus.TAKEN
+            reservation = await process.store.reserve("login", "k", until=START + 9, room=9)
+            assert reservation.status is ReservationStatus.TAKEN
         elif page == "middle":
             assert len(keys) > len(process.keys) > 200
         assert "damaged" in process.counted
@@ -467,8 +467,8 @@ async def test_a_process_that_keeps_the_database_locked(tmp_path: Path) -> None:
             await process.put("b")
             assert process.store.faults == ("unwritable: database is locked",)
             assert process.keys == {"a", "b"}
-            claim = await process.store.claim("login", "k", until=START + 9, room=9)
-            assert claim.status is ClaimStatus.UNAVAILABLE
+            reservation = await process.store.reserve("login", "k", until=START + 9, room=9)
+            assert reservation.status is ReservationStatus.UNAVAILABLE
         await until(lambda: not process.store.faults)
 
         assert await keys_on_disk(tmp_path) == {"a", "b"}
@@ -523,13 +523,13 @@ async def test_a_clock_that_jumps_back(tmp_path: Path) -> None:
     clock = Clock()
     async with running(tmp_path, clock) as process:
         await process.store.put([Record("note", "a", "{}", "", int(START) + 3600)])
-        await process.store.claim("login", "k", until=START + 3600, room=9)
+        await process.store.reserve("login", "k", until=START + 3600, room=9)
         clock.now += EXPIRY_MARGIN
         await process.swept()
         clock.now -= EXPIRY_MARGIN
-        claim = await process.store.claim("login", "k", until=START + 9, room=9)
+        reservation = await process.store.reserve("login", "k", until=START + 9, room=9)
 
-        assert claim.status is ClaimStatus.TAKEN
+        assert reservation.status is ReservationStatus.TAKEN
         assert await keys_on_disk(tmp_path) == {"a"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from statekit import running
 
-CLAIMING = Path(__file__).parent / "claiming_process.py"
+CLAIMING = Path(__file__).parent / "reserving_process.py"
 COUNT = 200
 
 

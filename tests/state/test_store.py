@@ -14,7 +14,7 @@ from tailchat_gate.state.files import NAME
 from tailchat_gate.state.health import Health
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.sqlite import SqliteStore
-from tailchat_gate.state.store import EXPIRY_MARGIN, ClaimStatus, Outcome, Record, Store
+from tailchat_gate.state.store import EXPIRY_MARGIN, Outcome, Record, ReservationStatus, Store
 
 UNTIL = START + 7200
 
@@ -40,68 +40,74 @@ async def store(
     await made.close()
 
 
-async def _claim(store: Store, key: str, *, room: int = 100) -> ClaimStatus:
-    return (await store.claim("login", key, until=UNTIL, room=room)).status
+async def _reserve(store: Store, key: str, *, room: int = 100) -> ReservationStatus:
+    return (await store.reserve("login", key, until=UNTIL, room=room)).status
 
 
 async def test_a_key_is_granted_once(store: Store) -> None:
-    """The second claim of a key is told when the first was, and nothing else yet."""
-    assert await _claim(store, "a") is ClaimStatus.GRANTED
-    again = await store.claim("login", "a", until=UNTIL, room=100)
+    """The second reservation of a key is told when the first was, and nothing else yet."""
+    assert await _reserve(store, "a") is ReservationStatus.GRANTED
+    again = await store.reserve("login", "a", until=UNTIL, room=100)
 
-    assert (again.status, again.claimed_at, again.outcome) == (ClaimStatus.TAKEN, START, None)
-    assert await _claim(store, "b") is ClaimStatus.GRANTED
-    assert (await store.claim("pass", "a", until=UNTIL, room=100)).status is ClaimStatus.GRANTED
+    assert (again.status, again.reserved_at, again.outcome) == (
+        ReservationStatus.TAKEN,
+        START,
+        None,
+    )
+    assert await _reserve(store, "b") is ReservationStatus.GRANTED
+    assert (
+        await store.reserve("pass", "a", until=UNTIL, room=100)
+    ).status is ReservationStatus.GRANTED
 
 
 async def test_many_at_once_are_granted_one_key_once(store: Store) -> None:
-    """Of fifty claims at the same time one is granted."""
-    claims = await asyncio.gather(*(_claim(store, "a") for _ in range(50)))
+    """Of fifty reservations at the same time one is granted."""
+    reservations = await asyncio.gather(*(_reserve(store, "a") for _ in range(50)))
 
-    assert claims.count(ClaimStatus.GRANTED) == 1
-    assert claims.count(ClaimStatus.TAKEN) == 49
+    assert reservations.count(ReservationStatus.GRANTED) == 1
+    assert reservations.count(ReservationStatus.TAKEN) == 49
 
 
 async def test_an_outcome_is_returned_to_whoever_repeats(store: Store) -> None:
-    """What became of a key is returned with the next claim of it, and by looking it up."""
-    await _claim(store, "a")
+    """What became of a key is returned with the next reservation of it, and by looking it up."""
+    await _reserve(store, "a")
     await store.settle("login", "a", Outcome(b"sealed", START + 60))
 
-    assert (await store.claim("login", "a", until=UNTIL, room=100)).outcome == b"sealed"
-    assert (await store.find_claim("login", "a")).outcome == b"sealed"
+    assert (await store.reserve("login", "a", until=UNTIL, room=100)).outcome == b"sealed"
+    assert (await store.find_reservation("login", "a")).outcome == b"sealed"
 
 
 async def test_an_outcome_expires_and_its_key_does_not(store: Store, clock: Clock) -> None:
-    """After its time an outcome is no longer returned; the key stays claimed."""
-    await _claim(store, "a")
+    """After its time an outcome is no longer returned; the key stays reserved."""
+    await _reserve(store, "a")
     await store.settle("login", "a", Outcome(b"sealed", START + 60))
     clock.now += 60
-    again = await store.claim("login", "a", until=UNTIL, room=100)
+    again = await store.reserve("login", "a", until=UNTIL, room=100)
 
-    assert (again.status, again.outcome) == (ClaimStatus.TAKEN, None)
+    assert (again.status, again.outcome) == (ReservationStatus.TAKEN, None)
 
 
-async def test_a_released_key_can_be_claimed_again(store: Store) -> None:
-    """A key that was not used is granted to the next claim."""
-    await _claim(store, "a")
+async def test_a_released_key_can_be_reserved_again(store: Store) -> None:
+    """A key that was not used is granted to the next reservation."""
+    await _reserve(store, "a")
     await store.release("login", "a")
-    assert (await store.find_claim("login", "a")).status is ClaimStatus.GRANTED
+    assert (await store.find_reservation("login", "a")).status is ReservationStatus.GRANTED
 
-    assert await _claim(store, "a") is ClaimStatus.GRANTED
+    assert await _reserve(store, "a") is ReservationStatus.GRANTED
 
 
 async def test_a_full_store_drops_what_does_no_harm(store: Store, clock: Clock) -> None:
     """The oldest harmless key makes room; spent keys never do, until they have expired."""
     for key in ("spent-1", "harmless", "spent-2"):
-        await _claim(store, key, room=3)
+        await _reserve(store, key, room=3)
         await store.settle("login", key, Outcome(spent=key != "harmless"))
 
-    assert await _claim(store, "more", room=3) is ClaimStatus.GRANTED
-    assert await _claim(store, "too many", room=3) is ClaimStatus.FULL
-    assert await _claim(store, "spent-1", room=3) is ClaimStatus.TAKEN
+    assert await _reserve(store, "more", room=3) is ReservationStatus.GRANTED
+    assert await _reserve(store, "too many", room=3) is ReservationStatus.FULL
+    assert await _reserve(store, "spent-1", room=3) is ReservationStatus.TAKEN
     clock.now = UNTIL + 61
-    assert (await store.claim("login", "x", until=UNTIL + 9000, room=3)).status is (
-        ClaimStatus.GRANTED
+    assert (await store.reserve("login", "x", until=UNTIL + 9000, room=3)).status is (
+        ReservationStatus.GRANTED
     )
 
 
@@ -161,15 +167,15 @@ async def test_what_expired_long_ago_is_deleted(tmp_path: Path, clock: Clock) ->
     expired = [Record("note", f"old-{n}", "x" * 500, "", int(START) - 1) for n in range(2000)]
     async with running(tmp_path, clock) as process:
         await process.store.put([*expired, Record("note", "good", "{}")])
-        await process.store.claim("login", "a", until=START, room=9)
-        await process.store.claim("login", "b", until=START + 9, room=9)
+        await process.store.reserve("login", "a", until=START, room=9)
+        await process.store.reserve("login", "b", until=START + 9, room=9)
         await process.swept()
         assert len(await keys_on_disk(tmp_path)) == 2001
         clock.now += EXPIRY_MARGIN
         await process.swept()
 
-        found = [await process.store.find_claim("login", key) for key in "ab"]
-        assert [one.status for one in found] == [ClaimStatus.GRANTED, ClaimStatus.TAKEN]
+        found = [await process.store.find_reservation("login", key) for key in "ab"]
+        assert [one.status for one in found] == [ReservationStatus.GRANTED, ReservationStatus.TAKEN]
         assert await keys_on_disk(tmp_path) == {"good"}
     size = (await asyncio.to_thread((tmp_path / NAME).stat)).st_size
     assert size < 100_000

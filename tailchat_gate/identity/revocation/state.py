@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 from tailchat_gate.config.values.identifier import SUB, TOKEN
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
+from tailchat_gate.state.store import EXPIRY_MARGIN
 
 #: The target of a lock that locks out everyone, persons and machines.
 ALL: Final = "all"
@@ -18,9 +19,6 @@ MOST_OF_ONE: Final = 64
 #: The same for all persons together: beyond it everyone must sign in again.
 MOST_OF_ALL: Final = 100_000
 _FIRST_LOOK: Final = 1024
-#: Seconds for which an entry is stored after it expires: if a clock that ran ahead is set back,
-#: sessions whose entries were dropped meanwhile would be valid again.
-KEPT_AFTER: Final = 86_400
 
 # Globals: see reasons.py.
 _LOCKED, _SESSION_ENDED = Reason.LOCKED, Reason.SESSION_ENDED
@@ -260,11 +258,11 @@ class RevocationState:
         self._signed_out[entry.target] = found
         return changed
 
-    def _forget(self, kept_after: int = KEPT_AFTER) -> None:
+    def _forget(self, kept_after: int = EXPIRY_MARGIN) -> None:
         """Drop what expired more than `kept_after` seconds ago; few write locks: a day at least."""
         now = self._clock()
         for target, lock in tuple(self._locks.items()):
-            if lock.until is not None and lock.until <= now - KEPT_AFTER:
+            if lock.until is not None and lock.until <= now - EXPIRY_MARGIN:
                 del self._locks[target]
         for target, out in tuple(self._signed_out.items()):
             if out.until <= now - kept_after:

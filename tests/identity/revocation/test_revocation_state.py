@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tailchat_gate.identity.revocation.state import (
     ALL,
-    KEPT_AFTER,
     MOST_OF_ALL,
     MOST_OF_ONE,
     EndedSession,
@@ -22,6 +21,7 @@ from tailchat_gate.identity.revocation.state import (
 )
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
+from tailchat_gate.state.store import EXPIRY_MARGIN
 
 NOW = int(START)
 HOUR = 3600
@@ -90,7 +90,7 @@ def test_a_lock_ends_at_its_time(revocation: RevocationState, clock: Clock) -> N
 
     assert revocation.check(RECORD) is None
     assert revocation.locks == ()
-    clock.now += KEPT_AFTER
+    clock.now += EXPIRY_MARGIN
     assert revocation.entries() == []
 
 
@@ -167,7 +167,7 @@ def test_what_is_over_by_itself_is_forgotten(revocation: RevocationState, clock:
     """A day after the last session could be alive, nothing is kept of its end."""
     revocation.apply(_ended(RECORD))
     revocation.apply(SignedOut("sub:66bob", NOW, NOW + HOUR))
-    clock.now += HOUR + KEPT_AFTER - 1
+    clock.now += HOUR + EXPIRY_MARGIN - 1
     assert len(revocation.entries()) == 2
     clock.now += 1
 

@@ -3,13 +3,18 @@
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.oauth.shared_claims import Codec, Redeemed, SharedClaims, Unclaimed
+from tailchat_gate.identity.oauth.shared_redemptions import (
+    Codec,
+    Redeemed,
+    SharedRedemptions,
+)
 from tailchat_gate.reasons import Reason
+from tailchat_gate.state.store import EXPIRY_MARGIN, USE_MARGIN
 
 REPLAY_WINDOW: Final = 60.0
 """Seconds after a redemption in which a reload gets the same outcome."""
@@ -17,11 +22,6 @@ REPLAY_WINDOW: Final = 60.0
 CAPACITY: Final = 100_000
 """Most logins remembered at once; a used one takes about 300 bytes."""
 
-# A clock that ran ahead may be set back, which makes the state valid again. So it is remembered
-# for longer than it is valid, while there is room.
-_EXPIRY_MARGIN: Final = 86_400.0
-# Some time passes between the check of a state's age and its redemption.
-_SPENT_MARGIN: Final = 60.0
 
 #: Refusals that show that a code was not taken; a time-out or a broken response shows neither.
 _UNSPENT: Final = frozenset(
@@ -74,10 +74,10 @@ class _Fault:
 _Outcome = _Success[T] | _Refusal | _Fault
 
 
-class RedeemedStates(Generic[T]):
+class Redemptions(Generic[T]):
     """Which login states were redeemed, in the memory of one process and one event loop.
 
-    `claims` are shared with other processes and outlive this one; None: there are none.
+    `shared` knows those of other processes and outlives this one; None: there are no others.
     `clock`: Unix seconds. `capacity`: most states remembered. `harmless`: a second redemption
     does no harm, so the oldest makes room when the memory is full.
     Otherwise a state is remembered until it has expired: a second redemption makes Tailchat revoke
@@ -85,7 +85,7 @@ class RedeemedStates(Generic[T]):
     """
 
     __slots__ = (
-        "_callers", "_capacity", "_claims", "_clock", "_due", "_harmless", "_later", "_running",
+        "_callers", "_capacity", "_clock", "_due", "_harmless", "_running", "_shared",
         "_unspent", "_used",
     )  # fmt: skip
 
@@ -95,11 +95,9 @@ class RedeemedStates(Generic[T]):
         clock: Callable[[], float],
         capacity: int = CAPACITY,
         harmless: bool = False,
-        claims: SharedClaims | None = None,
+        shared: SharedRedemptions | None = None,
     ) -> None:
-        self._claims = claims
-        #: Tasks that release claims.
-        self._later: set[asyncio.Task[None]] = set()
+        self._shared = shared
         self._clock = clock
         self._capacity = capacity
         self._harmless = harmless
@@ -116,11 +114,11 @@ class RedeemedStates(Generic[T]):
 
     def __repr__(self) -> str:
         """Numbers only."""
-        return f"<UsedStates {len(self._running)} running, {len(self._used)} used>"
+        return f"<Redemptions {len(self._running)} running, {len(self._used)} used>"
 
     async def redeem_once(
         self,
-        state_id: str,
+        key: str,
         expires_at: float,
         make: Callable[[], Awaitable[T]],
         *,
@@ -140,23 +138,23 @@ class RedeemedStates(Generic[T]):
         Raises LoginRefused as `make` did, AlreadyUsed after the window, TooManyLogins when full.
         """
         self._forget_expired()
-        task = self._running.get(state_id)
+        task = self._running.get(key)
         if task is None:
-            if state_id in self._used:
-                kept = self._used[state_id]
+            if key in self._used:
+                kept = self._used[key]
                 if kept is None:
                     raise AlreadyUsed
                 return _replay(kept)
             if len(self._running) + len(self._used) >= self._capacity:
                 self._make_room()
-            if self._claims is not None:
-                make = self._shared(self._claims, state_id, expires_at, make, is_sent, codec)
-            task = asyncio.create_task(self._run(state_id, expires_at, make, is_sent))
-            self._running[state_id] = task
-        return _replay(await self._outcome(state_id, task, is_sent))
+            if self._shared is not None:
+                make = self._once_for_all(self._shared, key, expires_at, make, is_sent, codec)
+            task = asyncio.create_task(self._run(key, expires_at, make, is_sent))
+            self._running[key] = task
+        return _replay(await self._outcome(key, task, is_sent))
 
     async def _outcome(
-        self, state_id: str, task: "asyncio.Task[_Outcome[T]]", is_sent: Callable[[], bool]
+        self, key: str, task: "asyncio.Task[_Outcome[T]]", is_sent: Callable[[], bool]
     ) -> _Outcome[T]:
         """Wait for a task; the last caller to leave cancels it, unless its code has been sent."""
         self._callers[task] += 1
@@ -168,12 +166,12 @@ class RedeemedStates(Generic[T]):
                 del self._callers[task]
                 if not task.done() and not is_sent():
                     # At once, so that no other caller waits for a task that is about to end.
-                    del self._running[state_id]
+                    del self._running[key]
                     task.cancel()
 
     async def _run(
         self,
-        state_id: str,
+        key: str,
         expires_at: float,
         make: Callable[[], Awaitable[T]],
         is_sent: Callable[[], bool],
@@ -193,20 +191,20 @@ class RedeemedStates(Generic[T]):
             return _Fault(error)
         finally:
             # Also when the loop ends and cancels this task: the code may have been spent.
-            if self._running.get(state_id) is asyncio.current_task():
-                del self._running[state_id]
+            if self._running.get(key) is asyncio.current_task():
+                del self._running[key]
             if (
                 is_sent()
                 and not full
                 and not (isinstance(kept, _Refusal) and kept.reason in _UNSENT)
             ):
-                self._keep(state_id, expires_at, kept)
+                self._keep(key, expires_at, kept)
         return kept
 
-    def _shared(
+    def _once_for_all(
         self,
-        claims: SharedClaims,
-        state_id: str,
+        shared: SharedRedemptions,
+        key: str,
         expires_at: float,
         make: Callable[[], Awaitable[T]],
         is_sent: Callable[[], bool],
@@ -216,75 +214,53 @@ class RedeemedStates(Generic[T]):
 
         async def settle(redeemed: Redeemed[T], *, spent: bool) -> None:
             until = self._clock() + REPLAY_WINDOW
-            await claims.settle(
-                state_id, redeemed, codec, until=until, spent=spent and not self._harmless
+            await shared.settle(
+                key, redeemed, codec, until=until, spent=spent and not self._harmless
             )
 
         async def make_once() -> T:
-            before = await self._claim(claims, state_id, expires_at, codec)
-            if before is not None:
-                return _result_of(before)
+            found = await shared.reserve(key, expires_at, codec)
+            if isinstance(found, Redeemed):
+                return _result_of(found)
+            if found.full:
+                raise TooManyLogins
             try:
                 result = await make()
             except LoginRefused as refused:
                 if refused.reason in _UNSENT:
-                    await claims.release(state_id)
+                    await shared.release(key)
                 else:
-                    found: Redeemed[T] = Redeemed(reason=refused.reason, detail=refused.detail)
-                    await settle(found, spent=refused.reason not in _UNSPENT)
+                    refusal: Redeemed[T] = Redeemed(reason=refused.reason, detail=refused.detail)
+                    await settle(refusal, spent=refused.reason not in _UNSPENT)
                 raise
             except asyncio.CancelledError:
                 if not is_sent():
-                    self._do_later(claims.release(state_id))
+                    shared.release_later(key)
                 raise
             await settle(Redeemed(result), spent=True)
             return result
 
         return make_once
 
-    async def _claim(
-        self, claims: SharedClaims, state_id: str, expires_at: float, codec: Codec[T] | None
-    ) -> Redeemed[T] | None:
-        """Claim a state; None if this process got it. Raises TooManyLogins."""
-        claiming = asyncio.create_task(claims.claim(state_id, expires_at, codec))
-        try:
-            found = await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            # The claim may still be granted.
-            self._do_later(_give_back(claims, state_id, claiming))
-            raise
-        if isinstance(found, Redeemed):
-            return found
-        if found.full:
-            raise TooManyLogins
-        return None
-
-    def _do_later(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-
-    def _keep(
-        self, state_id: str, expires_at: float, kept: "_Success[T] | _Refusal | None"
-    ) -> None:
+    def _keep(self, key: str, expires_at: float, kept: "_Success[T] | _Refusal | None") -> None:
         """Remember that a state was used, and its outcome for a while."""
-        self._used[state_id] = kept
+        self._used[key] = kept
         if self._harmless or (isinstance(kept, _Refusal) and kept.reason in _UNSPENT):
-            self._unspent[state_id] = None
+            self._unspent[key] = None
         until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
-        heapq.heappush(self._due, (until, state_id, expires_at + _EXPIRY_MARGIN))
+        heapq.heappush(self._due, (until, key, expires_at + EXPIRY_MARGIN))
 
     def _forget_expired(self) -> None:
         """Drop outcomes whose window is over, and states that have expired."""
         now = self._clock()
         while self._due and self._due[0][0] <= now:
-            _, state_id, expires_at = heapq.heappop(self._due)
+            _, key, expires_at = heapq.heappop(self._due)
             if expires_at <= now:
-                self._used.pop(state_id, None)
-                self._unspent.pop(state_id, None)
-            elif state_id in self._used:
-                self._used[state_id] = None
-                heapq.heappush(self._due, (expires_at, state_id, expires_at))
+                self._used.pop(key, None)
+                self._unspent.pop(key, None)
+            elif key in self._used:
+                self._used[key] = None
+                heapq.heappush(self._due, (expires_at, key, expires_at))
 
     def _make_room(self) -> None:
         """Forget the oldest login that may be forgotten. Raises TooManyLogins if there is none.
@@ -294,8 +270,8 @@ class RedeemedStates(Generic[T]):
         if not self._unspent:
             self._forget_spent()
             return
-        state_id = next(iter(self._unspent))
-        del self._unspent[state_id], self._used[state_id]
+        key = next(iter(self._unspent))
+        del self._unspent[key], self._used[key]
         if len(self._due) > 2 * self._capacity:
             self._due = [entry for entry in self._due if entry[1] in self._used]
             heapq.heapify(self._due)
@@ -304,14 +280,14 @@ class RedeemedStates(Generic[T]):
         """Forget every state that has expired by now. Raises TooManyLogins if none has."""
         now = self._clock()
         spent = [
-            state_id
-            for _, state_id, kept_until in self._due
-            if kept_until - _EXPIRY_MARGIN + _SPENT_MARGIN <= now and state_id in self._used
+            key
+            for _, key, kept_until in self._due
+            if kept_until - EXPIRY_MARGIN + USE_MARGIN <= now and key in self._used
         ]
         if not spent:
             raise TooManyLogins
-        for state_id in spent:
-            self._used.pop(state_id, None)
+        for key in spent:
+            self._used.pop(key, None)
         self._due = [entry for entry in self._due if entry[1] in self._used]
         heapq.heapify(self._due)
 
@@ -327,14 +303,6 @@ def _replay(outcome: _Outcome[T]) -> T:
             raise LoginRefused(reason, detail)
         case _Fault(error):
             raise error
-
-
-async def _give_back(
-    claims: SharedClaims, state_id: str, claiming: "asyncio.Task[Redeemed[T] | Unclaimed]"
-) -> None:
-    found = await claiming
-    if isinstance(found, Unclaimed) and not found.full:
-        await claims.release(state_id)
 
 
 def _result_of(redeemed: Redeemed[T]) -> T:

@@ -22,15 +22,15 @@ from gatekit import (
 from storykit import story, until_callback
 from visitor import NAVIGATION
 
-from tailchat_gate.identity.oauth import shared_claims
+from tailchat_gate.identity.oauth import shared_redemptions
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.oauth.redeemed_states import (
+from tailchat_gate.identity.oauth.redemptions import (
     REPLAY_WINDOW,
     AlreadyUsed,
-    RedeemedStates,
+    Redemptions,
     TooManyLogins,
 )
-from tailchat_gate.identity.oauth.shared_claims import Codec, SharedClaims
+from tailchat_gate.identity.oauth.shared_redemptions import Codec, SharedRedemptions
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.health import Health
@@ -41,7 +41,7 @@ EXPIRES = START + 7200
 KEYS = KeyRing([SECRET.encode()], "outcome")
 CODEC: Codec[str] = Codec(KEYS, str.encode, bytes.decode, lambda result: result)
 
-States = RedeemedStates[str]
+States = Redemptions[str]
 Make = Callable[..., Awaitable[States]]
 
 
@@ -74,7 +74,7 @@ async def make(tmp_path: Path, clock: Clock) -> AsyncIterator[Make]:
             store: Store = SqliteStore(tmp_path, clock, Health(), busy=0.2)
             await store.open()
             stack.push_async_callback(store.close)
-            return RedeemedStates(clock=clock, claims=SharedClaims(store, "login", room, clock))
+            return Redemptions(clock=clock, shared=SharedRedemptions(store, "login", room, clock))
 
         yield make
 
@@ -108,7 +108,7 @@ async def test_another_process_waits_for_a_redemption_under_way(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reload that comes to another process meanwhile gets the result when it is there."""
-    monkeypatch.setattr(shared_claims, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(shared_redemptions, "_LOOK_SECONDS", 0.01)
     running = Redemption(at_once=False)
     here, there = await make(), await make()
     first = asyncio.create_task(_redeem(here, running))
@@ -135,7 +135,7 @@ async def test_a_process_that_was_killed_in_between(make: Make, clock: Clock) ->
     running = Redemption(at_once=False)
     first = asyncio.create_task(_redeem(await make(), running))
     await running.begun.wait()
-    clock.now += shared_claims.PATIENCE
+    clock.now += shared_redemptions.PATIENCE
 
     with pytest.raises(AlreadyUsed):
         await _redeem(await make(), Redemption("never"))
@@ -161,7 +161,9 @@ async def test_who_leaves_before_the_code_is_sent_gives_it_back(make: Make) -> N
     await running.begun.wait()
     first.cancel()
     await asyncio.wait((first,))
-    await until(lambda: not states._later)
+    shared = states._shared
+    assert shared is not None
+    await until(lambda: not shared._releasing)
 
     assert await _redeem(await make(), Redemption()) == "session"
 

@@ -1,8 +1,8 @@
-"""A process on a store: claims keys, and says what others noted.
+"""A process on a store: reserves keys, and says what others noted.
 
-    claiming_process.py DIRECTORY COUNT FIRST
+    reserving_process.py DIRECTORY COUNT FIRST
 
-It prints "ready"; after a line on standard input it claims COUNT keys, begun at the FIRST, prints
+It prints "ready"; after a line on standard input it reserves COUNT keys, begun at the FIRST, prints
 how many it was granted, and then each key that another process notes.
 """
 
@@ -15,7 +15,7 @@ from statekit import Notes
 
 from tailchat_gate.state.health import Health
 from tailchat_gate.state.sqlite import SqliteStore
-from tailchat_gate.state.store import Changes, ClaimStatus
+from tailchat_gate.state.store import Changes, ReservationStatus
 
 
 def _say(word: object) -> None:
@@ -42,8 +42,8 @@ async def _run(directory: Path, count: int, first: int) -> None:
     await asyncio.to_thread(sys.stdin.readline)
     until = time.time() + 7200
     keys = [str((first + number) % count) for number in range(count)]
-    claims = [await store.claim("login", key, until=until, room=10_000) for key in keys]
-    _say(sum(claim.status is ClaimStatus.GRANTED for claim in claims))
+    found = [await store.reserve("login", key, until=until, room=10_000) for key in keys]
+    _say(sum(reservation.status is ReservationStatus.GRANTED for reservation in found))
     await asyncio.to_thread(sys.stdin.readline)
     await store.close()
 

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.oauth.redeemed_states import (
+from tailchat_gate.identity.oauth.redemptions import (
     REPLAY_WINDOW,
     AlreadyUsed,
-    RedeemedStates,
+    Redemptions,
     TooManyLogins,
 )
 from tailchat_gate.reasons import Reason
@@ -53,9 +53,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def states(clock: Clock) -> RedeemedStates[str]:
+def states(clock: Clock) -> Redemptions[str]:
     """An empty guard."""
-    return RedeemedStates(clock=clock)
+    return Redemptions(clock=clock)
 
 
 async def waiting(tasks: int, call: Callable[[], Awaitable[str]]) -> list[asyncio.Task[str]]:
@@ -70,7 +70,7 @@ async def waiting(tasks: int, call: Callable[[], Awaitable[str]]) -> list[asynci
     return started
 
 
-async def test_runs_once_for_many(states: RedeemedStates[str]) -> None:
+async def test_runs_once_for_many(states: Redemptions[str]) -> None:
     """Ten callbacks with one state at the same time redeem once and get the same result."""
     redemption = Redemption("session", at_once=False)
     tasks = await waiting(10, lambda: states.redeem_once("a", EXPIRES, redemption))
@@ -80,7 +80,7 @@ async def test_runs_once_for_many(states: RedeemedStates[str]) -> None:
     assert redemption.runs == 1
 
 
-async def test_states_are_apart(states: RedeemedStates[str]) -> None:
+async def test_states_are_apart(states: Redemptions[str]) -> None:
     """Another state is another login."""
     first, second = Redemption("one"), Redemption("two")
 
@@ -88,7 +88,7 @@ async def test_states_are_apart(states: RedeemedStates[str]) -> None:
     assert await states.redeem_once("b", EXPIRES, second) == "two"
 
 
-async def test_reload_takes_the_first_request_back(states: RedeemedStates[str]) -> None:
+async def test_reload_takes_the_first_request_back(states: Redemptions[str]) -> None:
     """When a reload cancels the first request, the redemption goes on and serves the second."""
     redemption = Redemption("session", at_once=False)
     (first,) = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
@@ -102,7 +102,7 @@ async def test_reload_takes_the_first_request_back(states: RedeemedStates[str]) 
     assert redemption.runs == 1
 
 
-async def test_reload_after_the_end(states: RedeemedStates[str]) -> None:
+async def test_reload_after_the_end(states: Redemptions[str]) -> None:
     """A first request that nobody waits for leaves its outcome to a later reload."""
     redemption = Redemption("session", at_once=False)
     (first,) = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
@@ -114,7 +114,7 @@ async def test_reload_after_the_end(states: RedeemedStates[str]) -> None:
     assert await states.redeem_once("a", EXPIRES, Redemption("never")) == "session"
 
 
-async def test_same_refusal_each_time(states: RedeemedStates[str]) -> None:
+async def test_same_refusal_each_time(states: Redemptions[str]) -> None:
     """A refused redemption is refused again alike, with a new exception and no second run."""
     refused = LoginRefused(Reason.LOGIN_CODE_REFUSED, {"call": "token"})
     redemption = Redemption(refused)
@@ -129,7 +129,7 @@ async def test_same_refusal_each_time(states: RedeemedStates[str]) -> None:
     assert redemption.runs == 1
 
 
-async def test_refusal_nobody_waits_for(states: RedeemedStates[str]) -> None:
+async def test_refusal_nobody_waits_for(states: Redemptions[str]) -> None:
     """A refusal after the only caller has gone is kept and never reported as lost."""
     redemption = Redemption(LoginRefused(Reason.TAILCHAT_SLOW), at_once=False)
     (first,) = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
@@ -146,7 +146,7 @@ async def test_refusal_nobody_waits_for(states: RedeemedStates[str]) -> None:
 
 @pytest.mark.parametrize("outcome", ["session", LoginRefused(Reason.LOGIN_CODE_REFUSED)])
 async def test_after_the_window(
-    states: RedeemedStates[str], clock: Clock, outcome: str | Exception
+    states: Redemptions[str], clock: Clock, outcome: str | Exception
 ) -> None:
     """From the end of the window to the state's expiry the state counts as used."""
     redemption = Redemption(outcome)
@@ -160,7 +160,7 @@ async def test_after_the_window(
     assert redemption.runs == 1
 
 
-async def test_window_counts_from_the_end(states: RedeemedStates[str], clock: Clock) -> None:
+async def test_window_counts_from_the_end(states: Redemptions[str], clock: Clock) -> None:
     """A slow redemption can be reloaded for as long after its end as a fast one."""
     redemption = Redemption("session", at_once=False)
     tasks = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
@@ -172,7 +172,7 @@ async def test_window_counts_from_the_end(states: RedeemedStates[str], clock: Cl
     assert await states.redeem_once("a", EXPIRES, redemption) == "session"
 
 
-async def test_fault_is_told_and_not_kept(states: RedeemedStates[str]) -> None:
+async def test_fault_is_told_and_not_kept(states: Redemptions[str]) -> None:
     """An unexpected error reaches those who wait; a reload learns that the state was used."""
     redemption = Redemption(RuntimeError("a fault"), at_once=False)
     tasks = await waiting(2, lambda: states.redeem_once("a", EXPIRES, redemption))
@@ -185,24 +185,24 @@ async def test_fault_is_told_and_not_kept(states: RedeemedStates[str]) -> None:
     assert redemption.runs == 1
 
 
-async def test_expired_states_are_forgotten(states: RedeemedStates[str], clock: Clock) -> None:
+async def test_expired_states_are_forgotten(states: Redemptions[str], clock: Clock) -> None:
     """Memory is given back a day after states have expired."""
     for number in range(100):
         await states.redeem_once(str(number), EXPIRES + number, Redemption("x"))
-    assert repr(states) == "<UsedStates 0 running, 100 used>"
+    assert repr(states) == "<Redemptions 0 running, 100 used>"
 
     clock.now = EXPIRES + 86_400 + 49
     await states.redeem_once("new", clock.now + 7200, Redemption("x"))
-    assert repr(states) == "<UsedStates 0 running, 51 used>"
+    assert repr(states) == "<Redemptions 0 running, 51 used>"
 
     clock.now += 100_000
     await states.redeem_once("newer", clock.now + 7200, Redemption("x"))
-    assert repr(states) == "<UsedStates 0 running, 1 used>"
+    assert repr(states) == "<Redemptions 0 running, 1 used>"
 
 
 async def test_result_is_released_after_the_window(clock: Clock) -> None:
     """After the window nothing of a result is kept, only that the state was used."""
-    states: RedeemedStates[list[str]] = RedeemedStates(clock=clock)
+    states: Redemptions[list[str]] = Redemptions(clock=clock)
 
     async def make() -> list[str]:
         return ["a profile"]
@@ -216,7 +216,7 @@ async def test_result_is_released_after_the_window(clock: Clock) -> None:
 
 
 async def test_outcome_outlives_a_state_that_expires_meanwhile(
-    states: RedeemedStates[str], clock: Clock
+    states: Redemptions[str], clock: Clock
 ) -> None:
     """A login finished in the last second can be reloaded although its state has expired."""
     clock.now = EXPIRES - 1
@@ -228,7 +228,7 @@ async def test_outcome_outlives_a_state_that_expires_meanwhile(
 
 async def test_full(clock: Clock) -> None:
     """When full, known states are still answered and new ones refused until some expire."""
-    states: RedeemedStates[str] = RedeemedStates(clock=clock, capacity=3)
+    states: Redemptions[str] = Redemptions(clock=clock, capacity=3)
     running = Redemption("slow", at_once=False)
     tasks = await waiting(1, lambda: states.redeem_once("a", EXPIRES, running))
     await states.redeem_once("b", EXPIRES, Redemption("done"))
@@ -250,7 +250,7 @@ async def test_full(clock: Clock) -> None:
 
 async def test_made_up_codes_lock_nobody_out(clock: Clock) -> None:
     """When full, the oldest login whose code was refused makes room; a spent one never does."""
-    states: RedeemedStates[str] = RedeemedStates(clock=clock, capacity=3)
+    states: Redemptions[str] = Redemptions(clock=clock, capacity=3)
 
     async def refuse() -> str:
         raise LoginRefused(Reason.LOGIN_CODE_REFUSED)
@@ -270,7 +270,7 @@ async def test_made_up_codes_lock_nobody_out(clock: Clock) -> None:
 
 async def test_what_is_harmless_makes_room(clock: Clock) -> None:
     """Whoever redeems one after the other pushes the oldest out, and never the next one."""
-    states: RedeemedStates[str] = RedeemedStates(clock=clock, capacity=3, harmless=True)
+    states: Redemptions[str] = Redemptions(clock=clock, capacity=3, harmless=True)
     for number in range(50):
         assert await states.redeem_once(f"{number}", EXPIRES, Redemption("done")) == "done"
     again = Redemption("never")
@@ -281,7 +281,7 @@ async def test_what_is_harmless_makes_room(clock: Clock) -> None:
     assert len(states._due) <= 8
 
 
-async def test_cancelled_redemption_counts_as_used(states: RedeemedStates[str]) -> None:
+async def test_cancelled_redemption_counts_as_used(states: Redemptions[str]) -> None:
     """A redemption that a stopping loop cancels is not tried again, for its code may be spent."""
     redemption = Redemption("session", at_once=False)
     tasks = await waiting(1, lambda: states.redeem_once("a", EXPIRES, redemption))
@@ -293,7 +293,7 @@ async def test_cancelled_redemption_counts_as_used(states: RedeemedStates[str]) 
         await states.redeem_once("a", EXPIRES, redemption)
 
 
-async def test_repr_shows_no_result(states: RedeemedStates[str]) -> None:
+async def test_repr_shows_no_result(states: Redemptions[str]) -> None:
     """The repr of the guard and of what it keeps shows neither a state nor a result."""
     await states.redeem_once("state-id", EXPIRES, Redemption("a profile"))
     shown = repr(states) + repr(states._used["state-id"])
@@ -302,7 +302,7 @@ async def test_repr_shows_no_result(states: RedeemedStates[str]) -> None:
     assert "profile" not in shown
 
 
-async def test_what_was_not_sent_ends_with_the_last_who_waits(states: RedeemedStates[str]) -> None:
+async def test_what_was_not_sent_ends_with_the_last_who_waits(states: Redemptions[str]) -> None:
     """Before its code is on its way, a redemption ends with its callers, and may come again."""
     waiting = Redemption("ok", at_once=False)
     callers = [

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
-from tailchat_gate.state.store import ClaimStatus, Outcome, Store
+from tailchat_gate.state.store import Outcome, ReservationStatus, Store
 
 #: Seconds that a process waits for another one that is redeeming the same login.
 PATIENCE: Final = 10.0
@@ -41,41 +41,57 @@ class Redeemed(Generic[T]):
     detail: Mapping[str, str] | None = None
 
 
-class Unclaimed(NamedTuple):
+class Redeemable(NamedTuple):
     """A login that this process may redeem; `full`: no more logins can be remembered."""
 
     full: bool = False
 
 
-class SharedClaims:
-    """Claims logins in a store, under their own kind; `clock` gives Unix seconds."""
+class SharedRedemptions:
+    """Reserves logins in a store, under their own kind; `clock` gives Unix seconds."""
 
     def __init__(self, store: Store, kind: str, room: int, clock: Callable[[], float]) -> None:
         self._store = store
         self._kind = kind
         self._room = room
         self._clock = clock
+        #: Tasks that release reservations.
+        self._releasing: set[asyncio.Task[None]] = set()
 
-    async def claim(
+    async def reserve(
         self, key: str, until: float, codec: Codec[T] | None
-    ) -> Redeemed[T] | Unclaimed:
-        """Claim a login; if it was claimed before, return its outcome.
+    ) -> Redeemed[T] | Redeemable:
+        """Reserve a login; if it was reserved before, return its outcome.
 
         A store that cannot be written refuses nobody: the process knows what it redeemed itself.
+        A reservation whose caller was cancelled meanwhile is released.
         """
-        claim = await self._store.claim(self._kind, key, until=until, room=self._room)
-        while claim.status is ClaimStatus.TAKEN and claim.outcome is None:
-            if not 0 <= self._clock() - claim.claimed_at < PATIENCE:
+        reserving = asyncio.create_task(self._reserve(key, until, codec))
+        try:
+            return await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            # The reservation may still be granted.
+            self._do_later(self._give_back(key, reserving))
+            raise
+
+    async def _reserve(
+        self, key: str, until: float, codec: Codec[T] | None
+    ) -> Redeemed[T] | Redeemable:
+        reservation = await self._store.reserve(self._kind, key, until=until, room=self._room)
+        while reservation.status is ReservationStatus.TAKEN and reservation.outcome is None:
+            if not 0 <= self._clock() - reservation.reserved_at < PATIENCE:
                 break
             # Another process is redeeming it.
             await asyncio.sleep(_LOOK_SECONDS)
-            claim = await self._store.find_claim(self._kind, key)
-            if claim.status is ClaimStatus.GRANTED:
+            reservation = await self._store.find_reservation(self._kind, key)
+            if reservation.status is ReservationStatus.GRANTED:
                 # The other process released it.
-                claim = await self._store.claim(self._kind, key, until=until, room=self._room)
-        if claim.status is ClaimStatus.TAKEN:
-            return _read(claim.outcome, codec)
-        return Unclaimed(full=claim.status is ClaimStatus.FULL)
+                reservation = await self._store.reserve(
+                    self._kind, key, until=until, room=self._room
+                )
+        if reservation.status is ReservationStatus.TAKEN:
+            return _read(reservation.outcome, codec)
+        return Redeemable(full=reservation.status is ReservationStatus.FULL)
 
     async def settle(
         self,
@@ -97,6 +113,22 @@ class SharedClaims:
     async def release(self, key: str) -> None:
         """Release a login, because its code was not sent."""
         await self._store.release(self._kind, key)
+
+    def release_later(self, key: str) -> None:
+        """Release a login, as `release` does, without waiting."""
+        self._do_later(self.release(key))
+
+    async def _give_back(
+        self, key: str, reserving: "asyncio.Task[Redeemed[T] | Redeemable]"
+    ) -> None:
+        found = await reserving
+        if isinstance(found, Redeemable) and not found.full:
+            await self.release(key)
+
+    def _do_later(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
 
 def _write(redeemed: Redeemed[T], codec: Codec[T]) -> bytes:
