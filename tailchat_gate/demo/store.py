@@ -1,5 +1,6 @@
 """The stand-in Tailchat's state: in memory, bounded, and every entry expires."""
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,12 +23,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An app of Tailchat's open platform; `redirect_uris` are compared character by character."""
+    """An app of Tailchat's open platform; `redirect_uris` are compared character by character.
+
+    `bot`: whether it has the capability of that name.
+    """
 
     client_id: str
     client_secret: str = field(repr=False)
     redirect_uris: tuple[str, ...]
     name: str = "Tailchat Gate"
+    bot: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,8 @@ class Store:
         self.clock = clock
         #: Whose token of the gateway it is, by the token.
         self.api_tokens: dict[str, str] = {}
+        #: The key of the tokens (Tailchat: SECRET; if unset, a word that everybody knows).
+        self.secret = secrets.token_urlsafe(32)
         #: What everybody may read of the server's settings (`config/client`).
         self.client_config: dict[str, object] = {
             "emailVerification": False,

@@ -11,9 +11,11 @@ from aiohttp import web
 
 from tailchat_gate.demo.authorize import RESPONSE_MODES, RESPONSE_TYPES, SCOPES
 from tailchat_gate.demo.back_channel import BackChannel, Call
+from tailchat_gate.demo.bots import Bots
 from tailchat_gate.demo.faults import Close, Faults, Hang, Response, Rewrite, Seen
 from tailchat_gate.demo.front_channel import FrontChannel
 from tailchat_gate.demo.gateway import Gateway
+from tailchat_gate.demo.groups import Groups, Messages
 from tailchat_gate.demo.oauth import MAX_BODY, UNAUTHORIZED, OAuthError, SigningKey
 from tailchat_gate.demo.render import render
 from tailchat_gate.demo.store import App, Store
@@ -59,7 +61,7 @@ class StandInTailchat:
 
     `faults` sets the faults; `seen` records the calls of discovery, jwks, token and me, and of the
     gateway's actions by their names; `store.users` and `store.apps` may be changed while it runs;
-    `key` signs the id_tokens; `gateway` has the actions.
+    `key` signs the id_tokens; `gateway` has the actions, `groups` and `messages` their state.
     """
 
     def __init__(
@@ -80,6 +82,11 @@ class StandInTailchat:
         self._front = FrontChannel(self.store, issuer, under_proxy=under_proxy)
         self._back = BackChannel(self.store, self.key)
         self.gateway = Gateway(self.store)
+        self.groups = Groups(self.store)
+        self.messages = Messages(self.groups)
+        for part in (Bots(self.store), self.groups, self.messages):
+            self.gateway.actions.update(part.actions)
+            self.gateway.open_actions.update(part.open_actions)
 
     @property
     def token_posts(self) -> int:

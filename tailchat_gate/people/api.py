@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 from tailchat_gate.identity.oauth.back_channel import MAX_ANSWER, Answer, BackChannel
 from tailchat_gate.identity.oauth.client import Observer
@@ -57,7 +57,16 @@ class CannotTell:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The action was done; `body` is the whole answer, JSON that nobody has read yet."""
+
+    body: bytes
+
+
 ApiResult = Done | Refused | CannotTell
+RawResult = Raw | Refused | CannotTell
+_Result = TypeVar("_Result", Done | Refused | CannotTell, Raw | Refused | CannotTell)
 
 _CLOSED: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND))
 #: What stands between the gate and an action, and says nothing about the call.
@@ -104,19 +113,43 @@ class TailchatApi:
         The request is sent once. `token`: the JWT of a user or bot; None: without one. `limit`:
         bytes of the answer that are read.
         """
+        return await self._observed(action, body, token, limit, _read)
+
+    async def fetch(
+        self, action: str, body: Mapping[str, object], token: str | None = None, *, limit: int
+    ) -> RawResult:
+        """Return the answer of an action unread, as `call` does.
+
+        Reading a large one takes longer than other work of the event loop may wait.
+        """
+        return await self._observed(action, body, token, limit, _unread)
+
+    async def _observed(
+        self,
+        action: str,
+        body: Mapping[str, object],
+        token: str | None,
+        limit: int,
+        read: Callable[[Answer, list[str]], _Result],
+    ) -> _Result:
         loop = asyncio.get_running_loop()
         start, outcome = loop.time(), "cancelled"
         try:
-            result = await self._result(action, body, token, limit)
-            outcome = "ok" if isinstance(result, Done) else _outcome(result)
+            result = await self._result(action, body, token, limit, read)
+            outcome = _outcome(result)
         finally:
             if self._observe is not None:
                 self._observe(action.rpartition("/")[2], loop.time() - start, outcome)
         return result
 
     async def _result(
-        self, action: str, body: Mapping[str, object], token: str | None, limit: int
-    ) -> ApiResult:
+        self,
+        action: str,
+        body: Mapping[str, object],
+        token: str | None,
+        limit: int,
+        read: Callable[[Answer, list[str]], _Result],
+    ) -> _Result:
         if self._clock() < self._rests_until:
             return CannotTell(Reason.TAILCHAT_BUSY, "it asked for fewer calls")
         headers = {"Content-Type": "application/json"}
@@ -134,11 +167,21 @@ class TailchatApi:
             self._rests_until = self._clock() + int(found.detail["retry_after"])
             return CannotTell(found.reason, "it asked for fewer calls")
         secrets = [token or "", *(str(body.get(name, "")) for name in _SECRETS)]
-        return _read(answer, [secret for secret in secrets if secret])
+        return read(answer, [secret for secret in secrets if secret])
 
 
-def _outcome(result: Refused | CannotTell) -> str:
-    return result.reason if isinstance(result, CannotTell) else "refused"
+def _outcome(result: ApiResult | RawResult) -> str:
+    if isinstance(result, CannotTell):
+        return result.reason
+    return "refused" if isinstance(result, Refused) else "ok"
+
+
+def _unread(answer: Answer, secrets: list[str]) -> RawResult:
+    if answer.status == HTTPStatus.OK:
+        return Raw(answer.body)
+    found = _read(answer, secrets)
+    assert not isinstance(found, Done)  # noqa: S101 - only 200 is done
+    return found
 
 
 def _read(answer: Answer, secrets: list[str]) -> ApiResult:

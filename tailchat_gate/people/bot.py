@@ -1,0 +1,189 @@
+"""The gate's bot at Tailchat: it signs in with the app's own id and secret, and calls actions."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+from pydantic import SecretStr
+
+from tailchat_gate.identity.oauth.back_channel import MAX_ANSWER
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.api import (
+    ApiResult,
+    CannotTell,
+    Done,
+    Raw,
+    RawResult,
+    Refused,
+    TailchatApi,
+)
+from tailchat_gate.reasons import Reason
+
+_LOGIN: Final = "openapi/bot/login"
+#: A token is replaced after this part of its life (Tailchat: of 30 days; there is no refresh).
+_USED_PART: Final = 0.9
+#: The life of a token that does not say when it ends.
+_USUAL_SECONDS: Final = 86_400.0
+#: Seconds after which a refused sign-in is tried again. Tailchat keeps a refusal for an hour, so
+#: asking more often only fills its log; a missing capability counts as soon as it is there.
+RETRY_SECONDS: Final = 60.0
+_NO_TOKEN: Final = "NO_TOKEN"  # noqa: S105 - the type of an error
+_CAPABILITY: Final = "capability"
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+_Result = TypeVar("_Result", Done | Refused | CannotTell, Raw | Refused | CannotTell)
+
+
+class Bot:
+    """Calls actions as the bot of the app `client_id`, signing in when that is due.
+
+    Its token is in memory only, and in no log or repr. `clock`: Unix seconds. After a failed
+    sign-in `problem` says why, and is "" otherwise; `sub` is the bot's own user, "" until known.
+    """
+
+    def __init__(
+        self,
+        api: TailchatApi,
+        client_id: str,
+        client_secret: SecretStr,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api = api
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._clock = clock
+        self._token: str | None = None
+        self._renew_at = 0.0
+        self._retry_at = 0.0
+        self._refusal: Refused | None = None
+        self._signing_in = asyncio.Lock()
+        self.sub = ""
+        self.problem = ""
+
+    def __repr__(self) -> str:
+        """The app and whether the bot is signed in."""
+        return f"<Bot of {self._client_id}, {'signed in' if self._token else 'not signed in'}>"
+
+    async def call(
+        self, action: str, body: Mapping[str, object], *, limit: int = MAX_ANSWER
+    ) -> ApiResult:
+        """Return the result of an action as TailchatApi.call does; a 401 is CannotTell.
+
+        A sign-in that Tailchat refuses is Refused, one that fails otherwise CannotTell.
+        """
+
+        async def once(token: str) -> ApiResult:
+            return await self._api.call(action, body, token, limit=limit)
+
+        return await self._signed_in(once)
+
+    async def fetch(self, action: str, body: Mapping[str, object], *, limit: int) -> RawResult:
+        """Return the answer of an action as TailchatApi.fetch does; otherwise as `call`."""
+
+        async def once(token: str) -> RawResult:
+            return await self._api.fetch(action, body, token, limit=limit)
+
+        return await self._signed_in(once)
+
+    async def sign_in(self) -> Refused | CannotTell | None:
+        """Sign in if that is due; return why it failed, None if the bot is signed in."""
+        token = await self._fresh_token()
+        return None if isinstance(token, str) else token
+
+    async def _signed_in(self, once: Callable[[str], Awaitable[_Result]]) -> _Result:
+        """Return the result of a call, which is made again once with another token after a 401."""
+        token = await self._fresh_token()
+        if not isinstance(token, str):
+            return token
+        result = await once(token)
+        if not _is_unauthorized(result):
+            return result
+        again = await self._fresh_token(instead_of=token)
+        if isinstance(again, str) and again != token:
+            result = await once(again)
+        if isinstance(result, Refused) and _is_unauthorized(result):
+            # Tailchat: with a Redis that does not answer every token is invalid.
+            return CannotTell(Reason.TAILCHAT_BROKEN, f"status 401 {result.type}".rstrip())
+        return result
+
+    async def _fresh_token(self, instead_of: str = "") -> str | Refused | CannotTell:
+        """Return a token, another than `instead_of`; one sign-in at a time."""
+        async with self._signing_in:
+            token, now = self._token, self._clock()
+            if token is not None and token != instead_of and now < self._renew_at:
+                return token
+            if now < self._retry_at and self._refusal is not None:
+                return self._refusal
+            found = await self._sign_in(token)
+            if isinstance(found, Done) and self._take(found.data):
+                return self._token or ""
+            if isinstance(found, Done):
+                found = CannotTell(Reason.TAILCHAT_BROKEN, "a sign-in without a token")
+            self._failed(found)
+            # An older token is good for as long as Tailchat takes it.
+            return found if token is None or token == instead_of else token
+
+    async def _sign_in(self, old: str | None) -> ApiResult:
+        secret = self._client_secret.get_secret_value()
+        # Tailchat asks for this very digest; it protects nothing beyond the secret itself.
+        digest = hashlib.md5((self._client_id + secret).encode(), usedforsecurity=False)
+        body = {"appId": self._client_id, "token": digest.hexdigest()}
+        found = await self._api.call(_LOGIN, body)
+        if isinstance(found, Refused) and found.type == _NO_TOKEN and old is not None:
+            # Tailchat: a core that was restarted alone takes the sign-in for a closed action,
+            # until openapi restarts too, and lets it through with any good token.
+            found = await self._api.call(_LOGIN, body, old)
+        return found
+
+    def _take(self, data: object) -> bool:
+        members = data if isinstance(data, dict) else {}
+        token, sub = members.get("jwt"), members.get("userId")
+        if not isinstance(token, str) or not token.isascii() or not isinstance(sub, str):
+            return False
+        now = self._clock()
+        self._token, self.sub = token, sub
+        self._renew_at = now + _USED_PART * (_end_of(token, now + _USUAL_SECONDS) - now)
+        self._retry_at, self._refusal = 0.0, None
+        if self.problem:
+            _log.info("the gate's bot is signed in at Tailchat again")
+        self.problem = ""
+        return True
+
+    def _failed(self, found: Refused | CannotTell) -> None:
+        if isinstance(found, Refused) and found.status != HTTPStatus.UNAUTHORIZED:
+            self._retry_at, self._refusal = self._clock() + RETRY_SECONDS, found
+            problem = f"{found.status} {found.message or found.name}"
+            remedy = (
+                "switch on the bot in Tailchat's settings of the app"
+                if _CAPABILITY in found.message
+                else "compare client_id and client_secret with the app's; Tailchat remembers a "
+                "refused sign-in for an hour"
+            )
+        else:
+            problem = found.problem if isinstance(found, CannotTell) else f"401 {found.type}"
+            remedy = "see whether Tailchat is up; if core was restarted alone, restart openapi too"
+        if problem != self.problem:
+            self.problem = problem
+            details = {"problem": problem, "remedy": remedy}
+            _log.error("the gate's bot cannot sign in at Tailchat", extra={"details": details})
+
+
+def _is_unauthorized(result: object) -> bool:
+    return isinstance(result, Refused) and result.status == HTTPStatus.UNAUTHORIZED
+
+
+def _end_of(token: str, otherwise: float) -> float:
+    """Return the Unix second at which a token says that it ends; nothing depends on its truth."""
+    try:
+        part = token.split(".")[1]
+        payload = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        end = payload["exp"]
+    except (binascii.Error, ValueError, LookupError, TypeError, RecursionError):
+        return otherwise
+    return float(end) if type(end) is int and end > 0 else otherwise
