@@ -72,6 +72,7 @@ GOALS: Sequence[Goal] = (
     Goal(_EVERY, "gate", "caddy", "p99_ms", 0.7, 0.5, works=_DIFFER),
     Goal("differ-all", "gate", "nginx", "cpu_us", 3.5, 3.0),
     Goal(_EVERY, "gate", "oauth2-proxy", "cpu_us", 0.25, 0.20, works=_DIFFER),
+    Goal(_EVERY, "gate", "envoy", "cpu_us", None, 1.3, works=_DIFFER),
     Goal("small", "gate", "caddy", "cpu_us", 0.45, 0.35),
     Goal("small", "gate", "mod_auth_openidc", "cpu_us", 0.40, 0.30),
     Goal("small", "gate", "nginx", "cpu_us", 3.3, 2.5),

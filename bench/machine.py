@@ -12,8 +12,13 @@ from pathlib import Path
 import apache
 from process import program
 
-# Of what programs say when asked: "nginx version: nginx/1.22.1", "v2.11.7 h1:...".
-_VERSION = re.compile(r"(?:^v?|/|oauth2-proxy v)([0-9]+\.[0-9][0-9.]*[0-9])")
+# Of what programs say when asked: "nginx version: nginx/1.22.1", "v2.11.7 h1:...",
+# "HAProxy version 2.6.12-1+deb12u4 ...", "Version:      3.7.15".
+_VERSION = re.compile(r"(?:^v?|/|oauth2-proxy v|[Vv]ersion:? +)([0-9]+\.[0-9][0-9.]*[0-9])")
+
+_MODULE = re.compile(rb"\tgithub\.com/oauth2-proxy/oauth2-proxy/v7\tv([0-9.]+)")
+_UNKNOWN = "unknown"
+_ASKED = {"haproxy": "-v", "envoy": "--version", "caddy": "version", "traefik": "version"}
 
 
 def machine(oauth2_proxy: Path | None, without: Container[str]) -> dict[str, str]:
@@ -29,13 +34,14 @@ def machine(oauth2_proxy: Path | None, without: Container[str]) -> dict[str, str
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)
     facts["nginx"] = _version(program("nginx"), "-v")
-    if "caddy" not in without:
-        facts["caddy"] = _version(program("caddy"), "version")
+    for name, question in _ASKED.items():
+        if name not in without:
+            facts[name] = _version(program(name), question)
     if "mod_auth_openidc" not in without:
         facts["apache"] = _version(program("apache2"), "-v")
         facts["mod_auth_openidc"] = apache.version()
     if "oauth2-proxy" not in without:
-        facts["oauth2-proxy"] = _version(str(oauth2_proxy), "--version")
+        facts["oauth2-proxy"] = _oauth2_proxy(oauth2_proxy)
     return facts
 
 
@@ -46,7 +52,16 @@ def _processor() -> str:
     return platform.machine()
 
 
+def _oauth2_proxy(binary: Path | None) -> str:
+    """As it says itself; one that `go install` built knows only its module's version."""
+    assert binary is not None  # noqa: S101 - narrows for the checker
+    if (told := _version(str(binary), "--version")) != _UNKNOWN:
+        return told
+    found = _MODULE.search(binary.read_bytes())
+    return found[1].decode() if found else _UNKNOWN
+
+
 def _version(*args: str) -> str:
     done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=20)
     found = _VERSION.search(done.stdout + done.stderr)
-    return found[1] if found else "unknown"
+    return found[1] if found else _UNKNOWN

@@ -7,18 +7,17 @@ import secrets
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
 import apache
-import caddy
 import gate
 from certificate import make_signing_key
 from login import Person, signed_in_cookies
 from measure import Peer, Session
-from nginx import auth_request, nginx, proxy
+from nginx import auth_request
 from oauth2_proxy import configuration as oauth2_proxy_configuration
+from plain import POOL, PROXIES, Wanted, golang, run_caddy, run_nginx
 from process import (
     BenchError,
     fetch,
@@ -31,42 +30,16 @@ from process import (
 from roster import OWN_SESSIONS, PLAIN
 from scene import EMAIL, SUB, Scene, environment
 
-_POOL = 1024
 _ROOM = 2048
 _LOCKS = Path(__file__).with_name("locked.py")
 _LOCKED = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A peer to start: the name of its files, the ports around it, the connections it gets."""
-
-    name: str
-    file: str
-    upstream: int
-    port: int
-    room: int
-    admin: int
-
-    @property
-    def origin(self) -> str:
-        """Where it will listen."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def metrics(self) -> str:
-        """Where its metrics will be read."""
-        return f"http://127.0.0.1:{self.admin}/metrics"
-
-    def peer(self, pid: int, log: Path, session: Session) -> Peer:
-        """It, running."""
-        return Peer(self.name, self.origin, (pid,), (log,), self.metrics, session)
-
-
 class Stage:
     """All peers of a run; whoever is asked for twice is started once.
 
-    `load`: how many connections a load has. `oauth2_proxy`: its binary, where there is one.
+    `load`: how many connections a load has. `threads`: how many a peer works with, 0 as it comes.
+    `oauth2_proxy`: its binary, where there is one.
     """
 
     def __init__(
@@ -75,11 +48,13 @@ class Stage:
         stack: contextlib.ExitStack,
         *,
         load: int = 32,
+        threads: int = 1,
         oauth2_proxy: Path | None = None,
     ) -> None:
         self.scene = scene
         self._stack = stack
         self._load = load
+        self._threads = threads
         self._oauth2_proxy = oauth2_proxy
         self._started: dict[tuple[str, str], Peer] = {}
         self._session: Session | None = None
@@ -112,10 +87,11 @@ class Stage:
     def _run(self, name: str, upstream: str, room: int, port: int) -> Iterator[Peer]:
         self._count += 1
         file, tool = f"{name}-{self._count}", self.scene.upstream(upstream)
-        wanted = _Wanted(name, file, tool, port, room, free_port())
-        starters: dict[str, Callable[[_Wanted], AbstractContextManager[Peer]]] = {
-            "nginx": self._nginx,
-            "caddy": self._caddy,
+        wanted = Wanted(
+            self.scene, name, file, tool, port, room, free_port(), threads=self._threads
+        )
+        starters: dict[str, Callable[[Wanted], AbstractContextManager[Peer]]] = {
+            **dict.fromkeys(PLAIN, self._plain),
             "caddy-forward-auth": self._caddy_forward_auth,
             "mod_auth_openidc": self._mod_auth_openidc,
             "nginx-auth-request": self._nginx_auth_request,
@@ -131,80 +107,34 @@ class Stage:
     # How each is started.
 
     @contextlib.contextmanager
-    def _nginx(self, wanted: _Wanted) -> Iterator[Peer]:
-        log = self._log(wanted)
-        http = proxy(
-            port=wanted.port,
-            admin=wanted.admin,
-            upstream=wanted.upstream,
-            pool=_POOL,
-            log=log,
-            websockets=wanted.upstream == self.scene.tool,
-        )
-        with self._run_nginx(wanted, http) as pid:
-            yield wanted.peer(pid, log, self.session())
+    def _plain(self, wanted: Wanted) -> Iterator[Peer]:
+        with PROXIES[wanted.name](wanted) as pid:
+            yield wanted.peer(pid, self.session())
 
     @contextlib.contextmanager
-    def _nginx_auth_request(self, wanted: _Wanted) -> Iterator[Peer]:
-        asked, log = self.peer(gate.ASKED), self._log(wanted)
+    def _nginx_auth_request(self, wanted: Wanted) -> Iterator[Peer]:
+        asked = self.peer(gate.ASKED)
         http = auth_request(
             port=wanted.port,
             admin=wanted.admin,
             upstream=wanted.upstream,
             gate=_port(asked),
-            pool=_POOL,
-            log=log,
+            pool=POOL,
+            log=wanted.log,
         )
-        with self._run_nginx(wanted, http) as pid:
-            yield _in_front_of(asked, wanted, pid, log)
+        with run_nginx(wanted, http) as pid:
+            yield _in_front_of(asked, wanted, pid)
 
     @contextlib.contextmanager
-    def _run_nginx(self, wanted: _Wanted, http: str) -> Iterator[int]:
-        # Each visitor takes two connections: its own and one to the tool.
-        connections = min(2 * wanted.room + 512, self.scene.files - 64)
-        with nginx(self.scene.directory, wanted.file, http, connections=connections) as (
-            pid,
-            output,
-        ):
-            wait_until_answering(pid, f"{wanted.origin}/", output)
-            yield pid
-
-    @contextlib.contextmanager
-    def _caddy(self, wanted: _Wanted) -> Iterator[Peer]:
-        with self._run_caddy(wanted) as (pid, log):
-            yield wanted.peer(pid, log, self.session())
-
-    @contextlib.contextmanager
-    def _caddy_forward_auth(self, wanted: _Wanted) -> Iterator[Peer]:
+    def _caddy_forward_auth(self, wanted: Wanted) -> Iterator[Peer]:
         asked = self.peer(gate.ASKED)
-        with self._run_caddy(wanted, _port(asked)) as (pid, log):
-            yield _in_front_of(asked, wanted, pid, log)
+        with run_caddy(wanted, _port(asked)) as pid:
+            yield _in_front_of(asked, wanted, pid)
 
     @contextlib.contextmanager
-    def _run_caddy(self, wanted: _Wanted, asked: int = 0) -> Iterator[tuple[int, Path]]:
-        directory, log = self.scene.directory, self._log(wanted)
-        config = directory / f"{wanted.file}.Caddyfile"
-        config.write_text(
-            caddy.caddyfile(
-                directory,
-                port=wanted.port,
-                admin=wanted.admin,
-                upstream=wanted.upstream,
-                pool=_POOL,
-                log=log,
-                gate=asked,
-            )
-        )
-        args = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
-        output = self._output(wanted)
-        with running(args, output=output, env=caddy.environment(directory)) as pid:
-            wait_until_answering(pid, f"{wanted.origin}/", output)
-            yield pid, log
-
-    @contextlib.contextmanager
-    def _mod_auth_openidc(self, wanted: _Wanted) -> Iterator[Peer]:
-        scene, log = self.scene, self._log(wanted)
-        config = scene.directory / f"{wanted.file}.conf"
+    def _mod_auth_openidc(self, wanted: Wanted) -> Iterator[Peer]:
+        scene = self.scene
+        config = wanted.config("conf")
         config.write_text(
             apache.configuration(
                 self._load,
@@ -213,7 +143,7 @@ class Stage:
                 admin=wanted.admin,
                 web=scene.web,
                 tool=scene.tool,
-                log=log,
+                log=wanted.log,
                 provider=scene.provider.tls_origin,
                 authority=scene.provider.authority,
                 client=scene.provider.client,
@@ -222,15 +152,14 @@ class Stage:
             )
         )
         args = [program("apache2"), "-D", "FOREGROUND", "-f", str(config)]
-        output = self._output(wanted)
-        with running(args, output=output) as pid:
-            wait_until_answering(pid, f"{wanted.origin}/", output)
-            yield wanted.peer(pid, log, self._signed_in(f"{wanted.origin}/", output))
+        with running(args, output=wanted.output) as pid:
+            wait_until_answering(pid, f"{wanted.origin}/", wanted.output)
+            yield wanted.peer(pid, self._signed_in(f"{wanted.origin}/", wanted.output))
 
     @contextlib.contextmanager
-    def _oauth2_proxy_peer(self, wanted: _Wanted) -> Iterator[Peer]:
-        scene, log = self.scene, self._log(wanted)
-        config = scene.directory / f"{wanted.file}.cfg"
+    def _oauth2_proxy_peer(self, wanted: Wanted) -> Iterator[Peer]:
+        scene = self.scene
+        config = wanted.config("cfg")
         config.write_text(
             oauth2_proxy_configuration(
                 port=wanted.port,
@@ -246,18 +175,16 @@ class Stage:
             )
         )
         args = [str(self._oauth2_proxy), "--config", str(config)]
-        output = self._output(wanted)
-        with running(args, output=log, errors=output, env=environment()) as pid:
-            wait_until_answering(pid, f"{wanted.origin}/ping", output)
-            session = self._signed_in(f"{wanted.origin}/oauth2/start", output)
-            yield wanted.peer(pid, log, session)
+        env = golang(wanted, environment())
+        with running(args, output=wanted.log, errors=wanted.output, env=env) as pid:
+            wait_until_answering(pid, f"{wanted.origin}/ping", wanted.output)
+            session = self._signed_in(f"{wanted.origin}/oauth2/start", wanted.output)
+            yield wanted.peer(pid, session)
 
     @contextlib.contextmanager
-    def _gate(self, wanted: _Wanted) -> Iterator[Peer]:
+    def _gate(self, wanted: Wanted) -> Iterator[Peer]:
         scene = self.scene
-        config, key, state = (
-            scene.directory / f"{wanted.file}.{end}" for end in ("toml", "pem", "state")
-        )
+        config, key, state = (wanted.config(end) for end in ("toml", "pem", "state"))
         state.mkdir(mode=0o700, exist_ok=True)
         if wanted.name == gate.POLICY:
             make_signing_key(key)
@@ -277,21 +204,14 @@ class Stage:
                 state=state,
             )
         )
-        log, output = self._log(wanted), self._output(wanted)
         args = [scene.python, "-m", "tailchat_gate", "serve", "--config", str(config)]
-        with running(args, output=log, errors=output, env=environment()) as pid:
-            wait_until_answering(pid, f"{wanted.origin}/ping", output)
+        with running(args, output=wanted.log, errors=wanted.output, env=environment()) as pid:
+            wait_until_answering(pid, f"{wanted.origin}/ping", wanted.output)
             if wanted.port == scene.ports["gate"]:
-                self._session = self._signed_in(f"{wanted.origin}/oauth2/start", output)
-            yield wanted.peer(pid, log, self.session())
+                self._session = self._signed_in(f"{wanted.origin}/oauth2/start", wanted.output)
+            yield wanted.peer(pid, self.session())
 
     # What they have in common.
-
-    def _log(self, wanted: _Wanted) -> Path:
-        return self.scene.directory / f"{wanted.file}-access.log"
-
-    def _output(self, wanted: _Wanted) -> Path:
-        return self.scene.directory / f"{wanted.file}.log"
 
     def _signed_in(self, start: str, output: Path) -> Session:
         person = Person(EMAIL, self.scene.provider.password)
@@ -307,9 +227,9 @@ def _port(peer: Peer) -> int:
     return int(peer.origin.rpartition(":")[2])
 
 
-def _in_front_of(asked: Peer, wanted: _Wanted, pid: int, log: Path) -> Peer:
+def _in_front_of(asked: Peer, wanted: Wanted, pid: int) -> Peer:
     """An edge that asks the gate: what both cost counts, and both must log."""
-    pids, logs = (pid, *asked.pids), (log, *asked.logs)
+    pids, logs = (pid, *asked.pids), (wanted.log, *asked.logs)
     return Peer(wanted.name, wanted.origin, pids, logs, wanted.metrics, asked.session)
 
 

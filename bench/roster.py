@@ -7,7 +7,7 @@ from pathlib import Path
 import apache
 from process import BenchError, program
 
-PLAIN = ("nginx", "caddy")
+PLAIN = ("nginx", "haproxy", "envoy", "caddy", "traefik")
 FORWARD_AUTH = ("nginx-auth-request", "caddy-forward-auth")
 OAUTH2_PROXY = "oauth2-proxy"
 OWN_SESSIONS = ("mod_auth_openidc", OAUTH2_PROXY)
@@ -17,7 +17,10 @@ NAMES = (*PLAIN, *FORWARD_AUTH, *OWN_SESSIONS, "gate")
 def absent(directory: Path, oauth2_proxy: Path | None) -> dict[str, str]:
     """The peers that cannot run with their files below `directory`, each with the reason."""
     asked: Mapping[str, Callable[[], object]] = {
+        "haproxy": partial(program, "haproxy"),
+        "envoy": partial(program, "envoy"),
         "caddy": partial(program, "caddy"),
+        "traefik": partial(program, "traefik"),
         "caddy-forward-auth": partial(program, "caddy"),
         "mod_auth_openidc": partial(apache.must_run, directory),
         "oauth2-proxy": partial(_must_be_given, oauth2_proxy),

@@ -26,6 +26,8 @@ from scene import scene
 from work import Entry, Options, Work
 from works import GROUPS, works
 
+# Answers to a load that only shows that it works.
+_QUICK = 500
 _WORKS = tuple(work.name for work in works())
 
 Told = tuple[list[str], dict[str, object]]
@@ -72,10 +74,15 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     add("--seconds", type=bounded(1, 60), default=4, help="of load a measurement")
     add("--rounds", type=bounded(1, 50), default=5)
     add("--connections", type=bounded(1, 512), default=32, help="of a load")
+    add("--all-cores", action="store_true", help="for the peers that can use more than one")
     add("--idle", type=bounded(10, 100_000), default=10_000, help="idle connections")
     add("--websockets", type=bounded(10, 50_000), default=5_000, help="idle WebSockets")
     add("--waiting", type=bounded(10, 5_000), default=1_000, help="requests to a slow tool")
-    add("--quick", action="store_true", help="1 round of 1 s, few connections, 64 MiB bodies")
+    add(
+        "--quick",
+        action="store_true",
+        help="1 round of 500 requests, 64 MiB bodies",
+    )
     add("--bodies", action="store_true", help="measure the memory of large bodies instead")
     add("--size", type=bounded(1, 4096), default=1024, help="of a large body, in MiB")
     add("--oauth2-proxy", type=Path, metavar="PATH", help="its binary")
@@ -173,7 +180,12 @@ def told(title: str, *tables: tuple[str, Sequence[report.Row]]) -> list[str]:
 def measured(stage: Stage, chosen_works: Sequence[Work], options: argparse.Namespace) -> Told:
     """Play the works; print the tables after each, or after each family, and the goals at last."""
     load = Options(
-        options.seconds, options.connections, options.idle, options.websockets, options.waiting
+        options.seconds,
+        options.connections,
+        options.idle,
+        options.websockets,
+        options.waiting,
+        count=_QUICK if options.quick else 0,
     )
     found: dict[str, Mapping[str, Sequence[Sample]]] = {}
     lines: list[str] = []
@@ -214,7 +226,13 @@ def bench(options: argparse.Namespace) -> None:
         for name, reason in without.items():
             print(f"without {name}: {reason}")
         around = stack.enter_context(scene(directory, sys.executable, files))
-        stage = Stage(around, stack, load=options.connections, oauth2_proxy=options.oauth2_proxy)
+        stage = Stage(
+            around,
+            stack,
+            load=options.connections,
+            threads=0 if options.all_cores else 1,
+            oauth2_proxy=options.oauth2_proxy,
+        )
         if options.bodies:
             peers = [name for name in BODY_PEERS if name in (options.peers or BODY_PEERS)]
             lines, samples = weighed(stage, [p for p in peers if p not in without], options)

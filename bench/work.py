@@ -12,8 +12,9 @@ from peers import Stage
 class Options:
     """How much of a load: seconds, connections, and how many wait idle or for a slow tool.
 
-    `turn`: which load of a work it is; what differs from request to request is the same for every
-    peer in one turn, and other in the next.
+    `count`: after how many answers a load of wrk ends before its time, 0 for none. `turn`: which
+    load of a work it is; what differs from request to request is the same for every peer in one
+    turn, and other in the next.
     """
 
     seconds: int
@@ -21,6 +22,7 @@ class Options:
     idle: int
     websockets: int
     waiting: int
+    count: int = 0
     turn: int = 0
 
 
@@ -71,4 +73,5 @@ def loaded(peer: Peer, ask: Ask, options: Options) -> Sample:
         seconds=options.seconds,
         connections=options.connections,
         seed=options.turn,
+        count=options.count,
     )

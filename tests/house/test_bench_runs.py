@@ -3,28 +3,36 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import process
 import pytest
 import report
 import roster
 import run
+import scene
+import work
+import works
 from parts import missing
+from peers import Stage
 
 #: Several times what it takes alone: other tests may want the same processors.
 pytestmark = pytest.mark.timeout(240)
 
-_PEERS = ("nginx", "mod_auth_openidc", "gate")
+#: Works that together use all that a peer is configured for.
+SHOWN = {"differ-all", "small", "upload", "tunnel", "idle-ws"}
+#: A load that shows that it works.
+FEW = work.Options(seconds=1, connections=4, idle=10, websockets=10, waiting=10, count=40)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A new folder for temporary files that everybody may enter, as /tmp is."""
-    with tempfile.TemporaryDirectory(prefix="bench-test-") as name:
+    with TemporaryDirectory(prefix="bench-test-") as name:
         Path(name).chmod(0o711)
         yield Path(name)
 
@@ -59,38 +67,58 @@ def ended(harness: subprocess.Popen[str]) -> str:
     return out
 
 
-def test_peers_are_measured_for_real(folder: Path, tmp_path: Path) -> None:
-    """A quick run signs in at the gate and at Apache, prints tables, and leaves nothing behind."""
-    needs_peers(folder, *_PEERS)
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """A scene with all its peers, each of which is started when a test asks for it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-test-")))
+        needs_peers(folder)
+        around = stack.enter_context(scene.scene(folder, sys.executable, 4096))
+        yield Stage(around, stack, load=4)
+
+
+@pytest.mark.parametrize("peer", [name for name in roster.NAMES if name != roster.OAUTH2_PROXY])
+def test_each_peer_serves_what_is_measured(stage: Stage, peer: str) -> None:
+    """Every peer answers, logs and has metrics: plain ones, pairs, and those that sign in."""
+    needs_peers(stage.scene.directory, peer)
+    served = {
+        one.name: entry.measure(stage, FEW)
+        for one in works.works()
+        for entry in one.entries
+        if entry.name == peer and one.name in SHOWN
+    }
+
+    assert "small" in served
+    assert peer in roster.FORWARD_AUTH or "upload" in served
+    assert peer not in roster.PLAIN or set(served) == SHOWN
+    assert all(sample.get("rate", 1) > 0 < sample.get("cpu_us", 1) for sample in served.values())
+    assert served.get("idle-ws", {"connections": 10})["connections"] == 10
+
+
+@pytest.mark.parametrize("name", ["gate", "policy"])
+def test_all_that_the_gate_does_is_measured(stage: Stage, name: str) -> None:
+    """Refusals, questions, sessions in turn, many routes and all of policy work at the gate."""
+    entries = next(one.entries for one in works.works() if one.name == name)
+
+    assert all(entry.measure(stage, FEW)["cpu_us"] > 0 for entry in entries)
+
+
+def test_a_run_prints_and_writes_its_tables(folder: Path, tmp_path: Path) -> None:
+    """A quick run prints tables and goals, keeps the samples, and leaves nothing behind."""
+    needs_peers(folder)
     kept, written = tmp_path / "out.json", tmp_path / "out.md"
-    options = ("--quick", "--work", "small,policy,upload", "--peers", ",".join(_PEERS))
+    options = ("--quick", "--work", "differ-all,small", "--peers", "nginx,gate")
     out = ended(started(folder, *options, "--json", str(kept), "--markdown", str(written)))
 
-    for words in ("us CPU/request", "us CPU/MB", "gate / mod_auth_openidc", "\nGoals\n"):
+    for words in ("us CPU/request", "gate / nginx", "all of these", "\nGoals\n"):
         assert words in out
     rounds = json.loads(kept.read_text())["rounds"]
     assert {work: tuple(samples) for work, samples in rounds.items()} == {
-        "small": _PEERS,
-        "policy": ("one route", "1000 routes", "all of policy"),
-        "upload": _PEERS,
+        "differ-all": ("nginx", "gate"),
+        "small": ("nginx", "gate"),
     }
     assert all(len(samples) == 1 for work in rounds.values() for samples in work.values())
-    assert all(samples[0]["cpu_us"] > 0 for work in rounds.values() for samples in work.values())
     assert "### small: small keep-alive GET with a session" in written.read_text()
-    assert list(folder.iterdir()) == []
-
-
-def test_what_the_gate_does_is_measured_for_real(folder: Path, tmp_path: Path) -> None:
-    """Refusals, sessions in turn, tunnels and idle WebSockets all work at the gate."""
-    needs_peers(folder)
-    kept = tmp_path / "out.json"
-    options = ("--quick", "--work", "gate,tunnel,idle-ws", "--peers", "gate")
-    out = ended(started(folder, *options, "--json", str(kept)))
-
-    assert "2000 sessions in turn / one session" in out
-    rounds = json.loads(kept.read_text())["rounds"]
-    assert rounds["tunnel"]["gate"][0]["rate"] > 0
-    assert rounds["idle-ws"]["gate"][0]["connections"] == 200
     assert list(folder.iterdir()) == []
 
 
