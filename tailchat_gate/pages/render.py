@@ -6,10 +6,11 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -74,52 +75,23 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
 class Pages:
     """Every page a person sees, ready to be rendered without touching a file.
 
-    The constructor reads and compiles all templates and catalogues, so it belongs before the event
-    loop starts. `contact` is who to turn to (free text, an e-mail address or an http(s) URL;
-    "" = nobody named), `prefix` is where the gate's own paths begin, `public_url` its public
-    origin.
+    The first one of a process reads and compiles all templates and catalogues, so it belongs
+    before the event loop starts. `contact` is who to turn to (free text, an e-mail address or an
+    http(s) URL; "" = nobody named), `prefix` is where the gate's own paths begin, `public_url` its
+    public origin.
     """
 
     content_security_policy: str
     """The Content-Security-Policy field's value for every page (CSP Level 3)."""
 
     def __init__(self, *, contact: str = "", prefix: str = "/oauth2", public_url: str = "") -> None:
-        package = files(__package__)
-        sources = {
-            entry.name: entry.read_text(encoding="utf-8")
-            for entry in package.joinpath("templates").iterdir()
-            if entry.is_file()
-        }
-        style, script = sources.pop("style.css"), sources.pop("fragment.js")
-        environment = Environment(
-            loader=DictLoader(sources),
-            autoescape=True,
-            undefined=StrictUndefined,
-            auto_reload=False,
-            cache_size=-1,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.globals.update(
-            style=Markup(style),  # noqa: S704 - the package's own file
-            script=Markup(script),  # noqa: S704 - the package's own file
-            prefix=prefix,
-            contact=_clean(contact),
-            contact_url=_contact_url(contact),
-        )
-        environment.filters.update(
-            fill=_fill, shorten=_shorten, initial=_initial, visible=_visible, utc=_utc
-        )
-        for name in sources:  # those that others extend or import, too
-            environment.get_template(name)
-        self._templates: Mapping[str, Template] = {
-            page: environment.get_template(f"{page}.html") for page in _PAGES
-        }
-        self._catalogues = {
-            language: tomllib.loads(
-                package.joinpath("locales", f"{language}.toml").read_text(encoding="utf-8")
-            )
-            for language in LANGUAGES
+        package = _package()
+        self._templates = package.templates
+        self._catalogues = package.catalogues
+        self._shared = {
+            "prefix": prefix,
+            "contact": _clean(contact),
+            "contact_url": _contact_url(contact),
         }
         self._messages: Mapping[str, str] = {
             reason: entry["text"] for reason, entry in self._catalogues["en"]["reason"].items()
@@ -129,8 +101,8 @@ class Pages:
         self.content_security_policy = "; ".join(
             (
                 "default-src 'none'",
-                f"style-src {_source(style)}",
-                f"script-src {_source(script)}",
+                f"style-src {package.style}",
+                f"script-src {package.script}",
                 "img-src data:",
                 # On a tool's host the sign-out goes on to the public one.
                 f"form-action 'self' {public_url}".rstrip(),
@@ -174,7 +146,7 @@ class Pages:
         if page == "problem":
             full |= _split_detail(full.pop("detail"))
         catalogue = self._catalogues[choose_language(accept_language)]
-        return self._templates[page].render(full, t=catalogue)
+        return self._templates[page].render(self._shared, **full, t=catalogue)
 
     def headers(self, language: Language, *, framed: bool = False) -> dict[str, str]:
         """Return the response fields of a page in `language` (what `choose_language` returned).
@@ -207,6 +179,54 @@ class Pages:
         extra = {name: text for name, text in detail.items() if 0 < len(text) <= MAX_JSON_VALUE}
         body = {"error": reason, "message": self._messages[reason], "request_id": request_id}
         return json.dumps(body | {n: v for n, v in extra.items() if n not in body}).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """What all pages of a process are made of; `style` and `script` are sources for the CSP."""
+
+    templates: Mapping[str, Template]
+    catalogues: Mapping[Language, Mapping[str, Any]]
+    style: str
+    script: str
+
+
+@cache
+def _package() -> _Package:
+    """Read and compile the package's files; once, for that is most of the work of a reload."""
+    package = files(__package__)
+    sources = {
+        entry.name: entry.read_text(encoding="utf-8")
+        for entry in package.joinpath("templates").iterdir()
+        if entry.is_file()
+    }
+    style, script = sources.pop("style.css"), sources.pop("fragment.js")
+    environment = Environment(
+        loader=DictLoader(sources),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        cache_size=-1,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        style=Markup(style),  # noqa: S704 - the package's own file
+        script=Markup(script),  # noqa: S704 - the package's own file
+    )
+    environment.filters.update(
+        fill=_fill, shorten=_shorten, initial=_initial, visible=_visible, utc=_utc
+    )
+    for name in sources:  # those that others extend or import, too
+        environment.get_template(name)
+    catalogues = {
+        language: tomllib.loads(
+            package.joinpath("locales", f"{language}.toml").read_text(encoding="utf-8")
+        )
+        for language in LANGUAGES
+    }
+    templates = {page: environment.get_template(f"{page}.html") for page in _PAGES}
+    return _Package(templates, catalogues, _source(style), _source(script))
 
 
 def _source(content: str) -> str:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,6 @@ from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import Faults, sinks
 from tailchat_gate.observe.metrics import Metrics
-from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
 from tailchat_gate.proxy.descriptors import Descriptors
@@ -107,9 +106,6 @@ class ProcessState:
         self.kept_targets: Final = StoredTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
         self.login_queue: Final = LoginQueue()
-        #: Compiling the pages' templates is most of the work of a reload, and few reloads change
-        #: their texts.
-        self.make_pages: Final = lru_cache(maxsize=1)(Pages)
         now = clock()
         self.reloads: Final = Reloads(now, now, now)
         #: Locks and ended sessions: the state itself, then what closes open connections for it.

@@ -27,6 +27,7 @@ from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import Lifetimes
+from tailchat_gate.pages.render import Pages
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, SigningKey
@@ -172,7 +173,7 @@ def wire_responses(
     """Return the parts of the responses room, with the pages."""
     prefix = settings.server.prefix
     returns = ReturnTargets(process_state.kept_targets, prefix)
-    pages = process_state.make_pages(
+    pages = Pages(
         contact=settings.pages.contact, prefix=prefix, public_url=settings.server.public_url
     )
     answers = Answers(pages, sites=sites, prefix=prefix, clock=process_state.clock)

@@ -320,6 +320,17 @@ def test_a_contact_is_a_link_where_it_can_be(contact: str, link: str | None) -> 
     assert [element["href"] for element in page.all("a")][2:] == ([link] if link else [])
 
 
+def test_pages_of_two_configurations_keep_their_values_apart() -> None:
+    """After a reload nothing is compiled again, and each configuration shows its own contact."""
+    first, second = Pages(contact="Ann", prefix="/a"), Pages(contact="Bob", prefix="/b")
+
+    assert all(second._templates[name] is page for name, page in first._templates.items())
+    for pages, contact, action in ((first, "Ann", "/a/sign_out"), (second, "Bob", "/b/sign_out")):
+        page = Document(pages.render("sign_out", accept_language="en", csrf="x"))
+        assert f"Contact {contact}" in page.text
+        assert [form["action"] for form in page.all("form")] == [action]
+
+
 def test_no_contact_leaves_no_gap() -> None:
     """Without a contact there is no line for it."""
     assert "<footer" not in Pages().render("signed_out", accept_language="en", start_url="/s")
