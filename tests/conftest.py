@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -24,6 +25,13 @@ from storykit import Story
 settings.register_profile("gate", deadline=None)
 settings.load_profile("gate")
 
+if sys.dont_write_bytecode:
+    # As images of Python have it. The processes that share the tests, and the programs that tests
+    # start, keep byte code all the same: to compile takes them longer than to run.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / "build" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: Test processes at most: a tool, a browser and a Tailchat beside each want memory, too.
 _MOST_PROCESSES = 9
