@@ -1,10 +1,10 @@
 """Finds the visitor of a request; caches opened session cookies."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.recheck import NoRecheck, Rechecks, UndecidedError
 from tailchat_gate.identity.revocation.state import Rejection, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieReader
@@ -69,53 +69,22 @@ class Visitor:
         # The next request applies what this look returned, so good_until does not change.
         look = self.rechecks.look(self.record, now)
         self.quiet_until = look.until
-        return look.turned_away.reason if look.turned_away is not None else None
+        return look.refused.reason if look.refused is not None else None
 
 
-class SessionCache:
+class SessionCache(BoundedCache["tuple[Authenticator, str]", Visitor]):
     """Opened cookies, by the host's Authenticator and the cookie's value.
 
-    Evicts the least recently used. All hosts share one cache, because one person can have any
+    At most `capacity` and MAX_BYTES. All hosts share one cache, because one person can have any
     number of valid cookies on any number of hosts below a wildcard.
     """
 
+    __slots__ = ()
+
     def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
-        self._size = 0
-        self._kept: OrderedDict[tuple[Authenticator, str], Visitor] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, host: "Authenticator", value: str) -> Visitor | None:
-        """Return the visitor of a cookie's value on a host, None if it is not cached."""
-        return self._kept.get((host, value))
-
-    def keep(self, host: "Authenticator", value: str, visitor: Visitor) -> None:
-        """Cache a visitor as the most recently used."""
-        key = (host, value)
-        if key not in self._kept:
-            self._size += _cost_of(value)
-        self._kept[key] = visitor
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._capacity or self._size > MAX_BYTES:
-            (_, oldest), _ = self._kept.popitem(last=False)
-            self._size -= _cost_of(oldest)
-
-    def drop(self, host: "Authenticator", value: str) -> None:
-        """Remove one visitor."""
-        del self._kept[host, value]
-        self._size -= _cost_of(value)
-
-    def forget(self) -> None:
-        """Remove all visitors."""
-        self._kept.clear()
-        self._size = 0
-
-
-def _cost_of(value: str) -> int:
-    """Return about how many bytes an entry takes: the value, its record, the visitor."""
-    return 2048 + 3 * len(value)
+        least = MAX_BYTES // capacity
+        # About what an entry takes: the value, its record, the visitor.
+        super().__init__(MAX_BYTES, cost=lambda key, _: max(least, 2048 + 3 * len(key[1])))
 
 
 class Authenticator:
@@ -154,7 +123,7 @@ class Authenticator:
         if known is not None and known[0] is self:
             visitor: Visitor = known[1]
             if visitor.good_from <= self._clock() < visitor.good_until and (
-                visitor.revocation == self._revocation.version or self._stands(visitor)
+                visitor.revocation == self._revocation.version or self._is_in_force(visitor)
             ):
                 return visitor
         found = self.authenticate(section.cookies)
@@ -168,10 +137,11 @@ class Authenticator:
         counts: a planted cookie beside it does no harm.
         Raises UndecidedError if Tailchat must be asked first.
         """
-        for value in self._values(fields):
-            visitor = self._open(value)
-            if visitor is not None:
-                return visitor
+        for cookie_field in fields:
+            for value in self._reader.session_values(cookie_field):
+                visitor = self._open(value)
+                if visitor is not None:
+                    return visitor
         return None
 
     def explain_rejection(self, section: FieldSection) -> Rejection | None:
@@ -180,22 +150,21 @@ class Authenticator:
         None if the request carries no session. The response needs it.
         """
         now = self._clock()
-        for value in self._values(section.cookies):
-            record = self._cookie.open(value)
-            if record is None or not self._is_alive(record, now):
+        for record in self._cookie.records_in(section.cookies, self._reader):
+            if not self._is_alive(record, now):
                 continue
             rejection = self._revocation.bar(record)
             if rejection is not None:
                 return rejection
-            away = self._rechecks.look(record, now).turned_away
-            if away is not None:
-                return Rejection(away.reason, record, None, away.retry_after)
+            refused = self._rechecks.look(record, now).refused
+            if refused is not None:
+                return Rejection(refused.reason, record, None, refused.retry_after)
         return None
 
     def opens(self, section: FieldSection, record: SessionRecord) -> bool:
         """Whether a cookie of a request is still read as a session, expired or not."""
-        opened = map(self._cookie.open, self._values(section.cookies))
-        return any(found is not None and found.sid == record.sid for found in opened)
+        found = self._cookie.records_in(section.cookies, self._reader)
+        return any(other.sid == record.sid for other in found)
 
     def renewal(self, visitor: Visitor) -> str | None:
         """Return the Set-Cookie value that renews the visitor's session, None if none is due."""
@@ -208,11 +177,7 @@ class Authenticator:
             # The newer name and picture do not fit: the browser keeps its cookie.
             return None
 
-    def _values(self, fields: Sequence[bytes]) -> Iterator[str]:
-        for cookie_field in fields:
-            yield from self._reader.session_values(cookie_field)
-
-    def _stands(self, visitor: Visitor) -> bool:
+    def _is_in_force(self, visitor: Visitor) -> bool:
         """Whether a visitor is not locked out; caches the answer for this revocation version."""
         revocation = self._revocation
         if visitor.revocation != revocation.version:
@@ -225,14 +190,13 @@ class Authenticator:
         return self._cookie.lifetimes.is_alive(record, self._revocation.second_for(record.sub, now))
 
     def _open(self, value: str) -> Visitor | None:
-        visitor = self._opened.get(self, value)
+        visitor = self._opened.get((self, value))
         if visitor is None:
             record = self._cookie.open(value)
             return None if record is None else self._admit(value, record)
-        if visitor.good_from <= self._clock() < visitor.good_until and self._stands(visitor):
-            self._opened.keep(self, value, visitor)
+        if visitor.good_from <= self._clock() < visitor.good_until and self._is_in_force(visitor):
             return visitor
-        self._opened.drop(self, value)
+        self._opened.drop((self, value))
         return self._admit(value, visitor.record, visitor)
 
     def _admit(
@@ -245,7 +209,7 @@ class Authenticator:
         look = self._rechecks.look(record, now)
         if look.waits:
             raise UndecidedError(record)
-        if look.turned_away is not None:
+        if look.refused is not None:
             return None
         expires_at = lifetimes.expires_at(record)
         good_until = min(expires_at, look.until)
@@ -258,5 +222,5 @@ class Authenticator:
                 look.record, expires_at, ends_at, good_until, now, outdated, rechecks=self._rechecks
             )
         visitor.revocation = self._revocation.version
-        self._opened.keep(self, value, visitor)
+        self._opened.keep((self, value), visitor)
         return visitor

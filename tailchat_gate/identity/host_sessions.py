@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -12,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
+from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.authenticator import Authenticator, SessionCache
 from tailchat_gate.identity.oauth.login import LoginRefused, StrayLogin
 from tailchat_gate.identity.oauth.login_state import is_bound_to
@@ -187,7 +187,7 @@ class HostSession(SealedSessionStorage):
         if self._revocation.check(record) is not None:
             return None
         look = self._rechecker.look(record, self._clock())
-        return None if look.turned_away else look.record
+        return None if look.refused else look.record
 
     async def settled_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
         """As load_record, but ask Tailchat first if that cannot wait."""
@@ -204,15 +204,9 @@ class HostSession(SealedSessionStorage):
         Two tabs that sign in at once would otherwise leave two ids on the tools' hosts, and a
         sign-out would end only one of them. `fields` are the raw Cookie fields.
         """
-        for field in fields:
-            for value in self._reader.session_values(field):
-                record = self._cookie.open(value)
-                if (
-                    record is not None
-                    and record.sub == begun.sub
-                    and self._revocation.check(record) is None
-                ):
-                    return replace(begun, sid=record.sid)
+        for record in self._cookie.records_in(fields, self._reader):
+            if record.sub == begun.sub and self._revocation.check(record) is None:
+                return replace(begun, sid=record.sid)
         return begun
 
     async def open(
@@ -241,8 +235,8 @@ class HostSessions:
     """One HostSession for each host of a tool, and one for all other names of the gate.
 
     A host below a wildcard has a HostSession of its own. Anyone can name any number of such hosts,
-    so the least recently used are evicted. To make one again costs a key derivation; the sessions
-    there are in cookies and are not lost.
+    so those that nobody asks for are evicted. To make one again costs a key derivation; the
+    sessions there are in cookies and are not lost.
     """
 
     def __init__(
@@ -278,7 +272,7 @@ class HostSessions:
         exact = [host for host in sites.hosts if not host.startswith(WILDCARD)]
         self._by_host |= {host: make(host) for host in exact if sites.is_tool(host)}
         self._has_wildcards = any(host.startswith(WILDCARD) for host in sites.hosts)
-        self._below: OrderedDict[str, HostSession] = OrderedDict()
+        self._below: BoundedCache[str, HostSession] = BoundedCache(CAPACITY)
 
     def at(self, host: str) -> HostSession:
         """Return the sessions of a host (lower-case, without port)."""
@@ -291,16 +285,13 @@ class HostSessions:
         """Drop the opened sessions of every host: no further request will come."""
         self.reader.forget()
         self._below.clear()
-        self._opened.forget()
+        self._opened.clear()
 
     def _below_wildcard(self, host: str) -> HostSession:
         host_session = self._below.get(host)
-        if host_session is not None:
-            self._below.move_to_end(host)
-            return host_session
-        if not self._sites.is_tool(host):
-            return self._default
-        host_session = self._below[host] = self._make(host)
-        if len(self._below) > CAPACITY:
-            self._below.popitem(last=False)
+        if host_session is None:
+            if not self._sites.is_tool(host):
+                return self._default
+            host_session = self._make(host)
+            self._below.keep(host, host_session)
         return host_session

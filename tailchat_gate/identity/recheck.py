@@ -11,14 +11,14 @@ from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
 
+#: Seconds after a failure before Tailchat is asked again about the same session.
 RETRY_SECONDS: Final = 15.0
-"""Seconds after a failure before Tailchat is asked again about the same session."""
+#: Seconds for which Tailchat counts as silent after it did not answer at all.
 SILENCE_SECONDS: Final = 60.0
-"""Seconds for which it is taken for silent after it did not answer at all."""
+#: This many faults for one person, while others are answered, show that the person is gone.
 ENOUGH_FAULTS: Final = 3
-"""So many faults for one person, while others are answered, say that the person is gone."""
+#: Seconds that must lie between the first of these faults and the last.
 FAULTY_SECONDS: Final = 300.0
-"""Seconds that must lie between the first of them and the last."""
 NEVER: Final = -math.inf
 
 
@@ -101,14 +101,14 @@ class Silence:
 
 
 def without_waiting(
-    verdict: RecheckDecision, terms: RecheckTerms, *, asks: bool
+    decision: RecheckDecision, terms: RecheckTerms, *, asks: bool
 ) -> RecheckDecision:
-    """Return the decision that replaces `verdict` while Tailchat is known not to answer.
+    """Return the decision that replaces `decision` while Tailchat is known not to answer.
 
     No request waits. One session at a time asks on behalf of all (`asks`), beside its requests.
     """
-    refuses = verdict.refuses or (verdict.waits and terms.outage != "keep")
-    return RecheckDecision(verdict.until, asks=verdict.asks and asks, refuses=refuses)
+    refuses = decision.refuses or (decision.waits and terms.outage != "keep")
+    return RecheckDecision(decision.until, asks=decision.asks and asks, refuses=refuses)
 
 
 class RecheckRefused(NamedTuple):
@@ -121,12 +121,12 @@ class RecheckRefused(NamedTuple):
 class RecheckResult(NamedTuple):
     """What is known of a session: its newest record, and the time of the next look.
 
-    `turned_away`: why it is refused. `waits`: nothing is known until Tailchat is asked.
+    `refused`: why it is refused. `waits`: nothing is known until Tailchat is asked.
     """
 
     record: SessionRecord
     until: float
-    turned_away: RecheckRefused | None = None
+    refused: RecheckRefused | None = None
     waits: bool = False
 
 
@@ -192,7 +192,7 @@ class ErrorMeaning(Enum):
     OUTAGE = "outage"
 
 
-def meaning(refused: LoginRefused) -> ErrorMeaning:
+def error_meaning(refused: LoginRefused) -> ErrorMeaning:
     """Return what an error response means.
 
     FAULT is Tailchat's own error (500 server_error): it sends that for a deleted user, and also

@@ -23,26 +23,24 @@ from tailchat_gate.identity.recheck import (
     caught_up,
     confirmed,
     decide_recheck,
-    meaning,
+    error_meaning,
     without_waiting,
 )
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.log import LOGGER_NAME, Faults
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import CLOCK_SKEW
 
+#: Questions to Tailchat at the same time.
 AT_ONCE: Final = 8
-"""Questions to Tailchat at the same time."""
+#: Questions that wait for their turn; one more is not asked.
 QUEUE: Final = 1000
-"""Questions that wait for their turn; one more is not asked."""
+#: Of these, questions about one person, so that one person's many sign-ins delay nobody else.
 OF_ONE: Final = 16
-"""Of them, those about one person: nobody's many sign-ins keep the others waiting."""
 #: For the difference between Tailchat's clock and the gate's, and for the request's way.
 _TOKEN_MARGIN: Final = 60
-#: Seconds between two log lines about an outage.
-_TELL_EVERY: Final = 60.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -63,7 +61,7 @@ class Rechecker:
     the queue was full or a newer answer came first.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument for each part, all by name
         self,
         terms: RecheckTerms,
         tailchat: TailchatClient,
@@ -74,6 +72,7 @@ class Rechecker:
         clock: Callable[[], float],
         observe: Callable[[str], None],
         audit: Audit,
+        faults: Faults,
     ) -> None:
         self._terms = terms
         self._tailchat = tailchat
@@ -83,9 +82,9 @@ class Rechecker:
         self.clock: Final = clock
         self._observe = observe
         self._audit = audit
+        self._faults = faults
         self._queue: deque[PendingRecheck] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._told_at = NEVER
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
         """Return what is known of a session at `now`; asks Tailchat if that is due.
@@ -97,18 +96,18 @@ class Rechecker:
         if known is not None:
             known.record = self._set_back(known.record, now)
         newest = record if known is None else caught_up(record, known.record)
-        verdict = self._judge(newest, NEVER if known is None else known.failed_at, now)
-        waits, refuses = verdict.waits, verdict.refuses
-        if verdict.asks and not self._ask_soon(known or SignIn(newest)):
+        decision = self._decide(newest, NEVER if known is None else known.failed_at, now)
+        waits, refuses = decision.waits, decision.refuses
+        if decision.asks and not self._ask_soon(known or SignIn(newest)):
             refuses = waits and self._terms.outage != "keep"
             waits = False
         return RecheckResult(
-            newest, verdict.until, self._turned_away(newest) if refuses else None, waits
+            newest, decision.until, self._refusal(newest) if refuses else None, waits
         )
 
-    def _judge(self, newest: SessionRecord, failed_at: float, now: float) -> RecheckDecision:
+    def _decide(self, newest: SessionRecord, failed_at: float, now: float) -> RecheckDecision:
         silent_at = self._sign_ins.silence.failed_at(now)
-        verdict = decide_recheck(
+        decision = decide_recheck(
             self._terms,
             # A session from before rechecks were configured was confirmed at its sign-in.
             checked_at=max(newest.checked_at, newest.signed_in_at),
@@ -117,17 +116,17 @@ class Rechecker:
             now=now,
         )
         if silent_at == NEVER:
-            return verdict
-        return without_waiting(verdict, self._terms, asks=not self._sign_ins.flights)
+            return decision
+        return without_waiting(decision, self._terms, asks=not self._sign_ins.pending)
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
         """Return a future that is done once `look` has more to say about a waiting session.
 
         All waiting requests share it: do not cancel it.
         """
-        flight = self._sign_ins.flights.get(record.sid)
-        if flight is not None:
-            return flight.settled(self._patience, self.clock)
+        pending = self._sign_ins.pending.get(record.sid)
+        if pending is not None:
+            return pending.settled(self._patience, self.clock)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -139,7 +138,7 @@ class Rechecker:
         replaces a spent one.
         """
         while self._queue:
-            self._land(self._queue.popleft())
+            self._answered(self._queue.popleft())
 
     def _set_back(self, record: SessionRecord, now: float) -> SessionRecord:
         """Return the record, without a confirmation from before the clock was set back.
@@ -150,45 +149,45 @@ class Rechecker:
             return record
         return replace(record, checked_at=int(now - self._terms.interval))
 
-    def _turned_away(self, record: SessionRecord) -> RecheckRefused:
+    def _refusal(self, record: SessionRecord) -> RecheckRefused:
         fails = self._terms.outage == "fail" and record.access_token
         return _TRY_LATER if fails else _SIGN_IN_AGAIN
 
     def _ask_soon(self, sign_in: SignIn) -> bool:
         """Queue a question unless one is in progress; return whether Tailchat will be asked."""
-        flights = self._sign_ins.flights
+        pending = self._sign_ins.pending
         sid = sign_in.record.sid
-        if sid in flights:
+        if sid in pending:
             return True
-        if len(self._queue) >= QUEUE or self._waiting_of(sign_in.record.sub) >= OF_ONE:
+        if len(self._queue) >= QUEUE or self._queued_about(sign_in.record.sub) >= OF_ONE:
             self._observe("skipped")
             return False
-        flights[sid] = PendingRecheck(sign_in)
-        self._queue.append(flights[sid])
-        self._go_on()
+        pending[sid] = PendingRecheck(sign_in)
+        self._queue.append(pending[sid])
+        self._ask_next()
         return True
 
-    def _waiting_of(self, sub: str) -> int:
-        return sum(flight.sign_in.record.sub == sub for flight in self._queue)
+    def _queued_about(self, sub: str) -> int:
+        return sum(pending.sign_in.record.sub == sub for pending in self._queue)
 
-    def _go_on(self) -> None:
+    def _ask_next(self) -> None:
         while self._queue and len(self._tasks) < AT_ONCE:
-            flight = self._queue.popleft()
-            flight.task = asyncio.get_running_loop().create_task(self._fly(flight))
-            self._tasks.add(flight.task)
-            flight.task.add_done_callback(self._landed)
+            pending = self._queue.popleft()
+            pending.task = asyncio.get_running_loop().create_task(self._recheck(pending))
+            self._tasks.add(pending.task)
+            pending.task.add_done_callback(self._task_done)
 
-    def _landed(self, task: "asyncio.Task[None]") -> None:
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        self._go_on()
+        self._ask_next()
 
-    def _land(self, flight: PendingRecheck) -> None:
-        self._sign_ins.flights.pop(flight.sign_in.record.sid, None)
-        flight.end()
+    def _answered(self, pending: PendingRecheck) -> None:
+        self._sign_ins.pending.pop(pending.sign_in.record.sid, None)
+        pending.end()
 
-    async def _fly(self, flight: PendingRecheck) -> None:
+    async def _recheck(self, pending: PendingRecheck) -> None:
         """Ask about one sign-in and store the outcome; raises nothing but CancelledError."""
-        sign_in, outcome = flight.sign_in, "outage"
+        sign_in, outcome = pending.sign_in, "outage"
         started, known = self.clock(), sign_in.record.checked_at
         try:
             profile = await self._ask(sign_in, started)
@@ -198,7 +197,7 @@ class Rechecker:
             self._note_silence(refused.reason, started)
             # After a new sign-in meanwhile, the tokens differ from those that were asked about.
             overtaken = sign_in.record.checked_at > known
-            outcome = "skipped" if overtaken else self._hear(sign_in, refused)
+            outcome = "skipped" if overtaken else self._apply_error(sign_in, refused)
         except Exception:  # noqa: BLE001 - the question must end, and waiting requests proceed
             # The traceback shows lines of code, and no values.
             _log.exception("a recheck failed inside the gate")
@@ -209,7 +208,7 @@ class Rechecker:
                 self._sign_ins.forget(sign_in)
             else:
                 self._sign_ins.keep(sign_in)
-            self._land(flight)
+            self._answered(pending)
             self._observe(outcome)
 
     async def _ask(self, sign_in: SignIn, now: float) -> Profile:
@@ -222,7 +221,7 @@ class Rechecker:
         try:
             return await self._tailchat.profile(sign_in.record.access_token)
         except LoginRefused as refused:
-            gone = meaning(refused) is ErrorMeaning.REVOKED
+            gone = error_meaning(refused) is ErrorMeaning.REVOKED
             if refreshed or not (gone and record.refresh_token):
                 raise
         await self._refresh(sign_in)
@@ -238,25 +237,26 @@ class Rechecker:
             return self._end(sign_in, "Tailchat answers for another user")
         self._sign_ins.answers.note(profile.sub, now)
         sign_in.record = confirmed(sign_in.record, profile, now)
-        sign_in.failed_at, sign_in.doubt = NEVER, FaultStreak()
+        sign_in.failed_at, sign_in.faults = NEVER, FaultStreak()
         return "ok"
 
-    def _hear(self, sign_in: SignIn, refused: LoginRefused) -> str:
-        found = meaning(refused)
+    def _apply_error(self, sign_in: SignIn, refused: LoginRefused) -> str:
+        found = error_meaning(refused)
         if found is ErrorMeaning.REVOKED:
-            return self._end(sign_in, "Tailchat takes its tokens no more")
+            return self._end(sign_in, "Tailchat no longer accepts its tokens")
         now, sub = self.clock(), sign_in.record.sub
         if found is ErrorMeaning.FAULT:
             other_at = self._sign_ins.answers.about_another(sub)
-            sign_in.doubt = sign_in.doubt.grown(now, other_at)
-            if sign_in.doubt.is_certain:
+            sign_in.faults = sign_in.faults.grown(now, other_at)
+            if sign_in.faults.is_certain:
                 return self._end(sign_in, "Tailchat answers for others and not for this user")
         else:
-            sign_in.doubt = FaultStreak()
-        if not 0 <= now - self._told_at < _TELL_EVERY:
-            self._told_at = now
-            details = {**refused.detail, "reason": refused.reason}
-            _log.warning("Tailchat could not be asked about a session", extra={"details": details})
+            sign_in.faults = FaultStreak()
+        self._faults.tell(
+            "Tailchat could not be asked about a session",
+            {**refused.detail, "reason": refused.reason},
+            level=logging.WARNING,
+        )
         return "outage"
 
     def _note_silence(self, reason: Reason, asked_at: float) -> None:
@@ -266,8 +266,8 @@ class Rechecker:
             silence.heard(now)
         elif silence.failed(asked_at, now):
             self.close()
-            for flight in self._sign_ins.flights.values():
-                flight.end()
+            for pending in self._sign_ins.pending.values():
+                pending.end()
 
     def _end(self, sign_in: SignIn, why: str) -> str:
         record = sign_in.record

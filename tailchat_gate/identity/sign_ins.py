@@ -1,10 +1,10 @@
 """What the gate knows of sign-ins beyond their cookies; bounded, in one process's memory."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.recheck import NEVER, FaultStreak, LastAnswers, Silence, caught_up
 from tailchat_gate.identity.sessions.session import SessionRecord
 
@@ -16,15 +16,15 @@ class SignIn:
     """One sign-in, with its cookies on several hosts: they share an id and the tokens.
 
     `record`: the newest known. `failed_at`: when asking Tailchat last failed, NEVER if it has not
-    failed since. `doubt`: the faults that suggest a deleted person.
+    failed since. `faults`: those in a row that suggest a deleted person.
     """
 
-    __slots__ = ("doubt", "failed_at", "record")
+    __slots__ = ("failed_at", "faults", "record")
 
     def __init__(self, record: SessionRecord) -> None:
         self.record = record
         self.failed_at = NEVER
-        self.doubt = FaultStreak()
+        self.faults = FaultStreak()
 
 
 class PendingRecheck:
@@ -67,16 +67,15 @@ class PendingRecheck:
 
 
 class SignIns:
-    """The sign-ins that Tailchat was asked about; evicts the least recently used.
+    """The sign-ins that Tailchat was asked about, the recently used ones of them.
 
     It holds no configuration, so that it survives a reload.
     """
 
     def __init__(self, *, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
-        self._known: OrderedDict[str, SignIn] = OrderedDict()
+        self._known: BoundedCache[str, SignIn] = BoundedCache(capacity)
         #: By the session's id: one question at a time for each sign-in.
-        self.flights: Final[dict[str, PendingRecheck]] = {}
+        self.pending: Final[dict[str, PendingRecheck]] = {}
         self.answers: Final = LastAnswers()
         self.silence: Final = Silence()
 
@@ -87,10 +86,8 @@ class SignIns:
     def get(self, record: SessionRecord) -> SignIn | None:
         """Return what is known of a cookie's sign-in, including everything in the cookie."""
         known = self._known.get(record.sid)
-        if known is not None:
-            self._known.move_to_end(record.sid)
-        elif (flight := self.flights.get(record.sid)) is not None:
-            known = flight.sign_in
+        if known is None and (pending := self.pending.get(record.sid)) is not None:
+            known = pending.sign_in
         if known is not None and record.checked_at > known.record.checked_at:
             # Another process has asked since, and has put the answer into the cookie.
             known.record = caught_up(known.record, record)
@@ -98,19 +95,15 @@ class SignIns:
 
     def keep(self, sign_in: SignIn) -> None:
         """Store a sign-in."""
-        sid = sign_in.record.sid
-        self._known[sid] = sign_in
-        self._known.move_to_end(sid)
-        if len(self._known) > self._capacity:
-            self._known.popitem(last=False)
+        self._known.keep(sign_in.record.sid, sign_in)
 
     def forget(self, sign_in: SignIn) -> None:
         """Forget a sign-in."""
-        self._known.pop(sign_in.record.sid, None)
+        self._known.drop(sign_in.record.sid)
 
     async def close(self) -> None:
         """End every question in progress."""
-        tasks = [flight.task for flight in self.flights.values() if flight.task is not None]
+        tasks = [one.task for one in self.pending.values() if one.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -167,8 +167,8 @@ class Faults:
         self._clock = clock
         self._told: dict[str, tuple[float, int]] = {}
 
-    def tell(self, message: str, details: Mapping[str, str]) -> None:
-        """Log a fault as an error, at most once a minute; `details` hold no secrets.
+    def tell(self, message: str, details: Mapping[str, str], *, level: int = logging.ERROR) -> None:
+        """Log a fault, at most once a minute; `details` hold no secrets.
 
         `count` is how often it came since it was last logged.
         """
@@ -178,4 +178,4 @@ class Faults:
             self._told[message] = (told_at, count + 1)
             return
         self._told[message] = (now, 0)
-        _log.error(message, extra={"details": {**details, "count": count + 1}})
+        _log.log(level, message, extra={"details": {**details, "count": count + 1}})

@@ -246,6 +246,7 @@ def _rechecker(
         clock=process_state.clock,
         observe=process_state.metrics.recheck,
         audit=process_state.audit,
+        faults=process_state.faults,
     )
 
 

@@ -24,7 +24,7 @@ from tailchat_gate.identity.recheck import (
     caught_up,
     confirmed,
     decide_recheck,
-    meaning,
+    error_meaning,
 )
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
@@ -189,7 +189,7 @@ def test_new_tokens_count_without_a_confirmation() -> None:
 )
 def test_meaning(reason: Reason, detail: dict[str, str], expected: ErrorMeaning) -> None:
     """Only a clear word ends a session; 500 server_error may be a deleted user or an outage."""
-    assert meaning(LoginRefused(reason, detail)) is expected
+    assert error_meaning(LoginRefused(reason, detail)) is expected
 
 
 def grown(*faults: tuple[float, float]) -> FaultStreak:

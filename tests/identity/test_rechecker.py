@@ -28,7 +28,7 @@ from tailchat_gate.identity.rechecker import AT_ONCE, OF_ONE, QUEUE, Rechecker
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.log import LOGGER_NAME, Faults
 from tailchat_gate.reasons import Reason
 
 INTERVAL = 900.0
@@ -64,6 +64,7 @@ class Room:
             clock=self.clock,
             observe=self.outcomes.append,
             audit=Audit(self.clock),
+            faults=Faults(self.clock),
         )
 
     def says(self, fault: Fault) -> None:
@@ -105,7 +106,7 @@ async def test_a_question_and_its_answer(room: Room, clock: Clock) -> None:
         record, nickname="Alicia", discriminator="", avatar="", checked_at=int(clock())
     )
     assert found.until == clock() + INTERVAL
-    assert (found.turned_away, found.waits) == (None, False)
+    assert (found.refused, found.waits) == (None, False)
 
 
 async def test_nothing_is_kept_of_who_is_not_due(room: Room, clock: Clock) -> None:
@@ -118,15 +119,15 @@ async def test_nothing_is_kept_of_who_is_not_due(room: Room, clock: Clock) -> No
 
 
 async def test_what_is_kept_is_bounded(room: Room, clock: Clock) -> None:
-    """However many sign-ins are asked about, the least recently used makes room."""
-    room.sign_ins = SignIns(capacity=5)
+    """However many sign-ins are asked about, the oldest make room."""
+    room.sign_ins = SignIns(capacity=4)
     rechecker = room.rechecker()
     clock.now += INTERVAL
     for number in range(20):
         rechecker.look(signed_in(number), clock())
     await until(lambda: len(room.outcomes) == 20)
 
-    assert len(room.sign_ins) == 5
+    assert len(room.sign_ins) == 4
 
 
 async def test_a_full_queue_takes_no_more(
@@ -143,9 +144,9 @@ async def test_a_full_queue_takes_no_more(
 
     assert [look.waits for look in looks] == [True] * (AT_ONCE + 3) + [False] * 2
     assert room.outcomes == ["skipped", "skipped"]
-    assert looks[-1].turned_away is None
+    assert looks[-1].refused is None
     hang.release()
-    await until(lambda: not room.sign_ins.flights)
+    await until(lambda: not room.sign_ins.pending)
     assert room.asked == AT_ONCE + 3
 
 
@@ -162,7 +163,7 @@ async def test_one_person_does_not_fill_the_queue(room: Room, clock: Clock) -> N
     assert rechecker.look(other, clock()).waits
     assert len(rechecker._queue) == OF_ONE + 1
     hang.release()
-    await until(lambda: not room.sign_ins.flights)
+    await until(lambda: not room.sign_ins.pending)
 
 
 async def test_a_full_queue_refuses_where_an_outage_does(
@@ -176,8 +177,8 @@ async def test_a_full_queue_refuses_where_an_outage_does(
 
         due = rechecker.look(signed_in(), START + INTERVAL)
         overdue = rechecker.look(signed_in(), START + 2 * INTERVAL)
-        assert (due.turned_away, due.waits) == (None, False)
-        assert overdue.turned_away == RecheckRefused(Reason.RECHECK_FAILED, retry_after)
+        assert (due.refused, due.waits) == (None, False)
+        assert overdue.refused == RecheckRefused(Reason.RECHECK_FAILED, retry_after)
         assert not overdue.waits
 
 
@@ -216,7 +217,7 @@ async def test_close_asks_nothing_more(room: Room, clock: Clock) -> None:
     await room.sign_ins.close()
 
     assert all(one.done() for one in waiting)
-    assert room.sign_ins.flights == {}
+    assert room.sign_ins.pending == {}
     assert room.asked == AT_ONCE
     hang.release()
 
@@ -318,7 +319,7 @@ async def test_an_answer_about_old_tokens_does_not_end_a_new_sign_in(
     rechecker.look(record, clock())
     await until(lambda: room.asked == 1)
     anew = replace(record, access_token="other", checked_at=int(clock()))
-    assert rechecker.look(anew, clock()).turned_away is None
+    assert rechecker.look(anew, clock()).refused is None
     hang.release()
     await until(lambda: room.outcomes == ["skipped"])
 
@@ -326,13 +327,13 @@ async def test_an_answer_about_old_tokens_does_not_end_a_new_sign_in(
     assert room.ended == []
 
 
-def test_a_flight_is_known_before_it_landed() -> None:
+def test_a_question_is_known_before_its_answer() -> None:
     """What fails while a first question is under way counts for the sign-in it is about."""
     sign_ins, record = SignIns(), signed_in()
-    flight = PendingRecheck(SignIn(record))
-    sign_ins.flights[record.sid] = flight
+    pending = PendingRecheck(SignIn(record))
+    sign_ins.pending[record.sid] = pending
 
-    assert sign_ins.get(record) is flight.sign_in
+    assert sign_ins.get(record) is pending.sign_in
 
 
 async def test_a_confirmation_under_a_clock_that_was_set_back(room: Room, clock: Clock) -> None:
@@ -340,7 +341,7 @@ async def test_a_confirmation_under_a_clock_that_was_set_back(room: Room, clock:
     clock.now += INTERVAL
     rechecker, record = room.rechecker(), replace(signed_in(), checked_at=int(clock()) + 7200)
     found = rechecker.look(record, clock())
-    assert (found.turned_away, found.waits) == (None, False)
+    assert (found.refused, found.waits) == (None, False)
     await until(lambda: room.outcomes == ["ok"])
     for _ in range(3):
         found = rechecker.look(record, clock())

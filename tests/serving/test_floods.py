@@ -69,7 +69,7 @@ def _paths() -> object:
 def _opened() -> object:
     opened = SessionCache()
     for number in range(20_000):
-        opened.keep("host", f"{number}" + "v" * 4000, Visitor(RECORD, 0, 0))  # type: ignore[arg-type] # a name will do
+        opened.keep(("host", f"{number}" + "v" * 4000), Visitor(RECORD, 0, 0))  # type: ignore[arg-type] # a name will do
     assert opened._size <= MAX_BYTES
     return opened
 

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -176,6 +176,13 @@ class SessionCookie:
         data = self._key_ring.open(value) if len(value) <= MAX_COOKIE_BYTES else None
         return None if data is None else SessionRecord.from_bytes(data)
 
+    def records_in(self, fields: Iterable[bytes], reader: CookieReader) -> Iterator[SessionRecord]:
+        """Yield the records in the raw Cookie fields of a request, expired ones too."""
+        for cookie_field in fields:
+            for value in reader.session_values(cookie_field):
+                if (record := self.open(value)) is not None:
+                    yield record
+
     def set(self, record: SessionRecord) -> str:
         """Return the Set-Cookie value for `record`. Raises SessionTooLargeError."""
         max_age = max(0, int(self.lifetimes.expires_at(record) - self.clock()))
@@ -224,11 +231,10 @@ class SealedSessionStorage(AbstractStorage):
 
     def living(self, fields: Sequence[bytes]) -> Iterator[SessionRecord]:
         """Yield the unexpired sessions in the raw Cookie fields of a request."""
-        for cookie_field in fields:
-            for value in self._reader.session_values(cookie_field):
-                record = self._cookie.open(value)
-                if record and self._cookie.lifetimes.is_alive(record, self.second_for(record)):
-                    yield record
+        lifetimes = self._cookie.lifetimes
+        for record in self._cookie.records_in(fields, self._reader):
+            if lifetimes.is_alive(record, self.second_for(record)):
+                yield record
 
     def second_for(self, record: SessionRecord) -> float:  # noqa: ARG002 - a site knows of sign-outs
         """Return the Unix second at which a session's lifetime is checked."""
