@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.identity.host_sessions import PASS_LIFETIME, HostSessions, Sites
+from tailchat_gate.identity.host_sessions import HANDOFF_LIFETIME, HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.seal import KeyRing
@@ -25,18 +25,18 @@ from tailchat_gate.responses.refusals import Refusals
 
 _FIELD: Final = "csrf"
 
-#: Begins a pass to sign out.
+#: Begins the sealed text that signs out on the public host.
 _SIGN_OUT: Final = "sign-out "
-#: What the page is told that everything was ended by.
+#: Says on the last page that every session was ended.
 _EVERYWHERE: Final = b"everywhere"
 
 
-#: Why a session that may be good again opens nothing.
+#: Why a session that may become valid again opens nothing.
 _LASTS: Final = frozenset((Reason.LOCKED, Reason.RECHECK_FAILED))
 
 
 class FormTokens:
-    """Makes the token that a page puts into its form, and knows it again."""
+    """Makes the token for a page's form, and checks it."""
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
@@ -54,13 +54,13 @@ class FormTokens:
 
 
 async def form_fields(request: web.BaseRequest) -> dict[str, str]:
-    """Return the fields of a form that was sent; what is not ASCII is replaced."""
+    """Return the fields of a form; anything that is not ASCII is replaced."""
     body = await request.read()
     return dict(query_pairs("?" + body.decode("ascii", "replace")))
 
 
 class SignOut:
-    """The handler of /oauth2/sign_out; `keys` seal what it tells itself in addresses."""
+    """The handler of /oauth2/sign_out; `keys` seal its own texts in addresses."""
 
     def __init__(
         self,
@@ -84,12 +84,11 @@ class SignOut:
         self._page = f"{prefix}/sign_out"
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Show the confirming page on GET, end the session on POST (never on a mere link).
+        """Show the confirming page on GET, end the session on POST: a link alone signs nobody out.
 
-        A POST with the field `everywhere` ends all that the person signed in. What is ended is so
-        on every host. A GET with a pass is the second half of a POST on a tool's host: it takes
-        the cookie of the public one away, and ends a session there that is not yet known to be
-        over.
+        A POST with the field `everywhere` ends all sessions of the person, on every host. A GET
+        with a sealed `pass` is the second half of a POST on a tool's host: it deletes the cookie
+        of the public host, and ends a session there that has not ended yet.
         """
         query = dict(query_pairs(context.target.query))
         record = self._record(request, context)
@@ -105,8 +104,7 @@ class SignOut:
         lifetime = self._sessions.lifetimes.absolute
         done = self._done(query)
         everywhere = own_form and "everywhere" in await form_fields(request)
-        # First, because a browser that leaves cancels what is behind an await, and not the end of
-        # the session.
+        # First, because a browser that disconnects cancels this handler at its next await.
         self._audit.event("signed-out", context, everywhere=everywhere)
         if everywhere:
             await self._locks.sign_out_everywhere(record, lifetime=lifetime)
@@ -120,10 +118,10 @@ class SignOut:
     async def _signed_out(
         self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
     ) -> web.StreamResponse:
-        """Show that nobody is signed in; remove the cookie of a session that has ended."""
+        """Show that nobody is signed in, and delete the cookie of a session that has ended."""
         done = self._done(query)
         if "pass" in query:
-            # Out of the address bar.
+            # To remove it from the address bar.
             answer = self._answers.redirect(_with_done(self._page, done), status=303)
         else:
             answer = self._answers.page(
@@ -139,12 +137,12 @@ class SignOut:
         return answer
 
     def _done(self, query: dict[str, str]) -> str:
-        """Return the sealed word that everything was ended, "" for what is not one."""
+        """Return the sealed note that every session was ended, "" for any other text."""
         done = query.get("done", "")
         return done if self._keys.open(done) == _EVERYWHERE else ""
 
     def _next(self, context: RequestContext, record: SessionRecord, done: str) -> str:
-        """Return where to go on to: from a tool's host, to the public one."""
+        """Return the address to continue at: from a tool's host, on the public one."""
         if not self._sites.is_tool(context.host):
             return _with_done(self._page, done)
         issued = int(self._sessions.clock())
@@ -152,16 +150,16 @@ class SignOut:
         return _with_done(f"{self._sites.public_url}{self._page}?pass={sealed}", done)
 
     def _is_sign_out_pass(self, query: dict[str, str], record: SessionRecord) -> bool:
-        """Whether the query holds a fresh pass to end this very session."""
+        """Whether the query holds a fresh, sealed request to end this session."""
         sealed = self._keys.open(query.get("pass", ""))
         if sealed is None or not sealed.startswith(_SIGN_OUT.encode()):
             return False
         issued, _, sid = sealed.decode().removeprefix(_SIGN_OUT).partition(" ")
-        fresh = abs(self._sessions.clock() - int(issued)) <= PASS_LIFETIME
+        fresh = abs(self._sessions.clock() - int(issued)) <= HANDOFF_LIFETIME
         return fresh and secrets.compare_digest(sid, record.sid)
 
     def _record(self, request: web.BaseRequest, context: RequestContext) -> SessionRecord | None:
-        """Return the session to end: also one that opens nothing for now."""
+        """Return the session to end, which may be one that opens nothing for now."""
         host_session = self._sessions.at(context.host)
         record = host_session.load_record(cookie_fields(request.raw_headers))
         if record is not None:
@@ -188,7 +186,7 @@ class UserInfo:
         forms: FormTokens,
         has_tool: Callable[[str], bool],
     ) -> None:
-        """`has_tool` tells of a host's name whether there is a tool at its "/"."""
+        """`has_tool` returns whether a host has a tool at its "/"."""
         self._forms = forms
         self._has_tool = has_tool
         self._answers = refusals.answers
@@ -198,7 +196,7 @@ class UserInfo:
         self._identity = identity
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Tell who is signed in or presents a token; send a navigation of nobody to the login."""
+        """Show who is signed in or which token came; redirect an anonymous page to the login."""
         if context.head.fields.bearer is not None:
             return self._machine(context)
         host_session, cookies = self._sessions.at(context.host), cookie_fields(request.raw_headers)
@@ -235,7 +233,7 @@ class UserInfo:
         return self._answers.json(json.dumps(body).encode("ascii"))
 
     def _machine(self, context: RequestContext) -> web.StreamResponse:
-        """Tell a machine which token it presents."""
+        """Return the name and the end of the token that a machine presents."""
         try:
             machine = self._tokens.machine_of(context.head.fields)
         except TokenRefused as refused:

@@ -1,4 +1,4 @@
-"""Signing in: off to Tailchat, back with a code, and over to a tool's own host."""
+"""Signs visitors in: at Tailchat, at the callback, and on a tool's own host."""
 
 import os
 from collections.abc import Awaitable
@@ -12,9 +12,9 @@ from tailchat_gate.identity.host_sessions import (
     HostSessions,
     Sites,
     handoff_url,
-    make_pass,
-    open_pass,
+    open_handoff_token,
     read_handoff_target,
+    seal_handoff_token,
 )
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import (
@@ -56,10 +56,10 @@ class LoginEndpoints:
     targets: Targets
     sites: Sites
     used_states: Redemptions[SessionRecord]
-    used_passes: Redemptions[SessionRecord]
+    used_handoffs: Redemptions[SessionRecord]
     login_queue: LoginQueue
     states: KeyRing
-    passes: KeyRing
+    handoffs: KeyRing
     outcomes: Codec[SessionRecord]
     login_refusals: LoginRefusals
     metrics: Metrics
@@ -85,7 +85,7 @@ class LoginEndpoints:
         headers = context.head.fields.headers
         intent = read_intent(context.method, headers)
         if not opens_page(headers, framed=True):
-            # What is no tab cannot show Tailchat's pages, and must not leave cookies behind.
+            # A request that is no page cannot show Tailchat's pages, and must not set cookies.
             if intent is Intent.NAVIGATION:
                 return self.answers.problem(context, Reason.LOGIN_NOT_A_PAGE)
             return self.refusals.not_signed_in(context)
@@ -95,14 +95,14 @@ class LoginEndpoints:
         again = ("again", "1") in query
         return_to = self.targets.asked(context)
         if self.sites.is_tool(context.host):
-            arrival = self._handoff_url(context, cookie.value, return_to, again=again)
-            location = self.sites.public_url + self.answers.start_url(arrival, prompt=prompt)
+            target = self._handoff_url(context, cookie.value, return_to, again=again)
+            location = self.sites.public_url + self.answers.start_url(target, prompt=prompt)
         else:
             record = self._record(request, context)
             if record is not None and not prompt and self.targets.is_handoff(return_to):
                 return self._go_on(return_to, record)
             if intent is Intent.FRAME:
-                # Tailchat's pages are for a tab: in a frame, anybody could lay something over them.
+                # Tailchat's pages need a tab: in a frame, any page could cover them.
                 return self.answers.in_frame(
                     context, Reason.NOT_SIGNED_IN, self.targets.at_last(return_to)
                 )
@@ -114,7 +114,7 @@ class LoginEndpoints:
     async def callback(
         self, request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Finish a login: believe the callback, redeem its code once, open the session."""
+        """Finish a login: check the callback, redeem its code once, open the session."""
         if page := self.login_refusals.before(request, context):
             return page
         try:
@@ -134,20 +134,20 @@ class LoginEndpoints:
             return self.login_refusals.refuse(request, context, refused)
 
     async def arrive(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Open a session on a tool's host with the pass that the public host gave."""
+        """Open a session on a tool's host with the handoff token of the public host."""
         if page := self.login_refusals.before(request, context):
             return page
         try:
             _check_page(context, framed=True)
-            handed = open_pass(
+            handoff = open_handoff_token(
                 dict(query_pairs(context.target.query)).get("pass", ""),
                 self.bindings.values(request),
                 host=context.host,
-                keys=self.passes,
+                keys=self.handoffs,
                 now=self.sessions.clock(),
             )
             return await self._returning_to(
-                handed.return_to, self._take_over(request, context, handed)
+                handoff.return_to, self._take_over(request, context, handoff)
             )
         except StrayLogin as stray:
             return self._stray(request, context, stray)
@@ -157,7 +157,7 @@ class LoginEndpoints:
     async def _returning_to(
         self, return_to: str, ending: Awaitable[web.StreamResponse]
     ) -> web.StreamResponse:
-        """Return what `ending` does; its refusals say where the login was to return to."""
+        """Return the result of `ending`; its refusals get the return target of the login."""
         try:
             return await ending
         except LoginRefused as refused:
@@ -167,18 +167,18 @@ class LoginEndpoints:
             raise LoginRefused(Reason.SESSION_TOO_LARGE, {"return_to": return_to}) from None
 
     async def _take_over(
-        self, request: web.BaseRequest, context: RequestContext, handed: HandoffToken
+        self, request: web.BaseRequest, context: RequestContext, handoff: HandoffToken
     ) -> web.StreamResponse:
         async def take() -> SessionRecord:
-            return replace(handed.record, login=handed.pass_id[:16])
+            return replace(handoff.record, login=handoff.token_id[:16])
 
-        record = await self.used_passes.redeem_once(
-            handed.pass_id, handed.expires_at, take, codec=self.outcomes
+        record = await self.used_handoffs.redeem_once(
+            handoff.token_id, handoff.expires_at, take, codec=self.outcomes
         )
         context.sub = record.sub
-        self._check_revocation(record, handed.return_to)
+        self._check_revocation(record, handoff.return_to)
         answer = self.answers.redirect(
-            self.targets.safe(handed.return_to, context.host), status=303
+            self.targets.safe(handoff.return_to, context.host), status=303
         )
         await self._open(request, context, answer, record)
         return answer
@@ -189,7 +189,7 @@ class LoginEndpoints:
         state = pending.state
         session = self._record(request, context)
         if session is not None and session.login == state.short_id:
-            # The callback page was reloaded or gone back to: the login is done already.
+            # The visitor reloaded the callback page or went back to it: the login is done.
             return self._go_on(state.return_to, session)
         code = await self._code(pending)
 
@@ -200,7 +200,7 @@ class LoginEndpoints:
             async with self.login_queue.turn(context.client_address.network):
                 sent = True
                 found = await self.tailchat.identity(code, state)
-            # Not within a second whose sign-ins are all over.
+            # A sign-out everywhere ended all sign-ins up to its second.
             earliest = self.sessions.revocation.signed_out_at(found.profile.sub) + 1
             begun = SessionRecord.begin(
                 found.profile,
@@ -222,7 +222,7 @@ class LoginEndpoints:
         except AlreadyUsed:
             if session is None:
                 raise
-            # Gone back to, after another tab had signed in.
+            # The visitor went back to it after another tab had signed in.
             return self._go_on(state.return_to, session)
         context.sub = record.sub
         self._check_revocation(record, state.return_to)
@@ -233,9 +233,9 @@ class LoginEndpoints:
         return answer
 
     async def _code(self, pending: PendingCallback) -> str:
-        """Return the code of a callback; another issuer than was learned is asked for once more.
+        """Return the code of a callback; learns the issuer again if the callback names another.
 
-        Tailchat's API_URL may have been mended meanwhile.
+        Tailchat's API_URL may have been corrected meanwhile.
         """
         try:
             return accept_callback(pending, expected_issuer=await self.tailchat.issuer())
@@ -256,18 +256,18 @@ class LoginEndpoints:
         self.bindings.prune(request, answer)
 
     def _record(self, request: web.BaseRequest, context: RequestContext) -> SessionRecord | None:
-        """Return the session that the browser has on this host, None without a good one."""
+        """Return the valid session that the browser has on this host, None if there is none."""
         return self.sessions.at(context.host).load_record(cookie_fields(request.raw_headers))
 
     def _stray(
         self, request: web.BaseRequest, context: RequestContext, stray: StrayLogin
     ) -> web.StreamResponse:
-        """Answer a login that this browser cannot end: nobody is signed in by it.
+        """Answer a callback that this browser cannot finish; it signs nobody in.
 
-        Of several tabs that began at once, another may have signed in meanwhile: then this one
-        goes on as well. Else a browser that keeps cookies begins once more, by itself.
+        If another tab has signed in meanwhile, this one continues. Otherwise a browser that
+        keeps cookies begins another login by itself.
         """
-        # For a handoff, it is what anybody may have written into the address.
+        # For a handoff, anyone may have written it into the address.
         return_to = self.targets.safe(stray.return_to, context.host)
         record = self._record(request, context)
         if record is not None and not stray.prompt:
@@ -281,11 +281,11 @@ class LoginEndpoints:
         return self.login_refusals.refuse(request, context, stray)
 
     def _check_revocation(self, record: SessionRecord, return_to: str) -> None:
-        """Raise LoginRefused for who is kept out, and for a session that was ended meanwhile."""
+        """Raise LoginRefused if the person is locked out or the session has been ended."""
         rejection = self.sessions.revocation.bar(record)
         if rejection is not None:
-            told = locked_detail(record, rejection.lock) if rejection.lock is not None else {}
-            raise LoginRefused(rejection.reason, {**told, "return_to": return_to})
+            details = locked_detail(record, rejection.lock) if rejection.lock is not None else {}
+            raise LoginRefused(rejection.reason, {**details, "return_to": return_to})
 
     def _by_tailchat(self, browser: str, return_to: str, prompt: str, *, again: bool) -> str:
         login = begin_login(
@@ -312,24 +312,24 @@ class LoginEndpoints:
         )
 
     def _go_on(self, return_to: str, record: SessionRecord) -> web.Response:
-        """Return the redirect to where a login was begun, by a pass where that is another host."""
-        arrival = read_handoff_target(return_to, self.sites, self.prefix)
-        if arrival is None:
+        """Return the redirect to a return target, with a handoff token if it is on another host."""
+        target = read_handoff_target(return_to, self.sites, self.prefix)
+        if target is None:
             return self.answers.redirect(return_to, status=303)
-        sealed = make_pass(record, arrival, keys=self.passes, now=self.sessions.clock())
-        origin = self.sites.origin(arrival.host)
+        sealed = seal_handoff_token(record, target, keys=self.handoffs, now=self.sessions.clock())
+        origin = self.sites.origin(target.host)
         return self.answers.redirect(f"{origin}{self.prefix}/arrive?pass={sealed}", status=303)
 
 
 def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:
-    """Return how the outcome of a login is stored for those who repeat its last step."""
+    """Return how the outcome of a login is stored for a repeated last step."""
     return Codec(keys, SessionRecord.to_bytes, SessionRecord.from_bytes, lambda record: record.sub)
 
 
 def _check_page(context: RequestContext, *, framed: bool = False) -> None:
-    """Raise LoginRefused where a step is not for a tab to show: its address is a script's then.
+    """Raise LoginRefused unless a page shows the step: otherwise a script can read its address.
 
-    `framed`: it may be for a frame in a page of the same site.
+    `framed`: it may also be a frame in a page of the same site.
     """
     if not opens_page(context.head.fields.headers, framed=framed):
         raise LoginRefused(Reason.LOGIN_NOT_A_PAGE)

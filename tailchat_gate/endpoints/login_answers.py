@@ -86,17 +86,17 @@ class Targets:
     longest: int
 
     def asked(self, context: RequestContext) -> str:
-        """Return where a login is to return to, short enough to travel with it."""
+        """Return the return target of a login, short enough to travel with it."""
         wanted = dict(query_pairs(context.target.query)).get("rd", "/")
         found = self.safe(wanted, context.host)
         if len(found) <= MAX_RETURN_TO and self.is_handoff(found):
-            # It was made short where it began, and is for another host.
+            # The host it is for has shortened it already.
             return found
         origin = self.sites.origin(context.host)
         return self.returns.short(found, origin=origin, visitor=context.client)
 
     def safe(self, return_to: str, host: str = "") -> str:
-        """Return a target on a host as it is, "/" where it is not surely the gate's."""
+        """Return a target on a host unchanged, "/" unless it is certainly the gate's."""
         return safe_return_to(
             return_to,
             longest=self.longest,
@@ -106,22 +106,22 @@ class Targets:
         )
 
     def is_handoff(self, return_to: str) -> bool:
-        """Whether a target is the arrival of a sign-in at a tool's host."""
+        """Whether a return target is a sign-in at a tool's host."""
         return read_handoff_target(return_to, self.sites, self.prefix) is not None
 
     def at_last(self, return_to: str) -> str:
-        """Return the address that a login is to return to at last, for a link."""
-        arrival = read_handoff_target(return_to, self.sites, self.prefix)
-        if arrival is None:
+        """Return the address at which a login ends, for a link."""
+        target = read_handoff_target(return_to, self.sites, self.prefix)
+        if target is None:
             return return_to
-        return f"{self.sites.origin(arrival.host)}{self.safe(arrival.return_to, arrival.host)}"
+        return f"{self.sites.origin(target.host)}{self.safe(target.return_to, target.host)}"
 
     def shown(self, return_to: str) -> str:
-        """Return what a person is told of a target."""
+        """Return the text that shows a target to a person."""
         return self.returns.shown(return_to)
 
     async def back(self, _request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Lead to a return target that was too long to travel with a login."""
+        """Redirect to a return target that was too long to travel with a login."""
         origin = self.sites.origin(context.host)
         found, instead = self.returns.find(dict(query_pairs(context.target.query)), origin)
         if found is not None:
@@ -131,9 +131,9 @@ class Targets:
         return self.answers.problem(context, Reason.LOGIN_TARGET_LOST, retry_url=url)
 
 
-#: Of what a refusal tells, what is for the gate itself.
+#: Details of a refusal that only the gate itself needs.
 _NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))
-#: Refusals that everybody gets until the operator mends something, and what that is.
+#: Refusals that all visitors get until the admin fixes something, and what that is.
 _FOR_ALL: Final = {
     Reason.GATE_NOT_ACCEPTED: (
         "Tailchat does not accept the gate: look at tailchat.client_id, client_secret and the "
@@ -157,7 +157,7 @@ _FOR_ALL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class LoginRefusals:
-    """The refusals of logins for one configuration; `notes` seals what a page says of one."""
+    """The refusals of logins for one configuration; `notes` seals the text of their pages."""
 
     answers: Answers
     bindings: Bindings
@@ -170,7 +170,7 @@ class LoginRefusals:
     def refuse(
         self, request: web.BaseRequest, context: RequestContext, refused: LoginRefused
     ) -> web.StreamResponse:
-        """Return the answer to a login that is refused, and tell it to whom it concerns."""
+        """Count and log the refusal of a login, and return its answer."""
         reason, detail = refused.reason, refused.detail
         self.metrics.login(reason)
         shown = {name: text for name, text in detail.items() if name not in _NOT_SHOWN}
@@ -179,9 +179,8 @@ class LoginRefusals:
         if message := _FOR_ALL.get(reason):
             self.faults.tell(message, {"reason": reason, **shown})
         if wants_html(request.headers):
-            # The address holds a code or a pass that is still good for somebody, and a script of
-            # the same origin can read the address of a window it opened: the page is shown at
-            # another one.
+            # The address holds a code or a token that may still be valid, and a script of the same
+            # origin can read the address of a window it opened: show the page at another one.
             browser = next(map(browser_hash, self.bindings.values(request)), "")
             note = json.dumps([reason, detail, browser], ensure_ascii=False)
             sealed = self.notes.seal(note.encode("utf-8", "replace"))
@@ -192,10 +191,10 @@ class LoginRefusals:
         )
 
     def before(self, request: web.BaseRequest, context: RequestContext) -> web.Response | None:
-        """Return the page that a refusal led to, None where the query names no refusal.
+        """Return the page of a refusal, None if the query names none.
 
-        What was said of it is for the browser that was refused: some of it may be in the words of
-        whoever sent that browser here, and must not be shown to others as the gate's.
+        Only the refused browser sees its details: a stranger who sent it here may have written
+        some of them, and they must not appear to others as the gate's words.
         """
         note = self.notes.open(dict(query_pairs(context.target.query)).get("refused", ""))
         if note is None:

@@ -30,17 +30,17 @@ def is_own(path: str, prefix: str) -> bool:
 
 
 class KeySet:
-    """The handler of /oauth2/jwks.json, for everybody."""
+    """The handler of /oauth2/jwks.json."""
 
     def __init__(self, *, answers: Answers, key_set: bytes | None) -> None:
-        """Take the key set as JSON (RFC 7517 section 5), None where nothing is signed."""
+        """`key_set` is JSON (RFC 7517 section 5), None if the gate signs nothing."""
         self._answers = answers
         self._key_set = key_set
 
     async def answer(
         self, _request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Return the key set; 404 where there is none, so that nobody keeps an empty one."""
+        """Return the key set; 404 if there is none, so that nobody caches an empty one."""
         if self._key_set is None:
             return self._answers.problem(context, Reason.NO_ROUTE)
         return self._answers.key_set(self._key_set)
@@ -64,7 +64,7 @@ class Endpoints:
         self._answers = answers
         self._prefix = prefix
         self._forward_auth = forward_auth
-        #: Where a POST says what is wanted in its body.
+        #: Paths with a form, whose POST is read.
         self._forms = frozenset((f"{prefix}/sign_out",))
         self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
             {
@@ -90,14 +90,14 @@ class Endpoints:
         return context.method == "POST" and context.path in self._forms
 
     def ready_answer(self, context: RequestContext, *, keep: bool) -> bytes | None:
-        """Return the whole answer where it can be made without a page, None elsewhere.
+        """Return the whole answer if it needs no page, None otherwise.
 
-        `keep`: the client's connection stays behind it.
+        `keep`: the client's connection stays open after it.
         """
         path = context.path
         if not self._forward_auth.owns(path):
             return None
-        # The question itself is read; what stands behind it has the original method.
+        # The proxy's own question is a read; the original method is in its fields.
         if path in self._handlers and context.method not in READ_METHODS:
             return None
         return self._forward_auth.answer(context, keep=keep)
@@ -125,5 +125,5 @@ class Endpoints:
     async def _not_ready(
         self, _request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Deny: what is ready elsewhere cannot come here."""
+        """Deny: `ready_answer` has the answers of this path."""
         return self._answers.problem(context, Reason.INTERNAL_ERROR)

@@ -29,8 +29,8 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import HostPatterns, query_pairs
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, WILDCARD
 
-#: The redirect that carries a pass uses it at once; a minute allows for a slow phone.
-PASS_LIFETIME: Final = 60
+#: The redirect that carries a handoff token uses it at once; a minute allows for a slow phone.
+HANDOFF_LIFETIME: Final = 60
 _PORT: Final = re.compile(r":[0-9]+$")
 
 
@@ -90,9 +90,9 @@ class HandoffTarget:
 
 @dataclass(frozen=True, slots=True)
 class HandoffToken:
-    """A sign-in on its way to a tool's host; `pass_id` identifies it, so that it is used once."""
+    """A sign-in on its way to a tool's host; `token_id` identifies it, so that it is used once."""
 
-    pass_id: str
+    token_id: str
     record: SessionRecord
     return_to: str
     expires_at: float
@@ -104,7 +104,7 @@ def handoff_url(
     """Return the address on a tool's host that finishes a sign-in there.
 
     `browser` is the hash of a login cookie on that host. It needs no seal: a forged hash yields a
-    pass that only the browser with that cookie can use, and only the visitor gets that pass.
+    token that only the browser with that cookie can use, and only the visitor gets that token.
     """
     once_more = "&again=1" if again else ""
     query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{once_more}"
@@ -122,18 +122,20 @@ def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTar
     return HandoffTarget(host, browser, target, query.get("again") == "1") if browser else None
 
 
-def make_pass(record: SessionRecord, arrival: HandoffTarget, *, keys: KeyRing, now: float) -> str:
-    """Return the sealed pass with which one browser on one host takes over `record`."""
-    body = {"record": asdict(record), "arrival": asdict(arrival), "at": int(now)}
+def seal_handoff_token(
+    record: SessionRecord, target: HandoffTarget, *, keys: KeyRing, now: float
+) -> str:
+    """Return the sealed token with which one browser on one host takes over `record`."""
+    body = {"record": asdict(record), "arrival": asdict(target), "at": int(now)}
     return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
 
 
-def open_pass(
+def open_handoff_token(
     sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
 ) -> HandoffToken:
-    """Return the sign-in in a pass. Raises LoginRefused, StrayLogin for a pass of this gate.
+    """Return the sign-in in a token. Raises LoginRefused, StrayLogin for a token of this gate.
 
-    This gate must have sealed it, for this host and this browser, at most PASS_LIFETIME
+    This gate must have sealed it, for this host and this browser, at most HANDOFF_LIFETIME
     seconds ago.
     """
     data = keys.open(sealed)
@@ -141,18 +143,18 @@ def open_pass(
         raise LoginRefused(Reason.LOGIN_STATE_FORGED)
     body = json.loads(data)
     record = SessionRecord.from_fields(body["record"])
-    arrival = HandoffTarget(**body["arrival"])
-    if record is None or arrival.host != host:
+    target = HandoffTarget(**body["arrival"])
+    if record is None or target.host != host:
         raise LoginRefused(Reason.LOGIN_STATE_FORGED)
     reason = None
-    if not -CLOCK_SKEW <= now - body["at"] <= PASS_LIFETIME:
+    if not -CLOCK_SKEW <= now - body["at"] <= HANDOFF_LIFETIME:
         reason = Reason.LOGIN_STATE_EXPIRED
-    elif not is_bound_to(arrival.browser, browser_cookies):
+    elif not is_bound_to(target.browser, browser_cookies):
         reason = Reason.LOGIN_OTHER_BROWSER if browser_cookies else Reason.COOKIES_BLOCKED
     if reason is not None:
-        raise StrayLogin(reason, return_to=arrival.return_to, again=arrival.again)
-    pass_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
-    return HandoffToken(pass_id, record, arrival.return_to, body["at"] + PASS_LIFETIME)
+        raise StrayLogin(reason, return_to=target.return_to, again=target.again)
+    token_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
+    return HandoffToken(token_id, record, target.return_to, body["at"] + HANDOFF_LIFETIME)
 
 
 class HostSession(SealedSessionStorage):

@@ -40,7 +40,7 @@ from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Store
 
 #: Handoff tokens remembered, about 2 KiB each for a minute.
-USED_PASSES: Final = 10_000
+USED_HANDOFFS: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -126,11 +126,11 @@ class ProcessState:
             clock=clock, shared=SharedRedemptions(self.store, "login", CAPACITY, clock)
         )
         # A token used twice still works for one browser and one host only, and for one minute.
-        self.used_passes: Final[Redemptions[SessionRecord]] = Redemptions(
+        self.used_handoffs: Final[Redemptions[SessionRecord]] = Redemptions(
             clock=clock,
-            capacity=USED_PASSES,
+            capacity=USED_HANDOFFS,
             harmless=True,
-            shared=SharedRedemptions(self.store, "pass", USED_PASSES, clock),
+            shared=SharedRedemptions(self.store, "pass", USED_HANDOFFS, clock),
         )
         self.locks: Final = Revocations(self.revocation, self.store, self.metrics, clock)
 

@@ -81,10 +81,10 @@ def _login(parts: Parts, targets: Targets) -> LoginEndpoints:
         targets=targets,
         sites=identity.sites,
         used_states=process_state.used_states,
-        used_passes=process_state.used_passes,
+        used_handoffs=process_state.used_handoffs,
         login_queue=process_state.login_queue,
         states=_key_ring(settings, "state"),
-        passes=_key_ring(settings, "pass"),
+        handoffs=_key_ring(settings, "pass"),
         outcomes=outcome_codec(_key_ring(settings, "outcome")),
         login_refusals=LoginRefusals(
             answers=parts.responses.answers,

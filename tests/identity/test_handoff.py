@@ -66,7 +66,7 @@ async def test_who_goes_to_and_fro_shuts_nobody_out(
     two_hosts: RunningGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many passes one visitor has used up, the next one is taken."""
-    monkeypatch.setattr(two_hosts.generation.process_state.used_passes, "_capacity", 3)
+    monkeypatch.setattr(two_hosts.generation.process_state.used_handoffs, "_capacity", 3)
     for _ in range(5):
         arrival, login = await _arrive(two_hosts)
         assert (await _get(two_hosts, arrival, login)).status == 303
