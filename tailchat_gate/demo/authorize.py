@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-from tailchat_gate.demo.oauth import OAuthError, Parameters, bad_request, check_proof_format
+from tailchat_gate.demo.oauth import (
+    OAuthError,
+    Parameters,
+    bad_request,
+    check_callbacks,
+    check_proof_format,
+)
 from tailchat_gate.demo.store import App, AuthRequest, Grant, Result, Session
 
 SCOPES: Final = ("openid", "offline_access", "profile")
@@ -95,6 +101,7 @@ def _check_client(params: Parameters, app: App | None) -> None:
     params.must_have("client_id")
     if app is None:
         raise OAuthError("invalid_client", "client is invalid")
+    check_callbacks(app.redirect_uris)
 
 
 def _check_response(params: Parameters) -> None:
@@ -173,7 +180,7 @@ def _unregistered() -> OAuthError:
 def _with_callback(error: OAuthError, params: Parameters, app: App | None) -> AuthorizationError:
     state = params.get("state")
     redirect_uri = params.get("redirect_uri")
-    if app is None or redirect_uri is None:
+    if app is None or redirect_uri is None or not all(app.redirect_uris):
         return AuthorizationError(error, state=state)
     if redirect_uri not in app.redirect_uris:  # takes precedence over every other error
         return AuthorizationError(_unregistered(), state=state)

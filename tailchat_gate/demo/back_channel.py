@@ -17,6 +17,7 @@ from tailchat_gate.demo.oauth import (
     OAuthError,
     Parameters,
     bad_request,
+    check_callbacks,
     check_proof_format,
     server_error,
 )
@@ -128,6 +129,7 @@ class BackChannel:
             raise bad_request("no client authentication mechanism provided")
         app = self._store.apps.get(client_id)
         if app is not None:
+            check_callbacks(app.redirect_uris)
             _refuse_origin(call, app)
         expected = app.client_secret if app is not None else ""
         if not hmac.compare_digest((secret or "").encode(), expected.encode()) or app is None:
@@ -251,6 +253,7 @@ class BackChannel:
         app = store.apps.get(token.client_id)
         if app is None:
             raise _invalid_token()
+        check_callbacks(app.redirect_uris)
         _refuse_origin(call, app)
         user = store.users.get(token.sub)
         if user is None:

@@ -1,7 +1,7 @@
 """OAuth and OpenID Connect for the stand-in Tailchat, with its signing key."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -132,6 +132,12 @@ def listed(names: Sequence[str]) -> str:
     if len(quoted) == 2:  # noqa: PLR2004 - two take no comma
         return " and ".join(quoted)
     return f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+
+
+def check_callbacks(redirect_uris: Iterable[str]) -> None:
+    """Raise OAuthError for a blank callback: in Tailchat one breaks every call of its app."""
+    if not all(redirect_uris):
+        raise OAuthError("invalid_redirect_uri", "redirect_uris must only contain strings")
 
 
 def check_proof_format(value: str, name: str) -> None:

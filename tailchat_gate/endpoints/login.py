@@ -29,6 +29,7 @@ from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.login_state import browser_hash
 from tailchat_gate.identity.oauth.redemptions import AlreadyUsed, Redemptions
 from tailchat_gate.identity.oauth.shared_redemptions import Codec
+from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.observe.audit import Audit
@@ -51,6 +52,7 @@ class LoginEndpoints:
     answers: Answers
     refusals: Refusals
     tailchat: TailchatClient
+    sign_in_watch: SignInWatch
     sessions: HostSessions
     bindings: Bindings
     targets: Targets
@@ -72,6 +74,8 @@ class LoginEndpoints:
     ) -> web.StreamResponse:
         """Show the sign-in page, which keeps the #fragment of the address."""
         return_to = self.targets.asked(context)
+        if found := await self.sign_in_watch.obstacle():
+            return self.login_refusals.broken(context, found, return_to)
         return self.answers.page(
             context,
             "sign_in",
@@ -106,6 +110,9 @@ class LoginEndpoints:
                 return self.answers.in_frame(
                     context, Reason.NOT_SIGNED_IN, self.targets.at_last(return_to)
                 )
+            if found := await self.sign_in_watch.obstacle():
+                return self.login_refusals.broken(context, found, return_to)
+            self.sign_in_watch.login_began()
             location = self._by_tailchat(cookie.value, return_to, prompt, again=again)
         answer = self.answers.redirect(location)
         self.bindings.set(request, answer, cookie)
@@ -125,6 +132,7 @@ class LoginEndpoints:
                 keyring=self.states,
                 now=self.sessions.clock(),
             )
+            self.sign_in_watch.login_returned()
             return await self._returning_to(
                 pending.state.return_to, self._finish_login(request, context, pending)
             )

@@ -18,6 +18,7 @@ from tailchat_gate.identity.oauth.login_state import (
     surplus,
 )
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
+from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import set_cookie
 from tailchat_gate.observe.audit import Audit
@@ -188,6 +189,20 @@ class LoginRefusals:
             return self.answers.redirect(location, status=303)
         return self.answers.problem(
             context, reason, detail=shown, headers=_retry_after(detail.get("retry_after", ""))
+        )
+
+    def broken(self, context: RequestContext, found: Finding, return_to: str) -> web.StreamResponse:
+        """Return the answer to a sign-in that would end on a page of Tailchat's, without a way on.
+
+        The finding is in the log already; its name is on the page, for the person who is told.
+        """
+        reason = found.reason or Reason.TAILCHAT_BROKEN
+        self.metrics.login(reason)
+        return self.answers.problem(
+            context,
+            reason,
+            detail={"problem": found.name},
+            retry_url=self.answers.start_url(return_to),
         )
 
     def before(self, request: web.BaseRequest, context: RequestContext) -> web.Response | None:

@@ -199,11 +199,12 @@ class Admin:
     async def readyz(self, _: web.BaseRequest) -> web.Response:
         """Respond 200 while the gate takes requests. Tailchat may be down: sessions still work.
 
-        The response names a fault of the state store, but stays 200: the gate keeps enforcing what
-        it has read.
+        The response names faults of the state store and of signing in, but stays 200: the gate
+        keeps enforcing what it has read, and people who are signed in can work.
         """
         if self._is_ready():
             faults = [f"state store: {fault}\n" for fault in self._process_state.store.faults]
+            faults += [f"sign-in: {found.text}\n" for found in self._process_state.sign_in.findings]
             return web.Response(text="".join(("ready\n", *faults)))
         return web.Response(status=503, text="draining\n")
 
@@ -225,6 +226,13 @@ class Admin:
             "tailchat": settings.tailchat.api_url,
             "locks": len(self._process_state.revocation.locks),
             "state_faults": list(self._process_state.store.faults),
+            "sign_in": {
+                "checked_at": int(self._process_state.sign_in.checked_at),
+                "findings": [
+                    {"name": found.name, "text": found.text, "broken": found.reason is not None}
+                    for found in self._process_state.sign_in.findings
+                ],
+            },
             "tokens": [
                 {
                     "name": token.name,

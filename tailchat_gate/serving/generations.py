@@ -9,6 +9,7 @@ from typing import Final
 from tailchat_gate.config.model import Settings
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.connection import ClientConnection, Service
@@ -33,6 +34,7 @@ class Generation:
     gate: Gate
     service: Service
     tailchat: TailchatClient
+    sign_in: SignInWatch
     forwarder: Forwarder
     assertions: Assertions | None
     process_state: ProcessState
@@ -53,6 +55,7 @@ class Generation:
 
         One WebSocket can hold a configuration for weeks; the caches would hold megabytes with it.
         """
+        self.sign_in.close()
         self.service.reader.forget()
         self.gate.clients.forget()
         self.gate.authorizer.sessions.forget()
@@ -63,6 +66,7 @@ class Generation:
         Returns what an open WebSocket still needs: the gate keeps rechecking its session at
         Tailchat.
         """
+        self.sign_in.close()
         self.forwarder.close()
         for backend in self.gate.local.values():
             if isinstance(backend, LocalFiles):

@@ -16,6 +16,7 @@ from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.redemptions import CAPACITY, Redemptions
 from tailchat_gate.identity.oauth.return_targets import StoredTargets
 from tailchat_gate.identity.oauth.shared_redemptions import SharedRedemptions
+from tailchat_gate.identity.oauth.sign_in_watch import SignInState
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -106,6 +107,7 @@ class ProcessState:
         self.kept_targets: Final = StoredTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
         self.login_queue: Final = LoginQueue()
+        self.sign_in: Final = SignInState()
         now = clock()
         self.reloads: Final = Reloads(now, now, now)
         #: Locks and ended sessions: the state itself, then what closes open connections for it.
@@ -167,6 +169,11 @@ class ProcessState:
                 "gate_state_faults",
                 "Faults of the state store at present.",
                 lambda: len(self.store.faults),
+            ),
+            (
+                "gate_sign_in_broken",
+                "Whether the last check found that nobody can sign in.",
+                lambda: self.sign_in.obstacle is not None,
             ),
             (
                 "gate_generation",

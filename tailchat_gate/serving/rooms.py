@@ -23,6 +23,8 @@ from tailchat_gate.identity.machine_tokens import Tokens
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
+from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
+from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
@@ -54,6 +56,7 @@ class Identity(NamedTuple):
 
     sites: Sites
     tailchat: TailchatClient
+    sign_in: SignInWatch
     sessions: HostSessions
     tokens: Tokens
 
@@ -123,7 +126,8 @@ def wire_access(settings: Settings) -> Access:
 def wire_identity(settings: Settings, routes: RouteTable, process_state: ProcessState) -> Identity:
     """Return the parts of the identity room. Raises PemError."""
     sites = Sites(settings.server.public_url, routes.hosts)
-    tailchat = _tailchat(settings, process_state)
+    channel = _back_channel(settings, process_state)
+    tailchat = _tailchat(settings, process_state, channel)
     sessions = HostSessions(
         secrets(settings),
         sites,
@@ -139,7 +143,8 @@ def wire_identity(settings: Settings, routes: RouteTable, process_state: Process
         process_state.revocation,
         process_state.token_use.last,
     )
-    return Identity(sites, tailchat, sessions, tokens)
+    sign_in = _sign_in_watch(settings, process_state, tailchat, channel)
+    return Identity(sites, tailchat, sign_in, sessions, tokens)
 
 
 def wire_proxy(
@@ -250,9 +255,35 @@ def _rechecker(
     )
 
 
-def _tailchat(settings: Settings, process_state: ProcessState) -> TailchatClient:
+def _sign_in_watch(
+    settings: Settings, process_state: ProcessState, tailchat: TailchatClient, channel: BackChannel
+) -> SignInWatch:
+    check = SignInCheck(
+        channel,
+        tailchat.registration,
+        settings.tailchat.client_secret,
+        api_url=settings.tailchat.api_url,
+        is_direct=not settings.tailchat.internal_url,
+    )
+    return SignInWatch(check.run, process_state.sign_in, clock=process_state.clock)
+
+
+def _back_channel(settings: Settings, process_state: ProcessState) -> BackChannel:
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
+    return BackChannel(
+        back_url,
+        timeout=tailchat.timeout,
+        resolver=NamesResolver(process_state.names),
+        tls=_tailchat_tls(back_url, tailchat.ca_file or None),
+        proxy=proxy_for(tailchat.proxy, back_url),
+    )
+
+
+def _tailchat(
+    settings: Settings, process_state: ProcessState, channel: BackChannel
+) -> TailchatClient:
+    tailchat = settings.tailchat
     return TailchatClient(
         api_url=tailchat.api_url,
         client_id=tailchat.client_id,
@@ -262,13 +293,7 @@ def _tailchat(settings: Settings, process_state: ProcessState) -> TailchatClient
         issuer=tailchat.issuer,
         clock=process_state.clock,
         observe=process_state.metrics.tailchat_call,
-        channel=BackChannel(
-            back_url,
-            timeout=tailchat.timeout,
-            resolver=NamesResolver(process_state.names),
-            tls=_tailchat_tls(back_url, tailchat.ca_file or None),
-            proxy=proxy_for(tailchat.proxy, back_url),
-        ),
+        channel=channel,
     )
 
 

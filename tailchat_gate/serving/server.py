@@ -62,13 +62,21 @@ def _keep_freed_memory() -> None:
 class GateServer:
     """Serves a configuration, and its successors after reloads, on its listeners.
 
-    Reloads read `source`; without it there are no reloads.
+    Reloads read `source`; without it there are no reloads. `checks_sign_in`: whether each
+    configuration asks Tailchat by itself if people can sign in.
     """
 
-    def __init__(self, generation: Generation, source: Source | None = None) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        source: Source | None = None,
+        *,
+        checks_sign_in: bool = False,
+    ) -> None:
         self.generations: Final = Generations(generation)
         self.reloader: Final = Reloader(source, self) if source is not None else None
         self._process_state = generation.process_state
+        self._checks_sign_in = checks_sign_in
         self._server: ClientServer | None = None
         self._listeners: Listeners | None = None
         self._admin: web.BaseRunner | None = None
@@ -111,6 +119,8 @@ class GateServer:
         await self._listeners.open(settings.server)
         self._ready = True
         self._opened.set()
+        if self._checks_sign_in:
+            self.in_force.sign_in.start()
         _log.info(
             "the gate is open",
             extra={
@@ -139,6 +149,8 @@ class GateServer:
             generation.start()
             self._server.change(generation.service)
             self.generations.follow(generation, self._server.connections)
+            if self._checks_sign_in:
+                generation.sign_in.start()
             await self._listeners.close_others(settings)
 
     async def stop(self) -> None:
@@ -196,7 +208,7 @@ async def serve(
 
     With a `source`, SIGHUP and any change of its files reload the configuration.
     """
-    server = GateServer(generation, source)
+    server = GateServer(generation, source, checks_sign_in=True)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

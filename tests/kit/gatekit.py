@@ -120,8 +120,13 @@ async def running_gate(
     log_file: Path,
     clock: Clock | None = None,
     source: Source | None = None,
+    *,
+    checks_sign_in: bool = False,
 ) -> AsyncIterator[RunningGate]:
-    """Serve `settings` until the block ends; further ones are read from `source`."""
+    """Serve `settings` until the block ends; further ones are read from `source`.
+
+    `checks_sign_in`: as the command does it; other tests count the calls to Tailchat.
+    """
     clock = clock or Clock()
     descriptor = await asyncio.to_thread(
         os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
@@ -129,7 +134,8 @@ async def running_gate(
     process_state = ProcessState(
         state_path=settings.state.path, clock=clock, log_descriptor=descriptor
     )
-    server = GateServer(await asyncio.to_thread(build, settings, process_state), source)
+    generation = await asyncio.to_thread(build, settings, process_state)
+    server = GateServer(generation, source, checks_sign_in=checks_sign_in)
     await server.start()
     try:
         yield RunningGate(server, clock, log_file)

@@ -57,6 +57,7 @@ async def story(
     *,
     issuer: str = "",
     callback: str = "",
+    checks_sign_in: bool = False,
     **sections: Any,  # noqa: ANN401 - as in gatekit.make_settings
 ) -> AsyncIterator[Story]:
     """Set the scene: the stand-in Tailchat, the tool, the gate before it.
@@ -79,7 +80,7 @@ async def story(
     async with AsyncExitStack() as stand_in, RawUpstream() as tool:
         await stand_in.enter_async_context(served(tailchat.app(), tailchat_port))
         settings = make_settings(tool.url, server=server, tailchat=given, **sections)
-        async with running_gate(settings, log_file, clock) as gate:
+        async with running_gate(settings, log_file, clock, checks_sign_in=checks_sign_in) as gate:
             yield Story(gate, tool, tailchat, clock, url, stand_in.aclose)
 
 

@@ -19,12 +19,13 @@ MAX_ANSWER: Final = 1_048_576
 
 
 class Answer(NamedTuple):
-    """One response: `content_type` is its media type, `retry_after` the raw Retry-After field."""
+    """One response: `content_type` is its media type, the other two fields are as they came."""
 
     status: int
     content_type: str
     retry_after: str
     body: bytes
+    location: str = ""
 
 
 class BackChannel:
@@ -95,7 +96,8 @@ class BackChannel:
                         response.close()
                         raise broken(call, response.status, "too long")
                 waits = response.headers.get("Retry-After", "")
-                return Answer(response.status, response.content_type, waits, bytes(data))
+                location = response.headers.get("Location", "")
+                return Answer(response.status, response.content_type, waits, bytes(data), location)
         except TimeoutError:
             reason, problem = Reason.TAILCHAT_SLOW, "no answer in time"
         except aiohttp.ClientConnectorCertificateError as error:

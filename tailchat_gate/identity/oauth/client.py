@@ -307,7 +307,7 @@ class TailchatClient:
             headers["Authorization"] = f"Bearer {bearer}"
         if (rest := self._rests_until - self._clock()) > 0:
             raise busy(call, str(math.ceil(rest)))
-        status, content_type, waits, data = await self._channel.exchange(
+        status, content_type, waits, data, _ = await self._channel.exchange(
             call, method, path, headers, body
         )
         if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -1,0 +1,132 @@
+"""When the gate checks whether people can sign in, and what it found last."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.identity.oauth.sign_in_check import Finding
+from tailchat_gate.observe.log import LOGGER_NAME
+
+PAUSE: Final = 5.0
+"""Seconds after a check before a person's sign-in starts another one: no stranger sets the pace."""
+RETRY: Final = 30.0
+"""Seconds between two checks while something is wrong."""
+LOST_LOGINS: Final = 5
+"""Logins that begin in a row, and none comes back, before the gate checks again."""
+LOST_SECONDS: Final = 60.0
+"""How long ago the first of them began: a person needs a while to type a password."""
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+@dataclass(slots=True)
+class SignInState:
+    """What the last check found; `checked_at` is its Unix second, 0 before the first one."""
+
+    findings: tuple[Finding, ...] = ()
+    checked_at: float = 0.0
+
+    @property
+    def obstacle(self) -> Finding | None:
+        """What keeps everybody from signing in, None if nothing is known to."""
+        return next((found for found in self.findings if found.reason is not None), None)
+
+
+class SignInWatch:
+    """Runs a check at the start, while something is wrong, and when logins do not come back.
+
+    `check` returns what it finds and raises nothing. `state` takes the result. `clock`: Unix
+    seconds. Before `start`, nothing is checked.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[], Awaitable[tuple[Finding, ...]]],
+        state: SignInState,
+        *,
+        clock: Callable[[], float],
+        retry: float = RETRY,
+    ) -> None:
+        self._check = check
+        self.state: Final = state
+        self._clock = clock
+        self._retry = retry
+        self._is_open = False
+        self._checking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._lost = 0
+        self._lost_since = 0.0
+        self._is_loss_known = False
+
+    def start(self) -> None:
+        """Check in the background; needs a running event loop."""
+        self._is_open = True
+        self._watch()
+
+    def close(self) -> None:
+        """Check nothing more."""
+        self._is_open = False
+        for task in (self._checking, self._watching):
+            if task is not None:
+                task.cancel()
+
+    async def obstacle(self) -> Finding | None:
+        """Return what keeps everybody from signing in, looked at again if that is a while ago."""
+        if self.state.obstacle is None:
+            return None
+        if self._is_open and not 0 <= self._clock() - self.state.checked_at < PAUSE:
+            # The person may leave; the check goes on for the next one.
+            await asyncio.shield(self._checked())
+        return self.state.obstacle
+
+    def login_began(self) -> None:
+        """Note that a browser was sent to Tailchat; check if none has come back for a while."""
+        now = self._clock()
+        if self._lost == 0:
+            self._lost_since = now
+        self._lost += 1
+        if self._lost >= LOST_LOGINS and now - self._lost_since >= LOST_SECONDS:
+            self._lost = 0
+            if self._is_open and not self._is_loss_known:
+                self._is_loss_known = True
+                self._watch(told=f"{LOST_LOGINS} sign-ins began and none came back")
+
+    def login_returned(self) -> None:
+        """Note that Tailchat sent a browser back."""
+        self._lost, self._is_loss_known = 0, False
+
+    def _watch(self, told: str = "") -> None:
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._keep_checking(told))
+
+    async def _keep_checking(self, told: str) -> None:
+        await self._checked()
+        if told and not self.state.findings:
+            _log.warning(
+                "%s, although Tailchat answers the gate properly: check that browsers reach "
+                "tailchat.api_url",
+                told,
+            )
+        while self.state.findings:
+            await asyncio.sleep(self._retry)
+            await self._checked()
+
+    def _checked(self) -> "asyncio.Task[None]":
+        """Return the check that is under way; begin one if none is."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.get_running_loop().create_task(self._run())
+        return self._checking
+
+    async def _run(self) -> None:
+        findings = await self._check()
+        before, self.state.findings = self.state.findings, findings
+        self.state.checked_at = self._clock()
+        known = {found.name for found in before}
+        for found in findings:
+            if found.name not in known:
+                level = logging.WARNING if found.reason is None else logging.ERROR
+                _log.log(level, "%s", found.text, extra={"details": {"finding": found.name}})
+        if before and not findings:
+            _log.info("Tailchat accepts sign-ins from this gate again")
