@@ -7,10 +7,13 @@ load.lua makes them; in one round every peer gets the same.
 from measure import Ask
 from roster import OAUTH2_PROXY, PLAIN
 from scene import BODY
-from work import Work, loads
+from work import Family, Work, loads
 
-FAMILY = "differ"
-TITLE = "small keep-alive GETs with a session and twelve header fields, that differ"
+FAMILY = Family(
+    "differ",
+    "small keep-alive GETs with a session and twelve header fields that differ",
+    "what differs",
+)
 ROWS = {
     "differ-nothing": ("nothing", "nothing"),
     "differ-path": ("path and query", "path"),

@@ -2,7 +2,8 @@
 -- says at the end. Arguments after "--", each NAME=VALUE:
 --   upload=BYTES     a body, sent with PUT
 --   post=BYTES       a body, sent with POST
---   cookies=FILE     a Cookie field for each request in turn, one value a line
+--   cookies=FILE     a Cookie field for each request in turn, one value a line; with `differs` its
+--                    value is the session
 --   once=yes         a request without a cookie of its own is a wrong one: no value goes out twice
 --   differs=NAMES    the twelve fields of a browser behind an edge, of which these differ from
 --                    request to request: path, original, referer, validator, ids, cookie, with
@@ -55,26 +56,39 @@ local differing = {
 }
 local named = { ids = { "request", "trace" } }
 
+-- The lines of a file in turn.
+local function lines_of(file)
+  local lines, turn, once = {}, 0, options.once
+  for line in io.lines(file) do table.insert(lines, line) end
+  return function()
+    if once and turn == #lines then wrong = wrong + 1 end
+    turn = turn % #lines + 1
+    return lines[turn]
+  end
+end
+
 -- The pieces of a request: texts, and names of `differing`. What is given by wrk's own command
 -- line comes at the end: Content-Length, Connection, the fields of a question.
 local function pieces()
   local given = {}
   for name, value in pairs(wrk.headers) do given[name] = value end
-  local host, session = given["Host"], given["Cookie"]
-  given["Host"], given["Cookie"] = nil, nil
+  local host, session, asks = given["Host"], given["Cookie"], given["X-Forwarded-Uri"]
+  for _, own in ipairs({ "Host", "Cookie", "Accept", "Sec-Fetch-Mode", "X-Forwarded-Uri" }) do
+    given[own] = nil
+  end
   local found = {
-    wrk.method .. " " .. wrk.path, "path", " HTTP/1.1\r\nHost: " .. host
+    -- A question has its own path, and another in a field.
+    wrk.method .. " " .. wrk.path, asks and "" or "path", " HTTP/1.1\r\nHost: " .. host
       .. "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
       .. "Chrome/139.0.0.0 Safari/537.36\r\nAccept: application/json, text/plain, */*"
       .. "\r\nReferer: http://" .. host .. "/board/", "referer",
     "\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9,zh;q=0.8"
       .. "\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin"
-      .. "\r\nCookie: " .. (session and session .. "; " or "") .. "view=", "cookie",
+      .. "\r\nCookie: ", "session", (session and session .. "; " or "") .. "view=", "cookie",
     '\r\nIf-None-Match: "', "validator",
     '"\r\nX-Request-Id: ', "request", "\r\ntraceparent: 00-", "trace", "-01\r\n",
   }
-  if given["X-Forwarded-Uri"] then
-    given["X-Forwarded-Uri"] = nil
+  if asks then
     table.insert(found, "X-Forwarded-Uri: ")
     table.insert(found, "original")
     table.insert(found, "\r\n")
@@ -90,6 +104,12 @@ local function differ(names)
   local chosen = {}
   for name in names:gmatch("%w+") do
     for _, one in ipairs(named[name] or { name }) do chosen[one] = true end
+  end
+  differing.session = { function() return "" end, "" }
+  if options.cookies then
+    local sessions = lines_of(options.cookies)
+    differing.session[1] = function() return sessions() .. "; " end
+    chosen.session = true
   end
   -- Texts that stay are joined now, so that a request costs the load no more than what differs.
   local parts, makers, places = { "" }, {}, {}
@@ -119,16 +139,15 @@ local function differ(names)
 end
 
 local function in_turn(file)
-  local requests, turn = {}, 0
-  local once = options.once
+  local requests = {}
   for line in io.lines(file) do
     local fields = {}
     for name, value in pairs(wrk.headers) do fields[name] = value end
     fields["Cookie"] = line
     table.insert(requests, wrk.format(nil, nil, fields))
   end
+  local turn = 0
   return function()
-    if once and turn == #requests then wrong = wrong + 1 end
     turn = turn % #requests + 1
     return requests[turn]
   end
@@ -156,8 +175,8 @@ function init(args)
     wrk.method = options.post and "POST" or "PUT"
     wrk.body = string.rep("x", tonumber(options.upload or options.post))
   end
-  if options.cookies then request = in_turn(options.cookies) end
-  if options.differs then request = differ(options.differs) end
+  if options.differs then request = differ(options.differs)
+  elseif options.cookies then request = in_turn(options.cookies) end
   if options.status then judges_status = "yes" end
   if options.status or options.body or options.count then response = judge end
 end

@@ -11,7 +11,9 @@ _BESIDE = ("caddy", "nginx", "oauth2-proxy", "envoy")
 _OURS = "gate"
 
 
-def matrix(works: Sequence[Work], found: Mapping[str, Rounds]) -> list[tuple[str, list[Row]]]:
+def matrix(
+    works: Sequence[Work], found: Mapping[str, Rounds], head: str
+) -> list[tuple[str, list[Row]]]:
     """Tables with their captions: the gate's summary, then each figure of every peer."""
     peers = list(dict.fromkeys(peer for work in works for peer in found[work.name]))
     unit = works[0].unit
@@ -22,7 +24,7 @@ def matrix(works: Sequence[Work], found: Mapping[str, Rounds]) -> list[tuple[str
         ("Cores that the load generator used", _all(works, found, peers, "loader", ".2f")),
     ]
     if _OURS in peers:
-        tables.insert(0, ("The gate", _summary(works, found, peers, unit)))
+        tables.insert(0, ("The gate", _summary(works, found, peers, head)))
     return tables
 
 
@@ -45,10 +47,10 @@ def _cell(rounds: Rounds, peer: str, key: str, form: str) -> str:
 
 
 def _summary(
-    works: Sequence[Work], found: Mapping[str, Rounds], peers: Sequence[str], unit: str
+    works: Sequence[Work], found: Mapping[str, Rounds], peers: Sequence[str], title: str
 ) -> list[Row]:
     beside = [peer for peer in _BESIDE if peer in peers]
-    head = ["what differs", f"us CPU/{unit}", "p99 ms", "RSS MiB"]
+    head = [title, f"us CPU/{works[0].unit}", "p99 ms", "RSS MiB"]
     head += [f"CPU, {_OURS} / {peer}" for peer in beside]
     head += [f"p99, {_OURS} / {peer}" for peer in beside[:1]]
     rows: list[Row] = [head]

@@ -39,6 +39,9 @@ TOOLS = """\
         listen 127.0.0.1:{port} backlog=4096;
         location = / {{ return 200 '{body}'; }}
         location /page {{ return 200 '{body}'; }}
+        location /unchanged {{ add_header ETag '"1-5e0f77ab"' always; return 304; }}
+        location /denied {{ return 401 '{body}'; }}
+        location = /oauth2/auth {{ return 202; }}
         location /files/ {{ alias {directory}/files/; sendfile on; }}
         location /chunked/ {{
             alias {directory}/files/;

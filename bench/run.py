@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import differing
 import report
+import soak
 from bodies import BODY_PEERS, Transfer, transfer
 from goals import judged
 from machine import machine
@@ -26,6 +26,7 @@ from scene import scene
 from work import Entry, Options, Work
 from works import GROUPS, works
 
+_SOAK = "measure how memory grows over so many requests instead"
 # Answers to a load that only shows that it works.
 _QUICK = 500
 _WORKS = tuple(work.name for work in works())
@@ -84,6 +85,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         help="1 round of 500 requests, 64 MiB bodies",
     )
     add("--bodies", action="store_true", help="measure the memory of large bodies instead")
+    add("--soak", type=bounded(100, 10_000_000), default=0, metavar="REQUESTS", help=_SOAK)
     add("--size", type=bounded(1, 4096), default=1024, help="of a large body, in MiB")
     add("--oauth2-proxy", type=Path, metavar="PATH", help="its binary")
     add("--json", type=Path, metavar="FILE", help="write every sample here")
@@ -197,7 +199,7 @@ def measured(stage: Stage, chosen_works: Sequence[Work], options: argparse.Names
                 tables = report.figures(rounds, work.unit), report.compared(rounds, work.baseline)
                 lines += told(f"{work.name}: {work.title}", *(("", table) for table in tables))
         if family:
-            lines += told(f"{family}: {differing.TITLE}", *matrix(kin, found))
+            lines += told(f"{family.name}: {family.title}", *matrix(kin, found, family.head))
     if goals := judged(found):
         lines = [*told("Goals", ("", goals)), *lines]
     return lines, {"rounds": found}
@@ -208,6 +210,13 @@ def weighed(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> 
     transfers = bodies(stage, peers, options.size << 20)
     lines = told(f"{options.size} MiB a body", ("", bodies_rows(transfers)))
     return lines, {"bodies": [asdict(one) for one in transfers]}
+
+
+def soaked(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> Told:
+    """Send a great many requests and print what memory they left behind."""
+    found = soak.soaks(stage, peers, options.soak)
+    lines = told("soak: requests that all differ", ("", soak.rows(found)), ("", soak.judged(found)))
+    return lines, soak.samples(found)
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -233,7 +242,9 @@ def bench(options: argparse.Namespace) -> None:
             threads=0 if options.all_cores else 1,
             oauth2_proxy=options.oauth2_proxy,
         )
-        if options.bodies:
+        if options.soak:
+            lines, samples = soaked(stage, soak.chosen(options.peers), options)
+        elif options.bodies:
             peers = [name for name in BODY_PEERS if name in (options.peers or BODY_PEERS)]
             lines, samples = weighed(stage, [p for p in peers if p not in without], options)
         else:

@@ -39,6 +39,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """Works that share their tables; `head` stands above the titles of the works."""
+
+    name: str
+    title: str
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """One table, or one row of the tables that all works of a `family` share.
 
@@ -52,7 +61,7 @@ class Work:
     entries: tuple[Entry, ...]
     baseline: str = ""
     once: bool = False
-    family: str = ""
+    family: Family | None = None
 
 
 def loads(names: Sequence[str], ask: Ask, upstream: str = "web") -> tuple[Entry, ...]:

@@ -5,31 +5,23 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from types import MappingProxyType
 
-from differing import FAMILY, ROWS, differing
+import differing
+import others
 from gate import ASKED, MANY, POLICY
 from goals import ONE, PLAIN_GATE
 from hold import Connections, connections
 from measure import Ask, Peer, Sample, empty_logs, sample
 from peers import Stage
-from process import BenchError, cpu_seconds, finished, rss_bytes
+from process import cpu_seconds, rss_bytes
 from roster import NAMES, OWN_SESSIONS, PLAIN
 from scene import BODY, content
+from sealing import seal
 from work import Entry, Options, Work, load, loaded, loads
 
 SESSIONS = 2000
-_SEALED = Path(__file__).with_name("sealed.py")
 _NAVIGATION = ("Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
-# As deploy/nginx has it.
-_QUESTION = (
-    "X-Forwarded-For: 127.0.0.1",
-    "X-Forwarded-Host: 127.0.0.1",
-    "X-Forwarded-Proto: http",
-    "X-Forwarded-Method: GET",
-    "X-Forwarded-Uri: /",
-)
 _UPLOAD = 1_000_000
 # Opened and closed again before memory is read for the first time: pools and caches are filled.
 _WARM = 200
@@ -37,7 +29,12 @@ _WARM = 200
 _SPARE = 500
 
 
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({FAMILY: tuple(ROWS)})
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        differing.FAMILY.name: tuple(differing.ROWS),
+        others.FAMILY.name: tuple(others.ROWS),
+    }
+)
 """Names that stand for several works."""
 
 
@@ -48,7 +45,8 @@ def works() -> tuple[Work, ...]:
     signed_in = (*PLAIN, *OWN_SESSIONS, "gate")
     tunnelling = (*PLAIN, "gate")
     return (
-        *differing(),
+        *differing.differing(),
+        *others.others(),
         Work("small", "small keep-alive GET with a session", "request", loads(NAMES, small)),
         Work("gate", "what the gate does besides", "request", _gate_alone(small), baseline=ONE),
         Work("policy", "what decides who may", "request", _policies(small), baseline=PLAIN_GATE),
@@ -91,7 +89,7 @@ def _idles(*, websocket: bool = False) -> tuple[Entry, ...]:
 
 
 def _gate_alone(small: Ask) -> tuple[Entry, ...]:
-    question = Ask("/oauth2/auth", headers=_QUESTION, status=HTTPStatus.ACCEPTED.value)
+    question = Ask("/oauth2/auth", headers=others.QUESTION, status=HTTPStatus.ACCEPTED.value)
     asks = {
         ONE: small,
         "navigation, signed out (302)": Ask(
@@ -120,17 +118,9 @@ def _file(name: str) -> Ask:
 def _many_sessions(stage: Stage, options: Options) -> Sample:
     peer, cookies = stage.peer("gate"), stage.scene.directory / "cookies"
     if not cookies.exists():
-        _seal(stage, peer, cookies)
+        seal(stage.scene, peer.origin, cookies, SESSIONS)
     ask = Ask(answer=BODY, session=False, cookies=cookies, visitors=SESSIONS)
     return loaded(peer, ask, options)
-
-
-def _seal(stage: Stage, peer: Peer, cookies: Path) -> None:
-    order = {"secret": stage.scene.secret, "origin": peer.origin, "count": SESSIONS}
-    words = finished([stage.scene.python, str(_SEALED)], limit=60, given=json.dumps(order))
-    if len(set(words.splitlines())) != SESSIONS:
-        raise BenchError(f"there are no {SESSIONS} different sessions")
-    cookies.write_text(words)
 
 
 def _tunnel(name: str, stage: Stage, options: Options) -> Sample:

@@ -4,6 +4,7 @@ import measure
 import process
 import pytest
 import run
+import soak
 import work
 import works
 from benchkit import sampled
@@ -17,7 +18,7 @@ from peers import Stage
         (["--rounds", "1000"], "not within 1 and 50"),
         (["--connections", "x"], "invalid"),
         (["--peers", "nginx,iis"], "'iis' is none of nginx, haproxy,"),
-        (["--work", "smal"], "'smal' is none of differ, differ-nothing,"),
+        (["--work", "smal"], "'smal' is none of differ, other, differ-nothing,"),
     ],
 )
 def test_a_wrong_option_ends_with_2(
@@ -112,3 +113,29 @@ def test_rounds_are_interleaved_after_a_warm_up(*, once: bool) -> None:
     later = ["a", "b"] if once else ["a", "b", "b", "a", "a", "b"]
     assert calls == first + [(name, 4) for name in later]
     assert [one["cpu_us"] for one in found["b"]] == ([2] if once else [4, 5, 8])
+
+
+def test_a_soak_is_read_at_its_first_requests_and_at_its_last() -> None:
+    """The first mark is after 10,000 requests, then one at each 100,000, and one at the end."""
+    assert soak.steps(1_000_000) == [10_000, 90_000, *[100_000] * 9]
+    assert soak.steps(150_000) == [10_000, 90_000, 50_000]
+    assert soak.steps(500) == [500]
+
+
+def test_a_soak_is_judged_by_its_greatest_growth() -> None:
+    """Memory that was given back at the end is growth all the same."""
+    grown = soak.Soak("gate", [10, 20, 30], [100 << 20, 106 << 20, 101 << 20], [1, 9, 2], 3)
+    plain = soak.Soak("nginx", [10, 20], [10 << 20, 99 << 20], [1, 1], None)
+
+    assert list(soak.rows([grown])[1]) == [
+        "gate",
+        "10 to 30",
+        "100.0",
+        "101.0",
+        "6.0",
+        "9.00",
+        "3",
+    ]
+    assert [list(line) for line in soak.judged([grown, plain])[1:]] == [
+        ["growth in MiB, gate", "5", "6.0", "NO"]
+    ]

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import differing
 import measure
+import others
 import process
 import pytest
 from benchkit import loaded, needs, serving
@@ -213,6 +214,31 @@ def test_a_session_that_is_sent_twice_yields_no_figure(tmp_path: Path) -> None:
     needs("wrk")
     cookies = tmp_path / "cookies"
     cookies.write_text("".join(f"session={number}\n" for number in range(7)))
-    ask = measure.Ask(session=False, cookies=cookies, once=True)
+    ask = measure.Ask("/page", session=False, differs="path", cookies=cookies, once=True)
     with serving() as heard, pytest.raises(process.BenchError, match="wrong"):
         loaded(heard, ask)
+
+
+def test_a_new_session_has_all_the_fields_of_a_browser(tmp_path: Path) -> None:
+    """Where requests differ, the cookies of a file are sessions among the twelve fields."""
+    cookies = tmp_path / "cookies"
+    cookies.write_text("".join(f"session={number}\n" for number in range(500)))
+    ask = measure.Ask("/page", session=False, differs="cookie", cookies=cookies, once=True)
+    with serving() as heard:
+        loaded(heard, ask)
+    sent = [head["cookie"] for head in heard.heads[1:-1]]
+
+    assert len({cookie.partition("; view=")[0] for cookie in sent}) == len(sent) >= 100
+    assert {len(head) for head in heard.heads[1:-1]} == {1 + 12}
+
+
+def test_questions_differ_in_what_they_are_about() -> None:
+    """The path of a question stays, and the path that it asks about is another each time."""
+    ask = measure.Ask("/oauth2/auth", headers=others.QUESTION, differs="original,ids")
+    with serving() as heard:
+        loaded(heard, ask)
+    sent = heard.heads[1:-1]
+
+    assert {head["target"] for head in sent} == {"/oauth2/auth"}
+    assert len({head["x-forwarded-uri"] for head in sent}) == len(sent) >= 100
+    assert {head["x-forwarded-method"] for head in sent} == {"GET"}

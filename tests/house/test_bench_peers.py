@@ -7,6 +7,7 @@ import differing
 import gate
 import locked
 import login
+import others
 import process
 import pytest
 import roster
@@ -33,6 +34,8 @@ def test_the_works_are_those_that_were_asked_for() -> None:
 
     assert entries == {
         **{name: [*plain, "oauth2-proxy", "gate"] for name in differing.ROWS},
+        **{name: [*plain, "oauth2-proxy", "gate"] for name in others.ROWS},
+        "new-session": [*plain, "gate"],
         "small": list(roster.NAMES),
         "gate": [
             "one session",

@@ -15,6 +15,7 @@ import report
 import roster
 import run
 import scene
+import soak
 import work
 import works
 from parts import missing
@@ -24,7 +25,16 @@ from peers import Stage
 pytestmark = pytest.mark.timeout(240)
 
 #: Works that together use all that a peer is configured for.
-SHOWN = {"differ-all", "small", "upload", "tunnel", "idle-ws"}
+SHOWN = {
+    "differ-all",
+    "unchanged",
+    "question",
+    "new-session",
+    "small",
+    "upload",
+    "tunnel",
+    "idle-ws",
+}
 #: A load that shows that it works.
 FEW = work.Options(seconds=1, connections=4, idle=10, websockets=10, waiting=10, count=40)
 
@@ -120,6 +130,15 @@ def test_a_run_prints_and_writes_its_tables(folder: Path, tmp_path: Path) -> Non
     assert all(len(samples) == 1 for work in rounds.values() for samples in work.values())
     assert "### small: small keep-alive GET with a session" in written.read_text()
     assert list(folder.iterdir()) == []
+
+
+def test_memory_is_read_as_requests_go_by(stage: Stage) -> None:
+    """A soak reads the memory of the gate at its first and last mark, signed in and signed out."""
+    found = soak.soaks(stage, ["gate"], 200)
+
+    assert [one.name for one in found] == ["gate", "gate, without a session"]
+    assert all(one.requests == [200] and one.rss[0] > 1 << 20 for one in found)
+    assert all(one.collections is not None for one in found)
 
 
 def test_the_gate_takes_large_bodies_in_constant_memory(folder: Path, tmp_path: Path) -> None:

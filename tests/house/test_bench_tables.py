@@ -130,7 +130,7 @@ def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
 
 def row(name: str, title: str) -> work.Work:
     """A work that is one row of tables."""
-    return work.Work(name, title, "request", (), family="kin")
+    return work.Work(name, title, "request", (), family=work.Family("kin", "", "what"))
 
 
 def test_a_family_of_works_shares_its_tables() -> None:
@@ -140,7 +140,7 @@ def test_a_family_of_works_shares_its_tables() -> None:
         "one": {"caddy": [full(100, 4)] * 2, "gate": [full(50, 2), full(60, 3)]},
         "two": {"caddy": [full(200, 4)], "gate": [full(50, 1)]},
     }
-    tables = dict(matrix.matrix(kin, found))
+    tables = dict(matrix.matrix(kin, found, "what differs"))
 
     assert [list(line) for line in tables["The gate"]] == [
         [
