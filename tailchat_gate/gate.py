@@ -23,8 +23,7 @@ from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER, Recorder
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
-from tailchat_gate.proxy.static.handler import LocalBackend
-from tailchat_gate.proxy.upstream.in_flight import StaticSlots
+from tailchat_gate.proxy.static.handler import LocalBackend, StaticSlots
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason, RefusedError
 from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import Client, ClientResolver

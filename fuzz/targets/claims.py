@@ -8,7 +8,7 @@ from fuzz.target import Target
 from tailchat_gate.access.claimed_paths import Asked, judge_claims
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.config.model import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.claims import FIELDS, MAX_CLAIMS, Claim, claimed_paths
 from tailchat_gate.request.fields import FieldSection
@@ -17,9 +17,11 @@ from tailchat_gate.request.target import read_host, read_target
 _NAMES = tuple(sorted(FIELDS))
 _TABLE = RouteTable(
     [
-        Route(name="all", upstream="http://127.0.0.1:9", allow=("public",)),
-        Route(name="in", upstream="http://127.0.0.1:9", path="/admin", allow=("group:ops",)),
-        Route(
+        RouteSettings(name="all", upstream="http://127.0.0.1:9", allow=("public",)),
+        RouteSettings(
+            name="in", upstream="http://127.0.0.1:9", path="/admin", allow=("group:ops",)
+        ),
+        RouteSettings(
             name="cut",
             upstream="http://127.0.0.1:9",
             path="/app",

@@ -9,14 +9,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fuzz.cutting import lines_of, steered
 from fuzz.target import Target
-from tailchat_gate.identity.oauth.id_token import Expected, JsonObject, check_id_token, json_object
+from tailchat_gate.identity.oauth.id_token import (
+    ExpectedClaims,
+    JsonObject,
+    check_id_token,
+    json_object,
+)
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import CLOCK_SKEW as SKEW
 
 _NOW = 1_800_000_000.0
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-_EXPECTED = Expected("https://tailchat.test", "tc_1", "n-0", "access")
+_EXPECTED = ExpectedClaims("https://tailchat.test", "tc_1", "n-0", "access")
 #: Of "access", as OpenID Connect Core 3.1.3.6 has it for Ed25519.
 _AT_HASH = "kyd4-h3ZoV2sH212kLKbcOnCBajStKQ38Ae_bfT-PFI"
 _PARTS = frozenset(

@@ -7,7 +7,7 @@ from fuzz.reference.servers import SERVERS
 from fuzz.target import Target
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.config.model import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.proxy.static.tree import read_path
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.readings import (
@@ -35,7 +35,7 @@ _FEW = 24
 
 def _table(routes: Mapping[str, str]) -> RouteTable:
     made = [
-        Route(name=f"r{number}", upstream="http://127.0.0.1:9", path=path, allow=(allow,))
+        RouteSettings(name=f"r{number}", upstream="http://127.0.0.1:9", path=path, allow=(allow,))
         for number, (path, allow) in enumerate(routes.items())
     ]
     return RouteTable(made, {"ops": ["alice"]})

@@ -6,7 +6,7 @@ from fuzz.cutting import lines_of, steered
 from fuzz.reference.browser import origin_of
 from fuzz.reference.syntax import BadError, field_lines
 from fuzz.target import Target
-from tailchat_gate.config.model import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.proxy.message.response_rewrite import ResponseRewriter
 
 _GATE = "https://gate.test"
@@ -18,7 +18,7 @@ _DEFAULT_PORTS = (":80", ":443", ":")
 def _rewriter(**keys: Any) -> ResponseRewriter:  # noqa: ANN401 - as in the file
     own = {"name": "t", "upstream": "http://tool:3000", "upstream_host": "own.lan"}
     on = {"rewrite_location": True, "rewrite_cookies": True}
-    return ResponseRewriter(Route.model_validate({**own, **on, **keys}))
+    return ResponseRewriter(RouteSettings.model_validate({**own, **on, **keys}))
 
 
 _REWRITERS = (

@@ -5,7 +5,7 @@ from fuzz.reference import request as reference
 from fuzz.reference import rewriting
 from fuzz.reference.syntax import BadError, field_lines, values
 from fuzz.target import Target
-from tailchat_gate.config.model import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.reasons import RefusedError
@@ -21,7 +21,7 @@ _OWN_COOKIES = frozenset((_NAMES.session.encode(), _NAMES.login.encode()))
 _IDENTITY = b"X-Tailchat-Sub: s\r\nX-Tailchat-Nickname: Alice\r\nX-WebAuth-User: s\r\n"
 _CLIENT = Client("2001:db8::1", "https", "2001:db8::1, 10.0.0.1")
 _ROUTES = tuple(
-    Route(
+    RouteSettings(
         name=f"t{number}",
         upstream="http://127.0.0.1:9",
         upstream_host=host,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.access.policy import NO_METHOD, Rule
-from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.identifier import CONNECT, TRACE
 from tailchat_gate.syntax import COMMON_METHODS
 

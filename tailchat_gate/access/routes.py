@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.access.policy import NO_METHOD, Groups, Listed, Rule, listed, make_rule
 from tailchat_gate.access.route import Layer, Match, Route, layers_of
 from tailchat_gate.access.route_table import HostTable, PathCache, PathMatch, strictest
-from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.request.target import HostPatterns
 from tailchat_gate.syntax import WILDCARD
 

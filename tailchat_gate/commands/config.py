@@ -16,7 +16,7 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option
 from tailchat_gate.config.keys import schema_text
 from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.load import named
-from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.state_directory import in_foreign_home, is_made, writable_by_all
 from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.config.values.identifier import token_name
@@ -122,7 +122,7 @@ def routes(config: Path) -> None:
         click.echo(f"\nDenied on all of them: {', '.join(settings.access.deny)}")
 
 
-def _row(route: Route) -> tuple[str, ...]:
+def _row(route: RouteSettings) -> tuple[str, ...]:
     return (
         route.name,
         route.host or "any",

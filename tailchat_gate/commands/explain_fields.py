@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tailchat_gate.config.model import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.proxy.message.field_rules import Rule
 from tailchat_gate.proxy.message.request_headers import Fate, RequestHeaders
 from tailchat_gate.request.field_names import claimed, fold
@@ -58,7 +58,7 @@ def field_lines(typed: list[tuple[bytes, bytes | None]]) -> bytes:
 
 
 def fates(
-    headers: RequestHeaders, names: Sequence[bytes], fields: FieldSection, route: Route
+    headers: RequestHeaders, names: Sequence[bytes], fields: FieldSection, route: RouteSettings
 ) -> Iterator[str]:
     """Yield what happens to each of the named fields in a request on a route."""
     for name in dict.fromkeys(names):
@@ -67,7 +67,7 @@ def fates(
         yield f"{name.decode('ascii')}, {what}"
 
 
-def _dropped(name: bytes, fate: Fate, route: Route) -> str:
+def _dropped(name: bytes, fate: Fate, route: RouteSettings) -> str:
     if why := _ALWAYS_DROPPED.get(fate.rule):
         return f"dropped: {why}"
     if fate.own:
@@ -82,7 +82,7 @@ def _dropped(name: bytes, fate: Fate, route: Route) -> str:
     return "dropped: Connection names it, or `request_buffer` has read the body already"
 
 
-def _setter(name: bytes, route: Route) -> str:
+def _setter(name: bytes, route: RouteSettings) -> str:
     if fold(name) in {fold(header.encode("ascii")) for header in route.headers}:
         return f"`headers` of route {route.name} set it"
     return "the gate sets it for this tool: `headers` of a route to it, its prefix or `real_ip`"

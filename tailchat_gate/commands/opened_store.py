@@ -14,7 +14,7 @@ from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner
-from tailchat_gate.state.health import Fault, Health
+from tailchat_gate.state.health import FaultKind, Health
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import StoreError
 
@@ -69,5 +69,5 @@ async def _with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T
     return done
 
 
-def _tell(fault: Fault, problem: str) -> None:
+def _tell(fault: FaultKind, problem: str) -> None:
     click.echo(f"warning: the state store has a fault: {fault}: {problem}", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tailchat_gate.config.problems import Conflict, did_you_mean, judged, readable, shown
 from tailchat_gate.config.tables.identity import Token
-from tailchat_gate.config.tables.route import Route
+from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.values import header, identifier, path, quantities
 from tailchat_gate.config.values.address import (
     FilesAddress,
@@ -43,7 +43,7 @@ class Compared:
     gate's own addresses.
     """
 
-    routes: Mapping[int, Route]
+    routes: Mapping[int, RouteSettings]
     tokens: Mapping[int, Token]
     route_names: Collection[str] | None
     token_names: Collection[str] | None
@@ -62,7 +62,7 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
     listeners = tuple(map(listen_address, tables.listen))
     groups, prefix = tables.groups, tables.prefix
     names: dict[str, int] = {}
-    places: dict[tuple[str | None, str], dict[int, Route]] = {}
+    places: dict[tuple[str | None, str], dict[int, RouteSettings]] = {}
     if groups is not None:
         yield from _unknown_groups(("access", "deny"), tables.denied, groups)
     for index, route in tables.routes.items():
@@ -85,33 +85,33 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
     yield from _set_and_passed(tables.routes)
 
 
-def _repeated(index: int, route: Route, names: dict[str, int]) -> Iterator[Conflict]:
+def _repeated(index: int, route: RouteSettings, names: dict[str, int]) -> Iterator[Conflict]:
     first = names.setdefault(route.name.lower(), index)
     if first != index:
         taken = f"a name that route[{first}] does not have"
         yield Conflict(("route", index, "name"), shown(route.name), taken)
 
 
-def _inside_prefix(index: int, route: Route, prefix: str | None) -> Iterator[Conflict]:
+def _inside_prefix(index: int, route: RouteSettings, prefix: str | None) -> Iterator[Conflict]:
     if prefix is not None and path.inside(route.path, prefix):
         outside = f"a path outside server.prefix {shown(prefix)}, where the gate itself answers"
         yield Conflict(("route", index, "path"), shown(route.path), outside)
 
 
-def _vain_preflight(index: int, route: Route) -> Iterator[Conflict]:
+def _vain_preflight(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if route.preflight and route.methods and "OPTIONS" not in route.methods:
         wanted = "methods with OPTIONS among them, or none"
         yield Conflict(("route", index, "preflight"), "true", wanted)
 
 
-def _vain_methods(index: int, route: Route) -> Iterator[Conflict]:
+def _vain_methods(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if identifier.TRACE in route.methods and not route.trace:
         at = ("route", index, "methods", route.methods.index(identifier.TRACE))
         yield Conflict(at, shown(identifier.TRACE), "trace = true beside it, or it never passes")
 
 
 def _taken(
-    index: int, route: Route, places: dict[tuple[str | None, str], dict[int, Route]]
+    index: int, route: RouteSettings, places: dict[tuple[str | None, str], dict[int, RouteSettings]]
 ) -> Iterator[Conflict]:
     """Find an earlier route that takes the same requests, so that the choice would be unclear."""
     beside = places.setdefault((route.host, route.path), {})
@@ -127,7 +127,9 @@ def _taken(
             return
 
 
-def _taken_by(index: int, route: Route, first: int, other: Route, place: str) -> Iterator[Conflict]:
+def _taken_by(
+    index: int, route: RouteSettings, first: int, other: RouteSettings, place: str
+) -> Iterator[Conflict]:
     shared = [method for method in route.methods if method in other.methods]
     if not route.methods and not other.methods:
         taken = f"a host and path that route[{first}] does not have"
@@ -138,7 +140,7 @@ def _taken_by(index: int, route: Route, first: int, other: Route, place: str) ->
         yield Conflict(("route", index, "methods"), found, taken)
 
 
-def _set_and_passed(routes: Mapping[int, Route]) -> Iterator[Conflict]:
+def _set_and_passed(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
     """Find headers that one route passes from clients and another sets for the same tool."""
     setters: dict[tuple[object, bytes], int] = {}
     for index, route in routes.items():
@@ -148,13 +150,13 @@ def _set_and_passed(routes: Mapping[int, Route]) -> Iterator[Conflict]:
         yield from judged(_passed_of(index, route, setters))
 
 
-def _headers_set(route: Route) -> Iterator[tuple[object, bytes]]:
+def _headers_set(route: RouteSettings) -> Iterator[tuple[object, bytes]]:
     tool = tool_of(upstream_address(route.upstream))
     yield from ((tool, header.folded(name)) for name in route.headers)
 
 
 def _passed_of(
-    index: int, route: Route, setters: Mapping[tuple[object, bytes], int]
+    index: int, route: RouteSettings, setters: Mapping[tuple[object, bytes], int]
 ) -> Iterator[Conflict]:
     tool = tool_of(upstream_address(route.upstream))
     for position, name in enumerate(route.pass_fields):
@@ -165,7 +167,7 @@ def _passed_of(
 
 
 def _unknown_groups_of(
-    index: int, route: Route, key: str, groups: Collection[str]
+    index: int, route: RouteSettings, key: str, groups: Collection[str]
 ) -> Iterator[Conflict]:
     yield from _unknown_groups(("route", index, key), getattr(route, key), groups)
 
@@ -180,7 +182,7 @@ def _unknown_groups(
             yield Conflict((*at, position), shown(entry), wanted)
 
 
-def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:
+def _beside_upstream(index: int, route: RouteSettings) -> Iterator[Conflict]:
     """Find the keys that have no effect for the route's kind of upstream."""
     upstream = upstream_address(route.upstream)
     if isinstance(upstream, StaticAddress | FilesAddress):
@@ -198,7 +200,7 @@ def _beside_upstream(index: int, route: Route) -> Iterator[Conflict]:
 
 
 def _to_the_gate(
-    index: int, route: Route, listeners: Iterable[TcpAddress | UnixAddress]
+    index: int, route: RouteSettings, listeners: Iterable[TcpAddress | UnixAddress]
 ) -> Iterator[Conflict]:
     """Find an upstream that is an address of the gate itself: each request would loop."""
     for listener in listeners:
@@ -209,11 +211,11 @@ def _to_the_gate(
 
 
 def _set_in_vain(
-    index: int, route: Route, keys: tuple[str, ...], expected: str
+    index: int, route: RouteSettings, keys: tuple[str, ...], expected: str
 ) -> Iterator[Conflict]:
     for key in keys:
-        value = readable(route, key, Route.model_fields[key].default)
-        if value != Route.model_fields[key].default:
+        value = readable(route, key, RouteSettings.model_fields[key].default)
+        if value != RouteSettings.model_fields[key].default:
             found = shown(_SPELLED[key](value) if key in _SPELLED else value)
             yield Conflict(("route", index, key), found, expected)
 
@@ -247,7 +249,7 @@ def _repeated_hash(index: int, token: Token, hashes: dict[str, int]) -> Iterator
         yield Conflict(("token", index, "hash"), "a hash", taken)
 
 
-def _unknown_tokens(index: int, route: Route, names: Collection[str]) -> Iterator[Conflict]:
+def _unknown_tokens(index: int, route: RouteSettings, names: Collection[str]) -> Iterator[Conflict]:
     for position, entry in enumerate(route.allow):
         name = entry.removeprefix(identifier.TOKEN)
         if entry.startswith(identifier.TOKEN) and name not in names:
@@ -256,7 +258,7 @@ def _unknown_tokens(index: int, route: Route, names: Collection[str]) -> Iterato
 
 
 def _unknown_routes(
-    index: int, token: Token, routes: Mapping[str, Route], names: Collection[str]
+    index: int, token: Token, routes: Mapping[str, RouteSettings], names: Collection[str]
 ) -> Iterator[Conflict]:
     """Find the routes of a token that do not exist or do not allow it."""
     entry = identifier.TOKEN + token.name
@@ -268,6 +270,6 @@ def _unknown_routes(
             yield from judged(_closed_to(entry, at, routes[name]))
 
 
-def _closed_to(entry: str, at: tuple[str | int, ...], route: Route) -> Iterator[Conflict]:
+def _closed_to(entry: str, at: tuple[str | int, ...], route: RouteSettings) -> Iterator[Conflict]:
     if entry not in route.allow:
         yield Conflict(at, shown(route.name), f"a route whose allow names {shown(entry)}")

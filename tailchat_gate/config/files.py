@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tailchat_gate.config.problems import Conflict, judged, key_path
-from tailchat_gate.config.tables.route import Route
+from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.values.address import FilesAddress, HttpAddress, upstream_address
 
 _LARGEST = 64 * 1024
@@ -197,13 +197,13 @@ def exposed_key_files(paths: Sequence[str]) -> Iterator[str]:
             )
 
 
-def unusable(routes: Mapping[int, Route]) -> Iterator[Conflict]:
+def unusable(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
     """Check every file and directory of the routes, by position in the file."""
     for index, route in routes.items():
         yield from judged(_unusable_of(index, route))
 
 
-def _unusable_of(index: int, route: Route) -> Iterator[Conflict]:
+def _unusable_of(index: int, route: RouteSettings) -> Iterator[Conflict]:
     upstream = upstream_address(route.upstream)
     if isinstance(upstream, FilesAddress):
         reason = _closed(upstream.directory)
@@ -216,7 +216,7 @@ def _unusable_of(index: int, route: Route) -> Iterator[Conflict]:
             yield Conflict(("route", index, wrong.key), wrong.found, wrong.expected)
 
 
-def named_files(routes: Mapping[int, Route]) -> Iterator[Path]:
+def named_files(routes: Mapping[int, RouteSettings]) -> Iterator[Path]:
     """Yield the PEM files of the routes."""
     for route in routes.values():
         for path in (route.tls_ca, route.tls_certificate, route.tls_key):
@@ -224,7 +224,7 @@ def named_files(routes: Mapping[int, Route]) -> Iterator[Path]:
                 yield Path(path)
 
 
-def exposed_keys(routes: Mapping[int, Route]) -> Iterator[str]:
+def exposed_keys(routes: Mapping[int, RouteSettings]) -> Iterator[str]:
     """Warn of private keys that every user of this machine can read."""
     for index, route in routes.items():
         if route.tls_key is not None and exposed(Path(route.tls_key)):

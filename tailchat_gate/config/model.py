@@ -18,7 +18,7 @@ from tailchat_gate.config.tables.identity import (
     Tailchat,
     Token,
 )
-from tailchat_gate.config.tables.route import Route
+from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.tables.server import Limits, Log, Pages, Server, State
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "Log",
     "Outage",
     "Pages",
-    "Route",
+    "RouteSettings",
     "Server",
     "Session",
     "Settings",
@@ -66,7 +66,7 @@ class Settings(Section):
         default=(),
         description="Tokens with which machines come in place of a sign-in, one [[token]] each.",
     )
-    route: tuple[Route, ...] = Field(
+    route: tuple[RouteSettings, ...] = Field(
         description="The tools behind the gate, one [[route]] each.", min_length=1
     )
     pages: Pages = Field(default=Pages(), description="What visitors see of the gate itself.")

@@ -25,7 +25,7 @@ from tailchat_gate.config.model import (
     LISTED,
     TABLES,
     Assertion,
-    Route,
+    RouteSettings,
     Settings,
     Tailchat,
     Token,
@@ -89,7 +89,7 @@ def validated(draft: Draft) -> Settings | None:
 
 
 def _note_files(
-    draft: Draft, tables: Mapping[str, BaseModel | None], routes: Mapping[int, Route]
+    draft: Draft, tables: Mapping[str, BaseModel | None], routes: Mapping[int, RouteSettings]
 ) -> None:
     """Record the files of tables without problems, and warn of keys that every user can read."""
     assertion, tailchat = tables["assertion"], tables["tailchat"]
@@ -105,7 +105,7 @@ def _refuse_conflicts(
     groups: Collection[str] | None,
     tables: Mapping[str, BaseModel | None],
     tokens: Mapping[int, Token],
-    routes: Mapping[int, Route],
+    routes: Mapping[int, RouteSettings],
 ) -> None:
     """Compare keys and tables with each other, using the readable keys of those with problems."""
 

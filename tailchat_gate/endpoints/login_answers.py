@@ -22,7 +22,7 @@ from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import set_cookie
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.log import Faults
+from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
@@ -166,7 +166,7 @@ class LoginRefusals:
     notes: KeyRing
     metrics: Metrics
     audit: Audit
-    faults: Faults
+    faults: FaultLog
 
     def refuse(
         self, request: web.BaseRequest, context: RequestContext, refused: LoginRefused

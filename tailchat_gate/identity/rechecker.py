@@ -29,7 +29,7 @@ from tailchat_gate.identity.recheck import (
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.log import LOGGER_NAME, Faults
+from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import CLOCK_SKEW
 
@@ -72,7 +72,7 @@ class Rechecker:
         clock: Callable[[], float],
         observe: Callable[[str], None],
         audit: Audit,
-        faults: Faults,
+        faults: FaultLog,
     ) -> None:
         self._terms = terms
         self._tailchat = tailchat

@@ -157,7 +157,7 @@ def _names_somebody(record: logging.LogRecord) -> bool:
     )
 
 
-class Faults:
+class FaultLog:
     """Writes faults to the gate's own log; `clock` gives Unix seconds.
 
     `message` is one of the gate's few messages, so the memory for them is small.

@@ -1,4 +1,4 @@
-"""The process's file descriptors: how many traffic may use, and how the gate makes room."""
+"""The process's file descriptors: how many traffic may use, and who gets them."""
 
 import logging
 import resource
@@ -8,6 +8,7 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.reasons import Reason
 
 #: Reserved for the admin listener, the locks, the logs and the files of a configuration.
 _RESERVE: Final = 64
@@ -90,3 +91,35 @@ class Descriptors:
             self._told_at = now
             details = {"limit": self.limit, "clients": self.clients, "upstreams": self.upstreams}
             _log.error("all file descriptors are in use", extra={"details": details})
+
+
+class RequestSlots:
+    """Counts the requests and tunnels that hold a slot, in all and of each client."""
+
+    def __init__(self) -> None:
+        self._entered = 0
+        self._clients: dict[str, int] = {}
+
+    def enter(self, who: str, most: int, most_of_one: int) -> Reason | None:
+        """Give a request of the client `who` a slot; return why not, None where it got one.
+
+        One client may hold `most_of_one` of `most` slots, so that it cannot shut out the others;
+        `most` keeps an upstream that hangs from using up the gate's descriptors.
+        """
+        if self._entered >= most:
+            return Reason.UPSTREAM_BUSY
+        count = self._clients.get(who, 0)
+        if count >= most_of_one:
+            return Reason.CLIENT_BUSY
+        self._entered += 1
+        self._clients[who] = count + 1
+        return None
+
+    def leave(self, who: str) -> None:
+        """Free a slot."""
+        self._entered -= 1
+        count = self._clients[who] - 1
+        if count:
+            self._clients[who] = count
+        else:
+            del self._clients[who]

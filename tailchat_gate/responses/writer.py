@@ -11,7 +11,7 @@ from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.exchange.recorder import Recorder
-from tailchat_gate.proxy.upstream.in_flight import StaticSlots
+from tailchat_gate.proxy.static.handler import StaticSlots
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.context import RequestContext

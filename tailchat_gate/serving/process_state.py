@@ -23,7 +23,7 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.log import Faults, sinks
+from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
@@ -101,7 +101,7 @@ class ProcessState:
         self.pages: Final = AiohttpBridge()
         self.access_log: Final = AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)
-        self.faults: Final = Faults(clock)
+        self.faults: Final = FaultLog(clock)
         self.request_ids: Final = RequestIds(os.urandom)
         self.published_keys: Final = PublishedKeys()
         self.kept_targets: Final = StoredTargets(os.urandom(32), clock)

@@ -38,7 +38,7 @@ class Serving(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReloadOutcome:
     """The outcome of a reload: refused for its `problems`, or in force if there are none.
 
     `generation` is the number of the configuration in force; `since`, in Unix seconds, is when its
@@ -60,10 +60,10 @@ class Reloader:
         self.source: Final = source
         self._serving = serving
         self._turn = asyncio.Lock()
-        self._waiting: asyncio.Task[Outcome] | None = None
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._waiting: asyncio.Task[ReloadOutcome] | None = None
+        self._tasks: set[asyncio.Task[ReloadOutcome]] = set()
 
-    async def reload(self, cause: str) -> Outcome:
+    async def reload(self, cause: str) -> ReloadOutcome:
         """Reload the configuration and return the outcome; the log names `cause`.
 
         Calls that arrive while a reload is under way share the next one and its outcome, which
@@ -71,7 +71,7 @@ class Reloader:
         """
         return await asyncio.shield(self.ask(cause))
 
-    def ask(self, cause: str) -> asyncio.Task[Outcome]:
+    def ask(self, cause: str) -> asyncio.Task[ReloadOutcome]:
         """Start a reload without waiting for it."""
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_task(self._take_turn(cause))
@@ -107,7 +107,7 @@ class Reloader:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
-    async def _take_turn(self, cause: str) -> Outcome:
+    async def _take_turn(self, cause: str) -> ReloadOutcome:
         async with self._turn:
             # A later call may follow a change of the file after this read: it gets its own reload.
             self._waiting = None
@@ -120,7 +120,7 @@ class Reloader:
                 reloads.refused(clock(), problems)
                 details = {"cause": cause, "problems": [_told(problem) for problem in problems]}
                 _log.error("the configuration was not loaded", extra={"details": details})
-                return Outcome(reloads.generation, int(reloads.changed_at), problems=problems)
+                return ReloadOutcome(reloads.generation, int(reloads.changed_at), problems=problems)
             if loaded.settings.log.level != old.settings.log.level:
                 set_level(loaded.settings.log.level)
             changed = (*changes(old.settings, loaded.settings), *self._files_changed(states))
@@ -130,7 +130,7 @@ class Reloader:
             for warning in loaded.warnings:
                 _log.warning(warning)
             since = int(reloads.changed_at)
-            return Outcome(reloads.generation, since, changed, loaded.warnings)
+            return ReloadOutcome(reloads.generation, since, changed, loaded.warnings)
 
     async def _load(self, old: Generation) -> Loaded:
         """Read, check, build and swap."""

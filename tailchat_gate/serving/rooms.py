@@ -35,8 +35,7 @@ from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, SigningKey
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
-from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer
-from tailchat_gate.proxy.upstream.in_flight import StaticSlots
+from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
 from tailchat_gate.proxy.upstream.resolver import NamesResolver
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import Refusals
@@ -44,14 +43,14 @@ from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.serving.process_state import ProcessState
 
 
-class Access(NamedTuple):
+class AccessParts(NamedTuple):
     """Which route a request matches, and the gate's paths that service workers must not control."""
 
     routes: RouteTable
     workers: WorkerScopes
 
 
-class Identity(NamedTuple):
+class IdentityParts(NamedTuple):
     """The parts that identify visitors."""
 
     sites: Sites
@@ -61,7 +60,7 @@ class Identity(NamedTuple):
     tokens: Tokens
 
 
-class Proxy(NamedTuple):
+class ProxyParts(NamedTuple):
     """The parts that forward requests to tools."""
 
     headers: RequestHeaders
@@ -71,7 +70,7 @@ class Proxy(NamedTuple):
     recorder: Recorder
 
 
-class Responses(NamedTuple):
+class ResponseParts(NamedTuple):
     """The parts that make the gate's own responses."""
 
     returns: ReturnTargets
@@ -118,12 +117,14 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
     )
 
 
-def wire_access(settings: Settings) -> Access:
+def wire_access(settings: Settings) -> AccessParts:
     """Return the parts of the access room."""
-    return Access(route_table(settings), WorkerScopes(settings.server.prefix))
+    return AccessParts(route_table(settings), WorkerScopes(settings.server.prefix))
 
 
-def wire_identity(settings: Settings, routes: RouteTable, process_state: ProcessState) -> Identity:
+def wire_identity(
+    settings: Settings, routes: RouteTable, process_state: ProcessState
+) -> IdentityParts:
     """Return the parts of the identity room. Raises PemError."""
     sites = Sites(settings.server.public_url, routes.hosts)
     channel = _back_channel(settings, process_state)
@@ -144,12 +145,12 @@ def wire_identity(settings: Settings, routes: RouteTable, process_state: Process
         process_state.token_use.last,
     )
     sign_in = _sign_in_watch(settings, process_state, tailchat, channel)
-    return Identity(sites, tailchat, sign_in, sessions, tokens)
+    return IdentityParts(sites, tailchat, sign_in, sessions, tokens)
 
 
 def wire_proxy(
-    settings: Settings, access: Access, sessions: HostSessions, process_state: ProcessState
-) -> Proxy:
+    settings: Settings, access: AccessParts, sessions: HostSessions, process_state: ProcessState
+) -> ProxyParts:
     """Return the parts of the proxy room except static routes. Raises KeyFileError."""
     headers = request_headers(settings, sessions.reader)
     forwarder = Forwarder(
@@ -169,12 +170,12 @@ def wire_proxy(
         process_state.monotonic,
     )
     identity = IdentityHeaders(settings.groups, assertions)
-    return Proxy(headers, forwarder, assertions, identity, recorder)
+    return ProxyParts(headers, forwarder, assertions, identity, recorder)
 
 
 def wire_responses(
     settings: Settings, sites: Sites, recorder: Recorder, process_state: ProcessState
-) -> Responses:
+) -> ResponseParts:
     """Return the parts of the responses room, with the pages."""
     prefix = settings.server.prefix
     returns = ReturnTargets(process_state.kept_targets, prefix)
@@ -190,7 +191,7 @@ def wire_responses(
         sign_in_page=settings.pages.sign_in == "page",
     )
     writer = ResponseWriter(answers, process_state.pages, recorder)
-    return Responses(returns, answers, refusals, writer)
+    return ResponseParts(returns, answers, refusals, writer)
 
 
 def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes:

@@ -19,10 +19,10 @@ from tailchat_gate.request.head import RequestReader
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.rooms import (
-    Access,
-    Identity,
-    Proxy,
-    Responses,
+    AccessParts,
+    IdentityParts,
+    ProxyParts,
+    ResponseParts,
     StaticRoutes,
     secrets,
     wire_access,
@@ -38,10 +38,10 @@ class Parts(NamedTuple):
 
     settings: Settings
     process_state: ProcessState
-    access: Access
-    identity: Identity
-    proxy: Proxy
-    responses: Responses
+    access: AccessParts
+    identity: IdentityParts
+    proxy: ProxyParts
+    responses: ResponseParts
     authorizer: Authorizer
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from tailchat_gate.state.files import Files, Identity
+from tailchat_gate.state.files import FileIdentity, Files
 from tailchat_gate.state.schema import (
     PRAGMAS,
     PUT_RECORD,
@@ -103,7 +103,7 @@ class Database:
         self._kinds = kinds
         self._busy = busy
         self._connection: sqlite3.Connection | None = None
-        self._identity = Identity(None, None)
+        self._identity = FileIdentity(None, None)
         self._data_version = -1
         #: The number of the last change that was read.
         self.last_seq = 0

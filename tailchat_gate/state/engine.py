@@ -14,7 +14,7 @@ from tailchat_gate.state.database import (
     is_corrupt,
 )
 from tailchat_gate.state.files import Files
-from tailchat_gate.state.health import Fault
+from tailchat_gate.state.health import FaultKind
 from tailchat_gate.state.recovery import (
     CopyError,
     Salvage,
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 class StoreFault(Exception):  # noqa: N818 - the field's word; StoreError is the end of a start
     """Something that the store could not do; the text says why."""
 
-    def __init__(self, fault: Fault, problem: str) -> None:
+    def __init__(self, fault: FaultKind, problem: str) -> None:
         super().__init__(problem)
         self.fault: Final = fault
 
@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
     records: Sequence[Record]
     doubtful: bool = False
     salvaged: Salvage | None = None
-    faults: Mapping[Fault, str] = {}
+    faults: Mapping[FaultKind, str] = {}
 
 
 class Engine:
@@ -88,19 +88,19 @@ class Engine:
             return Loaded(())
         no_room = self.files.prepare()
         if no_room:
-            return Loaded((), faults={Fault.UNWRITABLE: no_room})
+            return Loaded((), faults={FaultKind.UNWRITABLE: no_room})
         return self._open()
 
     def _open(self) -> Loaded:
         try:
             read = self._load()
         except NewerError as newer:
-            return self._unwritable(Fault.NEWER, str(newer))
+            return self._unwritable(FaultKind.NEWER, str(newer))
         except sqlite3.Error as error:
             self.close()
             if is_corrupt(error):
                 return self._salvaged(str(error))
-            return self._unwritable(Fault.UNWRITABLE, str(error))
+            return self._unwritable(FaultKind.UNWRITABLE, str(error))
         return Loaded([record for _, record in read.rows])
 
     def reopen(self) -> Loaded | None:
@@ -120,10 +120,10 @@ class Engine:
         try:
             self.files.check()
         except StoreError as error:
-            raise StoreFault(Fault.UNREADABLE, str(error)) from None
+            raise StoreFault(FaultKind.UNREADABLE, str(error)) from None
         if not self.files.exists():
-            raise StoreFault(Fault.REPLACED, "the database is missing")
-        with self._faults(Fault.UNWRITABLE):
+            raise StoreFault(FaultKind.REPLACED, "the database is missing")
+        with self._faults(FaultKind.UNWRITABLE):
             self._database.open()
         self._is_open = True
         # The next look reads what others changed meanwhile, and hands it out.
@@ -142,7 +142,7 @@ class Engine:
 
     def look(self) -> Read | None:
         """Read what other processes changed, None if nothing."""
-        with self._faults(Fault.UNREADABLE):
+        with self._faults(FaultKind.UNREADABLE):
             return self._database.read_new()
 
     def reread(self) -> None:
@@ -151,17 +151,17 @@ class Engine:
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records, durably."""
-        with self._faults(Fault.UNWRITABLE):
+        with self._faults(FaultKind.UNWRITABLE):
             self._database.write(list(records))
 
     def single_use(self, action: Callable[[Reservations], _T]) -> _T:
         """Run an action on the single-use keys."""
-        with self._faults(Fault.UNWRITABLE):
+        with self._faults(FaultKind.UNWRITABLE):
             return action(self._reservations)
 
     def sweep(self) -> bool:
         """Delete what expired long ago; return whether there was any."""
-        with self._faults(Fault.UNWRITABLE):
+        with self._faults(FaultKind.UNWRITABLE):
             return self._database.sweep()
 
     def copy(self) -> None:
@@ -174,11 +174,11 @@ class Engine:
                 if mine:
                     make_copy(self.files)
         except CopyError as error:
-            raise StoreFault(Fault.DAMAGED, str(error)) from None
+            raise StoreFault(FaultKind.DAMAGED, str(error)) from None
         except OSError as error:
-            raise StoreFault(Fault.UNCOPIED, str(error.strerror or error)) from None
+            raise StoreFault(FaultKind.UNCOPIED, str(error.strerror or error)) from None
         except sqlite3.Error as error:
-            fault = Fault.DAMAGED if is_corrupt(error) else Fault.UNCOPIED
+            fault = FaultKind.DAMAGED if is_corrupt(error) else FaultKind.UNCOPIED
             raise StoreFault(fault, str(error)) from None
 
     def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
@@ -186,7 +186,7 @@ class Engine:
 
         `notice` informs the running processes.
         """
-        with self._faults(Fault.UNWRITABLE):
+        with self._faults(FaultKind.UNWRITABLE):
             self._database.erase(list(keys), sub)
         self.copy()
         self.files.damaged.unlink(missing_ok=True)
@@ -194,7 +194,7 @@ class Engine:
 
     def about(self, sub: str) -> tuple[list[Record], int]:
         """Return the records about a person, and how many stored outcomes are about them."""
-        with self._faults(Fault.UNREADABLE):
+        with self._faults(FaultKind.UNREADABLE):
             return self._database.about(sub)
 
     def salvage(self) -> Salvage:
@@ -213,11 +213,11 @@ class Engine:
 
         Another process may have done so meanwhile, and may know more or less than this one.
         """
-        with self._faults(Fault.UNWRITABLE), alone(self.files) as mine:
+        with self._faults(FaultKind.UNWRITABLE), alone(self.files) as mine:
             if (mended := self._load_mended()) is not None:
                 return mended
             if not mine:
-                raise StoreFault(Fault.UNWRITABLE, "another process is replacing the database")
+                raise StoreFault(FaultKind.UNWRITABLE, "another process is replacing the database")
             # Numbers that processes have read must not be given to other changes.
             floor = max(found.last_seq, self._database.last_seq)
             rebuild(self.files, found, list(known), followed, floor)
@@ -246,32 +246,34 @@ class Engine:
     def _salvaged(self, problem: str) -> Loaded:
         self.close()
         found = salvage(self.files)
-        return Loaded(found.records, doubtful=True, salvaged=found, faults={Fault.DAMAGED: problem})
+        return Loaded(
+            found.records, doubtful=True, salvaged=found, faults={FaultKind.DAMAGED: problem}
+        )
 
-    def _unwritable(self, fault: Fault, problem: str) -> Loaded:
+    def _unwritable(self, fault: FaultKind, problem: str) -> Loaded:
         self.close()
         found = read_only(self.files)
         faults = {fault: problem}
         if found is not None:
             self._database.last_seq = found.last_seq
             return Loaded(found.records, faults=faults)
-        found = salvage(self.files) if fault is not Fault.NEWER else Salvage([], [])
+        found = salvage(self.files) if fault is not FaultKind.NEWER else Salvage([], [])
         if not found.rows:
             raise StoreError(f"{self.files.database}: {problem}")
         return Loaded(found.records, doubtful=True, faults=faults)
 
     @contextmanager
-    def _faults(self, usual: Fault) -> Iterator[None]:
+    def _faults(self, usual: FaultKind) -> Iterator[None]:
         """Turn errors into StoreFault; `usual` is the fault for an ordinary error of SQLite."""
         try:
             yield
         except ReplacedError as error:
-            raise StoreFault(Fault.REPLACED, str(error)) from None
+            raise StoreFault(FaultKind.REPLACED, str(error)) from None
         except NewerError as error:
             self.close()
-            raise StoreFault(Fault.NEWER, str(error)) from None
+            raise StoreFault(FaultKind.NEWER, str(error)) from None
         except sqlite3.Error as error:
-            fault = Fault.DAMAGED if is_corrupt(error) else usual
+            fault = FaultKind.DAMAGED if is_corrupt(error) else usual
             raise StoreFault(fault, str(error)) from None
         except OSError as error:
             raise StoreFault(usual, str(error.strerror or error)) from None

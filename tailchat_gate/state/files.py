@@ -18,7 +18,7 @@ _PRIVATE: Final = 0o600
 _NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
-class Identity(NamedTuple):
+class FileIdentity(NamedTuple):
     """Which files are open: device and inode of the database and of its write-ahead log."""
 
     database: tuple[int, int] | None
@@ -44,9 +44,9 @@ class Files:
         #: A file in progress, to be renamed.
         self.new: Final = directory / f"{NAME}.new"
 
-    def identity(self) -> Identity:
+    def identity(self) -> FileIdentity:
         """Return which files exist."""
-        return Identity(_inode(self.database), _inode(self.log, or_empty=True))
+        return FileIdentity(_inode(self.database), _inode(self.log, or_empty=True))
 
     def exists(self) -> bool:
         """Whether there is a database that is not empty."""

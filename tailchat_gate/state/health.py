@@ -10,7 +10,7 @@ from tailchat_gate.observe.log import LOGGER_NAME
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
-class Fault(StrEnum):
+class FaultKind(StrEnum):
     """The kinds of faults, as the metric's label names them."""
 
     UNWRITABLE = "unwritable"
@@ -21,7 +21,7 @@ class Fault(StrEnum):
     UNCOPIED = "uncopied"
 
 
-def _tell(fault: Fault, problem: str) -> None:
+def _tell(fault: FaultKind, problem: str) -> None:
     details = {"error": str(fault), "problem": problem}
     _log.error("the state store has a fault", extra={"details": details})
 
@@ -32,30 +32,30 @@ class Health:
     def __init__(
         self,
         count: Callable[[str], None] = lambda _: None,
-        tell: Callable[[Fault, str], None] = _tell,
+        tell: Callable[[FaultKind, str], None] = _tell,
     ) -> None:
         self._count = count
         self._tell = tell
-        self._present: dict[Fault, str] = {}
+        self._present: dict[FaultKind, str] = {}
 
     @property
     def faults(self) -> tuple[str, ...]:
         """The present faults, one sentence each."""
         return tuple(f"{fault}: {problem}" for fault, problem in self._present.items())
 
-    def report(self, fault: Fault, problem: str) -> None:
+    def report(self, fault: FaultKind, problem: str) -> None:
         """Note a lasting fault; it is logged when it begins and when its text changes."""
         self._count(fault)
         if self._present.get(fault) != problem:
             self._present[fault] = problem
             self._tell(fault, problem)
 
-    def happened(self, fault: Fault, problem: str) -> None:
+    def happened(self, fault: FaultKind, problem: str) -> None:
         """Note a fault that was repaired at once."""
         self._count(fault)
         self._tell(fault, problem)
 
-    def clear(self, *faults: Fault) -> None:
+    def clear(self, *faults: FaultKind) -> None:
         """Note that faults have ended."""
         ended = [fault for fault in faults if self._present.pop(fault, None) is not None]
         if ended:

@@ -12,7 +12,8 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, Loaded, StoreFault
 from tailchat_gate.state.files import Files
-from tailchat_gate.state.health import Fault, Health
+from tailchat_gate.state.health import FaultKind, Health
+from tailchat_gate.state.recovery import Salvage
 from tailchat_gate.state.reservations import MissedReservations, Reservations
 from tailchat_gate.state.store import (
     Follower,
@@ -89,7 +90,7 @@ class SqliteStore:
             self._take_in(loaded)
             if loaded.salvaged is not None:
                 try:
-                    await self._rebuild(loaded)
+                    await self._rebuild(loaded.salvaged)
                     self._wrote()
                 except StoreFault as fault:
                     self._health.report(fault.fault, str(fault))
@@ -215,14 +216,16 @@ class SqliteStore:
     def _wrote(self) -> None:
         self._behind = False
         self._upkeep.uncopied = True
-        self._health.clear(Fault.UNWRITABLE, Fault.UNREADABLE, Fault.NEWER, Fault.DAMAGED)
+        self._health.clear(
+            FaultKind.UNWRITABLE, FaultKind.UNREADABLE, FaultKind.NEWER, FaultKind.DAMAGED
+        )
 
     async def _mend(self, fault: StoreFault) -> bool:
         """Repair the fault if possible; return whether that succeeded."""
         loop = asyncio.get_running_loop()
         self._behind = True
         self._retry_at = loop.time() + RETRY_SECONDS
-        if fault.fault not in {Fault.REPLACED, Fault.DAMAGED}:
+        if fault.fault not in {FaultKind.REPLACED, FaultKind.DAMAGED}:
             self._health.report(fault.fault, str(fault))
             return False
         self._health.happened(fault.fault, str(fault))
@@ -232,14 +235,14 @@ class SqliteStore:
             self._health.report(second.fault, str(second))
             return False
         except StoreError as error:
-            self._health.report(Fault.UNREADABLE, str(error))
+            self._health.report(FaultKind.UNREADABLE, str(error))
             return False
         self._wrote()
         return True
 
-    async def _replace(self, fault: Fault) -> None:
+    async def _replace(self, fault: FaultKind) -> None:
         """Write what is known to the database again. Raises StoreFault, StoreError."""
-        loaded = await self._run(self._engine.reopen) if fault is Fault.REPLACED else None
+        loaded = await self._run(self._engine.reopen) if fault is FaultKind.REPLACED else None
         if loaded is not None:
             # An empty file says as little as a missing one.
             lost = not loaded.records
@@ -247,15 +250,11 @@ class SqliteStore:
             known = self._followers.known(lost=lost)
             await self._run(lambda: self._write_in_thread(known))
             return
-        found = await self._run(self._engine.salvage)
-        await self._rebuild(Loaded(found.records, doubtful=True, salvaged=found))
+        await self._rebuild(await self._run(self._engine.salvage))
 
-    async def _rebuild(self, loaded: Loaded) -> None:
+    async def _rebuild(self, found: Salvage) -> None:
         """Write a new database from salvaged and known records. Raises StoreFault."""
-        found = loaded.salvaged
-        if found is None:
-            return
-        self._followers.hand_out(loaded.records, complete=False, doubtful=True)
+        self._followers.hand_out(found.records, complete=False, doubtful=True)
         known = self._followers.known(lost=True)
         followed = set(self._followers.kinds)
         read = await self._run(lambda: self._engine.rebuild(found, known, followed))
@@ -282,7 +281,7 @@ class SqliteStore:
             except StoreFault as fault:
                 await self._mend(fault)
                 return
-            self._health.clear(Fault.UNREADABLE)
+            self._health.clear(FaultKind.UNREADABLE)
             if found is not None:
                 self._upkeep.uncopied = True
                 self._followers.hand_out(
@@ -319,12 +318,12 @@ class SqliteStore:
         try:
             await self._run(self._engine.copy)
         except StoreFault as fault:
-            if fault.fault is not Fault.UNCOPIED:
+            if fault.fault is not FaultKind.UNCOPIED:
                 raise
             upkeep.uncopied = True
-            self._health.report(Fault.UNCOPIED, str(fault))
+            self._health.report(FaultKind.UNCOPIED, str(fault))
         else:
-            self._health.clear(Fault.UNCOPIED)
+            self._health.clear(FaultKind.UNCOPIED)
         upkeep.copied(now, asyncio.get_running_loop().time())
 
     async def _write_last(self) -> None:

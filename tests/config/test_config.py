@@ -28,7 +28,15 @@ from pydantic import SecretStr, ValidationError
 from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.lint.settings import lint
 from tailchat_gate.config.load import ConfigError, Problem, load, report
-from tailchat_gate.config.model import Assertion, Limits, Route, Server, Session, Settings, Tailchat
+from tailchat_gate.config.model import (
+    Assertion,
+    Limits,
+    RouteSettings,
+    Server,
+    Session,
+    Settings,
+    Tailchat,
+)
 
 
 @pytest.fixture
@@ -171,7 +179,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_default_tables_are_not_shared_mutable_state() -> None:
     """A route without headers can be built any number of times, each with an immutable table."""
-    first, second = (Route(name=name, upstream="http://a:1") for name in "ab")
+    first, second = (RouteSettings(name=name, upstream="http://a:1") for name in "ab")
 
     with pytest.raises(TypeError):
         first.headers["x"] = ""  # type: ignore[index]
@@ -187,7 +195,7 @@ def test_settings_refuse_conflicts_however_they_are_built() -> None:
                 api_url="http://localhost", client_id="x", client_secret=SecretStr("y")
             ),
             session=Session(secrets=(SecretStr(SESSION_SECRET),)),
-            route=(Route(name="a", upstream="http://a:1", allow=("group:ops",)),),
+            route=(RouteSettings(name="a", upstream="http://a:1", allow=("group:ops",)),),
         )
 
 

@@ -54,7 +54,6 @@ NO_PARSERS = {
     "proxy.exchange.forward_request": "what an exchange is given",
     "proxy.exchange.sent_body": "it keeps bytes, by the methods that request.claims reads",
     "proxy.message.assertion": "it writes",
-    "proxy.upstream.in_flight": "it counts requests",
     "proxy.exchange.recorder": "it counts and logs",
     "request.context": "what is known of a request",
     "request.field_names": "lists of names",

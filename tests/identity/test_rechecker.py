@@ -28,7 +28,7 @@ from tailchat_gate.identity.rechecker import AT_ONCE, OF_ONE, QUEUE, Rechecker
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.log import LOGGER_NAME, Faults
+from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.reasons import Reason
 
 INTERVAL = 900.0
@@ -64,7 +64,7 @@ class Room:
             clock=self.clock,
             observe=self.outcomes.append,
             audit=Audit(self.clock),
-            faults=Faults(self.clock),
+            faults=FaultLog(self.clock),
         )
 
     def says(self, fault: Fault) -> None:

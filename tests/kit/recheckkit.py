@@ -22,7 +22,7 @@ from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.observe.audit import Audit
-from tailchat_gate.observe.log import Faults
+from tailchat_gate.observe.log import FaultLog
 
 OFFLINE = "openid profile offline_access"
 MINUTES = 60
@@ -73,7 +73,7 @@ def unasked() -> Rechecker:
         clock=Clock(),
         observe=lambda _: None,
         audit=Audit(Clock()),
-        faults=Faults(Clock()),
+        faults=FaultLog(Clock()),
     )
 
 

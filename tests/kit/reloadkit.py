@@ -13,7 +13,7 @@ from gatekit import SECRET, Clock, RunningGate, running_gate
 
 from tailchat_gate.config.load import Source
 from tailchat_gate.serving.admin import ORDER_HEADER
-from tailchat_gate.serving.reload import Outcome
+from tailchat_gate.serving.reload import ReloadOutcome
 
 Sections = dict[str, Any]
 
@@ -82,13 +82,13 @@ class FileGate:
 
         await asyncio.to_thread(replace)
 
-    async def load(self) -> Outcome:
+    async def load(self) -> ReloadOutcome:
         """Load the file anew and return how it went."""
         reloader = self.gate.server.reloader
         assert reloader is not None
         return await reloader.reload("a test")
 
-    async def change(self, **given: Any) -> Outcome:  # noqa: ANN401 - as in sections
+    async def change(self, **given: Any) -> ReloadOutcome:  # noqa: ANN401 - as in sections
         """Write the file anew and load it; it must be good."""
         await self.write(**given)
         outcome = await self.load()

@@ -4,7 +4,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.values.address import (
     HttpAddress,
     Network,
@@ -61,7 +61,7 @@ def _tailchat_here(settings: Settings) -> Iterator[str]:
             yield "tailchat.internal_url is where the gate itself listens, so nobody can sign in"
 
 
-def of_upstream(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+def of_upstream(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:
     """Warn of an upstream that is an address of the gate itself."""
     upstream, server = upstream_address(route.upstream), settings.server
     if server.admin_listen and leads_to(upstream, listen_address(server.admin_listen)):
@@ -72,7 +72,7 @@ def of_upstream(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
         yield "upstream", f"{upstream} {told}; the tool needs an address of its own"
 
 
-def _is_served_here(upstream: HttpAddress, route: Route, settings: Settings) -> bool:
+def _is_served_here(upstream: HttpAddress, route: RouteSettings, settings: Settings) -> bool:
     """Whether an upstream is server.public_url or the public host of its own route."""
     public = parse_url(settings.server.public_url, "")
     if upstream.url.host not in {public.host, route.host}:
@@ -83,7 +83,7 @@ def _is_served_here(upstream: HttpAddress, route: Route, settings: Settings) -> 
     return len(ports) == 1 or ports <= usual
 
 
-def of_one_tool(routes: Sequence[Route]) -> Iterator[str]:
+def of_one_tool(routes: Sequence[RouteSettings]) -> Iterator[str]:
     """Warn of two routes that may share a tool, where only one of them sets a header for it.
 
     A header that `headers` of a route sets is removed from requests on every route to the same
@@ -119,7 +119,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def of_host(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+def of_host(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:
     """Warn of a wildcard that matches the gate's own host, which no route names."""
     public = parse_url(settings.server.public_url, "").host
     covered = (route.host or "").startswith(WILDCARD) and public.endswith((route.host or "")[1:])

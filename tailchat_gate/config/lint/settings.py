@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator, Sequence
 
 from tailchat_gate.config.lint import addresses
-from tailchat_gate.config.model import Route, Settings
+from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.header import (
     ANY_ORIGIN,
@@ -83,7 +83,7 @@ def _rechecks(settings: Settings) -> Iterator[str]:
         )
 
 
-def _of_route(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+def _of_route(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield keys of a route with a warning about each."""
     yield from _people_of(route)
     yield from _route(route)
@@ -92,7 +92,7 @@ def _of_route(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _passed(route, settings)
 
 
-def _route(route: Route) -> Iterator[tuple[str, str]]:
+def _route(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if isinstance(upstream_address(route.upstream), StaticAddress | FilesAddress):
         if route.headers:
             yield "headers", f"{route.upstream} has no tool behind it that would get them"
@@ -110,7 +110,7 @@ def _route(route: Route) -> Iterator[tuple[str, str]]:
         yield "trace", told
 
 
-def _passed(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+def _passed(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:
     """Warn of listed headers that always pass, and of those that the gate always sets."""
     prefixed = stripped(route.path, route.upstream_path)
     for name in route.pass_fields:
@@ -123,7 +123,7 @@ def _passed(route: Route, settings: Settings) -> Iterator[tuple[str, str]]:
             yield "pass_fields", f"{name} passes anyway, so this changes nothing"
 
 
-def _pages_elsewhere(route: Route) -> Iterator[tuple[str, str]]:
+def _pages_elsewhere(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if WEBSOCKET not in route.upgrades and route.websocket_max_age:
         yield "websocket_max_age", "upgrades does not name websocket, so this changes nothing"
     if PUBLIC not in route.allow:
@@ -179,7 +179,7 @@ def _of_tokens(settings: Settings) -> Iterator[str]:
             yield f"token[{index}].routes: {elsewhere[0]} names the token and stays closed to it"
 
 
-def _people_of(route: Route) -> Iterator[tuple[str, str]]:
+def _people_of(route: RouteSettings) -> Iterator[tuple[str, str]]:
     """Yield warnings about entries of a route's `allow` and `deny`, with the key's name."""
     for entry in route.allow:
         if told := _nobody(entry):

@@ -32,7 +32,7 @@ _LARGEST_BUFFER = 64 << 20
 _LARGEST_KEPT_BODY = 1 << 30
 
 
-class Route(Section):
+class RouteSettings(Section):
     """A [[route]] of the file."""
 
     name: RouteName = Field(

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from pydantic import SecretStr
 
 from tailchat_gate.identity.oauth.back_channel import BackChannel
-from tailchat_gate.identity.oauth.id_token import Expected, JsonObject, check_id_token
+from tailchat_gate.identity.oauth.id_token import ExpectedClaims, JsonObject, check_id_token
 from tailchat_gate.identity.oauth.id_token import json_object as parse_json
 from tailchat_gate.identity.oauth.login import LoginRefused, Registration
 from tailchat_gate.identity.oauth.login_state import LoginState
@@ -75,7 +75,7 @@ class CachedAnswer(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class LoginResult:
     """The person who logged in, and their tokens."""
 
     profile: Profile
@@ -144,7 +144,7 @@ class TailchatClient:
         """
         return self._configured_issuer or await self._issuer.get(newer=newer)
 
-    async def identity(self, code: str, state: LoginState) -> Identity:
+    async def identity(self, code: str, state: LoginState) -> LoginResult:
         """Return who logged in: redeem the code, check the id_token if any, ask `/open/me`."""
         tokens = await self.redeem(code, state.code_verifier)
         signed_sub = await self._signed_sub(tokens, state) if tokens.id_token else None
@@ -152,7 +152,7 @@ class TailchatClient:
         # OIDC Core 5.3.2: the userinfo response may be about another user.
         if signed_sub not in {None, profile.sub}:
             raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "sub", "call": "me"})
-        return Identity(profile, tokens)
+        return LoginResult(profile, tokens)
 
     async def profile(self, access_token: str) -> Profile:
         """Return the current profile for an access token of a session.
@@ -247,7 +247,7 @@ class TailchatClient:
     def _check(
         self, tokens: TokenSet, state: LoginState, keys: Sequence[JsonObject], issuer: str
     ) -> str:
-        expected = Expected(
+        expected = ExpectedClaims(
             issuer=issuer,
             client_id=self.registration.client_id,
             nonce=state.nonce,

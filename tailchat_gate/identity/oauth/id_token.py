@@ -34,7 +34,7 @@ _ALGORITHMS: Final[Mapping[str, tuple[str, tuple[str, ...], str | None, str]]] =
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedClaims:
     """What the id_token of one login must say.
 
     `access_token`: the one that came with it, for at_hash.
@@ -47,7 +47,7 @@ class Expected:
 
     def __repr__(self) -> str:
         """No token, no nonce."""
-        return f"<Expected {self.issuer!r} for {self.client_id!r}>"
+        return f"<ExpectedClaims {self.issuer!r} for {self.client_id!r}>"
 
 
 def json_object(data: bytes) -> JsonObject:
@@ -86,7 +86,7 @@ class UnknownKey(LoginRefused):
 
 
 def check_id_token(
-    token: str, keys: Sequence[JsonObject], expected: Expected, *, now: float
+    token: str, keys: Sequence[JsonObject], expected: ExpectedClaims, *, now: float
 ) -> str:
     """Return the `sub` of a valid id_token (OIDC Core 3.1.3.7, 3.1.3.8).
 
@@ -165,7 +165,7 @@ def _verified(token: str, header: JsonObject, keys: list[jwt.PyJWK]) -> JsonObje
     raise _refused("signature")
 
 
-def _check_claims(claims: JsonObject, alg: str, expected: Expected, now: float) -> None:
+def _check_claims(claims: JsonObject, alg: str, expected: ExpectedClaims, now: float) -> None:
     """Raise LoginRefused at the first claim that is wrong."""
     if claims.get("iss") != expected.issuer:
         raise _refused("iss")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
-from tailchat_gate.config.model import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import tool_of, upstream_address
 from tailchat_gate.config.values.header import CLIENT, fields
 from tailchat_gate.config.values.path import stripped
@@ -106,7 +106,7 @@ class FieldRules:
     What a route's `headers` set is stripped on that route and on all routes to the same tool.
     """
 
-    def __init__(self, routes: Iterable[Route], *, real_ip: bool = False) -> None:
+    def __init__(self, routes: Iterable[RouteSettings], *, real_ip: bool = False) -> None:
         """`real_ip`: tools get X-Real-IP, but for those whose `headers` set it themselves."""
         self.of_route: Final[Mapping[str, RouteRules]] = _rules(list(routes), real_ip=real_ip)
         self._set = frozenset(name for rules in self.of_route.values() for name in rules.own)
@@ -173,7 +173,7 @@ def may_trail_response(name: bytes) -> bool:
     return may_trail(name) and folded not in _NEVER_RESPONSE_TRAILERS and not is_order(folded)
 
 
-def _rules(routes: list[Route], *, real_ip: bool) -> dict[str, RouteRules]:
+def _rules(routes: list[RouteSettings], *, real_ip: bool) -> dict[str, RouteRules]:
     """Return the rules of each route by its name."""
     by_tool: dict[object, set[bytes]] = {}
     tools = [tool_of(upstream_address(route.upstream)) for route in routes]
@@ -188,7 +188,7 @@ def _rules(routes: list[Route], *, real_ip: bool) -> dict[str, RouteRules]:
     }
 
 
-def _of_route(route: Route, own: frozenset[bytes], *, real_ip: bool) -> RouteRules:
+def _of_route(route: RouteSettings, own: frozenset[bytes], *, real_ip: bool) -> RouteRules:
     passed = (name.lower().encode("ascii") for name in route.pass_fields)
     named = frozenset(fold(name.encode("ascii")) for name in route.headers)
     prefix = b"" if _PREFIX in named else stripped(route.path, route.upstream_path).encode("ascii")

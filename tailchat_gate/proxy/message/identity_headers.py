@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 from tailchat_gate.access.routes import Route
-from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.header import CLIENT, fields, fill
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine

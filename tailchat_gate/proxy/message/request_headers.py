@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.proxy.message.field_rules import Action, FieldRules, Rule
 from tailchat_gate.proxy.message.identity_headers import client_fields

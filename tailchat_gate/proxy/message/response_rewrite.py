@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
 from tailchat_gate.syntax import BROWSER_AUTHORITY_ENDS, DEFAULT_PORTS, HOST_PREFIX, HTTP_SCHEME
 

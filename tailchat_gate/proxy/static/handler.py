@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from tailchat_gate.proxy.descriptors import Descriptors, RequestSlots
 from tailchat_gate.proxy.static.conditional import (
     Fields,
     Span,
@@ -22,6 +23,7 @@ from tailchat_gate.proxy.static.conditional import (
 )
 from tailchat_gate.proxy.static.response import FIRST_BYTES, WRITE_BYTES, FileAnswer, Reads, Rest
 from tailchat_gate.proxy.static.tree import INDEX, AskedPath, MediaTypes, OpenFile, find, read_path
+from tailchat_gate.reasons import Reason
 
 #: Seconds that a file must be unchanged before its tag is strong: a second change within one tick
 #: of the file system's clock would not change the tag (RFC 9110 section 8.8.1).
@@ -221,3 +223,30 @@ def _with_slash(target: str) -> str:
     path = path.strip("/\\")
     location = (f"/{path}/" if path else "/") + mark + query
     return quote(location, safe=_VISIBLE, errors="surrogateescape")
+
+
+class StaticSlots:
+    """The slots of a route that the gate answers itself; each may hold a file open.
+
+    `most` and `most_of_one` are as in RequestSlots, 0 for the limit by the descriptors.
+    """
+
+    def __init__(self, descriptors: Descriptors, most: int, most_of_one: int) -> None:
+        self._descriptors = descriptors
+        self._most = most
+        self._most_of_one = most_of_one
+        self._slots = RequestSlots()
+
+    def enter(self, who: str) -> Reason | None:
+        """Give a request of the client `who` a slot; return why not, None where it got one."""
+        descriptors = self._descriptors
+        most = self._most or descriptors.tool_requests
+        refused = self._slots.enter(who, most, self._most_of_one or (most + 1) // 2)
+        if refused is None:
+            descriptors.upstreams += 1
+        return refused
+
+    def leave(self, who: str) -> None:
+        """Free a slot."""
+        self._descriptors.upstreams -= 1
+        self._slots.leave(who)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tailchat_gate.config.files import client_context
-from tailchat_gate.config.model import Route as RouteSettings
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import HttpAddress, UnixAddress
 
 

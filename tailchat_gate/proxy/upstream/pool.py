@@ -10,14 +10,13 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.sink import TELL_SECONDS
-from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.descriptors import Descriptors, RequestSlots
 from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.message.response_reader import ResponseReader
 from tailchat_gate.proxy.upstream.backends import Backend
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.dial import Dialer
 from tailchat_gate.proxy.upstream.failures import DNS, KINDS, NO_DESCRIPTOR, PASSING, kind_of
-from tailchat_gate.proxy.upstream.in_flight import RequestSlots
 from tailchat_gate.proxy.upstream.interfaces import End
 
 #: The pause between two tries to connect.

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tailchat_gate.identity.oauth.id_token import (
-    Expected,
+    ExpectedClaims,
     JsonObject,
     UnknownKey,
     check_id_token,
@@ -21,7 +21,7 @@ from tailchat_gate.identity.oauth.login import LoginRefused
 NOW = 1_800_000_000.0
 SUB = "660000000000000000000001"
 ACCESS = "LUPWgMFJF8zZ_OFII13ZbNtgP5igTuF4B5bXZzDyCdV"
-EXPECTED = Expected(
+EXPECTED = ExpectedClaims(
     issuer="https://tailchat.example.com", client_id="tc_1", nonce="n-0S6_Wz", access_token=ACCESS
 )
 CLAIMS: JsonObject = {
@@ -71,7 +71,9 @@ def sign(
     return jwt.PyJWS().encode(payload, private_key(kind), algorithm=alg, headers=kept)
 
 
-def fault(token: str, *keys: JsonObject, expected: Expected = EXPECTED, now: float = NOW) -> str:
+def fault(
+    token: str, *keys: JsonObject, expected: ExpectedClaims = EXPECTED, now: float = NOW
+) -> str:
     """Return which part of a token is refused."""
     with pytest.raises(LoginRefused) as caught:
         check_id_token(token, keys or (jwk(),), expected, now=now)

@@ -3,7 +3,7 @@ from gatekit import make_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.config.model import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.proxy.message.field_rules import _MAX_KNOWN_NAMES
 from tailchat_gate.proxy.message.request_headers import RequestHeaders, without
@@ -17,7 +17,7 @@ COOKIES = CookieReader(CookieNames.for_origin("http://gate.test"))
 Fields = list[tuple[bytes, bytes]]
 
 
-def routes(*names: str) -> tuple[Route, ...]:
+def routes(*names: str) -> tuple[RouteSettings, ...]:
     """Return two routes to one tool, of which the second sets these headers."""
     return make_settings(
         route=[
@@ -476,7 +476,7 @@ def test_lines_are_made_once_and_for_each_client_and_route() -> None:
         Client("10.0.0.1", "http", "10.0.0.1"),
     ]
 
-    def sent(client: Client, route: Route) -> bytes:
+    def sent(client: Client, route: RouteSettings) -> bytes:
         return headers.head(
             request,
             b"/",
