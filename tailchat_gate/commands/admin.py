@@ -15,7 +15,7 @@ from tailchat_gate.config.load import ConfigError, admin_address, load, report
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
 from tailchat_gate.config.values.quantities import format_timestamp
-from tailchat_gate.serving.admin import ORDER_HEADER
+from tailchat_gate.request.field_names import ORDER_HEADER
 
 Where = TcpAddress | UnixAddress
 
@@ -148,6 +148,14 @@ def _order(where: Where) -> tuple[int, dict[str, Any]]:
     if not isinstance(body, dict):
         raise ValueError("an answer that is no gate's")  # noqa: TRY004 - about received bytes
     return status, body
+
+
+@click.command()
+@config_option
+def health(config: Path) -> None:
+    """Ask the running gate's admin listener whether it is well; for container health checks."""
+    asked(config, "/healthz")
+    click.echo("ok")
 
 
 @click.command()

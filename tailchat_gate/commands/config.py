@@ -1,57 +1,22 @@
-"""`check`, `routes`, `schema`, `secret`, `key` and `token`: help with a configuration."""
+"""`check`, `routes` and `schema`: help with a configuration."""
 
 import grp
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import click
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
+from tailchat_gate.commands.common import EXIT_FAILED, config_option, fail, loaded_from
 from tailchat_gate.config.keys import schema_text
 from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.load import named
 from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.state_directory import in_foreign_home, is_made, writable_by_all
 from tailchat_gate.config.values.address import UnixAddress, listen_address
-from tailchat_gate.config.values.identifier import token_name
-from tailchat_gate.identity.machine_tokens import TOKEN_BYTES, hash_of, make_token
-from tailchat_gate.identity.seal import new_secret
-from tailchat_gate.serving.rooms import redirect_uri, route_table
 from tailchat_gate.state.files import NAME
-
-
-@click.command()
-@click.argument("name")
-def token(name: str) -> None:
-    """Make a token for the machine NAME.
-
-    Standard output gets the [[token]] for the configuration, which holds a hash and no secret.
-    The token itself is shown once, on standard error, and kept nowhere.
-    """
-    problem = ""
-    try:
-        token_name(name)
-    except ValueError as error:
-        problem = str(error)
-    if problem:
-        fail(f"NAME: {problem}", EXIT_USAGE)
-    made = make_token(secrets.token_bytes(TOKEN_BYTES))
-    click.echo(f'[[token]]\nname = "{name}"\nhash = "{hash_of(made)}"')
-    click.echo(f"The token, for the machine alone (Authorization: Bearer ...):\n{made}", err=True)
-
-
-@click.command()
-def key() -> None:
-    """Print a new private key, EC P-256 in PEM, for a file of assertion.key_files."""
-    made = generate_private_key(SECP256R1())
-    pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    click.echo(pem.decode("ascii"), nl=False)
 
 
 @click.command()
@@ -78,7 +43,7 @@ def check(config: Path) -> None:
     click.echo(f"{name}: {state}, {routes} {'route' if routes == 1 else 'routes'}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")
-    click.echo(f"redirect_uri to register in Tailchat: {redirect_uri(settings)}")
+    click.echo(f"redirect_uri to register in Tailchat: {settings.redirect_uri}")
     if stopped:
         fail("on this machine the gate does not start with it", EXIT_FAILED)
 
@@ -87,12 +52,6 @@ def _foreign(settings: Settings) -> Iterator[str]:
     told = in_foreign_home(settings.state.path, os.environ) if settings.state.path else ""
     if told:
         yield f"state.path: {told}"
-
-
-@click.command()
-def secret() -> None:
-    """Print a new secret for session.secret."""
-    click.echo(new_secret())
 
 
 @click.command()
@@ -112,6 +71,9 @@ def routes(config: Path) -> None:
     The first whose host, path and methods fit a request serves it. Where host and path fit and
     no route of the same host and path takes the method, it is refused.
     """
+    # Imported here, so that `check` loads no more than it needs.
+    from tailchat_gate.serving.rooms import route_table  # noqa: PLC0415
+
     settings = loaded_from(config).settings
     table = [_HEADINGS, *(_row(route.settings) for route in route_table(settings).in_order)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -1,4 +1,4 @@
-"""Commands around the serving process: serve, health, demo."""
+"""`serve` and `demo`: the serving process."""
 
 import logging
 import os
@@ -7,7 +7,6 @@ from typing import Final
 
 import click
 
-from tailchat_gate.commands.admin import asked
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     config_option,
@@ -72,14 +71,6 @@ def _make_state_directory(path: str) -> None:
     except OSError as error:
         told = f"[state] path cannot be used: {error.filename}: {error.strerror}; {_NOWHERE}"
         raise StartError(told, "state.path") from None
-
-
-@click.command()
-@config_option
-def health(config: Path) -> None:
-    """Ask the running gate's admin listener whether it is well; for container health checks."""
-    asked(config, "/healthz")
-    click.echo("ok")
 
 
 def _upstream(_context: click.Context, _option: click.Parameter, value: str) -> str:

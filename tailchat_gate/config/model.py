@@ -72,6 +72,11 @@ class Settings(Section):
     pages: Pages = Field(default=Pages(), description="What visitors see of the gate itself.")
     log: Log = Field(default=Log(), description="What is written to the log.")
 
+    @property
+    def redirect_uri(self) -> str:
+        """The exact redirect_uri to register in Tailchat."""
+        return f"{self.server.public_url}{self.server.prefix}/callback"
+
     @model_validator(mode="after")
     def _without_conflicts(self) -> Self:
         compared = Compared(

@@ -12,6 +12,11 @@ from typing import Final
 _ODD: Final = re.compile(rb"[^a-z0-9]")
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9-]+")
 
+#: What an order to the gate itself must have, on the admin listener. A page cannot send it to
+#: another origin: the browser first sends a preflight request (Fetch standard), which the gate
+#: never allows.
+ORDER_HEADER: Final = "X-Tailchat-Gate"
+
 #: Fields of the connection, not of the message (RFC 9110 section 7.6.1).
 HOP_BY_HOP: Final = frozenset(
     (

@@ -23,6 +23,7 @@ from tailchat_gate.observe.audit import Refusal
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.reasons import RefusedError
+from tailchat_gate.request.field_names import ORDER_HEADER
 from tailchat_gate.request.target import Host, HostPatterns, read_host
 from tailchat_gate.serving.generations import Generations
 from tailchat_gate.serving.reload import Reloader
@@ -36,10 +37,6 @@ _LOCALHOST: Final = "localhost"
 _EVERY_ANSWER: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _HTTP_1_0: Final = (1, 0)
 _LOG: Final = logging.getLogger(f"{LOGGER_NAME}.http")
-
-#: The header that an order to the gate must have. A page cannot send it to another origin: the
-#: browser first sends a preflight request (Fetch standard), which the gate never allows.
-ORDER_HEADER: Final = "X-Tailchat-Gate"
 
 
 class AdminServer:

@@ -86,11 +86,6 @@ class StaticRoutes(NamedTuple):
     slots: Mapping[str, StaticSlots]
 
 
-def redirect_uri(settings: Settings) -> str:
-    """Return the exact redirect_uri to register in Tailchat."""
-    return f"{settings.server.public_url}{settings.server.prefix}/callback"
-
-
 def route_table(settings: Settings) -> RouteTable:
     """Return the routes and rules of a configuration."""
     confined = {token.name: token.routes for token in settings.token if token.routes is not None}
@@ -289,7 +284,7 @@ def _tailchat(
         api_url=tailchat.api_url,
         client_id=tailchat.client_id,
         client_secret=tailchat.client_secret,
-        redirect_uri=redirect_uri(settings),
+        redirect_uri=settings.redirect_uri,
         scope=tailchat.scope,
         issuer=tailchat.issuer,
         clock=process_state.clock,

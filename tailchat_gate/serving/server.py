@@ -21,7 +21,6 @@ from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Listeners, StartError
 from tailchat_gate.serving.reload import Reloader, StoppingError
-from tailchat_gate.serving.rooms import redirect_uri
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.state.store import StoreError
 
@@ -128,7 +127,7 @@ class GateServer:
                     "version": __version__,
                     "listen": list(settings.server.listen),
                     "state": self._process_state.store.location,
-                    "redirect_uri": redirect_uri(settings),
+                    "redirect_uri": settings.redirect_uri,
                 }
             },
         )

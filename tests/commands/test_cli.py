@@ -3,11 +3,13 @@
 import asyncio
 import re
 import signal
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from clikit import GATE, environ, run
+from clikit import GATE, environ, invoke, run
 from gatekit import SECRET, RawUpstream
 from process import free_port
 from visitor import Visitor
@@ -17,6 +19,11 @@ from tailchat_gate.config.files import read_key
 from tailchat_gate.config.load import load
 from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.machine_tokens import hash_of
+
+COMMANDS = (
+    *("serve", "reload", "check", "explain", "routes", "secret", "token", "key", "schema"),
+    *("health", "refusals", "demo"),
+)
 
 
 def _config(tmp_path: Path, *, port: int = 4180, admin: str = "", upstream: str = "") -> Path:
@@ -41,57 +48,74 @@ async def test_version_and_help() -> None:
     assert await run("--version") == (0, f"tailchat-gate, version {__version__}\n", "")
     code, out, _ = await run("--help")
     assert code == 0
-    commands = "serve reload check explain routes secret token key schema health refusals demo"
-    for command in commands.split():
+    for command in COMMANDS:
         assert f"  {command} " in out
-        code, text, _ = await run(command, "--help")
+
+
+def test_every_command_has_help() -> None:
+    """Each command tells what it does and takes."""
+    for command in COMMANDS:
+        code, text, _ = invoke(command, "--help")
         assert code == 0
         assert len(text) > 100
 
 
-async def test_secret_prints_a_new_one_each_time() -> None:
+@pytest.mark.parametrize("command", ["check", "health"])
+def test_what_serves_is_loaded_by_serve_alone(command: str) -> None:
+    """What a health check or a script runs again and again starts quickly."""
+    code = f"from tailchat_gate.cli import main; main(['{command}', '--help'])"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
+    )
+
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "tailchat_gate.config.load" in loaded
+    assert not loaded & {"aiohttp", "prometheus_client", "jinja2", "tailchat_gate.gate"}
+
+
+def test_secret_prints_a_new_one_each_time() -> None:
     """Two secrets differ and are long enough to be accepted."""
-    first, second = (await run("secret"))[1].strip(), (await run("secret"))[1].strip()
+    first, second = invoke("secret")[1].strip(), invoke("secret")[1].strip()
 
     assert first != second
     assert len(first) >= 43
 
 
-async def test_token_prints_what_each_side_needs(tmp_path: Path) -> None:
+def test_token_prints_what_each_side_needs(tmp_path: Path) -> None:
     """Standard output is a table that loads and has no secret, standard error has the token."""
-    code, out, err = await run("token", "backup-1")
+    code, out, err = invoke("token", "backup-1")
     assert code == 0
     made = err.splitlines()[-1]
     assert re.fullmatch("tg_[A-Za-z0-9_-]{43}", made)
     assert err.count(made) == 1
     assert made not in out
-    assert (await run("token", "backup-1"))[2].splitlines()[-1] != made
+    assert invoke("token", "backup-1")[2].splitlines()[-1] != made
 
     path = _config(tmp_path)
-    text = await asyncio.to_thread(path.read_text)
+    text = path.read_text()
     allowing = text.replace('upstream = "', 'allow = ["token:backup-1"], upstream = "')
-    await asyncio.to_thread(path.write_text, textwrap.dedent(allowing) + out)
-    (token,) = (await asyncio.to_thread(load, path, {})).settings.token
+    path.write_text(textwrap.dedent(allowing) + out)
+    (token,) = load(path, {}).settings.token
     assert (token.name, token.hash) == ("backup-1", hash_of(made))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", "ü", 'a"', "a\n[x]", "x" * 65])
-async def test_token_refuses_a_name_that_is_none(name: str) -> None:
+def test_token_refuses_a_name_that_is_none(name: str) -> None:
     """A name that the configuration would refuse gets no token."""
-    code, out, err = await run("token", "--", name)
+    code, out, err = invoke("token", "--", name)
 
     assert (code, out) == (2, "")
     assert err.startswith("NAME: 1 to 64 letters")
 
 
-async def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
+def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
     """Each run makes another P-256 key, as a file of assertion.key_files has it."""
     found = []
     for name in "ab":
-        code, out, err = await run("key")
+        code, out, err = invoke("key")
         assert (code, err) == (0, "")
-        await asyncio.to_thread((tmp_path / name).write_text, out)
-        found.append(await asyncio.to_thread(read_key, str(tmp_path / name)))
+        (tmp_path / name).write_text(out)
+        found.append(read_key(str(tmp_path / name)))
 
     first, second = (key.private_numbers().private_value for key in found)
     assert first != second
@@ -122,12 +146,12 @@ async def test_check_tells_of_directories_that_a_start_would_miss(tmp_path: Path
     assert "No such file or directory" in told
 
 
-async def test_check_tells_every_problem_and_no_secret(tmp_path: Path) -> None:
+def test_check_tells_every_problem_and_no_secret(tmp_path: Path) -> None:
     """A bad file ends with 2, all problems at once, and not a word of the secrets."""
     path = _config(tmp_path, upstream="tool:3000")
     path.write_text(path.read_text().replace("admin_listen", "admin_lisen") + "\n[typo]\nx = 1\n")
 
-    code, out, err = await run("check", "--config", str(path))
+    code, out, err = invoke("check", "--config", str(path))
 
     assert (code, out) == (2, "")
     for text in ("server.admin_lisen", "route[0].upstream", "typo", "tool:3000"):
@@ -179,17 +203,17 @@ async def test_serve_and_health(tmp_path: Path) -> None:
     assert b"Traceback" not in err
 
 
-async def test_health_needs_an_admin_listener(tmp_path: Path) -> None:
+def test_health_needs_an_admin_listener(tmp_path: Path) -> None:
     """Without admin_listen there is nobody to ask, which is a usage error."""
-    assert (await run("health", "--config", str(_config(tmp_path))))[0] == 2
+    assert (invoke("health", "--config", str(_config(tmp_path))))[0] == 2
 
 
-async def test_schema_prints_the_schema() -> None:
+def test_schema_prints_the_schema() -> None:
     """The printed schema is the one in docs/."""
     document = Path(__file__).parents[2] / "docs/config.schema.json"
-    text = await asyncio.to_thread(document.read_text, "utf-8")
+    text = document.read_text("utf-8")
 
-    assert (await run("schema"))[1] == text
+    assert invoke("schema")[1] == text
 
 
 async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
@@ -244,9 +268,9 @@ async def test_the_demo_signs_somebody_in_at_a_tool_of_the_admins() -> None:
         assert re.search(r"EMAIL +PASSWORD\n +" + re.escape(USERS[0].email), out)
 
 
-async def test_the_demo_takes_an_upstream_as_a_route_does() -> None:
+def test_the_demo_takes_an_upstream_as_a_route_does() -> None:
     """What no route takes as its upstream ends the demo with 2 and says what is expected."""
-    code, _, err = await run("demo", "--upstream", "http://127.0.0.1:3000/path")
+    code, _, err = invoke("demo", "--upstream", "http://127.0.0.1:3000/path")
 
     assert code == 2
     assert "without a path" in err

@@ -124,7 +124,7 @@ DRAW = (
     "identity.sessions.session",
     "proxy.exchange.tunnel",
     "endpoints.account",
-    "commands.config",
+    "commands.generate",
     "commands.demo",
 )
 

@@ -1,8 +1,12 @@
-"""The command line as a program."""
+"""The command line: as a program, or in this process, where that is all the same to a test."""
 
 import asyncio
 import os
 import sys
+
+from click.testing import CliRunner
+
+from tailchat_gate.cli import main
 
 GATE = (sys.executable, "-W", "error", "-m", "tailchat_gate")
 
@@ -25,3 +29,10 @@ async def run(*arguments: str) -> tuple[int, str, str]:
     )
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
+
+
+def invoke(*arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process, as run does in one of its own."""
+    unset = dict.fromkeys(os.environ.keys() - environ().keys())
+    done = CliRunner().invoke(main, arguments, env=unset, catch_exceptions=False)
+    return done.exit_code, done.stdout, done.stderr

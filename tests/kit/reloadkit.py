@@ -12,7 +12,7 @@ import aiohttp
 from gatekit import SECRET, Clock, RunningGate, running_gate
 
 from tailchat_gate.config.load import Source
-from tailchat_gate.serving.admin import ORDER_HEADER
+from tailchat_gate.request.field_names import ORDER_HEADER
 from tailchat_gate.serving.reload import ReloadOutcome
 
 Sections = dict[str, Any]

@@ -26,7 +26,7 @@ from wirekit import until
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.serving.admin import ORDER_HEADER
+from tailchat_gate.request.field_names import ORDER_HEADER
 from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.wiring import build
