@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from click import Context
 from parts import missing
 
 from tailchat_gate.cli import main
@@ -30,7 +31,7 @@ def test_the_service_runs_what_the_readme_installs() -> None:
     for key, command in (("ExecStart", "serve"), ("ExecReload", "reload")):
         arguments = ["--config", "/etc/tailchat-gate/config.toml"]
         assert shlex.split(value(key)) == [PROGRAM, command, *arguments]
-        assert command in main.commands
+        assert command in main.list_commands(Context(main))
     assert f"ln -s {PROGRAM} /usr/local/bin/" in readme
     assert "`/etc/tailchat-gate/config.toml`" in readme
     assert f"useradd --system {value('User')}\n" in readme
