@@ -50,6 +50,7 @@ class Reason(StrEnum):
     RECHECK_FAILED = "recheck-failed"
     DENIED = "denied"
     DENY_LISTED = "deny-listed"
+    GROUPS_UNKNOWN = "groups-unknown"
     TOKEN_UNKNOWN = "token-unknown"  # noqa: S105 - as above
     TOKEN_EXPIRED = "token-expired"  # noqa: S105 - as above
     TOKEN_ELSEWHERE = "token-elsewhere"  # noqa: S105 - as above
@@ -122,6 +123,8 @@ STATUS: Final = MappingProxyType(
         Reason.RECHECK_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
         Reason.DENY_LISTED: HTTPStatus.FORBIDDEN,
+        # Not 403: who may enter is Tailchat's to say, and Tailchat cannot be asked.
+        Reason.GROUPS_UNKNOWN: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.TOKEN_UNKNOWN: HTTPStatus.UNAUTHORIZED,
         Reason.TOKEN_EXPIRED: HTTPStatus.UNAUTHORIZED,
         Reason.TOKEN_ELSEWHERE: HTTPStatus.FORBIDDEN,

@@ -1,20 +1,28 @@
 """Whether a visitor may use a route: one decision with one reason; anything unexpected denies."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.identifier import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
+from tailchat_gate.people.members import Members
 from tailchat_gate.reasons import Reason
 
 Groups = Mapping[str, Iterable[str]]
+#: Of a configuration whose groups have subs alone.
+NO_MEMBERS: Final = Members()
 
 
 class Listed(NamedTuple):
-    """Those whom the entries of a list name: persons by their sub, machines by their token."""
+    """Those whom the entries of a list name: persons by their sub, machines by their token.
+
+    `groups` are the names of groups that have members from Tailchat too.
+    """
 
     subs: frozenset[str] = frozenset()
     tokens: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
 
 NOBODY: Final = Listed()
@@ -37,6 +45,8 @@ class Rule:
     denied_tokens: frozenset[str] = frozenset()
     refuses_method: bool = False
     preflight: bool = False
+    groups: frozenset[str] = frozenset()
+    members: Members = field(default=NO_MEMBERS, compare=False)
 
 
 #: Refuses everybody: the route does not take the request's method.
@@ -61,6 +71,7 @@ _NOT_SIGNED_IN: Final = Decision(allowed=False, reason=Reason.NOT_SIGNED_IN)
 _DENIED: Final = Decision(allowed=False, reason=Reason.DENIED)
 _DENY_LISTED: Final = Decision(allowed=False, reason=Reason.DENY_LISTED)
 _TOKEN_ELSEWHERE: Final = Decision(allowed=False, reason=Reason.TOKEN_ELSEWHERE)
+_GROUPS_UNKNOWN: Final = Decision(allowed=False, reason=Reason.GROUPS_UNKNOWN)
 _METHOD_REFUSED: Final = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
 NO_ROUTE: Final = Decision(allowed=False, reason=Reason.NO_ROUTE)
 
@@ -72,29 +83,39 @@ def listed(entries: Iterable[str], groups: Groups) -> Listed:
     """
     subs: set[str] = set()
     tokens: set[str] = set()
+    from_tailchat: set[str] = set()
     for entry in entries:
         kind, colon, name = entry.partition(":")
         if kind + colon == GROUP:
             if name not in groups:
                 raise ValueError(f"unknown group {name!r}")
-            subs.update(groups[name])
+            group = Group(groups[name])
+            subs.update(group.subs)
+            from_tailchat.update((name,) if group.sources else ())
         elif kind + colon == SUB and name:
             subs.add(name)
         elif kind + colon == TOKEN and name:
             tokens.add(name)
         else:
             raise ValueError(f"unknown entry {entry!r}")
-    return Listed(frozenset(subs), frozenset(tokens)) if subs or tokens else NOBODY
+    if not (subs or tokens or from_tailchat):
+        return NOBODY
+    return Listed(frozenset(subs), frozenset(tokens), frozenset(from_tailchat))
 
 
 def make_rule(
-    allow: Sequence[str], groups: Groups, deny: Sequence[str] = (), everywhere: Listed = NOBODY
+    allow: Sequence[str],
+    groups: Groups,
+    deny: Sequence[str] = (),
+    everywhere: Listed = NOBODY,
+    members: Members = NO_MEMBERS,
 ) -> Rule:
     """Return the rule that a route's `allow` and `deny` lists state.
 
     An entry of `allow` may be `public` or `signed-in` too. `everywhere` are those denied on all
-    routes. Raises ValueError for an entry that cannot be read, an unknown group, or an empty
-    `allow`: a rule that cannot be read must not exist.
+    routes. Raises ValueError for an entry that cannot be read, an unknown group, an empty `allow`,
+    or a denied group with members from Tailchat: a rule that cannot be read must not exist, and a
+    list that sometimes cannot tell would let in.
     """
     if not allow:
         raise ValueError("an empty allow list")
@@ -103,9 +124,22 @@ def make_rule(
     denied = everywhere
     if deny:
         own = listed(deny, groups)
-        denied = Listed(own.subs | everywhere.subs, own.tokens | everywhere.tokens)
+        denied = Listed(
+            own.subs | everywhere.subs,
+            own.tokens | everywhere.tokens,
+            own.groups | everywhere.groups,
+        )
+    if denied.groups:
+        raise ValueError(f"groups of Tailchat in a deny list: {', '.join(sorted(denied.groups))}")
     return Rule(
-        PUBLIC in allow, SIGNED_IN in allow, named.subs, named.tokens, denied.subs, denied.tokens
+        PUBLIC in allow,
+        SIGNED_IN in allow,
+        named.subs,
+        named.tokens,
+        denied.subs,
+        denied.tokens,
+        groups=named.groups,
+        members=members,
     )
 
 
@@ -128,7 +162,10 @@ def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
         if sub in rule.denied_subs:
             return _of_denied(rules)
         if not (rule.public or rule.signed_in or sub in rule.subs):
-            decision = _METHOD_REFUSED if rule.refuses_method else _DENIED
+            refusal = _by_groups(rule, sub)
+            # What is certain counts before what the gate cannot tell.
+            if refusal is not None and (refusal is not _GROUPS_UNKNOWN or decision is _SIGNED_IN):
+                decision = refusal
     return decision
 
 
@@ -140,6 +177,17 @@ def takes_preflights(rules: Sequence[Rule]) -> bool:
 def takes_tokens(rules: Sequence[Rule]) -> bool:
     """Whether a machine may get in where an anonymous visitor may not."""
     return bool(rules) and all(rule.public or rule.tokens for rule in rules)
+
+
+def _by_groups(rule: Rule, sub: str) -> Decision | None:
+    """Return the refusal of a person whom a rule does not list; None if a group lets them in."""
+    if rule.groups:
+        members = rule.members
+        if not rule.groups.isdisjoint(members.of(sub)):
+            return None
+        if not rule.groups.isdisjoint(members.unknown):
+            return _GROUPS_UNKNOWN
+    return _METHOD_REFUSED if rule.refuses_method else _DENIED
 
 
 def _of_nobody(rules: Sequence[Rule]) -> Decision:

@@ -5,10 +5,19 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from tailchat_gate.access.policy import NO_METHOD, Groups, Listed, Rule, listed, make_rule
+from tailchat_gate.access.policy import (
+    NO_MEMBERS,
+    NO_METHOD,
+    Groups,
+    Listed,
+    Rule,
+    listed,
+    make_rule,
+)
 from tailchat_gate.access.route import Layer, Match, Route, layers_of
 from tailchat_gate.access.route_table import HostTable, PathCache, PathMatch, strictest
 from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.people.members import Members
 from tailchat_gate.request.target import HostPatterns
 from tailchat_gate.syntax import WILDCARD
 
@@ -33,11 +42,16 @@ class RouteTable:
         groups: Groups,
         denied: Iterable[str] = (),
         confined: Mapping[str, Collection[str]] = MappingProxyType({}),
+        members: Members = NO_MEMBERS,
     ) -> None:
-        """Take the routes, who is denied on all, and by tokens' names the only routes of each."""
+        """Take the routes, who is denied on all, and by tokens' names the only routes of each.
+
+        `members` knows who is in groups by Tailchat's word.
+        """
         everywhere = listed(denied, groups)
         self.routes: Final = tuple(
-            Route(each, _rule(each, groups, everywhere, confined), each.name) for each in routes
+            Route(each, _rule(each, groups, everywhere, confined, members), each.name)
+            for each in routes
         )
         layers = layers_of(self.routes)
         above = HostPatterns({host: layer for host, layer in layers.items() if host})
@@ -123,12 +137,13 @@ def _rule(
     groups: Groups,
     everywhere: Listed,
     confined: Mapping[str, Collection[str]],
+    members: Members,
 ) -> Rule:
     """Return the rule of a route, less the tokens that are confined to other routes.
 
     In the rule, so that it holds for every reading of a path.
     """
-    rule = make_rule(settings.allow, groups, settings.deny, everywhere)
+    rule = make_rule(settings.allow, groups, settings.deny, everywhere, members)
     if settings.preflight:
         rule = replace(rule, preflight=True)
     elsewhere = {

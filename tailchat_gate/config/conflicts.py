@@ -20,6 +20,7 @@ from tailchat_gate.config.values.address import (
     tool_of,
     upstream_address,
 )
+from tailchat_gate.config.values.group import Group
 
 _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_pin", "tls_server_name")
 _OF_A_TOOL = (
@@ -31,6 +32,9 @@ _OF_A_TOOL = (
 _SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
     {"websocket_max_age": quantities.format_duration, "request_buffer": quantities.format_size}
 )
+
+#: The groups by name, or their names alone where some cannot be read.
+_Groups = Collection[str] | Mapping[str, Group]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Compared:
     tokens: Mapping[int, Token]
     route_names: Collection[str] | None
     token_names: Collection[str] | None
-    groups: Collection[str] | None
+    groups: _Groups | None
     prefix: str | None
     denied: Iterable[str]
     listen: Iterable[str]
@@ -65,6 +69,7 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
     places: dict[tuple[str | None, str], dict[int, RouteSettings]] = {}
     if groups is not None:
         yield from _unknown_groups(("access", "deny"), tables.denied, groups)
+        yield from _uncertain_groups(("access", "deny"), tables.denied, groups)
     for index, route in tables.routes.items():
         checks = [
             _repeated(index, route, names),
@@ -79,6 +84,7 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
             checks[3:3] = [
                 _unknown_groups_of(index, route, "allow", groups),
                 _unknown_groups_of(index, route, "deny", groups),
+                _uncertain_groups_of(index, route, groups),
             ]
         for check in checks:
             yield from judged(check)
@@ -179,6 +185,25 @@ def _unknown_groups(
         name = entry.removeprefix(identifier.GROUP)
         if entry.startswith(identifier.GROUP) and name not in groups:
             wanted = "a group that [groups] names" + did_you_mean(name, groups)
+            yield Conflict((*at, position), shown(entry), wanted)
+
+
+def _uncertain_groups_of(index: int, route: RouteSettings, groups: _Groups) -> Iterator[Conflict]:
+    yield from _uncertain_groups(("route", index, "deny"), route.deny, groups)
+
+
+def _uncertain_groups(
+    at: tuple[str | int, ...], entries: Iterable[str], groups: _Groups
+) -> Iterator[Conflict]:
+    """Find groups that deny, and of which the gate cannot always tell who is in them."""
+    members: Mapping[str, object] = groups if isinstance(groups, Mapping) else {}
+    for position, entry in enumerate(entries):
+        group = members.get(entry.removeprefix(identifier.GROUP))
+        if entry.startswith(identifier.GROUP) and isinstance(group, Group) and group.sources:
+            wanted = (
+                "a group of subs alone: while Tailchat cannot be asked who is in "
+                f"{shown(group.sources[0].entry)}, the list would let them in"
+            )
             yield Conflict((*at, position), shown(entry), wanted)
 
 

@@ -40,6 +40,7 @@ from tailchat_gate.config.problems import (
     shown,
 )
 from tailchat_gate.config.tables.fields import Groups
+from tailchat_gate.config.values.group import Group
 
 _EXPECTED: Mapping[str, str] = MappingProxyType(
     {
@@ -57,7 +58,7 @@ _EXPECTED: Mapping[str, str] = MappingProxyType(
 _WHOLE = frozenset({"model_type", "dict_type", "mapping_type", "tuple_type"})
 _AT_LEAST_ONE = 'at least one [[route]], such as name = "wiki", upstream = "http://wiki:3000"'
 
-_GROUPS: TypeAdapter[Mapping[str, tuple[str, ...]]] = TypeAdapter(Groups)
+_GROUPS: TypeAdapter[Mapping[str, Group]] = TypeAdapter(Groups)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -70,7 +71,7 @@ def validated(draft: Draft) -> Settings | None:
         draft.refuse((name,), "an unknown table or key", f"a table that the gate has{near}")
     parts: dict[str, Any] = {}
     rows: dict[str, dict[int, Any]] = {}
-    groups: Mapping[str, tuple[str, ...]] | None = None
+    groups: Mapping[str, Group] | None = None
     for name in Settings.model_fields:
         if name in LISTED:
             rows[name] = _each(name, document.get(name, []), draft)
@@ -151,7 +152,7 @@ def _model(model: type[_Model], at: Location, value: object, draft: Draft) -> _M
     return None
 
 
-def _groups(value: object, draft: Draft) -> Mapping[str, tuple[str, ...]] | None:
+def _groups(value: object, draft: Draft) -> Mapping[str, Group] | None:
     if ("groups",) in draft.settled:
         return None
     try:
@@ -206,6 +207,8 @@ def _describe_error(
     """
     if error["type"] == "missing":
         return "nothing", _wanted(at, model)
+    if error["type"] == "extra_forbidden" and model is None:
+        return "an unknown key", 'a key that a group has: "members" or "max"'
     if error["type"] == "extra_forbidden":
         table = f"[[{at[0]}]]" if at[0] in LISTED else f"[{at[0]}]"
         near = did_you_mean(str(at[-1]), names_in(str(at[0])))

@@ -33,8 +33,9 @@ class Visitor:
     record has. `revocation` is the version of the revocation state at the last check.
     `identity_headers` maps a route's name to the header bytes made for it, so that they are made
     once a session, not once a request. `assertions` does the same for header bytes with a signed
-    assertion: (signer, valid from, valid until, bytes). `rechecks` is consulted about the session
-    while a request is active, but not before `quiet_until`.
+    assertion: (signer, valid from, valid until, bytes). Both hold for what `groups_of` is.
+    `rechecks` is consulted about the session while a request is active, but not before
+    `quiet_until`.
     """
 
     record: SessionRecord
@@ -48,6 +49,7 @@ class Visitor:
     assertions: dict[str, tuple[object, float, float, bytes]] = field(
         default_factory=dict, repr=False
     )
+    groups_of: object = field(default=None, repr=False)
     rechecks: Rechecks = field(default_factory=NoRecheck, repr=False)
     quiet_until: float = 0.0
 

@@ -52,8 +52,8 @@ class Machine:
     """The machine of a configured token, and what the gate prepared for it.
 
     The token expires at the Unix second `ends_at`, never if that is infinite. `revocation` is the
-    version of the revocation state at the last check. `identity_headers` and `assertions` are as
-    those of a Visitor. `digest` is the hash of its token.
+    version of the revocation state at the last check. `identity_headers`, `assertions` and
+    `groups_of` are as those of a Visitor. `digest` is the hash of its token.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Machine:
     assertions: dict[str, tuple[object, float, float, bytes]] = field(
         default_factory=dict, repr=False
     )
+    groups_of: object = field(default=None, repr=False)
 
     def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
         """Return why the token is invalid at the Unix second `now`, None if it is valid."""

@@ -91,6 +91,11 @@ class Bot:
 
         return await self._signed_in(once)
 
+    async def token(self) -> str | None:
+        """Return the bot's token for a call of the caller's own, None if there is none."""
+        token = await self._fresh_token()
+        return token if isinstance(token, str) else None
+
     async def sign_in(self) -> Refused | CannotTell | None:
         """Sign in if that is due; return why it failed, None if the bot is signed in."""
         token = await self._fresh_token()

@@ -32,7 +32,9 @@ _BEARER: Final = MappingProxyType(
 )
 _SIGN_IN_PAGE: Final = "/sign_in"
 #: What may be gone when a page is asked for again.
-_RETRYABLE: Final = BUSY | {Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW}
+_RETRYABLE: Final = BUSY | {
+    *(Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW, Reason.GROUPS_UNKNOWN)
+}
 #: What the person who is refused may want to talk to an admin about.
 _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 
@@ -74,6 +76,8 @@ class Refusals:
             return self.token_refused(context, context.reason)
         if context.reason is Reason.CROSS_ORIGIN:
             return self._cross_origin(context)
+        if context.reason is Reason.GROUPS_UNKNOWN:
+            return self.failure(context, context.reason)
         return self.answers.problem(context, context.reason)
 
     def failure(
@@ -90,7 +94,9 @@ class Refusals:
         retry_url = ""
         if reason in _RETRYABLE and context.method == "GET":
             retry_url = self.answers.same_again(context)
-        headers: Mapping[str, str] | None = RETRY_LATER if reason in BUSY else None
+        headers: Mapping[str, str] | None = (
+            RETRY_LATER if reason in BUSY or reason is Reason.GROUPS_UNKNOWN else None
+        )
         if reason is Reason.METHOD_REFUSED:
             headers = {"Allow": allowed}
         return self.answers.problem(

@@ -30,6 +30,7 @@ from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import Lifetimes
 from tailchat_gate.pages.render import Pages
+from tailchat_gate.people.members import Members
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, SigningKey
@@ -44,10 +45,14 @@ from tailchat_gate.serving.process_state import ProcessState
 
 
 class AccessParts(NamedTuple):
-    """Which route a request matches, and the gate's paths that service workers must not control."""
+    """Which route a request matches, and the gate's paths that service workers must not control.
+
+    `members`: who is in groups by Tailchat's word.
+    """
 
     routes: RouteTable
     workers: WorkerScopes
+    members: Members
 
 
 class IdentityParts(NamedTuple):
@@ -86,10 +91,14 @@ class StaticRoutes(NamedTuple):
     slots: Mapping[str, StaticSlots]
 
 
-def route_table(settings: Settings) -> RouteTable:
-    """Return the routes and rules of a configuration."""
+def route_table(settings: Settings, members: Members | None = None) -> RouteTable:
+    """Return the routes and rules of a configuration.
+
+    `members` knows who is in its groups by Tailchat's word; without it, that is not known.
+    """
+    members = Members(settings.groups) if members is None else members
     confined = {token.name: token.routes for token in settings.token if token.routes is not None}
-    return RouteTable(settings.route, settings.groups, settings.access.deny, confined)
+    return RouteTable(settings.route, settings.groups, settings.access.deny, confined, members)
 
 
 def cookie_names(settings: Settings) -> CookieNames:
@@ -114,7 +123,10 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
 
 def wire_access(settings: Settings) -> AccessParts:
     """Return the parts of the access room."""
-    return AccessParts(route_table(settings), WorkerScopes(settings.server.prefix))
+    members = Members(settings.groups)
+    return AccessParts(
+        route_table(settings, members), WorkerScopes(settings.server.prefix), members
+    )
 
 
 def wire_identity(
@@ -164,7 +176,7 @@ def wire_proxy(
         process_state.access_log if settings.log.access else None,
         process_state.monotonic,
     )
-    identity = IdentityHeaders(settings.groups, assertions)
+    identity = IdentityHeaders(settings.groups, assertions, access.members)
     return ProxyParts(headers, forwarder, assertions, identity, recorder)
 
 

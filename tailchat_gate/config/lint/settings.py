@@ -160,10 +160,10 @@ def _of_groups(settings: Settings) -> Iterator[str]:
     """Warn of people in groups who can never match, and of groups that nothing uses."""
     entries = {entry for route in settings.route for entry in (*route.allow, *route.deny)}
     entries.update(settings.access.deny)
-    for name, subs in settings.groups.items():
-        if subs and GROUP + name not in entries:
+    for name, members in settings.groups.items():
+        if members and GROUP + name not in entries:
             yield f"groups.{name}: no route allows or denies it, so it decides nothing"
-        odd = next(filter(None, map(no_tailchat_id, subs)), "")
+        odd = next(filter(None, map(no_tailchat_id, members.subs)), "")
         if odd:
             yield f"groups.{name}: {odd}"
 

@@ -6,7 +6,7 @@ Those of routes and tokens are in `route_fields.py`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Never
+from typing import Annotated, Any, ClassVar, Final, Never, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,15 +15,22 @@ from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    GetPydanticSchema,
     PlainSerializer,
     SecretStr,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from tailchat_gate import syntax
-from tailchat_gate.config.values import address, identifier, path, quantities, secret, url
+from tailchat_gate.config.values import address, group, identifier, path, quantities, secret, url
+
+#: The largest `max` of a group.
+MOST_MEMBERS: Final = 1_000_000
 
 
 class Section(BaseModel):
@@ -187,7 +194,7 @@ def _checked(check: Callable[[str], None]) -> Callable[[SecretStr], SecretStr]:
     return inspect
 
 
-def _frozen(groups: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+def _frozen(groups: Mapping[str, group.Group]) -> Mapping[str, group.Group]:
     return MappingProxyType(dict(groups))
 
 
@@ -256,10 +263,44 @@ Deny = Annotated[
     AfterValidator(identifier.distinct),
     WithJsonSchema(distinct_items(matching(identifier.DENY_ENTRY))),
 ]
+_Members = Annotated[
+    tuple[Annotated[str, AfterValidator(group.member)], ...], AfterValidator(group.Group)
+]
+
+
+class _LimitedGroup(Section):
+    """A group as a table."""
+
+    members: _Members = group.Group()
+    max: Annotated[int, Whole(1, MOST_MEMBERS)] | None = None
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        listed = len(group.Group(self.members).subs)
+        if self.max is not None and listed > self.max:
+            raise ValueError(f"max of at least {listed}, the number of subs")
+        return self
+
+
+def _read_group(value: object, read: ValidatorFunctionWrapHandler) -> group.Group:
+    if isinstance(value, group.Group):
+        return value
+    if isinstance(value, Mapping):
+        made = _LimitedGroup.model_validate(value)
+        return group.Group(made.members, made.max)
+    found: group.Group = read(value)
+    return found
+
+
+_MEMBERS: dict[str, Any] = {"type": "array", "items": matching(group.MEMBER_ENTRY)}
 Groups = Annotated[
     Mapping[
         Annotated[str, AfterValidator(identifier.group_name)],
-        tuple[Annotated[str, AfterValidator(identifier.sub)], ...],
+        Annotated[
+            group.Group,
+            GetPydanticSchema(lambda _, handler: handler.generate_schema(_Members)),
+            WrapValidator(_read_group),
+        ],
     ],
     AfterValidator(_frozen),
     PlainSerializer(dict, when_used="json"),
@@ -267,8 +308,17 @@ Groups = Annotated[
         {
             "type": "object",
             "additionalProperties": {
-                "type": "array",
-                "items": matching(syntax.SUB),
+                "anyOf": [
+                    _MEMBERS,
+                    {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "members": _MEMBERS,
+                            "max": {"type": "integer", "minimum": 1, "maximum": MOST_MEMBERS},
+                        },
+                    },
+                ]
             },
         }
     ),

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tailchat_gate.config.tables.fields import (
     BaseUrl,
@@ -18,6 +18,7 @@ from tailchat_gate.config.tables.fields import (
     Seconds,
     Section,
     SessionSecrets,
+    Size,
 )
 from tailchat_gate.config.tables.route_fields import PemFile, RouteNames, TokenHash, TokenName
 from tailchat_gate.config.values.identifier import distinct
@@ -31,6 +32,9 @@ Outage = Literal["keep", "sign-in", "fail"]
 _MINUTE = 60.0
 LONGEST_SESSION = 30 * 86400.0
 _LONGEST_CALL = 10.0
+_HOUR = 3600.0
+_LONGEST_AGE = 86400.0
+_LARGEST_GROUPS = 128 << 20
 _SHORTEST = 30.0
 _LONGEST = 300.0
 
@@ -97,6 +101,31 @@ class Tailchat(Section):
         ),
         examples=["http://proxy.example.com:3128"],
     )
+    groups_refresh: Annotated[float, Seconds(low=1.0, high=_HOUR)] = Field(
+        default=30.0,
+        description="How often the members of Tailchat's groups are read again, from 1s to 1h.",
+    )
+    groups_max_age: Annotated[float, Seconds(low=1.0, high=_LONGEST_AGE)] = Field(
+        default=600.0,
+        description=(
+            "How long the last answer about Tailchat's groups counts while there is no other; 1d "
+            "at most."
+        ),
+    )
+    groups_max_bytes: Annotated[int, Size(high=_LARGEST_GROUPS)] = Field(
+        default=8 << 20,
+        description=(
+            "Size of the largest answer about Tailchat's groups that is read; strangers can make "
+            "it grow."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _beyond_refresh(self) -> Self:
+        if self.groups_max_age < self.groups_refresh:
+            least = format_duration(self.groups_refresh)
+            raise ValueError(f'groups_max_age of at least "{least}", which is groups_refresh')
+        return self
 
 
 class Session(Section):

@@ -15,6 +15,7 @@ from tailchat_gate.request.context import RequestContext
 _RIGHT_LOST: Final = (
     *(Reason.DENIED, Reason.DENY_LISTED, Reason.NO_ROUTE, Reason.METHOD_REFUSED),
     *(Reason.CLAIM_REFUSED, Reason.TOKEN_UNKNOWN, Reason.TOKEN_ELSEWHERE),
+    Reason.GROUPS_UNKNOWN,
 )
 #: The reasons that end a request under way with its session or right, and their metrics labels.
 SESSION_OVER: Final = MappingProxyType(

@@ -46,6 +46,7 @@ _FAREWELLS: Final = MappingProxyType(
             (UNAUTHORIZED, SESSION_OVER),
         ),
         Reason.LOCKED: (UNAUTHORIZED, LOCKED),
+        Reason.GROUPS_UNKNOWN: (TRY_AGAIN_LATER, Reason.GROUPS_UNKNOWN.value),
     }
 )
 

@@ -1,17 +1,20 @@
 """The header fields that name the visitor to an upstream; every value is hostile input."""
 
 from base64 import b64encode
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
+from tailchat_gate.access.policy import NO_MEMBERS, Groups
 from tailchat_gate.access.routes import Route
 from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.header import CLIENT, fields, fill
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.people.members import Members
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.syntax import UNFIT_FOR_A_LINE
 
@@ -77,23 +80,33 @@ class IdentityHeaders:
     """Makes the identity header lines of a visitor on a route, once for each session and route.
 
     With `assertions` they end with a signed assertion, renewed shortly before it expires.
+    `members` knows who is in groups by Tailchat's word; what it says anew counts at once.
     """
 
     def __init__(
-        self, groups: Mapping[str, Collection[str]], assertions: Assertions | None = None
+        self,
+        groups: Groups,
+        assertions: Assertions | None = None,
+        members: Members = NO_MEMBERS,
     ) -> None:
         self._assertions = assertions
+        self._members = members
         self._groups_of: dict[str, list[str]] = {}
-        for group in sorted(groups):
-            for sub in groups[group]:
-                self._groups_of.setdefault(sub, []).append(group)
+        for name in sorted(groups):
+            for sub in Group(groups[name]).subs:
+                self._groups_of.setdefault(sub, []).append(name)
 
     def groups_of(self, sub: str) -> list[str]:
-        """Return the names of the groups that list `sub`, sorted."""
-        return self._groups_of.get(sub, [])
+        """Return the names of the groups that `sub` is in, sorted."""
+        listed, by_tailchat = self._groups_of.get(sub, []), self._members.of(sub)
+        return sorted(by_tailchat.union(listed)) if by_tailchat else listed
 
     def fields(self, visitor: Visitor | Machine, route: Route) -> bytes:
         """Return the header lines that name the visitor to the route's upstream."""
+        if visitor.groups_of is not self._members.groups_of:
+            visitor.groups_of = self._members.groups_of
+            visitor.identity_headers.clear()
+            visitor.assertions.clear()
         if self._assertions is not None and route.settings.assertion:
             return self._signed(visitor, route, self._assertions)
         lines = visitor.identity_headers.get(route.name)

@@ -1,0 +1,87 @@
+"""The members of a group: subs, and Tailchat's own groups and roles by their ids."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+from tailchat_gate import syntax
+from tailchat_gate.config.values import identifier
+
+TAILCHAT_GROUP = "tailchat-group:"
+TAILCHAT_ROLE = "tailchat-role:"
+MEMBER = (
+    f'{identifier.SUBS}, or "{TAILCHAT_GROUP}ID" or "{TAILCHAT_ROLE}GROUP/ROLE" with ids of 24 hex '
+    "digits in lower case, as `tailchat-gate tailchat-groups` prints them; anybody may give a "
+    "group of Tailchat any name"
+)
+_OF_TAILCHAT = "tailchat-"
+_ID = syntax.TAILCHAT_ID.pattern
+_SOURCE = re.compile(f"{TAILCHAT_GROUP}({_ID})|{TAILCHAT_ROLE}({_ID})/({_ID})")
+
+#: One entry of a group, for a JSON Schema.
+MEMBER_ENTRY = (
+    f"(?:{TAILCHAT_GROUP}{_ID}|{TAILCHAT_ROLE}{_ID}/{_ID}|(?!{_OF_TAILCHAT}){syntax.SUB})"
+)
+
+
+class Source(NamedTuple):
+    """Where Tailchat says who is in a group: all members of its group `group`, or of a role."""
+
+    group: str
+    role: str = ""
+
+    @property
+    def entry(self) -> str:
+        """The text of the configuration."""
+        if self.role:
+            return f"{TAILCHAT_ROLE}{self.group}/{self.role}"
+        return f"{TAILCHAT_GROUP}{self.group}"
+
+
+class Group(tuple[str, ...]):  # noqa: SLOT001 - a tuple of any length cannot have more slots
+    """The entries of a group as written; `most` is how many members it may have, None: any."""
+
+    most: int | None
+
+    def __new__(cls, entries: Iterable[str] = (), most: int | None = None) -> Self:
+        """Take checked entries."""
+        made = super().__new__(cls, entries)
+        made.most = most
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the entries, and the limits of two groups."""
+        same_limit = not isinstance(other, Group) or self.most == other.most
+        return same_limit and super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        """Compare as `==` does; a tuple has a comparison of its own for this."""
+        return not self == other
+
+    def __hash__(self) -> int:
+        """Hash as equal tuples do."""
+        return super().__hash__()
+
+    @property
+    def subs(self) -> tuple[str, ...]:
+        """The people listed one by one."""
+        return tuple(entry for entry in self if not entry.startswith(_OF_TAILCHAT))
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The groups and roles of Tailchat."""
+        found = (_SOURCE.fullmatch(entry) for entry in self if entry.startswith(_OF_TAILCHAT))
+        return tuple(
+            Source(match[1]) if match[1] else Source(match[2], match[3])
+            for match in found
+            if match is not None
+        )
+
+
+def member(text: str) -> str:
+    """Check one entry of a group; raises ValueError, whose text says what is accepted."""
+    if text.startswith(_OF_TAILCHAT):
+        if not _SOURCE.fullmatch(text):
+            raise ValueError(MEMBER)
+        return text
+    return identifier.sub(text)

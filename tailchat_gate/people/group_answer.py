@@ -1,0 +1,275 @@
+"""Reads the answer of `group/getUserGroups` in small steps; pure.
+
+Half a million members take a second to read, and the whole time of `json.loads` is one step.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass, field
+from json.decoder import JSONDecodeError
+from typing import Final
+
+from tailchat_gate.syntax import TAILCHAT_ID
+
+#: Bytes that are read in one step: less than a tenth of a millisecond.
+_PIECE: Final = 4096
+#: Values that are read one by one between two pauses.
+_SOME: Final = 32
+#: Nested values, as deep as a document of MongoDB may be.
+_DEEPEST: Final = 110
+_SPACE: Final = frozenset(b" \t\r\n")
+_COMMA, _COLON, _BACKSLASH = b",:\\"
+_DECODER: Final = json.JSONDecoder()
+_OK: Final = 200
+
+#: Yields after each step, and returns what was read.
+Steps = Generator[None, None, object]
+_Part = Callable[[str], Steps]
+_Item = Callable[[], Steps]
+
+
+class UnreadableError(ValueError):
+    """An answer that is not Tailchat's."""
+
+
+@dataclass(slots=True)
+class TailchatGroup:
+    """A group of the answer: ids of its members, of its roles, and of the members of each role.
+
+    An id that its roles do not name is a role that is gone, whoever still has it.
+    """
+
+    members: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    by_role: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def who(self, role: str) -> frozenset[str] | None:
+        """Return who has a role, None for one that is gone; "" stands for every member."""
+        if not role:
+            return self.members
+        return self.by_role.get(role, frozenset()) if role in self.roles else None
+
+
+class _Members:
+    """The members of one group while they are read."""
+
+    def __init__(self, known: dict[str, str]) -> None:
+        self._known = known
+        self.subs: set[str] = set()
+        self.by_role: dict[str, set[str]] = {}
+
+    def add(self, member: object) -> None:
+        sub = member.get("userId") if isinstance(member, dict) else None
+        if not isinstance(member, dict) or not isinstance(sub, str):
+            raise UnreadableError("a member without userId")
+        if TAILCHAT_ID.fullmatch(sub) is None:
+            return  # nobody can sign in as this
+        sub = self._known.setdefault(sub, sub)
+        self.subs.add(sub)
+        roles = member.get("roles")
+        for role in roles if isinstance(roles, list) else ():
+            if isinstance(role, str):
+                self.by_role.setdefault(role, set()).add(sub)
+
+
+class _Reader:
+    """Reads one JSON text, of which only the wanted groups are kept."""
+
+    def __init__(self, body: bytes, wanted: Collection[str]) -> None:
+        self._body = body
+        self._at = 0
+        self._wanted = wanted
+        #: One object for each member, however many groups name it.
+        self._known: dict[str, str] = {}
+        self.groups: dict[str, TailchatGroup] = {}
+        self.code: object = None
+        self._has_data = False
+
+    def document(self) -> Steps:
+        """Read the whole answer."""
+        yield from self._object(self._top)
+        self._skip_space()
+        if self._at != len(self._body) or self.code != _OK or not self._has_data:
+            raise UnreadableError("not Tailchat's form")
+        return None
+
+    def _top(self, key: str) -> Steps:
+        if key == "data":
+            self._has_data = True
+            yield from self._list(self._group)
+        elif key == "code":
+            self.code = yield from self._value(0)
+        else:
+            yield from self._value(0)
+        return None
+
+    def _group(self) -> Steps:
+        members = _Members(self._known)
+        found: dict[str, object] = {}
+
+        def part(key: str) -> Steps:
+            if key == "members":
+                yield from self._members(members)
+            else:
+                found[key] = yield from self._value(0)
+            return None
+
+        yield from self._object(part)
+        name = found.get("_id")
+        if not isinstance(name, str):
+            raise UnreadableError("a group without _id")
+        if name in self._wanted:
+            self.groups[name] = _group_of(members, found.get("roles"))
+        return None
+
+    def _members(self, members: _Members) -> Steps:
+        self._expect(ord("["))
+        if self._is_next(ord("]")):
+            return None
+        while True:
+            for member in self._several() or [(yield from self._value(0))]:
+                members.add(member)
+            yield
+            if not self._is_next(_COMMA):
+                break
+        self._expect(ord("]"))
+        return None
+
+    def _several(self) -> list[object]:
+        """Read the objects of a list that are whole within one piece, none where that fails."""
+        self._skip_space()
+        cut = self._body.rfind(b"},{", self._at, self._at + _PIECE)
+        if cut < 0:
+            return []
+        piece = self._body[self._at : cut + 1].decode("latin-1")
+        try:
+            found: list[object] = json.loads(f"[{piece}]")
+        except (ValueError, RecursionError):
+            return []
+        self._at = cut + 1
+        return found
+
+    def _object(self, part: _Part) -> Steps:
+        self._expect(ord("{"))
+        if self._is_next(ord("}")):
+            return None
+        for count in itertools.count(1):
+            key = yield from self._value(0)
+            self._expect(_COLON)
+            if not isinstance(key, str):
+                raise UnreadableError("not JSON")
+            yield from part(key)
+            if not count % _SOME:
+                yield
+            if not self._is_next(_COMMA):
+                break
+        self._expect(ord("}"))
+        return None
+
+    def _list(self, item: _Item) -> Steps:
+        self._expect(ord("["))
+        if self._is_next(ord("]")):
+            return None
+        for count in itertools.count(1):
+            yield from item()
+            if not count % _SOME:
+                yield
+            if not self._is_next(_COMMA):
+                break
+        self._expect(ord("]"))
+        return None
+
+    def _value(self, depth: int) -> Steps:
+        """Read any value: a small one in one step, a large one item by item."""
+        self._skip_space()
+        piece = self._body[self._at : self._at + _PIECE]
+        try:
+            # As Latin-1, because a piece may end within a character; ids are ASCII.
+            value, end = _DECODER.raw_decode(piece.decode("latin-1"))
+        except (JSONDecodeError, RecursionError):
+            pass
+        else:
+            # A number at the end of the piece may go on.
+            if end < len(piece) or self._at + end == len(self._body):
+                self._at += end
+                return value
+        yield
+        return (yield from self._large(piece[:1], depth))
+
+    def _large(self, first: bytes, depth: int) -> Steps:
+        if depth > _DEEPEST:
+            raise UnreadableError("nested too deeply")
+        if first == b'"':
+            return self._text()
+        items: list[object] = []
+        members: dict[str, object] = {}
+
+        def item() -> Steps:
+            items.append((yield from self._value(depth + 1)))
+            return None
+
+        def part(key: str) -> Steps:
+            members[key] = yield from self._value(depth + 1)
+            return None
+
+        if first == b"[":
+            yield from self._list(item)
+            return items
+        yield from self._object(part)
+        return members
+
+    def _text(self) -> str:
+        """Read a long text; no id is one."""
+        end = self._at
+        while True:
+            end = self._body.find(b'"', end + 1)
+            if end < 0:
+                raise UnreadableError("not JSON")
+            before = end - 1
+            while self._body[before] == _BACKSLASH:
+                before -= 1
+            if (end - before) % 2:
+                break
+        self._at = end + 1
+        return ""
+
+    def _skip_space(self) -> None:
+        while self._at < len(self._body) and self._body[self._at] in _SPACE:
+            self._at += 1
+
+    def _is_next(self, byte: int) -> bool:
+        self._skip_space()
+        if self._body[self._at : self._at + 1] != bytes((byte,)):
+            return False
+        self._at += 1
+        return True
+
+    def _expect(self, byte: int) -> None:
+        if not self._is_next(byte):
+            raise UnreadableError("not JSON")
+
+
+def _group_of(members: _Members, listed: object) -> TailchatGroup:
+    roles = {
+        role["_id"]
+        for role in (listed if isinstance(listed, list) else ())
+        if isinstance(role, dict) and isinstance(role.get("_id"), str)
+    }
+    by_role = {role: frozenset(subs) for role, subs in members.by_role.items() if role in roles}
+    return TailchatGroup(frozenset(members.subs), frozenset(roles), by_role)
+
+
+def read_groups(
+    body: bytes, wanted: Collection[str]
+) -> Generator[None, None, dict[str, TailchatGroup]]:
+    """Return the groups of an answer that `wanted` names, by their ids; raises UnreadableError.
+
+    A group that is missing in the result is one that the bot is not in, or that is gone.
+    """
+    reader = _Reader(body, wanted)
+    try:
+        yield from reader.document()
+    except IndexError:
+        raise UnreadableError("not JSON") from None
+    return reader.groups
