@@ -94,7 +94,7 @@ class Targets:
             # The host it is for has shortened it already.
             return found
         origin = self.sites.origin(context.host)
-        return self.returns.short(found, origin=origin, visitor=context.client)
+        return self.returns.short(found, origin=origin, visitor=context.client_address.network)
 
     def safe(self, return_to: str, host: str = "") -> str:
         """Return a target on a host unchanged, "/" unless it is certainly the gate's."""

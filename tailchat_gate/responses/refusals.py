@@ -273,7 +273,7 @@ class Refusals:
         """Return what leads to the address that was asked for, short enough for another one."""
         target = f"{context.target.path}{context.target.query}"
         origin = self._sites.origin(context.host)
-        return self._returns.short(target, origin=origin, visitor=context.client)
+        return self._returns.short(target, origin=origin, visitor=context.client_address.network)
 
 
 def locked_detail(record: SessionRecord | None, lock: Lock) -> dict[str, str]:

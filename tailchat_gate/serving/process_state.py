@@ -104,7 +104,7 @@ class ProcessState:
         self.faults: Final = FaultLog(clock)
         self.request_ids: Final = RequestIds(os.urandom)
         self.published_keys: Final = PublishedKeys()
-        self.kept_targets: Final = StoredTargets(os.urandom(32), clock)
+        self.stored_targets: Final = StoredTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
         self.login_queue: Final = LoginQueue()
         self.sign_in: Final = SignInState()

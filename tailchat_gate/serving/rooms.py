@@ -185,7 +185,7 @@ def wire_responses(
 ) -> ResponseParts:
     """Return the parts of the responses room, with the pages."""
     prefix = settings.server.prefix
-    returns = ReturnTargets(process_state.kept_targets, prefix)
+    returns = ReturnTargets(process_state.stored_targets, prefix)
     pages = Pages(
         contact=settings.pages.contact, prefix=prefix, public_url=settings.server.public_url
     )

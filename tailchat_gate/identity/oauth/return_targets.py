@@ -5,7 +5,6 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_network
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -21,12 +20,10 @@ MAX_BYTES: Final = 16 << 20
 MAX_BYTES_EACH: Final = 2 << 20
 #: The memory that an entry takes beside its target.
 _OVERHEAD: Final = 512
-#: An IPv6 visitor counts by network: one visitor has very many addresses.
-_IPV6_PREFIX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _StoredTarget:
     """A target on an origin, the visitor it is stored for, and until when."""
 
     origin: str
@@ -49,7 +46,7 @@ class StoredTargets:
     def __init__(self, secret: bytes, clock: Callable[[], float]) -> None:
         self._secret = secret
         self._clock = clock
-        self._all: OrderedDict[str, _Kept] = OrderedDict()
+        self._all: OrderedDict[str, _StoredTarget] = OrderedDict()
         self._of: dict[str, OrderedDict[str, None]] = {}
         self._sizes: dict[str, int] = {}
         self.bytes = 0
@@ -60,18 +57,17 @@ class StoredTargets:
     def keep(self, target: str, *, origin: str, visitor: str) -> str:
         """Store a target for as long as a login may take; return its name.
 
-        `visitor` is the address that sent the request.
+        `visitor` is the network that sent the request (`Client.network`).
         """
-        visitor = _network(visitor)
         text = f"{origin}\n{visitor}\n{target}".encode("utf-8", "surrogatepass")
         name = hmac.digest(self._secret, text, hashlib.sha256).hex()[:32]
         if name in self._all:
             self._drop(name)
-        kept = _Kept(origin, target, visitor, self._clock() + STATE_LIFETIME)
-        self._all[name] = kept
+        stored = _StoredTarget(origin, target, visitor, self._clock() + STATE_LIFETIME)
+        self._all[name] = stored
         self._of.setdefault(visitor, OrderedDict())[name] = None
-        self._sizes[visitor] = self._sizes.get(visitor, 0) + kept.size
-        self.bytes += kept.size
+        self._sizes[visitor] = self._sizes.get(visitor, 0) + stored.size
+        self.bytes += stored.size
         while self._sizes.get(visitor, 0) > MAX_BYTES_EACH:
             self._drop(next(iter(self._of[visitor])))
         while self._all and (
@@ -82,26 +78,26 @@ class StoredTargets:
 
     def find(self, name: str, origin: str) -> str | None:
         """Return the target of a name on an origin, None if it is not stored."""
-        kept = self._all.get(name)
-        if kept is None or kept.origin != origin or kept.until < self._clock():
+        stored = self._all.get(name)
+        if stored is None or stored.origin != origin or stored.until < self._clock():
             return None
-        return kept.target
+        return stored.target
 
     def _drop(self, name: str) -> None:
-        kept = self._all.pop(name)
-        self.bytes -= kept.size
-        self._sizes[kept.visitor] -= kept.size
-        own = self._of[kept.visitor]
+        stored = self._all.pop(name)
+        self.bytes -= stored.size
+        self._sizes[stored.visitor] -= stored.size
+        own = self._of[stored.visitor]
         del own[name]
         if not own:
-            del self._of[kept.visitor], self._sizes[kept.visitor]
+            del self._of[stored.visitor], self._sizes[stored.visitor]
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnTargets:
     """Shortens return targets, and finds them again; `prefix` is that of the gate's paths."""
 
-    kept: StoredTargets
+    stored: StoredTargets
     prefix: str
 
     def short(self, target: str, *, origin: str, visitor: str) -> str:
@@ -111,7 +107,7 @@ class ReturnTargets:
             return target
         path = quote(target.partition("?")[0].partition("#")[0], safe="/")
         instead = path if len(path) <= _LONGEST_INSTEAD else "/"
-        name = self.kept.keep(target, origin=origin, visitor=visitor)
+        name = self.stored.keep(target, origin=origin, visitor=visitor)
         return f"{self.prefix}/back?to={name}&else={instead}"
 
     def shown(self, target: str) -> str:
@@ -122,14 +118,4 @@ class ReturnTargets:
 
     def find(self, query: Mapping[str, str], origin: str) -> tuple[str | None, str]:
         """Return the full target of a short one, None if it is gone, and its path."""
-        return self.kept.find(query.get("to", ""), origin), query.get("else", "/")
-
-
-def _network(address: str) -> str:
-    """Return the network of an IPv6 address, or any other address as it is."""
-    if ":" not in address:
-        return address
-    try:
-        return str(ip_network((IPv6Address(address), _IPV6_PREFIX), strict=False))
-    except ValueError:
-        return address
+        return self.stored.find(query.get("to", ""), origin), query.get("else", "/")

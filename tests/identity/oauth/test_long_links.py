@@ -35,6 +35,7 @@ from tailchat_gate.identity.oauth.return_targets import (
     ReturnTargets,
     StoredTargets,
 )
+from tailchat_gate.request.client import Client
 
 HOSHINO = user_named("hoshino")
 ORIGIN = "http://gate.test"
@@ -206,22 +207,26 @@ def test_a_kept_target_is_for_one_origin_and_a_while(kept: ReturnTargets, clock:
     assert _find(kept, short) is None
 
 
+def _network(address: str) -> str:
+    return Client(address, "https", "").network
+
+
 def test_one_visitor_pushes_out_only_their_own(
     kept: ReturnTargets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many links one address sends, those of others stay, up to a bound of all."""
     monkeypatch.setattr(return_targets, "MAX_BYTES_EACH", 40_000)
     monkeypatch.setattr(return_targets, "MAX_BYTES", 100_000)
-    other = kept.short("/other" + "a" * 3000, origin=ORIGIN, visitor="2001:db8::1")
+    other = kept.short("/other" + "a" * 3000, origin=ORIGIN, visitor=_network("2001:db8::1"))
     for number in range(1000):
-        visitor = f"2001:db8:0:1::{number:x}"
+        visitor = _network(f"2001:db8:0:1::{number:x}")
         last = kept.short(f"/{number}?" + "b" * 3000, origin=ORIGIN, visitor=visitor)
     assert _find(kept, other) is not None
     assert _find(kept, last) is not None
-    assert kept.kept.bytes <= 43_600
+    assert kept.stored.bytes <= 43_600
     for number in range(100):
         kept.short("/" + "c" * 3000, origin=ORIGIN, visitor=f"192.0.2.{number}")
-    assert kept.kept.bytes <= 100_000
+    assert kept.stored.bytes <= 100_000
     assert _find(kept, other) is None
 
 
@@ -229,4 +234,4 @@ def test_a_link_that_is_opened_again_takes_no_more(kept: ReturnTargets) -> None:
     """The same link of the same visitor has one name."""
     names = {kept.short("/" + "a" * 3000, origin=ORIGIN, visitor="192.0.2.1") for _ in range(9)}
 
-    assert (len(names), len(kept.kept)) == (1, 1)
+    assert (len(names), len(kept.stored)) == (1, 1)
