@@ -30,11 +30,11 @@ def check(config: Path) -> None:
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     settings = loaded.settings
-    for told in (*beside_the_gate(settings), *_foreign(settings)):
-        click.echo(f"warning: {told}", err=True)
+    for warning in (*beside_the_gate(settings), *_foreign(settings)):
+        click.echo(f"warning: {warning}", err=True)
     found = list(obstacles(settings))
-    for one in found:
-        click.echo(f"warning: {one.key}: {one.told}; the gate does not start with that", err=True)
+    for key, problem, _ in found:
+        click.echo(f"warning: {key}: {problem}; the gate does not start with that", err=True)
     # A missing file may exist on the gate's machine; a wrong one is wrong everywhere.
     stopped = not all(one.missing for one in found)
     routes = len(settings.route)
@@ -49,9 +49,9 @@ def check(config: Path) -> None:
 
 
 def _foreign(settings: Settings) -> Iterator[str]:
-    told = in_foreign_home(settings.state.path, os.environ) if settings.state.path else ""
-    if told:
-        yield f"state.path: {told}"
+    warning = in_foreign_home(settings.state.path, os.environ) if settings.state.path else ""
+    if warning:
+        yield f"state.path: {warning}"
 
 
 @click.command()
@@ -103,7 +103,7 @@ class Obstacle(NamedTuple):
     """
 
     key: str
-    told: str
+    problem: str
     missing: bool = False
 
 
@@ -125,8 +125,8 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
         try:
             grp.getgrnam(server.unix_group)
         except KeyError:
-            told = f"there is no group {server.unix_group} here"
-            yield Obstacle("server.unix_group", told, missing=True)
+            problem = f"there is no group {server.unix_group} here"
+            yield Obstacle("server.unix_group", problem, missing=True)
 
 
 def _of_state(key: str, folder: Path) -> Iterator[Obstacle]:
@@ -141,7 +141,7 @@ def _of_state(key: str, folder: Path) -> Iterator[Obstacle]:
     if file.is_symlink():
         yield Obstacle(key, f"{file} is a symbolic link, which may lead anywhere")
     else:
-        yield from (Obstacle(key, told) for told in map(_open_to_all, (folder, file)) if told)
+        yield from (Obstacle(key, found) for found in map(_open_to_all, (folder, file)) if found)
 
 
 def _open_to_all(path: Path) -> str:

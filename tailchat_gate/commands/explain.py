@@ -183,7 +183,7 @@ def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[s
 def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:
     """Yield lines about the matching route and the rules of each reading of the path."""
     host, path = asked.fields.host.name, asked.target.path
-    yield _said("route", _place(match.route) if match else "none")
+    yield _said("route", _route_line(match.route) if match else "none")
     claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
     for found in explain_match(table, host, path, (asked.method, *sorted(claimed))):
         yield from _asks(found, path, asked.method)
@@ -207,7 +207,7 @@ def _asks(found: ExplainedMatch, path: str, method: str) -> Iterator[str]:
         yield _said("rule", f"{route.name}{seen}: allow {', '.join(settings.allow)}{denied}")
 
 
-def _place(route: Route) -> str:
+def _route_line(route: Route) -> str:
     settings = route.settings
     methods = ", ".join(settings.methods) or "any method"
     return f"{route.name}: {settings.host or 'any host'}, {settings.path}, {methods}"
@@ -320,8 +320,8 @@ def explain(
         fail("--as or --token: who shows a token is a machine, signed in or not", EXIT_USAGE)
     settings = loaded_from(config).settings
     if token and token not in {known.name for known in settings.token}:
-        told = f"warning: no [[token]] has the name {token}: such a one is refused as token-unknown"
-        click.echo(told, err=True)
+        warning = f"no [[token]] has the name {token}: such a token is refused as token-unknown"
+        click.echo(f"warning: {warning}", err=True)
     if sub is not None and (odd := no_tailchat_id(sub)):
         click.echo(f"warning: {odd}: nobody signs in as that", err=True)
     try:

@@ -30,7 +30,7 @@ class _Item(NamedTuple):
 
     record: Record
     in_force: bool
-    told: str
+    text: str
 
 
 @click.command()
@@ -74,7 +74,7 @@ def forget(
 def _show(target: str, found: list[_Item], outcomes: int, *, erased: bool, in_force: bool) -> None:
     for item in found:
         done = "erased" if in_force or not item.in_force else "kept, still in force"
-        click.echo(f"{done + ': ' if erased else ''}{item.told}")
+        click.echo(f"{done + ': ' if erased else ''}{item.text}")
     if outcomes:
         click.echo(f"{'erased: ' if erased else ''}{outcomes} sign-ins of the last minute")
     if not found and not outcomes:
@@ -85,16 +85,16 @@ def _item(record: Record, now: float) -> _Item:
     entry = read_record(record)
     expired = record.until is not None and record.until <= now
     if entry is None:
-        return _Item(record, in_force=False, told=f"{record.kind} {_compact(record.body)}")
+        return _Item(record, in_force=False, text=f"{record.kind} {_compact(record.body)}")
     is_in_force = not isinstance(entry, Unlock) and not expired
     message = f" {entry.message!r}" if isinstance(entry, Lock) and entry.message else ""
     name = _NAMES.get(record.key.partition(" ")[0], "everything signed out")
     if isinstance(entry, Unlock):
         name = _NAMES["unlock"]
-    told = f"{name} of {_day(entry.at)}{message}"
+    text = f"{name} of {_day(entry.at)}{message}"
     if record.until is not None and not isinstance(entry, Unlock):
-        told += f", until {_day(record.until)}"
-    return _Item(record, in_force=is_in_force, told=told)
+        text += f", until {_day(record.until)}"
+    return _Item(record, in_force=is_in_force, text=text)
 
 
 def _compact(body: str) -> str:

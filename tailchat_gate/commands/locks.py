@@ -83,8 +83,8 @@ def lock_location(config: Path, state: Path | None) -> LockLocation:
         fail(f"{name}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
     if not found:
         fail(_EMPTY, EXIT_USAGE)
-    told = f"{name} has problems, which `tailchat-gate check` tells; state is kept in {found}"
-    click.echo(f"warning: {told}", err=True)
+    warning = f"{name} has problems, which `tailchat-gate check` tells; state is kept in {found}"
+    click.echo(f"warning: {warning}", err=True)
     _check_running(config, found)
     return LockLocation(Path(found))
 
@@ -144,8 +144,8 @@ def append(path: Path, entry: Entry) -> None:
 
 def change(path: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
     """Change the store; end the command if that fails."""
-    if told := in_foreign_home(str(path), os.environ):
-        click.echo(f"warning: state.path: {told}", err=True)
+    if warning := in_foreign_home(str(path), os.environ):
+        click.echo(f"warning: state.path: {warning}", err=True)
     try:
         make_for(str(path), os.environ)
         return with_store(path, work)
@@ -203,11 +203,11 @@ def lock(target: str, message: str, lifetime: float, config: Path, state: Path |
 
     The ID of a person is on their pages, in the access log and in what `refusals` lists.
     """
-    place = lock_location(config, state)
+    location = lock_location(config, state)
     now = int(time.time())
     until = now + int(lifetime) if lifetime else None
-    append(place.path, Lock(target, now, until, message))
-    _warn_of_unknown(target, place.tokens)
+    append(location.path, Lock(target, now, until, message))
+    _warn_of_unknown(target, location.tokens)
     click.echo(f"{target} is locked {_end(until)}")
 
 
@@ -217,10 +217,10 @@ def lock(target: str, message: str, lifetime: float, config: Path, state: Path |
 @state_option
 def unlock(target: str, config: Path, state: Path | None) -> None:
     """Lift the lock on TARGET: sub:ID, token:NAME or all."""
-    place = lock_location(config, state)
-    path = place.path
+    location = lock_location(config, state)
+    path = location.path
     if target not in {found.target for found in revocation_or_end(path).locks}:
-        _warn_of_unknown(target, place.tokens)
+        _warn_of_unknown(target, location.tokens)
         fail(f"{target} is not locked", EXIT_FAILED)
     append(path, Unlock(target, int(time.time())))
     click.echo(f"{target} is not locked any more")
@@ -232,11 +232,11 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
 @state_option
 def sign_out(target: str, config: Path, state: Path | None) -> None:
     """End every session that TARGET, sub:ID or all, has now; they can sign in again."""
-    place = lock_location(config, state)
+    location = lock_location(config, state)
     now = int(time.time())
-    until = now + int(place.lifetime) + CLOCK_SKEW
-    append(place.path, SignedOut(target, now, until))
-    _warn_of_unknown(target, place.tokens)
+    until = now + int(location.lifetime) + CLOCK_SKEW
+    append(location.path, SignedOut(target, now, until))
+    _warn_of_unknown(target, location.tokens)
     who = "everybody" if target == "all" else target
     click.echo(f"{who} is signed out")
 
@@ -292,9 +292,9 @@ def _end(until: int | None) -> str:
 def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:
     """Warn of an unknown target: with a misspelt one you would believe that the lock works."""
     if target.startswith(SUB):
-        told = no_tailchat_id(target.removeprefix(SUB))
-        if told:
-            click.echo(f"warning: {SUB}{told}, so it is nobody", err=True)
+        warning = no_tailchat_id(target.removeprefix(SUB))
+        if warning:
+            click.echo(f"warning: {SUB}{warning}, so it is nobody", err=True)
         return
     name = target.removeprefix(TOKEN)
     if tokens is not None and name != target and name not in tokens:

@@ -46,8 +46,8 @@ def serve(config: Path) -> None:
     log_stray_complaints()
     for warning in loaded.warnings:
         _log.warning(warning)
-    if told := in_foreign_home(settings.state.path, os.environ):
-        _log.warning(f"state.path: {told}")
+    if warning := in_foreign_home(settings.state.path, os.environ):
+        _log.warning(f"state.path: {warning}")
     try:
         _make_state_directory(settings.state.path)
         run(build(settings), signals, source)
@@ -69,8 +69,8 @@ def _make_state_directory(path: str) -> None:
     try:
         make_for(path, os.environ)
     except OSError as error:
-        told = f"[state] path cannot be used: {error.filename}: {error.strerror}; {_NOWHERE}"
-        raise StartError(told, "state.path") from None
+        problem = f"[state] path cannot be used: {error.filename}: {error.strerror}; {_NOWHERE}"
+        raise StartError(problem, "state.path") from None
 
 
 def _upstream(_context: click.Context, _option: click.Parameter, value: str) -> str:

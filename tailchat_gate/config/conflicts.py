@@ -66,14 +66,14 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
     listeners = tuple(map(listen_address, tables.listen))
     groups, prefix = tables.groups, tables.prefix
     names: dict[str, int] = {}
-    places: dict[tuple[str | None, str], dict[int, RouteSettings]] = {}
+    by_path: dict[tuple[str | None, str], dict[int, RouteSettings]] = {}
     if groups is not None:
         yield from _unknown_groups(("access", "deny"), tables.denied, groups)
         yield from _uncertain_groups(("access", "deny"), tables.denied, groups)
     for index, route in tables.routes.items():
         checks = [
             _repeated(index, route, names),
-            _taken(index, route, places),
+            _taken(index, route, by_path),
             _inside_prefix(index, route, prefix),
             _vain_preflight(index, route),
             _vain_methods(index, route),
@@ -117,32 +117,34 @@ def _vain_methods(index: int, route: RouteSettings) -> Iterator[Conflict]:
 
 
 def _taken(
-    index: int, route: RouteSettings, places: dict[tuple[str | None, str], dict[int, RouteSettings]]
+    index: int,
+    route: RouteSettings,
+    by_path: dict[tuple[str | None, str], dict[int, RouteSettings]],
 ) -> Iterator[Conflict]:
     """Find an earlier route that takes the same requests, so that the choice would be unclear."""
-    beside = places.setdefault((route.host, route.path), {})
+    beside = by_path.setdefault((route.host, route.path), {})
     others = dict(beside)
     beside[index] = route
-    place = f"the path {shown(route.path)} on " + (
+    where = f"the path {shown(route.path)} on " + (
         f"the host {shown(route.host)}" if route.host else "every host"
     )
     for first, other in others.items():
-        found = list(judged(_taken_by(index, route, first, other, place)))
+        found = list(judged(_taken_by(index, route, first, other, where)))
         yield from found
         if found and not route.methods:
             return
 
 
 def _taken_by(
-    index: int, route: RouteSettings, first: int, other: RouteSettings, place: str
+    index: int, route: RouteSettings, first: int, other: RouteSettings, where: str
 ) -> Iterator[Conflict]:
     shared = [method for method in route.methods if method in other.methods]
     if not route.methods and not other.methods:
         taken = f"a host and path that route[{first}] does not have"
-        yield Conflict(("route", index, "path"), place, taken)
+        yield Conflict(("route", index, "path"), where, taken)
     elif shared:
         taken = f"methods that route[{first}] does not name there"
-        found = f"{', '.join(map(shown, shared))} for {place}"
+        found = f"{', '.join(map(shown, shared))} for {where}"
         yield Conflict(("route", index, "methods"), found, taken)
 
 

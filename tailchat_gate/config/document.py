@@ -23,7 +23,7 @@ _ONE_FORM = "each table in one form, in one place: [table] and keys below it, or
 
 
 class Wrong(NamedTuple):
-    """What was found at a place, and what was expected, as in a Problem."""
+    """What was found at a position, and what was expected, as in a Problem."""
 
     found: str
     expected: str
@@ -56,13 +56,13 @@ _PLAIN = (
 class DocumentError(ValueError):
     """A text is not TOML; `found` begins with line and column, counted from 1."""
 
-    def __init__(self, place: str, wrong: Wrong) -> None:
+    def __init__(self, position: str, wrong: Wrong) -> None:
         super().__init__(wrong.expected)
-        self.found = f"{place}: {wrong.found}" if place else wrong.found
+        self.found = f"{position}: {wrong.found}" if position else wrong.found
         self.expected = wrong.expected
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """A position in a text; `line` and `column` count from 1."""
 
     text: str
@@ -92,10 +92,10 @@ def parse(content: bytes) -> Document:
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as wrong:
-        place = _end_of(content[: wrong.start].decode(errors="replace"))
+        position = _end_of(content[: wrong.start].decode(errors="replace"))
     else:
         return parse_text(text)
-    raise DocumentError(str(place), Wrong("a byte that is not UTF-8", "TOML, which is UTF-8"))
+    raise DocumentError(str(position), Wrong("a byte that is not UTF-8", "TOML, which is UTF-8"))
 
 
 def parse_text(text: str, *, before: str = "") -> Document:
@@ -105,65 +105,65 @@ def parse_text(text: str, *, before: str = "") -> Document:
     except RecursionError:
         error = DocumentError("", Wrong("lists within lists without end", _TOML))
     except ValueError as wrong:
-        place, message = _where(wrong, before + text)
-        shift = len(before) if place.line == 1 else 0
-        shown = _Place(text, place.line, max(place.column - shift, 1))
-        error = DocumentError(str(shown), _explained(message, place))
+        position, message = _where(wrong, before + text)
+        shift = len(before) if position.line == 1 else 0
+        shown = _Position(text, position.line, max(position.column - shift, 1))
+        error = DocumentError(str(shown), _explained(message, position))
     # Raised outside the handler, so that the traceback holds nothing of the text.
     raise error
 
 
-def _where(wrong: ValueError, text: str) -> tuple[_Place, str]:
+def _where(wrong: ValueError, text: str) -> tuple[_Position, str]:
     """Return the position of the syntax error, and the parser's own message."""
     # Python 3.14 has attributes for this; older versions have it only in the message.
     line, column = getattr(wrong, "lineno", None), getattr(wrong, "colno", None)
     message = str(getattr(wrong, "msg", wrong))
     at = _AT.search(message)
     if isinstance(line, int) and isinstance(column, int):
-        place = _Place(text, line, column)
+        position = _Position(text, line, column)
     elif at is not None and at[1]:
-        place = _Place(text, int(at[1]), int(at[2]))
+        position = _Position(text, int(at[1]), int(at[2]))
     else:
-        place = _end_of(text)
+        position = _end_of(text)
     message = _AT.sub("", message)
-    return _opening(place) if message.startswith(_UNCLOSED) else place, message
+    return _opening(position) if message.startswith(_UNCLOSED) else position, message
 
 
-def _opening(end: _Place) -> _Place:
+def _opening(end: _Position) -> _Position:
     """Return the position of the last quote that is not closed on its line."""
     for number, row in reversed(list(enumerate(end.text.split("\n"), start=1))):
         assigned = _ASSIGNED.match(row)
         if assigned and assigned[2][:1] == "'" and assigned[2].count("'") == 1:
-            return _Place(end.text, number, assigned.start(2) + 1)
+            return _Position(end.text, number, assigned.start(2) + 1)
     return end
 
 
-def _end_of(text: str) -> _Place:
+def _end_of(text: str) -> _Position:
     lines = text.split("\n")
-    return _Place(text, len(lines), len(lines[-1]) + 1)
+    return _Position(text, len(lines), len(lines[-1]) + 1)
 
 
-def _explained(message: str, place: _Place) -> Wrong:
-    """Put the parser's message into plain words, by the text at the place."""
-    return next(_explanations(message, place), Wrong(message, _TOML))
+def _explained(message: str, position: _Position) -> Wrong:
+    """Put the parser's message into plain words, by the text at the position."""
+    return next(_explanations(message, position), Wrong(message, _TOML))
 
 
-def _explanations(message: str, place: _Place) -> Iterator[Wrong]:
-    char = place.rest[:1]
+def _explanations(message: str, position: _Position) -> Iterator[Wrong]:
+    char = position.rest[:1]
     if char and not char.isascii() and not char.isprintable():
         yield Wrong(f"an invisible character, U+{ord(char):04X}", "the line without it")
     yield from (wrong for begin, wrong in _PLAIN if message.startswith(begin))
     if message.startswith(("Cannot declare", "Cannot mutate", "Cannot overwrite")):
-        yield _repeated(place)
+        yield _repeated(position)
     if message.startswith("Expected '=' after a key"):
         sign = "a colon after a key" if char == ":" else "a key without = after it"
         yield Wrong(sign, "key = value, in one line")
     if message.startswith("Invalid initial character for a key part") and char == "}":
         yield Wrong("a comma before the }", "{ ... } without a comma at its end")
     if message.startswith("Invalid value"):
-        yield from _of_value(place.rest)
+        yield from _of_value(position.rest)
     if message.startswith("Expected newline or end of document"):
-        yield from _of_end(place)
+        yield from _of_end(position)
     if message.startswith("Invalid statement") and char in {"{", "}", "-"}:
         yield Wrong("a line that is neither [table] nor key = value", "TOML, not JSON or YAML")
 
@@ -180,11 +180,11 @@ def _of_value(rest: str) -> Iterator[Wrong]:
         yield Wrong("text without quotes", _QUOTED)
 
 
-def _of_end(place: _Place) -> Iterator[Wrong]:
+def _of_end(position: _Position) -> Iterator[Wrong]:
     """Explain unexpected text after a value."""
-    assigned = _ASSIGNED.match(place.row)
-    before = place.row[: place.column - 1]
-    if place.rest[:1] == ",":
+    assigned = _ASSIGNED.match(position.row)
+    before = position.row[: position.column - 1]
+    if position.rest[:1] == ",":
         yield Wrong("a comma after a value", "each key in a line of its own")
     elif assigned and assigned[2][:1].isdigit() and not before[-1:].isspace():
         yield Wrong("text without quotes that begins like a number", _QUOTED)
@@ -193,22 +193,22 @@ def _of_end(place: _Place) -> Iterator[Wrong]:
         yield Wrong("something after a value", expected)
 
 
-def _repeated(place: _Place) -> Wrong:
+def _repeated(position: _Position) -> Wrong:
     """Explain a duplicate table or key."""
-    header = _HEADER.match(place.row)
+    header = _HEADER.match(position.row)
     if header is None:
-        assigned = _ASSIGNED.match(place.row)
+        assigned = _ASSIGNED.match(position.row)
         name = assigned[1] if assigned else ""
         return Wrong(f"a key that was set before{_known(name)}", "each key once")
     name = header[2]
-    first = _first_of(name.partition(".")[0], place)
+    first = _first_of(name.partition(".")[0], position)
     form = "[[...]]" if header[1] == "[[" else "[...]"
     return Wrong(f"{form} for a table that was written before{_known(name)}{first}", _ONE_FORM)
 
 
-def _first_of(table: str, place: _Place) -> str:
+def _first_of(table: str, position: _Position) -> str:
     """Return in which line, and how, a table was first written."""
-    for number, row in enumerate(place.text.split("\n")[: place.line - 1], start=1):
+    for number, row in enumerate(position.text.split("\n")[: position.line - 1], start=1):
         header, assigned = _HEADER.match(row), _ASSIGNED.match(row)
         if header and header[2].partition(".")[0] == table:
             return f", in line {number} as {'[[...]]' if header[1] == '[[' else '[...]'}"

@@ -191,10 +191,8 @@ def exposed_key_files(paths: Sequence[str]) -> Iterator[str]:
     """Warn of key files that every user of this machine can read."""
     for index, path in enumerate(paths):
         if exposed(Path(path)):
-            place = key_path(("assertion", "key_files", index))
-            yield (
-                f"{place}: every user of this machine can read {path}; mode 0600 or 0640 keeps it"
-            )
+            key = key_path(("assertion", "key_files", index))
+            yield (f"{key}: every user of this machine can read {path}; mode 0600 or 0640 keeps it")
 
 
 def unusable(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
@@ -228,9 +226,9 @@ def exposed_keys(routes: Mapping[int, RouteSettings]) -> Iterator[str]:
     """Warn of private keys that every user of this machine can read."""
     for index, route in routes.items():
         if route.tls_key is not None and exposed(Path(route.tls_key)):
-            place = key_path(("route", index, "tls_key"))
+            key = key_path(("route", index, "tls_key"))
             yield (
-                f"{place}: every user of this machine can read {route.tls_key}; mode 0600 or 0640 "
+                f"{key}: every user of this machine can read {route.tls_key}; mode 0600 or 0640 "
                 "keeps it"
             )
 

@@ -74,20 +74,20 @@ def assigned(environ: Mapping[str, str]) -> Assigned:
 def overlay(set_there: Assigned, draft: Draft) -> None:
     """Override the file by the environment, except for secrets; see `settle_secret`."""
     secret = {(section, form) for (section, _), forms in SECRET_FORMS.items() for form in forms}
-    for place, name in set_there.names.items():
-        if place in secret:
+    for path, name in set_there.names.items():
+        if path in secret:
             continue
-        draft.sources[place] = name
-        if place not in set_there.values:
-            draft.settled.add(place)
+        draft.sources[path] = name
+        if path not in set_there.values:
+            draft.settled.add(path)
             continue
         table = draft.document
-        if len(place) > 1:
-            inner = table.setdefault(place[0], {})
+        if len(path) > 1:
+            inner = table.setdefault(path[0], {})
             if not isinstance(inner, dict):
                 continue  # a value in place of the table is refused as a whole
             table = inner
-        table[place[-1]] = set_there.values[place]
+        table[path[-1]] = set_there.values[path]
 
 
 def _is_service(name: str, text: str) -> bool:
@@ -145,12 +145,12 @@ def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, dra
     table = draft.document.setdefault(section, {})
     if not isinstance(table, dict):
         return  # a value in place of the table is refused as a whole
-    places = {form: (section, form) for form in SECRET_FORMS[owner]}
-    in_file = {form: table.pop(form) for form in places if form in table}
+    paths = {form: (section, form) for form in SECRET_FORMS[owner]}
+    in_file = {form: table.pop(form) for form in paths if form in table}
     in_environ = {
-        form: set_there.values[place] for form, place in places.items() if place in set_there.values
+        form: set_there.values[path] for form, path in paths.items() if path in set_there.values
     }
-    if len(in_environ) < len(set_there.names.keys() & set(places.values())):
+    if len(in_environ) < len(set_there.names.keys() & set(paths.values())):
         draft.settled.add(owner)
         return
     secret = _given(owner, in_file, in_environ, folder)
@@ -244,9 +244,9 @@ def _from_file(label: str, value: object, folder: Path, *, many: bool) -> _Given
     everyone = f"{label}: every user of this machine can read {path}; mode 0600 or 0640 keeps it"
     warnings = (everyone,) if exposed(path) else ()
     secrets = [SecretStr(text) for _, text in lines]
-    places = tuple(f"{path}, line {number}" for number, _ in lines)
+    numbered = tuple(f"{path}, line {number}" for number, _ in lines)
     found_there = secrets if many else secrets[0]
-    return _Given(found_there, label, lines=places, warnings=warnings, files=(path,))
+    return _Given(found_there, label, lines=numbered, warnings=warnings, files=(path,))
 
 
 def _lines(content: bytes) -> list[tuple[int, str]] | str:

@@ -194,8 +194,8 @@ def _list(
     refused: ValidationError, at: Location, model: type[BaseModel] | None, draft: Draft
 ) -> None:
     for error in refused.errors(include_url=False):
-        place = (*at, *error["loc"])
-        draft.refuse(place, *_describe_error(error, place, model))
+        path = (*at, *error["loc"])
+        draft.refuse(path, *_describe_error(error, path, model))
 
 
 def _describe_error(

@@ -66,9 +66,9 @@ class Bindings:
         self._add(answer, cookie.name, cookie.value, STATE_LIFETIME)
         self.prune(request, answer, cookie.name)
 
-    def prune(self, request: web.BaseRequest, answer: web.StreamResponse, kept: str = "") -> None:
-        """Delete the surplus of a browser's login cookies, but not the one called `kept`."""
-        for name in surplus(self.of(request), kept):
+    def prune(self, request: web.BaseRequest, answer: web.StreamResponse, keep: str = "") -> None:
+        """Delete the surplus of a browser's login cookies, but not the one called `keep`."""
+        for name in surplus(self.of(request), keep):
             self._add(answer, name, "", 0)
 
     def _add(self, answer: web.StreamResponse, name: str, value: str, max_age: int) -> None:

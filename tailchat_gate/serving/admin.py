@@ -270,7 +270,7 @@ class Admin:
 
     async def refusals(self, _: web.BaseRequest) -> web.Response:
         """Return the last refusals of signed-in people, so that you can copy a sub into a group."""
-        return _json({"refusals": [_told(found) for found in self._process_state.audit.refusals]})
+        return _json({"refusals": list(map(_refusal_json, self._process_state.audit.refusals))})
 
     async def reload(self, request: web.BaseRequest) -> web.Response:
         """Reload the configuration and return the outcome; 422 if it is refused.
@@ -319,7 +319,7 @@ def _json(body: object, *, status: int = 200) -> web.Response:
     return web.Response(status=status, text=text, content_type="application/json")
 
 
-def _told(refusal: Refusal) -> dict[str, object]:
+def _refusal_json(refusal: Refusal) -> dict[str, object]:
     return {
         **asdict(refusal.person),
         "route": refusal.route,

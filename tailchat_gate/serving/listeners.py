@@ -158,24 +158,24 @@ class Listeners:
         """
         opened: list[tuple[str, str]] = []
         try:
-            for place in _places(settings):
-                if place not in self._open:
-                    self._open[place] = await self._listen(*place, settings)
-                    opened.append(place)
+            for key in _keys_of(settings):
+                if key not in self._open:
+                    self._open[key] = await self._listen(*key, settings)
+                    opened.append(key)
                 else:
-                    await self._keep_rights(*place, settings)
+                    await self._keep_rights(*key, settings)
         except StartError:
             await self._close(opened)
             raise
 
     async def close_others(self, settings: Server) -> None:
         """Close the addresses that are no longer configured; their connections stay open."""
-        named = frozenset(_places(settings))
-        await self._close([place for place in self._open if place not in named])
+        named = frozenset(_keys_of(settings))
+        await self._close([key for key in self._open if key not in named])
 
     async def close(self) -> None:
         """Close the public addresses; the admin address stays until its runner is cleaned up."""
-        await self._close([place for place in self._open if place[0] == _LISTEN])
+        await self._close([key for key in self._open if key[0] == _LISTEN])
 
     async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
         """Give an open socket the rights that the new configuration names."""
@@ -186,9 +186,9 @@ class Listeners:
             except OSError as error:
                 raise StartError(f"{address}: {error.strerror}", "server.unix_group") from None
 
-    async def _close(self, places: Iterable[tuple[str, str]]) -> None:
-        for place in places:
-            await self._open.pop(place).close()
+    async def _close(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            await self._open.pop(key).close()
 
     async def _listen(self, key: str, address: str, settings: Server) -> _Listener:
         rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
@@ -237,7 +237,7 @@ def rights_of(settings: Server) -> Rights:
     return Rights(int(settings.unix_mode, 8), settings.unix_group)
 
 
-def _places(settings: Server) -> Iterator[tuple[str, str]]:
+def _keys_of(settings: Server) -> Iterator[tuple[str, str]]:
     """Yield the setting and the address of each listener."""
     for address in settings.listen:
         yield _LISTEN, address

@@ -118,15 +118,15 @@ class Reloader:
             except Exception as error:  # noqa: BLE001 - after any error the old one stays in force
                 problems = _problems(error)
                 reloads.refused(clock(), problems)
-                details = {"cause": cause, "problems": [_told(problem) for problem in problems]}
+                details = {"cause": cause, "problems": list(map(_problem_line, problems))}
                 _log.error("the configuration was not loaded", extra={"details": details})
                 return ReloadOutcome(reloads.generation, int(reloads.changed_at), problems=problems)
             if loaded.settings.log.level != old.settings.log.level:
                 set_level(loaded.settings.log.level)
             changed = (*changes(old.settings, loaded.settings), *self._files_changed(states))
             reloads.took(clock(), changed=bool(changed))
-            told = {"cause": cause, "generation": reloads.generation, "changes": changed}
-            _log.info("the configuration was loaded anew", extra={"details": told})
+            news = {"cause": cause, "generation": reloads.generation, "changes": changed}
+            _log.info("the configuration was loaded anew", extra={"details": news})
             for warning in loaded.warnings:
                 _log.warning(warning)
             since = int(reloads.changed_at)
@@ -169,5 +169,5 @@ def _problems(error: Exception) -> tuple[Problem, ...]:
     return (Problem("the configuration", found, "one that can be built; the log tells more"),)
 
 
-def _told(problem: Problem) -> str:
+def _problem_line(problem: Problem) -> str:
     return f"{problem.key_path}: found {problem.found}; expected {problem.expected}"

@@ -238,16 +238,16 @@ class Database:
             return
         rows = [from_row(found) for found in connection.execute(RECORDS_OF_KIND, (kind.name,))]
         records = [row[1] for row in rows if row is not None]
-        kept = {record.key: record for record in kind.compact(records)}
+        left = {record.key: record for record in kind.compact(records)}
         there = {record.key: record for record in records}
         connection.executemany(
             "DELETE FROM record WHERE kind = ? AND key = ?",
-            [(kind.name, key) for key in there if key not in kept],
+            [(kind.name, key) for key in there if key not in left],
         )
-        for key, record in kept.items():
+        for key, record in left.items():
             if there.get(key) != record:
                 insert_record(connection, record)
-        self._compacted[kind.name] = len(kept)
+        self._compacted[kind.name] = len(left)
 
     def sweep(self) -> bool:
         """Delete what expired long ago and return the space to the disk; return whether any was."""

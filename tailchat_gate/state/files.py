@@ -118,11 +118,12 @@ class Files:
                 found = path.lstat() if path != self.directory else folder
             except FileNotFoundError:
                 continue
-            if not stat.S_ISLNK(found.st_mode) and (told := writable_by_all(path, found.st_mode)):
-                raise StoreError(told, says_remedy=True)
+            is_link = stat.S_ISLNK(found.st_mode)
+            if not is_link and (warning := writable_by_all(path, found.st_mode)):
+                raise StoreError(warning, says_remedy=True)
             if path == self.directory:
                 continue
-            if stat.S_ISLNK(found.st_mode):
+            if is_link:
                 raise OSError(errno.ELOOP, "a symbolic link, which may lead anywhere", str(path))
             if stat.S_ISDIR(found.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

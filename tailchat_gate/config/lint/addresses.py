@@ -65,11 +65,11 @@ def of_upstream(route: RouteSettings, settings: Settings) -> Iterator[tuple[str,
     """Warn of an upstream that is an address of the gate itself."""
     upstream, server = upstream_address(route.upstream), settings.server
     if server.admin_listen and leads_to(upstream, listen_address(server.admin_listen)):
-        told = "is server.admin_listen: all whom this route lets in can ask the admin listener"
-        yield "upstream", f"{route.upstream} {told}, which knows no sessions"
+        warning = "is server.admin_listen: all whom this route lets in can ask the admin listener"
+        yield "upstream", f"{route.upstream} {warning}, which knows no sessions"
     if isinstance(upstream, HttpAddress) and _is_served_here(upstream, route, settings):
-        told = "is an address at which people visit the gate, so each request would come back"
-        yield "upstream", f"{upstream} {told}; the tool needs an address of its own"
+        warning = "is an address at which people visit the gate, so each request would come back"
+        yield "upstream", f"{upstream} {warning}; the tool needs an address of its own"
 
 
 def _is_served_here(upstream: HttpAddress, route: RouteSettings, settings: Settings) -> bool:
@@ -124,11 +124,11 @@ def of_host(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str
     public = parse_url(settings.server.public_url, "").host
     covered = (route.host or "").startswith(WILDCARD) and public.endswith((route.host or "")[1:])
     if covered and not any(other.host == public for other in settings.route):
-        told = (
+        warning = (
             f"{route.host} covers {public} too, where the gate's own pages are: scripts of the "
             "tool share their origin; a route for that host keeps it away"
         )
-        yield "host", told
+        yield "host", warning
 
 
 def beside_the_gate(settings: Settings) -> Iterator[str]:

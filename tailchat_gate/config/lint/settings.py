@@ -48,11 +48,11 @@ def _cautions(settings: Settings) -> Iterator[str]:
             "visitors may be refused after they signed in"
         )
     allowed = {entry for route in settings.route for entry in route.allow}
-    for told in _of_deny(settings.access.deny, allowed):
-        yield f"access.deny: {told}"
+    for warning in _of_deny(settings.access.deny, allowed):
+        yield f"access.deny: {warning}"
     for index, route in enumerate(settings.route):
-        for key, told in _of_route(route, settings):
-            yield f"route[{index}].{key}: {told}"
+        for key, warning in _of_route(route, settings):
+            yield f"route[{index}].{key}: {warning}"
     yield from addresses.of_one_tool(settings.route)
     yield from _audiences(settings)
     yield from _of_groups(settings)
@@ -104,10 +104,10 @@ def _route(route: RouteSettings) -> Iterator[tuple[str, str]]:
             if not is_dropped_from_responses(name)
         )
     if route.trace:
-        told = "a tool that answers TRACE shows pages the headers that the gate sets for it"
+        warning = "a tool that answers TRACE shows pages the headers that the gate sets for it"
         if route.methods and TRACE not in route.methods:
-            told = "methods does not name TRACE, so this changes nothing"
-        yield "trace", told
+            warning = "methods does not name TRACE, so this changes nothing"
+        yield "trace", warning
 
 
 def _passed(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -127,16 +127,16 @@ def _pages_elsewhere(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if WEBSOCKET not in route.upgrades and route.websocket_max_age:
         yield "websocket_max_age", "upgrades does not name websocket, so this changes nothing"
     if PUBLIC not in route.allow:
-        told = "can send requests and open WebSockets here in the name of whoever visits it"
+        warning = "can send requests and open WebSockets here in the name of whoever visits it"
         if ANY_ORIGIN in route.origins:
-            yield "origins", f"any site's page {told}"
+            yield "origins", f"any site's page {warning}"
         if NO_ORIGIN in route.origins:
-            yield "origins", f"any page can pose as one without an origin, and then {told}"
+            yield "origins", f"any page can pose as one without an origin, and then {warning}"
     if ANY_ORIGIN not in route.origins:
         of_sites = [one for one in route.origins if one.startswith("http")]
         for origin in filter(addresses.travels_in_clear, of_sites):
-            told = f"{origin} is http, and whoever is on the way can write its pages"
-            yield "origins", told
+            warning = f"{origin} is http, and whoever is on the way can write its pages"
+            yield "origins", warning
 
 
 def _audiences(settings: Settings) -> Iterator[str]:
@@ -182,19 +182,19 @@ def _of_tokens(settings: Settings) -> Iterator[str]:
 def _people_of(route: RouteSettings) -> Iterator[tuple[str, str]]:
     """Yield warnings about entries of a route's `allow` and `deny`, with the key's name."""
     for entry in route.allow:
-        if told := _nobody(entry):
-            yield "allow", f"{told}, so it lets nobody in"
+        if warning := _nobody(entry):
+            yield "allow", f"{warning}, so it lets nobody in"
     if SIGNED_IN in route.allow and any(
         entry != SIGNED_IN and not entry.startswith(TOKEN) for entry in route.allow
     ):
-        told = (
+        warning = (
             '"signed-in" already lets every Tailchat user in, other entries for users add nothing'
         )
-        yield "allow", told
+        yield "allow", warning
     if PUBLIC in route.allow and route.deny:
         yield "deny", "the route is public, so these still enter, but as nobody"
     else:
-        yield from (("deny", told) for told in _of_deny(route.deny, route.allow))
+        yield from (("deny", warning) for warning in _of_deny(route.deny, route.allow))
 
 
 def _of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
@@ -202,12 +202,11 @@ def _of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
     for entry in denied:
         if entry in allowed:
             yield f"{entry} is in allow too, and deny wins"
-        if told := _nobody(entry):
-            yield f"{told}, so it keeps nobody out"
+        if warning := _nobody(entry):
+            yield f"{warning}, so it keeps nobody out"
 
 
 def _nobody(entry: str) -> str:
     """Return a warning about an entry that can match no user, "" for any other."""
-    return (
-        SUB + told if entry.startswith(SUB) and (told := no_tailchat_id(entry[len(SUB) :])) else ""
-    )
+    warning = no_tailchat_id(entry[len(SUB) :]) if entry.startswith(SUB) else ""
+    return SUB + warning if warning else ""

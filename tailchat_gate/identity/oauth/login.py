@@ -187,8 +187,8 @@ def accept_callback(pending: PendingCallback, *, expected_issuer: str) -> str:
     if not query["iss"]:
         raise LoginRefused(Reason.LOGIN_ISSUER_MISSING, again)
     if query["iss"] != expected_issuer:
-        told = {"iss": short_text(query["iss"]), "expected": short_text(expected_issuer)}
-        raise LoginRefused(Reason.LOGIN_ISSUER_WRONG, {**again, **told})
+        issuers = {"iss": short_text(query["iss"]), "expected": short_text(expected_issuer)}
+        raise LoginRefused(Reason.LOGIN_ISSUER_WRONG, {**again, **issuers})
     if query["error"]:
         said = {"error": short_text(query["error"], 64)}
         # Tailchat: a missing scope comes back as access_denied without a description.

@@ -95,13 +95,13 @@ def choose(
     return LoginCookie(name, new_browser_cookie(random_bytes, now))
 
 
-def surplus(cookies: Sequence[LoginCookie], kept: str = "") -> list[str]:
+def surplus(cookies: Sequence[LoginCookie], keep: str = "") -> list[str]:
     """Return the names of the cookies to delete, so that MAX_KEPT are left.
 
-    Cookies that no gate made come first, then the oldest; `kept` is the name of one to leave.
+    Cookies that no gate made come first, then the oldest; `keep` is the name of one to leave.
     """
-    others = sorted({c for c in cookies if c.name != kept}, key=_made_at)
-    excess = len(others) + bool(kept) - MAX_KEPT
+    others = sorted({c for c in cookies if c.name != keep}, key=_made_at)
+    excess = len(others) + bool(keep) - MAX_KEPT
     # At most MAX_KEPT at a time, so that the response's header section stays small too.
     return [cookie.name for cookie in others[: min(max(excess, 0), MAX_KEPT)]]
 

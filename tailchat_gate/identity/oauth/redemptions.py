@@ -141,10 +141,10 @@ class Redemptions(Generic[T]):
         task = self._running.get(key)
         if task is None:
             if key in self._used:
-                kept = self._used[key]
-                if kept is None:
+                outcome = self._used[key]
+                if outcome is None:
                     raise AlreadyUsed
-                return _replay(kept)
+                return _replay(outcome)
             if len(self._running) + len(self._used) >= self._capacity:
                 self._make_room()
             if self._shared is not None:
@@ -177,16 +177,16 @@ class Redemptions(Generic[T]):
         is_sent: Callable[[], bool],
     ) -> _Outcome[T]:
         """Run `make` and store its outcome; raises nothing, because no caller may be left."""
-        kept: _Success[T] | _Refusal | None = None
+        outcome: _Success[T] | _Refusal | None = None
         full = False
         try:
-            kept = _Success(await make())
+            outcome = _Success(await make())
         except TooManyLogins as error:
             # The shared store is full; nothing was redeemed.
             full = True
             return _Fault(error)
         except LoginRefused as refused:
-            kept = _Refusal(refused.reason, refused.detail)
+            outcome = _Refusal(refused.reason, refused.detail)
         except Exception as error:  # noqa: BLE001 - handed to the waiting callers
             return _Fault(error)
         finally:
@@ -196,10 +196,10 @@ class Redemptions(Generic[T]):
             if (
                 is_sent()
                 and not full
-                and not (isinstance(kept, _Refusal) and kept.reason in _UNSENT)
+                and not (isinstance(outcome, _Refusal) and outcome.reason in _UNSENT)
             ):
-                self._keep(key, expires_at, kept)
-        return kept
+                self._remember(key, expires_at, outcome)
+        return outcome
 
     def _once_for_all(
         self,
@@ -242,12 +242,14 @@ class Redemptions(Generic[T]):
 
         return make_once
 
-    def _keep(self, key: str, expires_at: float, kept: "_Success[T] | _Refusal | None") -> None:
+    def _remember(
+        self, key: str, expires_at: float, outcome: "_Success[T] | _Refusal | None"
+    ) -> None:
         """Remember that a state was used, and its outcome for a while."""
-        self._used[key] = kept
-        if self._harmless or (isinstance(kept, _Refusal) and kept.reason in _UNSPENT):
+        self._used[key] = outcome
+        if self._harmless or (isinstance(outcome, _Refusal) and outcome.reason in _UNSPENT):
             self._unspent[key] = None
-        until = self._clock() + (0.0 if kept is None else REPLAY_WINDOW)
+        until = self._clock() + (0.0 if outcome is None else REPLAY_WINDOW)
         heapq.heappush(self._due, (until, key, expires_at + EXPIRY_MARGIN))
 
     def _forget_expired(self) -> None:

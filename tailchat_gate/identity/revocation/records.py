@@ -74,12 +74,12 @@ def revocations(clock: Callable[[], float]) -> Kind:
         for entry in entries:
             revocation.apply(entry)
         # An unlock that some process may not have read yet stays until it expires.
-        kept = revocation.entries()
-        locked = {entry.target for entry in kept if isinstance(entry, Lock)}
+        remaining = revocation.entries()
+        locked = {entry.target for entry in remaining if isinstance(entry, Lock)}
         lifted = [
             entry for entry in entries if isinstance(entry, Unlock) and entry.target not in locked
         ]
-        return [*unknown, *(to_record(entry) for entry in (*lifted, *kept))]
+        return [*unknown, *(to_record(entry) for entry in (*lifted, *remaining))]
 
     return Kind(REVOCATION, ROOM, compact, _merge)
 

@@ -190,14 +190,14 @@ class RevocationState:
         read = RevocationState(self._clock)
         for entry in entries:
             read.apply(entry)
-        kept = set(read._locks)
+        known = set(read._locks)
         if doubtful:
             unlocked = {entry.target for entry in entries if isinstance(entry, Unlock)}
-            kept |= self._locks.keys() - unlocked
+            known |= self._locks.keys() - unlocked
         now = int(self._clock())
-        lifted = [Unlock(lock.target, now) for lock in self.locks if lock.target not in kept]
+        lifted = [Unlock(lock.target, now) for lock in self.locks if lock.target not in known]
         # A lock that has expired by this clock may be in force by another: remove it as well.
-        for target in self._locks.keys() - kept - {entry.target for entry in lifted}:
+        for target in self._locks.keys() - known - {entry.target for entry in lifted}:
             del self._locks[target]
         return [entry for entry in (*lifted, *read.entries()) if self.apply(entry)]
 
