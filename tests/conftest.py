@@ -11,6 +11,7 @@ from typing import Any
 
 import audithook
 import pytest
+import pytest_asyncio
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 from edgekit import COMMANDS, SETUPS, Edge, edge
@@ -83,11 +84,24 @@ def _no_blocking_calls() -> Iterator[BlockBuster]:
     assert audithook.seen == []
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """Return a headless Chromium."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _chromium() -> AsyncIterator[Browser]:
+    """Run one Chromium for the tests of a file: to start one takes longer than most of them."""
     async with chromium() as found:
         yield found
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def browser(request: pytest.FixtureRequest, _chromium: Browser) -> AsyncIterator[Browser]:
+    """Return a headless Chromium; the test has to be one `in_browser`, as parts has it.
+
+    Nothing of a test, cookie, cache or tab, is in the contexts that another test makes.
+    """
+    marker = request.node.get_closest_marker("asyncio")
+    assert marker.kwargs.get("loop_scope") == "module", "a test with a browser, without in_browser"
+    yield _chromium
+    for context in _chromium.contexts:
+        await context.close()
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from gatekit import Clock, RawUpstream, RunningGate, ask, make_settings, request_bytes, running_gate
+from parts import in_browser
 from playwright.async_api import Browser, BrowserContext, Page
 from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, served
@@ -93,7 +95,7 @@ class Stage:
             yield found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Set up a tool on the gate's own host and one on a host beside it, as https would have it.
 
@@ -137,6 +139,7 @@ async def _attackers_login(stage: Stage, host_url: str) -> str:
 
 
 @pytest.mark.parametrize("own_host", [True, False], ids=["gate's host", "tool's host"])
+@in_browser
 async def test_a_tool_cannot_take_a_sign_in_by_a_worker(
     browser: Browser, stage: Stage, own_host: bool
 ) -> None:
@@ -154,6 +157,7 @@ async def test_a_tool_cannot_take_a_sign_in_by_a_worker(
         assert (tab.url, "the tool at /loot" in await tab.content()) == (f"{url}/loot", True)
 
 
+@in_browser
 async def test_a_worker_from_before_is_ended(browser: Browser, stage: Stage) -> None:
     """One that was registered without the gate takes no more sign-ins once the gate was asked."""
     context = await browser.new_context()
@@ -174,6 +178,7 @@ async def test_a_worker_from_before_is_ended(browser: Browser, stage: Stage) -> 
     assert stage.tool.asked.count("/sw.js") == 1
 
 
+@in_browser
 async def test_a_worker_of_a_directory_works(browser: Browser, stage: Stage) -> None:
     """A worker below a directory of the tool answers there; a wider scope is not to be had."""
     stage.tool.allowed = "/"
@@ -189,6 +194,7 @@ async def test_a_worker_of_a_directory_works(browser: Browser, stage: Stage) -> 
         assert await tab.inner_text("body") == "the worker answers"
 
 
+@in_browser
 async def test_a_worker_may_get_a_harmless_wider_scope(browser: Browser, stage: Stage) -> None:
     """A directory above that of its script is allowed where the gate has no paths."""
     stage.tool.allowed = "/app/"

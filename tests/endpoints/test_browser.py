@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from gatekit import Clock, RunningGate, make_settings, running_gate
-from parts import keep_screenshot
+from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, Page, expect
 from process import free_port
 from storekit import StoredEntries
@@ -19,6 +20,8 @@ from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
+
+pytestmark = in_browser
 
 HOSHINO = user_named("hoshino")
 
@@ -33,7 +36,7 @@ class Stage:
     state: Path
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Serve all three on loopback."""
     port, tailchat_port = free_port(), free_port()

@@ -22,6 +22,10 @@ _FLAGS: Final = (
     # Tools on hosts of their own, as a hosts file would have it.
     "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
+#: Marks tests with a browser. It serves all of their file, and so does their event loop; what else
+#: they need is set up by fixtures with `loop_scope="module"`.
+in_browser: Final = pytest.mark.asyncio(loop_scope="module")
+
 #: Build output, not kept in the repository.
 SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"
 

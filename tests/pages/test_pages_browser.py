@@ -3,11 +3,13 @@
 from typing import Literal
 
 import pytest
-from parts import keep_screenshot
+from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, Route
 
 from tailchat_gate.pages.language import LANGUAGES, choose_language
 from tailchat_gate.pages.render import Pages
+
+pytestmark = in_browser
 
 ORIGIN = "http://gate.test"
 HOSTILE = "<b>\u202e" + "W" * 5000
@@ -76,10 +78,18 @@ USUAL: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-async def opened(
-    context: BrowserContext, name: str, language: str, complaints: list[str], **values: object
-) -> Page:
-    """Return a tab that shows a page as the gate would send it, fragment and all."""
+async def _listened(context: BrowserContext, complaints: list[str]) -> Page:
+    """Return a tab whose complaints are kept."""
+    tab = await context.new_page()
+    tab.on("console", lambda message: complaints.append(f"{tab.url}: {message.text}"))
+    tab.on("pageerror", lambda error: complaints.append(f"{tab.url}: {error}"))
+    return tab
+
+
+async def _show(
+    tab: Page, name: str, language: str, complaints: list[str], **values: object
+) -> None:
+    """Show a page in a tab as the gate would send it, fragment and all."""
     html = PAGES.render(name, accept_language=language, **VALUES[name] | values)
 
     async def answer(route: Route) -> None:
@@ -87,11 +97,18 @@ async def opened(
             complaints.append(f"{name} fetched {route.request.url}")
         await route.fulfill(body=html, headers=PAGES.headers(choose_language(language)))
 
-    tab = await context.new_page()
-    tab.on("console", lambda message: complaints.append(f"{name}: {message.text}"))
-    tab.on("pageerror", lambda error: complaints.append(f"{name}: {error}"))
+    await tab.unroute_all()
     await tab.route("**/*", answer)
+    await tab.goto("about:blank")
     await tab.goto(f"{ORIGIN}/oauth2/{name}#a=1&b=%E6/c")
+
+
+async def opened(
+    context: BrowserContext, name: str, language: str, complaints: list[str], **values: object
+) -> Page:
+    """Return a new tab that shows a page."""
+    tab = await _listened(context, complaints)
+    await _show(tab, name, language, complaints, **values)
     return tab
 
 
@@ -104,8 +121,9 @@ async def test_pages_fit_a_narrow_screen_without_a_complaint(
     context = await browser.new_context(viewport={"width": 320, "height": 568}, color_scheme=scheme)
     complaints: list[str] = []
     every = {**{name: (name, {}) for name in VALUES}, **USUAL}
+    tab = await _listened(context, complaints)
     for name, (page, values) in every.items():
-        tab = await opened(context, page, language, complaints, **values)
+        await _show(tab, page, language, complaints, **values)
         await keep_screenshot(tab, f"pages-{name}-{language}-{scheme}")
         width = await tab.evaluate("document.documentElement.scrollWidth")
         heights = await tab.evaluate(

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
+import pytest_asyncio
 from gatekit import (
     Clock,
     RawUpstream,
@@ -20,6 +21,7 @@ from gatekit import (
     request_bytes,
     running_gate,
 )
+from parts import in_browser
 from playwright.async_api import Browser, Page
 from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, served
@@ -59,7 +61,7 @@ class Scene:
     wiki: str
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Scene]:
     """Serve them with a Tailchat."""
     port, tailchat_port = free_port(), free_port()
@@ -94,6 +96,7 @@ async def _onward(visitor: Visitor, page: Answer) -> Answer:
 
 @pytest.mark.parametrize("size", [1000, 2048, 2049, 8192, 16_384])
 @pytest.mark.parametrize("host", ["public", "wiki"])
+@in_browser
 async def test_a_long_link_comes_back_whole(scene: Scene, host: str, size: int) -> None:
     """Whatever the length, the tool is asked for what was opened; no address on the way is long."""
     url = getattr(scene, host)
@@ -113,6 +116,7 @@ async def test_a_long_link_comes_back_whole(scene: Scene, host: str, size: int) 
     assert max(map(len, (one for one in trail if one != url + link))) < 4096
 
 
+@in_browser
 async def test_a_link_that_a_proxy_hands_to_start(scene: Scene) -> None:
     """`rd` itself may be as long as a target: it is kept where the login begins."""
     link = "/" + "a" * 9000
@@ -126,6 +130,7 @@ async def test_a_link_that_a_proxy_hands_to_start(scene: Scene) -> None:
     assert page.url == scene.public + link
 
 
+@in_browser
 async def test_ten_tabs_with_long_links(browser: Browser, scene: Scene) -> None:
     """Ten tabs at once, each with 8 KiB of its own, on two hosts, all come back whole."""
     links = [
@@ -154,6 +159,7 @@ async def test_ten_tabs_with_long_links(browser: Browser, scene: Scene) -> None:
     assert sum(len(one["name"]) + len(one["value"]) for one in cookies) < 8192
 
 
+@in_browser
 async def test_a_forgotten_link_is_told(scene: Scene) -> None:
     """What is no longer kept is a page that says so and leads to the path."""
     first = await ask(

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from openid_provider_process import OpenIdProvider, openid_provider
-from parts import keep_screenshot
+from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, expect
 from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, served
@@ -154,6 +154,7 @@ async def test_pkce_stops_a_code_in_another_login(recording: RunningGate, place:
     assert (refused.status, "login-code-refused" in refused.text) == (400, True)
 
 
+@in_browser
 async def test_a_person_in_chromium(browser: Browser, place: Place, tmp_path: Path) -> None:
     """In a real browser the provider's own pages lead to the tool, which shows the nickname."""
     async with served(SampleTool().app()) as port:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from gatekit import Clock, Response, RunningGate, ask, make_settings, request_bytes, running_gate
-from parts import keep_screenshot
+from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, served
@@ -18,6 +19,8 @@ from storykit import CLIENT_ID, CLIENT_SECRET, served
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named
+
+pytestmark = in_browser
 
 HOSHINO = user_named("hoshino")
 ROOT = Path(__file__).parents[3]
@@ -64,7 +67,7 @@ class Site:
     elsewhere: str
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def site(tmp_path: Path, clock: Clock) -> AsyncIterator[Site]:
     """Serve them with a Tailchat; browsers take names below localhost for trustworthy."""
     port, tailchat_port = free_port(), free_port()

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from gatekit import ALICE, RawUpstream, RunningGate, ask, make_settings, request_bytes, running_gate
+from parts import in_browser
 from playwright.async_api import Browser, Page
 from process import free_port
 from storykit import served
@@ -258,7 +260,7 @@ class Site:
     two: str
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def site(tmp_path: Any, clock: Any) -> AsyncIterator[Site]:  # noqa: ANN401 - fixtures
     """Serve both, with Sec-Fetch fields as over https: names below localhost are trustworthy."""
     port = free_port()
@@ -293,6 +295,7 @@ async def _signed_in(browser: Browser, site: Site) -> Page:
 
 
 @pytest.mark.parametrize("policy", ["", "no-referrer", "same-origin", "origin"])
+@in_browser
 async def test_forms_in_a_browser(browser: Browser, site: Site, policy: str) -> None:
     """A form to the tool's own host arrives under any referrer policy, one to a sibling never."""
     tab = await _signed_in(browser, site)
@@ -307,6 +310,7 @@ async def test_forms_in_a_browser(browser: Browser, site: Site, policy: str) -> 
     assert site.tool.got == [(f"one.{SITE}", ALICE.sub)]
 
 
+@in_browser
 async def test_calls_in_a_browser(browser: Browser, site: Site) -> None:
     """A simple POST by fetch goes to the tool's own host and not to a sibling's."""
     tab = await _signed_in(browser, site)
