@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections import Counter
@@ -66,6 +67,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         limit = item.get_closest_marker("timeout")
         longest[item.path] = max(longest[item.path], limit.args[0] if limit else 0)
     items.sort(key=lambda item: (-longest[item.path], -counts[item.path], str(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from looking through the collected tests, which stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:
