@@ -1,6 +1,7 @@
 """Sockets of clients and upstreams: bounded buffers, EOF and reset."""
 
 import asyncio
+import mmap
 import os
 import socket
 import ssl
@@ -27,10 +28,12 @@ _MAX_BYTES: Final = 262_144
 class ReadBuffers:
     """The read buffer that all connections of one event loop share."""
 
-    __slots__ = ("large", "small")
+    __slots__ = ("large", "octets", "small")
 
     def __init__(self) -> None:
-        self.large: Final = memoryview(bytearray(LARGE_READ_BYTES))
+        #: What both views show; a map, because a slice of one is `bytes`: one step in place of two.
+        self.octets: Final = mmap.mmap(-1, LARGE_READ_BYTES)
+        self.large: Final = memoryview(self.octets)
         self.small: Final = self.large[:READ_BYTES]
 
     def fitting(self, onward: asyncio.Transport | None) -> memoryview:

@@ -72,7 +72,7 @@ class ClientProtocol(ClientConnection):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle the bytes of one read."""
-        data = self._buffer[:nbytes].tobytes()
+        data = self.buffers.octets[:nbytes]
         self._moved = True
         if self._taker is None and not self._kept and self._lingering is None:
             self._take(data)

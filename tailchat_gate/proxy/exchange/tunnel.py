@@ -65,11 +65,6 @@ class TunnelLimits(NamedTuple):
     websocket: bool
 
 
-def _no_frames(data: bytes) -> int:
-    """Return how many bytes there are: of another protocol no frames are tracked."""
-    return len(data)
-
-
 class Tunnel:
     """Relays between a client and an upstream whose protocol was switched.
 
@@ -79,8 +74,8 @@ class Tunnel:
 
     __slots__ = (
         "_client", "_client_done", "_cut_off", "_deadline", "_ended", "_ending", "_farewells",
-        "_finished", "_idle", "_limits", "_moved", "_to_client", "_to_upstream", "_upstream",
-        "_upstream_done", "admission", "bytes_to_client", "failure",
+        "_finished", "_idle", "_limits", "_moved", "_shortcuts", "_size", "_to_client",
+        "_to_upstream", "_upstream", "_upstream_done", "admission", "bytes_to_client", "failure",
     )  # fmt: skip
 
     def __init__(
@@ -104,7 +99,11 @@ class Tunnel:
         self._farewells = (b"", b"")
         #: Whether a peer has sent EOF, and the gate has passed it on.
         self._client_done = self._upstream_done = False
+        #: Whether bytes have moved that no shortcut relayed, and how many those have relayed: of
+        #: the time since the last check, and up to it.
         self._moved = True
+        self._size = 0
+        self._shortcuts: tuple[()] | tuple[Shortcut, Shortcut] = ()
         self._idle = limits.idle
         self._deadline = 0.0
         self._cut_off: asyncio.TimerHandle | None = None
@@ -137,29 +136,22 @@ class Tunnel:
         """Relay bytes from socket to socket until the gate sends a close frame of its own."""
         if client.transport is None or upstream.transport is None:
             return
-        to_client, to_upstream = client.transport.write, upstream.transport.write
-        feed_client = feed_upstream = _no_frames
+        to_client = to_upstream = None
         if self._limits.websocket:
-            feed_client, feed_upstream = self._to_client.feed, self._to_upstream.feed
-
-        def from_client(data: bytes) -> None:
-            self._moved = True
-            feed_upstream(data)
-            to_upstream(data)
-
-        def from_upstream(data: bytes) -> None:
-            self._moved = True
-            self.bytes_to_client += len(data)
-            feed_client(data)
-            to_client(data)
-
-        client.transport.set_protocol(Shortcut(client, upstream.transport, from_client))
-        upstream.transport.set_protocol(Shortcut(upstream, client.transport, from_upstream))
+            to_client, to_upstream = self._to_client, self._to_upstream
+        from_client = Shortcut(client, upstream.transport, to_upstream)
+        from_upstream = Shortcut(upstream, client.transport, to_client)
+        client.transport.set_protocol(from_client)
+        upstream.transport.set_protocol(from_upstream)
+        self._shortcuts = (from_client, from_upstream)
 
     def _leave_shortcuts(self) -> None:
         for connection in (self._client, self._upstream):
             if connection.transport is not None:
                 connection.transport.set_protocol(connection)
+        if self._shortcuts:
+            self.bytes_to_client += self._shortcuts[1].size
+            self._shortcuts = ()
 
     def end(self, code: int, reason: str, *, within: float = CLOSE_SECONDS) -> None:
         """End a WebSocket with a close frame to both peers, at the next frame boundary.
@@ -190,8 +182,7 @@ class Tunnel:
         if clock >= limits.oldest:
             self.end(UNAUTHORIZED, TOO_OLD)
         elif self._idle:
-            if self._moved:
-                self._moved = False
+            if self._has_moved():
                 self._deadline = now + self._idle
             elif now < self._deadline:
                 pass
@@ -199,6 +190,13 @@ class Tunnel:
                 self.session_over(Reason.NOT_SIGNED_IN)
             else:
                 self.end(TIMED_OUT, SILENT)
+
+    def _has_moved(self) -> bool:
+        """Whether bytes have moved since the last call."""
+        size = sum(shortcut.size for shortcut in self._shortcuts)
+        moved = self._moved or size != self._size
+        self._moved, self._size = False, size
+        return moved
 
     def session_over(self, reason: Reason) -> None:
         """The session has ended, or the right to this: end the tunnel."""

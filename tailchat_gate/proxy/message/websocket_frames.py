@@ -7,6 +7,8 @@ _MASK_BIT: Final = 0x80
 _MASK_SIZE: Final = 4
 _OPCODE_BITS: Final = 0x0F
 _CLOSE: Final = 0x08
+#: The opcodes of control frames have this bit, so that of a close frame too (section 5.5).
+CONTROL_BIT: Final = 0x08
 _MAX_REASON: Final = 123
 _FIN_CLOSE: Final = 0x88
 #: Where a header with an extended length ends, its masking key aside.
@@ -21,7 +23,7 @@ def _short_frame_size(second: int) -> int:
 
 # A table, because every frame needs its size.
 #: The size of a frame by its second byte; 0 where that byte says that the length follows.
-_SHORT_FRAME_SIZES: Final = tuple(map(_short_frame_size, range(256)))
+SHORT_FRAME_SIZES: Final = tuple(map(_short_frame_size, range(256)))
 
 
 class FrameTracker:
@@ -43,19 +45,19 @@ class FrameTracker:
     `finished` becomes and stays True once `finish` lets no further byte pass.
     """
 
-    __slots__ = ("_header", "_remaining", "closed", "finished")
+    __slots__ = ("_header", "closed", "finished", "missing")
 
     def __init__(self) -> None:
         self.closed = self.finished = False
         #: The bytes so far of a frame whose length is not yet known.
         self._header = b""
-        #: How many bytes are missing of a frame whose length is known, with its masking key.
-        self._remaining = 0
+        #: How many bytes are missing of the frame under way, at least; 0 at a boundary.
+        self.missing = 0
 
     @property
     def at_boundary(self) -> bool:
         """Whether the bytes seen so far end with a whole frame."""
-        return not self._remaining and not self._header
+        return not self.missing
 
     def feed(self, data: bytes, *, stop_at_boundary: bool = False) -> int:
         """Track bytes in order; return how many were tracked.
@@ -63,13 +65,13 @@ class FrameTracker:
         With `stop_at_boundary` it stops after the first frame that ends in `data`.
         """
         size = len(data)
-        end = self._finish_header(data) if self._header else self._remaining
+        end = self._finish_header(data) if self._header else self.missing
         # `end` is where the frame under way ends, counted in `data`: 0 only where none is.
         limit = 1 if stop_at_boundary and size else size
         while end < limit:
             if data[end] & _OPCODE_BITS == _CLOSE:
                 self.closed = True
-            frame_size = _SHORT_FRAME_SIZES[data[end + 1]] if end + 1 < size else 0
+            frame_size = SHORT_FRAME_SIZES[data[end + 1]] if end + 1 < size else 0
             if not frame_size:
                 frame_size = _frame_size(data, end)
                 if not frame_size:
@@ -78,9 +80,9 @@ class FrameTracker:
                     break
             end += frame_size
         if end > size:
-            self._remaining = end - size
+            self.missing = end - size
             return size
-        self._remaining = 0
+        self.missing = 1 if self._header else 0
         return end
 
     def finish(self, data: bytes, close: bytes) -> bytes:
@@ -120,7 +122,7 @@ def _frame_size(data: bytes, start: int = 0) -> int:
     if known < 2:  # noqa: PLR2004 - the length is in the second byte
         return 0
     second = data[start + 1]
-    if short := _SHORT_FRAME_SIZES[second]:
+    if short := SHORT_FRAME_SIZES[second]:
         return short
     mask_size = _MASK_SIZE if second & _MASK_BIT else 0
     if second & ~_MASK_BIT == _LENGTH_16:

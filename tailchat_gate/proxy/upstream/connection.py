@@ -185,7 +185,7 @@ class UpstreamConnection(UpstreamSocket):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Relay what one read brought."""
-        data = self.buffer[:nbytes].tobytes()
+        data = self.buffers.octets[:nbytes]
         self.moved = True
         if self._phase is _BUSY:
             self._relay(data)

@@ -267,7 +267,7 @@ def test_huge_frame_takes_no_memory() -> None:
     for _ in range(100):
         assert tracker.feed(bytes(65536)) == 65536
 
-    assert tracker._remaining == 2**64 - 1 - 100 * 65536
+    assert tracker.missing == 2**64 - 1 - 100 * 65536
     assert tracker._header == b""
 
 
