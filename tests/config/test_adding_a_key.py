@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,17 +57,52 @@ What the gate says of itself.
 
 ### `server.watch`"""
 
-#: Reads two files, and says what it found of them.
+#: Reads the files in one process, and says what it found of the key.
 LOOK: Final = """
-import json, sys
+import json, os, sys
 from pathlib import Path
-from tailchat_gate.config.model import changes
+from click.testing import CliRunner
+from tailchat_gate.cli import main
 from tailchat_gate.config.keys import all_keys
 from tailchat_gate.config.load import load
+from tailchat_gate.config.model import changes
 
-old, new = (load(Path(name), json.loads(sys.argv[3])).settings for name in sys.argv[1:3])
-keys = {".".join(key.path): key.env for key in all_keys()}
-print(json.dumps([changes(old, new), new.server.motto, repr(new), keys["server.motto"]]))
+files, variable, value = json.loads(sys.argv[1])
+
+
+def read(name, **environ):
+    return load(Path(files[name]), {**os.environ, **environ}).settings
+
+
+def run(*words):
+    done = CliRunner().invoke(main, words)
+    return done.exit_code, done.stdout, done.stderr
+
+
+new = read("new")
+print(json.dumps({
+    "schema": run("schema")[1],
+    "changes": changes(read("old"), new),
+    "values": (new.server.motto, read("other", **{variable: value}).server.motto),
+    "repr": repr(new),
+    "variable": {".".join(key.path): key.env for key in all_keys()}["server.motto"],
+    "check": {name: run("check", "--config", file) for name, file in files.items()},
+    "explain": run("explain", "https://gate.example.com/", "--config", files["new"]),
+}))
+"""
+#: A line of [server] in each of the files that are read.
+LINES: Final = {
+    "old": "",
+    "new": f'motto = "{VALUE}"',
+    "other": 'motto = "of-the-file"',
+    "two words": f'motto = "{VALUE} more"',
+    "number": "motto = 71077345",
+    "misspelt": f'moto = "{VALUE}"',
+}
+#: Enough for tests without an event loop: to load every plugin takes longer than to run them.
+PYTEST_INI: Final = """[pytest]
+pythonpath = . tests/kit
+filterwarnings = error
 """
 
 
@@ -104,13 +139,13 @@ class Copy:
         )
         return done.returncode, done.stdout, done.stderr
 
-    def gate(self, *words: str, **environ: str) -> tuple[int, str, str]:
-        """Run a command of the copy's gate."""
-        return self.run("-m", "tailchat_gate", *words, environ={**SECRETS, **environ})
-
-    def failures(self) -> set[str]:
+    def failures(self, *tests: str) -> set[str]:
         """Return the names of the tests of the configuration that fail in the copy."""
-        code, out, err = self.run("-m", "pytest", "-q", "-n0", *TESTS, environ={})
+        (self.root / "pytest.ini").write_text(PYTEST_INI, encoding="utf-8")
+        plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        options = ("-q", "-p", "no:cacheprovider", "--noconftest")
+        code, out, err = self.run("-m", "pytest", *options, *tests, environ=plain)
+        (self.root / "pytest.ini").unlink()
         assert code in {0, 1}, out + err
         return set(re.findall(r"^FAILED (.+?)(?: - .*)?$", out, flags=re.MULTILINE))
 
@@ -134,78 +169,61 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     return made
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    """Return what writes a configuration with further lines in [server]."""
+@pytest.fixture(scope="module")
+def seen(copy: Copy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what one process of the copy says of the key in each of the files."""
+    folder = tmp_path_factory.mktemp("files")
+    smallest = write_smallest(folder)
+    text = smallest.read_text(encoding="utf-8")
+    files: dict[str, str] = {}
+    for name, line in LINES.items():
+        file = folder / f"{name}.toml"
+        file.write_text(text.replace("[server]\n", f"[server]\n{line}\n"), encoding="utf-8")
+        file.chmod(0o600)
+        files[name] = str(file)
+    code, out, err = copy.run("-c", LOOK, json.dumps((files, VARIABLE, VALUE)))
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
 
-    def written(line: str = "", name: str = "gate.toml") -> str:
-        file = write_smallest(tmp_path)
-        text = file.read_text(encoding="utf-8").replace("[server]\n", f"[server]\n{line}\n")
-        target = tmp_path / name
-        target.write_text(text, encoding="utf-8")
-        return str(target)
 
-    return written
-
-
-def test_the_schema_has_the_key(copy: Copy) -> None:
+def test_the_schema_has_the_key(seen: dict[str, Any]) -> None:
     """Editors are told of it with its type, its default and its words."""
-    _, out, _ = copy.gate("schema")
-
-    assert json.loads(out)["$defs"]["Server"]["properties"]["motto"] == {
+    assert json.loads(seen["schema"])["$defs"]["Server"]["properties"]["motto"] == {
         "type": "string",
         "default": "",
         "description": "What the gate says of itself; empty says nothing.",
     }
 
 
-def look(copy: Copy, old: str, new: str, **environ: str) -> Any:  # noqa: ANN401 - as JSON has it
-    """Return what changed, the value, the whole in words, and the variable of the key."""
-    code, out, err = copy.run("-c", LOOK, old, new, json.dumps({**SECRETS, **environ}))
-    assert code == 0, err
-    return json.loads(out)
-
-
-def test_a_reload_names_the_key(copy: Copy, write: Callable[..., str]) -> None:
+def test_a_reload_names_the_key(seen: dict[str, Any]) -> None:
     """What differs is told by its name, and its value is in no words about the settings."""
-    old, new = write(), write(f'motto = "{VALUE}"', "new.toml")
-    changed, value, words, _ = look(copy, old, new)
-
-    assert (changed, value) == (["server.motto"], VALUE)
-    assert VALUE not in words
+    assert (seen["changes"], seen["values"][0]) == (["server.motto"], VALUE)
+    assert VALUE not in seen["repr"]
 
 
-def test_the_environment_sets_the_key(copy: Copy, write: Callable[..., str]) -> None:
+def test_the_environment_sets_the_key(seen: dict[str, Any]) -> None:
     """Its variable has the usual name, and goes over the file."""
-    file = write('motto = "of-the-file"')
-    _, value, _, variable = look(copy, file, file, **{VARIABLE: VALUE})
-
-    assert (value, variable) == (VALUE, VARIABLE)
+    assert (seen["values"][1], seen["variable"]) == (VALUE, VARIABLE)
 
 
-def test_check_and_explain_take_the_key(copy: Copy, write: Callable[..., str]) -> None:
+def test_check_and_explain_take_the_key(seen: dict[str, Any]) -> None:
     """Both commands read a file that has it."""
-    file = write(f'motto = "{VALUE}"')
-    checked = copy.gate("check", "--config", file)
-    explained = copy.gate("explain", "https://gate.example.com/", "--config", file)
-
-    assert f"{file}: good, 1 route" in checked[1]
-    assert "wiki" in explained[1]
+    assert "new.toml: good, 1 route" in seen["check"]["new"][1]
+    assert "wiki" in seen["explain"][1]
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("name", "told"),
     [
-        (f'motto = "{VALUE} more"', "server.motto\n  found:    text\n  expected: a motto without"),
-        ("motto = 71077345", "server.motto\n  found:    a number\n  expected: text in quotes"),
-        (f'moto = "{VALUE}"', 'a key that [server] has; did you mean "motto"?'),
+        ("two words", "server.motto\n  found:    text\n  expected: a motto without"),
+        ("number", "server.motto\n  found:    a number\n  expected: text in quotes"),
+        ("misspelt", 'a key that [server] has; did you mean "motto"?'),
     ],
 )
-def test_check_refuses_the_key_in_its_words(
-    copy: Copy, write: Callable[..., str], line: str, told: str
-) -> None:
+def test_check_refuses_the_key_in_its_words(seen: dict[str, Any], name: str, told: str) -> None:
     """A wrong value is told by place and rule without being shown, a misspelt key by its own."""
-    code, out, err = copy.gate("check", "--config", write(line))
+    code, out, err = seen["check"][name]
 
     assert code == 2
     assert told in err
@@ -213,14 +231,15 @@ def test_check_refuses_the_key_in_its_words(
     assert "71077345" not in out + err
 
 
-def test_only_its_documentation_is_missed(copy: Copy) -> None:
+def test_only_its_documentation_is_missed(copy: Copy, seen: dict[str, Any]) -> None:
     """Without documentation its test fails and no other; four changed files are all it takes."""
-    missed = copy.failures()
+    missed = copy.failures(*TESTS)
     copy.put(DOCUMENTS[0], "#watch = true\n", IN_THE_EXAMPLE)
     copy.put(DOCUMENTS[2], "### `server.watch`", IN_THE_DOCS)
-    (copy.root / DOCUMENTS[1]).write_text(copy.gate("schema")[1], encoding="utf-8")
+    (copy.root / DOCUMENTS[1]).write_text(seen["schema"], encoding="utf-8")
 
     assert f"{DOCUMENTATION_TEST}::test_the_docs_tell_the_truth_about_a_key[server.motto]" in missed
     assert {name.partition("::")[0] for name in missed} == {DOCUMENTATION_TEST}
-    assert copy.failures() == set()
+    # The other tests read no document, and have passed.
+    assert copy.failures(DOCUMENTATION_TEST) == set()
     assert copy.touched() == sorted((MODULE, *DOCUMENTS))
