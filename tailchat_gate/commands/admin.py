@@ -111,13 +111,14 @@ def end_if_unreadable(config: Path) -> None:
 @click.option(
     "--admin",
     metavar="ADDRESS",
-    help="Where the running gate's admin listener is, where the file now says another address.",
+    help="Address of the running gate's admin listener, if it is not the one in the file.",
 )
 def reload(config: Path, admin: str | None) -> None:
-    """Have the running gate load its configuration anew, and tell how it went.
+    """Make the running gate reload its configuration, and print the outcome.
 
-    The gate is asked at server.admin_listen, and reads the file that it was started with. Ends
-    with 2 and every problem where that file is refused; the gate then goes on as before.
+    The command asks the gate at server.admin_listen; the gate reads the file that it was started
+    with. If the gate refuses the file, it keeps serving as before, and the command prints every
+    problem and exits with 2.
     """
     where = admin_listener(config, admin, _SIGNAL)
     try:
@@ -138,7 +139,7 @@ def reload(config: Path, admin: str | None) -> None:
 
 
 def _order(where: Where) -> tuple[int, dict[str, Any]]:
-    """Send the order; return the status and the outcome. Raises OSError without an answer."""
+    """Send the order; return the status and the outcome. Raises OSError if no gate answers."""
     status, text = exchange(
         where, "POST", "/reload", {ORDER_HEADER: "reload"}, seconds=_RELOAD_SECONDS
     )
@@ -146,23 +147,23 @@ def _order(where: Where) -> tuple[int, dict[str, Any]]:
         raise ConnectionError(f"{status} {text.decode(errors='replace').strip()[:200]}")
     body = json.loads(text)
     if not isinstance(body, dict):
-        raise ValueError("an answer that is no gate's")  # noqa: TRY004 - about received bytes
+        raise ValueError("a response that is not from a gate")  # noqa: TRY004 - about received bytes
     return status, body
 
 
 @click.command()
 @config_option
 def health(config: Path) -> None:
-    """Ask the running gate's admin listener whether it is well; for container health checks."""
+    """Check the running gate's health at its admin listener; for container health checks."""
     asked(config, "/healthz")
     click.echo("ok")
 
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print what the admin listener says.")
+@click.option("--json", "as_json", is_flag=True, help="Print the response of the admin listener.")
 def refusals(config: Path, *, as_json: bool) -> None:
-    """List the last persons and machines that were refused a tool, the latest first."""
+    """List the people and machines that were last refused a tool, the latest first."""
     body = asked(config, "/refusals").decode()
     if as_json:
         click.echo(body, nl=False)

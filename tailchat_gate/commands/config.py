@@ -22,9 +22,9 @@ from tailchat_gate.state.files import NAME
 @click.command()
 @config_option
 def check(config: Path) -> None:
-    """Check the configuration without starting; tell every problem at once.
+    """Check the configuration without starting, and list every problem at once.
 
-    Exit codes: 0 good, 1 the gate would not start with it on this machine, 2 wrong.
+    Exit codes: 0 valid, 1 the gate would not start with it on this machine, 2 invalid.
     """
     loaded = loaded_from(config)
     for warning in loaded.warnings:
@@ -66,10 +66,10 @@ _HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
 @click.command()
 @config_option
 def routes(config: Path) -> None:
-    """Print the routes in the order in which they count.
+    """Print the routes in the order in which the gate tries them.
 
-    The first whose host, path and methods fit a request serves it. Where host and path fit and
-    no route of the same host and path takes the method, it is refused.
+    The first route whose host, path and methods match a request serves it. The gate refuses a
+    request whose host and path match, but whose method no route with them accepts.
     """
     # Imported here, so that `check` loads no more than it needs.
     from tailchat_gate.serving.rooms import route_table  # noqa: PLC0415

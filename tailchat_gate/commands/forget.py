@@ -35,12 +35,12 @@ class _Item(NamedTuple):
 
 @click.command()
 @click.argument("target")
-@click.option("--list", "only_list", is_flag=True, help="Show what is stored, and erase nothing.")
+@click.option("--list", "only_list", is_flag=True, help="List what is stored, and erase nothing.")
 @click.option(
     "--in-force",
     is_flag=True,
-    help="Erase locks and ended sessions that are still in force, too: the person is let in again, "
-    "and so is whoever has a copy of a cookie.",
+    help="Also erase locks and ended sessions that are still in force: the person can enter again, "
+    "and so can anyone with a copy of their cookie.",
 )
 @config_option
 @state_option
@@ -49,8 +49,9 @@ def forget(
 ) -> None:
     """Erase what the gate has stored about TARGET, sub:ID.
 
-    Locks and ended sessions that are still in force stay, unless --in-force is given; each is
-    deleted by itself a day after its end. Logs, and the configuration, are not looked at.
+    Locks and ended sessions that are still in force stay unless you give --in-force; the gate
+    deletes each of them a day after its end. This command changes neither logs nor the
+    configuration.
     """
     if target == ALL or not is_person(target):
         fail('TARGET: expected "sub:ID"', EXIT_USAGE)

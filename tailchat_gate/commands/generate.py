@@ -18,7 +18,7 @@ def token(name: str) -> None:
     """Make a token for the machine NAME.
 
     Standard output gets the [[token]] for the configuration, which holds a hash and no secret.
-    The token itself is shown once, on standard error, and kept nowhere.
+    Standard error gets the token itself, once; it is stored nowhere.
     """
     problem = ""
     try:

@@ -36,7 +36,7 @@ state_option = click.option(
     "--state",
     "state",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The directory of state itself, for when the configuration cannot be read.",
+    help="The state directory; for use when the configuration cannot be read.",
 )
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def lock_location(config: Path, state: Path | None) -> LockLocation:
         fail(f"{name}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
     if not found:
         fail(_EMPTY, EXIT_USAGE)
-    warning = f"{name} has problems, which `tailchat-gate check` tells; state is kept in {found}"
+    warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {found}"
     click.echo(f"warning: {warning}", err=True)
     _check_running(config, found)
     return LockLocation(Path(found))
@@ -109,7 +109,7 @@ def _check_running(config: Path, path: str) -> None:
     used = found.get("state_path")
     if isinstance(used, str) and used != path:
         fail(
-            f"the gate that runs keeps state in {used or 'its memory alone'}, not in {path}: "
+            f"the running gate keeps its state in {used or 'memory alone'}, not in {path}: "
             "--state names the directory",
             EXIT_FAILED,
         )
@@ -184,24 +184,24 @@ def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -
     "--message",
     default="",
     callback=_checked(is_message, f"expected one line of at most {MAX_MESSAGE} characters"),
-    help="What the person who is kept out reads.",
+    help="What the locked-out person reads.",
 )
 @click.option(
     "--for",
     "lifetime",
     default="",
     callback=_duration,
-    help='How long, such as "2h" or "2d"; left out, until it is unlocked.',
+    help='How long, such as "2h" or "2d". Without it, the lock lasts until `unlock`.',
 )
 @config_option
 @state_option
 def lock(target: str, message: str, lifetime: float, config: Path, state: Path | None) -> None:
-    """Keep somebody out: TARGET is sub:ID, token:NAME or all.
+    """Lock out a person, a machine or everyone: TARGET is sub:ID, token:NAME or all.
 
-    Open WebSockets and downloads end, and nobody who is locked out can sign in. When the lock is
-    lifted, sessions from before it are good again; sign-out ends them.
+    Open WebSockets and downloads end, and a locked-out person cannot sign in. Once the lock is
+    lifted, earlier sessions are valid again; `sign-out` ends them.
 
-    The ID of a person is on their pages, in the access log and in what `refusals` lists.
+    A person's ID is on their pages, in the access log and in the list of `refusals`.
     """
     location = lock_location(config, state)
     now = int(time.time())
@@ -231,7 +231,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
 @config_option
 @state_option
 def sign_out(target: str, config: Path, state: Path | None) -> None:
-    """End every session that TARGET, sub:ID or all, has now; they can sign in again."""
+    """End every session of TARGET, sub:ID or all; people can sign in again."""
     location = lock_location(config, state)
     now = int(time.time())
     until = now + int(location.lifetime) + CLOCK_SKEW
@@ -277,7 +277,7 @@ def locked(settings: Settings, sub: str | None, token: str) -> str:
     try:
         in_force = revocation(Path(settings.state.path))
     except StoreError as error:
-        click.echo(f"warning: locks are not looked at: {error}", err=True)
+        click.echo(f"warning: locks are not checked: {error}", err=True)
         return ""
     found = in_force.lock_on_token(token) if token else in_force.lock_on(sub) if sub else None
     return f"{found.target} is locked {_end(found.until)}" if found else ""
@@ -294,7 +294,7 @@ def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:
     if target.startswith(SUB):
         warning = no_tailchat_id(target.removeprefix(SUB))
         if warning:
-            click.echo(f"warning: {SUB}{warning}, so it is nobody", err=True)
+            click.echo(f"warning: {SUB}{warning}, so it locks nobody", err=True)
         return
     name = target.removeprefix(TOKEN)
     if tokens is not None and name != target and name not in tokens:

@@ -33,7 +33,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 @click.command()
 @config_option
 def serve(config: Path) -> None:
-    """Serve until SIGTERM or Ctrl-C; load the configuration anew on SIGHUP."""
+    """Serve until SIGTERM or Ctrl-C; reload the configuration on SIGHUP."""
     signals = Signals()
     signals.take()
     source = Source(config, os.environ)
@@ -87,12 +87,12 @@ def _upstream(_context: click.Context, _option: click.Parameter, value: str) -> 
     metavar="URL",
     default="",
     callback=_upstream,
-    help="Your own tool behind the sign-in, such as http://127.0.0.1:3000; else a sample tool.",
+    help="Your own tool, such as http://127.0.0.1:3000, in place of the sample tool.",
 )
 def demo(port: int, upstream: str) -> None:
     """Try it without a configuration: a stand-in Tailchat, a sample tool and the gate.
 
-    Everything listens on this machine alone and is forgotten on Ctrl-C.
+    All of them listen on this machine only and store nothing; Ctrl-C ends them.
     """
     # Imported here, so that no other command loads the stand-in Tailchat and the tool.
     from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415

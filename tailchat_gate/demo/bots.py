@@ -15,8 +15,8 @@ from tailchat_gate.demo.store import App, Store
 from tailchat_gate.demo.users import User
 
 LOGIN: Final = "openapi/bot/login"
+#: Tailchat caches the answer to a login, good and bad alike.
 CACHED_SECONDS: Final = 3600
-"""Tailchat caches the answer to a login, good and bad alike."""
 _TOKEN_SECONDS: Final = 30 * 86_400
 _HS256: Final = "HS256"
 

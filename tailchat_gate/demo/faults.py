@@ -49,12 +49,12 @@ class Close:
 
 Fault = Response | Rewrite | Hang | Close
 
+#: Tailchat: what its web client answers wherever nothing else does.
 HTML: Final = Response(200, b"<!doctype html><title>Tailchat</title>", "text/html; charset=utf-8")
-"""Tailchat: what its web client answers wherever nothing else does."""
+#: Tailchat: Redis is gone, or the user was deleted.
 BROKEN: Final = Response(
     500, b'{"error":"server_error","error_description":"oops! something went wrong"}'
 )
-"""Tailchat: Redis is gone, or the user was deleted."""
 CLOSE: Final = Close()
 
 

@@ -20,8 +20,8 @@ Action = Callable[[Params, User | None], object]
 _OBJECT_ID: Final = re.compile("[0-9a-fA-F]{24}")
 #: Every account is as old.
 _CREATED_AT: Final = "2026-01-01T00:00:00.000Z"
+#: Tailchat's own status for a value that it does not accept.
 INVALID: Final = 442
-"""Tailchat's own status for a value that it does not accept."""
 
 
 class ActionError(Exception):

@@ -11,8 +11,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+#: The `kid` of oidc-provider's published development key, which every stock Tailchat names.
 KEY_ID: Final = "keystore-CHANGE-ME"
-"""The `kid` of oidc-provider's published development key, which every stock Tailchat names."""
 
 BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
@@ -20,8 +20,8 @@ FORBIDDEN: Final = 403
 SERVER_ERROR: Final = 500
 
 FORM: Final = "application/x-www-form-urlencoded"
+#: Bytes of a form (oidc-provider: 56kb).
 MAX_BODY: Final = 56 * 1024
-"""Bytes of a form (oidc-provider: 56kb)."""
 
 
 class SigningKey:

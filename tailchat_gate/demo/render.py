@@ -6,8 +6,8 @@ from typing import Final
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+#: Characters of a stranger's text that a page shows.
 MAX_SHOWN: Final = 200
-"""Characters of a stranger's text that a page shows."""
 
 # Characters that would reverse the text around a nickname, or that HTML cannot contain.
 _CONTROLS: Final = dict.fromkeys(

@@ -9,8 +9,8 @@ from typing import Final, Generic, TypeVar
 
 from tailchat_gate.demo.users import User
 
+#: Entries of one kind; the oldest make room.
 LIMIT: Final = 1000
-"""Entries of one kind; the oldest make room."""
 CODE_SECONDS: Final = 600
 TOKEN_SECONDS: Final = 3600
 INTERACTION_SECONDS: Final = 3600

@@ -12,10 +12,10 @@ from aiohttp import WSMsgType, web
 
 from tailchat_gate.demo.render import render
 
+#: Bytes that one /download sends at most.
 MAX_DOWNLOAD: Final = 2**40
-"""Bytes that one /download sends at most."""
+#: Bytes of one WebSocket message.
 MAX_MESSAGE: Final = 2**20
-"""Bytes of one WebSocket message."""
 EVENTS_SECONDS: Final = 1.0
 _CHUNK: Final = bytes(range(256)) * 256
 _PREFIX: Final = "x-tailchat-"

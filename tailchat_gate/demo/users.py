@@ -67,6 +67,7 @@ def _picture(number: int) -> str:
     return f"{{BACKEND}}/static/files/66{number:022x}/avatar.png"
 
 
+#: Accounts for the demo and the tests.
 USERS: Final[tuple[User, ...]] = (
     _user(1, "hoshino", nickname="星野 Hoshino ☆", discriminator="0042", avatar=_picture(1)),
     _user(2, "bob", nickname="Plain Bob", discriminator="7"),
@@ -108,7 +109,6 @@ USERS: Final[tuple[User, ...]] = (
     ),
     _user(8, "missing", discriminator="0008", avatar="javascript:alert(document.domain)"),
 )
-"""Accounts for the demo and the tests."""
 
 
 def user_named(name: str) -> User:

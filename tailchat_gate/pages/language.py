@@ -8,7 +8,7 @@ Language = Literal["en", "zh"]
 #: In order of preference where the visitor has none; the first is the fallback.
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
-#: Browsers send well under 100 characters; what lies behind this bound is not read.
+#: Browsers send well under 100 characters; the rest is not read.
 MAX_LENGTH: Final = 256
 
 # RFC 9110 sections 12.4.2 (weight) and 12.5.4, RFC 4647 section 2.1 (language-range).

@@ -81,8 +81,8 @@ class Pages:
     public origin.
     """
 
+    #: The Content-Security-Policy field's value for every page (CSP Level 3).
     content_security_policy: str
-    """The Content-Security-Policy field's value for every page (CSP Level 3)."""
 
     def __init__(self, *, contact: str = "", prefix: str = "/oauth2", public_url: str = "") -> None:
         package = _package()

@@ -126,7 +126,7 @@ class Reloader:
             changed = (*changes(old.settings, loaded.settings), *self._files_changed(states))
             reloads.took(clock(), changed=bool(changed))
             news = {"cause": cause, "generation": reloads.generation, "changes": changed}
-            _log.info("the configuration was loaded anew", extra={"details": news})
+            _log.info("the configuration was reloaded", extra={"details": news})
             for warning in loaded.warnings:
                 _log.warning(warning)
             since = int(reloads.changed_at)

@@ -27,14 +27,14 @@ PUBLIC = "https://gate.example.com"
             {},
             {},
             {"upstream": "https://gate.example.com"},
-            "route[0].upstream: https://gate.example.com is an address at which people visit",
+            "route[0].upstream: https://gate.example.com is an address of the gate itself",
         ),
-        ({}, {}, {"upstream": "http://gate.example.com"}, "at which people visit the gate"),
+        ({}, {}, {"upstream": "http://gate.example.com"}, "is an address of the gate itself"),
         (
             {},
             {},
             {"upstream": "https://wiki.example.com", "host": "wiki.example.com"},
-            "route[0].upstream: https://wiki.example.com is an address at which people visit",
+            "route[0].upstream: https://wiki.example.com is an address of the gate itself",
         ),
         ({}, {"api_url": PUBLIC}, {}, "tailchat.api_url is server.public_url"),
         (

@@ -211,6 +211,6 @@ async def test_a_lock_is_never_written_where_the_running_gate_does_not_look(home
         _, said = await process.communicate()
 
     assert process.returncode == 1
-    assert f"the gate that runs keeps state in {home}, not in " in said.decode()
+    assert f"the running gate keeps its state in {home}, not in " in said.decode()
     assert "--state names the directory" in said.decode()
     assert not (home / "other").exists()

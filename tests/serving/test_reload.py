@@ -618,7 +618,7 @@ async def test_a_bad_file_changes_nothing_and_says_why(
     assert await gate.metric("gate_config_last_reload_success") == 1
     found = (await gate.status())["configuration"]
     assert (found["generation"], found["problems"]) == (2, [])
-    (record,) = (r for r in caplog.records if r.message == "the configuration was loaded anew")
+    (record,) = (r for r in caplog.records if r.message == "the configuration was reloaded")
     assert vars(record)["details"] == {
         "cause": "a test",
         "generation": 2,

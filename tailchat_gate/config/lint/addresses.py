@@ -65,10 +65,12 @@ def of_upstream(route: RouteSettings, settings: Settings) -> Iterator[tuple[str,
     """Warn of an upstream that is an address of the gate itself."""
     upstream, server = upstream_address(route.upstream), settings.server
     if server.admin_listen and leads_to(upstream, listen_address(server.admin_listen)):
-        warning = "is server.admin_listen: all whom this route lets in can ask the admin listener"
+        warning = (
+            "is server.admin_listen: everyone who passes this route can use the admin listener"
+        )
         yield "upstream", f"{route.upstream} {warning}, which knows no sessions"
     if isinstance(upstream, HttpAddress) and _is_served_here(upstream, route, settings):
-        warning = "is an address at which people visit the gate, so each request would come back"
+        warning = "is an address of the gate itself, so each request would come back"
         yield "upstream", f"{upstream} {warning}; the tool needs an address of its own"
 
 

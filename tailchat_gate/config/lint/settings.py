@@ -95,7 +95,7 @@ def _of_route(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, s
 def _route(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if isinstance(upstream_address(route.upstream), StaticAddress | FilesAddress):
         if route.headers:
-            yield "headers", f"{route.upstream} has no tool behind it that would get them"
+            yield "headers", f"{route.upstream} has no tool that could get them"
     else:
         yield from _pages_elsewhere(route)
         yield from (
@@ -127,7 +127,7 @@ def _pages_elsewhere(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if WEBSOCKET not in route.upgrades and route.websocket_max_age:
         yield "websocket_max_age", "upgrades does not name websocket, so this changes nothing"
     if PUBLIC not in route.allow:
-        warning = "can send requests and open WebSockets here in the name of whoever visits it"
+        warning = "can send requests and open WebSockets here in the name of its visitors"
         if ANY_ORIGIN in route.origins:
             yield "origins", f"any site's page {warning}"
         if NO_ORIGIN in route.origins:
@@ -135,7 +135,7 @@ def _pages_elsewhere(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if ANY_ORIGIN not in route.origins:
         of_sites = [one for one in route.origins if one.startswith("http")]
         for origin in filter(addresses.travels_in_clear, of_sites):
-            warning = f"{origin} is http, and whoever is on the way can write its pages"
+            warning = f"{origin} is http, so anyone on its network path can change its pages"
             yield "origins", warning
 
 
@@ -203,7 +203,7 @@ def _of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
         if entry in allowed:
             yield f"{entry} is in allow too, and deny wins"
         if warning := _nobody(entry):
-            yield f"{warning}, so it keeps nobody out"
+            yield f"{warning}, so it locks nobody out"
 
 
 def _nobody(entry: str) -> str:

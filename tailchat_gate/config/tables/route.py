@@ -77,7 +77,7 @@ class RouteSettings(Section):
     )
     upstream_host: UpstreamHost | None = Field(
         default=None,
-        description="Host that the tool is asked for; left out, it is the visitor's.",
+        description="Host in requests to the tool; left out, it is the visitor's.",
         examples=["grafana.lan:3000"],
     )
     rewrite_location: StrictBool = Field(
@@ -160,7 +160,7 @@ class RouteSettings(Section):
     pass_response_fields: PassResponseFields = Field(
         default=(),
         description=(
-            "Headers of the tool's replies that pass although they reach beyond the tool: see "
+            "Headers of the tool's responses that pass although they reach beyond the tool: see "
             "docs/headers.md."
         ),
         examples=[["Clear-Site-Data"]],
@@ -181,12 +181,13 @@ class RouteSettings(Section):
     )
     response_timeout: Annotated[float, Seconds()] = Field(
         default=60.0,
-        description="How long the tool may take to the first byte of its reply; 0 is no limit.",
+        description="How long the tool may take to the first byte of its response; 0 is no limit.",
     )
     idle_timeout: Annotated[float, Seconds()] = Field(
         default=600.0,
         description=(
-            "How long a reply under way, or both ends of a WebSocket, may be silent; 0 is no limit."
+            "How long a response under way, or both ends of a WebSocket, may be silent; 0 is no "
+            "limit."
         ),
     )
     max_body_bytes: Annotated[int, Whole(0, _LARGEST_BODY)] = Field(
@@ -213,7 +214,7 @@ class RouteSettings(Section):
     outlive: StrictBool = Field(
         default=False,
         description=(
-            "Whether WebSockets and replies under way go on when their session is over or locked."
+            "Whether WebSockets and responses under way continue after their session has ended."
         ),
     )
     origins: Origins = Field(

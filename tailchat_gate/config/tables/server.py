@@ -100,8 +100,8 @@ class Server(Section):
     )
     half_closed_timeout: Annotated[float, Seconds()] = Field(
         default=5.0,
-        description="How long a visitor that sends no more waits while nothing comes for it; "
-        "0 takes it for gone at once.",
+        description="How long a visitor that has stopped sending waits for a silent tool; 0 takes "
+        "it for gone at once.",
     )
     via: Via = Field(
         default="tailchat-gate",

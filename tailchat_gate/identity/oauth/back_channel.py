@@ -12,10 +12,10 @@ from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.responses import broken
 from tailchat_gate.reasons import Reason
 
+#: Seconds for a whole call (Tailchat: with a frozen Redis it never answers).
 MAX_TIMEOUT: Final = 10.0
-"""Seconds for a whole call (Tailchat: with a frozen Redis it never answers)."""
+#: Bytes of an answer that are read (Tailchat: a nickname has any length).
 MAX_ANSWER: Final = 1_048_576
-"""Bytes of an answer that are read (Tailchat: a nickname has any length)."""
 
 
 class Answer(NamedTuple):

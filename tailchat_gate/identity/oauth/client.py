@@ -30,10 +30,10 @@ from tailchat_gate.identity.oauth.responses import (
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import OPENID, VCHAR
 
+#: Seconds for which an answer is remembered.
 LIFETIME: Final = 600.0
-"""Seconds for which an answer is remembered."""
+#: Seconds after a failure, or before a newer answer is asked for: no stranger sets the pace.
 PAUSE: Final = 5.0
-"""Seconds after a failure, or before a newer answer is asked for: no stranger sets the pace."""
 
 T = TypeVar("T")
 

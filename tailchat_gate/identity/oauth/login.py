@@ -32,8 +32,8 @@ from tailchat_gate.syntax import (
     base64url,
 )
 
+#: Longest return target; an authorization URL over 16 KB is a bare 431 at Tailchat.
 MAX_RETURN_TO: Final = 2048
-"""Longest return target; an authorization URL over 16 KB is a bare 431 at Tailchat."""
 
 _MAX_CODE: Final = 512
 # RFC 6749 4.1.2.1; OIDC Core 3.1.2.6; RFC 8707 2.

@@ -10,22 +10,22 @@ from typing import Final
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.reasons import Reason
 
+#: Logins that ask at the same time.
 AT_ONCE: Final = 32
-"""Logins that ask at the same time."""
+#: Of them, those of one client.
 OF_ONE: Final = 8
-"""Of them, those of one client."""
+#: Of them, those for clients that have none yet, so that a few clients cannot hold all.
 FOR_FIRST: Final = 8
-"""Of them, those that only a client gets which has none: a handful of clients cannot hold all."""
+#: Logins that wait for their turn.
 WAITING: Final = 2000
-"""Logins that wait for their turn."""
+#: Of them, those of one client, which may be a whole office with one address.
 WAITING_OF_ONE: Final = 100
-"""Of them, those of one client: an office behind one address, on a Monday."""
+#: The network of one client, in IPv6: what a site, and many a household, is given (RFC 6177).
 _SITE_PREFIX: Final = 48
-"""The network of one client, in IPv6: what a site, and many a household, is given (RFC 6177)."""
+#: Seconds that a login waits for its turn.
 PATIENCE: Final = 30.0
-"""Seconds that a login waits for its turn."""
+#: Seconds after which a refused visitor may try again.
 RETRY_SECONDS: Final = 10
-"""Seconds after which who is turned away may try again."""
 
 
 class LoginBusy(LoginRefused):

@@ -18,21 +18,21 @@ from tailchat_gate.syntax import (
     from_base64url,
 )
 
+#: Seconds for which logins that begin share a cookie; then the next one makes another.
 SHARED_SECONDS: Final = 7200
-"""Seconds for which logins that begin share a cookie; then the next one makes another."""
 
+#: Login cookies that a browser may keep, about 80 bytes each; surplus ones are deleted.
 MAX_KEPT: Final = 20
-"""Login cookies that a browser may keep, about 80 bytes each; surplus ones are deleted."""
 
+#: What tells the name of one login cookie from another's, as a pattern.
 SUFFIX: Final = f"_[{BASE64URL}]{{6}}"
-"""What tells the name of one login cookie from another's, as a pattern."""
 
 _TIME_BYTES: Final = 4
 _VALUE_BYTES: Final = 32
 _NAME: Final = re.compile(SUFFIX)
 
+#: Seconds a login may take (Tailchat: one hour for its login page, one for the consent).
 STATE_LIFETIME: Final = 7200
-"""Seconds a login may take (Tailchat: one hour for its login page, one for the consent)."""
 
 
 class LoginCookie(NamedTuple):

@@ -16,11 +16,11 @@ from tailchat_gate.identity.oauth.shared_redemptions import (
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import EXPIRY_MARGIN, USE_MARGIN
 
+#: Seconds after a redemption in which a reload gets the same outcome.
 REPLAY_WINDOW: Final = 60.0
-"""Seconds after a redemption in which a reload gets the same outcome."""
 
+#: Most logins remembered at once; a used one takes about 300 bytes.
 CAPACITY: Final = 100_000
-"""Most logins remembered at once; a used one takes about 300 bytes."""
 
 
 #: Refusals that show that a code was not taken; a time-out or a broken response shows neither.

@@ -128,8 +128,8 @@ def _avatar(value: object, api_url: str) -> str:
     return ascii_url if len(ascii_url) <= MAX_AVATAR else ""
 
 
+#: Characters of a text that are checked; no later one may be shown.
 MAX_TEXT: Final = 4096
-"""Characters of a text that are looked at; none behind them may be shown."""
 
 # Limits for nested encodings: their depth, and the number of decoded texts.
 _DEPTH: Final = 4

@@ -9,14 +9,14 @@ from typing import Final
 from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.observe.log import LOGGER_NAME
 
+#: Seconds after a check before a person's sign-in starts another one: no stranger sets the pace.
 PAUSE: Final = 5.0
-"""Seconds after a check before a person's sign-in starts another one: no stranger sets the pace."""
+#: Seconds between two checks while something is wrong.
 RETRY: Final = 30.0
-"""Seconds between two checks while something is wrong."""
+#: Logins that begin in a row, and none comes back, before the gate checks again.
 LOST_LOGINS: Final = 5
-"""Logins that begin in a row, and none comes back, before the gate checks again."""
+#: How long ago the first of them began: a person needs a while to type a password.
 LOST_SECONDS: Final = 60.0
-"""How long ago the first of them began: a person needs a while to type a password."""
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 

@@ -177,7 +177,7 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
     assert (machine.exit_code, "refused: locked, 403" in machine.output) == (1, True)
     assert machine.output.endswith("because of: token:backup is locked until unlocked\n")
     assert before.output in unreadable.output
-    assert "warning: locks are not looked at: " in unreadable.output
+    assert "warning: locks are not checked: " in unreadable.output
     assert unreadable.exit_code == 0
 
 
@@ -208,7 +208,7 @@ def test_a_configuration_that_is_wrong_elsewhere_does_not_keep_anybody_in(
     assert [each.exit_code for each in (done, listed, lifted, ended)] == [0, 0, 0, 0]
     assert done.stdout == "sub:66000000000000000000000a is locked until unlocked\n"
     assert done.stderr.startswith("warning: ")
-    assert done.stderr.endswith(f"state is kept in {path}\n")
+    assert done.stderr.endswith(f"the state is in {path}\n")
     assert listed.stdout == "sub:66000000000000000000000a  until unlocked\n"
     assert len(StoredEntries(path).read()) == 2
 
