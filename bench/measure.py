@@ -166,9 +166,9 @@ def measure(
     """
     expect(peer, ask)
     before = cpu_seconds(peer.pids)
-    own = _children_seconds()
+    own = children_seconds()
     load = _wrk(peer, ask, f"-d{seconds}s", f"-c{connections}", ask.script(seed, count))
-    own = _children_seconds() - own
+    own = children_seconds() - own
     cpu = cpu_seconds(peer.pids) - before
     rss = rss_bytes(peer.pids)
     expect(peer, ask)
@@ -198,7 +198,7 @@ def expect(peer: Peer, ask: Ask) -> None:
         peer.session.take(response.cookies)
 
 
-def _children_seconds() -> float:
+def children_seconds() -> float:
     """CPU seconds of the programs that were started and have ended: of a load, that is wrk."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

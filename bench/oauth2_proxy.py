@@ -3,7 +3,7 @@
 _MAIN = """\
 http_address = "127.0.0.1:{port}"
 metrics_address = "127.0.0.1:{admin}"
-upstreams = ["http://127.0.0.1:{web}/", "http://127.0.0.1:{tool}/upload"]
+upstreams = ["http://127.0.0.1:{web}/", "http://127.0.0.1:{tool}/upload", "http://127.0.0.1:{tool}/jupyter/"]
 provider = "oidc"
 oidc_issuer_url = "{provider}"
 skip_oidc_discovery = true

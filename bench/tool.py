@@ -1,4 +1,4 @@
-"""The upstream for what nginx cannot play: uploads, slow replies, and a WebSocket echo.
+"""The upstream for what nginx cannot play: uploads, slow replies, WebSockets, a recorded page.
 
 It must cost little, because it shares the machine with what is measured.
 """
@@ -9,8 +9,11 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
+
+from recording import PREFIX, Answer, answers, frames, key, recording
 
 SLOW = 1.0
 """Seconds before the answer to /slow."""
@@ -28,6 +31,9 @@ _BACKLOG = 4096
 _MASKED, _LENGTH_BITS = 0x80, 0x7F
 _LONGEST = 125
 _CLOSE = 8
+_CLOSED = bytes((0x88, 0))
+# Where a path begins, after the longest method.
+_METHOD = 20
 
 
 def accepted(key: bytes) -> bytes:
@@ -89,14 +95,38 @@ class Echo(asyncio.Protocol):
             self._transport.close()
 
 
+class Recorded(asyncio.Protocol):
+    """A connection that has become a WebSocket of a recorded page."""
+
+    def __init__(self, transport: asyncio.Transport, messages: Sequence[bytes]) -> None:
+        self._transport, self._messages = transport, iter(messages)
+        self._rest = b""
+        transport.write(next(self._messages))
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each message with what followed it when it was recorded."""
+        self._rest += data
+        count, used, over = frames(self._rest)
+        self._rest = self._rest[used:]
+        for _ in range(count):
+            self._transport.write(next(self._messages, b""))
+        if over:
+            self._transport.write(_CLOSED)
+            self._transport.close()
+
+
 class Tool(asyncio.Protocol):
     """A connection that speaks HTTP; one request at a time, as proxies send them."""
+
+    recorded: Mapping[bytes, Answer] = MappingProxyType({})
+    """The answers of the recorded page."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._head = b""
         self._received = 0
         self._missing = 0
+        self._answer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -117,25 +147,32 @@ class Tool(asyncio.Protocol):
             self._write(response(b"", b"431 Request Header Fields Too Large"), last=True)
 
     def _request(self, head: bytes, rest: bytes) -> None:
+        page = self.recorded.get(key(head)) if PREFIX in head[:_METHOD] else None
+        self._answer = page.whole if page else b""
         if _CODED.search(head):
             self._write(response(b"a length is needed", b"411 Length Required"), last=True)
-        elif key := _KEY.search(head):
-            self._upgrade(key[1], rest)
+        elif asked := _KEY.search(head):
+            self._upgrade(asked[1], rest, page)
         elif length := _LENGTH.search(head):
             self._received, self._missing = 0, int(length[1])
             self._body(len(rest))
+        elif page:
+            self._write(page.whole)
         elif head.startswith(b"GET /slow "):
             asyncio.get_running_loop().call_later(SLOW, self._write, response(b'{"slow": true}'))
         else:
             self._write(response(b'{"tool": true}'))
 
-    def _upgrade(self, key: bytes, rest: bytes) -> None:
+    def _upgrade(self, asked: bytes, rest: bytes, page: Answer | None) -> None:
         assert self._transport is not None  # noqa: S101 - narrows for the checker
+        head = page.head if page else b"HTTP/1.1 101 Switching Protocols\r\n"
         self._write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accepted(key)
+            head + b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accepted(asked)
         )
-        websocket = Echo(self._transport)
+        websocket: Echo | Recorded = (
+            Recorded(self._transport, page.messages) if page else Echo(self._transport)
+        )
         self._transport.set_protocol(websocket)
         if rest:
             websocket.data_received(rest)
@@ -146,7 +183,8 @@ class Tool(asyncio.Protocol):
         self._received += size
         self._missing -= size
         if not self._missing:
-            self._write(response(json.dumps({"received": self._received}).encode()))
+            received = json.dumps({"received": self._received}).encode()
+            self._write(self._answer or response(received))
         elif before < PAUSE_AFTER <= self._received:
             self._transport.pause_reading()
             asyncio.get_running_loop().call_later(PAUSE, self._transport.resume_reading)
@@ -171,6 +209,7 @@ def run(main: Coroutine[None, None, None]) -> None:
 async def serve(port: int) -> None:
     """Serve on a loopback port until the process is ended."""
     loop = asyncio.get_running_loop()
+    Tool.recorded = answers(recording())
     server = await loop.create_server(Tool, "127.0.0.1", port, backlog=_BACKLOG)
     await server.serve_forever()
 

@@ -13,6 +13,8 @@ from gate import ASKED, MANY, POLICY
 from goals import ONE, PLAIN_GATE
 from hold import Connections, connections
 from measure import Ask, Peer, Sample, empty_logs, sample
+from page import NAME as PAGE
+from page import page
 from peers import Stage
 from process import cpu_seconds, rss_bytes
 from roster import NAMES, OWN_SESSIONS, PLAIN
@@ -33,6 +35,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         differing.FAMILY.name: tuple(differing.ROWS),
         others.FAMILY.name: tuple(others.ROWS),
+        "mixed": (*differing.ROWS, *others.ROWS, PAGE),
     }
 )
 """Names that stand for several works."""
@@ -47,6 +50,7 @@ def works() -> tuple[Work, ...]:
     return (
         *differing.differing(),
         *others.others(),
+        page(),
         Work("small", "small keep-alive GET with a session", "request", loads(NAMES, small)),
         Work("gate", "what the gate does besides", "request", _gate_alone(small), baseline=ONE),
         Work("policy", "what decides who may", "request", _policies(small), baseline=PLAIN_GATE),

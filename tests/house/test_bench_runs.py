@@ -31,6 +31,7 @@ SHOWN = {
     "question",
     "new-session",
     "small",
+    "page",
     "upload",
     "tunnel",
     "idle-ws",
@@ -155,14 +156,15 @@ def test_the_gate_takes_large_bodies_in_constant_memory(folder: Path, tmp_path: 
     assert "gate, upload" in out
 
 
-def test_large_bodies_arrive_whole_through_each_peer(folder: Path) -> None:
+@pytest.mark.parametrize("peer", ["nginx", "caddy", "gate"])
+def test_large_bodies_arrive_whole_through_each_peer(stage: Stage, peer: str) -> None:
     """The body scenario counts every byte through every peer that streams."""
-    needs_peers(folder, "caddy")
-    out = ended(started(folder, "--bodies", "--size", "16"))
+    needs_peers(stage.scene.directory, peer)
+    found = run.bodies(stage, [peer], 16 << 20)
 
-    names = [line.split("  ")[0] for line in out.splitlines()]
-    for peer in ("nginx", "caddy", "gate"):
-        assert names.count(f"{peer}, download") == names.count(f"{peer}, upload") == 1
+    assert [(one.peer, one.direction) for one in found] == [(peer, "download"), (peer, "upload")]
+    # Each reader paused for a second, so that a proxy without back-pressure would show.
+    assert all(one.seconds > 1 for one in found)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's Apache works as somebody else")
