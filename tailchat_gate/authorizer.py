@@ -28,7 +28,7 @@ from tailchat_gate.request.authorization import Way
 from tailchat_gate.request.claims import claimed_methods, claimed_paths
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.intent import is_preflight
+from tailchat_gate.request.intent import is_frame, is_preflight
 from tailchat_gate.request.target import Host, Target
 
 #: Refusals of somebody, which an admin may want to change; an address that does not exist is
@@ -134,7 +134,7 @@ class Authorizer:
             visitor = None
         # By position, because a keyword makes a dict for each request.
         verdict = Verdict(decision.allowed, match, visitor, host_session, None, told)
-        if fields.other_page and visitor is not None:
+        if visitor is not None and (fields.other_page or visitor.record.embedded):
             # The author of that page made the visitor's browser send the cookie.
             return self._unless_made_elsewhere(context, verdict, host, method, target)
         return verdict
@@ -149,6 +149,14 @@ class Authorizer:
         unsafe = changes_something(method, claimed, has_origin=has_origin)
         if not verdict.allowed or match is None:
             return verdict
+        record = verdict.record
+        if record is not None and record.embedded:
+            # Its cookie comes with whatever the page around the frame sends: only what the frame
+            # shows, and what it sends itself, is the visitor's.
+            unsafe = unsafe or not is_frame(method, fields.headers)
+            if not match.route.settings.embed:
+                context.reason = Reason.CROSS_ORIGIN
+                return replace(verdict, allowed=False)
         if unsafe and self._is_foreign(context, host, match.route):
             context.reason = Reason.CROSS_ORIGIN
             return replace(verdict, allowed=False)

@@ -251,10 +251,10 @@ class Gate:
         upgrade = self.forwarder.upgrade_of(route, head)
         if upgrade:
             self.authorizer.check_origin(context, head.fields.host, route)
-        extra = b""
+        extra = route.added_fields
         if renewal := verdict.renewal():
             # Private, because a cache in between must not give the cookie to another person.
-            extra = b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
+            extra += b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
         sent = self.headers.head(
             head,
             route.upstream_target(head.target.raw),

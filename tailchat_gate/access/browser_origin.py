@@ -7,9 +7,11 @@ script says (Service Workers, "Path restriction").
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.request.target import HostPatterns
 from tailchat_gate.syntax import DEFAULT_PORTS, PREFIX
 
 ANY: Final = "*"
@@ -81,6 +83,46 @@ def _plain(origin: str) -> str:
     """Return an origin without the port that its scheme has anyway."""
     match = _WITH_PORT.fullmatch(origin)
     return (match[1] or match[2]) if match else origin
+
+
+class Embedders:
+    """The origins whose pages may show a tool in a frame, by route and by host."""
+
+    def __init__(self, routes: Iterable[RouteSettings]) -> None:
+        embedded = [route for route in routes if route.embed]
+        self._by_route = {route.name: route.embed for route in embedded}
+        self._everywhere = _union(route.embed for route in embedded if route.host is None)
+        hosts = {route.host for route in embedded if route.host is not None}
+        self._by_host = HostPatterns(
+            {
+                host: _union(route.embed for route in embedded if route.host in {None, host})
+                for host in hosts
+            }
+        )
+
+    def of_route(self, name: str) -> tuple[str, ...]:
+        """Return those of the route with a name, none for "" and for an unknown one."""
+        return self._by_route.get(name, ())
+
+    def of_host(self, host: str) -> tuple[str, ...]:
+        """Return those of all routes on a host (lower-case, without port)."""
+        return self._by_host.get(host) or self._everywhere
+
+
+def framing_field(origins: Sequence[str]) -> bytes:
+    """Return the response field that lets pages of these origins frame a tool, b"" for none.
+
+    Browsers then ignore a tool's X-Frame-Options (CSP Level 3 section 6.4.2.1), and hold a second
+    Content-Security-Policy of the tool's own as well.
+    """
+    if not origins:
+        return b""
+    listed = " ".join(("'self'", *origins))
+    return f"Content-Security-Policy: frame-ancestors {listed}\r\n".encode("ascii")
+
+
+def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(origin for group in groups for origin in group))
 
 
 class WorkerScopes:

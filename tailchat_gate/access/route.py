@@ -18,12 +18,14 @@ ODD_METHOD: Final = ""
 class Route:
     """One tool behind the gate: what was configured, and the rule made of it.
 
-    `name` is unique in a configuration.
+    `name` is unique in a configuration. `added_fields`: header lines that every response of the
+    tool gets.
     """
 
     settings: RouteSettings
     rule: Rule
     name: str
+    added_fields: bytes = b""
 
     def upstream_target(self, raw: bytes) -> bytes:
         """Return the request target for the upstream: `raw`, its prefix replaced if configured."""

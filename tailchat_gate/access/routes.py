@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tailchat_gate.access.browser_origin import framing_field
 from tailchat_gate.access.policy import (
     NO_MEMBERS,
     NO_METHOD,
@@ -50,7 +51,12 @@ class RouteTable:
         """
         everywhere = listed(denied, groups)
         self.routes: Final = tuple(
-            Route(each, _rule(each, groups, everywhere, confined, members), each.name)
+            Route(
+                each,
+                _rule(each, groups, everywhere, confined, members),
+                each.name,
+                framing_field(each.embed),
+            )
             for each in routes
         )
         layers = layers_of(self.routes)

@@ -21,11 +21,12 @@ from tailchat_gate.config.values.address import (
     upstream_address,
 )
 from tailchat_gate.config.values.group import Group
+from tailchat_gate.config.values.url import is_secure
 
 _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_pin", "tls_server_name")
 _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
-    *("websocket_max_age", "origins", "upgrades", "preflight"),
+    *("websocket_max_age", "origins", "embed", "upgrades", "preflight"),
     *("assertion", "audience", "forward_authorization", "pass_fields"),
     *("pass_response_fields", "request_buffer"),
 )
@@ -42,9 +43,9 @@ class Compared:
     """The values to compare.
 
     `routes` and `tokens` are keyed by position in the file; they may have gaps, and tables of which
-    only a part is readable. The names include those of tables with problems. The names, `groups`
-    and `prefix` are None if they are not known. `denied` is `access.deny`; `listen` holds the
-    gate's own addresses.
+    only a part is readable. The names include those of tables with problems. The names, `groups`,
+    `prefix` and `public_url` are None if they are not known. `denied` is `access.deny`; `listen`
+    holds the gate's own addresses.
     """
 
     routes: Mapping[int, RouteSettings]
@@ -53,6 +54,7 @@ class Compared:
     token_names: Collection[str] | None
     groups: _Groups | None
     prefix: str | None
+    public_url: str | None
     denied: Iterable[str]
     listen: Iterable[str]
 
@@ -76,6 +78,7 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
             _taken(index, route, by_path),
             _inside_prefix(index, route, prefix),
             _vain_preflight(index, route),
+            _vain_embed(index, route, tables.public_url),
             _vain_methods(index, route),
             _beside_upstream(index, route),
             _to_the_gate(index, route, listeners),
@@ -108,6 +111,12 @@ def _vain_preflight(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if route.preflight and route.methods and "OPTIONS" not in route.methods:
         wanted = "methods with OPTIONS among them, or none"
         yield Conflict(("route", index, "preflight"), "true", wanted)
+
+
+def _vain_embed(index: int, route: RouteSettings, public_url: str | None) -> Iterator[Conflict]:
+    if route.embed and public_url is not None and not is_secure(public_url):
+        wanted = "the key left out, or a server.public_url with https: frames need secure cookies"
+        yield Conflict(("route", index, "embed"), shown(route.embed[0]), wanted)
 
 
 def _vain_methods(index: int, route: RouteSettings) -> Iterator[Conflict]:

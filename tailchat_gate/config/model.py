@@ -86,6 +86,7 @@ class Settings(Section):
             token_names=[token.name for token in self.token],
             groups=self.groups,
             prefix=self.server.prefix,
+            public_url=self.server.public_url,
             denied=self.access.deny,
             listen=self.server.listen,
         )

@@ -120,6 +120,7 @@ def _refuse_conflicts(
         token_names=_names_alone("token", draft),
         groups=groups,
         prefix=key("server", "prefix", None),
+        public_url=key("server", "public_url", None),
         denied=key("access", "deny", ()),
         listen=key("server", "listen", ()),
     )

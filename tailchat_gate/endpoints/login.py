@@ -261,7 +261,7 @@ class LoginEndpoints:
         record: SessionRecord,
     ) -> None:
         await self.sessions.at(context.host).open(request, answer, record)
-        self.bindings.prune(request, answer)
+        self.bindings.prune(request, answer, embedded=record.embedded)
 
     def _record(self, request: web.BaseRequest, context: RequestContext) -> SessionRecord | None:
         """Return the valid session that the browser has on this host, None if there is none."""
@@ -326,7 +326,8 @@ class LoginEndpoints:
             return self.answers.redirect(return_to, status=303)
         sealed = seal_handoff_token(record, target, keys=self.handoffs, now=self.sessions.clock())
         origin = self.sites.origin(target.host)
-        return self.answers.redirect(f"{origin}{self.prefix}/arrive?pass={sealed}", status=303)
+        page = "handed_over" if target.framed else "arrive"
+        return self.answers.redirect(f"{origin}{self.prefix}/{page}?pass={sealed}", status=303)
 
 
 def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:

@@ -60,20 +60,46 @@ class Bindings:
         )
 
     def set(
-        self, request: web.BaseRequest, answer: web.StreamResponse, cookie: LoginCookie
+        self,
+        request: web.BaseRequest,
+        answer: web.StreamResponse,
+        cookie: LoginCookie,
+        *,
+        embedded: bool = False,
     ) -> None:
-        """Set a login cookie for as long as a login may take, and delete surplus ones."""
-        self._add(answer, cookie.name, cookie.value, STATE_LIFETIME)
-        self.prune(request, answer, cookie.name)
+        """Set a login cookie for as long as a login may take, and delete surplus ones.
 
-    def prune(self, request: web.BaseRequest, answer: web.StreamResponse, keep: str = "") -> None:
+        `embedded`: it is for a frame in a page of another site.
+        """
+        self._add(answer, cookie.name, cookie.value, STATE_LIFETIME, embedded=embedded)
+        self.prune(request, answer, cookie.name, embedded=embedded)
+
+    def prune(
+        self,
+        request: web.BaseRequest,
+        answer: web.StreamResponse,
+        keep: str = "",
+        *,
+        embedded: bool = False,
+    ) -> None:
         """Delete the surplus of a browser's login cookies, but not the one called `keep`."""
         for name in surplus(self.of(request), keep):
-            self._add(answer, name, "", 0)
+            self._add(answer, name, "", 0, embedded=embedded)
 
-    def _add(self, answer: web.StreamResponse, name: str, value: str, max_age: int) -> None:
+    def _add(
+        self,
+        answer: web.StreamResponse,
+        name: str,
+        value: str,
+        max_age: int,
+        *,
+        embedded: bool,
+    ) -> None:
         secure = self.sessions.names.secure
-        answer.headers.add("Set-Cookie", set_cookie(name, value, max_age=max_age, secure=secure))
+        answer.headers.add(
+            "Set-Cookie",
+            set_cookie(name, value, max_age=max_age, secure=secure, embedded=embedded),
+        )
 
 
 @dataclass(frozen=True, slots=True)

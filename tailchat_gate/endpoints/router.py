@@ -8,6 +8,7 @@ from aiohttp import web
 
 from tailchat_gate.endpoints.account import SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.login_answers import Targets
 from tailchat_gate.reasons import Reason
@@ -49,10 +50,11 @@ class KeySet:
 class Endpoints:
     """Handlers of the gate's own paths for one configuration."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument for each handler, all by name
         self,
         *,
         login: LoginEndpoints,
+        frame: FrameSignIn,
         targets: Targets,
         sign_out: SignOut,
         userinfo: UserInfo,
@@ -72,6 +74,8 @@ class Endpoints:
                 f"{prefix}/start": (_STEP, login.start),
                 f"{prefix}/callback": (_STEP, login.callback),
                 f"{prefix}/arrive": (_STEP, login.arrive),
+                f"{prefix}/frame": (_STEP, frame.offer),
+                f"{prefix}/handed_over": (_STEP, frame.hand_over),
                 f"{prefix}/back": (READ_METHODS, targets.back),
                 f"{prefix}/sign_in": (READ_METHODS, login.sign_in),
                 f"{prefix}/sign_out": (READ_METHODS | {"POST"}, sign_out.answer),

@@ -79,13 +79,15 @@ class Sites:
 class HandoffTarget:
     """Where to sign in: the tool's `host`, the `browser` there, and the path to continue at.
 
-    `again`: this target replaces one that reached another browser.
+    `again`: this target replaces one that reached another browser. `framed`: the session is for a
+    frame in a page of another site.
     """
 
     host: str
     browser: str
     return_to: str
     again: bool = False
+    framed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +101,44 @@ class HandoffToken:
 
 
 def handoff_url(
-    origin: str, prefix: str, *, browser: str, return_to: str, again: bool = False
+    origin: str,
+    prefix: str,
+    *,
+    browser: str,
+    return_to: str,
+    again: bool = False,
+    framed: bool = False,
 ) -> str:
     """Return the address on a tool's host that finishes a sign-in there.
 
     `browser` is the hash of a login cookie on that host. It needs no seal: a forged hash yields a
     token that only the browser with that cookie can use, and only the visitor gets that token.
     """
-    once_more = "&again=1" if again else ""
-    query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{once_more}"
+    flags = ("&again=1" if again else "") + ("&framed=1" if framed else "")
+    query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{flags}"
     return f"{origin}{prefix}/arrive?{query}"
 
 
 def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTarget | None:
     """Return the handoff target in a return target, None for any other return target."""
     parts = urlsplit(return_to)
-    host = parts.hostname or ""
-    if parts.path != f"{prefix}/arrive" or not sites.is_tool(host):
-        return None
     query = dict(query_pairs("?" + parts.query))
+    framed = query.get("framed") == "1"
+    # A target on the public host is a path; only a frame there needs a handoff.
+    host = parts.hostname or sites.public_host
+    if parts.path != f"{prefix}/arrive" or not (framed or sites.is_tool(host)):
+        return None
     browser, target = query.get("for", ""), query.get("rd", "/")
-    return HandoffTarget(host, browser, target, query.get("again") == "1") if browser else None
+    again = query.get("again") == "1"
+    return HandoffTarget(host, browser, target, again, framed) if browser else None
 
 
 def seal_handoff_token(
     record: SessionRecord, target: HandoffTarget, *, keys: KeyRing, now: float
 ) -> str:
     """Return the sealed token with which one browser on one host takes over `record`."""
+    if target.framed:
+        record = replace(record, embedded=True)
     body = {"record": asdict(record), "arrival": asdict(target), "at": int(now)}
     return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
 

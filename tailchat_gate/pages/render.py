@@ -57,6 +57,8 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
             {"retry_url": "", "detail": MappingProxyType({}), "elsewhere": ""},
         ),
         "frame": _Shape(frozenset(("reason", "open_url")), {"elsewhere": ""}),
+        "embedded": _Shape(frozenset(("start_url", "arrive_url", "tab_url"))),
+        "handed_over": _Shape(frozenset(("tab_url",))),
         "onward": _Shape(frozenset(("next_url",))),
         "userinfo": _Shape(
             frozenset(("sub", "signed_in_at", "until", "csrf")),
@@ -102,7 +104,7 @@ class Pages:
             (
                 "default-src 'none'",
                 f"style-src {package.style}",
-                f"script-src {package.script}",
+                f"script-src {' '.join(package.scripts.values())}",
                 "img-src data:",
                 # On a tool's host the sign-out goes on to the public one.
                 f"form-action 'self' {public_url}".rstrip(),
@@ -124,6 +126,8 @@ class Pages:
         site sent one);
         `frame`: reason, open_url (what a new tab is to show), elsewhere? ("frame" or "form" where
         a page of another site shows or sent it);
+        `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
+        tab_url (the tool in a tab); `handed_over`: tab_url;
         `onward`: next_url (which the browser goes to by itself);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), back_url?, has_tool? (whether back_url leads to a tool).
@@ -148,18 +152,20 @@ class Pages:
         catalogue = self._catalogues[choose_language(accept_language)]
         return self._templates[page].render(self._shared, **full, t=catalogue)
 
-    def headers(self, language: Language, *, framed: bool = False) -> dict[str, str]:
+    def headers(self, language: Language, *, ancestors: Sequence[str] = ()) -> dict[str, str]:
         """Return the response fields of a page in `language` (what `choose_language` returned).
 
-        `framed`: any page may show it in a frame.
+        `ancestors`: origins whose pages may show it in a frame, or "*" for any.
         """
         policy = self.content_security_policy
         return {
-            **({} if framed else {"X-Frame-Options": "DENY"}),
+            **({} if ancestors else {"X-Frame-Options": "DENY"}),
             "Content-Type": "text/html; charset=utf-8",
             "Content-Language": self._catalogues[language]["tag"],
-            "Content-Security-Policy": policy.replace(_NO_FRAMES, "frame-ancestors *")
-            if framed
+            "Content-Security-Policy": policy.replace(
+                _NO_FRAMES, f"frame-ancestors {' '.join(ancestors)}"
+            )
+            if ancestors
             else policy,
             "X-Content-Type-Options": "nosniff",
             # The callback's address holds a code: no tool may learn it from a Referer. (The
@@ -183,12 +189,12 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """What all pages of a process are made of; `style` and `script` are sources for the CSP."""
+    """What all pages of a process are made of; `style` and `scripts` are sources for the CSP."""
 
     templates: Mapping[str, Template]
     catalogues: Mapping[Language, Mapping[str, Any]]
     style: str
-    script: str
+    scripts: Mapping[str, str]
 
 
 @cache
@@ -200,7 +206,8 @@ def _package() -> _Package:
         for entry in package.joinpath("templates").iterdir()
         if entry.is_file()
     }
-    style, script = sources.pop("style.css"), sources.pop("fragment.js")
+    style = sources.pop("style.css")
+    scripts = {name: sources.pop(name) for name in sorted(sources) if name.endswith(".js")}
     environment = Environment(
         loader=DictLoader(sources),
         autoescape=True,
@@ -212,7 +219,10 @@ def _package() -> _Package:
     )
     environment.globals.update(
         style=Markup(style),  # noqa: S704 - the package's own file
-        script=Markup(script),  # noqa: S704 - the package's own file
+        scripts={
+            name.removesuffix(".js"): Markup(text)  # noqa: S704 - the package's own files
+            for name, text in scripts.items()
+        },
     )
     environment.filters.update(
         fill=_fill, shorten=_shorten, initial=_initial, visible=_visible, utc=_utc
@@ -226,7 +236,12 @@ def _package() -> _Package:
         for language in LANGUAGES
     }
     templates = {page: environment.get_template(f"{page}.html") for page in _PAGES}
-    return _Package(templates, catalogues, _source(style), _source(script))
+    return _Package(
+        templates,
+        catalogues,
+        _source(style),
+        {name: _source(text) for name, text in scripts.items()},
+    )
 
 
 def _source(content: str) -> str:

@@ -93,6 +93,11 @@ def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
     return not any("pre" in headers.get(name, "").lower() for name in _LOOKS_AHEAD)
 
 
+def is_frame(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser asks for what a frame shows."""
+    return method == "GET" and read_intent(method, headers) is Intent.FRAME
+
+
 def is_preflight(method: str, fields: FieldSection) -> bool:
     """Whether a browser asks what a page of another origin may send (Fetch, section 4.8).
 

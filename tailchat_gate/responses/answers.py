@@ -1,6 +1,6 @@
 """What the gate's own answers are made of: a page for a person, JSON for a program."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
@@ -23,6 +23,8 @@ from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
 
 #: How long to stay away where there is no room for a request (RFC 9110 section 10.2.3).
 RETRY_LATER: Final = MappingProxyType({"Retry-After": "5"})
+#: For a page that says nothing about the visitor and does nothing.
+ANY_PAGE: Final = ("*",)
 #: The longest Location, in characters.
 _LONGEST_LOCATION: Final = 2048
 #: What of an answer is about the visitor.
@@ -47,19 +49,23 @@ class Answers(PlainAnswers):
         *,
         code: int = 200,
         headers: Mapping[str, str] | None = None,
-        framed: bool = False,
+        ancestors: Sequence[str] = (),
         **values: object,
     ) -> web.Response:
         """Return a page of the pages room, in the visitor's language.
 
-        `code` is its status; `framed`: any page may show it in a frame.
+        `code` is its status; `ancestors`: origins whose pages may frame it, "*" for any.
         """
         accept_language = context.head.fields.headers.get("Accept-Language", "")
         language = choose_language(accept_language)
         return web.Response(
             status=code,
             text=self._pages.render(name, accept_language=accept_language, **values),
-            headers={**SERVER, **self._pages.headers(language, framed=framed), **(headers or {})},
+            headers={
+                **SERVER,
+                **self._pages.headers(language, ancestors=ancestors),
+                **(headers or {}),
+            },
         )
 
     def problem(
@@ -112,7 +118,7 @@ class Answers(PlainAnswers):
             "frame",
             code=STATUS[reason],
             headers=headers,
-            framed=True,
+            ancestors=ANY_PAGE,
             reason=reason.value,
             open_url=url,
             elsewhere=_elsewhere(context, reason),
@@ -153,7 +159,8 @@ class Answers(PlainAnswers):
         if len(location) <= _LONGEST_LOCATION:
             return self.redirect(location, status=303)
         framed = read_intent(context.method, context.head.fields.headers) is Intent.FRAME
-        return self.page(context, "onward", framed=framed, next_url=location)
+        ancestors = ANY_PAGE if framed else ()
+        return self.page(context, "onward", ancestors=ancestors, next_url=location)
 
     def same_again(self, context: RequestContext) -> str:
         """Return the address that was asked for, for a link."""

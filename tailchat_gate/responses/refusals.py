@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from tailchat_gate.access.browser_origin import Embedders
 from tailchat_gate.access.policy import Rule
 from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
@@ -50,11 +51,13 @@ class Refusals:
         returns: ReturnTargets,
         prefix: str,
         sign_in_page: bool,
+        embedders: Embedders,
     ) -> None:
         self.answers: Final = answers
         self._sites = sites
         self._returns = returns
         self._prefix = prefix
+        self._embedders = embedders
         self._entry = _SIGN_IN_PAGE if sign_in_page else "/start"
 
     def refusal(
@@ -130,9 +133,8 @@ class Refusals:
         intent = read_intent(context.method, headers)
         if intent is Intent.NAVIGATION:
             return self.answers.redirect(self.sign_in_url(context))
-        if intent is Intent.FRAME and is_sibling(headers) and self._sites.is_tool(context.host):
-            # Where public_url has a session, it is carried over without anybody's help.
-            return self.answers.redirect(self.sign_in_url(context, "/start"))
+        if intent is Intent.FRAME and (entry := self._frame_entry(context)):
+            return self.answers.redirect(self.sign_in_url(context, entry))
         if shown_in(context.method, headers) is Intent.FRAME:
             return self.answers.in_frame(
                 context, reason, self.answers.in_a_tab(context), headers=_CHALLENGE
@@ -150,6 +152,13 @@ class Refusals:
         # Whatever the reason, to sign in is what helps.
         answer.set_status(HTTPStatus.UNAUTHORIZED)
         return answer
+
+    def _frame_entry(self, context: RequestContext) -> str:
+        """Return the path of the gate's that can sign in within a frame, "" for none."""
+        if is_sibling(context.head.fields.headers) and self._sites.is_tool(context.host):
+            # Where public_url has a session, it is carried over without anybody's help.
+            return "/start"
+        return "/frame" if self._embedders.of_route(context.route) else ""
 
     def sign_in_first(
         self, context: RequestContext, rejection: Rejection | None = None

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tailchat_gate.access.browser_origin import WorkerScopes
+from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import authorities_context, read_key
 from tailchat_gate.config.model import Settings
@@ -53,6 +53,7 @@ class AccessParts(NamedTuple):
     routes: RouteTable
     workers: WorkerScopes
     members: Members
+    embedders: Embedders
 
 
 class IdentityParts(NamedTuple):
@@ -125,7 +126,10 @@ def wire_access(settings: Settings) -> AccessParts:
     """Return the parts of the access room."""
     members = Members(settings.groups)
     return AccessParts(
-        route_table(settings, members), WorkerScopes(settings.server.prefix), members
+        route_table(settings, members),
+        WorkerScopes(settings.server.prefix),
+        members,
+        Embedders(settings.route),
     )
 
 
@@ -181,7 +185,11 @@ def wire_proxy(
 
 
 def wire_responses(
-    settings: Settings, sites: Sites, recorder: Recorder, process_state: ProcessState
+    settings: Settings,
+    sites: Sites,
+    recorder: Recorder,
+    embedders: Embedders,
+    process_state: ProcessState,
 ) -> ResponseParts:
     """Return the parts of the responses room, with the pages."""
     prefix = settings.server.prefix
@@ -196,6 +204,7 @@ def wire_responses(
         returns=returns,
         prefix=prefix,
         sign_in_page=settings.pages.sign_in == "page",
+        embedders=embedders,
     )
     writer = ResponseWriter(answers, process_state.pages, recorder)
     return ResponseParts(returns, answers, refusals, writer)

@@ -7,6 +7,7 @@ from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
+from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.login import LoginEndpoints, outcome_codec
 from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets
 from tailchat_gate.endpoints.router import Endpoints, KeySet
@@ -59,6 +60,14 @@ def wire_endpoints(parts: Parts) -> Endpoints:
     )
     return Endpoints(
         login=_login(parts, targets),
+        frame=FrameSignIn(
+            answers=answers,
+            bindings=Bindings(parts.identity.sessions),
+            targets=targets,
+            sites=parts.identity.sites,
+            embedders=parts.access.embedders,
+            prefix=prefix,
+        ),
         targets=targets,
         sign_out=_sign_out(parts, forms),
         userinfo=_userinfo(parts, forms),
@@ -160,7 +169,9 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
     access = wire_access(settings)
     identity = wire_identity(settings, access.routes, process_state)
     proxy = wire_proxy(settings, access, identity.sessions, process_state)
-    responses = wire_responses(settings, identity.sites, proxy.recorder, process_state)
+    responses = wire_responses(
+        settings, identity.sites, proxy.recorder, access.embedders, process_state
+    )
     authorizer = Authorizer(
         access.routes, identity.sites, identity.sessions, identity.tokens, process_state.audit
     )

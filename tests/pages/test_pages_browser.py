@@ -17,6 +17,12 @@ NOON = 1_772_366_400.0
 PAGES = Pages(contact="ops@example.com")  # it reads files, so not within the event loop
 
 VALUES: dict[str, dict[str, object]] = {
+    "embedded": {
+        "start_url": "/oauth2/start?rd=%2Fd",
+        "arrive_url": "/oauth2/arrive",
+        "tab_url": "/d",
+    },
+    "handed_over": {"tab_url": "/"},
     "sign_in": {"start_url": "/oauth2/start?rd=%2Fd%3Fa%3D1", "tool": HOSTILE, "return_to": "/d"},
     "sign_out": {"csrf": "c", "nickname": HOSTILE},
     "signed_out": {"start_url": "/oauth2/start?rd=%2F"},

@@ -15,7 +15,7 @@ from tailchat_gate.config.values.address import (
     upstream_address,
 )
 from tailchat_gate.config.values.header import folded
-from tailchat_gate.config.values.url import is_loopback, parse_url
+from tailchat_gate.config.values.url import is_secure, parse_url
 from tailchat_gate.syntax import WILDCARD
 
 _WIDEST_IPV4 = 8
@@ -162,5 +162,4 @@ def _is_wide(network: Network) -> bool:
 
 def travels_in_clear(text: str) -> bool:
     """Whether requests to a URL travel unencrypted over a network."""
-    url = parse_url(text, "")
-    return url.scheme == "http" and not is_loopback(url.host)
+    return not is_secure(text)

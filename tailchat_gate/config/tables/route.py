@@ -8,6 +8,7 @@ from tailchat_gate.config.tables.fields import Deny, Seconds, Section, Size, Who
 from tailchat_gate.config.tables.route_fields import (
     Allow,
     Audience,
+    Embedders,
     Headers,
     Host,
     Methods,
@@ -224,6 +225,14 @@ class RouteSettings(Section):
             "WebSockets here, besides the route's own; * alone is any."
         ),
         examples=[["https://app.example.com"]],
+    )
+    embed: Embedders = Field(
+        default=(),
+        description=(
+            "Origins whose pages may show the tool in a frame, with a sign-in of its own there; "
+            "for Tailchat's web panels, Tailchat's."
+        ),
+        examples=[["https://tailchat.example.com"]],
     )
     upgrades: Upgrades = Field(
         default=(header.WEBSOCKET,),

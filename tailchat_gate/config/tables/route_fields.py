@@ -109,6 +109,13 @@ Origins = Annotated[
         distinct_items(matching(f"([*]|null|{syntax.SCHEME}://[^{syntax.AUTHORITY_ENDS}@]*/?)"))
     ),
 ]
+Embedders = Annotated[
+    tuple[Annotated[str, AfterValidator(url.secure_origin)], ...],
+    AfterValidator(identifier.distinct),
+    WithJsonSchema(
+        distinct_items(matching(f"{syntax.HTTP_SCHEME}://[^{syntax.AUTHORITY_ENDS}@]*/?"))
+    ),
+]
 Upgrades = Annotated[
     tuple[Annotated[str, AfterValidator(header.protocol)], ...],
     AfterValidator(identifier.distinct),

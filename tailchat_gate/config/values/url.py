@@ -153,6 +153,23 @@ def origin(text: str) -> str:
     return url.origin
 
 
+def secure_origin(text: str) -> str:
+    """Read an origin whose pages a browser counts as secure: https, or this machine itself.
+
+    Raises ValueError, whose text says what is accepted.
+    """
+    found = origin(text)
+    if not is_secure(found):
+        raise ValueError(f"{ORIGIN} with https: a frame needs cookies that only https may carry")
+    return found
+
+
+def is_secure(text: str) -> bool:
+    """Whether a URL is https, or on this machine (Secure Contexts section 3.1)."""
+    url = parse_url(text, ORIGIN)
+    return url.scheme == "https" or is_loopback(url.host)
+
+
 def base_url(text: str) -> str:
     """Read a URL that paths are appended to; its path loses the trailing slash.
 

@@ -176,11 +176,12 @@ def _text(part: bytes) -> str:
     return part.strip().decode("ascii", "replace")
 
 
-def set_cookie(name: str, value: str, *, max_age: int, secure: bool) -> str:
+def set_cookie(name: str, value: str, *, max_age: int, secure: bool, embedded: bool = False) -> str:
     """Return a Set-Cookie value for a cookie of the gate, `max_age` in seconds (0 deletes it).
 
-    HttpOnly and SameSite=Lax always: Strict would withhold the login cookie on the way back
-    from Tailchat. Path=/ and no Domain, as `__Host-` requires.
+    HttpOnly and SameSite=Lax: Strict would withhold the login cookie on the way back from Tailchat.
+    Path=/ and no Domain, as `__Host-` requires. `embedded`: for a frame in a page of another site;
+    the browser keeps one such cookie for each site of the page around it (CHIPS: Partitioned).
     """
     cookie: SimpleCookie = SimpleCookie()
     cookie[name] = value
@@ -188,6 +189,7 @@ def set_cookie(name: str, value: str, *, max_age: int, secure: bool) -> str:
     morsel["path"] = "/"
     morsel["max-age"] = max_age
     morsel["httponly"] = True
-    morsel["samesite"] = "Lax"
-    morsel["secure"] = secure
-    return morsel.OutputString()
+    morsel["samesite"] = "None" if embedded else "Lax"
+    morsel["secure"] = secure or embedded
+    # http.cookies knows the attribute from Python 3.14 on.
+    return morsel.OutputString() + ("; Partitioned" if embedded else "")

@@ -12,6 +12,7 @@ from aiohttp_session import AbstractStorage, Session, SessionData
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader, set_cookie
+from tailchat_gate.request.target import cookie_fields
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
 #: Browsers store 4096 bytes a cookie, and many upstreams accept 8 KiB of request head.
@@ -31,13 +32,15 @@ _FIELDS: Final = {
     "access_token": str,
     "access_expires_at": int,
     "refresh_token": str,
+    "embedded": bool,
 }
-#: Fields that exist only if sessions are rechecked at Tailchat.
+#: Fields that most sessions do not need.
 _OPTIONAL: Final[dict[str, str | int]] = {
     "checked_at": 0,
     "access_token": "",
     "access_expires_at": 0,
     "refresh_token": "",
+    "embedded": False,
 }
 
 
@@ -52,6 +55,9 @@ class SessionRecord:
     `sid` identifies this session. `signed_in_at` never changes: it bounds the absolute lifetime.
     A renewal changes `seen_at`. `login` is the short id of the login that made the session; it
     identifies a reloaded callback page even after a restart.
+
+    `embedded`: this session is for a frame in a page of another site; its cookie exists in frames
+    of that site's pages only.
 
     The other fields are set if sessions are rechecked: `checked_at` is when Tailchat last
     confirmed this one; the recheck uses the tokens. `access_expires_at` is 0 if unknown,
@@ -70,6 +76,7 @@ class SessionRecord:
     access_token: str = field(default="", repr=False)
     access_expires_at: int = 0
     refresh_token: str = field(default="", repr=False)
+    embedded: bool = False
 
     @classmethod
     def begin(
@@ -190,7 +197,13 @@ class SessionCookie:
         if len(data) > MAX_COOKIE_BYTES:
             raise SessionTooLargeError(f"a session of {len(data)} bytes")
         sealed = self._key_ring.seal(data)
-        value = set_cookie(self.names.session, sealed, max_age=max_age, secure=self.names.secure)
+        value = set_cookie(
+            self.names.session,
+            sealed,
+            max_age=max_age,
+            secure=self.names.secure,
+            embedded=record.embedded,
+        )
         if len(value) > MAX_COOKIE_BYTES:
             raise SessionTooLargeError(f"a session cookie of {len(value)} bytes")
         return value
@@ -199,9 +212,10 @@ class SessionCookie:
         """Return the Set-Cookie value that renews `record`; the cookie before it stays valid."""
         return self.set(replace(record, seen_at=int(self.clock())))
 
-    def delete(self) -> str:
-        """Return the Set-Cookie value that deletes the session cookie."""
-        return set_cookie(self.names.session, "", max_age=0, secure=self.names.secure)
+    def delete(self, *, embedded: bool = False) -> str:
+        """Return the Set-Cookie value that deletes the session cookie, or that of a frame."""
+        secure = self.names.secure
+        return set_cookie(self.names.session, "", max_age=0, secure=secure, embedded=embedded)
 
 
 class _QuietSession(Session):
@@ -250,9 +264,7 @@ class SealedSessionStorage(AbstractStorage):
 
     async def load_session(self, request: web.BaseRequest) -> Session:
         """Return the session of `request`, or a new, empty one if it has none that is alive."""
-        record = self.load_record(
-            [value for name, value in request.raw_headers if name.lower() == b"cookie"]
-        )
+        record = self.load_record(cookie_fields(request.raw_headers))
         if record is None:
             return await self.new_session()
         data: SessionData = {"created": record.signed_in_at, "session": asdict(record)}
@@ -260,7 +272,7 @@ class SealedSessionStorage(AbstractStorage):
 
     async def save_session(
         self,
-        request: web.BaseRequest,  # noqa: ARG002 - the interface's
+        request: web.BaseRequest,
         response: web.StreamResponse,
         session: Session,
     ) -> None:
@@ -269,7 +281,9 @@ class SealedSessionStorage(AbstractStorage):
         Raises SessionTooLargeError, and ValueError for a mapping that is not a SessionRecord.
         """
         if session.empty:
-            response.headers.add("Set-Cookie", self._cookie.delete())
+            records = self._cookie.records_in(cookie_fields(request.raw_headers), self._reader)
+            embedded = any(record.embedded for record in records)
+            response.headers.add("Set-Cookie", self._cookie.delete(embedded=embedded))
             return
         mapping: dict[str, Any] = dict(session)
         record = SessionRecord.from_fields(mapping)
