@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from gatekit import Clock, RunningGate, make_settings, running_gate
-from parts import keep_screenshot
+from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, FrameLocator, Page, expect
 from process import free_port
 from storykit import CLIENT_ID, CLIENT_SECRET, served
@@ -17,6 +18,8 @@ from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
+
+pytestmark = in_browser
 
 HOSHINO = user_named("hoshino")
 
@@ -48,7 +51,7 @@ def host() -> str:
     return "tool.localhost"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def stage(host: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Serve the tool, and pages of two sites around it."""
     port, tailchat_port, panel_port = free_port(), free_port(), free_port()
