@@ -14,7 +14,7 @@ import audithook
 import pytest
 import pytest_asyncio
 import uvloop
-from blockbuster import BlockBuster, blockbuster_ctx
+from blockbuster import blockbuster_ctx
 from edgekit import COMMANDS, SETUPS, Edge, edge
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from hypothesis import settings
@@ -82,12 +82,18 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], A
     return {"asyncio": asyncio.new_event_loop}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _blocking_calls_raise() -> Iterator[None]:
+    """Let calls that block raise in the event loop; once, since it wraps dozens of functions."""
+    with blockbuster_ctx("tailchat_gate"):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _no_blocking_calls() -> Iterator[BlockBuster]:
+def _no_blocking_calls() -> Iterator[None]:
     """Fail a test in which the gate blocks the event loop."""
     audithook.seen.clear()
-    with blockbuster_ctx("tailchat_gate") as blockbuster:
-        yield blockbuster
+    yield
     assert audithook.seen == []
 
 
