@@ -4,7 +4,6 @@ import asyncio
 import gc
 import os
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ import audithook
 import pytest
 import pytest_asyncio
 import uvloop
+import weights
 from blockbuster import blockbuster_ctx
 from edgekit import COMMANDS, SETUPS, Edge, edge
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
@@ -53,20 +53,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(len(os.sched_getaffinity(0)) + 1, _MOST_PROCESSES)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that measures files anew."""
+    parser.addoption("--weigh", action="store_true", help=f"write {weights.SECONDS.name} anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the files if asked to; only the process that gets all reports can."""
+    if config.option.weigh and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(weights.Weights())
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the files of long tests be the first of those that processes share, then the longest.
-
-    A file with few but long tests would else be the last, and the other processes wait for it.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    longest, counts = Counter[Path](), Counter[Path]()
-    for item in items:
-        counts[item.path] += 1
-        limit = item.get_closest_marker("timeout")
-        longest[item.path] = max(longest[item.path], limit.args[0] if limit else 0)
-    items.sort(key=lambda item: (-longest[item.path], -counts[item.path], str(item.path)))
+    """Let the files that take longest be the first of those that processes share."""
+    if hasattr(config, "workerinput"):
+        weights.order(items)
 
 
 def pytest_collection_finish() -> None:

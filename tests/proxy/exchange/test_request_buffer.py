@@ -253,8 +253,8 @@ async def test_a_body_that_comes_outlives_a_reload(
     """A request keeps the configuration that it began with, as any request under way."""
     before = kept.generation
     (route,) = before.settings.route
-    closed = route.model_copy(update={"allow": ("signed-in",), "request_buffer": 0})
-    settings = before.settings.model_copy(update={"route": (closed,)})
+    unbuffered = route.model_copy(update={"request_buffer": 0})
+    settings = before.settings.model_copy(update={"route": (unbuffered,)})
     after = await asyncio.to_thread(build, settings, before.process_state)
     async with RawClient.connect(kept.port) as client:
         client.send(_head() + _chunk(LARGE))
