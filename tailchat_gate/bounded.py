@@ -60,11 +60,17 @@ class BoundedCache(Generic[_K, _V]):
 
     def keep(self, key: _K, made: _V) -> None:
         """Keep what was made of a key, unless it is too large, or the key came only once."""
+        once = self._once
+        if once is not None:
+            mark = hash(key)
+            slot = mark % _PAIRS * 2
+            if once[slot] != mark and once[slot + 1] != mark:
+                once[slot], once[slot + 1] = mark, once[slot]
+                return
         cost = self._cost(key, made)
-        if cost > self._largest or (self._once is not None and self._is_new(key, self._once)):
-            return
-        self.drop(key)
-        self._put(key, made, cost)
+        if cost <= self._largest:
+            self.drop(key)
+            self._put(key, made, cost)
 
     def drop(self, key: _K) -> None:
         """Forget one key."""
@@ -82,12 +88,3 @@ class BoundedCache(Generic[_K, _V]):
             self._old, self._young, self._size = self._young, {}, 0
         self._young[key] = made
         self._size += cost
-
-    def _is_new(self, key: _K, once: "array[int]") -> bool:
-        """Whether a key has not come lately; note that it came."""
-        mark = hash(key)
-        slot = mark % _PAIRS * 2
-        if once[slot] == mark or once[slot + 1] == mark:
-            return False
-        once[slot], once[slot + 1] = mark, once[slot]
-        return True

@@ -15,6 +15,7 @@ import pytest_asyncio
 import uvloop
 import weights
 from blockbuster import blockbuster_ctx
+from bothways import BothWays
 from edgekit import COMMANDS, SETUPS, Edge, edge
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from hypothesis import settings
@@ -22,6 +23,8 @@ from parts import chromium
 from playwright.async_api import Browser
 from recheckkit import rechecked
 from storykit import Story
+
+from tailchat_gate.request import head
 
 # How long one example takes is the machine's business, and that of the tests beside it.
 settings.register_profile("gate", deadline=None)
@@ -62,6 +65,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Measure the files if asked to; only the process that gets all reports can."""
     if config.option.weigh and not hasattr(config, "workerinput"):
         config.pluginmanager.register(weights.Weights())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the gates of the wire tests read each section in both ways, and compare them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name == "wire":
+            patch.setattr(head, "SectionReader", BothWays)
+        yield
 
 
 @pytest.hookimpl(trylast=True)

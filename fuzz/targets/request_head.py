@@ -1,12 +1,18 @@
 """Heads of requests: what the gate reads is what a plain reader reads, or both refuse."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
 from fuzz.cutting import cut, steered
 from fuzz.reference import request as reference
 from fuzz.reference.syntax import BadError, elements
 from fuzz.target import Target
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.fields import FieldSection, Limits
 from tailchat_gate.request.head import RequestHead, RequestReader
+from tailchat_gate.request.sections import PlainSections, read_carefully
+from tailchat_gate.request.shapes import TELLING, Shape
 
 #: Small enough for a fuzzer to reach them, and the gate's own.
 _LIMITS = (Limits(40, 160, 6, 40), Limits(8192, 32_768, 100, 8192))
@@ -30,7 +36,44 @@ def check(data: bytes) -> None:
     found = _read(reader, data)
     _compare(found, data, limits)
     assert _same(_read(reader, data), found), "what is kept reads differently"
+    _check_plain(data, limits)
     _check_pieces(limits, data, steer[1:], found)
+
+
+def _check_plain(data: bytes, limits: Limits) -> None:
+    """Read the section by a pattern that was made for its names: as with care, or not at all."""
+    end, middle = data.find(b"\r\n\r\n"), data.find(b"\r\n", 2)
+    raw = data[middle + 2 : end + 2]
+    wanted = _tell(lambda: read_carefully(raw, limits, Shape))
+    for known in (raw, _harmless(raw)):
+        sections = PlainSections(limits, often=1)
+        for _ in range(2):
+            with suppress(RefusedError):
+                sections.learn(read_carefully(known, limits, sections.shape))
+        found = _tell(partial(sections.read, raw))
+        assert found in (None, wanted), "a pattern reads differently"
+
+
+def _tell(read: Callable[[], FieldSection | None]) -> object:
+    """Return all that a section says, None where there is none, or the text of the refusal."""
+    try:
+        section = read()
+    except RefusedError as error:
+        return str(error)
+    if section is None:
+        return None
+    told = {name: getattr(section, name) for name in FieldSection.__slots__ if name != "shape"}
+    host = section.host
+    return {**told, "names": section.shape.names, "host": (host.raw, host.name, host.port)}
+
+
+def _harmless(raw: bytes) -> bytes:
+    """Return lines of the same names, whose values are plain where they tell nothing."""
+    lines = (line.partition(b":") for line in raw.split(b"\r\n")[:-1])
+    return b"".join(
+        b"%b:%b\r\n" % (name, value if name.lower() in TELLING else b" x")
+        for name, _, value in lines
+    )
 
 
 def _read(reader: RequestReader, data: bytes) -> tuple[RequestHead, int] | str | None:
@@ -111,7 +154,10 @@ def _check_pieces(
 
 TARGET = Target(
     check,
-    parsers=("request.head", "request.fields", "request.target"),
+    parsers=(
+        *("request.head", "request.fields", "request.target"),
+        *("request.sections", "request.shapes"),
+    ),
     seeds=(
         b"\0\0\0\0GET / HTTP/1.1\r\nHost: h\r\n\r\n",
         b"\1\1\2\3\r\nPOST /a?b=c HTTP/1.1\r\nHost: h:80\r\nContent-Length: 05\r\n\r\nhello",
@@ -130,6 +176,8 @@ TARGET = Target(
         b"\1\0\0\0PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"\1\0\0\0PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\n\r\n",
         b"\1\0\0\0GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\nX: a\r\n b\r\n\r\n",
+        b"\1\0\0\0GET / HTTP/1.1\r\nHost: h\r\nX-A: b \r\nX-B:  c\r\nCookie: \xe9\r\n\r\n",
+        b"\1\0\0\0PUT / HTTP/1.1\r\nHost: h\r\nX-A: b\r\nContent-Length: 07\r\n\r\n",
         b"\1\0\0\0GET http://other/ HTTP/1.1\r\nHost: h\r\n\r\n",
         b"\0\1\0\0AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA /bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb "
         b"HTTP/1.1\r\nHost: h\r\n\r\n",

@@ -26,6 +26,9 @@ _PARAMETER: Final = re.compile(
 )
 
 
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
 def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
     """Return the methods, in capitals, that a request claims beside the one of its request line.
 
@@ -40,6 +43,11 @@ def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
 
 
 def _in_fields(fields: FieldSection) -> frozenset[str]:
+    shape = fields.shape
+    if shape.claims_methods is None:
+        shape.claims_methods = any(fold(name) in _FIELDS for name in shape.names)
+    if not shape.claims_methods:
+        return _NOTHING
     values = [value.decode("latin-1") for name, value in fields.pairs if fold(name) in _FIELDS]
     methods = (method.strip().upper() for value in values for method in value.split(","))
     return frozenset(filter(None, methods))
@@ -173,7 +181,11 @@ def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
 
 
 def _has_any(fields: FieldSection) -> bool:
-    return not NAMES.isdisjoint([name.lower().replace(b"_", b"-") for name, _ in fields.pairs])
+    shape = fields.shape
+    if shape.claims_paths is None:
+        names = [name.lower().replace(b"_", b"-") for name in shape.names]
+        shape.claims_paths = not NAMES.isdisjoint(names)
+    return shape.claims_paths
 
 
 def _read(fields: FieldSection) -> tuple[Claim, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.authorization import TOKEN_FIELD, Way, credentials_bind, read_token
 from tailchat_gate.request.client import Client
+from tailchat_gate.request.shapes import Shape, Values
 from tailchat_gate.request.target import Host, read_host
 from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
 
@@ -18,6 +19,7 @@ _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _TOKEN: Final = re.compile(TOKEN_OCTETS)
 _CHUNKED: Final = b"chunked"
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_new: Final = object.__new__
 #: What nearly every request of a page is.
 _SAME_ORIGIN: Final = [b"same-origin"]
 #: What nearly every client sends, read before.
@@ -27,13 +29,6 @@ _CONNECTION: Final = {
     b"Upgrade": frozenset((b"upgrade",)),
     b"keep-alive, Upgrade": frozenset((b"keep-alive", b"upgrade")),
 }
-
-#: Fields that say something about the message itself, or about who sent it.
-_TELLING: Final = (
-    *(b"authorization", b"connection", b"content-length", b"cookie", b"expect", b"host"),
-    *(b"origin", b"sec-fetch-dest", b"sec-fetch-site", b"service-worker", b"transfer-encoding"),
-    *(b"upgrade", b"user-agent", b"via", TOKEN_FIELD),
-)
 
 RawFields = Sequence[tuple[bytes, bytes]]
 
@@ -50,45 +45,25 @@ class Limits(NamedTuple):
 class FieldSection:
     """The fields of one request, and what they say about the message itself.
 
-    `pairs` are names and values as sent, without the white space around a value. `length` is the
-    Content-Length, None where there is none; `chunked` the only other framing there is.
-    `connection` and `upgrade` are lower-case. Whatever is made of a section on the way through
-    (`sent`, `visitor`, `forwarded`, `claimed`) is kept on it, because a client repeats its fields
-    from request to request.
+    `shape` has their names, `sent_values` their values, without the white space around them.
+    `length` is the Content-Length, None where there is none; `chunked` the only other framing
+    there is. `connection` and `upgrade` are lower-case. Whatever is made of a section on the way
+    through (`sent`, `visitor`, `forwarded`, `claimed`) is kept on it, because a client repeats its
+    fields from request to request.
     """
 
     __slots__ = (
-        "agent",
-        "bearer",
-        "binds",
-        "chunked",
-        "claimed",
-        "connection",
-        "cookies",
-        "expects_continue",
-        "forwarded",
-        "has_body",
-        "has_credentials",
-        "host",
-        "keep_alive",
-        "length",
-        "original",
-        "other_page",
-        "pairs",
-        "paths",
-        "sent",
-        "sent_for",
-        "token_way",
-        "upgrade",
-        "via",
-        "visitor",
-        "worker_script",
-    )
+        "agent", "bearer", "binds", "chunked", "claimed", "connection", "cookies",
+        "expects_continue", "forwarded", "has_body", "has_credentials", "host", "keep_alive",
+        "length", "original", "other_page", "paths", "sent", "sent_for", "sent_values", "shape",
+        "token_way", "upgrade", "via", "visitor", "worker_script",
+    )  # fmt: skip
 
-    def __init__(self, pairs: RawFields) -> None:
-        self.pairs: Final = pairs
+    def __init__(self, pairs: RawFields, shape: Shape | None = None) -> None:
+        self.shape = Shape(tuple([name for name, _ in pairs])) if shape is None else shape
+        self.sent_values = tuple([value for _, value in pairs])
         self.host: Host
-        self.cookies: Final[list[bytes]] = []
+        self.cookies = self.values(b"cookie")
         self.chunked = self.expects_continue = False
         self.length: int | None = None
         #: Whether a body follows.
@@ -110,6 +85,11 @@ class FieldSection:
         #: Whether a page of another origin may have sent it, for access/browser_origin.py to judge.
         self.other_page = False
         self.agent = ""
+        self.forget()
+        self._read()
+
+    def forget(self) -> None:
+        """Drop what others have kept."""
         #: Further methods that the request claims: kept by request/claims.py.
         self.claimed: frozenset[str] | None = None
         #: Further paths that the request names: kept by request/claims.py.
@@ -123,14 +103,39 @@ class FieldSection:
         #: The field lines for the upstream, and for which client and route they were made.
         self.sent = b""
         self.sent_for: tuple[object, object, object] | None = None
-        self._read()
 
     def apart(self) -> "FieldSection":
         """Return the same fields without what others have kept on them."""
         found = copy.copy(self)
-        found.claimed = found.paths = found.forwarded = found.original = found.visitor = None
-        found.sent, found.sent_for = b"", None
+        found.forget()
         return found
+
+    def with_values(self, values: Values, length: int | None = None) -> "FieldSection":
+        """Return a section of the same shape that says the same about its message.
+
+        Cookies and length, of which that does not speak, are those of `values`.
+        """
+        made = _new(FieldSection)
+        made.shape = shape = self.shape
+        made.sent_values = values
+        made.cookies = [values[place] for place in shape.cookies] if values else []
+        made.length = length
+        made.has_body = self.chunked or bool(length)
+        made.host, made.agent, made.via = self.host, self.agent, self.via
+        made.chunked, made.expects_continue = self.chunked, self.expects_continue
+        made.connection, made.keep_alive = self.connection, self.keep_alive
+        made.upgrade, made.binds = self.upgrade, self.binds
+        made.bearer, made.token_way = self.bearer, self.token_way
+        made.has_credentials = self.has_credentials
+        made.worker_script, made.other_page = self.worker_script, self.other_page
+        made.claimed = made.paths = made.forwarded = made.original = made.visitor = None
+        made.sent, made.sent_for = b"", None
+        return made
+
+    @property
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """Names and values as sent, in order."""
+        return list(zip(self.shape.names, self.sent_values, strict=True))
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -139,47 +144,44 @@ class FieldSection:
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of a field in order; `name` is lower-case."""
-        return [value for found, value in self.pairs if found.lower() == name]
+        places = self.shape.places.get(name)
+        return [self.sent_values[place] for place in places] if places else []
 
     def text(self, name: bytes) -> str:
         """Return the values of a field as one text, joined as RFC 9110 section 5.3 allows."""
         return b",".join(self.values(name)).decode("latin-1")
 
     def _read(self) -> None:
-        found: dict[bytes, list[bytes]] = {name: [] for name in _TELLING}
-        for name, value in self.pairs:
-            values = found.get(name.lower())
-            if values is not None:
-                values.append(value)
-        self.cookies.extend(found[b"cookie"])
-        if found[b"authorization"] or found[TOKEN_FIELD]:
+        found = self.values
+        credentials, tokens = found(b"authorization"), found(TOKEN_FIELD)
+        if credentials or tokens:
             self.has_credentials = True
-            presented = read_token(found[b"authorization"], found[TOKEN_FIELD])
+            presented = read_token(credentials, tokens)
             if presented is not None:
                 self.bearer, self.token_way = presented
-            self.binds = credentials_bind(found[b"authorization"])
-        sites = found[b"sec-fetch-site"]
-        self.other_page = bool(sites or found[b"origin"]) and sites != _SAME_ORIGIN
+            self.binds = credentials_bind(credentials)
+        sites = found(b"sec-fetch-site")
+        self.other_page = bool(sites or found(b"origin")) and sites != _SAME_ORIGIN
         # Browsers send the first of them; the second says the same where they send it.
-        self.worker_script = (
-            bool(found[b"service-worker"]) or b"serviceworker" in found[b"sec-fetch-dest"]
+        self.worker_script = bool(found(b"service-worker")) or b"serviceworker" in found(
+            b"sec-fetch-dest"
         )
-        self.via = found[b"via"]
-        self.agent = b" ".join(found[b"user-agent"]).decode("utf-8", "replace")
-        self.host = read_host([host.decode("latin-1") for host in found[b"host"]])
-        options = self.connection = _read_options(found[b"connection"])
+        self.via = found(b"via")
+        self.agent = b" ".join(found(b"user-agent")).decode("utf-8", "replace")
+        self.host = read_host([host.decode("latin-1") for host in found(b"host")])
+        options = self.connection = _read_options(found(b"connection"))
         stays = b"close" not in options
         self.keep_alive = (stays, stays and b"keep-alive" in options)
-        self.upgrade = b",".join(found[b"upgrade"]).lower()
-        self.expects_continue = b",".join(found[b"expect"]).lower() == b"100-continue"
-        codings, lengths = found[b"transfer-encoding"], found[b"content-length"]
+        self.upgrade = b",".join(found(b"upgrade")).lower()
+        self.expects_continue = b",".join(found(b"expect")).lower() == b"100-continue"
+        codings, lengths = found(b"transfer-encoding"), found(b"content-length")
         if codings and lengths:
             # Whoever sends both hopes that two parsers choose differently (RFC 9112 section 6.1).
             raise RefusedError("both Content-Length and Transfer-Encoding")
         if codings:
             self.chunked = _read_codings(codings)
         if lengths:
-            self.length = _read_length(lengths)
+            self.length = read_length(lengths)
         self.has_body = self.chunked or bool(self.length)
 
 
@@ -187,31 +189,18 @@ class _Headers(Mapping[str, str]):
     """Field values by name, whatever its case."""
 
     def __init__(self, pairs: RawFields) -> None:
-        self._values: dict[str, str] = {}
+        self.sent_values: dict[str, str] = {}
         for name, value in pairs:
-            self._values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+            self.sent_values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
+        return self.sent_values[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self.sent_values)
 
     def __len__(self) -> int:
-        return len(self._values)
-
-
-def read_fields(raw: bytes, limits: Limits) -> FieldSection:
-    """Return the section whose lines are `raw`, each with its CRLF. Raises RefusedError."""
-    if len(raw) > limits.header_bytes:
-        raise RefusedError("a header section that is too long", Reason.HEAD_TOO_LARGE)
-    pairs = split_fields(raw)
-    if len(pairs) > limits.header_count:
-        raise RefusedError("too many header fields", Reason.HEAD_TOO_LARGE)
-    section = FieldSection(pairs)
-    if sum(map(len, section.cookies)) > limits.cookie_bytes:
-        raise RefusedError("cookies that are too long", Reason.HEAD_TOO_LARGE)
-    return section
+        return len(self.sent_values)
 
 
 def split_fields(raw: bytes) -> list[tuple[bytes, bytes]]:
@@ -242,7 +231,7 @@ def _read_codings(values: list[bytes]) -> bool:
     raise RefusedError("a transfer coding other than chunked", Reason.CODING_REFUSED)
 
 
-def _read_length(values: list[bytes]) -> int:
+def read_length(values: Sequence[bytes]) -> int:
     """Return the one length; a repeated one is refused, alike or not (RFC 9112 section 6.3)."""
     match = CONTENT_LENGTH.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:

@@ -6,10 +6,12 @@ from typing import Final
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.fields import FieldSection, Limits, read_fields
-from tailchat_gate.request.target import NO_TARGET, Target, read_target
+from tailchat_gate.request.fields import FieldSection, Limits
+from tailchat_gate.request.sections import OFTEN, SectionReader
+from tailchat_gate.request.target import ENCODED_NUL, NO_TARGET, ORIGIN_FORM, Target, read_target
 from tailchat_gate.syntax import (
     BARE_LINE_END_OCTETS,
+    COMMON_METHODS,
     MAX_METHOD,
     TCHAR_OCTETS,
     TOKEN_OCTETS,
@@ -20,17 +22,21 @@ _END: Final = b"\r\n\r\n"
 _CRLF: Final = b"\r\n"
 #: RFC 9112 section 3: single spaces, nothing else that separates.
 _LINE: Final = re.compile(rb"(%b) ([%b]++) (HTTP/[0-9]\.[0-9])" % (TOKEN_OCTETS, VCHAR_OCTETS))
+#: What nearly every request line is; its groups are the method, the target, its path and query.
+_PLAIN_LINE: Final = re.compile(
+    rb"(%b) (%b) HTTP/1\.1" % (TOKEN_OCTETS, ORIGIN_FORM.encode("ascii"))
+)
+_METHODS: Final = {method.encode("ascii"): method for method in COMMON_METHODS}
 #: What stands nowhere in a head; a CR at the very end may be half of a CRLF.
 _BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST: Final = re.compile(rb"[\r%b]" % TCHAR_OCTETS)
 _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
+_ENCODED_NUL: Final = ENCODED_NUL.encode("ascii")
 #: Around the target: method, version, two spaces, an empty line before and half of a line's end.
 _LINE_OVERHEAD: Final = MAX_METHOD + 13
-#: Bytes that are kept, of sections and of lines: with all that is made of them.
-_KEPT_SECTIONS: Final = 16 << 20
+#: Bytes that are kept of request lines, and of one of them, with all that is made of it.
 _KEPT_LINES: Final = 4 << 20
-#: Of one section or line with all that is made of it.
-_LARGEST_KEPT: Final = 24 << 10
+_LARGEST_LINE: Final = 24 << 10
 
 
 # Here and elsewhere: final for the type checker, because what is frozen takes five times as long
@@ -74,17 +80,16 @@ NO_HEAD: Final = RequestHead("", False, NO_TARGET, FieldSection(()))  # noqa: FB
 class RequestReader:
     """Reads the heads of requests; what comes again is kept.
 
-    Nothing is kept of what does not parse, and nothing of what came only once.
+    Nothing is kept of what does not parse, and nothing of what came only once. `often` is how
+    often a form of header section comes before it is read the plain way.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, often: int = OFTEN) -> None:
         self._limits = limits
         self._lines: BoundedCache[bytes, RequestLine] = BoundedCache(
-            _KEPT_LINES, cost=_cost_of_line, largest=_LARGEST_KEPT, twice=True
+            _KEPT_LINES, cost=_cost_of_line, largest=_LARGEST_LINE, twice=True
         )
-        self._sections: BoundedCache[bytes, FieldSection] = BoundedCache(
-            _KEPT_SECTIONS, cost=_cost_of_section, largest=_LARGEST_KEPT, twice=True
-        )
+        self._sections = SectionReader(limits, often)
 
     def read(self, data: bytes) -> tuple[RequestHead, int] | None:
         """Return the head at the start of `data` and its length, or None where it is not whole.
@@ -92,28 +97,55 @@ class RequestReader:
         `data` is all that has come since the last request. Raises RefusedError, also for the
         start of what can no longer become a head.
         """
+        middle = data.find(_CRLF)
+        if middle > 0 and data.endswith(_END):
+            # Most likely one head and nothing else, which needs no search for its end.
+            fields = self._sections.known(data[middle + 2 : -2])
+            if fields is not None:
+                return self._head(self._line(data[:middle]), fields), len(data)
         end = data.find(_END)
         if end < 0:
             self._check_start(data)
             return None
-        start = 2 if data.startswith(_CRLF) else 0  # RFC 9112 section 2.2 allows one empty line
-        middle = data.find(_CRLF, start)
-        line = self._lines.get(data[start:middle]) or self._read_line(data[start:middle])
-        raw = data[middle + 2 : end + 2]
-        fields = self._sections.get(raw) or self._read_section(raw)
+        if not middle:
+            middle = data.find(_CRLF, 2)  # RFC 9112 section 2.2 allows one empty line
+        line = self._line(data[2 if data.startswith(_CRLF) else 0 : middle])
+        return self._head(line, self._sections.read(data[middle + 2 : end + 2])), end + 4
+
+    def _line(self, raw: bytes) -> RequestLine:
+        return self._lines.get(raw) or self._read_line(raw)
+
+    def _head(self, line: RequestLine, fields: FieldSection) -> RequestHead:
         target = line.target or read_target(line.raw.decode("ascii"), fields.host)
         if not fields.host.raw and not line.http10:
             raise RefusedError("a request without a Host")
         if fields.chunked and line.http10:
             raise RefusedError("a Transfer-Encoding in HTTP/1.0")
-        return RequestHead(line.method, line.http10, target, fields, line.sent), end + 4
+        return RequestHead(line.method, line.http10, target, fields, line.sent)
 
     def forget(self) -> None:
         """Drop what was kept: no further head will be read."""
         self._lines.clear()
-        self._sections.clear()
+        self._sections.forget()
 
     def _read_line(self, raw: bytes) -> RequestLine:
+        line = self._plain_line(raw) or self._careful_line(raw)
+        self._lines.keep(raw, line)
+        return line
+
+    def _plain_line(self, raw: bytes) -> RequestLine | None:
+        """Return a request line of a common method for a path, in HTTP/1.1; None for any other."""
+        match = _PLAIN_LINE.fullmatch(raw)
+        if match is None:
+            return None
+        method, sent, path, query = match.groups(b"")
+        known = _METHODS.get(method)
+        if known is None or _ENCODED_NUL in path or len(sent) > self._limits.target_bytes:
+            return None
+        target = Target(sent, path.decode("ascii"), query.decode("ascii"))
+        return RequestLine(known, False, sent, target, raw + _CRLF)  # noqa: FBT003 - not HTTP/1.0
+
+    def _careful_line(self, raw: bytes) -> RequestLine:
         match = _LINE.fullmatch(raw)
         if match is None:
             if not raw.isascii():
@@ -128,20 +160,13 @@ class RequestReader:
         if len(method) > MAX_METHOD:
             raise RefusedError("a method that is too long")
         origin_form = target.startswith(b"/")
-        line = RequestLine(
+        return RequestLine(
             method.decode("ascii"),
             http10,
             target,
             read_target(target.decode("ascii"), None) if origin_form else None,
             b"%b %b HTTP/1.1\r\n" % (method, target) if origin_form else b"",
         )
-        self._lines.keep(raw, line)
-        return line
-
-    def _read_section(self, raw: bytes) -> FieldSection:
-        section = read_fields(raw, self._limits)
-        self._sections.keep(raw, section)
-        return section
 
     def _check_start(self, data: bytes) -> None:
         """Refuse the start of a head as soon as it cannot become one, not when time is up."""
@@ -153,7 +178,7 @@ class RequestReader:
             if len(data) > self._limits.target_bytes + _LINE_OVERHEAD:
                 raise RefusedError("a request target that is too long", Reason.TARGET_TOO_LONG)
         else:
-            self._lines.get(data[start:line_end]) or self._read_line(data[start:line_end])
+            self._line(data[start:line_end])
             if len(data) - line_end > self._limits.header_bytes + len(_END):
                 raise RefusedError("a header section that is too long", Reason.HEAD_TOO_LARGE)
             if data.count(b"\n", line_end) > self._limits.header_count + 1:
@@ -165,12 +190,3 @@ class RequestReader:
 def _cost_of_line(raw: bytes, _line: RequestLine) -> int:
     """Return about how many bytes a line takes: its objects, and its target in four forms."""
     return 640 + 5 * len(raw)
-
-
-def _cost_of_section(raw: bytes, section: FieldSection) -> int:
-    """Return about how many bytes a section takes.
-
-    These are its objects, a pair and two strings for each field, the section itself, its fields,
-    and the fields that are made of them for a tool.
-    """
-    return 2048 + 192 * len(section.pairs) + 3 * len(raw)

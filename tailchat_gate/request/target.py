@@ -19,13 +19,14 @@ _T = TypeVar("_T")
 #: no raw "#" and no backslash, which browsers never send and servers read in several ways. The
 #: query takes a backslash, because browsers do send it there. Control bytes, space and bytes
 #: above 0x7e are in neither.
-_ORIGIN_FORM: Final = re.compile(r"(/[!\"$->@-\[\]-~]*)(\?[!\"$-~]*)?")
+ORIGIN_FORM: Final = r"(/[!\"$->@-\[\]-~]*+)(\?[!\"$-~]*+)?"
+_ORIGIN_FORM: Final = re.compile(ORIGIN_FORM)
 #: RFC 3986 section 3.2.2 without userinfo and without empty labels (one dot may end a name);
 #: names are compared as ASCII (IDNA is the client's).
 _HOST: Final = re.compile(
     rf"(?!.*\.\.)(\[[0-9a-f:.]{{2,45}}\]|[a-z0-9_](?:[a-z0-9_.-]{{0,253}})?)(?::({PORT}))?"
 )
-_ENCODED_NUL: Final = "%00"
+ENCODED_NUL: Final = "%00"
 
 
 def query_pairs(query: str) -> list[tuple[str, str]]:
@@ -156,7 +157,7 @@ def read_target(raw: str, host: Host | None) -> Target:
     if match is None:
         raise RefusedError("a request target with characters that a URL cannot carry")
     path, query = match[1], match[2] or ""
-    if _ENCODED_NUL in path:
+    if ENCODED_NUL in path:
         raise RefusedError("an encoded NUL in the path")
     return Target(raw.encode("ascii"), path, query)
 

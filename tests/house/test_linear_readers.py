@@ -36,6 +36,7 @@ from tailchat_gate.request.fields import FieldSection, Limits, split_fields
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.request.intent import wants_html
 from tailchat_gate.request.readings import readings, shortened
+from tailchat_gate.request.sections import PlainSections, read_carefully
 from tailchat_gate.request.target import query_pairs, read_host, read_target
 from tailchat_gate.state.store import Record
 
@@ -95,6 +96,7 @@ PATTERNS: Final = {
     "request.head:_BARE": "search",
     "request.head:_FIRST": "match",
     "request.head:_LINE": "fullmatch",
+    "request.head:_PLAIN_LINE": "fullmatch",
     "request.intent:_BROWSER": "search",
     "request.claims:_PARAMETER": "findall",
     "request.readings:_AUTHORITY": "match",
@@ -129,7 +131,10 @@ PATTERNS: Final = {
 #: Patterns that read only what another has taken; the reader of both is in READERS.
 BEHIND: Final = {"request.fields:_FIELD": "request.fields:_LINES takes whole lines alone"}
 #: Modules that compile a pattern out of settings, with the reader that runs it.
-COMPILED_LATER: Final = {"identity.sessions.cookies": "cookies"}
+COMPILED_LATER: Final = {
+    "identity.sessions.cookies": "cookies",
+    "request.shapes": "plain section",
+}
 #: Where no stranger's bytes are read, and why.
 EXEMPT: Final = {
     "config": "the admin's own file",
@@ -269,6 +274,15 @@ def _head(text: str) -> object:
     return reader.read(f"GET / HTTP/1.1\r\nHost: h\r\n{text}\r\n\r\n".encode())
 
 
+def _plain_section(text: str) -> object:
+    """Read a section by the pattern of its names."""
+    sections = PlainSections(_LIMITS, often=1)
+    start = b"Host: h\r\nX-A: b\r\nX-B: "
+    for _ in range(2):
+        sections.learn(read_carefully(start + b"x\r\n", _LIMITS, sections.shape))
+    return sections.read(start + text.encode() + b"\r\n")
+
+
 def _frames(text: str) -> object:
     tracker = FrameTracker()
     for octet in text.encode():
@@ -321,6 +335,7 @@ READERS: Final[dict[str, Callable[[str], object]]] = {
     "location": lambda text: _REWRITER.location(text.encode()),
     "lock": lambda text: read_record(Record(REVOCATION, "k", text)),
     "origin": lambda text: is_foreign((), [text], "http://h", ()),
+    "plain section": _plain_section,
     "profile": _userinfo,
     "query": lambda text: query_pairs(f"?{text}"),
     "readings": lambda text: readings(f"/{text}"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Final, NamedTuple
 
+from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.identity.oauth.login_state import SUFFIX, LoginCookie, is_name
 from tailchat_gate.request.target import read_host
 from tailchat_gate.syntax import HOST_PREFIX, LOGIN_COOKIE, SESSION_COOKIE
@@ -29,9 +30,14 @@ MAX_VALUES: Final = 4
 #: Login cookies to try. A gate leaves a few in a browser; others may have been planted.
 MAX_LOGINS: Final = 200
 
-#: Cookie fields in the cache, and their size limit: 8 MiB together, whatever strangers send.
-_MAX_KEPT: Final = 2048
-_MAX_KEPT_BYTES: Final = 4096
+#: What is in the name of each cookie of a gate, and of each of Tailchat's.
+_MARKS: Final = (SESSION_COOKIE.encode("ascii"), b"_session", b"_interaction")
+#: What may stand between cookies, and white space as `strip` takes it.
+_BETWEEN: Final = b"; \t\n\r\x0b\x0c"
+
+#: Bytes of Cookie fields in the cache, with what was read of them.
+_MAX_KEPT_BYTES: Final = 4 << 20
+_LARGEST_KEPT: Final = 24 << 10
 
 
 class _Read(NamedTuple):
@@ -40,6 +46,9 @@ class _Read(NamedTuple):
     session_values: tuple[str, ...]
     for_upstream: bytes
     beside_tailchat: bytes
+
+
+_NOTHING: Final = _Read((), b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,11 @@ class CookieNames:
 
 
 class CookieReader:
-    """Reads the Cookie fields of requests for one set of names; caches what it parsed."""
+    """Reads the Cookie fields of requests for one set of names.
+
+    A field that has one session and nothing that may be another cookie of a gate or of Tailchat's
+    is not taken apart. Of others the cache has what comes again.
+    """
 
     def __init__(self, names: CookieNames) -> None:
         self._session = names.session.encode("ascii")
@@ -79,11 +92,17 @@ class CookieReader:
         own = re.escape(names.session), re.escape(names.login) + f"(?:{SUFFIX})?"
         self._own = re.compile("|".join(own).encode("ascii"))
         self._tailchat = names.tailchat
-        self._read: dict[bytes, _Read] = {}
+        self._start = self._session + b"="
+        self._marks = tuple(dict.fromkeys((self._session, *_MARKS)))
+        self._taken: BoundedCache[bytes, _Read] = BoundedCache(
+            _MAX_KEPT_BYTES, cost=_cost, largest=_LARGEST_KEPT, twice=True
+        )
+        #: The field that was read last: who asks for the session asks for the rest as well.
+        self._last: tuple[bytes, _Read] = (b"", _NOTHING)
 
     def session_values(self, field: bytes) -> tuple[str, ...]:
         """Return the values of the session cookie in one Cookie field, at most MAX_VALUES."""
-        return (self._read.get(field) or self._take_apart(field)).session_values
+        return self._read(field).session_values
 
     def login_cookies(self, field: bytes) -> list[LoginCookie]:
         """Return the login cookies in one Cookie field, at most MAX_LOGINS."""
@@ -99,7 +118,7 @@ class CookieReader:
         `host` is that of the request, "" if it names none. The other cookies keep their bytes and
         their order. b"" if no cookie is left.
         """
-        read = self._read.get(field) or self._take_apart(field)
+        read = self._read(field)
         return read.beside_tailchat if self._is_tailchats(host) else read.for_upstream
 
     def is_own(self, set_cookie: bytes, host: str = "") -> bool:
@@ -119,7 +138,8 @@ class CookieReader:
 
     def forget(self) -> None:
         """Clear the cache: no further request will come."""
-        self._read.clear()
+        self._taken.clear()
+        self._last = (b"", _NOTHING)
 
     def _is_tailchats(self, host: str) -> bool:
         """Whether Tailchat's cookies reach a host: its own, and hosts below it."""
@@ -133,7 +153,33 @@ class CookieReader:
         host = self._tailchat
         return name.strip().lower() == b"domain" and (host == domain or host.endswith("." + domain))
 
-    def _take_apart(self, field: bytes) -> "_Read":
+    def _read(self, field: bytes) -> _Read:
+        last, read = self._last
+        if last is not field:
+            read = self._find(field) or self._taken.get(field) or self._take_apart(field)
+            self._last = (field, read)
+        return read
+
+    def _find(self, field: bytes) -> _Read | None:
+        """Return what is in a field with one session at most, None where more may be hidden."""
+        start = field.find(self._start)
+        values: tuple[str, ...] = ()
+        rest = field
+        if start > 0 and field[start - 2 : start] != b"; ":
+            return None
+        if start >= 0:
+            value, ends, behind = field[start + len(self._start) :].partition(b";")
+            values = (_text(value),)
+            before = field[: max(start - 1, 0)]
+            rest = (before + behind if ends else before[:-1]).strip()
+            if not rest.strip(_BETWEEN):
+                rest = b""
+        for mark in self._marks:
+            if mark in rest:
+                return None
+        return _Read(values, rest, rest)
+
+    def _take_apart(self, field: bytes) -> _Read:
         pairs = field.split(b";")
         names = [pair.partition(b"=")[0].strip() for pair in pairs]
         rest = _without(field, pairs, [self._is_hidden(name) for name in names])
@@ -142,15 +188,15 @@ class CookieReader:
             hidden = [self._is_hidden(name) or name in _TAILCHATS for name in names]
             beside = _without(field, pairs, hidden)
         read = _Read(tuple(_values(field, self._session)), rest, beside)
-        # A browser sends the same field with every request, until some tool sets a cookie.
-        if len(field) <= _MAX_KEPT_BYTES:
-            if len(self._read) >= _MAX_KEPT:
-                self._read.clear()
-            self._read[field] = read
+        self._taken.keep(field, read)
         return read
 
     def _is_hidden(self, name: bytes) -> bool:
         return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))
+
+
+def _cost(field: bytes, _read: _Read) -> int:
+    return 4 * len(field) + 512 + ENTRY_BYTES
 
 
 def _without(field: bytes, pairs: list[bytes], hidden: list[bool]) -> bytes:

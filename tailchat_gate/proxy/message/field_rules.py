@@ -1,8 +1,9 @@
 """Which request fields reach a tool, by their names: the gate's rules and the route's."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import tool_of, upstream_address
@@ -78,7 +79,9 @@ class Rule(Enum):
 _KEEP, _CLAIM, _SET = Action.KEEP, Action.CLAIM, Action.SET
 
 
-class RouteRules(NamedTuple):
+# Compared by identity: it is the key of what is kept for a route.
+@dataclass(frozen=True, slots=True, eq=False)
+class RouteRules:
     """One route's rules for request fields.
 
     `own` are the folded names of the fields that the gate sets for its tool, `passed` the names,

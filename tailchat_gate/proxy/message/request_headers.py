@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieReader
-from tailchat_gate.proxy.message.field_rules import Action, FieldRules, Rule
+from tailchat_gate.proxy.message.field_rules import Action, FieldRules, RouteRules, Rule
 from tailchat_gate.proxy.message.identity_headers import client_fields
 from tailchat_gate.request.authorization import Way
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection, RawFields
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.target import Host
 from tailchat_gate.syntax import DEFAULT_PORTS
 
 CRLF: Final = b"\r\n"
@@ -32,6 +35,8 @@ _IN_AUTHORIZATION: Final = frozenset((Way.BEARER, Way.BASIC))
 #: Methods for which a recipient counts Max-Forwards down (RFC 9110 section 7.6.2).
 COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
+#: Bytes that are kept of the gate's own lines.
+_KEPT_TAILS: Final = 4 << 20
 _AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 # Globals: see reasons.py.
 _KEEP, _COOKIE = Action.KEEP, Action.COOKIE
@@ -74,6 +79,10 @@ class RequestHeaders:
             b"Via: 1.%d %b\r\n" % (minor, via.encode("ascii")) if via else b"" for minor in (1, 0)
         )
         self._forwarded = forwarded
+        #: The gate's own lines, by what they are made of.
+        self._tails: BoundedCache[tuple[object, ...], bytes] = BoundedCache(
+            _KEPT_TAILS, cost=_cost_of_tail
+        )
         self._name = via.lower().encode("ascii")
 
     def passed_here(self, via: Iterable[bytes]) -> bool:
@@ -195,7 +204,7 @@ class RequestHeaders:
 
     def _listed(self, fields: FieldSection, settings: RouteSettings) -> frozenset[bytes]:
         """Return lower-case names to drop: Connection's options, the token's and the body's."""
-        listed = fields.connection - _NO_FIELDS
+        listed = fields.connection - _NO_FIELDS if fields.connection else fields.connection
         if fields.token_way in _IN_AUTHORIZATION and not settings.forward_authorization:
             listed |= _AUTHORIZATION
         return listed | _NOT_OF_KEPT if _is_kept(fields, settings) else listed
@@ -207,12 +216,51 @@ class RequestHeaders:
         settings: RouteSettings,
         told: Mapping[bytes, bytes],
     ) -> bytes:
-        host = fields.host
+        """Return the field lines for the upstream, but for those of the one request."""
+        rules = self._rules.of_route[settings.name]
+        own_host, host = settings.upstream_host, fields.host.raw
+        first = b"Host: %b\r\n" % (own_host.encode("ascii") if own_host else host)
+        if told or len(fields.cookies) > 1 or self._listed(fields, settings):
+            client_lines = _replaced(self.rewrite(fields, settings), told)
+        else:
+            client_lines = self._kept_lines(fields, rules)
+        # The values of a client and not the object, of which a proxy's connections make many.
+        key = (rules, host, client.forwarded_for, client.scheme, client.address)
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tail(fields.host, client, settings, rules)
+            self._tails.keep(key, tail)
+        if takes_trailers(fields):
+            tail += b"TE: trailers\r\nConnection: TE\r\n"
+        return b"".join((first, *client_lines, tail))
+
+    def _kept_lines(self, fields: FieldSection, rules: RouteRules) -> list[bytes]:
+        """Return what `rewrite` does, for a section of which no field drops another.
+
+        It has one Cookie field at most. Its names tell which lines are kept, but for cookies of
+        which nothing is left.
+        """
+        shape, values = fields.shape, fields.sent_values
+        passed = shape.passed(rules, partial(self._passes, rules))
+        if shape.cookies:
+            place = shape.cookies[0]
+            left = self._cookies.for_upstream(values[place], fields.host.name)
+            if left:
+                values = (*values[:place], left, *values[place + 1 :])
+            else:
+                passed = passed.but_cookies
+        return [passed.write(values), *_framing(fields)]
+
+    def _passes(self, rules: RouteRules, name: bytes) -> bool:
+        action = self._rules.judge(name)
+        return action is _KEEP or action is _COOKIE or rules.passes(name, action)
+
+    def _tail(
+        self, host: Host, client: Client, settings: RouteSettings, rules: RouteRules
+    ) -> bytes:
+        """Return the gate's own lines, which are for one client of a host alike."""
         port = host.port or _PORTS[client.scheme]
-        own_host = settings.upstream_host
         pieces = [
-            b"Host: %b\r\n" % (own_host.encode("ascii") if own_host else host.raw),
-            *_replaced(self.rewrite(fields, settings), told),
             b"X-Forwarded-Host: %b\r\n" % host.raw,
             (
                 f"X-Forwarded-For: {client.forwarded_for}\r\nX-Forwarded-Proto: {client.scheme}"
@@ -221,15 +269,16 @@ class RequestHeaders:
         ]
         if self._forwarded:
             pieces.append(_forwarded(client, host.raw))
-        rules = self._rules.of_route[settings.name]
         pieces.append(rules.prefix_line)
         if rules.real_ip and client.address:
             pieces.append(b"X-Real-IP: %b\r\n" % client.address.encode("ascii"))
         if rules.tells_client:
             pieces.append(client_fields(settings, client.address))
-        if takes_trailers(fields):
-            pieces.append(b"TE: trailers\r\nConnection: TE\r\n")
         return b"".join(pieces)
+
+
+def _cost_of_tail(_key: object, tail: bytes) -> int:
+    return 2 * len(tail) + 256 + ENTRY_BYTES
 
 
 def _one_hop_less(lines: bytes) -> bytes:

@@ -236,3 +236,40 @@ def test_no_value_breaks_the_line(value: str) -> None:
     assert "\n" not in line
     assert line.endswith("; HttpOnly; Max-Age=1; Path=/; SameSite=Lax; Secure")
     assert ";" not in line.removesuffix("; HttpOnly; Max-Age=1; Path=/; SameSite=Lax; Secure")
+
+
+PARTS = st.sampled_from(
+    [
+        *(b"; ", b";", b"=", b" ", b"\t", b"x", b"a=b", b"theme=dark", b"tailchat_gate", b"other"),
+        *(b"__Host-tailchat_gate=v", b"tailchat_gate=v", b"other=v", b"__Host-other=v"),
+        *(b"tailchat_gate_login_abcdef=v", b"_session=v", b"_interaction.sig=v", b"\xe9", b"\x0b"),
+    ]
+)
+SETS = [
+    CookieNames.for_origin(origin, name, tailchat_url="https://chat.test")
+    for name in ("tailchat_gate", "other")
+    for origin in ("https://gate.test", "http://gate.test")
+]
+
+
+@given(st.sampled_from(SETS), st.lists(PARTS, max_size=9).map(b"".join))
+def test_a_session_is_found_as_by_taking_apart(names: CookieNames, field: bytes) -> None:
+    """What is found without taking a field apart is what taking it apart tells, or nothing."""
+    reader = CookieReader(names)
+    found = reader._find(field)
+
+    assert found is None or found == reader._take_apart(field)
+
+
+@pytest.mark.parametrize("names", SETS)
+@pytest.mark.parametrize(
+    "form", [b"%b", b"%b; a=b", b"a=b; %b", b"a=b; %b; c=d", b"a=b; %b;", b"%b; ", b"a=\xe9; %b"]
+)
+def test_the_usual_field_is_not_taken_apart(names: CookieNames, form: bytes) -> None:
+    """One session among cookies of tools is found by its name."""
+    session = names.session.encode() + b"=" + b"v" * 300
+    field = form % session
+
+    assert CookieReader(names)._find(field) is not None
+    assert CookieReader(names).session_values(field) == ("v" * 300,)
+    assert session not in CookieReader(names).for_upstream(field)

@@ -11,7 +11,7 @@ from tailchat_gate.request.client import Client
 from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.request.target import read_target
+from tailchat_gate.request.target import NO_TARGET, read_target
 
 COOKIES = CookieReader(CookieNames.for_origin("http://gate.test"))
 Fields = list[tuple[bytes, bytes]]
@@ -336,6 +336,58 @@ def test_any_fields(before: Fields, framing: tuple[bytes, bytes] | None, after: 
     ]
 
     assert rewrite(fields) == [*expected, *([framing] if framing else [])]
+
+
+@given(before=others, framing=framings, after=others, host=st.sampled_from([b"h", b"chat.test"]))
+def test_the_head_has_what_rewriting_keeps(
+    before: Fields, framing: tuple[bytes, bytes] | None, after: Fields, host: bytes
+) -> None:
+    """The lines that a head takes by the names of its section are those of each field alone."""
+    fields = [(b"Host", host), *before, *([framing] if framing else []), *after]
+    headers = make("X-A")
+    pieces = headers.rewrite(FieldSection(fields), TOOL)
+    sent = headers.head(
+        RequestHead("GET", False, NO_TARGET, FieldSection(fields)),
+        b"/",
+        client=Client("203.0.113.9", "https", "203.0.113.9"),
+        settings=TOOL,
+        request_id="abc",
+        upgrade=False,
+        identity=b"",
+    )
+
+    assert sent.startswith(
+        b"GET / HTTP/1.1\r\nHost: %b\r\n%bX-Forwarded-Host: " % (host, b"".join(pieces))
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([(b"X-A", b"1"), (b"Cookie", b"a=b")], [(b"X-A", b"2"), (b"Cookie", b"tailchat_gate=x")]),
+        ([(b"Cookie", b"tailchat_gate=x")], [(b"Cookie", b"_session=x; c=d")]),
+        ([(b"Content-Length", b"5")], [(b"Content-Length", b"06")]),
+        ([(b"X-100%b", b"%s")], [(b"X-100%b", b"%d%b")]),
+    ],
+)
+def test_what_is_known_of_names_is_of_no_value(first: Fields, second: Fields) -> None:
+    """Two sections of the same names, of one shape, each get their own lines."""
+    shape = FieldSection([(b"Host", b"h"), *first]).shape
+    headers = make()
+    route = make_settings(route=[{"name": "tool", "pass_fields": ["X-100%b"]}]).route[0]
+    for fields in (first, second, first):
+        section = FieldSection([(b"Host", b"h"), *fields], shape)
+        pieces = headers.rewrite(section, route)
+        lines = headers.head(
+            RequestHead("GET", False, NO_TARGET, section),
+            b"/",
+            client=Client("203.0.113.9", "https", "203.0.113.9"),
+            settings=route,
+            request_id="abc",
+            upgrade=False,
+            identity=b"",
+        )
+        assert b"\r\n%bX-Forwarded-Host" % b"".join(pieces) in lines
 
 
 # The whole head.

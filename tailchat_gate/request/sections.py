@@ -1,0 +1,176 @@
+"""Reads header sections: a plain one by a pattern of its names, every other one with care."""
+
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.fields import FieldSection, Limits, read_length, split_fields
+from tailchat_gate.request.shapes import Shape, Values
+
+#: How often a shape has to come until there is a pattern for it: to make one takes as long as to
+#: read dozens of sections with care.
+OFTEN: Final = 64
+#: Of how many lines, and how many bytes of names, a shape has a pattern; how many shapes of as many
+#: lines have one.
+_MOST_LINES: Final = 40
+_MOST_NAME_BYTES: Final = 1024
+_MOST_ALIKE: Final = 8
+#: Bytes that are kept: of sections, of shapes, and of what was read of values.
+_KEPT_SECTIONS: Final = 32 << 20
+_KEPT_SHAPES: Final = 1 << 20
+_KEPT_TOLD: Final = 4 << 20
+#: Of one section, or one shape, with all that is made of it.
+_LARGEST_SECTION: Final = 24 << 10
+_LARGEST_SHAPE: Final = 16 << 10
+
+
+class SectionReader:
+    """Reads header sections, and keeps those that come again, whole."""
+
+    def __init__(self, limits: Limits, often: int = OFTEN) -> None:
+        self._limits = limits
+        self._kept: BoundedCache[bytes, FieldSection] = BoundedCache(
+            _KEPT_SECTIONS, cost=_cost_of_section, largest=_LARGEST_SECTION, twice=True
+        )
+        self.plain: Final = PlainSections(limits, often)
+
+    def known(self, raw: bytes) -> FieldSection | None:
+        """Return the section whose lines are `raw`, each with its CRLF, where it is plain.
+
+        None where the careful way has to tell, also of what is to be refused, and of anything that
+        is no section at all.
+        """
+        found = self._kept.get(raw)
+        if found is None and (found := self.plain.read(raw)) is not None:
+            self._kept.keep(raw, found)
+        return found
+
+    def read(self, raw: bytes) -> FieldSection:
+        """Return the section whose lines are `raw`, each with its CRLF. Raises RefusedError."""
+        found = self.known(raw)
+        if found is None:
+            found = read_carefully(raw, self._limits, self.plain.shape)
+            self.plain.learn(found)
+            self._kept.keep(raw, found)
+        return found
+
+    def forget(self) -> None:
+        """Drop what was kept: no further section will be read."""
+        self._kept.clear()
+        self.plain.forget()
+
+
+class PlainSections:
+    """Reads sections whose names, in their order, came often, and whose values are plain.
+
+    What is kept are these names (a shape) with a pattern, which proves a section plain and finds
+    its values, and what the values of its telling fields say. All other values may differ from
+    request to request: they are not kept, and cost no more than finding them. What is read here is
+    what the careful way reads, or nothing. `often` is how often a shape has to come.
+    """
+
+    def __init__(self, limits: Limits, often: int = OFTEN) -> None:
+        self._often = often
+        # Beyond, the careful way counts.
+        self._longest = min(limits.header_bytes, limits.cookie_bytes)
+        self._shapes: BoundedCache[Values, Shape] = BoundedCache(
+            _KEPT_SHAPES, cost=_cost_of_shape, largest=_LARGEST_SHAPE
+        )
+        self._told: BoundedCache[tuple[Shape, Values], FieldSection] = BoundedCache(
+            _KEPT_TOLD, cost=_cost_of_told, largest=_LARGEST_SHAPE, twice=True
+        )
+        #: Shapes with a pattern by how many lines they have, those that come most often first.
+        self._patterns: dict[int, list[Shape]] = {}
+
+    def read(self, raw: bytes) -> FieldSection | None:
+        """Return the section whose lines are `raw`; None where it is not known to be plain.
+
+        Raises RefusedError for a length that is none.
+        """
+        for place, shape in enumerate(self._patterns.get(raw.count(b"\n"), ())):
+            match = shape.match(raw)
+            if match is None:
+                continue
+            if place:
+                self._prefer(shape, place)
+            values = match.groups()
+            told = self._told.get((shape, shape.telling(values)))
+            if told is None or len(raw) > self._longest:
+                return None
+            if shape.length is None:
+                return told.with_values(values)
+            return told.with_values(values, read_length((values[shape.length],)))
+        return None
+
+    def shape(self, names: Values) -> Shape:
+        """Return the shape of these names: the one that is kept, or a new one."""
+        return self._shapes.get(names) or Shape(names)
+
+    def learn(self, section: FieldSection) -> None:
+        """Keep the shape of a section, and what it tells; make a pattern where it comes often."""
+        shape = section.shape
+        if not shape.is_plain:
+            return
+        if not shape.uses:
+            self._shapes.keep(shape.names, shape)
+        told = (shape, shape.telling(section.sent_values))
+        if self._told.get(told) is None:
+            self._told.keep(told, section.with_values(()))
+        shape.uses += 1
+        if shape.uses == self._often and _is_small(shape):
+            shape.compile()
+            self._patterns.setdefault(len(shape.names), [])[_MOST_ALIKE - 1 :] = [shape]
+
+    def forget(self) -> None:
+        """Drop what was kept."""
+        self._shapes.clear()
+        self._told.clear()
+        self._patterns.clear()
+
+    def _prefer(self, shape: Shape, place: int) -> None:
+        """Try a shape one place earlier from now on."""
+        alike = self._patterns[len(shape.names)]
+        alike[place - 1 : place + 1] = shape, alike[place - 1]
+
+
+def read_carefully(raw: bytes, limits: Limits, shape: Callable[[Values], Shape]) -> FieldSection:
+    """Return the section of any lines, each with its CRLF. Raises RefusedError.
+
+    `shape` returns the shape of names.
+    """
+    if len(raw) > limits.header_bytes:
+        raise RefusedError("a header section that is too long", Reason.HEAD_TOO_LARGE)
+    pairs = split_fields(raw)
+    if len(pairs) > limits.header_count:
+        raise RefusedError("too many header fields", Reason.HEAD_TOO_LARGE)
+    section = FieldSection(pairs, shape(tuple([name for name, _ in pairs])))
+    if sum(map(len, section.cookies)) > limits.cookie_bytes:
+        raise RefusedError("cookies that are too long", Reason.HEAD_TOO_LARGE)
+    return section
+
+
+def _is_small(shape: Shape) -> bool:
+    """Whether a pattern of a shape takes little memory, and little time to make."""
+    return len(shape.names) <= _MOST_LINES and sum(map(len, shape.names)) <= _MOST_NAME_BYTES
+
+
+def _cost_of_section(raw: bytes, section: FieldSection) -> int:
+    """Return about how many bytes a section takes.
+
+    These are its objects, a name and a value for each field, what is made of the names, and the
+    fields that are made for a tool.
+    """
+    return 2048 + 256 * len(section.shape.names) + 3 * len(raw)
+
+
+def _cost_of_shape(names: tuple[bytes, ...], _shape: Shape) -> int:
+    """Return about how many bytes a shape takes: its names twice, their places, which pass."""
+    return 2048 + sum([256 + 2 * len(name) for name in names])
+
+
+def _cost_of_told(key: tuple[Shape, Values], _section: FieldSection) -> int:
+    """Return about how many bytes the values of telling fields take, with the shape they keep."""
+    shape, values = key
+    told = sum([64 + 2 * len(value) for value in values])
+    return 1536 + ENTRY_BYTES + told + _cost_of_shape(shape.names, shape)
