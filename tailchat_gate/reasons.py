@@ -48,6 +48,10 @@ class Reason(StrEnum):
     LOCKED = "locked"
     SESSION_REVOKED = "session-revoked"
     RECHECK_FAILED = "recheck-failed"
+    BANNED = "banned"
+    ACCOUNT_DELETED = "account-deleted"
+    GUEST_REFUSED = "guest-refused"
+    BOT_REFUSED = "bot-refused"
     DENIED = "denied"
     DENY_LISTED = "deny-listed"
     GROUPS_UNKNOWN = "groups-unknown"
@@ -90,6 +94,10 @@ class Reason(StrEnum):
     COOKIES_BLOCKED = "cookies-blocked"
 
 
+#: What Tailchat says of an account keeps it out of every tool.
+KEPT_OUT: Final = frozenset(
+    (Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.GUEST_REFUSED, Reason.BOT_REFUSED)
+)
 #: There is no room for a request now, and may be in a moment.
 BUSY: Final = frozenset((Reason.CLIENT_BUSY, Reason.GATE_BUSY, Reason.UPSTREAM_BUSY))
 #: The log's status for a client that left before its response; never sent (nginx's number).
@@ -121,6 +129,10 @@ STATUS: Final = MappingProxyType(
         Reason.SESSION_REVOKED: HTTPStatus.UNAUTHORIZED,
         # 401 instead where the person must sign in again.
         Reason.RECHECK_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
+        Reason.BANNED: HTTPStatus.FORBIDDEN,
+        Reason.ACCOUNT_DELETED: HTTPStatus.FORBIDDEN,
+        Reason.GUEST_REFUSED: HTTPStatus.FORBIDDEN,
+        Reason.BOT_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
         Reason.DENY_LISTED: HTTPStatus.FORBIDDEN,
         # Not 403: who may enter is Tailchat's to say, and Tailchat cannot be asked.

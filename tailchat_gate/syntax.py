@@ -142,6 +142,11 @@ MAX_SUB: Final = 255
 SUB: Final = f"[{VCHAR}]{{1,{MAX_SUB}}}"
 #: Tailchat: a sub is a MongoDB id, as pages and logs show it.
 TAILCHAT_ID: Final = re.compile("[0-9a-f]{24}")
+# HTML Standard, "valid email address": what RFC 5322 has, without quotes, comments and blanks, so
+# that every tool reads it alike. RFC 5321 section 4.5.3.1.3 limits it.
+MAX_EMAIL: Final = 254
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+EMAIL: Final = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*")
 #: An app's id at Tailchat, and whom an assertion is for, are words in a field as a sub is.
 CLIENT_ID: Final = SUB
 AUDIENCE: Final = f"[{VCHAR}]{{0,255}}"

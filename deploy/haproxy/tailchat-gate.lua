@@ -160,7 +160,7 @@ local TOKEN = "x-tailchat-token"
 local TOLD = {
     "authorization",
     "x-tailchat-sub", "x-tailchat-nickname", "x-tailchat-discriminator", "x-tailchat-avatar",
-    "x-tailchat-groups", TOKEN, "x-tailchat-assertion",
+    "x-tailchat-groups", "x-tailchat-email", TOKEN, "x-tailchat-assertion",
 }
 -- In milliseconds.
 local PATIENCE = 5000

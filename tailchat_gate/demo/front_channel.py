@@ -271,9 +271,12 @@ class FrontChannel:
     def _user(self, email: str, password: str) -> User:
         for user in self._store.users.values():
             if user.email == email:
-                if secrets.compare_digest(user.password.encode(), password.encode()):
-                    return user
-                raise PageError("EntityError: Wrong password")
+                if not secrets.compare_digest(user.password.encode(), password.encode()):
+                    raise PageError("EntityError: Wrong password")
+                if user.banned:
+                    # Only here: a ban ends no session, code or token.
+                    raise PageError("BannedError: User banned")
+                return user
         raise PageError("EntityError: User does not exist, please check your email")
 
     def _context(self, request: web.Request) -> _Context:

@@ -34,12 +34,13 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord, SessionTooLargeError
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, opens_page, read_intent
 from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.answers import Answers
-from tailchat_gate.responses.refusals import Refusals, locked_detail
+from tailchat_gate.responses.refusals import Refusals, rejection_detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class LoginEndpoints:
     refusals: Refusals
     tailchat: TailchatClient
     sign_in_watch: SignInWatch
+    people: PeopleWatch
     sessions: HostSessions
     bindings: Bindings
     targets: Targets
@@ -233,6 +235,8 @@ class LoginEndpoints:
             # The visitor went back to it after another tab had signed in.
             return self._go_on(state.return_to, session)
         context.sub = record.sub
+        # OAuth says nothing of a ban. Without an answer the sign-in goes on, and the next one says.
+        await self.people.confirm(record.sub)
         self._check_revocation(record, state.return_to)
         answer = self._go_on(state.return_to, record)
         await self._open(request, context, answer, record)
@@ -292,7 +296,7 @@ class LoginEndpoints:
         """Raise LoginRefused if the person is locked out or the session has been ended."""
         rejection = self.sessions.revocation.bar(record)
         if rejection is not None:
-            details = locked_detail(record, rejection.lock) if rejection.lock is not None else {}
+            details = rejection_detail(record, rejection)
             raise LoginRefused(rejection.reason, {**details, "return_to": return_to})
 
     def _by_tailchat(self, browser: str, return_to: str, prompt: str, *, again: bool) -> str:

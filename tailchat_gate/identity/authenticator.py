@@ -13,7 +13,7 @@ from tailchat_gate.identity.sessions.session import (
     SessionRecord,
     SessionTooLargeError,
 )
-from tailchat_gate.reasons import Reason
+from tailchat_gate.reasons import KEPT_OUT, Reason
 from tailchat_gate.request.fields import FieldSection
 
 #: Opened sessions in the cache, of all hosts together; each takes about 2 KiB, and about 1 KiB
@@ -35,7 +35,7 @@ class Visitor:
     once a session, not once a request. `assertions` does the same for header bytes with a signed
     assertion: (signer, valid from, valid until, bytes). Both hold for what `groups_of` is.
     `rechecks` is consulted about the session while a request is active, but not before
-    `quiet_until`.
+    `quiet_until`. `email` is the address for tools, "" for none.
     """
 
     record: SessionRecord
@@ -52,6 +52,7 @@ class Visitor:
     groups_of: object = field(default=None, repr=False)
     rechecks: Rechecks = field(default_factory=NoRecheck, repr=False)
     quiet_until: float = 0.0
+    email: str = field(default="", repr=False)
 
     def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
         """Return why the session has ended at the Unix second `now`, None if it has not.
@@ -157,6 +158,9 @@ class Authenticator:
                 continue
             rejection = self._revocation.bar(record)
             if rejection is not None:
+                if rejection.reason in KEPT_OUT:
+                    # So that Tailchat is asked about them again, and lets them in again.
+                    self._rechecks.look(record, now)
                 return rejection
             refused = self._rechecks.look(record, now).refused
             if refused is not None:
@@ -215,14 +219,17 @@ class Authenticator:
             return None
         expires_at = lifetimes.expires_at(record)
         good_until = min(expires_at, look.until)
-        if before is not None and look.record is record:
+        if before is not None and look.record is record and look.email == before.email:
             visitor = before
             visitor.good_from, visitor.good_until = now, good_until
         else:
-            ends_at, outdated = lifetimes.ends_at(record), look.record is not record
+            ends_at = lifetimes.ends_at(record)
+            outdated = before is not None and before.outdated
+            outdated = outdated or (look.record is not record and not look.renamed)
             visitor = Visitor(
                 look.record, expires_at, ends_at, good_until, now, outdated, rechecks=self._rechecks
             )
+            visitor.email = look.email
         visitor.revocation = self._revocation.version
         self._opened.keep((self, value), visitor)
         return visitor

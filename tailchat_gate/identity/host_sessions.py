@@ -15,7 +15,7 @@ from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.authenticator import Authenticator, SessionCache
 from tailchat_gate.identity.oauth.login import LoginRefused, StrayLogin
 from tailchat_gate.identity.oauth.login_state import is_bound_to
-from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.identity.rechecker import PatientRechecks
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
@@ -29,6 +29,8 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import HostPatterns, query_pairs
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, WILDCARD
 
+#: What a session may wait for: that Tailchat confirms it, and what it says of the person.
+_QUESTIONS: Final = range(2)
 #: The redirect that carries a handoff token uses it at once; a minute allows for a slow phone.
 HANDOFF_LIFETIME: Final = 60
 _PORT: Final = re.compile(r":[0-9]+$")
@@ -182,7 +184,7 @@ class HostSession(SealedSessionStorage):
         cookie: SessionCookie,
         reader: CookieReader,
         revocation: RevocationState,
-        rechecker: Rechecker,
+        rechecker: PatientRechecks,
         opened: SessionCache,
     ) -> None:
         super().__init__(cookie)
@@ -209,8 +211,9 @@ class HostSession(SealedSessionStorage):
         for record in self.living(fields):
             if self._revocation.check(record) is not None:
                 continue
-            if self._rechecker.look(record, self._clock()).waits:
-                await asyncio.wait((self._rechecker.settled(record),))
+            for _ in _QUESTIONS:
+                if self._rechecker.look(record, self._clock()).waits:
+                    await asyncio.wait((self._rechecker.settled(record),))
         return self.load_record(fields)
 
     def joined(self, begun: SessionRecord, fields: list[bytes]) -> SessionRecord:
@@ -263,7 +266,7 @@ class HostSessions:
         lifetimes: Lifetimes,
         clock: Callable[[], float],
         revocation: RevocationState,
-        rechecker: Rechecker,
+        rechecker: PatientRechecks,
     ) -> None:
         ring, reader, opened = tuple(secrets), CookieReader(names), SessionCache()
 

@@ -121,13 +121,17 @@ class RecheckRefused(NamedTuple):
 class RecheckResult(NamedTuple):
     """What is known of a session: its newest record, and the time of the next look.
 
-    `refused`: why it is refused. `waits`: nothing is known until Tailchat is asked.
+    `refused`: why it is refused. `waits`: nothing is known until Tailchat is asked. `email`: the
+    address that tools may be given, "" for none; no cookie holds it. `renamed`: nothing but names
+    differs from the record asked about, and no cookie need be sealed for them.
     """
 
     record: SessionRecord
     until: float
     refused: RecheckRefused | None = None
     waits: bool = False
+    email: str = ""
+    renamed: bool = False
 
 
 class Rechecks(Protocol):

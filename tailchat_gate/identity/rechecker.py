@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import LoginRefused
@@ -19,6 +19,7 @@ from tailchat_gate.identity.recheck import (
     RecheckDecision,
     RecheckRefused,
     RecheckResult,
+    Rechecks,
     RecheckTerms,
     caught_up,
     confirmed,
@@ -50,6 +51,16 @@ _NO_ANSWER: Final = frozenset(
 )
 _TRY_LATER: Final = RecheckRefused(_RECHECK_FAILED, math.ceil(RETRY_SECONDS))
 _SIGN_IN_AGAIN: Final = RecheckRefused(_RECHECK_FAILED)
+
+
+class PatientRechecks(Rechecks, Protocol):
+    """Also knows when there is more to say about a session that waits."""
+
+    def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
+        """Return a future that is done once `look` has more to say; do not cancel it."""
+
+    def close(self) -> None:
+        """Ask nothing more; waiting requests proceed without an answer."""
 
 
 class Rechecker:

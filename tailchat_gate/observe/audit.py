@@ -153,6 +153,13 @@ class Audit:
         details = {"event": "session-ended", "sub": sub, "reason": reason, "why": why}
         _log.info("audit", extra={"details": details})
 
+    def account_changed(self, sub: str, reason: Reason | None) -> None:
+        """Write that Tailchat's account is kept out, or, without a reason, no longer is."""
+        details = {"event": "account-kept-out", "sub": sub, "reason": reason}
+        if reason is None:
+            details = {"event": "account-let-in", "sub": sub}
+        _log.info("audit", extra={"details": details})
+
     def refused(self, context: RequestContext, person: Person) -> None:
         """Note that a known person or machine was refused; it is written at most once a minute."""
         now = self._clock()

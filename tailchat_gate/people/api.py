@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -201,7 +200,7 @@ def _read(answer: Answer, secrets: list[str]) -> ApiResult:
 
 
 def _members(answer: Answer) -> JsonObject | None:
-    if re.fullmatch(r"application/([a-z.-]+\+)?json", answer.content_type) is None:
+    if not answer.is_json:
         return None
     try:
         return json_object(answer.body)

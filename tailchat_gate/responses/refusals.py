@@ -15,7 +15,7 @@ from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.revocation.state import Lock, Rejection
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.reasons import BUSY, Reason
+from tailchat_gate.reasons import BUSY, KEPT_OUT, Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, shown_in
 from tailchat_gate.responses.answers import RETRY_LATER, Answers, is_unknown_elsewhere
@@ -114,6 +114,8 @@ class Refusals:
             context.sub = rejection.record.sub
         if rejection.lock is not None:
             return self.locked(context, rejection.lock, rejection.record)
+        if rejection.reason in KEPT_OUT and rejection.record is not None:
+            return self._kept_out(context, rejection.reason, rejection.record)
         if rejection.retry_after:
             return self._later(context, rejection)
         return self.not_signed_in(context, rejection.reason)
@@ -209,6 +211,17 @@ class Refusals:
             retry_url=self.answers.same_again(context),
         )
 
+    def _kept_out(
+        self, context: RequestContext, reason: Reason, record: SessionRecord
+    ) -> web.Response:
+        """Tell a person that what Tailchat says of their account keeps it out."""
+        return self.answers.problem(
+            context,
+            reason,
+            detail=person_detail(record),
+            retry_url=self.answers.same_again(context),
+        )
+
     def _later(self, context: RequestContext, rejection: Rejection) -> web.Response:
         """Ask for patience: whether the session goes on is not known for now."""
         return self.answers.problem(
@@ -242,12 +255,7 @@ class Refusals:
         return self.answers.problem(
             context,
             reason,
-            detail={
-                "tool": context.route,
-                "nickname": record.nickname,
-                "discriminator": record.discriminator,
-                "sub": record.sub,
-            },
+            detail={"tool": context.route, **person_detail(record)},
             retry_url=self.answers.start_url(self._way_back(context)),
         )
 
@@ -285,15 +293,27 @@ class Refusals:
         return self._returns.short(target, origin=origin, visitor=context.client_address.network)
 
 
+def person_detail(record: SessionRecord) -> dict[str, str]:
+    """Return what a page shows of a person, for them to pass on to an admin."""
+    return {
+        "nickname": record.nickname,
+        "discriminator": record.discriminator,
+        "sub": record.sub,
+    }
+
+
+def rejection_detail(record: SessionRecord, rejection: Rejection) -> dict[str, str]:
+    """Return what a person is told of a rejection, nothing if to sign in again helps."""
+    if rejection.lock is not None:
+        return locked_detail(record, rejection.lock)
+    return person_detail(record) if rejection.reason in KEPT_OUT else {}
+
+
 def locked_detail(record: SessionRecord | None, lock: Lock) -> dict[str, str]:
     """Return what who is kept out is told; `until` is a time of RFC 3339, or absent."""
     detail: dict[str, str] = {}
     if record is not None:
-        detail = {
-            "nickname": record.nickname,
-            "discriminator": record.discriminator,
-            "sub": record.sub,
-        }
+        detail = person_detail(record)
     if lock.message:
         detail["notice"] = lock.message
     if lock.until is not None:

@@ -10,7 +10,8 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
-from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.identity.rechecker import PatientRechecks
+from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.connection import ClientConnection, Service
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
@@ -35,6 +36,7 @@ class Generation:
     service: Service
     tailchat: TailchatClient
     sign_in: SignInWatch
+    people: PeopleWatch
     forwarder: Forwarder
     assertions: Assertions | None
     process_state: ProcessState
@@ -43,6 +45,7 @@ class Generation:
         """Start serving; needs a running event loop."""
         self.process_state.start()
         self.forwarder.start()
+        self.people.start()
         kids = self.assertions.kids if self.assertions is not None else ()
         # Not before: a configuration that is built and then refused must not publish its keys.
         self.process_state.published_keys.publish(kids, self.process_state.clock())
@@ -56,6 +59,7 @@ class Generation:
         One WebSocket can hold a configuration for weeks; the caches would hold megabytes with it.
         """
         self.sign_in.close()
+        self.people.stop()
         self.service.reader.forget()
         self.gate.clients.forget()
         self.gate.authorizer.sessions.forget()
@@ -73,7 +77,7 @@ class Generation:
                 backend.close()
         names = frozenset(route.name for route in self.settings.route)
         rechecker = self.gate.authorizer.sessions.rechecker
-        return Remainder(self.forwarder.tunnels, names, rechecker, self.tailchat)
+        return Remainder(self.forwarder.tunnels, names, rechecker, self.tailchat, self.people)
 
     async def close(self) -> None:
         """Close everything that no other configuration uses; no request may be open."""
@@ -86,11 +90,13 @@ class Remainder:
 
     tunnels: Collection[object]
     route_names: frozenset[str]
-    rechecker: Rechecker
+    rechecker: PatientRechecks
     tailchat: TailchatClient
+    people: PeopleWatch
 
     async def close(self) -> None:
-        """Stop the rechecks at Tailchat."""
+        """Stop the questions to Tailchat."""
+        await self.people.close()
         self.rechecker.close()
         await self.tailchat.close()
 

@@ -25,6 +25,7 @@ from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
 from tailchat_gate.proxy.descriptors import Descriptors
@@ -33,6 +34,7 @@ from tailchat_gate.proxy.exchange.upstream_pools import ConnectionMetrics, Upstr
 from tailchat_gate.proxy.message.assertion import PublishedKeys
 from tailchat_gate.proxy.upstream.dial import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.health import Health
@@ -106,6 +108,9 @@ class ProcessState:
         self.published_keys: Final = PublishedKeys()
         self.stored_targets: Final = StoredTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
+        self.people: Final = KnownPeople()
+        #: Unix second of Tailchat's last answer about people, 0 for none yet.
+        self.people_heard_at = 0.0
         self.login_queue: Final = LoginQueue()
         self.sign_in: Final = SignInState()
         now = clock()
@@ -150,6 +155,18 @@ class ProcessState:
         await self.store.close()
         await self.access_log.close()
 
+    def heard_of_people(self) -> None:
+        """Note that Tailchat answered about people."""
+        self.people_heard_at = self.clock()
+
+    def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> None:
+        """Keep an account out for what Tailchat says of it, None: no longer.
+
+        `lifetime` is how many seconds a session lasts at most.
+        """
+        if self.locks.keep_out(sub, reason, lifetime=lifetime):
+            self.audit.account_changed(sub, reason)
+
     def _make_metrics(self) -> Metrics:
         reloads = self.reloads
         gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
@@ -165,6 +182,17 @@ class ProcessState:
                 lambda: self.upstream_pools.bodies.files,
             ),
             ("gate_locks", "Locks in force.", lambda: len(self.revocation.locks)),
+            ("gate_people", "People whom Tailchat is asked about.", lambda: len(self.people)),
+            (
+                "gate_people_kept_out",
+                "Accounts kept out because Tailchat banned or deleted them, guests and bots.",
+                lambda: len(self.revocation.kept_out()),
+            ),
+            (
+                "gate_people_answer_timestamp_seconds",
+                "When Tailchat last answered about people, in Unix seconds; 0 for never.",
+                lambda: self.people_heard_at,
+            ),
             (
                 "gate_state_faults",
                 "Faults of the state store at present.",

@@ -4,32 +4,23 @@ The constructors are here and not in their rooms because they take parts of Proc
 rooms below serving must not import.
 """
 
-import math
 import os
-import ssl
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.config.files import authorities_context, read_key
+from tailchat_gate.config.files import read_key
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
-from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Tokens
-from tailchat_gate.identity.oauth.back_channel import BackChannel
-from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
-from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
-from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
-from tailchat_gate.identity.recheck import RecheckTerms
-from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import Lifetimes
 from tailchat_gate.pages.render import Pages
+from tailchat_gate.people.looks import PeopleLooks
 from tailchat_gate.people.members import Members
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import Recorder
@@ -37,11 +28,11 @@ from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, Sig
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
-from tailchat_gate.proxy.upstream.resolver import NamesResolver
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.serving.process_state import ProcessState
+from tailchat_gate.serving.tailchat_parts import TailchatParts, wire_tailchat
 
 
 class AccessParts(NamedTuple):
@@ -60,8 +51,7 @@ class IdentityParts(NamedTuple):
     """The parts that identify visitors."""
 
     sites: Sites
-    tailchat: TailchatClient
-    sign_in: SignInWatch
+    tailchat: TailchatParts
     sessions: HostSessions
     tokens: Tokens
 
@@ -138,8 +128,7 @@ def wire_identity(
 ) -> IdentityParts:
     """Return the parts of the identity room. Raises PemError."""
     sites = Sites(settings.server.public_url, routes.hosts)
-    channel = _back_channel(settings, process_state)
-    tailchat = _tailchat(settings, process_state, channel)
+    tailchat = wire_tailchat(settings, process_state)
     sessions = HostSessions(
         secrets(settings),
         sites,
@@ -147,7 +136,7 @@ def wire_identity(
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
         clock=process_state.clock,
         revocation=process_state.revocation,
-        rechecker=_rechecker(settings, tailchat, process_state),
+        rechecker=PeopleLooks(tailchat.rechecker, tailchat.people),
     )
     tokens = Tokens(
         settings.token,
@@ -155,8 +144,7 @@ def wire_identity(
         process_state.revocation,
         process_state.token_use.last,
     )
-    sign_in = _sign_in_watch(settings, process_state, tailchat, channel)
-    return IdentityParts(sites, tailchat, sign_in, sessions, tokens)
+    return IdentityParts(sites, tailchat, sessions, tokens)
 
 
 def wire_proxy(
@@ -253,72 +241,3 @@ def _assertions(
         clock=clock,
         random_bytes=os.urandom,
     )
-
-
-def _rechecker(
-    settings: Settings, tailchat: TailchatClient, process_state: ProcessState
-) -> Rechecker:
-    session = settings.session
-    return Rechecker(
-        RecheckTerms(session.recheck or math.inf, session.recheck_outage),
-        tailchat,
-        sign_ins=process_state.sign_ins,
-        end=partial(process_state.locks.revoke, lifetime=session.lifetime),
-        patience=settings.tailchat.timeout,
-        clock=process_state.clock,
-        observe=process_state.metrics.recheck,
-        audit=process_state.audit,
-        faults=process_state.faults,
-    )
-
-
-def _sign_in_watch(
-    settings: Settings, process_state: ProcessState, tailchat: TailchatClient, channel: BackChannel
-) -> SignInWatch:
-    check = SignInCheck(
-        channel,
-        tailchat.registration,
-        settings.tailchat.client_secret,
-        api_url=settings.tailchat.api_url,
-        is_direct=not settings.tailchat.internal_url,
-    )
-    return SignInWatch(check.run, process_state.sign_in, clock=process_state.clock)
-
-
-def _back_channel(settings: Settings, process_state: ProcessState) -> BackChannel:
-    tailchat = settings.tailchat
-    back_url = tailchat.internal_url or tailchat.api_url
-    return BackChannel(
-        back_url,
-        timeout=tailchat.timeout,
-        resolver=NamesResolver(process_state.names),
-        tls=_tailchat_tls(back_url, tailchat.ca_file or None),
-        proxy=proxy_for(tailchat.proxy, back_url),
-    )
-
-
-def _tailchat(
-    settings: Settings, process_state: ProcessState, channel: BackChannel
-) -> TailchatClient:
-    tailchat = settings.tailchat
-    return TailchatClient(
-        api_url=tailchat.api_url,
-        client_id=tailchat.client_id,
-        client_secret=tailchat.client_secret,
-        redirect_uri=settings.redirect_uri,
-        scope=tailchat.scope,
-        issuer=tailchat.issuer,
-        clock=process_state.clock,
-        observe=process_state.metrics.tailchat_call,
-        channel=channel,
-    )
-
-
-def _tailchat_tls(url: str, authorities: str | None) -> ssl.SSLContext | None:
-    """Return what verifies Tailchat's certificate, None where no connection would use it.
-
-    To read the system's authorities takes longer than all the rest of a reload.
-    """
-    if authorities is None and not url.startswith("https:"):
-        return None
-    return authorities_context("ca_file", authorities)

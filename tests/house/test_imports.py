@@ -53,6 +53,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("reload",),
         ("listeners", "wiring"),
         ("binding", "generations", "rooms"),
+        ("tailchat_parts",),
         ("process_state",),
         ("signals",),
     ),

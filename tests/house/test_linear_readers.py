@@ -121,6 +121,7 @@ PATTERNS: Final = {
     "syntax:BARE_KEY": "fullmatch",
     "syntax:CONTENT_LENGTH": "fullmatch",
     "syntax:DOTS": "search",
+    "syntax:EMAIL": "fullmatch",
     "syntax:HTTP_URL": "fullmatch",
     "syntax:HTTP_URL_OCTETS": "fullmatch",
     "syntax:METHOD": "fullmatch",

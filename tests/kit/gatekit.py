@@ -55,6 +55,8 @@ def make_settings(
             "api_url": "http://127.0.0.1:9",
             "client_id": "tc_test",
             "client_secret": "app-secret-of-the-test",
+            # Nothing answers there: most tests have no Tailchat.
+            "people_refresh": "0",
         },
         "session": {"secrets": [SECRET], "lifetime": "12h", "idle": "0"},
         "state": {"path": ""},

@@ -23,6 +23,7 @@ from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, Se
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
+from tailchat_gate.people.looks import PeopleLooks
 
 OFFLINE = "openid profile offline_access"
 MINUTES = 60
@@ -79,7 +80,9 @@ def unasked() -> Rechecker:
 
 def rechecker_of(gate: RunningGate) -> Rechecker:
     """Return what asks Tailchat again in a gate."""
-    return gate.generation.gate.authorizer.sessions.rechecker
+    looks = gate.generation.gate.authorizer.sessions.rechecker
+    assert isinstance(looks, PeopleLooks)
+    return looks.rechecker
 
 
 async def answered(gate: RunningGate) -> None:

@@ -42,6 +42,7 @@ def sections(upstream: str, **given: Any) -> Sections:  # noqa: ANN401 - as in t
             "api_url": "http://127.0.0.1:9",
             "client_id": "tc_test",
             "client_secret": "app-secret-of-the-test",
+            "people_refresh": "0",
         },
         "session": {"secrets": [SECRET]},
         "state": {"path": ""},

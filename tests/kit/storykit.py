@@ -75,6 +75,7 @@ async def story(
         "api_url": api_url,
         "client_id": CLIENT_ID,
         "client_secret": CLIENT_SECRET,
+        "people_refresh": "30s",
         **sections.pop("tailchat", {}),
     }
     async with AsyncExitStack() as stand_in, RawUpstream() as tool:

@@ -30,7 +30,7 @@ async def test_a_visitor_signs_in_and_reaches_the_tool(front: Edge) -> None:
 
 async def test_what_a_visitor_says_of_himself_is_gone(front: Edge) -> None:
     """Identity headers of the visitor's making never arrive, where the gate says nothing too."""
-    names = ("Sub", "Nickname", "Discriminator", "Avatar", "Groups", "Token", "Assertion")
+    names = ("Sub", "Nickname", "Discriminator", "Avatar", "Groups", "Email", "Token", "Assertion")
     forged = {f"X-Tailchat-{name}": "forged" for name in names}
     async with Visitor() as visitor:
         await signed_in(visitor, front)

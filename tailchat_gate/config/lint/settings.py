@@ -57,6 +57,7 @@ def _cautions(settings: Settings) -> Iterator[str]:
     yield from _audiences(settings)
     yield from _of_groups(settings)
     yield from _of_tokens(settings)
+    yield from _of_emails(settings)
 
 
 def _rechecks(settings: Settings) -> Iterator[str]:
@@ -177,6 +178,22 @@ def _of_tokens(settings: Settings) -> Iterator[str]:
         elsewhere = [name for name in naming if token.routes and name not in token.routes]
         if elsewhere:
             yield f"token[{index}].routes: {elsewhere[0]} names the token and stays closed to it"
+
+
+def _of_emails(settings: Settings) -> Iterator[str]:
+    """Warn of addresses that nobody verified, and of settings about addresses without effect."""
+    tailchat = settings.tailchat
+    routes = [route.name for route in settings.route if route.uses_email]
+    if tailchat.unverified_email and routes:
+        yield (
+            "tailchat.unverified_email: anybody can register in Tailchat with anybody's address, "
+            f"and {', '.join(routes)} get it: a tool that makes or finds accounts by e-mail, as "
+            "Grafana, Gitea and Mattermost do, lets them into the account of its owner"
+        )
+    elif tailchat.unverified_email:
+        yield "tailchat.unverified_email: no route uses e-mail addresses, so this changes nothing"
+    if routes and not tailchat.people_refresh:
+        yield f"tailchat.people_refresh: it is off, so {', '.join(routes)} get no e-mail address"
 
 
 def _people_of(route: RouteSettings) -> Iterator[tuple[str, str]]:

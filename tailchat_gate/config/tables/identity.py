@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tailchat_gate.config.tables.fields import (
     BaseUrl,
@@ -127,6 +134,21 @@ class Tailchat(Section):
             raise ValueError(f'groups_max_age of at least "{least}", which is groups_refresh')
         return self
 
+    people_refresh: Annotated[float, Seconds(high=_HOUR)] = Field(
+        default=30.0,
+        description=(
+            "How often Tailchat is asked about people who are signed in, for bans, names and "
+            "e-mail addresses, 1h at most; 0 turns it off."
+        ),
+    )
+    unverified_email: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether tools get e-mail addresses that Tailchat did not verify: anybody can have "
+            "registered with them."
+        ),
+    )
+
 
 class Session(Section):
     """How long a sign-in lasts and what its cookie is sealed with."""
@@ -189,6 +211,9 @@ class Session(Section):
 class Access(Section):
     """Who may enter, on all routes alike."""
 
+    guests: StrictBool = Field(
+        default=False, description="Whether Tailchat's guest accounts and bots may enter."
+    )
     deny: Deny = Field(
         default=(),
         description=(

@@ -142,9 +142,16 @@ class RouteSettings(Section):
         default_factory=empty,
         description=(
             "Further request headers for the tool, from templates with {sub}, {nickname}, "
-            "{discriminator}, {avatar} and {groups}, or with {client}, the visitor's address."
+            "{discriminator}, {avatar}, {groups} and {email}, or with {client}, the visitor's "
+            "address."
         ),
         repr=False,
+    )
+    email: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether the tool gets X-Tailchat-Email, the e-mail address that Tailchat verified."
+        ),
     )
     header_encoding: Literal["percent", "utf8", "rfc2047"] = Field(
         default="percent",
@@ -263,6 +270,13 @@ class RouteSettings(Section):
         default=False,
         description="Whether the Authorization header of a machine goes on to the tool.",
     )
+
+    @property
+    def uses_email(self) -> bool:
+        """Whether the tool is told e-mail addresses."""
+        return self.email or any(
+            header.EMAIL in header.fields(text) for text in self.headers.values()
+        )
 
     @property
     def body_limit(self) -> int:

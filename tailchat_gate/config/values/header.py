@@ -20,7 +20,8 @@ from tailchat_gate.syntax import SHORT_TOKEN, VCHAR
 
 #: The template fields about the request; the others are about the person.
 CLIENT = "client"
-FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups", CLIENT)
+EMAIL = "email"
+FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups", EMAIL, CLIENT)
 NAME = 'the name of a header such as "X-WEBAUTH-USER"'
 RESPONSE = 'the name of a header such as "Clear-Site-Data"'
 PASSED = 'the name of a header such as "X-Real-IP"'

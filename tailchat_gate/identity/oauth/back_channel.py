@@ -1,5 +1,6 @@
 """Connections to a Tailchat server: one call each, small responses, named faults."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -26,6 +27,11 @@ class Answer(NamedTuple):
     retry_after: str
     body: bytes
     location: str = ""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the media type is JSON's, or ends in +json (RFC 6839 section 3.1)."""
+        return re.fullmatch(r"application/([a-z.-]+\+)?json", self.content_type) is not None
 
 
 class BackChannel:

@@ -307,17 +307,16 @@ class TailchatClient:
             headers["Authorization"] = f"Bearer {bearer}"
         if (rest := self._rests_until - self._clock()) > 0:
             raise busy(call, str(math.ceil(rest)))
-        status, content_type, waits, data, _ = await self._channel.exchange(
-            call, method, path, headers, body
-        )
+        response = await self._channel.exchange(call, method, path, headers, body)
+        status = response.status
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            found = busy(call, waits)
+            found = busy(call, response.retry_after)
             self._rests_until = self._clock() + int(found.detail["retry_after"])
             raise found
-        if not re.fullmatch(r"application/([a-z.-]+\+)?json", content_type):
+        if not response.is_json:
             raise broken(call, status, "not JSON")
         try:
-            answer = parse_json(data)
+            answer = parse_json(response.body)
         except ValueError:
             raise broken(call, status, "not a JSON object") from None
         if status != _OK or "error" in answer:

@@ -1,4 +1,7 @@
-"""The revocation state: locks and ended sessions, and what they mean for a session or token."""
+"""The revocation state: locks, accounts that Tailchat bans, and ended sessions.
+
+It decides what they mean for a session or token.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +22,9 @@ MOST_OF_ONE: Final = 64
 #: The same for all persons together: beyond it everyone must sign in again.
 MOST_OF_ALL: Final = 100_000
 _FIRST_LOOK: Final = 1024
+#: Accounts kept out for what Tailchat says of them. Beyond that number the gate forgets the oldest,
+#: and learns of them again when they return.
+MOST_KEPT_OUT: Final = 100_000
 
 # Globals: see reasons.py.
 _LOCKED, _SESSION_ENDED = Reason.LOCKED, Reason.SESSION_ENDED
@@ -103,7 +109,10 @@ class RevocationState:
     early.
     """
 
-    __slots__ = ("_clock", "_count", "_ended", "_locks", "_look_at", "_signed_out", "version")
+    __slots__ = (
+        *("_clock", "_count", "_ended", "_kept_out", "_locks", "_look_at", "_signed_out"),
+        "version",
+    )
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -111,6 +120,8 @@ class RevocationState:
         self._signed_out: dict[str, SignedOut] = {}
         #: By sub, then by sid.
         self._ended: dict[str, dict[str, EndedSession]] = {}
+        #: By sub: why Tailchat's account may enter no tool.
+        self._kept_out: dict[str, Reason] = {}
         self._count = 0
         #: The number of entries at which expired ones are removed next.
         self._look_at = _FIRST_LOOK
@@ -123,11 +134,13 @@ class RevocationState:
     def check(self, record: SessionRecord) -> Reason | None:
         """Return why a session was revoked, None if it was not.
 
-        LOCKED, SESSION_ENDED or SESSION_REVOKED.
+        LOCKED, one of KEPT_OUT, SESSION_ENDED or SESSION_REVOKED.
         """
         sub = record.sub
         if self._locks and self.lock_on(sub) is not None:
             return _LOCKED
+        if self._kept_out and sub in self._kept_out:
+            return self._kept_out[sub]
         ended = self._ended.get(sub, _NONE).get(record.sid)
         if ended is not None:
             return _SESSION_REVOKED if ended.revoked else _SESSION_ENDED
@@ -146,6 +159,22 @@ class RevocationState:
     def lock_on_token(self, name: str) -> Lock | None:
         """Return the lock on a machine, None if there is none."""
         return self._in_force(TOKEN + name) or self._in_force(ALL)
+
+    def keep_out(self, sub: str, reason: Reason | None) -> bool:
+        """Keep an account out for what Tailchat says of it, None: no longer; return a change."""
+        if self._kept_out.get(sub) is reason:
+            return False
+        self._kept_out.pop(sub, None)
+        if reason is not None:
+            self._kept_out[sub] = reason
+            if len(self._kept_out) > MOST_KEPT_OUT:
+                del self._kept_out[next(iter(self._kept_out))]
+        self.version += 1
+        return True
+
+    def kept_out(self) -> dict[str, Reason]:
+        """Return who is kept out for what Tailchat says of them, by sub."""
+        return dict(self._kept_out)
 
     def signed_out_at(self, sub: str) -> int:
         """Return the Unix second up to which a person's sign-ins have ended, -1 for none."""

@@ -17,6 +17,7 @@ from tailchat_gate.identity.revocation.state import (
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Changes, Record, Store
 from tailchat_gate.syntax import CLOCK_SKEW
 
@@ -24,6 +25,10 @@ from tailchat_gate.syntax import CLOCK_SKEW
 SIGNED_OUT: Final = "signed-out"
 SIGNED_OUT_EVERYWHERE: Final = "signed-out-everywhere"
 REVOKED: Final = "revoked"
+BANNED: Final = "banned"
+
+#: Of what Tailchat says of an account, what does not depend on the configuration.
+_ENDS_SIGN_INS: Final = frozenset((Reason.BANNED, Reason.ACCOUNT_DELETED))
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -64,12 +69,29 @@ class Revocations:
     def revoke(self, record: SessionRecord, *, lifetime: float) -> None:
         """End a sign-in that Tailchat no longer confirms, as end_session does, without waiting."""
         at, until = self._span(record, lifetime)
-        self._put(EndedSession(record.sid, record.sub, at, until, revoked=True), REVOKED)
+        self._put_soon(EndedSession(record.sid, record.sub, at, until, revoked=True), REVOKED)
 
     async def sign_out_everywhere(self, record: SessionRecord, *, lifetime: float) -> None:
         """End every sign-in that the person of a session has so far, as end_session does."""
         at, until = self._span(record, lifetime)
         await self._put(SignedOut(SUB + record.sub, at, until), SIGNED_OUT_EVERYWHERE)
+
+    def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> bool:
+        """Keep an account out, in this process, for what Tailchat says of it; None: no longer.
+
+        Returns whether that changed anything.
+
+        The sign-ins of a banned or deleted account end on every host and in every process, so that
+        a restart while Tailchat is down does not bring them back.
+        """
+        if not self.revocation.keep_out(sub, reason):
+            return False
+        if reason in _ENDS_SIGN_INS:
+            at = int(self._clock())
+            entry = SignedOut(SUB + sub, at, at + int(lifetime) + CLOCK_SKEW)
+            self._put_soon(entry, BANNED)
+        self._changed()
+        return True
 
     def take(self, changes: Changes) -> None:
         """Apply what was read from the store."""
@@ -116,13 +138,20 @@ class Revocations:
         return at, at + int(lifetime) + CLOCK_SKEW
 
     def _put(self, entry: Entry, why: str) -> Awaitable[None]:
-        """Apply an entry, and return the writing of it; the caller need not wait for it."""
-        if self.revocation.apply(entry):
-            self._metrics.session_ended(why)
-            self._changed()
-            return self._store.put((to_record(entry),))
+        """Apply an entry, and return the writing of it."""
         # Known already: a repetition costs no disk write, but waits for the first one.
-        return self._store.written()
+        return self._put_soon(entry, why) or self._store.written()
+
+    def _put_soon(self, entry: Entry, why: str) -> Awaitable[None] | None:
+        """Apply an entry; return the writing of it, None if nothing is to be written.
+
+        The caller need not wait for it.
+        """
+        if not self.revocation.apply(entry):
+            return None
+        self._metrics.session_ended(why)
+        self._changed()
+        return self._store.put((to_record(entry),))
 
 
 def _announce(entry: Entry) -> None:

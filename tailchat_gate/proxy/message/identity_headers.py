@@ -10,7 +10,7 @@ from tailchat_gate.access.policy import NO_MEMBERS, Groups
 from tailchat_gate.access.routes import Route
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.group import Group
-from tailchat_gate.config.values.header import CLIENT, fields, fill
+from tailchat_gate.config.values.header import CLIENT, EMAIL, fields, fill
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -135,7 +135,14 @@ class IdentityHeaders:
             lines = machine_fields(visitor.name, encoding=encoding, templates=templates)
         else:
             groups = self.groups_of(visitor.record.sub)
-            lines = identity_fields(visitor.record, groups, encoding=encoding, templates=templates)
+            lines = identity_fields(
+                visitor.record,
+                groups,
+                encoding=encoding,
+                templates=templates,
+                email=visitor.email,
+                tells_email=route.settings.email,
+            )
         if len(visitor.identity_headers) >= _MAX_PLAIN:
             visitor.identity_headers.clear()
         visitor.identity_headers[route.name] = lines
@@ -183,10 +190,13 @@ def identity_fields(
     *,
     encoding: str = "percent",
     templates: Mapping[str, str] = _NO_TEMPLATES,
+    email: str = "",
+    tells_email: bool = False,
 ) -> bytes:
     """Return the identity header lines for one visitor.
 
-    A missing value makes no field. `templates` are a route's own headers.
+    A missing value makes no field. `templates` are a route's own headers; without an address, those
+    that ask for one are left out. `tells_email`: the tool gets the address in a field of its own.
     """
     values = {
         "sub": record.sub,
@@ -196,10 +206,14 @@ def identity_fields(
         "groups": ",".join(groups),
     }
     named = {f"X-Tailchat-{name.capitalize()}": value for name, value in values.items()}
+    if tells_email:
+        named["X-Tailchat-Email"] = email
+    values[EMAIL] = email
+    left_out = {CLIENT} if email else {CLIENT, EMAIL}
     named.update(
         (name, fill(template, values))
         for name, template in templates.items()
-        if CLIENT not in fields(template)
+        if not left_out & fields(template)
     )
     lines: list[bytes] = []
     for name, value in named.items():

@@ -1,0 +1,303 @@
+"""Asks Tailchat about the people who are signed in and about, beside their requests."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, NamedTuple
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.api import ApiResult, CannotTell, Done, Refused, TailchatApi
+from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.facts import (
+    MOST_ASKED,
+    Deleted,
+    Facts,
+    is_asked,
+    kept_out_because,
+    read_people,
+)
+from tailchat_gate.people.known import KnownPeople
+from tailchat_gate.reasons import Reason
+
+ABOUT_SECONDS: Final = 300.0
+"""Seconds after a person's last request for which the gate goes on asking about them."""
+OFF_SECONDS: Final = 600.0
+"""Seconds until a call that Tailchat refused is tried again."""
+MOST_WAITING: Final = 5000
+"""People whose requests wait for their first answer; one more does not wait."""
+#: Seconds that an answer and a round may take beyond `refresh`.
+_MARGIN: Final = 20.0
+_ACTION: Final = "user/getUserInfoList"
+
+_OUTAGE: Final = "Tailchat could not be asked about people; what is known of them stays"
+_CLOSED: Final = (
+    "Tailchat does not let the gate ask about people: bans, new names and e-mail addresses do not "
+    "arrive, and guests are not known as guests"
+)
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchTerms:
+    """What a configuration says of people.
+
+    `refresh`: seconds between two questions about a person, 0: nobody is asked about. `guests`:
+    whether guests and bots may enter. `keeps_emails`: whether any route uses them; `unverified`:
+    also those that Tailchat did not verify. `api_url` replaces `{BACKEND}` in pictures.
+    """
+
+    refresh: float
+    api_url: str
+    guests: bool = False
+    keeps_emails: bool = False
+    unverified: bool = False
+
+
+class PersonLook(NamedTuple):
+    """What is known of a person now.
+
+    `facts` is what Tailchat said in the Unix second `told_at`, None for nothing. `waits`: nothing
+    recent is known, and Tailchat is being asked.
+    """
+
+    facts: Facts | None
+    told_at: float
+    waits: bool
+
+
+class PeopleWatch:
+    """Follows bans, names and addresses for one configuration, while it is in force.
+
+    `people` is what is known; it outlives the configuration. `keep_out(sub, reason)` is called
+    with every answer: why a person may enter no tool, None if they may. `bot`: the gate's bot,
+    None without one. `heard()` is called after every good answer. `clock`: Unix
+    seconds; `monotonic`: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        terms: WatchTerms,
+        api: TailchatApi,
+        people: KnownPeople,
+        *,
+        keep_out: Callable[[str, Reason | None], None],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        bot: Bot | None = None,
+        heard: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.terms: Final = terms
+        self._api = api
+        self._people = people
+        self._keep_out = keep_out
+        self._clock = clock
+        self._monotonic = monotonic
+        self._bot = bot
+        self._heard = heard
+        self._stale_after = terms.refresh + _MARGIN
+        self._about_for = max(ABOUT_SECONDS, 3 * terms.refresh)
+        self._is_running = False
+        #: The last call failed: no request waits until one is answered again.
+        self._is_failing = False
+        #: What was logged of that, "" for nothing.
+        self._told = ""
+        self._off_until = 0.0
+        #: Tailchat lets nobody ask without a token, and the bot may.
+        self._by_bot = False
+        #: People to be asked about at once, each with the future that ends their wait.
+        self._urgent: dict[str, asyncio.Future[None]] = {}
+        self._asking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to ask; needs a running event loop."""
+        self._is_running = self.terms.refresh > 0
+        if not self._is_running:
+            return
+        self._people.keep_emails(self.terms.keeps_emails)
+        for sub, known in self._people:
+            if known.facts is not None:
+                self._judge(sub, known.facts)
+        self._run(self._rounds())
+
+    def stop(self) -> None:
+        """Ask nothing more; waiting requests proceed on what is known."""
+        self._is_running = False
+        for task in self._tasks:
+            task.cancel()
+        self._release(tuple(self._urgent))
+
+    async def close(self) -> None:
+        """Stop, and end the calls in progress."""
+        self.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def look(self, sub: str) -> PersonLook:
+        """Note a request of a person; return what is known of them. Cheap, never waits."""
+        now = self._monotonic()
+        known = self._people.seen(sub, now)
+        facts = known.facts if isinstance(known.facts, Facts) else None
+        is_stale = now - known.asked_at >= self._stale_after
+        waits = is_stale and not self._is_failing and self._ask_soon(sub)
+        return PersonLook(facts, known.told_at, waits)
+
+    def settled(self, sub: str) -> "asyncio.Future[None] | None":
+        """Return a future that is done with the answer about a person or without one.
+
+        None if nobody asks. All waiting requests share it: do not cancel it.
+        """
+        return self._urgent.get(sub)
+
+    async def confirm(self, sub: str) -> None:
+        """Ask about somebody who signs in; returns with the answer, or without one in an outage."""
+        if not is_asked(sub) or not self._is_running:
+            return
+        self._people.seen(sub, self._monotonic())
+        # A question that is under way may have been sent before a ban.
+        waiting = self._urgent.get(sub)
+        if waiting is not None:
+            await asyncio.wait((waiting,))
+        if self._ask_soon(sub):
+            await asyncio.wait((self._urgent[sub],))
+
+    def address(self, facts: Facts | None) -> str:
+        """Return the address that tools may be given, "" for none."""
+        if facts is None or not (facts.email_verified or self.terms.unverified):
+            return ""
+        return facts.email
+
+    def _run(self, work: Awaitable[None]) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Who signs in, or comes back after a while.
+
+    def _ask_soon(self, sub: str) -> bool:
+        """Have Tailchat asked about a person at once; return whether it is."""
+        if not self._is_running or self._monotonic() < self._off_until:
+            return False
+        if sub not in self._urgent:
+            if len(self._urgent) >= MOST_WAITING:
+                return False
+            self._urgent[sub] = asyncio.get_running_loop().create_future()
+        if self._asking is None or self._asking.done():
+            self._asking = self._run(self._ask_urgent())
+        return True
+
+    async def _ask_urgent(self) -> None:
+        """Ask about those who wait, as many in one call as may be."""
+        while self._urgent:
+            subs = tuple(islice(self._urgent, MOST_ASKED))
+            try:
+                answered = await self._ask(subs)
+            finally:
+                self._release(subs)
+            if not answered:
+                self._release(tuple(self._urgent))
+
+    def _release(self, subs: Iterable[str]) -> None:
+        for sub in subs:
+            waiting = self._urgent.pop(sub, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+
+    # Everybody who is about.
+
+    async def _rounds(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self._round()
+            await asyncio.sleep(max(0.0, began + self.terms.refresh - loop.time()))
+
+    async def _round(self) -> None:
+        """Ask about everybody who is about, until a call is not answered."""
+        now = self._monotonic()
+        due = self._people.due(
+            about_since=now - self._about_for, asked_before=now - self.terms.refresh / 2
+        )
+        for start in range(0, len(due), MOST_ASKED):
+            if now < self._off_until or not await self._ask(due[start : start + MOST_ASKED]):
+                return
+
+    # One call.
+
+    async def _ask(self, subs: Sequence[str]) -> bool:
+        """Ask about some people and apply the answer; return whether there was one."""
+        asked_at, told_at = self._monotonic(), self._clock()
+        try:
+            result = await self._call({"userIds": list(subs)})
+            found = (
+                read_people(subs, result.data, api_url=self.terms.api_url)
+                if isinstance(result, Done)
+                else None
+            )
+            if found is None:
+                self._failed(result)
+                return False
+            self._answered(subs, found, asked_at, told_at)
+        except Exception:  # noqa: BLE001 - the rounds go on
+            _log.exception("people could not be looked up because of a fault inside the gate")
+            self._is_failing = True
+            return False
+        return True
+
+    async def _call(self, body: dict[str, object]) -> ApiResult:
+        """Call without a token, or by the bot once Tailchat wants one."""
+        if self._by_bot and self._bot is not None:
+            result = await self._bot.call(_ACTION, body)
+            if not isinstance(result, Refused):
+                return result
+        result = await self._api.call(_ACTION, body)
+        if self._bot is None or not isinstance(result, Refused) or not result.is_closed:
+            return result
+        found = await self._bot.call(_ACTION, body)
+        self._by_bot = isinstance(found, Done)
+        # A bot that may not sign in is none: then the call is closed.
+        return result if isinstance(found, Refused) else found
+
+    def _answered(
+        self,
+        subs: Sequence[str],
+        found: dict[str, Facts | Deleted],
+        asked_at: float,
+        told_at: float,
+    ) -> None:
+        if self._told:
+            _log.info("Tailchat can be asked about people again")
+        self._is_failing, self._off_until, self._told = False, 0.0, ""
+        self._heard()
+        for sub in subs:
+            facts = found.get(sub)
+            if isinstance(facts, Facts) and not self.terms.keeps_emails:
+                facts = replace(facts, email="")
+            self._people.learn(sub, facts, asked_at=asked_at, told_at=told_at)
+            if facts is not None:
+                self._judge(sub, facts)
+
+    def _failed(self, result: ApiResult) -> None:
+        """Keep what is known; say it once, until Tailchat answers again."""
+        self._is_failing = True
+        message = _OUTAGE
+        if isinstance(result, Refused) and result.is_closed:
+            message = _CLOSED
+            self._off_until = self._monotonic() + OFF_SECONDS
+        if self._told != message:
+            self._told = message
+            _log.warning(message, extra={"details": {"problem": _problem(result)}})
+
+    def _judge(self, sub: str, facts: Facts | Deleted) -> None:
+        self._keep_out(sub, kept_out_because(facts, guests=self.terms.guests))
+
+
+def _problem(result: ApiResult) -> str:
+    if isinstance(result, CannotTell):
+        return f"{result.reason}: {result.problem}"
+    if isinstance(result, Refused):
+        return f"status {result.status} {result.name}"
+    return "an answer of another form"

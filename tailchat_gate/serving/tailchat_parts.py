@@ -1,0 +1,144 @@
+"""Wires what calls Tailchat: sign-ins, rechecks, and the questions beside requests."""
+
+import math
+import ssl
+from functools import partial
+from typing import NamedTuple
+
+from tailchat_gate.config.files import authorities_context
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.url import proxy_for
+from tailchat_gate.identity.oauth.back_channel import BackChannel
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
+from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
+from tailchat_gate.identity.recheck import RecheckTerms
+from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.people.api import TailchatApi
+from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.watch import PeopleWatch, WatchTerms
+from tailchat_gate.proxy.upstream.resolver import NamesResolver
+from tailchat_gate.serving.process_state import ProcessState
+
+
+class TailchatParts(NamedTuple):
+    """What calls Tailchat for one configuration, over one set of connections.
+
+    `client` makes sign-ins, `bot` calls what needs a token.
+    """
+
+    client: TailchatClient
+    rechecker: Rechecker
+    sign_in: SignInWatch
+    api: TailchatApi
+    bot: Bot
+    people: PeopleWatch
+
+
+def wire_tailchat(settings: Settings, process_state: ProcessState) -> TailchatParts:
+    """Return what calls Tailchat. Raises PemError."""
+    tailchat, clock = settings.tailchat, process_state.clock
+    channel = _back_channel(settings, process_state)
+    client = _client(settings, process_state, channel)
+    api = TailchatApi(channel, clock=clock, observe=process_state.metrics.tailchat_call)
+    bot = Bot(api, tailchat.client_id, tailchat.client_secret, clock)
+    return TailchatParts(
+        client,
+        _rechecker(settings, process_state, client),
+        _sign_in_watch(settings, process_state, client, channel),
+        api,
+        bot,
+        _people(settings, process_state, api, bot),
+    )
+
+
+def _rechecker(
+    settings: Settings, process_state: ProcessState, tailchat: TailchatClient
+) -> Rechecker:
+    session = settings.session
+    return Rechecker(
+        RecheckTerms(session.recheck or math.inf, session.recheck_outage),
+        tailchat,
+        sign_ins=process_state.sign_ins,
+        end=partial(process_state.locks.revoke, lifetime=session.lifetime),
+        patience=settings.tailchat.timeout,
+        clock=process_state.clock,
+        observe=process_state.metrics.recheck,
+        audit=process_state.audit,
+        faults=process_state.faults,
+    )
+
+
+def _people(
+    settings: Settings, process_state: ProcessState, api: TailchatApi, bot: Bot
+) -> PeopleWatch:
+    tailchat = settings.tailchat
+    terms = WatchTerms(
+        tailchat.people_refresh,
+        tailchat.api_url,
+        guests=settings.access.guests,
+        keeps_emails=any(route.uses_email for route in settings.route),
+        unverified=tailchat.unverified_email,
+    )
+    return PeopleWatch(
+        terms,
+        api,
+        process_state.people,
+        keep_out=partial(process_state.keep_out, lifetime=settings.session.lifetime),
+        clock=process_state.clock,
+        monotonic=process_state.monotonic,
+        bot=bot,
+        heard=process_state.heard_of_people,
+    )
+
+
+def _sign_in_watch(
+    settings: Settings, process_state: ProcessState, tailchat: TailchatClient, channel: BackChannel
+) -> SignInWatch:
+    check = SignInCheck(
+        channel,
+        tailchat.registration,
+        settings.tailchat.client_secret,
+        api_url=settings.tailchat.api_url,
+        is_direct=not settings.tailchat.internal_url,
+    )
+    return SignInWatch(check.run, process_state.sign_in, clock=process_state.clock)
+
+
+def _back_channel(settings: Settings, process_state: ProcessState) -> BackChannel:
+    tailchat = settings.tailchat
+    back_url = tailchat.internal_url or tailchat.api_url
+    return BackChannel(
+        back_url,
+        timeout=tailchat.timeout,
+        resolver=NamesResolver(process_state.names),
+        tls=_tailchat_tls(back_url, tailchat.ca_file or None),
+        proxy=proxy_for(tailchat.proxy, back_url),
+    )
+
+
+def _client(
+    settings: Settings, process_state: ProcessState, channel: BackChannel
+) -> TailchatClient:
+    tailchat = settings.tailchat
+    return TailchatClient(
+        api_url=tailchat.api_url,
+        client_id=tailchat.client_id,
+        client_secret=tailchat.client_secret,
+        redirect_uri=settings.redirect_uri,
+        scope=tailchat.scope,
+        issuer=tailchat.issuer,
+        clock=process_state.clock,
+        observe=process_state.metrics.tailchat_call,
+        channel=channel,
+    )
+
+
+def _tailchat_tls(url: str, authorities: str | None) -> ssl.SSLContext | None:
+    """Return what verifies Tailchat's certificate, None where no connection would use it.
+
+    To read the system's authorities takes longer than all the rest of a reload.
+    """
+    if authorities is None and not url.startswith("https:"):
+        return None
+    return authorities_context("ca_file", authorities)
