@@ -62,21 +62,19 @@ class Expected(Protocol):
         """Whether a value of Service-Worker-Allowed is passed on."""
 
 
-def pass_on(line: Line, kept: list[bytes], expected: Expected) -> None:
-    """Add a field that depends on the route to `kept`: as it is, rewritten, or not at all."""
+def pass_on(line: Line, expected: Expected) -> bytes:
+    """Return what to send for a field that depends on the route, b"" for nothing."""
     name = line.sent.partition(b":")[0]
     editor = expected.editor
     if line.action is _SET_COOKIE:
-        if not expected.keeps_out(line.value):
-            sent = line.sent
-            kept.append(b"Set-Cookie: " + editor.set_cookie(line.value) if editor else sent)
-    elif line.action is _EDIT:
-        kept.append(_edited(line, name, editor, expected.origin) if editor else line.sent)
-    elif line.action is _WORKER_SCOPE:
-        if expected.may_widen(line.value):
-            kept.append(line.sent)
-    elif name.lower() in expected.passed_fields:
-        kept.append(line.sent)
+        if expected.keeps_out(line.value):
+            return b""
+        return b"Set-Cookie: " + editor.set_cookie(line.value) if editor else line.sent
+    if line.action is _EDIT:
+        return _edited(line, name, editor, expected.origin) if editor else line.sent
+    if line.action is _WORKER_SCOPE:
+        return line.sent if expected.may_widen(line.value) else b""
+    return line.sent if name.lower() in expected.passed_fields else b""
 
 
 def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> bytes:

@@ -3,12 +3,13 @@
 import re
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeVar
 
 from tailchat_gate.request.authorization import challenge_binds
 from tailchat_gate.request.field_names import HOP_BY_HOP, fold, is_order
 from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
 
+_Value = TypeVar("_Value")
 _MAX_KNOWN: Final = 2048
 _MAX_KNOWN_LENGTH: Final = 256
 #: RFC 9112 section 4; many servers leave out the space before an empty reason.
@@ -16,7 +17,8 @@ _STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.([01]) {1,8}([1-9][0-9]{2})(?: (%b))?" % FIELD_VALUE_OCTETS
 )
 _LINE: Final = re.compile(rb"(%b):[ \t]*+(%b)" % (TOKEN_OCTETS, FIELD_VALUE_OCTETS))
-_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+#: Options of Connection that say nothing to a reader of HTTP/1.1.
+_STAYS: Final = frozenset((b"keep-alive",))
 
 _CRLF: Final = b"\r\n"
 _FOLD: Final = re.compile(rb"\r\n[ \t]++")
@@ -81,28 +83,51 @@ class Line:
     options: Final[frozenset[bytes]] = frozenset()
 
 
+#: A field that is passed on as it is.
+_AS_SENT: Final = Line(_KEEP, b"")
+
+
 class ResponseLines:
     """Parses field lines and status lines of responses, and caches them, because they repeat.
 
-    The cache holds at most 2048 lines of 256 bytes, and none that is secret or does not repeat.
+    Each cache holds at most 2048 lines of 256 bytes, and none that is secret.
     """
 
     def __init__(self) -> None:
+        #: What is sent for a line that says nothing about the message: itself, or b"" for nothing.
+        self.plain: Final[dict[bytes, bytes]] = {}
         self.known: Final[dict[bytes, Line]] = {}
         self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
+        #: Actions by names as tools spell them.
+        self._actions: dict[bytes, Action] = {}
 
     def line(self, raw: bytes) -> Line:
         """Parse a field line without its CRLF. Raises BadResponseError."""
         match = _LINE.fullmatch(raw)
         if match is None:
             raise BadResponseError("a header field that is malformed")
-        name, value = match[1], match[2].rstrip(b" \t")
-        line = _read_line(raw, name, value)
-        if len(raw) <= _MAX_KNOWN_LENGTH and line.action not in _NEVER_KNOWN:
-            if len(self.known) >= _MAX_KNOWN:
-                self.known.clear()
-            self.known[raw] = line
+        name = match[1]
+        action = self._actions.get(name)
+        if action is None:
+            action = self._action(name)
+        if action is _KEEP:
+            _store(self.plain, raw, raw)
+            return _AS_SENT
+        line = _read_line(raw, name, match[2].rstrip(b" \t"), action)
+        if action is _DROP or line.options == _STAYS:
+            _store(self.plain, raw, b"")
+        if line.action not in _NEVER_KNOWN:
+            _store(self.known, raw, line)
         return line
+
+    def _action(self, name: bytes) -> Action:
+        """Return what is done with fields of a name; cache it."""
+        lower = name.lower()
+        action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
+        if action is _KEEP and is_order(fold(name)):
+            action = _ORDER
+        _store(self._actions, name, action)
+        return action
 
     def status(self, raw: bytes) -> tuple[int, bool, bytes]:
         """Return a status line's status, whether its version is 1.0, and the line to send.
@@ -120,9 +145,14 @@ class ResponseLines:
         return found
 
 
-def _read_line(raw: bytes, name: bytes, value: bytes) -> Line:
-    lower = name.lower()
-    action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
+def _store(cache: dict[bytes, _Value], key: bytes, value: _Value) -> None:
+    if len(key) <= _MAX_KNOWN_LENGTH:
+        if len(cache) >= _MAX_KNOWN:
+            cache.clear()
+        cache[key] = value
+
+
+def _read_line(raw: bytes, name: bytes, value: bytes, action: Action) -> Line:
     if action is _CONTENT_LENGTH:
         match = CONTENT_LENGTH.fullmatch(value)
         if match is None:
@@ -132,9 +162,7 @@ def _read_line(raw: bytes, name: bytes, value: bytes) -> Line:
     if action is _CONNECTION:
         options = frozenset(option.strip(b" \t").lower() for option in value.split(b","))
         return Line(action, raw, value, 0, options)
-    if action is _KEEP and is_order(fold(name)):
-        action = _ORDER
-    elif lower == b"www-authenticate" and not challenge_binds(value):
+    if action is _CHALLENGE and name.lower() == b"www-authenticate" and not challenge_binds(value):
         action = _KEEP
     return Line(action, raw, value)
 

@@ -55,14 +55,15 @@ class ResponseReader:
 
     __slots__ = (
         "_chunk_to_client", "_chunks", "_expected", "_interim", "_known", "_length", "_lines",
-        "_mended", "_options", "_partial", "_remaining", "_switches_to", "body_bytes", "complete",
-        "dirty", "head_done", "keep_client", "leftover", "personal", "started", "status", "stays",
-        "switched", "until_close",
+        "_mended", "_options", "_partial", "_plain", "_remaining", "_switches_to", "body_bytes",
+        "complete", "dirty", "head_done", "keep_client", "leftover", "personal", "started",
+        "status", "stays", "switched", "until_close",
     )  # fmt: skip
 
     def __init__(self, lines: ResponseLines) -> None:
         self._lines = lines
         self._known = lines.known
+        self._plain = lines.plain
         self._expected: Expected | None = None
         self.dirty = self.complete = self.started = self.head_done = self.switched = False
         self.keep_client = self.until_close = self.stays = False
@@ -131,7 +132,7 @@ class ResponseReader:
                 return b""
             if end > MAX_HEAD_BYTES:
                 raise BadResponseError("a head that is too long")
-            self._read_head(data[: end + 2], out)
+            self._read_head(data[:end], out)
             data = data[end + 4 :]
             if self.switched:
                 self.leftover = data
@@ -147,24 +148,26 @@ class ResponseReader:
             self._partial = data
             return b""
         self._mended = True
-        self._read_head(found[0], out)
+        self._read_head(found[0][:-2], out)
         if self.switched:
             self.leftover = found[1]
             return b""
         return found[1]
 
     def _read_head(self, head: bytes, out: list[bytes]) -> None:
-        line, _, section = head.partition(CRLF)
-        found = self._lines.statuses.get(line)
+        raw = head.split(CRLF)
+        found = self._lines.statuses.get(raw[0])
         if found is None:
-            found = self._lines.status(line)
+            found = self._lines.status(raw[0])
             # Two spaces: `ResponseLines.status` stores no such line, so it is read each time.
-            self._mended = self._mended or line[8:10] == b"  "
+            self._mended = self._mended or raw[0][8:10] == b"  "
         status, http10, line = found
         try:
-            lines = self._fields(section, line)
+            lines = self._fields(raw, line)
         except BadResponseError:
-            lines = self._fields(with_one_framing(repaired(section)), line)
+            section = head.partition(CRLF)[2] + CRLF
+            raw = (CRLF + with_one_framing(repaired(section))[:-2]).split(CRLF)
+            lines = self._fields(raw, line)
             # A server that sends such a head may frame what follows differently.
             self._mended = True
         if status < _FINAL:
@@ -172,47 +175,55 @@ class ResponseReader:
             return
         self.status = status
         self.head_done = True
-        if http10:
-            # Chunks in HTTP/1.0 are read, and the connection ends (RFC 9112 section 6.1).
-            self.stays = b"keep-alive" in self._options and self._chunks is None
-        else:
-            self.stays = b"close" not in self._options
+        # Chunks in HTTP/1.0 are read, and the connection ends (RFC 9112 section 6.1).
+        self.stays = self._asks_to_stay(raw) if http10 else b"close" not in self._options
         if self._mended:
             self.stays = False
         self._write_head(status, lines, out)
 
-    def _fields(self, section: bytes, line: bytes) -> list[bytes]:
-        """Return `line` and the field lines to pass on; note what others say about framing."""
-        known, reader = self._known, self._lines
+    def _fields(self, raw_lines: list[bytes], status_line: bytes) -> list[bytes]:
+        """Return the lines to pass on; note what those of fields say about framing.
+
+        `raw_lines` are those of a head. One that says nothing costs a look-up, without a step here.
+        """
         self._options = _NO_OPTIONS
         self._length: int | None = None
         self._switches_to: bytes | None = None
         self._chunks = None
-        kept = [line]
-        raw_lines = section.split(CRLF)
-        raw_lines.pop()
-        for raw in raw_lines:
+        known, at = self._known, 0
+        passed = list(map(self._plain.get, raw_lines))
+        passed[0] = status_line
+        for _ in range(passed.count(None)):
+            at = passed.index(None, at)
+            raw = raw_lines[at]
             found = known.get(raw)
             if found is None:
-                found = reader.line(raw)
+                found = self._lines.line(raw)
             action = found.action
             if action is _KEEP:
-                kept.append(raw)
+                passed[at] = raw
             elif action is _CONTENT_LENGTH:
                 if self._length is not None:
                     raise BadResponseError("more than one Content-Length")
                 self._length = found.length
-                kept.append(found.sent)
-            elif action is not _DROP:
-                self._note(found, kept)
-        if self._options and (listed := self._options - _NEVER_LISTED):
-            kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
+                passed[at] = found.sent
+            else:
+                passed[at] = b"" if action is _DROP else self._note(found)
         if self._length is not None and self._chunks is not None:
             raise BadResponseError("both Content-Length and Transfer-Encoding")
+        kept = list(filter(None, passed))
+        if self._options and (listed := self._options - _NEVER_LISTED):
+            kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
         return kept
 
-    def _note(self, line: Line, kept: list[bytes]) -> None:
-        """Note what a field says about the message; add it to `kept` where it is passed on."""
+    def _asks_to_stay(self, raw_lines: list[bytes]) -> bool:
+        """Whether a response in HTTP/1.0 with these lines leaves the connection open."""
+        found = (self._known.get(raw) for raw in raw_lines)
+        options = self._options.union(*(line.options for line in found if line is not None))
+        return b"keep-alive" in options and self._chunks is None
+
+    def _note(self, line: Line) -> bytes:
+        """Note what a field says about the message; return what to send for it, b"" for nothing."""
         action, expected = line.action, self._expected
         if action is _CONNECTION:
             self._options = line.options | self._options
@@ -222,14 +233,15 @@ class ResponseReader:
             self._chunks = ChunkedBody(padded=True)
         elif action is _CHALLENGE:
             self.personal = True
-            kept.append(line.sent)
+            return line.sent
         elif expected is None:
             pass
         elif action is not _UPGRADE:
-            pass_on(line, kept, expected)
+            return pass_on(line, expected)
         elif expected.upgrade:
             # A second field makes it a list, and the client asked for one protocol.
             self._switches_to = line.value if self._switches_to is None else b","
+        return b""
 
     def _write_interim(self, status: int, lines: list[bytes], out: list[bytes]) -> None:
         expected = self._expected
@@ -278,10 +290,10 @@ class ResponseReader:
             lines.append(b"Connection: close")
         elif expected.http10:
             lines.append(b"Connection: keep-alive")
-        lines.append(expected.extra_fields)
-        # `extra_fields` are whole lines or b"": the join puts a line end in front of either.
+        # `extra_fields` are whole lines or b"": the join puts a line end in front of either, and
+        # one behind.
+        lines += (expected.extra_fields, b"")
         out.append(CRLF.join(lines))
-        out.append(CRLF)
 
     # The body.
 
@@ -292,12 +304,12 @@ class ResponseReader:
         if self._chunks is not None:
             data = self._feed_chunks(self._chunks, data)
         elif not self.until_close:
-            size = len(data)
-            if size > self._remaining:
-                data, size = data[: self._remaining], self._remaining
+            self._remaining -= len(data)
+            if self._remaining <= 0:
+                self.complete = True
+            if self._remaining < 0:
+                data = data[: self._remaining]
                 self.dirty = True
-            self._remaining -= size
-            self.complete = not self._remaining
         if data:
             self.body_bytes += len(data)
             if self._chunk_to_client:
