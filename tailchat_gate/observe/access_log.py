@@ -35,28 +35,38 @@ class AccessLog:
         self._clock = clock
         # All texts but paths repeat from request to request, most of them together.
         self._texts = lru_cache(maxsize=_KEPT_TEXTS)(_texts)
-        self._text = lru_cache(maxsize=_KEPT_TEXTS)(_text)
         self._lines: list[str] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._millisecond = -1
-        self._stamp = ""
+        self._millisecond = self._second = -1
+        #: The time of the last line, to the millisecond and to the second.
+        self._stamp = self._whole = ""
 
     def write(self, context: RequestContext) -> None:
         """Add one request; must be called in a running event loop."""
         head = context.head
         fields = head.fields
-        client, method, host = self._texts(
-            context.client_address.address, head.method, fields.host.name
+        agent = fields.agent
+        before, who, program = (self._texts if len(agent) <= _LONGEST_KEPT_TEXT else _texts)(
+            context.client_address.address,
+            head.method,
+            fields.host.name,
+            context.route,
+            context.sub,
+            context.token,
+            agent,
         )
-        route, sub, token = self._texts(context.route, context.sub, context.token)
+        millisecond = int(self._clock() * 1000)
+        if millisecond != self._millisecond:
+            # A busy gate writes many lines in one millisecond.
+            self._tick(millisecond)
+        path = encode_basestring_ascii(head.target.path[:_MAX_TEXT])
+        original = context.original
         line = (
-            f'{{"time":"{self._time()}","id":"{context.request_id}",'
-            f'"client":{client},"method":{method},"host":{host},"path":{_text(head.target.path)},'
-            f'"status":{context.status},"reason":"{context.reason}","route":{route},"sub":{sub},'
-            f'"token":{token},"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},'
-            f'"agent":{self._agent(fields.agent)}'
-            f"{'' if context.original is None else _asked(context.original)}}}\n"
+            f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},'
+            f'"status":{context.status},"reason":"{context.reason}",{who}'
+            f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},"agent":{program}'
+            f"{'' if original is None else _asked(original)}}}\n"
         )
         self._lines.append(line)
         self._size += len(line)
@@ -93,27 +103,28 @@ class AccessLog:
         Thread(target=close, name="access-log-close", daemon=True).start()
         await closed.wait()
 
-    def _agent(self, text: str) -> str:
-        """Return the JSON of a text whose length a visitor chooses; a long one is not cached."""
-        return self._text(text) if len(text) <= _LONGEST_KEPT_TEXT else _text(text)
-
-    def _time(self) -> str:
-        millisecond = int(self._clock() * 1000)
-        if millisecond != self._millisecond:
-            # A busy gate writes many lines in one millisecond.
-            self._millisecond = millisecond
-            second, rest = divmod(millisecond, 1000)
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._stamp = f"{stamp}.{rest:03d}Z"
-        return self._stamp
+    def _tick(self, millisecond: int) -> None:
+        self._millisecond = millisecond
+        second, rest = divmod(millisecond, 1000)
+        if second != self._second:
+            self._second = second
+            self._whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        self._stamp = f"{self._whole}.{rest:03d}Z"
 
 
 def _text(text: str) -> str:
     return encode_basestring_ascii(text[:_MAX_TEXT])
 
 
-def _texts(*texts: str) -> tuple[str, ...]:
-    return tuple(map(_text, texts))
+def _texts(
+    client: str, method: str, host: str, route: str, sub: str, token: str, agent: str
+) -> tuple[str, str, str]:
+    """Return the members before the path, those of who and where, and the text of the agent."""
+    return (
+        f'"client":{_text(client)},"method":{_text(method)},"host":{_text(host)},',
+        f'"route":{_text(route)},"sub":{_text(sub)},"token":{_text(token)},',
+        _text(agent),
+    )
 
 
 def _asked(original: Original) -> str:

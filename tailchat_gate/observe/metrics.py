@@ -75,10 +75,6 @@ class _Histogram:
         self.counts = [0] * (len(BUCKETS) + 1)
         self.total = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.total += seconds
-
     def buckets(self) -> list[tuple[str, float]]:
         rows: list[tuple[str, float]] = []
         seen = 0
@@ -102,8 +98,8 @@ class Metrics(Collector):
         sinks: Callable[[], Iterable[Sink]] = tuple,
         sources: Iterable[Callable[[], Iterable[Metric]]] = (),
     ) -> None:
-        self._requests: Counter[tuple[str, str, int]] = Counter()
-        self._decisions: Counter[tuple[str, str]] = Counter()
+        #: Requests by route, method, status and reason.
+        self._requests: Counter[tuple[str, str, int, str]] = Counter()
         self._seconds: dict[str, _Histogram] = {}
         self._logins: Counter[str] = Counter()
         self._sessions_ended: Counter[str] = Counter()
@@ -121,18 +117,18 @@ class Metrics(Collector):
     def request(self, route: str, method: str, status: int, reason: str, seconds: float) -> None:
         """Count a finished request; `route` is "" if none matched."""
         label = method if method in COMMON_METHODS else "other"
-        self._requests[route, label, status] += 1
-        self._decisions[route, reason] += 1
+        # One count, and both families of it at a scrape.
+        self._requests[route, label, status, reason] += 1
         histogram = self._seconds.get(route)
         if histogram is None:
             histogram = self._seconds[route] = _Histogram()
-        histogram.observe(seconds)
+        histogram.counts[bisect_left(BUCKETS, seconds)] += 1
+        histogram.total += seconds
 
     def forget_routes(self, but: Collection[str]) -> None:
         """Drop the counts of every route that is not in `but`; requests without a route stay."""
-        for counts in (self._requests, self._decisions):
-            for key in [key for key in counts if key[0] and key[0] not in but]:
-                del counts[key]
+        for key in [key for key in self._requests if key[0] and key[0] not in but]:
+            del self._requests[key]
         for route in [route for route in self._seconds if route and route not in but]:
             del self._seconds[route]
 
@@ -162,7 +158,8 @@ class Metrics(Collector):
         histogram = self._tailchat_seconds.get(call)
         if histogram is None:
             histogram = self._tailchat_seconds[call] = _Histogram()
-        histogram.observe(seconds)
+        histogram.counts[bisect_left(BUCKETS, seconds)] += 1
+        histogram.total += seconds
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -193,12 +190,14 @@ class Metrics(Collector):
     def _counts(self) -> dict[str, Mapping[tuple[str, ...], int]]:
         """Return the counts of each family of `_COUNTERS`, by the values of its labels."""
         sinks = tuple(self._sinks())
+        requests: Counter[tuple[str, ...]] = Counter()
+        decisions: Counter[tuple[str, ...]] = Counter()
+        for (route, method, status, reason), count in self._requests.items():
+            requests[route, method, str(status)] += count
+            decisions[route, reason] += count
         return {
-            "gate_requests": {
-                (route, method, str(status)): count
-                for (route, method, status), count in self._requests.items()
-            },
-            "gate_decisions": dict(self._decisions.items()),
+            "gate_requests": requests,
+            "gate_decisions": decisions,
             "gate_logins": _by_one(self._logins),
             "gate_sessions_ended": _by_one(self._sessions_ended),
             "gate_live_ended": _by_one(self._live_ended),

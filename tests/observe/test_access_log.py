@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.forwarded_request import Original
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Host, Target
 
+OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 FIELDS = [
     *("time", "id", "client", "method", "host", "path", "status", "reason", "route", "sub"),
     *("token", "bytes", "ms", "agent"),
@@ -89,6 +92,19 @@ async def lines_of(path: Path) -> list[dict[str, Any]]:
     data = await asyncio.to_thread(path.read_bytes)
     assert data.endswith(b"\n")
     return [json.loads(line) for line in data.splitlines()]
+
+
+async def test_every_key_is_documented(tmp_path: Path, clock: Clock) -> None:
+    """The keys of a line are those of the table in docs/operations.md, in order."""
+    context = make_context()
+    context.original = Original("PUT", context.head.fields.host, context.target)
+    async with open_log(tmp_path / "log", clock) as log:
+        log.write(context)
+    (line,) = await lines_of(tmp_path / "log")
+    document = await asyncio.to_thread(OPERATIONS.read_text, encoding="utf-8")
+    section = document.split("## Access log")[1].split("\n## ")[0]
+
+    assert list(line) == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
 
 
 async def test_line(tmp_path: Path, clock: Clock) -> None:
