@@ -6,12 +6,14 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.identifier import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
+from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.people.members import Members
 from tailchat_gate.reasons import Reason
 
 Groups = Mapping[str, Iterable[str]]
 #: Of a configuration whose groups have subs alone.
 NO_MEMBERS: Final = Members()
+NO_GRANTS: Final = GrantState(lambda: 0.0)
 
 
 class Listed(NamedTuple):
@@ -35,6 +37,7 @@ class Rule:
     Who is in `denied_subs` or `denied_tokens` is let in by nothing but `public`, and then counts
     as nobody. `refuses_method` is the rule of a place that does not take a request's method,
     `preflight` of one where browsers may ask, as nobody, what a page of another origin may send.
+    `route` is the name by which `grants` let persons in for a while, "" where none can.
     """
 
     public: bool = False
@@ -47,6 +50,8 @@ class Rule:
     preflight: bool = False
     groups: frozenset[str] = frozenset()
     members: Members = field(default=NO_MEMBERS, compare=False)
+    route: str = ""
+    grants: GrantState = field(default=NO_GRANTS, compare=False)
 
 
 #: Refuses everybody: the route does not take the request's method.
@@ -180,7 +185,12 @@ def takes_tokens(rules: Sequence[Rule]) -> bool:
 
 
 def _by_groups(rule: Rule, sub: str) -> Decision | None:
-    """Return the refusal of a person whom a rule does not list; None if a group lets them in."""
+    """Return the refusal of a person whom a rule does not list; None if a group lets them in.
+
+    Or a grant, which counts even where the gate cannot tell who is in a group.
+    """
+    if rule.route and rule.grants.has(sub, rule.route):
+        return None
     if rule.groups:
         members = rule.members
         if not rule.groups.isdisjoint(members.of(sub)):

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.access.browser_origin import framing_field
 from tailchat_gate.access.policy import (
+    NO_GRANTS,
     NO_MEMBERS,
     NO_METHOD,
     Groups,
@@ -18,6 +19,7 @@ from tailchat_gate.access.policy import (
 from tailchat_gate.access.route import Layer, Match, Route, layers_of
 from tailchat_gate.access.route_table import HostTable, PathCache, PathMatch, strictest
 from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.people.members import Members
 from tailchat_gate.request.target import HostPatterns
 from tailchat_gate.syntax import WILDCARD
@@ -44,16 +46,18 @@ class RouteTable:
         denied: Iterable[str] = (),
         confined: Mapping[str, Collection[str]] = MappingProxyType({}),
         members: Members = NO_MEMBERS,
+        grants: GrantState = NO_GRANTS,
     ) -> None:
         """Take the routes, who is denied on all, and by tokens' names the only routes of each.
 
-        `members` knows who is in groups by Tailchat's word.
+        `members` knows who is in groups by Tailchat's word, `grants` who may use a route for a
+        while.
         """
         everywhere = listed(denied, groups)
         self.routes: Final = tuple(
             Route(
                 each,
-                _rule(each, groups, everywhere, confined, members),
+                _granting(each, _rule(each, groups, everywhere, confined, members), grants),
                 each.name,
                 framing_field(each.embed),
             )
@@ -156,6 +160,16 @@ def _rule(
         name for name in rule.tokens if settings.name not in confined.get(name, (settings.name,))
     }
     return replace(rule, tokens=rule.tokens - elsewhere) if elsewhere else rule
+
+
+def _granting(settings: RouteSettings, rule: Rule, grants: GrantState) -> Rule:
+    """Return the rule of a route with its grants, where there can be any.
+
+    Rules of two routes differ then: a grant is for one of them.
+    """
+    if not settings.grants or rule.public or rule.signed_in:
+        return rule
+    return replace(rule, route=settings.name, grants=grants)
 
 
 def _specificity(route: Route) -> tuple[object, ...]:

@@ -9,18 +9,19 @@ from urllib.parse import quote
 
 import click
 
-from tailchat_gate.access.policy import AS_NOBODY, NO_ROUTE, Decision, decide
+from tailchat_gate.access.policy import AS_NOBODY, NO_GRANTS, NO_ROUTE, Decision, decide
 from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable, explain_match
 from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.explain_fields import fates, field_lines, read_field
-from tailchat_gate.commands.locks import locked
+from tailchat_gate.commands.locks import end_text, locked, stored_of
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier, url
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.identifier import no_tailchat_id
 from tailchat_gate.endpoints.router import is_own
 from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.sessions.cookies import CookieReader
@@ -95,12 +96,14 @@ class Asker(NamedTuple):
     """The person `sub` or the machine `token` of the request; None and "" are anonymous.
 
     `lock` says that one of them is locked, "" if none is. `names` are the fields to explain.
+    `grants` are those in force.
     """
 
     sub: str | None = None
     token: str = ""
     lock: str = ""
     names: Sequence[bytes] = ()
+    grants: GrantState = NO_GRANTS
 
     @property
     def admitted(self) -> str | None:
@@ -115,10 +118,11 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
     lines = list(_request(settings, asked, asker))
     if is_own(asked.target.path, settings.server.prefix):
         return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
-    table = route_table(settings)
+    table = route_table(settings, grants=asker.grants)
     try:
         match, decision = _decided(table, asked, asker)
         lines += _rules(table, asked, match)
+        lines += _grants(asker)
         if settings.access.deny:
             lines.append(_said("on all", f"deny {', '.join(settings.access.deny)}"))
     except RefusedError as refused:
@@ -187,6 +191,12 @@ def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterat
     claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
     for found in explain_match(table, host, path, (asked.method, *sorted(claimed))):
         yield from _asks(found, path, asked.method)
+
+
+def _grants(asker: Asker) -> Iterator[str]:
+    for grant in asker.grants.of(asker.sub) if asker.sub else ():
+        reason = f": {grant.reason}" if grant.reason else ""
+        yield _said("grant", f"{grant.route}, {end_text(grant.until)}{reason}")
 
 
 def _asks(found: ExplainedMatch, path: str, method: str) -> Iterator[str]:
@@ -328,10 +338,10 @@ def explain(
         asked: Asked = read_asked(url, method, settings, field_lines(typed))
     except NotAskedError as error:
         fail(str(error), EXIT_USAGE)
-    lock = locked(settings, sub, token)
-    allowed, lines = explained(
-        settings, asked, Asker(sub, token, lock, [name for name, _ in typed])
-    )
+    stored = stored_of(settings)
+    lock = locked(stored.revocation, sub, token)
+    names = [name for name, _ in typed]
+    allowed, lines = explained(settings, asked, Asker(sub, token, lock, names, stored.grants))
     for line in lines:
         click.echo(line)
     if not allowed:

@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +14,9 @@ import click
 
 from tailchat_gate.commands.admin import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail
-from tailchat_gate.commands.opened_store import OpenedStore, read_store, with_store
+from tailchat_gate.commands.opened_store import OpenedStore, Stored, read_store, with_store
 from tailchat_gate.config.load import ConfigError, admin_address, load, named, report, state_path
-from tailchat_gate.config.model import LONGEST_SESSION, Settings
+from tailchat_gate.config.model import LONGEST_SESSION, RouteSettings, Settings
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_tailchat_id, no_tailchat_id
 from tailchat_gate.config.values.quantities import read_duration
@@ -53,12 +53,14 @@ _FOR_EVER: Final = "until unlocked"
 class LockLocation:
     """Where locks are stored, and what else the commands need from a configuration.
 
-    `lifetime`: seconds that a session can last; `tokens`: all token names, None if unknown.
+    `lifetime`: seconds that a session can last; `tokens`: all token names; `routes`: all routes by
+    their names; None if unknown.
     """
 
     path: Path
     lifetime: float = LONGEST_SESSION
     tokens: frozenset[str] | None = None
+    routes: Mapping[str, RouteSettings] | None = None
 
 
 def lock_location(config: Path, state: Path | None) -> LockLocation:
@@ -77,7 +79,8 @@ def lock_location(config: Path, state: Path | None) -> LockLocation:
             fail(_EMPTY, EXIT_USAGE)
         _check_running(config, settings.state.path)
         tokens = frozenset(token.name for token in settings.token)
-        return LockLocation(Path(settings.state.path), settings.session.lifetime, tokens)
+        routes = {route.name: route for route in settings.route}
+        return LockLocation(Path(settings.state.path), settings.session.lifetime, tokens, routes)
     found, name = state_path(config, os.environ), named(config, os.environ)
     if found is None:
         fail(f"{name}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
@@ -119,15 +122,15 @@ def _is_same(file: object, config: Path) -> bool:
     return isinstance(file, str) and Path(file).resolve() == config.resolve()
 
 
-def revocation(path: Path) -> RevocationState:
-    """Return the stored revocation state, empty if there is no store yet. Raises StoreError."""
-    return read_store(path) if path.exists() else RevocationState(time.time)
+def stored(path: Path) -> Stored:
+    """Return what is stored of people, nothing if there is no store yet. Raises StoreError."""
+    return read_store(path) if path.exists() else Stored.nothing()
 
 
-def revocation_or_end(path: Path) -> RevocationState:
-    """Return the same as `revocation`; end the command if the store cannot be read."""
+def stored_or_end(path: Path) -> Stored:
+    """Return the same as `stored`; end the command if the store cannot be read."""
     try:
-        return revocation(path)
+        return stored(path)
     except StoreError as error:
         fail(f"[state] path: {error}", EXIT_FAILED)
 
@@ -155,7 +158,9 @@ def change(path: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
         fail(f"[state] path: {path}: {error.strerror or error}", EXIT_FAILED)
 
 
-def _checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
+def checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
+    """Return a callback that refuses what `check` does."""
+
     def inspect(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
         if not check(text):
             meant = f'; did you mean "sub:{text}"?' if is_tailchat_id(text) else ""
@@ -166,12 +171,13 @@ def _checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
 
 
 _target = click.argument(
-    "target", callback=_checked(is_target, 'expected "sub:ID", "token:NAME" or "all"')
+    "target", callback=checked(is_target, 'expected "sub:ID", "token:NAME" or "all"')
 )
-_person = click.argument("target", callback=_checked(is_person, 'expected "sub:ID" or "all"'))
+_person = click.argument("target", callback=checked(is_person, 'expected "sub:ID" or "all"'))
 
 
-def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+def duration(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+    """Return the seconds of a duration, 0 for ""."""
     try:
         return read_duration(text) if text else 0.0
     except ValueError as wrong:
@@ -183,14 +189,14 @@ def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -
 @click.option(
     "--message",
     default="",
-    callback=_checked(is_message, f"expected one line of at most {MAX_MESSAGE} characters"),
+    callback=checked(is_message, f"expected one line of at most {MAX_MESSAGE} characters"),
     help="What the locked-out person reads.",
 )
 @click.option(
     "--for",
     "lifetime",
     default="",
-    callback=_duration,
+    callback=duration,
     help='How long, such as "2h" or "2d". Without it, the lock lasts until `unlock`.',
 )
 @config_option
@@ -208,7 +214,7 @@ def lock(target: str, message: str, lifetime: float, config: Path, state: Path |
     until = now + int(lifetime) if lifetime else None
     append(location.path, Lock(target, now, until, message))
     _warn_of_unknown(target, location.tokens)
-    click.echo(f"{target} is locked {_end(until)}")
+    click.echo(f"{target} is locked {end_text(until)}")
 
 
 @click.command()
@@ -219,7 +225,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
     """Lift the lock on TARGET: sub:ID, token:NAME or all."""
     location = lock_location(config, state)
     path = location.path
-    if target not in {found.target for found in revocation_or_end(path).locks}:
+    if target not in {found.target for found in stored_or_end(path).revocation.locks}:
         _warn_of_unknown(target, location.tokens)
         fail(f"{target} is not locked", EXIT_FAILED)
     append(path, Unlock(target, int(time.time())))
@@ -247,7 +253,7 @@ def sign_out(target: str, config: Path, state: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the locks in force."""
-    found = revocation_or_end(lock_location(config, state).path).locks
+    found = stored_or_end(lock_location(config, state).path).revocation.locks
     if as_json:
         rows = [
             {
@@ -264,26 +270,31 @@ def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     else:
         width = max(len(one.target) for one in found)
         for one in found:
-            click.echo(f"{one.target:<{width}}  {_end(one.until):<29}  {one.message}".rstrip())
+            click.echo(f"{one.target:<{width}}  {end_text(one.until):<29}  {one.message}".rstrip())
 
 
-def locked(settings: Settings, sub: str | None, token: str) -> str:
-    """Return a line about the lock on a person or machine, "" if there is none.
+def stored_of(settings: Settings) -> Stored:
+    """Return what is stored of people.
 
     A store that cannot be read is a warning: the user may not be its owner.
     """
-    if not settings.state.path or not (sub or token):
-        return ""
+    if not settings.state.path:
+        return Stored.nothing()
     try:
-        in_force = revocation(Path(settings.state.path))
+        return stored(Path(settings.state.path))
     except StoreError as error:
-        click.echo(f"warning: locks are not checked: {error}", err=True)
-        return ""
+        click.echo(f"warning: locks and grants are not checked: {error}", err=True)
+        return Stored.nothing()
+
+
+def locked(in_force: RevocationState, sub: str | None, token: str) -> str:
+    """Return a line about the lock on a person or machine, "" if there is none."""
     found = in_force.lock_on_token(token) if token else in_force.lock_on(sub) if sub else None
-    return f"{found.target} is locked {_end(found.until)}" if found else ""
+    return f"{found.target} is locked {end_text(found.until)}" if found else ""
 
 
-def _end(until: int | None) -> str:
+def end_text(until: int | None) -> str:
+    """Return until when a lock or a grant lasts."""
     if until is None:
         return _FOR_EVER
     return f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HANDOFF_LIFETIME, HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
 from tailchat_gate.identity.revocation.store import Revocations
@@ -184,11 +185,13 @@ class UserInfo:
         tokens: Tokens,
         identity: IdentityHeaders,
         forms: FormTokens,
+        grants: GrantState,
         has_tool: Callable[[str], bool],
     ) -> None:
         """`has_tool` returns whether a host has a tool at its "/"."""
         self._forms = forms
         self._has_tool = has_tool
+        self._grants = grants
         self._answers = refusals.answers
         self._refusals = refusals
         self._sessions = sessions
@@ -208,6 +211,7 @@ class UserInfo:
         context.sub = record.sub
         until = self._sessions.lifetimes.expires_at(record)
         groups = self._identity.groups_of(record.sub)
+        grants = self._grants.of(record.sub)
         if read_intent(context.method, request.headers) is Intent.NAVIGATION:
             return self._answers.page(
                 context,
@@ -216,6 +220,7 @@ class UserInfo:
                 nickname=record.nickname,
                 discriminator=record.discriminator,
                 groups=groups,
+                grants=[(grant.route, grant.until) for grant in grants],
                 signed_in_at=record.signed_in_at,
                 until=until,
                 csrf=self._forms.token(record),
@@ -227,6 +232,7 @@ class UserInfo:
             "discriminator": record.discriminator,
             "avatar": record.avatar,
             "groups": groups,
+            "grants": [{"route": grant.route, "until": grant.until} for grant in grants],
             "signed_in_at": record.signed_in_at,
             "expires_at": int(until),
         }

@@ -66,6 +66,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
                 "nickname": "",
                 "discriminator": "",
                 "groups": (),
+                "grants": (),
                 "back_url": "/",
                 "has_tool": True,
             },
@@ -130,7 +131,8 @@ class Pages:
         tab_url (the tool in a tab); `handed_over`: tab_url;
         `onward`: next_url (which the browser goes to by itself);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
-        groups? (sequence), back_url?, has_tool? (whether back_url leads to a tool).
+        groups? (sequence), grants? (pairs of a route's name and the Unix second of its end),
+        back_url?, has_tool? (whether back_url leads to a tool).
         Any text may be hostile. Raises LookupError for a page or reason that does not exist,
         TypeError for a missing or unknown value, and ValueError for a link that is neither a path
         nor an http(s) URL.

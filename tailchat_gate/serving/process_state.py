@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.state_directory import body_directory
+from tailchat_gate.identity.grants import Grants
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.redemptions import CAPACITY, Redemptions
 from tailchat_gate.identity.oauth.return_targets import StoredTargets
@@ -139,6 +140,7 @@ class ProcessState:
             harmless=True,
             shared=SharedRedemptions(self.store, "pass", USED_HANDOFFS, clock),
         )
+        self.grants: Final = Grants(self.store, clock)
         self.locks: Final = Revocations(self.revocation, self.store, self.metrics, clock)
 
     def start(self) -> None:
@@ -151,6 +153,7 @@ class ProcessState:
         """Close upstream connections, end calls to Tailchat, write pending state and log lines."""
         self.upstream_pools.close()
         self.audit.tell_left_out()
+        self.grants.close()
         await self.sign_ins.close()
         await self.store.close()
         await self.access_log.close()
@@ -193,6 +196,7 @@ class ProcessState:
                 "When Tailchat last answered about people, in Unix seconds; 0 for never.",
                 lambda: self.people_heard_at,
             ),
+            ("gate_grants", "Grants in force.", lambda: len(self.grants.state.in_force)),
             (
                 "gate_state_faults",
                 "Faults of the state store at present.",

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
+from tailchat_gate.access.policy import NO_GRANTS
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import read_key
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Tokens
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
@@ -82,14 +84,18 @@ class StaticRoutes(NamedTuple):
     slots: Mapping[str, StaticSlots]
 
 
-def route_table(settings: Settings, members: Members | None = None) -> RouteTable:
+def route_table(
+    settings: Settings, members: Members | None = None, grants: GrantState = NO_GRANTS
+) -> RouteTable:
     """Return the routes and rules of a configuration.
 
     `members` knows who is in its groups by Tailchat's word; without it, that is not known.
     """
     members = Members(settings.groups) if members is None else members
     confined = {token.name: token.routes for token in settings.token if token.routes is not None}
-    return RouteTable(settings.route, settings.groups, settings.access.deny, confined, members)
+    return RouteTable(
+        settings.route, settings.groups, settings.access.deny, confined, members, grants
+    )
 
 
 def cookie_names(settings: Settings) -> CookieNames:
@@ -112,11 +118,11 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
     )
 
 
-def wire_access(settings: Settings) -> AccessParts:
+def wire_access(settings: Settings, grants: GrantState) -> AccessParts:
     """Return the parts of the access room."""
     members = Members(settings.groups)
     return AccessParts(
-        route_table(settings, members),
+        route_table(settings, members, grants),
         WorkerScopes(settings.server.prefix),
         members,
         Embedders(settings.route),

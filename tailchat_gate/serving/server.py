@@ -109,6 +109,7 @@ class GateServer:
             self.in_force.service, self._process_state.live, self._process_state.descriptors
         )
         self._process_state.locks.start(self._server.hear_of_sessions)
+        self._process_state.grants.start(self._server.hear_of_rights)
         self._process_state.store.start()
         self._admin = admin_server(
             self.generations, is_ready=lambda: self._ready, reloader=self.reloader

@@ -134,6 +134,7 @@ def _userinfo(parts: Parts, forms: FormTokens) -> UserInfo:
         tokens=parts.identity.tokens,
         identity=parts.proxy.identity,
         forms=forms,
+        grants=parts.process_state.grants.state,
         has_tool=lambda host: routes.match(host, "/", "GET") is not None,
     )
 
@@ -167,7 +168,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
     process_state = (
         ProcessState(state_path=settings.state.path) if process_state is None else process_state
     )
-    access = wire_access(settings)
+    access = wire_access(settings, process_state.grants.state)
     identity = wire_identity(settings, access.routes, process_state)
     proxy = wire_proxy(settings, access, identity.sessions, process_state)
     responses = wire_responses(

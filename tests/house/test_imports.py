@@ -62,7 +62,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("rechecker", "machine_tokens"),
         ("authenticator",),
         ("sign_ins",),
-        ("recheck", "revocation"),
+        ("grants", "recheck", "revocation"),
         ("sessions",),
         ("oauth",),
         ("seal",),

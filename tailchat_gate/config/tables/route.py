@@ -138,6 +138,13 @@ class RouteSettings(Section):
         ),
         examples=[["sub:660000000000000000000009"]],
     )
+    grants: StrictBool = Field(
+        default=True,
+        description=(
+            "Whether people may be let in for a while by `tailchat-gate grant` although allow "
+            "does not list them."
+        ),
+    )
     headers: Headers = Field(
         default_factory=empty,
         description=(

@@ -1,0 +1,139 @@
+"""`grant`, `revoke`, `grants`: let a person use a route for a while."""
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail
+from tailchat_gate.commands.locks import (
+    LockLocation,
+    change,
+    checked,
+    duration,
+    end_text,
+    lock_location,
+    state_option,
+    stored_or_end,
+)
+from tailchat_gate.commands.opened_store import OpenedStore
+from tailchat_gate.config.problems import did_you_mean
+from tailchat_gate.config.values.identifier import SUB, no_tailchat_id
+from tailchat_gate.identity.grants import MAX_REASON, Grant
+from tailchat_gate.identity.revocation.records import is_person
+from tailchat_gate.identity.revocation.state import ALL
+from tailchat_gate.syntax import UNFIT_FOR_A_LINE
+
+
+def _is_one_person(text: str) -> bool:
+    return text != ALL and is_person(text)
+
+
+def _is_reason(text: str) -> bool:
+    return len(text) <= MAX_REASON and UNFIT_FOR_A_LINE.search(text) is None
+
+
+_person = click.argument("person", callback=checked(_is_one_person, 'expected "sub:ID"'))
+_route = click.argument("route")
+
+
+@click.command()
+@_person
+@_route
+@click.option(
+    "--for", "lifetime", required=True, callback=duration, help='How long, such as "8h" or "7d".'
+)
+@click.option(
+    "--reason",
+    default="",
+    callback=checked(_is_reason, f"expected one line of at most {MAX_REASON} characters"),
+    help="Why; it is in the audit log and in the list of `grants`.",
+)
+@config_option
+@state_option
+def grant(
+    *, person: str, route: str, lifetime: float, reason: str, config: Path, state: Path | None
+) -> None:
+    """Let PERSON, sub:ID, use ROUTE for a while, although its `allow` does not list them.
+
+    A lock and a deny list still keep the person out. A second grant for the same route replaces the
+    first one. Open WebSockets and downloads end with the grant.
+    """
+    if not lifetime:
+        fail("--for: expected a duration above 0", EXIT_USAGE)
+    location = lock_location(config, state)
+    _check_route(location, route)
+    sub = person.removeprefix(SUB)
+    if warning := no_tailchat_id(sub):
+        click.echo(f"warning: {warning}: nobody signs in as that", err=True)
+    now = int(time.time())
+    made = Grant(sub, route, now, now + int(lifetime), reason)
+    _put(location.path, made)
+    click.echo(f"{person} may use {route} {end_text(made.until)}")
+
+
+@click.command()
+@_person
+@_route
+@config_option
+@state_option
+def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None:
+    """End the grant of PERSON, sub:ID, for ROUTE before its time."""
+    path = lock_location(config, state).path
+    sub = person.removeprefix(SUB)
+    known = {found.route: found for found in stored_or_end(path).grants.of(sub)}
+    if route not in known:
+        fail(f"{person} has no grant for {route}", EXIT_FAILED)
+    _put(path, known[route].revoked(time.time()))
+    click.echo(f"{person} may not use {route} by a grant any more")
+
+
+@click.command()
+@config_option
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
+    """List the grants in force."""
+    found = stored_or_end(lock_location(config, state).path).grants.in_force
+    if as_json:
+        rows = [
+            {
+                "sub": one.sub,
+                "route": one.route,
+                "granted_at": one.at,
+                "until": one.until,
+                "reason": one.reason,
+                "by": one.by,
+            }
+            for one in found
+        ]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not found:
+        click.echo("nobody has a grant")
+    else:
+        width = max(len(one.route) for one in found)
+        for one in found:
+            line = f"{SUB}{one.sub}  {one.route:<{width}}  {end_text(one.until)}  {one.reason}"
+            click.echo(line.rstrip())
+
+
+def _check_route(location: LockLocation, route: str) -> None:
+    """End the command for a route that no grant can open; without a configuration, trust it."""
+    routes = location.routes
+    if routes is None:
+        return
+    settings = routes.get(route)
+    if settings is None:
+        fail(f"no [[route]] has the name {route}{did_you_mean(route, routes)}", EXIT_USAGE)
+    if not settings.grants:
+        fail(f"{route}: grants = false: nobody can be let in by a grant", EXIT_USAGE)
+    if not {"public", "signed-in"}.isdisjoint(settings.allow):
+        click.echo(f"warning: {route} lets in everybody who is signed in already", err=True)
+
+
+def _put(path: Path, found: Grant) -> None:
+    async def write(opened: OpenedStore) -> None:
+        await opened.grants.put(found)
+
+    change(path, write)
