@@ -87,18 +87,21 @@ class ForwardAuth:
             verdict = self._authorizer.judge(
                 context, original.host, original.method, original.target
             )
-            if verdict.allowed and verdict.match is not None:
-                self._check_forward_request(context, original, verdict.match.route)
+            match = verdict.match if verdict.allowed else None
+            if match is not None:
+                self._check_forward_request(context, original, match.route)
         except RefusedError as error:
             context.reason = error.reason
             return self._refused(context, None, {"problem": str(error)}, keep=keep)
-        if verdict.match is None or not verdict.allowed:
+        if match is None:
             return self._refused(context, verdict, {}, keep=keep)
-        context.status = _OK if original.as_sent else _ACCEPTED
-        lines = self._lines(context, verdict)
+        lines = self._lines(context, verdict, match.route)
+        status = _ACCEPTED
         if original.as_sent:
+            status = _OK
             lines += _removals(context.head.fields, lines)
-        return self._answers.identity(context.status, lines, context.head, keep=keep)
+        context.status = status
+        return self._answers.identity(status, lines, context.head, keep=keep)
 
     def _original(self, context: RequestContext) -> Original:
         """Return the request that is asked about. Raises RefusedError."""
@@ -117,21 +120,16 @@ class ForwardAuth:
                 "X-Forwarded-Host",
                 Reason.ORIGINAL_MISSING,
             )
-        self._check_hosts(context.head.fields.host.name, original.host.name)
-        if context.head.fields.worker_script and self._workers.script_takes_in(
-            original.target.path
-        ):
+        fields = context.head.fields
+        asked = fields.host.name
+        if asked != original.host.name and asked in self._tools:
+            # One of them is the visitor's, as where a proxy passes on the Host field while it
+            # routes an absolute-form target by its own authority: nothing tells which of them is
+            # routed by.
+            raise RefusedError("a Host and an original request that name different hosts")
+        if fields.worker_script and self._workers.script_takes_in(original.target.path):
             raise RefusedError("a service worker over the gate's paths", Reason.WORKER_REFUSED)
         return original
-
-    def _check_hosts(self, asked: str, named: str) -> None:
-        """Raise RefusedError where a question is sent to one tool's host and names another host.
-
-        One of them is the visitor's, as where a proxy passes on the Host field while it routes an
-        absolute-form target by its own authority: nothing tells which of them is routed by.
-        """
-        if asked != named and asked in self._tools:
-            raise RefusedError("a Host and an original request that name different hosts")
 
     def _check_forward_request(
         self, context: RequestContext, original: Original, route: Route
@@ -160,18 +158,15 @@ class ForwardAuth:
             self._told_at = now
             _log.warning(message, extra={"details": {"peer": context.client}})
 
-    def _lines(self, context: RequestContext, verdict: Verdict) -> bytes:
+    def _lines(self, context: RequestContext, verdict: Verdict, route: Route) -> bytes:
         """Return what the tool is to be told, and what of Authorization it is to get."""
-        visitor, match = verdict.visitor, verdict.match
-        if match is None:
-            return b""
-        settings = match.route.settings
-        told = client_fields(settings, context.client_address.address)
+        settings, visitor = route.settings, verdict.visitor
+        lines = client_fields(settings, context.client_address.address)
         if context.head.fields.has_credentials:
-            told += self._headers.credentials(context.head.fields, settings)
+            lines += self._headers.credentials(context.head.fields, settings)
         if visitor is None:
-            return told
-        lines = self._identity.fields(visitor, match.route) + told
+            return lines
+        lines = self._identity.fields(visitor, route) + lines
         if renewal := verdict.renewal():
             lines += b"Set-Cookie: %b\r\n" % renewal.encode("ascii")
         return lines

@@ -47,10 +47,12 @@ class AccessLog:
         head = context.head
         fields = head.fields
         agent = fields.agent
-        before, who, program = (self._texts if len(agent) <= _LONGEST_KEPT_TEXT else _texts)(
+        before, after, program = (self._texts if len(agent) <= _LONGEST_KEPT_TEXT else _texts)(
             context.client_address.address,
             head.method,
             fields.host.name,
+            context.status,
+            context.reason,
             context.route,
             context.sub,
             context.token,
@@ -63,8 +65,7 @@ class AccessLog:
         path = encode_basestring_ascii(head.target.path[:_MAX_TEXT])
         original = context.original
         line = (
-            f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},'
-            f'"status":{context.status},"reason":"{context.reason}",{who}'
+            f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},{after}'
             f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},"agent":{program}'
             f"{'' if original is None else _asked(original)}}}\n"
         )
@@ -116,13 +117,22 @@ def _text(text: str) -> str:
     return encode_basestring_ascii(text[:_MAX_TEXT])
 
 
-def _texts(
-    client: str, method: str, host: str, route: str, sub: str, token: str, agent: str
+def _texts(  # noqa: PLR0913, PLR0917 - the key of a cache
+    client: str,
+    method: str,
+    host: str,
+    status: int,
+    reason: str,
+    route: str,
+    sub: str,
+    token: str,
+    agent: str,
 ) -> tuple[str, str, str]:
-    """Return the members before the path, those of who and where, and the text of the agent."""
+    """Return the members before the path, those after it, and the text of the agent."""
+    who = f'"route":{_text(route)},"sub":{_text(sub)},"token":{_text(token)},'
     return (
         f'"client":{_text(client)},"method":{_text(method)},"host":{_text(host)},',
-        f'"route":{_text(route)},"sub":{_text(sub)},"token":{_text(token)},',
+        f'"status":{status},"reason":"{reason}",{who}',
         _text(agent),
     )
 

@@ -46,7 +46,7 @@ def _cookies(value: Callable[[int], bytes], count: int) -> object:
 def _texts() -> object:
     log = AccessLog(1, lambda: 0.0)
     for number in range(3000):
-        log._texts("192.0.2.1", "GET", "gate.test", "a", "", "", f"{number}" + "a" * 512)
+        log._texts("192.0.2.1", "GET", "a", 200, "public", "a", "", "", f"{number}" + "a" * 512)
     return log
 
 
