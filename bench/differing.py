@@ -14,6 +14,7 @@ FAMILY = Family(
     "small keep-alive GETs with a session and twelve header fields that differ",
     "what differs",
 )
+BLOCK = "mixed"
 ROWS = {
     "differ-nothing": ("nothing", "nothing"),
     "differ-path": ("path and query", "path"),
@@ -39,6 +40,7 @@ def differing() -> tuple[Work, ...]:
             "request",
             loads(PEERS, Ask("/page", answer=BODY, differs=differs)),
             family=FAMILY,
+            block=BLOCK,
         )
         for name, (title, differs) in ROWS.items()
     )

@@ -70,7 +70,8 @@ def others() -> tuple[Work, ...]:
         ),
     }
     return tuple(
-        Work(name, title, "request", entries[name], family=FAMILY) for name, title in ROWS.items()
+        Work(name, title, "request", entries[name], family=FAMILY, block=FAMILY.name)
+        for name, title in ROWS.items()
     )
 
 

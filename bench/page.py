@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from differing import BLOCK
 from measure import Ask, Sample, children_seconds, empty_logs, expect, parse_load, sample
 from peers import Stage
 from process import BenchError, cpu_seconds, finished, rss_bytes
@@ -27,6 +28,7 @@ def page() -> Work:
         f"page loads of JupyterLab: {len(entries)} requests, of which {sockets} are WebSockets",
         "request",
         tuple(Entry(name, name, partial(_load, name)) for name in (*PLAIN, OAUTH2_PROXY, "gate")),
+        block=BLOCK,
     )
 
 

@@ -12,9 +12,6 @@ Rounds = Mapping[str, Sequence[Sample]]
 
 Row = Sequence[str]
 
-BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-"""In a document: between these lines stand the tables of its last run."""
-
 _COLUMNS: Mapping[str, tuple[str, str]] = {
     "cpu_us": ("us CPU/{unit}", ".1f"),
     "connections": ("connections", ".0f"),
@@ -98,16 +95,27 @@ def markdown(rows: Sequence[Row]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, rule, *body)] + [""]
 
 
-def put(path: Path, lines: Sequence[str]) -> None:
-    """Write Markdown to `path`; in a document that is there, to what is between BEGIN and END.
+def marks(block: str) -> tuple[str, str]:
+    """The lines of a document between which the tables of a block are."""
+    return f"<!-- {block}:begin -->", f"<!-- {block}:end -->"
+
+
+def put(path: Path, blocks: Mapping[str, Sequence[str]]) -> None:
+    """Write Markdown to `path`; in a document that is there, each block between its marks.
 
     Raises BenchError for a document without these.
     """
-    text = "\n".join(lines).rstrip() + "\n"
-    if path.exists() and (whole := path.read_text(encoding="utf-8")):
-        before, begin, rest = whole.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            raise BenchError(f"{path} has no lines {BEGIN} and {END} to write between")
-        text = f"{before}{begin}\n{text}{end}{after}"
+    whole = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = whole
+    for block, lines in blocks.items():
+        words = "\n".join(lines).rstrip() + "\n"
+        if not whole:
+            text += words
+            continue
+        begin, end = marks(block)
+        before, first, rest = text.partition(begin)
+        _, last, after = rest.partition(end)
+        if not first or not last:
+            raise BenchError(f"{path} has no lines {begin} and {end} to write between")
+        text = f"{before}{begin}\n{words}{end}{after}"
     path.write_text(text, encoding="utf-8")

@@ -31,8 +31,8 @@ _SOAK = "measure how memory grows over so many requests instead"
 _QUICK = 500
 _WORKS = tuple(work.name for work in works())
 
-Told = tuple[list[str], dict[str, object]]
-"""What a scenario found: lines of Markdown, and the samples for --json."""
+Tables = tuple[dict[str, list[str]], dict[str, object]]
+"""What a scenario prints: lines of Markdown by their block, and the samples for --json."""
 
 
 def bounded(low: int, high: int) -> Callable[[str], int]:
@@ -167,7 +167,7 @@ def bodies_rows(transfers: Sequence[Transfer]) -> list[report.Row]:
     ]
 
 
-def told(title: str, *tables: tuple[str, Sequence[report.Row]]) -> list[str]:
+def printed(title: str, *tables: tuple[str, Sequence[report.Row]]) -> list[str]:
     """Print tables, each with its caption, under their title; return them as Markdown."""
     print(f"\n{title}")
     lines = [f"### {title}", ""]
@@ -179,7 +179,7 @@ def told(title: str, *tables: tuple[str, Sequence[report.Row]]) -> list[str]:
     return lines
 
 
-def measured(stage: Stage, chosen_works: Sequence[Work], options: argparse.Namespace) -> Told:
+def measured(stage: Stage, chosen_works: Sequence[Work], options: argparse.Namespace) -> Tables:
     """Play the works; print the tables after each, or after each family, and the goals at last."""
     load = Options(
         options.seconds,
@@ -190,33 +190,41 @@ def measured(stage: Stage, chosen_works: Sequence[Work], options: argparse.Names
         count=_QUICK if options.quick else 0,
     )
     found: dict[str, Mapping[str, Sequence[Sample]]] = {}
-    lines: list[str] = []
+    blocks: dict[str, list[str]] = {}
     for family, members in itertools.groupby(chosen_works, lambda work: work.family):
         kin = list(members)
         for work in kin:
             rounds = found[work.name] = play(work, stage, load, options.rounds)
             if not family:
                 tables = report.figures(rounds, work.unit), report.compared(rounds, work.baseline)
-                lines += told(f"{work.name}: {work.title}", *(("", table) for table in tables))
+                blocks.setdefault(work.block, []).extend(
+                    printed(f"{work.name}: {work.title}", *(("", table) for table in tables))
+                )
         if family:
-            lines += told(f"{family.name}: {family.title}", *matrix(kin, found, family.head))
-    if goals := judged(found):
-        lines = [*told("Goals", ("", goals)), *lines]
-    return lines, {"rounds": found}
+            blocks.setdefault(kin[0].block, []).extend(
+                printed(f"{family.name}: {family.title}", *matrix(kin, found, family.head))
+            )
+    for block, lines in blocks.items():
+        names = {work.name for work in chosen_works if work.block == block}
+        if goals := judged({name: rounds for name, rounds in found.items() if name in names}):
+            lines[:0] = printed(f"Goals, {block}", ("", goals))
+    return blocks, {"rounds": found}
 
 
-def weighed(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> Told:
+def weighed(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> Tables:
     """Send the large bodies and print their table."""
     transfers = bodies(stage, peers, options.size << 20)
-    lines = told(f"{options.size} MiB a body", ("", bodies_rows(transfers)))
-    return lines, {"bodies": [asdict(one) for one in transfers]}
+    lines = printed(f"{options.size} MiB a body", ("", bodies_rows(transfers)))
+    return {"bodies": lines}, {"bodies": [asdict(one) for one in transfers]}
 
 
-def soaked(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> Told:
+def soaked(stage: Stage, peers: Sequence[str], options: argparse.Namespace) -> Tables:
     """Send a great many requests and print what memory they left behind."""
     found = soak.soaks(stage, peers, options.soak)
-    lines = told("soak: requests that all differ", ("", soak.rows(found)), ("", soak.judged(found)))
-    return lines, soak.samples(found)
+    lines = printed(
+        "soak: requests that all differ", ("", soak.rows(found)), ("", soak.judged(found))
+    )
+    return {"soak": lines}, soak.samples(found)
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -243,16 +251,23 @@ def bench(options: argparse.Namespace) -> None:
             oauth2_proxy=options.oauth2_proxy,
         )
         if options.soak:
-            lines, samples = soaked(stage, soak.chosen(options.peers), options)
+            blocks, samples = soaked(stage, soak.chosen(options.peers), options)
         elif options.bodies:
             peers = [name for name in BODY_PEERS if name in (options.peers or BODY_PEERS)]
-            lines, samples = weighed(stage, [p for p in peers if p not in without], options)
+            blocks, samples = weighed(stage, [p for p in peers if p not in without], options)
         else:
-            lines, samples = measured(stage, picked, options)
+            blocks, samples = measured(stage, picked, options)
     shape = f"{options.connections} connections, {options.rounds} rounds of {options.seconds} s"
+    if options.soak or options.bodies:
+        shape = f"{soak.CONNECTIONS} connections" if options.soak else "1 connection"
     if options.markdown:
-        head = [f"`{started}`", "", f"{shape}; median (least-greatest).", ""]
-        report.put(options.markdown, [*head, *lines])
+        head = [
+            f"`{started}`",
+            "",
+            f"{shape}; median (least-greatest) where there is more than one round.",
+            "",
+        ]
+        report.put(options.markdown, {name: [*head, *lines] for name, lines in blocks.items()})
     if options.json:
         options.json.write_text(json.dumps({"machine": facts, "shape": shape} | samples, indent=2))
     print(f"\n{shape}; {time.monotonic() - began:.0f} s in all")

@@ -19,8 +19,10 @@ FIRST = 10_000
 GROWTH = 5.0
 """MiB that the gate may have grown by at the end."""
 
+CONNECTIONS = 32
+"""Of each load."""
+
 _STEP = 100_000
-_CONNECTIONS = 32
 # A step is bounded by its requests; this is for a peer that hardly answers.
 _SECONDS = 100
 _ALL = "path,ids,referer,validator,cookie"
@@ -60,10 +62,10 @@ def soaks(stage: Stage, peers: Sequence[str], total: int) -> list[Soak]:
     """Send `total` requests to each peer; the gate gets as many from a stranger too."""
     found = []
     for name in peers:
-        with stage.fresh(name, "web", room=2 * _CONNECTIONS) as peer:
+        with stage.fresh(name, "web", room=2 * CONNECTIONS) as peer:
             found.append(_soak(peer, name, _SIGNED_IN, total))
         if name not in PLAIN:
-            with stage.fresh(name, "web", room=2 * _CONNECTIONS) as peer:
+            with stage.fresh(name, "web", room=2 * CONNECTIONS) as peer:
                 found.append(_soak(peer, f"{name}, without a session", _STRANGER, total))
     return found
 
@@ -76,7 +78,7 @@ def _soak(peer: Peer, name: str, ask: Ask, total: int) -> Soak:
             replace(peer, name=name),
             ask,
             seconds=_SECONDS,
-            connections=_CONNECTIONS,
+            connections=CONNECTIONS,
             seed=turn,
             count=count,
         )

@@ -53,6 +53,7 @@ class Work:
 
     `unit` is what the CPU time is divided by. `baseline` is the entry that the others are divided
     by; where it is "", the gate is divided by each of the others. `once`: a single round tells all.
+    `block`: the part of a document that has its table.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Work:
     baseline: str = ""
     once: bool = False
     family: Family | None = None
+    block: str = "repeated"
 
 
 def loads(names: Sequence[str], ask: Ask, upstream: str = "web") -> tuple[Entry, ...]:

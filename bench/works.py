@@ -13,7 +13,6 @@ from gate import ASKED, MANY, POLICY
 from goals import ONE, PLAIN_GATE
 from hold import Connections, connections
 from measure import Ask, Peer, Sample, empty_logs, sample
-from page import NAME as PAGE
 from page import page
 from peers import Stage
 from process import cpu_seconds, rss_bytes
@@ -29,16 +28,6 @@ _UPLOAD = 1_000_000
 _WARM = 200
 # What the harness, the logs and the upstream need of the files that a process may open.
 _SPARE = 500
-
-
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        differing.FAMILY.name: tuple(differing.ROWS),
-        others.FAMILY.name: tuple(others.ROWS),
-        "mixed": (*differing.ROWS, *others.ROWS, PAGE),
-    }
-)
-"""Names that stand for several works."""
 
 
 def works() -> tuple[Work, ...]:
@@ -168,3 +157,13 @@ def _held(stage: Stage, peer: Peer, count: int, *, websocket: bool) -> Iterator[
     directory = stage.scene.directory
     with connections(peer, Ask(), count, directory, websocket=websocket) as held:
         yield held
+
+
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {differing.FAMILY.name: tuple(differing.ROWS)}
+    | {
+        block: tuple(work.name for work in works() if work.block == block)
+        for block in ("mixed", "other", "repeated")
+    }
+)
+"""Names that stand for several works: those of one table, and those of one block."""

@@ -18,7 +18,7 @@ from peers import Stage
         (["--rounds", "1000"], "not within 1 and 50"),
         (["--connections", "x"], "invalid"),
         (["--peers", "nginx,iis"], "'iis' is none of nginx, haproxy,"),
-        (["--work", "smal"], "'smal' is none of differ, other, mixed, differ-nothing,"),
+        (["--work", "smal"], "'smal' is none of differ, mixed, other, repeated, differ-nothing,"),
     ],
 )
 def test_a_wrong_option_ends_with_2(

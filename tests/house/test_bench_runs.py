@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 
 import process
 import pytest
-import report
 import roster
 import run
 import scene
@@ -121,7 +120,7 @@ def test_a_run_prints_and_writes_its_tables(folder: Path, tmp_path: Path) -> Non
     options = ("--quick", "--work", "differ-all,small", "--peers", "nginx,gate")
     out = ended(started(folder, *options, "--json", str(kept), "--markdown", str(written)))
 
-    for words in ("us CPU/request", "gate / nginx", "all of these", "\nGoals\n"):
+    for words in ("us CPU/request", "gate / nginx", "all of these", "\nGoals, mixed\n"):
         assert words in out
     rounds = json.loads(kept.read_text())["rounds"]
     assert {work: tuple(samples) for work, samples in rounds.items()} == {
@@ -209,12 +208,3 @@ def lives(pid: int, known: process.Stat) -> bool:
     except OSError:
         return False
     return process.parse_stat(text).born == known.born and text[text.rindex(")") + 2] not in "ZX"
-
-
-def test_the_document_of_performance_takes_the_tables() -> None:
-    """The page about performance has one place for the tables of a run."""
-    page = Path(run.__file__).parent.parent / "docs" / "performance.md"
-    text = page.read_text(encoding="utf-8")
-
-    assert text.count(report.BEGIN) == text.count(report.END) == 1
-    assert text.index(report.BEGIN) < text.index(report.END)

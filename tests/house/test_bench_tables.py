@@ -108,24 +108,27 @@ def test_tables_are_aligned_and_written_as_markdown() -> None:
 
 
 def test_a_document_keeps_what_is_around_the_tables(tmp_path: Path) -> None:
-    """Only what is between the two marks is replaced; a new file holds the tables alone."""
+    """Only what is between the marks of a block is replaced; a new file has the tables alone."""
     document, new = tmp_path / "document.md", tmp_path / "new.md"
-    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    begin, end = report.marks("mixed")
+    other = "\n".join(report.marks("other"))
+    document.write_text(f"before\n{begin}\nold\n{end}\nafter\n{other}\n")
     for path in (document, new):
-        report.put(path, ["one", "two", ""])
+        report.put(path, {"mixed": ["one", "two", ""]})
 
-    assert document.read_text() == f"before\n{report.BEGIN}\none\ntwo\n{report.END}\nafter\n"
+    assert document.read_text() == f"before\n{begin}\none\ntwo\n{end}\nafter\n{other}\n"
     assert new.read_text() == "one\ntwo\n"
 
 
 def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
-    """A file that was not made for tables is not overwritten."""
+    """A file that was not made for a block is not overwritten, and no other block of it is."""
     document = tmp_path / "document.md"
-    document.write_text("my only copy\n")
+    only = "\n".join(("my only copy", *report.marks("mixed"), ""))
+    document.write_text(only)
 
-    with pytest.raises(process.BenchError, match="table:begin"):
-        report.put(document, ["tables"])
-    assert document.read_text() == "my only copy\n"
+    with pytest.raises(process.BenchError, match="other:begin"):
+        report.put(document, {"mixed": ["tables"], "other": ["tables"]})
+    assert document.read_text() == only
 
 
 def row(name: str, title: str) -> work.Work:
