@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from gatekit import Clock, RunningGate, make_settings, running_gate
+from gatekit import Clock, RunningGate, make_settings, running_gate, until
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, Page, expect
 from process import free_port
 from storekit import StoredEntries
 from storykit import CLIENT_ID, CLIENT_SECRET, served
-from wirekit import until
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat

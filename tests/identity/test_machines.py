@@ -21,9 +21,9 @@ from gatekit import (
     RunningGate,
     ask,
     request_bytes,
+    until,
 )
 from visitor import NAVIGATION
-from wirekit import until
 
 from tailchat_gate.config.values.quantities import format_timestamp
 from tailchat_gate.identity.machine_tokens import hash_of, make_token

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 import pytest
-from gatekit import ALICE, START, SUB, Clock
+from gatekit import ALICE, START, SUB, Clock, until
 from storykit import served
-from wirekit import until
 
 from tailchat_gate.demo.faults import BROKEN, Fault, Hang
 from tailchat_gate.demo.faults import Response as Said

@@ -184,11 +184,31 @@ async def until(holds: Callable[[], bool], *, within: float = 30.0) -> None:
     end = loop.time() + within
     while not holds():
         assert loop.time() < end, f"not within {within} s"
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.001)
 
 
 Answer = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class PausedAnswer:
+    """An answer that waits: `arrived` is set by a request, the test sets `go_on`."""
+
+    def __init__(self, then: bytes | Answer = OK) -> None:
+        self.arrived = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self._then = then
+
+    async def __call__(
+        self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer a request once the test lets it."""
+        self.arrived.set()
+        await self.go_on.wait()
+        if isinstance(self._then, bytes):
+            writer.write(self._then)
+        else:
+            await self._then(request, reader, writer)
 
 
 @dataclass

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from gatekit import RawClient
-from wirekit import until
+from gatekit import RawClient, until
 
 from fuzz.reference import reply as responses
 from fuzz.reference import request as requests

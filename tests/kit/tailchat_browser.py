@@ -5,12 +5,10 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import unescape
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
-import aiohttp
+from visitor import Page, Visitor
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.users import User, user_named
@@ -27,23 +25,9 @@ VERIFIER: Final = "v" * 43
 CHALLENGE: Final = (
     base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
 )
-MAX_STEPS: Final = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer; `cookies` are the Set-Cookie lines."""
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
-    cookies: tuple[str, ...]
-    json: Any = None
-
-    @property
-    def location(self) -> str:
-        """The Location field, "" without one."""
-        return self.headers.get("Location", "")
+MAX_PAGES: Final = 6
+#: Where the forms of the login page and of the consent page are sent.
+_STEP: Final = re.compile("/open/interaction/[^/]+/(?:login|confirm)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +35,7 @@ class Ended:
     """How an authorization request ended: the pages in between, the last answer, what came back."""
 
     pages: tuple[str, ...]
-    answer: Answer
+    answer: Page
     callback: Mapping[str, str]
 
     @property
@@ -60,74 +44,54 @@ class Ended:
         return self.callback["code"]
 
 
-class Browser:
-    """Follows redirects, keeps cookies by path, and fills in Tailchat's two forms."""
+class Browser(Visitor):
+    """A browser at one Tailchat, and what the server of an app asks that Tailchat."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         self.url = url
-        self.session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
-
-    async def __aenter__(self) -> Self:
-        """Return the browser, its cookies empty."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close its connections."""
-        await self.session.close()
 
     async def send(
         self,
         method: str,
         target: str,
         **options: Any,  # noqa: ANN401 - as aiohttp takes them
-    ) -> Answer:
+    ) -> Page:
         """Send one request and follow nothing; `target` is a path or a URL."""
         url = urljoin(self.url, target)
         if not {"data", "json"} & set(options):
             # Without a body aiohttp would name the type of one, which the provider refuses.
             options["skip_auto_headers"] = ("Content-Type",)
         async with self.session.request(method, url, allow_redirects=False, **options) as response:
-            is_json = "json" in response.headers.get("Content-Type", "")
-            body = await response.read()
-            return Answer(
-                response.status,
-                response.headers.copy(),
-                body.decode(),
-                tuple(response.headers.getall("Set-Cookie", ())),
-                await response.json(content_type=None) if is_json and body else None,
-            )
+            body = (await response.read()).decode()
+            return Page(response.status, url, body, response.headers, [url])
 
-    async def start(self, **changes: str | None) -> Answer:
+    async def start(self, **changes: str | None) -> Page:
         """Send an authorization request; a change to None leaves a parameter out."""
         return await self.send("GET", authorization_path(**changes))
 
     async def authorize(self, user: User | None = None, /, **changes: str | None) -> Ended:
         """Go through the pages as `user` until the redirect_uri, or an answer without redirect."""
         user = user or user_named("hoshino")
-        answer = await self.start(**changes)
-        pages: list[str] = []
         target = changes.get("redirect_uri") or REDIRECT
-        for _ in range(MAX_STEPS):
-            if answer.location.startswith(target):
-                return Ended(tuple(pages), answer, callback(answer.location))
-            if answer.location:
-                answer = await self.send("GET", answer.location)
-                continue
-            found = re.search(r'action="(/open/interaction/[^"]+/(login|confirm))"', answer.text)
-            if found is None:
-                return Ended(tuple(pages), answer, {})
-            page = {"login": "login", "confirm": "consent"}[found[2]]
-            pages.append(page)
-            form = {"email": user.email, "password": user.password} if page == "login" else {}
-            answer = await self.send("POST", unescape(found[1]), data=form)
-        raise AssertionError("too many redirects")
+        pages: list[str] = []
+        url, data = urljoin(self.url, authorization_path(**changes)), None
+        for _ in range(MAX_PAGES):
+            page = await self.open(
+                url, method="POST" if pages else "GET", data=data, headers={}, stop_before=target
+            )
+            if page.location.startswith(target):
+                return Ended(tuple(pages), page, callback(page.location))
+            form = next((form for form in page.forms if _STEP.search(form.action)), None)
+            if form is None:
+                return Ended(tuple(pages), page, {})
+            is_login = form.action.endswith("/login")
+            pages.append("login" if is_login else "consent")
+            url = urljoin(page.url, form.action)
+            data = {"email": user.email, "password": user.password} if is_login else {}
+        raise AssertionError("too many pages")
 
-    async def token(self, app: App = APP, /, **changes: str | None) -> Answer:
+    async def token(self, app: App = APP, /, **changes: str | None) -> Page:
         """POST /open/token with the form of a code; a change to None leaves a field out."""
         form = {
             "grant_type": "authorization_code",
@@ -137,7 +101,7 @@ class Browser:
         }
         return await self.send("POST", "/open/token", data=changed(form, changes))
 
-    async def refresh(self, refresh_token: str, **changes: str | None) -> Answer:
+    async def refresh(self, refresh_token: str, **changes: str | None) -> Page:
         """POST /open/token with the form of a refresh token."""
         return await self.token(
             grant_type="refresh_token",
@@ -146,7 +110,7 @@ class Browser:
             **changes,
         )
 
-    async def me(self, access_token: str) -> Answer:
+    async def me(self, access_token: str) -> Page:
         """GET /open/me."""
         return await self.send(
             "GET", "/open/me", headers={"Authorization": f"Bearer {access_token}"}

@@ -1,15 +1,17 @@
 """A browser without a screen: cookies, redirects, links and forms, over real sockets."""
 
+import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 NAVIGATION = {
@@ -36,8 +38,24 @@ class Page:
     status: int
     url: str
     text: str
-    headers: Mapping[str, str]
+    headers: "CIMultiDictProxy[str]"
     trail: list[str]
+
+    @property
+    def location(self) -> str:
+        """The Location field, "" without one."""
+        return self.headers.get("Location", "")
+
+    @property
+    def cookies(self) -> tuple[str, ...]:
+        """The Set-Cookie lines."""
+        return tuple(self.headers.getall("Set-Cookie", ()))
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - as JSON has it
+        """The body of a JSON answer, None for any other and for an empty one."""
+        is_json = "json" in self.headers.get("Content-Type", "")
+        return json.loads(self.text) if is_json and self.text else None
 
     @property
     def forms(self) -> list[Form]:

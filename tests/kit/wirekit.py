@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from gatekit import Answer, RawClient, Received
@@ -91,9 +91,3 @@ def answers_by_path(cases: Mapping[str, bytes], *, close: bool = False) -> Answe
 def paths(cases: Iterable[object]) -> list[str]:
     """Return the path of each case for an upstream of `answers_by_path`."""
     return [f"/{number}" for number, _ in enumerate(cases)]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop turn until something holds; the test's time limit bounds it."""
-    while not holds():  # noqa: ASYNC110 - what is waited for sets no event
-        await asyncio.sleep(0.001)

@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import OK, SUB, RawClient, RawUpstream, Received, ask, request_bytes
+from gatekit import (
+    OK,
+    SUB,
+    PausedAnswer,
+    RawClient,
+    RawUpstream,
+    Received,
+    ask,
+    request_bytes,
+    until,
+)
 from reloadkit import FileGate, file_gate
-from wirekit import until
 
 from tailchat_gate.proxy.upstream.pool import Pool
 
@@ -219,23 +228,14 @@ async def test_a_long_request_keeps_its_configuration_and_no_other(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
     """So does a request that the tool takes long for, though it is seen at every reload."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        arrived.set()
-        await go_on.wait()
-        writer.write(OK)
-
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer()
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(Cookie=gate.gate.cookie()))
-        await arrived.wait()
+        await paused.arrived.wait()
         for number in range(30):
             await gate.change(server={"via": f"v{number}"})
         await _stays(gate, 1)
-        go_on.set()
+        paused.go_on.set()
         assert (await client.response()).status == 200
     await until(lambda: not _retired(gate))
 
@@ -245,25 +245,16 @@ async def test_a_switch_under_way_is_the_tunnel_of_its_configuration(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
     """An upgrade that is asked for before a reload and granted after it belongs to the old one."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        arrived.set()
-        await go_on.wait()
-        await _switch(request, reader, writer)
-
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer(_switch)
     async with RawClient.connect(gate.port) as client:
         client.send(
             request_bytes(Cookie=gate.gate.cookie(), Connection="Upgrade", Upgrade="websocket")
         )
-        await arrived.wait()
+        await paused.arrived.wait()
         first = gate.gate.generation
         await gate.change(server={"via": "one"})
         await gate.change(server={"via": "two"})
-        go_on.set()
+        paused.go_on.set()
         await client.head()
         assert first.forwarder.open_tunnels == 1
         await gate.change(server={"via": "three"})
@@ -279,19 +270,10 @@ async def test_a_configuration_is_closed_with_its_last_request(
     gate: FileGate, upstream: RawUpstream, leaves: bool
 ) -> None:
     """It stays while a request is under way, whichever way that ends."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        arrived.set()
-        await go_on.wait()
-        writer.write(OK)
-
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer()
     async with RawUpstream() as other, RawClient.connect(gate.port) as client:
         client.send(request_bytes(Cookie=gate.gate.cookie()))
-        await arrived.wait()
+        await paused.arrived.wait()
         old = _pools(gate)
         await gate.change(route=[{"name": "tool", "upstream": other.url}])
         assert len(_pools(gate)) == 2
@@ -299,7 +281,7 @@ async def test_a_configuration_is_closed_with_its_last_request(
         if leaves:
             client.writer.transport.abort()
         else:
-            go_on.set()
+            paused.go_on.set()
             assert (await client.response()).status == 200
         # Closed a moment after it is no longer counted.
         await until(lambda: not _retired(gate) and len(_pools(gate)) == 1)

@@ -13,16 +13,17 @@ from gatekit import (
     SECRET,
     SUB,
     Clock,
+    PausedAnswer,
     RawClient,
     RawUpstream,
     Received,
     ask,
     make_settings,
     request_bytes,
+    until,
 )
 from reloadkit import FileGate, file_gate
 from tlskit import Authority, write_key
-from wirekit import until
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.observe.log import LOGGER_NAME
@@ -49,23 +50,6 @@ def _keep_log_level() -> Any:  # noqa: ANN401 - a generator of nothing
     level = logging.getLogger(LOGGER_NAME).level
     yield
     logging.getLogger(LOGGER_NAME).setLevel(level)
-
-
-class Held:
-    """An upstream's answer that waits until the test lets it go."""
-
-    def __init__(self, upstream: RawUpstream, response: bytes = OK) -> None:
-        self.arrived = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self._response = response
-        upstream.answer = self._answer
-
-    async def _answer(
-        self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.arrived.set()
-        await self.go_on.wait()
-        writer.write(self._response)
 
 
 def _admitted(gate: FileGate) -> bytes:
@@ -169,7 +153,7 @@ async def test_the_requests_behind_one_that_is_under_way_are_answered_anew(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
     """Of requests sent at once the first keeps its configuration, the others get the new one."""
-    held = Held(upstream)
+    upstream.answer = held = PausedAnswer()
     async with RawClient.connect(gate.port) as client:
         client.send(_admitted(gate) * 3)
         await held.arrived.wait()
@@ -355,7 +339,7 @@ async def test_a_request_under_way_keeps_its_configuration(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
     """A request whose route is taken away while the tool works still gets its answer."""
-    held = Held(upstream)
+    upstream.answer = held = PausedAnswer()
     async with RawUpstream() as other, RawClient.connect(gate.port) as client:
         client.send(_admitted(gate))
         await held.arrived.wait()
@@ -395,7 +379,7 @@ async def test_a_time_limit_of_a_request_under_way_still_holds(
 ) -> None:
     """A tool that is too slow by the old configuration is given up on after the reload."""
     await gate.change(route=[{"name": "tool", "response_timeout": "1s"}])
-    held = Held(upstream)
+    upstream.answer = held = PausedAnswer()
     async with RawClient.connect(gate.port) as client:
         client.send(_admitted(gate))
         await held.arrived.wait()
@@ -692,7 +676,7 @@ async def test_a_page_cannot_give_the_order(gate: FileGate, headers: list[tuple[
 
 async def test_a_stopping_gate_loads_nothing(gate: FileGate, upstream: RawUpstream) -> None:
     """While open requests finish, a reload is refused, and they finish all the same."""
-    held = Held(upstream)
+    upstream.answer = held = PausedAnswer()
     async with RawClient.connect(gate.port) as client:
         client.send(_admitted(gate))
         await held.arrived.wait()

@@ -9,10 +9,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from gatekit import RawClient, RawUpstream, Received, Response, request_bytes
+from gatekit import RawClient, RawUpstream, Received, Response, request_bytes, until
 from parts import missing
 from reloadkit import FileGate, Sections, file_gate
-from wirekit import until
 
 #: Several times what it takes alone: other tests may want the same processors.
 pytestmark = [pytest.mark.both_loops, pytest.mark.timeout(240)]

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import Clock, RunningGate
+from gatekit import Clock, RunningGate, until
 from pydantic import SecretStr
 from storykit import Story, story, until_callback
-from wirekit import until
 
 from tailchat_gate.demo.faults import Hang
 from tailchat_gate.serving.wiring import build

@@ -11,7 +11,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
+from gatekit import (
+    OK,
+    PausedAnswer,
+    RawClient,
+    RawUpstream,
+    Received,
+    RunningGate,
+    ask,
+    request_bytes,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
@@ -103,27 +112,18 @@ async def test_open_requests_finish_and_new_ones_are_refused(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
     """After the order to stop, a request under way gets its answer; nobody new is let in."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        arrived.set()
-        await go_on.wait()
-        writer.write(OK)
-
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer()
     gate = await start_gate(upstream.url, server={"admin_listen": "127.0.0.1:0"})
     port = gate.port
     async with RawClient.connect(port) as idle, RawClient.connect(port) as client:
         client.send(request_bytes(Cookie=gate.cookie()))
-        await arrived.wait()
+        await paused.arrived.wait()
         stopping = asyncio.create_task(gate.server.stop())
         assert await idle.reader.read() == b""
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
         assert await _admin(gate, "/readyz") == (503, "draining\n")
-        go_on.set()
+        paused.go_on.set()
 
         assert (await client.response()).body == b"ok"
         assert await client.reader.read() == b""
@@ -161,19 +161,11 @@ async def test_a_second_order_to_stop_waits_for_nobody(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
     """`hurry`, which a second signal calls, cuts open requests off at once."""
-    arrived = asyncio.Event()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        arrived.set()
-        await reader.read()
-
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer()
     gate = await start_gate(upstream.url, server={"shutdown_timeout": "1h"})
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(Cookie=gate.cookie()))
-        await arrived.wait()
+        await paused.arrived.wait()
         stopping = asyncio.create_task(gate.server.stop())
         await asyncio.sleep(0)
         gate.server.hurry()
@@ -187,19 +179,11 @@ async def test_a_request_past_the_limit_is_cut_off(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
     """A request that does not finish within shutdown_timeout does not keep the gate."""
-    arrived = asyncio.Event()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        arrived.set()
-        await reader.read()
-
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer()
     gate = await start_gate(upstream.url, server={"shutdown_timeout": "0"})
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(Cookie=gate.cookie()))
-        await arrived.wait()
+        await paused.arrived.wait()
         await gate.server.stop()
 
         with pytest.raises(ConnectionResetError):

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from configkit import OTHER_SECRET, SESSION_SECRET
-from gatekit import RawUpstream, ask, request_bytes
+from gatekit import RawUpstream, ask, request_bytes, until
 from reloadkit import FileGate, file_gate, file_text, sections
 from tlskit import Authority
-from wirekit import until
 
 from tailchat_gate.config.load import Source, file_states, load
 from tailchat_gate.observe.log import LOGGER_NAME

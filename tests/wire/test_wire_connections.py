@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from gatekit import (
     OK,
+    PausedAnswer,
     RawClient,
     RawUpstream,
     Received,
@@ -17,8 +18,9 @@ from gatekit import (
     ask,
     read_body,
     request_bytes,
+    until,
 )
-from wirekit import CHUNKED, HOST, SMUGGLED, get, heard, post, reset, say, until
+from wirekit import CHUNKED, HOST, SMUGGLED, get, heard, post, reset, say
 
 from tailchat_gate.proxy.sockets import READ_BYTES
 
@@ -122,26 +124,17 @@ async def test_an_endless_row_of_requests_waits_with_the_client(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
     """While one request is under way, the rest stays in the client's socket (RFC 9112 9.3.2)."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        arrived.set()
-        await go_on.wait()
-        writer.write(OK)
-
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer()
     async with RawClient.connect(public.port) as client, asyncio.timeout(10):
         client.send(get())
-        await arrived.wait()
+        await paused.arrived.wait()
         sent = await _send_until_stalled(client, get() * 2000, 64 * MIB)
         assert sent < 32 * MIB
         assert public.server._server is not None
         (connection,) = public.server._server.connections
         assert len(connection._kept) < MIB
         assert len(upstream.requests) == 1
-        go_on.set()
+        paused.go_on.set()
         for _ in range(50):
             assert (await client.response()).body == b"ok"
         client.writer.transport.abort()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
-from wirekit import CONTROLS, SMUGGLED, answers_by_path, get, paths, say, until
+from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes, until
+from wirekit import CONTROLS, SMUGGLED, answers_by_path, get, paths, say
 
 pytestmark = pytest.mark.both_loops
 

@@ -26,11 +26,11 @@ from tailchat_browser import (
     OTHER_APP,
     REDIRECT,
     VERIFIER,
-    Answer,
     Browser,
     authorization_path,
     callback,
 )
+from visitor import Page
 
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import USERS, User, as_json, user_named
@@ -226,7 +226,7 @@ async def test_redirects_inside_are_relative_then_absolute(
     assert second.location == f"{tailchat.url}/open/auth/{uid}"
 
 
-def cookie_shapes(answer: Answer) -> dict[str, set[str]]:
+def cookie_shapes(answer: Page) -> dict[str, set[str]]:
     """Return each cookie's attributes by its name, without values, uids and dates."""
     shapes = {}
     for line in answer.cookies:

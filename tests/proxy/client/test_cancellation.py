@@ -3,8 +3,16 @@
 import asyncio
 
 import pytest
-from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, read_body, request_bytes
-from wirekit import until
+from gatekit import (
+    OK,
+    RawClient,
+    RawUpstream,
+    Received,
+    RunningGate,
+    read_body,
+    request_bytes,
+    until,
+)
 
 pytestmark = pytest.mark.both_loops
 

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, read_body, request_bytes
-from wirekit import Heard, heard, post, reset, until
+from gatekit import (
+    OK,
+    RawClient,
+    RawUpstream,
+    Received,
+    RunningGate,
+    read_body,
+    request_bytes,
+    until,
+)
+from wirekit import Heard, heard, post, reset
 
 from tailchat_gate.proxy.client.protocol import ClientProtocol
 

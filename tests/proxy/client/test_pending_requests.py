@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
-from gatekit import ALICE, RawClient, request_bytes
+from gatekit import ALICE, RawClient, request_bytes, until
 from recheckkit import (
     BOB,
     HOSHINO,
@@ -21,7 +21,7 @@ from recheckkit import (
     sign_in,
 )
 from storykit import Story
-from wirekit import heard, until
+from wirekit import heard
 
 from tailchat_gate.demo.faults import Hang
 from tailchat_gate.identity.oauth.responses import TokenSet

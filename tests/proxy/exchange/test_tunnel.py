@@ -7,9 +7,18 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes
+from gatekit import (
+    Clock,
+    PausedAnswer,
+    RawClient,
+    RawUpstream,
+    Received,
+    RunningGate,
+    ask,
+    request_bytes,
+    until,
+)
 from websocketkit import SWITCH, UPGRADE
-from wirekit import until
 
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
@@ -205,23 +214,20 @@ async def test_a_websocket_that_opens_while_stopping_is_ended_too(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
     """An upgrade answered after the order to stop gets its close frame at once."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
 
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    async def switch(
+        _request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        arrived.set()
-        await go_on.wait()
         writer.write(SWITCH)
         await reader.read()
 
-    upstream.answer = answer
+    upstream.answer = paused = PausedAnswer(switch)
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
-        await arrived.wait()
+        await paused.arrived.wait()
         stopping = asyncio.create_task(gate.server.stop())
         await asyncio.sleep(0)
-        go_on.set()
+        paused.go_on.set()
 
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         expected = close_frame(1001, "the gate is stopping")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import Clock, RawClient, RawUpstream, RunningGate
+from gatekit import Clock, RawClient, RawUpstream, RunningGate, until
 from tlskit import Authority
 from tunnelkit import CLOSE_SECONDS, Tunnel, hurry, open_sockets, opened
 from websocketkit import BINARY, CLOSE, CONTINUATION, PING, SWITCH, TEXT, close, frame
-from wirekit import heard, reset, until
+from wirekit import heard, reset
 
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 from tailchat_gate.proxy.sockets import READ_BYTES

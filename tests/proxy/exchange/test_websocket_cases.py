@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 from aiohttp import web
-from gatekit import RawClient
+from gatekit import RawClient, until
 from tlskit import Authority
 from websocket_cases import CHAPTERS, LIMIT, Case
 from websocketkit import Heard, WebSocketClient
 from websockets.asyncio.server import ServerConnection, serve, unix_serve
 from websockets.typing import Subprotocol
-from wirekit import until
 
 pytestmark = pytest.mark.both_loops
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import START, RawClient, Response, RunningGate, ask, request_bytes
-from wirekit import heard, until
+from gatekit import START, RawClient, Response, RunningGate, ask, request_bytes, until
+from wirekit import heard
 
 from tailchat_gate.proxy.client import aiohttp_bridge
 from tailchat_gate.proxy.static.response import THREADS
