@@ -136,8 +136,12 @@ async def running_gate(
     process_state = ProcessState(
         state_path=settings.state.path, clock=clock, log_descriptor=descriptor
     )
-    generation = await asyncio.to_thread(build, settings, process_state)
-    server = GateServer(generation, source, checks_sign_in=checks_sign_in)
+    # The generation has no name here, which would keep it in memory after a reload.
+    server = GateServer(
+        await asyncio.to_thread(build, settings, process_state),
+        source,
+        checks_sign_in=checks_sign_in,
+    )
     await server.start()
     try:
         yield RunningGate(server, clock, log_file)
