@@ -105,7 +105,8 @@ async def test_a_thousand_reloads_leave_nothing_behind(
                 client.send(request_bytes(path, Cookie=cookie))
                 assert (await client.response()).status == 200
 
-        async def counts() -> tuple[int, ...]:
+        async def counts(tasks: int) -> tuple[int, ...]:
+            await until(lambda: len(asyncio.all_tasks()) <= tasks)
             await until(lambda: not _retired(gate) and len(_pools(gate)) == 1)
             await until(lambda: len(_threads()) == 1)
             # One that waited too long under load is replaced; the old one may be on its way out.
@@ -122,11 +123,11 @@ async def test_a_thousand_reloads_leave_nothing_behind(
 
         for number in range(10):
             await round_trip(number)
-        before = await counts()
+        before = await counts(10)
         for number in range(10, RELOADS):
             await round_trip(number)
 
-        assert await counts() == before
+        assert await counts(before[1]) == before
         assert before[0] == 1
 
 
