@@ -6,7 +6,7 @@ from fuzz.cutting import steered
 from fuzz.reference.servers import SERVERS
 from fuzz.target import Target
 from tailchat_gate.access.policy import decide
-from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.access.routes import Match, RouteTable
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.proxy.static.tree import read_path
 from tailchat_gate.reasons import RefusedError
@@ -56,6 +56,10 @@ def check(data: bytes) -> None:
     _check_names(path)
 
 
+def _outcome(match: Match | None) -> object:
+    return match and (match.route.name, set(match.rules))
+
+
 def _check_readings(path: str) -> None:
     try:
         found = readings(path)
@@ -76,6 +80,8 @@ def _check_routes(path: str, routes: Mapping[str, str], table: RouteTable) -> No
         match = table.match("h", path, "GET")
     except TooManyReadingsError:
         return
+    fresh = _table(routes).match("h", path, "GET")
+    assert _outcome(match) == _outcome(fresh), "judged before, it is judged otherwise"
     if match is None:
         return
     entering = [sub for sub in (None, "zoe", "alice") if decide(match.rules, sub).allowed]
@@ -107,7 +113,7 @@ def _check_names(path: str) -> None:
 TARGET = Target(
     check,
     parsers=("request.readings", "request.target", "access.routes", "access.policy",
-             "access.route", "access.route_table", "proxy.static.tree"),
+             "access.route", "access.route_table", "access.plain_paths", "proxy.static.tree"),
     seeds=(
         b"\0admin/x",
         b"\1public/../admin",

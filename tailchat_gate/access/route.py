@@ -141,6 +141,10 @@ class Layer:
         self.longest: Final = max(map(len, self.exact), default=1)
         self.methods: Final = frozenset(method for group in groups for method in group.methods)
 
+    def lookups(self) -> frozenset[str]:
+        """Return all that paths in lower case, and starts of them, are looked up as."""
+        return frozenset((*self.folded, *self.stems, *self.indexes))
+
 
 def layers_of(routes: Iterable[Route]) -> Mapping[str, Layer]:
     """Return the places of routes by the host they name, "" for any."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
+from tailchat_gate.access.plain_paths import PlainPaths
 from tailchat_gate.access.policy import NO_METHOD, Rule
 from tailchat_gate.access.route import ODD_METHOD, Layer, Match, RouteGroup, RouteGroups
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
@@ -10,15 +11,20 @@ from tailchat_gate.config.values.path import inside
 from tailchat_gate.request.readings import TooManyReadingsError, readings, shortened
 from tailchat_gate.syntax import COMMON_METHODS
 
-#: Judged paths that are kept, over all hosts and methods together; about 1 KiB each.
-MAX_KEPT_PATHS: Final = 8192
-MAX_KEPT_LENGTH: Final = 512
+#: Bytes that judged paths take, over all hosts and methods together; and one of them.
+MAX_KEPT: Final = 4 << 20
+_LARGEST_KEPT: Final = 1024
+#: The objects of one.
+_OBJECTS: Final = 512
 #: Paths that are refused for their readings, in bytes: to refuse one again costs nothing.
 _KEPT_REFUSALS: Final = 512 << 10
 _LARGEST_REFUSAL: Final = 16 << 10
 
 _T = TypeVar("_T")
-_Kept = dict[str, Match | None]
+#: A table, a method as it is told apart there, and a path.
+_Key = tuple["HostTable", str, str]
+#: A match, or None where no route serves a path.
+_Found = tuple[Match | None]
 
 
 class PathMatch(NamedTuple):
@@ -58,9 +64,8 @@ class HostTable:
         self.methods = frozenset(method for layer in self._layers for method in layer.methods)
         if self.methods:
             self.methods |= COMMON_METHODS
-        self._by_method: dict[str, _Kept] = {method: kept.more() for method in self.methods}
-        self._odd = kept.more()
         self._kept = kept
+        self._plain: Final = PlainPaths(key for layer in self._layers for key in layer.lookups())
         # With one place at "/" every reading of every path meets the same rules. A confined route
         # is judged all the same: "/../x" leads above what takes the place of its path.
         root = self._at("/")
@@ -75,13 +80,23 @@ class HostTable:
             return self._only
         if self._root is not None:
             return self._root.match(method)
-        kept = self._by_method.get(method, self._odd)
-        if path in kept:
-            return kept[path]
-        match = self._judge(path, method)
-        if len(path) <= MAX_KEPT_LENGTH:
-            self._kept.keep(kept, path, match)
-        return match
+        told = method if method in self.methods else ODD_METHOD
+        found = self._kept.paths.get((self, told, path))
+        if found is None:
+            found = self._found(told, path, method)
+            self._kept.paths.keep((self, told, path), found)
+        return found[0]
+
+    def _found(self, told: str, path: str, method: str) -> _Found:
+        """Return what is known of paths of this form, or else what is judged of this one."""
+        form = self._plain.form(path)
+        if form is None:
+            return (self._judge(path, method),)
+        found = self._kept.forms.get((self, told, form))
+        if found is None:
+            found = (self._judge(path, method),)
+            self._kept.forms.keep((self, told, form), found)
+        return found
 
     def told_apart(self, methods: Iterable[str]) -> set[str]:
         """Return methods as they are told apart here: however many there are, few are."""
@@ -237,37 +252,28 @@ class HostTable:
 
 
 class PathCache:
-    """What was judged of paths, in a dict for each host and method, and bounded as a whole.
+    """What was judged of paths, by the table, the method and the path, and bounded as a whole.
 
-    Whoever sends ever new paths makes the others be judged again, which costs time and no memory.
-    `last` is the path that was read last, at which table and what came of it; `refused` are paths
-    with too many readings.
+    `paths` are those that came again, `forms` the forms of plain ones. Whoever sends ever new paths
+    makes them be judged again, which costs time and no memory. `last` is the path that was read
+    last, at which table and what came of it; `refused` are paths with too many readings.
     """
 
     def __init__(self) -> None:
-        self.all: Final[list[_Kept]] = []
+        self.paths: Final[BoundedCache[_Key, _Found]] = BoundedCache(
+            MAX_KEPT, cost=_cost, largest=_LARGEST_KEPT, twice=True
+        )
+        self.forms: Final[BoundedCache[_Key, _Found]] = BoundedCache(
+            MAX_KEPT, cost=_cost, largest=_LARGEST_KEPT
+        )
         self.last: tuple[HostTable, str, Sequence[_Spot]] | None = None
         self.refused: Final[BoundedCache[bytes, bool]] = BoundedCache(
             _KEPT_REFUSALS, cost=_cost_of_refusal, largest=_LARGEST_REFUSAL
         )
-        self._count = 0
 
-    def __len__(self) -> int:
-        return self._count
 
-    def more(self) -> _Kept:
-        """Return a new dict for paths."""
-        self.all.append({})
-        return self.all[-1]
-
-    def keep(self, kept: _Kept, path: str, match: Match | None) -> None:
-        """Keep what was judged of a path in one of the dicts."""
-        if self._count >= MAX_KEPT_PATHS:
-            for each in self.all:
-                each.clear()
-            self._count = 0
-        kept[path] = match
-        self._count += 1
+def _cost(key: _Key, _match: object) -> int:
+    return _OBJECTS + len(key[2])
 
 
 def _cost_of_refusal(key: bytes, _refused: object) -> int:

@@ -65,6 +65,17 @@ class TooManyReadingsError(RefusedError):
         super().__init__("a path that can be read in too many ways")
 
 
+def is_plain(path: str) -> bool:
+    """Whether every server reads a path alike, so that it has one reading: itself."""
+    return _ONE_READING.fullmatch(path) is not None
+
+
+def names_script(path: str) -> bool:
+    """Whether a plain path names a script in its midst, so that `shortened` finds more readings."""
+    may = "." in path or "index" in path.lower()
+    return may and _SCRIPT.search(path) is not None
+
+
 def readings(path: str) -> frozenset[str]:
     """Return all readings of a raw path, the path itself among them.
 
@@ -75,7 +86,7 @@ def readings(path: str) -> frozenset[str]:
     result until nothing new comes up. Letter case is kept: code that looks a reading up has to do
     so with it and without. Raises TooManyReadingsError past MAX_READINGS or MAX_CHARACTERS.
     """
-    if _ONE_READING.fullmatch(path):
+    if is_plain(path):
         return frozenset((path,))
     return _all_of((path,), _STEPS, len(path))
 

@@ -11,13 +11,17 @@ from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.readings import TooManyReadingsError
 from tailchat_gate.request.target import read_host, read_target
 
+PLACES = (
+    *(("/",), ("/", "/admin"), ("/", "/x", "/Admin", "/x/y")),
+    *(("/", "/x/y/z", "/x.html", "/x/index.html"), ("/x", "/x/y.z/w", "/x/y/")),
+)
 ALLOWS = (("public",), ("signed-in",), ("group:ops",))
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[Row, ...]:
     """Return up to five routes, most often few places, some of them with a path replaced."""
-    paths = draw(st.sampled_from((("/",), ("/",), ("/", "/admin"), ("/", "/x", "/Admin", "/x/y"))))
+    paths = draw(st.sampled_from((*PLACES, ("/",))))
     rows: dict[tuple[str | None, str, tuple[str, ...]], Row] = {}
     for _ in range(draw(st.integers(1, 5))):
         path = draw(st.sampled_from(paths))
@@ -70,3 +74,32 @@ def test_the_short_way_decides_as_the_long_way(
                         table.match(name, asked, method)
             else:
                 assert outcome(table.match(name, asked, method)) == whole
+
+
+SEGMENTS = st.sampled_from(
+    [
+        *("x", "X", "y", "z", "xx", "admin", "Admin", "y.z", "x.html", "x.", "index.html", "index"),
+        *("INDEX.php", "a.b", "1", "w", "", "."),
+    ]
+)
+
+
+@given(
+    rows=tables(), segments=st.lists(SEGMENTS, max_size=6), others=st.lists(SEGMENTS, max_size=3)
+)
+@settings(max_examples=300, deadline=None)
+def test_paths_of_one_form_lead_to_the_same_places(
+    rows: tuple[Row, ...], segments: list[str], others: list[str]
+) -> None:
+    """What a form was judged to be holds for every plain path of that form."""
+    table = make_table(*rows)
+    for path in ("/" + "/".join(segments), "/" + "/".join([*segments[:-1], *others])):
+        here = table._any_host
+        form = here._plain.form(path)
+        if form is None:
+            continue
+        assert here._plain.form(form) == form
+        for method in METHODS:
+            wanted = long_way(table, "any.host", path, method)
+            assert long_way(table, "any.host", form, method) == wanted
+            assert outcome(table.match("any.host", path, method)) == wanted
