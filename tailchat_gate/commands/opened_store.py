@@ -13,9 +13,9 @@ from tailchat_gate.identity.revocation.records import read_record, revocations
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner
-from tailchat_gate.state.health import FaultKind, Health
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import StoreError
 

@@ -38,7 +38,7 @@ from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
-from tailchat_gate.state.health import Health
+from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Store

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 
+from tailchat_gate.state.bookkeeping import FaultKind
 from tailchat_gate.state.database import (
     BUSY_SECONDS,
     Database,
@@ -14,7 +15,6 @@ from tailchat_gate.state.database import (
     is_corrupt,
 )
 from tailchat_gate.state.files import Files
-from tailchat_gate.state.health import FaultKind
 from tailchat_gate.state.recovery import (
     CopyError,
     Salvage,

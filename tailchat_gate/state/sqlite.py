@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Upkeep
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, Loaded, StoreFault
 from tailchat_gate.state.files import Files
-from tailchat_gate.state.health import FaultKind, Health
 from tailchat_gate.state.recovery import Salvage
 from tailchat_gate.state.reservations import MissedReservations, Reservations
 from tailchat_gate.state.store import (
@@ -24,7 +24,6 @@ from tailchat_gate.state.store import (
     ReservationStatus,
     StoreError,
 )
-from tailchat_gate.state.writes import Batches, Upkeep
 
 #: Seconds between two looks at the file; other processes' writes are seen this much later.
 LOOK_SECONDS: Final = 0.25

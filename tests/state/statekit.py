@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tailchat_gate.state.health import Health
+from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Changes, Kind, Record
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from statekit import START, Clock, Process, keys_on_disk, running, until
 
+from tailchat_gate.state import bookkeeping
 from tailchat_gate.state import sqlite as sqlite_store
-from tailchat_gate.state import writes
 from tailchat_gate.state.database import Database, ReplacedError
 from tailchat_gate.state.files import NAME, Files
 from tailchat_gate.state.schema import PUT_RECORD, VERSION, to_row
@@ -32,7 +32,7 @@ KILLED_WRITERS = Path(__file__).parent / "killed_writers.py"
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retries and copies come soon."""
     monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(writes, "COPY_SECONDS", 0.1)
+    monkeypatch.setattr(bookkeeping, "COPY_SECONDS", 0.1)
 
 
 @pytest.fixture

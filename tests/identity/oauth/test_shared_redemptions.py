@@ -33,7 +33,7 @@ from tailchat_gate.identity.oauth.redemptions import (
 from tailchat_gate.identity.oauth.shared_redemptions import Codec, SharedRedemptions
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
-from tailchat_gate.state.health import Health
+from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Store
 

@@ -1,10 +1,24 @@
-"""When the store writes: concurrent writes in one transaction, and upkeep when it is due."""
+"""The event loop's side of the store: writes to come, upkeep that is due, faults that last."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import StrEnum
 from typing import Final
 
+from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.store import Record
+
+#: Most seconds that the copy lags; making it takes at most a hundredth of the time.
+COPY_SECONDS: Final = 2.0
+_COPY_SHARE: Final = 100
+_QUICK_SECONDS: Final = 0.5
+#: Seconds between two deletions of expired records.
+SWEEP_SECONDS: Final = 60.0
+#: Seconds between two calls of `Follower.unsaved`; a killed process loses that much of it.
+SAVE_SECONDS: Final = 5.0
+
+_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class _Batch:
@@ -46,16 +60,6 @@ class Batches:
                 batch.done.set_result(None)
 
 
-#: Most seconds that the copy lags; making it takes at most a hundredth of the time.
-COPY_SECONDS: Final = 2.0
-_COPY_SHARE: Final = 100
-_QUICK_SECONDS: Final = 0.5
-#: Seconds between two deletions of expired records.
-SWEEP_SECONDS: Final = 60.0
-#: Seconds between two calls of `Follower.unsaved`; a killed process loses that much of it.
-SAVE_SECONDS: Final = 5.0
-
-
 class Upkeep:
     """The times at which something is due, in seconds of the event loop's clock."""
 
@@ -93,3 +97,55 @@ class Upkeep:
             return False
         self._save_at = now + SAVE_SECONDS
         return True
+
+
+class FaultKind(StrEnum):
+    """The kinds of faults, as the metric's label names them."""
+
+    UNWRITABLE = "unwritable"
+    UNREADABLE = "unreadable"
+    DAMAGED = "damaged"
+    REPLACED = "replaced"
+    NEWER = "newer"
+    UNCOPIED = "uncopied"
+
+
+def _tell(fault: FaultKind, problem: str) -> None:
+    details = {"error": str(fault), "problem": problem}
+    _log.error("the state store has a fault", extra={"details": details})
+
+
+class Health:
+    """The faults of one store; calls `count` for each occurrence and `tell` for each new fault."""
+
+    def __init__(
+        self,
+        count: Callable[[str], None] = lambda _: None,
+        tell: Callable[[FaultKind, str], None] = _tell,
+    ) -> None:
+        self._count = count
+        self._tell = tell
+        self._present: dict[FaultKind, str] = {}
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The present faults, one sentence each."""
+        return tuple(f"{fault}: {problem}" for fault, problem in self._present.items())
+
+    def report(self, fault: FaultKind, problem: str) -> None:
+        """Note a lasting fault; it is logged when it begins and when its text changes."""
+        self._count(fault)
+        if self._present.get(fault) != problem:
+            self._present[fault] = problem
+            self._tell(fault, problem)
+
+    def happened(self, fault: FaultKind, problem: str) -> None:
+        """Note a fault that was repaired at once."""
+        self._count(fault)
+        self._tell(fault, problem)
+
+    def clear(self, *faults: FaultKind) -> None:
+        """Note that faults have ended."""
+        ended = [fault for fault in faults if self._present.pop(fault, None) is not None]
+        if ended:
+            _log.info("the state store works again", extra={"details": {"ended": ended}})
