@@ -8,6 +8,7 @@ from measure import Ask, Sample
 from peers import Stage
 from roster import OAUTH2_PROXY, PLAIN
 from scene import BODY
+from sealed import PEOPLE
 from sealing import seal
 from work import Entry, Family, Options, Work, load, loaded, loads
 
@@ -106,7 +107,7 @@ def _new_sessions(name: str, stage: Stage, options: Options) -> Sample:
         session=False,
         differs=_ALL,
         cookies=cookies,
-        visitors=count if own else 0,
+        visitors=min(count, PEOPLE) if own else 0,
         once=own,
     )
     return loaded(stage.peer(name), ask, options)

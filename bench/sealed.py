@@ -1,7 +1,7 @@
 """Seals sessions with the gate's own code, as many sign-ins would have done.
 
 Standard input: JSON with `secret` (the gate's), `origin` (its public URL) and `count`. Standard
-output: one value of a Cookie header a line, each of another person.
+output: one value of a Cookie header a line, each of another of PEOPLE.
 """
 
 import json
@@ -12,6 +12,9 @@ from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
+
+PEOPLE = 20_000
+"""How many people have sessions; with more sessions, one has several."""
 
 _LIFETIME = 12 * 3600.0
 
@@ -27,9 +30,23 @@ def cookies(secret: str, origin: str, count: int) -> list[str]:
     return [sealer.set(_record(number)).partition(";")[0] for number in range(count)]
 
 
+def claims(number: int) -> dict[str, str]:
+    """What Tailchat says of a person besides `sub`."""
+    return {
+        "nickname": f"星野 {number}",
+        "discriminator": f"{number % 10_000:04d}",
+        "avatar": f"https://chat.example.com/static/files/{number}/avatar.png",
+    }
+
+
+def sub(number: int) -> str:
+    """The person's ID."""
+    return f"66{number:022d}"
+
+
 def _record(number: int) -> SessionRecord:
-    avatar = f"https://chat.example.com/static/files/{number}/avatar.png"
-    profile = Profile(f"66{number:022d}", f"星野 {number}", f"{number % 10_000:04d}", avatar)
+    person = number % PEOPLE
+    profile = Profile(sub(person), **claims(person))
     return SessionRecord.begin(profile, now=time.time(), login=f"bench{number}")
 
 
