@@ -21,7 +21,8 @@ from tailchat_gate.state.files import NAME
 
 @click.command()
 @config_option
-def check(config: Path) -> None:
+@click.option("--online", is_flag=True, help="Also ask Tailchat who can get an account there.")
+def check(*, config: Path, online: bool) -> None:
     """Check the configuration without starting, and list every problem at once.
 
     Exit codes: 0 valid, 1 the gate would not start with it on this machine, 2 invalid.
@@ -31,6 +32,8 @@ def check(config: Path) -> None:
         click.echo(f"warning: {warning}", err=True)
     settings = loaded.settings
     for warning in (*beside_the_gate(settings), *_foreign(settings)):
+        click.echo(f"warning: {warning}", err=True)
+    for warning in _registration(settings) if online else ():
         click.echo(f"warning: {warning}", err=True)
     found = list(obstacles(settings))
     for key, problem, _ in found:
@@ -46,6 +49,13 @@ def check(config: Path) -> None:
     click.echo(f"redirect_uri to register in Tailchat: {settings.redirect_uri}")
     if stopped:
         fail("on this machine the gate does not start with it", EXIT_FAILED)
+
+
+def _registration(settings: Settings) -> tuple[str, ...]:
+    # Imported here, so that `check` loads no more than it needs.
+    from tailchat_gate.commands.people import registration_warnings  # noqa: PLC0415
+
+    return registration_warnings(settings)
 
 
 def _foreign(settings: Settings) -> Iterator[str]:

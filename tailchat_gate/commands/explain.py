@@ -1,11 +1,9 @@
 """`explain`: what the gate does with a request, and by which rules."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import click
 
@@ -14,9 +12,10 @@ from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable
 from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.explain_fields import fates, field_lines, read_field
+from tailchat_gate.commands.explain_request import Asked, NotAskedError, read_asked
 from tailchat_gate.commands.locks import end_text, locked, stored_of
 from tailchat_gate.config.model import Settings
-from tailchat_gate.config.values import identifier, url
+from tailchat_gate.config.values import identifier
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.identifier import no_tailchat_id
 from tailchat_gate.endpoints.router import is_own
@@ -30,18 +29,8 @@ from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import STATUS, Reason, RefusedError
 from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.client import ClientResolver
-from tailchat_gate.request.head import RequestHead, RequestReader
+from tailchat_gate.request.head import RequestHead
 from tailchat_gate.serving.rooms import cookie_names, request_headers, route_table
-from tailchat_gate.serving.wiring import request_limits
-from tailchat_gate.syntax import ANY_CASE, BROWSER_AUTHORITY_ENDS, HTTP_SCHEME, METHOD, VCHAR
-
-_URL: Final = re.compile(
-    f"({HTTP_SCHEME})://([^{BROWSER_AUTHORITY_ENDS}]+)([^#]*)(?:#.*)?", ANY_CASE | re.DOTALL
-)
-#: What a browser escapes: everything but visible ASCII.
-_ESCAPED: Final = re.compile(f"[^{VCHAR}]+")
-
-Asked = RequestHead | RefusedError
 
 #: Placeholders for the client's address (RFC 5737) and other values of a real request.
 _ADDRESS: Final = "192.0.2.1"
@@ -50,46 +39,6 @@ _REQUEST_ID: Final = "0" * 24
 _LOCKED: Final = Decision(allowed=False, reason=Reason.LOCKED)
 
 Lines = list[str]
-
-
-class NotAskedError(ValueError):
-    """The typed text is not a request; the message says what is accepted."""
-
-
-def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -> Asked:
-    """Return the request for a URL, read by the gate's own reader, or why the reader refuses it.
-
-    Non-ASCII letters and spaces are escaped as in browsers; everything else is unchanged.
-    `typed` are lines of further fields. Raises NotAskedError.
-    """
-    match = _URL.fullmatch(text)
-    if match is None:
-        raise NotAskedError('URL: expected a URL such as "https://wiki.example.com/page"')
-    if METHOD.fullmatch(method) is None:
-        raise NotAskedError("--method: expected a method such as GET")
-    authority = _ascii(match[2])
-    target = _ESCAPED.sub(lambda found: quote(found[0]), match[3])
-    if not target.startswith("/"):
-        target = f"/{target}"
-    sent = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")
-    try:
-        read = RequestReader(request_limits(settings)).read(b"%b%b\r\n" % (sent, typed))
-    except RefusedError as refused:
-        return refused
-    if read is None:
-        raise NotAskedError("URL: expected one whole request")
-    return read[0]
-
-
-def _ascii(authority: str) -> str:
-    """Return a host and port as a browser writes them in Host."""
-    if authority.isascii() and authority.isprintable() and " " not in authority:
-        return authority
-    name, colon, port = authority.partition(":")
-    try:
-        return url.host(name) + colon + port
-    except ValueError as wrong:
-        raise NotAskedError(f"URL: expected {wrong}") from None
 
 
 class Asker(NamedTuple):
@@ -230,7 +179,7 @@ def _who(sub: str | None, token: str) -> Visitor | Machine | None:
     if sub is None:
         return None
     profile = Profile(sub, "<nickname>", "<discriminator>", "<avatar>")
-    return Visitor(SessionRecord.begin(profile, now=0, login=""), 0, 0)
+    return Visitor(SessionRecord.begin(profile, now=0, login=""), 0, 0, email="<email>")
 
 
 def _sent(
@@ -267,8 +216,8 @@ def _said(what: str, text: str) -> str:
 
 
 def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is None:
-        return None
+    if value is None or identifier.is_person_name(value):
+        return value
     # As `lock` and allow lists write it; the page shows only the id.
     sub = value.removeprefix(identifier.SUB)
     _entry(identifier.SUB + sub, identifier.SUBS)
@@ -301,7 +250,13 @@ def _entry(entry: str, expected: str) -> None:
 @click.command()
 @config_option
 @click.argument("url")
-@click.option("--as", "sub", metavar="SUB", callback=_sub, help="Who asks; left out, nobody.")
+@click.option(
+    "--as",
+    "sub",
+    metavar="SUB",
+    callback=_sub,
+    help="Who asks: an ID, or a name such as Name#2114; left out, nobody.",
+)
 @click.option("--token", metavar="NAME", default="", callback=_token, help="The machine that asks.")
 @click.option("--method", "-X", metavar="METHOD", default="GET", show_default=True)
 @click.option(
@@ -329,6 +284,11 @@ def explain(
     if sub is not None and token:
         fail("--as or --token: who shows a token is a machine, signed in or not", EXIT_USAGE)
     settings = loaded_from(config).settings
+    if sub is not None and identifier.is_person_name(sub):
+        # Imported here: other questions need no connection to Tailchat.
+        from tailchat_gate.commands.people import known_person  # noqa: PLC0415
+
+        sub = known_person(settings, sub)
     if token and token not in {known.name for known in settings.token}:
         warning = f"no [[token]] has the name {token}: such a token is refused as token-unknown"
         click.echo(f"warning: {warning}", err=True)

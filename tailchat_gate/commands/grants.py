@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    config_option,
+    fail,
+)
 from tailchat_gate.commands.locks import (
     LockLocation,
     change,
@@ -17,9 +22,10 @@ from tailchat_gate.commands.locks import (
     state_option,
     stored_or_end,
 )
+from tailchat_gate.commands.names import person_meant
 from tailchat_gate.commands.opened_store import OpenedStore
 from tailchat_gate.config.problems import did_you_mean
-from tailchat_gate.config.values.identifier import SUB, no_tailchat_id
+from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name, no_tailchat_id
 from tailchat_gate.identity.grants import MAX_REASON, Grant
 from tailchat_gate.identity.revocation.records import is_person
 from tailchat_gate.identity.revocation.state import ALL
@@ -27,14 +33,14 @@ from tailchat_gate.syntax import UNFIT_FOR_A_LINE
 
 
 def _is_one_person(text: str) -> bool:
-    return text != ALL and is_person(text)
+    return is_person_name(text) or (text != ALL and is_person(text))
 
 
 def _is_reason(text: str) -> bool:
     return len(text) <= MAX_REASON and UNFIT_FOR_A_LINE.search(text) is None
 
 
-_person = click.argument("person", callback=checked(_is_one_person, 'expected "sub:ID"'))
+_person = click.argument("person", callback=checked(_is_one_person, f'expected "sub:ID" or {NAME}'))
 _route = click.argument("route")
 
 
@@ -55,13 +61,16 @@ _route = click.argument("route")
 def grant(
     *, person: str, route: str, lifetime: float, reason: str, config: Path, state: Path | None
 ) -> None:
-    """Let PERSON, sub:ID, use ROUTE for a while, although its `allow` does not list them.
+    """Let PERSON, sub:ID or Name#2114, use ROUTE for a while.
+
+    Its `allow` need not list them.
 
     A lock and a deny list still keep the person out. A second grant for the same route replaces the
     first one. Open WebSockets and downloads end with the grant.
     """
     if not lifetime:
         fail("--for: expected a duration above 0", EXIT_USAGE)
+    person = person_meant(person, config)
     location = lock_location(config, state)
     _check_route(location, route)
     sub = person.removeprefix(SUB)
@@ -79,7 +88,8 @@ def grant(
 @config_option
 @state_option
 def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None:
-    """End the grant of PERSON, sub:ID, for ROUTE before its time."""
+    """End the grant of PERSON, sub:ID or Name#2114, for ROUTE before its time."""
+    person = person_meant(person, config)
     path = lock_location(config, state).path
     sub = person.removeprefix(SUB)
     known = {found.route: found for found in stored_or_end(path).grants.of(sub)}

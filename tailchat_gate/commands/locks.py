@@ -13,12 +13,25 @@ from typing import Final, TypeVar
 import click
 
 from tailchat_gate.commands.admin import exchange
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    config_option,
+    fail,
+)
+from tailchat_gate.commands.names import person_meant
 from tailchat_gate.commands.opened_store import OpenedStore, Stored, read_store, with_store
 from tailchat_gate.config.load import ConfigError, admin_address, load, named, report, state_path
 from tailchat_gate.config.model import LONGEST_SESSION, RouteSettings, Settings
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
-from tailchat_gate.config.values.identifier import SUB, TOKEN, is_tailchat_id, no_tailchat_id
+from tailchat_gate.config.values.identifier import (
+    NAME,
+    SUB,
+    TOKEN,
+    is_person_name,
+    is_tailchat_id,
+    no_tailchat_id,
+)
 from tailchat_gate.config.values.quantities import read_duration
 from tailchat_gate.identity.revocation.records import (
     MAX_MESSAGE,
@@ -171,9 +184,19 @@ def checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
 
 
 _target = click.argument(
-    "target", callback=checked(is_target, 'expected "sub:ID", "token:NAME" or "all"')
+    "target",
+    callback=checked(
+        lambda text: is_target(text) or is_person_name(text),
+        f'expected "sub:ID", {NAME}, "token:NAME" or "all"',
+    ),
 )
-_person = click.argument("target", callback=checked(is_person, 'expected "sub:ID" or "all"'))
+_person = click.argument(
+    "target",
+    callback=checked(
+        lambda text: is_person(text) or is_person_name(text),
+        f'expected "sub:ID", {NAME} or "all"',
+    ),
+)
 
 
 def duration(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
@@ -202,13 +225,15 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @config_option
 @state_option
 def lock(target: str, message: str, lifetime: float, config: Path, state: Path | None) -> None:
-    """Lock out a person, a machine or everyone: TARGET is sub:ID, token:NAME or all.
+    """Lock out a person, a machine or everyone: TARGET is sub:ID, Name#2114, token:NAME or all.
 
     Open WebSockets and downloads end, and a locked-out person cannot sign in. Once the lock is
     lifted, earlier sessions are valid again; `sign-out` ends them.
 
-    A person's ID is on their pages, in the access log and in the list of `refusals`.
+    The gate's bot looks a name up in Tailchat once, and you are asked whether the ID is the right
+    one. A person's ID is on their pages, in the access log and in the list of `refusals`.
     """
+    target = person_meant(target, config)
     location = lock_location(config, state)
     now = int(time.time())
     until = now + int(lifetime) if lifetime else None
@@ -222,7 +247,8 @@ def lock(target: str, message: str, lifetime: float, config: Path, state: Path |
 @config_option
 @state_option
 def unlock(target: str, config: Path, state: Path | None) -> None:
-    """Lift the lock on TARGET: sub:ID, token:NAME or all."""
+    """Lift the lock on TARGET: sub:ID, Name#2114, token:NAME or all."""
+    target = person_meant(target, config)
     location = lock_location(config, state)
     path = location.path
     if target not in {found.target for found in stored_or_end(path).revocation.locks}:
@@ -237,7 +263,8 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
 @config_option
 @state_option
 def sign_out(target: str, config: Path, state: Path | None) -> None:
-    """End every session of TARGET, sub:ID or all; people can sign in again."""
+    """End every session of TARGET, sub:ID, Name#2114 or all; people can sign in again."""
+    target = person_meant(target, config)
     location = lock_location(config, state)
     now = int(time.time())
     until = now + int(location.lifetime) + CLOCK_SKEW

@@ -11,6 +11,7 @@ from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.rechecker import PatientRechecks
+from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.connection import ClientConnection, Service
@@ -37,6 +38,7 @@ class Generation:
     tailchat: TailchatClient
     sign_in: SignInWatch
     people: PeopleWatch
+    registration: RegistrationCheck
     forwarder: Forwarder
     assertions: Assertions | None
     process_state: ProcessState
@@ -53,12 +55,18 @@ class Generation:
             token.expires for token in self.settings.token if token.expires is not None
         )
 
+    def check_tailchat(self) -> None:
+        """Ask Tailchat in the background if people can sign in, and who."""
+        self.sign_in.start()
+        self.registration.start()
+
     def retire(self) -> None:
         """Clear the caches: this configuration gets no further requests.
 
         One WebSocket can hold a configuration for weeks; the caches would hold megabytes with it.
         """
         self.sign_in.close()
+        self.registration.close()
         self.people.stop()
         self.service.reader.forget()
         self.gate.clients.forget()
@@ -71,6 +79,7 @@ class Generation:
         Tailchat.
         """
         self.sign_in.close()
+        self.registration.close()
         self.forwarder.close()
         for backend in self.gate.local.values():
             if isinstance(backend, LocalFiles):

@@ -110,6 +110,8 @@ class ProcessState:
         self.stored_targets: Final = StoredTargets(os.urandom(32), clock)
         self.sign_ins: Final = SignIns()
         self.people: Final = KnownPeople()
+        #: What was logged last of routes that strangers may enter.
+        self.told_of_registration: Final[set[str]] = set()
         #: Unix second of Tailchat's last answer about people, 0 for none yet.
         self.people_heard_at = 0.0
         self.login_queue: Final = LoginQueue()

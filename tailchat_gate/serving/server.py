@@ -120,7 +120,7 @@ class GateServer:
         self._ready = True
         self._opened.set()
         if self._checks_sign_in:
-            self.in_force.sign_in.start()
+            self.in_force.check_tailchat()
         _log.info(
             "the gate is open",
             extra={
@@ -150,7 +150,7 @@ class GateServer:
             self._server.change(generation.service)
             self.generations.follow(generation, self._server.connections)
             if self._checks_sign_in:
-                generation.sign_in.start()
+                generation.check_tailchat()
             await self._listeners.close_others(settings)
 
     async def stop(self) -> None:

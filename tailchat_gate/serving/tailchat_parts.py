@@ -5,6 +5,8 @@ import ssl
 from functools import partial
 from typing import NamedTuple
 
+from aiohttp.abc import AbstractResolver
+
 from tailchat_gate.config.files import authorities_context
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.url import proxy_for
@@ -16,6 +18,7 @@ from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch, WatchTerms
 from tailchat_gate.proxy.upstream.resolver import NamesResolver
 from tailchat_gate.serving.process_state import ProcessState
@@ -33,12 +36,13 @@ class TailchatParts(NamedTuple):
     api: TailchatApi
     bot: Bot
     people: PeopleWatch
+    registration: RegistrationCheck
 
 
 def wire_tailchat(settings: Settings, process_state: ProcessState) -> TailchatParts:
     """Return what calls Tailchat. Raises PemError."""
     tailchat, clock = settings.tailchat, process_state.clock
-    channel = _back_channel(settings, process_state)
+    channel = back_channel(settings, NamesResolver(process_state.names))
     client = _client(settings, process_state, channel)
     api = TailchatApi(channel, clock=clock, observe=process_state.metrics.tailchat_call)
     bot = Bot(api, tailchat.client_id, tailchat.client_secret, clock)
@@ -49,6 +53,7 @@ def wire_tailchat(settings: Settings, process_state: ProcessState) -> TailchatPa
         api,
         bot,
         _people(settings, process_state, api, bot),
+        RegistrationCheck(settings, api, process_state.told_of_registration),
     )
 
 
@@ -105,13 +110,14 @@ def _sign_in_watch(
     return SignInWatch(check.run, process_state.sign_in, clock=process_state.clock)
 
 
-def _back_channel(settings: Settings, process_state: ProcessState) -> BackChannel:
+def back_channel(settings: Settings, resolver: AbstractResolver | None = None) -> BackChannel:
+    """Return the connections to Tailchat. Raises PemError."""
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
     return BackChannel(
         back_url,
         timeout=tailchat.timeout,
-        resolver=NamesResolver(process_state.names),
+        resolver=resolver,
         tls=_tailchat_tls(back_url, tailchat.ca_file or None),
         proxy=proxy_for(tailchat.proxy, back_url),
     )

@@ -186,6 +186,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         identity.tailchat.client,
         identity.tailchat.sign_in,
         identity.tailchat.people,
+        identity.tailchat.registration,
         proxy.forwarder,
         proxy.assertions,
         process_state,

@@ -21,6 +21,7 @@ METHOD = 'a method in capitals such as "GET"'
 SUBS = "the sub of a Tailchat user: visible ASCII without spaces, at most 255 characters"
 VIA = 'one word of at most 64 letters, digits or -_.+ such as "tailchat-gate", or "" for none'
 MACHINE = "1 to 64 letters, digits or -_. beginning with a letter or digit"
+NAME = '"Name#2114"'
 HASH = '"sha256:" and 64 hexadecimal digits, as `tailchat-gate token NAME` prints it'
 AUDIENCE = 'visible ASCII without spaces, at most 255 characters, or "" for the name of the route'
 
@@ -38,6 +39,8 @@ _TOKEN_NAME = re.compile(syntax.PLAIN_NAME)
 _TOKEN_HASH = re.compile(syntax.TOKEN_HASH)
 _AUDIENCE = re.compile(syntax.AUDIENCE)
 _SUB = re.compile(syntax.SUB)
+# Tailchat: the first "#" ends the nickname, so that one with a "#" in it is never found.
+_PERSON_NAME = re.compile(rf"(?!{SUB}|{TOKEN})[^#{syntax.CTL}{syntax.C1}]{{1,128}}#[0-9]{{1,16}}")
 _METHOD = re.compile(syntax.REGISTERED_METHOD)
 _CLIENT_ID = re.compile(syntax.CLIENT_ID)
 _SCOPE = re.compile(syntax.SCOPE)
@@ -101,6 +104,11 @@ def sub(text: str) -> str:
 def is_token_name(text: str) -> bool:
     """Whether a text is a valid name of a machine token, here and for a lock."""
     return _TOKEN_NAME.fullmatch(text) is not None
+
+
+def is_person_name(text: str) -> bool:
+    """Whether a text is a name as Tailchat's clients show it, a nickname and its digits."""
+    return _PERSON_NAME.fullmatch(text) is not None
 
 
 def is_sub(text: str) -> bool:

@@ -113,7 +113,7 @@ def test_the_list_of_locks(run: Run, path: Path) -> None:
         ),
         (("lock", "sub:66000000000000000000000a", "--message", "a\nb"), "one line"),
         (("unlock", "group:ops"), 'expected "sub:ID"'),
-        (("sign-out", "token:backup"), 'expected "sub:ID" or "all"'),
+        (("sign-out", "token:backup"), 'expected "sub:ID", "Name#2114" or "all"'),
     ],
 )
 def test_wrong_usage_is_said(run: Run, path: Path, arguments: tuple[str, ...], text: str) -> None:

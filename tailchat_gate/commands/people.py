@@ -1,0 +1,133 @@
+"""What commands ask Tailchat: whose a name is, and who can get an account."""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import click
+
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
+from tailchat_gate.config.load import ConfigError, load
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.people.api import ApiResult, CannotTell, Done, Refused, TailchatApi
+from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.facts import Facts, is_asked, kept_out_because, read_people
+from tailchat_gate.people.registration import RegistrationCheck
+from tailchat_gate.reasons import Reason
+from tailchat_gate.serving.tailchat_parts import back_channel
+
+_SEARCH: Final = "user/searchUserWithUniqueName"
+
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """The account that has a name now; `refusal` is why the gate refuses it, None if it does not.
+
+    `since` says when it was registered, for a sentence about it.
+    """
+
+    sub: str
+    since: str
+    refusal: Reason | None
+
+
+def confirmed_target(text: str, config: Path) -> str:
+    """Return `sub:ID` for the person of a name, once somebody has confirmed it.
+
+    Names are not unique: after renames two people can have one, and Tailchat finds the first. So
+    somebody has to look at the ID. Ends the command where that is not possible.
+    """
+    try:
+        settings = load(config, os.environ).settings
+    except ConfigError:
+        fail("a name takes a valid configuration: write sub:ID instead", EXIT_USAGE)
+    found = find_person(settings, text)
+    about = f"{text} is {SUB}{found.sub}{found.since}"
+    if not sys.stdin.isatty():
+        told = "two people can share a name, and nobody is here to look at it"
+        fail(f"{about}; {told}: write {SUB}{found.sub} instead", EXIT_USAGE)
+    if not click.confirm(f"{about}. Is that who you mean?", err=True):
+        fail("nothing was changed", EXIT_FAILED)
+    return f"{SUB}{found.sub}"
+
+
+def known_person(settings: Settings, name: str) -> str:
+    """Return the sub of a name, and print it."""
+    found = find_person(settings, name)
+    click.echo(f"{name} is {found.sub}{found.since}", err=True)
+    if found.refusal is not None:
+        warning = f"the gate refuses this account on every route: {found.refusal}"
+        click.echo(f"warning: {warning}", err=True)
+    return found.sub
+
+
+def find_person(settings: Settings, name: str) -> Found:
+    """Return who has a name in Tailchat; end the command where that is not known."""
+
+    async def search(api: TailchatApi) -> tuple[ApiResult, str]:
+        tailchat = settings.tailchat
+        bot = Bot(api, tailchat.client_id, tailchat.client_secret, time.time)
+        return await bot.call(_SEARCH, {"uniqueName": name}), bot.problem
+
+    result, problem = _asked(settings, search)
+    if isinstance(result, CannotTell):
+        fail(f"Tailchat cannot be asked who {name} is: {result.problem or result.reason}", 1)
+    if isinstance(result, Refused):
+        why = problem or f"status {result.status} {result.name}"
+        fail(f"the gate's bot cannot ask Tailchat who {name} is: {why}; write sub:ID", EXIT_FAILED)
+    if result.data is None:
+        fail(f"nobody in Tailchat has the name {name}; capitals count", EXIT_FAILED)
+    found = _read(settings, name, result)
+    if found is None:
+        fail(f"Tailchat's answer about {name} cannot be used: write sub:ID", EXIT_FAILED)
+    return found
+
+
+def _read(settings: Settings, name: str, result: Done) -> Found | None:
+    record = result.data if isinstance(result.data, dict) else {}
+    sub, since = record.get("_id"), record.get("createdAt")
+    if not isinstance(sub, str) or not is_asked(sub):
+        return None
+    if f"{record.get('nickname')}#{record.get('discriminator')}" != name:
+        return None
+    read = read_people([sub], [record], api_url=settings.tailchat.api_url)
+    facts = read.get(sub) if read else None
+    if not isinstance(facts, Facts):
+        return None
+    dated = isinstance(since, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T.{1,20}", since)
+    return Found(
+        sub,
+        f", registered on {since[:10]}" if dated and isinstance(since, str) else "",
+        kept_out_because(facts, guests=settings.access.guests),
+    )
+
+
+def registration_warnings(settings: Settings) -> tuple[str, ...]:
+    """Return which routes strangers may enter, as Tailchat says of its registration."""
+
+    async def ask(api: TailchatApi) -> tuple[str, ...] | CannotTell:
+        return await RegistrationCheck(settings, api, set()).run()
+
+    found = _asked(settings, ask)
+    if isinstance(found, CannotTell):
+        return (f"Tailchat cannot be asked: {found.problem or found.reason}",)
+    return found
+
+
+def _asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
+    channel = back_channel(settings)
+
+    async def run() -> T:
+        try:
+            return await ask(TailchatApi(channel, clock=time.time))
+        finally:
+            await channel.close()
+
+    return asyncio.run(run())

@@ -1,0 +1,119 @@
+"""Whom a route for `signed-in` lets in: what Tailchat says of its registration."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.config.model import RouteSettings, Settings
+from tailchat_gate.config.values.identifier import SIGNED_IN
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.api import CannotTell, Done, TailchatApi
+
+RETRY: Final = 60.0
+"""Seconds until Tailchat is asked again if it did not say."""
+_ACTION: Final = "config/client"
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Who can get an account: `is_open` to everybody, and whether addresses are verified.
+
+    `guests`: whether guest accounts can be made, without an address.
+    """
+
+    is_open: bool
+    verifies: bool
+    guests: bool
+
+
+def read_registration(data: object) -> Registration | None:
+    """Return what the settings for Tailchat's clients say, None if they say nothing.
+
+    Tailchat: without a setting, registration and guest accounts are open, and nothing is verified.
+    """
+    if not isinstance(data, dict):
+        return None
+    names = ("disableUserRegister", "emailVerification", "disableGuestLogin")
+    values = [data.get(name, False) for name in names]
+    if not all(isinstance(value, bool) for value in values):
+        return None
+    closed, verifies, no_guests = map(bool, values)
+    return Registration(not closed, verifies, not no_guests)
+
+
+def open_to_strangers(settings: Settings, found: Registration) -> Iterator[str]:
+    """Yield a sentence for each route that everybody may enter who makes an account there.
+
+    And for each that is told addresses which nobody has verified.
+    """
+    for route in settings.route:
+        if SIGNED_IN in route.allow and (told := _told(settings, found)):
+            yield f"{route.name}: {told}; name a group in allow, or close registration in Tailchat"
+    if not found.verifies:
+        yield from _unverified(settings.route, passed_on=settings.tailchat.unverified_email)
+
+
+def _told(settings: Settings, found: Registration) -> str:
+    """Return who may enter a route for everybody who is signed in, "" for people who are known."""
+    if found.guests and settings.access.guests:
+        return "everybody who reaches Tailchat may enter, as a guest and without an address"
+    if not found.is_open:
+        return ""
+    proven = "an e-mail address" if found.verifies else "any e-mail address, which nobody verifies"
+    return f"everybody who reaches Tailchat may enter, by registering there with {proven}"
+
+
+def _unverified(routes: Sequence[RouteSettings], *, passed_on: bool) -> Iterator[str]:
+    for route in routes:
+        if route.uses_email:
+            effect = (
+                "it gets addresses that anybody can have registered with"
+                if passed_on
+                else "it gets none of people whose address was never verified"
+            )
+            yield f"{route.name}: Tailchat does not verify e-mail addresses, so {effect}"
+
+
+class RegistrationCheck:
+    """Asks Tailchat who can get an account, and says for which routes that matters.
+
+    `told` are the sentences that were logged last; it outlives the configuration.
+    """
+
+    def __init__(self, settings: Settings, api: TailchatApi, told: set[str]) -> None:
+        self._settings = settings
+        self._api = api
+        self._told = told
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self) -> tuple[str, ...] | CannotTell:
+        """Return what is to be said of the routes; raises nothing."""
+        result = await self._api.call(_ACTION, {})
+        if isinstance(result, CannotTell):
+            return result
+        found = read_registration(result.data) if isinstance(result, Done) else None
+        return tuple(open_to_strangers(self._settings, found)) if found is not None else ()
+
+    def start(self) -> None:
+        """Ask in the background until Tailchat answers; needs a running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._tell())
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _tell(self) -> None:
+        found = await self.run()
+        while isinstance(found, CannotTell):
+            await asyncio.sleep(RETRY)
+            found = await self.run()
+        for sentence in found:
+            if sentence not in self._told:
+                _log.warning("%s", sentence)
+        self._told.clear()
+        self._told.update(found)
