@@ -1,7 +1,7 @@
 """Service workers of tools: none may see the steps of a sign-in, others work."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from gatekit import Clock, RawUpstream, RunningGate, ask, make_settings, request_bytes, running_gate
+from gatekit import Clock, RawUpstream, RunningGate, ask, request_bytes, running_gate
 from parts import in_browser
 from playwright.async_api import Browser, BrowserContext, Page
-from process import free_port
-from storykit import CLIENT_ID, CLIENT_SECRET, served
+from storykit import log_in, registered, served
 from visitor import NAVIGATION, Visitor
 
 from tailchat_gate.access.browser_origin import WorkerScopes
-from tailchat_gate.demo.store import App
-from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named
 
 HOSHINO = user_named("hoshino")
@@ -101,32 +98,20 @@ async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
 
     Browsers take names below localhost for a secure context, where workers may run.
     """
-    port, tailchat_port = free_port(), free_port()
-    url, wiki = f"http://gate.site.localhost:{port}", f"http://wiki.site.localhost:{port}"
-    api_url = f"http://localhost:{tailchat_port}"
-    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
     tool = HostileTool()
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(
-            served(StandInTailchat(api_url, apps=apps, clock=clock).app(), tailchat_port)
-        )
-        tool_port = await stack.enter_async_context(served(tool.app()))
-        settings = make_settings(
+    async with registered("gate.site.localhost", clock) as at, served(tool.app()) as tool_port:
+        wiki = f"http://wiki.site.localhost:{at.port}"
+        settings = at.settings(
             f"http://127.0.0.1:{tool_port}",
-            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
-            tailchat={"api_url": api_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET},
             route=[{"name": "tool"}, {"name": "wiki", "host": "wiki.site.localhost"}],
         )
-        yield Stage(tool, port, url, wiki, settings, tmp_path / "access.log", clock)
+        yield Stage(tool, at.port, at.url, wiki, settings, tmp_path / "access.log", clock)
 
 
 async def _sign_in(context: BrowserContext, url: str) -> Page:
     tab = await context.new_page()
     await tab.goto(url)
-    await tab.locator("input[name=email]").first.fill(HOSHINO.email)
-    await tab.locator("input[name=password]").first.fill(HOSHINO.password)
-    await tab.locator("input[name=password]").first.press("Enter")
-    await tab.get_by_role("button", name="授权").click()
+    await log_in(tab)
     await tab.wait_for_url(url)
     return tab
 

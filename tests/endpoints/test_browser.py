@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from gatekit import Clock, RunningGate, make_settings, running_gate, until
+from gatekit import Clock, RunningGate, running_gate, until
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, Page, expect
-from process import free_port
 from storekit import StoredEntries
-from storykit import CLIENT_ID, CLIENT_SECRET, served
+from storykit import log_in, registered, served
 
-from tailchat_gate.demo.store import App
-from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
@@ -38,36 +35,21 @@ class Stage:
 @pytest_asyncio.fixture(loop_scope="module")
 async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Serve all three on loopback."""
-    port, tailchat_port = free_port(), free_port()
-    url, api_url = f"http://127.0.0.1:{port}", f"http://localhost:{tailchat_port}"
-    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
-    tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
-    async with (
-        served(tailchat.app(), tailchat_port),
-        served(SampleTool(ticks=0.05).app()) as tool_port,
-    ):
-        settings = make_settings(
+    app = SampleTool(ticks=0.05).app()
+    async with registered("127.0.0.1", clock) as at, served(app) as tool_port:
+        settings = at.settings(
             f"http://127.0.0.1:{tool_port}",
-            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
-            tailchat={
-                "api_url": api_url,
-                "client_id": CLIENT_ID,
-                "client_secret": CLIENT_SECRET,
-            },
             pages={"sign_in": "page", "contact": "ops@example.com"},
             state={"path": str(tmp_path)},
         )
         async with running_gate(settings, tmp_path / "access.log", clock) as gate:
-            yield Stage(gate, url, clock, tmp_path)
+            yield Stage(gate, at.url, clock, tmp_path)
 
 
 async def _sign_in(tab: Page, stage: Stage, path: str = "/") -> None:
     await tab.goto(stage.url + path)
     await tab.get_by_role("link", name="Sign in with Tailchat").click()
-    await tab.locator("input[name=email]").first.fill(HOSHINO.email)
-    await tab.locator("input[name=password]").first.fill(HOSHINO.password)
-    await tab.locator("input[name=password]").first.press("Enter")
-    await tab.get_by_role("button", name="授权").click()
+    await log_in(tab)
 
 
 async def test_a_person_signs_in_uses_the_tool_and_signs_out(
@@ -226,30 +208,16 @@ async def test_signing_out_at_a_tools_own_host(
     browser: Browser, clock: Clock, tmp_path: Path, page: str, button: str
 ) -> None:
     """A tool on a host of its own signs in by the public host; one sign-out ends both sessions."""
-    port, tailchat_port = free_port(), free_port()
-    url, wiki = f"http://gate.test:{port}", f"http://wiki.test:{port}"
-    api_url = f"http://localhost:{tailchat_port}"
-    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
-    given = {"api_url": api_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
-    tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
-    async with (
-        served(tailchat.app(), tailchat_port),
-        served(SampleTool().app()) as tool_port,
-    ):
-        settings = make_settings(
-            f"http://127.0.0.1:{tool_port}",
-            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
-            tailchat=given,
-            route=[{"name": "wiki", "host": "wiki.test"}],
+    async with registered("gate.test", clock) as at, served(SampleTool().app()) as tool_port:
+        url, wiki = at.url, f"http://wiki.test:{at.port}"
+        settings = at.settings(
+            f"http://127.0.0.1:{tool_port}", route=[{"name": "wiki", "host": "wiki.test"}]
         )
         async with running_gate(settings, tmp_path / "access.log", clock):
             context = await browser.new_context()
             tab = await context.new_page()
             await tab.goto(f"{wiki}/?page=1")
-            await tab.locator("input[name=email]").first.fill(HOSHINO.email)
-            await tab.locator("input[name=password]").first.fill(HOSHINO.password)
-            await tab.locator("input[name=password]").first.press("Enter")
-            await tab.get_by_role("button", name="授权").click()
+            await log_in(tab)
             await expect(tab.get_by_text("星野 Hoshino ☆").first).to_be_visible()
             assert tab.url == f"{wiki}/?page=1"
 

@@ -2,20 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from gatekit import Clock, RunningGate, make_settings, running_gate
+from gatekit import Clock, RunningGate, running_gate
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, FrameLocator, Page, expect
 from process import free_port
-from storykit import CLIENT_ID, CLIENT_SECRET, served
+from storykit import log_in, registered, served
 
-from tailchat_gate.demo.store import App
-from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
 
@@ -54,26 +53,18 @@ def host() -> str:
 @pytest_asyncio.fixture(loop_scope="module")
 async def stage(host: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Serve the tool, and pages of two sites around it."""
-    port, tailchat_port, panel_port = free_port(), free_port(), free_port()
-    url, api_url = f"http://gate.localhost:{port}", f"http://chat.localhost:{tailchat_port}"
+    panel_port = free_port()
     panel = f"http://chat.localhost:{panel_port}"
-    tool = f"http://{host}:{port}"
-    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
-    tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
-    async with (
-        served(tailchat.app(), tailchat_port),
-        served(SampleTool(ticks=0.05).app()) as tool_port,
-        served(_panel(f"{tool}/?from=panel"), panel_port),
-    ):
-        settings = make_settings(
+    async with AsyncExitStack() as stack:
+        at = await stack.enter_async_context(
+            registered("gate.localhost", clock, tailchat_host="chat.localhost")
+        )
+        tool = f"http://{host}:{at.port}"
+        tool_port = await stack.enter_async_context(served(SampleTool(ticks=0.05).app()))
+        await stack.enter_async_context(served(_panel(f"{tool}/?from=panel"), panel_port))
+        settings = at.settings(
             f"http://127.0.0.1:{tool_port}",
-            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
-            tailchat={
-                "api_url": api_url,
-                "internal_url": f"http://127.0.0.1:{tailchat_port}",
-                "client_id": CLIENT_ID,
-                "client_secret": CLIENT_SECRET,
-            },
+            tailchat={"internal_url": at.api_url.replace("chat.localhost", "127.0.0.1")},
             route=[
                 {"name": "tool", "host": host, "embed": [panel]},
                 {"name": "other", "host": host, "path": "/other"},
@@ -90,11 +81,8 @@ async def _sign_in_within(tab: Page, stage: Stage) -> FrameLocator:
     async with tab.expect_popup() as opened:
         await frame.get_by_role("link", name="Sign in with Tailchat").click()
     window = await opened.value
-    await window.locator("input[name=email]").first.fill(HOSHINO.email)
-    await window.locator("input[name=password]").first.fill(HOSHINO.password)
-    await window.locator("input[name=password]").first.press("Enter")
     async with window.expect_event("close"):
-        await window.get_by_role("button", name="授权").click()
+        await log_in(window)
     return frame
 
 

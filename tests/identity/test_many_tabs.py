@@ -6,14 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from gatekit import Clock, make_settings, running_gate
+from gatekit import Clock, running_gate
 from parts import in_browser
 from playwright.async_api import Browser, BrowserContext, Page
-from process import free_port
-from storykit import CLIENT_ID, CLIENT_SECRET, served
+from storykit import registered, served
 
-from tailchat_gate.demo.store import App
-from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import user_named
 
@@ -29,19 +26,9 @@ SEVERAL_HOSTS = ("gate.test", "wiki.test", "git.test", "ci.lab.test")
 @asynccontextmanager
 async def many_hosts(log_file: Path, clock: Clock) -> AsyncIterator[int]:
     """Serve a tool on the host of public_url and on others; yields the gate's port."""
-    port, tailchat_port = free_port(), free_port()
-    api_url, url = f"http://localhost:{tailchat_port}", f"http://gate.test:{port}"
-    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))]
-    tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
-    async with served(tailchat.app(), tailchat_port), served(SampleTool().app()) as tool_port:
-        settings = make_settings(
+    async with registered("gate.test", clock) as at, served(SampleTool().app()) as tool_port:
+        settings = at.settings(
             f"http://127.0.0.1:{tool_port}",
-            server={"public_url": url, "listen": [f"127.0.0.1:{port}"]},
-            tailchat={
-                "api_url": api_url,
-                "client_id": CLIENT_ID,
-                "client_secret": CLIENT_SECRET,
-            },
             route=[
                 {"name": "home", "host": "gate.test"},
                 {"name": "wiki", "host": "wiki.test"},
@@ -50,7 +37,7 @@ async def many_hosts(log_file: Path, clock: Clock) -> AsyncIterator[int]:
             ],
         )
         async with running_gate(settings, log_file, clock):
-            yield port
+            yield at.port
 
 
 async def _new_tab(context: BrowserContext, latency: int) -> Page:

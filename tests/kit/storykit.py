@@ -1,17 +1,20 @@
 """A whole setting for a login: a Tailchat, a recording tool and the gate between them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+from playwright.async_api import Page
 from process import free_port
 from visitor import Visitor
 
+from tailchat_gate.config.model import Settings
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named
@@ -32,6 +35,57 @@ async def served(app: web.Application, port: int = 0) -> AsyncIterator[int]:
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+@dataclass(frozen=True)
+class RegisteredGate:
+    """Where a gate is to listen that is registered at a stand-in Tailchat."""
+
+    tailchat: StandInTailchat
+    port: int
+    url: str
+    api_url: str
+
+    def settings(
+        self,
+        upstream: str,
+        *,
+        tailchat: Mapping[str, str] = MappingProxyType({}),
+        **sections: Any,  # noqa: ANN401 - as in gatekit.make_settings
+    ) -> Settings:
+        """Return settings of such a gate before an upstream."""
+        return make_settings(
+            upstream,
+            server={"public_url": self.url, "listen": [f"127.0.0.1:{self.port}"]},
+            tailchat={
+                "api_url": self.api_url,
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+                **tailchat,
+            },
+            **sections,
+        )
+
+
+@asynccontextmanager
+async def registered(
+    host: str, clock: Clock, *, tailchat_host: str = "localhost"
+) -> AsyncIterator[RegisteredGate]:
+    """Serve a Tailchat for a gate at a host name, which the test starts itself."""
+    port, tailchat_port = free_port(), free_port()
+    url, api_url = f"http://{host}:{port}", f"http://{tailchat_host}:{tailchat_port}"
+    app = App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))
+    tailchat = StandInTailchat(api_url, apps=[app], clock=clock)
+    async with served(tailchat.app(), tailchat_port):
+        yield RegisteredGate(tailchat, port, url, api_url)
+
+
+async def log_in(tab: Page) -> None:
+    """Go through Tailchat's login and consent pages in a tab of a real browser."""
+    await tab.locator("input[name=email]").first.fill(HOSHINO.email)
+    await tab.locator("input[name=password]").first.fill(HOSHINO.password)
+    await tab.locator("input[name=password]").first.press("Enter")
+    await tab.get_by_role("button", name="授权").click()
 
 
 @dataclass

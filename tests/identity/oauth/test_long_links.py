@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,19 +16,15 @@ from gatekit import (
     RunningGate,
     ask,
     cookie_value,
-    make_settings,
     request_bytes,
     running_gate,
 )
 from parts import in_browser
 from playwright.async_api import Browser, Page
-from process import free_port
-from storykit import CLIENT_ID, CLIENT_SECRET, served
+from storykit import registered
 from visitor import Page as Answer
 from visitor import Visitor
 
-from tailchat_gate.demo.store import App
-from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.oauth import return_targets
 from tailchat_gate.identity.oauth.return_targets import (
@@ -64,22 +59,12 @@ class Scene:
 @pytest_asyncio.fixture(loop_scope="module")
 async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Scene]:
     """Serve them with a Tailchat."""
-    port, tailchat_port = free_port(), free_port()
-    public, api_url = f"http://gate.test:{port}", f"http://localhost:{tailchat_port}"
-    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{public}/oauth2/callback",))]
-    async with AsyncExitStack() as stack, RawUpstream() as tool:
-        tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
-        await stack.enter_async_context(served(tailchat.app(), tailchat_port))
-        settings = make_settings(
-            tool.url,
-            server={"public_url": public, "listen": [f"127.0.0.1:{port}"]},
-            tailchat={"api_url": api_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET},
-            route=[{"name": "home"}, {"name": "wiki", "host": "wiki.test"}],
+    async with registered("gate.test", clock) as at, RawUpstream() as tool:
+        settings = at.settings(
+            tool.url, route=[{"name": "home"}, {"name": "wiki", "host": "wiki.test"}]
         )
-        gate = await stack.enter_async_context(
-            running_gate(settings, tmp_path / "access.log", clock)
-        )
-        yield Scene(gate, tool, public, f"http://wiki.test:{port}")
+        async with running_gate(settings, tmp_path / "access.log", clock) as gate:
+            yield Scene(gate, tool, at.url, f"http://wiki.test:{at.port}")
 
 
 async def _onward(visitor: Visitor, page: Answer) -> Answer:

@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +12,8 @@ from aiohttp import web
 from gatekit import Clock, Response, RunningGate, ask, make_settings, request_bytes, running_gate
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, expect
-from process import free_port
-from storykit import CLIENT_ID, CLIENT_SECRET, served
+from storykit import log_in, registered, served
 
-from tailchat_gate.demo.store import App
-from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named
 
 pytestmark = in_browser
@@ -70,38 +66,20 @@ class Site:
 @pytest_asyncio.fixture(loop_scope="module")
 async def site(tmp_path: Path, clock: Clock) -> AsyncIterator[Site]:
     """Serve them with a Tailchat; browsers take names below localhost for trustworthy."""
-    port, tailchat_port = free_port(), free_port()
-    public = f"http://gate.{SITE}:{port}"
-    api_url = f"http://localhost:{tailchat_port}"
-    apps = [App(CLIENT_ID, CLIENT_SECRET, (f"{public}/oauth2/callback",))]
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", _tool)
-    async with AsyncExitStack() as stack:
-        tailchat = StandInTailchat(api_url, apps=apps, clock=clock)
-        await stack.enter_async_context(served(tailchat.app(), tailchat_port))
-        tool_port = await stack.enter_async_context(served(app))
-        one, two = f"http://one.{SITE}:{port}", f"http://two.{SITE}:{port}"
-        settings = make_settings(
+    async with registered(f"gate.{SITE}", clock) as at, served(app) as tool_port:
+        one, two = f"http://one.{SITE}:{at.port}", f"http://two.{SITE}:{at.port}"
+        settings = at.settings(
             f"http://127.0.0.1:{tool_port}",
-            server={"public_url": public, "listen": [f"127.0.0.1:{port}"]},
-            tailchat={"api_url": api_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET},
             route=[
                 {"name": "one", "host": f"one.{SITE}"},
                 {"name": "closed", "host": f"two.{SITE}", "path": "/closed", "allow": ["sub:1"]},
                 {"name": "two", "host": f"two.{SITE}", "origins": [one], "preflight": True},
             ],
         )
-        gate = await stack.enter_async_context(
-            running_gate(settings, tmp_path / "access.log", clock)
-        )
-        yield Site(gate, public, one, two, f"http://other.localhost:{tool_port}")
-
-
-async def _log_in(tab: Page) -> None:
-    await tab.locator("input[name=email]").first.fill(HOSHINO.email)
-    await tab.locator("input[name=password]").first.fill(HOSHINO.password)
-    await tab.locator("input[name=password]").first.press("Enter")
-    await tab.get_by_role("button", name="授权").click()
+        async with running_gate(settings, tmp_path / "access.log", clock) as gate:
+            yield Site(gate, at.url, one, two, f"http://other.localhost:{tool_port}")
 
 
 #: Sends a form of the page to an address, into its frame or in its own place.
@@ -122,7 +100,7 @@ async def _signed_in(
     context = await browser.new_context(**options)
     tab = await context.new_page()
     await tab.goto(f"{site.one}/")
-    await _log_in(tab)
+    await log_in(tab)
     await tab.wait_for_url(f"{site.one}/")
     return context, tab
 
