@@ -1,4 +1,4 @@
-"""Commands that ask the running gate on its admin listener."""
+"""Commands that call the running gate at its admin listener."""
 
 import http.client
 import json

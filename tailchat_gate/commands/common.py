@@ -1,4 +1,4 @@
-"""Shared by the commands: the option for the file, and how a command ends."""
+"""Shared by all commands: the option for the file, reading it, and how a command ends."""
 
 import os
 import sys

@@ -265,7 +265,7 @@ def _entry(entry: str, expected: str) -> None:
     metavar="NAME[=VALUE]",
     multiple=True,
     callback=_fields,
-    help="A header of the request; tells whether the tool gets it. May be repeated.",
+    help="A header of the request; the output says whether the tool gets it. Can be repeated.",
 )
 def explain(
     config: Path,
@@ -275,9 +275,9 @@ def explain(
     method: str,
     typed: list[tuple[bytes, bytes | None]],
 ) -> None:
-    """Tell what becomes of a request for URL: route, rules, decision, and what the tool gets.
+    """Explain a request for URL: its route, rules and decision, and what the tool gets.
 
-    Locks are looked up in the file; a session that was ended is not.
+    This looks up locks in the stored state, but not ended sessions.
 
     Exit codes: 0 it is let through, 1 it is refused, 2 wrong configuration or usage.
     """

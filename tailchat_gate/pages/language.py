@@ -1,4 +1,4 @@
-"""Which of the languages the pages speak a visitor would rather read; pure."""
+"""Chooses the language of a page by the visitor's Accept-Language; pure."""
 
 import re
 from typing import Final, Literal
@@ -26,9 +26,9 @@ def choose_language(accept_language: str) -> Language:
 
     A range counts by its primary subtag alone (`zh-TW`, `zh-Hans-CN` -> `zh`), since one Chinese
     serves its readers better than English does. `*` stands for every language that no other range
-    names. The highest weight wins, then the earlier range, then the order of `LANGUAGES`; a
-    language of weight 0 is not acceptable, yet English is the answer where nothing else is.
-    A range that is not well formed is passed over (RFC 9110 section 12.5.4).
+    names. The highest weight wins, then the earlier range, then the order of `LANGUAGES`. A
+    language of weight 0 is not acceptable; if none is acceptable, the result is English.
+    A malformed range is ignored (RFC 9110 section 12.5.4).
     """
     weights: dict[str, float] = {}
     for element in _elements(accept_language):

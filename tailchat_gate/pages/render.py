@@ -1,4 +1,4 @@
-"""Turns the name of a page and its values into HTML, in the visitor's language."""
+"""Renders pages as HTML, in the visitor's language."""
 
 import json
 import tomllib
@@ -41,7 +41,7 @@ _FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub", "notice",
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """The values a page must be given, and those it may be given with their defaults."""
+    """The values that a page needs, and the optional ones with their defaults."""
 
     required: frozenset[str]
     optional: Mapping[str, object] = field(default_factory=dict)
@@ -76,11 +76,11 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
 
 
 class Pages:
-    """Every page a person sees, ready to be rendered without touching a file.
+    """The gate's pages, which it renders without reading a file.
 
-    The first one of a process reads and compiles all templates and catalogues, so it belongs
-    before the event loop starts. `contact` is who to turn to (free text, an e-mail address or an
-    http(s) URL; "" = nobody named), `prefix` is where the gate's own paths begin, `public_url` its
+    The first object in a process reads and compiles all templates and catalogues, so create it
+    before the event loop starts. `contact` names who can help (free text, an e-mail address or an
+    http(s) URL; "" = nobody), `prefix` is where the gate's own paths begin, `public_url` its
     public origin.
     """
 
@@ -117,7 +117,7 @@ class Pages:
     def render(self, page: str, *, accept_language: str, **values: object) -> str:
         """Return the HTML of `page` in the best language for an Accept-Language value.
 
-        Pages and their values (`?` = may be left out), all texts unless said:
+        Pages and their values (`?` = optional); all are texts unless stated:
         `sign_in`: start_url (with its `rd`), tool?, return_to?;
         `sign_out`: csrf, nickname?, back_url?;
         `signed_out`: start_url, everywhere? (whether on all devices);
@@ -155,7 +155,7 @@ class Pages:
         return self._templates[page].render(self._shared, **full, t=catalogue)
 
     def headers(self, language: Language, *, ancestors: Sequence[str] = ()) -> dict[str, str]:
-        """Return the response fields of a page in `language` (what `choose_language` returned).
+        """Return the response fields of a page in `language`, a result of `choose_language`.
 
         `ancestors`: origins whose pages may show it in a frame, or "*" for any.
         """
@@ -178,11 +178,11 @@ class Pages:
         }
 
     def problem_json(self, reason: str, request_id: str, /, **detail: str) -> bytes:
-        """Return the JSON body (ASCII) that tells a program what a page tells a person.
+        """Return the JSON body (ASCII) for programs, in place of a page.
 
         Its members are error (the reason), message (one or two English sentences), request_id, and
-        `detail`, of which empty and very long values are left out; the first three keep their
-        meaning whatever `detail` holds. Raises KeyError for a reason outside the closed list.
+        the values of `detail` that are neither empty nor very long; `detail` cannot replace the
+        first three. Raises KeyError for a reason outside the closed list.
         """
         extra = {name: text for name, text in detail.items() if 0 < len(text) <= MAX_JSON_VALUE}
         body = {"error": reason, "message": self._messages[reason], "request_id": request_id}
@@ -191,7 +191,7 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """What all pages of a process are made of; `style` and `scripts` are sources for the CSP."""
+    """The templates and texts of all pages; `style` and `scripts` are sources for the CSP."""
 
     templates: Mapping[str, Template]
     catalogues: Mapping[Language, Mapping[str, Any]]
@@ -201,7 +201,7 @@ class _Package:
 
 @cache
 def _package() -> _Package:
-    """Read and compile the package's files; once, for that is most of the work of a reload."""
+    """Read and compile the package's files, once: this would be most of the work of a reload."""
     package = files(__package__)
     sources = {
         entry.name: entry.read_text(encoding="utf-8")
@@ -252,7 +252,7 @@ def _source(content: str) -> str:
 
 
 def _clean(value: object) -> object:
-    """Return a value whose texts, however deep, neither break the page nor the encoder."""
+    """Return a value without characters that break the page or the encoder, at any depth."""
     if isinstance(value, str):
         return value.translate(_HARMLESS)
     if isinstance(value, Mapping):
@@ -270,7 +270,7 @@ def _is_link(value: object) -> bool:
 
 
 def _contact_url(contact: str) -> str:
-    """Return where a contact leads ("" = nowhere: it is a name, a room or a phone number)."""
+    """Return the URL of a contact, "" for a name, a room or a phone number."""
     if contact.startswith(("https://", "http://")):
         return contact
     local, at, domain = contact.partition("@")
@@ -280,7 +280,7 @@ def _contact_url(contact: str) -> str:
 
 
 def _split_detail(detail: object) -> dict[str, object]:
-    """Part what the reader needs (`facts`) from what the admin wants (`extra`)."""
+    """Separate what the reader needs (`facts`) from what the admin needs (`extra`)."""
     entries = dict(detail) if isinstance(detail, Mapping) else {}
     extra = [(name, text) for name, text in entries.items() if name not in _FACTS and text]
     facts = {name: entries.get(name) or "" for name in _FACTS}
