@@ -11,8 +11,14 @@ from tailchat_gate.access.policy import AS_NOBODY, NO_GRANTS, NO_ROUTE, Decision
 from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable, explain_match
 from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
-from tailchat_gate.commands.explain_fields import fates, field_lines, read_field
-from tailchat_gate.commands.explain_request import Asked, NotAskedError, read_asked
+from tailchat_gate.commands.explain_request import (
+    Asked,
+    NotAskedError,
+    fates,
+    field_lines,
+    read_asked,
+    read_field,
+)
 from tailchat_gate.commands.locks import end_text, locked, stored_of
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier

@@ -11,6 +11,7 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     config_option,
     fail,
+    person_meant,
 )
 from tailchat_gate.commands.locks import (
     LockLocation,
@@ -22,7 +23,6 @@ from tailchat_gate.commands.locks import (
     state_option,
     stored_or_end,
 )
-from tailchat_gate.commands.names import person_meant
 from tailchat_gate.commands.opened_store import OpenedStore
 from tailchat_gate.config.problems import did_you_mean
 from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name, no_tailchat_id

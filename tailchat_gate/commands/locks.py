@@ -18,8 +18,8 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     config_option,
     fail,
+    person_meant,
 )
-from tailchat_gate.commands.names import person_meant
 from tailchat_gate.commands.opened_store import OpenedStore, Stored, read_store, with_store
 from tailchat_gate.config.load import ConfigError, admin_address, load, named, report, state_path
 from tailchat_gate.config.model import LONGEST_SESSION, RouteSettings, Settings
