@@ -1,4 +1,4 @@
-"""Shared by all commands: the option for the file, reading it, whom a target means, how to end."""
+"""Shared by all commands: the option for the file, reading it, and how a command ends."""
 
 import os
 import sys
@@ -11,7 +11,6 @@ from tailchat_gate.config.load import ConfigError, Loaded, Source, report
 from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.address import TcpAddress
-from tailchat_gate.config.values.identifier import is_person_name
 
 #: Exit code: the gate could not start or did not answer.
 EXIT_FAILED: Final = 1
@@ -56,13 +55,3 @@ def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on standard error."""
     click.echo(message, err=True)
     sys.exit(code)
-
-
-def person_meant(target: str, config: Path) -> str:
-    """Return a target, for a name `sub:ID` of the person that somebody has confirmed."""
-    if not is_person_name(target):
-        return target
-    # Imported here: other targets need no connection to Tailchat.
-    from tailchat_gate.commands.people import confirmed_target  # noqa: PLC0415
-
-    return confirmed_target(target, config)

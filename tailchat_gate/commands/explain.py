@@ -19,7 +19,8 @@ from tailchat_gate.commands.explain_request import (
     read_asked,
     read_field,
 )
-from tailchat_gate.commands.locks import end_text, locked, stored_of
+from tailchat_gate.commands.locks import end_text, locked
+from tailchat_gate.commands.state import stored_of
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address

@@ -9,8 +9,7 @@ from typing import Final, NamedTuple
 import click
 
 from tailchat_gate.commands.common import EXIT_USAGE, config_option, fail
-from tailchat_gate.commands.locks import change, lock_location, state_option
-from tailchat_gate.commands.opened_store import OpenedStore
+from tailchat_gate.commands.state import OpenedStore, change, state_location, state_option
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.identity.revocation.records import is_person, read_record
 from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
@@ -56,7 +55,7 @@ def forget(
     if target == ALL or not is_person(target):
         fail('TARGET: expected "sub:ID"', EXIT_USAGE)
     sub = target.removeprefix(SUB)
-    path = lock_location(config, state).path
+    path = state_location(config, state).path
 
     async def work(opened: OpenedStore) -> tuple[list[_Item], int]:
         records, outcomes = await opened.store.about(sub)

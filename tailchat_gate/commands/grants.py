@@ -11,19 +11,16 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     config_option,
     fail,
-    person_meant,
 )
-from tailchat_gate.commands.locks import (
-    LockLocation,
+from tailchat_gate.commands.locks import checked, duration, end_text, person_meant
+from tailchat_gate.commands.state import (
+    OpenedStore,
+    StateLocation,
     change,
-    checked,
-    duration,
-    end_text,
-    lock_location,
+    state_location,
     state_option,
     stored_or_end,
 )
-from tailchat_gate.commands.opened_store import OpenedStore
 from tailchat_gate.config.problems import did_you_mean
 from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name, no_tailchat_id
 from tailchat_gate.identity.grants import MAX_REASON, Grant
@@ -71,7 +68,7 @@ def grant(
     if not lifetime:
         fail("--for: expected a duration above 0", EXIT_USAGE)
     person = person_meant(person, config)
-    location = lock_location(config, state)
+    location = state_location(config, state)
     _check_route(location, route)
     sub = person.removeprefix(SUB)
     if warning := no_tailchat_id(sub):
@@ -90,7 +87,7 @@ def grant(
 def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None:
     """End the grant of PERSON, sub:ID or Name#2114, for ROUTE before its time."""
     person = person_meant(person, config)
-    path = lock_location(config, state).path
+    path = state_location(config, state).path
     sub = person.removeprefix(SUB)
     known = {found.route: found for found in stored_or_end(path).grants.of(sub)}
     if route not in known:
@@ -105,7 +102,7 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the grants in force."""
-    found = stored_or_end(lock_location(config, state).path).grants.in_force
+    found = stored_or_end(state_location(config, state).path).grants.in_force
     if as_json:
         rows = [
             {
@@ -128,7 +125,7 @@ def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
             click.echo(line.rstrip())
 
 
-def _check_route(location: LockLocation, route: str) -> None:
+def _check_route(location: StateLocation, route: str) -> None:
     """End the command for a route that no grant can open; without a configuration, trust it."""
     routes = location.routes
     if routes is None:

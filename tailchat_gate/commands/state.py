@@ -1,0 +1,240 @@
+"""Where the stored state is, and how a command reads and changes it.
+
+The store is opened for a moment, with or without a running gate.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import click
+
+from tailchat_gate.commands.admin import exchange
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
+from tailchat_gate.config.load import ConfigError, admin_address, load, named, report, state_path
+from tailchat_gate.config.model import LONGEST_SESSION, RouteSettings, Settings
+from tailchat_gate.config.state_directory import in_foreign_home, make_for
+from tailchat_gate.identity.grants import GRANT, Grant, Grants, GrantState
+from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
+from tailchat_gate.identity.revocation.state import Entry, RevocationState
+from tailchat_gate.identity.revocation.store import Revocations
+from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.state.bookkeeping import FaultKind, Health
+from tailchat_gate.state.engine import Engine, StoreFault
+from tailchat_gate.state.files import Files, as_owner
+from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import StoreError
+
+T = TypeVar("T")
+
+
+state_option = click.option(
+    "--state",
+    "state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The state directory; for use when the configuration cannot be read.",
+)
+
+#: How long the running gate may take to say where it stores locks.
+_SECONDS: Final = 2.0
+_OK: Final = 200
+_EMPTY: Final = "state.path is empty: the running gate keeps state in its memory alone"
+
+
+class OpenedStore(NamedTuple):
+    """An open store, its locks and ended sessions, and its grants."""
+
+    store: SqliteStore
+    revocation: RevocationState
+    grants: Grants
+
+
+class Stored(NamedTuple):
+    """What a store says of people: locks and ended sessions, and grants."""
+
+    revocation: RevocationState
+    grants: GrantState
+
+    @classmethod
+    def nothing(cls) -> "Stored":
+        """Return what a store says that is not there yet."""
+        return cls(RevocationState(time.time), GrantState(time.time))
+
+
+def read_store(directory: Path) -> Stored:
+    """Return what the store in a directory says of people.
+
+    It needs no event loop, because `explain` opens no sockets. Raises StoreError.
+    """
+    kind = revocations(time.time)
+    engine = Engine(Files(directory), time.time, {kind.name: kind, GRANT: Grants.kind})
+    with as_owner(directory):
+        loaded = engine.open(create=False)
+        engine.close()
+    for fault, problem in loaded.faults.items():
+        _tell(fault, problem)
+    entries = (read_record(record) for record in loaded.records if record.kind == kind.name)
+    stored = Stored.nothing()
+    stored.revocation.renew([entry for entry in entries if entry is not None])
+    for record in loaded.records:
+        grant = Grant.from_record(record) if record.kind == GRANT else None
+        if grant is not None:
+            stored.grants.apply(grant)
+    return stored
+
+
+def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+    """Change the store in a directory, as its owner; a missing store is created.
+
+    Raises StoreError if the store cannot be used or written.
+    """
+    with as_owner(directory):
+        return asyncio.run(_with_store(directory, work))
+
+
+async def _with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+    store = SqliteStore(directory, time.time, Health(tell=_tell))
+    revocation = RevocationState(time.time)
+    Revocations(revocation, store, Metrics(), time.time)
+    grants = Grants(store, time.time)
+    try:
+        await store.open()
+        done = await work(OpenedStore(store, revocation, grants))
+        if store.faults:
+            raise StoreError(f"{store.location}: {store.faults[0]}")
+    finally:
+        await store.close()
+    return done
+
+
+def _tell(fault: FaultKind, problem: str) -> None:
+    click.echo(f"warning: the state store has a fault: {fault}: {problem}", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StateLocation:
+    """Where locks are stored, and what else the commands need from a configuration.
+
+    `lifetime`: seconds that a session can last; `tokens`: all token names; `routes`: all routes by
+    their names; None if unknown.
+    """
+
+    path: Path
+    lifetime: float = LONGEST_SESSION
+    tokens: frozenset[str] | None = None
+    routes: Mapping[str, RouteSettings] | None = None
+
+
+def state_location(config: Path, state: Path | None) -> StateLocation:
+    """Return where locks are stored; end the command if that is not known.
+
+    A lock must work now, not after a fix of the file: only state.path must be valid.
+    """
+    if state is not None:
+        return StateLocation(state)
+    try:
+        settings = load(config, os.environ).settings
+    except ConfigError as error:
+        problems = error.problems
+    else:
+        if not settings.state.path:
+            fail(_EMPTY, EXIT_USAGE)
+        _check_running(config, settings.state.path)
+        tokens = frozenset(token.name for token in settings.token)
+        routes = {route.name: route for route in settings.route}
+        return StateLocation(Path(settings.state.path), settings.session.lifetime, tokens, routes)
+    found, name = state_path(config, os.environ), named(config, os.environ)
+    if found is None:
+        fail(f"{name}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
+    if not found:
+        fail(_EMPTY, EXIT_USAGE)
+    warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {found}"
+    click.echo(f"warning: {warning}", err=True)
+    _check_running(config, found)
+    return StateLocation(Path(found))
+
+
+def _check_running(config: Path, path: str) -> None:
+    """End the command if the gate that runs with this file stores its state elsewhere.
+
+    It may run as another user, or have started before a change of the file; a lock that it never
+    reads has no effect. The command never writes to the path in the response, though: any process
+    could listen at that address, and the commands often run as root.
+    """
+    try:
+        where = admin_address(config, os.environ)
+        if where is None:
+            return
+        status, body = exchange(where, "GET", "/status", seconds=_SECONDS)
+        found = json.loads(body)["configuration"] if status == _OK else {}
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+        return
+    if not isinstance(found, dict) or not _is_same(found.get("file"), config):
+        return
+    used = found.get("state_path")
+    if isinstance(used, str) and used != path:
+        fail(
+            f"the running gate keeps its state in {used or 'memory alone'}, not in {path}: "
+            "--state names the directory",
+            EXIT_FAILED,
+        )
+
+
+def _is_same(file: object, config: Path) -> bool:
+    return isinstance(file, str) and Path(file).resolve() == config.resolve()
+
+
+def stored(path: Path) -> Stored:
+    """Return what is stored of people, nothing if there is no store yet. Raises StoreError."""
+    return read_store(path) if path.exists() else Stored.nothing()
+
+
+def stored_or_end(path: Path) -> Stored:
+    """Return the same as `stored`; end the command if the store cannot be read."""
+    try:
+        return stored(path)
+    except StoreError as error:
+        fail(f"[state] path: {error}", EXIT_FAILED)
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Write an entry; end the command if that fails."""
+
+    async def write(opened: OpenedStore) -> None:
+        opened.revocation.apply(entry)
+        await opened.store.put((to_record(entry),))
+
+    change(path, write)
+
+
+def change(path: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+    """Change the store; end the command if that fails."""
+    if warning := in_foreign_home(str(path), os.environ):
+        click.echo(f"warning: state.path: {warning}", err=True)
+    try:
+        make_for(str(path), os.environ)
+        return with_store(path, work)
+    except (StoreError, StoreFault) as error:
+        fail(f"[state] path: {error}", EXIT_FAILED)
+    except OSError as error:
+        fail(f"[state] path: {path}: {error.strerror or error}", EXIT_FAILED)
+
+
+def stored_of(settings: Settings) -> Stored:
+    """Return what is stored of people.
+
+    A store that cannot be read is a warning: the user may not be its owner.
+    """
+    if not settings.state.path:
+        return Stored.nothing()
+    try:
+        return stored(Path(settings.state.path))
+    except StoreError as error:
+        click.echo(f"warning: locks and grants are not checked: {error}", err=True)
+        return Stored.nothing()
