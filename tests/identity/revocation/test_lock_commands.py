@@ -177,7 +177,7 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
     assert (machine.exit_code, "refused: locked, 403" in machine.output) == (1, True)
     assert machine.output.endswith("because of: token:backup is locked until unlocked\n")
     assert before.output in unreadable.output
-    assert "warning: locks are not checked: " in unreadable.output
+    assert "warning: locks and grants are not checked: " in unreadable.output
     assert unreadable.exit_code == 0
 
 
