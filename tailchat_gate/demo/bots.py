@@ -2,23 +2,23 @@
 
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
-import jwt
-
 from tailchat_gate.demo.gateway import Action, ActionError, Params
 from tailchat_gate.demo.store import App, Store
 from tailchat_gate.demo.users import User
+from tailchat_gate.syntax import base64url
 
 LOGIN: Final = "openapi/bot/login"
 #: Tailchat caches the answer to a login, good and bad alike.
 CACHED_SECONDS: Final = 3600
 _TOKEN_SECONDS: Final = 30 * 86_400
-_HS256: Final = "HS256"
+_HEADER: Final = MappingProxyType({"alg": "HS256", "typ": "JWT"})
 
 
 def bot_sub(client_id: str) -> str:
@@ -90,22 +90,20 @@ class Bots:
             "iat": now,
             "exp": now + _TOKEN_SECONDS,
         }
-        token = jwt.encode(payload, self._store.secret, algorithm=_HS256)
+        parts = (json.dumps(part).encode() for part in (dict(_HEADER), payload))
+        signed = ".".join(map(base64url, parts))
+        token = f"{signed}.{self._signature(signed)}"
         self._store.api_tokens[token] = sub
         return token
 
+    def _signature(self, signed: str) -> str:
+        # By hand: PyJWT warns of a key as short as Tailchat's default.
+        key, data = self._store.secret.encode(), signed.encode()
+        return base64url(hmac.new(key, data, hashlib.sha256).digest())
+
     def _check_token(self, params: Params, _caller: User | None) -> object:
-        try:
-            # The times of tokens go by the stand-in's clock, which may be another.
-            jwt.decode(
-                str(params.get("token")),
-                self._store.secret,
-                algorithms=[_HS256],
-                options={"verify_exp": False, "verify_iat": False},
-            )
-        except jwt.PyJWTError:
-            return False
-        return True
+        signed, _, signature = str(params.get("token")).rpartition(".")
+        return hmac.compare_digest(self._signature(signed), signature)
 
 
 def login_token(client_id: str, client_secret: str) -> str:

@@ -160,6 +160,16 @@ class Audit:
             details = {"event": "account-let-in", "sub": sub}
         _log.info("audit", extra={"details": details})
 
+    def membership_changed(self, sub: str, group: str, *, joined: bool) -> None:
+        """Write that Tailchat put somebody into a group of the configuration, or took them out."""
+        event = "group-joined" if joined else "group-left"
+        _log.info("audit", extra={"details": {"event": event, "sub": sub, "group": group}})
+
+    def memberships_changed(self, group: str, joined: int, left: int) -> None:
+        """Write how many people came and went, beyond those written one by one."""
+        details = {"event": "group-changed", "group": group, "joined": joined, "left": left}
+        _log.info("audit", extra={"details": details})
+
     def refused(self, context: RequestContext, person: Person) -> None:
         """Note that a known person or machine was refused; it is written at most once a minute."""
         now = self._clock()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -40,11 +41,24 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 _Result = TypeVar("_Result", Done | Refused | CannotTell, Raw | Refused | CannotTell)
 
 
+@dataclass(slots=True)
+class SignIn:
+    """A bot's sign-in, which outlives a configuration: for whom it is, and until when it is good.
+
+    `token` is None without one; it is in memory only. `sub` is the bot's own user.
+    """
+
+    owner: str = ""
+    token: str | None = field(default=None, repr=False)
+    renew_at: float = 0.0
+    sub: str = ""
+
+
 class Bot:
     """Calls actions as the bot of the app `client_id`, signing in when that is due.
 
-    Its token is in memory only, and in no log or repr. `clock`: Unix seconds. After a failed
-    sign-in `problem` says why, and is "" otherwise; `sub` is the bot's own user, "" until known.
+    `server` is the Tailchat's address; `sign_in` what an earlier bot left. The token is in no log
+    or repr. `clock`: Unix seconds. After a failed sign-in `problem` says why, and is "" otherwise.
     """
 
     def __init__(
@@ -53,18 +67,30 @@ class Bot:
         client_id: str,
         client_secret: SecretStr,
         clock: Callable[[], float],
+        *,
+        server: str = "",
+        sign_in: SignIn | None = None,
     ) -> None:
         self._api = api
         self._client_id = client_id
         self._client_secret = client_secret
         self._clock = clock
-        self._token: str | None = None
-        self._renew_at = 0.0
         self._retry_at = 0.0
         self._refusal: Refused | None = None
         self._signing_in = asyncio.Lock()
-        self.sub = ""
+        self._now = SignIn() if sign_in is None else sign_in
+        whose = f"{server} {client_id} {client_secret.get_secret_value()}"
+        self._owner = hashlib.sha256(whose.encode()).hexdigest()
         self.problem = ""
+
+    @property
+    def sub(self) -> str:
+        """The bot's own user, "" until the bot has signed in."""
+        return self._now.sub if self._now.owner == self._owner else ""
+
+    @property
+    def _token(self) -> str | None:
+        return self._now.token if self._now.owner == self._owner else None
 
     def __repr__(self) -> str:
         """The app and whether the bot is signed in."""
@@ -121,7 +147,7 @@ class Bot:
         """Return a token, another than `instead_of`; one sign-in at a time."""
         async with self._signing_in:
             token, now = self._token, self._clock()
-            if token is not None and token != instead_of and now < self._renew_at:
+            if token is not None and token != instead_of and now < self._now.renew_at:
                 return token
             if now < self._retry_at and self._refusal is not None:
                 return self._refusal
@@ -152,8 +178,8 @@ class Bot:
         if not isinstance(token, str) or not token.isascii() or not isinstance(sub, str):
             return False
         now = self._clock()
-        self._token, self.sub = token, sub
-        self._renew_at = now + _USED_PART * (_end_of(token, now + _USUAL_SECONDS) - now)
+        self._now.owner, self._now.token, self._now.sub = self._owner, token, sub
+        self._now.renew_at = now + _USED_PART * (_end_of(token, now + _USUAL_SECONDS) - now)
         self._retry_at, self._refusal = 0.0, None
         if self.problem:
             _log.info("the gate's bot is signed in at Tailchat again")

@@ -1,6 +1,6 @@
 """Who is in the configuration's groups by Tailchat's word, prepared for requests."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -8,6 +8,8 @@ from tailchat_gate.config.values.group import Group
 
 _NOBODY: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
 _NONE: Final[frozenset[str]] = frozenset()
+#: One less than the number of entries between two pauses, a power of two.
+_SOME: Final = 255
 
 
 class Members:
@@ -33,28 +35,20 @@ class Members:
         return self.groups_of.get(sub, _NONE)
 
 
-def index(
-    groups: Mapping[str, frozenset[str]], known: dict[frozenset[str], frozenset[str]]
-) -> Iterator[dict[str, frozenset[str]] | None]:
-    """Yield None now and then, and in the end the groups of each person.
+def index(groups: Mapping[str, frozenset[str]]) -> Generator[None, None, dict[str, frozenset[str]]]:
+    """Return the groups of each person; `groups` has the people of each group.
 
-    `groups` has the people of each group. In between other work may be done: half a million
-    entries take a second. `known` keeps one object for each combination of groups.
+    It yields now and then, so that other work is done meanwhile: half a million entries take a
+    second. People in the same groups share one object.
     """
     found: dict[str, frozenset[str]] = {}
+    combined: dict[frozenset[str], frozenset[str]] = {}
     for name, people in groups.items():
-        alone = known.setdefault(frozenset((name,)), frozenset((name,)))
+        alone = frozenset((name,))
         for count, sub in enumerate(people):
             held = found.get(sub)
-            if held is None:
-                found[sub] = alone
-            else:
-                both = held | alone
-                found[sub] = known.setdefault(both, both)
+            both = alone if held is None else held | alone
+            found[sub] = combined.setdefault(both, both)
             if count & _SOME == _SOME:
-                yield None
-    yield found
-
-
-#: One less than the number of entries between two pauses, a power of two.
-_SOME: Final = 255
+                yield
+    return found

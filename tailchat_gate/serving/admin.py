@@ -201,6 +201,8 @@ class Admin:
         """
         if self._is_ready():
             faults = [f"state store: {fault}\n" for fault in self._process_state.store.faults]
+            groups = self._process_state.group_watch.faults
+            faults += [f"Tailchat's groups: {fault}\n" for fault in groups]
             faults += [f"sign-in: {found.text}\n" for found in self._process_state.sign_in.findings]
             return web.Response(text="".join(("ready\n", *faults)))
         return web.Response(status=503, text="draining\n")
@@ -223,6 +225,7 @@ class Admin:
             "tailchat": settings.tailchat.api_url,
             "locks": len(self._process_state.revocation.locks),
             "state_faults": list(self._process_state.store.faults),
+            "group_faults": list(self._process_state.group_watch.faults),
             "sign_in": {
                 "checked_at": int(self._process_state.sign_in.checked_at),
                 "findings": [

@@ -11,6 +11,7 @@ from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.rechecker import PatientRechecks
+from tailchat_gate.people.group_watch import GroupTerms
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.proxy.client.active_request import ActiveRequest
@@ -39,6 +40,7 @@ class Generation:
     sign_in: SignInWatch
     people: PeopleWatch
     registration: RegistrationCheck
+    groups: GroupTerms
     forwarder: Forwarder
     assertions: Assertions | None
     process_state: ProcessState
@@ -48,6 +50,7 @@ class Generation:
         self.process_state.start()
         self.forwarder.start()
         self.people.start()
+        self.process_state.group_watch.use(self.groups)
         kids = self.assertions.kids if self.assertions is not None else ()
         # Not before: a configuration that is built and then refused must not publish its keys.
         self.process_state.published_keys.publish(kids, self.process_state.clock())

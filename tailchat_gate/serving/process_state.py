@@ -26,6 +26,8 @@ from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.people.bot import SignIn
+from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
@@ -126,9 +128,10 @@ class ProcessState:
         self.metrics: Final = self._make_metrics()
         self.health: Final = Health(self.metrics.state_error)
         #: Stores state across restarts.
-        self.store: Final[Store] = (
-            SqliteStore(Path(state_path), clock, self.health) if state_path else MemoryStore(clock)
-        )
+        self.store: Final = _store(state_path, clock, self.health)
+        #: Who is in Tailchat's groups, and the sign-in of the bot that asks.
+        self.group_watch: Final = GroupWatch(self.store, clock, self.audit)
+        self.bot_sign_in: Final = SignIn()
         self.token_use: Final = TokenUse()
         self.store.follow(StoredRefusals(self.audit))
         self.store.follow(self.token_use)
@@ -156,6 +159,7 @@ class ProcessState:
         self.upstream_pools.close()
         self.audit.tell_left_out()
         self.grants.close()
+        await self.group_watch.close()
         await self.sign_ins.close()
         await self.store.close()
         await self.access_log.close()
@@ -228,8 +232,29 @@ class ProcessState:
         return Metrics(
             gauges,
             lambda: (self.access_log.sink, *sinks()),
-            (ConnectionMetrics(self.upstream_pools), self._token_expiries),
+            (ConnectionMetrics(self.upstream_pools), self._token_expiries, self._group_metrics),
         )
+
+    def _group_metrics(self) -> Iterator[Metric]:
+        watch = self.group_watch
+        yield GaugeMetricFamily(
+            "gate_tailchat_groups_age_seconds",
+            "Age of what is known of Tailchat's groups, 0 where no group needs them.",
+            watch.age,
+        )
+        yield GaugeMetricFamily(
+            "gate_tailchat_groups_unknown",
+            "Groups of which it is not known who is in them.",
+            len(watch.unknown),
+        )
+        family = GaugeMetricFamily(
+            "gate_tailchat_group_members",
+            "Members that a group has from Tailchat.",
+            labels=("group",),
+        )
+        for name, size in watch.sizes.items():
+            family.add_metric((name,), size)
+        yield family
 
     def _token_expiries(self) -> Iterator[Metric]:
         # No names: readers of the metrics need not know the machines.
@@ -241,3 +266,7 @@ class ProcessState:
         if ahead:
             family.add_metric((), min(ahead))
         yield family
+
+
+def _store(path: str, clock: Callable[[], float], health: Health) -> Store:
+    return SqliteStore(Path(path), clock, health) if path else MemoryStore(clock)

@@ -130,11 +130,11 @@ def wire_access(settings: Settings, grants: GrantState) -> AccessParts:
 
 
 def wire_identity(
-    settings: Settings, routes: RouteTable, process_state: ProcessState
+    settings: Settings, access: AccessParts, process_state: ProcessState
 ) -> IdentityParts:
     """Return the parts of the identity room. Raises PemError."""
-    sites = Sites(settings.server.public_url, routes.hosts)
-    tailchat = wire_tailchat(settings, process_state)
+    sites = Sites(settings.server.public_url, access.routes.hosts)
+    tailchat = wire_tailchat(settings, access.members, process_state)
     sessions = HostSessions(
         secrets(settings),
         sites,

@@ -110,6 +110,8 @@ class GateServer:
         )
         self._process_state.locks.start(self._server.hear_of_sessions)
         self._process_state.grants.start(self._server.hear_of_rights)
+        self._process_state.group_watch.start(self._server.hear_of_rights)
+        await self._process_state.group_watch.published()
         self._process_state.store.start()
         self._admin = admin_server(
             self.generations, is_ready=lambda: self._ready, reloader=self.reloader
@@ -170,6 +172,7 @@ class GateServer:
             await self.reloader.close()
         if self._admin is not None:
             await self._admin.cleanup()
+        await self._process_state.group_watch.close()
         await self.generations.close()
         await self._process_state.close()
         if opened:

@@ -18,6 +18,8 @@ from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.group_watch import GroupTerms, fill
+from tailchat_gate.people.members import Members
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch, WatchTerms
 from tailchat_gate.proxy.upstream.resolver import NamesResolver
@@ -37,15 +39,28 @@ class TailchatParts(NamedTuple):
     bot: Bot
     people: PeopleWatch
     registration: RegistrationCheck
+    groups: GroupTerms
 
 
-def wire_tailchat(settings: Settings, process_state: ProcessState) -> TailchatParts:
-    """Return what calls Tailchat. Raises PemError."""
+def wire_tailchat(
+    settings: Settings, members: Members, process_state: ProcessState
+) -> TailchatParts:
+    """Return what calls Tailchat. Raises PemError.
+
+    `members` gets what is known already about its groups.
+    """
     tailchat, clock = settings.tailchat, process_state.clock
     channel = back_channel(settings, NamesResolver(process_state.names))
     client = _client(settings, process_state, channel)
     api = TailchatApi(channel, clock=clock, observe=process_state.metrics.tailchat_call)
-    bot = Bot(api, tailchat.client_id, tailchat.client_secret, clock)
+    bot = Bot(
+        api,
+        tailchat.client_id,
+        tailchat.client_secret,
+        clock,
+        server=tailchat.api_url,
+        sign_in=process_state.bot_sign_in,
+    )
     return TailchatParts(
         client,
         _rechecker(settings, process_state, client),
@@ -54,7 +69,26 @@ def wire_tailchat(settings: Settings, process_state: ProcessState) -> TailchatPa
         bot,
         _people(settings, process_state, api, bot),
         RegistrationCheck(settings, api, process_state.told_of_registration),
+        _groups(settings, process_state, members, api, bot),
     )
+
+
+def _groups(
+    settings: Settings, process_state: ProcessState, members: Members, api: TailchatApi, bot: Bot
+) -> GroupTerms:
+    tailchat = settings.tailchat
+    terms = GroupTerms(
+        tailchat.api_url,
+        settings.groups,
+        members,
+        api,
+        bot,
+        tailchat.groups_refresh,
+        tailchat.groups_max_age,
+        tailchat.groups_max_bytes,
+    )
+    fill(terms, process_state.group_watch, process_state.clock())
+    return terms
 
 
 def _rechecker(

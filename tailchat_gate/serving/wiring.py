@@ -169,7 +169,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         ProcessState(state_path=settings.state.path) if process_state is None else process_state
     )
     access = wire_access(settings, process_state.grants.state)
-    identity = wire_identity(settings, access.routes, process_state)
+    identity = wire_identity(settings, access, process_state)
     proxy = wire_proxy(settings, access, identity.sessions, process_state)
     responses = wire_responses(
         settings, identity.sites, proxy.recorder, access.embedders, process_state
@@ -187,6 +187,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         identity.tailchat.sign_in,
         identity.tailchat.people,
         identity.tailchat.registration,
+        identity.tailchat.groups,
         proxy.forwarder,
         proxy.assertions,
         process_state,

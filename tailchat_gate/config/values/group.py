@@ -70,12 +70,16 @@ class Group(tuple[str, ...]):  # noqa: SLOT001 - a tuple of any length cannot ha
     @property
     def sources(self) -> tuple[Source, ...]:
         """The groups and roles of Tailchat."""
-        found = (_SOURCE.fullmatch(entry) for entry in self if entry.startswith(_OF_TAILCHAT))
-        return tuple(
-            Source(match[1]) if match[1] else Source(match[2], match[3])
-            for match in found
-            if match is not None
-        )
+        found = map(read_source, self)
+        return tuple(source for source in found if source is not None)
+
+
+def read_source(text: str) -> Source | None:
+    """Return the group or role of Tailchat that an entry names, None for any other text."""
+    match = _SOURCE.fullmatch(text)
+    if match is None:
+        return None
+    return Source(match[1]) if match[1] else Source(match[2], match[3])
 
 
 def member(text: str) -> str:

@@ -1,0 +1,130 @@
+"""The members of Tailchat's groups as records of the store, so that a restart knows them."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from tailchat_gate.config.values.group import Source, read_source
+from tailchat_gate.people.memberships import Known, Memberships, digest_of, pack
+from tailchat_gate.state.store import Changes, Kind, Record
+from tailchat_gate.syntax import COMPACT
+
+MEMBERS: Final = "tailchat-members"
+#: Members in one record: 16 characters each, and a record may have 16,384.
+IN_ONE: Final = 900
+#: Seconds for which an answer is stored: twice as long as any may count.
+RETENTION: Final = 2 * 86_400
+#: The same for the parts of an answer, which are written again once a day if they do not change.
+PART_RETENTION: Final = 8 * 86_400
+_ROOM: Final = 256
+_ID_BYTES: Final = 12
+
+
+def to_records(source: Source, known: Known, *, whole: bool = True) -> list[Record]:
+    """Return the records of a source: its head last; without `whole` the head alone.
+
+    All parts of one answer have its digest: parts of two are never taken for one.
+    """
+    at, digest = int(known.at), known.digest
+    parts = -(-len(known.people) // IN_ONE)
+    head = {"at": at, "gone": known.gone, "digest": digest, "parts": parts}
+    records = [Record(MEMBERS, source.entry, _json(head), "", at + RETENTION)]
+    if whole:
+        packed, size = pack(known.people), IN_ONE * _ID_BYTES
+        for number in range(parts):
+            part = base64.b64encode(packed[number * size : (number + 1) * size]).decode()
+            body = _json({"digest": digest, "members": part})
+            key = f"{source.entry} {number}"
+            records.insert(number, Record(MEMBERS, key, body, "", at + PART_RETENTION))
+    return records
+
+
+def read_records(records: Iterable[Record]) -> Iterator[tuple[Source, Known]]:
+    """Yield what records say of each source; nothing of one that is damaged or incomplete."""
+    bodies = {record.key: record.body for record in records if record.intact}
+    for key in bodies:
+        source = read_source(key)
+        known = None if source is None else _read(key, bodies)
+        if source is not None and known is not None:
+            yield source, known
+
+
+def _read(key: str, bodies: dict[str, str]) -> Known | None:
+    try:
+        head = json.loads(bodies[key])
+        parts = [json.loads(bodies[f"{key} {number}"]) for number in range(head["parts"])]
+        if any(part["digest"] != head["digest"] for part in parts):
+            return None
+        packed = b"".join(base64.b64decode(part["members"], validate=True) for part in parts)
+        if digest_of(packed) != head["digest"]:
+            return None
+        people = frozenset(
+            packed[start : start + _ID_BYTES].hex() for start in range(0, len(packed), _ID_BYTES)
+        )
+        return Known(people, float(head["at"]), bool(head["gone"]), head["digest"])
+    except (ValueError, TypeError, LookupError, binascii.Error):
+        return None
+
+
+def _compact(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records that belong to an answer which is still stored."""
+    heads: dict[str, tuple[object, object]] = {}
+    for record in records:
+        if read_source(record.key) is not None:
+            try:
+                head = json.loads(record.body)
+                heads[record.key] = head["digest"], head["parts"]
+            except (ValueError, TypeError, LookupError):
+                continue
+    return [record for record in records if _belongs(record, heads)]
+
+
+def _belongs(record: Record, heads: dict[str, tuple[object, object]]) -> bool:
+    key, space, number = record.key.partition(" ")
+    if key not in heads or not space:
+        return key in heads
+    digest, parts = heads[key]
+    return (
+        number.isdecimal()
+        and isinstance(parts, int)
+        and int(number) < parts
+        and f'"digest":"{digest}"' in record.body
+    )
+
+
+def _json(members: dict[str, object]) -> str:
+    return json.dumps(members, separators=COMPACT)
+
+
+class StoredMembers:
+    """Reads what the store has into `memberships`; the watch of groups writes it."""
+
+    kind: Final = Kind(MEMBERS, _ROOM, _compact)
+
+    def __init__(self, memberships: Memberships) -> None:
+        self._memberships = memberships
+
+    def take(self, changes: Changes) -> None:
+        """Take a whole history; another process's changes are asked of Tailchat here as well."""
+        if changes.complete:
+            for source, known in read_records(changes.records):
+                self._memberships.restore(source, known)
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return every answer."""
+        del lost
+        found: list[Record] = []
+        for source in self._memberships.sources:
+            known = self._memberships.get(source)
+            found += to_records(source, known) if known is not None else []
+        return found
+
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return nothing: an answer is written when it comes."""
+        del last
+        return ()
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Do nothing: who is in a group is Tailchat's to say, and it says so every few seconds."""

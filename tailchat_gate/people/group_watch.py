@@ -1,0 +1,321 @@
+"""Follows the members of Tailchat's groups, beside requests."""
+
+import asyncio
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple, TypeVar
+
+from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.api import CannotTell, Done, Raw, TailchatApi
+from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.group_answer import UnreadableError, read_groups
+from tailchat_gate.people.group_records import StoredMembers, to_records
+from tailchat_gate.people.group_report import GroupReport, whole_seconds
+from tailchat_gate.people.members import Members, index
+from tailchat_gate.people.memberships import Memberships, Resolved, resolve
+from tailchat_gate.people.public_key import has_public_key
+from tailchat_gate.people.slices import in_slices
+from tailchat_gate.state.store import Store
+
+#: Seconds after which the key of Tailchat's tokens is checked again.
+KEY_SECONDS: Final = 3600.0
+_KEY_RETRY_SECONDS: Final = 300.0
+#: Seconds after which unchanged members are written to the store again as a whole.
+_REWRITE_SECONDS: Final = 86_400.0
+_GROUPS: Final = "group/getUserGroups"
+_BASIC_INFO: Final = "group/getGroupBasicInfo"
+#: The shortest pause between two rounds, in seconds.
+_SHORTEST: Final = 0.1
+
+KEY_IS_PUBLIC: Final = (
+    "Tailchat signs with the key that everybody knows, so anybody can be anybody there and its "
+    "groups count for nothing: set SECRET in Tailchat's environment"
+)
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+_T = TypeVar("_T")
+
+
+class GroupTerms(NamedTuple):
+    """What a configuration says of Tailchat's groups, and how Tailchat is asked about them.
+
+    `server` is the address of Tailchat, `members` what the rules read. `refresh` and `max_age` are
+    seconds, `max_bytes` bounds an answer.
+    """
+
+    server: str
+    groups: Mapping[str, Group]
+    members: Members
+    api: TailchatApi
+    bot: Bot
+    refresh: float
+    max_age: float
+    max_bytes: int
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The groups and roles of Tailchat that the configuration names."""
+        return tuple(
+            dict.fromkeys(source for group in self.groups.values() for source in group.sources)
+        )
+
+
+class GroupWatch:
+    """Asks Tailchat for the groups of the configuration in force, one question at a time.
+
+    What it said last is in `memberships` and in the store. Only a good answer changes who is in a
+    group; without one nobody is known to be in it once the last one is too old.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float], audit: Audit) -> None:
+        self.memberships: Final = Memberships()
+        self._store = store
+        store.follow(StoredMembers(self.memberships))
+        self._clock = clock
+        self._changed: Callable[[], None] = lambda: None
+        self._terms: GroupTerms | None = None
+        self._task: asyncio.Task[None] | None = None
+        #: The last answer's digest, and for which sources and bot it was read.
+        self._read: tuple[bytes, tuple[Source, ...], str] | None = None
+        self._resolved = Resolved()
+        self._published_to: Members | None = None
+        self._report = GroupReport(audit)
+        self._written_at = -_REWRITE_SECONDS
+        self._key_checked_at = -KEY_SECONDS
+        self._published = asyncio.Event()
+        self.key_is_public: bool | None = None
+        #: Why the last question had no good answer, "" where it had one.
+        self.problem = ""
+
+    # What others ask.
+
+    @property
+    def age(self) -> float:
+        """Seconds since the oldest answer that is in use; 0 where no group needs one."""
+        sources = self._terms.sources if self._terms is not None else ()
+        age = self.memberships.age(sources, self._clock())
+        return math.inf if sources and age is None else age or 0.0
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many people each group has from Tailchat, by its name."""
+        return {name: len(people) for name, people in self._resolved.people.items()}
+
+    @property
+    def unknown(self) -> Sequence[str]:
+        """The names of the groups of which the gate cannot tell who is in them."""
+        return sorted(self._resolved.unknown)
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """What is wrong at present, one sentence each."""
+        found = [KEY_IS_PUBLIC] if self.key_is_public else []
+        if self.problem and not self.key_is_public:
+            found.append(f"Tailchat's groups cannot be read: {self.problem}")
+        if self._resolved.unknown:
+            found.append(f"nobody is known to be in {', '.join(self.unknown)}")
+        for name, count in self._resolved.too_large.items():
+            found.append(f"{name} has {count} members, more than its max, and is refused whole")
+        for source in self._terms.sources if self._terms is not None else ():
+            known = self.memberships.get(source)
+            if known is not None and known.gone and not self.key_is_public:
+                found.append(f"{source.entry} is gone, so nobody is in it")
+        return found
+
+    # The life of the watch.
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever somebody may have got or lost a right."""
+        self._changed = changed
+
+    def use(self, terms: GroupTerms) -> None:
+        """Follow the groups of the configuration that comes into force, from now on."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        before, self._terms = self._terms, terms
+        self._published.clear()
+        if before is not None and before.server != terms.server:
+            self.key_is_public, self._read = None, None
+            self._key_checked_at = -KEY_SECONDS
+        if self.key_is_public:
+            # The admin may have mended it.
+            self._key_checked_at = -KEY_SECONDS
+        self._task = asyncio.get_running_loop().create_task(self._run(terms))
+
+    async def published(self) -> None:
+        """Return once the rules in force know what was known when they came into force."""
+        await self._published.wait()
+
+    async def close(self) -> None:
+        """Ask no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self, terms: GroupTerms) -> None:
+        # First what the store or another configuration knows already.
+        await self._publish(terms)
+        self._published.set()
+        while True:
+            try:
+                problem = await self._check_key(terms)
+                if terms.sources:
+                    self._note(problem or await self._refresh(terms))
+                    await self._publish(terms)
+                else:
+                    self.problem = ""
+            except Exception:  # noqa: BLE001 - the watch must go on; answers grow old meanwhile
+                _log.exception("the members of Tailchat's groups could not be followed")
+            await asyncio.sleep(self._pause(terms))
+
+    def _pause(self, terms: GroupTerms) -> float:
+        """Return the seconds until the next question, or until an answer is too old."""
+        if not terms.sources:
+            return self._key_seconds(terms)
+        age = self.memberships.age(terms.sources, self._clock())
+        left = terms.max_age - age if age is not None else terms.refresh
+        return max(_SHORTEST, min(terms.refresh, left + _SHORTEST) if left > 0 else terms.refresh)
+
+    def _note(self, problem: str) -> None:
+        if problem == self.problem:
+            return
+        self.problem = problem
+        if problem:
+            details = {"problem": problem, "age": whole_seconds(self.age)}
+            _log.error("Tailchat's groups cannot be read", extra={"details": details})
+        else:
+            _log.info("Tailchat's groups can be read again")
+
+    # One question.
+
+    async def _refresh(self, terms: GroupTerms) -> str:
+        """Ask Tailchat; return why there is no good answer, "" where there is one."""
+        found = await terms.bot.fetch(_GROUPS, {}, limit=terms.max_bytes)
+        if isinstance(found, CannotTell):
+            return found.problem or found.reason
+        if not isinstance(found, Raw):
+            return f"{found.status} {found.message or found.name}"
+        sources, now = terms.sources, self._clock()
+        digest = (await asyncio.to_thread(hashlib.sha256, found.body)).digest()
+        read = (digest, sources, terms.bot.sub)
+        if read == self._read:
+            self.memberships.confirm(now)
+            await self._save(set(), sources, now)
+            return ""
+        try:
+            answer = await in_slices(read_groups(found.body, {source.group for source in sources}))
+        except UnreadableError as error:
+            return f"an answer that cannot be read: {error}"
+        gone = self._gone(sources)
+        changed = await in_slices(self.memberships.take(answer, sources, terms.bot.sub, now))
+        self._read = read
+        await self._save(changed, sources, now)
+        for source in self._gone(sources) - gone:
+            await self._tell_gone(terms, source, known=source.group in answer)
+        return ""
+
+    async def _check_key(self, terms: GroupTerms) -> str:
+        """Find out whether Tailchat's key is public; return why its groups cannot be used then."""
+        now = self._clock()
+        if not self._key_checked_at <= now < self._key_checked_at + self._key_seconds(terms):
+            public = await has_public_key(terms.api, now)
+            self._key_checked_at = now
+            if isinstance(public, CannotTell):
+                if self.key_is_public is None:
+                    return f"it does not say whether its key is public: {public.problem}"
+            else:
+                if public and not self.key_is_public:
+                    _log.error(KEY_IS_PUBLIC)
+                self.key_is_public = public
+        return KEY_IS_PUBLIC if self.key_is_public else ""
+
+    def _key_seconds(self, terms: GroupTerms) -> float:
+        """Return how long no other answer about the key is needed."""
+        if self.key_is_public is not None:
+            return KEY_SECONDS
+        return 0.0 if terms.sources else _KEY_RETRY_SECONDS
+
+    def _gone(self, sources: Sequence[Source]) -> set[Source]:
+        known = {source: self.memberships.get(source) for source in sources}
+        return {source for source, each in known.items() if each is not None and each.gone}
+
+    async def _tell_gone(self, terms: GroupTerms, source: Source, *, known: bool) -> None:
+        """Log why nobody is in a group any more."""
+        if known:
+            why = "the group has no such role"
+        else:
+            info = await terms.api.call(_BASIC_INFO, {"groupId": source.group})
+            exists = isinstance(info, Done) and info.data is not None
+            why = "the gate's bot is not in this group" if exists else "there is no such group"
+        details = {"entry": source.entry, "why": why}
+        _log.error("nobody is in a group of Tailchat: it is gone", extra={"details": details})
+
+    async def _save(self, changed: set[Source], sources: Sequence[Source], now: float) -> None:
+        """Write what was read: the members where they changed, else only that they still hold."""
+        every = not 0 <= now - self._written_at < _REWRITE_SECONDS
+        heads = []
+        for source in sources:
+            known = self.memberships.get(source)
+            if known is None:
+                continue
+            if every or source in changed:
+                await self._store.put(to_records(source, known))
+            else:
+                heads += to_records(source, known, whole=False)
+        if heads:
+            await self._store.put(heads)
+        if every:
+            self._written_at = now
+
+    # What follows for requests.
+
+    async def _publish(self, terms: GroupTerms) -> None:
+        """Have the rules know what is known now, in one step."""
+        groups = terms.groups
+        resolved = await in_slices(resolve(groups, self.memberships, self._clock(), terms.max_age))
+        if self.key_is_public:
+            resolved = Resolved(people=dict.fromkeys(resolved.people, frozenset()))
+        if terms.members is self._published_to and _is_same(resolved, self._resolved):
+            return
+        groups_of = await in_slices(index(resolved.people))
+        terms.members.groups_of = groups_of
+        terms.members.unknown = frozenset(resolved.unknown)
+        self._report.tell(terms.groups, self._resolved, resolved, age=self.age)
+        self._resolved, self._published_to = resolved, terms.members
+        self._changed()
+
+
+def _is_same(one: Resolved, other: Resolved) -> bool:
+    """Whether two say the same; people who did not change are mostly the same object."""
+    return (one.unknown, one.too_large) == (other.unknown, other.too_large) and (
+        one.people == other.people
+    )
+
+
+def fill(terms: "GroupTerms", watch: GroupWatch, now: float) -> None:
+    """Have the rules of a configuration that is being built know what is known already.
+
+    Not in the event loop: it may take a second.
+    """
+    resolved = _whole(resolve(terms.groups, watch.memberships, now, terms.max_age))
+    if watch.key_is_public:
+        resolved = Resolved(people=dict.fromkeys(resolved.people, frozenset()))
+    terms.members.groups_of = _whole(index(resolved.people))
+    terms.members.unknown = frozenset(resolved.unknown)
+
+
+def _whole(steps: Generator[None, None, _T]) -> _T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: _T = done.value
+            return result

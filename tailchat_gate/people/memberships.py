@@ -1,0 +1,152 @@
+"""What Tailchat last said about the members of its groups, and what follows from it; pure."""
+
+import hashlib
+from collections.abc import Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
+
+from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.people.group_answer import TailchatGroup
+from tailchat_gate.syntax import CLOCK_SKEW
+
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The members of a source at the Unix second `at`; `gone`: Tailchat does not have it for us.
+
+    `digest` is made of the members alone, in any order.
+    """
+
+    people: frozenset[str]
+    at: float
+    gone: bool
+    digest: str
+
+    @classmethod
+    def of(cls, people: frozenset[str], at: float, *, gone: bool = False) -> Self:
+        """Return what is known, with its digest."""
+        return cls(people, at, gone, digest_of(pack(people)))
+
+
+def pack(people: Collection[str]) -> bytes:
+    """Return ids in a fixed order, 12 bytes each."""
+    return bytes.fromhex("".join(sorted(people)))
+
+
+def digest_of(packed: bytes) -> str:
+    """Return the digest of packed ids."""
+    return hashlib.sha256(packed).hexdigest()[:32]
+
+
+class Memberships:
+    """The last good answer about each source, in the memory of one process."""
+
+    def __init__(self) -> None:
+        self._known: dict[Source, Known] = {}
+
+    def get(self, source: Source) -> Known | None:
+        """Return what is known of a source, None where nothing is."""
+        return self._known.get(source)
+
+    @property
+    def sources(self) -> Collection[Source]:
+        """The sources of which anything is known."""
+        return self._known.keys()
+
+    def restore(self, source: Source, known: Known) -> None:
+        """Take what an earlier or another process knew, where that is later."""
+        mine = self._known.get(source)
+        if mine is None or mine.at < known.at:
+            self._known[source] = known
+
+    def take(
+        self, answer: Mapping[str, TailchatGroup], wanted: Iterable[Source], bot: str, now: float
+    ) -> Generator[None, None, set[Source]]:
+        """Take in an answer; return the sources whose members changed.
+
+        A group that is not in the answer is one that is gone, or that the bot `bot` is not in. All
+        other sources are forgotten.
+        """
+        found: dict[Source, Known] = {}
+        changed: set[Source] = set()
+        for source in wanted:
+            group, before = answer.get(source.group), self._known.get(source)
+            people = group.who(source.role) if group is not None else None
+            gone = people is None
+            now_in = (people or _NOBODY) - {bot}
+            if before is not None and before.gone == gone and before.people == now_in:
+                # The same object, so that nothing is made of it again.
+                found[source] = replace(before, at=now)
+            else:
+                changed.add(source)
+                found[source] = Known.of(now_in, now, gone=gone)
+            yield
+        self._known = found
+        return changed
+
+    def confirm(self, now: float) -> None:
+        """Note that Tailchat gave the same answer again."""
+        self._known = {source: replace(known, at=now) for source, known in self._known.items()}
+
+    def age(self, sources: Iterable[Source], now: float) -> float | None:
+        """Return the seconds since the oldest answer about some sources; None for no answer."""
+        known = [self._known.get(source) for source in sources]
+        ages = [now - each.at for each in known if each is not None]
+        return max(ages) if ages and len(ages) == len(known) else None
+
+
+@dataclass(slots=True)
+class Resolved:
+    """Who is in the groups of a configuration: the people of each by its name.
+
+    Of the groups in `unknown` the gate cannot tell who is in them, beyond these people. `too_large`
+    has the number of members of each group that is refused for it.
+    """
+
+    people: dict[str, frozenset[str]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    too_large: dict[str, int] = field(default_factory=dict)
+
+
+def is_current(known: Known | None, now: float, max_age: float) -> bool:
+    """Whether an answer still counts; one from the future does not, beyond the clocks' skew."""
+    return known is not None and -CLOCK_SKEW <= now - known.at <= max_age
+
+
+def resolve(
+    groups: Mapping[str, Group], memberships: Memberships, now: float, max_age: float
+) -> Generator[None, None, Resolved]:
+    """Return who is in the groups that have members from Tailchat."""
+    found = Resolved()
+    for name, group in groups.items():
+        if not group.sources:
+            continue
+        sources = {source: memberships.get(source) for source in group.sources}
+        current = [
+            known.people
+            for known in sources.values()
+            if known is not None and is_current(known, now, max_age)
+        ]
+        people = current[0] if len(current) == 1 else _NOBODY
+        if len(current) > 1:
+            people = yield from _union(current)
+        count = len(people) + sum(sub not in people for sub in set(group.subs))
+        if group.most is not None and count > group.most:
+            found.people[name] = _NOBODY
+            found.too_large[name] = count
+        else:
+            found.people[name] = people
+            if len(current) < len(sources):
+                found.unknown.add(name)
+        yield
+    return found
+
+
+def _union(parts: Iterable[frozenset[str]]) -> Generator[None, None, frozenset[str]]:
+    people: set[str] = set()
+    for part in parts:
+        people |= part
+        yield
+    return frozenset(people)

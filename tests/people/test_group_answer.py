@@ -1,0 +1,202 @@
+"""The answer about groups is read whole or not at all, in steps of bounded length."""
+
+import json
+import time
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailchat_gate.people import group_answer
+from tailchat_gate.people.group_answer import TailchatGroup, UnreadableError, read_groups
+
+_T = TypeVar("_T")
+GROUP, OTHER, ROLE = "6b" * 12, "6c" * 12, "6d" * 12
+
+
+def sub(number: int) -> str:
+    """Return an id."""
+    return f"66{number:022x}"
+
+
+def finish(steps: Generator[None, None, _T]) -> tuple[_T, int]:
+    """Return the result of a generator and its number of pauses."""
+    count = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value, count
+        count += 1
+
+
+def body(*groups: dict[str, Any], **more: object) -> bytes:
+    """Return an answer as JavaScript writes it."""
+    answer = {"code": 200, "data": [*groups], **more}
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def group(
+    id_: str = GROUP, people: int = 3, roles: tuple[str, ...] = (ROLE,), **more: object
+) -> dict[str, Any]:
+    """Return a group whose even members have the role."""
+    usual: dict[str, Any] = {
+        "_id": id_,
+        "name": '星野 "}],{[',
+        "owner": sub(0),
+        "members": [
+            {"userId": sub(number), "roles": [] if number % 2 else [ROLE]}
+            for number in range(people)
+        ],
+        "roles": [{"_id": role, "name": "on/call\n", "permissions": []} for role in roles],
+        "panels": [{"id": "p", "name": "général"}],
+    }
+    return {**usual, **more}
+
+
+def test_only_the_wanted_groups_are_kept() -> None:
+    """Of other groups nothing is left, whatever they hold."""
+    found, _ = finish(read_groups(body(group(), group(OTHER)), {GROUP}))
+
+    assert found == {
+        GROUP: TailchatGroup(
+            frozenset(map(sub, range(3))),
+            frozenset((ROLE,)),
+            {ROLE: frozenset((sub(0), sub(2)))},
+        )
+    }
+
+
+def test_a_role_counts_while_its_group_has_it() -> None:
+    """A role that is gone is None, one that nobody has is empty, "" is every member."""
+    (there,) = finish(read_groups(body(group()), {GROUP}))[0].values()
+    (gone,) = finish(read_groups(body(group(roles=("6e" * 12,))), {GROUP}))[0].values()
+
+    assert there.who("") == gone.who("") == frozenset(map(sub, range(3)))
+    assert there.who(ROLE) == frozenset((sub(0), sub(2)))
+    assert gone.who(ROLE) is None
+    assert gone.who("6e" * 12) == frozenset()
+    assert gone.by_role == {}
+
+
+def test_the_order_of_the_keys_and_odd_members_do_not_matter() -> None:
+    """Ids that are none are nobody's, roles that are no texts are none."""
+    odd = [{"userId": "x", "roles": [ROLE]}, {"roles": [1, None, ROLE], "userId": sub(9)}]
+    answer = {"members": odd, "roles": [{"_id": ROLE}, {"name": "x"}, 3], "_id": GROUP}
+
+    found, _ = finish(read_groups(body(answer), {GROUP}))
+
+    assert found[GROUP].members == found[GROUP].who(ROLE) == frozenset((sub(9),))
+
+
+def test_ten_thousand_members_are_read_in_many_short_steps() -> None:
+    """The answer of a large group has a pause at least every few kilobytes."""
+    large = body(group(people=10_000), group(OTHER, people=10_000))
+
+    found, pauses = finish(read_groups(large, {GROUP}))
+
+    assert len(found[GROUP].members) == 10_000
+    assert len(found[GROUP].who(ROLE) or ()) == 5_000
+    assert pauses > len(large) / group_answer._PIECE
+
+
+@pytest.mark.parametrize(
+    "blown",
+    [
+        {"name": 'x\\"' * 500_000},
+        {"panels": [{"meta": {"a": [[1] * 1000] * 100}}] * 3},
+        {"x" * 100_000: 1},
+        {"members": [{"userId": sub(1), "roles": [ROLE, "y" * 40] * 20_000}]},
+        {"roles": [{"_id": ROLE, "permissions": ["z" * 30] * 20_000}]},
+        {"meta": json.loads("[" * 100 + "0" * 1 + "]" * 100)},
+    ],
+)
+def test_what_strangers_blow_up_is_read_in_steps_too(blown: dict[str, Any]) -> None:
+    """Long texts, lists and deep values inside a group cost no long step and lose no member."""
+    found, _ = finish(read_groups(body(group(OTHER, **blown), group()), {GROUP, OTHER}))
+
+    assert found[GROUP].members == frozenset(map(sub, range(3)))
+    assert OTHER in found
+
+
+def test_no_step_is_long() -> None:
+    """The longest step of an answer of 3 MB takes a small part of the CPU time of all."""
+    answer = body(group(people=20_000, name="x" * 500_000, panels=[{"a": 1}] * 20_000))
+    steps, longest, total = read_groups(answer, {GROUP}), 0, 0
+    while True:
+        before = time.thread_time_ns()
+        try:
+            next(steps)
+        except StopIteration:
+            break
+        took = time.thread_time_ns() - before
+        longest, total = max(longest, took), total + took
+    assert longest < total / 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"<html>",
+        b'{"code":200}',
+        b'{"data":[]}',
+        b'{"code":500,"data":[]}',
+        b'{"code":200,"data":null}',
+        b'{"code":200,"data":{}}',
+        b'{"code":200,"data":[1]}',
+        b'{"code":200,"data":[{}]}',
+        b'{"code":200,"data":[{"_id":1}]}',
+        b'{"code":200,"data":[{"_id":"x","members":1}]}',
+        b'{"code":200,"data":[{"_id":"x","members":[1]}]}',
+        b'{"code":200,"data":[{"_id":"x","members":[{"userId":1}]}]}',
+        b'{"code":200,"data":[{"_id":"x"}]',
+        b'{"code":200,"data":[{"_id":"x"}]}x',
+        b'{"code":200,"data":[{"_id":"x"},]}',
+        b'{"code":200,"data":[{"_id":"x","name":"' + b"y" * 9999,
+        b'{"code":200,"data":[{"_id":"x","m":' + b"[" * 9999 + b"]" * 9999 + b"}]}",
+        b'{"code":200,"data":[{"_id":"x","m":' + b"[" * 9999,
+    ],
+)
+def test_what_is_not_whole_is_refused(text: bytes) -> None:
+    """Anything but a whole answer in Tailchat's form says nothing about anybody."""
+    with pytest.raises(UnreadableError):
+        finish(read_groups(text, {"x"}))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=40,
+)
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.text(max_size=10), _JSON, max_size=6), st.integers(64, 256))
+def test_it_reads_what_json_reads(more: dict[str, Any], piece: int) -> None:
+    """Whatever stands in a group beside its members, pieces of any size give the same."""
+    more = {key: value for key, value in more.items() if key not in ("_id", "members", "roles")}
+    text = json.dumps({"code": 200, "data": [{**more, **group()}, more | {"_id": OTHER}]}).encode()
+    before = group_answer._PIECE
+    group_answer._PIECE = piece  # type: ignore[misc]
+    try:
+        found, _ = finish(read_groups(text, {GROUP, OTHER}))
+    finally:
+        group_answer._PIECE = before  # type: ignore[misc]
+
+    assert found[GROUP].who(ROLE) == frozenset((sub(0), sub(2)))
+    assert found[OTHER] == TailchatGroup()
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_damaged_answers_never_raise_anything_else(junk: bytes, at: int) -> None:
+    """Any bytes in the middle of an answer are read or refused."""
+    text = body(group())
+    try:
+        finish(read_groups(text[:at] + junk + text[at + len(junk) :], {GROUP}))
+    except UnreadableError:
+        return
