@@ -112,7 +112,7 @@ class _Handler(web.RequestHandler):
     ) -> None:
         super().__init__(server, **options)
         self.answer: Final = answer
-        self.let_go: Final = let_go
+        self.let_go: Callable[[web.StreamResponse], None] | None = let_go
         self.head: Final = head
         self.target: Final = target
         #: Whether aiohttp has begun to send the response.
@@ -129,8 +129,14 @@ class _Handler(web.RequestHandler):
             self.force_close()
             if self._task_handler is not None:
                 self._task_handler.add_done_callback(lambda _: self.connection_lost(None))
-            self.let_go(found)
+            if self.let_go is not None:
+                self.let_go(found)
         return found, reset
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of the request too, or the two would hold each other until the collector runs."""
+        super().connection_lost(exc)
+        self.let_go = None
 
     def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Log an exception, except where the client has left."""

@@ -329,4 +329,6 @@ class Tunnel:
             self._upstream.reset()
         else:
             self._upstream.close()
+        # Or the two would hold each other until the collector runs.
+        self._upstream.tunnel = None
         self._ended(self)
