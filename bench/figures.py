@@ -33,17 +33,17 @@ _PAGE = "page loads of JupyterLab, recorded"
 
 def tables(text: str) -> dict[str, list[list[Row]]]:
     """The tables of a document by the word with which their title begins."""
-    found: dict[str, list[list[Row]]] = {}
+    by_title: dict[str, list[list[Row]]] = {}
     title, before = "", ""
     for line in text.splitlines():
         if line.startswith("### "):
             title = line.removeprefix("### ").partition(":")[0]
         elif line.startswith("|") and not line.startswith("| ---"):
             if not before.startswith("|"):
-                found.setdefault(title, []).append([])
-            found[title][-1].append([cell.strip() for cell in line.strip("|").split("|")])
+                by_title.setdefault(title, []).append([])
+            by_title[title][-1].append([cell.strip() for cell in line.strip("|").split("|")])
         before = line
-    return found
+    return by_title
 
 
 def figures(document: str) -> list[Row]:

@@ -55,8 +55,8 @@ def _processor() -> str:
 def _oauth2_proxy(binary: Path | None) -> str:
     """As it says itself; one that `go install` built knows only its module's version."""
     assert binary is not None  # noqa: S101 - narrows for the checker
-    if (told := _version(str(binary), "--version")) != _UNKNOWN:
-        return told
+    if (version := _version(str(binary), "--version")) != _UNKNOWN:
+        return version
     found = _MODULE.search(binary.read_bytes())
     return found[1].decode() if found else _UNKNOWN
 

@@ -6,38 +6,38 @@ from collections.abc import Mapping, Sequence
 from report import Rounds, Row, ratios, spread
 from work import Work
 
-# Beside which the summary has the gate.
+# The peers that the summary compares the gate with.
 _BESIDE = ("caddy", "nginx", "oauth2-proxy", "envoy")
 _OURS = "gate"
 
 
 def matrix(
-    works: Sequence[Work], found: Mapping[str, Rounds], head: str
+    works: Sequence[Work], measured: Mapping[str, Rounds], head: str
 ) -> list[tuple[str, list[Row]]]:
     """Tables with their captions: the gate's summary, then each figure of every peer."""
-    peers = list(dict.fromkeys(peer for work in works for peer in found[work.name]))
+    peers = list(dict.fromkeys(peer for work in works for peer in measured[work.name]))
     unit = works[0].unit
     tables = [
-        (f"CPU time, us/{unit}", _all(works, found, peers, "cpu_us", ".1f")),
-        ("p99, ms", _all(works, found, peers, "p99_ms", ".2f")),
-        ("RSS after the work, MiB", _all(works, found, peers, "rss_mib", ".1f")),
-        ("Cores that the load generator used", _all(works, found, peers, "loader", ".2f")),
+        (f"CPU time, us/{unit}", _by_peer(works, measured, peers, "cpu_us", ".1f")),
+        ("p99, ms", _by_peer(works, measured, peers, "p99_ms", ".2f")),
+        ("RSS after the work, MiB", _by_peer(works, measured, peers, "rss_mib", ".1f")),
+        ("Cores that the load generator used", _by_peer(works, measured, peers, "loader", ".2f")),
     ]
     if _OURS in peers:
-        tables.insert(0, ("The gate", _summary(works, found, peers, head)))
+        tables.insert(0, ("The gate", _summary(works, measured, peers, head)))
     return tables
 
 
-def _all(
+def _by_peer(
     works: Sequence[Work],
-    found: Mapping[str, Rounds],
+    measured: Mapping[str, Rounds],
     peers: Sequence[str],
     key: str,
     form: str,
 ) -> list[Row]:
     rows: list[Row] = [["", *peers]]
     for work in works:
-        rounds = found[work.name]
+        rounds = measured[work.name]
         rows.append([work.title, *(_cell(rounds, peer, key, form) for peer in peers)])
     return rows
 
@@ -47,7 +47,7 @@ def _cell(rounds: Rounds, peer: str, key: str, form: str) -> str:
 
 
 def _summary(
-    works: Sequence[Work], found: Mapping[str, Rounds], peers: Sequence[str], title: str
+    works: Sequence[Work], measured: Mapping[str, Rounds], peers: Sequence[str], title: str
 ) -> list[Row]:
     beside = [peer for peer in _BESIDE if peer in peers]
     head = [title, f"us CPU/{works[0].unit}", "p99 ms", "RSS MiB"]
@@ -55,7 +55,7 @@ def _summary(
     head += [f"p99, {_OURS} / {peer}" for peer in beside[:1]]
     rows: list[Row] = [head]
     for work in works:
-        rounds = found[work.name]
+        rounds = measured[work.name]
         row = [work.title]
         for key, form in (("cpu_us", ".1f"), ("p99_ms", ".2f"), ("rss_mib", ".1f")):
             row.append(f"{statistics.median(one[key] for one in rounds[_OURS]):{form}}")

@@ -19,14 +19,14 @@ from process import program, running, wait_until_answering
 from scene import Scene
 
 POOL = 1024
-"""How many upstream connections a proxy keeps, where it can be told."""
+"""How many upstream connections a proxy keeps, where it has a setting for that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A peer to start: the name of its files, the ports around it, the connections it gets.
 
-    `threads`: how many it works with, where it can be told; 0 is what it takes by itself.
+    `threads`: how many it works with, where it has a setting for that; 0: its default.
     """
 
     scene: Scene
@@ -74,7 +74,7 @@ class Wanted:
 
 
 def golang(wanted: Wanted, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a program in Go that works with as many threads as it is told."""
+    """The environment of a program in Go with this number of threads."""
     return {**env, "GOMAXPROCS": str(wanted.threads)} if wanted.threads else dict(env)
 
 

@@ -89,13 +89,13 @@ class Recorder:
 
     def entries(self) -> list[Seen]:
         """What went over the network and was answered, in the order in which it was asked."""
-        found = []
+        entries = []
         for key, one in self._seen.items():
             if key in self._asked and key in self._answered:
                 one.fields = self._asked[key]
                 one.status, one.answer = self._answered[key]
-                found.append(one)
-        return found
+                entries.append(one)
+        return entries
 
     def _request(self, event: Event) -> None:
         self.last = time.monotonic()
@@ -147,20 +147,20 @@ def marked(text: str, origin: str) -> str:
     return text
 
 
-def kept(fields: Mapping[str, str], origin: str) -> list[tuple[str, str]]:
+def replayable(fields: Mapping[str, str], origin: str) -> list[tuple[str, str]]:
     """The field lines that a replay sends as they are, the secrets in them replaced."""
-    found = []
+    lines = []
     for name, joined in fields.items():
         low = name.lower()
         # Chromium gives lines of one name as one value.
         for value in joined.split("\n"):
             if low in _OWN or low.startswith(":"):
                 continue
-            found.append((name, _kept(low, value, origin)))
-    return found
+            lines.append((name, _safe(low, value, origin)))
+    return lines
 
 
-def _kept(name: str, value: str, origin: str) -> str:
+def _safe(name: str, value: str, origin: str) -> str:
     if name == "cookie":
         return _COOKIE.sub(_secret, value)
     if name == "set-cookie":
@@ -188,7 +188,7 @@ def recording(seen: Sequence[Seen], origin: str, what: str) -> dict[str, object]
     sets: list[object] = []
 
     def place(fields: Mapping[str, str]) -> int:
-        lines = kept(fields, origin)
+        lines = replayable(fields, origin)
         if lines not in sets:
             sets.append(lines)
         return sets.index(lines)

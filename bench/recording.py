@@ -85,8 +85,8 @@ def filled(pieces: Sequence[bytes], value: Callable[[bytes], bytes]) -> bytes:
 
 def recording(path: Path = RECORDED) -> tuple[Entry, ...]:
     """Read the file."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    sets = [tuple((name, value) for name, value in lines) for lines in told["fields"]]
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    sets = [tuple((name, value) for name, value in lines) for lines in recorded["fields"]]
     return tuple(
         Entry(
             visit=one["visit"],
@@ -99,7 +99,7 @@ def recording(path: Path = RECORDED) -> tuple[Entry, ...]:
             size=one["size"],
             messages=tuple((way, size) for way, size in one["messages"]),
         )
-        for one in told["entries"]
+        for one in recorded["entries"]
     )
 
 
@@ -131,10 +131,10 @@ class Answer:
 
 def answers(entries: Sequence[Entry]) -> dict[bytes, Answer]:
     """The answers by their keys; of two with one key the first."""
-    found: dict[bytes, Answer] = {}
+    by_key: dict[bytes, Answer] = {}
     for entry in entries:
-        found.setdefault(entry.key, _answer(entry))
-    return found
+        by_key.setdefault(entry.key, _answer(entry))
+    return by_key
 
 
 def _answer(entry: Entry) -> Answer:

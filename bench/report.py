@@ -20,6 +20,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "p50_ms": ("p50 ms", ".2f"),
     "p99_ms": ("p99 ms", ".2f"),
     "rss_mib": ("RSS MiB", ".1f"),
+    "loader": ("cores of load", ".2f"),
 }
 
 

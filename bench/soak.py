@@ -60,14 +60,14 @@ class Soak:
 
 def soaks(stage: Stage, peers: Sequence[str], total: int) -> list[Soak]:
     """Send `total` requests to each peer; the gate gets as many from a stranger too."""
-    found = []
+    results = []
     for name in peers:
         with stage.fresh(name, "web", room=2 * CONNECTIONS) as peer:
-            found.append(_soak(peer, name, _SIGNED_IN, total))
+            results.append(_soak(peer, name, _SIGNED_IN, total))
         if name not in PLAIN:
             with stage.fresh(name, "web", room=2 * CONNECTIONS) as peer:
-                found.append(_soak(peer, f"{name}, without a session", _STRANGER, total))
-    return found
+                results.append(_soak(peer, f"{name}, without a session", _STRANGER, total))
+    return results
 
 
 def _soak(peer: Peer, name: str, ask: Ask, total: int) -> Soak:
@@ -87,8 +87,8 @@ def _soak(peer: Peer, name: str, ask: Ask, total: int) -> Soak:
         rss.append(rss_bytes(peer.pids))
         p99.append(figures["p99_ms"])
     after = _collections(peer)
-    told = None if before is None or after is None else after - before
-    return Soak(name, requests, rss, p99, told)
+    collections = None if before is None or after is None else after - before
+    return Soak(name, requests, rss, p99, collections)
 
 
 def steps(total: int) -> list[int]:
@@ -98,11 +98,11 @@ def steps(total: int) -> list[int]:
 
 
 def _collections(peer: Peer) -> int | None:
-    found = _COLLECTIONS.search(fetch(peer.metrics).body)
-    return int(float(found[1])) if found else None
+    line = _COLLECTIONS.search(fetch(peer.metrics).body)
+    return int(float(line[1])) if line else None
 
 
-def rows(found: Sequence[Soak]) -> list[Row]:
+def rows(results: Sequence[Soak]) -> list[Row]:
     """One line a peer."""
     return [
         ["peer", "requests", "RSS MiB", "after all", "growth", "worst p99 ms", "full collections"],
@@ -115,12 +115,12 @@ def rows(found: Sequence[Soak]) -> list[Row]:
                 f"{max(one.p99_ms):.2f}",
                 "" if one.collections is None else str(one.collections),
             ]
-            for one in found
+            for one in results
         ),
     ]
 
 
-def judged(found: Sequence[Soak]) -> list[Row]:
+def judged(results: Sequence[Soak]) -> list[Row]:
     """Whether the gate stayed within GROWTH."""
     return [
         ["goal", "to reach", "measured", "met"],
@@ -131,15 +131,15 @@ def judged(found: Sequence[Soak]) -> list[Row]:
                 f"{one.growth_mib:.1f}",
                 "yes" if one.growth_mib <= GROWTH else "NO",
             ]
-            for one in found
+            for one in results
             if one.name not in PLAIN
         ),
     ]
 
 
-def samples(found: Sequence[Soak]) -> dict[str, object]:
+def samples(results: Sequence[Soak]) -> dict[str, object]:
     """For --json."""
-    return {"soak": [asdict(one) for one in found]}
+    return {"soak": [asdict(one) for one in results]}
 
 
 def chosen(peers: Sequence[str]) -> list[str]:

@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._head = b""
         self._missing = -1
-        self._told: tuple[int, int] = (0, 0)
+        self._response: tuple[int, int] = (0, 0)
         self._done: asyncio.Future[tuple[int, int]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who waits."""
+        """The request that waits for its response fails."""
         if self._done is not None and not self._done.done():
             self._done.set_exception(ConnectionError(f"a connection was closed: {exc}"))
 
@@ -71,11 +71,11 @@ class Connection(asyncio.Protocol):
                 return
             status, length = int(head[_STATUS]), _LENGTH.search(head)
             size = int(length[1]) if length and status not in _EMPTY else 0
-            self._told, self._missing = (status, size), size - len(rest)
+            self._response, self._missing = (status, size), size - len(rest)
         else:
             self._missing -= len(data)
         if self._missing <= 0 and self._done is not None and not self._done.done():
-            self._done.set_result(self._told)
+            self._done.set_result(self._response)
 
     def close(self) -> None:
         """End it."""
@@ -92,12 +92,12 @@ class Tally:
 
     def result(self, seconds: float) -> dict[str, object]:
         """As load.lua has it."""
-        kept = sorted(self.times)
+        times = sorted(self.times)
         return {
-            "requests": len(kept),
+            "requests": len(times),
             "duration": int(seconds * 1e6),
-            "p50": int(kept[len(kept) // 2] * 1e6) if kept else 0,
-            "p99": int(kept[len(kept) * 99 // 100] * 1e6) if kept else 0,
+            "p50": int(times[len(times) // 2] * 1e6) if times else 0,
+            "p99": int(times[len(times) * 99 // 100] * 1e6) if times else 0,
             "failed": self.wrong.total(),
             "why": ", ".join(f"{count} {kind}" for kind, count in self.wrong.items()),
         }
@@ -122,10 +122,10 @@ class Visitor:
         self._random = random.Random(f"{order['seed']}-{number}")  # noqa: S311 - no secret
         self._clock = itertools.count(_THEN + int(str(order["seed"])) * 10**8 + number * 10**6)
         entries = recording()
-        told = answers(entries)
+        known = answers(entries)
         session = str(order["session"])
         steps = [
-            Step(one, one.request(session), told[one.key], list(_turns(told[one.key].entry)))
+            Step(one, one.request(session), known[one.key], list(_turns(known[one.key].entry)))
             for one in entries
         ]
         self._parts = [list(part) for _, part in itertools.groupby(steps, lambda s: s.entry.visit)]
@@ -169,10 +169,10 @@ class Visitor:
 
     async def _ask(self, step: Step, connection: Connection) -> None:
         request, began = filled(step.pieces, self._value), time.perf_counter()
-        told = await connection.ask(request)
+        status, size = await connection.ask(request)
         self._tally.times.append(time.perf_counter() - began)
-        if told != (step.answer.status, step.answer.size):
-            self._tally.wrong[f"{told[0]} with {told[1]} bytes to {step.entry.target}"] += 1
+        if (status, size) != (step.answer.status, step.answer.size):
+            self._tally.wrong[f"{status} with {size} bytes to {step.entry.target}"] += 1
 
     async def _talk(self, step: Step) -> None:
         """Open a WebSocket, say what was said, and close it."""

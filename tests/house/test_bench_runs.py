@@ -105,6 +105,23 @@ def test_each_peer_serves_what_is_measured(stage: Stage, peer: str) -> None:
     assert served.get("idle-ws", {"connections": 10})["connections"] == 10
 
 
+@pytest.mark.parametrize("peer", [name for name in roster.PLAIN if name != "nginx"])
+def test_each_plain_proxy_works_with_one_thread(stage: Stage, peer: str) -> None:
+    """What can be told how many threads to use is told one: as the gate, which has one loop."""
+    needs_peers(stage.scene.directory, peer)
+    pid = stage.peer(peer).pids[0]
+    proc = Path(f"/proc/{pid}")
+    words = (proc / "cmdline").read_text().split("\0")
+    environment = (proc / "environ").read_text().split("\0")
+
+    if peer == "envoy":
+        assert words[words.index("--concurrency") + 1] == "1"
+    elif peer == "haproxy":
+        assert "nbthread 1\n" in Path(words[words.index("-f") + 1]).read_text()
+    else:
+        assert "GOMAXPROCS=1" in environment
+
+
 @pytest.mark.parametrize("name", ["gate", "policy"])
 def test_all_that_the_gate_does_is_measured(stage: Stage, name: str) -> None:
     """Refusals, questions, sessions in turn, many routes and all of policy work at the gate."""
