@@ -66,18 +66,22 @@ class KnownPeople:
 
     def learn(
         self, sub: str, facts: Facts | Deleted | None, *, asked_at: float, told_at: float
-    ) -> None:
-        """Store the answer to a question of `asked_at`, unless a later one was answered already.
+    ) -> bool:
+        """Store the answer to a question of `asked_at`; return whether it is the newest.
 
-        None: it said nothing of this person, and what is known stays.
+        A later question may have been answered already. None: it said nothing of this person, and
+        what is known stays.
         """
         known = self._all.get(sub)
-        if known is None or asked_at < known.asked_at:
-            return
+        if known is None:
+            return True
+        if asked_at < known.asked_at:
+            return False
         known.asked_at = asked_at
         if facts is not None:
             known.facts, known.told_at = facts, told_at
         self._all.move_to_end(sub)
+        return True
 
     def due(self, *, about_since: float, asked_before: float) -> list[str]:
         """Return who was about since then and was last asked about before then.

@@ -2,22 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.people.api import ApiResult, CannotTell, Done, Refused, TailchatApi
-from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.facts import (
-    MOST_ASKED,
-    Deleted,
-    Facts,
-    is_asked,
-    kept_out_because,
-    read_people,
-)
+from tailchat_gate.people.api import CannotTell, Refused
+from tailchat_gate.people.facts import Deleted, Facts, is_asked, kept_out_because
+from tailchat_gate.people.inquiry import MOST_ASKED, Inquiry, Records
 from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.reasons import Reason
 
@@ -29,7 +22,8 @@ MOST_WAITING: Final = 5000
 """People whose requests wait for their first answer; one more does not wait."""
 #: Seconds that an answer and a round may take beyond `refresh`.
 _MARGIN: Final = 20.0
-_ACTION: Final = "user/getUserInfoList"
+#: Of what keeps an account out, what the configuration decides.
+_BY_CONFIGURATION: Final = frozenset((Reason.GUEST_REFUSED, Reason.BOT_REFUSED))
 
 _OUTAGE: Final = "Tailchat could not be asked about people; what is known of them stays"
 _CLOSED: Final = (
@@ -46,11 +40,10 @@ class WatchTerms:
 
     `refresh`: seconds between two questions about a person, 0: nobody is asked about. `guests`:
     whether guests and bots may enter. `keeps_emails`: whether any route uses them; `unverified`:
-    also those that Tailchat did not verify. `api_url` replaces `{BACKEND}` in pictures.
+    also those that Tailchat did not verify.
     """
 
     refresh: float
-    api_url: str
     guests: bool = False
     keeps_emails: bool = False
     unverified: bool = False
@@ -72,30 +65,30 @@ class PeopleWatch:
     """Follows bans, names and addresses for one configuration, while it is in force.
 
     `people` is what is known; it outlives the configuration. `keep_out(sub, reason)` is called
-    with every answer: why a person may enter no tool, None if they may. `bot`: the gate's bot,
-    None without one. `heard()` is called after every good answer. `clock`: Unix
-    seconds; `monotonic`: seconds that never go back.
+    with every answer: why a person may enter no tool, None if they may; `kept_out()` returns who
+    may not. `heard()` is called after every good answer. `clock`: Unix seconds; `monotonic`:
+    seconds that never go back.
     """
 
     def __init__(
         self,
         terms: WatchTerms,
-        api: TailchatApi,
+        inquiry: Inquiry,
         people: KnownPeople,
         *,
         keep_out: Callable[[str, Reason | None], None],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        bot: Bot | None = None,
+        kept_out: Callable[[], Mapping[str, Reason]],
         heard: Callable[[], None] = lambda: None,
     ) -> None:
         self.terms: Final = terms
-        self._api = api
+        self._inquiry = inquiry
         self._people = people
         self._keep_out = keep_out
         self._clock = clock
         self._monotonic = monotonic
-        self._bot = bot
+        self._kept_out = kept_out
         self._heard = heard
         self._stale_after = terms.refresh + _MARGIN
         self._about_for = max(ABOUT_SECONDS, 3 * terms.refresh)
@@ -105,8 +98,6 @@ class PeopleWatch:
         #: What was logged of that, "" for nothing.
         self._told = ""
         self._off_until = 0.0
-        #: Tailchat lets nobody ask without a token, and the bot may.
-        self._by_bot = False
         #: People to be asked about at once, each with the future that ends their wait.
         self._urgent: dict[str, asyncio.Future[None]] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -115,6 +106,10 @@ class PeopleWatch:
     def start(self) -> None:
         """Begin to ask; needs a running event loop."""
         self._is_running = self.terms.refresh > 0
+        for sub, reason in self._kept_out().items():
+            if not self._is_running or (self.terms.guests and reason in _BY_CONFIGURATION):
+                # Nobody would learn that it is no longer so.
+                self._keep_out(sub, None)
         if not self._is_running:
             return
         self._people.keep_emails(self.terms.keeps_emails)
@@ -231,14 +226,9 @@ class PeopleWatch:
         """Ask about some people and apply the answer; return whether there was one."""
         asked_at, told_at = self._monotonic(), self._clock()
         try:
-            result = await self._call({"userIds": list(subs)})
-            found = (
-                read_people(subs, result.data, api_url=self.terms.api_url)
-                if isinstance(result, Done)
-                else None
-            )
-            if found is None:
-                self._failed(result)
+            found = await self._inquiry.ask(subs)
+            if not isinstance(found, dict):
+                self._failed(found)
                 return False
             self._answered(subs, found, asked_at, told_at)
         except Exception:  # noqa: BLE001 - the rounds go on
@@ -247,24 +237,10 @@ class PeopleWatch:
             return False
         return True
 
-    async def _call(self, body: dict[str, object]) -> ApiResult:
-        """Call without a token, or by the bot once Tailchat wants one."""
-        if self._by_bot and self._bot is not None:
-            result = await self._bot.call(_ACTION, body)
-            if not isinstance(result, Refused):
-                return result
-        result = await self._api.call(_ACTION, body)
-        if self._bot is None or not isinstance(result, Refused) or not result.is_closed:
-            return result
-        found = await self._bot.call(_ACTION, body)
-        self._by_bot = isinstance(found, Done)
-        # A bot that may not sign in is none: then the call is closed.
-        return result if isinstance(found, Refused) else found
-
     def _answered(
         self,
         subs: Sequence[str],
-        found: dict[str, Facts | Deleted],
+        found: Records,
         asked_at: float,
         told_at: float,
     ) -> None:
@@ -274,13 +250,11 @@ class PeopleWatch:
         self._heard()
         for sub in subs:
             facts = found.get(sub)
-            if isinstance(facts, Facts) and not self.terms.keeps_emails:
-                facts = replace(facts, email="")
-            self._people.learn(sub, facts, asked_at=asked_at, told_at=told_at)
-            if facts is not None:
+            is_newest = self._people.learn(sub, facts, asked_at=asked_at, told_at=told_at)
+            if facts is not None and is_newest:
                 self._judge(sub, facts)
 
-    def _failed(self, result: ApiResult) -> None:
+    def _failed(self, result: Refused | CannotTell) -> None:
         """Keep what is known; say it once, until Tailchat answers again."""
         self._is_failing = True
         message = _OUTAGE
@@ -295,9 +269,7 @@ class PeopleWatch:
         self._keep_out(sub, kept_out_because(facts, guests=self.terms.guests))
 
 
-def _problem(result: ApiResult) -> str:
+def _problem(result: Refused | CannotTell) -> str:
     if isinstance(result, CannotTell):
         return f"{result.reason}: {result.problem}"
-    if isinstance(result, Refused):
-        return f"status {result.status} {result.name}"
-    return "an answer of another form"
+    return f"status {result.status} {result.name}"

@@ -19,6 +19,7 @@ from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_watch import GroupTerms, fill
+from tailchat_gate.people.inquiry import Inquiry
 from tailchat_gate.people.members import Members
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch, WatchTerms
@@ -112,21 +113,21 @@ def _people(
     settings: Settings, process_state: ProcessState, api: TailchatApi, bot: Bot
 ) -> PeopleWatch:
     tailchat = settings.tailchat
+    keeps_emails = any(route.uses_email for route in settings.route)
     terms = WatchTerms(
         tailchat.people_refresh,
-        tailchat.api_url,
         guests=settings.access.guests,
-        keeps_emails=any(route.uses_email for route in settings.route),
+        keeps_emails=keeps_emails,
         unverified=tailchat.unverified_email,
     )
     return PeopleWatch(
         terms,
-        api,
+        Inquiry(api, bot, api_url=tailchat.api_url, keeps_emails=keeps_emails),
         process_state.people,
         keep_out=partial(process_state.keep_out, lifetime=settings.session.lifetime),
         clock=process_state.clock,
         monotonic=process_state.monotonic,
-        bot=bot,
+        kept_out=process_state.revocation.kept_out,
         heard=process_state.heard_of_people,
     )
 

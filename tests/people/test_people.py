@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import Clock, RawClient, Received, request_bytes, until
+from gatekit import SECRET, Clock, RawClient, Received, request_bytes, until
 from recheckkit import BOB, HOSHINO, Person, at_tool, nickname, refusal, sign_in
-from storykit import Story, story
+from storykit import CLIENT_SECRET, Story, story
 from visitor import NAVIGATION
 from websocketkit import SWITCH, UPGRADE
 
+from tailchat_gate.config.model import Settings
 from tailchat_gate.demo.faults import Hang, Response
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.facts import DELETED, Facts
+from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.people.watch import PeopleWatch
+from tailchat_gate.serving.wiring import build
 
 LIST = "user/getUserInfoList"
 PAGE = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
@@ -415,6 +419,75 @@ async def test_rounds_ask_in_batches(start: Start) -> None:
     await until(lambda: len(asked) >= 3)
 
     assert asked[:3] == [200, 200, 50]
+
+
+async def test_long_names_of_others_hide_no_ban(start: Start) -> None:
+    """Accounts with names of a megabyte do not keep the gate from reading about anybody else."""
+    scene = await start(tailchat={"people_refresh": "1s"})
+    process_state = scene.gate.generation.process_state
+    for sub in tuple(scene.tailchat.store.users):
+        process_state.people.seen(sub, process_state.monotonic())
+        if sub != HOSHINO.sub:
+            scene.tailchat.store.rename(sub, "x" * 900_000)
+    change(scene, "banned")
+    await until(lambda: HOSHINO.sub in process_state.revocation.kept_out())
+
+    assert process_state.revocation.kept_out() == {HOSHINO.sub: "banned"}
+    known = process_state.people.get(BOB.sub)
+    assert known is not None
+    assert isinstance(known.facts, Facts)
+    assert known.facts.profile.nickname == "x" * 128
+
+
+def test_later_answer_wins() -> None:
+    """An answer that arrives after that to a later question changes nothing."""
+    known = KnownPeople()
+    known.seen(HOSHINO.sub, 0.0)
+    facts = Facts(Profile(HOSHINO.sub, "New"))
+
+    assert known.learn(HOSHINO.sub, facts, asked_at=2.0, told_at=2.0)
+    assert not known.learn(HOSHINO.sub, DELETED, asked_at=1.0, told_at=1.0)
+    found = known.get(HOSHINO.sub)
+    assert found is not None
+    assert found.facts is facts
+
+
+async def changed(scene: Story, **sections: dict[str, object]) -> None:
+    """Put another configuration into force."""
+    before = scene.gate.generation
+    document = before.settings.model_dump(mode="json")
+    for name, values in sections.items():
+        document[name] |= values
+    document["tailchat"]["client_secret"] = CLIENT_SECRET
+    document["session"]["secrets"] = [SECRET]
+    settings = Settings.model_validate(document)
+    built = await asyncio.to_thread(build, settings, before.process_state)
+    await scene.gate.server.swap(built)
+
+
+async def test_reload_judges_guests_again(scene: Story) -> None:
+    """What is known of people is judged by each configuration, also of those not seen for long."""
+    person = await sign_in(scene)
+    change(scene, "guest")
+    await asked_again(scene)
+    assert refusal(await person.get()) == (403, "guest-refused")
+
+    scene.gate.generation.process_state.people.due(about_since=float("inf"), asked_before=0.0)
+    await changed(scene, access={"guests": True})
+    assert (await person.get()).status == 200
+
+    await changed(scene, access={"guests": False})
+    assert refusal(await person.get()) == (403, "guest-refused")
+
+
+async def test_switching_it_off_keeps_nobody_out(scene: Story) -> None:
+    """With people_refresh = 0 nobody would learn that a ban is lifted, so none counts."""
+    person = await sign_in(scene)
+    change(scene, "guest")
+    await asked_again(scene)
+    await changed(scene, tailchat={"people_refresh": "0"})
+
+    assert (await person.get()).status == 200
 
 
 async def test_metrics_and_audit(scene: Story, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,8 @@ from tailchat_gate.reasons import Reason
 MAX_TIMEOUT: Final = 10.0
 #: Bytes of an answer that are read (Tailchat: a nickname has any length).
 MAX_ANSWER: Final = 1_048_576
+TOO_LONG: Final = "too long"
+"""What is wrong with a longer one."""
 
 
 class Answer(NamedTuple):
@@ -100,7 +102,7 @@ class BackChannel:
                     data += chunk
                     if len(data) > limit:
                         response.close()
-                        raise broken(call, response.status, "too long")
+                        raise broken(call, response.status, TOO_LONG)
                 waits = response.headers.get("Retry-After", "")
                 location = response.headers.get("Location", "")
                 return Answer(response.status, response.content_type, waits, bytes(data), location)
