@@ -29,6 +29,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "grant": "grants",
         "grants": "grants",
         "revoke": "grants",
+        "requests": "grants",
         "forget": "forget",
         "health": "admin",
         "refusals": "admin",

@@ -1,4 +1,4 @@
-"""`grant`, `revoke`, `grants`: let a person use a route for a while."""
+"""`grant`, `revoke`, `grants`, `requests`: let a person use a route for a while."""
 
 import json
 import time
@@ -123,6 +123,39 @@ def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
         for one in found:
             line = f"{SUB}{one.sub}  {one.route:<{width}}  {end_text(one.until)}  {one.reason}"
             click.echo(line.rstrip())
+
+
+@click.command()
+@config_option
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
+    """List the requests for access that wait for a decision.
+
+    Approvers decide on the page /oauth2/approvals; `grant` lets a person in as well.
+    """
+    found = stored_or_end(state_location(config, state).path).requests.open
+    if as_json:
+        rows = [
+            {
+                "sub": one.sub,
+                "nickname": one.nickname,
+                "discriminator": one.discriminator,
+                "route": one.route,
+                "reason": one.reason,
+                "asked_at": one.at,
+            }
+            for one in found
+        ]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not found:
+        click.echo("nobody asks for access")
+    else:
+        for one in found:
+            # A name is a stranger's and may hold controls of a terminal.
+            name = ascii(f"{one.nickname}#{one.discriminator}")
+            reason = f"  {one.reason!a}" if one.reason else ""
+            click.echo(f"{SUB}{one.sub}  {one.route}  {name}{reason}")
 
 
 def _check_route(location: StateLocation, route: str) -> None:

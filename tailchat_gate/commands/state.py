@@ -20,6 +20,7 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
 from tailchat_gate.config.load import ConfigError, admin_address, load, named, report, state_path
 from tailchat_gate.config.model import LONGEST_SESSION, RouteSettings, Settings
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
+from tailchat_gate.identity.access_requests import REQUEST, AccessRequests
 from tailchat_gate.identity.grants import GRANT, Grant, Grants, GrantState
 from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
 from tailchat_gate.identity.revocation.state import Entry, RevocationState
@@ -28,8 +29,9 @@ from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.engine import Engine, StoreFault
 from tailchat_gate.state.files import Files, as_owner
+from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.sqlite import SqliteStore
-from tailchat_gate.state.store import StoreError
+from tailchat_gate.state.store import Changes, StoreError
 
 T = TypeVar("T")
 
@@ -56,15 +58,17 @@ class OpenedStore(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What a store says of people: locks and ended sessions, and grants."""
+    """What a store says of people: locks and ended sessions, grants, and requests for access."""
 
     revocation: RevocationState
     grants: GrantState
+    requests: AccessRequests
 
     @classmethod
     def nothing(cls) -> "Stored":
         """Return what a store says that is not there yet."""
-        return cls(RevocationState(time.time), GrantState(time.time))
+        requests = AccessRequests(MemoryStore(time.time), time.time, os.urandom)
+        return cls(RevocationState(time.time), GrantState(time.time), requests)
 
 
 def read_store(directory: Path) -> Stored:
@@ -73,7 +77,8 @@ def read_store(directory: Path) -> Stored:
     It needs no event loop, because `explain` opens no sockets. Raises StoreError.
     """
     kind = revocations(time.time)
-    engine = Engine(Files(directory), time.time, {kind.name: kind, GRANT: Grants.kind})
+    kinds = (kind, Grants.kind, AccessRequests.kind)
+    engine = Engine(Files(directory), time.time, {one.name: one for one in kinds})
     with as_owner(directory):
         loaded = engine.open(create=False)
         engine.close()
@@ -86,6 +91,8 @@ def read_store(directory: Path) -> Stored:
         grant = Grant.from_record(record) if record.kind == GRANT else None
         if grant is not None:
             stored.grants.apply(grant)
+    asked = [record for record in loaded.records if record.kind == REQUEST]
+    stored.requests.take(Changes(asked, complete=True))
     return stored
 
 

@@ -44,8 +44,8 @@ class Compared:
 
     `routes` and `tokens` are keyed by position in the file; they may have gaps, and tables of which
     only a part is readable. The names include those of tables with problems. The names, `groups`,
-    `prefix` and `public_url` are None if they are not known. `denied` is `access.deny`; `listen`
-    holds the gate's own addresses.
+    `prefix` and `public_url` are None if they are not known. `denied` is `access.deny`,
+    `approvers` is `access.approvers`; `listen` holds the gate's own addresses.
     """
 
     routes: Mapping[int, RouteSettings]
@@ -56,6 +56,7 @@ class Compared:
     prefix: str | None
     public_url: str | None
     denied: Iterable[str]
+    approvers: Iterable[str]
     listen: Iterable[str]
 
 
@@ -72,6 +73,7 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
     if groups is not None:
         yield from _unknown_groups(("access", "deny"), tables.denied, groups)
         yield from _uncertain_groups(("access", "deny"), tables.denied, groups)
+        yield from _unknown_groups(("access", "approvers"), tables.approvers, groups)
     for index, route in tables.routes.items():
         checks = [
             _repeated(index, route, names),

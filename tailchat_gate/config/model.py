@@ -88,6 +88,7 @@ class Settings(Section):
             prefix=self.server.prefix,
             public_url=self.server.public_url,
             denied=self.access.deny,
+            approvers=self.access.approvers,
             listen=self.server.listen,
         )
         if found := conflicts(compared):

@@ -122,6 +122,7 @@ def _refuse_conflicts(
         prefix=key("server", "prefix", None),
         public_url=key("server", "public_url", None),
         denied=key("access", "deny", ()),
+        approvers=key("access", "approvers", ()),
         listen=key("server", "listen", ()),
     )
     for conflict in (

@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
@@ -55,6 +56,7 @@ class Endpoints:
         *,
         login: LoginEndpoints,
         frame: FrameSignIn,
+        access: AccessEndpoints,
         targets: Targets,
         sign_out: SignOut,
         userinfo: UserInfo,
@@ -67,13 +69,15 @@ class Endpoints:
         self._prefix = prefix
         self._forward_auth = forward_auth
         #: Paths with a form, whose POST is read.
-        self._forms = frozenset((f"{prefix}/sign_out",))
+        self._forms = frozenset(f"{prefix}/{page}" for page in ("sign_out", "request", "approvals"))
         self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
             {
                 PING: (READ_METHODS, self._ping),
                 f"{prefix}/start": (_STEP, login.start),
                 f"{prefix}/callback": (_STEP, login.callback),
                 f"{prefix}/arrive": (_STEP, login.arrive),
+                f"{prefix}/request": (READ_METHODS | {"POST"}, access.request),
+                f"{prefix}/approvals": (READ_METHODS | {"POST"}, access.approvals),
                 f"{prefix}/frame": (_STEP, frame.offer),
                 f"{prefix}/handed_over": (_STEP, frame.hand_over),
                 f"{prefix}/back": (READ_METHODS, targets.back),

@@ -54,9 +54,19 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
         "signed_out": _Shape(frozenset(("start_url",)), {"everywhere": False}),
         "problem": _Shape(
             frozenset(("reason", "request_id", "time", "status")),
-            {"retry_url": "", "detail": MappingProxyType({}), "elsewhere": ""},
+            {
+                "retry_url": "",
+                "detail": MappingProxyType({}),
+                "elsewhere": "",
+                "ask": MappingProxyType({}),
+            },
         ),
         "frame": _Shape(frozenset(("reason", "open_url")), {"elsewhere": ""}),
+        "request": _Shape(
+            frozenset(("state", "tool", "sub", "back_url")), {"nickname": "", "discriminator": ""}
+        ),
+        "approvals": _Shape(frozenset(("requests", "csrf"))),
+        "sign_in_again": _Shape(frozenset(("start_url",))),
         "embedded": _Shape(frozenset(("start_url", "arrive_url", "tab_url"))),
         "handed_over": _Shape(frozenset(("tab_url",))),
         "onward": _Shape(frozenset(("next_url",))),
@@ -124,9 +134,12 @@ class Pages:
         `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
         retry_url?, detail? (mapping of texts; tool, nickname, discriminator, sub, notice and until
         are shown openly, the rest under "Details"), elsewhere? ("form" where a page of another
-        site sent one);
+        site sent one), ask? (of who may ask for access: tool, csrf, back);
         `frame`: reason, open_url (what a new tab is to show), elsewhere? ("frame" or "form" where
         a page of another site shows or sent it);
+        `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,
+        discriminator?; `approvals`: csrf, requests (mappings with id, sub, nickname, discriminator,
+        tool, reason, at in Unix seconds, own); `sign_in_again`: start_url;
         `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
         tab_url (the tool in a tab); `handed_over`: tab_url;
         `onward`: next_url (which the browser goes to by itself);

@@ -76,6 +76,7 @@ class Answers(PlainAnswers):
         detail: Mapping[str, str] | None = None,
         retry_url: str = "",
         headers: Mapping[str, str] | None = None,
+        ask: Mapping[str, str] | None = None,
     ) -> web.Response:
         """Return the answer that says why a request is refused; note it on the context."""
         context.reason = reason
@@ -96,6 +97,7 @@ class Answers(PlainAnswers):
                 status=status.value,
                 retry_url=retry_url,
                 detail=dict(detail or {}),
+                ask=dict(ask or {}),
                 elsewhere=_elsewhere(context, reason),
             )
         return self.problem_json(context, reason, detail or {}, headers or {})

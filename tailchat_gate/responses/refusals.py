@@ -1,10 +1,10 @@
 """Which answer a refused request gets: the sign-in, a page that explains, a challenge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import web
@@ -40,6 +40,13 @@ _RETRYABLE: Final = BUSY | {
 _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 
 
+class Asks(NamedTuple):
+    """The routes that people may ask for, and what makes the token of the form for that."""
+
+    routes: Collection[str]
+    csrf: Callable[[SessionRecord], str]
+
+
 class Refusals:
     """Chooses the answers to requests that may not pass, for one configuration."""
 
@@ -52,12 +59,14 @@ class Refusals:
         prefix: str,
         sign_in_page: bool,
         embedders: Embedders,
+        asks: Asks,
     ) -> None:
         self.answers: Final = answers
         self._sites = sites
         self._returns = returns
         self._prefix = prefix
         self._embedders = embedders
+        self._asks = asks
         self._entry = _SIGN_IN_PAGE if sign_in_page else "/start"
 
     def refusal(
@@ -257,7 +266,17 @@ class Refusals:
             reason,
             detail={"tool": context.route, **person_detail(record)},
             retry_url=self.answers.start_url(self._way_back(context)),
+            ask=self._ask(context, reason, record),
         )
+
+    def _ask(
+        self, context: RequestContext, reason: Reason, record: SessionRecord
+    ) -> Mapping[str, str]:
+        """Return what the form of who may ask for access to a tool says, {} for nobody else."""
+        if reason is not Reason.DENIED or context.route not in self._asks.routes:
+            return {}
+        back = self._way_back(context)
+        return {"tool": context.route, "csrf": self._asks.csrf(record), "back": back}
 
     def _cross_origin(self, context: RequestContext) -> web.Response:
         """Tell that a page elsewhere sent the request, and where to do what it wanted."""

@@ -12,6 +12,7 @@ from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.rechecker import PatientRechecks
 from tailchat_gate.people.group_watch import GroupTerms
+from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.proxy.client.active_request import ActiveRequest
@@ -41,6 +42,7 @@ class Generation:
     people: PeopleWatch
     registration: RegistrationCheck
     groups: GroupTerms
+    panel: Panel
     forwarder: Forwarder
     assertions: Assertions | None
     process_state: ProcessState
@@ -71,6 +73,7 @@ class Generation:
         self.sign_in.close()
         self.registration.close()
         self.people.stop()
+        self.panel.close()
         self.service.reader.forget()
         self.gate.clients.forget()
         self.gate.authorizer.sessions.forget()

@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.state_directory import body_directory
+from tailchat_gate.identity.access_requests import AccessRequests
 from tailchat_gate.identity.grants import Grants
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
 from tailchat_gate.identity.oauth.redemptions import CAPACITY, Redemptions
@@ -44,6 +45,9 @@ from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Store
+
+#: The name of a gauge, what it says, and what reads it.
+Gauge = tuple[str, str, Callable[[], float]]
 
 #: Handoff tokens remembered, about 2 KiB each for a minute.
 USED_HANDOFFS: Final = 10_000
@@ -138,14 +142,9 @@ class ProcessState:
         self.used_states: Final[Redemptions[SessionRecord]] = Redemptions(
             clock=clock, shared=SharedRedemptions(self.store, "login", CAPACITY, clock)
         )
-        # A token used twice still works for one browser and one host only, and for one minute.
-        self.used_handoffs: Final[Redemptions[SessionRecord]] = Redemptions(
-            clock=clock,
-            capacity=USED_HANDOFFS,
-            harmless=True,
-            shared=SharedRedemptions(self.store, "pass", USED_HANDOFFS, clock),
-        )
+        self.used_handoffs: Final = _handoffs(self.store, clock)
         self.grants: Final = Grants(self.store, clock)
+        self.access_requests: Final = AccessRequests(self.store, clock, os.urandom)
         self.locks: Final = Revocations(self.revocation, self.store, self.metrics, clock)
 
     def start(self) -> None:
@@ -178,7 +177,7 @@ class ProcessState:
 
     def _make_metrics(self) -> Metrics:
         reloads = self.reloads
-        gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+        gauges: tuple[Gauge, ...] = (
             ("gate_websockets_open", "WebSockets open.", lambda: len(self.upstream_pools.tunnels)),
             (
                 "gate_request_buffer_memory_bytes",
@@ -190,19 +189,7 @@ class ProcessState:
                 "Requests' bodies that are kept in files.",
                 lambda: self.upstream_pools.bodies.files,
             ),
-            ("gate_locks", "Locks in force.", lambda: len(self.revocation.locks)),
-            ("gate_people", "People whom Tailchat is asked about.", lambda: len(self.people)),
-            (
-                "gate_people_kept_out",
-                "Accounts kept out because Tailchat banned or deleted them, guests and bots.",
-                lambda: len(self.revocation.kept_out()),
-            ),
-            (
-                "gate_people_answer_timestamp_seconds",
-                "When Tailchat last answered about people, in Unix seconds; 0 for never.",
-                lambda: self.people_heard_at,
-            ),
-            ("gate_grants", "Grants in force.", lambda: len(self.grants.state.in_force)),
+            *self._gauges_of_people(),
             (
                 "gate_state_faults",
                 "Faults of the state store at present.",
@@ -256,6 +243,28 @@ class ProcessState:
             family.add_metric((name,), size)
         yield family
 
+    def _gauges_of_people(self) -> tuple[Gauge, ...]:
+        return (
+            ("gate_locks", "Locks in force.", lambda: len(self.revocation.locks)),
+            ("gate_people", "People whom Tailchat is asked about.", lambda: len(self.people)),
+            (
+                "gate_people_kept_out",
+                "Accounts kept out because Tailchat banned or deleted them, guests and bots.",
+                lambda: len(self.revocation.kept_out()),
+            ),
+            (
+                "gate_people_answer_timestamp_seconds",
+                "When Tailchat last answered about people, in Unix seconds; 0 for never.",
+                lambda: self.people_heard_at,
+            ),
+            ("gate_grants", "Grants in force.", lambda: len(self.grants.state.in_force)),
+            (
+                "gate_access_requests",
+                "Requests for access that wait for a decision.",
+                lambda: len(self.access_requests.open),
+            ),
+        )
+
     def _token_expiries(self) -> Iterator[Metric]:
         # No names: readers of the metrics need not know the machines.
         ahead = [expires for expires in self.token_expiries if expires > self.clock()]
@@ -266,6 +275,19 @@ class ProcessState:
         if ahead:
             family.add_metric((), min(ahead))
         yield family
+
+
+def _handoffs(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRecord]:
+    """Return the used handoff tokens.
+
+    One used twice still works for one browser and one host only, and for one minute.
+    """
+    return Redemptions(
+        clock=clock,
+        capacity=USED_HANDOFFS,
+        harmless=True,
+        shared=SharedRedemptions(store, "pass", USED_HANDOFFS, clock),
+    )
 
 
 def _store(path: str, clock: Callable[[], float], health: Health) -> Store:

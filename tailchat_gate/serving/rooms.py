@@ -15,6 +15,7 @@ from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import read_key
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Tokens
@@ -31,7 +32,7 @@ from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
 from tailchat_gate.responses.answers import Answers
-from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.responses.refusals import Asks, Refusals
 from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.tailchat_parts import TailchatParts, wire_tailchat
@@ -183,6 +184,7 @@ def wire_responses(
     sites: Sites,
     recorder: Recorder,
     embedders: Embedders,
+    asks: Asks,
     process_state: ProcessState,
 ) -> ResponseParts:
     """Return the parts of the responses room, with the pages."""
@@ -199,9 +201,20 @@ def wire_responses(
         prefix=prefix,
         sign_in_page=settings.pages.sign_in == "page",
         embedders=embedders,
+        asks=asks,
     )
     writer = ResponseWriter(answers, process_state.pages, recorder)
     return ResponseParts(returns, answers, refusals, writer)
+
+
+def askable(settings: Settings) -> frozenset[str]:
+    """Return the names of the routes that people may ask for."""
+    open_to_all = {PUBLIC, SIGNED_IN}
+    return frozenset(
+        route.name
+        for route in settings.route
+        if settings.access.requests and route.grants and open_to_all.isdisjoint(route.allow)
+    )
 
 
 def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes:

@@ -21,6 +21,7 @@ from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_watch import GroupTerms, fill
 from tailchat_gate.people.inquiry import Inquiry
 from tailchat_gate.people.members import Members
+from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch, WatchTerms
 from tailchat_gate.proxy.upstream.resolver import NamesResolver
@@ -41,6 +42,7 @@ class TailchatParts(NamedTuple):
     people: PeopleWatch
     registration: RegistrationCheck
     groups: GroupTerms
+    panel: Panel
 
 
 def wire_tailchat(
@@ -71,6 +73,7 @@ def wire_tailchat(
         _people(settings, process_state, api, bot),
         RegistrationCheck(settings, api, process_state.told_of_registration),
         _groups(settings, process_state, members, api, bot),
+        Panel(bot, settings.access.panel, clock),
     )
 
 

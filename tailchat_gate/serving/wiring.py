@@ -3,8 +3,10 @@
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from tailchat_gate.access.policy import Rule, make_rule
 from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.model import Settings
+from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
@@ -17,6 +19,7 @@ from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
+from tailchat_gate.responses.refusals import Asks
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.rooms import (
@@ -25,6 +28,7 @@ from tailchat_gate.serving.rooms import (
     ProxyParts,
     ResponseParts,
     StaticRoutes,
+    askable,
     secrets,
     wire_access,
     wire_identity,
@@ -68,6 +72,7 @@ def wire_endpoints(parts: Parts) -> Endpoints:
             embedders=parts.access.embedders,
             prefix=prefix,
         ),
+        access=_access(parts, targets, forms),
         targets=targets,
         sign_out=_sign_out(parts, forms),
         userinfo=_userinfo(parts, forms),
@@ -75,6 +80,27 @@ def wire_endpoints(parts: Parts) -> Endpoints:
         key_set=KeySet(answers=answers, key_set=assertions.key_set if assertions else None),
         answers=answers,
         prefix=prefix,
+    )
+
+
+def _access(parts: Parts, targets: Targets, forms: FormTokens) -> AccessEndpoints:
+    settings, process_state = parts.settings, parts.process_state
+    approvers = settings.access.approvers
+    return AccessEndpoints(
+        refusals=parts.responses.refusals,
+        sessions=parts.identity.sessions,
+        sites=parts.identity.sites,
+        targets=targets,
+        forms=forms,
+        routes=parts.access.routes,
+        requests=process_state.access_requests,
+        grants=process_state.grants,
+        panel=parts.identity.tailchat.panel,
+        approvers=make_rule(approvers, settings.groups, members=parts.access.members)
+        if approvers
+        else Rule(),
+        askable=askable(settings),
+        prefix=settings.server.prefix,
     )
 
 
@@ -172,7 +198,12 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
     identity = wire_identity(settings, access, process_state)
     proxy = wire_proxy(settings, access, identity.sessions, process_state)
     responses = wire_responses(
-        settings, identity.sites, proxy.recorder, access.embedders, process_state
+        settings,
+        identity.sites,
+        proxy.recorder,
+        access.embedders,
+        Asks(askable(settings), FormTokens(_key_ring(settings, "form")).token),
+        process_state,
     )
     authorizer = Authorizer(
         access.routes, identity.sites, identity.sessions, identity.tokens, process_state.audit
@@ -188,6 +219,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         identity.tailchat.people,
         identity.tailchat.registration,
         identity.tailchat.groups,
+        identity.tailchat.panel,
         proxy.forwarder,
         proxy.assertions,
         process_state,

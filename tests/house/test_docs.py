@@ -175,7 +175,7 @@ def test_every_address_of_the_gate_is_documented() -> None:
     own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/[\w.]+)":', source)} | {PING}
     document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 
-    assert len(own) == 12
+    assert len(own) == 14
     assert own == set(re.findall(r"^\| `GET (/[\w/.]+)", document, re.MULTILINE))
 
 

@@ -62,7 +62,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("rechecker", "machine_tokens"),
         ("authenticator",),
         ("sign_ins",),
-        ("grants", "recheck", "revocation"),
+        ("access_requests", "grants", "recheck", "revocation"),
         ("sessions",),
         ("oauth",),
         ("seal",),

@@ -22,6 +22,31 @@ HOSTILE = '\u202e"><script>alert(1)</script>\x00\r\n\ud800{csrf}{{ 7*7 }}' + "W"
 NOON = 1_772_366_400.0  # 2026-03-01 12:00:00 UTC
 
 VALUES: dict[str, dict[str, object]] = {
+    "request": {
+        "state": "open",
+        "tool": "wiki",
+        "sub": "66",
+        "nickname": "Bob",
+        "discriminator": "0042",
+        "back_url": "/d",
+    },
+    "approvals": {
+        "csrf": "c",
+        "requests": [
+            {
+                "id": "k",
+                "sub": "66",
+                "nickname": "Bob",
+                "discriminator": "0042",
+                "tool": "wiki",
+                "reason": "on call",
+                "at": NOON,
+                "own": own,
+            }
+            for own in (False, True)
+        ],
+    },
+    "sign_in_again": {"start_url": "/oauth2/start"},
     "embedded": {
         "start_url": "https://gate.example.com/oauth2/start?rd=%2Fd",
         "arrive_url": "/oauth2/arrive",
@@ -50,6 +75,31 @@ VALUES: dict[str, dict[str, object]] = {
     },
 }
 HOSTILE_VALUES: dict[str, dict[str, object]] = {
+    "request": {
+        "state": "open",
+        "tool": HOSTILE,
+        "sub": HOSTILE,
+        "nickname": HOSTILE,
+        "discriminator": HOSTILE,
+        "back_url": "/d",
+    },
+    "approvals": {
+        "csrf": "c",
+        "requests": [
+            {
+                "id": "k",
+                "sub": HOSTILE,
+                "nickname": HOSTILE,
+                "discriminator": HOSTILE,
+                "tool": HOSTILE,
+                "reason": HOSTILE,
+                "at": NOON,
+                "own": own,
+            }
+            for own in (False, True)
+        ],
+    },
+    "sign_in_again": {"start_url": "/" + HOSTILE},
     "embedded": {
         "start_url": "/" + HOSTILE,
         "arrive_url": "/oauth2/arrive",
@@ -215,6 +265,17 @@ def test_hostile_values_stay_text(pages: Pages, name: str) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
     assert "alert(1)" in html
     assert "W" * 301 not in page.text
+
+
+def test_the_form_to_ask_for_access_holds_hostile_values_as_text(pages: Pages) -> None:
+    """They are values of fields, and end nowhere before their quote."""
+    values = {**VALUES["problem"], "ask": dict.fromkeys(("tool", "csrf", "back"), HOSTILE)}
+    page = Document(pages.render("problem", accept_language="en", **values))
+
+    fields = [attributes for tag, attributes in page.elements if tag == "input"]
+    assert [field["name"] for field in fields] == ["csrf", "route", "rd"]
+    assert all("alert(1)" in (field["value"] or "") for field in fields)
+    assert len(page.all("script")) == 0
 
 
 @pytest.mark.parametrize("nickname", ["", " ", "\u200b\u2060", "\u202e", "\x00"])

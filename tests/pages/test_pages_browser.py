@@ -17,6 +17,31 @@ NOON = 1_772_366_400.0
 PAGES = Pages(contact="ops@example.com")  # it reads files, so not within the event loop
 
 VALUES: dict[str, dict[str, object]] = {
+    "request": {
+        "state": "open",
+        "tool": HOSTILE,
+        "sub": HOSTILE,
+        "nickname": HOSTILE,
+        "discriminator": HOSTILE,
+        "back_url": "/d",
+    },
+    "approvals": {
+        "csrf": "c",
+        "requests": [
+            {
+                "id": "k",
+                "sub": HOSTILE,
+                "nickname": HOSTILE,
+                "discriminator": HOSTILE,
+                "tool": HOSTILE,
+                "reason": HOSTILE,
+                "at": NOON,
+                "own": own,
+            }
+            for own in (False, True)
+        ],
+    },
+    "sign_in_again": {"start_url": "/oauth2/start"},
     "embedded": {
         "start_url": "/oauth2/start?rd=%2Fd",
         "arrive_url": "/oauth2/arrive",

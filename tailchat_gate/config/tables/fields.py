@@ -263,6 +263,12 @@ Deny = Annotated[
     AfterValidator(identifier.distinct),
     WithJsonSchema(distinct_items(matching(identifier.DENY_ENTRY))),
 ]
+Approvers = Annotated[
+    tuple[Annotated[str, AfterValidator(identifier.person_entry)], ...],
+    AfterValidator(identifier.distinct),
+    WithJsonSchema(distinct_items(matching(identifier.PERSON_ENTRY))),
+]
+Panel = Annotated[str, AfterValidator(group.panel), WithJsonSchema(matching(group.PANEL_IDS))]
 _Members = Annotated[
     tuple[Annotated[str, AfterValidator(group.member)], ...], AfterValidator(group.Group)
 ]

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from tailchat_gate.config.tables.fields import (
+    Approvers,
     BaseUrl,
     ClientId,
     ClientSecret,
@@ -21,6 +22,7 @@ from tailchat_gate.config.tables.fields import (
     Deny,
     Issuer,
     Moment,
+    Panel,
     Scope,
     Seconds,
     Section,
@@ -222,6 +224,31 @@ class Access(Section):
         ),
         examples=[["sub:660000000000000000000009"]],
     )
+    requests: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether a person who is refused a tool may ask for it; approvers decide on a page."
+        ),
+    )
+    approvers: Approvers = Field(
+        default=(),
+        description="Who decides requests for access: group:NAME or sub:ID.",
+        examples=[["group:ops"]],
+    )
+    panel: Panel = Field(
+        default="",
+        description=(
+            "Panel of a Tailchat group into which the bot writes of requests, as GROUP/PANEL by "
+            "their ids."
+        ),
+        examples=["66aa00000000000000000001/66bb00000000000000000001"],
+    )
+
+    @model_validator(mode="after")
+    def _decided_by_somebody(self) -> Self:
+        if self.requests and not self.approvers:
+            raise ValueError("approvers: expected at least one entry where requests = true")
+        return self
 
 
 class Token(Section):

@@ -16,12 +16,22 @@ MEMBER = (
 )
 _OF_TAILCHAT = "tailchat-"
 _ID = syntax.TAILCHAT_ID.pattern
+PANEL = '"GROUP/PANEL", the ids of a Tailchat group and of one of its panels, or "" for none'
+PANEL_IDS = f"(?:{_ID}/{_ID})?"
+_PANEL = re.compile(PANEL_IDS)
 _SOURCE = re.compile(f"{TAILCHAT_GROUP}({_ID})|{TAILCHAT_ROLE}({_ID})/({_ID})")
 
 #: One entry of a group, for a JSON Schema.
 MEMBER_ENTRY = (
     f"(?:{TAILCHAT_GROUP}{_ID}|{TAILCHAT_ROLE}{_ID}/{_ID}|(?!{_OF_TAILCHAT}){syntax.SUB})"
 )
+
+
+def panel(text: str) -> str:
+    """Check the panel of a Tailchat group; raises ValueError, whose text says what is accepted."""
+    if not _PANEL.fullmatch(text):
+        raise ValueError(PANEL)
+    return text
 
 
 class Source(NamedTuple):

@@ -20,6 +20,7 @@ DENY = '"group:NAME", "sub:ID" or "token:NAME"'
 METHOD = 'a method in capitals such as "GET"'
 SUBS = "the sub of a Tailchat user: visible ASCII without spaces, at most 255 characters"
 VIA = 'one word of at most 64 letters, digits or -_.+ such as "tailchat-gate", or "" for none'
+PERSONS = '"group:NAME" or "sub:ID"'
 MACHINE = "1 to 64 letters, digits or -_. beginning with a letter or digit"
 NAME = '"Name#2114"'
 HASH = '"sha256:" and 64 hexadecimal digits, as `tailchat-gate token NAME` prints it'
@@ -50,6 +51,7 @@ _NO_ID = "is not a Tailchat id, which has 24 hex digits"
 
 #: One entry of a deny list, and of an allow list, for a JSON Schema.
 DENY_ENTRY = f"(?:{GROUP}{syntax.SHORT_TOKEN}|{SUB}{syntax.SUB}|{TOKEN}{syntax.PLAIN_NAME})"
+PERSON_ENTRY = f"(?:{GROUP}{syntax.SHORT_TOKEN}|{SUB}{syntax.SUB})"
 ALLOW_ENTRY = f"(?:{PUBLIC}|{SIGNED_IN}|{DENY_ENTRY})"
 
 _Many = TypeVar("_Many", bound=Sized)
@@ -190,6 +192,13 @@ def deny_entry(text: str) -> str:
     """
     if not _names_somebody(text):
         raise ValueError(DENY)
+    return text
+
+
+def person_entry(text: str) -> str:
+    """Check one entry of a list of persons, as `deny_entry` does."""
+    if text.startswith(TOKEN) or not _names_somebody(text):
+        raise ValueError(PERSONS)
     return text
 
 

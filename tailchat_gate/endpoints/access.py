@@ -1,0 +1,219 @@
+"""Asking for access to a tool, and approving it: pages of the gate, by forms without a script."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import web
+
+from tailchat_gate.access.policy import Rule, decide
+from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.endpoints.account import FormTokens, form_fields
+from tailchat_gate.endpoints.login_answers import Targets
+from tailchat_gate.identity.access_requests import (
+    APPROVED,
+    OPEN,
+    AccessRequest,
+    AccessRequests,
+    TooManyRequestsError,
+)
+from tailchat_gate.identity.grants import Grant, Grants
+from tailchat_gate.identity.host_sessions import HostSessions, Sites
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.people.panel import Panel, plain
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.target import cookie_fields, query_pairs
+from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.syntax import UNFIT_FOR_A_LINE
+
+#: Seconds since the sign-in of a person who approves: a copied cookie or an open laptop is old.
+FRESH_SECONDS: Final = 3_600
+#: What an approver may choose, in seconds; "no" declines.
+CHOICES: Final[Mapping[str, int]] = MappingProxyType(
+    {"1h": 3_600, "8h": 28_800, "7d": 604_800, "no": 0}
+)
+_WAITING_FIELDS: Final = MappingProxyType({"Refresh": "15"})
+
+
+@dataclass(frozen=True, slots=True)
+class AccessEndpoints:
+    """The handlers of /oauth2/request and /oauth2/approvals for one configuration.
+
+    `approvers`: the rule of those who approve; `askable`: the names of routes one may ask for.
+    """
+
+    refusals: Refusals
+    sessions: HostSessions
+    sites: Sites
+    targets: Targets
+    forms: FormTokens
+    routes: RouteTable
+    requests: AccessRequests
+    grants: Grants
+    panel: Panel
+    approvers: Rule
+    askable: frozenset[str]
+    prefix: str
+
+    async def request(
+        self, request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
+        """Take a request on POST; show on GET how it stands, and lead to the tool once it may."""
+        record = await self._record(request, context)
+        if record is None:
+            return self._not_signed_in(context)
+        context.sub = record.sub
+        fields = dict(query_pairs(context.target.query))
+        if context.method == "POST":
+            if not await self.forms.is_own(request, record):
+                return self.refusals.failure(context, Reason.CROSS_ORIGIN)
+            fields = await form_fields(request)
+        route = fields.get("route", "")
+        if route not in self.askable:
+            return self.refusals.failure(context, Reason.NO_ROUTE)
+        back = self.targets.safe(fields.get("rd", "/"), context.host)
+        if context.method == "POST":
+            return await self._ask(context, record, route, back, _line(fields.get("reason", "")))
+        return self._status(context, record, route, back)
+
+    async def approvals(
+        self, request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
+        """Show the open requests to an approver; decide one on POST."""
+        record = await self._record(request, context)
+        if record is None or self.sites.is_tool(context.host):
+            return self._elsewhere(context)
+        context.sub = record.sub
+        if not decide((self.approvers,), record.sub).allowed:
+            return self.refusals.denied(context, Reason.DENIED, record)
+        if not 0 <= self.sessions.clock() - record.signed_in_at < FRESH_SECONDS:
+            return self._sign_in_again(context)
+        if context.method != "POST":
+            return self._list(context, record)
+        if not await self.forms.is_own(request, record):
+            return self.refusals.failure(context, Reason.CROSS_ORIGIN)
+        return await self._decide(record, await form_fields(request))
+
+    async def _ask(
+        self, context: RequestContext, record: SessionRecord, route: str, back: str, reason: str
+    ) -> web.StreamResponse:
+        rule = next(found.rule for found in self.routes.routes if found.name == route)
+        if record.sub in rule.denied_subs:
+            return self.refusals.denied(context, Reason.DENY_LISTED, record)
+        known = self.requests.of(record.sub, route)
+        try:
+            found = await self.requests.ask(record, route, reason)
+        except TooManyRequestsError:
+            return self._page(context, record, route, back, "too_many")
+        if found is not known:
+            self.panel.say("access-request", self._message(found))
+        return self.refusals.answers.redirect(self._status_url(route, back), status=303)
+
+    def _message(self, found: AccessRequest) -> str:
+        """Return what the bot writes of a request; nothing in it is markup or a secret."""
+        who = f"{plain(found.nickname)}#{plain(found.discriminator)}"
+        why = f": {plain(found.reason)}" if found.reason else ""
+        url = f"{self.sites.public_url}{self.prefix}/approvals"
+        return f"{who} asks for access to {plain(found.route)}{why}\n{url}"
+
+    def _status(
+        self, context: RequestContext, record: SessionRecord, route: str, back: str
+    ) -> web.StreamResponse:
+        found = self.requests.of(record.sub, route)
+        granted = self.grants.state.has(record.sub, route)
+        if granted or found is None or found.state == APPROVED:
+            return self.refusals.answers.redirect(back, status=303)
+        return self._page(context, record, route, back, found.state)
+
+    def _page(
+        self, context: RequestContext, record: SessionRecord, route: str, back: str, state: str
+    ) -> web.StreamResponse:
+        waits = state == OPEN
+        return self.refusals.answers.page(
+            context,
+            "request",
+            code=HTTPStatus.TOO_MANY_REQUESTS if state == "too_many" else HTTPStatus.OK,
+            headers=_WAITING_FIELDS if waits else None,
+            state=state,
+            tool=route,
+            sub=record.sub,
+            nickname=record.nickname,
+            discriminator=record.discriminator,
+            back_url=self._status_url(route, back) if waits else back,
+        )
+
+    def _status_url(self, route: str, back: str) -> str:
+        """Return the address of the page that tells how a request stands."""
+        return f"{self.prefix}/request?route={quote(route)}&rd={quote(back, safe='/')}"
+
+    async def _decide(self, record: SessionRecord, fields: Mapping[str, str]) -> web.StreamResponse:
+        """Decide a request; nobody decides their own, and one that is gone changes nothing."""
+        found = self.requests.find(fields.get("id", ""))
+        seconds = CHOICES.get(fields.get("for", ""))
+        if found is not None and seconds is not None and found.sub != record.sub:
+            if seconds and found.route in self.askable:
+                now = int(self.sessions.clock())
+                until = now + seconds
+                await self.grants.put(
+                    Grant(found.sub, found.route, now, until, found.reason, record.sub)
+                )
+            await self.requests.decide(found, record.sub, approved=seconds > 0)
+        # So that a reload of the page decides nothing again.
+        return self.refusals.answers.redirect(f"{self.prefix}/approvals", status=303)
+
+    def _list(self, context: RequestContext, record: SessionRecord) -> web.StreamResponse:
+        shown = [
+            _shown(found, own=found.sub == record.sub)
+            for found in self.requests.open
+            if found.route in self.askable
+        ]
+        return self.refusals.answers.page(
+            context, "approvals", requests=shown, csrf=self.forms.token(record)
+        )
+
+    def _sign_in_again(self, context: RequestContext) -> web.StreamResponse:
+        """Send an approver through the sign-in once more, with the password."""
+        target = f"{self.prefix}/approvals"
+        url = self.refusals.answers.start_url(target, prompt="login")
+        return self.refusals.answers.page(context, "sign_in_again", start_url=url)
+
+    def _elsewhere(self, context: RequestContext) -> web.StreamResponse:
+        """Lead to the public host, where approvals are, or to its sign-in."""
+        if self.sites.is_tool(context.host):
+            url = f"{self.sites.public_url}{self.prefix}/approvals"
+            return self.refusals.answers.redirect(url, status=303)
+        return self._not_signed_in(context)
+
+    def _not_signed_in(self, context: RequestContext) -> web.StreamResponse:
+        authenticator = self.sessions.at(context.host).authenticator
+        return self.refusals.not_let_in(
+            context, authenticator.explain_rejection(context.head.fields)
+        )
+
+    async def _record(
+        self, request: web.BaseRequest, context: RequestContext
+    ) -> SessionRecord | None:
+        host_session = self.sessions.at(context.host)
+        return await host_session.settled_record(cookie_fields(request.raw_headers))
+
+
+def _shown(found: AccessRequest, *, own: bool) -> dict[str, object]:
+    return {
+        "id": found.key,
+        "sub": found.sub,
+        "nickname": found.nickname,
+        "discriminator": found.discriminator,
+        "tool": found.route,
+        "reason": found.reason,
+        "at": found.at,
+        "own": own,
+    }
+
+
+def _line(text: str) -> str:
+    """Return a person's text as one line without controls."""
+    return " ".join(UNFIT_FOR_A_LINE.sub(" ", text).split())

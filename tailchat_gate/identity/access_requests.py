@@ -1,0 +1,213 @@
+"""Requests for access: who asked for which tool and why, and what was decided."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+from tailchat_gate.config.values.identifier import is_sub
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.state.store import Changes, Kind, Record, Store
+from tailchat_gate.syntax import COMPACT, base64url
+
+REQUEST: Final = "access-request"
+OPEN: Final = "open"
+APPROVED: Final = "approved"
+DECLINED: Final = "declined"
+_STATES: Final = frozenset((OPEN, APPROVED, DECLINED))
+#: Seconds for which a request waits, and for which the answer can be read.
+WAIT_SECONDS: Final = 7 * 86_400
+ANSWER_SECONDS: Final = 86_400
+#: Seconds after which a person who was declined may ask for the same tool again.
+REST_SECONDS: Final = 3_600
+#: Open requests of one person, and of all.
+MOST_OF_ONE: Final = 5
+MOST: Final = 500
+#: Longest reason, nickname and discriminator that are kept, in characters.
+MAX_REASON: Final = 300
+_MAX_NAME: Final = 64
+_MAX_SECOND: Final = 253_402_300_799
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+_audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
+
+
+class TooManyRequestsError(Exception):
+    """A person has asked for too much, or was declined a moment ago; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """The person `sub` asks for `route`; times are Unix seconds.
+
+    `key` names the request in addresses. `by` is the sub of the person who decided, "" before.
+    """
+
+    key: str
+    sub: str
+    nickname: str
+    discriminator: str
+    route: str
+    reason: str
+    at: int
+    until: int
+    state: str = OPEN
+    by: str = ""
+
+    def to_record(self) -> Record:
+        """Return the request as a record: one for each person and route, the later one counts."""
+        body = json.dumps(asdict(self), separators=COMPACT)
+        return Record(REQUEST, f"{self.sub} {self.route}", body, self.sub, self.until)
+
+    @classmethod
+    def from_record(cls, record: Record) -> "AccessRequest | None":
+        """Return the request of a record, None for a damaged one."""
+        try:
+            found = cls(**json.loads(record.body)) if record.intact else None
+        except (ValueError, TypeError):
+            return None
+        return found if found is not None and found.is_valid() else None
+
+    def is_valid(self) -> bool:
+        """Whether every field has the form that the gate writes."""
+        texts = (self.key, self.nickname, self.discriminator, self.route, self.reason, self.by)
+        seconds = (self.at, self.until)
+        return (
+            all(isinstance(text, str) for text in (*texts, self.sub, self.state))
+            and all(type(second) is int and 0 <= second <= _MAX_SECOND for second in seconds)
+            and is_sub(self.sub)
+            and self.state in _STATES
+        )
+
+
+def _latest(records: Sequence[Record]) -> Sequence[Record]:
+    return records[-2 * MOST :]
+
+
+class AccessRequests:
+    """The requests that are known, in the store and in memory.
+
+    `clock` gives Unix seconds; `random_bytes` as many bytes as it is asked for, for keys.
+    """
+
+    kind: Final = Kind(REQUEST, 4 * MOST, _latest)
+
+    def __init__(
+        self, store: Store, clock: Callable[[], float], random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._requests: dict[tuple[str, str], AccessRequest] = {}
+        store.follow(self)
+
+    def __repr__(self) -> str:
+        """A number only."""
+        return f"<AccessRequests: {len(self._requests)}>"
+
+    @property
+    def open(self) -> tuple[AccessRequest, ...]:
+        """The open requests, the oldest first."""
+        found = [one for one in self._in_time() if one.state == OPEN]
+        return tuple(sorted(found, key=lambda one: (one.at, one.sub, one.route)))
+
+    def of(self, sub: str, route: str) -> AccessRequest | None:
+        """Return a person's latest request for a route, None if there is none any more."""
+        found = self._requests.get((sub, route))
+        return found if found is not None and self._clock() < found.until else None
+
+    def find(self, key: str) -> AccessRequest | None:
+        """Return an open request by its key."""
+        return next((one for one in self.open if one.key == key), None)
+
+    async def ask(self, person: SessionRecord, route: str, reason: str) -> AccessRequest:
+        """Store a request; an open one for the same route is returned as it is.
+
+        Raises TooManyRequestsError.
+        """
+        now = int(self._clock())
+        known = self.of(person.sub, route)
+        if known is not None and known.state == OPEN:
+            return known
+        if known is not None and known.state == DECLINED and now < known.at + REST_SECONDS:
+            raise TooManyRequestsError("declined")
+        waiting = self.open
+        if len(waiting) >= MOST or sum(one.sub == person.sub for one in waiting) >= MOST_OF_ONE:
+            raise TooManyRequestsError("too many")
+        made = AccessRequest(
+            base64url(self._random_bytes(12)),
+            person.sub,
+            person.nickname[:_MAX_NAME],
+            person.discriminator[:_MAX_NAME],
+            route,
+            reason[:MAX_REASON],
+            now,
+            now + WAIT_SECONDS,
+        )
+        self._tell("access-requested", made)
+        await self._put(made)
+        return made
+
+    async def decide(self, request: AccessRequest, by: str, *, approved: bool) -> None:
+        """Store the decision on a request by the person `by`."""
+        now = int(self._clock())
+        state = APPROVED if approved else DECLINED
+        made = replace(request, state=state, by=by, at=now, until=now + ANSWER_SECONDS)
+        self._tell(f"access-{state}", made)
+        await self._put(made)
+
+    def take(self, changes: Changes) -> None:
+        """Apply what was read from the store."""
+        read = [AccessRequest.from_record(record) for record in changes.records]
+        if None in read:
+            details = {"records": read.count(None)}
+            _log.error("records of access requests are damaged", extra={"details": details})
+        if changes.complete:
+            self._requests.clear()
+        for found in read:
+            if found is not None:
+                self._requests[found.sub, found.route] = found
+        self._sweep()
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return what the store must hold."""
+        del lost
+        return [one.to_record() for one in self._in_time()]
+
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return nothing: requests are written at once."""
+        del last
+        return ()
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Forget a person's requests."""
+        del in_force
+        for key in [key for key in self._requests if key[0] == sub]:
+            del self._requests[key]
+
+    def _put(self, request: AccessRequest) -> Awaitable[None]:
+        self._sweep()
+        self._requests[request.sub, request.route] = request
+        return self._store.put((request.to_record(),))
+
+    def _in_time(self) -> Iterator[AccessRequest]:
+        now = self._clock()
+        return (one for one in self._requests.values() if now < one.until)
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        for key in [key for key, one in self._requests.items() if one.until <= now]:
+            del self._requests[key]
+
+    def _tell(self, event: str, request: AccessRequest) -> None:
+        details = {
+            "event": event,
+            "sub": request.sub,
+            "nickname": request.nickname,
+            "route": request.route,
+            "by": request.by,
+            "why": request.reason,
+        }
+        _audit.info("audit", extra={"details": details})

@@ -1,0 +1,103 @@
+"""Writes short messages into a panel of a Tailchat group, as the gate's bot."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.api import Done
+from tailchat_gate.people.bot import Bot
+
+#: Seconds between two messages of one kind; what comes in between is counted.
+PAUSE_SECONDS: Final = 60.0
+#: Longest text of a person within a message, and the longest message, in characters.
+MAX_TEXT: Final = 200
+MAX_MESSAGE: Final = 1_000
+#: Bytes of the list of the bot's groups that are read: strangers can add the bot to theirs.
+_MAX_GROUPS: Final = 8 << 20
+_TEXT_PANEL: Final = 0
+#: What would become markup, a link or a mention in Tailchat's clients (BBCode).
+_MARKUP: Final = re.compile(r"[\[\]]")
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+def plain(text: str) -> str:
+    """Return a person's text as it can stand in a message: no brackets, one line, not too long.
+
+    Tailchat's clients make a link of a bare address too, so its scheme is cut off from it.
+    """
+    bare = _MARKUP.sub("", text).replace("://", ": //")
+    words = "".join(char if char.isprintable() else " " for char in bare).split()
+    return " ".join(words)[:MAX_TEXT]
+
+
+class Panel:
+    """The panel `where` ("GROUP/PANEL" by ids; "" for none) of one configuration.
+
+    `clock`: Unix seconds. A message that cannot be written is lost, and the log says why.
+    """
+
+    def __init__(self, bot: Bot, where: str, clock: Callable[[], float]) -> None:
+        self._bot = bot
+        self._group, _, self._panel = where.partition("/")
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: When a message of a kind was last written, and how many were left out since.
+        self._told: dict[str, tuple[float, int]] = {}
+        self.problem = ""
+
+    def say(self, kind: str, text: str) -> None:
+        """Write a message soon, in the background; at most one of a kind a minute."""
+        if not self._group:
+            return
+        now = self._clock()
+        told_at, left_out = self._told.get(kind, (-PAUSE_SECONDS, 0))
+        if told_at <= now < told_at + PAUSE_SECONDS:
+            self._told[kind] = (told_at, left_out + 1)
+            return
+        self._told[kind] = (now, 0)
+        more = f"\n(and {left_out} more of this kind)" if left_out else ""
+        task = asyncio.get_running_loop().create_task(self._write(text[:MAX_MESSAGE] + more))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Write nothing more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _write(self, text: str) -> None:
+        problem = await self._missing()
+        if not problem:
+            body = {"groupId": self._group, "converseId": self._panel, "content": text}
+            result = await self._bot.call("chat/message/sendMessage", body)
+            problem = "" if isinstance(result, Done) else f"it was not sent: {result}"
+        if problem and problem != self.problem:
+            _log.error("access.panel: %s", problem)
+        self.problem = problem
+
+    async def _missing(self) -> str:
+        """Return why the panel cannot be written to, "" if it can.
+
+        Tailchat answers 200 for a panel that does not exist, and would write into one of another
+        group.
+        """
+        result = await self._bot.call("group/getUserGroups", {}, limit=_MAX_GROUPS)
+        if not isinstance(result, Done):
+            return f"the bot's groups are not known: {result}"
+        groups = result.data if isinstance(result.data, list) else []
+        group = next((one for one in groups if _id(one) == self._group), None)
+        if group is None:
+            return f"the bot is not in the group {self._group}"
+        panels = group.get("panels")
+        for panel in panels if isinstance(panels, list) else []:
+            if isinstance(panel, dict) and panel.get("id") == self._panel:
+                return "" if panel.get("type") == _TEXT_PANEL else f"{self._panel} takes no text"
+        return f"the group {self._group} has no panel {self._panel}"
+
+
+def _id(group: object) -> object:
+    return group.get("_id") if isinstance(group, dict) else None

@@ -1,0 +1,333 @@
+"""A refused person asks for a tool; another decides on a page of the gate; the first is in."""
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from gatekit import Clock, until
+from parts import in_browser, keep_screenshot
+from playwright.async_api import Browser, expect
+from playwright.async_api import Page as Tab
+from storykit import CLIENT_ID, Story, story
+from visitor import FETCH, Page, Visitor
+
+from tailchat_gate.demo.groups import Group
+from tailchat_gate.demo.users import User, user_named
+from tailchat_gate.endpoints.access import CHOICES, FRESH_SECONDS
+from tailchat_gate.identity.access_requests import (
+    MOST_OF_ONE,
+    REST_SECONDS,
+    WAIT_SECONDS,
+    AccessRequest,
+    AccessRequests,
+    TooManyRequestsError,
+)
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
+from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.store import Changes
+
+HOSHINO, BOB, EVE = user_named("hoshino"), user_named("bob"), user_named("eve")
+GROUP, PANEL = "6a" + 11 * "01", "6b" + 11 * "02"
+DENIED = "660000000000000000000005"
+
+
+def _sections(**access: Any) -> dict[str, Any]:  # noqa: ANN401 - values of a table
+    return {
+        "groups": {"ops": [BOB.sub]},
+        "access": {"requests": True, "approvers": ["group:ops"], **access},
+        "route": [
+            {"name": "wiki", "path": "/wiki", "allow": ["group:ops"]},
+            {
+                "name": "mail",
+                "path": "/mail",
+                "allow": ["group:ops"],
+                "deny": [f"sub:{HOSHINO.sub}"],
+            },
+            {"name": "never", "path": "/never", "allow": ["group:ops"], "grants": False},
+            {"name": "home"},
+        ],
+    }
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
+    """Return the usual setting with a wiki for Bob's group, and a panel of a Tailchat group."""
+    sections = _sections(panel=f"{GROUP}/{PANEL}")
+    async with story(tmp_path / "access.log", clock, **sections) as found:
+        group = Group(GROUP, "Ops", BOB.sub, {BOB.sub: []}, panels={PANEL: "general"})
+        found.tailchat.groups.by_id[GROUP] = group
+        found.tailchat.groups.add_bot(group, CLIENT_ID)
+        yield found
+
+
+async def _sign_in(visitor: Visitor, scene: Story, user: User, path: str = "/") -> Page:
+    return await visitor.sign_in(scene.url + path, user.email, user.password)
+
+
+async def _ask(visitor: Visitor, scene: Story, reason: str = "on call") -> Page:
+    page = await visitor.open(scene.url + "/wiki/page?a=1")
+    assert page.status == 403
+    return await visitor.submit(page, "/request", reason=reason)
+
+
+async def _decide(visitor: Visitor, scene: Story, choice: str) -> Page:
+    page = await visitor.open(scene.url + "/oauth2/approvals")
+    return await visitor.submit(page, "/approvals", **{"for": choice})
+
+
+async def test_a_refused_person_asks_and_is_let_in(scene: Story) -> None:
+    """The page that waits leads to the address asked for; the grant ends after its time."""
+    async with scene.visitor() as mine, scene.visitor() as bobs:
+        await _sign_in(mine, scene, HOSHINO)
+        await _sign_in(bobs, scene, BOB)
+        waiting = await _ask(mine, scene)
+        assert (waiting.status, "You asked for access" in waiting.text) == (200, True)
+        listed = await bobs.open(scene.url + "/oauth2/approvals")
+        assert HOSHINO.sub in listed.text
+        assert "on call" in listed.text
+
+        done = await _decide(bobs, scene, "8h")
+        assert "There is no request." in done.text
+        page = await mine.open(waiting.url)
+        assert (page.status, page.text) == (200, "ok")
+        assert page.url == scene.url + "/wiki/page?a=1"
+
+        scene.clock.now += CHOICES["8h"]
+        assert (await mine.open(scene.url + "/wiki")).status == 403
+
+
+async def test_a_declined_person_is_told_and_rests(scene: Story) -> None:
+    """The page says so, and asking again is possible after an hour."""
+    async with scene.visitor() as mine, scene.visitor() as bobs:
+        await _sign_in(mine, scene, HOSHINO)
+        await _sign_in(bobs, scene, BOB)
+        waiting = await _ask(mine, scene)
+        await _decide(bobs, scene, "no")
+        assert "Your request was declined" in (await mine.open(waiting.url)).text
+        again = await _ask(mine, scene)
+        assert (again.status, "was not sent" in again.text) == (429, True)
+        scene.clock.now += REST_SECONDS
+        assert "You asked for access" in (await _ask(mine, scene)).text
+
+
+async def test_nobody_approves_their_own_request(scene: Story) -> None:
+    """Not by the page, which has no button, and not by a form made by hand."""
+    requests = scene.gate.generation.process_state.access_requests
+    async with scene.visitor() as bobs:
+        await _sign_in(bobs, scene, BOB)
+        record = SessionRecord("s", BOB.sub, "Bob", "7", "", 0, 0, "l")
+        asked = await requests.ask(record, "wiki", "")
+        page = await bobs.open(scene.url + "/oauth2/approvals")
+        assert "This is your own request" in page.text
+        assert page.forms == []
+
+        data = {"id": asked.key, "for": "8h"}
+        headers = {**FETCH, "Sec-Fetch-Site": "same-origin"}
+        await bobs.open(scene.url + "/oauth2/approvals", method="POST", data=data, headers=headers)
+        assert [one.state for one in requests.open] == ["open"]
+
+
+async def test_only_approvers_see_and_decide(scene: Story) -> None:
+    """Another person gets 403 and learns nothing of the requests."""
+    requests = scene.gate.generation.process_state.access_requests
+    async with scene.visitor() as mine, scene.visitor() as eves:
+        await _sign_in(mine, scene, HOSHINO)
+        await _ask(mine, scene)
+        await _sign_in(eves, scene, EVE)
+        page = await eves.open(scene.url + "/oauth2/approvals")
+        assert (page.status, HOSHINO.sub in page.text) == (403, False)
+        data = {"id": requests.open[0].key, "for": "8h"}
+        headers = {**FETCH, "Sec-Fetch-Site": "same-origin"}
+        page = await eves.open(
+            scene.url + "/oauth2/approvals", method="POST", data=data, headers=headers
+        )
+        assert (page.status, len(requests.open)) == (403, 1)
+
+
+async def test_an_old_sign_in_approves_nothing(scene: Story) -> None:
+    """An approver signs in again, with the password, before the list is shown."""
+    async with scene.visitor() as bobs:
+        await _sign_in(bobs, scene, BOB)
+        scene.clock.now += FRESH_SECONDS
+        page = await bobs.open(scene.url + "/oauth2/approvals")
+
+    assert "Please sign in again" in page.text
+    assert any("prompt=login" in link for link in page.links)
+
+
+@pytest.mark.parametrize("page", ["request", "approvals"])
+async def test_a_page_of_another_site_asks_and_decides_nothing(scene: Story, page: str) -> None:
+    """Its form lacks the token of the gate's own, and the browser says where it comes from."""
+    headers = {**FETCH, "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example.com"}
+    requests = scene.gate.generation.process_state.access_requests
+    async with scene.visitor() as bobs:
+        await _sign_in(bobs, scene, BOB)
+        record = SessionRecord("s", HOSHINO.sub, "H", "1", "", 0, 0, "l")
+        asked = await requests.ask(record, "wiki", "")
+        data = {"route": "never", "reason": "x", "id": asked.key, "for": "8h", "csrf": "forged"}
+        answer = await bobs.open(
+            f"{scene.url}/oauth2/{page}", method="POST", data=data, headers=headers
+        )
+
+    assert answer.status == 403
+    assert [one.state for one in requests.open] == ["open"]
+
+
+@pytest.mark.parametrize("path", ["/mail", "/never"])
+async def test_what_nobody_can_be_granted_has_no_form(scene: Story, path: str) -> None:
+    """A deny list and grants = false say no already; a form made by hand changes nothing."""
+    async with scene.visitor() as mine:
+        await _sign_in(mine, scene, HOSHINO)
+        page = await mine.open(scene.url + path)
+        assert (page.status, [form for form in page.forms if "request" in form.action]) == (403, [])
+        headers = {**FETCH, "Sec-Fetch-Site": "same-origin"}
+        data = {"route": path[1:], "reason": "please", "rd": "/"}
+        answer = await mine.open(
+            scene.url + "/oauth2/request", method="POST", data=data, headers=headers
+        )
+
+    assert answer.status in {403, 404}
+    assert scene.gate.generation.process_state.access_requests.open == ()
+
+
+async def test_the_bot_tells_the_panel_without_markup(scene: Story) -> None:
+    """A nickname and a reason stay text: no link, mention or line of their own."""
+    sub = HOSHINO.sub
+    users = scene.tailchat.store.users
+    name = "[at=66]Bob[/at]\n[url=https://evil.example.com]x"
+    users[sub] = replace(users[sub], claims={**users[sub].claims, "nickname": name})
+    async with scene.visitor() as mine:
+        await _sign_in(mine, scene, HOSHINO)
+        await _ask(mine, scene, "[b]now[/b]\nplease")
+        await until(lambda: bool(scene.tailchat.messages.sent))
+
+    (message,) = scene.tailchat.messages.sent
+    assert (message["groupId"], message["converseId"]) == (GROUP, PANEL)
+    text = str(message["content"])
+    assert not set(text) & set("[]")
+    assert text.splitlines() == [
+        "at=66Bob/aturl=https: //evil.example.comx#0042 asks for access to wiki: bnow/b please",
+        f"{scene.url}/oauth2/approvals",
+    ]
+
+
+async def test_a_panel_that_is_not_there_is_said_once(
+    scene: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tailchat would take the message and show it to nobody; the request counts all the same."""
+    scene.tailchat.groups.by_id[GROUP].panels.clear()
+    panel = scene.gate.generation.panel
+    async with scene.visitor() as mine:
+        await _sign_in(mine, scene, HOSHINO)
+        await _ask(mine, scene)
+        await until(lambda: bool(panel.problem))
+
+    assert scene.tailchat.messages.sent == []
+    assert [line for line in caplog.messages if "access.panel" in line] == [
+        f"access.panel: the group {GROUP} has no panel {PANEL}"
+    ]
+    assert len(scene.gate.generation.process_state.access_requests.open) == 1
+
+
+async def test_every_step_is_in_the_audit_log(
+    scene: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asked, who decided, and the grant that follows."""
+    caplog.set_level(logging.INFO, AUDIT_LOGGER_NAME)
+    async with scene.visitor() as mine, scene.visitor() as bobs:
+        await _sign_in(mine, scene, HOSHINO)
+        await _sign_in(bobs, scene, BOB)
+        await _ask(mine, scene)
+        await _decide(bobs, scene, "1h")
+
+    lines = [vars(record)["details"] for record in caplog.records if record.message == "audit"]
+    steps = [
+        (line["event"], line["sub"], line["by"])
+        for line in lines
+        if line["event"].startswith(("access-", "grant"))
+    ]
+    assert steps == [
+        ("access-requested", HOSHINO.sub, ""),
+        ("granted", HOSHINO.sub, BOB.sub),
+        ("access-approved", HOSHINO.sub, BOB.sub),
+    ]
+
+
+async def test_requests_are_bounded_and_end(clock: Clock) -> None:
+    """One open request a tool, a few a person, and each for a week."""
+    requests = AccessRequests(MemoryStore(clock), clock, bytes)
+    person = SessionRecord("s", HOSHINO.sub, "H", "1", "", 0, 0, "l")
+    first = await requests.ask(person, "tool-0", "why")
+    assert await requests.ask(person, "tool-0", "again") == first
+    for number in range(1, MOST_OF_ONE):
+        await requests.ask(person, f"tool-{number}", "")
+    with pytest.raises(TooManyRequestsError):
+        await requests.ask(person, "one-more", "")
+
+    clock.now += WAIT_SECONDS
+    assert requests.open == ()
+    assert (await requests.ask(person, "one-more", "")).state == "open"
+
+
+async def test_a_damaged_request_is_none(clock: Clock) -> None:
+    """Neither is one of another form."""
+    requests = AccessRequests(MemoryStore(clock), clock, bytes)
+    person = SessionRecord("s", HOSHINO.sub, "H", "1", "", 0, 0, "l")
+    record = (await requests.ask(person, "wiki", "")).to_record()
+    assert AccessRequest.from_record(record) is not None
+    broken = [
+        replace(record, intact=False),
+        replace(record, body="{"),
+        replace(record, body=record.body.replace('"open"', '"granted"')),
+    ]
+    assert [AccessRequest.from_record(one) for one in broken] == [None] * 3
+    requests.take(Changes(broken, complete=True))
+    assert requests.open == ()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page_scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
+    """Return the setting for a browser."""
+    async with story(tmp_path / "access.log", clock, **_sections()) as found:
+        yield found
+
+
+async def _browse(browser: Browser, scene: Story, user: User, path: str) -> Tab:
+    tab = await (await browser.new_context(java_script_enabled=False)).new_page()
+    await tab.goto(scene.url + path)
+    await tab.locator("input[name=email]").first.fill(user.email)
+    await tab.locator("input[name=password]").first.fill(user.password)
+    await tab.locator("input[name=password]").first.press("Enter")
+    await tab.get_by_role("button", name="授权").click()
+    return tab
+
+
+@in_browser
+async def test_the_whole_way_in_a_browser_without_javascript(
+    browser: Browser, page_scene: Story
+) -> None:
+    """The keyboard alone fills in the form, decides, and gets to the tool."""
+    mine = await _browse(browser, page_scene, HOSHINO, "/wiki/page")
+    await keep_screenshot(mine, "access-1-denied")
+    await mine.get_by_label("What do you need it for?").focus()
+    await mine.keyboard.type("on call")
+    await mine.keyboard.press("Tab")
+    await mine.keyboard.press("Enter")
+    await expect(mine.get_by_role("heading", name="You asked for access")).to_be_visible()
+    await keep_screenshot(mine, "access-2-waiting")
+
+    bobs = await _browse(browser, page_scene, BOB, "/oauth2/approvals")
+    await expect(bobs.get_by_text("on call")).to_be_visible()
+    await keep_screenshot(bobs, "access-3-approvals")
+    await bobs.get_by_role("button", name="Allow for 8 hours").focus()
+    await bobs.keyboard.press("Enter")
+    await expect(bobs.get_by_text("There is no request.")).to_be_visible()
+
+    await mine.get_by_role("link", name="Look again").click()
+    await expect(mine.get_by_text("ok")).to_be_visible()
+    assert mine.url == page_scene.url + "/wiki/page"
