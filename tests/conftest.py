@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from playwright.async_api import Browser
 from recheckkit import rechecked
 from storykit import Story
 
+from tailchat_gate.demo.oauth import SigningKey
 from tailchat_gate.request import head
 
 # How long one example takes is the machine's business, and that of the tests beside it.
@@ -100,6 +102,14 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], A
 def _blocking_calls_raise() -> Iterator[None]:
     """Let calls that block raise in the event loop; once, since it wraps dozens of functions."""
     with blockbuster_ctx("tailchat_gate"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_signing_key() -> Iterator[None]:
+    """Let every stand-in sign with one RSA key: to make one is half of a start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tailchat_gate.demo.tailchat.SigningKey", cache(SigningKey))
         yield
 
 

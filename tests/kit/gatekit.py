@@ -186,9 +186,12 @@ async def until(holds: Callable[[], bool], *, within: float = 30.0) -> None:
     """Let the loop turn until something holds; fail where it does not within so many seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within
+    pause = 0.001
     while not holds():
         assert loop.time() < end, f"not within {within} s"
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(pause)
+        # What takes long may be looked at more seldom: some looks are dear.
+        pause = min(pause * 1.3, 0.03)
 
 
 Answer = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ CLOSE_SECONDS, LINGER_SECONDS, SWEEP_SECONDS = 0.4, 0.3, 0.05
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gate wait less long for ends that do not answer."""
     monkeypatch.setattr(tunnel, "CLOSE_SECONDS", CLOSE_SECONDS)
+    monkeypatch.setattr(tunnel, "OVER_SECONDS", CLOSE_SECONDS)
     monkeypatch.setattr(tunnel, "LEFT_SECONDS", LINGER_SECONDS)
     monkeypatch.setattr(upstream_connection, "LINGER_SECONDS", LINGER_SECONDS)
     monkeypatch.setattr(lingering, "LINGER_SECONDS", LINGER_SECONDS)
@@ -35,22 +37,25 @@ class Tunnel:
     gate: RunningGate
     client: RawClient
     upstream: RawClient
-    sockets: set[str]
+    sockets: set[int]
 
     def is_over(self) -> bool:
         """Tell whether the gate has closed both of its sockets."""
         return not self.sockets & open_sockets()
 
 
-def open_sockets() -> set[str]:
-    """Return the sockets of this process, by the name that the kernel gives each."""
+def open_sockets() -> set[int]:
+    """Return the sockets of this process, by the number that the kernel gives each."""
     found = set()
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no more of it is needed
         try:
-            found.add(os.readlink(f"/proc/self/fd/{name}"))  # noqa: PTH115 - as above
+            # Not readlink: each of hundreds would be looked at by what finds blocking calls.
+            one = os.fstat(int(name))
         except OSError:
             continue
-    return {one for one in found if one.startswith("socket:")}
+        if stat.S_ISSOCK(one.st_mode):
+            found.add(one.st_ino)
+    return found
 
 
 @asynccontextmanager
@@ -103,10 +108,10 @@ def _abort(end: RawClient) -> None:
         transport.close()
 
 
-def _of_gate(gate: RunningGate) -> set[str]:
-    """Return the names of the sockets of all tunnels of a gate."""
+def _of_gate(gate: RunningGate) -> set[int]:
+    """Return the numbers of the sockets of all tunnels of a gate."""
     tunnels = gate.generation.process_state.upstream_pools.tunnels
     ends = [end for one in tunnels for end in (one._client, one._upstream)]
     found = [end.transport.get_extra_info("socket") for end in ends if end.transport is not None]
     numbers = [one.fileno() for one in found if one is not None]
-    return {os.readlink(f"/proc/self/fd/{number}") for number in numbers}  # noqa: PTH115
+    return {os.fstat(number).st_ino for number in numbers}

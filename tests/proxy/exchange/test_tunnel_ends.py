@@ -16,6 +16,7 @@ from tunnelkit import CLOSE_SECONDS, Tunnel, hurry, open_sockets, opened
 from websocketkit import BINARY, CLOSE, CONTINUATION, PING, SWITCH, TEXT, close, frame
 from wirekit import heard, reset
 
+from tailchat_gate.proxy.exchange import tunnel
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 from tailchat_gate.proxy.sockets import READ_BYTES
 
@@ -26,11 +27,18 @@ Act = Callable[[RawClient, bytes], Coroutine[Any, Any, None]]
 TUS = {"Connection": "Upgrade", "Upgrade": "tus"}
 SWITCH_TO_TUS = b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: tus\r\n\r\n"
 OVER = close_frame(3000, "the session is over")
+_PATIENCE = 30.0
 
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gate wait for an answer longer than a busy machine takes to give one."""
+    monkeypatch.setattr(tunnel, "OVER_SECONDS", _PATIENCE)
 
 
 # What an end does; `mask` is that of its frames.
@@ -142,7 +150,7 @@ async def test_whatever_ends_a_tunnel_no_socket_stays(
         route["tls_ca"] = str(tmp_path / "authority.pem")
     tool = tls_upstream if tls else upstream
     gate = await start_gate(tool.url, route=[route])
-    async with AsyncExitStack() as stack, asyncio.timeout(20):
+    async with AsyncExitStack() as stack, asyncio.timeout(_PATIENCE):
         tunnels = await _act_all(stack, gate, tool)
         await asyncio.sleep(0)
         if how == "shutdown":
@@ -178,7 +186,7 @@ async def test_a_tunnel_that_has_ended_leaves_no_socket(
 ) -> None:
     """Where both ends have left, one was reset, or one closed and left, both sockets close."""
     pairs = list(itertools.product(ACTS, ACTS))
-    async with AsyncExitStack() as stack, asyncio.timeout(20):
+    async with AsyncExitStack() as stack, asyncio.timeout(_PATIENCE):
         tunnels = dict(zip(pairs, await _act_all(stack, gate, upstream), strict=True))
         ended = set().union(*(tunnels[pair].sockets for pair in pairs if _is_end(pair)))
         await until(lambda: not ended & open_sockets())
@@ -194,10 +202,10 @@ async def test_a_tunnel_that_has_ended_leaves_no_socket(
 
 async def test_a_reset_is_passed_on_as_one(gate: RunningGate, upstream: RawUpstream) -> None:
     """A clean end would say that all has come, so what was reset is reset on the other side too."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         reset(found.client.writer)
         assert (await heard(found.upstream)).reset
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         reset(found.upstream.writer)
         assert (await heard(found.client)).reset
 
@@ -206,11 +214,11 @@ async def test_a_reset_behind_a_close_frame_destroys_nothing(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
     """Who has sent a close frame has said all; the frame arrives, and a clean end behind it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.client.send(close(4001))
         reset(found.client.writer)
         assert await heard(found.upstream) == (close(4001), False)
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.upstream.send(close_frame(1011, "fault"))
         reset(found.upstream.writer)
         assert await heard(found.client) == (close_frame(1011, "fault"), False)
@@ -221,12 +229,12 @@ async def test_last_words_arrive_from_a_connection_that_breaks(
     gate: RunningGate, upstream: RawUpstream, times: int
 ) -> None:
     """A close frame is relayed even where a write finds out first that its sender is gone."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.client.send(frame(BINARY, b"too much"))
         found.upstream.send(close_frame(1009, "too big"))
         reset(found.upstream.writer)
         assert (await heard(found.client)).data == close_frame(1009, "too big")
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.upstream.send(frame(BINARY, b"too much", mask=b""))
         found.client.send(close(1009, "too big"))
         reset(found.client.writer)
@@ -235,7 +243,7 @@ async def test_last_words_arrive_from_a_connection_that_breaks(
 
 async def test_half_an_end_leaves_the_other_half(gate: RunningGate, upstream: RawUpstream) -> None:
     """Who sends no more still receives, and the other learns of it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         for one, other in ((found.client, found.upstream), (found.upstream, found.client)):
             one.send(b"\x81\x01a")
             one.writer.write_eof()
@@ -256,7 +264,7 @@ async def test_what_comes_with_the_switch_is_relayed(
     )
     async with (
         opened(gate, upstream, switch=SWITCH + to_client, behind=to_upstream) as found,
-        asyncio.timeout(10),
+        asyncio.timeout(_PATIENCE),
     ):
         assert await found.client.reader.readexactly(len(to_client)) == to_client
         assert await found.upstream.reader.readexactly(len(to_upstream)) == to_upstream
@@ -276,6 +284,7 @@ _LARGE = 2**20
 _CUTS = {"opcode": 1, "length": 5, "payload": 500_000, "last octet": _LARGE + 9}
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("cut", _CUTS)
 @pytest.mark.parametrize("fin", [True, False])
 async def test_the_close_frame_comes_behind_the_frame_under_way(
@@ -287,7 +296,7 @@ async def test_the_close_frame_comes_behind_the_frame_under_way(
         frame(BINARY, b"u" * _LARGE, fin=fin),
     )
     place = _CUTS[cut]
-    async with opened(gate, upstream) as found, asyncio.timeout(10):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.upstream.send(down[:place])
         found.client.send(up[:place])
         assert await found.client.reader.readexactly(place) == down[:place]
@@ -309,12 +318,13 @@ def _masked_over(sent: bytes) -> bytes:
     return close_frame(3000, "the session is over", mask=sent[2:6])
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("behind", [b"\x01\x01a", b"\x01\x00\x00\x01a\x89\x00", b""])
 async def test_the_close_frame_may_come_between_fragments(
     gate: RunningGate, upstream: RawUpstream, clock: Clock, behind: bytes
 ) -> None:
     """At a boundary the close frame goes out at once, inside of a message too (5.4)."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.upstream.send(behind)
         _end(clock)
         expected = behind + OVER
@@ -325,13 +335,14 @@ async def test_the_close_frame_may_come_between_fragments(
         assert await heard(found.client) == (b"", False)
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("pieces", [1, 3, 100])
 async def test_a_client_that_goes_on_is_not_relayed(
     gate: RunningGate, upstream: RawUpstream, clock: Clock, pieces: int
 ) -> None:
     """What a client sends before its answer goes nowhere; the answer ends the tunnel, at once."""
     behind = frame(TEXT, "still") + frame(BINARY, b"\x88" * 300) + frame(PING) + close(3000)
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         _end(clock)
         assert await found.client.reader.readexactly(len(OVER)) == OVER
         size = len(behind) // pieces + 1
@@ -340,7 +351,7 @@ async def test_a_client_that_goes_on_is_not_relayed(
             found.client.send(behind[place : place + size])
             await asyncio.sleep(0)
         assert await heard(found.client) == (b"", False)
-        assert asyncio.get_running_loop().time() < began + CLOSE_SECONDS
+        assert asyncio.get_running_loop().time() < began + _PATIENCE
         sent = await heard(found.upstream)
 
     assert sent == (_masked_over(sent.data), False)
@@ -350,7 +361,7 @@ async def test_an_end_that_does_not_answer_is_cut_off(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """Neither a client nor an upstream can keep a tunnel open by never closing."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         began = asyncio.get_running_loop().time()
         _end(clock)
         assert await heard(found.client) == (OVER, False)
@@ -365,7 +376,7 @@ async def test_ends_that_never_fall_silent_get_the_close_frame(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """The close frame is the last that either gets, and no reset destroys it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(10):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         floods = [
             asyncio.create_task(_floods(found.client, b"mask")),
             asyncio.create_task(_floods(found.upstream, b"")),
@@ -386,14 +397,14 @@ async def test_who_has_closed_gets_no_second_close_frame(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """Behind a close frame nothing may come (RFC 6455 section 5.5.1); the other side gets one."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.client.send(close(4000))
         assert await found.upstream.reader.readexactly(8) == close(4000)
         _end(clock)
         assert await heard(found.client) == (OVER, False)
         assert await heard(found.upstream) == (b"", False)
     clock.now -= 43_201
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.upstream.send(close_frame(4000, ""))
         assert await found.client.reader.readexactly(4) == close_frame(4000, "")
         _end(clock)
@@ -406,14 +417,14 @@ async def test_who_sends_no_more_gets_the_close_frame(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """A half-closed end is told as the others are, and the gate's clock goes on."""
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.client.writer.write_eof()
         assert await found.upstream.reader.read() == b""
         _end(clock)
         assert await heard(found.client) == (OVER, False)
         await until(found.is_over)
     clock.now -= 43_201
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         found.upstream.writer.write_eof()
         assert await found.client.reader.read() == b""
         _end(clock)
@@ -429,7 +440,7 @@ async def test_another_protocol_is_reset(
     gate = await start_gate(upstream.url, route=[{"name": "tool", "upgrades": ["tus"]}])
     async with (
         opened(gate, upstream, fields=TUS, switch=SWITCH_TO_TUS) as found,
-        asyncio.timeout(5),
+        asyncio.timeout(_PATIENCE),
     ):
         found.client.send(b"\x88\x00")
         found.upstream.send(b"\x88\x00")
@@ -446,7 +457,7 @@ async def test_tls_is_ended_as_any_tunnel(
     """The gate's close frame reaches a tool by https, and an end of TCP alone is a reset."""
     keys = {"tls_ca": str(tmp_path / "authority.pem")}
     gate = await start_gate(tls_upstream.url, route=[{"name": "tool", **keys}])
-    async with opened(gate, tls_upstream) as found, asyncio.timeout(5):
+    async with opened(gate, tls_upstream) as found, asyncio.timeout(_PATIENCE):
         found.client.send(frame(TEXT, "up"))
         found.upstream.send(frame(TEXT, "down", mask=b""))
         assert await found.client.reader.readexactly(6) == frame(TEXT, "down", mask=b"")
@@ -459,7 +470,7 @@ async def test_tls_is_ended_as_any_tunnel(
         assert sent == (_masked_over(sent.data), False)
         await until(found.is_over)
     clock.now -= 43_201
-    async with opened(gate, tls_upstream) as found, asyncio.timeout(5):
+    async with opened(gate, tls_upstream) as found, asyncio.timeout(_PATIENCE):
         below = found.upstream.writer.get_extra_info("socket").fileno()
         with socket.socket(fileno=os.dup(below)) as end:
             end.shutdown(socket.SHUT_WR)
@@ -487,7 +498,7 @@ async def test_a_slow_reader_costs_a_bounded_buffer(
     gate: RunningGate, upstream: RawUpstream, clock: Clock, slow: str, how: str
 ) -> None:
     """What one end does not take stays with the other, whose end then frees all of it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(20):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         reader, sender = found.client, found.upstream
         if slow == "upstream":
             reader, sender = sender, reader
@@ -531,7 +542,7 @@ async def test_a_gate_that_has_stopped_has_no_socket_open(
 ) -> None:
     """What is still to be seen off when the gate stops is cut off with it."""
     gate = await start_gate(upstream.url)
-    async with opened(gate, upstream) as found, asyncio.timeout(5):
+    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
         if stalled:
             await _stalls(found.upstream, b"")
             flood = asyncio.create_task(_floods(found.client, b"mask"))
