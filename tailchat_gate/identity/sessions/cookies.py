@@ -1,7 +1,9 @@
 """The gate's cookies on the wire: reads a Cookie field, removes cookies, sets and deletes them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from http.cookies import SimpleCookie
 from typing import Final, NamedTuple
 
@@ -32,12 +34,29 @@ MAX_LOGINS: Final = 200
 
 #: What is in the name of each cookie of a gate, and of each of Tailchat's.
 _MARKS: Final = (SESSION_COOKIE.encode("ascii"), b"_session", b"_interaction")
-#: What may stand between cookies, and white space as `strip` takes it.
+#: Bytes of names whose kind is kept, and the longest of them.
+_KEPT_NAMES: Final = 256 << 10
+_LONGEST_NAME: Final = 128
+
+
+#: What stands between cookies that have a name, and around them.
 _BETWEEN: Final = b"; \t\n\r\x0b\x0c"
 
-#: Bytes of Cookie fields in the cache, with what was read of them.
-_MAX_KEPT_BYTES: Final = 4 << 20
-_LARGEST_KEPT: Final = 24 << 10
+
+class _Kind(Enum):
+    """Whose a cookie is, by its name."""
+
+    SESSION = "session"
+    #: Of this gate beside its session, or of another.
+    GATES = "gates"
+    TAILCHATS = "tailchats"
+    TOOLS = "tools"
+
+
+#: Where a cookie begins and ends in its field, whose it is, and its value.
+_Named = tuple[int, int, _Kind, bytes]
+# Globals: see reasons.py.
+_TOOLS, _OF_TAILCHAT, _SESSION = _Kind.TOOLS, _Kind.TAILCHATS, _Kind.SESSION
 
 
 class _Read(NamedTuple):
@@ -82,8 +101,7 @@ class CookieNames:
 class CookieReader:
     """Reads the Cookie fields of requests for one set of names.
 
-    A field that has one session and nothing that may be another cookie of a gate or of Tailchat's
-    is not taken apart. Of others the cache has what comes again.
+    Of names that may be a gate's or Tailchat's, whose they are is kept; of values nothing is.
     """
 
     def __init__(self, names: CookieNames) -> None:
@@ -92,10 +110,10 @@ class CookieReader:
         own = re.escape(names.session), re.escape(names.login) + f"(?:{SUFFIX})?"
         self._own = re.compile("|".join(own).encode("ascii"))
         self._tailchat = names.tailchat
-        self._start = self._session + b"="
-        self._marks = tuple(dict.fromkeys((self._session, *_MARKS)))
-        self._taken: BoundedCache[bytes, _Read] = BoundedCache(
-            _MAX_KEPT_BYTES, cost=_cost, largest=_LARGEST_KEPT, twice=True
+        own_mark = () if _MARKS[0] in self._session else (self._session,)
+        self._marks: Final = (*own_mark, *_MARKS)
+        self._kinds: BoundedCache[bytes, _Kind] = BoundedCache(
+            _KEPT_NAMES, cost=_cost, largest=_LONGEST_NAME + ENTRY_BYTES
         )
         #: The field that was read last: who asks for the session asks for the rest as well.
         self._last: tuple[bytes, _Read] = (b"", _NOTHING)
@@ -138,7 +156,7 @@ class CookieReader:
 
     def forget(self) -> None:
         """Clear the cache: no further request will come."""
-        self._taken.clear()
+        self._kinds.clear()
         self._last = (b"", _NOTHING)
 
     def _is_tailchats(self, host: str) -> bool:
@@ -156,66 +174,69 @@ class CookieReader:
     def _read(self, field: bytes) -> _Read:
         last, read = self._last
         if last is not field:
-            read = self._find(field) or self._taken.get(field) or self._take_apart(field)
+            read = self._sort(field, self._named(field))
             self._last = (field, read)
         return read
 
-    def _find(self, field: bytes) -> _Read | None:
-        """Return what is in a field with one session at most, None where more may be hidden."""
-        start = field.find(self._start)
-        values: tuple[str, ...] = ()
-        rest = field
-        if start > 0 and field[start - 2 : start] != b"; ":
-            return None
-        if start >= 0:
-            value, ends, behind = field[start + len(self._start) :].partition(b";")
-            values = (_text(value),)
-            before = field[: max(start - 1, 0)]
-            rest = (before + behind if ends else before[:-1]).strip()
-            if not rest.strip(_BETWEEN):
-                rest = b""
+    def _named(self, field: bytes) -> list[_Named]:
+        """Return the cookies of a field that are no tool's, in order."""
+        found: dict[int, _Named] = {}
         for mark in self._marks:
-            if mark in rest:
-                return None
-        return _Read(values, rest, rest)
+            place = field.find(mark)
+            while place >= 0:
+                start = field.rfind(b";", 0, place) + 1
+                end = field.find(b";", place)
+                if end < 0:
+                    end = len(field)
+                name, _, value = field[start:end].partition(b"=")
+                kind = self._kind(name.strip())
+                if kind is not _TOOLS:
+                    found[start] = (start, end, kind, value)
+                place = field.find(mark, end)
+        return [found[start] for start in sorted(found)]
 
-    def _take_apart(self, field: bytes) -> _Read:
-        pairs = field.split(b";")
-        names = [pair.partition(b"=")[0].strip() for pair in pairs]
-        rest = _without(field, pairs, [self._is_hidden(name) for name in names])
-        beside = rest
-        if not _TAILCHATS.isdisjoint(names):
-            hidden = [self._is_hidden(name) or name in _TAILCHATS for name in names]
-            beside = _without(field, pairs, hidden)
-        read = _Read(tuple(_values(field, self._session)), rest, beside)
-        self._taken.keep(field, read)
-        return read
+    def _sort(self, field: bytes, named: list[_Named]) -> _Read:
+        values = [_text(value) for _, _, kind, value in named if kind is _SESSION]
+        beside = rest = _without(field, named)
+        gates = [one for one in named if one[2] is not _OF_TAILCHAT]
+        if len(gates) < len(named):
+            rest = _without(field, gates)
+        return _Read(tuple(values[:MAX_VALUES]), rest, beside)
+
+    def _kind(self, name: bytes) -> _Kind:
+        kind = self._kinds.get(name)
+        if kind is None:
+            if name == self._session:
+                kind = _SESSION
+            elif self._is_hidden(name):
+                kind = _Kind.GATES
+            else:
+                kind = _OF_TAILCHAT if name in _TAILCHATS else _TOOLS
+            self._kinds.keep(name, kind)
+        return kind
 
     def _is_hidden(self, name: bytes) -> bool:
         return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))
 
 
-def _cost(field: bytes, _read: _Read) -> int:
-    return 4 * len(field) + 512 + ENTRY_BYTES
+def _cost(name: bytes, _kind: _Kind) -> int:
+    return len(name) + ENTRY_BYTES
 
 
-def _without(field: bytes, pairs: list[bytes], hidden: list[bool]) -> bytes:
-    """Return a Cookie field without its hidden pairs."""
-    if not any(hidden):
+def _without(field: bytes, named: Sequence[_Named]) -> bytes:
+    """Return a Cookie field without some of its cookies."""
+    if not named:
         return field
-    kept = [pair for pair, is_hidden in zip(pairs, hidden, strict=True) if not is_hidden]
-    return b";".join(kept).strip() if any(pair.strip() for pair in kept) else b""
-
-
-def _values(field: bytes, wanted: bytes) -> list[str]:
-    if wanted not in field:
-        return []
-    values: list[str] = []
-    for pair in field.split(b";"):
-        name, _, value = pair.partition(b"=")
-        if name.strip() == wanted and len(values) < MAX_VALUES:
-            values.append(_text(value))
-    return values
+    kept: list[bytes] = []
+    place = 0
+    for start, end, _, _ in named:
+        if start > place:
+            kept.append(field[place : start - 1])
+        place = end + 1
+    if place <= len(field):
+        kept.append(field[place:])
+    rest = b";".join(kept).strip()
+    return rest if rest.strip(_BETWEEN) else b""
 
 
 def _text(part: bytes) -> str:

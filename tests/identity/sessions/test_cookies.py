@@ -252,24 +252,39 @@ SETS = [
 ]
 
 
-@given(st.sampled_from(SETS), st.lists(PARTS, max_size=9).map(b"".join))
-def test_a_session_is_found_as_by_taking_apart(names: CookieNames, field: bytes) -> None:
-    """What is found without taking a field apart is what taking it apart tells, or nothing."""
-    reader = CookieReader(names)
-    found = reader._find(field)
+@given(st.sampled_from(SETS), st.lists(PARTS, max_size=9).map(b"".join), st.integers(0, 2))
+def test_each_cookie_is_judged_alone(names: CookieNames, field: bytes, host: int) -> None:
+    """What is left of a field is what is left of each of its cookies, whatever is around it."""
+    reader, at = CookieReader(names), ("", "gate.test", "chat.test")[host]
+    left = [pair for pair in field.split(b";") if reader.for_upstream(pair, at) or not pair.strip()]
+    sessions = [value for pair in field.split(b";") for value in reader.session_values(pair)]
 
-    assert found is None or found == reader._take_apart(field)
+    whole = len(left) == len(field.split(b";"))
+    rest = field if whole else b";".join(left).strip() if any(map(bytes.strip, left)) else b""
+    assert CookieReader(names).for_upstream(field, at) == rest
+    assert list(CookieReader(names).session_values(field)) == sessions[:MAX_VALUES]
 
 
 @pytest.mark.parametrize("names", SETS)
 @pytest.mark.parametrize(
     "form", [b"%b", b"%b; a=b", b"a=b; %b", b"a=b; %b; c=d", b"a=b; %b;", b"%b; ", b"a=\xe9; %b"]
 )
-def test_the_usual_field_is_not_taken_apart(names: CookieNames, form: bytes) -> None:
-    """One session among cookies of tools is found by its name."""
+def test_the_session_is_found_among_cookies_of_tools(names: CookieNames, form: bytes) -> None:
+    """A session is found and kept from tools, wherever it is in a field."""
     session = names.session.encode() + b"=" + b"v" * 300
     field = form % session
 
-    assert CookieReader(names)._find(field) is not None
     assert CookieReader(names).session_values(field) == ("v" * 300,)
     assert session not in CookieReader(names).for_upstream(field)
+
+
+def test_memory_of_cookie_names_is_bounded() -> None:
+    """Ever new names that look like a gate's take bounded memory, long ones none."""
+    reader = CookieReader(NAMES)
+    for number in range(5000):
+        reader.for_upstream(b"tailchat_gate_%d=x; tailchat_gate%b=y" % (number, b"x" * 200))
+
+    assert 100 < len(reader._kinds) < 2000
+    assert not any(
+        len(name) > 128 for half in (reader._kinds._young, reader._kinds._old) for name in half
+    )
