@@ -319,7 +319,7 @@ async def test_a_retired_configuration_forgets_what_it_kept_for_requests(gate: F
     await gate.change(server={"via": "other"})
 
     assert not authenticator._opened
-    assert not len(old.gate.authorizer.sessions.reader._kinds)
+    assert old.gate.authorizer.sessions.reader._last[0] == b""
     assert not len(old.service.reader._sections._kept)
     assert not len(old.service.reader._sections.plain._told)
     assert not len(old.service.reader._lines)

@@ -1,13 +1,10 @@
 """The gate's cookies on the wire: reads a Cookie field, removes cookies, sets and deletes them."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from http.cookies import SimpleCookie
 from typing import Final, NamedTuple
 
-from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.identity.oauth.login_state import SUFFIX, LoginCookie, is_name
 from tailchat_gate.request.target import read_host
 from tailchat_gate.syntax import HOST_PREFIX, LOGIN_COOKIE, SESSION_COOKIE
@@ -27,36 +24,21 @@ _TAILCHATS: Final = frozenset(
 _GATES: Final = re.compile(
     f"(?:{HOST_PREFIX})?{SESSION_COOKIE}(?:[_-].*)?".encode("ascii"), re.DOTALL
 )
+#: The same within a field, where a ";" ends a cookie and a "=" its name.
+_IN_FIELD: Final = f"(?:{HOST_PREFIX})?{SESSION_COOKIE}(?:[_-][^=;]*)?".encode("ascii")
+#: A cookie by its names: white space, this gate's names, others, white space. Its groups are the
+#: session's name, and the value.
+_COOKIE: Final = b";[%b]*+(?:%b|%b)[%b]*(?:=([^;]*+))?(?=;|\\Z)"
 #: Values of one name to try; browsers send more than one only if a cookie was planted.
 MAX_VALUES: Final = 4
 #: Login cookies to try. A gate leaves a few in a browser; others may have been planted.
 MAX_LOGINS: Final = 200
 
-#: What is in the name of each cookie of a gate, and of each of Tailchat's.
-_MARKS: Final = (SESSION_COOKIE.encode("ascii"), b"_session", b"_interaction")
-#: Bytes of names whose kind is kept, and the longest of them.
-_KEPT_NAMES: Final = 256 << 10
-_LONGEST_NAME: Final = 128
-
-
-#: What stands between cookies that have a name, and around them.
-_BETWEEN: Final = b"; \t\n\r\x0b\x0c"
-
-
-class _Kind(Enum):
-    """Whose a cookie is, by its name."""
-
-    SESSION = "session"
-    #: Of this gate beside its session, or of another.
-    GATES = "gates"
-    TAILCHATS = "tailchats"
-    TOOLS = "tools"
-
-
-#: Where a cookie begins and ends in its field, whose it is, and its value.
-_Named = tuple[int, int, _Kind, bytes]
-# Globals: see reasons.py.
-_TOOLS, _OF_TAILCHAT, _SESSION = _Kind.TOOLS, _Kind.TAILCHATS, _Kind.SESSION
+#: What is in the name of each of Tailchat's.
+_MARKS: Final = (b"_session", b"_interaction")
+#: White space as `strip` takes it; with it, what stands between cookies that have a name.
+_SPACE: Final = b" \t\n\r\x0b\x0c"
+_BETWEEN: Final = b";" + _SPACE
 
 
 class _Read(NamedTuple):
@@ -99,22 +81,19 @@ class CookieNames:
 
 
 class CookieReader:
-    """Reads the Cookie fields of requests for one set of names.
-
-    Of names that may be a gate's or Tailchat's, whose they are is kept; of values nothing is.
-    """
+    """Reads the Cookie fields of requests for one set of names."""
 
     def __init__(self, names: CookieNames) -> None:
         self._session = names.session.encode("ascii")
         self._login = names.login
-        own = re.escape(names.session), re.escape(names.login) + f"(?:{SUFFIX})?"
-        self._own = re.compile("|".join(own).encode("ascii"))
+        session, login = (re.escape(name).encode("ascii") for name in (names.session, names.login))
+        own = b"(%b)|%b(?:%b)?" % (session, login, SUFFIX.encode("ascii"))
+        self._own = _compiled(own)
+        # Of a field with a ";" before it: then each cookie begins with one.
+        tailchats = b"|".join(map(re.escape, sorted(_TAILCHATS)))
+        self._gates_cookies = _compiled(_COOKIE % (_SPACE, own, _IN_FIELD, _SPACE))
+        self._all_cookies = _compiled(_COOKIE % (_SPACE, own, _IN_FIELD + b"|" + tailchats, _SPACE))
         self._tailchat = names.tailchat
-        own_mark = () if _MARKS[0] in self._session else (self._session,)
-        self._marks: Final = (*own_mark, *_MARKS)
-        self._kinds: BoundedCache[bytes, _Kind] = BoundedCache(
-            _KEPT_NAMES, cost=_cost, largest=_LONGEST_NAME + ENTRY_BYTES
-        )
         #: The field that was read last: who asks for the session asks for the rest as well.
         self._last: tuple[bytes, _Read] = (b"", _NOTHING)
 
@@ -155,8 +134,7 @@ class CookieReader:
         )
 
     def forget(self) -> None:
-        """Clear the cache: no further request will come."""
-        self._kinds.clear()
+        """Forget the last field: no further request will come."""
         self._last = (b"", _NOTHING)
 
     def _is_tailchats(self, host: str) -> bool:
@@ -174,68 +152,30 @@ class CookieReader:
     def _read(self, field: bytes) -> _Read:
         last, read = self._last
         if last is not field:
-            read = self._sort(field, self._named(field))
-            self._last = (field, read)
+            whole = b";" + field
+            parts = self._gates_cookies.split(whole)
+            rest = field if len(parts) == 1 else _joined(parts)
+            beside = rest
+            if _MARKS[0] in rest or _MARKS[1] in rest:
+                others = self._all_cookies.split(whole)
+                beside = field if len(others) == 1 else _joined(others)
+            # Between what is left: the session's name where it is a session, and the value.
+            found = zip(parts[1::3], parts[2::3], strict=True)
+            values = [_text(value or b"") for session, value in found if session]
+            self._last = (field, read := _Read(tuple(values[:MAX_VALUES]), rest, beside))
         return read
-
-    def _named(self, field: bytes) -> list[_Named]:
-        """Return the cookies of a field that are no tool's, in order."""
-        found: dict[int, _Named] = {}
-        for mark in self._marks:
-            place = field.find(mark)
-            while place >= 0:
-                start = field.rfind(b";", 0, place) + 1
-                end = field.find(b";", place)
-                if end < 0:
-                    end = len(field)
-                name, _, value = field[start:end].partition(b"=")
-                kind = self._kind(name.strip())
-                if kind is not _TOOLS:
-                    found[start] = (start, end, kind, value)
-                place = field.find(mark, end)
-        return [found[start] for start in sorted(found)]
-
-    def _sort(self, field: bytes, named: list[_Named]) -> _Read:
-        values = [_text(value) for _, _, kind, value in named if kind is _SESSION]
-        beside = rest = _without(field, named)
-        gates = [one for one in named if one[2] is not _OF_TAILCHAT]
-        if len(gates) < len(named):
-            rest = _without(field, gates)
-        return _Read(tuple(values[:MAX_VALUES]), rest, beside)
-
-    def _kind(self, name: bytes) -> _Kind:
-        kind = self._kinds.get(name)
-        if kind is None:
-            if name == self._session:
-                kind = _SESSION
-            elif self._is_hidden(name):
-                kind = _Kind.GATES
-            else:
-                kind = _OF_TAILCHAT if name in _TAILCHATS else _TOOLS
-            self._kinds.keep(name, kind)
-        return kind
 
     def _is_hidden(self, name: bytes) -> bool:
         return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))
 
 
-def _cost(name: bytes, _kind: _Kind) -> int:
-    return len(name) + ENTRY_BYTES
+def _compiled(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern, re.DOTALL)
 
 
-def _without(field: bytes, named: Sequence[_Named]) -> bytes:
-    """Return a Cookie field without some of its cookies."""
-    if not named:
-        return field
-    kept: list[bytes] = []
-    place = 0
-    for start, end, _, _ in named:
-        if start > place:
-            kept.append(field[place : start - 1])
-        place = end + 1
-    if place <= len(field):
-        kept.append(field[place:])
-    rest = b";".join(kept).strip()
+def _joined(parts: list[bytes]) -> bytes:
+    """Return a Cookie field of what a pattern with two groups left of it."""
+    rest = b"".join(parts[::3])[1:].strip()
     return rest if rest.strip(_BETWEEN) else b""
 
 
