@@ -12,6 +12,7 @@ from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.rechecker import PatientRechecks
 from tailchat_gate.people.group_watch import GroupTerms
+from tailchat_gate.people.notices import Notices
 from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch
@@ -43,6 +44,7 @@ class Generation:
     registration: RegistrationCheck
     groups: GroupTerms
     panel: Panel
+    notices: Notices
     forwarder: Forwarder
     assertions: Assertions | None
     process_state: ProcessState
@@ -52,6 +54,7 @@ class Generation:
         self.process_state.start()
         self.forwarder.start()
         self.people.start()
+        self.notices.start()
         self.process_state.group_watch.use(self.groups)
         kids = self.assertions.kids if self.assertions is not None else ()
         # Not before: a configuration that is built and then refused must not publish its keys.
@@ -73,6 +76,7 @@ class Generation:
         self.sign_in.close()
         self.registration.close()
         self.people.stop()
+        self.notices.stop()
         self.panel.close()
         self.service.reader.forget()
         self.gate.clients.forget()

@@ -2,6 +2,7 @@
 
 import math
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from aiohttp.abc import AbstractResolver
 
 from tailchat_gate.config.files import authorities_context
 from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
@@ -21,6 +23,7 @@ from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_watch import GroupTerms, fill
 from tailchat_gate.people.inquiry import Inquiry
 from tailchat_gate.people.members import Members
+from tailchat_gate.people.notices import Notices
 from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch, WatchTerms
@@ -43,6 +46,7 @@ class TailchatParts(NamedTuple):
     registration: RegistrationCheck
     groups: GroupTerms
     panel: Panel
+    notices: Notices
 
 
 def wire_tailchat(
@@ -64,6 +68,7 @@ def wire_tailchat(
         server=tailchat.api_url,
         sign_in=process_state.bot_sign_in,
     )
+    panel = Panel(bot, settings.access.panel, clock)
     return TailchatParts(
         client,
         _rechecker(settings, process_state, client),
@@ -73,7 +78,8 @@ def wire_tailchat(
         _people(settings, process_state, api, bot),
         RegistrationCheck(settings, api, process_state.told_of_registration),
         _groups(settings, process_state, members, api, bot),
-        Panel(bot, settings.access.panel, clock),
+        panel,
+        _notices(settings, panel, clock),
     )
 
 
@@ -133,6 +139,16 @@ def _people(
         kept_out=process_state.revocation.kept_out,
         heard=process_state.heard_of_people,
     )
+
+
+def _notices(settings: Settings, panel: Panel, clock: Callable[[], float]) -> Notices:
+    routes: dict[str, list[str]] = {}
+    for route in settings.route:
+        address = upstream_address(route.upstream)
+        if not isinstance(address, StaticAddress | FilesAddress):
+            routes.setdefault(str(address), []).append(route.name)
+    kinds = settings.access.panel_notices if settings.access.panel else ()
+    return Notices(panel, kinds, routes, clock)
 
 
 def _sign_in_watch(

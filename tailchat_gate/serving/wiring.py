@@ -220,6 +220,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         identity.tailchat.registration,
         identity.tailchat.groups,
         identity.tailchat.panel,
+        identity.tailchat.notices,
         proxy.forwarder,
         proxy.assertions,
         process_state,

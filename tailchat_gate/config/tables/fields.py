@@ -6,7 +6,7 @@ Those of routes and tokens are in `route_fields.py`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Final, Never, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Never, Self
 
 from pydantic import (
     AfterValidator,
@@ -267,6 +267,10 @@ Approvers = Annotated[
     tuple[Annotated[str, AfterValidator(identifier.person_entry)], ...],
     AfterValidator(identifier.distinct),
     WithJsonSchema(distinct_items(matching(identifier.PERSON_ENTRY))),
+]
+Notices = Annotated[
+    tuple[Literal["locks", "reloads", "sign-ins", "tools"], ...],
+    AfterValidator(identifier.distinct),
 ]
 Panel = Annotated[str, AfterValidator(group.panel), WithJsonSchema(matching(group.PANEL_IDS))]
 _Members = Annotated[

@@ -22,6 +22,7 @@ from tailchat_gate.config.tables.fields import (
     Deny,
     Issuer,
     Moment,
+    Notices,
     Panel,
     Scope,
     Seconds,
@@ -242,6 +243,13 @@ class Access(Section):
             "their ids."
         ),
         examples=["66aa00000000000000000001/66bb00000000000000000001"],
+    )
+    panel_notices: Notices = Field(
+        default=("locks", "reloads", "sign-ins", "tools"),
+        description=(
+            "What the bot writes into the panel besides requests: locks set and lifted, reloads "
+            "that were refused, many refused sign-ins, and tools that cannot be reached."
+        ),
     )
 
     @model_validator(mode="after")

@@ -209,7 +209,10 @@ class Pool(RequestSlots):
             # The connection counts itself from here on.
             descriptors.upstreams -= 1
         self._busy.add(connection)
-        self._told = ""
+        if self._told:
+            self._told = ""
+            details = {"upstream": self.backend.url}
+            _log.info("an upstream can be reached again", extra={"details": details})
         return connection
 
     def _make(self) -> UpstreamConnection:

@@ -1,0 +1,152 @@
+"""What people on call read in a panel of Tailchat, out of the gate's own log."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gatekit import Clock, until
+from storekit import StoredEntries
+from storykit import CLIENT_ID, Story, story
+
+from tailchat_gate.demo.groups import Group
+from tailchat_gate.demo.users import user_named
+from tailchat_gate.identity.revocation.state import Lock
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.people.notices import DOWN_SECONDS, Notices
+from tailchat_gate.people.panel import PAUSE_SECONDS
+
+BOB = user_named("bob")
+GROUP, PANEL = "6a" + 11 * "01", "6b" + 11 * "02"
+
+Log = Callable[..., None]
+
+
+class Panel:
+    """Records what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def say(self, kind: str, text: str) -> None:
+        """Take a message."""
+        self.said.append((kind, text))
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
+    """Return the usual setting with a panel of a Tailchat group."""
+    sections: dict[str, Any] = {
+        "access": {"panel": f"{GROUP}/{PANEL}"},
+        "state": {"path": str(tmp_path)},
+        "route": [{"name": "wiki", "allow": ["public"]}],
+    }
+    logging.getLogger(LOGGER_NAME).setLevel("INFO")
+    async with story(tmp_path / "access.log", clock, **sections) as found:
+        group = Group(GROUP, "Ops", BOB.sub, {BOB.sub: []}, panels={PANEL: "general"})
+        found.tailchat.groups.by_id[GROUP] = group
+        found.tailchat.groups.add_bot(group, CLIENT_ID)
+        yield found
+
+
+async def test_a_lock_is_told_in_the_panel(scene: Story, tmp_path: Path) -> None:
+    """Whoever set it, by which process; its message is for the person alone."""
+    lock = Lock("sub:660000000000000000000001", int(scene.clock()), None, "a private word")
+    await asyncio.to_thread(StoredEntries(tmp_path, scene.clock).append, (lock,))
+    await until(lambda: bool(scene.tailchat.messages.sent))
+
+    (message,) = scene.tailchat.messages.sent
+    assert message["content"] == "A lock on sub:660000000000000000000001 is in force."
+
+
+def _notices(panel: Any, clock: Clock, *kinds: str) -> Notices:  # noqa: ANN401 - a stand-in
+    return Notices(panel, kinds, {"http://tool": ["wiki", "mail"]}, clock)
+
+
+@pytest.fixture
+def log() -> Log:
+    """Return what writes a line as the gate does."""
+
+    def write(message: str, name: str = LOGGER_NAME, **details: object) -> None:
+        logging.getLogger(name).info(message, extra={"details": details})
+
+    return write
+
+
+@pytest.fixture
+async def panel(clock: Clock) -> AsyncIterator[Panel]:
+    """Return a panel with every kind of notice."""
+    logging.getLogger(LOGGER_NAME).setLevel("INFO")
+    found = Panel()
+    notices = _notices(found, clock, "locks", "reloads", "sign-ins", "tools")
+    notices.start()
+    yield found
+    notices.stop()
+
+
+async def test_an_outage_is_told_after_a_minute_and_once(
+    panel: Panel, log: Log, clock: Clock
+) -> None:
+    """And its end, if its beginning was told."""
+    for seconds in (0.0, DOWN_SECONDS - 1, 1.0, DOWN_SECONDS):
+        clock.now += seconds
+        log("an upstream cannot be reached", upstream="http://tool", error="refused")
+        await asyncio.sleep(0)
+    log("an upstream can be reached again", upstream="http://tool")
+    log("an upstream cannot be reached", upstream="http://tool")
+    log("an upstream can be reached again", upstream="http://tool")
+    await until(lambda: len(panel.said) >= 2)
+
+    assert panel.said == [
+        ("tools", "wiki, mail cannot be reached since 60 seconds."),
+        ("tools", "wiki, mail can be reached again."),
+    ]
+
+
+async def test_refused_reloads_and_sign_ins_are_told_without_values(panel: Panel, log: Log) -> None:
+    """What was wrong is in the log, which fewer people read."""
+    log("the configuration was not loaded", problems=["session.secrets: found hunter2"])
+    log("audit", AUDIT_LOGGER_NAME, event="sign-ins-left-out", reason="login-refused", count=7)
+    log("audit", AUDIT_LOGGER_NAME, event="signed-in", nickname="[b]")
+    log("something else", upstream="http://tool")
+    await until(lambda: len(panel.said) >= 2)
+
+    assert panel.said == [
+        ("reloads", "A changed configuration was refused for 1 problems; the one before stays."),
+        (
+            "sign-ins",
+            "More sign-ins were refused than usual: 7 beyond the first ones, login-refused.",
+        ),
+    ]
+
+
+async def test_each_kind_can_be_switched_off(log: Log, clock: Clock) -> None:
+    """Only what is named is told."""
+    found = Panel()
+    notices = _notices(found, clock, "reloads")
+    notices.start()
+    log("a lock is in force", target="all")
+    log("the configuration was not loaded", problems=[])
+    await until(lambda: bool(found.said))
+    notices.stop()
+    log("the configuration was not loaded", problems=[])
+    await asyncio.sleep(0)
+
+    assert [kind for kind, _ in found.said] == ["reloads"]
+
+
+async def test_one_message_of_a_kind_a_minute(scene: Story) -> None:
+    """The next one tells how many were left out."""
+    panel = scene.gate.generation.panel
+    for number in range(4):
+        panel.say("locks", f"message {number}")
+    scene.clock.now += PAUSE_SECONDS
+    panel.say("locks", "later")
+    await until(lambda: len(scene.tailchat.messages.sent) == 2)
+
+    assert [message["content"] for message in scene.tailchat.messages.sent] == [
+        "message 0",
+        "later\n(and 3 more of this kind)",
+    ]
