@@ -33,6 +33,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "forget": "forget",
         "health": "admin",
         "refusals": "admin",
+        "tailchat-groups": "groups",
         "demo": "serve",
     }
 )

@@ -21,7 +21,11 @@ from tailchat_gate.state.files import NAME
 
 @click.command()
 @config_option
-@click.option("--online", is_flag=True, help="Also ask Tailchat who can get an account there.")
+@click.option(
+    "--online",
+    is_flag=True,
+    help="Also ask Tailchat who can get an account there, and about its groups.",
+)
 def check(*, config: Path, online: bool) -> None:
     """Check the configuration without starting, and list every problem at once.
 
@@ -33,7 +37,7 @@ def check(*, config: Path, online: bool) -> None:
     settings = loaded.settings
     for warning in (*beside_the_gate(settings), *_foreign(settings)):
         click.echo(f"warning: {warning}", err=True)
-    for warning in _registration(settings) if online else ():
+    for warning in _online(settings) if online else ():
         click.echo(f"warning: {warning}", err=True)
     found = list(obstacles(settings))
     for key, problem, _ in found:
@@ -51,11 +55,12 @@ def check(*, config: Path, online: bool) -> None:
         fail("on this machine the gate does not start with it", EXIT_FAILED)
 
 
-def _registration(settings: Settings) -> tuple[str, ...]:
+def _online(settings: Settings) -> tuple[str, ...]:
     # Imported here, so that `check` loads no more than it needs.
+    from tailchat_gate.commands.groups import group_warnings  # noqa: PLC0415
     from tailchat_gate.commands.people import registration_warnings  # noqa: PLC0415
 
-    return registration_warnings(settings)
+    return (*registration_warnings(settings), *group_warnings(settings))
 
 
 def _foreign(settings: Settings) -> Iterator[str]:

@@ -1,13 +1,21 @@
 """`explain`: what the gate does with a request, and by which rules."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
 
-from tailchat_gate.access.policy import AS_NOBODY, NO_GRANTS, NO_ROUTE, Decision, decide
+from tailchat_gate.access.policy import (
+    AS_NOBODY,
+    NO_GRANTS,
+    NO_MEMBERS,
+    NO_ROUTE,
+    Decision,
+    decide,
+)
 from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable, explain_match
 from tailchat_gate.authorizer import match_request
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
@@ -32,6 +40,8 @@ from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.people.group_watch import fill_from
+from tailchat_gate.people.members import Members
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import STATUS, Reason, RefusedError
 from tailchat_gate.request.claims import claimed_methods
@@ -52,7 +62,7 @@ class Asker(NamedTuple):
     """The person `sub` or the machine `token` of the request; None and "" are anonymous.
 
     `lock` says that one of them is locked, "" if none is. `names` are the fields to explain.
-    `grants` are those in force.
+    `grants` are those in force; `members` knows who is in groups by Tailchat's word.
     """
 
     sub: str | None = None
@@ -60,6 +70,7 @@ class Asker(NamedTuple):
     lock: str = ""
     names: Sequence[bytes] = ()
     grants: GrantState = NO_GRANTS
+    members: Members = NO_MEMBERS
 
     @property
     def admitted(self) -> str | None:
@@ -74,7 +85,7 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
     lines = list(_request(settings, asked, asker))
     if is_own(asked.target.path, settings.server.prefix):
         return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
-    table = route_table(settings, grants=asker.grants)
+    table = route_table(settings, asker.members, asker.grants)
     try:
         match, decision = _decided(table, asked, asker)
         lines += _rules(table, asked, match)
@@ -96,7 +107,7 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
     lines.append(_said("upstream", match.route.settings.upstream))
     if _has_tool(match.route):
         who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
-        lines += ["", *_sent(settings, asked, match.route, who)]
+        lines += ["", *_sent(settings, asked, match.route, who, asker.members)]
     return True, lines
 
 
@@ -135,8 +146,10 @@ def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[s
     yield _said("request", f"{asked.method} {asked.target.raw.decode('ascii')} on {host}")
     who = f"the machine {asker.token}" if asker.token else "nobody"
     if asker.sub is not None:
-        groups = IdentityHeaders(settings.groups).groups_of(asker.sub)
+        groups = IdentityHeaders(settings.groups, members=asker.members).groups_of(asker.sub)
         who = f"{asker.sub}, in {', '.join(groups) or 'no group'}"
+        if unknown := ", ".join(sorted(asker.members.unknown.difference(groups))):
+            who += f"; Tailchat has not said lately whether in {unknown}"
     yield _said("asked by", f"{who}; {asker.lock}" if asker.lock else who)
 
 
@@ -190,14 +203,18 @@ def _who(sub: str | None, token: str) -> Visitor | Machine | None:
 
 
 def _sent(
-    settings: Settings, asked: RequestHead, route: Route, who: Visitor | Machine | None
+    settings: Settings,
+    asked: RequestHead,
+    route: Route,
+    who: Visitor | Machine | None,
+    members: Members,
 ) -> Lines:
     """Return the request head that the tool gets, if a client sends Host and the named fields."""
     server = settings.server
     client = ClientResolver((), default_scheme=server.public_url.partition(":")[0])
     identity = b""
     if who is not None:
-        identity = IdentityHeaders(settings.groups).fields(who, route)
+        identity = IdentityHeaders(settings.groups, members=members).fields(who, route)
         if settings.assertion.key_files and route.settings.assertion:
             identity += b"X-Tailchat-Assertion: <signed>\r\n"
     reader = CookieReader(cookie_names(settings))
@@ -284,7 +301,8 @@ def explain(
 ) -> None:
     """Explain a request for URL: its route, rules and decision, and what the tool gets.
 
-    This looks up locks in the stored state, but not ended sessions.
+    This looks up locks, grants and the members of Tailchat's groups in the stored state, but not
+    ended sessions.
 
     Exit codes: 0 it is let through, 1 it is refused, 2 wrong configuration or usage.
     """
@@ -308,7 +326,11 @@ def explain(
     stored = stored_of(settings)
     lock = locked(stored.revocation, sub, token)
     names = [name for name, _ in typed]
-    allowed, lines = explained(settings, asked, Asker(sub, token, lock, names, stored.grants))
+    members = Members(settings.groups)
+    when = time.time(), settings.tailchat.groups_max_age
+    fill_from(members, settings.groups, stored.memberships, when)
+    asker = Asker(sub, token, lock, names, stored.grants, members)
+    allowed, lines = explained(settings, asked, asker)
     for line in lines:
         click.echo(line)
     if not allowed:

@@ -76,7 +76,7 @@ def find_person(settings: Settings, name: str) -> Found:
         bot = Bot(api, tailchat.client_id, tailchat.client_secret, time.time)
         return await bot.call(_SEARCH, {"uniqueName": name}), bot.problem
 
-    result, problem = _asked(settings, search)
+    result, problem = asked(settings, search)
     if isinstance(result, CannotTell):
         fail(f"Tailchat cannot be asked who {name} is: {result.problem or result.reason}", 1)
     if isinstance(result, Refused):
@@ -115,13 +115,14 @@ def registration_warnings(settings: Settings) -> tuple[str, ...]:
     async def ask(api: TailchatApi) -> tuple[str, ...] | CannotTell:
         return await RegistrationCheck(settings, api, set()).run()
 
-    found = _asked(settings, ask)
+    found = asked(settings, ask)
     if isinstance(found, CannotTell):
         return (f"Tailchat cannot be asked: {found.problem or found.reason}",)
     return found
 
 
-def _asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
+def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
+    """Return what `ask` finds out at Tailchat."""
     channel = back_channel(settings)
 
     async def run() -> T:

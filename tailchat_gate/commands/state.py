@@ -26,6 +26,8 @@ from tailchat_gate.identity.revocation.records import read_record, revocations, 
 from tailchat_gate.identity.revocation.state import Entry, RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.people.group_records import MEMBERS, StoredMembers, read_records
+from tailchat_gate.people.memberships import Memberships
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.engine import Engine, StoreFault
 from tailchat_gate.state.files import Files, as_owner
@@ -58,17 +60,18 @@ class OpenedStore(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What a store says of people: locks and ended sessions, grants, and requests for access."""
+    """What a store says of people: locks and ended sessions, grants, requests for access, groups."""
 
     revocation: RevocationState
     grants: GrantState
     requests: AccessRequests
+    memberships: Memberships
 
     @classmethod
     def nothing(cls) -> "Stored":
         """Return what a store says that is not there yet."""
         requests = AccessRequests(MemoryStore(time.time), time.time, os.urandom)
-        return cls(RevocationState(time.time), GrantState(time.time), requests)
+        return cls(RevocationState(time.time), GrantState(time.time), requests, Memberships())
 
 
 def read_store(directory: Path) -> Stored:
@@ -77,7 +80,7 @@ def read_store(directory: Path) -> Stored:
     It needs no event loop, because `explain` opens no sockets. Raises StoreError.
     """
     kind = revocations(time.time)
-    kinds = (kind, Grants.kind, AccessRequests.kind)
+    kinds = (kind, Grants.kind, AccessRequests.kind, StoredMembers.kind)
     engine = Engine(Files(directory), time.time, {one.name: one for one in kinds})
     with as_owner(directory):
         loaded = engine.open(create=False)
@@ -93,6 +96,10 @@ def read_store(directory: Path) -> Stored:
             stored.grants.apply(grant)
     asked = [record for record in loaded.records if record.kind == REQUEST]
     stored.requests.take(Changes(asked, complete=True))
+    for source, known in read_records(
+        record for record in loaded.records if record.kind == MEMBERS
+    ):
+        stored.memberships.restore(source, known)
     return stored
 
 

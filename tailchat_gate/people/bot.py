@@ -58,7 +58,8 @@ class Bot:
     """Calls actions as the bot of the app `client_id`, signing in when that is due.
 
     `server` is the Tailchat's address; `sign_in` what an earlier bot left. The token is in no log
-    or repr. `clock`: Unix seconds. After a failed sign-in `problem` says why, and is "" otherwise.
+    or repr. `clock`: Unix seconds. After a failed sign-in `problem` says why and `remedy` what
+    to do; otherwise they are "".
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Bot:
         self._now = SignIn() if sign_in is None else sign_in
         whose = f"{server} {client_id} {client_secret.get_secret_value()}"
         self._owner = hashlib.sha256(whose.encode()).hexdigest()
-        self.problem = ""
+        self.problem = self.remedy = ""
 
     @property
     def sub(self) -> str:
@@ -183,7 +184,7 @@ class Bot:
         self._retry_at, self._refusal = 0.0, None
         if self.problem:
             _log.info("the gate's bot is signed in at Tailchat again")
-        self.problem = ""
+        self.problem = self.remedy = ""
         return True
 
     def _failed(self, found: Refused | CannotTell) -> None:
@@ -200,7 +201,7 @@ class Bot:
             problem = found.problem if isinstance(found, CannotTell) else f"401 {found.type}"
             remedy = "see whether Tailchat is up; if core was restarted alone, restart openapi too"
         if problem != self.problem:
-            self.problem = problem
+            self.problem, self.remedy = problem, remedy
             details = {"problem": problem, "remedy": remedy}
             _log.error("the gate's bot cannot sign in at Tailchat", extra={"details": details})
 

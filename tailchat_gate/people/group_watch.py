@@ -300,16 +300,27 @@ def _is_same(one: Resolved, other: Resolved) -> bool:
     )
 
 
-def fill(terms: "GroupTerms", watch: GroupWatch, now: float) -> None:
+def fill(terms: GroupTerms, watch: GroupWatch, now: float) -> None:
     """Have the rules of a configuration that is being built know what is known already.
 
     Not in the event loop: it may take a second.
     """
-    resolved = _whole(resolve(terms.groups, watch.memberships, now, terms.max_age))
     if watch.key_is_public:
-        resolved = Resolved(people=dict.fromkeys(resolved.people, frozenset()))
-    terms.members.groups_of = _whole(index(resolved.people))
-    terms.members.unknown = frozenset(resolved.unknown)
+        terms.members.unknown = frozenset()
+    else:
+        fill_from(terms.members, terms.groups, watch.memberships, (now, terms.max_age))
+
+
+def fill_from(
+    members: Members,
+    groups: Mapping[str, Group],
+    memberships: Memberships,
+    when: tuple[float, float],
+) -> None:
+    """Have `members` know what still counts; `when` is the Unix second and the largest age."""
+    resolved = _whole(resolve(groups, memberships, *when))
+    members.groups_of = _whole(index(resolved.people))
+    members.unknown = frozenset(resolved.unknown)
 
 
 def _whole(steps: Generator[None, None, _T]) -> _T:

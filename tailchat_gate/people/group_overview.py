@@ -1,0 +1,167 @@
+"""Who decides in Tailchat's groups, from a whole answer; for commands, pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.syntax import TAILCHAT_ID, UNFIT_FOR_A_LINE
+
+#: What lets somebody give roles: the second may change what a role may, also one's own.
+_GIVES_ROLES: Final = ("core.manageRoles", "core.managePanel")
+_INVITES: Final = "core.invite"
+_LONGEST_NAME: Final = 60
+#: People that one line names.
+_MOST_NAMED: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role; `name` is fit for a line, `people` are the members who have it."""
+
+    id: str
+    name: str
+    permissions: frozenset[str]
+    people: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """A group as an admin sees it; `fallback` is what every member may do."""
+
+    id: str
+    name: str
+    owner: str
+    people: tuple[str, ...]
+    roles: tuple[Role, ...]
+    fallback: frozenset[str]
+
+    def who_may(self, *permissions: str) -> Iterator[str]:
+        """Yield who holds one of some permissions, as a phrase each."""
+        yield f"the owner {self.owner}"
+        for held in permissions:
+            if held in self.fallback:
+                yield f"every member, by fallbackPermissions ({held})"
+            for role in self.roles:
+                if held in role.permissions:
+                    yield f"{_named(role.people)} with the role {role.name} ({held})"
+
+    @property
+    def role_givers(self) -> list[str]:
+        """Who could give themselves any role."""
+        return list(self.who_may(*_GIVES_ROLES))
+
+    @property
+    def inviters(self) -> list[str]:
+        """Who could let people into the group."""
+        return list(self.who_may(_INVITES))
+
+
+def read_views(data: object, bot: str) -> list[GroupView] | None:
+    """Return the groups of an answer without the bot itself; None for one that is not Tailchat's.
+
+    Ids that are none, and anything in a name that is unfit for a line, are left out.
+    """
+    if not isinstance(data, list):
+        return None
+    return [view for group in data if (view := _view(group, bot)) is not None]
+
+
+def lines_of(views: Collection[GroupView]) -> Iterator[str]:
+    """Yield what an admin reads about groups and their roles, each with the line to copy."""
+    for view in views:
+        yield f"{view.name}: {_count(view.people)}, owner {view.owner}"
+        yield f'  "{Source(view.id).entry}"'
+        yield f"    let in by: {'; '.join(view.inviters)}"
+        for role in view.roles:
+            yield f"  {role.name}: {_count(role.people)}"
+            yield f'  "{Source(view.id, role.id).entry}"'
+        if view.roles:
+            yield f"    roles given by: {'; '.join(view.role_givers)}"
+
+
+def warnings_of(
+    groups: Mapping[str, Group], views: Collection[GroupView], existing: Collection[str]
+) -> Iterator[str]:
+    """Yield what is wrong with the groups of a configuration.
+
+    `existing` are the ids of groups that Tailchat has, whether the bot is in them or not.
+    """
+    by_id = {view.id: view for view in views}
+    for name, group in groups.items():
+        members = set(group.subs)
+        for source in group.sources:
+            view = by_id.get(source.group)
+            if view is None:
+                there = source.group in existing
+                why = "the gate's bot is not in this group" if there else "there is no such group"
+                yield f"groups.{name}: {source.entry}: {why}, so nobody is in it"
+                continue
+            role = next((role for role in view.roles if role.id == source.role), None)
+            if source.role and role is None:
+                yield f"groups.{name}: {source.entry}: the group has no such role"
+            people = view.people if not source.role else role.people if role else ()
+            members.update(people)
+            opened = _GIVES_ROLES if source.role else (_INVITES,)
+            if view.fallback.intersection(opened):
+                held = ", ".join(sorted(view.fallback.intersection(opened)))
+                yield f"groups.{name}: {source.entry}: every member may let people in ({held})"
+        if group.most is not None and group.sources and len(members) > group.most:
+            yield f"groups.{name}: {len(members)} members, more than its max: it is refused whole"
+
+
+def _view(group: object, bot: str) -> GroupView | None:
+    if not isinstance(group, dict) or not (name := _id(group.get("_id"))):
+        return None
+    people: dict[str, list[object]] = {}
+    for member in _dicts(group.get("members")):
+        sub, roles = _id(member.get("userId")), member.get("roles")
+        if sub and sub != bot:
+            people[sub] = roles if isinstance(roles, list) else []
+    found = [
+        Role(
+            role_id,
+            _name(role.get("name")),
+            _texts(role.get("permissions")),
+            tuple(sub for sub, held in people.items() if role_id in held),
+        )
+        for role in _dicts(group.get("roles"))
+        if (role_id := _id(role.get("_id")))
+    ]
+    return GroupView(
+        name,
+        _name(group.get("name")),
+        _id(group.get("owner")) or "unknown",
+        tuple(people),
+        tuple(found),
+        _texts(group.get("fallbackPermissions")),
+    )
+
+
+def _dicts(value: object) -> Iterator[dict[str, object]]:
+    return (each for each in (value if isinstance(value, list) else ()) if isinstance(each, dict))
+
+
+def _texts(value: object) -> frozenset[str]:
+    return frozenset(
+        each for each in (value if isinstance(value, list) else ()) if isinstance(each, str)
+    )
+
+
+def _id(value: object) -> str:
+    """Return an id, "" for anything else."""
+    return value if isinstance(value, str) and TAILCHAT_ID.fullmatch(value) else ""
+
+
+def _name(value: object) -> str:
+    text = UNFIT_FOR_A_LINE.sub(" ", value) if isinstance(value, str) else ""
+    return text.strip()[:_LONGEST_NAME] or "(no name)"
+
+
+def _count(people: Collection[str]) -> str:
+    return "1 member" if len(people) == 1 else f"{len(people)} members"
+
+
+def _named(people: Collection[str]) -> str:
+    shown = ", ".join(list(people)[:_MOST_NAMED]) or "nobody"
+    return f"{shown} and {len(people) - _MOST_NAMED} more" if len(people) > _MOST_NAMED else shown

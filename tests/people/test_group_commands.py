@@ -1,0 +1,142 @@
+"""What commands say of Tailchat's groups, against the stand-in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clikit import invoke
+from gatekit import ALICE, Clock, RawUpstream
+from groupkit import BOB, EVE, GROUP_ID, OPS, ROLE_ID, GroupScene, group_scene, known
+from reloadkit import file_text, sections
+from tailchat_browser import APP
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[GroupScene]:
+    """Return a Tailchat with one group."""
+    async with group_scene(tmp_path, clock) as found:
+        yield found
+
+
+@pytest.fixture
+def config(scene: GroupScene, tmp_path: Path) -> Path:
+    """Return a file of a gate for that Tailchat."""
+    return write(scene, tmp_path)
+
+
+def write(scene: GroupScene, folder: Path, **given: Any) -> Path:  # noqa: ANN401 - as in the file
+    """Write the file of a gate."""
+    path = folder / "commands.toml"
+    tables = sections("http://127.0.0.1:9", **scene.sections(**given))
+    path.write_text(file_text(tables), "utf-8")
+    path.chmod(0o600)
+    return path
+
+
+async def run(*arguments: object) -> tuple[int, str, str]:
+    """Run a command beside the stand-in, which is in this loop."""
+    return await asyncio.to_thread(invoke, *map(str, arguments))
+
+
+async def test_the_list_has_the_line_to_copy_and_who_could_use_it(
+    scene: GroupScene, config: Path
+) -> None:
+    """Each group and role has its entry, its members without the bot, and everybody in power."""
+    groups = scene.tailchat.groups
+    groups.add_role(scene.group, "help\x1b[31m", BOB.sub, can=["core.managePanel"])
+    scene.group.fallback.append("core.invite")
+    scene.group.name = "Ops\r\n☆"
+
+    code, out, _ = await run("tailchat-groups", "--config", config)
+
+    helper = f"{BOB.sub} with the role help [31m (core.managePanel)"
+    assert code == 0
+    assert out.splitlines() == [
+        f"Ops  ☆: 3 members, owner {EVE.sub}",
+        f'  "tailchat-group:{GROUP_ID}"',
+        f"    let in by: the owner {EVE.sub}; every member, by fallbackPermissions (core.invite)",
+        "  oncall: 2 members",
+        f'  "{OPS[0]}"',
+        "  help [31m: 1 member",
+        f'  "tailchat-role:{GROUP_ID}/6b{4:022x}"',
+        f"    roles given by: the owner {EVE.sub}; {helper}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("bot", "the gate's bot is not in this group, so nobody is in it"),
+        ("group", "there is no such group, so nobody is in it"),
+        ("role", "the group has no such role"),
+        ("fallback", "every member may let people in (core.manageRoles)"),
+        ("max", "groups.ops: 2 members, more than its max"),
+        ("capability", "switch on the bot"),
+        ("key", "set SECRET in Tailchat's environment"),
+    ],
+)
+async def test_check_online_says_what_is_wrong(
+    scene: GroupScene, tmp_path: Path, change: str, said: str
+) -> None:
+    """Each of the mistakes in Tailchat has its warning, and without one there is none."""
+    config = write(scene, tmp_path, groups={"ops": {"members": OPS, "max": 2}})
+    code, _, err = await run("check", "--online", "--config", config)
+    assert code == 0
+    assert "groups.ops" not in err
+
+    match change:
+        case "bot":
+            scene.group.members.popitem()
+        case "group":
+            scene.tailchat.groups.by_id.clear()
+        case "role":
+            del scene.group.roles[ROLE_ID]
+        case "fallback":
+            scene.group.fallback.append("core.manageRoles")
+        case "max":
+            config = write(scene, tmp_path, groups={"ops": {"members": OPS, "max": 1}})
+        case "capability":
+            scene.tailchat.store.apps[APP.client_id] = replace(APP, bot=False)
+        case "key":
+            scene.tailchat.store.secret = "tailchat"
+    _, _, err = await run("check", "--online", "--config", config)
+
+    assert said in err
+
+
+async def test_the_list_without_a_bot_says_what_to_switch_on(
+    scene: GroupScene, config: Path
+) -> None:
+    """An app without the capability gets the remedy, and no secret is shown."""
+    scene.tailchat.store.apps[APP.client_id] = replace(APP, bot=False)
+
+    code, out, err = await run("tailchat-groups", "--config", config)
+
+    assert (code, out) == (1, "")
+    assert "switch on the bot in Tailchat's settings of the app" in err
+    assert APP.client_secret not in err
+
+
+async def test_explain_knows_what_the_store_knows(
+    scene: GroupScene, tmp_path: Path, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The groups of a person have the configuration's names; too old an answer is told."""
+    config = write(scene, tmp_path)
+    monkeypatch.setattr("time.time", scene.clock)
+    before = await run("explain", "http://gate.test/", "--as", ALICE.sub, "--config", config)
+    assert before[0] == 1
+    assert "Tailchat has not said lately whether in ops" in before[1]
+    assert "refused: groups-unknown, 503" in before[1]
+
+    async with scene.gate(tmp_path, upstream) as gate:
+        await known(gate, sizes={"ops": 2})
+    code, out, _ = await run("explain", "http://gate.test/", "--as", ALICE.sub, "--config", config)
+    assert code == 0
+    assert f"asked by:   {ALICE.sub}, in ops" in out
+    assert "X-Tailchat-Groups: ops" in out
+    code, out, _ = await run("explain", "http://gate.test/", "--as", EVE.sub, "--config", config)
+    assert code == 1
+    assert "refused: denied, 403" in out
