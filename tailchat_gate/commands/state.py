@@ -60,7 +60,7 @@ class OpenedStore(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What a store says of people: locks and ended sessions, grants, requests for access, groups."""
+    """What a store says of people: locks, ended sessions, grants, requests for access, groups."""
 
     revocation: RevocationState
     grants: GrantState

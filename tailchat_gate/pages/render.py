@@ -36,7 +36,7 @@ _HARMLESS: Final = MappingProxyType(
 _NO_FRAMES: Final = "frame-ancestors 'none'"
 
 #: Entries of `detail` that the person who reads the page needs, not only the admin.
-_FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub", "notice", "until"))
+_FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub", "groups", "notice", "until"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,11 @@ class Refusals:
         sign_in_page: bool,
         embedders: Embedders,
         asks: Asks,
+        groups_of: Callable[[str], Sequence[str]],
     ) -> None:
         self.answers: Final = answers
+        #: The names of the groups that a person is in.
+        self._groups_of = groups_of
         self._sites = sites
         self._returns = returns
         self._prefix = prefix
@@ -264,7 +267,7 @@ class Refusals:
         return self.answers.problem(
             context,
             reason,
-            detail={"tool": context.route, **person_detail(record)},
+            detail={"tool": context.route, **person_detail(record), **self._groups(record)},
             retry_url=self.answers.start_url(self._way_back(context)),
             ask=self._ask(context, reason, record),
         )
@@ -277,6 +280,10 @@ class Refusals:
             return {}
         back = self._way_back(context)
         return {"tool": context.route, "csrf": self._asks.csrf(record), "back": back}
+
+    def _groups(self, record: SessionRecord) -> dict[str, str]:
+        groups = ", ".join(self._groups_of(record.sub))
+        return {"groups": groups} if groups else {}
 
     def _cross_origin(self, context: RequestContext) -> web.Response:
         """Tell that a page elsewhere sent the request, and where to do what it wanted."""

@@ -182,7 +182,7 @@ def wire_proxy(
 def wire_responses(
     settings: Settings,
     sites: Sites,
-    recorder: Recorder,
+    proxy: ProxyParts,
     embedders: Embedders,
     asks: Asks,
     process_state: ProcessState,
@@ -202,8 +202,9 @@ def wire_responses(
         sign_in_page=settings.pages.sign_in == "page",
         embedders=embedders,
         asks=asks,
+        groups_of=proxy.identity.groups_of,
     )
-    writer = ResponseWriter(answers, process_state.pages, recorder)
+    writer = ResponseWriter(answers, process_state.pages, proxy.recorder)
     return ResponseParts(returns, answers, refusals, writer)
 
 

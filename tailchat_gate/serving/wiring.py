@@ -200,7 +200,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
     responses = wire_responses(
         settings,
         identity.sites,
-        proxy.recorder,
+        proxy,
         access.embedders,
         Asks(askable(settings), FormTokens(_key_ring(settings, "form")).token),
         process_state,

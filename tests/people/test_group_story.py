@@ -347,3 +347,24 @@ async def test_names_of_groups_follow_tailchat_in_every_header(
                 assert (await client.response()).status == 200
             sent = upstream.requests[-1]
             assert sent.value("X-Tailchat-Groups") == sent.value("X-Roles") == expected
+
+
+async def test_the_refusal_names_the_groups_of_the_configuration(
+    scene: GroupScene, tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """Who is in a group that does not open the tool reads its name on the page and in the JSON."""
+    groups = {"ops": OPS, "all": [f"tailchat-group:{GROUP_ID}"]}
+    async with scene.gate(tmp_path, upstream, groups=groups) as gate:
+        await known(gate, sizes={"ops": 2, "all": 3})
+        assert (await get(gate, EVE)).json["groups"] == "all"
+        page = request_bytes(
+            Cookie=gate.gate.cookie(EVE),
+            Accept="text/html",
+            Sec_Fetch_Dest="document",
+            Sec_Fetch_Mode="navigate",
+        )
+        async with RawClient.connect(gate.port) as client:
+            client.send(page)
+            shown = await client.response()
+        assert shown.status == 403
+        assert b"<dt>Groups here</dt><dd><bdi>all</bdi></dd>" in shown.body
