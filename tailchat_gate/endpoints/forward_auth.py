@@ -12,8 +12,7 @@ from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.route import Route
 from tailchat_gate.authorizer import Authorizer, Verdict
 from tailchat_gate.config.values.identifier import TRACE
-from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders, client_fields
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.reasons import Reason, RefusedError
@@ -32,8 +31,6 @@ _WITH_TOKEN: Final = QUESTION_FIELDS | {TOKEN_FIELD}
 _SIGN_IN: Final = frozenset(
     (Reason.NOT_SIGNED_IN, Reason.SESSION_ENDED, Reason.SESSION_REVOKED, Reason.RECHECK_FAILED)
 )
-
-_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class ForwardAuth:
@@ -68,7 +65,7 @@ class ForwardAuth:
         self._path = path
         self._below = f"{path}/"
         self._clock = clock
-        self._told_at = 0.0
+        self._faults = FaultLog(clock)
         #: The names that belong to one tool.
         self._tools = authorizer.routes.hosts - {public_host}
 
@@ -153,10 +150,7 @@ class ForwardAuth:
 
     def _tell(self, message: str, context: RequestContext) -> None:
         """Log what is wrong with the set-up, once a minute."""
-        now = self._clock()
-        if now >= self._told_at + TELL_SECONDS:
-            self._told_at = now
-            _log.warning(message, extra={"details": {"peer": context.client}})
+        self._faults.tell(message, {"peer": context.client}, level=logging.WARNING)
 
     def _lines(self, context: RequestContext, verdict: Verdict, route: Route) -> bytes:
         """Return what the tool is to be told, and what of Authorization it is to get."""

@@ -158,7 +158,7 @@ def _names_somebody(record: logging.LogRecord) -> bool:
 
 
 class FaultLog:
-    """Writes faults to the gate's own log; `clock` gives Unix seconds.
+    """Writes faults to the gate's own log; `clock` gives seconds.
 
     `message` is one of the gate's few messages, so the memory for them is small.
     """
@@ -167,7 +167,9 @@ class FaultLog:
         self._clock = clock
         self._told: dict[str, tuple[float, int]] = {}
 
-    def tell(self, message: str, details: Mapping[str, str], *, level: int = logging.ERROR) -> None:
+    def tell(
+        self, message: str, details: Mapping[str, object], *, level: int = logging.ERROR
+    ) -> None:
         """Log a fault, at most once a minute; `details` hold no secrets.
 
         `count` is how often it came since it was last logged.

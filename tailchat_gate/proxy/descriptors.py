@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.reasons import Reason
 
 #: Reserved for the admin listener, the locks, the logs and the files of a configuration.
@@ -46,7 +45,7 @@ class Descriptors:
         self.clients = self.upstreams = 0
         #: How often no descriptor was left.
         self.exhausted = 0
-        self._told_at = float("-inf")
+        self._faults = FaultLog(self._time)
         #: Each closes the oldest idle connection, and returns False where none was idle.
         self.closers: Final[list[Callable[[], bool]]] = []
         self.measure()
@@ -86,11 +85,8 @@ class Descriptors:
     def note(self) -> None:
         """Note that all descriptors are in use: count it, and log it once a minute."""
         self.exhausted += 1
-        now = self._time()
-        if now >= self._told_at + TELL_SECONDS:
-            self._told_at = now
-            details = {"limit": self.limit, "clients": self.clients, "upstreams": self.upstreams}
-            _log.error("all file descriptors are in use", extra={"details": details})
+        details = {"limit": self.limit, "clients": self.clients, "upstreams": self.upstreams}
+        self._faults.tell("all file descriptors are in use", details)
 
 
 class RequestSlots:

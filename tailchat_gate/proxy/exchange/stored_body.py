@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import os
 import threading
 import time
@@ -13,8 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final, TypeVar
 
-from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.proxy.descriptors import Descriptors
 
 #: The size of one piece: of a read from a file, and of what waits in memory to be written to it.
@@ -27,7 +25,6 @@ _FREE_BYTES: Final = 256 << 20
 #: A separate pool of threads, so that a disk that hangs delays nothing else.
 _THREADS: Final = 8
 
-_log: Final = logging.getLogger(LOGGER_NAME)
 _T = TypeVar("_T")
 
 
@@ -48,7 +45,7 @@ class BodyStore:
         self._descriptors = descriptors
         self._memory_bytes = memory_bytes
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bodies")
-        self._told_at = float("-inf")
+        self._faults = FaultLog(time.monotonic)
         #: How many bytes of memory bodies use, and how many bodies have a file.
         self.memory = self.files = 0
 
@@ -84,11 +81,7 @@ class BodyStore:
 
     def tell(self, error: OSError) -> None:
         """Log why a body could not be stored: once a minute."""
-        now = time.monotonic()
-        if now >= self._told_at + TELL_SECONDS:
-            self._told_at = now
-            details = {"error": str(error)}
-            _log.error("the body of a request cannot be stored", extra={"details": details})
+        self._faults.tell("the body of a request cannot be stored", {"error": str(error)})
 
 
 class StoredBody:

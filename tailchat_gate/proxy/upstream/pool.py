@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
-from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.proxy.descriptors import Descriptors, RequestSlots
 from tailchat_gate.proxy.message.response_lines import ResponseLines
@@ -117,7 +117,7 @@ class Pool(RequestSlots):
         self._told_at = 0.0
         #: The last malformed response's fault, and its Unix second; None before the first.
         self.fault: tuple[str, int] | None = None
-        self._fault_told_at = -TELL_SECONDS
+        self._faults = FaultLog(self._time)
 
     def __repr__(self) -> str:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
@@ -228,12 +228,9 @@ class Pool(RequestSlots):
 
     def _tell_fault(self, fault: str, route: str) -> None:
         """Note a malformed response; log one a minute."""
-        now = self._time()
         self.fault = (fault, int(time.time()))
-        if now >= self._fault_told_at + TELL_SECONDS:
-            self._fault_told_at = now
-            details = {"upstream": self.backend.url, "route": route, "fault": fault}
-            _log.warning("a reply of a tool is malformed", extra={"details": details})
+        details = {"upstream": self.backend.url, "route": route, "fault": fault}
+        self._faults.tell("a response of a tool is malformed", details, level=logging.WARNING)
 
     def _tell(self, error: OSError, now: float) -> None:
         """Log why the backend cannot be reached: once, and again each minute of an outage."""
