@@ -64,7 +64,6 @@ class ForwardAuth:
         self._workers = workers
         self._path = path
         self._below = f"{path}/"
-        self._clock = clock
         self._faults = FaultLog(clock)
         #: The names that belong to one tool.
         self._tools = authorizer.routes.hosts - {public_host}
