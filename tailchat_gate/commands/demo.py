@@ -1,4 +1,4 @@
-"""The demo: a stand-in Tailchat, a sample tool and the gate, only on this machine."""
+"""The demo: a stand-in Tailchat, three sample tools and the gate, only on this machine."""
 
 import asyncio
 import secrets
@@ -33,7 +33,8 @@ class DemoError(RuntimeError):
 def run_demo(port: int, upstream: str = "") -> None:
     """Run the demo on a port of this machine (0 = any) until Ctrl-C. Raises DemoError.
 
-    `upstream` is the URL of the tool to protect, "" for the sample tool.
+    `upstream` is the URL of the tool to protect, "" for sample tools: one for everybody who signs
+    in, one for a role in Tailchat, one for the public.
     """
     signals = Signals()
     signals.take()
@@ -41,33 +42,36 @@ def run_demo(port: int, upstream: str = "") -> None:
     port = _usable(port)
     tailchat_port = _neighbour(port)
     tools: dict[int, web.Application] = {} if upstream else {_usable(0): SampleTool().app()}
-    client_secret = secrets.token_urlsafe(32)
     tool = upstream or "".join(f"http://{_HOST}:{tool_port}" for tool_port in tools)
-    settings = _settings(port, tailchat_port, tool, client_secret)
-    _run_with(settings, signals, tailchat_port, tools, client_secret)
+    # Tailchat's host name is not the gate's: cookies ignore ports.
+    public_url, api_url = f"http://{_HOST}:{port}", f"http://localhost:{tailchat_port}"
+    app = App(_CLIENT_ID, secrets.token_urlsafe(32), (f"{public_url}/oauth2/callback",))
+    tailchat = StandInTailchat(api_url, apps=[app])
+    role = _on_call(tailchat)
+    routes = _tools(tool)[:1] if upstream else _tools(tool)
+    settings = _settings(public_url, api_url, app.client_secret, role, routes)
+    apps = {tailchat_port: tailchat.app(), **tools}
+    asyncio.run(_run(build(settings), signals, apps, _greet(settings, shows_all=not upstream)))
     click.echo("\nThe demo has ended, and nothing is left of it.")
 
 
-def _run_with(
-    settings: Settings,
-    signals: Signals,
-    tailchat_port: int,
-    tools: dict[int, web.Application],
-    client_secret: str,
-) -> None:
-    redirect_uri = f"{settings.server.public_url}/oauth2/callback"
-    tailchat = StandInTailchat(
-        settings.tailchat.api_url, apps=[App(_CLIENT_ID, client_secret, (redirect_uri,))]
-    )
-    generation = build(settings)
-    asyncio.run(
-        _run(
-            generation,
-            signals,
-            {tailchat_port: tailchat.app(), **tools},
-            _greet(settings),
-        )
-    )
+def _on_call(tailchat: StandInTailchat) -> str:
+    """Make a group with a role, and the gate's bot in it; return the role as [groups] names it."""
+    owner, member, *_ = USERS
+    group = tailchat.groups.add("Ops", owner.sub, member.sub)
+    role = tailchat.groups.add_role(group, "on call", owner.sub)
+    tailchat.groups.add_bot(group, _CLIENT_ID)
+    return f"tailchat-role:{group.id}/{role.id}"
+
+
+def _tools(upstream: str) -> list[dict[str, object]]:
+    """Return the routes of the three tools, which are one program."""
+    below = {"upstream": upstream, "upstream_path": "/"}
+    return [
+        {"name": "tool", "upstream": upstream},
+        {"name": "ops", "path": "/ops", "allow": ["group:on-call"], **below},
+        {"name": "status", "path": "/status", "allow": ["public"], **below},
+    ]
 
 
 async def _run(
@@ -82,38 +86,49 @@ async def _run(
         await serve(generation, signals, started=greet)
 
 
-def _settings(port: int, tailchat_port: int, upstream: str, client_secret: str) -> Settings:
+def _settings(
+    public_url: str, api_url: str, client_secret: str, role: str, routes: list[dict[str, object]]
+) -> Settings:
     return Settings.model_validate(
         {
             "server": {
-                "public_url": f"http://{_HOST}:{port}",
-                "listen": [f"{_HOST}:{port}"],
+                "public_url": public_url,
+                "listen": [public_url.removeprefix("http://")],
                 "admin_listen": "",
                 "shutdown_timeout": "2s",
             },
-            # Not the gate's host name: cookies ignore ports.
             "tailchat": {
-                "api_url": f"http://localhost:{tailchat_port}",
+                "api_url": api_url,
                 "client_id": _CLIENT_ID,
                 "client_secret": client_secret,
             },
             "session": {"secrets": [new_secret()]},
             "state": {"path": ""},
-            "route": [{"name": "tool", "upstream": upstream}],
+            "groups": {"on-call": [role]},
+            "access": {"requests": True, "approvers": ["group:on-call"]},
+            "route": routes,
             "log": {"access": False},
         }
     )
 
 
-def _greet(settings: Settings) -> Callable[[], None]:
+def _greet(settings: Settings, *, shows_all: bool) -> Callable[[], None]:
+    url = settings.server.public_url
+
     def greet() -> None:
         click.echo("\nTailchat Gate, the demo.\n")
-        click.secho(f"  Open {settings.server.public_url}/", bold=True)
+        click.secho(f"  Open {url}/", bold=True)
         click.echo(f"\n  You come to a stand-in Tailchat at {settings.tailchat.api_url}")
         click.echo("  and sign in as any of its people:\n")
         click.echo(f"    {'EMAIL':<28} PASSWORD")
         for user in USERS:
             click.echo(f"    {user.email:<28} {user.password}")
+        if shows_all:
+            owner, member, *_ = USERS
+            click.echo(f"\n  {url}/status is for everybody, {url}/ops/ for a role in Tailchat")
+            click.echo(f"  that {owner.name} has. Open it as {member.name} and ask for access;")
+            click.echo(f"  then, in a private window, sign in as {owner.name} and decide at")
+            click.echo(f"  {url}/oauth2/approvals.")
         click.echo("\n  Everything listens on this machine alone. Ctrl-C ends it.\n")
 
     return greet

@@ -243,6 +243,38 @@ async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
     assert "Traceback" not in err
 
 
+async def test_the_demo_shows_a_refusal_a_request_and_an_approval() -> None:
+    """A person without the role asks, the person with it decides, and the first is in."""
+    process = await asyncio.create_subprocess_exec(
+        *GATE,
+        *("demo", "--port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**environ(), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    out = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
+    url = next(word for word in out.split() if word.startswith("http://127.0.0.1:")).rstrip("/")
+    owner, member, *_ = USERS
+    async with Visitor() as owners, Visitor() as members:
+        assert (await members.open(f"{url}/status")).status == 200
+        # The gate learns who has the role beside the start; until then nobody is known to.
+        page = await owners.sign_in(f"{url}/ops/", owner.email, owner.password)
+        while page.status == 503:
+            await asyncio.sleep(0.05)
+            page = await owners.open(f"{url}/ops/")
+        assert page.status == 200
+        page = await members.sign_in(f"{url}/ops/", member.email, member.password)
+        assert page.status == 403
+        waiting = await members.submit(page, "/request", reason="to see it")
+        page = await owners.open(f"{url}/oauth2/approvals")
+        await owners.submit(page, "/approvals", **{"for": "1h"})
+        assert (await members.open(waiting.url)).url == f"{url}/ops/"
+    process.send_signal(signal.SIGINT)
+    await process.stdout.read()
+
+    assert await process.wait() == 0
+
+
 async def test_the_demo_signs_somebody_in_at_a_tool_of_the_admins() -> None:
     """With --upstream a login reaches that tool, and nobody gets there without one."""
     async with RawUpstream() as tool:
