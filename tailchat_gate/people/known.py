@@ -83,13 +83,10 @@ class KnownPeople:
         self._all.move_to_end(sub)
         return True
 
-    def due(self, *, about_since: float, asked_before: float) -> list[str]:
-        """Return who was about since then and was last asked about before then.
-
-        Forgets those who were not about.
-        """
-        self._forget(sub for sub, known in self._all.items() if known.about_at < about_since)
-        return [sub for sub, known in self._all.items() if known.asked_at < asked_before]
+    def about(self, since: float) -> list[str]:
+        """Return who was about since then, the longest unasked first; forget the others."""
+        self._forget(sub for sub, known in self._all.items() if known.about_at < since)
+        return list(self._all)
 
     def keep_emails(self, keep: bool) -> None:  # noqa: FBT001 - a setting's value
         """Keep addresses from now on, or forget those that are known.

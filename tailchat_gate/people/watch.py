@@ -213,9 +213,8 @@ class PeopleWatch:
     async def _round(self) -> None:
         """Ask about everybody who is about, until a call is not answered."""
         now = self._monotonic()
-        due = self._people.due(
-            about_since=now - self._about_for, asked_before=now - self.terms.refresh / 2
-        )
+        # All of them: a ban right after a sign-in must not wait for the next round but one.
+        due = self._people.about(now - self._about_for)
         for start in range(0, len(due), MOST_ASKED):
             if now < self._off_until or not await self._ask(due[start : start + MOST_ASKED]):
                 return

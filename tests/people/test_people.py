@@ -231,7 +231,7 @@ async def test_banned_person_who_looks_again_is_asked_about(scene: Story) -> Non
     change(scene, "banned")
     await asked_again(scene)
     known = scene.gate.generation.process_state.people
-    known.due(about_since=float("inf"), asked_before=0.0)
+    known.about(float("inf"))
     assert len(known) == 0
 
     await person.get()
@@ -472,7 +472,7 @@ async def test_reload_judges_guests_again(scene: Story) -> None:
     await asked_again(scene)
     assert refusal(await person.get()) == (403, "guest-refused")
 
-    scene.gate.generation.process_state.people.due(about_since=float("inf"), asked_before=0.0)
+    scene.gate.generation.process_state.people.about(float("inf"))
     await changed(scene, access={"guests": True})
     assert (await person.get()).status == 200
 
