@@ -24,7 +24,7 @@ from tailchat_gate.state.files import NAME
 @click.option(
     "--online",
     is_flag=True,
-    help="Also ask Tailchat who can get an account there, and about its groups.",
+    help="Also ask Tailchat whether people can sign in, who can get an account, and about groups.",
 )
 def check(*, config: Path, online: bool) -> None:
     """Check the configuration without starting, and list every problem at once.
@@ -58,9 +58,16 @@ def check(*, config: Path, online: bool) -> None:
 def _online(settings: Settings) -> tuple[str, ...]:
     # Imported here, so that `check` loads no more than it needs.
     from tailchat_gate.commands.groups import group_warnings  # noqa: PLC0415
-    from tailchat_gate.commands.people import registration_warnings  # noqa: PLC0415
+    from tailchat_gate.commands.people import (  # noqa: PLC0415
+        registration_warnings,
+        sign_in_warnings,
+    )
 
-    return (*registration_warnings(settings), *group_warnings(settings))
+    return (
+        *sign_in_warnings(settings),
+        *registration_warnings(settings),
+        *group_warnings(settings),
+    )
 
 
 def _foreign(settings: Settings) -> Iterator[str]:

@@ -15,6 +15,8 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
 from tailchat_gate.config.load import ConfigError, load
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.identity.oauth.login import Registration
+from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
 from tailchat_gate.people.api import ApiResult, CannotTell, Done, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.facts import Facts, is_asked, kept_out_because, read_people
@@ -119,6 +121,27 @@ def registration_warnings(settings: Settings) -> tuple[str, ...]:
     if isinstance(found, CannotTell):
         return (f"Tailchat cannot be asked: {found.problem or found.reason}",)
     return found
+
+
+def sign_in_warnings(settings: Settings) -> tuple[str, ...]:
+    """Return what keeps people from signing in, or may."""
+    tailchat = settings.tailchat
+    channel = back_channel(settings)
+
+    async def run() -> tuple[str, ...]:
+        check = SignInCheck(
+            channel,
+            Registration(tailchat.client_id, settings.redirect_uri, tailchat.scope),
+            tailchat.client_secret,
+            api_url=tailchat.api_url,
+            is_direct=not tailchat.internal_url,
+        )
+        try:
+            return tuple(f"{found.name}: {found.text}" for found in await check.run())
+        finally:
+            await channel.close()
+
+    return asyncio.run(run())
 
 
 def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:

@@ -209,6 +209,16 @@ async def test_outage_of_tailchat(run: Run, stand_in: StandInTailchat) -> None:
     assert (code, "Tailchat cannot be asked who" in errors) == (1, True)
 
 
+async def test_check_online_says_why_nobody_can_sign_in(
+    run: Run, stand_in: StandInTailchat
+) -> None:
+    """Before the first visitor ends on a page of Tailchat's."""
+    assert (
+        "redirect-uri: the app in Tailchat does not list the callback"
+        in (await run("check", "--online"))[2]
+    )
+
+
 async def test_check_online_names_the_open_routes(run: Run, stand_in: StandInTailchat) -> None:
     """`check --online` names each route that only asks for a sign-in, while that is for anybody."""
     code, _, errors = await run("check", "--online")
