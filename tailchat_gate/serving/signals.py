@@ -32,10 +32,17 @@ class Signals:
 
     The event loop cannot see a signal while something blocks it, and cannot end the process while
     a thread waits for a disk. Until `listen` is called, signals have their default action, except
-    SIGHUP, which waits.
+    SIGHUP, which waits. `grace`, `hurry` and `leave` are seconds, as above.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        grace: float = GRACE_SECONDS,
+        hurry: float = HURRY_SECONDS,
+        leave: float = LEAVE_SECONDS,
+    ) -> None:
+        self._grace, self._hurry, self._leave = grace, hurry, leave
         self._lock = Lock()
         self._listener: Callable[[int], None] | None = None
         self._limit: Callable[[], float] = lambda: 0.0
@@ -66,7 +73,7 @@ class Signals:
     def ended(self) -> None:
         """Record that the gate has closed everything; threads that hang now are abandoned."""
         self.code = 0
-        self._end_in(LEAVE_SECONDS)
+        self._end_in(self._leave)
 
     def _run(self) -> None:
         while True:
@@ -90,9 +97,9 @@ class Signals:
     def _ordered(self) -> None:
         self._orders += 1
         if self._orders == 1:
-            self._end_in(self._limit() + GRACE_SECONDS)
+            self._end_in(self._limit() + self._grace)
         elif self._orders == 2:  # noqa: PLR2004 - the second signal
-            self._end_in(HURRY_SECONDS)
+            self._end_in(self._hurry)
         else:
             self._cut_off()
 

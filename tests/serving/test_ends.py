@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -22,19 +22,33 @@ from tailchat_gate.state.files import NAME
 
 #: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
 END_SECONDS = 25.0
-#: A gate whose event loop is blocked from soon after its start on.
-BLOCKED = """
-import asyncio, time
-from tailchat_gate.serving import server, signals
+#: The gate, with little time for what hangs.
+SHORT = """
+from functools import partial
 from tailchat_gate.cli import main
-signals.GRACE_SECONDS = 1.0
+from tailchat_gate.commands import serve
+from tailchat_gate.serving import reload, signals
+from tailchat_gate.state import sqlite
+serve.Signals = partial(signals.Signals, grace=1.0, hurry=0.5, leave=0.5)
+reload.CLOSE_SECONDS = sqlite.CLOSE_SECONDS = 0.5
+"""
+#: As that, with an event loop that is blocked from soon after its start on.
+BLOCKED = f"""{SHORT}
+import asyncio, time
+from tailchat_gate.serving import server
 start = server.GateServer.start
+def block():
+    print("blocked", flush=True)
+    time.sleep(3600)
 async def then_block(self):
     await start(self)
-    asyncio.get_running_loop().call_later(0.5, time.sleep, 3600)
+    asyncio.get_running_loop().call_later(0.5, block)
 server.GateServer.start = then_block
-main()
 """
+
+
+def _command(program: str) -> tuple[str, ...]:
+    return sys.executable, "-W", "error", "-c", f"{program}main()"
 
 
 async def _ended(gate: GateProcess, *signals: signal.Signals) -> int:
@@ -45,13 +59,6 @@ async def _ended(gate: GateProcess, *signals: signal.Signals) -> int:
         await asyncio.sleep(0.2)
     async with asyncio.timeout(END_SECONDS):
         return await gate.process.wait()
-
-
-async def _until_silent(gate: GateProcess) -> None:
-    """Ask until there is no answer within a second."""
-    with suppress(TimeoutError):
-        while True:
-            await asyncio.wait_for(gate.ping(), 1)
 
 
 @asynccontextmanager
@@ -79,7 +86,7 @@ async def test_a_tool_that_hangs(tmp_path: Path, upstream: RawUpstream) -> None:
     upstream.answer = hang
     route = [{"name": "tool", "allow": ["public"]}]
     async with (
-        gate_process(tmp_path, upstream.url, route=route) as gate,
+        gate_process(tmp_path, upstream.url, command=_command(SHORT), route=route) as gate,
         RawClient.connect(gate.port) as client,
     ):
         client.send(request_bytes(host=f"127.0.0.1:{gate.port}"))
@@ -126,7 +133,7 @@ async def test_a_disk_that_hangs_in_a_reload(tmp_path: Path, orders: int) -> Non
     await asyncio.to_thread(secret.write_text, "an-app-secret-of-the-test\n")
     secret.chmod(0o600)
     tailchat = {"client_secret_file": str(secret), "client_secret": None}
-    async with gate_process(tmp_path, tailchat=tailchat) as gate:
+    async with gate_process(tmp_path, command=_command(SHORT), tailchat=tailchat) as gate:
         secret.unlink()
         os.mkfifo(secret)
         assert (await gate.ping()).status == 200
@@ -140,11 +147,13 @@ async def test_a_blocked_event_loop(tmp_path: Path, orders: int) -> None:
     with await asyncio.to_thread(errors.open, "wb") as file:
         async with gate_process(
             tmp_path,
+            stdout=asyncio.subprocess.PIPE,
             stderr=file.fileno(),
-            command=(sys.executable, "-c", BLOCKED),
+            command=_command(BLOCKED),
             server={"shutdown_timeout": "1s" if orders == 1 else "1h"},
         ) as gate:
-            await _until_silent(gate)
+            assert gate.process.stdout is not None
+            await gate.process.stdout.readuntil(b"blocked")
             assert await _ended(gate, *[signal.SIGTERM] * orders) == EXIT_HUNG
 
     assert "something hangs" in await asyncio.to_thread(errors.read_text)
@@ -178,7 +187,10 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     ):
         other.execute("BEGIN IMMEDIATE")
         async with gate_process(
-            tmp_path, stderr=file.fileno(), state={"path": str(tmp_path)}
+            tmp_path,
+            stderr=file.fileno(),
+            command=_command(SHORT),
+            state={"path": str(tmp_path)},
         ) as gate:
             assert await _ended(gate) == 0
 
