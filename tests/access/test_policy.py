@@ -18,6 +18,7 @@ from tailchat_gate.access.policy import (
     listed,
     make_rule,
 )
+from tailchat_gate.people.members import Members
 from tailchat_gate.reasons import Reason
 
 GROUPS = {"ops": ["alice", "bob"], "dev": ["carol"], "empty": []}
@@ -255,3 +256,66 @@ def test_a_denied_person_is_let_in_as_a_stranger_or_not_at_all(met: list[Rule]) 
         decision = decide(met, "bob")
         assert decision.allowed == decide(met, None).allowed
         assert decision is AS_NOBODY or decision.reason is Reason.DENY_LISTED
+
+
+# Groups from Tailchat
+
+
+FROM_TAILCHAT = {
+    "ops": (f"tailchat-group:{'6b' * 12}", "u9"),
+    "devs": (f"tailchat-role:{'6b' * 12}/{'6c' * 12}",),
+    "plain": ("u8",),
+}
+
+
+def _members(unknown: tuple[str, ...] = (), **people: tuple[str, ...]) -> Members:
+    members = Members()
+    members.groups_of = {sub: frozenset(groups) for sub, groups in people.items()}
+    members.unknown = frozenset(unknown)
+    return members
+
+
+@pytest.mark.parametrize(
+    ("sub", "unknown", "reason"),
+    [
+        ("u1", (), Reason.SIGNED_IN),
+        ("u2", (), Reason.DENIED),
+        ("u9", ("ops", "devs"), Reason.SIGNED_IN),
+        ("u8", ("ops", "devs"), Reason.SIGNED_IN),
+        ("u1", ("ops", "devs"), Reason.SIGNED_IN),
+        ("u2", ("ops",), Reason.GROUPS_UNKNOWN),
+        ("u2", ("devs",), Reason.DENIED),
+        (None, ("ops",), Reason.NOT_SIGNED_IN),
+    ],
+)
+def test_tailchats_groups_let_in_and_never_say_no_without_knowing(
+    sub: str | None, unknown: tuple[str, ...], reason: Reason
+) -> None:
+    """Who is listed or known is in; of others the gate says no only where it can tell."""
+    members = _members(unknown, u1=("ops",), u2=("devs",))
+    rule = make_rule(["group:ops", "group:plain"], FROM_TAILCHAT, members=members)
+
+    assert decide([rule], sub).reason is reason
+
+
+def test_a_certain_no_counts_before_what_the_gate_cannot_tell() -> None:
+    """Of several readings the strictest counts, in any order, and a deny list before all."""
+    members = _members(("ops",))
+    unknown = make_rule(["group:ops"], FROM_TAILCHAT, members=members)
+    closed = make_rule(["sub:u3"], FROM_TAILCHAT, members=members)
+    denied = make_rule(["group:ops"], FROM_TAILCHAT, ["sub:u2"], members=members)
+    open_ = make_rule(["signed-in"], FROM_TAILCHAT)
+
+    for rules in ([unknown, closed], [closed, unknown]):
+        assert decide(rules, "u2").reason is Reason.DENIED
+    for rules in ([unknown, open_], [open_, unknown]):
+        assert decide(rules, "u2").reason is Reason.GROUPS_UNKNOWN
+    assert decide([unknown, denied], "u2").reason is Reason.DENY_LISTED
+    assert decide([unknown, NO_METHOD], "u2").reason is Reason.METHOD_REFUSED
+
+
+def test_a_group_of_tailchat_in_a_deny_list_makes_no_rule() -> None:
+    """A rule that could let in whom it means to keep out must not exist."""
+    for deny, everywhere in ((["group:devs"], NOBODY), ([], listed(["group:ops"], FROM_TAILCHAT))):
+        with pytest.raises(ValueError, match="groups of Tailchat in a deny list"):
+            make_rule(["signed-in"], FROM_TAILCHAT, deny, everywhere)
