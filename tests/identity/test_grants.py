@@ -123,7 +123,7 @@ async def test_a_websocket_ends_with_its_grant(
         else:
             gate.clock.now += 1
         expected = close_frame(3003, "denied")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(15):
             assert await tunnel.client.reader.readexactly(len(expected)) == expected
 
 

@@ -94,7 +94,7 @@ async def test_what_is_under_way_ends_with_a_revoked_session(scene: Story) -> No
         scene.clock.now += INTERVAL
 
         expected = close_frame(UNAUTHORIZED, SESSION_OVER)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert await socket.reader.readexactly(len(expected)) == expected
             with pytest.raises(ConnectionResetError):
                 await stream.reader.read()
@@ -130,7 +130,7 @@ async def test_an_outage_ends_what_it_does_not_keep(start_rechecks: Start, outag
         assert await is_open(client)
         scene.clock.now += INTERVAL
         expected = close_frame(UNAUTHORIZED, SESSION_OVER)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert await client.reader.readexactly(len(expected)) == expected
         await until(lambda: live_ended(scene, "recheck-failed") == 1)
 

@@ -313,7 +313,7 @@ class Ends:
         methods = [one.method for one in sent]
 
         async def talk() -> Answered:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 await self.upstream.forget()
             return await converse(self.gate.port, pieces, methods, to_end=to_end)
 

@@ -51,7 +51,7 @@ async def both(start_gate: Start, upstream: RawUpstream) -> RunningGate:
 
 async def _until_closed(port: int, data: bytes) -> bytes:
     """Return all the gate says before it closes; fails where it leaves the connection open."""
-    async with RawClient.connect(port) as client, asyncio.timeout(2):
+    async with RawClient.connect(port) as client, asyncio.timeout(15):
         client.send(data)
         received = b""
         try:
@@ -488,7 +488,7 @@ async def test_a_client_that_leaves_is_no_event(
     if leave == "reset":
         await _abort(both.port, data)
     else:
-        async with RawClient.connect(both.port) as client, asyncio.timeout(5):
+        async with RawClient.connect(both.port) as client, asyncio.timeout(15):
             client.send(data)
             if leave == "half-close":
                 client.writer.write_eof()

@@ -367,7 +367,7 @@ def _trailed(path: bytes, cookie: bytes, trailers: bytes) -> bytes:
 async def _until_closed(port: int, data: bytes) -> bytes:
     async with RawClient.connect(port) as client:
         client.send(data)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(15):
             return await client.reader.read()
 
 
@@ -558,10 +558,10 @@ async def test_a_length_that_no_body_has_is_not_left_open_for_the_next_visitor(
     upstream.answer = answer
     for length in (2**64 - 1, 2**64 - 2, 2**63, 2**63 - 1):
         head = b"POST /open HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % length
-        async with RawClient.connect(tools.port) as client, asyncio.timeout(5):
+        async with RawClient.connect(tools.port) as client, asyncio.timeout(15):
             client.send(head)
             assert (await client.response()).status in {200, 400}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             response = await ask(tools.port, _lines(tools.cookie(), b"/x", b"1.1", b""))
         assert (length, response.status) == (length, 200)
 

@@ -80,7 +80,7 @@ async def test_each_refusal_says_what_was_wrong(
 
     RFC 9110 sections 15.5.14, 15.5.15, 15.6.2 and 15.6.6; RFC 6585 section 5; RFC 9112 section 3.
     """
-    async with RawClient.connect(small.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(small.port) as client, asyncio.timeout(15):
         client.send(data)
         response = await client.response()
         rest = await client.reader.read()
@@ -102,7 +102,7 @@ async def test_limits_hold_for_a_head_in_pieces(
     long = _get(b"X: " + b"a" * 3000 + b"\r\n")
 
     async def drip(data: bytes) -> int:
-        async with RawClient.connect(small.port) as client, asyncio.timeout(10):
+        async with RawClient.connect(small.port) as client, asyncio.timeout(15):
             for start in range(0, len(data), piece):
                 client.send(data[start : start + piece])
                 await asyncio.sleep(0)
@@ -121,7 +121,7 @@ async def test_a_line_as_long_as_may_be_comes_in_pieces(
     cuts = (len(start) + len(line) - 2, len(start) + len(line) - 1, len(start) + len(line))
     for cut in cuts:
         data = start + line + HOST + b"\r\n"
-        async with RawClient.connect(small.port) as client, asyncio.timeout(5):
+        async with RawClient.connect(small.port) as client, asyncio.timeout(15):
             client.send(data[:cut])
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -231,7 +231,7 @@ async def test_nothing_is_answered_behind_connection_close(
     small: RunningGate, upstream: RawUpstream
 ) -> None:
     """A request behind one with Connection: close is never read (B 9.6)."""
-    async with RawClient.connect(small.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(small.port) as client, asyncio.timeout(15):
         client.send(_get(b"Connection: close\r\n") + _get(target=b"/second"))
         first = await client.response()
         rest = await client.reader.read()
@@ -245,7 +245,7 @@ async def test_a_slow_head_is_cut_off(start_gate: Start, upstream: RawUpstream) 
     gate = await start_gate(upstream.url, server={"header_timeout": "1s"})
 
     async def drip() -> tuple[int, str]:
-        async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
+        async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
             client.send(b"GET / HTTP/1.1\r\n")
             response = asyncio.ensure_future(client.response())
             while not response.done():
@@ -268,7 +268,7 @@ async def test_a_connection_that_says_nothing_is_closed(
     async with RawClient.connect(gate.port) as silent, RawClient.connect(gate.port) as idle:
         idle.send(request_bytes("/ping"))
         assert (await idle.response()).status == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert {*await asyncio.gather(silent.reader.read(), idle.reader.read())} == {b""}
 
 
@@ -277,7 +277,7 @@ async def test_a_body_that_stops_is_cut_off(start_gate: Start, upstream: RawUpst
     gate = await start_gate(
         upstream.url, server={"body_timeout": "1s"}, route=[{"name": "t", "allow": ["public"]}]
     )
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(_post(b"Content-Length: 10\r\n", b"hello"))
         response = await client.response()
 
@@ -297,7 +297,7 @@ async def test_an_early_answer_is_not_lost(start_gate: Start, upstream: RawUpstr
 
     upstream.answer = answer
     gate = await start_gate(upstream.url, route=[{"name": "t", "allow": ["public"]}])
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(_post(b"Content-Length: 50000000\r\n", b"a" * 200_000))
         response = await client.response()
         client.send(b"a" * 100_000)
@@ -327,7 +327,7 @@ async def test_expect_is_decided_by_the_tool(
 
     upstream.answer = answer
     gate = await start_gate(upstream.url, route=[{"name": "t", "allow": ["public"]}])
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(_post(b"Content-Length: 5\r\nExpect: 100-continue\r\n"))
         head = await client.head()
         assert head.startswith(b"HTTP/1.1 " + decision)
@@ -342,7 +342,7 @@ async def test_expect_is_decided_by_the_tool(
 async def test_a_body_for_an_own_page_is_asked_for(gate: RunningGate) -> None:
     """The gate itself says 100 Continue where one of its own forms waits for its body."""
     body = b"csrf=x"
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(
             b"POST /oauth2/sign_out HTTP/1.1\r\nHost: gate.test\r\nExpect: 100-continue\r\n"
             b"Content-Length: 6\r\nCookie: " + gate.cookie().encode() + b"\r\n\r\n"
@@ -560,7 +560,7 @@ async def test_an_odd_expectation_is_no_obstacle(
     public: RunningGate, upstream: RawUpstream, expect: bytes
 ) -> None:
     """With any Expect a body that comes at once passes whole (RFC 9110 section 10.1.1)."""
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(post(expect + b"Content-Length: 5\r\n", b"hello"))
         assert (await client.response()).status == 200
         client.send(get(expect))
@@ -574,7 +574,7 @@ async def test_a_stranger_is_refused_before_the_body(
 ) -> None:
     """Who waits for 100 without a session gets 401 at once (RFC 9110 section 10.1.1)."""
     fields = b"Content-Length: %d\r\nExpect: 100-continue\r\n" % len(SMUGGLED)
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(post(fields))
         response = await client.response()
         client.send(SMUGGLED)
@@ -588,7 +588,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
     small: RunningGate, upstream: RawUpstream
 ) -> None:
     """Who waits for 100 with too long a body gets 413 at once (RFC 9110 section 15.5.14)."""
-    async with RawClient.connect(small.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(small.port) as client, asyncio.timeout(15):
         client.send(post(b"Content-Length: 1001\r\nExpect: 100-continue\r\n"))
         response = await client.response()
 
@@ -608,7 +608,7 @@ async def test_a_refused_body_that_comes_all_the_same_is_no_request(
 
     upstream.answer = answer
     fields = b"Content-Length: %d\r\nExpect: 100-continue\r\n" % len(SMUGGLED)
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(post(fields))
         response = await client.response()
         client.send(SMUGGLED + SMUGGLED)
@@ -709,7 +709,7 @@ async def test_an_endless_head_is_refused_on_the_way(
 ) -> None:
     """2 MiB of a head in pieces of 4 KiB are refused long before they are sent (RFC 9110 5.4)."""
     sent = 0
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         response = asyncio.ensure_future(client.response())
         client.send(start)
         while not response.done() and sent < 2**21:

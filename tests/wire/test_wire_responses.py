@@ -53,7 +53,7 @@ def _says(data: bytes, *, close: bool = False, reset: bool = False) -> Callable[
 
 async def _all(gate: RunningGate, data: bytes) -> bytes:
     """Send bytes and return all that comes before the connection ends."""
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(data)
         received = b""
         try:
@@ -106,7 +106,7 @@ async def test_a_malformed_reply_is_a_502(
 ) -> None:
     """What is no reply, or could be read in two ways, never reaches a client (B 4, 5, 6.3)."""
     upstream.answer = _says(data)
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         response = await client.response()
         client.send(request_bytes())
@@ -199,7 +199,7 @@ async def test_a_broken_chunk_ends_in_a_reset(
         await reader.read()
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         await client.reader.readuntil(b"hello\r\n")
         gone.set()
@@ -217,7 +217,7 @@ async def test_where_no_body_may_be_none_is_read(
     """HEAD, 204 and 304 have no body whatever the fields say, and nothing strays (B 6.3)."""
     upstream.answer = _says(b"HTTP/1.1 " + status + b"\r\n" + fields + b"\r\n")
     method = "HEAD" if status.startswith(b"200") else "GET"
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes(method=method))
         response = await client.response(to_head=True)
         client.send(request_bytes())
@@ -236,7 +236,7 @@ async def test_a_body_where_none_may_be_is_not_the_next_answer(
     """Bytes behind a reply without a body are nobody's answer (B 9.2)."""
     upstream.answer = _says(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\nwrong")
     method = "HEAD" if status.startswith(b"200") else "GET"
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes(method=method))
         await client.response(to_head=True)
         client.send(request_bytes())
@@ -260,7 +260,7 @@ async def test_a_body_that_a_204_announces_may_be_on_its_way(
 ) -> None:
     """A 204 that announces a body is the last reply on its connection (RFC 9110 section 15.3.5)."""
     upstream.answer = b"HTTP/1.1 204 No Content\r\n" + fields + b"\r\n"
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         for _ in range(2):
             client.send(request_bytes())
             response = await client.response()
@@ -276,7 +276,7 @@ async def test_interim_replies_pass_and_the_final_one_is_never_lost(
     """103 and its fields pass to 1.1, 300 of them too, none to 1.0 (A 15.2)."""
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
     upstream.answer = _says(hints * 300 + FOLLOW_UP)
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         heads = [await client.head() for _ in range(300)]
         response = await client.response()
@@ -313,7 +313,7 @@ async def test_trailers_of_a_reply(
     trailers = b"X-Sum: 1\r\nSet-Cookie: a=b\r\nX-Tailchat-Sub: a\r\n"
     upstream.answer = _says(TE + b"5;a=b\r\nhello\r\n0\r\n" + trailers + b"\r\n")
     fields = {"TE": te, "Connection": "TE"} if te else {}
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes(**fields))
         head = await client.head()
         rest = await client.reader.readuntil(b"\r\n\r\n")
@@ -390,7 +390,7 @@ async def test_each_chunk_passes_as_it_comes(public: RunningGate, upstream: RawU
         writer.close()
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         for number in range(5):
             await client.reader.readuntil(b"data: %d\n\n\r\n" % number)
@@ -452,7 +452,7 @@ async def _statuses(
 ) -> dict[str, int]:
     """Let the upstream answer with each case; return what the client is answered."""
     upstream.answer = answers_by_path(cases, close=close)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         found = await asyncio.gather(
             *(ask(gate.port, request_bytes(path)) for path in paths(cases))
         )
@@ -594,7 +594,7 @@ async def test_obsolete_forms_of_the_framing_are_repaired(
     upstream.answer = answers_by_path(cases)
 
     for name, path in zip(cases, paths(cases), strict=True):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             response = await ask(public.port, request_bytes(path))
         assert (name, response.status, response.body) == (name, 200, b"hello")
         assert not any(line[:1] in b" \t" for line in response.head.split(b"\r\n") if line)
@@ -612,7 +612,7 @@ async def test_an_interim_reply_says_nothing_of_the_final_one(
     """An interim reply passes, unasked too, and without a length (RFC 9110 8.6, 15.2)."""
     fields = b"X-A: 1\r\nContent-Length: 5\r\nConnection: close\r\n"
     upstream.answer = _says(_response(fields, line=b"HTTP/1.1 " + status) + FOLLOW_UP)
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         interim = await client.head()
         response = await client.response()
@@ -630,7 +630,7 @@ async def test_an_interim_reply_with_chunks_is_never_a_body(
     upstream.answer = _says(
         _response(b"Transfer-Encoding: chunked\r\n", line=b"HTTP/1.1 103 Early Hints") + FOLLOW_UP
     )
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         interim = await client.head()
         response = await client.response()
@@ -648,7 +648,7 @@ async def test_behind_an_interim_reply_a_fault_is_a_502(
     """Where only a 103 was relayed, the gate's 502 is the final reply (RFC 9110 section 15.2)."""
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     upstream.answer = _says(hints + behind, close=True)
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes(method="POST", Content_Length="0"))
         head = await client.head()
         response = await client.response() if head.startswith(b"HTTP/1.1 103 ") else None
@@ -670,7 +670,7 @@ async def test_an_endless_row_of_interim_replies_is_ended(
             await asyncio.sleep(0)
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(8):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         while (head := await client.head()).startswith(b"HTTP/1.1 102 "):
             pass
@@ -709,7 +709,7 @@ async def test_no_switch_that_was_not_asked_for(
 ) -> None:
     """A 101 that the request did not ask for is a 502, and no tunnel (RFC 9110 section 15.2.2)."""
     upstream.answer = _says(data + b"raw bytes")
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(get(fields) + (b"x" if b"Content-Length" in fields else b""))
         head = await client.head()
         if head.startswith(b"HTTP/1.1 103 "):
@@ -725,7 +725,7 @@ async def test_what_switches_nothing_has_no_upgrade(
     """Upgrade is for one connection, and only a 101 takes it to the next (RFC 9110 section 7.8)."""
     final = b"HTTP/1.1 426 Upgrade Required\r\n" + ASKED + b"Content-Length: 2\r\n\r\nno"
     upstream.answer = _says(b"HTTP/1.1 103 Early Hints\r\nUpgrade: websocket\r\n\r\n" + final)
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(get(ASKED))
         interim = await client.head()
         response = await client.response()
@@ -743,7 +743,7 @@ async def test_raw_bytes_behind_a_declined_switch_are_no_tunnel(
     frame = b"\x81\x85mask\x05\x04\x1f\x07\x02"
     declined = _response(b"Content-Length: 2\r\n", b"no", line=b"HTTP/1.1 " + status)
     upstream.answer = _says(declined + b"\x81\x05hello")
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(get(ASKED))
         first = await client.response()
         client.send(frame + SMUGGLED)
@@ -799,7 +799,7 @@ async def test_an_upstream_of_http_1_0(
             writer.close()
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         for _ in range(2):
             client.send(request_bytes())
             response = await client.response()
@@ -824,7 +824,7 @@ async def test_chunks_where_no_body_may_be_are_not_the_next_answer(
             line=b"HTTP/1.1 " + status,
         )
     )
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes(method=method))
         response = await client.response(to_head=True)
         client.send(request_bytes())
@@ -909,7 +909,7 @@ async def test_no_trailer_of_a_reply_is_a_field(
 ) -> None:
     """Trailers that belong in a head are dropped on the way back too (RFC 9110 section 6.5.1)."""
     upstream.answer = _says(TE + b"5\r\nhello\r\n0\r\nX-A: 1\r\n" + trailer + b"\r\n\r\n")
-    async with RawClient.connect(public.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
         client.send(request_bytes(TE="trailers", Connection="TE"))
         await client.head()
         rest = await client.reader.readuntil(b"\r\n\r\n")

@@ -214,7 +214,7 @@ async def test_silence_ends_a_request_whose_client_sends_no_more(
         server={"half_closed_timeout": "1s"},
         route=[{"name": "tool", "allow": PUBLIC}],
     )
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         await until(lambda: len(upstream.requests) == 1)
         if half:
@@ -292,7 +292,7 @@ async def test_a_client_that_left_is_found_by_what_it_is_sent(
         server={"half_closed_timeout": "1h"},
         route=[{"name": "tool", "allow": PUBLIC}],
     )
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(request_bytes())
         await until(lambda: len(upstream.requests) == 1)
         if how == "reset":

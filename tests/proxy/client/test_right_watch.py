@@ -66,18 +66,18 @@ async def _open(client: RawClient, target: str = "/ws", **fields: str) -> None:
 
 async def _closed(client: RawClient, code: int, text: str) -> bool:
     expected = close_frame(code, text)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         return await client.reader.readexactly(len(expected)) == expected
 
 
 async def _goes_on(client: RawClient) -> bool:
     client.send(PING)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         return await client.reader.readexactly(len(PING)) == PING
 
 
 async def _is_reset(client: RawClient) -> bool:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         try:
             while await client.reader.read(2**20):
                 pass
@@ -173,7 +173,7 @@ async def test_a_request_that_waits_is_told_why(gate: FileGate, upstream: RawUps
         client.send(request_bytes("/waits", Cookie=gate.gate.cookie()))
         await until(lambda: len(upstream.requests) == 1)
         await gate.change(route=[{"name": "tool", "allow": [f"sub:{BOB.sub}"]}])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             response = await client.response()
     assert (response.status, response.json["error"]) == (403, "denied")
 

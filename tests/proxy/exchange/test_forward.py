@@ -619,7 +619,7 @@ async def test_a_refusal_arrives_although_the_upload_breaks(
         await asyncio.Event().wait()
 
     upstream.answer = answer
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(request_bytes(method="POST", Cookie=gate.cookie(), Content_Length="1000000"))
         writer = await arrived
         # In one turn: the gate hears of the body first, and of the answer from a broken write.

@@ -411,7 +411,7 @@ async def test_whatever_an_upgrade_is_answered_with_is_passed_on(
     """Any form of a plain answer passes with its fields, and HTTP goes on behind it."""
     body = body or (b"x" * 40_000 if status == 503 else b"")
     upstream.answer = answer + (body if status == 503 else b"")
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         for _ in range(2):
             client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
             if b" 103 " in answer:
@@ -449,7 +449,7 @@ async def test_an_upgrade_that_nobody_answers(
         ],
     )
     found = []
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(10):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         for path in ("/silent", "/hangs-up", "/gone"):
             client.send(request_bytes(path, Cookie=gate.cookie(), **UPGRADE))
             response = await client.response()
@@ -472,7 +472,7 @@ async def test_a_tunnel_is_recorded_when_it_ends(gate: RunningGate, upstream: Ra
         writer.close()
 
     upstream.answer = answer
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
         await client.head()
         assert await client.reader.readexactly(4) == b"\x82\x02ab"

@@ -435,7 +435,7 @@ async def test_a_fixed_status(
 ) -> None:
     """static: answers every method with its status, what that status owes, and no body."""
     gate = await start_gate(f"static:{status}")
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
         for _ in range(2):
             client.send(
                 request_bytes("/any?thing", method=method, Cookie=gate.cookie(), Content_Length="2")
