@@ -323,7 +323,7 @@ READERS: Final[dict[str, Callable[[str], object]]] = {
     "connection options": lambda text: _section(("Connection", text)),
     "cookies": lambda text: CookieReader(_NAMES).for_upstream(text.encode()),
     "cookies, sessions": lambda text: CookieReader(_NAMES).session_values(text.encode()),
-    "cookies, of a reply": lambda text: CookieReader(_NAMES).is_own(text.encode()),
+    "cookies, of a reply": lambda text: CookieReader(_NAMES).is_reserved(text.encode()),
     "cookies, rewritten": lambda text: _REWRITER.set_cookie(text.encode()),
     "fields": lambda text: split_fields(text.encode()),
     "forwarded chain": _clients,

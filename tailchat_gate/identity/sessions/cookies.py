@@ -118,7 +118,7 @@ class CookieReader:
         read = self._read(field)
         return read.beside_tailchat if self._is_tailchats(host) else read.for_upstream
 
-    def is_own(self, set_cookie: bytes, host: str = "") -> bool:
+    def is_reserved(self, set_cookie: bytes, host: str = "") -> bool:
         """Whether a tool's Set-Cookie value would replace a cookie of a gate, or one of Tailchat's.
 
         Tailchat's count only if the browser would send the cookie to Tailchat.

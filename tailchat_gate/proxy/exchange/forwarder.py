@@ -165,7 +165,7 @@ class Forwarder:
             settings.connect_timeout,
             partial(self._headers.trailers, settings),
             rewriter_of(settings),
-            self._cookies.is_own,
+            self._cookies.is_reserved,
             self._workers,
             frozenset(name.lower().encode("ascii") for name in settings.pass_response_fields),
             most,

@@ -179,7 +179,7 @@ def test_nothing_hidden_is_left(found: list[tuple[bytes, bytes, bytes]]) -> None
 )
 def test_own_cookie_set_by_upstream(set_by_upstream: bytes, own: bool) -> None:
     """A Set-Cookie of an upstream that would replace one of the gate's is recognised."""
-    assert READER.is_own(set_by_upstream) is own
+    assert READER.is_reserved(set_by_upstream) is own
 
 
 BESIDE = CookieReader(CookieNames.for_origin("https://gate.test", tailchat_url="https://chat.test"))
@@ -200,10 +200,10 @@ def test_tailchats_cookies_are_hidden_where_they_come_along(host: str, *, beside
     field = b"_session=1; _session.legacy.sig=2; _session_id=3; a=b"
 
     assert BESIDE.for_upstream(field, host) == (b"_session_id=3; a=b" if beside else field)
-    assert BESIDE.is_own(b"_session=x; Path=/", host) is beside
-    assert BESIDE.is_own(b"_session=x; domain= .Chat.test", host)
-    assert BESIDE.is_own(b"_session=x; Domain=test; Path=/", host)
-    assert not BESIDE.is_own(b"_session_id=x; Domain=test", host)
+    assert BESIDE.is_reserved(b"_session=x; Path=/", host) is beside
+    assert BESIDE.is_reserved(b"_session=x; domain= .Chat.test", host)
+    assert BESIDE.is_reserved(b"_session=x; Domain=test; Path=/", host)
+    assert not BESIDE.is_reserved(b"_session_id=x; Domain=test", host)
 
 
 @pytest.mark.parametrize("secure", [True, False])
