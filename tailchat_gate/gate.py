@@ -167,14 +167,13 @@ class Gate:
     def _deny(self, client: ClientConnection, context: RequestContext, verdict: Verdict) -> None:
         if context.reason is Reason.NO_ROUTE and context.path == "/" and not context.token:
             # Nothing is configured there, but it is where people look first.
-            answer = self.refusals.redirect_to_userinfo(context)
+            self.writer.say(client, context, self.refusals.redirect_to_userinfo(context))
         elif context.reason is Reason.METHOD_REFUSED:
-            allow = {"Allow": self._allowed(context)}
-            answer = self.refusals.answers.problem(context, context.reason, headers=allow)
+            self._refuse(client, context, context.reason)
         else:
             answer = self.refusals.refusal(context, verdict.record, verdict.rejection)
             answer = self.refusals.challenged(context, answer, verdict.rules)
-        self.writer.say(client, context, answer)
+            self.writer.say(client, context, answer)
 
     def _refuse(
         self,

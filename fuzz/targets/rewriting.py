@@ -7,7 +7,7 @@ from fuzz.reference.browser import origin_of
 from fuzz.reference.syntax import BadError, field_lines
 from fuzz.target import Target
 from tailchat_gate.config.model import RouteSettings
-from tailchat_gate.proxy.message.response_rewrite import ResponseRewriter
+from tailchat_gate.proxy.message.response_fields import ResponseRewriter
 
 _GATE = "https://gate.test"
 _PAGE = _GATE + "/app/page"
@@ -86,7 +86,7 @@ def _check_cookie(rewriter: ResponseRewriter, value: bytes) -> None:
 
 TARGET = Target(
     check,
-    parsers=("proxy.message.response_rewrite",),
+    parsers=("proxy.message.response_fields",),
     seeds=(
         b"\1http://tool:3000/x?y#z\na=b; Path=/; Domain=tool.lan; Secure",
         b"\2/tool/x\na=b; path=/tool/x/;domain=.lan",

@@ -8,8 +8,7 @@ from json.encoder import encode_basestring_ascii
 from threading import Thread
 from typing import Final
 
-from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink
-from tailchat_gate.observe.sink_file import SinkFile
+from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink, SinkFile
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.forwarded_request import Original
 

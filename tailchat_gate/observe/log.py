@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from traceback import format_exception_only, walk_tb
 from typing import Final
 
-from tailchat_gate.observe.sink import CLOSE_SECONDS, TELL_SECONDS, Sink
-from tailchat_gate.observe.sink_file import RotatedFile, SinkFile
+from tailchat_gate.observe.sink import CLOSE_SECONDS, TELL_SECONDS, RotatedFile, Sink, SinkFile
 
 _CAUSED = "\nThe above was the direct cause of:\n\n"
 _MEANWHILE = "\nWhile that was handled:\n\n"

@@ -32,11 +32,11 @@ from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
-from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
 from tailchat_gate.proxy.exchange.upstream_pools import ConnectionMetrics, UpstreamPools
 from tailchat_gate.proxy.message.assertion import PublishedKeys
-from tailchat_gate.proxy.upstream.dial import Dialer
+from tailchat_gate.proxy.sockets import Descriptors
+from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
@@ -107,7 +107,7 @@ class ProcessState:
         self.upstream_pools: Final = UpstreamPools(
             clock, Dialer(self.names), self.descriptors, bodies
         )
-        self.pages: Final = AiohttpBridge()
+        self.bridge: Final = AiohttpBridge()
         self.access_log: Final = AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)
         self.faults: Final = FaultLog(clock)
@@ -150,7 +150,7 @@ class ProcessState:
     def start(self) -> None:
         """Start the background work; needs a running event loop. Idempotent."""
         self.descriptors.measure()
-        self.pages.start()
+        self.bridge.start()
         self.upstream_pools.start()
 
     async def close(self) -> None:

@@ -204,7 +204,7 @@ def wire_responses(
         asks=asks,
         groups_of=proxy.identity.groups_of,
     )
-    writer = ResponseWriter(answers, process_state.pages, proxy.recorder)
+    writer = ResponseWriter(answers, process_state.bridge, proxy.recorder)
     return ResponseParts(returns, answers, refusals, writer)
 
 

@@ -16,7 +16,7 @@ from tailchat_gate import __version__
 from tailchat_gate.config.load import Source
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
-from tailchat_gate.proxy.descriptors import raise_limit
+from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Listeners, StartError

@@ -25,8 +25,8 @@ from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.pages import language
 from tailchat_gate.proxy.message import (
     field_rules,
+    response_fields,
     response_lines,
-    response_rewrite,
     websocket_frames,
 )
 from tailchat_gate.proxy.static import conditional
@@ -51,8 +51,7 @@ NO_PARSERS = {
     "identity.recheck": "it decides by what others read",
     "proxy.client.connection": "it hands bytes to request.head and request.body",
     "proxy.client.own_connections": "it keeps connections",
-    "proxy.exchange.forward_request": "what an exchange is given",
-    "proxy.exchange.sent_body": "it keeps bytes, by the methods that request.claims reads",
+    "proxy.exchange.forward_request": "it keeps bytes, by the methods that request.claims reads",
     "proxy.message.assertion": "it writes",
     "proxy.exchange.recorder": "it counts and logs",
     "request.context": "what is known of a request",
@@ -180,9 +179,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         fields, "_LINES", re.compile(rb"(?:[^:\r\n]+:[^\x00\r\n]*\r\n)*")
     ),
     "return_to": lambda patch: patch.setattr(login, "_ASTRAY", re.compile("(?!)")),
-    "rewriting": lambda patch: patch.setattr(
-        response_rewrite, "_authority", lambda _: b"tool:3000"
-    ),
+    "rewriting": lambda patch: patch.setattr(response_fields, "_authority", lambda _: b"tool:3000"),
     "schemes": lambda patch: patch.setattr(authorization, "_QUOTED", re.compile(rb'"[^"]*"')),
     "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
     "tailchat_answer": lambda patch: patch.setattr(responses, "_TOKEN", re.compile(".+")),

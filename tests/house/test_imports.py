@@ -72,7 +72,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("client",),
         ("upstream",),
         ("message", "static"),
-        ("descriptors", "sockets"),
+        ("sockets",),
     ),
     "config": (
         ("load",),

@@ -26,7 +26,7 @@ from tailchat_gate.identity.oauth.responses import profile_from_userinfo
 from tailchat_gate.identity.revocation.records import REVOCATION, read_record
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.pages.language import choose_language
-from tailchat_gate.proxy.message.response_rewrite import ResponseRewriter
+from tailchat_gate.proxy.message.response_fields import ResponseRewriter
 from tailchat_gate.proxy.message.websocket_frames import FrameTracker
 from tailchat_gate.proxy.static.tree import read_path
 from tailchat_gate.request.authorization import challenge_binds, credentials_bind, read_token
@@ -79,9 +79,9 @@ PATTERNS: Final = {
     "proxy.message.response_lines:_FOLD": "findall",
     "proxy.message.response_lines:_FRAMING": "findall",
     "proxy.message.response_lines:_SPACE_BEFORE_COLON": "findall",
-    "proxy.message.response_rewrite:_REFRESH": "fullmatch",
-    "proxy.message.response_rewrite:_ABSOLUTE": "fullmatch",
-    "proxy.message.response_rewrite:_DEFAULT_PORT": "findall",
+    "proxy.message.response_fields:_REFRESH": "fullmatch",
+    "proxy.message.response_fields:_ABSOLUTE": "fullmatch",
+    "proxy.message.response_fields:_DEFAULT_PORT": "findall",
     "request.authorization:_AS_USER": "fullmatch",
     "request.authorization:_BASIC": "findall",
     "request.authorization:_MEANT": "search",

@@ -14,8 +14,7 @@ from gatekit import until
 from processkit import GateProcess, gate_process
 
 from tailchat_gate.observe import sink as sinks
-from tailchat_gate.observe.sink import Sink
-from tailchat_gate.observe.sink_file import RotatedFile, SinkFile
+from tailchat_gate.observe.sink import RotatedFile, Sink, SinkFile
 
 #: The end of a process whose `shutdown_timeout` is one second, with time for a busy machine.
 END_SECONDS = 20.0

@@ -14,9 +14,9 @@ _INT: Final = struct.Struct("i")
 class PeerEnd(Enum):
     """The state of a peer while reading is paused, which the event loop does not report."""
 
-    NONE = "none"
+    OPEN = "open"
     #: It sent EOF after the unread bytes; it may still read.
-    SENT = "sent"
+    EOF = "eof"
     BROKEN = "broken"
 
 
@@ -26,9 +26,9 @@ def peer_end(transport: asyncio.BaseTransport) -> PeerEnd:
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
     events = poll.poll(0)
     if not events:
-        return PeerEnd.NONE
+        return PeerEnd.OPEN
     broken = events[0][1] & (select.POLLERR | select.POLLHUP | select.POLLNVAL)
-    return PeerEnd.BROKEN if broken else PeerEnd.SENT
+    return PeerEnd.BROKEN if broken else PeerEnd.EOF
 
 
 def unread_bytes(transport: asyncio.BaseTransport) -> int:

@@ -230,7 +230,7 @@ class ClientProtocol(ClientConnection):
         if active_request is None or transport is None or transport.is_closing():
             return False
         end = peer_end(transport)
-        if end is not PeerEnd.SENT or self._taker is not None or self._half_closed is not None:
+        if end is not PeerEnd.EOF or self._taker is not None or self._half_closed is not None:
             return end is PeerEnd.BROKEN
         if body is not None:
             # The unread bytes may be the rest of an upload whose client waits for the response.

@@ -9,8 +9,7 @@ from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.connection import CurrentService, Service
 from tailchat_gate.proxy.client.protocol import ClientProtocol
 from tailchat_gate.proxy.client.right_watch import RightWatch
-from tailchat_gate.proxy.descriptors import Descriptors
-from tailchat_gate.proxy.sockets import ReadBuffers
+from tailchat_gate.proxy.sockets import Descriptors, ReadBuffers
 from tailchat_gate.reasons import Reason
 
 #: How often deadlines are checked; a timeout is exact to this many seconds.

@@ -14,8 +14,7 @@ from tailchat_gate.proxy.exchange.forward_request import ForwardRequest, Upstrea
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
 from tailchat_gate.proxy.message.request_headers import with_length
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
-from tailchat_gate.proxy.upstream.failures import NO_DESCRIPTOR
-from tailchat_gate.proxy.upstream.interfaces import End, ExchangeResult
+from tailchat_gate.proxy.upstream.interfaces import NO_DESCRIPTOR, End, ExchangeResult
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields

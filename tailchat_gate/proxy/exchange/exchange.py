@@ -8,18 +8,19 @@ from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.client.own_connections import OwnConnections, Person, person_of
-from tailchat_gate.proxy.exchange.forward_request import Admitted, ForwardRequest, UpstreamSettings
-from tailchat_gate.proxy.exchange.sent_body import (
+from tailchat_gate.proxy.exchange.forward_request import (
     IDEMPOTENT,
     REPEATED_BYTES,
+    Admitted,
+    ForwardRequest,
     SentBody,
+    UpstreamSettings,
     claims_no_other,
 )
 from tailchat_gate.proxy.message.request_headers import takes_trailers
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
-from tailchat_gate.proxy.upstream.failures import NO_DESCRIPTOR, REASONS
-from tailchat_gate.proxy.upstream.interfaces import End, ExchangeResult
+from tailchat_gate.proxy.upstream.interfaces import NO_DESCRIPTOR, REASONS, End, ExchangeResult
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
@@ -39,8 +40,8 @@ class Exchange(Admitted):
     """
 
     __slots__ = (
-        "_client", "_connecting", "_ended", "_repeatable", "_repeated", "_sent_body", "_settings",
-        "_timeouts", "_told", "_upstream", "_whole", "context", "extra_fields", "failure",
+        "_client", "_connecting", "_ended", "_repeatable", "_repeated", "_sent_body", "_sent_some",
+        "_settings", "_timeouts", "_upstream", "_whole", "context", "extra_fields", "failure",
         "forward_request", "http10", "is_head", "keep_alive", "keep_client", "pool", "switched",
     )  # fmt: skip
 
@@ -67,9 +68,9 @@ class Exchange(Admitted):
         self._repeatable = request.method in IDEMPOTENT
         #: What has arrived of the body, None where there is no body.
         self._sent_body = None if whole else SentBody()
-        #: `_told`: whether the client was sent bytes since `quiet` was last called. `_repeated`:
-        #: whether the request was sent again after a new connection was reset.
-        self._told = self._repeated = self.keep_client = False
+        #: `_sent_some`: whether the client was sent bytes since the last call of `quiet`.
+        #: `_repeated`: whether the request was sent again after a new connection was reset.
+        self._sent_some = self._repeated = self.keep_client = False
         #: Whether the whole request has arrived, so that nothing is left to be sent.
         self._whole = whole
         self.context = context
@@ -125,8 +126,8 @@ class Exchange(Admitted):
 
     def quiet(self) -> bool:
         """Whether the client was sent nothing since the last call."""
-        told, self._told = self._told, False
-        return not told
+        sent_some, self._sent_some = self._sent_some, False
+        return not sent_some
 
     def client_gone(self) -> None:
         """The client has left: cancel the exchange."""
@@ -191,7 +192,7 @@ class Exchange(Admitted):
         if transport is None or transport.is_closing():
             return False
         transport.write(data)
-        self._told = True
+        self._sent_some = True
         return True
 
     def may_widen(self, scope: bytes) -> bool:

@@ -21,7 +21,7 @@ from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel, TunnelLimits
 from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
-from tailchat_gate.proxy.message.response_rewrite import rewriter_of
+from tailchat_gate.proxy.message.response_fields import rewriter_of
 from tailchat_gate.proxy.upstream.backends import Backend, shared_by
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts

@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import FaultLog
-from tailchat_gate.proxy.descriptors import Descriptors
+from tailchat_gate.proxy.sockets import Descriptors
 
 #: The size of one piece: of a read from a file, and of what waits in memory to be written to it.
 PIECE_BYTES: Final = 65_536

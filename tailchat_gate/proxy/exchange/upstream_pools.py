@@ -7,13 +7,12 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
 from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel
 from tailchat_gate.proxy.message.response_lines import ResponseLines
-from tailchat_gate.proxy.upstream.backends import Backend
+from tailchat_gate.proxy.sockets import Descriptors
+from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
-from tailchat_gate.proxy.upstream.dial import Dialer
 from tailchat_gate.proxy.upstream.pool import SWEEP_SECONDS, Pool
 
 

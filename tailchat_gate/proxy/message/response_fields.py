@@ -1,8 +1,12 @@
 """Which fields of a response reach the client, and with which values."""
 
+import re
 from typing import Final, Protocol
 
+from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.config.values.address import HttpAddress, upstream_address
 from tailchat_gate.proxy.message.response_lines import Action, Line
+from tailchat_gate.syntax import BROWSER_AUTHORITY_ENDS, DEFAULT_PORTS, HOST_PREFIX, HTTP_SCHEME
 
 # Globals: see reasons.py.
 _SET_COOKIE: Final = Action.SET_COOKIE
@@ -85,3 +89,119 @@ def _edited(line: Line, name: bytes, editor: FieldEditor, origin: bytes) -> byte
 def without_length(lines: list[bytes]) -> list[bytes]:
     """Return a response's lines without Content-Length (RFC 9110 section 8.6)."""
     return [line for line in lines if not line.lower().startswith(b"content-length:")]
+
+
+#: An address with a host, also "//host": its scheme, its authority, and the rest.
+_ABSOLUTE: Final = re.compile(
+    f"(?:({HTTP_SCHEME}):)?//([^{BROWSER_AUTHORITY_ENDS}]*)(.*)".encode("ascii"),
+    re.DOTALL | re.IGNORECASE,
+)
+#: A Refresh as browsers read it: the time, an optional "url=", an optional quote, the address.
+_REFRESH: Final = re.compile(
+    rb"([ ]*+[0-9.]++(?:[ ]*+[;,]|[ ])[ ]*+(?:url[ ]*+=[ ]*+)?+)([\"']?+)(.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+_DEFAULT_PORT: Final = re.compile(
+    rb":(?:%b)?\Z" % "|".join(map(str, DEFAULT_PORTS.values())).encode("ascii")
+)
+#: A cookie of such a name must have the path "/".
+_HOST_PREFIX: Final = HOST_PREFIX.lower().encode("ascii")
+
+
+class ResponseRewriter:
+    """Rewrites fields of the responses on one route."""
+
+    def __init__(self, settings: RouteSettings) -> None:
+        self._locations = settings.rewrite_location
+        self._cookies = settings.rewrite_cookies
+        self._outside = settings.path.encode("ascii").rstrip(b"/")
+        inside = settings.path if settings.upstream_path is None else settings.upstream_path
+        self._inside = inside.encode("ascii").rstrip(b"/")
+        address = upstream_address(settings.upstream)
+        named = [str(address.url.authority)] if isinstance(address, HttpAddress) else []
+        if settings.upstream_host:
+            named.append(settings.upstream_host)
+        self._tool = frozenset(_authority(name.encode("ascii")) for name in named)
+
+    def refresh(self, value: bytes, visitor: bytes = b"") -> bytes:
+        """Return a Refresh with its address as `location` returns it."""
+        match = _REFRESH.fullmatch(value)
+        if match is None:
+            return value
+        before, quote, rest = match.groups()
+        address, end, behind = rest.partition(quote) if quote else (rest, b"", b"")
+        return before + quote + self.location(address, visitor) + end + behind
+
+    def location(self, value: bytes, visitor: bytes = b"") -> bytes:
+        """Return a Location: a path on the gate where it names the tool, else unchanged.
+
+        The path needs no origin: browsers resolve it against the request (RFC 9110 section 10.2.2).
+        `visitor` is the origin that the visitor sees, which a tool may use in place of its own.
+        """
+        # Browsers ignore tabs: "/", tab, "/host" as a path would be another host's address.
+        if not self._locations or b"\t" in value:
+            return value
+        match = _ABSOLUTE.fullmatch(value)
+        if match is None:
+            is_path = value[:1] == b"/" and value[1:2] not in {b"/", b"\\"}
+            return self._outward(value) if is_path else value
+        scheme, authority, rest = match[1], _authority(match[2]), match[3]
+        # A path that begins with two slashes would name another host.
+        path = b"/" + rest.lstrip(b"/\\")
+        if authority in self._tool:
+            return self._outward(path)
+        seen, _, host = visitor.partition(b"://")
+        if not host or authority != _authority(host):
+            return value
+        # A tool that knows its public origin may also know its public path.
+        path = path if self._is_outside(path) else self._outward(path)
+        if scheme is not None and scheme.lower() == b"https" and seen == b"http":
+            # A redirect to https: a path alone would stay on http.
+            return value[: len(value) - len(rest)] + path
+        return path
+
+    def set_cookie(self, value: bytes) -> bytes:
+        """Return a Set-Cookie without Domain, and with its Path as the browser sees it."""
+        if not self._cookies:
+            return value
+        pair, *attributes = value.split(b";")
+        kept = [pair]
+        for attribute in attributes:
+            name, _, found = attribute.partition(b"=")
+            lower = name.strip().lower()
+            if lower == b"domain":
+                continue
+            if lower == b"path" and not pair.strip().lower().startswith(_HOST_PREFIX):
+                # Without the last slash, or the cookie would not be sent for the route's own path.
+                kept.append(b" Path=" + (self._outward(found.strip()).rstrip(b"/") or b"/"))
+            else:
+                kept.append(attribute)
+        return b";".join(kept)
+
+    def _is_outside(self, path: bytes) -> bool:
+        """Whether a path begins with the route's own."""
+        outside = self._outside
+        rest = path[len(outside) :]
+        return bool(outside) and path.startswith(outside) and rest[:1] in {b"", b"/", b"?", b"#"}
+
+    def _outward(self, path: bytes) -> bytes:
+        """Return the public path for a path of the tool, unchanged where outside of the route."""
+        inside = self._inside
+        rest = path[len(inside) :]
+        if not path.startswith(inside) or rest[:1] not in {b"", b"/", b"?", b"#"}:
+            return path
+        if self._outside or not inside:
+            return self._outside + rest or b"/"
+        # Two slashes after the tool's own path must not become the start of a host.
+        return b"/" + rest.lstrip(b"/\\")
+
+
+def rewriter_of(settings: RouteSettings) -> ResponseRewriter | None:
+    """Return what rewrites the responses of a route, None where it asks for nothing."""
+    if settings.rewrite_location or settings.rewrite_cookies:
+        return ResponseRewriter(settings)
+    return None
+
+
+def _authority(raw: bytes) -> bytes:
+    return _DEFAULT_PORT.sub(b"", raw.lower())

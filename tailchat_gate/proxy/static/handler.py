@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from tailchat_gate.proxy.descriptors import Descriptors, RequestSlots
+from tailchat_gate.proxy.sockets import Descriptors, RequestSlots
 from tailchat_gate.proxy.static.conditional import (
     Fields,
     Span,

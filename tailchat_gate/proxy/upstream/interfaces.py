@@ -1,11 +1,17 @@
-"""The interfaces between an upstream's connection, its exchange and its pool."""
+"""The interfaces between an upstream's connection, its exchange and its pool; how exchanges end."""
 
 import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from tailchat_gate.proxy.message.response_fields import Expected
+from tailchat_gate.reasons import Reason
 
 
 class End(Enum):
@@ -88,3 +94,47 @@ class ResponseTimeouts:
 
     response: float
     idle: float
+
+
+#: The errno of an OSError where the process or the system has no descriptor left.
+NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
+#: The metrics labels of the ends of exchanges that are the upstream's fault.
+KINDS: Final = MappingProxyType(
+    {
+        End.UNANSWERED: "closed",
+        End.BROKEN: "broken",
+        End.TRUNCATED: "cut-off",
+        End.RESPONSE_TIMEOUT: "slow",
+        End.IDLE_TIMEOUT: "silent",
+    }
+)
+#: The reason of a request whose exchange ended so.
+REASONS: Final[Mapping[End, Reason]] = MappingProxyType(
+    {
+        End.UNANSWERED: Reason.UPSTREAM_BROKEN,
+        End.BROKEN: Reason.UPSTREAM_BROKEN,
+        End.TRUNCATED: Reason.UPSTREAM_BROKEN,
+        End.RESPONSE_TIMEOUT: Reason.UPSTREAM_SLOW,
+        End.IDLE_TIMEOUT: Reason.UPSTREAM_BROKEN,
+        End.CLIENT_GONE: Reason.CLIENT_GONE,
+    }
+)
+#: The look-up of the name failed, or took the whole time for a connection.
+DNS: Final = "dns"
+#: Failures that a restart of the upstream causes: no connection, so nothing was sent.
+PASSING: Final = frozenset((DNS, "refused", "reset", "unreachable"))
+
+
+def kind_of(error: OSError) -> str:
+    """Return the metrics label of a failure to connect."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, socket.gaierror):
+        return DNS
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, ConnectionError):
+        return "reset"
+    return "descriptors" if error.errno in NO_DESCRIPTOR else "unreachable"

@@ -10,14 +10,12 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.observe.sink import TELL_SECONDS
-from tailchat_gate.proxy.descriptors import Descriptors, RequestSlots
 from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.message.response_reader import ResponseReader
-from tailchat_gate.proxy.upstream.backends import Backend
+from tailchat_gate.proxy.sockets import Descriptors, RequestSlots
+from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
-from tailchat_gate.proxy.upstream.dial import Dialer
-from tailchat_gate.proxy.upstream.failures import DNS, KINDS, NO_DESCRIPTOR, PASSING, kind_of
-from tailchat_gate.proxy.upstream.interfaces import End
+from tailchat_gate.proxy.upstream.interfaces import DNS, KINDS, NO_DESCRIPTOR, PASSING, End, kind_of
 
 #: The pause between two tries to connect.
 PAUSE_SECONDS: Final = 0.1

@@ -26,8 +26,8 @@ from process import free_port
 from websocketkit import SWITCH, UPGRADE
 from wirekit import CHUNKED, HOST, heard, reset
 
-from tailchat_gate.proxy.descriptors import Descriptors
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody, check_space
+from tailchat_gate.proxy.sockets import Descriptors
 from tailchat_gate.serving.wiring import build
 
 pytestmark = pytest.mark.both_loops

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.proxy.message.response_rewrite import ResponseRewriter, rewriter_of
+from tailchat_gate.proxy.message.response_fields import ResponseRewriter, rewriter_of
 
 
 def _rewriter(**route: Any) -> ResponseRewriter:  # noqa: ANN401 - as in the file
