@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 # The kind of clock in the id of a process's clock, as clock_getcpuclockid(3) makes it.
 _CPUCLOCK_SCHED = 2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_START_LIMIT = 20.0
+_START_LIMIT = 60.0
 _END_LIMIT = 10.0
 # Below the range out of which Linux takes the ports of clients (ip(7)): a load that opens
 # connections by the thousand would otherwise sit on a port that a server is about to open.

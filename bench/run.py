@@ -258,6 +258,8 @@ def bench(options: argparse.Namespace) -> None:
         else:
             blocks, samples = measured(stage, picked, options)
     shape = f"{options.connections} connections, {options.rounds} rounds of {options.seconds} s"
+    if options.quick:
+        shape = f"{options.connections} connections, 1 round of {_QUICK} answers a load"
     if options.soak or options.bodies:
         shape = f"{soak.CONNECTIONS} connections" if options.soak else "1 connection"
     if options.markdown:

@@ -11,6 +11,7 @@ from threading import Thread
 
 import measure
 import process
+import roster
 from parts import missing
 
 
@@ -95,6 +96,18 @@ def needs(*programs: str) -> None:
             process.program(name)
     except process.BenchError as problem:
         missing(str(problem))
+
+
+def needs_peers(folder: Path, *peers: str) -> None:
+    """Skip, or in CI fail, where a program of the harness or a peer is missing."""
+    try:
+        for name in ("nginx", "wrk"):
+            process.program(name)
+    except process.BenchError as problem:
+        missing(str(problem))
+    for name, reason in roster.absent(folder, None).items():
+        if name in peers:
+            missing(f"{name} ({reason})")
 
 
 def wait_for(output: Path, words: str) -> None:
