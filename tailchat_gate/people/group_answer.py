@@ -37,7 +37,7 @@ class UnreadableError(ValueError):
 class TailchatGroup:
     """A group of the answer: ids of its members, of its roles, and of the members of each role.
 
-    An id that its roles do not name is a role that is gone, whoever still has it.
+    An id that its roles do not name is a role that is gone, even if members have it.
     """
 
     members: frozenset[str] = frozenset()

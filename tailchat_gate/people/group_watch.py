@@ -153,7 +153,7 @@ class GroupWatch:
         await self._published.wait()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

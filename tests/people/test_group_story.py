@@ -65,7 +65,7 @@ async def _closed(client: RawClient, code: int, text: str, *, within: float) -> 
 async def test_a_role_in_tailchat_opens_a_route(
     scene: GroupScene, tmp_path: Path, upstream: RawUpstream
 ) -> None:
-    """Who has the role is in, with the group's name in the gate; other members are not."""
+    """A person with the role is in, with the group's name in the gate; other members are not."""
     async with scene.gate(tmp_path, upstream) as gate:
         await known(gate, sizes={"ops": 2})
         assert await status_of(gate, ALICE) == (200, "")
