@@ -177,6 +177,15 @@ def test_parts_of_two_answers_are_never_taken_for_one() -> None:
         assert restored([*new[:part], *new[part + 1 :]]) == {}
 
 
+def test_a_part_with_other_members_is_not_believed() -> None:
+    """The digest is that of the members, not only a mark that the parts share."""
+    part, head = to_records(ALL, Known.of(people(1), NOW))
+    other, _ = to_records(ALL, Known.of(people(2), NOW))
+    body = {**json.loads(part.body), "members": json.loads(other.body)["members"]}
+
+    assert restored([replace(part, body=json.dumps(body)), head]) == {}
+
+
 @pytest.mark.parametrize(
     "change",
     [
