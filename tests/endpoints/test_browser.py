@@ -159,7 +159,7 @@ async def test_a_websocket_of_a_page(
     assert echoed[0].startswith("permessage-deflate")
     assert echoed[1:] == ["星野 ☆", [0, 255, 136, 129], True]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         if how == "the session ends":
             stage.clock.now += 43_201
         elif how == "the gate stops":
@@ -190,7 +190,7 @@ async def test_a_page_hears_that_its_websocket_was_ended(browser: Browser, stage
     lock = Lock(f"sub:{HOSHINO.sub}", int(stage.clock()), None, "Please call the help desk")
     await asyncio.to_thread(locks.append, [lock])
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         closed = await tab.evaluate("window.heard")
     assert closed == [3000, "locked", True]
     await tab.reload()

@@ -180,7 +180,7 @@ async def test_the_fragment_goes_into_the_login(browser: Browser) -> None:
     assert await tab.evaluate(read) == "/d?a=1#a=1&b=%E6/c"
     for fragment, rd in {"#two": "/d?a=1#two", "#" + "x" * 2000: "/d?a=1", "": "/d?a=1"}.items():
         await tab.evaluate("hash => { location.hash = hash; }", fragment)
-        await tab.wait_for_function(f"expected => {read} === expected", arg=rd, timeout=5000)
+        await tab.wait_for_function(f"expected => {read} === expected", arg=rd, timeout=40_000)
     assert complaints == []
 
 
