@@ -150,6 +150,22 @@ class Dialer:
 
     async def connect(self, backend: Backend, make: Callable[[], _P]) -> _P:
         """Open a connection whose protocol `make` builds. Raises OSError or ssl.SSLError."""
+        made: list[_P] = []
+
+        def build() -> _P:
+            made.append(make())
+            return made[-1]
+
+        try:
+            return await self._connect(backend, build)
+        except BaseException:
+            # A task that is cancelled in the turn in which its connection opens: uvloop closes
+            # the connection, but does not tell the protocol, which would be counted for ever.
+            for protocol in made:
+                protocol.connection_lost(None)
+            raise
+
+    async def _connect(self, backend: Backend, make: Callable[[], _P]) -> _P:
         loop = asyncio.get_running_loop()
         if backend.path:
             return (await loop.create_unix_connection(make, backend.path))[1]

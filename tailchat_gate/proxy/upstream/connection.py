@@ -223,7 +223,9 @@ class UpstreamConnection(UpstreamSocket):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection closed: end its exchange or tunnel."""
+        """The connection closed: end its exchange or tunnel. Idempotent."""
+        if self.transport is None:
+            return
         if exc is not None and self._phase in _IN_USE and (words := read_remaining(self.transport)):
             self._take(words)
         self._owner.closed()

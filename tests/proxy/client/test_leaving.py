@@ -13,6 +13,7 @@ from process import free_port
 from wirekit import CHUNKED, HOST
 
 from tailchat_gate.proxy.upstream import resolver
+from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 
 pytestmark = pytest.mark.both_loops
 
@@ -140,6 +141,30 @@ async def test_a_client_that_leaves_ends_the_wait(
     await until(lambda: process_state.descriptors.upstreams == 0)
     await until(lambda: len(asyncio.all_tasks()) <= before + silent.open_connections)
     assert (await gate.log())[-1]["reason"] == "client-gone"
+
+
+async def test_who_leaves_as_the_connection_opens_leaves_no_count(
+    start_gate: Start, silent: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that nobody waits for any more when it opens is closed, and not counted."""
+    gate = await _start(start_gate, silent, whole=False)
+    process_state = gate.generation.process_state
+    (pool,) = (
+        pool for pool in process_state.upstream_pools.pools if pool.backend.url == silent.url
+    )
+    made = UpstreamConnection.connection_made
+
+    def leave(connection: UpstreamConnection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        waiting.cancel()
+
+    monkeypatch.setattr(UpstreamConnection, "connection_made", leave)
+    waiting = asyncio.create_task(pool.connect(5.0, 0.0))
+    await asyncio.wait((waiting,))
+    assert waiting.cancelled()
+
+    await until(lambda: silent.connections == 1 and not silent.open_connections)
+    assert (pool.open, process_state.descriptors.upstreams) == (0, 0)
 
 
 async def test_a_whole_upload_whose_client_sends_no_more_goes_on(
