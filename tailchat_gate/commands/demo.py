@@ -47,6 +47,8 @@ def run_demo(port: int, upstream: str = "") -> None:
     public_url, api_url = f"http://{_HOST}:{port}", f"http://localhost:{tailchat_port}"
     app = App(_CLIENT_ID, secrets.token_urlsafe(32), (f"{public_url}/oauth2/callback",))
     tailchat = StandInTailchat(api_url, apps=[app])
+    # Its people are listed below, and nobody else can get an account.
+    tailchat.store.client_config |= {"disableUserRegister": True, "disableGuestLogin": True}
     role = _on_call(tailchat)
     routes = _tools(tool)[:1] if upstream else _tools(tool)
     settings = _settings(public_url, api_url, app.client_secret, role, routes)

@@ -240,6 +240,7 @@ async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
 
     assert await process.wait() == 0
     assert "nothing is left of it" in rest
+    assert "warning" not in err
     assert "Traceback" not in err
 
 
