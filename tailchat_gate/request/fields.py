@@ -140,7 +140,7 @@ class FieldSection:
     @property
     def headers(self) -> Mapping[str, str]:
         """The fields as text by their names in any case; of a repeated one the first."""
-        return _Headers(self.pairs)
+        return _Headers(self.shape.places, self.sent_values)
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of a field in order; `name` is lower-case."""
@@ -186,21 +186,22 @@ class FieldSection:
 
 
 class _Headers(Mapping[str, str]):
-    """Field values by name, whatever its case."""
+    """Field values by name, whatever its case; what nobody asks for is not decoded."""
 
-    def __init__(self, pairs: RawFields) -> None:
-        self.sent_values: dict[str, str] = {}
-        for name, value in pairs:
-            self.sent_values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, places: Mapping[bytes, Sequence[int]], values: tuple[bytes, ...]) -> None:
+        self._places = places
+        self._values = values
 
     def __getitem__(self, name: str) -> str:
-        return self.sent_values[name.lower()]
+        return self._values[self._places[name.lower().encode()][0]].decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.sent_values)
+        return (name.decode("latin-1") for name in self._places)
 
     def __len__(self) -> int:
-        return len(self.sent_values)
+        return len(self._places)
 
 
 def split_fields(raw: bytes) -> list[tuple[bytes, bytes]]:
