@@ -69,7 +69,7 @@ class AccessEndpoints:
         context.sub = record.sub
         fields = dict(query_pairs(context.target.query))
         if context.method == "POST":
-            if not await self.forms.is_own(request, record):
+            if not await self.forms.is_own(request, record, context.host):
                 return self.refusals.failure(context, Reason.CROSS_ORIGIN)
             fields = await form_fields(request)
         route = fields.get("route", "")
@@ -88,15 +88,27 @@ class AccessEndpoints:
         if record is None or self.sites.is_tool(context.host):
             return self._elsewhere(context)
         context.sub = record.sub
+        refusal = self._no_approver(context, record)
+        if refusal is not None:
+            return refusal
+        if context.method != "POST":
+            return self._list(context, record)
+        if not await self.forms.is_own(request, record, context.host):
+            return self.refusals.failure(context, Reason.CROSS_ORIGIN)
+        return await self._decide(record, await form_fields(request))
+
+    def _no_approver(
+        self, context: RequestContext, record: SessionRecord
+    ) -> web.StreamResponse | None:
+        """Return the answer to a person who may not approve, or not with this session."""
+        if record.embedded:
+            # Its cookie comes with what the page around the frame sends as well.
+            return self.refusals.failure(context, Reason.CROSS_ORIGIN)
         if not decide((self.approvers,), record.sub).allowed:
             return self.refusals.denied(context, Reason.DENIED, record)
         if not 0 <= self.sessions.clock() - record.signed_in_at < FRESH_SECONDS:
             return self._sign_in_again(context)
-        if context.method != "POST":
-            return self._list(context, record)
-        if not await self.forms.is_own(request, record):
-            return self.refusals.failure(context, Reason.CROSS_ORIGIN)
-        return await self._decide(record, await form_fields(request))
+        return None
 
     async def _ask(
         self, context: RequestContext, record: SessionRecord, route: str, back: str, reason: str
@@ -172,7 +184,7 @@ class AccessEndpoints:
             if found.route in self.askable
         ]
         return self.refusals.answers.page(
-            context, "approvals", requests=shown, csrf=self.forms.token(record)
+            context, "approvals", requests=shown, csrf=self.forms.token(record, context.host)
         )
 
     def _sign_in_again(self, context: RequestContext) -> web.StreamResponse:

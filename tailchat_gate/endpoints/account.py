@@ -25,6 +25,9 @@ from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import Refusals
 
 _FIELD: Final = "csrf"
+#: What browsers say of a form: of a page's own (Fetch Metadata), and where no page sent it.
+_OWN_PAGE: Final = "same-origin"
+_NO_PAGE: Final[tuple[list[str], ...]] = ([], ["none"])
 
 #: Begins the sealed text that signs out on the public host.
 _SIGN_OUT: Final = "sign-out "
@@ -39,19 +42,33 @@ _LASTS: Final = frozenset((Reason.LOCKED, Reason.RECHECK_FAILED))
 class FormTokens:
     """Makes the token for a page's form, and checks it."""
 
-    def __init__(self, keys: KeyRing) -> None:
+    def __init__(self, keys: KeyRing, sites: Sites) -> None:
         self._keys = keys
+        self._sites = sites
 
-    def token(self, record: SessionRecord) -> str:
-        """Return the token for the forms of a session, which no other session can use."""
-        return self._keys.seal(record.sid.encode())
+    def token(self, record: SessionRecord, host: str) -> str:
+        """Return the token for the forms of a session on a host; no other session can use it.
 
-    async def is_own(self, request: web.BaseRequest, record: SessionRecord) -> bool:
-        """Whether a POST comes from this origin: by Fetch Metadata, or by the form's token."""
-        if request.headers.get("Sec-Fetch-Site") == "same-origin":
+        Nor another host: a tool can read the pages of its own, and the session has the same id on
+        each.
+        """
+        return self._keys.seal(self._text(record, host))
+
+    async def is_own(self, request: web.BaseRequest, record: SessionRecord, host: str) -> bool:
+        """Whether a POST comes from this origin: by Fetch Metadata, or by the form's token.
+
+        Where the browser says that another page sends it, no token helps.
+        """
+        found = request.headers.getall("Sec-Fetch-Site", [])
+        if found == [_OWN_PAGE]:
             return True
+        if found not in _NO_PAGE:
+            return False
         sealed = self._keys.open((await form_fields(request)).get(_FIELD, ""))
-        return sealed is not None and hmac.compare_digest(sealed, record.sid.encode())
+        return sealed is not None and hmac.compare_digest(sealed, self._text(record, host))
+
+    def _text(self, record: SessionRecord, host: str) -> bytes:
+        return f"{self._sites.origin(host)} {record.sid}".encode()
 
 
 async def form_fields(request: web.BaseRequest) -> dict[str, str]:
@@ -97,10 +114,15 @@ class SignOut:
             return await self._signed_out(request, context, query)
         context.sub = record.sub
         passed = context.method == "GET" and self._is_sign_out_pass(query, record)
-        own_form = context.method == "POST" and await self._forms.is_own(request, record)
+        own_form = context.method == "POST" and await self._forms.is_own(
+            request, record, context.host
+        )
         if not passed and not own_form:
             return self._answers.page(
-                context, "sign_out", csrf=self._forms.token(record), nickname=record.nickname
+                context,
+                "sign_out",
+                csrf=self._forms.token(record, context.host),
+                nickname=record.nickname,
             )
         lifetime = self._sessions.lifetimes.absolute
         done = self._done(query)
@@ -223,7 +245,7 @@ class UserInfo:
                 grants=[(grant.route, grant.until) for grant in grants],
                 signed_in_at=record.signed_in_at,
                 until=until,
-                csrf=self._forms.token(record),
+                csrf=self._forms.token(record, context.host),
                 has_tool=self._has_tool(context.head.fields.host.name),
             )
         body = {

@@ -44,7 +44,7 @@ class Asks(NamedTuple):
     """The routes that people may ask for, and what makes the token of the form for that."""
 
     routes: Collection[str]
-    csrf: Callable[[SessionRecord], str]
+    csrf: Callable[[SessionRecord, str], str]
 
 
 class Refusals:
@@ -279,7 +279,8 @@ class Refusals:
         if reason is not Reason.DENIED or context.route not in self._asks.routes:
             return {}
         back = self._way_back(context)
-        return {"tool": context.route, "csrf": self._asks.csrf(record), "back": back}
+        csrf = self._asks.csrf(record, context.host)
+        return {"tool": context.route, "csrf": csrf, "back": back}
 
     def _groups(self, record: SessionRecord) -> dict[str, str]:
         groups = ", ".join(self._groups_of(record.sub))

@@ -54,7 +54,7 @@ def wire_endpoints(parts: Parts) -> Endpoints:
     """Return the handlers of the gate's own paths."""
     settings, answers = parts.settings, parts.responses.answers
     prefix, assertions = settings.server.prefix, parts.proxy.assertions
-    forms = FormTokens(_key_ring(settings, "form"))
+    forms = FormTokens(_key_ring(settings, "form"), parts.identity.sites)
     targets = Targets(
         answers,
         parts.identity.sites,
@@ -202,7 +202,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         identity.sites,
         proxy,
         access.embedders,
-        Asks(askable(settings), FormTokens(_key_ring(settings, "form")).token),
+        Asks(askable(settings), FormTokens(_key_ring(settings, "form"), identity.sites).token),
         process_state,
     )
     authorizer = Authorizer(

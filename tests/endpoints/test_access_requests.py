@@ -331,3 +331,57 @@ async def test_the_whole_way_in_a_browser_without_javascript(
     await mine.get_by_role("link", name="Look again").click()
     await expect(mine.get_by_text("ok")).to_be_visible()
     assert mine.url == page_scene.url + "/wiki/page"
+
+
+@pytest.mark.parametrize("site", ["same-site", "cross-site"])
+async def test_a_form_token_counts_for_no_form_that_another_page_sends(
+    scene: Story, site: str
+) -> None:
+    """The browser's word counts before the token's, which a tool's page may have read."""
+    requests = scene.gate.generation.process_state.access_requests
+    async with scene.visitor() as mine:
+        await _sign_in(mine, scene, HOSHINO)
+        page = await mine.open(scene.url + "/wiki")
+        data = {**page.forms[0].fields, "reason": "x"}
+        headers = {**FETCH, "Sec-Fetch-Site": site}
+        answer = await mine.open(
+            scene.url + "/oauth2/request", method="POST", data=data, headers=headers
+        )
+    assert (answer.status, requests.open) == (403, ())
+
+
+async def test_a_form_token_of_a_tools_host_counts_nowhere_else(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """The tool can read it on its own host; the session of the public host has the same id."""
+    sections = _sections()
+    sections["route"].append({"name": "tool", "host": "tool.localhost"})
+    async with story(tmp_path / "access.log", clock, **sections) as scene:
+        requests = scene.gate.generation.process_state.access_requests
+        async with scene.visitor() as mine:
+            tool = scene.url.replace("127.0.0.1", "tool.localhost")
+            await mine.sign_in(f"{tool}/", HOSHINO.email, HOSHINO.password)
+            page = await mine.open(f"{tool}/oauth2/sign_out")
+            data = {"csrf": page.forms[0].fields["csrf"], "route": "wiki", "rd": "/"}
+            answer = await mine.open(
+                scene.url + "/oauth2/request", method="POST", data=data, headers=FETCH
+            )
+        assert (answer.status, requests.open) == (403, ())
+
+
+async def test_a_frames_session_approves_nothing(scene: Story) -> None:
+    """The page around a frame is another site's: nothing is shown there nor decided from there."""
+    requests = scene.gate.generation.process_state.access_requests
+    record = SessionRecord("s", HOSHINO.sub, "H", "1", "", 0, 0, "l")
+    asked = await requests.ask(record, "wiki", "")
+    now = int(scene.clock())
+    framed = SessionRecord("b", BOB.sub, "Bob", "7", "", now, now, "l", embedded=True)
+    own = {**FETCH, "Sec-Fetch-Site": "same-origin", "Cookie": scene.gate.seal(framed)}
+    async with scene.visitor() as bobs:
+        url = scene.url + "/oauth2/approvals"
+        shown = await bobs.open(url, headers=own)
+        data = {"id": asked.key, "for": "8h"}
+        decided = await bobs.open(url, method="POST", data=data, headers=own)
+
+    assert (shown.status, HOSHINO.sub in shown.text, decided.status) == (403, False, 403)
+    assert len(requests.open) == 1
