@@ -5,6 +5,7 @@ Half a million members take a second to read, and the whole time of `json.loads`
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, field
 from json.decoder import JSONDecodeError
@@ -19,7 +20,9 @@ _SOME: Final = 32
 #: Nested values, as deep as a document of MongoDB may be.
 _DEEPEST: Final = 110
 _SPACE: Final = frozenset(b" \t\r\n")
-_COMMA, _COLON, _BACKSLASH = b",:\\"
+_COMMA, _COLON, _QUOTE = b',:"'
+#: The characters of a text, up to its end or a pause.
+_CHARACTERS: Final = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
 _DECODER: Final = json.JSONDecoder()
 _OK: Final = 200
 
@@ -37,12 +40,15 @@ class UnreadableError(ValueError):
 class TailchatGroup:
     """A group of the answer: ids of its members, of its roles, and of the members of each role.
 
+    `panels` has the type of each panel by its id.
+
     An id that its roles do not name is a role that is gone, even if members have it.
     """
 
     members: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
     by_role: dict[str, frozenset[str]] = field(default_factory=dict)
+    panels: dict[str, int] = field(default_factory=dict)
 
     def who(self, role: str) -> frozenset[str] | None:
         """Return who has a role, None for one that is gone; "" stands for every member."""
@@ -120,7 +126,7 @@ class _Reader:
         if not isinstance(name, str):
             raise UnreadableError("a group without _id")
         if name in self._wanted:
-            self.groups[name] = _group_of(members, found.get("roles"))
+            self.groups[name] = _group_of(members, found.get("roles"), found.get("panels"))
         return None
 
     def _members(self, members: _Members) -> Steps:
@@ -201,7 +207,8 @@ class _Reader:
         if depth > _DEEPEST:
             raise UnreadableError("nested too deeply")
         if first == b'"':
-            return self._text()
+            yield from self._text()
+            return ""
         items: list[object] = []
         members: dict[str, object] = {}
 
@@ -219,20 +226,17 @@ class _Reader:
         yield from self._object(part)
         return members
 
-    def _text(self) -> str:
-        """Read a long text; no id is one."""
-        end = self._at
+    def _text(self) -> Steps:
+        """Skip a long text; no id is one. Strangers may have filled it with escapes."""
+        self._at += 1
         while True:
-            end = self._body.find(b'"', end + 1)
-            if end < 0:
-                raise UnreadableError("not JSON")
-            before = end - 1
-            while self._body[before] == _BACKSLASH:
-                before -= 1
-            if (end - before) % 2:
+            found = _CHARACTERS.match(self._body, self._at, self._at + _PIECE)
+            if found is None or found.end() == self._at:
                 break
-        self._at = end + 1
-        return ""
+            self._at = found.end()
+            yield
+        self._expect(_QUOTE)
+        return None
 
     def _skip_space(self) -> None:
         while self._at < len(self._body) and self._body[self._at] in _SPACE:
@@ -250,14 +254,21 @@ class _Reader:
             raise UnreadableError("not JSON")
 
 
-def _group_of(members: _Members, listed: object) -> TailchatGroup:
+def _group_of(members: _Members, listed: object, shown: object) -> TailchatGroup:
     roles = {
         role["_id"]
         for role in (listed if isinstance(listed, list) else ())
         if isinstance(role, dict) and isinstance(role.get("_id"), str)
     }
     by_role = {role: frozenset(subs) for role, subs in members.by_role.items() if role in roles}
-    return TailchatGroup(frozenset(members.subs), frozenset(roles), by_role)
+    panels = {
+        panel["id"]: panel["type"]
+        for panel in (shown if isinstance(shown, list) else ())
+        if isinstance(panel, dict)
+        and isinstance(panel.get("id"), str)
+        and type(panel.get("type")) is int
+    }
+    return TailchatGroup(frozenset(members.subs), frozenset(roles), by_role, panels)
 
 
 def read_groups(

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.people.api import Done
+from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.group_answer import UnreadableError, read_groups
+from tailchat_gate.people.slices import in_slices
 
 #: Seconds between two messages of one kind; what comes in between is counted.
 PAUSE_SECONDS: Final = 60.0
@@ -85,19 +87,18 @@ class Panel:
         Tailchat answers 200 for a panel that does not exist, and would write into one of another
         group.
         """
-        result = await self._bot.call("group/getUserGroups", {}, limit=_MAX_GROUPS)
-        if not isinstance(result, Done):
+        result = await self._bot.fetch("group/getUserGroups", {}, limit=_MAX_GROUPS)
+        if not isinstance(result, Raw):
             return f"the bot's groups are not known: {result}"
-        groups = result.data if isinstance(result.data, list) else []
-        group = next((one for one in groups if _id(one) == self._group), None)
+        try:
+            # In slices: requests must not wait for the members of groups that strangers made.
+            groups = await in_slices(read_groups(result.body, {self._group}))
+        except UnreadableError as error:
+            return f"the bot's groups are not known: {error}"
+        group = groups.get(self._group)
         if group is None:
             return f"the bot is not in the group {self._group}"
-        panels = group.get("panels")
-        for panel in panels if isinstance(panels, list) else []:
-            if isinstance(panel, dict) and panel.get("id") == self._panel:
-                return "" if panel.get("type") == _TEXT_PANEL else f"{self._panel} takes no text"
-        return f"the group {self._group} has no panel {self._panel}"
-
-
-def _id(group: object) -> object:
-    return group.get("_id") if isinstance(group, dict) else None
+        kind = group.panels.get(self._panel)
+        if kind is None:
+            return f"the group {self._group} has no panel {self._panel}"
+        return "" if kind == _TEXT_PANEL else f"{self._panel} takes no text"

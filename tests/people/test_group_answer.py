@@ -136,6 +136,25 @@ def test_no_step_is_long() -> None:
     assert longest < total / 5
 
 
+@pytest.mark.parametrize("name", ['"' * 500_000, "\\" * 500_000, 'x\\"' * 300_000])
+def test_a_text_of_escapes_is_read_in_steps_too(name: str) -> None:
+    """Each escape of a text that strangers wrote takes time, so that there are pauses in it."""
+    large = body(group(OTHER, name=name), group())
+
+    found, pauses = finish(read_groups(large, {GROUP}))
+
+    assert len(found[GROUP].members) == 3
+    assert pauses > len(large) / group_answer._PIECE
+
+
+def test_the_panels_of_a_group_have_types() -> None:
+    """One without an id or a type is none."""
+    panels = [{"id": "a", "type": 0}, {"id": "b", "type": 1}, {"id": "c"}, {"type": 0}, 3]
+    found, _ = finish(read_groups(body(group(panels=panels)), {GROUP}))
+
+    assert found[GROUP].panels == {"a": 0, "b": 1}
+
+
 @pytest.mark.parametrize(
     "text",
     [

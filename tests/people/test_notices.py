@@ -1,6 +1,7 @@
 """What people on call read in a panel of Tailchat, out of the gate's own log."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from tailchat_gate.demo.groups import Group
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.people import panel as real_panel
+from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.notices import DOWN_SECONDS, Notices
 from tailchat_gate.people.panel import PAUSE_SECONDS
 
@@ -150,3 +153,37 @@ async def test_one_message_of_a_kind_a_minute(scene: Story) -> None:
         "message 0",
         "later\n(and 3 more of this kind)",
     ]
+
+
+class LargeAnswer:
+    """A bot whose groups strangers have filled; it takes one message."""
+
+    def __init__(self) -> None:
+        members = [{"userId": f"{number:024x}", "roles": []} for number in range(20_000)]
+        groups = [{"_id": "6c" * 12, "members": members, "roles": [], "panels": []}]
+        groups += [{"_id": GROUP, "members": [], "panels": [{"id": PANEL, "type": 0}]}]
+        self.body = json.dumps({"code": 200, "data": groups}, separators=(",", ":")).encode()
+        self.sent = asyncio.Event()
+
+    async def fetch(self, action: str, body: object, *, limit: int) -> Raw:
+        """Return the groups."""
+        assert (action, body, len(self.body) < limit) == ("group/getUserGroups", {}, True)
+        return Raw(self.body)
+
+    async def call(self, action: str, _body: object) -> Done:
+        """Take the message."""
+        assert action == "chat/message/sendMessage"
+        self.sent.set()
+        return Done(None)
+
+
+async def test_groups_that_strangers_filled_hold_up_no_request(clock: Clock) -> None:
+    """The answer that says whether the panel is there is read with pauses."""
+    bot: Any = LargeAnswer()
+    real_panel.Panel(bot, f"{GROUP}/{PANEL}", clock).say("locks", "x")
+    turns = 0
+    while not bot.sent.is_set():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert turns > 100
