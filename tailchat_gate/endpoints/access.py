@@ -1,6 +1,6 @@
 """Asking for access to a tool, and approving it: pages of the gate, by forms without a script."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
@@ -30,7 +30,7 @@ from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.syntax import UNFIT_FOR_A_LINE
 
-#: Seconds since the sign-in of a person who approves: a copied cookie or an open laptop is old.
+#: Seconds since the sign-in of a person who approves: a copied cookie is older.
 FRESH_SECONDS: Final = 3_600
 #: What an approver may choose, in seconds; "no" declines.
 CHOICES: Final[Mapping[str, int]] = MappingProxyType(
@@ -167,13 +167,16 @@ class AccessEndpoints:
         found = self.requests.find(fields.get("id", ""))
         seconds = CHOICES.get(fields.get("for", ""))
         if found is not None and seconds is not None and found.sub != record.sub:
+            # Both before anything is waited for: another approver's answer must find the request
+            # decided, and a browser that disconnects cancels this handler at its next await.
+            writes: list[Awaitable[None]] = []
             if seconds and found.route in self.askable:
                 now = int(self.sessions.clock())
-                until = now + seconds
-                await self.grants.put(
-                    Grant(found.sub, found.route, now, until, found.reason, record.sub)
-                )
-            await self.requests.decide(found, record.sub, approved=seconds > 0)
+                grant = Grant(found.sub, found.route, now, now + seconds, found.reason, record.sub)
+                writes.append(self.grants.put(grant))
+            writes.append(self.requests.decide(found, record.sub, approved=seconds > 0))
+            for write in writes:
+                await write
         # So that a reload of the page decides nothing again.
         return self.refusals.answers.redirect(f"{self.prefix}/approvals", status=303)
 

@@ -150,13 +150,13 @@ class AccessRequests:
         await self._put(made)
         return made
 
-    async def decide(self, request: AccessRequest, by: str, *, approved: bool) -> None:
-        """Store the decision on a request by the person `by`."""
+    def decide(self, request: AccessRequest, by: str, *, approved: bool) -> Awaitable[None]:
+        """Store the decision on a request by the person `by`; it counts at once."""
         now = int(self._clock())
         state = APPROVED if approved else DECLINED
         made = replace(request, state=state, by=by, at=now, until=now + ANSWER_SECONDS)
         self._tell(f"access-{state}", made)
-        await self._put(made)
+        return self._put(made)
 
     def take(self, changes: Changes) -> None:
         """Apply what was read from the store."""

@@ -1,5 +1,6 @@
 """A refused person asks for a tool; another decides on a page of the gate; the first is in."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -331,6 +332,36 @@ async def test_the_whole_way_in_a_browser_without_javascript(
     await mine.get_by_role("link", name="Look again").click()
     await expect(mine.get_by_text("ok")).to_be_visible()
     assert mine.url == page_scene.url + "/wiki/page"
+
+
+async def test_a_decision_counts_before_it_is_written(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another approver finds nothing to decide, and an approver who leaves undoes nothing."""
+    sections = _sections()
+    sections["groups"]["ops"].append(EVE.sub)
+    async with story(tmp_path / "access.log", clock, **sections) as scene:
+        state, written = scene.gate.generation.process_state, asyncio.Event()
+        record = SessionRecord("s", HOSHINO.sub, "H", "1", "", 0, 0, "l")
+        asked = await state.access_requests.ask(record, "wiki", "")
+        url, data = scene.url + "/oauth2/approvals", {"id": asked.key, "for": "8h"}
+        headers = {**FETCH, "Sec-Fetch-Site": "same-origin"}
+        async with scene.visitor() as bobs, scene.visitor() as eves:
+            await _sign_in(bobs, scene, BOB)
+            await _sign_in(eves, scene, EVE)
+            monkeypatch.setattr(state.store, "put", lambda _: written.wait())
+            deciding = asyncio.ensure_future(
+                bobs.open(url, method="POST", data=data, headers=headers)
+            )
+            await until(lambda: bool(state.grants.state.of(HOSHINO.sub)))
+            page = await eves.open(url)
+            written.set()
+            await deciding
+
+    assert "There is no request." in page.text
+    found = state.access_requests.of(HOSHINO.sub, "wiki")
+    assert found is not None
+    assert (found.state, found.by) == ("approved", BOB.sub)
 
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site"])
