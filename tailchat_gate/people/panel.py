@@ -47,6 +47,8 @@ class Panel:
         self._group, _, self._panel = where.partition("/")
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        #: One message at a time, in their order: each reads the groups of the bot.
+        self._turn = asyncio.Lock()
         #: When a message of a kind was last written, and how many were left out since.
         self._told: dict[str, tuple[float, int]] = {}
         self.problem = ""
@@ -72,6 +74,10 @@ class Panel:
             task.cancel()
 
     async def _write(self, text: str) -> None:
+        async with self._turn:
+            await self._send(text)
+
+    async def _send(self, text: str) -> None:
         problem = await self._missing()
         if not problem:
             body = {"groupId": self._group, "converseId": self._panel, "content": text}
