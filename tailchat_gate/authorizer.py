@@ -258,6 +258,8 @@ class Authorizer:
             sub, authenticator = holder.record.sub, self.sessions.at(fields.host.name).authenticator
             if not authenticator.opens(fields, holder.record):
                 refused = Reason.NOT_SIGNED_IN
+            elif holder.record.embedded and match is not None and not match.route.settings.embed:
+                refused = Reason.CROSS_ORIGIN
         return refused or self._lost_right(context, match, sub, token)
 
     def _lost_right(

@@ -22,6 +22,7 @@ from reloadkit import FileGate, file_gate
 from websocketkit import UPGRADE
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.client import right_watch
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
@@ -100,6 +101,23 @@ async def test_who_is_taken_from_a_list_loses_the_websocket(gate: FileGate) -> N
     assert (line["status"], line["sub"], line["path"]) == (101, SUB, "/ws")
     metrics = gate.gate.generation.process_state.metrics.render().decode()
     assert 'gate_live_ended_total{why="denied"} 1.0' in metrics
+
+
+async def test_a_frames_session_loses_the_tool_that_may_no_longer_be_framed(
+    tmp_path: Path, upstream: RawUpstream, clock: Clock
+) -> None:
+    """A session of a frame counts on routes with `embed` alone; a session of a tab goes on."""
+    upstream.answer = _tool
+    server = {"public_url": "http://gate.localhost"}
+    framed = {**ONE_ROUTE[0], "embed": ["https://chat.example.com"]}
+    async with file_gate(tmp_path, upstream.url, clock, server=server, route=[framed]) as gate:
+        record = SessionRecord.begin(ALICE, now=clock(), login="x")
+        async with RawClient.connect(gate.port) as mine, RawClient.connect(gate.port) as tabs:
+            await _open(mine, Cookie=gate.gate.seal(replace(record, embedded=True)))
+            await _open(tabs, Cookie=gate.gate.seal(record))
+            await gate.change(server=server, route=ONE_ROUTE)
+            assert await _closed(mine, 3003, "cross-origin")
+            assert await _goes_on(tabs)
 
 
 @pytest.mark.parametrize(
