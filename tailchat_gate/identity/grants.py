@@ -30,8 +30,8 @@ _audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 class Grant:
     """The person `sub` may use `route` from the Unix second `at` until `until`.
 
-    `by`: the sub of the person who granted it, "" for the command line. A revoked grant is one
-    that has ended.
+    `by`: the sub of the person who granted it, "" for the command line. `ended`: it was revoked,
+    and no clock that is set back puts it into force again.
     """
 
     sub: str
@@ -40,6 +40,7 @@ class Grant:
     until: int
     reason: str = ""
     by: str = ""
+    ended: bool = False
 
     def to_record(self) -> Record:
         """Return the grant as a record: one for each person and route, the later one counts."""
@@ -64,11 +65,12 @@ class Grant:
             and all(type(second) is int and 0 <= second <= _MAX_SECOND for second in seconds)
             and is_sub(self.sub)
             and bool(self.route)
+            and isinstance(self.ended, bool)
         )
 
     def revoked(self, now: float) -> "Grant":
         """Return the grant ended at the Unix second `now`."""
-        return replace(self, until=min(self.until, int(now)))
+        return replace(self, until=min(self.until, int(now)), ended=True)
 
 
 class GrantState:
@@ -86,17 +88,17 @@ class GrantState:
         """Whether a person may use a route by a grant now; asked only before a refusal."""
         routes = self._by_sub.get(sub)
         grant = routes.get(route) if routes is not None else None
-        return grant is not None and self._is_in_force(grant)
+        return grant is not None and self.is_in_force(grant)
 
     def of(self, sub: str) -> tuple[Grant, ...]:
         """Return a person's grants in force, by the name of the route."""
         found = sorted(self._by_sub.get(sub, {}).items())
-        return tuple(grant for _, grant in found if self._is_in_force(grant))
+        return tuple(grant for _, grant in found if self.is_in_force(grant))
 
     @property
     def in_force(self) -> tuple[Grant, ...]:
         """All grants in force, by their end."""
-        grants = (grant for grant in self if self._is_in_force(grant))
+        grants = (grant for grant in self if self.is_in_force(grant))
         return tuple(sorted(grants, key=lambda grant: (grant.until, grant.sub, grant.route)))
 
     def __iter__(self) -> Iterator[Grant]:
@@ -117,7 +119,7 @@ class GrantState:
 
     def sweep(self) -> list[Grant]:
         """Drop the grants that have ended, and return them."""
-        over = [grant for grant in self if not self._is_in_force(grant)]
+        over = [grant for grant in self if not self.is_in_force(grant)]
         for grant in over:
             routes = self._by_sub[grant.sub]
             del routes[grant.route]
@@ -125,8 +127,9 @@ class GrantState:
                 del self._by_sub[grant.sub]
         return over
 
-    def _is_in_force(self, grant: Grant) -> bool:
-        return self._clock() < grant.until
+    def is_in_force(self, grant: Grant) -> bool:
+        """Whether a grant counts now."""
+        return not grant.ended and self._clock() < grant.until
 
 
 def _shortest(records: Sequence[Record]) -> Sequence[Record]:
@@ -219,7 +222,7 @@ class Grants:
         if not self._is_started:
             return
         details = {
-            "event": "granted" if self._clock() < grant.until else "grant-ended",
+            "event": "granted" if self.state.is_in_force(grant) else "grant-ended",
             "sub": grant.sub,
             "route": grant.route,
             "until": grant.until,

@@ -53,9 +53,11 @@ async def _status(gate: RunningGate, target: str = "/x") -> int:
     return (await ask(gate.port, request_bytes(target, Cookie=gate.cookie()))).status
 
 
-def _grant(gate: RunningGate, route: str = "wiki", seconds: int = 3600, **more: str) -> Grant:
+def _grant(
+    gate: RunningGate, route: str = "wiki", seconds: int = 3600, reason: str = "", by: str = ""
+) -> Grant:
     now = int(gate.clock())
-    return Grant(SUB, route, now, now + seconds, **more)
+    return Grant(SUB, route, now, now + seconds, reason, by)
 
 
 async def _put(gate: RunningGate, grant: Grant) -> None:
@@ -142,6 +144,22 @@ async def test_a_grant_is_known_after_a_restart(
     state = second.generation.process_state.grants.state
     await until(lambda: not state.has(SUB, "wiki"))
     assert await _status(second) == 403
+
+
+async def test_a_clock_that_is_set_back_revives_no_revoked_grant(
+    start_gate: Start, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    """Neither in the gate that runs nor in one that reads the store then."""
+    sections: dict[str, Any] = {"route": ROUTES, "state": {"path": str(tmp_path)}}
+    first = await start_gate(upstream.url, **sections)
+    grant = _grant(first)
+    await _put(first, grant)
+    first.clock.now += 1200
+    await _put(first, grant.revoked(first.clock()))
+    first.clock.now -= 600
+    second = await start_gate(upstream.url, **sections)
+
+    assert [await _status(gate) for gate in (first, second)] == [403, 403]
 
 
 async def test_the_person_and_programs_are_told(gate: RunningGate) -> None:
