@@ -268,10 +268,8 @@ Approvers = Annotated[
     AfterValidator(identifier.distinct),
     WithJsonSchema(distinct_items(matching(identifier.PERSON_ENTRY))),
 ]
-Notices = Annotated[
-    tuple[Literal["locks", "reloads", "sign-ins", "tools"], ...],
-    AfterValidator(identifier.distinct),
-]
+NoticeKind = Literal["locks", "reloads", "sign-ins", "tools"]
+Notices = Annotated[tuple[NoticeKind, ...], AfterValidator(identifier.distinct)]
 Panel = Annotated[str, AfterValidator(group.panel), WithJsonSchema(matching(group.PANEL_IDS))]
 _Members = Annotated[
     tuple[Annotated[str, AfterValidator(group.member)], ...], AfterValidator(group.Group)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from tailchat_gate.config.tables.fields import (
     Deny,
     Issuer,
     Moment,
+    NoticeKind,
     Notices,
     Panel,
     Scope,
@@ -245,7 +246,7 @@ class Access(Section):
         examples=["66aa00000000000000000001/66bb00000000000000000001"],
     )
     panel_notices: Notices = Field(
-        default=("locks", "reloads", "sign-ins", "tools"),
+        default=get_args(NoticeKind),
         description=(
             "What the bot writes into the panel besides requests: locks set and lifted, reloads "
             "that were refused, many refused sign-ins, and tools that cannot be reached."

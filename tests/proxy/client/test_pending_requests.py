@@ -24,6 +24,7 @@ from storykit import Story
 from wirekit import heard
 
 from tailchat_gate.demo.faults import Hang
+from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.client.protocol import ClientProtocol
@@ -96,6 +97,9 @@ async def test_few_questions_at_once(scene: Story) -> None:
         )
         for number in range(30)
     ]
+    hoshino = user_named("hoshino")
+    accounts = {record.sub: replace(hoshino, sub=record.sub) for record in people}
+    scene.tailchat.store.users.update(accounts)
     scene.clock.now += INTERVAL
     host = scene.url.removeprefix("http://")
     for record in people:
