@@ -64,6 +64,7 @@ PATTERNS: Final = {
     "identity.oauth.responses:_LEGIBLE": "search",
     "identity.oauth.responses:_TOKEN": "fullmatch",
     "pages.language:_RANGE": "fullmatch",
+    "people.group_answer:_CHARACTERS": "match",
     "people.panel:_MARKUP": "findall",
     "proxy.static.conditional:_BYTES": "fullmatch",
     "proxy.static.conditional:_ENTITY_TAG": "findall",
