@@ -1,7 +1,7 @@
 """A load of visits: browsers that load a recorded page, on several connections each.
 
 Standard input: JSON with `port`, `session` (cookies), `visitors`, `seconds`, `seed` and `once`.
-Each visitor loads the page again and again until the time is over, or once: the document first,
+Each visitor loads the page repeatedly until the time is over, or once: the document first,
 then all else in the recorded order on six connections, and each WebSocket on one of its own.
 Standard output: one line of JSON as load.lua writes it; a WebSocket counts as one request.
 """

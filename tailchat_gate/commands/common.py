@@ -1,5 +1,6 @@
 """Shared by all commands: the option for the file, reading it, and how a command ends."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -49,6 +50,11 @@ def asked_at(where: TcpAddress) -> TcpAddress:
     """Return the address to connect to for a listener; the unspecified one becomes loopback."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - compared only
     return TcpAddress(host, where.port)
+
+
+def print_json(rows: object) -> None:
+    """Print what a list has, for programs."""
+    click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -1,6 +1,5 @@
 """`grant`, `revoke`, `grants`, `requests`: let a person use a route for a while."""
 
-import json
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     config_option,
     fail,
+    print_json,
 )
 from tailchat_gate.commands.locks import checked, duration, end_text, person_meant
 from tailchat_gate.commands.state import (
@@ -23,18 +23,13 @@ from tailchat_gate.commands.state import (
 )
 from tailchat_gate.config.problems import did_you_mean
 from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name, no_tailchat_id
-from tailchat_gate.identity.grants import MAX_REASON, Grant
-from tailchat_gate.identity.revocation.records import is_person
+from tailchat_gate.identity.grants import Grant
+from tailchat_gate.identity.revocation.records import MAX_MESSAGE, is_message, is_person
 from tailchat_gate.identity.revocation.state import ALL
-from tailchat_gate.syntax import UNFIT_FOR_A_LINE
 
 
 def _is_one_person(text: str) -> bool:
     return is_person_name(text) or (text != ALL and is_person(text))
-
-
-def _is_reason(text: str) -> bool:
-    return len(text) <= MAX_REASON and UNFIT_FOR_A_LINE.search(text) is None
 
 
 _person = click.argument("person", callback=checked(_is_one_person, f'expected "sub:ID" or {NAME}'))
@@ -50,7 +45,7 @@ _route = click.argument("route")
 @click.option(
     "--reason",
     default="",
-    callback=checked(_is_reason, f"expected one line of at most {MAX_REASON} characters"),
+    callback=checked(is_message, f"expected one line of at most {MAX_MESSAGE} characters"),
     help="Why; it is in the audit log and in the list of `grants`.",
 )
 @config_option
@@ -115,7 +110,7 @@ def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
             }
             for one in found
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     elif not found:
         click.echo("nobody has a grant")
     else:
@@ -147,7 +142,7 @@ def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
             }
             for one in found
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     elif not found:
         click.echo("nobody asks for access")
     else:

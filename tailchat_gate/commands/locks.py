@@ -1,6 +1,5 @@
 """`lock`, `unlock`, `sign-out`, `locks`: change and list locks in the gate's own file."""
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from tailchat_gate.commands.common import (
     EXIT_FAILED,
     config_option,
     fail,
+    print_json,
 )
 from tailchat_gate.commands.state import append, state_location, state_option, stored_or_end
 from tailchat_gate.config.values.identifier import (
@@ -166,7 +166,7 @@ def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
             }
             for one in found
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     elif not found:
         click.echo("nobody is locked out")
     else:

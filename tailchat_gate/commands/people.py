@@ -15,14 +15,13 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
 from tailchat_gate.config.load import ConfigError, load
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB
-from tailchat_gate.identity.oauth.login import Registration
-from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
+from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.people.api import ApiResult, CannotTell, Done, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.facts import Facts, is_asked, kept_out_because, read_people
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.reasons import Reason
-from tailchat_gate.serving.tailchat_parts import back_channel
+from tailchat_gate.serving.tailchat_parts import back_channel, sign_in_check
 
 _SEARCH: Final = "user/searchUserWithUniqueName"
 
@@ -125,32 +124,21 @@ def registration_warnings(settings: Settings) -> tuple[str, ...]:
 
 def sign_in_warnings(settings: Settings) -> tuple[str, ...]:
     """Return what keeps people from signing in, or may."""
-    tailchat = settings.tailchat
-    channel = back_channel(settings)
-
-    async def run() -> tuple[str, ...]:
-        check = SignInCheck(
-            channel,
-            Registration(tailchat.client_id, settings.redirect_uri, tailchat.scope),
-            tailchat.client_secret,
-            api_url=tailchat.api_url,
-            is_direct=not tailchat.internal_url,
-        )
-        try:
-            return tuple(f"{found.name}: {found.text}" for found in await check.run())
-        finally:
-            await channel.close()
-
-    return asyncio.run(run())
+    found = _with_channel(settings, lambda channel: sign_in_check(settings, channel).run())
+    return tuple(f"{one.name}: {one.text}" for one in found)
 
 
 def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
     """Return what `ask` finds out at Tailchat."""
+    return _with_channel(settings, lambda channel: ask(TailchatApi(channel, clock=time.time)))
+
+
+def _with_channel(settings: Settings, ask: Callable[[BackChannel], Awaitable[T]]) -> T:
     channel = back_channel(settings)
 
     async def run() -> T:
         try:
-            return await ask(TailchatApi(channel, clock=time.time))
+            return await ask(channel)
         finally:
             await channel.close()
 

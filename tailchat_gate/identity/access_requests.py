@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from tailchat_gate.config.values.identifier import is_sub
+from tailchat_gate.identity.revocation.records import MAX_MESSAGE
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
-from tailchat_gate.state.store import Changes, Kind, Record, Store
+from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second, read_document
 from tailchat_gate.syntax import COMPACT, base64url
 
 REQUEST: Final = "access-request"
@@ -25,10 +26,8 @@ REST_SECONDS: Final = 3_600
 #: Open requests of one person, and of all.
 MOST_OF_ONE: Final = 5
 MOST: Final = 500
-#: Longest reason, nickname and discriminator that are kept, in characters.
-MAX_REASON: Final = 300
+#: Longest nickname and discriminator that are kept, in characters.
 _MAX_NAME: Final = 64
-_MAX_SECOND: Final = 253_402_300_799
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 _audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
@@ -64,19 +63,15 @@ class AccessRequest:
     @classmethod
     def from_record(cls, record: Record) -> "AccessRequest | None":
         """Return the request of a record, None for a damaged one."""
-        try:
-            found = cls(**json.loads(record.body)) if record.intact else None
-        except (ValueError, TypeError):
-            return None
+        found = read_document(record, cls)
         return found if found is not None and found.is_valid() else None
 
     def is_valid(self) -> bool:
         """Whether every field has the form that the gate writes."""
         texts = (self.key, self.nickname, self.discriminator, self.route, self.reason, self.by)
-        seconds = (self.at, self.until)
         return (
             all(isinstance(text, str) for text in (*texts, self.sub, self.state))
-            and all(type(second) is int and 0 <= second <= _MAX_SECOND for second in seconds)
+            and all(map(is_second, (self.at, self.until)))
             and is_sub(self.sub)
             and self.state in _STATES
         )
@@ -142,7 +137,7 @@ class AccessRequests:
             person.nickname[:_MAX_NAME],
             person.discriminator[:_MAX_NAME],
             route,
-            reason[:MAX_REASON],
+            reason[:MAX_MESSAGE],
             now,
             now + WAIT_SECONDS,
         )

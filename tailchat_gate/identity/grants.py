@@ -9,16 +9,12 @@ from typing import Final
 
 from tailchat_gate.config.values.identifier import is_sub
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
-from tailchat_gate.state.store import Changes, Kind, Record, Store
+from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second, read_document
 from tailchat_gate.syntax import COMPACT
 
 GRANT: Final = "grant"
-#: Longest reason of a grant, in characters: a page shows no more.
-MAX_REASON: Final = 300
 #: Grants that are stored; the oldest are dropped beyond that.
 MOST: Final = 10_000
-#: The last second of the year 9999; every calendar can represent it.
-_MAX_SECOND: Final = 253_402_300_799
 #: Seconds between two looks at the clock, which may have been set, while a grant runs.
 _LOOK_EVERY: Final = 30.0
 
@@ -50,19 +46,15 @@ class Grant:
     @classmethod
     def from_record(cls, record: Record) -> "Grant | None":
         """Return the grant of a record; None for a damaged one, which must let nobody in."""
-        try:
-            found = cls(**json.loads(record.body)) if record.intact else None
-        except (ValueError, TypeError):
-            return None
+        found = read_document(record, cls)
         return found if found is not None and found.is_valid() else None
 
     def is_valid(self) -> bool:
         """Whether every field has the form that the gate writes."""
         texts = (self.sub, self.route, self.reason, self.by)
-        seconds = (self.at, self.until)
         return (
             all(isinstance(text, str) for text in texts)
-            and all(type(second) is int and 0 <= second <= _MAX_SECOND for second in seconds)
+            and all(map(is_second, (self.at, self.until)))
             and is_sub(self.sub)
             and bool(self.route)
             and isinstance(self.ended, bool)

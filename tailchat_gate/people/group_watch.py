@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from tailchat_gate.config.values.group import Group, Source
 from tailchat_gate.observe.audit import Audit
@@ -19,7 +19,7 @@ from tailchat_gate.people.group_report import GroupReport, whole_seconds
 from tailchat_gate.people.members import Members, index
 from tailchat_gate.people.memberships import Memberships, Resolved, resolve
 from tailchat_gate.people.public_key import has_public_key
-from tailchat_gate.people.slices import in_slices
+from tailchat_gate.people.slices import at_once, in_slices
 from tailchat_gate.state.store import Store
 
 #: Seconds after which the key of Tailchat's tokens is checked again.
@@ -38,7 +38,6 @@ KEY_IS_PUBLIC: Final = (
 )
 
 _log: Final = logging.getLogger(LOGGER_NAME)
-_T = TypeVar("_T")
 
 
 class GroupTerms(NamedTuple):
@@ -318,15 +317,6 @@ def fill_from(
     when: tuple[float, float],
 ) -> None:
     """Have `members` know what still counts; `when` is the Unix second and the largest age."""
-    resolved = _whole(resolve(groups, memberships, *when))
-    members.groups_of = _whole(index(resolved.people))
+    resolved = at_once(resolve(groups, memberships, *when))
+    members.groups_of = at_once(index(resolved.people))
     members.unknown = frozenset(resolved.unknown)
-
-
-def _whole(steps: Generator[None, None, _T]) -> _T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: _T = done.value
-            return result

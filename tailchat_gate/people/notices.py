@@ -51,7 +51,9 @@ class Notices(logging.Handler):
         self._known = {name: found for name, found in known.items() if found[0] in kinds}
 
     def start(self) -> None:
-        """Listen to the log; needs a running event loop."""
+        """Listen to the log, if anything of it is told; needs a running event loop."""
+        if not self._known:
+            return
         self._loop = asyncio.get_running_loop()
         for name in (LOGGER_NAME, AUDIT_LOGGER_NAME):
             logging.getLogger(name).addHandler(self)

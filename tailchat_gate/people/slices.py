@@ -11,6 +11,16 @@ PAUSE_SECONDS: Final = 0.002
 _T = TypeVar("_T")
 
 
+def at_once(steps: Generator[None, None, _T]) -> _T:
+    """Return the result of a generator without pauses; not for the event loop."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: _T = done.value
+            return result
+
+
 async def in_slices(steps: Generator[None, None, _T]) -> _T:
     """Return the result of a generator; each of its steps must be short.
 

@@ -14,6 +14,7 @@ from tailchat_gate.config.values.address import FilesAddress, StaticAddress, ups
 from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.login import Registration
 from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.recheck import RecheckTerms
@@ -72,7 +73,7 @@ def wire_tailchat(
     return TailchatParts(
         client,
         _rechecker(settings, process_state, client),
-        _sign_in_watch(settings, process_state, client, channel),
+        SignInWatch(sign_in_check(settings, channel).run, process_state.sign_in, clock=clock),
         api,
         bot,
         _people(settings, process_state, api, bot),
@@ -151,17 +152,16 @@ def _notices(settings: Settings, panel: Panel, clock: Callable[[], float]) -> No
     return Notices(panel, kinds, routes, clock)
 
 
-def _sign_in_watch(
-    settings: Settings, process_state: ProcessState, tailchat: TailchatClient, channel: BackChannel
-) -> SignInWatch:
-    check = SignInCheck(
+def sign_in_check(settings: Settings, channel: BackChannel) -> SignInCheck:
+    """Return what asks Tailchat whether people can sign in."""
+    tailchat = settings.tailchat
+    return SignInCheck(
         channel,
-        tailchat.registration,
-        settings.tailchat.client_secret,
-        api_url=settings.tailchat.api_url,
-        is_direct=not settings.tailchat.internal_url,
+        Registration(tailchat.client_id, settings.redirect_uri, tailchat.scope),
+        tailchat.client_secret,
+        api_url=tailchat.api_url,
+        is_direct=not tailchat.internal_url,
     )
-    return SignInWatch(check.run, process_state.sign_in, clock=process_state.clock)
 
 
 def back_channel(settings: Settings, resolver: AbstractResolver | None = None) -> BackChannel:

@@ -1,15 +1,20 @@
 """The interface of every store, what is stored, and the followers that hold it in memory."""
 
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+_T = TypeVar("_T")
 
 #: Seconds for which something is stored after it expires: if a clock that ran ahead is set back,
 #: what was dropped meanwhile would be valid again.
 EXPIRY_MARGIN: Final = 86_400
 #: Seconds that may pass between the check of a single-use key's age and its use.
 USE_MARGIN: Final = 60
+#: The last second of the year 9999.
+LAST_SECOND: Final = 253_402_300_799
 #: Longest key and body of a record; the gate writes none that is longer.
 MAX_TEXT: Final = 16_384
 #: Records of this kind tell every process that a person's data was erased. The key is the sub;
@@ -35,6 +40,19 @@ class Record:
     sub: str = ""
     until: int | None = None
     intact: bool = True
+
+
+def is_second(value: object) -> bool:
+    """Whether a value is a Unix second that every calendar can represent."""
+    return type(value) is int and 0 <= value <= LAST_SECOND
+
+
+def read_document(record: Record, make: Callable[..., _T]) -> _T | None:
+    """Return what `make` makes of the members of an intact record's body, None if it cannot."""
+    try:
+        return make(**json.loads(record.body)) if record.intact else None
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def newer(_old: Record, new: Record) -> Record:

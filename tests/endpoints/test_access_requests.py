@@ -34,7 +34,6 @@ from tailchat_gate.state.store import Changes
 
 HOSHINO, BOB, EVE = user_named("hoshino"), user_named("bob"), user_named("eve")
 GROUP, PANEL = "6a" + 11 * "01", "6b" + 11 * "02"
-DENIED = "660000000000000000000005"
 
 
 def _sections(**access: Any) -> dict[str, Any]:  # noqa: ANN401 - values of a table

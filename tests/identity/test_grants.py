@@ -23,7 +23,8 @@ from gatekit import (
 )
 from tunnelkit import opened
 
-from tailchat_gate.identity.grants import GRANT, MAX_REASON, Grant, Grants, GrantState
+from tailchat_gate.identity.grants import GRANT, Grant, Grants, GrantState
+from tailchat_gate.identity.revocation.records import MAX_MESSAGE
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.proxy.message.websocket_frames import close_frame
@@ -305,7 +306,7 @@ def test_the_commands_grant_list_explain_and_revoke(config: Path) -> None:
         (("all", "wiki", "--for", "8h"), "sub:ID"),
         ((SUB, "wiki", "--for", "8h"), f"sub:{SUB}"),
         ((f"sub:{SUB}", "wiki", "--for", "8h", "--reason", "a\nb"), "one line"),
-        ((f"sub:{SUB}", "wiki", "--for", "8h", "--reason", "x" * (MAX_REASON + 1)), "one line"),
+        ((f"sub:{SUB}", "wiki", "--for", "8h", "--reason", "x" * (MAX_MESSAGE + 1)), "one line"),
     ],
 )
 def test_a_grant_that_cannot_count_is_refused(

@@ -1,9 +1,7 @@
 """What is known of Tailchat's groups: what follows from it, and how a restart learns of it."""
 
 import json
-from collections.abc import Generator
 from dataclasses import replace
-from typing import TypeVar
 
 import pytest
 
@@ -18,9 +16,9 @@ from tailchat_gate.people.group_records import (
 )
 from tailchat_gate.people.members import index
 from tailchat_gate.people.memberships import Known, Memberships, Resolved, resolve
+from tailchat_gate.people.slices import at_once
 from tailchat_gate.state.store import MAX_TEXT, Changes, Record
 
-_T = TypeVar("_T")
 NOW = 1_800_000_000.0
 BOT = "b0" * 12
 ID, ROLE = "6b" * 12, "6c" * 12
@@ -37,16 +35,6 @@ def people(*numbers: int) -> frozenset[str]:
     return frozenset(map(sub, numbers))
 
 
-def finish(steps: Generator[None, None, _T]) -> _T:
-    """Return the result of a generator."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: _T = done.value
-            return result
-
-
 def answered(*members: int, role: tuple[int, ...] = (), at: float = NOW) -> Memberships:
     """Return what is known after an answer about one group."""
     known = Memberships()
@@ -61,12 +49,12 @@ def take(
     group = TailchatGroup(
         people(*members) | {BOT}, frozenset((ROLE,)), {ROLE: people(*role)} if role else {}
     )
-    return finish(known.take({ID: group}, (ALL, OPS), BOT, at))
+    return at_once(known.take({ID: group}, (ALL, OPS), BOT, at))
 
 
 def who(known: Memberships, entries: Group, *, now: float = NOW, max_age: float = 600) -> Resolved:
     """Return who is in a group "g" of these entries."""
-    return finish(resolve({"g": entries, "static": Group((sub(7),))}, known, now, max_age))
+    return at_once(resolve({"g": entries, "static": Group((sub(7),))}, known, now, max_age))
 
 
 def test_an_unchanged_answer_changes_the_time_alone() -> None:
@@ -128,7 +116,7 @@ def test_the_limit_counts_each_person_once(
 def test_the_index_has_the_groups_of_each_person() -> None:
     """People in the same groups share one object."""
     many = people(*range(2000))
-    found = finish(index({"a": many, "b": people(1, 2), "c": frozenset()}))
+    found = at_once(index({"a": many, "b": people(1, 2), "c": frozenset()}))
 
     assert found[sub(0)] == {"a"}
     assert found[sub(0)] is found[sub(1999)]

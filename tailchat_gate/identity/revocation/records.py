@@ -16,7 +16,7 @@ from tailchat_gate.identity.revocation.state import (
     SignedOut,
     Unlock,
 )
-from tailchat_gate.state.store import Kind, Record
+from tailchat_gate.state.store import Kind, Record, is_second
 from tailchat_gate.syntax import COMPACT, SESSION_ID, UNFIT_FOR_A_LINE
 
 #: The kind of these records.
@@ -25,9 +25,6 @@ REVOCATION: Final = "revocation"
 MAX_MESSAGE: Final = 300
 #: Up to this many records the store does not compact them.
 ROOM: Final = 1024
-
-#: The last second of the year 9999; every calendar can represent it.
-_MAX_SECOND: Final = 253_402_300_799
 
 _KINDS: Final[Mapping[str, type[Entry]]] = MappingProxyType(
     {"lock": Lock, "unlock": Unlock, "ended": EndedSession, "signed-out": SignedOut}
@@ -114,10 +111,6 @@ def is_message(text: str) -> bool:
     return len(text) <= MAX_MESSAGE and UNFIT_FOR_A_LINE.search(text) is None
 
 
-def _is_second(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_SECOND
-
-
 def _is_text(check: Callable[[str], object]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and bool(check(value))
 
@@ -128,8 +121,8 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
         "message": _is_text(is_message),
         "sid": _is_text(SESSION_ID.fullmatch),
         "sub": _is_text(is_sub),
-        "at": _is_second,
-        "until": _is_second,
+        "at": is_second,
+        "until": is_second,
         "revoked": lambda value: isinstance(value, bool),
     }
 )
