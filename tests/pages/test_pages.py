@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from pagekit import NOON, access_pages
 
 from tailchat_gate.pages.language import LANGUAGES, choose_language
 from tailchat_gate.pages.render import MAX_DETAILS, Pages
@@ -19,33 +20,9 @@ from tailchat_gate.reasons import STATUS
 
 REASONS = {reason.value: int(status) for reason, status in STATUS.items()}
 HOSTILE = '\u202e"><script>alert(1)</script>\x00\r\n\ud800{csrf}{{ 7*7 }}' + "W" * 5000
-NOON = 1_772_366_400.0  # 2026-03-01 12:00:00 UTC
 
 VALUES: dict[str, dict[str, object]] = {
-    "request": {
-        "state": "open",
-        "tool": "wiki",
-        "sub": "66",
-        "nickname": "Bob",
-        "discriminator": "0042",
-        "back_url": "/d",
-    },
-    "approvals": {
-        "csrf": "c",
-        "requests": [
-            {
-                "id": "k",
-                "sub": "66",
-                "nickname": "Bob",
-                "discriminator": "0042",
-                "tool": "wiki",
-                "reason": "on call",
-                "at": NOON,
-                "own": own,
-            }
-            for own in (False, True)
-        ],
-    },
+    **access_pages("Bob"),
     "sign_in_again": {"start_url": "/oauth2/start"},
     "embedded": {
         "start_url": "https://gate.example.com/oauth2/start?rd=%2Fd",
@@ -75,30 +52,7 @@ VALUES: dict[str, dict[str, object]] = {
     },
 }
 HOSTILE_VALUES: dict[str, dict[str, object]] = {
-    "request": {
-        "state": "open",
-        "tool": HOSTILE,
-        "sub": HOSTILE,
-        "nickname": HOSTILE,
-        "discriminator": HOSTILE,
-        "back_url": "/d",
-    },
-    "approvals": {
-        "csrf": "c",
-        "requests": [
-            {
-                "id": "k",
-                "sub": HOSTILE,
-                "nickname": HOSTILE,
-                "discriminator": HOSTILE,
-                "tool": HOSTILE,
-                "reason": HOSTILE,
-                "at": NOON,
-                "own": own,
-            }
-            for own in (False, True)
-        ],
-    },
+    **access_pages(HOSTILE),
     "sign_in_again": {"start_url": "/" + HOSTILE},
     "embedded": {
         "start_url": "/" + HOSTILE,

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import pytest
+from pagekit import NOON, access_pages
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, Route
 
@@ -13,34 +14,10 @@ pytestmark = in_browser
 
 ORIGIN = "http://gate.test"
 HOSTILE = "<b>\u202e" + "W" * 5000
-NOON = 1_772_366_400.0
 PAGES = Pages(contact="ops@example.com")  # it reads files, so not within the event loop
 
 VALUES: dict[str, dict[str, object]] = {
-    "request": {
-        "state": "open",
-        "tool": HOSTILE,
-        "sub": HOSTILE,
-        "nickname": HOSTILE,
-        "discriminator": HOSTILE,
-        "back_url": "/d",
-    },
-    "approvals": {
-        "csrf": "c",
-        "requests": [
-            {
-                "id": "k",
-                "sub": HOSTILE,
-                "nickname": HOSTILE,
-                "discriminator": HOSTILE,
-                "tool": HOSTILE,
-                "reason": HOSTILE,
-                "at": NOON,
-                "own": own,
-            }
-            for own in (False, True)
-        ],
-    },
+    **access_pages(HOSTILE),
     "sign_in_again": {"start_url": "/oauth2/start"},
     "embedded": {
         "start_url": "/oauth2/start?rd=%2Fd",

@@ -1,0 +1,14 @@
+"""Values of pages, for tests that render every page."""
+
+#: 2026-03-01 12:00:00 UTC.
+NOON = 1_772_366_400.0
+
+
+def access_pages(text: str) -> dict[str, dict[str, object]]:
+    """Return the values of the pages about access, `text` wherever a person's words may be."""
+    person = dict.fromkeys(("sub", "nickname", "discriminator", "tool"), text)
+    asked = {**person, "id": "k", "reason": text, "at": NOON}
+    return {
+        "request": {**person, "state": "open", "back_url": "/d"},
+        "approvals": {"csrf": "c", "requests": [{**asked, "own": own} for own in (False, True)]},
+    }
