@@ -254,9 +254,10 @@ class HostTable:
 class PathCache:
     """What was judged of paths, by the table, the method and the path, and bounded as a whole.
 
-    `paths` are those that came again, `forms` the forms of plain ones. Whoever sends ever new paths
-    makes them be judged again, which costs time and no memory. `last` is the path that was read
-    last, at which table and what came of it; `refused` are paths with too many readings.
+    `paths` are those that came again, `forms` the forms of plain ones. A stranger who sends new
+    paths all the time makes them be judged again, which costs time and no memory. `last` is the
+    path that was read last, at which table and what came of it; `refused` are paths with too many
+    readings.
     """
 
     def __init__(self) -> None:

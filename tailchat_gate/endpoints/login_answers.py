@@ -220,7 +220,7 @@ class LoginRefusals:
     def broken(self, context: RequestContext, found: Finding, return_to: str) -> web.StreamResponse:
         """Return the answer to a sign-in that would end on a page of Tailchat's, without a way on.
 
-        The finding is in the log already; its name is on the page, for the person who is told.
+        The log has the finding already; the page shows its name, so that people can pass it on.
         """
         reason = found.reason or Reason.TAILCHAT_BROKEN
         self.metrics.login(reason)

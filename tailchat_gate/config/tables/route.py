@@ -280,7 +280,7 @@ class RouteSettings(Section):
 
     @property
     def uses_email(self) -> bool:
-        """Whether the tool is told e-mail addresses."""
+        """Whether the tool gets e-mail addresses."""
         return self.email or any(
             header.EMAIL in header.fields(text) for text in self.headers.values()
         )
