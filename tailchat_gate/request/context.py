@@ -63,11 +63,6 @@ class RequestContext:
         """The path that was asked for, as sent."""
         return self.head.target.path
 
-    @property
-    def user_agent(self) -> str:
-        """What the client calls itself."""
-        return self.head.fields.agent
-
 
 class RequestIds:
     """Makes request ids: unique over restarts and workers, and cheap; not a secret."""

@@ -27,7 +27,7 @@ def test_visit_shows_what_was_asked() -> None:
     assert context.client == "203.0.113.9"
     assert context.host == "gate.test"
     assert context.path == "/A%2e"
-    assert (context.method, context.user_agent) == ("GET", "agent")
+    assert (context.method, context.head.fields.agent) == ("GET", "agent")
 
 
 def test_ids_are_unique() -> None:
