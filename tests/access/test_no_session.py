@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 from gatekit import RawClient, RawUpstream, Response, RunningGate
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tailchat_gate.identity.oauth.responses import Profile
@@ -141,6 +141,13 @@ def _asked_path(target: bytes) -> str:
     return text.partition("?")[0]
 
 
+def _is_open(host: bytes, path: str) -> bool:
+    """Whether every reading of a path leads to a public route."""
+    if host.lower().startswith(b"site.test"):
+        return not any(_is_inside(reading.lower(), "/vault") for reading in _readings(path))
+    return all(_is_inside(reading, "/public") for reading in _readings(path))
+
+
 def _check_nobody(town: Town, target: bytes, response: Response | None, data: bytes) -> None:
     """Check what a request without a session came to."""
     assert town.tool.requests == [], data
@@ -148,15 +155,18 @@ def _check_nobody(town: Town, target: bytes, response: Response | None, data: by
     for received in town.public.requests:
         assert received.values("X-Tailchat-Sub") == [], data
         path = received.line.split(b" ")[1].decode("ascii").partition("?")[0]
-        on_site = (received.value("Host") or b"").lower().startswith(b"site.test")
-        for reading in _readings(path):
-            if on_site:
-                assert not _is_inside(reading.lower(), "/vault"), (data, reading)
-            else:
-                assert _is_inside(reading, "/public"), (data, reading)
+        assert _is_open(received.value("Host") or b"", path), data
     if response is None or town.public.requests:
         return
     if _asked_path(target) in OWN_PAGES:
+        return
+    if response.status == 204:
+        # An OPTIONS whose last hop is the gate, which answers in the place of a public tool.
+        assert data.startswith(b"OPTIONS "), data
+        assert b"\r\nMax-Forwards: 0\r\n" in data, data
+        host = re.search(rb"(?i)\A\S+ https?://([^/?# ]*)|\r\nHost: ([^\r]*)", data)
+        assert host is not None, data
+        assert _is_open(host[1] or host[2], _asked_path(target)), data
         return
     assert response.status in {302, 303, 400, 401, 403, 404, 405, 501, 505}, (data, response.status)
     if response.status in {302, 303}:
@@ -278,6 +288,15 @@ BODIES = st.sampled_from(
     cookie=st.integers(min_value=0, max_value=16),
     fields=st.lists(st.sampled_from(FIELDS), max_size=3, unique=True),
     body=BODIES,
+)
+@example(
+    method=b"OPTIONS",
+    target=b"/",
+    version=b"HTTP/1.1",
+    host=b"Host: site.test\r\n",
+    cookie=0,
+    fields=[b"Max-Forwards: 0"],
+    body=b"",
 )
 async def test_no_request_without_a_session_reaches_a_tool(
     town: Town,

@@ -142,8 +142,8 @@ async def running_gate(
         source,
         checks_sign_in=checks_sign_in,
     )
-    await server.start()
     try:
+        await server.start()
         yield RunningGate(server, clock, log_file)
     finally:
         await server.stop()

@@ -127,8 +127,10 @@ async def test_a_thousand_reloads_leave_nothing_behind(
         for number in range(10, RELOADS):
             await round_trip(number)
 
-        assert await counts(before[1]) == before
-        assert before[0] == 1
+        # What was about to end at the first count is not missed at the second.
+        after = await counts(before[1])
+        assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
+        assert (before[0], after[0]) == (1, 1)
 
 
 @pytest.mark.usefixtures("_at_once")
