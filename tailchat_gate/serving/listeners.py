@@ -19,6 +19,8 @@ from tailchat_gate.serving.binding import OWNER_ONLY, Rights, bind, set_rights, 
 
 #: How many connections are accepted in one iteration of the loop.
 _BATCH: Final = 32
+#: The most connections that are accepted at the end; the kernel's queue is not longer as a rule.
+_MOST_WAITING: Final = 4096
 #: How long accepting pauses after the system had no descriptor or memory for a connection.
 BACK_OFF_SECONDS: Final = 0.25
 
@@ -56,12 +58,16 @@ class Acceptor:
         self._socket.listen(backlog)
         self._resume()
 
-    def close(self) -> None:
-        """Accept no further connection."""
+    async def close(self) -> None:
+        """Accept no further connection, after those that wait in the kernel's queue already."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)
+        for accepted in waiting(self._socket):
+            self._open(accepted)
         self._socket.close()
+        if self._opening:
+            await asyncio.wait(self._opening)
 
     def _resume(self) -> None:
         self._pause = None
@@ -78,12 +84,25 @@ class Acceptor:
                 self._pause = self._loop.call_later(BACK_OFF_SECONDS, self._resume)
                 self._failed()
                 return
-            accepted.setblocking(False)  # noqa: FBT003 - socket's own signature
-            opening = self._loop.create_task(
-                self._loop.connect_accepted_socket(self._make, accepted)
-            )
-            self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            self._open(accepted)
+
+    def _open(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)  # noqa: FBT003 - socket's own signature
+        opening = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+
+def waiting(listening: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections that clients have made and the gate has not accepted.
+
+    To close the socket would reset them.
+    """
+    for _ in range(_MOST_WAITING):
+        try:
+            yield listening.accept()[0]
+        except OSError:
+            return
 
 
 class StartError(RuntimeError):
@@ -113,10 +132,12 @@ class _Visitors:
         return [one.getsockname()[:2] for one in sockets if one.family in inet]
 
     async def close(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.close()
         for server in self._servers:
             server.close()
+        for acceptor in self._acceptors:
+            await acceptor.close()
+        # uvloop has a connection's protocol hear of it one turn after it was accepted.
+        await asyncio.sleep(0)
 
 
 class _Admin:
@@ -204,6 +225,9 @@ class Listeners:
     async def _listen_for_visitors(self, bound: Sequence[socket.socket]) -> _Listener:
         loop = asyncio.get_running_loop()
         backlog = self._server.descriptors.backlog
+        acceptors = [
+            Acceptor(one.dup(), self._server, self._server.out_of_descriptors) for one in bound
+        ]
         servers = [
             await loop.create_server(self._server, sock=one, backlog=backlog, start_serving=False)
             if one.family != socket.AF_UNIX
@@ -212,17 +236,11 @@ class Listeners:
             )
             for one in bound
         ]
-        if not isinstance(loop, asyncio.BaseEventLoop):
-            for server in servers:
+        for server, acceptor in zip(servers, acceptors, strict=True):
+            if isinstance(loop, asyncio.BaseEventLoop):
+                acceptor.start(backlog)
+            else:
                 await server.start_serving()
-            return _Visitors(servers, ())
-        acceptors = [
-            Acceptor(listening.dup(), self._server, self._server.out_of_descriptors)
-            for server in servers
-            for listening in server.sockets
-        ]
-        for acceptor in acceptors:
-            acceptor.start(backlog)
         return _Visitors(servers, acceptors)
 
     async def _listen_for_admin(self, bound: Sequence[socket.socket]) -> _Listener:

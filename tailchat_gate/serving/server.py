@@ -156,11 +156,19 @@ class GateServer:
             await self._listeners.close_others(settings)
 
     async def stop(self) -> None:
-        """Stop listening, let open requests finish within the limit, close WebSockets with 1001."""
+        """Stop listening, let open requests finish within the limit, close WebSockets with 1001.
+
+        For `drain_delay` before that the gate only says that it is leaving: to readiness probes,
+        and to clients with each response.
+        """
         opened = self._opened.is_set()
         self._ready = False
         self._stopping = True
         self._opened.set()
+        if self._server is not None:
+            self._server.leave()
+            if opened:
+                await self._pause(self.in_force.settings.server.drain_delay)
         async with self._changing:
             if self._listeners is not None:
                 await self._listeners.close()
@@ -182,9 +190,16 @@ class GateServer:
         """Stop waiting for open requests."""
         self._hurry.set()
 
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless told to hurry."""
+        if seconds:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._hurry.wait()
+
     async def _drain(self, server: ClientServer, limit: float) -> None:
-        """Wait for open requests; close idle connections at once."""
-        closed = server.leave()
+        """Wait until every connection is closed, for at most `limit` seconds."""
+        closed = server.empty()
         hurried = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
@@ -226,7 +241,7 @@ async def serve(
 
     signals.listen(
         lambda number: _tell(loop, signalled, number),
-        lambda: server.in_force.settings.server.shutdown_timeout,
+        lambda: server.in_force.settings.server.longest_stop,
     )
     try:
         await server.start()

@@ -85,6 +85,14 @@ class Server(Section):
         description="Number of processes that serve; this version has 1.",
         json_schema_extra={"const": 1},
     )
+    drain_delay: Annotated[float, Seconds()] = Field(
+        default=0.0,
+        description=(
+            "How long the gate goes on to take connections after a signal to stop, while /readyz "
+            "already says no and each response closes its connection."
+        ),
+        examples=["5s"],
+    )
     shutdown_timeout: Annotated[float, Seconds()] = Field(
         default=30.0, description="How long open requests may go on after a signal to stop."
     )
@@ -119,6 +127,11 @@ class Server(Section):
         default=True,
         description="Whether a change of this file, or of one that it names, is loaded by itself.",
     )
+
+    @property
+    def longest_stop(self) -> float:
+        """How many seconds a shutdown may wait for clients."""
+        return self.drain_delay + self.shutdown_timeout
 
     @field_validator("admin_listen")
     @classmethod

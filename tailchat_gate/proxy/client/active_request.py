@@ -43,6 +43,9 @@ class ActiveRequest(Protocol):
         The connection asks while the client is half closed. False where the work ends by itself.
         """
 
+    def close_after(self) -> None:
+        """The gate is stopping: the response says `Connection: close`, unless its head is sent."""
+
     def client_gone(self) -> None:
         """The client has left."""
 

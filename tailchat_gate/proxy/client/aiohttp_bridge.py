@@ -99,7 +99,7 @@ class AiohttpBridge:
 class _Handler(web.RequestHandler):
     """aiohttp's protocol for one response."""
 
-    __slots__ = ("answer", "begun", "head", "let_go", "target")
+    __slots__ = ("answer", "begun", "head", "leaving", "let_go", "target")
 
     def __init__(
         self,
@@ -117,6 +117,8 @@ class _Handler(web.RequestHandler):
         self.target: Final = target
         #: Whether aiohttp has begun to send the response.
         self.begun = False
+        #: Whether the connection ends with the response.
+        self.leaving = False
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -173,7 +175,10 @@ def _request(
 async def _answer(request: web.BaseRequest) -> web.StreamResponse:
     page = request.protocol
     assert isinstance(page, _Handler)  # noqa: S101 - narrows for the checker
-    return await page.answer(request)
+    answer = await page.answer(request)
+    if page.leaving and not answer.prepared:
+        answer.force_close()
+    return answer
 
 
 class _BridgedRequest:
@@ -252,6 +257,10 @@ class _BridgedRequest:
     def quiet(self) -> bool:
         """Whether the response has not begun; after that, its own time limits apply."""
         return not self._page.begun
+
+    def close_after(self) -> None:
+        """Let the response say `Connection: close`."""
+        self._page.leaving = True
 
     def client_gone(self) -> None:
         """Cancel the page."""

@@ -118,7 +118,7 @@ class ClientConnection(FlowControl):
         self._sink: BodySink | None = None
         self._taker: BytesTaker | None = None
         self._deadline = self._body_timeout = 0.0
-        #: Whether the connection ends with the answer to its present request.
+        #: Whether the next response to begin is the last and says so.
         self.leaving = False
         #: Limits how long closing takes, None until the connection is closing.
         self._lingering: Lingering | None = None
@@ -209,7 +209,9 @@ class ClientConnection(FlowControl):
             self.release(UPSTREAM_FULL)
         unread = self._unread or self._body is not None
         self._body = self._sink = None
-        if unread or not keep or self.leaving or self._half_closed is not None:
+        # A response that let the connection stay open may be followed by a request at any moment,
+        # also where the gate has begun to stop meanwhile.
+        if unread or not keep or self._half_closed is not None:
             self._close(linger=unread or bool(self._kept))
             return
         self._deadline = self._time() + self._service.timeouts.keepalive

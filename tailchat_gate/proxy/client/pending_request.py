@@ -58,6 +58,9 @@ class PendingRequest:
         """Return True: nothing is being sent."""
         return True
 
+    def close_after(self) -> None:
+        """Nothing to do: the request is answered when it resumes."""
+
     def client_gone(self) -> None:
         """The client has left: never resume."""
         if not self._is_over:

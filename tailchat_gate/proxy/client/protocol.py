@@ -174,16 +174,20 @@ class ClientProtocol(ClientConnection):
         self._close(linger=False)
 
     def leave(self) -> None:
-        """Take no further request: close at once where none is under way."""
+        """Let the next response to begin be the last, and say so."""
         self.leaving = True
-        if self._active_request is None and self.transport is not None and self._lingering is None:
-            self.transport.close()
+        if self._active_request is not None:
+            self._active_request.close_after()
 
     def hear_of_change(self, now: float) -> None:
         """Another configuration is in force from now on; `now` is the loop's time."""
         self.client = None
+        self.idle_at_most(self._service.timeouts.keepalive, now)
+
+    def idle_at_most(self, seconds: float, now: float) -> None:
+        """Close the connection if it is idle for so long; `now` is the loop's time."""
         if self._active_request is None and not self._kept and self._lingering is None:
-            self._deadline = min(self._deadline, now + self._service.timeouts.keepalive)
+            self._deadline = min(self._deadline, now + seconds)
 
     def check(self, now: float) -> None:
         """End what is overdue and what the client has left; `now` is the loop's time."""
@@ -245,12 +249,17 @@ class ClientProtocol(ClientConnection):
         if self._kept and not self._awaits_room:
             self._refuse(RefusedError("a head that stopped coming", Reason.REQUEST_SLOW))
         elif not self._awaits_room:
-            self._close(linger=False)
+            self._close_unasked()
         elif self._moved or self._takes_some():
             self._moved = False
             self._deadline = now + self._service.timeouts.keepalive
         else:
             self.abort()
+
+    def _close_unasked(self) -> None:
+        """Close an idle connection, but not upon a request that has just come: the next sweep."""
+        if self.transport is not None and not unread_bytes(self.transport):
+            self._close(linger=False)
 
     def _takes_some(self) -> bool:
         """Whether the client has read some of its response since the last call."""

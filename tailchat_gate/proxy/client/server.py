@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from tailchat_gate.proxy.client.active_request import ActiveRequest
@@ -17,6 +18,9 @@ SWEEP_SECONDS: Final = 0.5
 #: How long after a change of sessions or locks the requests under way are checked: several changes
 #: at once cause one check.
 PROMPT_SECONDS: Final = 0.05
+#: How long a stopping gate leaves an idle connection open: a request may be on its way, and a busy
+#: client sends one within that time, whose response tells it to leave.
+GRACE_SECONDS: Final = 1.0
 #: One in this many idle connections is closed at once, so that searching for them costs little.
 _CLOSED_PART: Final = 16
 
@@ -88,6 +92,8 @@ class ClientServer:
         self._sweeper: asyncio.TimerHandle | None = None
         self._prompt: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
+        #: Whether every response from now on is the last of its connection.
+        self._leaving = False
         self.service: Final = CurrentService(service)
         self._rights = RightWatch(self.connections, self.service)
         self._set_limit(service)
@@ -141,12 +147,15 @@ class ClientServer:
         room = descriptors.make_room()
         self.connections.add(connection)
         descriptors.clients += 1
+        connection.leaving = self._leaving
         if not room:
             return Reason.GATE_BUSY
         who = self.service.handler.counts_as(connection.peer)
         if who and not self._peers.enter(who, connection, self._client_connections):
             return Reason.CLIENT_BUSY
         connection.counted_as = who
+        if self._empty is not None:
+            connection.idle_at_most(GRACE_SECONDS, self.time())
         return None
 
     def may_linger(self) -> bool:
@@ -170,11 +179,21 @@ class ClientServer:
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)
 
-    def leave(self) -> "asyncio.Future[None]":
-        """Let connections take no further request; the future is done when all are closed."""
-        self._empty = self._loop.create_future()
-        for connection in tuple(self.connections):
+    def leave(self) -> None:
+        """Let every response that begins from now on say that it is the last of its connection."""
+        self._leaving = True
+        for connection in self.connections:
             connection.leave()
+
+    def empty(self) -> "asyncio.Future[None]":
+        """Close connections once they are idle; the future is done when all are closed."""
+        self._empty = self._loop.create_future()
+        timeouts = self.service.timeouts
+        grace = min(GRACE_SECONDS, timeouts.keepalive)
+        self.service.timeouts = replace(timeouts, keepalive=grace)
+        now = self.time()
+        for connection in self.connections:
+            connection.idle_at_most(grace, now)
         if not self.connections:
             self._empty.set_result(None)
         return self._empty

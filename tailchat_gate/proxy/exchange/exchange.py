@@ -129,6 +129,10 @@ class Exchange(Admitted):
         sent_some, self._sent_some = self._sent_some, False
         return not sent_some
 
+    def close_after(self) -> None:
+        """Let the response say `Connection: close`; the reader asks when it writes the head."""
+        self.keep_alive = False
+
     def client_gone(self) -> None:
         """The client has left: cancel the exchange."""
         self._drop()

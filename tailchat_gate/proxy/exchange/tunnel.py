@@ -267,6 +267,9 @@ class Tunnel:
         """Return False: a tunnel goes on in one direction."""
         return False
 
+    def close_after(self) -> None:
+        """Nothing to do: a connection ends with its tunnel."""
+
     def client_gone(self) -> None:
         """The client's connection was closed or reset: end the tunnel."""
         over = self._client_done or self._ending or self._has_closed(self._to_upstream)

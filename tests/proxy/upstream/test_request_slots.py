@@ -334,5 +334,5 @@ async def test_accepting_waits_where_there_is_no_descriptor(
                 one.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
             await until(lambda: bool(made))
-        acceptor.close()
+        await acceptor.close()
     assert caplog.records == []
