@@ -17,10 +17,10 @@ import uvloop
 import weights
 from blockbuster import blockbuster_ctx
 from bothways import BothWays
-from edgekit import COMMANDS, SETUPS, Edge, edge
+from edgekit import COMMANDS, SETUPS, Edge, Fronts
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from hypothesis import settings
-from parts import chromium
+from parts import SCREENSHOTS, chromium, keep_screenshots
 from playwright.async_api import Browser
 from recheckkit import rechecked
 from storykit import Story
@@ -60,14 +60,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that measures files anew."""
+    """Add the options that measure files anew, and that keep pictures of pages."""
     parser.addoption("--weigh", action="store_true", help=f"write {weights.SECONDS.name} anew")
+    parser.addoption("--screenshots", action="store_true", help=f"keep pictures in {SCREENSHOTS}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure the files if asked to; only the process that gets all reports can."""
+    """Measure the files if asked to, which only the process that gets all reports can.
+
+    And let pictures be kept if asked to.
+    """
     if config.option.weigh and not hasattr(config, "workerinput"):
         config.pluginmanager.register(weights.Weights())
+    if config.option.screenshots:
+        keep_screenshots()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -178,13 +184,21 @@ def proxy(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=SETUPS)
-async def front(
-    request: pytest.FixtureRequest, proxy: str, tmp_path: Path, clock: Clock
-) -> AsyncIterator[Edge]:
-    """Return a proxy whose block for the tool answers for its name alone, or for every host."""
-    async with edge(proxy, tmp_path, clock, catch_all=SETUPS[request.param]) as found:
-        yield found
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _fronts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fronts]:
+    """Keep the proxies that the tests of a file start."""
+    async with AsyncExitStack() as stack:
+        yield Fronts(tmp_path_factory.mktemp("fronts"), stack)
+
+
+@pytest_asyncio.fixture(params=SETUPS, loop_scope="module")
+async def front(request: pytest.FixtureRequest, proxy: str, _fronts: Fronts) -> Edge:
+    """Return a proxy whose block for the tool answers for its name alone, or for every host.
+
+    The test has to be one `in_front`, as edgekit has it. It shares the proxy and the gate with
+    the other tests of its file, and must not stop either.
+    """
+    return await _fronts.get(proxy, catch_all=SETUPS[request.param])
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from gatekit import Clock, running_gate
 from parts import in_browser
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, CDPSession, Page
 from storykit import registered, served
 
 from tailchat_gate.demo.tool import SampleTool
@@ -40,15 +41,37 @@ async def many_hosts(log_file: Path, clock: Clock) -> AsyncIterator[int]:
             yield at.port
 
 
-async def _new_tab(context: BrowserContext, latency: int) -> Page:
-    """Return a tab whose every request takes `latency` milliseconds more."""
-    tab = await context.new_page()
-    session = await context.new_cdp_session(tab)
-    conditions = {"offline": False, "latency": latency}
-    conditions |= {"downloadThroughput": -1, "uploadThroughput": -1}
-    await session.send("Network.enable")
-    await session.send("Network.emulateNetworkConditions", conditions)
-    return tab
+class Window:
+    """A window of tabs, which the tests of the file share: to open one takes long."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        self._tabs: list[tuple[Page, CDPSession]] = []
+
+    async def tabs(self, count: int, latency: int = 0) -> list[Page]:
+        """Return empty tabs whose every request takes `latency` milliseconds more."""
+        await self.context.clear_cookies()
+        while len(self._tabs) < count:
+            tab = await self.context.new_page()
+            session = await self.context.new_cdp_session(tab)
+            await session.send("Network.enable")
+            self._tabs.append((tab, session))
+        conditions = {"offline": False, "latency": latency}
+        conditions |= {"downloadThroughput": -1, "uploadThroughput": -1}
+        for tab, session in self._tabs[:count]:
+            await tab.goto("about:blank")
+            await session.send("Network.emulateNetworkConditions", conditions)
+        return [tab for tab, _ in self._tabs[:count]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def window(_chromium: Browser) -> AsyncIterator[Window]:
+    """Return a window."""
+    context = await _chromium.new_context()
+    try:
+        yield Window(context)
+    finally:
+        await context.close()
 
 
 async def _sign_in(tab: Page) -> None:
@@ -72,12 +95,11 @@ async def _forget_the_gate(context: BrowserContext) -> None:
 @pytest.mark.parametrize("hosts", [ONE_HOST, SEVERAL_HOSTS], ids=["one-host", "several-hosts"])
 @pytest.mark.parametrize("latency", [0, 60])
 async def test_ten_tabs_at_once_with_a_session_at_tailchat(
-    browser: Browser, tmp_path: Path, clock: Clock, latency: int, hosts: tuple[str, ...]
+    window: Window, tmp_path: Path, clock: Clock, latency: int, hosts: tuple[str, ...]
 ) -> None:
     """A window of tabs that is restored in the morning: each ends where it was, every time."""
     async with many_hosts(tmp_path / "access.log", clock) as port:
-        context = await browser.new_context()
-        tabs = [await _new_tab(context, latency) for _ in range(TABS)]
+        tabs = await window.tabs(TABS, latency)
         await tabs[0].goto(f"http://gate.test:{port}/")
         await _sign_in(tabs[0])
         await tabs[0].wait_for_url(f"http://gate.test:{port}/")
@@ -86,7 +108,7 @@ async def test_ten_tabs_at_once_with_a_session_at_tailchat(
             for number in range(TABS)
         ]
         for _ in range(MORNINGS):
-            await _forget_the_gate(context)
+            await _forget_the_gate(window.context)
             await asyncio.gather(*(tab.goto(url) for tab, url in zip(tabs, wanted, strict=True)))
 
             assert [tab.url for tab in tabs] == wanted
@@ -94,12 +116,11 @@ async def test_ten_tabs_at_once_with_a_session_at_tailchat(
 
 @pytest.mark.parametrize("hosts", [ONE_HOST, SEVERAL_HOSTS], ids=["one-host", "several-hosts"])
 async def test_ten_tabs_at_once_where_each_signs_in_by_hand(
-    browser: Browser, tmp_path: Path, clock: Clock, hosts: tuple[str, ...]
+    window: Window, tmp_path: Path, clock: Clock, hosts: tuple[str, ...]
 ) -> None:
     """Ten tabs wait at Tailchat's login page; whichever is filled in, each ends where it was."""
     async with many_hosts(tmp_path / "access.log", clock) as port:
-        context = await browser.new_context()
-        tabs = [await _new_tab(context, 60) for _ in range(TABS)]
+        tabs = await window.tabs(TABS, 60)
         wanted = [
             f"http://{hosts[number % len(hosts)]}:{port}/api/whoami?tab={number}"
             for number in range(TABS)
@@ -112,12 +133,12 @@ async def test_ten_tabs_at_once_where_each_signs_in_by_hand(
 
 
 async def test_a_tab_whose_cookie_is_gone_begins_once_more_by_itself(
-    browser: Browser, tmp_path: Path, clock: Clock
+    window: Window, tmp_path: Path, clock: Clock
 ) -> None:
     """Where more began than cookies are kept, the oldest tabs arrive nevertheless."""
     async with many_hosts(tmp_path / "access.log", clock) as port:
-        context = await browser.new_context()
-        tabs = [await context.new_page() for _ in range(3)]
+        tabs = await window.tabs(3)
+        context = window.context
         wanted = [f"http://wiki.test:{port}/api/whoami?tab={number}" for number in range(3)]
         await asyncio.gather(*(tab.goto(url) for tab, url in zip(tabs, wanted, strict=True)))
         kept = [c for c in await context.cookies() if "_login_" in c["name"]]

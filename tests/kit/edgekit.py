@@ -6,7 +6,7 @@ import re
 import shutil
 import sysconfig
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import pytest
-from gatekit import Clock, ask, request_bytes
+from gatekit import OK, Clock, ask, request_bytes
 from parts import missing
 from process import free_port
 from storykit import Story, story
@@ -219,6 +219,9 @@ def envoy_command(place: Place) -> list[str]:
     ]
 
 
+#: Marks tests that go through a proxy: it serves all of their file, and so does their event loop.
+in_front: Final = pytest.mark.asyncio(loop_scope="module")
+
 Command = Callable[[Place], list[str]]
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
@@ -282,6 +285,27 @@ async def edge(
         async with serving(COMMANDS[name](place), directory, port):
             await _leads_to_the_gate(port)
             yield Edge(scene, port, name, http2_port)
+
+
+class Fronts:
+    """Proxies that several tests go through: to start one takes longer than most tests."""
+
+    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._started: dict[tuple[str, bool], Edge] = {}
+
+    async def get(self, name: str, *, catch_all: bool) -> Edge:
+        """Return a proxy, of which no earlier test has left anything at the tool."""
+        found = self._started.get((name, catch_all))
+        if found is None:
+            directory = self._directory / f"{name}-{catch_all}"
+            await asyncio.to_thread(directory.mkdir)
+            started = edge(name, directory, Clock(), catch_all=catch_all)
+            found = self._started[name, catch_all] = await self._stack.enter_async_context(started)
+        found.scene.tool.requests.clear()
+        found.scene.tool.answer = OK
+        return found
 
 
 async def _leads_to_the_gate(port: int) -> None:

@@ -22,12 +22,21 @@ _FLAGS: Final = (
     # Tools on hosts of their own, as a hosts file would have it.
     "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
+#: The first of them is Chromium without what draws windows, which takes half as long.
+_BROWSERS: Final = ("chromium-headless-shell", "chromium", "chromium-browser")
 #: Marks tests with a browser. It serves all of their file, and so does their event loop; what else
 #: they need is set up by fixtures with `loop_scope="module"`.
 in_browser: Final = pytest.mark.asyncio(loop_scope="module")
 
 #: Build output, not kept in the repository.
 SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"
+#: Set by keep_screenshots, for the processes that share the tests, too.
+_KEEP: Final = "TAILCHAT_GATE_SCREENSHOTS"
+
+
+def keep_screenshots() -> None:
+    """Let keep_screenshot leave its pictures."""
+    os.environ[_KEEP] = "1"
 
 
 def missing(part: str) -> NoReturn:
@@ -40,7 +49,7 @@ def missing(part: str) -> NoReturn:
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """Run Debian's Chromium, headless, until the block ends."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if path is None:
         missing("Chromium")
     async with async_playwright() as playwright:
@@ -52,5 +61,10 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 async def keep_screenshot(tab: Page, name: str) -> None:
-    """Leave a picture of a tab in SCREENSHOTS, for a person to look at."""
+    """Leave a picture of a tab in SCREENSHOTS, for a person to look at, where one is asked for.
+
+    `pytest --screenshots` asks for them: to draw a tall page takes longer than all else of a test.
+    """
+    if _KEEP not in os.environ:
+        return
     await tab.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)

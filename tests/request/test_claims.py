@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edge_fields import FILES
 from gatekit import (
     RawClient,
     RawUpstream,
@@ -277,6 +278,12 @@ def test_proxies_pass_the_fields_with_paths_to_the_question() -> None:
     assert unasked is not None
     left_out = set(re.findall(r"[a-z][a-z0-9-]+", unasked[1]))
     assert not left_out & {name.decode() for name in NAMES}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_proxy_has_the_list_of_fields(file: str) -> None:
+    """What the gate drops itself, every proxy is told to drop: the same names, none forgotten."""
+    assert FILES[file]() in (DEPLOY / file).read_text()
 
 
 def test_fields_are_read_once() -> None:

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
-from edge_fields import FILES, samples
-from edgekit import DEPLOY, Edge
-from gatekit import RawClient, Received
+from edge_fields import samples
+from edgekit import SETUPS, Edge, edge, in_front
+from gatekit import Clock, RawClient, Received
 from visitor import NAVIGATION, Visitor
 
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.request.field_names import fold
 
+pytestmark = in_front
 HOSHINO = user_named("hoshino")
 _PATIENCE = 10.0
 
@@ -386,15 +388,13 @@ async def test_connection_takes_nothing_from_the_tool(front: Edge) -> None:
     assert "X-Tailchat-Sub".lower() in {name.lower() for name in ours}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_each_file_has_the_list(file: str) -> None:
-    """What the gate drops itself, every proxy is told to drop: the same names, none forgotten."""
-    assert FILES[file]() in (DEPLOY / file).read_text()
-
-
-async def test_without_the_gate_nobody_passes(front: Edge) -> None:
+@pytest.mark.parametrize("catch_all", SETUPS.values(), ids=SETUPS)
+async def test_without_the_gate_nobody_passes(
+    proxy: str, tmp_path: Path, clock: Clock, *, catch_all: bool
+) -> None:
     """Where the gate cannot be asked, the tool gets nothing, public pages too."""
-    await check_that_it_works(front)
-    await front.scene.gate.server.stop()
+    async with edge(proxy, tmp_path, clock, catch_all=catch_all) as alone:
+        await check_that_it_works(alone)
+        await alone.scene.gate.server.stop()
 
-    assert await sent(front, "GET /open", own(front)) == []
+        assert await sent(alone, "GET /open", own(alone)) == []

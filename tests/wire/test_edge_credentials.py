@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from edgekit import TOKEN, Edge, edge
+from edgekit import TOKEN, Edge, edge, in_front
 from gatekit import Clock, RawClient, Received, Response, ask, request_bytes
 from visitor import Visitor
 
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.machine_tokens import make_token
 
+pytestmark = in_front
 HOSHINO: Final = user_named("hoshino")
 LOST: Final = make_token(bytes([8]) * 32)
 named: Final = pytest.mark.parametrize("front", ["named"], indirect=True)

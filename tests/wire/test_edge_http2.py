@@ -4,12 +4,13 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
 
-from edgekit import TOKEN, Edge
+from edgekit import TOKEN, Edge, in_front
 from gatekit import Received
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded, StreamReset
 
+pytestmark = in_front
 _PATIENCE = 10.0
 WIKI, OTHER = "wiki.test", "other.test"
 

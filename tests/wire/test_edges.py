@@ -1,14 +1,14 @@
 """Proxies that serve a tool themselves and ask the gate: the configurations of deploy/."""
 
 import pytest
-from edgekit import TOKEN, Edge
-from gatekit import Clock, RawClient, ask, request_bytes
+from edgekit import TOKEN, Edge, in_front
+from gatekit import RawClient, ask, request_bytes
 from visitor import FETCH, Visitor
 
 from tailchat_gate.demo.users import user_named
 
 HOSHINO = user_named("hoshino")
-pytestmark = pytest.mark.parametrize("front", ["named"], indirect=True)
+pytestmark = [in_front, pytest.mark.parametrize("front", ["named"], indirect=True)]
 
 
 async def signed_in(visitor: Visitor, front: Edge, path: str = "/page?a=b%2F") -> str:
@@ -185,8 +185,9 @@ async def test_no_spelling_asks_the_question(front: Edge, host: str, path: str) 
         assert response.status in {400, 403, 404}
 
 
-async def test_a_renewed_session_reaches_the_browser(front: Edge, clock: Clock) -> None:
+async def test_a_renewed_session_reaches_the_browser(front: Edge) -> None:
     """The proxy hands on the cookie that renews an idle session, and the session goes on."""
+    clock = front.scene.clock
     async with Visitor() as visitor:
         await signed_in(visitor, front)
         for _ in range(3):
