@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from clikit import GATE, environ, invoke, run
-from gatekit import SECRET, RawUpstream
+from gatekit import SECRET, RawUpstream, listening
 from process import free_port
 from visitor import Visitor
 
@@ -171,10 +171,8 @@ async def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
 
 async def test_an_address_in_use_ends_with_1(tmp_path: Path) -> None:
     """A port that is taken ends the start with 1 and one line."""
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    code, _, err = await run("serve", "--config", str(_config(tmp_path, port=port)))
-    server.close()
+    async with listening(lambda *_: None) as port:
+        code, _, err = await run("serve", "--config", str(_config(tmp_path, port=port)))
 
     assert code == 1
     assert f"cannot listen on 127.0.0.1:{port}" in err
@@ -311,10 +309,8 @@ def test_the_demo_takes_an_upstream_as_a_route_does() -> None:
 
 async def test_the_demo_on_a_taken_port_says_what_to_do() -> None:
     """A taken port ends the demo with 1 and names --port."""
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    code, _, err = await run("demo", "--port", str(port))
-    server.close()
+    async with listening(lambda *_: None) as port:
+        code, _, err = await run("demo", "--port", str(port))
 
     assert code == 1
     assert "--port 0" in err

@@ -5,6 +5,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
+from storykit import served
 
 from tailchat_gate.demo.tool import MAX_DOWNLOAD, SampleTool, identity
 from tailchat_gate.demo.users import USERS, User
@@ -14,10 +15,12 @@ from tailchat_gate.demo.users import USERS, User
 async def runner() -> AsyncIterator[web.AppRunner]:
     """Return the tool's runner, started on a free port."""
     found = web.AppRunner(SampleTool(ticks=0.01).app(), shutdown_timeout=1)
-    await found.setup()
-    await web.TCPSite(found, "127.0.0.1", 0).start()
-    yield found
-    await found.cleanup()
+    try:
+        await found.setup()
+        await web.TCPSite(found, "127.0.0.1", 0).start()
+        yield found
+    finally:
+        await found.cleanup()
 
 
 @pytest.fixture
@@ -87,13 +90,12 @@ async def test_the_page_shows_every_header_and_the_links(client: aiohttp.ClientS
 
 async def test_the_links_follow_the_gates_prefix() -> None:
     """Another prefix of the gate changes the links."""
-    runner = web.AppRunner(SampleTool(gate_prefix="/gate").app())
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
+    async with (
+        served(SampleTool(gate_prefix="/gate").app()) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/") as response,
+    ):
         page = await response.text()
-    await runner.cleanup()
 
     assert 'href="/gate/sign_out"' in page
 

@@ -31,6 +31,7 @@ from yarl import URL
 
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.state.sqlite import LOOK_SECONDS
 
 WIKI, NOTES = "wiki.test", "notes.test"
 HOSHINO = user_named("hoshino")
@@ -266,7 +267,8 @@ async def test_it_is_heard_by_the_other_processes(
         assert (await _get(second, cookie)).status == 200
         await _post(first, cookie)
         revocation = second.generation.process_state.revocation
-        await until(lambda: revocation.version > 0, within=1)
+        assert LOOK_SECONDS < 1
+        await until(lambda: revocation.version > 0)
 
         assert (await _get(second, cookie)).json["error"] == "session-ended"
 

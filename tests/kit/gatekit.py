@@ -133,21 +133,23 @@ async def running_gate(
     descriptor = await asyncio.to_thread(
         os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
     )
-    process_state = ProcessState(
-        state_path=settings.state.path, clock=clock, log_descriptor=descriptor
-    )
-    # The generation has no name here, which would keep it in memory after a reload.
-    server = GateServer(
-        await asyncio.to_thread(build, settings, process_state),
-        source,
-        checks_sign_in=checks_sign_in,
-    )
     try:
-        await server.start()
-        yield RunningGate(server, clock, log_file)
+        process_state = ProcessState(
+            state_path=settings.state.path, clock=clock, log_descriptor=descriptor
+        )
+        # The generation has no name here, which would keep it in memory after a reload.
+        server = GateServer(
+            await asyncio.to_thread(build, settings, process_state),
+            source,
+            checks_sign_in=checks_sign_in,
+        )
+        try:
+            await server.start()
+            yield RunningGate(server, clock, log_file)
+        finally:
+            _close_idle(server)
+            await server.stop()
     finally:
-        _close_idle(server)
-        await server.stop()
         await asyncio.to_thread(os.close, descriptor)
 
 
@@ -156,6 +158,20 @@ def _close_idle(server: GateServer) -> None:
     for connection in tuple(server._server.connections) if server._server is not None else ():
         if connection.idle_deadline:
             connection.close_idle()
+
+
+@asynccontextmanager
+async def listening(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any],
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Serve raw connections on loopback until the block ends; yields the port."""
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
 
 
 @dataclass

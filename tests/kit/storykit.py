@@ -1,5 +1,6 @@
 """A whole setting for a login: a Tailchat, a recording tool and the gate between them."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,13 +26,14 @@ HOSHINO = user_named("hoshino")
 
 
 @asynccontextmanager
-async def served(app: web.Application, port: int = 0) -> AsyncIterator[int]:
+async def served(
+    app: web.Application, port: int = 0, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     """Serve an application on loopback until the block ends; yields the port."""
     runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
     try:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from clikit import GATE, environ
-from gatekit import RawClient, RawUpstream, Received, request_bytes
+from gatekit import RawClient, RawUpstream, Received, listening, request_bytes, until
 from processkit import GateProcess, gate_process
 from storekit import StoredEntries
 
@@ -51,12 +52,23 @@ def _command(program: str) -> tuple[str, ...]:
     return sys.executable, "-W", "error", "-c", f"{program}main()"
 
 
+def _waits(gate: GateProcess, number: signal.Signals) -> bool:
+    """Tell whether a signal was not taken yet, by a process that is still there."""
+    try:
+        status = Path(f"/proc/{gate.process.pid}/status").read_text()
+    except OSError:
+        return False
+    waiting = re.search(r"^ShdPnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    assert waiting is not None
+    return bool(int(waiting[1], 16) & 1 << (number - 1))
+
+
 async def _ended(gate: GateProcess, *signals: signal.Signals) -> int:
     """Send signals, and return the exit code."""
     for number in signals or (signal.SIGTERM,):
         gate.process.send_signal(number)
         # Two of a kind at the same time are one.
-        await asyncio.sleep(0.2)
+        await until(lambda number=number: not _waits(gate, number))  # type: ignore[misc]
     async with asyncio.timeout(END_SECONDS):
         return await gate.process.wait()
 
@@ -69,10 +81,12 @@ async def _mute() -> AsyncIterator[int]:
     async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         held.append(writer)
 
-    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-        for writer in held:
-            writer.close()
+    async with listening(hold) as port:
+        try:
+            yield port
+        finally:
+            for writer in held:
+                writer.close()
 
 
 async def test_a_tool_that_hangs(tmp_path: Path, upstream: RawUpstream) -> None:

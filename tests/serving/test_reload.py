@@ -18,6 +18,7 @@ from gatekit import (
     RawUpstream,
     Received,
     ask,
+    listening,
     make_settings,
     request_bytes,
     until,
@@ -227,11 +228,10 @@ async def test_a_new_key_signs_when_every_tool_can_know_it(
     ((first,), signing) = await kids()
     assert signing == first
     clock.now += 301
-    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    listen = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
-    await gate.write(server={"listen": listen}, assertion={"key_files": [two]})
-    assert (await gate.load()).problems[0].key_path == "server.listen"
-    taken.close()
+    async with listening(lambda *_: None) as port:
+        listen = f"127.0.0.1:{port}"
+        await gate.write(server={"listen": listen}, assertion={"key_files": [two]})
+        assert (await gate.load()).problems[0].key_path == "server.listen"
     clock.now += 301
     assert await kids() == ([first], first)
 
@@ -480,13 +480,14 @@ async def test_another_certificate_in_the_same_file_takes_effect(
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(OK)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
     authorities = tmp_path / "ca.pem"
     await asyncio.to_thread(authorities.write_bytes, good)
     route = [{"name": "tool", "tls_ca": str(authorities)}]
     statuses, told = [], []
-    async with file_gate(tmp_path, url, clock, route=route) as gate:
+    async with (
+        listening(serve, tls=context) as port,
+        file_gate(tmp_path, f"https://localhost:{port}", clock, route=route) as gate,
+    ):
         for content in (good, bad, good):
             await asyncio.to_thread(authorities.write_bytes, content)
             told.append((await gate.load()).changes)
@@ -494,7 +495,6 @@ async def test_another_certificate_in_the_same_file_takes_effect(
         await asyncio.to_thread(authorities.write_bytes, b"no certificate")
         refused = await gate.load()
         statuses.append((await ask(gate.port, _admitted(gate))).status)
-    server.close()
 
     assert statuses == [200, 502, 200, 200]
     assert told[1:] == [(f"file {authorities}",), (f"file {authorities}",)]
@@ -537,14 +537,11 @@ async def test_an_address_that_cannot_be_had_changes_nothing(
     gate: FileGate, upstream: RawUpstream, tmp_path: Path
 ) -> None:
     """A port in use refuses the whole file, and what was opened before it is closed again."""
-    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = taken.sockets[0].getsockname()[1]
     path = tmp_path / "gate.sock"
-    await gate.write(
-        server={"listen": [f"unix:{path}", f"127.0.0.1:{port}", "127.0.0.1:0"], "via": "other"}
-    )
-    outcome = await gate.load()
-    taken.close()
+    async with listening(lambda *_: None) as port:
+        listen = [f"unix:{path}", f"127.0.0.1:{port}", "127.0.0.1:0"]
+        await gate.write(server={"listen": listen, "via": "other"})
+        outcome = await gate.load()
 
     (problem,) = outcome.problems
     assert problem.key_path == "server.listen"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from clikit import GATE, environ, run
-from gatekit import make_settings, running_gate
+from gatekit import listening, make_settings, running_gate
 from process import free_port
 from reloadkit import FileGate, file_gate, file_text, sections
 
@@ -236,12 +236,10 @@ async def test_another_server_is_no_gate(tmp_path: Path, answer: bytes) -> None:
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     path = tmp_path / "gate.toml"
-    await _write(path, server={"admin_listen": f"127.0.0.1:{port}"})
-    code, _, err = await _reload(path)
-    server.close()
+    async with listening(serve) as port:
+        await _write(path, server={"admin_listen": f"127.0.0.1:{port}"})
+        code, _, err = await _reload(path)
 
     assert code == 1
     assert "no gate answers" in err

@@ -21,6 +21,7 @@ from gatekit import (
     ask,
     request_bytes,
 )
+from process import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
@@ -232,8 +233,7 @@ async def test_every_address_takes_both_versions_of_ip(
 
 async def test_both_versions_of_ip_can_be_listed(start_gate: Start) -> None:
     """Where every IPv4 address is listed beside it, `[::]` leaves those to it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     gate = await start_gate(server={"listen": [f"0.0.0.0:{port}", f"[::]:{port}"]})
 
     assert sorted(gate.server.addresses) == [("0.0.0.0", port), ("::", port)]  # noqa: S104

@@ -3,6 +3,8 @@
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from statekit import running
@@ -22,28 +24,36 @@ def _go_on(process: Process) -> None:
     process.stdin.write(b"\n")
 
 
-async def _started(directory: Path, first: int) -> Process:
-    return await asyncio.create_subprocess_exec(
+@asynccontextmanager
+async def _started(directory: Path, first: int) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(CLAIMING), str(directory), str(COUNT), str(first)),
         stdin=PIPE,
         stdout=PIPE,
     )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 async def test_three_processes(tmp_path: Path) -> None:
     """Each key is granted to one process alone, and what one notes is known to all in a moment."""
     firsts = (0, COUNT // 3, 2 * COUNT // 3)
-    processes = [await _started(tmp_path, first) for first in firsts]
-    assert [await _line(process) for process in processes] == ["ready"] * 3
-    for process in processes:
-        _go_on(process)
-    granted = [int(await _line(process)) for process in processes]
-    assert sum(granted) == COUNT
+    async with AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(_started(tmp_path, first)) for first in firsts]
+        assert [await _line(process) for process in processes] == ["ready"] * 3
+        for process in processes:
+            _go_on(process)
+        granted = [int(await _line(process)) for process in processes]
+        assert sum(granted) == COUNT
 
-    async with running(tmp_path) as here:
-        await here.put("locked")
-        told = await asyncio.gather(*(_line(process) for process in processes))
-    assert told == ["locked"] * 3
-    for process in processes:
-        _go_on(process)
-        assert await process.wait() == 0
+        async with running(tmp_path) as here:
+            await here.put("locked")
+            told = await asyncio.gather(*(_line(process) for process in processes))
+        assert told == ["locked"] * 3
+        for process in processes:
+            _go_on(process)
+            assert await process.wait() == 0

@@ -10,10 +10,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from aiohttp import web
 from gatekit import Clock, RawUpstream, Response, RunningGate, ask, login_cookie, request_bytes
-from process import free_port
-from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, Story, story, until_callback
+from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, Story, served, story, until_callback
 from tlskit import Authority
 
 from tailchat_gate.demo.faults import CLOSE, HTML, Fault, Hang, Rewrite
@@ -210,12 +208,8 @@ async def secure_tailchat(tmp_path: Path, clock: Clock) -> AsyncIterator[tuple[s
     authority = Authority.create(tmp_path)
     context: ssl.SSLContext = authority.issue("localhost").server_context()
     tailchat = StandInTailchat(apps=[App(CLIENT_ID, CLIENT_SECRET, ())], clock=clock)
-    runner = web.AppRunner(tailchat.app(), shutdown_timeout=0.1)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
-    yield f"https://localhost:{port}", authority.file
-    await runner.cleanup()
+    async with served(tailchat.app(), tls=context) as port:
+        yield f"https://localhost:{port}", authority.file
 
 
 def _app(url: str, **more: str) -> dict[str, str]:

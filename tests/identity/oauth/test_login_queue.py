@@ -66,7 +66,7 @@ async def test_strangers_do_not_keep_a_person_from_signing_in(scene: Story) -> N
             asyncio.create_task(_made_up(scene, "203.0.113.9")) for _ in range(WAITING_OF_ONE + 50)
         ]
         login_queue = scene.gate.generation.process_state.login_queue
-        await until(lambda: sum(s.done() for s in strangers) == 50 - OF_ONE, within=20)
+        await until(lambda: sum(s.done() for s in strangers) == 50 - OF_ONE)
         assert (login_queue.asking, login_queue.waiting) == (OF_ONE, WAITING_OF_ONE)
         refused = [stranger.result() for stranger in strangers if stranger.done()]
         assert {(r.status, r.json["error"], r.value("Retry-After")) for r in refused} == {
@@ -103,7 +103,7 @@ async def test_a_handful_of_addresses_cannot_take_all_turns(
             for _ in range(20)
         ]
         login_queue = scene.gate.generation.process_state.login_queue
-        await until(lambda: login_queue.asking + login_queue.waiting == len(strangers), within=20)
+        await until(lambda: login_queue.asking + login_queue.waiting == len(strangers))
         assert login_queue.asking <= most
         scene.tailchat.faults.token = None
         page = await visitor.open(callback)
@@ -122,15 +122,15 @@ async def test_who_leaves_while_waiting_leaves_the_line(tmp_path: Path, clock: C
             asyncio.create_task(_made_up(scene, "203.0.113.9")) for _ in range(OF_ONE + 20)
         ]
         login_queue = scene.gate.generation.process_state.login_queue
-        await until(lambda: (login_queue.asking, login_queue.waiting) == (OF_ONE, 20), within=20)
+        await until(lambda: (login_queue.asking, login_queue.waiting) == (OF_ONE, 20))
         for stranger in strangers:
             stranger.cancel()
         await asyncio.gather(*strangers, return_exceptions=True)
-        await until(lambda: not login_queue.waiting, within=20)
+        await until(lambda: not login_queue.waiting)
 
         assert login_queue.asking == OF_ONE
         hang.release()
-        await until(lambda: not login_queue.asking, within=20)
+        await until(lambda: not login_queue.asking)
         assert scene.tailchat.token_posts == OF_ONE
 
 
@@ -172,7 +172,7 @@ async def test_strangers_do_not_keep_rechecks_from_tailchat(tmp_path: Path, cloc
             asyncio.create_task(_made_up(scene, f"203.0.113.{number}")) for number in range(200)
         ]
         login_queue = scene.gate.generation.process_state.login_queue
-        await until(lambda: login_queue.waiting == 200 - AT_ONCE, within=20)
+        await until(lambda: login_queue.waiting == 200 - AT_ONCE)
         before = asked(scene)
         scene.clock.now += INTERVAL
 

@@ -11,7 +11,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import jwt
 import pytest
-from aiohttp import web
 from openid_provider_process import (
     SOURCE,
     MissingPart,
@@ -20,6 +19,7 @@ from openid_provider_process import (
     find_node,
     openid_provider,
 )
+from storykit import served
 from tailchat_browser import (
     APP,
     CHALLENGE,
@@ -70,13 +70,8 @@ async def tailchat(request: pytest.FixtureRequest) -> AsyncIterator[Tailchat]:
         provider: OpenIdProvider = request.getfixturevalue("real_provider")
         yield Tailchat(provider.url, real=True)
         return
-    runner = web.AppRunner(StandInTailchat(ISSUER, apps=(APP, OTHER_APP)).app())
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    yield Tailchat(f"http://127.0.0.1:{port}", real=False)
-    await runner.cleanup()
+    async with served(StandInTailchat(ISSUER, apps=(APP, OTHER_APP)).app()) as port:
+        yield Tailchat(f"http://127.0.0.1:{port}", real=False)
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ REDIRECT = "https://gate.example.com/oauth2/callback"
 ISSUER = "https://chat.example.com/"
 HTML = "<!doctype html><title>Tailchat</title>"
 STATE = LoginState("state-id", "/", VERIFIER, "n-0S6_Wz", int(NOW), "hash")
+#: How long a client waits for a Tailchat that hangs: on a busy machine it has to get there first.
+_SHORT = 1.0
 KEYS = {kid: rsa.generate_private_key(65537, 2048) for kid in ("keystore-CHANGE-ME", "rotated")}
 
 Response = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -220,12 +222,14 @@ async def server() -> AsyncIterator[Server]:
     }
     raw = web.Server(server.handle, handler_cancellation=True)
     runner = web.ServerRunner(raw, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    server.url = f"http://{host}:{port}"
-    yield server
-    await runner.cleanup()
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        server.url = f"http://{host}:{port}"
+        yield server
+    finally:
+        await runner.cleanup()
 
 
 @dataclass
@@ -404,7 +408,9 @@ async def test_bad_token_answer(
     """Each fault of the token endpoint has its reason, and the code went out exactly once."""
     server.responses["/token"] = response
     calls = Calls()
-    client = client_of(server.url, clock, calls, timeout=0.2 if reason == "tailchat-slow" else 10)
+    client = client_of(
+        server.url, clock, calls, timeout=_SHORT if reason == "tailchat-slow" else 10
+    )
     refused = await refusal(client.identity(CODE, STATE))
     await client.close()
 
@@ -430,7 +436,7 @@ async def test_error_detail(client: TailchatClient, server: Server) -> None:
 )
 async def test_no_secret_in_refusals(server: Server, clock: Clock, response: Response) -> None:
     """No refusal, and nothing chained to it, holds a secret, a code, a verifier or a token."""
-    client = client_of(server.url, clock, timeout=0.2)
+    client = client_of(server.url, clock, timeout=_SHORT)
     for path, work in (
         ("/token", lambda: client.redeem(CODE, VERIFIER)),
         ("/me", lambda: client.userinfo(ACCESS)),
@@ -490,7 +496,7 @@ async def test_bad_userinfo(
 async def test_slow_userinfo(server: Server, clock: Clock) -> None:
     """A user info endpoint that hangs is told apart from one that is down."""
     server.responses["/me"] = hang
-    client = client_of(server.url, clock, timeout=0.2)
+    client = client_of(server.url, clock, timeout=_SHORT)
 
     assert (await refusal(client.userinfo(ACCESS))).reason == "tailchat-slow"
     await client.close()
@@ -939,7 +945,7 @@ async def test_refresh_without_a_new_refresh_token(client: TailchatClient, serve
 async def test_bad_refresh(server: Server, clock: Clock, response: Response, reason: str) -> None:
     """Each fault of a refresh has its reason, holds no token, and is not tried again."""
     server.responses["/token"] = response
-    client = client_of(server.url, clock, timeout=0.2 if reason == "tailchat-slow" else 10)
+    client = client_of(server.url, clock, timeout=_SHORT if reason == "tailchat-slow" else 10)
     refused = await refusal(client.refresh(REFRESH))
     await client.close()
 

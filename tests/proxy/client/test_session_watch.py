@@ -193,8 +193,8 @@ async def test_a_websocket_ends_within_a_second(
 
     text = "locked" if reason == "locked" else "the session is over"
     assert (message.type, message.data, message.extra) == (aiohttp.WSMsgType.CLOSE, 3000, text)
-    await until(lambda: codes == [3000], within=15)
-    await until(lambda: gate.generation.forwarder.open_tunnels == 0, within=15)
+    await until(lambda: codes == [3000])
+    await until(lambda: gate.generation.forwarder.open_tunnels == 0)
     line = await _logged(gate, reason)
     assert (line["status"], line["sub"]) == (101, SUB)
     metrics = gate.generation.process_state.metrics.render().decode()
@@ -401,8 +401,7 @@ async def test_a_download_of_a_file_is_cut_off(start: Start, tmp_path: Path) -> 
         await client.head()
         await _lock(gate)
         await until(
-            lambda: b"gate_live_ended_total{" in gate.generation.process_state.metrics.render(),
-            within=15,
+            lambda: b"gate_live_ended_total{" in gate.generation.process_state.metrics.render()
         )
         assert len(await _cut_off(client.reader)) < size
 
@@ -452,9 +451,7 @@ async def test_a_route_may_let_it_live_on(start: Start, upstream: RawUpstream) -
         await client.reader.readuntil(EVENT)
         refused = request_bytes("/short", Cookie=gate.cookie())
         await _lock(gate)
-        await until(
-            lambda: gate.generation.process_state.revocation.lock_on(SUB) is not None, within=15
-        )
+        await until(lambda: gate.generation.process_state.revocation.lock_on(SUB) is not None)
         await _expire(gate)
         assert (await ask(gate.port, refused)).status in {401, 403}
         assert await _silent(client)
@@ -547,9 +544,7 @@ async def test_what_is_nobodys_goes_on(start: Start, upstream: RawUpstream) -> N
             await client.head()
             await client.reader.readuntil(EVENT)
         await _lock(gate)
-        await until(
-            lambda: gate.generation.process_state.revocation.lock_on(SUB) is not None, within=15
-        )
+        await until(lambda: gate.generation.process_state.revocation.lock_on(SUB) is not None)
         assert await _silent(bobs, nobodys)
 
 
@@ -592,7 +587,7 @@ async def test_a_silent_stream_ends_with_an_idle_session(
         async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
             client.send(request_bytes("/events", Cookie=gate.cookie()))
             await client.head()
-            await _cut_off(client.reader, within=15)
+            await _cut_off(client.reader)
         assert (await _logged(gate, "not-signed-in"))["status"] == 200
 
 

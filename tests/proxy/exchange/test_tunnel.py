@@ -18,6 +18,7 @@ from gatekit import (
     request_bytes,
     until,
 )
+from storykit import served
 from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.proxy.message.websocket_frames import close_frame
@@ -44,12 +45,8 @@ async def echo() -> AsyncIterator[tuple[str, list[int | None]]]:
 
     app = web.Application()
     app.router.add_get("/ws", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}", codes
-    await runner.cleanup()
+    async with served(app) as port:
+        yield f"http://127.0.0.1:{port}", codes
 
 
 async def _connect(

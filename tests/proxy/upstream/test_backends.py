@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import OK, RunningGate, ask, make_settings, request_bytes
+from gatekit import OK, RunningGate, ask, listening, make_settings, request_bytes
 from tlskit import Authority
 from wirekit import say
 
@@ -258,13 +258,10 @@ async def test_a_reply_that_ends_with_its_tls(
             await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
-    gate = await start_gate(
-        f"https://localhost:{server.sockets[0].getsockname()[1]}",
-        route=[{"name": "tool", "tls_ca": str(authority.file)}],
-    )
-    found = await say(gate.port, request_bytes(Cookie=gate.cookie(), Connection="close"))
-    server.close()
+    route = [{"name": "tool", "tls_ca": str(authority.file)}]
+    async with listening(answer, tls=context) as port:
+        gate = await start_gate(f"https://localhost:{port}", route=route)
+        found = await say(gate.port, request_bytes(Cookie=gate.cookie(), Connection="close"))
 
     assert found.statuses == [200]
     assert b"part" in found.data
