@@ -22,6 +22,8 @@ from tailchat_gate.observe.log import (
     log_stray_complaints,
     set_up_logging,
 )
+from tailchat_gate.serving.inherited import PassedSocketError, passed_sockets
+from tailchat_gate.serving.notify import service_manager
 from tailchat_gate.serving.server import StartError, run
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.wiring import build
@@ -50,7 +52,12 @@ def serve(config: Path) -> None:
         _log.warning(f"state.path: {warning}")
     try:
         _make_state_directory(settings.state.path)
-        run(build(settings), signals, source)
+        passed, manager = passed_sockets(os.environ), service_manager(os.environ)
+        run(build(settings), signals, source, passed=passed, manager=manager)
+    except PassedSocketError as error:
+        signals.code = EXIT_FAILED
+        close_logging()
+        fail(str(error), EXIT_FAILED)
     except StartError as error:
         signals.code = EXIT_FAILED
         close_logging()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from traceback import format_exception_only, walk_tb
 from typing import Final
 
+from tailchat_gate.observe.journal import is_journal, priority
 from tailchat_gate.observe.sink import CLOSE_SECONDS, TELL_SECONDS, RotatedFile, Sink, SinkFile
 
 _CAUSED = "\nThe above was the direct cause of:\n\n"
@@ -70,11 +72,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class SinkHandler(logging.Handler):
-    """Hands each record to a sink, as a line; it never blocks and never raises."""
+    """Hands each record to a sink, as a line; it never blocks and never raises.
 
-    def __init__(self, sink: Sink) -> None:
+    `in_journal`: the line begins with its priority, which systemd's journal takes off again.
+    """
+
+    def __init__(self, sink: Sink, *, in_journal: bool = False) -> None:
         super().__init__()
         self.sink: Final = sink
+        self._in_journal = in_journal
         self.setFormatter(JsonFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -84,6 +90,8 @@ class SinkHandler(logging.Handler):
         except Exception as error:  # noqa: BLE001 - a line that cannot be made stops nothing
             place = f"{record.pathname}:{record.lineno}"
             line = json.dumps({"level": "error", "message": f"no line of {place}: {error!r}"})
+        if self._in_journal:
+            line = f"<{priority(record.levelno)}>{line}"
         self.sink.put(f"{line}\n".encode("ascii"), stranger=not _names_somebody(record))
 
 
@@ -99,7 +107,8 @@ def set_up_logging(level: str, *, audit_file: str = "", descriptor: int = _STAND
         file.open()
     close_logging()
     root = logging.getLogger()
-    root.handlers[:] = [SinkHandler(Sink("gate", SinkFile(descriptor)))]
+    in_journal = is_journal(descriptor, os.environ)
+    root.handlers[:] = [SinkHandler(Sink("gate", SinkFile(descriptor)), in_journal=in_journal)]
     root.setLevel(logging.WARNING)
     set_level(level)
     audit = logging.getLogger(AUDIT_LOGGER_NAME)

@@ -6,6 +6,7 @@ descriptors or memory.
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -16,6 +17,7 @@ from tailchat_gate.config.model import Server
 from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.serving.binding import OWNER_ONLY, Rights, bind, set_rights, takes_ipv4_elsewhere
+from tailchat_gate.serving.inherited import PassedSockets
 
 #: How many connections are accepted in one iteration of the loop.
 _BATCH: Final = 32
@@ -24,6 +26,8 @@ _MOST_WAITING: Final = 4096
 #: How long accepting pauses after the system had no descriptor or memory for a connection.
 BACK_OFF_SECONDS: Final = 0.25
 
+#: systemd's own sockets would be gone for the next start.
+_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 #: asyncio logs a line for each waiting connection while it cannot accept any.
 _ADMIN_BACKLOG: Final = 16
 _LISTEN: Final = "server.listen"
@@ -45,7 +49,7 @@ class Acceptor:
         make: Callable[[], asyncio.BaseProtocol],
         failed: Callable[[], None],
     ) -> None:
-        self._socket = listening
+        self.socket: Final = listening
         self._make = make
         self._failed = failed
         self._loop = asyncio.get_running_loop()
@@ -54,33 +58,33 @@ class Acceptor:
 
     def start(self, backlog: int) -> None:
         """Listen and accept connections."""
-        self._socket.setblocking(False)  # noqa: FBT003 - socket's own signature
-        self._socket.listen(backlog)
+        self.socket.setblocking(False)  # noqa: FBT003 - socket's own signature
+        self.socket.listen(backlog)
         self._resume()
 
     async def close(self) -> None:
         """Accept no further connection, after those that wait in the kernel's queue already."""
         if self._pause is not None:
             self._pause.cancel()
-        self._loop.remove_reader(self._socket)
-        for accepted in waiting(self._socket):
+        self._loop.remove_reader(self.socket)
+        for accepted in waiting(self.socket):
             self._open(accepted)
-        self._socket.close()
+        self.socket.close()
         if self._opening:
             await asyncio.wait(self._opening)
 
     def _resume(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._socket, self._accept)
+        self._loop.add_reader(self.socket, self._accept)
 
     def _accept(self) -> None:
         for _ in range(_BATCH):
             try:
-                accepted, _ = self._socket.accept()
+                accepted, _ = self.socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:
-                self._loop.remove_reader(self._socket)
+                self._loop.remove_reader(self.socket)
                 self._pause = self._loop.call_later(BACK_OFF_SECONDS, self._resume)
                 self._failed()
                 return
@@ -114,6 +118,10 @@ class StartError(RuntimeError):
 
 
 class _Listener(Protocol):
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it listens on."""
+
     async def close(self) -> None:
         """Accept no further connection."""
 
@@ -126,10 +134,13 @@ class _Visitors:
         self._acceptors = acceptors
 
     @property
+    def sockets(self) -> Sequence[socket.socket]:
+        return [acceptor.socket for acceptor in self._acceptors]
+
+    @property
     def addresses(self) -> list[tuple[str, int]]:
         inet = (socket.AF_INET, socket.AF_INET6)
-        sockets = [one for server in self._servers for one in server.sockets]
-        return [one.getsockname()[:2] for one in sockets if one.family in inet]
+        return [one.getsockname()[:2] for one in self.sockets if one.family in inet]
 
     async def close(self) -> None:
         for server in self._servers:
@@ -143,8 +154,9 @@ class _Visitors:
 class _Admin:
     """The address of the admin listener."""
 
-    def __init__(self, sites: Sequence[web.BaseSite]) -> None:
+    def __init__(self, sites: Sequence[web.BaseSite], bound: Sequence[socket.socket]) -> None:
         self._sites = sites
+        self.sockets: Final = bound
 
     async def close(self) -> None:
         for site in self._sites:
@@ -154,12 +166,18 @@ class _Admin:
 class Listeners:
     """Listens on the public addresses and on the admin address of a configuration.
 
-    `server` makes the protocols of client connections; `admin` serves the admin address.
+    `server` makes the protocols of client connections; `admin` serves the admin address. A socket
+    in `passed` is used where its address is configured, with the rights that it has.
     """
 
-    def __init__(self, server: ClientServer, admin: web.BaseRunner) -> None:
+    def __init__(
+        self, server: ClientServer, admin: web.BaseRunner, passed: PassedSockets | None = None
+    ) -> None:
         self._server = server
         self._admin = admin
+        self._passed = passed or PassedSockets()
+        #: Addresses whose sockets came from another process.
+        self._of_others: set[str] = set()
         self._open: dict[tuple[str, str], _Listener] = {}
 
     @property
@@ -198,10 +216,16 @@ class Listeners:
         """Close the public addresses; the admin address stays until its runner is cleaned up."""
         await self._close([key for key in self._open if key[0] == _LISTEN])
 
+    def sockets(self) -> Iterator[tuple[str, socket.socket]]:
+        """Yield each open socket with its configured address."""
+        for (_, address), listener in self._open.items():
+            for found in listener.sockets:
+                yield address, found
+
     async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
         """Give an open socket the rights that the new configuration names."""
         where = listen_address(address)
-        if key == _LISTEN and isinstance(where, UnixAddress):
+        if key == _LISTEN and isinstance(where, UnixAddress) and address not in self._of_others:
             try:
                 await asyncio.to_thread(set_rights, Path(where.path), rights_of(settings))
             except OSError as error:
@@ -212,15 +236,21 @@ class Listeners:
             await self._open.pop(key).close()
 
     async def _listen(self, key: str, address: str, settings: Server) -> _Listener:
-        rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
-        ipv6_only = takes_ipv4_elsewhere(address, settings.listen)
         try:
-            bound = await asyncio.to_thread(bind, address, rights, ipv6_only=ipv6_only)
+            bound = await asyncio.to_thread(self._bound, key, address, settings)
             if key == _ADMIN:
                 return await self._listen_for_admin(bound)
             return await self._listen_for_visitors(bound)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}", key) from None
+
+    def _bound(self, key: str, address: str, settings: Server) -> Sequence[socket.socket]:
+        """Return the sockets for an address: those that were passed, or new ones. Blocks."""
+        if passed := self._passed.take(address):
+            self._of_others.add(address)
+            return passed
+        rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
+        return bind(address, rights, ipv6_only=takes_ipv4_elsewhere(address, settings.listen))
 
     async def _listen_for_visitors(self, bound: Sequence[socket.socket]) -> _Listener:
         loop = asyncio.get_running_loop()
@@ -228,26 +258,26 @@ class Listeners:
         acceptors = [
             Acceptor(one.dup(), self._server, self._server.out_of_descriptors) for one in bound
         ]
+        if isinstance(loop, asyncio.BaseEventLoop):
+            for one, acceptor in zip(bound, acceptors, strict=True):
+                one.close()
+                acceptor.start(backlog)
+            return _Visitors((), acceptors)
         servers = [
-            await loop.create_server(self._server, sock=one, backlog=backlog, start_serving=False)
+            await loop.create_server(self._server, sock=one, backlog=backlog)
             if one.family != socket.AF_UNIX
             else await loop.create_unix_server(
-                self._server, sock=one, backlog=backlog, start_serving=False
+                self._server, sock=one, backlog=backlog, **_KEEP_FILE
             )
             for one in bound
         ]
-        for server, acceptor in zip(servers, acceptors, strict=True):
-            if isinstance(loop, asyncio.BaseEventLoop):
-                acceptor.start(backlog)
-            else:
-                await server.start_serving()
         return _Visitors(servers, acceptors)
 
     async def _listen_for_admin(self, bound: Sequence[socket.socket]) -> _Listener:
         sites = [web.SockSite(self._admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
         for site in sites:
             await site.start()
-        return _Admin(sites)
+        return _Admin(sites, bound)
 
 
 def rights_of(settings: Server) -> Rights:

@@ -12,6 +12,7 @@ from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.listeners import StartError
+from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.wiring import build
 
 #: How often files are checked. A changed file is loaded once it was unchanged for that long, so
@@ -56,8 +57,11 @@ class ReloadOutcome:
 class Reloader:
     """Reads, builds and swaps configurations, one at a time; blocking work runs in threads."""
 
-    def __init__(self, source: Source, serving: Serving) -> None:
+    def __init__(
+        self, source: Source, serving: Serving, manager: ServiceManager | None = None
+    ) -> None:
         self.source: Final = source
+        self._manager = manager or ServiceManager()
         self._serving = serving
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[ReloadOutcome] | None = None
@@ -109,6 +113,7 @@ class Reloader:
 
     async def _take_turn(self, cause: str) -> ReloadOutcome:
         async with self._turn:
+            self._manager.reloading()
             # A later call may follow a change of the file after this read: it gets its own reload.
             self._waiting = None
             old, states = self._serving.in_force, self.source.states
@@ -120,6 +125,7 @@ class Reloader:
                 reloads.refused(clock(), problems)
                 details = {"cause": cause, "problems": list(map(_problem_line, problems))}
                 _log.error("the configuration was not loaded", extra={"details": details})
+                self._manager.ready("serving; the configuration in the file was refused")
                 return ReloadOutcome(reloads.generation, int(reloads.changed_at), problems=problems)
             if loaded.settings.log.level != old.settings.log.level:
                 set_level(loaded.settings.log.level)
@@ -127,6 +133,7 @@ class Reloader:
             reloads.took(clock(), changed=bool(changed))
             news = {"cause": cause, "generation": reloads.generation, "changes": changed}
             _log.info("the configuration was reloaded", extra={"details": news})
+            self._manager.ready("serving")
             for warning in loaded.warnings:
                 _log.warning(warning)
             since = int(reloads.changed_at)

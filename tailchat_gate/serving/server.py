@@ -19,7 +19,9 @@ from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.generations import Generation, Generations
+from tailchat_gate.serving.inherited import PassedSockets
 from tailchat_gate.serving.listeners import Listeners, StartError
+from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.state.store import StoreError
@@ -62,7 +64,8 @@ class GateServer:
     """Serves a configuration, and its successors after reloads, on its listeners.
 
     Reloads read `source`; without it there are no reloads. `checks_sign_in`: whether each
-    configuration asks Tailchat by itself if people can sign in.
+    configuration asks Tailchat by itself if people can sign in. `passed`: sockets to listen on that
+    another process opened. `manager` hears how the gate is.
     """
 
     def __init__(
@@ -71,9 +74,13 @@ class GateServer:
         source: Source | None = None,
         *,
         checks_sign_in: bool = False,
+        passed: PassedSockets | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self.generations: Final = Generations(generation)
-        self.reloader: Final = Reloader(source, self) if source is not None else None
+        self._manager = manager or ServiceManager()
+        self.reloader: Final = Reloader(source, self, self._manager) if source is not None else None
+        self._passed = passed or PassedSockets()
         self._process_state = generation.process_state
         self._checks_sign_in = checks_sign_in
         self._server: ClientServer | None = None
@@ -117,9 +124,12 @@ class GateServer:
             self.generations, is_ready=lambda: self._ready, reloader=self.reloader
         ).runner()
         await self._admin.setup()
-        self._listeners = Listeners(self._server, self._admin)
+        self._listeners = Listeners(self._server, self._admin, self._passed)
         await self._listeners.open(settings.server)
+        self._close_passed()
         self._ready = True
+        self._manager.ready("serving")
+        self._manager.start_watchdog()
         self._opened.set()
         if self._checks_sign_in:
             self.in_force.check_tailchat()
@@ -165,6 +175,8 @@ class GateServer:
         self._ready = False
         self._stopping = True
         self._opened.set()
+        if opened:
+            self._manager.stopping(self.in_force.settings.server.longest_stop)
         if self._server is not None:
             self._server.leave()
             if opened:
@@ -183,6 +195,7 @@ class GateServer:
         await self._process_state.group_watch.close()
         await self.generations.close()
         await self._process_state.close()
+        self._manager.close()
         if opened:
             _log.info("the gate is closed")
 
@@ -204,6 +217,14 @@ class GateServer:
         await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
 
+    def _close_passed(self) -> None:
+        for address in self._passed.close_rest():
+            details = {"address": address}
+            _log.warning(
+                "a socket was passed that no listener is configured for; nobody answers there",
+                extra={"details": details},
+            )
+
     async def _open_store(self) -> None:
         """Read the stored locks before the first request. Raises StartError."""
         try:
@@ -221,12 +242,14 @@ async def serve(
     source: Source | None = None,
     *,
     started: Callable[[], None] | None = None,
+    passed: PassedSockets | None = None,
+    manager: ServiceManager | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the wait for open requests.
 
     With a `source`, SIGHUP and any change of its files reload the configuration.
     """
-    server = GateServer(generation, source, checks_sign_in=True)
+    server = GateServer(generation, source, checks_sign_in=True, passed=passed, manager=manager)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -263,13 +286,20 @@ def _tell(loop: asyncio.AbstractEventLoop, signalled: Callable[[int], None], num
         loop.call_soon_threadsafe(signalled, number)
 
 
-def run(generation: Generation, signals: Signals, source: Source | None = None) -> None:
+def run(
+    generation: Generation,
+    signals: Signals,
+    source: Source | None = None,
+    *,
+    passed: PassedSockets | None = None,
+    manager: ServiceManager | None = None,
+) -> None:
     """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
     prepare()
     raise_limit()
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:
-        asyncio.run(serve(generation, signals, source))
+        asyncio.run(serve(generation, signals, source, passed=passed, manager=manager))
     else:
-        uvloop.run(serve(generation, signals, source))
+        uvloop.run(serve(generation, signals, source, passed=passed, manager=manager))

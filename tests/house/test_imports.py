@@ -55,7 +55,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("binding", "generations", "rooms"),
         ("tailchat_parts",),
         ("process_state",),
-        ("signals",),
+        ("passing",),
+        ("inherited", "notify", "signals"),
     ),
     "identity": (
         ("host_sessions",),

@@ -2,10 +2,12 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clikit import GATE, environ
@@ -13,6 +15,10 @@ from gatekit import RawClient, Response, ask, request_bytes
 from process import free_port
 from reloadkit import file_text, sections
 
+from tailchat_gate.serving.passing import passing
+
+#: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
+END_SECONDS = 25.0
 #: As long as a start may take on a busy machine.
 START_SECONDS = 30.0
 
@@ -74,10 +80,16 @@ async def gate_process(
     stderr: int | None = asyncio.subprocess.DEVNULL,
     command: Sequence[str] = GATE,
     prepare: Callable[[], None] | None = None,
+    sockets: Sequence[socket.socket] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
     **given: Any,  # noqa: ANN401 - as in reloadkit.sections
 ) -> AsyncIterator[GateProcess]:
-    """Serve a configuration in a process until the block ends; kill it where it is still there."""
-    port, admin_port = free_port(), free_port()
+    """Serve a configuration in a process until the block ends; kill it where it is still there.
+
+    `sockets` are passed to it and listened on, as `variables` of the environment are.
+    """
+    port = sockets[0].getsockname()[1] if sockets else free_port()
+    admin_port = free_port()
     listening = {
         "public_url": f"http://127.0.0.1:{port}",
         "listen": [f"127.0.0.1:{port}"],
@@ -95,13 +107,15 @@ async def gate_process(
         path.chmod(0o600)
 
     await asyncio.to_thread(write)
+    named = [(f"127.0.0.1:{one.getsockname()[1]}", one) for one in sockets]
+    started = passing((*command, "serve", "-c", str(path)), named, {**environ(), **variables})
     process = await asyncio.create_subprocess_exec(
-        *command,
-        *("serve", "-c", str(path)),
+        *started.command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        env=environ(),
+        env=started.environ,
+        pass_fds=started.descriptors,
         preexec_fn=prepare,
     )
     try:
