@@ -1,7 +1,6 @@
 """Fixtures for every test."""
 
 import asyncio
-import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import audithook
+import collecting
 import pytest
 import pytest_asyncio
 import uvloop
@@ -92,10 +92,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         weights.order(items)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Prepare for the collection."""
+    collecting.begin()
+    collecting.import_in_turn(session.config)
+
+
 def pytest_collection_finish() -> None:
-    """Keep the collector from looking through the collected tests, which stay until the end."""
-    gc.collect()
-    gc.freeze()
+    """Tell that everything is collected."""
+    collecting.end()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:

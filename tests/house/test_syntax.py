@@ -4,6 +4,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -168,28 +169,33 @@ def shared_lists(trees: Mapping[str, ast.AST]) -> list[tuple[tuple[object, ...],
     ]
 
 
-TREES: Final = {
-    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+SOURCES: Final = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in sorted(ROOT.rglob("*.py"))
 }
-OTHERS: Final = {name: tree for name, tree in TREES.items() if name != "syntax.py"}
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@cache
+def trees() -> Mapping[str, ast.Module]:
+    """Return every module; not where tests are only collected, which each process does."""
+    return {name: ast.parse(source) for name, source in SOURCES.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "syntax.py"])
 def test_no_module_spells_a_rule_of_the_grammar(name: str) -> None:
     """A class or a pattern of syntax.py is written out in no other module."""
-    assert second_classes(OTHERS[name]) == []
-    assert second_rules(OTHERS[name]) == []
+    assert second_classes(trees()[name]) == []
+    assert second_rules(trees()[name]) == []
 
 
 def test_no_pattern_is_written_in_two_modules() -> None:
     """What two modules need as a pattern is a rule of the grammar."""
-    assert shared_patterns(TREES) == []
+    assert shared_patterns(trees()) == []
 
 
 def test_no_list_of_words_is_written_in_two_modules() -> None:
     """Equal sets of methods, fields or keywords are one set."""
-    assert shared_lists(TREES) == []
+    assert shared_lists(trees()) == []
 
 
 @pytest.mark.parametrize(
@@ -229,12 +235,10 @@ def test_a_long_s_is_no_s(name: str) -> None:
     assert not pattern.fullmatch("http\u017f://a.example")
 
 
-@pytest.mark.parametrize(
-    "path", [name for name, tree in TREES.items() if "HTTP_" in ast.unparse(tree)]
-)
+@pytest.mark.parametrize("path", [name for name, source in SOURCES.items() if "HTTP_" in source])
 def test_schemes_are_compared_as_ascii(path: str) -> None:
     """No module reads text with a scheme in any case without saying that letters are ASCII."""
-    calls = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(trees()[path]) if isinstance(node, ast.Call)]
     compiled = [call for call in calls if ast.unparse(call.func) == "re.compile"]
 
     for call in compiled:
