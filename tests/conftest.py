@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import audithook
+import bytecode_cache  # noqa: F401 - it acts when it is imported, before those below
 import collecting
 import pytest
 import pytest_asyncio
@@ -32,14 +32,6 @@ from tailchat_gate.request import head
 # CI draws the same examples each time, so that it judges the change; other runs look further.
 settings.register_profile("gate", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("gate")
-
-if sys.dont_write_bytecode:
-    # As images of Python have it. The processes that share the tests, and the programs that tests
-    # start, keep byte code all the same: to compile takes them longer than to run.
-    sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(Path(__file__).parents[1] / "build" / "bytecode")
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: Test processes at most: a tool, a browser and a Tailchat beside each want memory, too.
 _MOST_PROCESSES = 9
