@@ -23,6 +23,8 @@ from tailchat_gate.config.state_directory import SYSTEM, make_for, state_directo
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
+#: Where Python keeps byte code, if not beside the sources.
+_CACHED = ("PYTHONPYCACHEPREFIX",)
 SETTINGS = {
     "SERVER__PUBLIC_URL": "http://localhost",
     "TAILCHAT__API_URL": "http://127.0.0.1:9",
@@ -71,6 +73,7 @@ async def _started(
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(home),
+            **{name: os.environ[name] for name in _CACHED if name in os.environ},
             **{f"TAILCHAT_GATE_{name}": value for name, value in given.items()},
         },
         **user,

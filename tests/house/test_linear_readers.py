@@ -183,7 +183,8 @@ def _seconds(work: Callable[[], object], times: int = 1) -> float:
 
 def grows(make: Callable[[int], Callable[[], object]], size: int = _SIZE) -> float:
     """Return by what factor work grows with eight times the bytes; 0.0 for what takes no time."""
-    if _seconds(make(size)) < _QUICK and _seconds(make(size), 2) < _QUICK:
+    # What was quick once is quick: what else runs can only add to the time.
+    if _seconds(make(size)) < _QUICK:
         return 0.0
     few = min(_seconds(make(size // 4), 5), _seconds(make(size // 4), 5))
     # Once is enough to clear a reader: what else ran meanwhile can only have added to it.

@@ -30,7 +30,8 @@ from tailchat_gate.proxy.upstream.pool import Pool
 pytestmark = [pytest.mark.both_loops, pytest.mark.timeout(240)]
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-RELOADS = 1000
+#: Each is looked for at the end, so that of what stays every time as many are left.
+RELOADS = 300
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ async def _switch(
 
 
 @pytest.mark.usefixtures("_at_once")
-async def test_a_thousand_reloads_leave_nothing_behind(
+async def test_hundreds_of_reloads_leave_nothing_behind(
     tmp_path: Path, upstream: RawUpstream
 ) -> None:
     """No configuration, connection, task, thread or descriptor stays, with requests in between.

@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF005 - a table of many short entries reads best as rows added up
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -76,21 +77,31 @@ class Browser:
     port: int
     asked: int = 0
     failures: list[str] = field(default_factory=list)
+    _client: RawClient | None = None
 
     async def get(
         self, target: bytes, fields: bytes = HTML, *, host: str = "gate.test"
     ) -> Response:
         """Return the answer to a GET of raw bytes as a target."""
         self.asked += 1
-        async with RawClient.connect(self.port) as client:
-            client.send(b"GET " + target + b" HTTP/1.1\r\nHost: " + host.encode() + b"\r\n")
-            client.send(fields + b"\r\n")
-            response = await client.response()
+        if self._client is None:
+            self._client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port))
+        head = b"GET " + target + b" HTTP/1.1\r\nHost: " + host.encode() + b"\r\n"
+        self._client.send(head + fields + b"\r\n")
+        response = await self._client.response()
+        if response.value("Connection") == "close":
+            self.close()
         # A refused step of a login is told at an address without its code.
         if "?refused=" in (page := response.value("Location")):
             assert page.startswith("/oauth2/")
             return await self.get(page.encode(), fields, host=host)
         return response
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None:
+            self._client.writer.close()
+            self._client = None
 
     def check(self, url: str, base: str, why: object) -> None:
         """Note a URL that would lead a browser away from `base`'s origins."""
@@ -144,6 +155,7 @@ async def browser(gate: RunningGate) -> AsyncIterator[Browser]:
     """Return a browser at the gate; at the end nothing it was sent to may lead away."""
     found = Browser(gate.port)
     yield found
+    found.close()
     assert found.failures == []
     assert found.asked > 100
 
@@ -352,7 +364,11 @@ async def test_by_way_of_a_tools_own_host(gate: RunningGate, browser: Browser) -
 )
 async def test_a_pass_for_another_browser_is_a_refusal(gate: RunningGate, mark: str) -> None:
     """Whatever stands for the browser, a pass for another one is a 400 and opens no session."""
-    passed, seen = await _arrive(gate, Browser(gate.port), mark, "/x")
+    browser = Browser(gate.port)
+    try:
+        passed, seen = await _arrive(gate, browser, mark, "/x")
+    finally:
+        browser.close()
 
     assert passed.status in {302, 303}
     if seen is not passed:
