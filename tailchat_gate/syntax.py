@@ -174,6 +174,8 @@ SESSION_ID: Final = re.compile(f"[{BASE64URL}]{{1,64}}")
 #: A key of TOML that needs no quotes.
 BARE_KEY: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 
+#: What the gate calls itself in requests of its own.
+OWN_AGENT: Final = "tailchat-gate"
 #: Answered by the gate itself on every host, whatever its prefix.
 PING: Final = "/ping"
 #: Seconds by which the clocks of several workers, hosts and Tailchat may differ.

@@ -1,4 +1,4 @@
-"""What commands ask Tailchat: whose a name is, and who can get an account."""
+"""What commands ask Tailchat: whose a name is."""
 
 import asyncio
 import os
@@ -15,13 +15,12 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
 from tailchat_gate.config.load import ConfigError, load
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB
-from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.people.api import ApiResult, CannotTell, Done, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.facts import Facts, is_asked, kept_out_because, read_people
-from tailchat_gate.people.registration import RegistrationCheck
+from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
 from tailchat_gate.reasons import Reason
-from tailchat_gate.serving.tailchat_parts import back_channel, sign_in_check
+from tailchat_gate.serving.tailchat_parts import back_channel
 
 _SEARCH: Final = "user/searchUserWithUniqueName"
 
@@ -110,35 +109,14 @@ def _read(settings: Settings, name: str, result: Done) -> Found | None:
     )
 
 
-def registration_warnings(settings: Settings) -> tuple[str, ...]:
-    """Return which routes strangers may enter, as Tailchat says of its registration."""
-
-    async def ask(api: TailchatApi) -> tuple[str, ...] | CannotTell:
-        return await RegistrationCheck(settings, api, set()).run()
-
-    found = asked(settings, ask)
-    if isinstance(found, CannotTell):
-        return (f"Tailchat cannot be asked: {found.problem or found.reason}",)
-    return found
-
-
-def sign_in_warnings(settings: Settings) -> tuple[str, ...]:
-    """Return what keeps people from signing in, or may."""
-    found = _with_channel(settings, lambda channel: sign_in_check(settings, channel).run())
-    return tuple(f"{one.name}: {one.text}" for one in found)
-
-
 def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
     """Return what `ask` finds out at Tailchat."""
-    return _with_channel(settings, lambda channel: ask(TailchatApi(channel, clock=time.time)))
-
-
-def _with_channel(settings: Settings, ask: Callable[[BackChannel], Awaitable[T]]) -> T:
-    channel = back_channel(settings)
 
     async def run() -> T:
+        # A name that is never answered must not delay the end of the command.
+        channel = back_channel(settings, NamesResolver(Names()))
         try:
-            return await ask(channel)
+            return await ask(TailchatApi(channel, clock=time.time))
         finally:
             await channel.close()
 

@@ -26,12 +26,23 @@ class Loaded:
     """Valid settings, and warnings about probable mistakes in them.
 
     `files` are those that the settings were read from or name: a change of one of them may change
-    the settings.
+    the settings. `exposed` are those of the warnings that are about readable secrets.
     """
 
     settings: Settings
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
+    exposed: tuple[str, ...] = ()
+
+
+class _Found(NamedTuple):
+    """What was read, as Loaded has it; `settings` are None if they are not complete."""
+
+    settings: Settings | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    files: tuple[Path, ...]
+    exposed: tuple[str, ...] = ()
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
@@ -41,10 +52,10 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     Raises ConfigError with every problem; it is raised here, away from the content of files, so
     that neither the error nor its traceback refers to a secret.
     """
-    settings, problems, warnings, files = _read(path, environ)
-    if settings is None or problems:
-        raise ConfigError(problems, files)
-    return Loaded(settings, warnings, files)
+    found = _read(path, environ)
+    if found.settings is None or found.problems:
+        raise ConfigError(found.problems, found.files)
+    return Loaded(found.settings, found.warnings, found.files, found.exposed)
 
 
 def named(path: Path, environ: Mapping[str, str]) -> str:
@@ -70,14 +81,12 @@ def report(problems: Iterable[Problem]) -> str:
     return "\n\n".join([f"{count} in the configuration", *paragraphs])
 
 
-def _read(
-    path: Path, environ: Mapping[str, str]
-) -> tuple[Settings | None, tuple[Problem, ...], tuple[str, ...], tuple[Path, ...]]:
+def _read(path: Path, environ: Mapping[str, str]) -> _Found:
     """Read everything; settings are None if they are not complete."""
     set_there = assigned(environ)
     document = _parsed(path, by_environ=bool(set_there.names))
     if isinstance(document, Problem):
-        return None, (document, *set_there.problems), (), (path,)
+        return _Found(None, (document, *set_there.problems), (), (path,))
     draft = Draft(document, problems=set_there.problems, files=[path])
     _note_exposed(path, draft)
     overlay(set_there, draft)
@@ -88,7 +97,9 @@ def _read(
     if settings is not None:
         draft.warnings.extend(lint(settings))
     files = tuple(dict.fromkeys(draft.files))
-    return settings, tuple(draft.problems), tuple(draft.warnings), files
+    return _Found(
+        settings, tuple(draft.problems), tuple(draft.warnings), files, tuple(draft.exposed)
+    )
 
 
 def _parsed(path: Path, *, by_environ: bool) -> Document | Problem:
@@ -118,7 +129,7 @@ def _note_exposed(path: Path, draft: Draft) -> None:
         if form in _table_of(draft.document, section) and not form.endswith("_file")
     ]
     if inside and exposed(path):
-        draft.warnings.append(
+        draft.note_exposed(
             f"{' and '.join(inside)}: every user of this machine can read {path}; mode 0600 or "
             "0640 keeps it, or a file of its own for the secret"
         )

@@ -155,7 +155,7 @@ def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, dra
         return
     secret = _given(owner, in_file, in_environ, folder)
     draft.files.extend(secret.files)
-    draft.warnings.extend(secret.warnings)
+    draft.note_exposed(*secret.warnings)
     if secret.problems:
         draft.problems.extend(secret.problems)
         draft.settled.add(owner)

@@ -110,7 +110,7 @@ class Draft:
 
     `sources` names the variable or secret file that a place was filled from, `lines` the line of
     that file, and `settled` holds places whose problem is already listed. `partial` has the
-    readable keys of tables with problems.
+    readable keys of tables with problems. `exposed` are the warnings about readable secrets.
     """
 
     document: dict[str, object] = field(default_factory=dict, repr=False)
@@ -119,8 +119,14 @@ class Draft:
     settled: set[Location] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    exposed: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     partial: dict[Location, BaseModel] = field(default_factory=dict, repr=False)
+
+    def note_exposed(self, *warnings: str) -> None:
+        """Warn of secrets that other users of the machine can read."""
+        self.warnings.extend(warnings)
+        self.exposed.extend(warnings)
 
     def refuse(self, at: Location, found: str, expected: str) -> None:
         """Add a problem, under the name of the source that its place was filled from."""

@@ -95,7 +95,7 @@ def _note_files(
     """Record the files of tables without problems, and warn of keys that every user can read."""
     assertion, tailchat = tables["assertion"], tables["tailchat"]
     key_files = assertion.key_files if isinstance(assertion, Assertion) else ()
-    draft.warnings.extend((*exposed_key_files(key_files), *exposed_keys(routes)))
+    draft.note_exposed(*exposed_key_files(key_files), *exposed_keys(routes))
     draft.files.extend((*map(Path, key_files), *named_files(routes)))
     if isinstance(tailchat, Tailchat) and tailchat.ca_file:
         draft.files.append(Path(tailchat.ca_file))

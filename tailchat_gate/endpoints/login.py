@@ -114,7 +114,7 @@ class LoginEndpoints:
                 )
             if found := await self.sign_in_watch.obstacle():
                 return self.login_refusals.broken(context, found, return_to)
-            self.sign_in_watch.login_began()
+            self.sign_in_watch.login_began(headers.get("User-Agent", ""))
             location = self._by_tailchat(cookie.value, return_to, prompt, again=again)
         answer = self.answers.redirect(location)
         self.bindings.set(request, answer, cookie)

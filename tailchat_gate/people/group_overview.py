@@ -80,10 +80,10 @@ def lines_of(views: Collection[GroupView]) -> Iterator[str]:
             yield f"    roles given by: {'; '.join(view.role_givers)}"
 
 
-def warnings_of(
+def faults_of(
     groups: Mapping[str, Group], views: Collection[GroupView], existing: Collection[str]
 ) -> Iterator[str]:
-    """Yield what is wrong with the groups of a configuration.
+    """Yield why people of a configuration's groups are not let in.
 
     `existing` are the ids of groups that Tailchat has, whether the bot is in them or not.
     """
@@ -100,14 +100,22 @@ def warnings_of(
             role = next((role for role in view.roles if role.id == source.role), None)
             if source.role and role is None:
                 yield f"groups.{name}: {source.entry}: the group has no such role"
-            people = view.people if not source.role else role.people if role else ()
-            members.update(people)
-            opened = _GIVES_ROLES if source.role else (_INVITES,)
-            if view.fallback.intersection(opened):
-                held = ", ".join(sorted(view.fallback.intersection(opened)))
-                yield f"groups.{name}: {source.entry}: every member may let people in ({held})"
+            members.update(view.people if not source.role else role.people if role else ())
         if group.most is not None and group.sources and len(members) > group.most:
             yield f"groups.{name}: {len(members)} members, more than its max: it is refused whole"
+
+
+def warnings_of(groups: Mapping[str, Group], views: Collection[GroupView]) -> Iterator[str]:
+    """Yield who else lets people into a configuration's groups than an admin may expect."""
+    by_id = {view.id: view for view in views}
+    for name, group in groups.items():
+        for source in group.sources:
+            opened = _GIVES_ROLES if source.role else (_INVITES,)
+            view = by_id.get(source.group)
+            held = sorted(view.fallback.intersection(opened)) if view is not None else []
+            if held:
+                powers = ", ".join(held)
+                yield f"groups.{name}: {source.entry}: every member may let people in ({powers})"
 
 
 def _view(group: object, bot: str) -> GroupView | None:

@@ -32,10 +32,12 @@ _BASIC_INFO: Final = "group/getGroupBasicInfo"
 #: The shortest pause between two rounds, in seconds.
 _SHORTEST: Final = 0.1
 
-KEY_IS_PUBLIC: Final = (
+KEY_PROBLEM: Final = (
     "Tailchat signs with the key that everybody knows, so anybody can be anybody there and its "
-    "groups count for nothing: set SECRET in Tailchat's environment"
+    "groups count for nothing"
 )
+KEY_REMEDY: Final = "set SECRET in Tailchat's environment"
+KEY_IS_PUBLIC: Final = f"{KEY_PROBLEM}: {KEY_REMEDY}"
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 

@@ -78,7 +78,7 @@ class Panel:
             await self._send(text)
 
     async def _send(self, text: str) -> None:
-        problem = await self._missing()
+        problem = await self.problem_now()
         if not problem:
             body = {"groupId": self._group, "converseId": self._panel, "content": text}
             result = await self._bot.call("chat/message/sendMessage", body)
@@ -87,7 +87,7 @@ class Panel:
             _log.error("access.panel: %s", problem)
         self.problem = problem
 
-    async def _missing(self) -> str:
+    async def problem_now(self) -> str:
         """Return why the panel cannot be written to, "" if it can.
 
         Tailchat answers 200 for a panel that does not exist, and would write into one of another

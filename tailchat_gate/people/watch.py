@@ -26,7 +26,7 @@ _MARGIN: Final = 20.0
 _BY_CONFIGURATION: Final = frozenset((Reason.GUEST_REFUSED, Reason.BOT_REFUSED))
 
 _OUTAGE: Final = "Tailchat could not be asked about people; what is known of them stays"
-_CLOSED: Final = (
+CLOSED: Final = (
     "Tailchat does not let the gate ask about people: bans, new names and e-mail addresses do not "
     "arrive, and guests are not known as guests"
 )
@@ -258,7 +258,7 @@ class PeopleWatch:
         self._is_failing = True
         message = _OUTAGE
         if isinstance(result, Refused) and result.is_closed:
-            message = _CLOSED
+            message = CLOSED
             self._off_until = self._monotonic() + OFF_SECONDS
         if self._told != message:
             self._told = message

@@ -176,6 +176,13 @@ def raise_limit() -> None:
         )
 
 
+def shares(limit: int) -> tuple[int, int]:
+    """Return what a process's limit leaves for connections to be accepted, and for traffic."""
+    every = _UNLIMITED if limit == resource.RLIM_INFINITY else limit
+    backlog = max(16, min(every // _BURST_PART, _MOST_BURST))
+    return backlog, max(every - _RESERVE - backlog, every // 2)
+
+
 class Descriptors:
     """Counts the descriptors that connections to clients and upstreams use.
 
@@ -195,11 +202,8 @@ class Descriptors:
     def measure(self) -> None:
         """Read the limit of the process."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        every = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
-        #: How many connections may wait to be accepted.
-        self.backlog = max(16, min(every // _BURST_PART, _MOST_BURST))
-        #: How many descriptors traffic may use.
-        self.limit = max(every - _RESERVE - self.backlog, every // 2)
+        #: How many connections may wait to be accepted, and how many descriptors traffic may use.
+        self.backlog, self.limit = shares(soft)
         #: How many more descriptors rejected connections may use.
         self._grace = self.backlog // 2
 

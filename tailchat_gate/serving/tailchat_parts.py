@@ -152,8 +152,10 @@ def _notices(settings: Settings, panel: Panel, clock: Callable[[], float]) -> No
     return Notices(panel, kinds, routes, clock)
 
 
-def sign_in_check(settings: Settings, channel: BackChannel) -> SignInCheck:
-    """Return what asks Tailchat whether people can sign in."""
+def sign_in_check(
+    settings: Settings, channel: BackChannel, clock: Callable[[], float] | None = None
+) -> SignInCheck:
+    """Return what asks Tailchat whether people can sign in; `clock` is compared with its own."""
     tailchat = settings.tailchat
     return SignInCheck(
         channel,
@@ -161,16 +163,20 @@ def sign_in_check(settings: Settings, channel: BackChannel) -> SignInCheck:
         tailchat.client_secret,
         api_url=tailchat.api_url,
         is_direct=not tailchat.internal_url,
+        issuer=tailchat.issuer,
+        clock=clock,
     )
 
 
-def back_channel(settings: Settings, resolver: AbstractResolver | None = None) -> BackChannel:
-    """Return the connections to Tailchat. Raises PemError."""
+def back_channel(
+    settings: Settings, resolver: AbstractResolver | None = None, *, timeout: float = math.inf
+) -> BackChannel:
+    """Return the connections to Tailchat; no call takes `timeout` seconds. Raises PemError."""
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
     return BackChannel(
         back_url,
-        timeout=tailchat.timeout,
+        timeout=min(tailchat.timeout, timeout),
         resolver=resolver,
         tls=_tailchat_tls(back_url, tailchat.ca_file or None),
         proxy=proxy_for(tailchat.proxy, back_url),

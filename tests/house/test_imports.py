@@ -17,6 +17,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands",),
     ("serving",),
+    ("diagnosis",),
     ("gate",),
     ("endpoints",),
     ("authorizer", "responses"),

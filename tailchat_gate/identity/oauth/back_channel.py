@@ -1,6 +1,8 @@
 """Connections to a Tailchat server: one call each, small responses, named faults."""
 
+import os
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -12,6 +14,7 @@ from yarl import URL
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.responses import broken
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import OWN_AGENT
 
 #: Seconds for a whole call (Tailchat: with a frozen Redis it never answers).
 MAX_TIMEOUT: Final = 10.0
@@ -22,13 +25,14 @@ TOO_LONG: Final = "too long"
 
 
 class Answer(NamedTuple):
-    """One response: `content_type` is its media type, the other two fields are as they came."""
+    """One response: `content_type` is its media type, the other fields are as they came."""
 
     status: int
     content_type: str
     retry_after: str
     body: bytes
     location: str = ""
+    date: str = ""
 
     @property
     def is_json(self) -> bool:
@@ -105,13 +109,15 @@ class BackChannel:
                         raise broken(call, response.status, TOO_LONG)
                 waits = response.headers.get("Retry-After", "")
                 location = response.headers.get("Location", "")
-                return Answer(response.status, response.content_type, waits, bytes(data), location)
+                date = response.headers.get("Date", "")
+                kind, whole = response.content_type, bytes(data)
+                return Answer(response.status, kind, waits, whole, location, date)
         except TimeoutError:
             reason, problem = Reason.TAILCHAT_SLOW, "no answer in time"
         except aiohttp.ClientConnectorCertificateError as error:
             reason, problem = Reason.TAILCHAT_UNTRUSTED, _why(error)
         except aiohttp.ClientConnectorError as error:
-            reason, problem = Reason.TAILCHAT_DOWN, type(error).__name__
+            reason, problem = Reason.TAILCHAT_DOWN, describe(error.os_error)
         except (aiohttp.ClientError, ValueError) as error:
             problem = type(error).__name__
         finally:
@@ -144,11 +150,19 @@ class BackChannel:
                 headers={
                     "Accept": "application/json",
                     "Accept-Encoding": "identity",
-                    "User-Agent": "tailchat-gate",
+                    "User-Agent": OWN_AGENT,
                 },
                 auto_decompress=False,
             )
         return self._session
+
+
+def describe(error: OSError) -> str:
+    """Return in the system's words why there is no connection."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be looked up"
+    # asyncio's own text has the address, and only that of one try.
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def _why(error: aiohttp.ClientConnectorCertificateError) -> str:

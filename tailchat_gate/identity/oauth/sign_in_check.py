@@ -5,10 +5,12 @@ back from there, so the gate learns of it only by a request of its own.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from pydantic import SecretStr
@@ -18,32 +20,70 @@ from tailchat_gate.identity.oauth.id_token import JsonObject, json_object
 from tailchat_gate.identity.oauth.login import LoginRefused, Registration, short_text
 from tailchat_gate.identity.oauth.responses import busy
 from tailchat_gate.reasons import Reason
-from tailchat_gate.syntax import base64url
+from tailchat_gate.syntax import CLOCK_SKEW, base64url
 
 #: What Tailchat answers to a request without a session that forbids its pages (OIDC Core 3.1.2.6).
 _GOOD: Final = frozenset(("login_required", "consent_required", "interaction_required"))
 _PAGES: Final = "/open/interaction/"
 _UNREGISTERED: Final = "did not match"
+_OUTAGES: Final = MappingProxyType(
+    {
+        Reason.TAILCHAT_DOWN: "see whether it runs, and whether this machine reaches it",
+        Reason.TAILCHAT_SLOW: "see whether its Redis answers: Tailchat waits for it without end",
+        Reason.TAILCHAT_BROKEN: "look at its log, and at that of the proxy before it",
+        Reason.TAILCHAT_UNTRUSTED: "renew its certificate, or name its authority in "
+        "tailchat.ca_file",
+    }
+)
+#: The questions, in their order.
+REACHED: Final = "tailchat"
+ISSUER: Final = "issuer"
+UNDER_PROXY: Final = "under-proxy"
+CLOCK: Final = "clock"
+CLIENT: Final = "client-id"
+CALLBACK: Final = "redirect-uri"
+SECRET: Final = "client-secret"  # noqa: S105 - the name of a question
+_TOKEN_SECONDS: Final = 3600
+#: Something else than the address, the client and its callback.
+_AUTHORIZATION: Final = "authorization"
+#: What Tailchat says of a request only if it knows the client.
+_OF_KNOWN_CLIENTS: Final = frozenset((CALLBACK, _AUTHORIZATION))
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something about Tailchat or its app that an admin must mend.
 
-    `name`: a word from a closed list, for the log and `/status`. `text`: what is wrong and how to
-    mend it. `reason`: what a person is told whose sign-in would fail; None if sign-ins still work.
+    `name`: a word from a closed list, for the log and `/status`. `problem`: what is wrong;
+    `remedy`: how to mend it, "" where nobody can say. `reason`: what a person is told whose sign-in
+    would fail; None if sign-ins still work.
     """
 
     name: str
-    text: str
+    problem: str
     reason: Reason | None = None
+    remedy: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is wrong and how to mend it, as one sentence."""
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
+
+
+class Step(NamedTuple):
+    """The answer to one question: what is wrong, None if nothing is."""
+
+    question: str
+    finding: Finding | None = None
 
 
 class SignInCheck:
     """The requests that show whether people can sign in, for one registered app.
 
     `api_url`: Tailchat's address for browsers. `channel`: the connection to it, `is_direct`:
-    whether that goes to `api_url` itself and not to an internal address.
+    whether that goes to `api_url` itself and not to an internal address. `issuer`: what logins have
+    to come from, "" for what Tailchat says. `clock`: Unix seconds; without one Tailchat's clock is
+    not compared.
     """
 
     def __init__(
@@ -54,43 +94,61 @@ class SignInCheck:
         *,
         api_url: str,
         is_direct: bool,
+        issuer: str = "",
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._channel = channel
         self._registration = registration
         self._secret = client_secret
         self._api_url = api_url.rstrip("/")
         self._is_direct = is_direct
+        self._issuer = issuer
+        self._clock = clock
 
     async def run(self) -> tuple[Finding, ...]:
         """Return what is wrong, the cause first; () if people can sign in. Raises nothing."""
-        try:
-            return tuple([found async for found in self._findings()])
-        except LoginRefused as refused:
-            problem = refused.detail.get("problem", "")
-            return (_unreachable(refused.reason, problem),)
+        return tuple([step.finding async for step in self.steps() if step.finding is not None])
 
-    async def _findings(self) -> AsyncIterator[Finding]:
-        discovery = await self._ask("GET", "/open/.well-known/openid-configuration")
+    async def steps(self) -> AsyncIterator[Step]:
+        """Ask one question after another, while it makes sense. Raises nothing.
+
+        A question that is not asked has no step.
+        """
+        question = REACHED
+        try:
+            discovery = await self._ask("GET", "/open/.well-known/openid-configuration")
+            first = tuple(self._read_discovery(discovery))
+            for step in first:
+                yield step
+            if first[0].finding is not None:
+                return
+            question = CLIENT
+            refusal = self._read_authorization(await self._authorize())
+            for step in _of_authorization(refusal):
+                yield step
+            if refusal is not None and refusal.name not in _OF_KNOWN_CLIENTS:
+                return
+            question = SECRET
+            yield Step(SECRET, self._read_tokens(await self._redeem()))
+        except LoginRefused as refused:
+            outage = _unreachable(refused.reason, refused.detail.get("problem", ""))
+            yield Step(question, outage)
+
+    def _read_discovery(self, discovery: Answer) -> Iterator[Step]:
         if discovery.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            yield _unreachable(Reason.TAILCHAT_BROKEN, f"discovery: status {discovery.status}")
+            problem = f"discovery: status {discovery.status}"
+            yield Step(REACHED, _unreachable(Reason.TAILCHAT_BROKEN, problem))
             return
         document = _json(discovery)
         if discovery.status != HTTPStatus.OK or not isinstance(document.get("issuer"), str):
-            yield self._wrong_address()
+            yield Step(REACHED, self._wrong_address())
             return
-        for found in (self._other_issuer(document), self._plain_http(document)):
-            if found is not None:
-                yield found
-        refusal = self._read_authorization(await self._authorize())
-        if refusal is not None:
-            yield refusal
-        elif (await self._redeem()).status == HTTPStatus.UNAUTHORIZED:
-            yield Finding(
-                "client-secret",
-                "Tailchat does not accept tailchat.client_secret: copy the app's secret from "
-                "Tailchat's open platform",
-                Reason.GATE_NOT_ACCEPTED,
-            )
+        yield Step(REACHED)
+        yield Step(ISSUER, self._other_issuer(str(document["issuer"])))
+        if self._is_direct:
+            yield Step(UNDER_PROXY, self._plain_http(document))
+        if self._clock is not None:
+            yield Step(CLOCK, _skew(discovery.date, self._clock()))
 
     async def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> Answer:
         headers, body = {}, None
@@ -149,25 +207,26 @@ class SignInCheck:
         page = answer.body.decode("utf-8", "replace")
         if "invalid_redirect_uri" in page and _UNREGISTERED in page:
             return Finding(
-                "redirect-uri",
-                f"the app in Tailchat does not list the callback {self._registration.redirect_uri};"
-                " add exactly this line to its callbacks",
+                CALLBACK,
+                f"the app in Tailchat does not list the callback {self._registration.redirect_uri}",
                 Reason.GATE_NOT_ACCEPTED,
+                "add exactly this line to its callbacks",
             )
         if "invalid_redirect_uri" in page or "invalid_client_metadata" in page:
             return Finding(
                 "app-settings",
-                "one entry of the app in Tailchat is not valid, which breaks the whole app: remove "
-                "empty lines and lines that are no URL from its callbacks, and give it a name and "
-                "an icon with a full URL",
+                "one entry of the app in Tailchat is not valid, which breaks the whole app",
                 Reason.GATE_NOT_ACCEPTED,
+                "remove empty lines and lines that are no URL from its callbacks, and give it a "
+                "name and an icon with a full URL",
             )
         if "invalid_client" in page:
             return Finding(
-                "client-id",
+                CLIENT,
                 f"Tailchat knows no app {short_text(self._registration.client_id, 64)}, or OAuth is"
-                " not switched on for it: look at tailchat.client_id and at the app's capabilities",
+                " not switched on for it",
                 Reason.GATE_NOT_ACCEPTED,
+                "look at tailchat.client_id and at the app's capabilities",
             )
         return _unreachable(Reason.TAILCHAT_BROKEN, f"/open/auth: status {answer.status}")
 
@@ -180,46 +239,101 @@ class SignInCheck:
             if error in _GOOD:
                 return None
             return Finding(
-                "authorization",
-                f"Tailchat refuses the authorization request: {short_text(error, 64)}; look at "
-                "tailchat.scope and at the app's settings",
+                _AUTHORIZATION,
+                f"Tailchat refuses the authorization request: {short_text(error, 64)}",
                 Reason.GATE_NOT_ACCEPTED,
+                "look at tailchat.scope and at the app's settings",
             )
         return _unreachable(Reason.TAILCHAT_BROKEN, "/open/auth redirects elsewhere")
 
-    def _other_issuer(self, document: JsonObject) -> Finding | None:
-        issuer = str(document["issuer"])
+    def _other_issuer(self, issuer: str) -> Finding | None:
+        if self._issuer:
+            if issuer == self._issuer:
+                return None
+            return Finding(
+                "issuer-setting",
+                f"Tailchat calls itself {short_text(issuer)}, which is not tailchat.issuer, so "
+                "every sign-in is refused",
+                None,
+                "remove tailchat.issuer, or write it as Tailchat's API_URL is, byte for byte",
+            )
         if urlsplit(issuer).netloc.lower() == urlsplit(self._api_url).netloc.lower():
             return None
         return Finding(
-            "issuer",
-            f"Tailchat calls itself {short_text(issuer)}, on another host than tailchat.api_url: "
+            ISSUER,
+            f"Tailchat calls itself {short_text(issuer)}, on another host than tailchat.api_url",
+            None,
             "set Tailchat's API_URL to the address that browsers use",
         )
 
     def _plain_http(self, document: JsonObject) -> Finding | None:
         endpoint = str(document.get("authorization_endpoint", ""))
         wrong = self._api_url.startswith("https:") and endpoint.startswith("http:")
-        if not (wrong and self._is_direct):
+        if not wrong:
             return None
         return Finding(
-            "under-proxy",
-            "Tailchat sends browsers to http:// addresses although tailchat.api_url is https://: "
+            UNDER_PROXY,
+            "Tailchat sends browsers to http:// addresses although tailchat.api_url is https://",
+            None,
             "set OPENAPI_UNDER_PROXY=true for Tailchat, and have its proxy set X-Forwarded-Proto",
+        )
+
+    def _read_tokens(self, answer: Answer) -> Finding | None:
+        """Return what an answer to `_redeem` says is wrong."""
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _unreachable(Reason.TAILCHAT_BROKEN, f"/open/token: status {answer.status}")
+        if answer.status != HTTPStatus.UNAUTHORIZED:
+            return None
+        return Finding(
+            SECRET,
+            "Tailchat does not accept tailchat.client_secret",
+            Reason.GATE_NOT_ACCEPTED,
+            "copy the app's secret from Tailchat's open platform",
         )
 
     def _wrong_address(self) -> Finding:
         return Finding(
             "address",
             f"{self._api_url} is not Tailchat's base address: there is no OpenID provider below "
-            "/open there; look at tailchat.api_url and tailchat.internal_url",
+            "/open there",
             Reason.TAILCHAT_BROKEN,
+            "look at tailchat.api_url and tailchat.internal_url",
         )
+
+
+def _of_authorization(refusal: Finding | None) -> Iterator[Step]:
+    """Yield the steps that an authorization request answers."""
+    if refusal is not None and refusal.name not in _OF_KNOWN_CLIENTS:
+        yield Step(CLIENT, refusal)
+        return
+    yield Step(CLIENT)
+    # What else Tailchat refuses it tells the callback, which it has accepted then.
+    yield Step(CALLBACK, refusal)
+
+
+def _skew(date: str, now: float) -> Finding | None:
+    """Compare Tailchat's Date field (RFC 9110 section 6.6.1) with the gate's clock."""
+    try:
+        ahead = parsedate_to_datetime(date).timestamp() - now
+    except ValueError:
+        return None
+    if abs(ahead) <= CLOCK_SKEW:
+        return None
+    direction = "ahead of" if ahead > 0 else "behind"
+    # Of an ID token; Tailchat's lasts an hour.
+    refused = ", so sign-ins are refused" if not -_TOKEN_SECONDS < ahead < 0 else ""
+    return Finding(
+        CLOCK,
+        f"Tailchat's clock is {abs(ahead):.0f} seconds {direction} the gate's{refused}",
+        None,
+        "let both machines set their clocks by NTP",
+    )
 
 
 def _unreachable(reason: Reason, problem: str) -> Finding:
     """Return the finding for an outage: browsers may still reach Tailchat, so nobody is stopped."""
-    return Finding(reason, f"Tailchat does not answer properly: {problem or reason}")
+    text = f"Tailchat does not answer properly: {problem or reason}"
+    return Finding(reason, text, None, _OUTAGES.get(reason, ""))
 
 
 def _json(answer: Answer) -> JsonObject:

@@ -8,6 +8,7 @@ from typing import Final
 
 from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.syntax import OWN_AGENT
 
 #: Seconds after a check before a person's sign-in starts another one: no stranger sets the pace.
 PAUSE: Final = 5.0
@@ -81,8 +82,13 @@ class SignInWatch:
             await asyncio.shield(self._checked())
         return self.state.obstacle
 
-    def login_began(self) -> None:
-        """Note that a browser was sent to Tailchat; check if none has come back for a while."""
+    def login_began(self, agent: str = "") -> None:
+        """Note that a browser was sent to Tailchat; check if none has come back for a while.
+
+        `agent` is its User-Agent: `doctor` begins logins too, and nobody comes back from those.
+        """
+        if agent == OWN_AGENT:
+            return
         now = self._clock()
         if self._lost == 0:
             self._lost_since = now

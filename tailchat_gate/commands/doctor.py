@@ -1,0 +1,191 @@
+"""`doctor`: what is wrong around the gate, and how to mend it."""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import click
+
+from tailchat_gate.commands.admin import exchange
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, print_json
+from tailchat_gate.config.load import ConfigError, Loaded, load, named
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.address import listen_address
+from tailchat_gate.diagnosis import machine, running
+from tailchat_gate.diagnosis.doctor import (
+    Surroundings,
+    TailchatCalls,
+    local_checks,
+    network_checks,
+    tailchat_checks,
+)
+from tailchat_gate.diagnosis.statement import (
+    CALL_SECONDS,
+    Check,
+    Mark,
+    Statement,
+    run_checks,
+    wrong,
+)
+from tailchat_gate.identity.oauth.back_channel import BackChannel
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.api import TailchatApi
+from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.inquiry import Inquiry
+from tailchat_gate.people.panel import Panel
+from tailchat_gate.people.registration import RegistrationCheck
+from tailchat_gate.proxy.upstream.backends import Dialer
+from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
+from tailchat_gate.serving.tailchat_parts import back_channel, sign_in_check
+
+_COLOURS: Final = {
+    Mark.OK: "green",
+    Mark.WARNING: "yellow",
+    Mark.WRONG: "red",
+    Mark.UNKNOWN: "blue",
+}
+_NAME_WIDTH: Final = 17
+_MARK_WIDTH: Final = 8
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def doctor(config: Path, *, as_json: bool) -> None:
+    """Look at the gate's surroundings; say what is wrong and how to mend it.
+
+    It asks Tailchat whether people can sign in, looks up the names of all hosts, and asks the
+    tools, the gate's public address, the running gate and this machine. It changes nothing. Run it
+    as the gate's user, or as root, where the gate runs.
+
+    Exit codes: 0 nothing is wrong, 1 something is, 2 the configuration is invalid.
+    """
+    try:
+        loaded = load(config, os.environ)
+    except ConfigError as error:
+        _print([_of_problem(*one) for one in _problems(error)], as_json=as_json)
+        sys.exit(EXIT_USAGE)
+    found = _examine(loaded, named(config, os.environ))
+    _print(found, as_json=as_json)
+    if any(statement.mark is Mark.WRONG for statement in found):
+        sys.exit(EXIT_FAILED)
+
+
+def ask_tailchat(settings: Settings) -> list[Statement]:
+    """Return what the checks of Tailchat say."""
+    around, channel = _surroundings(Loaded(settings, (), ()), "")
+
+    async def ask() -> list[Statement]:
+        try:
+            return await run_checks(tuple(tailchat_checks(around)))
+        finally:
+            await channel.close()
+
+    with _quiet():
+        return asyncio.run(ask())
+
+
+def _examine(loaded: Loaded, file: str) -> list[Statement]:
+    """Run all checks."""
+    settings = loaded.settings
+    around, channel = _surroundings(loaded, file)
+    # Alone, because it changes the user of the process for a moment.
+    store = Check(machine.STORE, partial(machine.store, settings, os.environ))
+
+    async def run() -> list[Statement]:
+        try:
+            about = await _running_gate(settings)
+            groups = (
+                local_checks(around._replace(of_gate=about)),
+                tailchat_checks(around),
+                network_checks(around),
+            )
+            found = await run_checks(tuple(check for group in groups for check in group))
+        finally:
+            await channel.close()
+        return found + await run_checks((store,))
+
+    with _quiet():
+        return asyncio.run(run())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the gate's own log out of the terminal: the statements say what it would."""
+    handler = logging.NullHandler()
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _surroundings(loaded: Loaded, file: str) -> tuple[Surroundings, BackChannel]:
+    """Return what the checks look at, and the connections to be closed after them."""
+    settings, tailchat = loaded.settings, loaded.settings.tailchat
+    names = Names()
+    channel = back_channel(settings, NamesResolver(names), timeout=CALL_SECONDS)
+    api = TailchatApi(channel, clock=time.time)
+    bot = Bot(api, tailchat.client_id, tailchat.client_secret, time.time)
+    calls = TailchatCalls(
+        sign_in_check(settings, channel, time.time),
+        api,
+        bot,
+        Inquiry(api, bot, api_url=tailchat.api_url, keeps_emails=False),
+        RegistrationCheck(settings, api, set()),
+        Panel(bot, settings.access.panel, time.time),
+    )
+    around = Surroundings(loaded, file, os.environ, calls, Dialer(names), time.time)
+    return around, channel
+
+
+async def _running_gate(settings: Settings) -> running.Running:
+    address = settings.server.admin_listen
+    if not address:
+        return running.Running()
+    where = listen_address(address)
+
+    def ask(path: str) -> tuple[int, bytes]:
+        return exchange(where, "GET", path, seconds=CALL_SECONDS)
+
+    return await running.look(ask)
+
+
+def _problems(error: ConfigError) -> Sequence[tuple[str, str, str]]:
+    return [(one.key_path, one.found, one.expected) for one in error.problems]
+
+
+def _of_problem(key: str, found: str, expected: str) -> Statement:
+    return wrong(machine.CONFIGURATION, f"{key}: found {found}", f"expected {expected}")
+
+
+def _print(found: Sequence[Statement], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"check": one.name, "mark": one.mark, "text": one.text, "next": one.remedy}
+            for one in found
+        ]
+        print_json({"ok": all(one.mark is not Mark.WRONG for one in found), "checks": rows})
+        return
+    # click leaves colours out where standard output is no terminal.
+    colour = False if os.environ.get("NO_COLOR") else None
+    for one in found:
+        mark = click.style(f"{one.mark:<{_MARK_WIDTH}}", fg=_COLOURS[one.mark])
+        click.echo(f"{mark}{one.name:<{_NAME_WIDTH}}{_plain(one.text)}", color=colour)
+        if one.remedy and one.mark is not Mark.OK:
+            click.echo(f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {_plain(one.remedy)}")
+    count = {mark: sum(one.mark is mark for one in found) for mark in Mark}
+    click.echo(f"{count[Mark.WRONG]} wrong, {count[Mark.WARNING]} warnings, {count[Mark.OK]} ok")
+
+
+def _plain(text: str) -> str:
+    """Return text without the characters that control a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,1 @@
+"""What is wrong around the gate, and how to mend it: each check asks one thing."""

@@ -1,0 +1,83 @@
+"""How long certificates are still valid."""
+
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+from aiohttp.abc import AbstractResolver
+from cryptography import x509
+
+from tailchat_gate.config.files import authorities_context
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.url import proxy_for
+from tailchat_gate.diagnosis.fetching import UnreachableError, get
+from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, warning, wrong
+
+CERTIFICATE: Final = "certificate"
+#: Days before the end at which a certificate that is renewed by itself would be renewed already.
+_SOON_DAYS: Final = 14
+_RENEW: Final = "renew it, or look at why it was not renewed by itself"
+_RENEW_OR_TRUST: Final = (
+    "renew it, have it contain the name that is asked for, or name its authority in the "
+    "configuration"
+)
+#: OpenSSL's reasons where the first bytes are no TLS.
+_NO_TLS: Final = frozenset(
+    ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG")
+)
+
+
+def of_connection(whose: str, connection: ssl.SSLObject, now: float) -> Statement | None:
+    """Say how long the certificate of a verified connection is valid; `now` in Unix seconds."""
+    certificate = connection.getpeercert(binary_form=True)
+    try:
+        end = x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc
+    except ValueError:
+        return None
+    days = (end - datetime.fromtimestamp(now, UTC)).days
+    text = f"{whose}: the certificate is valid until {end:%Y-%m-%d}"
+    if days < 0:
+        # Where a key is pinned in its place.
+        return warning(CERTIFICATE, f"{whose}: the certificate has ended on {end:%Y-%m-%d}", _RENEW)
+    if days < _SOON_DAYS:
+        return warning(CERTIFICATE, f"{text}, which is in {days} days", _RENEW)
+    return ok(CERTIFICATE, text)
+
+
+def refused(whose: str, error: ssl.SSLError) -> Statement:
+    """Say why a certificate, or what came in place of one, is not accepted."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = f"{whose}: the certificate is not trusted: {error.verify_message}"
+        return wrong(CERTIFICATE, text, _RENEW_OR_TRUST)
+    if error.reason in _NO_TLS:
+        text = f"{whose}: what listens there speaks no TLS"
+        return wrong(CERTIFICATE, text, "write http://, or have it speak TLS")
+    said = (error.reason or str(error)).replace("_", " ").lower()
+    return wrong(CERTIFICATE, f"{whose}: no TLS connection: {said}", "look at its log")
+
+
+async def tailchat(
+    settings: Settings, resolver: AbstractResolver, now: float
+) -> AsyncIterator[Statement]:
+    """Say how long Tailchat's certificates are valid: that for the gate, and that for browsers."""
+    tailchat = settings.tailchat
+    back_url = tailchat.internal_url or tailchat.api_url
+    for url in dict.fromkeys((back_url, tailchat.api_url)):
+        if not url.startswith("https:"):
+            continue
+        is_ours = url == back_url
+        authorities = (tailchat.ca_file or None) if is_ours else None
+        context = await in_thread(partial(authorities_context, "ca_file", authorities))
+        proxy = proxy_for(tailchat.proxy, url) if is_ours else ""
+        try:
+            answer = await get(f"{url}/open/jwks", resolver, context, proxy=proxy)
+        except (UnreachableError, ssl.SSLError) as error:
+            # Of its own connection the check of the sign-in has said it.
+            if isinstance(error, ssl.SSLError) and not is_ours:
+                yield refused(url, error)
+            continue
+        statement = of_connection(url, answer.tls, now) if answer.tls is not None else None
+        if statement is not None:
+            yield statement

@@ -1,0 +1,125 @@
+"""Whether browsers reach this gate at server.public_url, with its cookies as it sets them."""
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from aiohttp.abc import AbstractResolver
+
+from tailchat_gate.config.files import verifying_context
+from tailchat_gate.config.lint.addresses import travels_in_clear
+from tailchat_gate.config.model import Settings
+from tailchat_gate.diagnosis import certificates
+from tailchat_gate.diagnosis.fetching import Answer, UnreachableError, get
+from tailchat_gate.diagnosis.statement import (
+    Statement,
+    in_thread,
+    ok,
+    unknown,
+    warning,
+    wrong,
+)
+from tailchat_gate.identity.oauth.login import short_text
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.syntax import OWN_AGENT
+
+PUBLIC_URL: Final = "public-url"
+COOKIES: Final = "cookies"
+#: As of a person's tab: a program gets no login, and no cookie.
+_NAVIGATION: Final = {
+    "Accept": "text/html",
+    "Accept-Encoding": "identity",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "none",
+    "User-Agent": OWN_AGENT,
+}
+_LEAD: Final = "have the proxy in front, or the name, lead there to the gate's server.listen"
+
+
+async def edge(
+    settings: Settings, resolver: AbstractResolver, now: float
+) -> AsyncIterator[Statement]:
+    """Begin a login as a browser does, without going on to Tailchat; say what came of it."""
+    public_url = settings.server.public_url
+    if travels_in_clear(public_url):
+        yield warning(
+            COOKIES,
+            f"{public_url} is http, so cookies are sent without Secure and can be read on the way",
+            "serve it over https, and write server.public_url so",
+        )
+    url = f"{public_url}{settings.server.prefix}/start"
+    # Reads files.
+    context = await in_thread(verifying_context) if public_url.startswith("https:") else None
+    try:
+        answer = await get(url, resolver, context, _NAVIGATION)
+    except ssl.SSLError as error:
+        yield certificates.refused(public_url, error)
+        return
+    except UnreachableError as error:
+        text = f"{public_url} cannot be reached from this machine: {error}"
+        yield unknown(PUBLIC_URL, text, f"see that browsers reach it; else {_LEAD}")
+        return
+    if answer.tls is not None:
+        statement = certificates.of_connection(public_url, answer.tls, now)
+        if statement is not None:
+            yield statement
+    yield _of_answer(settings, answer)
+    if _is_login(settings, answer):
+        yield _of_cookies(settings, answer.cookies)
+
+
+def _is_login(settings: Settings, answer: Answer) -> bool:
+    return answer.location.startswith(f"{settings.tailchat.api_url}/open/auth?")
+
+
+def _of_answer(settings: Settings, answer: Answer) -> Statement:
+    public_url = settings.server.public_url
+    if not _is_login(settings, answer):
+        where = f" to {short_text(answer.location)}" if answer.location else ""
+        text = f"{public_url} does not begin a login of this gate: status {answer.status}{where}"
+        if answer.status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}:
+            return wrong(PUBLIC_URL, text, f"see whether the gate runs; else {_LEAD}")
+        return wrong(PUBLIC_URL, text, _LEAD)
+    asked = parse_qs(urlsplit(answer.location).query)
+    for name, expected in (
+        ("client_id", settings.tailchat.client_id),
+        ("redirect_uri", settings.redirect_uri),
+    ):
+        found = asked.get(name, [""])[0]
+        if found != expected:
+            text = f"another gate answers at {public_url}: its {name} is {short_text(found)}"
+            return wrong(PUBLIC_URL, text, "let the running gate reload, or correct what is there")
+    return ok(PUBLIC_URL, f"{public_url} is this gate, and a login begins there")
+
+
+def _of_cookies(settings: Settings, fields: Sequence[str]) -> Statement:
+    names = CookieNames.for_origin(settings.server.public_url, settings.session.cookie_name)
+    remedy = "have the proxy in front pass Set-Cookie as it is"
+    cookie: SimpleCookie = SimpleCookie()
+    for field in fields:
+        try:
+            cookie.load(field)
+        except CookieError:
+            continue
+    own = next((cookie[name] for name in cookie if name.startswith(names.login)), None)
+    if own is None:
+        return wrong(COOKIES, f"the cookie {names.login} of a login is lost on the way", remedy)
+    changed = [
+        attribute
+        for attribute, wanted in (
+            ("secure", names.secure),
+            ("httponly", True),
+            ("path", "/"),
+            ("domain", ""),
+            ("samesite", "Lax"),
+        )
+        if (own[attribute] or False) != (wanted or False)
+    ]
+    if changed:
+        text = f"the gate's cookies are changed on the way: {', '.join(changed)}"
+        return wrong(COOKIES, text, remedy)
+    return ok(COOKIES, f"cookies of {settings.server.public_url} arrive as the gate sets them")

@@ -1,0 +1,86 @@
+"""One request of a check, over a connection of its own."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from tailchat_gate.diagnosis.statement import CALL_SECONDS
+from tailchat_gate.identity.oauth.back_channel import describe
+from tailchat_gate.syntax import OWN_AGENT
+
+_PLAIN: Final = MappingProxyType({"User-Agent": OWN_AGENT, "Accept-Encoding": "identity"})
+
+
+class UnreachableError(Exception):
+    """No response; the text says why."""
+
+
+class Answer(NamedTuple):
+    """A response: `location` and the Set-Cookie fields as they came; `tls` for https."""
+
+    status: int
+    location: str
+    cookies: Sequence[str]
+    tls: ssl.SSLObject | None
+
+
+async def get(
+    url: str,
+    resolver: AbstractResolver,
+    tls: ssl.SSLContext | None,
+    headers: Mapping[str, str] = _PLAIN,
+    *,
+    proxy: str = "",
+) -> Answer:
+    """Return the response to one GET, without its body; redirects are not followed.
+
+    Raises UnreachableError, and ssl.SSLError for a certificate that is not accepted.
+    """
+    connector = aiohttp.TCPConnector(force_close=True, resolver=resolver, use_dns_cache=False)
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=CALL_SECONDS),
+                trust_env=False,
+                auto_decompress=False,
+            ) as session,
+            session.get(
+                url,
+                headers=headers,
+                allow_redirects=False,
+                ssl=tls or True,
+                proxy=URL(proxy) if proxy else None,
+            ) as response,
+        ):
+            return _read(response)
+    except TimeoutError:
+        problem = "no answer in time"
+    except aiohttp.ClientConnectorCertificateError as error:
+        if isinstance(error.certificate_error, ssl.SSLError):
+            raise error.certificate_error from None
+        problem = "certificate not trusted"
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, ssl.SSLError):
+            raise error.os_error from None
+        problem = describe(error.os_error)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        problem = type(error).__name__
+    raise UnreachableError(problem)
+
+
+def _read(response: aiohttp.ClientResponse) -> Answer:
+    connection = response.connection
+    transport = connection.transport if connection is not None else None
+    return Answer(
+        response.status,
+        response.headers.get("Location", ""),
+        response.headers.getall("Set-Cookie", []),
+        transport.get_extra_info("ssl_object") if transport is not None else None,
+    )

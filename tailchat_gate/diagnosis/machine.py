@@ -1,0 +1,128 @@
+"""What this machine gives the gate: files and their rights, the store, file descriptors."""
+
+import os
+import resource
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tailchat_gate.config.lint.addresses import beside_the_gate
+from tailchat_gate.config.load import Loaded
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.state_directory import in_foreign_home, is_made
+from tailchat_gate.diagnosis.obstacles import obstacles
+from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, warning, wrong
+from tailchat_gate.proxy.sockets import shares
+from tailchat_gate.state.engine import Engine
+from tailchat_gate.state.files import Files, as_owner
+from tailchat_gate.state.store import StoreError
+
+CONFIGURATION: Final = "configuration"
+SECRETS: Final = "secret-files"
+START: Final = "start"
+STORE: Final = "store"
+DESCRIPTORS: Final = "file-descriptors"
+#: Below this, a few hundred people with a page each can use up the descriptors.
+_FEW_DESCRIPTORS: Final = 4096
+#: Bytes without which locks soon cannot be written.
+_LITTLE_ROOM: Final = 64 << 20
+
+
+async def configuration(
+    loaded: Loaded, name: str, environ: Mapping[str, str]
+) -> AsyncIterator[Statement]:
+    """Repeat what `check` warns of."""
+    settings = loaded.settings
+    count = len(settings.route)
+    routes = "1 route" if count == 1 else f"{count} routes"
+    yield ok(CONFIGURATION, f"{name} is valid, with {routes}")
+    for said in loaded.warnings:
+        if said not in loaded.exposed:
+            yield warning(CONFIGURATION, said)
+    for said in beside_the_gate(settings):
+        yield warning(CONFIGURATION, said)
+    said = await in_thread(partial(in_foreign_home, settings.state.path, environ))
+    if said:
+        yield warning(CONFIGURATION, f"state.path: {said}")
+
+
+async def secret_files(loaded: Loaded) -> AsyncIterator[Statement]:
+    """Say which secrets every user of the machine can read."""
+    for said in loaded.exposed:
+        yield warning(SECRETS, said)
+    if not loaded.exposed:
+        yield ok(SECRETS, "no other user of this machine can read a secret")
+
+
+async def start(settings: Settings) -> AsyncIterator[Statement]:
+    """Say what would prevent a start."""
+    found = await in_thread(lambda: list(obstacles(settings)))
+    for one in found:
+        yield wrong(START, f"{one.key}: {one.problem}", "the gate does not start with that")
+    if not found:
+        yield ok(START, "files and directories of the configuration are there")
+
+
+async def store(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Statement]:
+    """Say whether the store can be read and written, as its owner."""
+    path = settings.state.path
+    if not path:
+        text = "state.path is empty, so a restart forgets locks, grants and ended sessions"
+        yield warning(STORE, text, "name a directory that the gate can write to")
+        return
+    for statement in await in_thread(partial(_of_store, Path(path), environ)):
+        yield statement
+
+
+def _of_store(directory: Path, environ: Mapping[str, str]) -> list[Statement]:
+    if is_made(str(directory), environ) and not directory.exists():
+        return [ok(STORE, f"{directory} is not there yet; the gate creates it")]
+    try:
+        with as_owner(directory):
+            return list(_of_directory(directory))
+    except StoreError as error:
+        remedy = "" if error.says_remedy else "give the gate's user a directory of its own there"
+        return [wrong(STORE, str(error), remedy)]
+
+
+def _of_directory(directory: Path) -> Iterator[Statement]:
+    files = Files(directory)
+    engine = Engine(files, time.time, {})
+    loaded = engine.open(create=False)
+    engine.close()
+    for fault, problem in loaded.faults.items():
+        yield wrong(STORE, f"{directory}: {fault}: {problem}", "docs/operations.md: State")
+    needed = [directory, *(path for path in (files.database,) if path.exists())]
+    for path in needed:
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+            yield wrong(STORE, f"{path} cannot be written", "give it to the gate's user")
+            return
+    if files.exposed():
+        text = f"every user of this machine can read {files.database}"
+        yield warning(STORE, text, f"`chmod o-r {files.database}`")
+    free = shutil.disk_usage(directory).free
+    if free < _LITTLE_ROOM:
+        yield warning(STORE, f"{directory}: {free >> 20} MiB are free", "make room on that disk")
+    if not loaded.faults:
+        yield ok(STORE, f"{directory} can be read and written")
+
+
+async def descriptors(of_gate: int | None) -> AsyncIterator[Statement]:
+    """Say whether there are file descriptors enough; `of_gate` is the running gate's limit.
+
+    Without a running gate it is that of a process started here: the gate raises its own to the
+    hard limit.
+    """
+    whose = "the running gate"
+    limit = of_gate
+    if limit is None:
+        whose, (_, limit) = "a gate started here", resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, room = shares(limit)
+    text = f"{whose} has room for {room} connections of visitors and to tools"
+    if room < shares(_FEW_DESCRIPTORS)[1]:
+        yield warning(DESCRIPTORS, text, "raise LimitNOFILE= or `docker run --ulimit nofile=`")
+    else:
+        yield ok(DESCRIPTORS, text)

@@ -1,0 +1,99 @@
+"""Whether this machine knows the names of the hosts that a configuration names."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.address import HttpAddress, upstream_address
+from tailchat_gate.config.values.url import proxy_for
+from tailchat_gate.diagnosis.statement import CALL_SECONDS, Check, Statement, ok, warning, wrong
+from tailchat_gate.proxy.upstream.resolver import Names
+from tailchat_gate.syntax import WILDCARD
+
+DNS: Final = "dns"
+#: Addresses of one name that a line shows.
+_MOST_SHOWN: Final = 4
+_MEND: Final = "mend the name, or the name servers of this machine"
+
+
+class HostName(NamedTuple):
+    """A host name of the configuration: the key that has it, and whether the gate connects."""
+
+    name: str
+    key: str
+    is_ours: bool
+
+
+def host_names(settings: Settings) -> tuple[HostName, ...]:
+    """Return each host name once; addresses and wildcards are none."""
+    found: dict[str, HostName] = {}
+    for host in _host_names(settings):
+        known = found.get(host.name)
+        if not _is_address(host.name) and (known is None or (host.is_ours and not known.is_ours)):
+            found[host.name] = host
+    return tuple(found.values())
+
+
+def name_checks(settings: Settings, names: Names) -> Iterator[Check]:
+    """Yield a check for each host, so that a name that is not answered delays no other."""
+    for host in host_names(settings):
+        yield Check(DNS, partial(look_up, host, names))
+
+
+async def look_up(
+    host: HostName, names: Names, seconds: float = CALL_SECONDS
+) -> AsyncIterator[Statement]:
+    """Say which addresses a name has."""
+    refusal = wrong if host.is_ours else warning
+    remedy = _MEND if host.is_ours else "see that browsers know it"
+    about = f"{host.key}: this machine cannot look up {host.name}"
+    try:
+        async with asyncio.timeout(seconds):
+            infos = await names.addresses(host.name, 0)
+    except TimeoutError:
+        yield refusal(DNS, f"{about}: no name server answers", remedy)
+        return
+    except OSError as error:
+        yield refusal(DNS, f"{about}: {error.strerror}", remedy)
+        return
+    found = list(dict.fromkeys(str(info[4][0]) for info in infos))
+    more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
+    yield ok(DNS, f"{host.key}: {host.name} is {', '.join(found[:_MOST_SHOWN])}{more}")
+
+
+def _host_names(settings: Settings) -> Iterator[HostName]:
+    tailchat = settings.tailchat
+    back = tailchat.internal_url or tailchat.api_url
+    proxy = proxy_for(tailchat.proxy, back)
+    is_direct = not proxy and not tailchat.internal_url
+    yield HostName(_host(tailchat.api_url), "tailchat.api_url", is_direct)
+    if tailchat.internal_url:
+        yield HostName(_host(tailchat.internal_url), "tailchat.internal_url", not proxy)
+    if proxy:
+        yield HostName(_host(proxy), "tailchat.proxy", is_ours=True)
+    for route in settings.route:
+        upstream = upstream_address(route.upstream)
+        if isinstance(upstream, HttpAddress):
+            yield HostName(upstream.host, f"route {route.name}: upstream", is_ours=True)
+    yield HostName(_host(settings.server.public_url), "server.public_url", is_ours=False)
+    for route in settings.route:
+        if route.host and not route.host.startswith(WILDCARD):
+            name = route.host.strip("[]")
+            yield HostName(name, f"route {route.name}: host", is_ours=False)
+
+
+def _host(url: str) -> str:
+    # A proxy of the environment may have a user and a password.
+    return urlsplit(url).hostname or ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True

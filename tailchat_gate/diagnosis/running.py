@@ -1,0 +1,87 @@
+"""Whether the gate runs, and what it says of itself at its admin listener."""
+
+import http.client
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tailchat_gate import __version__
+from tailchat_gate.config.model import Settings
+from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, unknown, warning, wrong
+
+GATE: Final = "gate"
+_OK: Final = 200
+_MAX_FDS: Final = re.compile(rb"^process_max_fds ([0-9.e+]+)$", re.MULTILINE)
+
+Ask = Callable[[str], tuple[int, bytes]]
+"""Return status and body of a page of the admin listener. Raises OSError, HTTPException."""
+
+
+class Running(NamedTuple):
+    """What a gate said of itself: `status` is that of `/status`; None where none answered.
+
+    `problem` is why none did. `descriptors` is the limit of its process, None if it is not known.
+    """
+
+    status: dict[str, Any] | None = None
+    problem: str = ""
+    is_ready: bool = False
+    descriptors: int | None = None
+
+
+async def look(ask: Ask) -> Running:
+    """Ask the gate that runs, if any."""
+    return await in_thread(lambda: _look(ask))
+
+
+def _look(ask: Ask) -> Running:
+    try:
+        code, body = ask("/status")
+        status = json.loads(body) if code == _OK else None
+        if not isinstance(status, dict) or not isinstance(status.get("configuration"), dict):
+            return Running(problem=f"something else answers there: status {code}")
+        is_ready = ask("/readyz")[0] == _OK
+        found = _MAX_FDS.search(ask("/metrics")[1])
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else None
+        return Running(problem=said or type(error).__name__)
+    limit = int(float(found[1])) if found is not None else None
+    return Running(status, is_ready=is_ready, descriptors=limit)
+
+
+async def gate(settings: Settings, running: Running, file: str) -> AsyncIterator[Statement]:
+    """Say whether a gate runs with this file, and which faults it knows of."""
+    where = settings.server.admin_listen
+    if not where:
+        text = "server.admin_listen is off, so nobody can ask a running gate how it is"
+        yield unknown(GATE, text, "turn it on, on an address of this machine")
+        return
+    if running.status is None:
+        text = f"no gate answers at server.admin_listen, {where}: {running.problem}"
+        remedy = "start the gate; if it runs in another container, run this command there"
+        yield warning(GATE, text, remedy)
+        return
+    for statement in _of_status(running, file):
+        yield statement
+
+
+def _of_status(running: Running, file: str) -> list[Statement]:
+    status = running.status or {}
+    about = status["configuration"]
+    found: list[Statement] = []
+    if not running.is_ready:
+        found.append(wrong(GATE, "the running gate takes no requests: it is stopping", ""))
+    used = about.get("file")
+    if isinstance(used, str) and Path(used).resolve() != Path(file).resolve():
+        found.append(warning(GATE, f"the gate at this address runs with {used}", "name that file"))
+    if about.get("problems"):
+        text = "the running gate refused this file, and serves with an earlier one"
+        found.append(wrong(GATE, text, "`tailchat-gate reload` says why"))
+    if status.get("version") != __version__:
+        text = f"the running gate is version {status.get('version')}, this command {__version__}"
+        found.append(warning(GATE, text, "restart the gate"))
+    faults = (*status.get("state_faults", ()), *status.get("group_faults", ()))
+    found.extend(wrong(GATE, f"the running gate says: {fault}") for fault in faults)
+    return found or [ok(GATE, f"the gate runs since {status.get('uptime_seconds')} seconds")]

@@ -1,0 +1,119 @@
+"""What a check says, and how checks run: at once, each within a time of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from typing import Final, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
+
+#: Seconds for one check. A call to Tailchat takes CALL_SECONDS at most, and none makes more than
+#: three that hang.
+CHECK_SECONDS: Final = 16.0
+CALL_SECONDS: Final = 5.0
+
+
+class Mark(StrEnum):
+    """How a statement is to be taken; only `WRONG` makes the command fail."""
+
+    OK = "ok"
+    WARNING = "warning"
+    WRONG = "wrong"
+    UNKNOWN = "unknown"
+
+
+class Statement(NamedTuple):
+    """What one check found: `name` is from a closed list, `remedy` the next step, if any."""
+
+    name: str
+    mark: Mark
+    text: str
+    remedy: str = ""
+
+    @property
+    def asks_for_a_look(self) -> bool:
+        """Whether an admin should look at it."""
+        return self.mark in {Mark.WARNING, Mark.WRONG}
+
+
+def ok(name: str, text: str) -> Statement:
+    """Return that something is as it should be."""
+    return Statement(name, Mark.OK, text)
+
+
+def warning(name: str, text: str, remedy: str = "") -> Statement:
+    """Return that something is probably not as it should be."""
+    return Statement(name, Mark.WARNING, text, remedy)
+
+
+def wrong(name: str, text: str, remedy: str = "") -> Statement:
+    """Return that something is wrong."""
+    return Statement(name, Mark.WRONG, text, remedy)
+
+
+def unknown(name: str, text: str, remedy: str = "") -> Statement:
+    """Return that something cannot be told from here."""
+    return Statement(name, Mark.UNKNOWN, text, remedy)
+
+
+class Check(NamedTuple):
+    """One check: the name for what goes wrong with itself, and what yields its statements."""
+
+    name: str
+    run: Callable[[], AsyncIterator[Statement]]
+
+
+async def run_checks(checks: Sequence[Check], seconds: float = CHECK_SECONDS) -> list[Statement]:
+    """Run checks at once; return what they said, in the order of `checks`.
+
+    One that hangs is ended after `seconds`, and what it had said until then stays. Raises nothing.
+    """
+    found: list[list[Statement]] = [[] for _ in checks]
+    await asyncio.gather(
+        *(_run(check, said, seconds) for check, said in zip(checks, found, strict=True))
+    )
+    return [statement for said in found for statement in said]
+
+
+async def _run(check: Check, said: list[Statement], seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            async for statement in check.run():
+                said.append(statement)  # noqa: PERF401 - what was said before the end stays
+    except TimeoutError:
+        said.append(wrong(check.name, f"this check was not done within {seconds:g} seconds"))
+    except Exception as error:  # noqa: BLE001 - the other checks go on
+        # Not the error's text: it may quote what it is about.
+        fault = type(error).__name__
+        said.append(unknown(check.name, f"not checked, because of a fault inside: {fault}"))
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """Return what `work` returns, which may block, as a dead disk does.
+
+    Not in the loop's executor: the end of the process waits for its threads.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type] # _T may be None itself
+
+    def run() -> None:
+        result, fault = None, None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            fault = error
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, result, fault)
+
+    threading.Thread(target=run, name="check", daemon=True).start()
+    return await done

@@ -1,0 +1,155 @@
+"""Whether tools answer, how long their certificates last, and who reaches them beside the gate."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Final, NamedTuple
+
+from tailchat_gate.config.model import RouteSettings, Settings
+from tailchat_gate.config.values.address import HttpAddress, UnixAddress, upstream_address
+from tailchat_gate.diagnosis import certificates
+from tailchat_gate.diagnosis.around import who_else
+from tailchat_gate.diagnosis.statement import (
+    CALL_SECONDS,
+    Check,
+    Statement,
+    in_thread,
+    ok,
+    warning,
+    wrong,
+)
+from tailchat_gate.proxy.upstream.backends import Backend, Dialer
+from tailchat_gate.proxy.upstream.interfaces import kind_of
+from tailchat_gate.syntax import OWN_AGENT
+
+TOOL: Final = "tool"
+#: Bytes of a response that are enough to know it by (RFC 9112 section 4).
+_START: Final = b"HTTP/1."
+_STATUS_AT: Final = 9
+_ENOUGH: Final = 12
+_FAULT: Final = 500
+
+_PROBLEMS: Final = {
+    "timeout": "does not answer",
+    "dns": "has a name that this machine cannot look up",
+    "refused": "refuses connections",
+    "reset": "closes the connection",
+    "unreachable": "cannot be reached",
+    "descriptors": "could not be asked: this process has too many open files",
+}
+
+
+class Tool(NamedTuple):
+    """A tool of the configuration, with the first of its routes."""
+
+    address: HttpAddress | UnixAddress
+    route: RouteSettings
+
+    @property
+    def label(self) -> str:
+        """What statements call it."""
+        return f"{self.route.name}: {self.address}"
+
+
+def tools(settings: Settings) -> tuple[Tool, ...]:
+    """Return each tool once."""
+    found: dict[str, Tool] = {}
+    for route in settings.route:
+        address = upstream_address(route.upstream)
+        if isinstance(address, HttpAddress | UnixAddress):
+            found.setdefault(str(address), Tool(address, route))
+    return tuple(found.values())
+
+
+def tool_checks(settings: Settings, dialer: Dialer, now: float) -> Iterator[Check]:
+    """Yield the checks of each tool."""
+    for tool in tools(settings):
+        yield Check(TOOL, partial(answers, tool, dialer, now))
+        yield Check(TOOL, partial(who_else, tool.label, tool.address, dialer.names))
+
+
+async def answers(tool: Tool, dialer: Dialer, now: float) -> AsyncIterator[Statement]:
+    """Say whether a tool answers a request without identity, and about its certificate."""
+    loop = asyncio.get_running_loop()
+    # Reads files.
+    backend = await in_thread(partial(Backend.of_route, tool.route, tool.address))
+    began = loop.time()
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            probe = await dialer.connect(backend, partial(_Probe, _request(tool)))
+            try:
+                start = await probe.start
+            finally:
+                probe.close()
+    except ssl.SSLError as error:
+        yield certificates.refused(tool.label, error)
+        return
+    except OSError as error:
+        said = _PROBLEMS.get(kind_of(error), "cannot be reached")
+        yield wrong(TOOL, f"{tool.label} {said}", "start the tool, or correct the route's upstream")
+        return
+    if probe.tls is not None:
+        statement = certificates.of_connection(tool.label, probe.tls, now)
+        if statement is not None:
+            yield statement
+    yield _of_start(tool, start, loop.time() - began)
+
+
+def _of_start(tool: Tool, start: bytes, seconds: float) -> Statement:
+    status = start[_STATUS_AT:_ENOUGH]
+    if not start.startswith(_START) or not status.isdigit():
+        remedy = "correct the route's upstream: it may be another port, or speak https"
+        return wrong(TOOL, f"{tool.label} does not answer with HTTP/1.1", remedy)
+    text = f"{tool.label} answers with {status.decode()}, after {1000 * seconds:.0f} ms"
+    if int(status) >= _FAULT:
+        return warning(TOOL, text, "look at the tool's log")
+    return ok(TOOL, text)
+
+
+def _request(tool: Tool) -> bytes:
+    address, route = tool.address, tool.route
+    host = route.upstream_host or route.host or ""
+    if not host or host.startswith("*"):
+        host = address.url.authority if isinstance(address, HttpAddress) else "localhost"
+    path = route.path if route.upstream_path is None else route.upstream_path
+    lines = (
+        f"GET {path or '/'} HTTP/1.1",
+        f"Host: {host}",
+        "Accept: */*",
+        f"User-Agent: {OWN_AGENT}",
+        "Connection: close",
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+class _Probe(asyncio.Protocol):
+    """Sends one request and keeps the start of the response, b"" for none."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+        self.start: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.tls: ssl.SSLObject | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
+        self._transport = transport
+        self.tls = transport.get_extra_info("ssl_object")
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data[:_ENOUGH]
+        if len(self._received) >= _ENOUGH and not self.start.done():
+            self.start.set_result(self._received[:_ENOUGH])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        if not self.start.done():
+            self.start.set_result(self._received)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.abort()
