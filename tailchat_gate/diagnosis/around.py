@@ -1,5 +1,6 @@
 """Who reaches a tool without the gate, as far as this machine can tell."""
 
+import asyncio
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +9,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.values.address import HttpAddress, TcpAddress, UnixAddress
-from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, unknown, warning
+from tailchat_gate.diagnosis.statement import (
+    CALL_SECONDS,
+    Statement,
+    in_thread,
+    ok,
+    unknown,
+    warning,
+)
 from tailchat_gate.proxy.upstream.resolver import Names
 
 AROUND: Final = "around"
@@ -44,7 +52,8 @@ async def who_else(
             yield statement
         return
     try:
-        infos = await names.addresses(address.host, address.port)
+        async with asyncio.timeout(CALL_SECONDS):
+            infos = await names.addresses(address.host, address.port)
     except OSError:
         return  # said already where it is asked whether the tool answers
     found = [ip_address(info[4][0].partition("%")[0]) for info in infos]

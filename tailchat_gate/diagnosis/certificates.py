@@ -1,7 +1,7 @@
 """How long certificates are still valid."""
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -29,21 +29,22 @@ _NO_TLS: Final = frozenset(
 )
 
 
-def of_connection(whose: str, connection: ssl.SSLObject, now: float) -> Statement | None:
-    """Say how long the certificate of a verified connection is valid; `now` in Unix seconds."""
-    certificate = connection.getpeercert(binary_form=True)
+def dates_of(whose: str, certificate: bytes, now: float) -> Iterator[Statement]:
+    """Say how long a certificate in DER is valid, if it is one; `now` in Unix seconds."""
     try:
-        end = x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc
+        end = x509.load_der_x509_certificate(certificate).not_valid_after_utc
     except ValueError:
-        return None
+        return
     days = (end - datetime.fromtimestamp(now, UTC)).days
     text = f"{whose}: the certificate is valid until {end:%Y-%m-%d}"
     if days < 0:
         # Where a key is pinned in its place.
-        return warning(CERTIFICATE, f"{whose}: the certificate has ended on {end:%Y-%m-%d}", _RENEW)
-    if days < _SOON_DAYS:
-        return warning(CERTIFICATE, f"{text}, which is in {days} days", _RENEW)
-    return ok(CERTIFICATE, text)
+        text = f"{whose}: the certificate has ended on {end:%Y-%m-%d}"
+        yield warning(CERTIFICATE, text, _RENEW)
+    elif days < _SOON_DAYS:
+        yield warning(CERTIFICATE, f"{text}, which is in {days} days", _RENEW)
+    else:
+        yield ok(CERTIFICATE, text)
 
 
 def refused(whose: str, error: ssl.SSLError) -> Statement:
@@ -78,6 +79,5 @@ async def tailchat(
             if isinstance(error, ssl.SSLError) and not is_ours:
                 yield refused(url, error)
             continue
-        statement = of_connection(url, answer.tls, now) if answer.tls is not None else None
-        if statement is not None:
+        for statement in dates_of(url, answer.certificate, now):
             yield statement

@@ -63,10 +63,8 @@ async def edge(
         text = f"{public_url} cannot be reached from this machine: {error}"
         yield unknown(PUBLIC_URL, text, f"see that browsers reach it; else {_LEAD}")
         return
-    if answer.tls is not None:
-        statement = certificates.of_connection(public_url, answer.tls, now)
-        if statement is not None:
-            yield statement
+    for statement in certificates.dates_of(public_url, answer.certificate, now):
+        yield statement
     yield _of_answer(settings, answer)
     if _is_login(settings, answer):
         yield _of_cookies(settings, answer.cookies)

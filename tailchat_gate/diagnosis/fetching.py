@@ -21,12 +21,15 @@ class UnreachableError(Exception):
 
 
 class Answer(NamedTuple):
-    """A response: `location` and the Set-Cookie fields as they came; `tls` for https."""
+    """A response: `location` and the Set-Cookie fields as they came.
+
+    `certificate` is the peer's, in DER; b"" without TLS.
+    """
 
     status: int
     location: str
     cookies: Sequence[str]
-    tls: ssl.SSLObject | None
+    certificate: bytes
 
 
 async def get(
@@ -39,9 +42,12 @@ async def get(
 ) -> Answer:
     """Return the response to one GET, without its body; redirects are not followed.
 
+    `tls` is for this call alone.
     Raises UnreachableError, and ssl.SSLError for a certificate that is not accepted.
     """
-    connector = aiohttp.TCPConnector(force_close=True, resolver=resolver, use_dns_cache=False)
+    seen = _note_certificates(tls) if tls is not None else []
+    # Kept alive until the session closes: only then does aiohttp wait for the end of TLS.
+    connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
     try:
         async with (
             aiohttp.ClientSession(
@@ -59,7 +65,12 @@ async def get(
                 proxy=URL(proxy) if proxy else None,
             ) as response,
         ):
-            return _read(response)
+            return Answer(
+                response.status,
+                response.headers.get("Location", ""),
+                response.headers.getall("Set-Cookie", []),
+                seen[-1] if seen else b"",
+            )
     except TimeoutError:
         problem = "no answer in time"
     except aiohttp.ClientConnectorCertificateError as error:
@@ -75,12 +86,14 @@ async def get(
     raise UnreachableError(problem)
 
 
-def _read(response: aiohttp.ClientResponse) -> Answer:
-    connection = response.connection
-    transport = connection.transport if connection is not None else None
-    return Answer(
-        response.status,
-        response.headers.get("Location", ""),
-        response.headers.getall("Set-Cookie", []),
-        transport.get_extra_info("ssl_object") if transport is not None else None,
-    )
+def _note_certificates(context: ssl.SSLContext) -> list[bytes]:
+    """Return where the peer's certificate will be: aiohttp gives a connection back too early."""
+    seen: list[bytes] = []
+
+    class Noting(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            seen.append(self.getpeercert(binary_form=True) or b"")
+
+    context.sslobject_class = Noting
+    return seen

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -63,7 +64,7 @@ async def gate(settings: Settings, running: Running, file: str) -> AsyncIterator
         remedy = "start the gate; if it runs in another container, run this command there"
         yield warning(GATE, text, remedy)
         return
-    for statement in _of_status(running, file):
+    for statement in await in_thread(partial(_of_status, running, file)):
         yield statement
 
 

@@ -89,10 +89,8 @@ async def answers(tool: Tool, dialer: Dialer, now: float) -> AsyncIterator[State
         said = _PROBLEMS.get(kind_of(error), "cannot be reached")
         yield wrong(TOOL, f"{tool.label} {said}", "start the tool, or correct the route's upstream")
         return
-    if probe.tls is not None:
-        statement = certificates.of_connection(tool.label, probe.tls, now)
-        if statement is not None:
-            yield statement
+    for statement in certificates.dates_of(tool.label, probe.certificate, now):
+        yield statement
     yield _of_start(tool, start, loop.time() - began)
 
 
@@ -131,12 +129,13 @@ class _Probe(asyncio.Protocol):
         self._received = b""
         self._transport: asyncio.Transport | None = None
         self.start: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.tls: ssl.SSLObject | None = None
+        self.certificate = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
         self._transport = transport
-        self.tls = transport.get_extra_info("ssl_object")
+        tls = transport.get_extra_info("ssl_object")
+        self.certificate = (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

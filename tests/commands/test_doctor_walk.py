@@ -1,0 +1,418 @@
+"""`doctor` on a set-up that is good, and what it says of tools, of this machine and of its gate."""
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from clikit import invoke, run
+from doctorkit import Diagnosis, diagnose, tailchat_front, write_config
+from gatekit import SECRET
+from netkit import run_in_network
+from openid_provider_process import openid_provider
+from process import free_port
+from processkit import GateProcess, gate_process
+from storykit import served
+from tailchat_browser import APP
+from tlskit import Authority
+
+from tailchat_gate.demo.tailchat import StandInTailchat
+from tailchat_gate.demo.users import as_json
+from tailchat_gate.diagnosis import around
+from tailchat_gate.diagnosis.statement import Check, Mark, Statement, ok, run_checks
+
+# The first start of the provider fetches its packages.
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Return an authority that no system knows."""
+    return Authority.create(tmp_path_factory.mktemp("authority"))
+
+
+async def _answer(_: web.Request) -> web.Response:
+    return web.Response(text="a tool")
+
+
+@asynccontextmanager
+async def tool(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve a tool on loopback until the block ends; yields its port."""
+    app = web.Application()
+    app.router.add_get("/{rest:.*}", _answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def _admin_answers(gate: GateProcess) -> None:
+    """Return once the gate is open: its sockets take connections before it does."""
+    while True:
+        with suppress(OSError):
+            await gate.metric("gate_sign_in_broken")
+            return
+        await asyncio.sleep(0.02)
+
+
+async def examine(folder: Path, *, apart: bool = False, **given: Any) -> Diagnosis:  # noqa: ANN401 - as in the file
+    """Run `doctor` on a file."""
+    return await diagnose(await asyncio.to_thread(write_config, folder, **given), apart=apart)
+
+
+async def test_a_good_set_up(authority: Authority, tmp_path: Path) -> None:
+    """The real provider over TLS, a gate that runs, a plain and an https tool: nothing is wrong."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    public_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    app = replace(APP, redirect_uris=(f"{public_url}/oauth2/callback",))
+    apps = [{**asdict(app), "redirect_uris": list(app.redirect_uris)}]
+    issued = authority.issue("localhost", ends=timedelta(days=90))
+    stand_in = StandInTailchat(apps=(app,))
+    stand_in.store.client_config.update(disableUserRegister=True, emailVerification=True)
+    group = stand_in.groups.add("Ops", "660000000000000000000001")
+    stand_in.groups.add_bot(group, app.client_id)
+    await asyncio.to_thread((tmp_path / "state").mkdir, 0o700)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(listener)
+        provider = stack.enter_context(openid_provider(users=as_json(), apps=apps))
+        front = await stack.enter_async_context(
+            tailchat_front(provider, stand_in, tls=issued.server_context())
+        )
+        plain = await stack.enter_async_context(tool())
+        secure = await stack.enter_async_context(tool(issued.server_context()))
+        gate = await stack.enter_async_context(
+            gate_process(
+                tmp_path,
+                sockets=(listener,),
+                server={"public_url": public_url},
+                tailchat={
+                    "api_url": front.url,
+                    "client_id": app.client_id,
+                    "client_secret": app.client_secret,
+                    "ca_file": str(authority.file),
+                    "issuer": provider.issuer,
+                    "people_refresh": "30s",
+                },
+                state={"path": str(tmp_path / "state")},
+                groups={"ops": [f"tailchat-group:{group.id}"]},
+                route=[
+                    {"name": "plain", "allow": ["group:ops"], "host": "plain.localhost"}
+                    | {"upstream": f"http://127.0.0.1:{plain}"},
+                    {"name": "secure", "allow": ["group:ops"], "host": "secure.localhost"}
+                    | {"upstream": f"https://localhost:{secure}", "tls_ca": str(authority.file)},
+                ],
+            )
+        )
+        await _admin_answers(gate)
+        found = await diagnose(tmp_path / "config.toml", apart=True)
+        code, out, _ = await run("doctor", "--config", str(tmp_path / "config.toml"))
+
+    assert (found.code, found.wrong) == (0, set()), found.checks
+    not_ok = {one["check"]: one["text"] for one in found.checks if one["mark"] != "ok"}
+    # Whether "*.localhost" has an address, and how many files a process may open, is the machine's.
+    assert not_ok.keys() <= {"dns", "file-descriptors"}, not_ok
+    assert {one["check"] for one in found.checks} >= {
+        *("configuration", "secret-files", "start", "gate", "file-descriptors", "store"),
+        *("tailchat", "issuer", "under-proxy", "clock", "client-id", "redirect-uri"),
+        *("client-secret", "people", "registration", "key", "bot", "groups"),
+        *("public-url", "cookies", "tool", "around", "certificate"),
+    }
+    assert (code, out.splitlines()[-1].split(",")[0]) == (0, "0 wrong")
+    for secret in (app.client_secret, SECRET):
+        assert secret not in out + str(found.checks)
+
+
+async def test_lines_have_words_and_a_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No colour is needed to read them, NO_COLOR turns it off, and controls are taken out."""
+    path = await asyncio.to_thread(write_config, tmp_path)
+    monkeypatch.setattr("click._compat.isatty", lambda _: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    code, coloured, _ = await asyncio.to_thread(invoke, "doctor", "--config", str(path))
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, plain, _ = await asyncio.to_thread(invoke, "doctor", "--config", str(path))
+
+    assert code == 1
+    assert "\x1b" not in plain
+    assert "wrong   tailchat         Tailchat does not answer properly: Connection refused" in plain
+    assert "\n                         -> see whether it runs" in plain
+    assert coloured
+
+
+async def test_an_invalid_file_ends_with_its_problems(tmp_path: Path) -> None:
+    """As other commands do: exit code 2, and each problem with what would be right."""
+    path = tmp_path / "bad.toml"
+    await asyncio.to_thread(path.write_text, "[server]\nlisten = 1\n", "utf-8")
+    code, out, _ = await asyncio.to_thread(invoke, "doctor", "--json", "--config", str(path))
+
+    found = json.loads(out)
+    assert (code, found["ok"]) == (2, False)
+    assert any("server.listen: found" in one["text"] for one in found["checks"])
+
+
+async def test_a_check_that_hangs_or_fails_takes_nothing_from_the_others() -> None:
+    """What it said until then stays; what went wrong inside is named without its text."""
+
+    async def hangs() -> AsyncIterator[Statement]:
+        yield ok("one", "first")
+        await asyncio.Event().wait()
+
+    async def fails() -> AsyncIterator[Statement]:
+        yield ok("two", "first")
+        raise ValueError("a secret")
+
+    async def works() -> AsyncIterator[Statement]:
+        yield ok("three", "first")
+
+    checks = (Check("one", hangs), Check("two", fails), Check("three", works))
+    found = await run_checks(checks, 0.01)
+
+    assert [(one.name, one.mark) for one in found] == [
+        ("one", Mark.OK),
+        ("one", Mark.WRONG),
+        ("two", Mark.OK),
+        ("two", Mark.UNKNOWN),
+        ("three", Mark.OK),
+    ]
+    assert "a secret" not in str(found)
+
+
+# Names.
+
+
+async def test_a_name_that_is_never_answered_holds_nothing_up(tmp_path: Path) -> None:
+    """The resolver waits for half a minute; the command says so after its own time, and ends."""
+    await run_in_network(Path(__file__).with_name("doctor_names.py"), directory=tmp_path)
+
+
+# Tools.
+
+
+async def test_tools_that_do_not_answer_as_they_should(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """Refused, no HTTP, no TLS, an expired certificate, an error of its own: each in its words."""
+    expired = authority.issue("localhost", ends=timedelta(hours=-1))
+
+    async def broken(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    async def mute(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 smtp.example.com ESMTP\r\n")
+        writer.close()
+
+    app = web.Application()
+    app.router.add_get("/", broken)
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    async with (
+        server,
+        served(app) as failing,
+        tool() as plain,
+        tool(expired.server_context()) as old,
+    ):
+        other = server.sockets[0].getsockname()[1]
+        upstreams = {
+            "refused": f"http://127.0.0.1:{free_port()}",
+            "mail": f"http://127.0.0.1:{other}",
+            "plain": f"https://localhost:{plain}",
+            "old": f"https://localhost:{old}",
+            "broken": f"http://127.0.0.1:{failing}",
+        }
+        routes = [
+            {"name": name, "path": f"/{name}", "upstream_path": "/", "upstream": url}
+            | ({"tls_ca": str(authority.file)} if url.startswith("https") else {})
+            for name, url in upstreams.items()
+        ]
+        found = await examine(tmp_path, route=routes)
+
+    said = {text.partition(":")[0]: (mark, text) for mark, text in found.said("tool")}
+    certificates = {
+        text.partition(":")[0]: (mark, text) for mark, text in found.said("certificate")
+    }
+    assert said["refused"][0] == said["mail"][0] == "wrong"
+    assert "refuses connections" in said["refused"][1]
+    assert "does not answer with HTTP/1.1" in said["mail"][1]
+    assert said["broken"][0] == "warning"
+    assert "answers with 503" in said["broken"][1]
+    assert certificates["plain"] == (
+        "wrong",
+        f"plain: {upstreams['plain']}: what listens there speaks no TLS",
+    )
+    assert "certificate has expired" in certificates["old"][1]
+    assert found.marks("around") <= {"ok", "unknown"}
+
+
+async def test_a_tool_that_others_reach_too(tmp_path: Path) -> None:
+    """It listens on every address of this machine, although the gate asks it on loopback."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    path = tmp_path / "tool.sock"
+    server = await asyncio.start_server(serve, "0.0.0.0", 0)  # noqa: S104 - that is the fault
+    local = await asyncio.start_unix_server(serve, path)
+    async with server, local:
+        await asyncio.to_thread(path.chmod, 0o666)
+        port = server.sockets[0].getsockname()[1]
+        routes = [
+            {"name": "one", "upstream": f"http://127.0.0.1:{port}"},
+            {"name": "two", "path": "/two", "upstream": f"unix:{path}"},
+        ]
+        found = await examine(tmp_path, route=routes)
+
+    (first, one), (second, two) = found.said("around")
+    assert (first, second) == ("warning", "warning")
+    assert f"port {port} is open beyond this machine, at 0.0.0.0:{port}" in one
+    assert "every user of this machine can connect" in two
+    assert "X-Tailchat-Assertion" in found.next_of("around")
+
+
+def test_networks_are_told_apart() -> None:
+    """A private network is one's own to guard; a public address is open unless it is guarded."""
+    private = around.of_network("tool", [ip_address("10.0.0.3")])
+    public = around.of_network("tool", [ip_address("93.184.216.34")])
+
+    assert (private.mark, public.mark) == (Mark.OK, Mark.WARNING)
+
+
+def test_listeners_of_this_machine_are_read() -> None:
+    """IPv4, IPv6, and an IPv4 address in IPv6, as the kernel's table has them."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as four,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+    ):
+        found = {str(one) for one in around.read_listeners()}
+
+        assert f"127.0.0.1:{four.getsockname()[1]}" in found
+        assert f"[::1]:{six.getsockname()[1]}" in found
+
+
+# The public address.
+
+
+@asynccontextmanager
+async def edge_that(change: str, gate_port: int, port: int) -> AsyncIterator[None]:
+    """Serve a proxy in front of a gate that changes what passes."""
+
+    async def pass_on(request: web.Request) -> web.Response:
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.get(
+                f"http://127.0.0.1:{gate_port}{request.path_qs}",
+                headers={**request.headers, "Connection": "close"},
+                allow_redirects=False,
+            ) as response,
+        ):
+            answer = web.Response(status=response.status)
+            for name in ("Location", "Set-Cookie"):
+                for value in response.headers.getall(name, []):
+                    if change == "cookies" and name == "Set-Cookie":
+                        continue
+                    changed = value.replace("; HttpOnly", "") if change == "HttpOnly" else value
+                    answer.headers.add(name, changed)
+            return answer
+
+    async def something_else(_: web.Request) -> web.Response:
+        return web.Response(text="It works!")
+
+    app = web.Application()
+    app.router.add_get("/{rest:.*}", something_else if change == "all" else pass_on)
+    async with served(app, port):
+        yield
+
+
+async def test_what_the_proxy_in_front_does_to_a_login(tmp_path: Path) -> None:
+    """Another server, lost or changed cookies, another gate's callback; and a gate as it should."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    async with gate_process(tmp_path, server={"public_url": url}) as gate:
+        path = tmp_path / "config.toml"
+        found = {}
+        for change in ("nothing", "cookies", "HttpOnly", "all"):
+            async with edge_that(change, gate.port, port):
+                found[change] = await diagnose(path)
+        text = await asyncio.to_thread(path.read_text, "utf-8")
+        other = tmp_path / "other.toml"
+        await asyncio.to_thread(other.write_text, text.replace('"tc_test"', '"tc_other"'), "utf-8")
+        async with edge_that("nothing", gate.port, port):
+            found["other"] = await diagnose(other)
+
+    assert found["nothing"].marks("public-url") == found["nothing"].marks("cookies") == {"ok"}
+    assert found["cookies"].marks("cookies") == {"wrong"}
+    assert "is lost on the way" in found["cookies"].said("cookies")[0][1]
+    assert "changed on the way: httponly" in found["HttpOnly"].said("cookies")[0][1]
+    assert (
+        "does not begin a login of this gate: status 200" in found["all"].said("public-url")[0][1]
+    )
+    assert "its client_id is tc_test" in found["other"].said("public-url")[0][1]
+
+
+# This machine, and the gate on it.
+
+
+async def test_what_is_wrong_with_the_machine(tmp_path: Path) -> None:
+    """A secret that everybody reads, a store that everybody writes, a log without a directory."""
+    state, key = tmp_path / "state", tmp_path / "secret"
+    await asyncio.to_thread(state.mkdir, 0o700)
+    await asyncio.to_thread(state.chmod, 0o777)
+    await asyncio.to_thread(key.write_text, SECRET, "utf-8")
+    await asyncio.to_thread(key.chmod, 0o644)
+    found = await examine(
+        tmp_path,
+        session={"secrets": None, "secret_file": str(key)},
+        state={"path": str(state)},
+        log={"audit_file": str(tmp_path / "missing" / "audit")},
+    )
+
+    assert {"store", "start"} <= found.wrong
+    assert f"every user of this machine can read {key}" in found.said("secret-files")[0][1]
+    assert f"every user of this machine can write to {state}" in found.said("store")[0][1]
+    assert any("log.audit_file" in text for _, text in found.said("start"))
+
+
+async def test_a_store_that_is_damaged(tmp_path: Path) -> None:
+    """Its fault is said, and nothing of it is repaired or lost by looking."""
+    state = tmp_path / "state"
+    await asyncio.to_thread(state.mkdir, 0o700)
+    await asyncio.to_thread((state / "state.sqlite").write_bytes, b"not a database" * 100)
+    found = await examine(tmp_path, state={"path": str(state)})
+
+    assert "store" in found.wrong
+    assert await asyncio.to_thread((state / "state.sqlite").read_bytes) == b"not a database" * 100
+
+
+async def test_the_running_gate_is_asked(tmp_path: Path) -> None:
+    """One that refused its changed file, and one that is not there."""
+    async with gate_process(tmp_path, server={"watch": False}) as gate:
+        path = tmp_path / "config.toml"
+        good = await diagnose(path)
+        text = await asyncio.to_thread(path.read_text, "utf-8")
+        await asyncio.to_thread(path.write_text, text + "[unknown]\n", "utf-8")
+        await run("reload", "--config", str(path))
+        await asyncio.to_thread(path.write_text, text, "utf-8")
+        refused = await diagnose(path)
+        limit = await gate.metric("process_max_fds")
+    gone = await diagnose(path)
+
+    assert good.marks("gate") == {"ok"}
+    assert "refused this file" in refused.said("gate")[0][1]
+    assert "gate" in refused.wrong
+    assert limit > 0
+    assert "the running gate has room for" in good.said("file-descriptors")[0][1]
+    assert gone.marks("gate") == {"warning"}
+    assert "Connection refused" in gone.said("gate")[0][1]
