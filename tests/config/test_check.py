@@ -1,12 +1,13 @@
 """`check` knows what stops a start: each obstacle is made, told, and met by `serve`."""
 
+import asyncio
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clikit import run
+from clikit import invoke, run
 from gatekit import SECRET
 from process import free_port
 
@@ -87,10 +88,10 @@ async def test_check_tells_what_stops_the_start(
     folder = tmp_path / "state"
     folder.mkdir(mode=0o700)
     path = _config(tmp_path, state=folder)
-    assert (await run("check", "--config", str(path)))[0] == 0
+    assert (await asyncio.to_thread(invoke, "check", "--config", str(path)))[0] == 0
     assert list(folder.iterdir()) == []
     make(folder)
-    code, out, err = await run("check", "--config", str(path))
+    code, out, err = await asyncio.to_thread(invoke, "check", "--config", str(path))
     ended, _, said = await run("serve", "--config", str(path))
 
     assert (code, ended) == (1, 1)
@@ -118,7 +119,7 @@ async def test_check_tells_of_sockets_and_logs_that_cannot_be(tmp_path: Path) ->
     path.write_text(
         text.replace("[tailchat]", f'admin_listen = "unix:{tmp_path}/no/s"\n[tailchat]')
     )
-    code, _, err = await run("check", "--config", str(path))
+    code, _, err = await asyncio.to_thread(invoke, "check", "--config", str(path))
 
     assert code == 1
     assert re.findall(r"warning: ([a-z_.]+): (?:there is no )?", err) == [
@@ -144,10 +145,13 @@ async def test_a_home_that_sudo_kept_is_told(
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     kept = tmp_path / ".local" / "state" / "tailchat-gate"
     path = _config(tmp_path, state=kept)
-    assert "home of another user" not in (await run("check", "--config", str(path)))[2]
+    assert (
+        "home of another user"
+        not in (await asyncio.to_thread(invoke, "check", "--config", str(path)))[2]
+    )
     os.chown(tmp_path, ANYBODY, ANYBODY)
 
     for command in (("check",), ("lock", "all")):
-        code, _, err = await run(*command, "--config", str(path))
+        code, _, err = await asyncio.to_thread(invoke, *command, "--config", str(path))
         assert code == 0, err
         assert f"warning: state.path: {kept} is in {tmp_path}, the home of another user" in err

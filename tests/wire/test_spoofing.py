@@ -19,7 +19,8 @@ from gatekit import (
 
 from tailchat_gate.identity.oauth.responses import Profile
 
-pytestmark = pytest.mark.both_loops
+# What a head says is read and written by code that knows of no event loop; what is left of one
+# request for the next is another matter.
 
 Start = Callable[..., Any]
 
@@ -506,6 +507,7 @@ async def test_no_field_closes_a_public_route_either(
     assert [r.line for r in upstream.requests] == [b"GET /open/a HTTP/1.1"] * 3
 
 
+@pytest.mark.both_loops
 async def test_identity_never_moves_to_the_next_pipelined_request(
     tools: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -523,6 +525,7 @@ async def test_identity_never_moves_to_the_next_pipelined_request(
     assert found == [subs.get(cookie) for cookie in order]
 
 
+@pytest.mark.both_loops
 async def test_identity_never_moves_past_a_refused_pipelined_request(
     tools: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -540,6 +543,7 @@ async def test_identity_never_moves_past_a_refused_pipelined_request(
     assert upstream.requests == []
 
 
+@pytest.mark.both_loops
 async def test_a_length_that_no_body_has_is_not_left_open_for_the_next_visitor(
     tools: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -570,6 +574,7 @@ async def test_a_length_that_no_body_has_is_not_left_open_for_the_next_visitor(
     assert [r.line for r in upstream.requests].count(b"GET /x HTTP/1.1") == 4
 
 
+@pytest.mark.both_loops
 async def test_an_upgrade_carries_the_visitors_identity_and_no_other(
     tools: RunningGate, upstream: RawUpstream
 ) -> None:
