@@ -145,6 +145,10 @@ SCHEMES = (
 )
 
 
+#: What a block does to fields is the same, whichever hosts it answers for.
+in_one_block = pytest.mark.parametrize("front", ["named"], indirect=True)
+
+
 async def sent(front: Edge, line: str, host: str, fields: str = "") -> list[Received]:
     """Send a request as it is written; return what reached the tool of it."""
     tool = front.scene.tool
@@ -361,6 +365,7 @@ def spellings(names: Iterable[str]) -> list[str]:
     ]
 
 
+@in_one_block
 async def test_nothing_of_a_visitors_making_is_taken_for_the_edge(front: Edge) -> None:
     """No field for a person, an address or a path arrives as sent, in any spelling."""
     arrived = []
@@ -373,6 +378,7 @@ async def test_nothing_of_a_visitors_making_is_taken_for_the_edge(front: Edge) -
     assert arrived == []
 
 
+@in_one_block
 async def test_connection_takes_nothing_from_the_tool(front: Edge) -> None:
     """A visitor who names the gate's fields in Connection does not take them from the tool."""
     async with session(front) as cookie:
