@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,6 +14,7 @@ from tailchat_gate.commands.state import OpenedStore, change, state_location, st
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.identity.revocation.records import is_person, read_record
 from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
+from tailchat_gate.people.group_records import MEMBERS, without
 from tailchat_gate.state.store import (
     ALL_BUT_IN_FORCE,
     ALL_OF_IT,
@@ -57,18 +59,26 @@ def forget(
     sub = target.removeprefix(SUB)
     path = state_location(config, state).path
 
-    async def work(opened: OpenedStore) -> tuple[list[_Item], int]:
+    async def work(opened: OpenedStore) -> tuple[list[_Item], int, Sequence[str]]:
         records, outcomes = await opened.store.about(sub)
         items = [_item(record, time.time()) for record in records]
+        members = without(opened.members.records, sub)
         if not only_list:
             erased = [item.record for item in items if in_force or not item.in_force]
+            keys = [(one.kind, one.key) for one in erased]
+            keys += [(MEMBERS, key) for key in members.deleted]
             body = ALL_OF_IT if in_force else ALL_BUT_IN_FORCE
             notice = Record(ERASURE, sub, body, "", int(time.time()) + ERASURE_SECONDS)
-            await opened.store.erase([(one.kind, one.key) for one in erased], sub, notice)
-        return items, outcomes
+            await opened.store.put(members.written)
+            # Last, because it also empties what SQLite keeps of earlier writes.
+            await opened.store.erase(keys, sub, notice)
+        return items, outcomes, members.entries
 
-    found, outcomes = change(path, work)
-    _show(target, found, outcomes, erased=not only_list, in_force=in_force)
+    found, outcomes, entries = change(path, work)
+    for entry in entries:
+        click.echo(f"{'' if only_list else 'erased: '}a member, as Tailchat said: {entry}")
+    if not entries or found or outcomes:
+        _show(target, found, outcomes, erased=not only_list, in_force=in_force)
 
 
 def _show(target: str, found: list[_Item], outcomes: int, *, erased: bool, in_force: bool) -> None:

@@ -8,7 +8,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -33,7 +33,7 @@ from tailchat_gate.state.engine import Engine, StoreFault
 from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.sqlite import SqliteStore
-from tailchat_gate.state.store import Changes, StoreError
+from tailchat_gate.state.store import Changes, Record, StoreError
 
 T = TypeVar("T")
 
@@ -51,12 +51,39 @@ _OK: Final = 200
 _EMPTY: Final = "state.path is empty: the running gate keeps state in its memory alone"
 
 
+class MemberRecords:
+    """Follows the members of Tailchat's groups as they are stored."""
+
+    kind: Final = StoredMembers.kind
+
+    def __init__(self) -> None:
+        self.records: Sequence[Record] = ()
+
+    def take(self, changes: Changes) -> None:
+        """Take a whole history."""
+        if changes.complete:
+            self.records = changes.records
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return what was read, where the database must be made again."""
+        return self.records if lost else ()
+
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return nothing: the running gate writes them."""
+        del last
+        return ()
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Do nothing: the command itself erases."""
+
+
 class OpenedStore(NamedTuple):
-    """An open store, its locks and ended sessions, and its grants."""
+    """An open store, its locks and ended sessions, its grants, and members of groups."""
 
     store: SqliteStore
     revocation: RevocationState
     grants: Grants
+    members: MemberRecords
 
 
 class Stored(NamedTuple):
@@ -116,10 +143,11 @@ async def _with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T
     store = SqliteStore(directory, time.time, Health(tell=_tell))
     revocation = RevocationState(time.time)
     Revocations(revocation, store, Metrics(), time.time)
-    grants = Grants(store, time.time)
+    grants, members = Grants(store, time.time), MemberRecords()
+    store.follow(members)
     try:
         await store.open()
-        done = await work(OpenedStore(store, revocation, grants))
+        done = await work(OpenedStore(store, revocation, grants, members))
         if store.faults:
             raise StoreError(f"{store.location}: {store.faults[0]}")
     finally:

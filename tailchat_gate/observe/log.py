@@ -75,13 +75,20 @@ class SinkHandler(logging.Handler):
     """Hands each record to a sink, as a line; it never blocks and never raises.
 
     `in_journal`: the line begins with its priority, which systemd's journal takes off again.
+    `least` is the level of the gate's own lines that are written; audit events always are. The
+    loggers let more through: the messages in a panel of Tailchat depend on no level.
     """
 
     def __init__(self, sink: Sink, *, in_journal: bool = False) -> None:
         super().__init__()
         self.sink: Final = sink
         self._in_journal = in_journal
+        self.least = logging.NOTSET
         self.setFormatter(JsonFormatter())
+        self.addFilter(self._is_written)
+
+    def _is_written(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.least or not _is_own(record.name)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the line for `record`."""
@@ -119,7 +126,11 @@ def set_up_logging(level: str, *, audit_file: str = "", descriptor: int = _STAND
 
 def set_level(level: str) -> None:
     """Log from `level` ("debug" to "error") upwards."""
-    logging.getLogger(LOGGER_NAME).setLevel(level.upper())
+    least = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger(LOGGER_NAME).setLevel(min(least, logging.INFO))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, SinkHandler):
+            handler.least = least
 
 
 def log_stray_complaints() -> None:
@@ -155,6 +166,11 @@ def close_logging(within: float = CLOSE_SECONDS) -> None:
     # The audit log first: its faults are written to the gate's own log.
     for sink in sinks():
         sink.close_and_tell(max(0.0, end - time.monotonic()))
+
+
+def _is_own(name: str) -> bool:
+    """Whether a logger is one of the gate's own; that of audit events is not."""
+    return name == LOGGER_NAME or (name.startswith(f"{LOGGER_NAME}.") and name != AUDIT_LOGGER_NAME)
 
 
 def _names_somebody(record: logging.LogRecord) -> bool:

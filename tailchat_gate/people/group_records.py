@@ -3,8 +3,8 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from tailchat_gate.config.values.group import Source, read_source
 from tailchat_gate.people.memberships import Known, Memberships, digest_of, pack
@@ -98,13 +98,55 @@ def _json(members: dict[str, object]) -> str:
     return json.dumps(members, separators=COMPACT)
 
 
+class Erasure(NamedTuple):
+    """What takes a person out of stored members: records to write, and keys to delete.
+
+    `entries` are the groups and roles that the person was stored in.
+    """
+
+    written: Sequence[Record]
+    deleted: Sequence[str]
+    entries: Sequence[str]
+
+
+def without(records: Sequence[Record], sub: str) -> Erasure:
+    """Return what takes a person out of the stored members; the others stay."""
+    written: list[Record] = []
+    before: set[str] = set()
+    entries: list[str] = []
+    for source, known in read_records(records):
+        if sub in known.people:
+            entries.append(source.entry)
+            before.update(record.key for record in to_records(source, known))
+            left = known.people - {sub}
+            written += to_records(source, Known.of(left, known.at, gone=known.gone))
+    kept = {record.key for record in written}
+    # Of answers that are incomplete: nobody reads them, but the person is in them.
+    torn = [record.key for record in records if record.key not in before and _has(record, sub)]
+    if torn:
+        entries.append("an incomplete answer about groups")
+    return Erasure(written, [*(before - kept), *torn], entries)
+
+
+def _has(record: Record, sub: str) -> bool:
+    try:
+        packed = base64.b64decode(json.loads(record.body)["members"])
+        return bytes.fromhex(sub) in packed
+    except (ValueError, TypeError, LookupError):
+        return False
+
+
 class StoredMembers:
-    """Reads what the store has into `memberships`; the watch of groups writes it."""
+    """Reads what the store has into `memberships`; the watch of groups writes it.
+
+    `forgot` is called after a person was taken out of it.
+    """
 
     kind: Final = Kind(MEMBERS, _ROOM, _compact)
 
-    def __init__(self, memberships: Memberships) -> None:
+    def __init__(self, memberships: Memberships, forgot: Callable[[], None] = lambda: None) -> None:
         self._memberships = memberships
+        self._forgot = forgot
 
     def take(self, changes: Changes) -> None:
         """Take a whole history; another process's changes are asked of Tailchat here as well."""
@@ -127,4 +169,7 @@ class StoredMembers:
         return ()
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Do nothing: who is in a group is Tailchat's to say, and it says so every few seconds."""
+        """Take a person out; if Tailchat says again that they are in a group, they are back."""
+        del in_force
+        if self._memberships.forget(sub):
+            self._forgot()

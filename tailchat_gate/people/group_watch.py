@@ -76,7 +76,7 @@ class GroupWatch:
     def __init__(self, store: Store, clock: Callable[[], float], audit: Audit) -> None:
         self.memberships: Final = Memberships()
         self._store = store
-        store.follow(StoredMembers(self.memberships))
+        store.follow(StoredMembers(self.memberships, self._forgot))
         self._clock = clock
         self._changed: Callable[[], None] = lambda: None
         self._terms: GroupTerms | None = None
@@ -194,6 +194,10 @@ class GroupWatch:
             _log.error("Tailchat's groups cannot be read", extra={"details": details})
         else:
             _log.info("Tailchat's groups can be read again")
+
+    def _forgot(self) -> None:
+        """Read the next answer anew, and write it: somebody was erased from the last one."""
+        self._read, self._written_at = None, -_REWRITE_SECONDS
 
     # One question.
 

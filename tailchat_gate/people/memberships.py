@@ -86,6 +86,13 @@ class Memberships:
         self._known = found
         return changed
 
+    def forget(self, sub: str) -> bool:
+        """Take a person out of everything; return whether they were in any of it."""
+        held = {source: known for source, known in self._known.items() if sub in known.people}
+        for source, known in held.items():
+            self._known[source] = Known.of(known.people - {sub}, known.at, gone=known.gone)
+        return bool(held)
+
     def confirm(self, now: float) -> None:
         """Note that Tailchat gave the same answer again."""
         self._known = {source: replace(known, at=now) for source, known in self._known.items()}

@@ -22,7 +22,7 @@ class Notices(logging.Handler):
     """Writes to `panel` of the `kinds` that are switched on.
 
     `routes`: the names of the routes by the address of their tool, which is not for a chat.
-    `clock`: Unix seconds. The log's level filters what comes here.
+    `clock`: Unix seconds. The level of the log does not filter what comes here.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """What is stored about a person is listed and erased; what keeps them out stays unless asked."""
 
 import asyncio
+import base64
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from gatekit import ALICE, SUB, RawUpstream, ask, request_bytes, until
+from gatekit import ALICE, SUB, Clock, RawUpstream, ask, request_bytes, until
 from storekit import StoredEntries
 
 from tailchat_gate.cli import main
+from tailchat_gate.config.values.group import Source
 from tailchat_gate.identity.revocation.state import EndedSession, Lock, SignedOut
-from tailchat_gate.state.files import NAME
+from tailchat_gate.people.group_records import IN_ONE, MEMBERS, read_records, to_records
+from tailchat_gate.people.memberships import Known
+from tailchat_gate.state.database import Database
+from tailchat_gate.state.files import NAME, Files
+from tailchat_gate.state.store import Record
 
 Start = Callable[..., Any]
 LATER = 4_000_000_000
@@ -60,6 +66,57 @@ def test_what_is_in_force_stays_unless_asked(tmp_path: Path) -> None:
     assert len(left) == 3
     assert stored.read() == [SignedOut("sub:other", 1, LATER)]
     assert nothing.output == f"nothing is stored about {person}\n"
+
+
+def _stored_members(directory: Path) -> dict[Source, Known]:
+    return dict(read_records(_member_records(directory)))
+
+
+def _member_records(directory: Path) -> list[Record]:
+    database = Database(Files(directory), Clock(), {})
+    database.open()
+    try:
+        return [one for _, one in database.read_all().rows if one.kind == MEMBERS]
+    finally:
+        database.close()
+
+
+def test_members_of_groups_lose_the_person_and_keep_the_others(tmp_path: Path) -> None:
+    """In each group, also where a part of an answer is gone with them, or an answer is torn."""
+    source, role, torn = (Source("6a" + "0" * 22), Source("6b" + "0" * 22, "6c" + "0" * 22),
+                          Source("6d" + "0" * 22))  # fmt: skip
+    others = frozenset(f"65{number:022x}" for number in range(IN_ONE))
+    known = {
+        # The person is the one who makes a second part needed.
+        source: Known.of(others | {SUB}, 1_800_000_000.0),
+        role: Known.of(frozenset((SUB,)), 1_800_000_000.0),
+    }
+    half = to_records(torn, Known.of(frozenset((SUB,)), 1_800_000_000.0))[:-1]
+    files = Files(tmp_path)
+    files.prepare()
+    database = Database(files, Clock(), {})
+    database.open()
+    database.write([one for pair in known.items() for one in to_records(*pair)] + half)
+    database.close()
+    packed = base64.b64encode(bytes.fromhex(SUB))
+    listed = _run(tmp_path, "forget", f"sub:{SUB}", "--list")
+    before = _everything(tmp_path)
+    erased = _run(tmp_path, "forget", f"sub:{SUB}")
+
+    assert listed.output.splitlines() == [
+        f"a member, as Tailchat said: {source.entry}",
+        f"a member, as Tailchat said: {role.entry}",
+        "a member, as Tailchat said: an incomplete answer about groups",
+    ]
+    assert erased.output == "".join(f"erased: {line}\n" for line in listed.output.splitlines())
+    assert packed in before
+    assert packed not in _everything(tmp_path)
+    assert {one: left.people for one, left in _stored_members(tmp_path).items()} == {
+        source: others,
+        role: frozenset(),
+    }
+    assert len(_member_records(tmp_path)) == 3
+    assert "nothing is stored" in _run(tmp_path, "forget", f"sub:{SUB}").output
 
 
 def test_only_a_person_can_be_forgotten(tmp_path: Path) -> None:

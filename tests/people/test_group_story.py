@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clikit import invoke
 from gatekit import ALICE, Clock, RawClient, RawUpstream, Received, request_bytes, until
 from groupkit import (
     BOB,
@@ -25,6 +26,7 @@ from reloadkit import FileGate
 from tailchat_browser import APP
 from websocketkit import UPGRADE
 
+from tailchat_gate.commands.state import read_store
 from tailchat_gate.demo.faults import Fault, Hang, Response
 from tailchat_gate.people import group_watch
 from tailchat_gate.proxy.client.server import SWEEP_SECONDS
@@ -371,3 +373,28 @@ async def test_the_refusal_names_the_groups_of_the_configuration(
             shown = await client.response()
         assert shown.status == 403
         assert b"<dt>Groups here</dt><dd><bdi>all</bdi></dd>" in shown.body
+
+
+async def test_who_is_forgotten_is_out_until_tailchat_names_them_again(
+    scene: GroupScene, tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """`forget` takes them out of a running gate and its store; the next answer counts as ever."""
+    async with scene.gate(tmp_path, upstream) as gate:
+        await known(gate, sizes={"ops": 2})
+        await scene.down()
+        arguments = ("forget", f"sub:{ALICE.sub}", "--state", str(scene.state))
+        code, said, _ = await asyncio.to_thread(invoke, *arguments)
+        await known(gate, sizes={"ops": 1})
+        without = (await status_of(gate, ALICE), await status_of(gate, BOB))
+        await scene.up()
+        await known(gate, sizes={"ops": 2})
+        again = await status_of(gate, ALICE)
+        stored = (await asyncio.to_thread(read_store, scene.state)).memberships
+        (source,) = stored.sources
+        people = stored.get(source)
+
+    assert (code, said) == (0, f"erased: a member, as Tailchat said: {OPS[0]}\n")
+    assert without == ((403, "denied"), (200, ""))
+    assert again == (200, "")
+    assert people is not None
+    assert people.people == {ALICE.sub, BOB.sub}

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from storykit import CLIENT_ID, Story, story
 from tailchat_gate.demo.groups import Group
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.observe.log import (
+    AUDIT_LOGGER_NAME,
+    LOGGER_NAME,
+    close_logging,
+    set_up_logging,
+)
 from tailchat_gate.people import panel as real_panel
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.notices import DOWN_SECONDS, Notices
@@ -62,6 +68,35 @@ async def test_a_lock_is_told_in_the_panel(scene: Story, tmp_path: Path) -> None
 
     (message,) = scene.tailchat.messages.sent
     assert message["content"] == "A lock on sub:660000000000000000000001 is in force."
+
+
+@pytest.fixture
+def quiet_log() -> Iterator[Path]:
+    """Have the log of the process as with log.level = "error"; return where it is written."""
+    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
+    handlers, levels = root.handlers[:], (root.level, own.level)
+    with tempfile.NamedTemporaryFile() as file:
+        set_up_logging("error", descriptor=file.fileno())
+        yield Path(file.name)
+        close_logging()
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        own.setLevel(levels[1])
+
+
+async def test_the_level_of_the_log_decides_nothing(
+    scene: Story, tmp_path: Path, quiet_log: Path
+) -> None:
+    """A lock is told although its line is not logged; an error is."""
+    lock = Lock("sub:660000000000000000000001", int(scene.clock()), None)
+    await asyncio.to_thread(StoredEntries(tmp_path, scene.clock).append, (lock,))
+    await until(lambda: bool(scene.tailchat.messages.sent))
+    logging.getLogger(LOGGER_NAME).error("an error")
+    await asyncio.to_thread(close_logging)
+
+    written = await asyncio.to_thread(quiet_log.read_text)
+    assert "a lock is in force" not in written
+    assert "an error" in written
 
 
 def _notices(panel: Any, clock: Clock, *kinds: str) -> Notices:  # noqa: ANN401 - a stand-in

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from reloadkit import FileGate, file_gate
 from tlskit import Authority, write_key
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.log import LOGGER_NAME, SinkHandler
+from tailchat_gate.observe.sink import Sink, SinkFile
 from tailchat_gate.request.field_names import ORDER_HEADER
 from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.server import GateServer
@@ -306,12 +308,24 @@ async def test_the_access_log_is_turned_off_and_on(gate: FileGate) -> None:
     assert last == first + 2
 
 
-async def test_the_log_level_changes(gate: FileGate) -> None:
-    """log.level changes with a reload."""
-    await gate.change(log={"level": "error"})
-    assert logging.getLogger(LOGGER_NAME).level == logging.ERROR
-    await gate.change(log={"level": "debug"})
-    assert logging.getLogger(LOGGER_NAME).level == logging.DEBUG
+async def test_the_log_level_changes(gate: FileGate, tmp_path: Path) -> None:
+    """log.level changes with a reload, for what is written."""
+    root, log = logging.getLogger(), logging.getLogger(LOGGER_NAME)
+    descriptor = await asyncio.to_thread(os.open, tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    handler = SinkHandler(Sink("gate", SinkFile(descriptor)))
+    root.addHandler(handler)
+    try:
+        await gate.change(log={"level": "error"})
+        log.warning("left out")
+        await gate.change(log={"level": "debug"})
+        log.debug("written")
+    finally:
+        root.removeHandler(handler)
+        await asyncio.to_thread(handler.sink.close_and_tell, 5.0)
+        await asyncio.to_thread(os.close, descriptor)
+
+    written = await asyncio.to_thread((tmp_path / "log").read_text)
+    assert ("left out" in written, "written" in written) == (False, True)
 
 
 async def test_counts_go_on_and_those_of_a_route_that_is_gone_are_forgotten(
