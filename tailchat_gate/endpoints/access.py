@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
@@ -118,12 +119,17 @@ class AccessEndpoints:
             return self.refusals.denied(context, Reason.DENY_LISTED, record)
         known = self.requests.of(record.sub, route)
         try:
-            found = await self.requests.ask(record, route, reason)
+            found = await self.requests.ask(record, route, reason, partial(self._tell_full, route))
         except TooManyRequestsError:
             return self._page(context, record, route, back, "too_many")
         if found is not known:
             self.panel.say("access-request", self._message(found))
         return self.refusals.answers.redirect(self._status_url(route, back), status=303)
+
+    def _tell_full(self, route: str) -> None:
+        url = f"{self.sites.public_url}{self.prefix}/approvals"
+        text = f"The list of requests for access is full, the last one is for {plain(route)}"
+        self.panel.say("access-requests-full", f"{text}\n{url}")
 
     def _message(self, found: AccessRequest) -> str:
         """Return what the bot writes of a request; nothing in it is markup or a secret."""

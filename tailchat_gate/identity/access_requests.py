@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from tailchat_gate.config.values.identifier import is_sub
 from tailchat_gate.identity.revocation.records import MAX_MESSAGE
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, FaultLog
 from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second, read_document
 from tailchat_gate.syntax import COMPACT, base64url
 
@@ -17,15 +18,21 @@ REQUEST: Final = "access-request"
 OPEN: Final = "open"
 APPROVED: Final = "approved"
 DECLINED: Final = "declined"
-_STATES: Final = frozenset((OPEN, APPROVED, DECLINED))
+#: Made room for a later request.
+DROPPED: Final = "dropped"
+_STATES: Final = frozenset((OPEN, APPROVED, DECLINED, DROPPED))
 #: Seconds for which a request waits, and for which the answer can be read.
 WAIT_SECONDS: Final = 7 * 86_400
 ANSWER_SECONDS: Final = 86_400
 #: Seconds after which a person who was declined may ask for the same tool again.
 REST_SECONDS: Final = 3_600
-#: Open requests of one person, and of all.
+#: Open requests of one person, for one route, and of all.
 MOST_OF_ONE: Final = 5
+MOST_OF_ROUTE: Final = 50
 MOST: Final = 500
+#: Seconds for which nothing drops a request. Anybody can make accounts: without it they could drop
+#: the requests of others as fast as those come.
+SAFE_SECONDS: Final = 3_600
 #: Longest nickname and discriminator that are kept, in characters.
 _MAX_NAME: Final = 64
 
@@ -34,7 +41,10 @@ _audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
 
 class TooManyRequestsError(Exception):
-    """A person has asked for too much, or was declined a moment ago; the text says which."""
+    """A person has asked for too much, or was declined a moment ago, or the list is full.
+
+    The text says which.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,20 @@ class AccessRequest:
         )
 
 
+def _in_the_way(waiting: Sequence[AccessRequest], route: str) -> AccessRequest | None:
+    """Return the request that one more for `route` takes the place of, None if there is room.
+
+    It is the oldest for this route; if all routes together have too many, the oldest for the route
+    with the most. `waiting` are the open requests, the oldest first.
+    """
+    counts = Counter(one.route for one in waiting)
+    if counts[route] < MOST_OF_ROUTE:
+        if len(waiting) < MOST:
+            return None
+        route = counts.most_common(1)[0][0]
+    return next(one for one in waiting if one.route == route)
+
+
 def _latest(records: Sequence[Record]) -> Sequence[Record]:
     return records[-2 * MOST :]
 
@@ -96,6 +120,7 @@ class AccessRequests:
         self._clock = clock
         self._random_bytes = random_bytes
         self._requests: dict[tuple[str, str], AccessRequest] = {}
+        self._faults = FaultLog(clock)
         store.follow(self)
 
     def __repr__(self) -> str:
@@ -117,9 +142,16 @@ class AccessRequests:
         """Return an open request by its key."""
         return next((one for one in self.open if one.key == key), None)
 
-    async def ask(self, person: SessionRecord, route: str, reason: str) -> AccessRequest:
+    async def ask(
+        self,
+        person: SessionRecord,
+        route: str,
+        reason: str,
+        crowded: Callable[[], None] = lambda: None,
+    ) -> AccessRequest:
         """Store a request; an open one for the same route is returned as it is.
 
+        `crowded` is called if the list is full: then the oldest request makes room.
         Raises TooManyRequestsError.
         """
         now = int(self._clock())
@@ -129,8 +161,14 @@ class AccessRequests:
         if known is not None and known.state == DECLINED and now < known.at + REST_SECONDS:
             raise TooManyRequestsError("declined")
         waiting = self.open
-        if len(waiting) >= MOST or sum(one.sub == person.sub for one in waiting) >= MOST_OF_ONE:
+        if sum(one.sub == person.sub for one in waiting) >= MOST_OF_ONE:
             raise TooManyRequestsError("too many")
+        dropped = _in_the_way(waiting, route)
+        if dropped is not None:
+            self._tell_full(dropped.route)
+            crowded()
+            if now < dropped.at + SAFE_SECONDS:
+                raise TooManyRequestsError("full")
         made = AccessRequest(
             base64url(self._random_bytes(12)),
             person.sub,
@@ -142,7 +180,14 @@ class AccessRequests:
             now + WAIT_SECONDS,
         )
         self._tell("access-requested", made)
-        await self._put(made)
+        if dropped is not None:
+            self._tell("access-dropped", dropped)
+            # Both at once: the store writes them in their order.
+            end = self._put(replace(dropped, state=DROPPED, until=now))
+            await self._put(made)
+            await end
+        else:
+            await self._put(made)
         return made
 
     def decide(self, request: AccessRequest, by: str, *, approved: bool) -> Awaitable[None]:
@@ -195,6 +240,9 @@ class AccessRequests:
         now = self._clock()
         for key in [key for key, one in self._requests.items() if one.until <= now]:
             del self._requests[key]
+
+    def _tell_full(self, route: str) -> None:
+        self._faults.tell("the list of requests for access is full", {"route": route})
 
     def _tell(self, event: str, request: AccessRequest) -> None:
         details = {

@@ -20,8 +20,11 @@ from tailchat_gate.demo.groups import Group
 from tailchat_gate.demo.users import User, user_named
 from tailchat_gate.endpoints.access import CHOICES, FRESH_SECONDS
 from tailchat_gate.identity.access_requests import (
+    MOST,
     MOST_OF_ONE,
+    MOST_OF_ROUTE,
     REST_SECONDS,
+    SAFE_SECONDS,
     WAIT_SECONDS,
     AccessRequest,
     AccessRequests,
@@ -272,6 +275,70 @@ async def test_requests_are_bounded_and_end(clock: Clock) -> None:
     clock.now += WAIT_SECONDS
     assert requests.open == ()
     assert (await requests.ask(person, "one-more", "")).state == "open"
+
+
+def _account(number: int) -> SessionRecord:
+    return SessionRecord("s", f"{number:024x}", "E", "1", "", 0, 0, "l")
+
+
+async def test_a_stranger_with_many_accounts_fills_one_list_and_for_an_hour(clock: Clock) -> None:
+    """The oldest request makes room after an hour; those for other tools stay."""
+    store = MemoryStore(clock)
+    requests = AccessRequests(store, clock, bytes)
+    other = await requests.ask(_account(1), "mail", "")
+    first = await requests.ask(_account(2), "wiki", "")
+    clock.now += 1
+    for number in range(3, MOST_OF_ROUTE + 2):
+        await requests.ask(_account(number), "wiki", "")
+    told: list[int] = []
+    with pytest.raises(TooManyRequestsError, match="full"):
+        await requests.ask(_account(100), "wiki", "", lambda: told.append(1))
+    clock.now += SAFE_SECONDS - 1
+    await requests.ask(_account(100), "wiki", "", lambda: told.append(2))
+    with pytest.raises(TooManyRequestsError, match="full"):
+        await requests.ask(_account(101), "wiki", "")
+    await requests.ask(_account(101), "mail", "")
+
+    assert told == [1, 2]
+    assert other in requests.open
+    assert first not in requests.open
+    assert requests.of(first.sub, "wiki") is None
+    assert sum(one.route == "wiki" for one in requests.open) == MOST_OF_ROUTE
+    again = AccessRequests(MemoryStore(clock), clock, bytes)
+    again.take(Changes([one.to_record() for one in requests._requests.values()], complete=True))
+    assert set(again.open) == set(requests.open)
+
+
+async def test_all_lists_together_are_bounded(clock: Clock) -> None:
+    """One more takes the place of the oldest for the tool with the most requests."""
+    requests = AccessRequests(MemoryStore(clock), clock, bytes)
+    small = await requests.ask(_account(1), "small", "")
+    number = 1
+    for tool in range(MOST // MOST_OF_ROUTE):
+        for _ in range(MOST_OF_ROUTE - (tool == 0)):
+            number += 1
+            await requests.ask(_account(number), f"tool-{tool}", "")
+    clock.now += SAFE_SECONDS
+    await requests.ask(_account(number + 1), "new", "")
+
+    assert len(requests.open) == MOST
+    assert small in requests.open
+    assert sum(one.route == "tool-1" for one in requests.open) == MOST_OF_ROUTE - 1
+
+
+async def test_the_bot_says_that_a_list_is_full(scene: Story) -> None:
+    """The person is told that they cannot ask, and the panel that the list is full."""
+    requests = scene.gate.generation.process_state.access_requests
+    for number in range(MOST_OF_ROUTE):
+        await requests.ask(_account(number), "wiki", "")
+    async with scene.visitor() as mine:
+        await _sign_in(mine, scene, HOSHINO)
+        page = await _ask(mine, scene)
+        await until(lambda: bool(scene.tailchat.messages.sent))
+
+    assert page.status == 429
+    (message,) = scene.tailchat.messages.sent
+    assert "The list of requests for access is full, the last one is for wiki" in str(message)
 
 
 async def test_a_damaged_request_is_none(clock: Clock) -> None:
