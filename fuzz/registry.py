@@ -9,6 +9,7 @@ NAMES: Final = (
     *("bearer", "callback", "claims", "client", "conditional", "cookie", "frames", "host"),
     "id_token",
     *("intent", "language", "lock_line", "methods", "origin", "original", "path", "profile"),
+    "proxy_header",
     *("reply", "request_body", "request_head", "return_to", "rewriting", "schemes", "seal"),
     *("tailchat_answer", "upstream_head", "worker_scope"),
 )

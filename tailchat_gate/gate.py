@@ -59,6 +59,7 @@ class Gate:
     recorder: Recorder
     request_ids: RequestIds
     monotonic: Callable[[], float]
+    passes_certificate: bool
 
     def handle(self, client: ClientConnection, head: RequestHead) -> None:
         """Begin to answer one request; every failure on the way ends in a refusal."""
@@ -87,7 +88,7 @@ class Gate:
 
     def _answer(self, client: ClientConnection, context: RequestContext) -> None:
         head, fields = context.head, context.head.fields
-        context.client_address = client.client or self._client(client, fields)
+        context.client_address = client.client or self.client_of(client, fields)
 
         if self.endpoints.owns(head.target.path):
             self._own_path(client, context)
@@ -114,7 +115,7 @@ class Gate:
         if route.name in self.local:
             self._serve_local(client, context, route, verdict)
         else:
-            forward_request = self._forward_request(context, route, verdict, body)
+            forward_request = self._forward_request(client, context, route, verdict, body)
             busy = self.forwarder.forward(
                 client, context, forward_request, self._forwarded, self.recorder
             )
@@ -144,6 +145,10 @@ class Gate:
     def counts_as(self, peer: str) -> str:
         """Return the network that a peer's connections count for, "" for a trusted proxy."""
         return "" if self.clients.trusts(peer) else self.clients.direct(peer).network
+
+    def trusts(self, peer: str) -> bool:
+        """Whether a peer is a trusted proxy."""
+        return self.clients.trusts(peer)
 
     def judge_again(self, admission: Admission) -> Reason | None:
         """Return why a request under way would be refused now, None where it may go on."""
@@ -241,6 +246,7 @@ class Gate:
 
     def _forward_request(
         self,
+        client: ClientConnection,
         context: RequestContext,
         route: Route,
         verdict: Verdict,
@@ -254,13 +260,16 @@ class Gate:
         if renewal := verdict.renewal():
             # Private, because a cache in between must not give the cookie to another person.
             extra += b"Set-Cookie: %b\r\nCache-Control: private\r\n" % renewal.encode("ascii")
+        identity = self.identity.fields(visitor, route) if visitor else b""
+        if self.passes_certificate:
+            identity += client.certificate
         sent = self.headers.head(
             head,
             route.upstream_target(head.target.raw),
             client=context.client_address,
             settings=route.settings,
             request_id=context.request_id,
-            identity=self.identity.fields(visitor, route) if visitor else b"",
+            identity=identity,
             upgrade=bool(upgrade),
             told=verdict.told,
         )
@@ -306,7 +315,8 @@ class Gate:
 
     # The steps.
 
-    def _client(self, client: ClientConnection, fields: FieldSection) -> Client:
+    def client_of(self, client: ClientConnection, fields: FieldSection) -> Client:
+        """Return who sent a request; the connection keeps it where no trusted proxy names it."""
         peer = client.peer
         if not self.clients.trusts(peer):
             client.client = self.clients.direct(peer)

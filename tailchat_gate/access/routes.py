@@ -47,11 +47,12 @@ class RouteTable:
         confined: Mapping[str, Collection[str]] = MappingProxyType({}),
         members: Members = NO_MEMBERS,
         grants: GrantState = NO_GRANTS,
+        added: bytes = b"",
     ) -> None:
         """Take the routes, who is denied on all, and by tokens' names the only routes of each.
 
         `members` knows who is in groups by Tailchat's word, `grants` who may use a route for a
-        while.
+        while. `added` are header lines of every response of a tool.
         """
         everywhere = listed(denied, groups)
         self.routes: Final = tuple(
@@ -59,7 +60,7 @@ class RouteTable:
                 each,
                 _granting(each, _rule(each, groups, everywhere, confined, members), grants),
                 each.name,
-                framing_field(each.embed),
+                added + framing_field(each.embed),
             )
             for each in routes
         )

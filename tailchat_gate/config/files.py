@@ -18,7 +18,7 @@ _LARGEST = 64 * 1024
 
 _AUTHORITIES = "a PEM file with the certificates of authorities"
 _CERTIFICATE = "a PEM file with a certificate, and below it those that lead to its authority"
-_TLS_KEY = "a PEM file with the private key of tls_certificate, without a password"
+_OF_A_ROUTE = ("tls_certificate", "tls_key")
 _KEY = "a PEM file with one EC P-256 private key without a password; `tailchat-gate key` prints one"
 
 
@@ -59,7 +59,7 @@ def read_key(path: str) -> EllipticCurvePrivateKey:
 
 
 class PemError(ValueError):
-    """A file that cannot be used; `key` is the route's key that names it.
+    """A file that cannot be used; `key` is the key that names it.
 
     `found` and `expected` are for the admin, as in a Problem, without content of the file.
     """
@@ -114,7 +114,7 @@ def client_context(
     else:
         context = authorities_context("tls_ca", authorities)
     if certificate is not None and key is not None:
-        _show(context, certificate, key)
+        load_pair(context, certificate, key, _OF_A_ROUTE)
     return context
 
 
@@ -129,20 +129,21 @@ def pem_problems(
             yield wrong
     if certificate is not None and key is not None:
         try:
-            _show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            load_pair(context, certificate, key, _OF_A_ROUTE)
         except PemError as wrong:
             yield wrong
 
 
-def _show(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Load a certificate and its key; raises PemError."""
-    _readable("tls_certificate", certificate, _CERTIFICATE)
-    _readable("tls_key", key, _TLS_KEY)
+def load_pair(context: ssl.SSLContext, certificate: str, key: str, names: tuple[str, str]) -> None:
+    """Load a certificate and its key; `names` are the keys that name them. Raises PemError."""
+    key_wanted = f"a PEM file with the private key of {names[0]}, without a password"
+    _readable(names[0], certificate, _CERTIFICATE)
+    _readable(names[1], key, key_wanted)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
     except ssl.SSLError:
-        found = f"{certificate}: no certificate"
-        raise PemError("tls_certificate", found, _CERTIFICATE) from None
+        raise PemError(names[0], f"{certificate}: no certificate", _CERTIFICATE) from None
     asked: list[str] = []
 
     def password() -> str:
@@ -158,7 +159,7 @@ def _show(context: ssl.SSLContext, certificate: str, key: str) -> None:
             why = "a private key with a password"
         elif refused.reason == "KEY_VALUES_MISMATCH":
             why = "the private key of another certificate"
-        raise PemError("tls_key", f"{key}: {why}", _TLS_KEY) from None
+        raise PemError(names[1], f"{key}: {why}", key_wanted) from None
 
 
 def _readable(key: str, path: str, expected: str) -> None:

@@ -18,8 +18,9 @@ from tailchat_gate.config.tables.identity import (
     Tailchat,
     Token,
 )
+from tailchat_gate.config.tables.process import Limits, Log, Pages, State
 from tailchat_gate.config.tables.route import RouteSettings
-from tailchat_gate.config.tables.server import Limits, Log, Pages, Server, State
+from tailchat_gate.config.tables.server import Server
 
 __all__ = [
     "LISTED",
@@ -89,7 +90,7 @@ class Settings(Section):
             public_url=self.server.public_url,
             denied=self.access.deny,
             approvers=self.access.approvers,
-            listen=self.server.listen,
+            listen=self.server.public_addresses,
         )
         if found := conflicts(compared):
             raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in found))
@@ -118,7 +119,12 @@ TABLES: Final[Mapping[str, type[Section]]] = MappingProxyType(_tables())
 
 
 #: What a process reads once, at its start.
-FIXED: Final = (("server", "workers"), ("state", "path"), ("log", "audit_file"))
+FIXED: Final = (
+    ("server", "workers"),
+    ("server", "proxy_protocol"),
+    ("state", "path"),
+    ("log", "audit_file"),
+)
 
 
 def changes(old: Settings, new: Settings) -> tuple[str, ...]:

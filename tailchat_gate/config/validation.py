@@ -3,14 +3,21 @@
 Each table is checked alone, then against the others; no problem's text contains a secret.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from tailchat_gate.config.certificates import (
+    certificate_files,
+    certificate_warnings,
+    unusable_certificates,
+)
 from tailchat_gate.config.conflicts import Compared, conflicts
 from tailchat_gate.config.files import (
     exposed_key_files,
@@ -26,6 +33,7 @@ from tailchat_gate.config.model import (
     TABLES,
     Assertion,
     RouteSettings,
+    Server,
     Settings,
     Tailchat,
     Token,
@@ -34,12 +42,14 @@ from tailchat_gate.config.problems import (
     Draft,
     Location,
     did_you_mean,
+    key_path,
     kind,
     partial,
     readable,
     shown,
 )
 from tailchat_gate.config.tables.fields import Groups
+from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.group import Group
 
 _EXPECTED: Mapping[str, str] = MappingProxyType(
@@ -84,6 +94,8 @@ def validated(draft: Draft) -> Settings | None:
     _note_files(draft, parts, rows["route"])
     if draft.problems or groups is None or None in parts.values():
         return None
+    hosts = _hosts_of(parts["server"], rows["route"].values())
+    draft.warnings.extend(certificate_warnings(parts["server"], hosts))
     lists = {name: tuple(found.values()) for name, found in rows.items()}
     # Everything is checked already: validating again would check each rule twice.
     return Settings.model_construct(None, **parts, **lists, groups=groups)
@@ -99,6 +111,14 @@ def _note_files(
     draft.files.extend((*map(Path, key_files), *named_files(routes)))
     if isinstance(tailchat, Tailchat) and tailchat.ca_file:
         draft.files.append(Path(tailchat.ca_file))
+    if isinstance(server := tables["server"], Server):
+        draft.files.extend(certificate_files(server))
+
+
+def _hosts_of(server: Server, routes: Iterable[RouteSettings]) -> list[str]:
+    """Return the hosts by which visitors come."""
+    public = urlsplit(server.public_url).hostname or ""
+    return [public, *(route.host for route in routes if route.host)]
 
 
 def _refuse_conflicts(
@@ -123,9 +143,11 @@ def _refuse_conflicts(
         public_url=key("server", "public_url", None),
         denied=key("access", "deny", ()),
         approvers=key("access", "approvers", ()),
-        listen=key("server", "listen", ()),
+        listen=tuple(chain(*(key("server", name, ()) for name in PUBLIC_ADDRESSES))),
     )
+    server = tables["server"]
     for conflict in (
+        *(unusable_certificates(server) if isinstance(server, Server) else ()),
         *key_problems(key("assertion", "key_files", ())),
         *conflicts(compared),
         *unusable(compared.routes),
@@ -207,6 +229,13 @@ def _describe_error(
 
     `at` is the full place in the file, `model` the model of its table, None for [groups].
     """
+    inner = _inner(at, model)
+    if inner is not None and error["type"] == "extra_forbidden":
+        table = key_path(part for part in at[:-1] if isinstance(part, str))
+        near = did_you_mean(str(at[-1]), inner.model_fields)
+        return "an unknown key", f"a key that [[{table}]] has{near}"
+    if inner is not None and error["type"] == "missing":
+        return "nothing", f"a value such as {shown(_example(inner, at))}"
     if error["type"] == "missing":
         return "nothing", _wanted(at, model)
     if error["type"] == "extra_forbidden" and model is None:
@@ -216,6 +245,21 @@ def _describe_error(
         near = did_you_mean(str(at[-1]), names_in(str(at[0])))
         return "an unknown key", f"a key that {table} has{near}"
     return _found(error, at, model), _expected(error)
+
+
+def _inner(at: Location, model: type[BaseModel] | None) -> type[BaseModel] | None:
+    """Return the model of the table within a table that a place is in, None for no such place."""
+    below = at[2:] if at[0] in LISTED else at[1:]
+    if model is None or len(below) < len(("key", 0, "key of the inner table")):
+        return None
+    field = model.model_fields.get(str(below[0]))
+    kinds = get_args(field.annotation) if field is not None else ()
+    found = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return next(found, None)
+
+
+def _example(model: type[BaseModel], at: Location) -> object:
+    return (model.model_fields[str(at[-1])].examples or [""])[0]
 
 
 def _found(error: ErrorDetails, at: Location, model: type[BaseModel] | None) -> str:

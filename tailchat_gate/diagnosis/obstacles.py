@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import is_made, writable_by_all
+from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.state.files import NAME
 
@@ -35,7 +36,8 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
     if settings.log.audit_file:
         yield from _of_file("log.audit_file", Path(settings.log.audit_file))
     server = settings.server
-    for key, texts in (("listen", server.listen), ("admin_listen", (server.admin_listen,))):
+    public = ((key, getattr(server, key)) for key in PUBLIC_ADDRESSES)
+    for key, texts in (*public, ("admin_listen", (server.admin_listen,))):
         for text in filter(None, texts):
             yield from _of_listener(f"server.{key}", listen_address(text))
     if server.unix_group and not server.unix_group.isdecimal():

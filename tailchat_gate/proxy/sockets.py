@@ -1,6 +1,7 @@
 """Sockets of clients and upstreams: how many there may be, bounded buffers, EOF and reset."""
 
 import asyncio
+import fcntl
 import logging
 import mmap
 import os
@@ -8,6 +9,7 @@ import resource
 import socket
 import ssl
 import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -25,6 +27,10 @@ LARGE_READ_BYTES: Final = 262_144
 _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("9I")
 _ALLOCATED, _SIZE, _QUEUED = 2, 3, 5
+
+_INT: Final = struct.Struct("i")
+#: Of Linux's TCP_INFO: tcpi_bytes_acked, behind 120 bytes.
+_BYTES_ACKED: Final = struct.Struct("120xQ")
 
 #: Of SO_LINGER: on, for no time (socket(7)).
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -79,6 +85,17 @@ def tell_of_rest(transport: asyncio.Transport) -> None:
     transport.set_write_buffer_limits(high=1, low=0)
 
 
+def peer_address(peer: object) -> str:
+    """Return the address of a socket's peer, from its name.
+
+    A Unix socket has none: its peer is on this machine. An IPv4 address may be mapped where a
+    listener takes IPv4 and IPv6 alike (RFC 4291 section 2.5.5.2).
+    """
+    if isinstance(peer, tuple) and peer:
+        return str(peer[0]).removeprefix("::ffff:")
+    return "127.0.0.1"
+
+
 def reset_on_close(transport: asyncio.Transport) -> None:
     """Let a close reset the connection, so that the peer does not take a message for complete."""
     found = transport.get_extra_info("socket")
@@ -98,6 +115,20 @@ def _room(transport: asyncio.Transport) -> int:
     # Half, because the kernel also counts its bookkeeping (socket(7), SO_SNDBUF).
     size, used = int(info[_SIZE]), max(int(info[_ALLOCATED]), int(info[_QUEUED]))
     return (size - used) // 2
+
+
+def unacknowledged_bytes(transport: asyncio.Transport) -> tuple[int, int]:
+    """Return how many bytes wait for the peer in the system, and how many it has acknowledged.
+
+    TLS transports have a buffer below them of which they do not tell.
+    """
+    found = transport.get_extra_info("socket")
+    try:
+        waiting = fcntl.ioctl(found.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+        info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+    except OSError:
+        return 0, 0
+    return int(_INT.unpack(waiting)[0]), int(_BYTES_ACKED.unpack(info)[0])
 
 
 def read_remaining(transport: asyncio.Transport | None) -> bytes:

@@ -26,6 +26,7 @@ BASIC: Final = 'Basic realm="tailchat", charset="UTF-8"'
 _WITH_PASSWORD: Final = frozenset((None, Way.BASIC))
 
 #: What stands in every answer of the gate, and what makes one JSON that nobody keeps.
+HSTS: Final = "Strict-Transport-Security"
 SERVER: Final = {"Server": "tailchat-gate"}
 _NO_STORE: Final = {**SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 JSON: Final = {

@@ -16,6 +16,7 @@ from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.plain import HSTS
 
 _log = logging.getLogger(LOGGER_NAME)
 
@@ -30,11 +31,15 @@ def details(context: RequestContext) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class ResponseWriter:
-    """Sends and records what the gate answers itself; a tool's responses do not come here."""
+    """Sends and records what the gate answers itself; a tool's responses do not come here.
+
+    `hsts` is the value of Strict-Transport-Security, "" for none.
+    """
 
     answers: Answers
     bridge: AiohttpBridge
     recorder: Recorder
+    hsts: str = ""
 
     def say(
         self,
@@ -75,12 +80,14 @@ class ResponseWriter:
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             try:
-                return await make(request)
+                found = await make(request)
             except ConnectionError:
                 raise
             except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
                 _log.exception("a request failed inside the gate", extra=details(context))
-                return self.answers.problem(context, Reason.INTERNAL_ERROR)
+                found = self.answers.problem(context, Reason.INTERNAL_ERROR)
+            self._mark(found)
+            return found
 
         def ended(answer: web.StreamResponse | Reason) -> None:
             if slots is not None:
@@ -97,7 +104,12 @@ class ResponseWriter:
             client, context.head, answer, ended, body=body, target=target, admission=admission
         )
 
+    def _mark(self, answer: web.StreamResponse) -> None:
+        if self.hsts and not answer.prepared:
+            answer.headers[HSTS] = self.hsts
+
     def _record(self, context: RequestContext, answer: web.Response) -> None:
+        self._mark(answer)
         context.status = answer.status
         context.sent_bytes = answer.content_length or 0
         self.recorder.record(context)

@@ -22,6 +22,7 @@ from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.proxy.static.handler import LocalFiles
 from tailchat_gate.serving.process_state import ProcessState
+from tailchat_gate.serving.tls import ServerTls
 
 #: How often the gate checks whether a configuration's last request is done.
 SWEEP_SECONDS: Final = 0.5
@@ -47,6 +48,7 @@ class Generation:
     notices: Notices
     forwarder: Forwarder
     assertions: Assertions | None
+    tls: ServerTls | None
     process_state: ProcessState
 
     def start(self) -> None:
@@ -59,6 +61,7 @@ class Generation:
         kids = self.assertions.kids if self.assertions is not None else ()
         # Not before: a configuration that is built and then refused must not publish its keys.
         self.process_state.published_keys.publish(kids, self.process_state.clock())
+        self.process_state.certificates.use(self.tls.facts if self.tls else ())
         self.process_state.token_expiries = tuple(
             token.expires for token in self.settings.token if token.expires is not None
         )

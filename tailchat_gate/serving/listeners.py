@@ -1,112 +1,31 @@
-"""The public addresses: opened, closed, and left open across a reload.
-
-On asyncio's own loop the gate accepts connections itself and pauses while the system is out of
-descriptors or memory.
-"""
+"""The public addresses: opened, closed, and left open across a reload."""
 
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from aiohttp import web
 
 from tailchat_gate.config.model import Server
+from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.proxy.client.server import ClientServer
+from tailchat_gate.proxy.sockets import peer_address
+from tailchat_gate.serving.acceptor import Acceptor, PlainTaker
 from tailchat_gate.serving.binding import OWNER_ONLY, Rights, bind, set_rights, takes_ipv4_elsewhere
 from tailchat_gate.serving.inherited import PassedSockets
-
-#: How many connections are accepted in one iteration of the loop.
-_BATCH: Final = 32
-#: The most connections that are accepted at the end; the kernel's queue is not longer as a rule.
-_MOST_WAITING: Final = 4096
-#: How long accepting pauses after the system had no descriptor or memory for a connection.
-BACK_OFF_SECONDS: Final = 0.25
+from tailchat_gate.serving.openings import MakeProtocol, Openings, Way
 
 #: systemd's own sockets would be gone for the next start.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 #: asyncio logs a line for each waiting connection while it cannot accept any.
 _ADMIN_BACKLOG: Final = 16
-_LISTEN: Final = "server.listen"
+_HTTPS: Final = "server.https_listen"
+_REDIRECT: Final = "server.redirect_listen"
 _ADMIN: Final = "server.admin_listen"
-
-
-class Acceptor:
-    """Accepts connections on a listening socket; `close` closes the socket.
-
-    asyncio's own server retries once per connection in the backlog and logs a traceback each
-    time: hundreds of megabytes while the process has no descriptor left. uvloop does not. `make`
-    makes the protocol of a connection; `failed` is called when the system is out of descriptors
-    or memory.
-    """
-
-    def __init__(
-        self,
-        listening: socket.socket,
-        make: Callable[[], asyncio.BaseProtocol],
-        failed: Callable[[], None],
-    ) -> None:
-        self.socket: Final = listening
-        self._make = make
-        self._failed = failed
-        self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[Any]] = set()
-        self._pause: asyncio.TimerHandle | None = None
-
-    def start(self, backlog: int) -> None:
-        """Listen and accept connections."""
-        self.socket.setblocking(False)  # noqa: FBT003 - socket's own signature
-        self.socket.listen(backlog)
-        self._resume()
-
-    async def close(self) -> None:
-        """Accept no further connection, after those that wait in the kernel's queue already."""
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self.socket)
-        for accepted in waiting(self.socket):
-            self._open(accepted)
-        self.socket.close()
-        if self._opening:
-            await asyncio.wait(self._opening)
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self.socket, self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(_BATCH):
-            try:
-                accepted, _ = self.socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:
-                self._loop.remove_reader(self.socket)
-                self._pause = self._loop.call_later(BACK_OFF_SECONDS, self._resume)
-                self._failed()
-                return
-            self._open(accepted)
-
-    def _open(self, accepted: socket.socket) -> None:
-        accepted.setblocking(False)  # noqa: FBT003 - socket's own signature
-        opening = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))
-        self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
-
-
-def waiting(listening: socket.socket) -> Iterator[socket.socket]:
-    """Yield the connections that clients have made and the gate has not accepted.
-
-    To close the socket would reset them.
-    """
-    for _ in range(_MOST_WAITING):
-        try:
-            yield listening.accept()[0]
-        except OSError:
-            return
 
 
 class StartError(RuntimeError):
@@ -124,6 +43,22 @@ class _Listener(Protocol):
 
     async def close(self) -> None:
         """Accept no further connection."""
+
+
+class _ByWay:
+    """Takes connections that begin with TLS or a PROXY header."""
+
+    def __init__(self, openings: Openings, way: Way) -> None:
+        self._openings = openings
+        self._way = way
+        self.has_room = openings.has_room
+
+    def take(self, accepted: socket.socket, peer: object) -> None:
+        # A peer that has left already has its name here alone.
+        self._openings.take(accepted, peer_address(peer), self._way)
+
+    async def settled(self) -> None:
+        """Nothing is waited for: they go on when their listener is closed."""
 
 
 class _Visitors:
@@ -166,14 +101,20 @@ class _Admin:
 class Listeners:
     """Listens on the public addresses and on the admin address of a configuration.
 
-    `server` makes the protocols of client connections; `admin` serves the admin address. A socket
-    in `passed` is used where its address is configured, with the rights that it has.
+    `server` makes the protocols of client connections; `openings` opens those with TLS or a PROXY
+    header; `admin` serves the admin address. A socket in `passed` is used where its address is
+    configured, with the rights that it has.
     """
 
     def __init__(
-        self, server: ClientServer, admin: web.BaseRunner, passed: PassedSockets | None = None
+        self,
+        server: ClientServer,
+        openings: Openings,
+        admin: web.BaseRunner,
+        passed: PassedSockets | None = None,
     ) -> None:
         self._server = server
+        self._openings = openings
         self._admin = admin
         self._passed = passed or PassedSockets()
         #: Addresses whose sockets came from another process.
@@ -183,9 +124,13 @@ class Listeners:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """The public TCP addresses as (host, port), with the assigned port for port 0."""
+        return [address for key in PUBLIC_ADDRESSES for address in self.addresses_of(key)]
+
+    def addresses_of(self, key: str) -> list[tuple[str, int]]:
+        """Return those of one key of [server]."""
         found: list[tuple[str, int]] = []
-        for listener in self._open.values():
-            if isinstance(listener, _Visitors):
+        for (setting, _), listener in self._open.items():
+            if isinstance(listener, _Visitors) and setting == f"server.{key}":
                 found += listener.addresses
         return found
 
@@ -214,7 +159,7 @@ class Listeners:
 
     async def close(self) -> None:
         """Close the public addresses; the admin address stays until its runner is cleaned up."""
-        await self._close([key for key in self._open if key[0] == _LISTEN])
+        await self._close([key for key in self._open if key[0] != _ADMIN])
 
     def sockets(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield each open socket with its configured address."""
@@ -225,7 +170,7 @@ class Listeners:
     async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
         """Give an open socket the rights that the new configuration names."""
         where = listen_address(address)
-        if key == _LISTEN and isinstance(where, UnixAddress) and address not in self._of_others:
+        if key != _ADMIN and isinstance(where, UnixAddress) and address not in self._of_others:
             try:
                 await asyncio.to_thread(set_rights, Path(where.path), rights_of(settings))
             except OSError as error:
@@ -240,7 +185,11 @@ class Listeners:
             bound = await asyncio.to_thread(self._bound, key, address, settings)
             if key == _ADMIN:
                 return await self._listen_for_admin(bound)
-            return await self._listen_for_visitors(bound)
+            make = self._server.redirected if key == _REDIRECT else self._server
+            proxied = address in settings.proxy_protocol
+            if proxied or key == _HTTPS:
+                return self._listen_opening(bound, Way(proxied, key == _HTTPS, make))
+            return await self._listen_for_visitors(bound, make)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}", key) from None
 
@@ -250,25 +199,32 @@ class Listeners:
             self._of_others.add(address)
             return passed
         rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
-        return bind(address, rights, ipv6_only=takes_ipv4_elsewhere(address, settings.listen))
+        others = settings.public_addresses
+        return bind(address, rights, ipv6_only=takes_ipv4_elsewhere(address, others))
 
-    async def _listen_for_visitors(self, bound: Sequence[socket.socket]) -> _Listener:
+    def _listen_opening(self, bound: Sequence[socket.socket], way: Way) -> _Listener:
+        taker = _ByWay(self._openings, way)
+        acceptors = [Acceptor(one, taker, self._server.out_of_descriptors) for one in bound]
+        for acceptor in acceptors:
+            acceptor.start(self._server.descriptors.backlog)
+        return _Visitors((), acceptors)
+
+    async def _listen_for_visitors(
+        self, bound: Sequence[socket.socket], make: MakeProtocol
+    ) -> _Listener:
         loop = asyncio.get_running_loop()
         backlog = self._server.descriptors.backlog
-        acceptors = [
-            Acceptor(one.dup(), self._server, self._server.out_of_descriptors) for one in bound
-        ]
+        failed = self._server.out_of_descriptors
+        acceptors = [Acceptor(one.dup(), PlainTaker(make), failed) for one in bound]
         if isinstance(loop, asyncio.BaseEventLoop):
             for one, acceptor in zip(bound, acceptors, strict=True):
                 one.close()
                 acceptor.start(backlog)
             return _Visitors((), acceptors)
         servers = [
-            await loop.create_server(self._server, sock=one, backlog=backlog)
+            await loop.create_server(make, sock=one, backlog=backlog)
             if one.family != socket.AF_UNIX
-            else await loop.create_unix_server(
-                self._server, sock=one, backlog=backlog, **_KEEP_FILE
-            )
+            else await loop.create_unix_server(make, sock=one, backlog=backlog, **_KEEP_FILE)
             for one in bound
         ]
         return _Visitors(servers, acceptors)
@@ -287,7 +243,8 @@ def rights_of(settings: Server) -> Rights:
 
 def _keys_of(settings: Server) -> Iterator[tuple[str, str]]:
     """Yield the setting and the address of each listener."""
-    for address in settings.listen:
-        yield _LISTEN, address
+    for key in PUBLIC_ADDRESSES:
+        for address in getattr(settings, key):
+            yield f"server.{key}", address
     if settings.admin_listen:
         yield _ADMIN, settings.admin_listen

@@ -40,6 +40,7 @@ from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
+from tailchat_gate.serving.certificate_watch import CertificateWatch
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.memory import MemoryStore
@@ -127,6 +128,8 @@ class ProcessState:
         #: Locks and ended sessions: the state itself, then what closes open connections for it.
         self.revocation: Final = RevocationState(clock)
         self.live: Final = SessionWatch(self.revocation, clock)
+        #: The gate's own certificates.
+        self.certificates: Final = CertificateWatch(clock)
         #: When the machine tokens of the configuration in force expire.
         self.token_expiries: tuple[float, ...] = ()
         self.metrics: Final = self._make_metrics()
@@ -156,6 +159,7 @@ class ProcessState:
     async def close(self) -> None:
         """Close upstream connections, end calls to Tailchat, write pending state and log lines."""
         self.upstream_pools.close()
+        self.certificates.close()
         self.audit.tell_left_out()
         self.grants.close()
         await self.group_watch.close()
@@ -219,8 +223,11 @@ class ProcessState:
         return Metrics(
             gauges,
             lambda: (self.access_log.sink, *sinks()),
-            (ConnectionMetrics(self.upstream_pools), self._token_expiries, self._group_metrics),
+            (ConnectionMetrics(self.upstream_pools), *self._sources()),
         )
+
+    def _sources(self) -> tuple[Callable[[], Iterator[Metric]], ...]:
+        return self._token_expiries, self._group_metrics, self.certificates.metrics
 
     def _group_metrics(self) -> Iterator[Metric]:
         watch = self.group_watch

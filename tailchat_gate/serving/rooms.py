@@ -13,7 +13,7 @@ from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
 from tailchat_gate.access.policy import NO_GRANTS
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import read_key
-from tailchat_gate.config.model import Settings
+from tailchat_gate.config.model import Server, Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
 from tailchat_gate.identity.grants import GrantState
@@ -32,6 +32,7 @@ from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
 from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.plain import HSTS
 from tailchat_gate.responses.refusals import Asks, Refusals
 from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.serving.process_state import ProcessState
@@ -94,9 +95,21 @@ def route_table(
     """
     members = Members(settings.groups) if members is None else members
     confined = {token.name: token.routes for token in settings.token if token.routes is not None}
+    hsts = hsts_value(settings.server)
     return RouteTable(
-        settings.route, settings.groups, settings.access.deny, confined, members, grants
+        settings.route,
+        settings.groups,
+        settings.access.deny,
+        confined,
+        members,
+        grants,
+        added=f"{HSTS}: {hsts}\r\n".encode("ascii") if hsts else b"",
     )
+
+
+def hsts_value(server: Server) -> str:
+    """Return the value of Strict-Transport-Security, "" for none (RFC 6797 section 6.1)."""
+    return f"max-age={int(server.hsts)}" if server.hsts else ""
 
 
 def cookie_names(settings: Settings) -> CookieNames:
@@ -116,6 +129,7 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
         via=settings.server.via,
         forwarded=settings.server.forwarded,
         real_ip=settings.server.real_ip,
+        certificate=settings.server.pass_client_certificate,
     )
 
 
@@ -204,7 +218,9 @@ def wire_responses(
         asks=asks,
         groups_of=proxy.identity.groups_of,
     )
-    writer = ResponseWriter(answers, process_state.bridge, proxy.recorder)
+    writer = ResponseWriter(
+        answers, process_state.bridge, proxy.recorder, hsts_value(settings.server)
+    )
     return ResponseParts(returns, answers, refusals, writer)
 
 

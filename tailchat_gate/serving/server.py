@@ -22,6 +22,7 @@ from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.inherited import PassedSockets
 from tailchat_gate.serving.listeners import Listeners, StartError
 from tailchat_gate.serving.notify import ServiceManager
+from tailchat_gate.serving.openings import Openings, OpeningTerms
 from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.state.store import StoreError
@@ -85,6 +86,7 @@ class GateServer:
         self._checks_sign_in = checks_sign_in
         self._server: ClientServer | None = None
         self._listeners: Listeners | None = None
+        self._openings: Openings | None = None
         self._admin: web.BaseRunner | None = None
         #: Locked while listeners are opened or closed.
         self._changing = asyncio.Lock()
@@ -101,6 +103,10 @@ class GateServer:
     def addresses(self) -> list[tuple[str, int]]:
         """The public TCP addresses as (host, port), with the assigned port for port 0."""
         return self._listeners.addresses if self._listeners else []
+
+    def addresses_of(self, key: str) -> list[tuple[str, int]]:
+        """Return the TCP addresses of one key of [server], such as "https_listen"."""
+        return self._listeners.addresses_of(key) if self._listeners else []
 
     @property
     def admin_addresses(self) -> list[Any]:
@@ -124,7 +130,10 @@ class GateServer:
             self.generations, is_ready=lambda: self._ready, reloader=self.reloader
         ).runner()
         await self._admin.setup()
-        self._listeners = Listeners(self._server, self._admin, self._passed)
+        self._openings = Openings(
+            self._server, self._process_state.certificates.openings, _terms(self.in_force)
+        )
+        self._listeners = Listeners(self._server, self._openings, self._admin, self._passed)
         await self._listeners.open(settings.server)
         self._close_passed()
         self._ready = True
@@ -138,7 +147,7 @@ class GateServer:
             extra={
                 "details": {
                     "version": __version__,
-                    "listen": list(settings.server.listen),
+                    "listen": list(settings.server.public_addresses),
                     "state": self._process_state.store.location,
                     "redirect_uri": settings.redirect_uri,
                 }
@@ -156,9 +165,13 @@ class GateServer:
             if self._stopping or self._server is None or self._listeners is None:
                 raise StoppingError
             settings = generation.settings.server
+            if self._openings is not None:
+                self._openings.prepare(_terms(generation))
             await self._listeners.open(settings)
             # From here to the end of the change there is no await: nothing else runs.
             generation.start()
+            if self._openings is not None:
+                self._openings.use(_terms(generation))
             self._server.change(generation.service)
             self.generations.follow(generation, self._server.connections)
             if self._checks_sign_in:
@@ -184,6 +197,8 @@ class GateServer:
         async with self._changing:
             if self._listeners is not None:
                 await self._listeners.close()
+        if self._openings is not None:
+            await self._openings.close()
         if self._server is not None:
             self._process_state.upstream_pools.end_tunnels()
             await self._drain(self._server, self.in_force.settings.server.shutdown_timeout)
@@ -234,6 +249,14 @@ class GateServer:
             raise StartError(
                 f"[state] path cannot be used: {error}{remedy}", "state.path"
             ) from None
+
+
+def _terms(generation: Generation) -> OpeningTerms:
+    """Return what a configuration says of connections that are being opened."""
+    settings = generation.settings
+    return OpeningTerms(
+        generation.tls, settings.limits.handshakes, settings.server.handshake_timeout
+    )
 
 
 async def serve(

@@ -10,6 +10,7 @@ from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
+from tailchat_gate.endpoints.https_redirect import HttpsRedirect
 from tailchat_gate.endpoints.login import LoginEndpoints, outcome_codec
 from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets
 from tailchat_gate.endpoints.router import Endpoints, KeySet
@@ -36,6 +37,7 @@ from tailchat_gate.serving.rooms import (
     wire_responses,
     wire_static,
 )
+from tailchat_gate.serving.tls import server_tls
 
 
 class Parts(NamedTuple):
@@ -213,7 +215,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
     return Generation(
         settings,
         gate,
-        _service(settings, gate),
+        _service(settings, gate, _redirecting(parts, gate)),
         identity.tailchat.client,
         identity.tailchat.sign_in,
         identity.tailchat.people,
@@ -223,6 +225,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         identity.tailchat.notices,
         proxy.forwarder,
         proxy.assertions,
+        server_tls(settings.server),
         process_state,
     )
 
@@ -254,10 +257,22 @@ def _gate(parts: Parts, endpoints: Endpoints, static: StaticRoutes) -> Gate:
         recorder=parts.proxy.recorder,
         request_ids=parts.process_state.request_ids,
         monotonic=parts.process_state.monotonic,
+        passes_certificate=parts.settings.server.pass_client_certificate,
     )
 
 
-def _service(settings: Settings, gate: Gate) -> Service:
+def _redirecting(parts: Parts, gate: Gate) -> HttpsRedirect:
+    return HttpsRedirect(
+        gate,
+        parts.identity.sites,
+        parts.responses.refusals,
+        parts.responses.writer,
+        parts.process_state.request_ids,
+        parts.process_state.monotonic,
+    )
+
+
+def _service(settings: Settings, gate: Gate, redirecting: HttpsRedirect) -> Service:
     server, limits = settings.server, settings.limits
     reader = RequestReader(request_limits(settings))
     return Service(
@@ -271,4 +286,5 @@ def _service(settings: Settings, gate: Gate) -> Service:
         ),
         limits.target_bytes + limits.header_bytes,
         limits.client_connections,
+        redirecting,
     )

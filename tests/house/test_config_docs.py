@@ -25,6 +25,7 @@ FREE = {
     "groups",
     *("token", "token.name", "token.hash", "token.routes", "token.expires"),
     *(f"route.{key}" for key in ("host", "upstream_path", "upstream_host")),
+    "server.client_ca",
     *(f"route.tls_{key}" for key in ("ca", "certificate", "key", "server_name")),
 }
 # Tables of which there are any number, each key of them apart.

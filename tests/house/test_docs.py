@@ -10,6 +10,7 @@ from gatekit import SECRET, make_settings
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.cli import main
+from tailchat_gate.config.certificates import CertificateFacts
 from tailchat_gate.config.load import load
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
@@ -83,6 +84,7 @@ def test_every_metric_is_documented() -> None:
     metrics.tailchat_call("token", 0.1, "ok")
     metrics.recheck("ok")
     process_state.token_expiries = (1e11,)
+    process_state.certificates._facts = (CertificateFacts("a.pem", (), 0.0, 1e11),)
     process_state.group_watch._resolved.people["ops"] = frozenset()
 
     about_process = text_string_to_metric_families(ProcessMetrics().render().decode())

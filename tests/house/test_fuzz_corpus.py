@@ -37,6 +37,7 @@ from tailchat_gate.request import (
     fields,
     forwarded_request,
     intent,
+    proxy_header,
     readings,
 )
 from tailchat_gate.request.client import ClientResolver
@@ -171,6 +172,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "original": lambda patch: patch.setattr(forwarded_request, "_one", _first),
     "path": _break_path,
     "profile": lambda patch: patch.setattr(responses, "_is_visible", lambda _: True),
+    "proxy_header": lambda patch: patch.setattr(proxy_header, "_SIZES", {}),
     "reply": lambda patch: patch.setattr(response_lines, "HOP_BY_HOP", frozenset()),
     "request_body": lambda patch: patch.setattr(
         body, "_SIZE", re.compile(rb"0*([0-9A-Fa-f]{1,15})\s*(?:;.*)?")

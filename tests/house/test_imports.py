@@ -54,11 +54,11 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("admin",),
         ("reload",),
         ("listeners", "wiring"),
-        ("binding", "generations", "rooms"),
+        ("binding", "generations", "openings", "rooms"),
         ("tailchat_parts",),
-        ("process_state",),
+        ("process_state", "tls"),
         ("passing",),
-        ("inherited", "notify", "signals"),
+        ("acceptor", "certificate_watch", "inherited", "notify", "signals"),
     ),
     "identity": (
         ("host_sessions",),
@@ -81,6 +81,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "config": (
         ("load",),
         ("overlay", "validation"),
+        ("certificates",),
         ("document", "files", "lint"),
         ("keys",),
         ("model",),

@@ -50,13 +50,19 @@ class Authority:
         """The authority's own certificate."""
         return self.directory / f"{self.name}.pem"
 
-    def issue(self, name: str, *, ends: timedelta = timedelta(hours=1)) -> Issued:
-        """Write a certificate for a host name and its key; `ends` is when it does, from now."""
+    def issue(
+        self, name: str, *, ends: timedelta = timedelta(hours=1), others: tuple[str, ...] = ()
+    ) -> Issued:
+        """Write a certificate for a host name and its key; `ends` is when it does, from now.
+
+        `others` are further names of it. One that was issued for the name before is replaced.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         found = Issued(
             self.directory / f"{self.name}-{name}.pem", self.directory / f"{self.name}-{name}.key"
         )
-        found.certificate.write_bytes(self._sign(name, key, ends=ends))
+        found.certificate.write_bytes(self._sign(name, key, ends=ends, others=others))
+        found.key.touch(0o600)
         found.key.write_bytes(_pem(key))
         return found
 
@@ -67,6 +73,7 @@ class Authority:
         *,
         authority: bool = False,
         ends: timedelta = timedelta(hours=1),
+        others: tuple[str, ...] = (),
     ) -> bytes:
         def named(text: str) -> x509.Name:
             return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
@@ -80,7 +87,10 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=2))
             .not_valid_after(now + ends)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName(list(map(x509.DNSName, (name, *others)))),
+                critical=False,
+            )
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )

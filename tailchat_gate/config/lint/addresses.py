@@ -57,7 +57,8 @@ def _tailchat_here(settings: Settings) -> Iterator[str]:
         )
     if tailchat.internal_url:
         own = HttpAddress(parse_url(tailchat.internal_url, ""))
-        if any(leads_to(own, listener) for listener in map(listen_address, settings.server.listen)):
+        listeners = map(listen_address, settings.server.public_addresses)
+        if any(leads_to(own, listener) for listener in listeners):
             yield "tailchat.internal_url is where the gate itself listens, so nobody can sign in"
 
 

@@ -215,6 +215,12 @@ Listeners = Annotated[
         }
     ),
 ]
+FurtherListeners = Annotated[
+    tuple[Listener, ...],
+    BeforeValidator(_listed),
+    AfterValidator(identifier.distinct),
+    WithJsonSchema({"anyOf": [{"type": "string"}, distinct_items({"type": "string"})]}),
+]
 Origin = Annotated[
     str,
     AfterValidator(url.origin),

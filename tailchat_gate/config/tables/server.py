@@ -1,29 +1,43 @@
-"""The tables of the gate itself: where it listens, what it takes, keeps, shows and logs."""
+"""The table of the gate itself: where it listens and what it is called from outside."""
 
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, ValidationInfo, field_validator
 
 from tailchat_gate.config.tables.fields import (
-    AuditFile,
-    Contact,
+    FurtherListeners,
     Listeners,
     Network,
     Origin,
     Prefix,
     Seconds,
     Section,
-    StatePath,
     UnixGroup,
     UnixMode,
     Via,
-    Whole,
 )
-from tailchat_gate.config.tables.route_fields import Host
+from tailchat_gate.config.tables.route_fields import Host, PemFile
 from tailchat_gate.config.values import address
 from tailchat_gate.config.values.identifier import distinct
 
-_MOST = 1_000_000
+#: The keys with addresses of visitors, in the order of the file.
+PUBLIC_ADDRESSES = ("listen", "https_listen", "redirect_listen")
+
+
+class Certificate(Section):
+    """A certificate of the gate for its own TLS, and the key that belongs to it."""
+
+    certificate: PemFile = Field(
+        description=(
+            "PEM file with the certificate of the hosts, and below it those that lead to its "
+            "authority."
+        ),
+        examples=["/etc/letsencrypt/live/example.com/fullchain.pem"],
+    )
+    key: PemFile = Field(
+        description="PEM file with the private key of `certificate`, without a password.",
+        examples=["/etc/letsencrypt/live/example.com/privkey.pem"],
+    )
 
 
 class Server(Section):
@@ -80,6 +94,72 @@ class Server(Section):
         ),
         examples=[["10.0.0.0/8"]],
     )
+    https_listen: FurtherListeners = Field(
+        default=(),
+        description=(
+            "Where visitors connect by HTTPS, with the certificates of [[server.tls]]: host:port, "
+            "unix:/path, or a list of these."
+        ),
+        examples=["0.0.0.0:443"],
+    )
+    redirect_listen: FurtherListeners = Field(
+        default=(),
+        description=(
+            "Where visitors who come by plain HTTP are only redirected to HTTPS: host:port, "
+            "unix:/path, or a list of these."
+        ),
+        examples=["0.0.0.0:80"],
+    )
+    tls: tuple[Certificate, ...] = Field(
+        default=(),
+        validate_default=True,
+        description=(
+            "The gate's certificates, one [[server.tls]] each; the name that a client asks for "
+            "chooses one, and the first is for all other names."
+        ),
+    )
+    handshake_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
+        default=10.0,
+        description=(
+            "How long a TLS handshake may take, and before it the PROXY header where one is "
+            "required."
+        ),
+    )
+    hsts: Annotated[float, Seconds()] = Field(
+        default=0.0,
+        description=(
+            "For how long browsers use nothing but HTTPS for a host that they have seen, by "
+            "Strict-Transport-Security; 0 sends no such header."
+        ),
+        examples=["365d"],
+    )
+    client_ca: PemFile | None = Field(
+        default=None,
+        description=(
+            "PEM file with the authorities of client certificates, which https_listen then asks "
+            "for."
+        ),
+        examples=["/etc/tailchat-gate/clients.pem"],
+    )
+    client_certificate: Literal["required", "optional"] = Field(
+        default="required",
+        description=(
+            "Whether a client without a certificate of client_ca may connect; one with a bad "
+            "certificate never may."
+        ),
+    )
+    pass_client_certificate: StrictBool = Field(
+        default=False,
+        description="Whether tools get the client's certificate in Client-Cert.",
+    )
+    proxy_protocol: FurtherListeners = Field(
+        default=(),
+        description=(
+            "Those of the gate's addresses on which every connection must come from one of "
+            "trusted_proxies and begin with a PROXY protocol header, version 1 or 2."
+        ),
+        examples=["0.0.0.0:4180"],
+    )
     workers: StrictInt = Field(
         default=1,
         description="Number of processes that serve; this version has 1.",
@@ -133,6 +213,11 @@ class Server(Section):
         """How many seconds a shutdown may wait for clients."""
         return self.drain_delay + self.shutdown_timeout
 
+    @property
+    def public_addresses(self) -> tuple[str, ...]:
+        """Every address where visitors connect."""
+        return (*self.listen, *self.https_listen, *self.redirect_listen)
+
     @field_validator("admin_listen")
     @classmethod
     def _admin_listener(cls, value: str, info: ValidationInfo) -> str:
@@ -146,6 +231,64 @@ class Server(Section):
             raise ValueError("an address that server.listen does not have")
         return admin
 
+    @field_validator("https_listen", "redirect_listen")
+    @classmethod
+    def _own_address(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        taken = {info.data.get("admin_listen", "")}
+        for key in PUBLIC_ADDRESSES:
+            taken.update(info.data.get(key, ()))
+        if twice := [one for one in value if one in taken and not one.endswith(":0")]:
+            raise ValueError(f"addresses of its own; {twice[0]} is another listener's")
+        if value and not _is_https(info):
+            raise ValueError("the key left out, or a server.public_url with https")
+        return value
+
+    @field_validator("tls")
+    @classmethod
+    def _both_or_none(
+        cls, value: tuple[Certificate, ...], info: ValidationInfo
+    ) -> tuple[Certificate, ...]:
+        listens = info.data.get("https_listen")
+        if listens and not value:
+            raise ValueError("at least one [[server.tls]], since server.https_listen is set")
+        if value and not listens and listens is not None:
+            raise ValueError("the table left out, or server.https_listen beside it")
+        return value
+
+    @field_validator("hsts")
+    @classmethod
+    def _only_by_https(cls, value: float, info: ValidationInfo) -> float:
+        if value and not _is_https(info):
+            raise ValueError("0, or a server.public_url with https")
+        return value
+
+    @field_validator("client_ca")
+    @classmethod
+    def _of_tls(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not info.data.get("https_listen", True):
+            raise ValueError("the key left out, or server.https_listen beside it")
+        return value
+
+    @field_validator("client_certificate", "pass_client_certificate")
+    @classmethod
+    def _of_clients(cls, value: object, info: ValidationInfo) -> object:
+        default = cls.model_fields[info.field_name or ""].default
+        if value != default and info.data.get("client_ca", "") is None:
+            raise ValueError("the key left out, or server.client_ca beside it")
+        return value
+
+    @field_validator("proxy_protocol")
+    @classmethod
+    def _from_trusted(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        public: list[str] = []
+        for key in PUBLIC_ADDRESSES:
+            public += info.data.get(key, ())
+        if value and not info.data.get("trusted_proxies", True):
+            raise ValueError("the key left out, or the proxies in server.trusted_proxies")
+        if all(key in info.data for key in PUBLIC_ADDRESSES) and not set(value) <= set(public):
+            raise ValueError(f"addresses of {', '.join(PUBLIC_ADDRESSES)}")
+        return value
+
     @field_validator("workers")
     @classmethod
     def _one_worker(cls, value: int) -> int:
@@ -154,88 +297,6 @@ class Server(Section):
         return value
 
 
-class Limits(Section):
-    """How large a request may be before it is refused, and how many one client may have."""
-
-    target_bytes: Annotated[int, Whole(256, 65_536)] = Field(
-        default=16_384, description="How many bytes the target of a request may have."
-    )
-    header_bytes: Annotated[int, Whole(1024, 1_048_576)] = Field(
-        default=65_536, description="How many bytes the headers of a request may have together."
-    )
-    header_count: Annotated[int, Whole(8, 1000)] = Field(
-        default=128, description="How many headers a request may have."
-    )
-    cookie_bytes: Annotated[int, Whole(256, 65_536)] = Field(
-        default=16_384,
-        description="How many bytes the cookies of a request may have together.",
-    )
-
-    client_connections: Annotated[int, Whole(0, _MOST)] = Field(
-        default=0,
-        description=(
-            "How many connections one client may have; 0 is half of what the gate can have, 4000 "
-            "at most."
-        ),
-    )
-    client_requests: Annotated[int, Whole(0, _MOST)] = Field(
-        default=0,
-        description=(
-            "How many requests and WebSockets of one client may be with one tool at once; 0 is "
-            "half of route.max_connections."
-        ),
-    )
-
-    @field_validator("cookie_bytes")
-    @classmethod
-    def _within_header(cls, value: int, info: ValidationInfo) -> int:
-        most = info.data.get("header_bytes", value)
-        if value > most:
-            raise ValueError(f"at most {most}, which limits.header_bytes allows for all headers")
-        return value
-
-
-class State(Section):
-    """Where the gate keeps what outlives it: locks, ended sessions, what was used once."""
-
-    path: StatePath = Field(
-        default="/var/lib/tailchat-gate",
-        description=(
-            "Directory that keeps state, shared by all processes of the machine; empty keeps it in "
-            "memory only. Left out, it is $STATE_DIRECTORY, /var/lib/tailchat-gate, or the user's "
-            "own directory for state."
-        ),
-    )
-
-
-class Pages(Section):
-    """What visitors see of the gate itself."""
-
-    sign_in: Literal["redirect", "page"] = Field(
-        default="redirect",
-        description=(
-            "Whether a visitor goes straight to Tailchat, or sees a sign-in page first, which also "
-            "keeps the #fragment of the address."
-        ),
-    )
-    contact: Contact = Field(
-        default="",
-        description="Whom visitors can ask for help, as one line of text on the gate's pages.",
-    )
-
-
-class Log(Section):
-    """What is written to the log."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severity of the messages that are logged."
-    )
-    access: StrictBool = Field(
-        default=True, description="Whether each request is logged, as one line of JSON."
-    )
-    audit_file: AuditFile = Field(
-        default="",
-        description=(
-            "File for sign-ins, sign-outs and refusals; empty writes them into the gate's own log."
-        ),
-    )
+def _is_https(info: ValidationInfo) -> bool:
+    """Whether visitors come by HTTPS, as far as is known: public_url may be wrong itself."""
+    return str(info.data.get("public_url", "https:")).startswith("https:")

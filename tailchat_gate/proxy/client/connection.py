@@ -54,12 +54,15 @@ class Handler(Protocol):
     def counts_as(self, peer: str) -> str:
         """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
 
+    def trusts(self, peer: str) -> bool:
+        """Whether a peer is a trusted proxy."""
+
 
 class Service(NamedTuple):
     """The handler of requests, their reader and their limits, all of one configuration.
 
     `max_head_bytes` is the limit of a whole head, `client_connections` the limit of one client's
-    connections, 0 for a sensible default.
+    connections, 0 for a sensible default. `redirecting` redirects requests to HTTPS.
     """
 
     handler: Handler
@@ -67,6 +70,11 @@ class Service(NamedTuple):
     timeouts: Timeouts
     max_head_bytes: int
     client_connections: int
+    redirecting: Handler
+
+    def redirects(self) -> "Service":
+        """Return the service of listeners that only redirect."""
+        return self._replace(handler=self.redirecting)
 
 
 class CurrentService:
@@ -96,7 +104,8 @@ class ClientConnection(FlowControl):
     __slots__ = (
         "_active_request", "_awaits_room", "_body", "_body_timeout", "_deadline", "_half_closed",
         "_held_end", "_in_head", "_kept", "_lingering", "_reading", "_service", "_sink", "_taker",
-        "_time", "_unread", "buffers", "client", "leaving", "own", "peer", "was_reset",
+        "_time", "_unread", "buffers", "certificate", "client", "leaving", "own", "peer", "secure",
+        "was_reset",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +116,9 @@ class ClientConnection(FlowControl):
         self.buffers: Final = buffers
         self._time = time
         self.peer = ""
+        #: Whether it is TLS, and the line that tells of the client's certificate, b"" for none.
+        self.secure = False
+        self.certificate = b""
         #: The client; None until known, and where a trusted proxy names it for each request.
         self.client: Client | None = None
         #: Upstream connections that only this client's connection uses, None until there is one.
@@ -310,9 +322,9 @@ class ClientConnection(FlowControl):
             return
         self._kept = b""
         self._lingering = Lingering(self._time())
-        if linger and transport.can_write_eof():
-            if end_writing(transport) and self._holds:
-                self._holds = 0
-                transport.resume_reading()
-        else:
+        if not linger:
             transport.close()
+        # TLS has no EOF in one direction: such a client sees the end by the response's length.
+        elif (self.secure or end_writing(transport)) and self._holds:
+            self._holds = 0
+            transport.resume_reading()

@@ -1,13 +1,21 @@
 """A client's connection as the event loop and the server see it: bytes, EOF, deadlines."""
 
 import asyncio
+import ssl
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from tailchat_gate.proxy.client.connection import ClientConnection, CurrentService
 from tailchat_gate.proxy.client.half_closed import HalfClosed, PeerEnd, peer_end, unread_bytes
 from tailchat_gate.proxy.client.lingering import Lingering
-from tailchat_gate.proxy.sockets import READ_BYTES, ReadBuffers, read_remaining, tell_of_rest
+from tailchat_gate.proxy.sockets import (
+    READ_BYTES,
+    ReadBuffers,
+    peer_address,
+    read_remaining,
+    tell_of_rest,
+)
 from tailchat_gate.reasons import Reason, RefusedError
 
 
@@ -39,15 +47,18 @@ class Server(Protocol):
 class ClientProtocol(ClientConnection):
     """A connection from a client, as the event loop and the server see it."""
 
-    __slots__ = ("_buffer", "_server", "_unsent", "counted_as")
+    __slots__ = ("_buffer", "_server", "_unsent", "counted_as", "named_peer")
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.service, server.buffers, server.time)
+    def __init__(self, server: Server, service: CurrentService | None = None) -> None:
+        """`service` answers requests in place of the server's."""
+        super().__init__(service or server.service, server.buffers, server.time)
         self._server = server
         self._buffer = server.buffers.small
         #: The key that the server counts this connection under, "" for none.
         self.counted_as = ""
         self._unsent = 0
+        #: The address that a PROXY header names, "" for the socket's own.
+        self.named_peer = ""
 
     # What the transport calls.
 
@@ -56,15 +67,18 @@ class ClientProtocol(ClientConnection):
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
         tell_of_rest(self.transport)
-        peer = transport.get_extra_info("peername")
-        # A Unix socket has no address: its peer is on this machine.
-        # Mapped where a listener takes IPv4 and IPv6 alike (RFC 4291 section 2.5.5.2).
-        self.peer = (
-            peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) and peer else "127.0.0.1"
-        )
+        self.peer = self.named_peer or peer_address(transport.get_extra_info("peername"))
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self._begin_tls(tls)
         self._deadline = self._time() + self._service.timeouts.header
         if (refused := self._server.opened(self)) is not None:
             self._turn_away(refused)
+
+    def _begin_tls(self, tls: ssl.SSLObject) -> None:
+        self.secure = True
+        if (certificate := tls.getpeercert(binary_form=True)) is not None:
+            # RFC 9440 section 2.2: a byte sequence of structured fields.
+            self.certificate = b"Client-Cert: :%b:\r\n" % b64encode(certificate)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - not what is wanted here
         """Return where the next read goes."""
@@ -101,9 +115,10 @@ class ClientProtocol(ClientConnection):
         if self._taker is not None:
             self._unread = False
             self._taker.client_ended()
-            return True
+            return not self.secure
         transport = self.transport
-        if transport is None or self._lingering is not None:
+        # The event loop closes a TLS connection at its EOF: it cannot be half closed there.
+        if transport is None or self._lingering is not None or self.secure:
             return False
         # The event loop reports EOF again where reading was paused meanwhile.
         if self._half_closed is None and not self._waits_half_closed(transport):

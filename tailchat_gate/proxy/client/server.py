@@ -95,6 +95,8 @@ class ClientServer:
         #: Whether every response from now on is the last of its connection.
         self._leaving = False
         self.service: Final = CurrentService(service)
+        #: Answers requests on listeners that only redirect.
+        self.redirects: Final = CurrentService(service.redirects())
         self._rights = RightWatch(self.connections, self.service)
         self._set_limit(service)
         descriptors.closers.append(self._close_oldest)
@@ -103,6 +105,7 @@ class ClientServer:
     def change(self, service: Service) -> None:
         """Use `service` for every request that is read from now on."""
         self.service.change(service)
+        self.redirects.change(service.redirects())
         self._set_limit(service)
         now = self.time()
         for connection in self.connections:
@@ -115,6 +118,10 @@ class ClientServer:
     def __call__(self) -> ClientProtocol:
         """Return the protocol for a new connection."""
         return ClientProtocol(self)
+
+    def redirected(self) -> ClientProtocol:
+        """Return the protocol for a new connection whose requests are only redirected."""
+        return ClientProtocol(self, self.redirects)
 
     def _sweep(self) -> None:
         # First, because an exception below must not stop all deadlines.

@@ -1,6 +1,6 @@
 """Which request fields reach a tool, by their names: the gate's rules and the route's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
@@ -24,6 +24,7 @@ from tailchat_gate.syntax import ROUTING_FIELDS
 _COOKIE: Final = b"cookie"
 _PREFIX: Final = b"x-forwarded-prefix"
 _REAL_IP: Final = b"x-real-ip"
+_CERT: Final = b"client-cert"
 #: Fields that must not be trailers (RFC 9110 section 6.5.1).
 _NEVER_TRAILERS: Final = frozenset(
     (
@@ -109,9 +110,17 @@ class FieldRules:
     What a route's `headers` set is stripped on that route and on all routes to the same tool.
     """
 
-    def __init__(self, routes: Iterable[RouteSettings], *, real_ip: bool = False) -> None:
-        """`real_ip`: tools get X-Real-IP, but for those whose `headers` set it themselves."""
-        self.of_route: Final[Mapping[str, RouteRules]] = _rules(list(routes), real_ip=real_ip)
+    def __init__(
+        self, routes: Iterable[RouteSettings], *, real_ip: bool = False, certificate: bool = False
+    ) -> None:
+        """`real_ip`: tools get X-Real-IP, but for those whose `headers` set it themselves.
+
+        `certificate`: tools get Client-Cert.
+        """
+        everywhere = {name for name, sent in ((_REAL_IP, real_ip), (_CERT, certificate)) if sent}
+        self.of_route: Final[Mapping[str, RouteRules]] = _rules(
+            list(routes), everywhere, real_ip=real_ip
+        )
         self._set = frozenset(name for rules in self.of_route.values() for name in rules.own)
         #: Names repeat from request to request; judging one costs more than looking it up.
         self.known: Final[dict[bytes, Action]] = {}
@@ -176,12 +185,14 @@ def may_trail_response(name: bytes) -> bool:
     return may_trail(name) and folded not in _NEVER_RESPONSE_TRAILERS and not is_order(folded)
 
 
-def _rules(routes: list[RouteSettings], *, real_ip: bool) -> dict[str, RouteRules]:
-    """Return the rules of each route by its name."""
+def _rules(
+    routes: list[RouteSettings], everywhere: Collection[bytes], *, real_ip: bool
+) -> dict[str, RouteRules]:
+    """Return the rules of each route by its name; `everywhere` are what the gate sets for all."""
     by_tool: dict[object, set[bytes]] = {}
     tools = [tool_of(upstream_address(route.upstream)) for route in routes]
     for route, tool in zip(routes, tools, strict=True):
-        own = by_tool.setdefault(tool, {_REAL_IP} if real_ip else set())
+        own = by_tool.setdefault(tool, set(everywhere))
         own.update(fold(name.encode("ascii")) for name in route.headers)
         if stripped(route.path, route.upstream_path):
             own.add(_PREFIX)

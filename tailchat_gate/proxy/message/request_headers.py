@@ -60,7 +60,7 @@ class RequestHeaders:
 
     `routes` are all routes of the configuration. `via` is the gate's name in the Via field, "" for
     no such field. `forwarded`: Forwarded (RFC 7239) is sent beside the X-Forwarded fields;
-    `real_ip`: X-Real-IP is.
+    `real_ip`: X-Real-IP is; `certificate`: Client-Cert is, with the identity.
     """
 
     def __init__(
@@ -71,9 +71,10 @@ class RequestHeaders:
         via: str,
         forwarded: bool,
         real_ip: bool = False,
+        certificate: bool = False,
     ) -> None:
         self._cookies = cookies
-        self._rules = FieldRules(routes, real_ip=real_ip)
+        self._rules = FieldRules(routes, real_ip=real_ip, certificate=certificate)
         # The version received (RFC 9110 section 7.6.3): index 0 is HTTP/1.1, index 1 is HTTP/1.0.
         self._via = tuple(
             b"Via: 1.%d %b\r\n" % (minor, via.encode("ascii")) if via else b"" for minor in (1, 0)

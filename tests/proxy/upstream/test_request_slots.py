@@ -19,7 +19,7 @@ from reloadkit import file_text, sections
 from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.request.client import Client
-from tailchat_gate.serving.listeners import Acceptor
+from tailchat_gate.serving.acceptor import Acceptor, PlainTaker
 
 Start = Callable[..., Any]
 PUBLIC = ["public"]
@@ -319,7 +319,7 @@ async def test_accepting_waits_where_there_is_no_descriptor(
 
     listening = socket.create_server(("127.0.0.1", 0))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    acceptor = Acceptor(listening, make, failed.set)
+    acceptor = Acceptor(listening, PlainTaker(make), failed.set)
     with socket.create_connection(listening.getsockname()) as client:
         resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, before[1]))
         # What is below the limit is in use.

@@ -1,0 +1,103 @@
+"""The tables of what the gate takes, keeps, shows and logs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
+
+from tailchat_gate.config.tables.fields import AuditFile, Contact, Section, StatePath, Whole
+
+_MOST = 1_000_000
+
+
+class Limits(Section):
+    """How large a request may be before it is refused, and how many one client may have."""
+
+    target_bytes: Annotated[int, Whole(256, 65_536)] = Field(
+        default=16_384, description="How many bytes the target of a request may have."
+    )
+    header_bytes: Annotated[int, Whole(1024, 1_048_576)] = Field(
+        default=65_536, description="How many bytes the headers of a request may have together."
+    )
+    header_count: Annotated[int, Whole(8, 1000)] = Field(
+        default=128, description="How many headers a request may have."
+    )
+    cookie_bytes: Annotated[int, Whole(256, 65_536)] = Field(
+        default=16_384,
+        description="How many bytes the cookies of a request may have together.",
+    )
+
+    client_connections: Annotated[int, Whole(0, _MOST)] = Field(
+        default=0,
+        description=(
+            "How many connections one client may have; 0 is half of what the gate can have, 4000 "
+            "at most."
+        ),
+    )
+    handshakes: Annotated[int, Whole(1, _MOST)] = Field(
+        default=256,
+        description=(
+            "How many connections may be in a TLS handshake, or in front of it in a PROXY header, "
+            "at once; one client may have a quarter of these."
+        ),
+    )
+    client_requests: Annotated[int, Whole(0, _MOST)] = Field(
+        default=0,
+        description=(
+            "How many requests and WebSockets of one client may be with one tool at once; 0 is "
+            "half of route.max_connections."
+        ),
+    )
+
+    @field_validator("cookie_bytes")
+    @classmethod
+    def _within_header(cls, value: int, info: ValidationInfo) -> int:
+        most = info.data.get("header_bytes", value)
+        if value > most:
+            raise ValueError(f"at most {most}, which limits.header_bytes allows for all headers")
+        return value
+
+
+class State(Section):
+    """Where the gate keeps what outlives it: locks, ended sessions, what was used once."""
+
+    path: StatePath = Field(
+        default="/var/lib/tailchat-gate",
+        description=(
+            "Directory that keeps state, shared by all processes of the machine; empty keeps it in "
+            "memory only. Left out, it is $STATE_DIRECTORY, /var/lib/tailchat-gate, or the user's "
+            "own directory for state."
+        ),
+    )
+
+
+class Pages(Section):
+    """What visitors see of the gate itself."""
+
+    sign_in: Literal["redirect", "page"] = Field(
+        default="redirect",
+        description=(
+            "Whether a visitor goes straight to Tailchat, or sees a sign-in page first, which also "
+            "keeps the #fragment of the address."
+        ),
+    )
+    contact: Contact = Field(
+        default="",
+        description="Whom visitors can ask for help, as one line of text on the gate's pages.",
+    )
+
+
+class Log(Section):
+    """What is written to the log."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity of the messages that are logged."
+    )
+    access: StrictBool = Field(
+        default=True, description="Whether each request is logged, as one line of JSON."
+    )
+    audit_file: AuditFile = Field(
+        default="",
+        description=(
+            "File for sign-ins, sign-outs and refusals; empty writes them into the gate's own log."
+        ),
+    )

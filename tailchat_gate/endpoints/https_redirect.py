@@ -1,0 +1,101 @@
+"""Answers on listeners for plain HTTP: nothing but the way to HTTPS."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from tailchat_gate.identity.host_sessions import Sites
+from tailchat_gate.proxy.client.active_request import Admission
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.client import Client
+from tailchat_gate.request.context import RequestContext, RequestIds
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.responses.writer import ResponseWriter
+from tailchat_gate.syntax import READ_METHODS
+
+
+class Story(Protocol):
+    """What the gate does on its other listeners."""
+
+    def counts_as(self, peer: str) -> str:
+        """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
+
+    def trusts(self, peer: str) -> bool:
+        """Whether a peer is a trusted proxy."""
+
+    def client_of(self, client: ClientConnection, fields: FieldSection) -> Client:
+        """Return who sent a request."""
+
+
+class HttpsRedirect:
+    """Redirects each request to the same target of the same host by HTTPS.
+
+    Only hosts of the gate's own and of its routes are redirected: a cache in between would keep
+    what a stranger's Host field made of it. A request that may change something is repeated with
+    its method and body by 308 (RFC 9110 section 15.4.9); the first one was readable on the way.
+    """
+
+    def __init__(
+        self,
+        story: Story,
+        sites: Sites,
+        refusals: Refusals,
+        writer: ResponseWriter,
+        request_ids: RequestIds,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._story: Final = story
+        self._sites: Final = sites
+        self._refusals: Final = refusals
+        # A browser must not believe Strict-Transport-Security here (RFC 6797 section 7.2).
+        self._writer: Final = replace(writer, hsts="")
+        self._request_ids: Final = request_ids
+        self._monotonic: Final = monotonic
+
+    def handle(self, client: ClientConnection, head: RequestHead) -> None:
+        """Answer a request."""
+        context = RequestContext(self._request_ids.next(), self._monotonic(), head)
+        context.client_address = client.client or self._story.client_of(client, head.fields)
+        host = context.host
+        if not self._knows(host):
+            answer = self._refusals.failure(context, Reason.NO_ROUTE)
+        else:
+            context.reason = Reason.OWN_PATH
+            status = (
+                HTTPStatus.MOVED_PERMANENTLY
+                if head.method in READ_METHODS
+                else HTTPStatus.PERMANENT_REDIRECT
+            )
+            location = f"{self._sites.origin(host)}{head.target.raw.decode('ascii')}"
+            answer = self._writer.answers.redirect(location, status=status)
+        self._writer.say(client, context, answer)
+
+    def _knows(self, host: str) -> bool:
+        return host == self._sites.public_host or self._sites.is_tool(host)
+
+    def resume(self, client: ClientConnection, context: RequestContext) -> None:
+        """Answer a request that was on hold; none is."""
+        self.handle(client, context.head)
+
+    def judge_again(self, admission: Admission) -> Reason | None:  # noqa: ARG002 - as elsewhere
+        """Return None: no request stays under way."""
+        return None
+
+    def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
+        """Return the response to bytes that could not be read as a request."""
+        context = RequestContext(self._request_ids.next(), self._monotonic())
+        context.client_address = self._story.client_of(client, context.head.fields)
+        context.reason = error.reason
+        return self._writer.unreadable(context, str(error))
+
+    def counts_as(self, peer: str) -> str:
+        """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
+        return self._story.counts_as(peer)
+
+    def trusts(self, peer: str) -> bool:
+        """Whether a peer is a trusted proxy."""
+        return self._story.trusts(peer)

@@ -1,0 +1,244 @@
+"""Connections that are being opened: their PROXY header is read, and TLS begins.
+
+What a stranger can make of them is bounded apart from the connections of clients, which they are
+not yet: in time, in number, and for each client. Where there is no room the listener waits, and
+those wait in the system's queue; one that takes long then makes room.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
+from tailchat_gate.proxy.client.protocol import ClientProtocol
+from tailchat_gate.proxy.client.server import ClientServer
+from tailchat_gate.request.proxy_header import (
+    LONGEST_HEADER,
+    ProxyHeaderError,
+    read_proxy_header,
+)
+from tailchat_gate.serving.tls import ServerTls
+
+#: One that has taken so long is closed for one that comes where there is no room.
+PATIENCE_SECONDS: Final = 1.0
+#: How long a closing TLS connection may take to be flushed and closed: as long as its client reads,
+#: since a client that does not is closed earlier (proxy/client/lingering.py).
+SHUTDOWN_SECONDS: Final = 300.0
+#: One client may have one in so many of those that there may be.
+_CLIENT_PART: Final = 4
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+MakeProtocol = Callable[[], ClientProtocol]
+
+
+class OpeningTerms(NamedTuple):
+    """What a configuration says of them: the certificates, how many there may be, and seconds."""
+
+    tls: ServerTls | None
+    most: int
+    timeout: float
+
+
+class Way(NamedTuple):
+    """How connections of a listener begin: with a PROXY header, with TLS, or with both.
+
+    `make` makes the protocol of a connection.
+    """
+
+    proxied: bool
+    tls: bool
+    make: MakeProtocol
+
+
+class _NoRoomError(Exception):
+    """This client has too many of them, or the process no descriptor."""
+
+
+class _Opening:
+    """A connection that is being opened."""
+
+    __slots__ = ("accepted", "peer", "since", "who")
+
+    def __init__(self, accepted: socket.socket, peer: str, who: str, since: float) -> None:
+        self.accepted: Final = accepted
+        self.peer: Final = peer
+        self.who: Final = who
+        self.since: Final = since
+
+    def end(self) -> None:
+        """End the connection, by which its handshake fails."""
+        with suppress(OSError):  # it may be closed already
+            self.accepted.shutdown(socket.SHUT_RDWR)
+
+
+class Openings:
+    """Opens the connections of listeners with TLS or a PROXY header.
+
+    `outcomes` counts them, by what became of them.
+    """
+
+    def __init__(self, server: ClientServer, outcomes: Counter[str], terms: OpeningTerms) -> None:
+        self._server = server
+        self._outcomes = outcomes
+        self._terms = terms
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[asyncio.Task[None], _Opening] = {}
+        self._clients: Counter[str] = Counter()
+        self._faults = FaultLog(self._loop.time)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def use(self, terms: OpeningTerms) -> None:
+        """Open connections by other terms; contexts of the same files stay in use."""
+        old, new = self._terms.tls, terms.tls
+        if old is not None and new is not None and old.digest == new.digest:
+            terms = terms._replace(tls=old)
+        self._terms = terms
+
+    def prepare(self, terms: OpeningTerms) -> None:
+        """Use the certificates of terms where there were none, for listeners that open now."""
+        if self._terms.tls is None:
+            self._terms = self._terms._replace(tls=terms.tls)
+
+    def has_room(self) -> bool:
+        """Whether one more connection may be opened; ends one that takes long where there is none.
+
+        It returns False until that one has ended.
+        """
+        if len(self._open) < self._terms.most:
+            return True
+        oldest = next(iter(self._open.values()))
+        if oldest.since + PATIENCE_SECONDS <= self._loop.time():
+            self._outcomes["crowded"] += 1
+            oldest.end()
+        return False
+
+    def take(self, accepted: socket.socket, peer: str, way: Way) -> None:
+        """Open an accepted connection; `peer` is its address."""
+        who = self._server.service.handler.counts_as(peer)
+        opening = _Opening(accepted, peer, who, self._loop.time())
+        if not self._enter(opening):
+            self._outcomes["refused"] += 1
+            accepted.close()
+            return
+        task = self._loop.create_task(self._open_one(opening, way))
+        self._open[task] = opening
+        task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Wait a moment for those that are being opened, and end the rest."""
+        if self._open:
+            await asyncio.wait(tuple(self._open), timeout=PATIENCE_SECONDS)
+        for opening in self._open.values():
+            opening.end()
+        if self._open:
+            await asyncio.wait(tuple(self._open))
+
+    def _enter(self, opening: _Opening) -> bool:
+        if opening.who and self._clients[opening.who] >= max(1, self._terms.most // _CLIENT_PART):
+            return False
+        if not self._server.descriptors.make_room():
+            return False
+        self._clients[opening.who] += 1
+        self._server.descriptors.clients += 1
+        return True
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        opening = self._open.pop(task)
+        self._server.descriptors.clients -= 1
+        self._clients[opening.who] -= 1
+        if not self._clients[opening.who]:
+            del self._clients[opening.who]
+
+    async def _open_one(self, opening: _Opening, way: Way) -> None:
+        accepted, outcome = opening.accepted, "opened"
+        end = self._loop.time() + self._terms.timeout
+        try:
+            await self._begin(opening, way, end)
+        except TimeoutError:
+            outcome = "slow"
+        except ProxyHeaderError as error:
+            outcome = "no-proxy-header"
+            details = {"peer": opening.peer, "problem": str(error)}
+            self._faults.tell("a connection without the PROXY header that is required", details)
+        except OSError:  # ssl.SSLError among them
+            outcome = "failed" if self._loop.time() < end else "slow"
+        except Exception:  # noqa: BLE001 - one connection's fault ends no other
+            outcome = "failed"
+            _log.exception("a connection could not be opened")
+        finally:
+            if outcome != "opened":
+                accepted.close()
+        self._outcomes[outcome] += 1
+
+    async def _begin(self, opening: _Opening, way: Way, end: float) -> None:
+        accepted = opening.accepted
+        address = await self._proxied(opening, end) if way.proxied else ""
+        context, left = self._context(way), end - self._loop.time()
+
+        def make() -> ClientProtocol:
+            protocol = way.make()
+            protocol.named_peer = address
+            return protocol
+
+        if context is None:
+            await self._loop.connect_accepted_socket(make, accepted)
+            return
+        if left <= 0:
+            raise TimeoutError
+        await self._loop.connect_accepted_socket(
+            make,
+            accepted,
+            ssl=context,
+            ssl_handshake_timeout=left,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+
+    def _context(self, way: Way) -> ssl.SSLContext | None:
+        if not way.tls:
+            return None
+        if self._terms.tls is None:
+            raise ConnectionAbortedError  # a listener that is about to be closed
+        return self._terms.tls.context
+
+    async def _proxied(self, opening: _Opening, end: float) -> str:
+        """Read the PROXY header of a connection, and nothing after it; return the client's address.
+
+        It is "" for a connection of the proxy's own. Raises ProxyHeaderError.
+        """
+        if not self._server.service.handler.trusts(opening.peer):
+            raise ProxyHeaderError("a peer that is not in server.trusted_proxies")
+        accepted = opening.accepted
+        data = b""
+        async with asyncio.timeout_at(end):
+            while True:
+                await _readable(self._loop, accepted)
+                seen = data + accepted.recv(LONGEST_HEADER - len(data), socket.MSG_PEEK)
+                if len(seen) == len(data):
+                    raise ConnectionAbortedError
+                header, size = read_proxy_header(seen)
+                data += accepted.recv(size - len(data))
+                if header is not None:
+                    return header.address
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> None:
+    """Wait until a socket has bytes or EOF."""
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(accepted, tell)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(accepted)

@@ -1,0 +1,82 @@
+"""The gate's own TLS: the context of each connection, chosen by the name that its client asks for.
+
+Contexts live as long as their files are the same, so that clients can resume their sessions after
+a reload; where a file has changed, a session of before is no longer resumed, which is what a
+changed client_ca must do.
+"""
+
+import hashlib
+import ssl
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from tailchat_gate.config.certificates import (
+    CertificateFacts,
+    certificate_files,
+    facts_of,
+    server_context,
+    wildcard_of,
+)
+from tailchat_gate.config.files import PemError
+from tailchat_gate.config.model import Server
+
+
+class ServerTls:
+    """The certificates of one configuration.
+
+    `context` is for every new connection; `facts` say what the certificates are for, and `digest`
+    is equal for equal files and settings.
+    """
+
+    def __init__(self, server: Server) -> None:
+        """Read the files. Raises PemError."""
+        self.digest: Final = _digest(server)
+        made = [server_context(each, server) for each in server.tls]
+        try:
+            self.facts: Final = tuple(map(facts_of, server.tls))
+        except (OSError, ValueError):
+            raise PemError("server.tls", "a file that changed", "certificates of X.509") from None
+        self._by_name: Final = _by_name(zip(self.facts, made, strict=True))
+        self.context: Final = made[0]
+        self.context.sni_callback = self._choose
+
+    def _choose(
+        self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
+    ) -> None:
+        """Use the certificate for the name in the ClientHello (RFC 6066 section 3), if any."""
+        asked = (name or "").lower()
+        found = self._by_name.get(asked) or self._by_name.get(wildcard_of(asked))
+        if found is not None:
+            connection.context = found
+
+
+def server_tls(server: Server) -> ServerTls | None:
+    """Return the TLS of a configuration, None where it has none. Raises PemError."""
+    return ServerTls(server) if server.https_listen else None
+
+
+def _by_name(
+    made: Iterable[tuple[CertificateFacts, ssl.SSLContext]],
+) -> Mapping[str, ssl.SSLContext]:
+    """Return the contexts by name; of two certificates for a name the first counts."""
+    found: dict[str, ssl.SSLContext] = {}
+    for facts, context in made:
+        for name in facts.names:
+            found.setdefault(name, context)
+    return found
+
+
+def _digest(server: Server) -> bytes:
+    """Return what differs where another file or setting of TLS does. Raises PemError."""
+    found = hashlib.sha256(repr((server.tls, server.client_certificate)).encode())
+    for path in certificate_files(server):
+        try:
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise _unreadable(path, error) from None
+    return found.digest()
+
+
+def _unreadable(path: Path, error: OSError) -> PemError:
+    return PemError("server.tls", f"{path}: {error.strerror}", "a file that can be read")
