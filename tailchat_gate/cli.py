@@ -15,6 +15,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "serve": "serve",
         "reload": "admin",
+        "init": "init",
         "check": "config",
         "doctor": "doctor",
         "explain": "explain",

@@ -5,29 +5,31 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestClient, TestServer
+from pytest_aiohttp import AiohttpClient, AiohttpServer
 from storykit import served
 
 from tailchat_gate.demo.tool import MAX_DOWNLOAD, SampleTool, identity
 from tailchat_gate.demo.users import USERS, User
 
-
-@pytest.fixture
-async def runner() -> AsyncIterator[web.AppRunner]:
-    """Return the tool's runner, started on a free port."""
-    found = web.AppRunner(SampleTool(ticks=0.01).app(), shutdown_timeout=1)
-    try:
-        await found.setup()
-        await web.TCPSite(found, "127.0.0.1", 0).start()
-        yield found
-    finally:
-        await found.cleanup()
+Client = TestClient[web.Request, None]
 
 
 @pytest.fixture
-async def client(runner: web.AppRunner) -> AsyncIterator[aiohttp.ClientSession]:
+async def server(aiohttp_server: AiohttpServer) -> TestServer:
+    """Return the tool, started on a free port."""
+    return await aiohttp_server(SampleTool(ticks=0.01).app(), shutdown_timeout=1)
+
+
+@pytest.fixture
+async def client(aiohttp_client: AiohttpClient, server: TestServer) -> Client:
     """Return a client whose base is the tool."""
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as found:
-        yield found
+    return await aiohttp_client(server)
+
+
+def _runner(server: TestServer) -> web.BaseRunner:
+    assert server.runner is not None
+    return server.runner
 
 
 def gate_headers(user: User) -> dict[str, str]:
@@ -59,7 +61,7 @@ def test_identity_is_read_from_the_gates_headers(
 
 
 @pytest.mark.parametrize("user", USERS, ids=lambda user: user.name)
-async def test_the_page_shows_any_name_as_text(client: aiohttp.ClientSession, user: User) -> None:
+async def test_the_page_shows_any_name_as_text(client: Client, user: User) -> None:
     """Whatever a name holds, the page shows it escaped and says what was not sent."""
     async with client.get("/?a=<b>", headers=gate_headers(user)) as response:
         page = await response.text()
@@ -76,7 +78,7 @@ async def test_the_page_shows_any_name_as_text(client: aiohttp.ClientSession, us
         assert "Hello, Eve��X-Evil: 1" in page
 
 
-async def test_the_page_shows_every_header_and_the_links(client: aiohttp.ClientSession) -> None:
+async def test_the_page_shows_every_header_and_the_links(client: Client) -> None:
     """All received headers are listed escaped, and the gate's own pages are linked."""
     async with client.get("/", headers={"X-Odd": "<i>&\"'"}) as response:
         page = await response.text()
@@ -100,7 +102,7 @@ async def test_the_links_follow_the_gates_prefix() -> None:
     assert 'href="/gate/sign_out"' in page
 
 
-async def test_whoami_is_json(client: aiohttp.ClientSession) -> None:
+async def test_whoami_is_json(client: Client) -> None:
     """/api/whoami says who, the target as it came, and the headers in order with repeats."""
     headers = [("X-Tailchat-Sub", "66"), ("X-L", "1"), ("X-L", "2")]
     async with client.get("/api/whoami?a=1&a=2", headers=headers) as response:
@@ -112,7 +114,7 @@ async def test_whoami_is_json(client: aiohttp.ClientSession) -> None:
     assert [value for name, value in found["headers"] if name == "X-L"] == ["1", "2"]
 
 
-async def test_the_websocket_echoes_text_and_bytes(client: aiohttp.ClientSession) -> None:
+async def test_the_websocket_echoes_text_and_bytes(client: Client) -> None:
     """What is sent comes back as the kind of message it was."""
     async with client.ws_connect("/ws") as socket:
         await socket.send_str("你好 ☆")
@@ -125,14 +127,14 @@ async def test_the_websocket_echoes_text_and_bytes(client: aiohttp.ClientSession
 
 
 async def test_stopping_closes_websockets_and_events(
-    runner: web.AppRunner, client: aiohttp.ClientSession
+    server: TestServer, client: Client
 ) -> None:
     """A tool that stops says so on every socket with 1001 and ends its event streams."""
     async with client.ws_connect("/ws") as socket, client.get("/events") as events:
         await socket.send_str("here")
         assert (await socket.receive()).data == "here"
         assert await events.content.readline() == b"id: 1\n"
-        stopping = asyncio.create_task(runner.cleanup())
+        stopping = asyncio.create_task(_runner(server).cleanup())
         last = await socket.receive()
         await events.content.read()
         await stopping
@@ -140,7 +142,7 @@ async def test_stopping_closes_websockets_and_events(
     assert (last.type, last.data, last.extra) == (WSMsgType.CLOSE, 1001, "the tool is stopping")
 
 
-async def test_events_arrive_one_by_one(client: aiohttp.ClientSession) -> None:
+async def test_events_arrive_one_by_one(client: Client) -> None:
     """/events sends numbered ticks as server-sent events, each as it happens."""
     async with client.get("/events") as response:
         lines = [await response.content.readline() for _ in range(6)]
@@ -151,13 +153,13 @@ async def test_events_arrive_one_by_one(client: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("path", ["/events", f"/download?bytes={MAX_DOWNLOAD}", "/upload", "/ws"])
 async def test_who_leaves_in_the_middle_leaves_no_traceback(
-    runner: web.AppRunner,
-    client: aiohttp.ClientSession,
+    server: TestServer,
+    client: Client,
     caplog: pytest.LogCaptureFixture,
     path: str,
 ) -> None:
     """A client that resets its connection is no error of the tool's."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     fields = {
         "/upload": "Content-Length: 100000\r\n",
         "/ws": "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -171,13 +173,13 @@ async def test_who_leaves_in_the_middle_leaves_no_traceback(
     # Long enough for the tool to have noticed, and to have sent into the void.
     async with client.get("/events") as events:
         assert await events.content.readuntil(b"tick 3\n")
-    await runner.cleanup()
+    await _runner(server).cleanup()
 
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_upload_counts_bytes(client: aiohttp.ClientSession, method: str) -> None:
+async def test_upload_counts_bytes(client: Client, method: str) -> None:
     """/upload counts a body of any size, with a length or in chunks."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -191,7 +193,7 @@ async def test_upload_counts_bytes(client: aiohttp.ClientSession, method: str) -
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1_000_000])
-async def test_download_sends_just_as_many_bytes(client: aiohttp.ClientSession, size: int) -> None:
+async def test_download_sends_just_as_many_bytes(client: Client, size: int) -> None:
     """/download announces and sends the bytes it was asked for."""
     async with client.get(f"/download?bytes={size}") as response:
         body = await response.read()
@@ -204,13 +206,13 @@ async def test_download_sends_just_as_many_bytes(client: aiohttp.ClientSession, 
 @pytest.mark.parametrize(
     "text", ["-1", "x", "1e3", "٣", str(MAX_DOWNLOAD + 1), "9" * 5000, "1.5", "+1"]
 )
-async def test_download_refuses_what_is_no_size(client: aiohttp.ClientSession, text: str) -> None:
+async def test_download_refuses_what_is_no_size(client: Client, text: str) -> None:
     """Anything but a plain number within the limit is a 400."""
     async with client.get("/download", params={"bytes": text}) as response:
         assert response.status == 400
 
 
-async def test_what_is_not_there_is_404(client: aiohttp.ClientSession) -> None:
+async def test_what_is_not_there_is_404(client: Client) -> None:
     """Another path is 404."""
     async with client.get("/nothing") as response:
         assert response.status == 404
