@@ -126,9 +126,7 @@ async def test_the_websocket_echoes_text_and_bytes(client: Client) -> None:
     assert (data.type, data.data) == (WSMsgType.BINARY, b"\x00\xff")
 
 
-async def test_stopping_closes_websockets_and_events(
-    server: TestServer, client: Client
-) -> None:
+async def test_stopping_closes_websockets_and_events(server: TestServer, client: Client) -> None:
     """A tool that stops says so on every socket with 1001 and ends its event streams."""
     async with client.ws_connect("/ws") as socket, client.get("/events") as events:
         await socket.send_str("here")

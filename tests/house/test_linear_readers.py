@@ -46,6 +46,7 @@ from tailchat_gate.state.store import Record
 PATTERNS: Final = {
     "access.browser_origin:_WITH_PORT": "fullmatch",
     "access.browser_origin:_PLAIN_SCOPE": "fullmatch",
+    "diagnosis.running:_MAX_FDS": "search",
     "request.field_names:_ODD": "findall",
     "request.field_names:_PLAIN": "fullmatch",
     "identity.sessions.cookies:_GATES": "fullmatch",
