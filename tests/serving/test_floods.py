@@ -4,55 +4,60 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
 import pytest
 from gatekit import ALICE, RawClient, make_settings, request_bytes
 from processkit import gate_process
 
+from tailchat_gate.access import route_table
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.identity.authenticator import MAX_BYTES, SessionCache, Visitor
+from tailchat_gate.identity import authenticator
+from tailchat_gate.identity.authenticator import SessionCache, Visitor
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.observe import access_log
 from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.request import client, head, sections
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
 
-MIB = 1 << 20
+MIB: Final = 1 << 20
 RECORD = SessionRecord.begin(ALICE, now=0, login="")
 
 
-def _sections(field: Callable[[int], bytes], count: int) -> object:
+def _twice(count: int) -> Iterator[int]:
+    """Yield numbers, each twice: what comes only once is not remembered by most."""
+    return (number for number in range(count) for _ in range(2))
+
+
+def _heads(head: Callable[[int], bytes], count: int) -> object:
     reader = RequestReader(Limits(16384, 65536, 128, 16384))
-    for number in range(count):
-        reader.read(b"GET / HTTP/1.1\r\n" + field(number) + b"\r\n")
+    for number in _twice(count):
+        assert reader.read(head(number)) is not None
     return reader
+
+
+def _sections(field: Callable[[int], bytes], count: int) -> object:
+    return _heads(lambda number: b"GET / HTTP/1.1\r\n" + field(number) + b"\r\n", count)
 
 
 def _lines(target: Callable[[int], bytes], count: int) -> object:
-    reader = RequestReader(Limits(16384, 65536, 128, 16384))
-    for number in range(count):
-        reader.read(b"GET " + target(number) + b" HTTP/1.1\r\nHost: a\r\n\r\n")
-    return reader
-
-
-def _cookies(value: Callable[[int], bytes], count: int) -> object:
-    reader = CookieReader(CookieNames.for_origin("http://gate.test"))
-    for number in range(count):
-        reader.session_values(value(number))
-    return reader
+    return _heads(lambda n: b"GET " + target(n) + b" HTTP/1.1\r\nHost: a\r\n\r\n", count)
 
 
 def _texts() -> object:
     log = AccessLog(1, lambda: 0.0)
-    for number in range(3000):
+    for number in range(500):
         log._texts("192.0.2.1", "GET", "a", 200, "public", "a", "", "", f"{number}" + "a" * 512)
     return log
 
 
 def _clients() -> object:
     resolver = ClientResolver([ip_network("10.0.0.0/8")], default_scheme="http")
-    for number in range(5000):
+    for number in range(800):
         resolver.forwarded("10.0.0.1", "x" * 2000 + f", 192.0.2.1, {number}", "http")
         resolver.direct(f"2001:db8::{number:x}")
         resolver.trusts(f"2001:db8::{number:x}")
@@ -61,38 +66,44 @@ def _clients() -> object:
 
 def _paths() -> object:
     routes = RouteTable(make_settings(route=[{"name": "a"}, {"name": "b", "path": "/b"}]).route, {})
-    for number in range(10_000):
+    for number in _twice(1500):
         routes.match("gate.test", f"/{number}/" + "p" * 400, "GET")
     return routes
 
 
 def _opened() -> object:
     opened = SessionCache()
-    for number in range(20_000):
+    for number in range(4000):
         opened.keep(("host", f"{number}" + "v" * 4000), Visitor(RECORD, 0, 0))  # type: ignore[arg-type] # a name will do
-    assert opened._size <= MAX_BYTES
     return opened
 
 
-#: A bound is below what so many values would take if all were kept, and tracing costs time.
-FLOODS: dict[str, tuple[Callable[[], object], int]] = {
-    "sections, short": (lambda: _sections(lambda n: b"Host:%x\r\n" % n, 15_000), 4),
+#: What is kept at most, of which a sixteenth is enough to see that it is a bound.
+BOUNDS: Final[tuple[tuple[ModuleType, str], ...]] = (
+    *((sections, name) for name in ("_KEPT_SECTIONS", "_KEPT_SHAPES", "_KEPT_TOLD")),
+    (head, "_KEPT_LINES"),
+    (access_log, "_KEPT_TEXTS"),
+    *((client, name) for name in ("_MAX_CACHED_CHAINS", "_MAX_CACHED_PEERS")),
+    (route_table, "MAX_KEPT"),
+    (authenticator, "MAX_BYTES"),
+)
+#: KiB that each may take: more than is kept of it, and less than so many values would take.
+FLOODS: Final[dict[str, tuple[Callable[[], object], int]]] = {
+    "sections, short": (lambda: _sections(lambda n: b"Host:%x\r\n" % n, 4000), 2560),
     "sections of many fields": (
-        lambda: _sections(lambda n: b"Host:%x\r\n" % n + b"a:\r\n" * 100, 2000),
-        4,
+        lambda: _sections(lambda n: b"Host:%x\r\n" % n + b"a:\r\n" * 60, 1000),
+        1280,
     ),
-    "sections, long": (lambda: _sections(lambda n: b"Host:%x\r\nA:" % n + b"a" * 4000, 4000), 8),
-    "lines, short": (lambda: _lines(lambda n: b"/%x" % n, 20_000), 2),
-    "lines, long": (lambda: _lines(lambda n: b"/%x" % n + b"a" * 4000, 5000), 16),
-    "cookies, short": (lambda: _cookies(lambda n: b"a=%x" % n, 30_000), 16),
-    "cookies of the gate": (
-        lambda: _cookies(lambda n: b"tailchat_gate=%x" % n + b"z" * 3000, 10_000),
-        16,
+    "sections, long": (
+        lambda: _sections(lambda n: b"Host:%x\r\nA:" % n + b"a" * 4000 + b"\r\n", 1000),
+        2560,
     ),
-    "texts of the access log": (_texts, 4),
-    "clients": (_clients, 8),
-    "paths": (_paths, 4),
-    "opened sessions": (_opened, 96),
+    "lines, short": (lambda: _lines(lambda n: b"/%x" % n, 3000), 640),
+    "lines, long": (lambda: _lines(lambda n: b"/%x" % n + b"a" * 4000, 400), 1280),
+    "texts of the access log": (_texts, 400),
+    "clients": (_clients, 1024),
+    "paths": (_paths, 512),
+    "opened sessions": (_opened, 6144),
 }
 
 
@@ -104,16 +115,52 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", FLOODS)
-def test_what_is_remembered_has_a_bound_in_bytes(name: str, traced: None) -> None:
-    """Ever new values of the worst length take no more than so many MiB."""
-    flood, most = FLOODS[name]
+def _taken(flood: Callable[[], object]) -> int:
+    """Return how many KiB a flood leaves behind."""
     before = tracemalloc.get_traced_memory()[0]
     kept = flood()
-    taken = tracemalloc.get_traced_memory()[0] - before
-
     assert kept is not None
-    assert taken < most * MIB
+    return (tracemalloc.get_traced_memory()[0] - before) >> 10
+
+
+def _bound(monkeypatch: pytest.MonkeyPatch, change: Callable[[int], int]) -> None:
+    for module, name in BOUNDS:
+        monkeypatch.setattr(module, name, change(getattr(module, name)))
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_what_is_remembered_has_a_bound_in_bytes(
+    name: str, traced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ever new values of the worst length take no more than so much."""
+    flood, most = FLOODS[name]
+    _bound(monkeypatch, lambda bound: bound // 16)
+
+    assert _taken(flood) < most
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_without_a_bound_is_noticed(
+    name: str, traced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values take more where all of them are kept: none of these tests is too small."""
+    flood, most = FLOODS[name]
+    _bound(monkeypatch, lambda _: 1 << 40)
+
+    assert _taken(flood) > most
+
+
+def test_of_cookies_nothing_is_remembered(traced: None) -> None:
+    """A reader of cookies keeps none of those that it has read, short or long."""
+    reader = CookieReader(CookieNames.for_origin("http://gate.test"))
+
+    def flood() -> object:
+        for number in _twice(1000):
+            reader.session_values(b"a=%x" % number)
+            reader.session_values(b"tailchat_gate=%x" % number + b"z" * 3000)
+        return reader
+
+    assert _taken(flood) < 64
 
 
 async def test_a_process_that_is_flooded_stays_small(tmp_path: Path) -> None:
