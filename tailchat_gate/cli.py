@@ -16,6 +16,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "serve": "serve",
         "reload": "admin",
         "init": "init",
+        "upgrade": "upgrade",
         "check": "config",
         "doctor": "doctor",
         "explain": "explain",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -29,6 +28,14 @@ config_option = click.option(
     help="The TOML file; TAILCHAT_GATE_CONFIG in the environment names it too. Without a file in "
     "the usual place, the environment can hold all settings.",
 )
+
+
+class Ended(SystemExit):
+    """The command ends with `code`, after it said why."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(code)
+        self.message: Final = message
 
 
 def loaded_from(path: Path) -> Loaded:
@@ -60,4 +67,4 @@ def print_json(rows: object) -> None:
 def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on standard error."""
     click.echo(message, err=True)
-    sys.exit(code)
+    raise Ended(message, code)

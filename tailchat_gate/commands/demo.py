@@ -18,7 +18,7 @@ from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.observe.log import set_up_logging
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.server import serve
+from tailchat_gate.serving.process import serve
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.wiring import build
 

@@ -9,6 +9,7 @@ import click
 
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
+    Ended,
     config_option,
     fail,
     read_from,
@@ -22,10 +23,12 @@ from tailchat_gate.observe.log import (
     log_stray_complaints,
     set_up_logging,
 )
-from tailchat_gate.serving.inherited import PassedSocketError, passed_sockets
-from tailchat_gate.serving.notify import service_manager
-from tailchat_gate.serving.server import StartError, run
+from tailchat_gate.serving.inherited import PassedSocketError
+from tailchat_gate.serving.process import run
+from tailchat_gate.serving.server import StartError
 from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.surroundings import surroundings
+from tailchat_gate.serving.upgrade import Predecessor, predecessor
 from tailchat_gate.serving.wiring import build
 
 _NOWHERE: Final = 'state.path can name another place, or "" keeps state in memory only'
@@ -38,6 +41,15 @@ def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; reload the configuration on SIGHUP."""
     signals = Signals()
     signals.take()
+    before = predecessor(os.environ)
+    try:
+        _serve(config, signals, before)
+    except Ended as ended:
+        before.failed(ended.message)
+        raise
+
+
+def _serve(config: Path, signals: Signals, before: Predecessor) -> None:
     source = Source(config, os.environ)
     loaded = read_from(source)
     settings = loaded.settings
@@ -52,13 +64,9 @@ def serve(config: Path) -> None:
         _log.warning(f"state.path: {warning}")
     try:
         _make_state_directory(settings.state.path)
-        passed, manager = passed_sockets(os.environ), service_manager(os.environ)
-        run(build(settings), signals, source, passed=passed, manager=manager)
-    except PassedSocketError as error:
-        signals.code = EXIT_FAILED
-        close_logging()
-        fail(str(error), EXIT_FAILED)
-    except StartError as error:
+        around = surroundings(os.environ, before)
+        run(build(settings), signals, source, around)
+    except (PassedSocketError, StartError) as error:
         signals.code = EXIT_FAILED
         close_logging()
         fail(str(error), EXIT_FAILED)

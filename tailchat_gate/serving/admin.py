@@ -5,7 +5,6 @@ The server below the handlers checks the Host of each request and sets the field
 
 import asyncio
 import ipaddress
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +22,11 @@ from tailchat_gate.observe.audit import Refusal
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.field_names import ORDER_HEADER
 from tailchat_gate.request.target import Host, HostPatterns, read_host
 from tailchat_gate.serving.generations import Generations
+from tailchat_gate.serving.orders import Orders, json_response
 from tailchat_gate.serving.reload import Reloader
+from tailchat_gate.serving.upgrade import Upgrader
 
 #: Answers one path of the listener.
 Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
@@ -269,33 +269,27 @@ class Admin:
                 for route in settings.route
             ],
         }
-        return _json(body)
+        return json_response(body)
 
     async def refusals(self, _: web.BaseRequest) -> web.Response:
         """Return the last refusals of signed-in people, so that you can copy a sub into a group."""
-        return _json({"refusals": list(map(_refusal_json, self._process_state.audit.refusals))})
-
-    async def reload(self, request: web.BaseRequest) -> web.Response:
-        """Reload the configuration and return the outcome; 422 if it is refused.
-
-        The only check of the request is that it is an order and does not come from a browser.
-        """
-        if request.headers.get(ORDER_HEADER) != "reload" or "Origin" in request.headers:
-            return web.Response(status=403, text=f"this needs the header {ORDER_HEADER}: reload\n")
-        if self._reloader is None:
-            return web.Response(status=404, text="this gate has no configuration file\n")
-        outcome = await self._reloader.reload("an order on the admin listener")
-        body = {"file": self._reloader.source.name, **asdict(outcome)}
-        return _json(body, status=422 if outcome.problems else 200)
+        return json_response(
+            {"refusals": list(map(_refusal_json, self._process_state.audit.refusals))}
+        )
 
 
 def admin_server(
-    generations: Generations, *, is_ready: Callable[[], bool], reloader: Reloader | None = None
+    generations: Generations,
+    *,
+    is_ready: Callable[[], bool],
+    reloader: Reloader | None = None,
+    upgrader: Upgrader | None = None,
 ) -> AdminServer:
     """Return the server of the admin listener.
 
     `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
-    drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` is the only order.
+    drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` and `POST /upgrade` are
+    the only orders.
     """
     admin = Admin(generations, is_ready, reloader)
     pages: Mapping[str, Handler] = {
@@ -314,12 +308,9 @@ def admin_server(
         if isinstance(where, TcpAddress):
             yield where.host
 
-    return AdminServer({**handlers, "/reload": {"POST": admin.reload}}, hosts)
-
-
-def _json(body: object, *, status: int = 200) -> web.Response:
-    text = json.dumps(body, indent=2) + "\n"
-    return web.Response(status=status, text=text, content_type="application/json")
+    orders = Orders(reloader, upgrader)
+    posts = {"/reload": {"POST": orders.reload}, "/upgrade": {"POST": orders.upgrade}}
+    return AdminServer({**handlers, **posts}, hosts)
 
 
 def _refusal_json(refusal: Refusal) -> dict[str, object]:

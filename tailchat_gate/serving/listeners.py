@@ -161,6 +161,10 @@ class Listeners:
         """Close the public addresses; the admin address stays until its runner is cleaned up."""
         await self._close([key for key in self._open if key[0] != _ADMIN])
 
+    async def close_all(self) -> None:
+        """Close every address, because another process serves on the same sockets."""
+        await self._close(list(self._open))
+
     def sockets(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield each open socket with its configured address."""
         for (_, address), listener in self._open.items():

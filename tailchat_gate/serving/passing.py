@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 from tailchat_gate.serving.inherited import name_for
 
 #: Moves the descriptors of the first argument to 3 and up, and becomes the program of the others.
-#: LISTEN_PID is the number of that process, which nobody knows before it exists.
+#: LISTEN_PID is the number of that process, which nobody knows before it exists. The signals that a
+#: gate takes in a thread of its own are blocked in what it starts.
 _MOVE: Final = """
-import fcntl, os, sys
+import fcntl, os, signal, sys
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 given = [int(number) for number in sys.argv[1].split(",")]
 wanted = range(3, 3 + len(given))
 moved = [fcntl.fcntl(number, fcntl.F_DUPFD, wanted.stop) for number in given]

@@ -1,12 +1,8 @@
-"""Starts the gate, serves until a stop signal, and shuts down in order."""
+"""Opens the gate, puts configurations into force, and closes it in order."""
 
 import asyncio
-import ctypes
-import gc
 import logging
-import signal
 from asyncio import FIRST_COMPLETED
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,26 +12,16 @@ from tailchat_gate import __version__
 from tailchat_gate.config.load import Source
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
-from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.generations import Generation, Generations
-from tailchat_gate.serving.inherited import PassedSockets
 from tailchat_gate.serving.listeners import Listeners, StartError
-from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.openings import Openings, OpeningTerms
 from tailchat_gate.serving.reload import Reloader, StoppingError
-from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
+from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.state.store import StoreError
 
-__all__ = ["GateServer", "StartError", "run", "serve"]
-
-#: Parameters of glibc's mallopt(3).
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
-#: Freed memory that the process keeps, in bytes. A large body arrives in pieces of up to 250 kB;
-#: returning each to the kernel and allocating it again took a quarter of a download's CPU time.
-_KEPT_MEMORY: Final = 16 << 20
-_LARGEST_PIECE: Final = 1 << 20
+__all__ = ["GateServer", "StartError"]
 
 _REMEDY: Final = (
     '; the directory must exist and be writable for the gate, or "" keeps state in memory only'
@@ -43,30 +29,11 @@ _REMEDY: Final = (
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
-def prepare() -> None:
-    """Tune the collector and the allocator of this process; call it once, before serving."""
-    # Objects made at the start live until the end: without this the collector scans all of them
-    # again and again, 50 ms at a time.
-    gc.collect()
-    gc.freeze()
-    # Requests leave no cycles; searching for some after every 700 objects only costs time.
-    gc.set_threshold(20_000, 20, 20)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has none, and does not need it
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_MEMORY)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_PIECE)
-
-
 class GateServer:
     """Serves a configuration, and its successors after reloads, on its listeners.
 
     Reloads read `source`; without it there are no reloads. `checks_sign_in`: whether each
-    configuration asks Tailchat by itself if people can sign in. `passed`: sockets to listen on that
-    another process opened. `manager` hears how the gate is.
+    configuration asks Tailchat by itself if people can sign in.
     """
 
     def __init__(
@@ -75,13 +42,18 @@ class GateServer:
         source: Source | None = None,
         *,
         checks_sign_in: bool = False,
-        passed: PassedSockets | None = None,
-        manager: ServiceManager | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.generations: Final = Generations(generation)
-        self._manager = manager or ServiceManager()
+        around = surroundings or no_surroundings()
+        self._manager, self._passed = around.manager, around.passed
+        self._predecessor = around.predecessor
         self.reloader: Final = Reloader(source, self, self._manager) if source is not None else None
-        self._passed = passed or PassedSockets()
+        self.upgrader: Final = Upgrader(self._hand_over)
+        self._successor = around.successor
+        #: Set when the process is to stop.
+        self.over: Final = asyncio.Event()
+        self._has_successor = False
         self._process_state = generation.process_state
         self._checks_sign_in = checks_sign_in
         self._server: ClientServer | None = None
@@ -127,7 +99,10 @@ class GateServer:
         await self._process_state.group_watch.published()
         self._process_state.store.start()
         self._admin = admin_server(
-            self.generations, is_ready=lambda: self._ready, reloader=self.reloader
+            self.generations,
+            is_ready=lambda: self._ready,
+            reloader=self.reloader,
+            upgrader=self.upgrader,
         ).runner()
         await self._admin.setup()
         self._openings = Openings(
@@ -137,7 +112,9 @@ class GateServer:
         await self._listeners.open(settings.server)
         self._close_passed()
         self._ready = True
-        self._manager.ready("serving")
+        if not self._predecessor:
+            self._manager.ready("serving")
+        self._predecessor.ready()
         self._manager.start_watchdog()
         self._opened.set()
         if self._checks_sign_in:
@@ -188,17 +165,15 @@ class GateServer:
         self._ready = False
         self._stopping = True
         self._opened.set()
-        if opened:
-            self._manager.stopping(self.in_force.settings.server.longest_stop)
+        if self._successor is not None:
+            self._successor.abandon()
         if self._server is not None:
             self._server.leave()
-            if opened:
-                await self._pause(self.in_force.settings.server.drain_delay)
+        if opened and not self._has_successor:
+            self._manager.stopping(self.in_force.settings.server.longest_stop)
+            await self._pause(self.in_force.settings.server.drain_delay)
         async with self._changing:
-            if self._listeners is not None:
-                await self._listeners.close()
-        if self._openings is not None:
-            await self._openings.close()
+            await self._close_listeners()
         if self._server is not None:
             self._process_state.upstream_pools.end_tunnels()
             await self._drain(self._server, self.in_force.settings.server.shutdown_timeout)
@@ -213,6 +188,29 @@ class GateServer:
         self._manager.close()
         if opened:
             _log.info("the gate is closed")
+
+    async def _close_listeners(self) -> None:
+        if self._listeners is not None:
+            await self._listeners.close()
+        if self._openings is not None:
+            await self._openings.close()
+
+    async def _hand_over(self) -> UpgradeOutcome:
+        """Have another process take over the listeners; this one is over then, or nothing changed.
+
+        No listener changes meanwhile, so a reload waits.
+        """
+        async with self._changing:
+            if self._stopping or self._listeners is None or self._successor is None:
+                return UpgradeOutcome(problem="a gate that does not serve, or not by itself")
+            outcome = await self._successor.start(tuple(self._listeners.sockets()))
+            if not outcome.problem and not self._stopping:
+                self._has_successor = True
+                self._manager.succeeded(outcome.pid)
+                self._manager.close()
+                await self._listeners.close_all()
+                self.over.set()
+        return outcome
 
     def hurry(self) -> None:
         """Stop waiting for open requests."""
@@ -257,72 +255,3 @@ def _terms(generation: Generation) -> OpeningTerms:
     return OpeningTerms(
         generation.tls, settings.limits.handshakes, settings.server.handshake_timeout
     )
-
-
-async def serve(
-    generation: Generation,
-    signals: Signals,
-    source: Source | None = None,
-    *,
-    started: Callable[[], None] | None = None,
-    passed: PassedSockets | None = None,
-    manager: ServiceManager | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal ends the wait for open requests.
-
-    With a `source`, SIGHUP and any change of its files reload the configuration.
-    """
-    server = GateServer(generation, source, checks_sign_in=True, passed=passed, manager=manager)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def signalled(number: int) -> None:
-        if number == signal.SIGHUP:
-            if server.reloader is not None:
-                server.reloader.ask("SIGHUP")
-            return
-        if stop.is_set():
-            server.hurry()
-        stop.set()
-
-    signals.listen(
-        lambda number: _tell(loop, signalled, number),
-        lambda: server.in_force.settings.server.longest_stop,
-    )
-    try:
-        await server.start()
-        if started is not None:
-            started()
-        watching = loop.create_task(server.reloader.watch()) if server.reloader else None
-        await stop.wait()
-        if watching is not None:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-    finally:
-        await server.stop()
-        signals.ended()
-
-
-def _tell(loop: asyncio.AbstractEventLoop, signalled: Callable[[int], None], number: int) -> None:
-    with suppress(RuntimeError):  # the loop is closed already
-        loop.call_soon_threadsafe(signalled, number)
-
-
-def run(
-    generation: Generation,
-    signals: Signals,
-    source: Source | None = None,
-    *,
-    passed: PassedSockets | None = None,
-    manager: ServiceManager | None = None,
-) -> None:
-    """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
-    prepare()
-    raise_limit()
-    try:
-        import uvloop  # noqa: PLC0415 - optional: the `speed` extra
-    except ImportError:
-        asyncio.run(serve(generation, signals, source, passed=passed, manager=manager))
-    else:
-        uvloop.run(serve(generation, signals, source, passed=passed, manager=manager))

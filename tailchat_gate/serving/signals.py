@@ -22,17 +22,19 @@ LEAVE_SECONDS: Final = 3.0
 _LOG_SECONDS: Final = 0.5
 
 _STOP: Final = frozenset((signal.SIGTERM, signal.SIGINT))
-_TAKEN: Final = frozenset((*_STOP, signal.SIGHUP))
+#: They change nothing before the gate listens to them, and wait until then.
+_ORDERS: Final = frozenset((signal.SIGHUP, signal.SIGUSR2))
+_TAKEN: Final = _STOP | _ORDERS
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Signals:
-    """Receives SIGTERM, SIGINT and SIGHUP, and kills a process that does not end by itself.
+    """Receives the signals of stops and orders, and kills a process that does not end by itself.
 
     The event loop cannot see a signal while something blocks it, and cannot end the process while
-    a thread waits for a disk. Until `listen` is called, signals have their default action, except
-    SIGHUP, which waits. `grace`, `hurry` and `leave` are seconds, as above.
+    a thread waits for a disk. Until `listen` is called, SIGTERM and SIGINT have their default
+    action, and the others wait. `grace`, `hurry` and `leave` are seconds, as above.
     """
 
     def __init__(
@@ -70,6 +72,11 @@ class Signals:
         for number in waiting:
             listener(number)
 
+    def ending(self) -> None:
+        """Limit the time of a shutdown, which no signal may have begun."""
+        if not self._orders:
+            self._end_in(self._limit() + self._grace)
+
     def ended(self) -> None:
         """Record that the gate has closed everything; threads that hang now are abandoned."""
         self.code = 0
@@ -82,7 +89,7 @@ class Signals:
     def _take_one(self, number: int) -> None:
         with self._lock:
             listener = self._listener
-            if listener is None and number == signal.SIGHUP:
+            if listener is None and number in _ORDERS:
                 self._waiting.append(number)
                 return
         if listener is None:

@@ -50,13 +50,16 @@ ONLY: Mapping[str, frozenset[str]] = {
 #: The same within the rooms that have parts.
 INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "serving": (
+        ("process",),
         ("server",),
-        ("admin",),
+        ("admin", "surroundings"),
+        ("orders",),
         ("reload",),
         ("listeners", "wiring"),
         ("binding", "generations", "openings", "rooms"),
         ("tailchat_parts",),
         ("process_state", "tls"),
+        ("upgrade",),
         ("passing",),
         ("acceptor", "certificate_watch", "inherited", "notify", "signals"),
     ),

@@ -81,18 +81,20 @@ async def gate_process(
     command: Sequence[str] = GATE,
     prepare: Callable[[], None] | None = None,
     sockets: Sequence[socket.socket] = (),
+    unix: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
     **given: Any,  # noqa: ANN401 - as in reloadkit.sections
 ) -> AsyncIterator[GateProcess]:
     """Serve a configuration in a process until the block ends; kill it where it is still there.
 
-    `sockets` are passed to it and listened on, as `variables` of the environment are.
+    `sockets` are passed to it and listened on, as `variables` of the environment are; it listens on
+    the Unix socket `unix`, too.
     """
     port = sockets[0].getsockname()[1] if sockets else free_port()
     admin_port = free_port()
     listening = {
         "public_url": f"http://127.0.0.1:{port}",
-        "listen": [f"127.0.0.1:{port}"],
+        "listen": [f"127.0.0.1:{port}", *([f"unix:{unix}"] if unix else [])],
         "admin_listen": f"127.0.0.1:{admin_port}",
         "shutdown_timeout": "1s",
     }

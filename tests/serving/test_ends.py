@@ -30,7 +30,7 @@ from tailchat_gate.cli import main
 from tailchat_gate.commands import serve
 from tailchat_gate.serving import reload, signals
 from tailchat_gate.state import sqlite
-serve.Signals = partial(signals.Signals, grace=1.0, hurry=0.5, leave=0.5)
+serve.Signals = partial(signals.Signals, grace=1.5, hurry=1.5, leave=0.5)
 reload.CLOSE_SECONDS = sqlite.CLOSE_SECONDS = 0.5
 """
 #: As that, with an event loop that is blocked from soon after its start on.

@@ -1,0 +1,111 @@
+"""The serving process: its event loop, its memory, its signals, and when it ends."""
+
+import asyncio
+import ctypes
+import gc
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from tailchat_gate.config.load import Source
+from tailchat_gate.proxy.sockets import raise_limit
+from tailchat_gate.serving.generations import Generation
+from tailchat_gate.serving.server import GateServer
+from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.surroundings import Surroundings
+
+#: Parameters of glibc's mallopt(3).
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+#: Freed memory that the process keeps, in bytes. A large body arrives in pieces of up to 250 kB;
+#: returning each to the kernel and allocating it again took a quarter of a download's CPU time.
+_KEPT_MEMORY: Final = 16 << 20
+_LARGEST_PIECE: Final = 1 << 20
+
+
+def prepare() -> None:
+    """Tune the collector and the allocator of this process; call it once, before serving."""
+    # Objects made at the start live until the end: without this the collector scans all of them
+    # again and again, 50 ms at a time.
+    gc.collect()
+    gc.freeze()
+    # Requests leave no cycles; searching for some after every 700 objects only costs time.
+    gc.set_threshold(20_000, 20, 20)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none, and does not need it
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_MEMORY)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_PIECE)
+
+
+async def serve(
+    generation: Generation,
+    signals: Signals,
+    source: Source | None = None,
+    *,
+    started: Callable[[], None] | None = None,
+    surroundings: Surroundings | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until another process has taken over.
+
+    A second signal ends the wait for open requests. With a `source`, SIGHUP and any change of its
+    files reload the configuration; SIGUSR2 has another process take over.
+    """
+    server = GateServer(generation, source, checks_sign_in=True, surroundings=surroundings)
+    loop = asyncio.get_running_loop()
+    stops = 0
+
+    def signalled(number: int) -> None:
+        nonlocal stops
+        if number == signal.SIGHUP:
+            if server.reloader is not None:
+                server.reloader.ask("SIGHUP")
+        elif number == signal.SIGUSR2:
+            server.upgrader.ask("SIGUSR2")
+        else:
+            stops += 1
+            if stops > 1:
+                server.hurry()
+            server.over.set()
+
+    signals.listen(
+        lambda number: _tell(loop, signalled, number),
+        lambda: server.in_force.settings.server.longest_stop,
+    )
+    try:
+        await server.start()
+        if started is not None:
+            started()
+        watching = loop.create_task(server.reloader.watch()) if server.reloader else None
+        await server.over.wait()
+        signals.ending()
+        if watching is not None:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+    finally:
+        await server.stop()
+        signals.ended()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, signalled: Callable[[int], None], number: int) -> None:
+    with suppress(RuntimeError):  # the loop is closed already
+        loop.call_soon_threadsafe(signalled, number)
+
+
+def run(
+    generation: Generation, signals: Signals, source: Source, surroundings: Surroundings
+) -> None:
+    """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
+    prepare()
+    raise_limit()
+    try:
+        import uvloop  # noqa: PLC0415 - optional: the `speed` extra
+    except ImportError:
+        asyncio.run(serve(generation, signals, source, surroundings=surroundings))
+    else:
+        uvloop.run(serve(generation, signals, source, surroundings=surroundings))

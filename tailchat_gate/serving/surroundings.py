@@ -1,0 +1,35 @@
+"""What is around the process: who passed it sockets, who manages it, whom it takes over from."""
+
+import sys
+from collections.abc import MutableMapping
+from typing import NamedTuple
+
+from tailchat_gate.serving.inherited import PassedSockets, passed_sockets
+from tailchat_gate.serving.notify import ServiceManager, service_manager
+from tailchat_gate.serving.upgrade import Predecessor, Successor
+
+
+class Surroundings(NamedTuple):
+    """The other processes: `successor` starts the one that takes over, None where none can."""
+
+    passed: PassedSockets
+    manager: ServiceManager
+    predecessor: Predecessor
+    successor: Successor | None
+
+
+def no_surroundings() -> Surroundings:
+    """Return the surroundings of a gate inside another program."""
+    return Surroundings(PassedSockets(), ServiceManager(), Predecessor(), None)
+
+
+def surroundings(environ: MutableMapping[str, str], predecessor: Predecessor) -> Surroundings:
+    """Return what `environ` says of the surroundings. Raises PassedSocketError."""
+    # As it was started, from the same places: what is there now is the new version.
+    command = (sys.executable, *sys.orig_argv[1:])
+    return Surroundings(
+        passed_sockets(environ),
+        service_manager(environ),
+        predecessor,
+        Successor(command, environ),
+    )

@@ -1,0 +1,215 @@
+"""Another process takes over from a gate under load, and nobody notices; or the gate stays."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clikit import run
+from gatekit import PausedAnswer, RawClient, RawUpstream, ask, request_bytes, until
+from loadkit import load_behind_proxies
+from processkit import END_SECONDS, GateProcess, gate_process
+
+PUBLIC = [{"name": "tool", "allow": ["public"]}]
+#: A gate whose successor is killed, or hangs, in its start.
+SPOILED = """
+import os, time
+from tailchat_gate.serving import upgrade
+if {hangs}:
+    upgrade.Successor.__init__.__kwdefaults__["limit"] = 1.0
+found = upgrade.predecessor(dict(os.environ))
+if found and {hangs}:
+    time.sleep(3600)
+if found:
+    os.kill(os.getpid(), 9)
+from tailchat_gate.cli import main
+main()
+"""
+
+
+class Upgrades:
+    """The gate of a test, the processes that took over from it, and the lines of all their logs."""
+
+    def __init__(self, gate: GateProcess, errors: Path, config: Path) -> None:
+        self.gate = gate
+        self.config = config
+        self._errors = errors
+        self._pids: set[int] = set()
+
+    def log(self, message: str) -> list[dict[str, Any]]:
+        """Return the lines of the log with a message."""
+        written = self._errors.read_text().splitlines()
+        lines = [json.loads(line) for line in written if line.startswith("{")]
+        found = [line for line in lines if line["message"] == message]
+        self._pids.update(line["pid"] for line in found if "pid" in line)
+        return found
+
+    def took_over(self) -> list[dict[str, Any]]:
+        """Return what the log says of processes that took over."""
+        return self.log("another process serves from now on")
+
+    async def order(self) -> tuple[int, str, str]:
+        """Give the order as an admin does."""
+        return await run("upgrade", "--config", str(self.config))
+
+    def kill(self) -> None:
+        """End the processes that took over and are still there."""
+        self.took_over()
+        for pid in self._pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def upgradable(
+    folder: Path,
+    upstream: str = "http://127.0.0.1:9",
+    *,
+    shutdown_timeout: str = "1s",
+    **given: Any,  # noqa: ANN401 - as in gate_process
+) -> AsyncIterator[Upgrades]:
+    """Serve in a process until the block ends, and end what took over from it."""
+    errors = folder / "errors"
+    server: dict[str, Any] = {"shutdown_timeout": shutdown_timeout}
+    with await asyncio.to_thread(errors.open, "wb") as file:
+        async with gate_process(
+            folder, upstream, stderr=file.fileno(), route=PUBLIC, server=server, **given
+        ) as gate:
+            found = Upgrades(gate, errors, folder / "config.toml")
+            try:
+                await until(lambda: bool(found.log("the gate is open")))
+                yield found
+            finally:
+                await asyncio.to_thread(found.kill)
+
+
+async def _ended(gate: GateProcess) -> int:
+    async with asyncio.timeout(END_SECONDS):
+        return await gate.process.wait()
+
+
+async def test_an_upgrade_under_load(tmp_path: Path, upstream: RawUpstream) -> None:
+    """Through HAProxy and nginx no request fails while processes take over one from another.
+
+    A Unix socket keeps its file.
+    """
+    unix = tmp_path / "gate.sock"
+    async with (
+        upgradable(tmp_path, upstream.url, unix=unix, shutdown_timeout="20s") as found,
+        load_behind_proxies(tmp_path, found.gate.port) as load,
+    ):
+        inode = unix.stat().st_ino
+        await load.more()
+        code, out, err = await found.order()
+        assert (code, err) == (0, "")
+        assert await _ended(found.gate) == 0
+        (first,) = found.took_over()
+        assert out == f"process {first['pid']} serves, version {first['version']}\n"
+        await load.more()
+        os.kill(first["pid"], signal.SIGUSR2)
+        await until(lambda: len(found.took_over()) == 2)
+        await load.more()
+        await load.end()
+        assert (await found.gate.ping()).status == 200
+        reader, writer = await asyncio.open_unix_connection(unix)
+        client = RawClient(reader, writer)
+        client.send(request_bytes())
+        assert (await client.response()).body == b"ok"
+        writer.close()
+        assert unix.stat().st_ino == inode
+
+    assert load.answers.keys() == {"200"}
+
+
+async def test_what_is_under_way_completes_with_the_old_process(
+    tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """A request that began before is answered by its process, which is neither ready nor asked.
+
+    systemd hears from it which process is the service, and nothing of a stop.
+    """
+    upstream.answer = paused = PausedAnswer()
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    async with (
+        _manager(tmp_path / "notify") as told,
+        upgradable(tmp_path, upstream.url, shutdown_timeout="1h", variables=variables) as found,
+        RawClient.connect(found.gate.port) as client,
+    ):
+        client.send(request_bytes())
+        await paused.arrived.wait()
+        code, _, _ = await found.order()
+        assert code == 0
+        ready = request_bytes("/readyz", host="localhost", Connection="close")
+        for _ in range(5):
+            assert (await ask(found.gate.admin_port, ready)).status == 200
+        paused.go_on.set()
+
+        response = await client.response()
+        assert (response.body, response.value("Connection")) == (b"ok", "close")
+        assert await _ended(found.gate) == 0
+        (line,) = found.took_over()
+        assert told() == ["READY=1", f"MAINPID={line['pid']}"]
+
+
+@asynccontextmanager
+async def _manager(path: Path) -> AsyncIterator[Callable[[], list[str]]]:
+    """Listen as a service manager; yields what reads the first line of each message."""
+
+    def told() -> list[str]:
+        found = []
+        with suppress(BlockingIOError):
+            while True:
+                found.append(manager.recv(4096).decode().partition("\n")[0])
+        return found
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.setblocking(False)
+        yield told
+
+
+def _no_config(config: Path) -> None:
+    config.write_text("[typo]\n")
+
+
+def _no_socket(config: Path) -> None:
+    text = config.read_text()
+    config.write_text(text.replace('["127.0.0.1:', '["192.0.2.1:80", "127.0.0.1:'))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(_no_config, "typo"), (_no_socket, "cannot listen on 192.0.2.1:80")]
+)
+async def test_a_process_that_cannot_start(
+    tmp_path: Path, upstream: RawUpstream, spoil: Callable[[Path], None], reason: str
+) -> None:
+    """The old process serves on, and its log and the command say why the new one could not."""
+    async with upgradable(tmp_path, upstream.url) as found:
+        admin = f"127.0.0.1:{found.gate.admin_port}"
+        await asyncio.to_thread(spoil, found.config)
+        code, _, err = await run("upgrade", "--config", str(found.config), "--admin", admin)
+        assert code == 1
+        assert reason in err
+        (line,) = found.log("no other process took over; this one continues to serve")
+        assert reason in line["problem"]
+        assert (await found.gate.ping()).status == 200
+        assert found.gate.process.returncode is None
+
+
+@pytest.mark.parametrize(("hangs", "reason"), [(True, "within 1 seconds"), (False, "with -9")])
+async def test_a_process_that_hangs_or_dies(tmp_path: Path, *, hangs: bool, reason: str) -> None:
+    """A new process that does not serve in time is killed, and the old one serves on."""
+    command = (sys.executable, "-W", "error", "-c", SPOILED.format(hangs=hangs))
+    async with upgradable(tmp_path, command=command) as found:
+        found.gate.process.send_signal(signal.SIGUSR2)
+        message = "no other process took over; this one continues to serve"
+        await until(lambda: bool(found.log(message)))
+        assert reason in found.log(message)[0]["problem"]
+        assert (await found.gate.ping()).status == 200
