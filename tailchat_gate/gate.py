@@ -280,6 +280,7 @@ class Gate:
         """Record what came of an exchange; answer in its place where nothing was relayed."""
         context = exchange.context
         exchange.pool.leave(context.client_address.network)
+        exchange.pool.counts.request(context)
         failure = exchange.failure
         if failure is not None:
             context.reason = failure

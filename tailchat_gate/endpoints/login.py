@@ -115,6 +115,7 @@ class LoginEndpoints:
             if found := await self.sign_in_watch.obstacle():
                 return self.login_refusals.broken(context, found, return_to)
             self.sign_in_watch.login_began(headers.get("User-Agent", ""))
+            self.metrics.login_stage("began")
             location = self._by_tailchat(cookie.value, return_to, prompt, again=again)
         answer = self.answers.redirect(location)
         self.bindings.set(request, answer, cookie)
@@ -135,6 +136,7 @@ class LoginEndpoints:
                 now=self.sessions.clock(),
             )
             self.sign_in_watch.login_returned()
+            self.metrics.login_stage("returned")
             return await self._returning_to(
                 pending.state.return_to, self._finish_login(request, context, pending)
             )

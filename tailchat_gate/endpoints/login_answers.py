@@ -160,7 +160,8 @@ class Targets:
 
 #: Details of a refusal that only the gate itself needs.
 _NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))
-#: Refusals that all visitors get until the admin fixes something, and what that is.
+#: Refusals that all visitors get until the admin fixes something, and what that is. What is wrong
+#: with a certificate is in the log already (identity/oauth/reachability.py).
 _FOR_ALL: Final = {
     Reason.GATE_NOT_ACCEPTED: (
         "Tailchat does not accept the gate: look at tailchat.client_id, client_secret and the "
@@ -172,10 +173,6 @@ _FOR_ALL: Final = {
     ),
     Reason.LOGIN_ID_TOKEN: "the id_token of a sign-in does not pass its checks",
     Reason.TAILCHAT_DOWN: "no connection to Tailchat: look at tailchat.api_url",
-    Reason.TAILCHAT_UNTRUSTED: (
-        "the certificate of Tailchat is not trusted: name its authority in tailchat.ca_file, or by "
-        "the environment variable SSL_CERT_FILE"
-    ),
     Reason.TAILCHAT_SLOW: "Tailchat does not answer in time",
     Reason.TAILCHAT_BROKEN: "Tailchat does not answer properly",
     Reason.TAILCHAT_BUSY: "Tailchat, or a proxy in front of it, wants fewer requests (429)",

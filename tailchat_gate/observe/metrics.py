@@ -2,46 +2,112 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client.exposition import choose_encoder
 
 from tailchat_gate import __version__
-from tailchat_gate.observe.sink import Sink
-from tailchat_gate.syntax import COMMON_METHODS
-
-#: Upper bounds, in seconds, of the buckets for a request's duration.
-BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-#: Families of counters: name, documentation, labels.
-_COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
-    ("gate_requests", "Requests answered.", ("route", "method", "code")),
-    ("gate_decisions", "Why requests ended as they did.", ("route", "reason")),
-    ("gate_logins", "Logins ended, by result.", ("result",)),
-    ("gate_sessions_ended", "Sessions ended here before their time.", ("why",)),
-    (
-        "gate_live_ended",
-        "Requests and WebSockets ended because their session is over.",
-        ("why",),
-    ),
-    ("gate_state_errors", "Faults of the state store.", ("error",)),
-    ("gate_rechecks", "Sessions that Tailchat was asked about again, by outcome.", ("outcome",)),
-    ("gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome")),
-    ("gate_log_lines", "Lines of logs that were written.", ("sink",)),
-    (
-        "gate_log_lines_lost",
-        "Lines of logs that were lost because they could not be written in time.",
-        ("sink",),
-    ),
+from tailchat_gate.observe.exposition import known_labels, text
+from tailchat_gate.observe.families import (
+    BUCKETS,
+    LIFETIMES,
+    Collected,
+    Family,
+    Histogram,
+    Kind,
+    Labels,
+    Merge,
+    Source,
+    by_one,
+    gauge,
+    with_zeros,
 )
+from tailchat_gate.observe.request_counts import RouteCounts
+from tailchat_gate.observe.sink import Sink
+from tailchat_gate.reasons import STATUS, Reason
+from tailchat_gate.request.context import RequestContext
+
+_SERVER_ERROR: Final = 500
+#: Reasons that are a fault of a tool, of Tailchat or of the gate: each has a count from the start.
+FAULTS: Final = tuple(reason for reason, status in STATUS.items() if status >= _SERVER_ERROR)
+#: How a login may end.
+_LOGIN_ENDS: Final = (
+    Reason.SIGNED_IN,
+    *(reason for reason in Reason if reason.startswith(("login-", "tailchat-"))),
+    *(Reason.GATE_NOT_ACCEPTED, Reason.SESSION_TOO_LARGE, Reason.COOKIES_BLOCKED, Reason.LOCKED),
+    *(Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.GUEST_REFUSED, Reason.BOT_REFUSED),
+)
+#: The steps of a login, in their order.
+LOGIN_STAGES: Final = ("began", "returned", "redeemed", "identified", "signed-in")
+_CALLS: Final = (
+    *("discovery", "jwks", "token", "me", "recheck", "refresh", "client", "getUserInfoList"),
+)
+_CALL_OUTCOMES: Final = (
+    "ok",
+    *(Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED, Reason.TAILCHAT_SLOW),
+    *(Reason.TAILCHAT_BUSY, Reason.TAILCHAT_BROKEN, Reason.GATE_NOT_ACCEPTED),
+)
+#: Statuses that the gate itself gives for a fault; others are a tool's.
+_FAULT_STATUSES: Final = ("200", "500", "502", "503", "504")
+_COUNTED_METHODS: Final = ("GET", "POST")
+
+_REQUESTS: Final = Family("gate_requests", "Requests answered.", ("route", "method", "code"))
+_DECISIONS: Final = Family("gate_decisions", "Why requests ended as they did.", ("route", "reason"))
+_SECONDS: Final = Family(
+    "gate_request_seconds",
+    "Time from a request to the end of its response, without WebSockets.",
+    ("route",),
+    Kind.HISTOGRAM,
+)
+_RECEIVED: Final = Family(
+    "gate_request_body_bytes", "Bytes of bodies that went on to tools.", ("route",)
+)
+_SENT: Final = Family("gate_response_body_bytes", "Bytes of responses' bodies.", ("route",))
+_WEBSOCKETS: Final = Family("gate_websockets", "WebSockets that were opened.", ("route",))
+_LIFETIMES: Final = Family(
+    "gate_websocket_seconds",
+    "How long WebSockets that have ended were open.",
+    ("route",),
+    Kind.HISTOGRAM,
+    buckets=LIFETIMES,
+)
+_TUNNEL_BYTES: Final = Family(
+    "gate_websocket_sent_bytes", "Bytes to clients of WebSockets that have ended.", ("route",)
+)
+_LOGINS: Final = Family("gate_logins", "Logins ended, by result.", ("result",))
+_STAGES: Final = Family(
+    "gate_login_stages", "Logins that came so far, by the stage they reached.", ("stage",)
+)
+_SESSIONS_ENDED: Final = Family(
+    "gate_sessions_ended", "Sessions ended here before their time.", ("why",)
+)
+_LIVE_ENDED: Final = Family(
+    "gate_live_ended", "Requests and WebSockets ended because their session is over.", ("why",)
+)
+_STATE_ERRORS: Final = Family("gate_state_errors", "Faults of the state store.", ("error",))
+_STATE_SECONDS: Final = Family(
+    "gate_state_seconds",
+    "Time of the state store's work, and of waiting for it.",
+    ("operation",),
+    Kind.HISTOGRAM,
+)
+_RECHECKS: Final = Family(
+    "gate_rechecks", "Sessions that Tailchat was asked about again, by outcome.", ("outcome",)
+)
+_TAILCHAT_CALLS: Final = Family("gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome"))
+_TAILCHAT_SECONDS: Final = Family(
+    "gate_tailchat_seconds", "Time of calls to Tailchat.", ("call",), Kind.HISTOGRAM
+)
+_LOG_LINES: Final = Family("gate_log_lines", "Lines of logs that were written.", ("sink",))
+_LOG_LINES_LOST: Final = Family(
+    "gate_log_lines_lost",
+    "Lines of logs that were lost because they could not be written in time.",
+    ("sink",),
+)
+_BUILD: Final = gauge("gate_build_info", "The running version.", ("version",), merge=Merge.MAX)
+_RECHECK_OUTCOMES: Final = ("ok", "revoked", "outage", "skipped")
 
 
 class ProcessMetrics:
@@ -50,14 +116,15 @@ class ProcessMetrics:
     def __init__(self) -> None:
         self._registry: CollectorRegistry | None = None
 
-    def render(self) -> bytes:
-        """Return them in Prometheus's text format.
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return them in the format that a client accepts, and its media type.
 
         Do not call it in the event loop: counting 50,000 open files takes 20 ms.
         """
         if self._registry is None:
             self._registry = _registry()
-        return generate_latest(self._registry)
+        encoder, media_type = choose_encoder(accept)
+        return encoder(self._registry), media_type
 
 
 def _registry() -> CollectorRegistry:
@@ -68,73 +135,79 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-class _Histogram:
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.total = 0.0
-
-    def buckets(self) -> list[tuple[str, float]]:
-        rows: list[tuple[str, float]] = []
-        seen = 0
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
-            seen += count
-            rows.append((bound, seen))
-        return rows
-
-
-class Metrics(Collector):
+class Metrics:
     """Counts the gate's requests, logins, rechecks and faults.
 
     Labels come only from the configuration and closed lists, never from what a visitor sent, so
-    their number is bounded. The counters are plain dicts because one `inc` of the client library
-    costs more than the rest of the record step.
+    their number is bounded. The counts are plain numbers because one `inc` of the client library
+    costs more than the rest of the record step. `known` has the values of a family's only label
+    that are counted from 0, for families whose values other rooms define.
     """
 
     def __init__(
         self,
-        gauges: Iterable[tuple[str, str, Callable[[], float]]] = (),
         sinks: Callable[[], Iterable[Sink]] = tuple,
-        sources: Iterable[Callable[[], Iterable[Metric]]] = (),
+        sources: Iterable[Source] = (),
+        *,
+        live_ends: Collection[str] = (),
+        session_ends: Collection[str] = (),
+        state_errors: Collection[str] = (),
     ) -> None:
-        #: Requests by route, method, status and reason.
-        self._requests: Counter[tuple[str, str, int, str]] = Counter()
-        self._seconds: dict[str, _Histogram] = {}
+        self._routes: dict[str, RouteCounts] = {"": RouteCounts()}
         self._logins: Counter[str] = Counter()
+        self._stages: Counter[str] = Counter()
         self._sessions_ended: Counter[str] = Counter()
         self._live_ended: Counter[str] = Counter()
         self._state_errors: Counter[str] = Counter()
+        self._state_seconds: dict[str, Histogram] = {}
         self._rechecks: Counter[str] = Counter()
-        self._tailchat: Counter[tuple[str, str]] = Counter()
-        self._tailchat_seconds: dict[str, _Histogram] = {}
-        self._gauges = tuple(gauges)
+        self._tailchat: Counter[Labels] = Counter()
+        self._tailchat_seconds: dict[str, Histogram] = {}
         self._sinks = sinks
         self._sources = tuple(sources)
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
+        self._live_ends = tuple(live_ends)
+        self._session_ends = tuple(session_ends)
+        self._known_state_errors = tuple(state_errors)
 
-    def request(self, route: str, method: str, status: int, reason: str, seconds: float) -> None:
-        """Count a finished request; `route` is "" if none matched."""
-        label = method if method in COMMON_METHODS else "other"
-        # One count, and both families of it at a scrape.
-        self._requests[route, label, status, reason] += 1
-        histogram = self._seconds.get(route)
-        if histogram is None:
-            histogram = self._seconds[route] = _Histogram()
-        histogram.counts[bisect_left(BUCKETS, seconds)] += 1
+    def request(self, context: RequestContext, now: float) -> None:
+        """Count a finished request; `now` is in seconds of the monotonic clock."""
+        counts = self._routes.get(context.route)
+        if counts is None:
+            counts = self._routes[context.route] = RouteCounts()
+        # Written out here: every request comes this way, and a call costs as much as the counting.
+        key = context.head.method, context.status, context.reason
+        rows = counts.rows
+        if key in rows:
+            rows[key] += 1
+        else:
+            counts.add(*key)
+        counts.sent += context.sent_bytes
+        if context.received_bytes:
+            counts.received += context.received_bytes
+        seconds, histogram = context.seconds, counts.seconds
+        bucket = bisect_left(BUCKETS, seconds)
+        histogram.counts[bucket] += 1
         histogram.total += seconds
+        histogram.exemplars[bucket] = context.request_id, seconds, now
 
-    def forget_routes(self, but: Collection[str]) -> None:
-        """Drop the counts of every route that is not in `but`; requests without a route stay."""
-        for key in [key for key in self._requests if key[0] and key[0] not in but]:
-            del self._requests[key]
-        for route in [route for route in self._seconds if route and route not in but]:
-            del self._seconds[route]
+    def route(self, name: str) -> RouteCounts:
+        """Return the counts of a route, "" for requests without one."""
+        return self._routes.setdefault(name, RouteCounts())
+
+    def know_routes(self, names: Collection[str]) -> None:
+        """Count every route in `names` from 0; drop the counts of those that are not in it."""
+        for name in names:
+            self.route(name)
+        for name in [name for name in self._routes if name and name not in names]:
+            del self._routes[name]
 
     def login(self, result: str) -> None:
         """Count a login that ended: "signed-in" or the reason it was refused."""
         self._logins[result] += 1
+
+    def login_stage(self, stage: str) -> None:
+        """Count a login that "began", or "returned" from Tailchat."""
+        self._stages[stage] += 1
 
     def session_ended(self, why: str) -> None:
         """Count a sign-in that was ended here early, or all sign-ins of one person."""
@@ -148,85 +221,84 @@ class Metrics(Collector):
         """Count a fault of the state store, by its kind."""
         self._state_errors[error] += 1
 
+    def state_worked(self, operation: str, seconds: float) -> None:
+        """Count some work of the state store."""
+        self._state_seconds.setdefault(operation, Histogram()).observe(seconds)
+
     def recheck(self, outcome: str) -> None:
         """Count a recheck of a session at Tailchat: ok, revoked, outage or skipped."""
         self._rechecks[outcome] += 1
 
     def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:
         """Count a call to Tailchat: discovery, jwks, token, me, recheck or refresh."""
-        self._tailchat[call, outcome] += 1
-        histogram = self._tailchat_seconds.get(call)
-        if histogram is None:
-            histogram = self._tailchat_seconds[call] = _Histogram()
-        histogram.counts[bisect_left(BUCKETS, seconds)] += 1
-        histogram.total += seconds
+        self._tailchat[call, str(outcome)] += 1
+        self._tailchat_seconds.setdefault(call, Histogram()).observe(seconds)
 
     def render(self) -> bytes:
-        """Return all metrics in Prometheus's text format."""
-        return generate_latest(self._registry)
+        """Return all metrics in Prometheus's text format, at once."""
+        return b"".join(text(self.collect()))
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metric families."""
-        counts = self._counts()
-        for name, documentation, labels in _COUNTERS:
-            yield _counter(name, documentation, labels, counts[name])
-        yield _histogram(
-            "gate_request_seconds",
-            "Time from request to the end of its answer.",
-            "route",
-            self._seconds,
-        )
-        yield _histogram(
-            "gate_tailchat_seconds", "Time of calls to Tailchat.", "call", self._tailchat_seconds
-        )
-        for name, documentation, read in self._gauges:
-            yield GaugeMetricFamily(name, documentation, value=read())
+    def collect(self) -> Iterator[Collected]:
+        """Yield every family; its samples are read one after another, as they are asked for."""
+        yield from self._of_routes()
+        yield _LOGINS, with_zeros(by_one(self._logins), known_labels(_LOGINS, _LOGIN_ENDS))
+        yield _STAGES, self._login_stages()
+        yield _SESSIONS_ENDED, self._counted(self._sessions_ended, self._session_ends)
+        yield _LIVE_ENDED, self._counted(self._live_ended, self._live_ends)
+        yield _STATE_ERRORS, self._counted(self._state_errors, self._known_state_errors)
+        yield _STATE_SECONDS, _by_label(self._state_seconds)
+        yield _RECHECKS, self._counted(self._rechecks, _RECHECK_OUTCOMES)
+        known = known_labels(_TAILCHAT_CALLS, _CALLS, _CALL_OUTCOMES)
+        yield _TAILCHAT_CALLS, with_zeros(self._tailchat, known)
+        yield _TAILCHAT_SECONDS, _by_label(self._tailchat_seconds)
+        yield _LOG_LINES, (((sink.name,), sink.written) for sink in self._sinks())
+        yield _LOG_LINES_LOST, (((sink.name,), sink.lost) for sink in self._sinks())
         for source in self._sources:
             yield from source()
-        build = GaugeMetricFamily("gate_build_info", "The running version.", labels=("version",))
-        build.add_metric((__version__,), 1)
-        yield build
+        yield _BUILD, (((__version__,), 1),)
 
-    def _counts(self) -> dict[str, Mapping[tuple[str, ...], int]]:
-        """Return the counts of each family of `_COUNTERS`, by the values of its labels."""
-        sinks = tuple(self._sinks())
-        requests: Counter[tuple[str, ...]] = Counter()
-        decisions: Counter[tuple[str, ...]] = Counter()
-        for (route, method, status, reason), count in self._requests.items():
-            requests[route, method, str(status)] += count
-            decisions[route, reason] += count
-        return {
-            "gate_requests": requests,
-            "gate_decisions": decisions,
-            "gate_logins": _by_one(self._logins),
-            "gate_sessions_ended": _by_one(self._sessions_ended),
-            "gate_live_ended": _by_one(self._live_ended),
-            "gate_state_errors": _by_one(self._state_errors),
-            "gate_rechecks": _by_one(self._rechecks),
-            "gate_tailchat_calls": dict(self._tailchat.items()),
-            "gate_log_lines": {(sink.name,): sink.written for sink in sinks},
-            "gate_log_lines_lost": {(sink.name,): sink.lost for sink in sinks},
-        }
+    @staticmethod
+    def _counted(counts: Counter[str], known: Iterable[str]) -> Iterator[tuple[Labels, float]]:
+        return with_zeros(by_one(counts), ((value,) for value in known))
+
+    def _login_stages(self) -> Iterator[tuple[Labels, float]]:
+        reached = (
+            *(self._stages["began"], self._stages["returned"]),
+            *(self._tailchat["token", "ok"], self._tailchat["me", "ok"]),
+            self._logins[Reason.SIGNED_IN],
+        )
+        yield from (((stage,), n) for stage, n in zip(LOGIN_STAGES, reached, strict=True))
+
+    def _of_routes(self) -> Iterator[Collected]:
+        routes = tuple(self._routes.items())
+        yield (
+            _REQUESTS,
+            (
+                ((name, *labels), count)
+                for name, counts in routes
+                for labels, count in with_zeros(counts.requests(), _zero_requests(name))
+            ),
+        )
+        yield (
+            _DECISIONS,
+            (
+                ((name, *labels), count)
+                for name, counts in routes
+                for labels, count in with_zeros(counts.decisions(), ((str(one),) for one in FAULTS))
+            ),
+        )
+        yield _SECONDS, (((name,), counts.seconds) for name, counts in routes)
+        yield _RECEIVED, (((name,), counts.received) for name, counts in routes)
+        yield _SENT, (((name,), counts.sent) for name, counts in routes)
+        yield _WEBSOCKETS, (((name,), counts.tunnels) for name, counts in routes if name)
+        yield _LIFETIMES, (((name,), counts.lifetimes) for name, counts in routes if name)
+        yield _TUNNEL_BYTES, (((name,), counts.tunnel_bytes) for name, counts in routes if name)
 
 
-def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
-    """Return counts by the value of a family's only label."""
-    return {(value,): count for value, count in counts.items()}
+def _zero_requests(route: str) -> Iterator[Labels]:
+    if route:
+        yield from ((method, code) for method in _COUNTED_METHODS for code in _FAULT_STATUSES)
 
 
-def _counter(
-    name: str, documentation: str, labels: tuple[str, ...], counts: Mapping[tuple[str, ...], int]
-) -> Metric:
-    family = CounterMetricFamily(name, documentation, labels=labels)
-    for values, count in counts.items():
-        family.add_metric(values, count)
-    return family
-
-
-def _histogram(
-    name: str, documentation: str, label: str, histograms: dict[str, _Histogram]
-) -> Metric:
-    family = HistogramMetricFamily(name, documentation, labels=(label,))
-    for value, histogram in histograms.items():
-        family.add_metric((value,), histogram.buckets(), histogram.total)
-    return family
+def _by_label(histograms: dict[str, Histogram]) -> Iterator[tuple[Labels, Histogram]]:
+    yield from (((value,), histogram) for value, histogram in tuple(histograms.items()))

@@ -228,6 +228,8 @@ class Descriptors:
         self._faults = FaultLog(self._time)
         #: Each closes the oldest idle connection, and returns False where none was idle.
         self.closers: Final[list[Callable[[], bool]]] = []
+        #: Counts the clients with a request under way.
+        self.busy_clients: Callable[[], int] = int
         self.measure()
 
     def measure(self) -> None:

@@ -19,6 +19,8 @@ class RequestContext:
 
     `started` and `seconds` are seconds of a monotonic clock. `route`, `sub` and `token` (a machine
     token's name) are "" where no route was met, nobody is signed in, or no machine came.
+    `upstream_at` is when the request went to the upstream, 0 for at once; `first_byte_at` is when
+    the first bytes came from there, and `connect_seconds` is 0 where no connection was opened.
     """
 
     request_id: str
@@ -31,12 +33,22 @@ class RequestContext:
     token: str = ""
     status: int = 0
     sent_bytes: int = 0
+    received_bytes: int = 0
     seconds: float = 0.0
+    upstream_at: float = 0.0
+    first_byte_at: float = 0.0
+    connect_seconds: float = 0.0
     original: Original | None = None
 
     def apart(self) -> "RequestContext":
         """Return the context without what a configuration has cached on its header section."""
         return replace(self, head=replace(self.head, fields=self.head.fields.apart()))
+
+    def connected(self, now: float) -> None:
+        """Note that a connection to the upstream was opened for this request."""
+        # At least something: 0 means that there was a connection already.
+        self.connect_seconds = max(now - (self.upstream_at or self.started), 1e-9)
+        self.upstream_at = now
 
     @property
     def client(self) -> str:

@@ -14,11 +14,11 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import StreamReader, hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from tailchat_gate import __version__
 from tailchat_gate.config.values.address import TcpAddress, listen_address
 from tailchat_gate.observe.audit import Refusal
+from tailchat_gate.observe.exposition import expose
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.reasons import RefusedError
@@ -207,12 +207,19 @@ class Admin:
             return web.Response(text="".join(("ready\n", *faults)))
         return web.Response(status=503, text="draining\n")
 
-    async def metrics(self, _: web.BaseRequest) -> web.Response:
-        """Return the metrics in Prometheus's text format."""
+    async def metrics(self, request: web.BaseRequest) -> web.Response:
+        """Return the metrics in Prometheus's text format, or in OpenMetrics."""
         loop = asyncio.get_running_loop()
-        about_process = await loop.run_in_executor(self._thread, self._process.render)
-        body = self._process_state.metrics.render() + about_process
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, ()))
+        about_process, media_type = await loop.run_in_executor(
+            self._thread, self._process.render, accept
+        )
+        openmetrics = media_type.startswith("application/openmetrics-text")
+        collected = self._process_state.metrics.collect()
+        parts = await expose(collected, openmetrics=openmetrics)
+        # The client library's part is last: it ends OpenMetrics with its mark.
+        body = b"".join((*parts, about_process))
+        return web.Response(body=body, headers={"Content-Type": media_type})
 
     async def status(self, _: web.BaseRequest) -> web.Response:
         """Return what is in force, as JSON without secrets."""

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
 from tailchat_gate.config.certificates import CertificateFacts, date_problem
+from tailchat_gate.observe.families import Collected, Family
 from tailchat_gate.observe.log import LOGGER_NAME
 
 #: How often the dates are looked at while the gate serves; at a start and a reload the warnings of
@@ -17,6 +16,12 @@ LOOK_SECONDS: Final = 86_400.0
 #: What may become of a connection that is being opened; "crowded": it made room for another one,
 #: and counts as "failed" too, "refused": there was no room for it.
 OUTCOMES: Final = ("opened", "failed", "slow", "refused", "crowded", "no-proxy-header")
+
+_OPENED: Final = Family(
+    "gate_connections_opened",
+    "TLS handshakes and PROXY headers of clients that ended, by outcome.",
+    ("outcome",),
+)
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -53,24 +58,14 @@ class CertificateWatch:
                 details = {"file": facts.file, "names": facts.names, "problem": problem}
                 _log.warning("a certificate of the gate needs renewal", extra={"details": details})
 
-    def metrics(self) -> Iterator[Metric]:
-        """Yield when each certificate expires, and what became of connections being opened."""
-        family = GaugeMetricFamily(
-            "gate_certificate_expiry_timestamp_seconds",
-            "When a certificate of the gate expires, in Unix seconds.",
-            labels=("file",),
-        )
-        for facts in self._facts:
-            family.add_metric((facts.file,), facts.expires)
-        yield family
-        counts = CounterMetricFamily(
-            "gate_connections_opened",
-            "TLS handshakes and PROXY headers of clients that ended, by outcome.",
-            labels=("outcome",),
-        )
-        for outcome in OUTCOMES:
-            counts.add_metric((outcome,), self.openings[outcome])
-        yield counts
+    @property
+    def expiries(self) -> dict[str, float]:
+        """When the certificates expire, by file."""
+        return {facts.file: facts.expires for facts in self._facts}
+
+    def metrics(self) -> Iterator[Collected]:
+        """Yield what became of connections being opened."""
+        yield _OPENED, (((outcome,), self.openings[outcome]) for outcome in OUTCOMES)
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)

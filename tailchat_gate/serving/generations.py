@@ -50,6 +50,8 @@ class Generation:
     assertions: Assertions | None
     tls: ServerTls | None
     process_state: ProcessState
+    #: Files with certificates, and when these expire.
+    certificate_expiries: tuple[tuple[str, float], ...] = ()
 
     def start(self) -> None:
         """Start serving; needs a running event loop."""
@@ -65,6 +67,7 @@ class Generation:
         self.process_state.token_expiries = tuple(
             token.expires for token in self.settings.token if token.expires is not None
         )
+        self.process_state.certificate_expiries = self.certificate_expiries
 
     def check_tailchat(self) -> None:
         """Ask Tailchat in the background if people can sign in, and who."""
@@ -190,6 +193,7 @@ class Generations:
     def __init__(self, first: Generation) -> None:
         self.in_force = first
         self._retired: list[_Retired] = []
+        self._know_routes()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._collector: asyncio.TimerHandle | None = None
@@ -207,6 +211,7 @@ class Generations:
         before, self.in_force = self.in_force, generation
         before.retire()
         self._retired.append(_Retired(before, self._under_way(before, clients)))
+        self._know_routes()
         if self._sweeper is None:
             self._wait()
 
@@ -253,7 +258,7 @@ class Generations:
             if retired.lighten():
                 self._collect_soon()
         if over:
-            self._forget_routes()
+            self._know_routes()
         self._sweeper = None
         if self._retired:
             self._wait()
@@ -271,12 +276,12 @@ class Generations:
         self._collector = None
         gc.collect()
 
-    def _forget_routes(self) -> None:
-        """Drop the metrics of routes that are in no configuration."""
+    def _know_routes(self) -> None:
+        """Count each route from 0, and drop the metrics of routes that are in no configuration."""
         names = {route.name for route in self.in_force.settings.route}
         for retired in self._retired:
             names.update(retired.route_names)
-        self.in_force.process_state.metrics.forget_routes(names)
+        self.in_force.process_state.metrics.know_routes(names)
 
 
 def _goes_on(client: ClientConnection, active_request: ActiveRequest) -> bool:

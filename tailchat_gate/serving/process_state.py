@@ -8,23 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily, Metric
-
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.state_directory import body_directory
 from tailchat_gate.identity.access_requests import AccessRequests
 from tailchat_gate.identity.grants import Grants
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
+from tailchat_gate.identity.oauth.reachability import Reachability
 from tailchat_gate.identity.oauth.redemptions import CAPACITY, Redemptions
 from tailchat_gate.identity.oauth.return_targets import StoredTargets
 from tailchat_gate.identity.oauth.shared_redemptions import SharedRedemptions
 from tailchat_gate.identity.oauth.sign_in_watch import SignInState
 from tailchat_gate.identity.revocation.state import RevocationState
-from tailchat_gate.identity.revocation.store import Revocations
+from tailchat_gate.identity.revocation.store import SESSION_ENDS, Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
+from tailchat_gate.observe.families import Collected
 from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.people.bot import SignIn
@@ -32,23 +32,23 @@ from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
+from tailchat_gate.proxy.exchange.connection_metrics import ConnectionMetrics
+from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
-from tailchat_gate.proxy.exchange.upstream_pools import ConnectionMetrics, UpstreamPools
+from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
 from tailchat_gate.proxy.message.assertion import PublishedKeys
 from tailchat_gate.proxy.sockets import Descriptors
 from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
+from tailchat_gate.serving import process_gauges as families
 from tailchat_gate.serving.certificate_watch import CertificateWatch
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
-from tailchat_gate.state.bookkeeping import Health
+from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Store
-
-#: The name of a gauge, what it says, and what reads it.
-Gauge = tuple[str, str, Callable[[], float]]
 
 #: Handoff tokens remembered, about 2 KiB each for a minute.
 USED_HANDOFFS: Final = 10_000
@@ -130,10 +130,12 @@ class ProcessState:
         self.live: Final = SessionWatch(self.revocation, clock)
         #: The gate's own certificates.
         self.certificates: Final = CertificateWatch(clock)
-        #: When the machine tokens of the configuration in force expire.
+        #: When the machine tokens, and the files of certificates, of the configuration expire.
         self.token_expiries: tuple[float, ...] = ()
+        self.certificate_expiries: tuple[tuple[str, float], ...] = ()
+        self.reachability: Final = Reachability(monotonic)
         self.metrics: Final = self._make_metrics()
-        self.health: Final = Health(self.metrics.state_error)
+        self.health: Final = Health(self.metrics.state_error, worked=self.metrics.state_worked)
         #: Stores state across restarts.
         self.store: Final = _store(state_path, clock, self.health)
         #: Who is in Tailchat's groups, and the sign-in of the bot that asks.
@@ -180,108 +182,43 @@ class ProcessState:
             self.audit.account_changed(sub, reason)
 
     def _make_metrics(self) -> Metrics:
-        reloads = self.reloads
-        gauges: tuple[Gauge, ...] = (
-            ("gate_websockets_open", "WebSockets open.", lambda: len(self.upstream_pools.tunnels)),
-            (
-                "gate_request_buffer_memory_bytes",
-                "Bytes of requests' bodies that are kept in memory.",
-                lambda: self.upstream_pools.bodies.memory,
-            ),
-            (
-                "gate_request_buffer_files",
-                "Requests' bodies that are kept in files.",
-                lambda: self.upstream_pools.bodies.files,
-            ),
-            *self._gauges_of_people(),
-            (
-                "gate_state_faults",
-                "Faults of the state store at present.",
-                lambda: len(self.store.faults),
-            ),
-            (
-                "gate_sign_in_broken",
-                "Whether the last check found that nobody can sign in.",
-                lambda: self.sign_in.obstacle is not None,
-            ),
-            (
-                "gate_generation",
-                "How many configurations were in force, the present one among them.",
-                lambda: reloads.generation,
-            ),
-            (
-                "gate_config_last_reload_success",
-                "Whether the last configuration that was loaded is in force.",
-                lambda: not reloads.problems,
-            ),
-            (
-                "gate_config_last_reload_timestamp_seconds",
-                "When a configuration was last loaded or refused, in Unix seconds.",
-                lambda: reloads.tried_at,
-            ),
-        )
+        connections = ConnectionMetrics(self.upstream_pools)
         return Metrics(
-            gauges,
             lambda: (self.access_log.sink, *sinks()),
-            (ConnectionMetrics(self.upstream_pools), *self._sources()),
+            (connections, self.reachability.collect, self._gauges, self.certificates.metrics),
+            live_ends=SESSION_OVER.values(),
+            session_ends=SESSION_ENDS,
+            state_errors=tuple(FaultKind),
         )
 
-    def _sources(self) -> tuple[Callable[[], Iterator[Metric]], ...]:
-        return self._token_expiries, self._group_metrics, self.certificates.metrics
-
-    def _group_metrics(self) -> Iterator[Metric]:
-        watch = self.group_watch
-        yield GaugeMetricFamily(
-            "gate_tailchat_groups_age_seconds",
-            "Age of what is known of Tailchat's groups, 0 where no group needs them.",
-            watch.age,
-        )
-        yield GaugeMetricFamily(
-            "gate_tailchat_groups_unknown",
-            "Groups of which it is not known who is in them.",
-            len(watch.unknown),
-        )
-        family = GaugeMetricFamily(
-            "gate_tailchat_group_members",
-            "Members that a group has from Tailchat.",
-            labels=("group",),
-        )
-        for name, size in watch.sizes.items():
-            family.add_metric((name,), size)
-        yield family
-
-    def _gauges_of_people(self) -> tuple[Gauge, ...]:
-        return (
-            ("gate_locks", "Locks in force.", lambda: len(self.revocation.locks)),
-            ("gate_people", "People whom Tailchat is asked about.", lambda: len(self.people)),
-            (
-                "gate_people_kept_out",
-                "Accounts kept out because Tailchat banned or deleted them, guests and bots.",
-                lambda: len(self.revocation.kept_out()),
-            ),
-            (
-                "gate_people_answer_timestamp_seconds",
-                "When Tailchat last answered about people, in Unix seconds; 0 for never.",
-                lambda: self.people_heard_at,
-            ),
-            ("gate_grants", "Grants in force.", lambda: len(self.grants.state.in_force)),
-            (
-                "gate_access_requests",
-                "Requests for access that wait for a decision.",
-                lambda: len(self.access_requests.open),
-            ),
-        )
-
-    def _token_expiries(self) -> Iterator[Metric]:
+    def _gauges(self) -> Iterator[Collected]:
+        """Yield the families."""
+        for family, value in (
+            (families.WEBSOCKETS, len(self.upstream_pools.tunnels)),
+            (families.BUFFER_MEMORY, self.upstream_pools.bodies.memory),
+            (families.BUFFER_FILES, self.upstream_pools.bodies.files),
+            (families.LOCKS, len(self.revocation.locks)),
+            (families.PEOPLE, len(self.people)),
+            (families.KEPT_OUT, len(self.revocation.kept_out())),
+            (families.HEARD, self.people_heard_at),
+            (families.GRANTS, len(self.grants.state.in_force)),
+            (families.ACCESS_REQUESTS, len(self.access_requests.open)),
+            (families.STATE_FAULTS, len(self.store.faults)),
+            (families.SIGN_IN_BROKEN, self.sign_in.obstacle is not None),
+            (families.GENERATION, self.reloads.generation),
+            (families.RELOADED, not self.reloads.problems),
+            (families.RELOADED_AT, self.reloads.tried_at),
+            (families.GROUPS_AGE, self.group_watch.age),
+            (families.GROUPS_UNKNOWN, len(self.group_watch.unknown)),
+        ):
+            yield family, (((), value),)
+        sizes = tuple(self.group_watch.sizes.items())
+        yield families.GROUP_MEMBERS, (((name,), size) for name, size in sizes)
         # No names: readers of the metrics need not know the machines.
         ahead = [expires for expires in self.token_expiries if expires > self.clock()]
-        family = GaugeMetricFamily(
-            "gate_token_next_expiry_timestamp_seconds",
-            "When the next token of a machine expires, in Unix seconds.",
-        )
-        if ahead:
-            family.add_metric((), min(ahead))
-        yield family
+        yield families.TOKEN_EXPIRY, (((), min(ahead)),) if ahead else ()
+        expiries = {**self.certificates.expiries, **dict(self.certificate_expiries)}
+        yield families.CERTIFICATE_EXPIRY, (((file,), at) for file, at in expiries.items())
 
 
 def _handoffs(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRecord]:

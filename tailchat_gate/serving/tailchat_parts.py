@@ -15,6 +15,7 @@ from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import Registration
+from tailchat_gate.identity.oauth.reachability import Reachability
 from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.recheck import RecheckTerms
@@ -58,7 +59,7 @@ def wire_tailchat(
     `members` gets what is known already about its groups.
     """
     tailchat, clock = settings.tailchat, process_state.clock
-    channel = back_channel(settings, NamesResolver(process_state.names))
+    channel = back_channel(settings, NamesResolver(process_state.names), process_state.reachability)
     client = _client(settings, process_state, channel)
     api = TailchatApi(channel, clock=clock, observe=process_state.metrics.tailchat_call)
     bot = Bot(
@@ -169,7 +170,11 @@ def sign_in_check(
 
 
 def back_channel(
-    settings: Settings, resolver: AbstractResolver | None = None, *, timeout: float = math.inf
+    settings: Settings,
+    resolver: AbstractResolver | None = None,
+    reachability: Reachability | None = None,
+    *,
+    timeout: float = math.inf,
 ) -> BackChannel:
     """Return the connections to Tailchat; no call takes `timeout` seconds. Raises PemError."""
     tailchat = settings.tailchat
@@ -180,6 +185,7 @@ def back_channel(
         resolver=resolver,
         tls=_tailchat_tls(back_url, tailchat.ca_file or None),
         proxy=proxy_for(tailchat.proxy, back_url),
+        reachability=reachability,
     )
 
 

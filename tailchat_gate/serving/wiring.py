@@ -21,6 +21,7 @@ from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.refusals import Asks
+from tailchat_gate.serving.certificates import certificate_expiries
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.rooms import (
@@ -227,6 +228,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         proxy.assertions,
         server_tls(settings.server),
         process_state,
+        certificate_expiries(settings),
     )
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
@@ -115,15 +117,30 @@ def _tell(fault: FaultKind, problem: str) -> None:
     _log.error("the state store has a fault", extra={"details": details})
 
 
+class Operation(StrEnum):
+    """The work of the store, as the metric's label names it."""
+
+    READ = "read"
+    WRITE = "write"
+    #: Marks that something may be used once.
+    SINGLE_USE = "single-use"
+    UPKEEP = "upkeep"
+
+
 class Health:
-    """The faults of one store; calls `count` for each occurrence and `tell` for each new fault."""
+    """The faults of one store; calls `count` for each occurrence and `tell` for each new fault.
+
+    `worked(operation, seconds)` is called after each piece of work.
+    """
 
     def __init__(
         self,
         count: Callable[[str], None] = lambda _: None,
         tell: Callable[[FaultKind, str], None] = _tell,
+        worked: Callable[[str, float], None] = lambda _operation, _seconds: None,
     ) -> None:
         self._count = count
+        self._worked = worked
         self._tell = tell
         self._present: dict[FaultKind, str] = {}
 
@@ -131,6 +148,15 @@ class Health:
     def faults(self) -> tuple[str, ...]:
         """The present faults, one sentence each."""
         return tuple(f"{fault}: {problem}" for fault, problem in self._present.items())
+
+    @contextmanager
+    def timed(self, operation: Operation) -> Iterator[None]:
+        """Note how long a piece of work takes, with its wait for the thread."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._worked(operation, time.monotonic() - began)
 
     def report(self, fault: FaultKind, problem: str) -> None:
         """Note a lasting fault; it is logged when it begins and when its text changes."""

@@ -5,11 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Upkeep
+from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, Loaded, StoreFault
 from tailchat_gate.state.files import Files
@@ -167,17 +168,18 @@ class SqliteStore:
 
     async def _single_use(self, action: Callable[[Reservations], _T]) -> _T | None:
         """Run an action on the single-use keys; None if the store cannot do it now."""
+        use = partial(self._engine.single_use, action)
         async with self._using:
             if self._behind and asyncio.get_running_loop().time() < self._retry_at:
                 # One login waits for a locked database; the others do not.
                 return None
             try:
-                return await self._run(lambda: self._engine.single_use(action))
+                return await self._run(use, Operation.SINGLE_USE)
             except StoreFault as fault:
                 if not await self._mend(fault):
                     return None
             with suppress(StoreFault):
-                return await self._run(lambda: self._engine.single_use(action))
+                return await self._run(use, Operation.SINGLE_USE)
         return None
 
     async def _flush(self, records: Sequence[Record]) -> None:
@@ -188,7 +190,7 @@ class SqliteStore:
         """Write records, and everything that could not be written before."""
         extra = self._followers.known(lost=False) if self._behind else []
         try:
-            await self._run(lambda: self._write_in_thread([*extra, *records]))
+            await self._run(lambda: self._write_in_thread([*extra, *records]), Operation.WRITE)
         except StoreFault as fault:
             if await self._mend(fault) and records:
                 # The replacement of the database does not hold these.
@@ -199,7 +201,7 @@ class SqliteStore:
 
     async def _write_once_more(self, records: Sequence[Record]) -> None:
         try:
-            await self._run(lambda: self._write_in_thread(records))
+            await self._run(lambda: self._write_in_thread(records), Operation.WRITE)
         except StoreFault as fault:
             self._behind = True
             self._health.report(fault.fault, str(fault))
@@ -276,7 +278,7 @@ class SqliteStore:
     async def _look_once(self, now: float) -> None:
         if self._engine.is_open:
             try:
-                found = await self._run(self._engine.look)
+                found = await self._run(self._engine.look, Operation.READ)
             except StoreFault as fault:
                 await self._mend(fault)
                 return
@@ -342,6 +344,7 @@ class SqliteStore:
             self._health.report(fault, problem)
         self._followers.hand_out(loaded.records, complete=True, doubtful=loaded.doubtful)
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
+    async def _run(self, work: Callable[[], _T], operation: Operation = Operation.UPKEEP) -> _T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, work)
+        with self._health.timed(operation):
+            return await loop.run_in_executor(self._thread, work)

@@ -76,7 +76,7 @@ def test_every_metric_is_documented() -> None:
     metrics = process_state.metrics
     process_state.upstream_pools.failures["http://tool", "refused"] += 1
     process_state.upstream_pools.take("key", Backend("http://tool"))
-    metrics.request("tool", "GET", 200, "signed-in", 0.1)
+    metrics.know_routes(["tool"])
     metrics.login("signed-in")
     metrics.session_ended("signed-out")
     metrics.live_ended("locked")
@@ -87,8 +87,15 @@ def test_every_metric_is_documented() -> None:
     process_state.certificates._facts = (CertificateFacts("a.pem", (), 0.0, 1e11),)
     process_state.group_watch._resolved.people["ops"] = frozenset()
 
-    about_process = text_string_to_metric_families(ProcessMetrics().render().decode())
-    for family in (*metrics.collect(), *about_process):
+    process_state.certificate_expiries = (("/tls.pem", 1e11),)
+    process_state.reachability.up, process_state.reachability.certificate_expires = True, 1e11
+    metrics.state_worked("write", 0.1)
+    counts = process_state.upstream_pools.counts["http://tool"]
+    counts.up, counts.certificate_expires = True, 1e11
+    about_process, _ = ProcessMetrics().render()
+    document_of = metrics.render() + about_process
+
+    for family in text_string_to_metric_families(document_of.decode()):
         name = family.name + ("_total" if family.type == "counter" else "")
         row = next((r for r in document.splitlines() if r.startswith(f"| `{name}` ")), None)
         assert row is not None, name

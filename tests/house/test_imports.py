@@ -61,7 +61,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("process_state", "tls"),
         ("upgrade",),
         ("passing",),
-        ("acceptor", "certificate_watch", "inherited", "notify", "signals"),
+        ("acceptor", "certificate_watch", "certificates", "inherited", "notify"),
+        ("process_gauges", "signals"),
     ),
     "identity": (
         ("host_sessions",),

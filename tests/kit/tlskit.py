@@ -85,7 +85,7 @@ class Authority:
             .issuer_name(named(self.name))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=2))
+            .not_valid_before(min(now, now + ends) - timedelta(hours=1))
             .not_valid_after(now + ends)
             .add_extension(
                 x509.SubjectAlternativeName(list(map(x509.DNSName, (name, *others)))),

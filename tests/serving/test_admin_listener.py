@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from gatekit import Response, RunningGate, ask, make_settings, request_bytes, running_gate
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.commands.admin import exchange
 from tailchat_gate.config.values.address import UnixAddress
@@ -194,3 +196,19 @@ async def test_a_half_closed_client_with_half_a_body_is_let_go(gate: RunningGate
         said = await _said_behind_the_end(gate, data + b"half")
 
     assert said == b"" or said.startswith(b"HTTP/1.1 4")
+
+
+async def test_metrics_come_in_the_format_that_is_accepted(gate: RunningGate) -> None:
+    """Prometheus's text by default; OpenMetrics, whole with its end, where that is accepted."""
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    plain = await admin(gate, request_bytes("/metrics", host="localhost"))
+    open_ = await admin(gate, request_bytes("/metrics", host="localhost", Accept=accept))
+
+    assert plain.value("Content-Type").startswith("text/plain; version=0.0.4")
+    assert open_.value("Content-Type").startswith("application/openmetrics-text; version=1.0.0")
+    assert open_.body.endswith(b"\n# EOF\n")
+    document = open_.body.decode()
+    found = {family.name for family in openmetrics(document)}  # type: ignore[no-untyped-call]
+    read = {family.name for family in text_string_to_metric_families(plain.body.decode())}
+    assert found == read
+    assert {"gate_requests", "process_open_fds", "python_gc_collections"} <= found

@@ -5,6 +5,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -12,6 +13,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.reachability import Reachability, cause_of
 from tailchat_gate.identity.oauth.responses import broken
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import OWN_AGENT
@@ -45,7 +47,7 @@ class BackChannel:
 
     `timeout`: seconds for one call, at most MAX_TIMEOUT. `resolver` looks up the host's name.
     `tls`: verifies the certificate; None: the system's authorities. `proxy`: the URL of an HTTP
-    proxy in between, "" for none.
+    proxy in between, "" for none. `reachability` hears how every call ended.
     """
 
     def __init__(
@@ -56,12 +58,16 @@ class BackChannel:
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
         proxy: str = "",
+        reachability: Reachability | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=min(timeout, MAX_TIMEOUT))
         self._resolver = resolver
         self._tls = tls
         self._proxy = URL(proxy) if proxy else None
+        self._reachability = reachability
+        if reachability is not None and tls is not None:
+            reachability.watch(tls)
         self._session: aiohttp.ClientSession | None = None
         self._calls = 0
         self._closed = False
@@ -89,42 +95,74 @@ class BackChannel:
 
         An answer of more than `limit` bytes is such a fault.
         """
-        reason = Reason.TAILCHAT_BROKEN
         self._calls += 1
         try:
-            async with self._open_session().request(
-                method,
-                URL(self._url + path, encoded=True),
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-                ssl=self._tls or True,
-                proxy=self._proxy,
-            ) as response:
-                data = bytearray()
-                async for chunk in response.content.iter_any():
-                    data += chunk
-                    if len(data) > limit:
-                        response.close()
-                        raise broken(call, response.status, TOO_LONG)
-                waits = response.headers.get("Retry-After", "")
-                location = response.headers.get("Location", "")
-                date = response.headers.get("Date", "")
-                kind, whole = response.content_type, bytes(data)
-                return Answer(response.status, kind, waits, whole, location, date)
-        except TimeoutError:
-            reason, problem = Reason.TAILCHAT_SLOW, "no answer in time"
-        except aiohttp.ClientConnectorCertificateError as error:
-            reason, problem = Reason.TAILCHAT_UNTRUSTED, _why(error)
-        except aiohttp.ClientConnectorError as error:
-            reason, problem = Reason.TAILCHAT_DOWN, describe(error.os_error)
-        except (aiohttp.ClientError, ValueError) as error:
-            problem = type(error).__name__
+            found = await self._exchange(call, method, path, headers, body, limit)
+        except (TimeoutError, aiohttp.ClientError, ValueError, LoginRefused) as error:
+            fault: Exception = error
+        else:
+            self._note(call, found)
+            return found
         finally:
             self._calls -= 1
             await self._close_behind()
         # Outside the handlers: aiohttp's exceptions hold the request with its headers.
-        raise LoginRefused(reason, {"call": call, "problem": problem})
+        raise self._refused(call, fault) from None
+
+    async def _exchange(
+        self,
+        call: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        limit: int,
+    ) -> Answer:
+        async with self._open_session().request(
+            method,
+            URL(self._url + path, encoded=True),
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            ssl=self._tls or True,
+            proxy=self._proxy,
+        ) as response:
+            data = bytearray()
+            async for chunk in response.content.iter_any():
+                data += chunk
+                if len(data) > limit:
+                    response.close()
+                    raise broken(call, response.status, TOO_LONG)
+            waits = response.headers.get("Retry-After", "")
+            location = response.headers.get("Location", "")
+            date = response.headers.get("Date", "")
+            kind, whole = response.content_type, bytes(data)
+            return Answer(response.status, kind, waits, whole, location, date)
+
+    def _note(self, call: str, answer: Answer) -> None:
+        if self._reachability is None:
+            return
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._reachability.failed("server-error", call, f"status {answer.status}")
+        else:
+            self._reachability.answered()
+
+    def _refused(self, call: str, error: Exception) -> LoginRefused:
+        """Return the refusal for a fault of transport; it holds nothing of the request."""
+        reason, problem = Reason.TAILCHAT_BROKEN, type(error).__name__
+        if isinstance(error, LoginRefused):
+            problem = error.detail.get("problem", "")
+        elif isinstance(error, TimeoutError):
+            reason, problem = Reason.TAILCHAT_SLOW, "no answer in time"
+        elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+            reason, problem = Reason.TAILCHAT_UNTRUSTED, _why(error)
+        elif isinstance(error, aiohttp.ClientConnectorError):
+            reason, problem = Reason.TAILCHAT_DOWN, describe(error.os_error)
+        if self._reachability is not None:
+            self._reachability.failed(cause_of(error), call, problem)
+        if isinstance(error, LoginRefused):
+            return error
+        return LoginRefused(reason, {"call": call, "problem": problem})
 
     async def _close_behind(self) -> None:
         if self._closed and not self._calls:

@@ -26,6 +26,7 @@ SIGNED_OUT: Final = "signed-out"
 SIGNED_OUT_EVERYWHERE: Final = "signed-out-everywhere"
 REVOKED: Final = "revoked"
 BANNED: Final = "banned"
+SESSION_ENDS: Final = (SIGNED_OUT, SIGNED_OUT_EVERYWHERE, REVOKED, BANNED)
 
 #: Of what Tailchat says of an account, what does not depend on the configuration.
 _ENDS_SIGN_INS: Final = frozenset((Reason.BANNED, Reason.ACCOUNT_DELETED))

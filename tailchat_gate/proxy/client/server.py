@@ -100,6 +100,7 @@ class ClientServer:
         self._rights = RightWatch(self.connections, self.service)
         self._set_limit(service)
         descriptors.closers.append(self._close_oldest)
+        descriptors.busy_clients = self._busy_clients
         self._sweep()
 
     def change(self, service: Service) -> None:
@@ -173,6 +174,9 @@ class ClientServer:
         """A connection could not be accepted for lack of descriptors: make room."""
         self.descriptors.note()
         self._close_oldest()
+
+    def _busy_clients(self) -> int:
+        return sum(connection.busy for connection in self.connections)
 
     def _close_oldest(self) -> bool:
         self._none_idle = self._none_idle or not close_oldest(self.connections)

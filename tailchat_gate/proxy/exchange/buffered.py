@@ -101,6 +101,7 @@ class BufferedExchange(Exchange):
 
     def body(self, content: bytes) -> None:
         """Store content of the body; reading from the client pauses while a file is written."""
+        self.context.received_bytes += len(content)
         if self._task is None and self._stored.keep(content):
             return
         self._unsaved.append(content)
@@ -174,7 +175,8 @@ class BufferedExchange(Exchange):
         self.forward_request = replace(self.forward_request, data=data, body=None)
         # For `start`, which chooses a connection by it; `_send` sets it for the upstream.
         self._whole = True
-        super().start(time.monotonic())
+        self.context.upstream_at = time.monotonic()
+        super().start(self.context.upstream_at)
 
     def _send(self, upstream: UpstreamConnection) -> None:
         sent = len(self._stored.start)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from tailchat_gate.identity.authenticator import Visitor
@@ -27,7 +28,6 @@ from tailchat_gate.request.fields import RawFields
 
 # Globals: see reasons.py.
 _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
-_LAST_CHUNK: Final = b"0\r\n"
 
 
 class Exchange(Admitted):
@@ -35,8 +35,7 @@ class Exchange(Admitted):
 
     When it has ended, `context` holds the status and size of the relayed response: 0 where none
     was relayed, so that the gate must still answer. `failure` is None for a response relayed
-    whole; `switched` is the connection whose protocol was switched. Until then the exchange is
-    what the response reader expects (`Expected`).
+    whole; `switched`: the connection whose protocol was switched. Until then it is `Expected`.
     """
 
     __slots__ = (
@@ -68,8 +67,7 @@ class Exchange(Admitted):
         self._repeatable = request.method in IDEMPOTENT
         #: What has arrived of the body, None where there is no body.
         self._sent_body = None if whole else SentBody()
-        #: `_sent_some`: whether the client was sent bytes since the last call of `quiet`.
-        #: `_repeated`: whether the request was sent again after a new connection was reset.
+        #: Whether bytes were sent since the last `quiet`; whether the request was sent again.
         self._sent_some = self._repeated = self.keep_client = False
         #: Whether the whole request has arrived, so that nothing is left to be sent.
         self._whole = whole
@@ -107,6 +105,7 @@ class Exchange(Admitted):
 
     def body(self, content: bytes) -> None:
         """Send a part of the body's content to the upstream."""
+        self.context.received_bytes += len(content)
         chunked = self.forward_request.request.fields.chunked
         self._write(b"%x\r\n%b\r\n" % (len(content), content) if chunked else content)
 
@@ -114,7 +113,7 @@ class Exchange(Admitted):
         """Send the end of the body."""
         if self.forward_request.request.fields.chunked:
             lines = self._settings.trailers(trailers) if trailers else b""
-            self._write(_LAST_CHUNK + lines + b"\r\n")
+            self._write(b"0\r\n" + lines + b"\r\n")
         self._whole = True
         self.keep_alive = self.forward_request.request.keep_alive and not self._client.leaving
         if self._upstream is not None:
@@ -197,6 +196,8 @@ class Exchange(Admitted):
             return False
         transport.write(data)
         self._sent_some = True
+        if not self.context.first_byte_at:
+            self.context.first_byte_at = monotonic()
         return True
 
     def may_widen(self, scope: bytes) -> bool:
@@ -323,6 +324,7 @@ class Exchange(Admitted):
             self._finish(Reason.GATE_BUSY if out else Reason.UPSTREAM_DOWN)
         else:
             self._connecting = None
+            self.context.connected(monotonic())
             self._send(upstream)
 
     def _cut_off(self, reason: Reason) -> None:

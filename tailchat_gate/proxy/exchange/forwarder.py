@@ -241,6 +241,8 @@ class Forwarder:
         )
         # Nothing that the tunnel refers to may be a part of this configuration.
         context, admission = exchange.context.apart(), exchange.admission
+        exchange.pool.counts.request(context)
+        recorder.tunnel_began(context)
         over = _TunnelEnd(
             self._tunnels, self._upstream_pools, exchange, context, upstream, client, recorder
         )

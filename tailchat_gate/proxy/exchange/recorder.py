@@ -44,10 +44,9 @@ class Recorder:
 
     def record(self, context: RequestContext) -> None:
         """Record a finished request."""
-        context.seconds = self.monotonic() - context.started
-        self.metrics.request(
-            context.route, context.head.method, context.status, context.reason, context.seconds
-        )
+        now = self.monotonic()
+        context.seconds = now - context.started
+        self.metrics.request(context, now)
         if self.access_log is not None:
             self.access_log.write(context)
 
@@ -56,6 +55,10 @@ class Recorder:
         if reason in SESSION_OVER:
             self.metrics.live_ended(SESSION_OVER[reason])
 
+    def tunnel_began(self, context: RequestContext) -> None:
+        """Count a request whose protocol was switched: it is answered."""
+        self.metrics.route(context.route).tunnel_began(context)
+
     def tunnel_over(
         self, client: ClientConnection, context: RequestContext, failure: Reason | None
     ) -> None:
@@ -63,5 +66,8 @@ class Recorder:
         if failure is not None:
             context.reason = failure
             self.live_ended(failure)
-        self.record(context)
+        context.seconds = self.monotonic() - context.started
+        self.metrics.route(context.route).tunnel_ended(context.seconds, context.sent_bytes)
+        if self.access_log is not None:
+            self.access_log.write(context)
         client.end(keep=False)

@@ -1,12 +1,11 @@
-"""All pools and tunnels, by upstream: swept, ended, and counted for the metrics."""
+"""All pools and tunnels, by upstream: swept, and ended."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
+from tailchat_gate.observe.request_counts import UpstreamCounts
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
 from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel
 from tailchat_gate.proxy.message.response_lines import ResponseLines
@@ -37,6 +36,8 @@ class UpstreamPools:
         descriptors.closers.append(self._close_oldest)
         #: Faults of upstreams, by URL and kind.
         self.failures: Final[Counter[tuple[str, str]]] = Counter()
+        #: Requests and connections, by URL of an upstream.
+        self.counts: Final[dict[str, UpstreamCounts]] = {}
         self._clock = clock
         self._dialer = dialer
         self._lines = ResponseLines()
@@ -66,8 +67,9 @@ class UpstreamPools:
         """
         pool = self._pools.get(key)
         if pool is None:
+            counts = self.counts.setdefault(backend.url, UpstreamCounts())
             pool = self._pools[key] = Pool(
-                backend, self._dialer, self.descriptors, self.failures, self._lines
+                backend, self._dialer, self.descriptors, self.failures, counts, self._lines
             )
         self._users[key] += 1
         return pool
@@ -81,6 +83,8 @@ class UpstreamPools:
             urls = {pool.backend.url for pool in self.pools}
             for found in [found for found in self.failures if found[0] not in urls]:
                 del self.failures[found]
+            for url in self.counts.keys() - urls:
+                del self.counts[url]
 
     def tunnel_over(self, tunnel: Tunnel, upstream: UpstreamConnection) -> None:
         """Forget an ended tunnel; check its upstream connection until that is closed."""
@@ -123,39 +127,3 @@ class UpstreamPools:
         self._leaving = [one for one in self._leaving if one.transport is not None]
         for upstream in self._leaving:
             upstream.check(now)
-
-
-class ConnectionMetrics:
-    """Collects the metrics of connections from the pools and descriptors at each scrape."""
-
-    def __init__(self, upstream_pools: UpstreamPools) -> None:
-        self._upstream_pools: Final = upstream_pools
-
-    def __call__(self) -> Iterator[Metric]:
-        """Yield the metric families."""
-        upstream_pools, descriptors = self._upstream_pools, self._upstream_pools.descriptors
-        yield GaugeMetricFamily(
-            "gate_client_connections", "Connections of clients open.", value=descriptors.clients
-        )
-        upstreams = GaugeMetricFamily(
-            "gate_upstream_connections", "Connections to upstreams open.", labels=("upstream",)
-        )
-        found: Counter[str] = Counter()
-        for pool in upstream_pools.pools:
-            found[pool.backend.url] += pool.open
-        for url, count in found.items():
-            upstreams.add_metric((url,), count)
-        yield upstreams
-        failures = CounterMetricFamily(
-            "gate_upstream_failures",
-            "Connections and exchanges that an upstream failed.",
-            labels=("upstream", "kind"),
-        )
-        for (url, kind), count in upstream_pools.failures.items():
-            failures.add_metric((url, kind), count)
-        yield failures
-        yield CounterMetricFamily(
-            "gate_descriptors_exhausted",
-            "How often a connection found all file descriptors in use.",
-            value=descriptors.exhausted,
-        )

@@ -121,6 +121,8 @@ REASONS: Final[Mapping[End, Reason]] = MappingProxyType(
 )
 #: The look-up of the name failed, or took the whole time for a connection.
 DNS: Final = "dns"
+#: The labels of failures to connect.
+CONNECT_KINDS: Final = (DNS, "refused", "reset", "timeout", "tls", "unreachable", "descriptors")
 #: Failures that a restart of the upstream causes: no connection, so nothing was sent.
 PASSING: Final = frozenset((DNS, "refused", "reset", "unreachable"))
 

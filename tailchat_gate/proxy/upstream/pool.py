@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
+from tailchat_gate.observe.request_counts import UpstreamCounts
 from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.tls import expiry_of
 from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.message.response_reader import ResponseReader
 from tailchat_gate.proxy.sockets import Descriptors, RequestSlots
@@ -93,12 +95,14 @@ class Pool(RequestSlots):
         dialer: Dialer,
         descriptors: Descriptors,
         failures: Counter[tuple[str, str]],
+        counts: UpstreamCounts,
         lines: ResponseLines,
     ) -> None:
         super().__init__()
         self.backend: Final = backend
         self._descriptors = descriptors
         self._failures = failures
+        self.counts: Final = counts
         #: How many connections are open, those of tunnels among them.
         self.open = 0
         self._dialer = dialer
@@ -119,6 +123,12 @@ class Pool(RequestSlots):
 
     def __repr__(self) -> str:
         return f"<Pool {self.backend.url}: {len(self._busy)} busy, {len(self._idle)} idle>"
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many open connections are idle, have a request, or are a tunnel's or closing."""
+        idle, active = len(self._idle) + len(self._own), len(self._busy)
+        return {"idle": idle, "active": active, "other": max(0, self.open - idle - active)}
 
     def failed(self, kind: str) -> None:
         """Count a fault of the upstream."""
@@ -191,6 +201,7 @@ class Pool(RequestSlots):
         if not descriptors.make_room():
             raise OSError(errno.EMFILE, "all file descriptors are in use")
         descriptors.upstreams += 1
+        began = self._time()
         try:
             async with asyncio.timeout(timeout):
                 connection = await self._dialer.connect(self.backend, self._make)
@@ -198,7 +209,9 @@ class Pool(RequestSlots):
             kind = kind_of(error)
             if error.errno in NO_DESCRIPTOR:
                 descriptors.note()
-            elif isinstance(error, TimeoutError) and self._dialer.names.waits(self.backend.host):
+            else:
+                self.counts.up = False
+            if isinstance(error, TimeoutError) and self._dialer.names.waits(self.backend.host):
                 kind = DNS
             self.failed(kind)
             self._tell(error, loop.time())
@@ -207,11 +220,19 @@ class Pool(RequestSlots):
             # The connection counts itself from here on.
             descriptors.upstreams -= 1
         self._busy.add(connection)
+        self._count_opened(connection, self._time() - began)
         if self._told:
             self._told = ""
             details = {"upstream": self.backend.url}
             _log.info("an upstream can be reached again", extra={"details": details})
         return connection
+
+    def _count_opened(self, connection: UpstreamConnection, seconds: float) -> None:
+        counts, transport = self.counts, connection.transport
+        counts.up = True
+        counts.connect.observe(seconds)
+        if self.backend.tls is not None and transport is not None:
+            counts.certificate_expires = expiry_of(transport.get_extra_info("ssl_object"))
 
     def _make(self) -> UpstreamConnection:
         loop, reader = asyncio.get_running_loop(), ResponseReader(self._lines)

@@ -10,6 +10,7 @@ import pytest
 from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes, until
 from prometheus_client.parser import text_string_to_metric_families
 from tlskit import Authority
+from websocketkit import SWITCH, UPGRADE
 
 Start = Callable[..., Any]
 
@@ -31,11 +32,87 @@ async def test_open_connections_are_counted(start_gate: Start, upstream: RawUpst
         client.send(request_bytes("/", Cookie=gate.cookie()))
         await client.response()
         found = _samples(gate)
-        assert found[("gate_client_connections",)] == 1
-        assert found["gate_upstream_connections", upstream.url] == 1
-    await until(lambda: _samples(gate)[("gate_client_connections",)] == 0)
+        assert found["gate_client_connections", "idle"] == 1
+        assert found["gate_upstream_connections", "idle", upstream.url] == 1
+    await until(lambda: _samples(gate)["gate_client_connections", "idle"] == 0)
     gate.generation.process_state.upstream_pools.pools[0].close()
-    await until(lambda: _samples(gate)["gate_upstream_connections", upstream.url] == 0)
+    await until(lambda: _samples(gate)["gate_upstream_connections", "idle", upstream.url] == 0)
+
+
+async def test_connections_are_counted_by_side_and_state(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """A request under way and a WebSocket have states of their own on both sides."""
+    may_end = asyncio.Event()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if request.value("Upgrade"):
+            writer.write(SWITCH)
+            await reader.read()
+        else:
+            await may_end.wait()
+            writer.write(OK)
+
+    upstream.answer = answer
+    gate = await start_gate(upstream.url)
+    sides = (
+        *(("gate_client_connections", state) for state in ("idle", "active", "websocket")),
+        *(("gate_upstream_connections", one, upstream.url) for one in ("idle", "active", "other")),
+    )
+    async with RawClient.connect(gate.port) as slow, RawClient.connect(gate.port) as socket_:
+        slow.send(request_bytes("/", Cookie=gate.cookie()))
+        socket_.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
+        await socket_.head()
+        await until(lambda: [_samples(gate)[side] for side in sides] == [0, 1, 1, 0, 1, 1])
+        assert _samples(gate)["gate_websockets_total", "tool"] == 1
+        may_end.set()
+        await slow.response()
+        await until(lambda: [_samples(gate)[side] for side in sides] == [1, 0, 1, 1, 0, 1])
+
+
+async def test_what_a_tool_does_is_counted(start_gate: Start, upstream: RawUpstream) -> None:
+    """Requests by class of status, by new and reused connections, bytes, and both times."""
+    url = upstream.url
+    gate = await start_gate(url)
+    before = _samples(gate)
+    async with RawClient.connect(gate.port) as client:
+        for _ in range(3):
+            client.send(
+                request_bytes("/", method="POST", Cookie=gate.cookie(), Content_Length="5")
+                + b"hello"
+            )
+            await client.response()
+    found = _samples(gate)
+
+    assert ("gate_upstream_up", url) not in before
+    assert before["gate_upstream_requests_total", "5xx", url] == 0
+    assert found["gate_upstream_up", url] == 1
+    assert found["gate_upstream_requests_total", "2xx", url] == 3
+    assert found["gate_upstream_request_connections_total", "new", url] == 1
+    assert found["gate_upstream_request_connections_total", "reused", url] == 2
+    assert found["gate_upstream_connect_seconds_count", url] == 1
+    assert found["gate_upstream_first_byte_seconds_count", url] == 3
+    assert 0 < found["gate_upstream_first_byte_seconds_sum", url] < 60
+    assert found["gate_request_body_bytes_total", "tool"] == 15
+    assert found["gate_response_body_bytes_total", "tool"] == 6
+
+
+async def test_a_tool_that_is_gone_is_not_up(start_gate: Start, upstream: RawUpstream) -> None:
+    """Once no connection can be opened the tool is down, and its requests have no status."""
+    url = upstream.url
+    gate = await start_gate(url, route=[{"name": "tool", "connect_retry": "0s"}])
+    await ask(gate.port, request_bytes("/", Cookie=gate.cookie()))
+    assert _samples(gate)["gate_upstream_up", url] == 1
+    await upstream.__aexit__()
+    gate.generation.process_state.upstream_pools.pools[0].close()
+    await ask(gate.port, request_bytes("/", Cookie=gate.cookie()))
+    found = _samples(gate)
+
+    assert found["gate_upstream_up", url] == 0
+    assert found["gate_upstream_requests_total", "none", url] == 1
+    assert found["gate_requests_total", "502", "GET", "tool"] == 1
 
 
 def _raw(answer: bytes) -> Any:  # noqa: ANN401 - an Answer

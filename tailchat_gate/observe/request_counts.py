@@ -1,0 +1,100 @@
+"""What is counted of each request: plain numbers, by route and by upstream."""
+
+from bisect import bisect_left
+from typing import Final
+
+from tailchat_gate.observe.families import BUCKETS, LIFETIMES, Histogram, Labels
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.syntax import COMMON_METHODS
+
+#: Classes of an upstream's responses; "none" is none that could be relayed.
+STATUS_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
+_OTHER: Final = len(STATUS_CLASSES) - 1
+
+
+class RouteCounts:
+    """The requests and WebSockets of one route, or of none."""
+
+    __slots__ = ("lifetimes", "received", "rows", "seconds", "sent", "tunnel_bytes", "tunnels")
+
+    def __init__(self) -> None:
+        #: Requests by method, status and reason.
+        self.rows: Final[dict[tuple[str, int, str], int]] = {}
+        self.seconds: Final = Histogram()
+        #: Bytes of bodies: of requests that went on to a tool, and of responses.
+        self.received = self.sent = 0
+        #: WebSockets that began, and the lifetimes and bytes to clients of those that ended.
+        self.tunnels = self.tunnel_bytes = 0
+        self.lifetimes: Final = Histogram(LIFETIMES)
+
+    def tunnel_began(self, context: RequestContext) -> None:
+        """Count a WebSocket, whose request is answered, while it is open."""
+        self.add(context.head.method, context.status, context.reason)
+        self.tunnels += 1
+
+    def tunnel_ended(self, seconds: float, sent: int) -> None:
+        """Count the lifetime of a WebSocket and the bytes that its client got."""
+        self.lifetimes.observe(seconds)
+        self.tunnel_bytes += sent
+
+    def add(self, method: str, status: int, reason: str) -> None:
+        """Count a request of a kind that has not been counted yet."""
+        # Visitors make methods up: only the common ones have rows of their own.
+        key = (method if method in COMMON_METHODS else "other", status, reason)
+        self.rows[key] = self.rows.get(key, 0) + 1
+
+    def requests(self) -> dict[Labels, float]:
+        """Return the requests by method and status."""
+        found: dict[Labels, float] = {}
+        for (method, status, _), count in self.rows.items():
+            key = method, str(status)
+            found[key] = found.get(key, 0) + count
+        return found
+
+    def decisions(self) -> dict[Labels, float]:
+        """Return the requests by reason."""
+        found: dict[Labels, float] = {}
+        for (_, _, reason), count in self.rows.items():
+            key = (str(reason),)
+            found[key] = found.get(key, 0) + count
+        return found
+
+
+class UpstreamCounts:
+    """The requests to one upstream, and its connections.
+
+    `up` is whether it can be reached, None while that is not known: today what connecting to it
+    said last. `certificate_expires` is the Unix second at which its certificate, as it was last
+    seen, ends; 0 without one.
+    """
+
+    __slots__ = (
+        "certificate_expires", "connect", "first_byte", "new", "statuses", "up",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        #: Requests by the first digit of their status.
+        self.statuses: Final = [0] * 10
+        #: How many of them opened a connection.
+        self.new = 0
+        self.connect: Final = Histogram()
+        self.first_byte: Final = Histogram()
+        self.up: bool | None = None
+        self.certificate_expires = 0.0
+
+    def request(self, context: RequestContext) -> None:
+        """Count a request that the upstream answered, or failed to; every request calls this."""
+        self.statuses[context.status // 100] += 1
+        if context.connect_seconds:
+            self.new += 1
+        if context.first_byte_at:
+            seconds = context.first_byte_at - (context.upstream_at or context.started)
+            histogram = self.first_byte
+            bucket = bisect_left(BUCKETS, seconds)
+            histogram.counts[bucket] += 1
+            histogram.total += seconds
+
+    def by_class(self) -> dict[str, int]:
+        """Return the requests by STATUS_CLASSES."""
+        counts = (*self.statuses[:_OTHER], sum(self.statuses[_OTHER:]))
+        return dict(zip(STATUS_CLASSES, counts, strict=True))
