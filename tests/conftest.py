@@ -183,20 +183,20 @@ def proxy(request: pytest.FixtureRequest) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def _fronts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fronts]:
+async def fronts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fronts]:
     """Keep the proxies that the tests of a file start."""
     async with AsyncExitStack() as stack:
         yield Fronts(tmp_path_factory.mktemp("fronts"), stack)
 
 
 @pytest_asyncio.fixture(params=SETUPS, loop_scope="module")
-async def front(request: pytest.FixtureRequest, proxy: str, _fronts: Fronts) -> Edge:
+async def front(request: pytest.FixtureRequest, proxy: str, fronts: Fronts) -> Edge:
     """Return a proxy whose block for the tool answers for its name alone, or for every host.
 
     The test has to be one `in_front`, as edgekit has it. It shares the proxy and the gate with
-    the other tests of its file, and must not stop either.
+    the other tests of its file; one that stops either lets `fronts` forget it first.
     """
-    return await _fronts.get(proxy, catch_all=SETUPS[request.param])
+    return await fronts.get(proxy, catch_all=SETUPS[request.param])
 
 
 @pytest.fixture

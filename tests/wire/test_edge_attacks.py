@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 from edge_fields import samples
-from edgekit import SETUPS, Edge, edge, in_front
-from gatekit import Clock, RawClient, Received
+from edgekit import Edge, Fronts, in_front
+from gatekit import RawClient, Received
 from visitor import NAVIGATION, Visitor
 
 from tailchat_gate.demo.users import user_named
@@ -394,13 +393,10 @@ async def test_connection_takes_nothing_from_the_tool(front: Edge) -> None:
     assert "X-Tailchat-Sub".lower() in {name.lower() for name in ours}
 
 
-@pytest.mark.parametrize("catch_all", SETUPS.values(), ids=SETUPS)
-async def test_without_the_gate_nobody_passes(
-    proxy: str, tmp_path: Path, clock: Clock, *, catch_all: bool
-) -> None:
+async def test_without_the_gate_nobody_passes(front: Edge, fronts: Fronts) -> None:
     """Where the gate cannot be asked, the tool gets nothing, public pages too."""
-    async with edge(proxy, tmp_path, clock, catch_all=catch_all) as alone:
-        await check_that_it_works(alone)
-        await alone.scene.gate.server.stop()
+    fronts.forget(front)
+    await check_that_it_works(front)
+    await front.scene.gate.server.stop()
 
-        assert await sent(alone, "GET /open", own(alone)) == []
+    assert await sent(front, "GET /open", own(front)) == []
