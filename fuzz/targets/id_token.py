@@ -27,7 +27,7 @@ _AT_HASH = "kyd4-h3ZoV2sH212kLKbcOnCBajStKQ38Ae_bfT-PFI"
 _PARTS = frozenset(
     (
         *("form", "alg", "kid", "crit", "typ", "signature", "iss", "aud", "azp", "exp", "iat"),
-        *("nbf", "nonce", "at_hash", "sub"),
+        *("nbf", "nonce", "at_hash", "sub", "auth_time"),
     )
 )
 
@@ -59,7 +59,7 @@ def check(data: bytes) -> None:
 def _judge(token: str) -> tuple[str, str]:
     """Return the `sub` of a token that is believed, or the part that is refused."""
     try:
-        return check_id_token(token, [_JWK], _EXPECTED, now=_NOW), ""
+        return check_id_token(token, [_JWK], _EXPECTED, now=_NOW).sub, ""
     except LoginRefused as error:
         refused = error
     assert refused.reason == Reason.LOGIN_ID_TOKEN
@@ -131,6 +131,8 @@ def _is_good(claims: Mapping[str, object]) -> bool:
         lambda: claims.get("nonce") == "n-0",
         lambda: claims.get("at_hash", _AT_HASH) == _AT_HASH,
         lambda: isinstance(claims.get("sub"), str) and claims["sub"] != "",
+        lambda: _is_time(claims.get("auth_time", 0)),
+        lambda: _number(claims.get("auth_time", 0)) - SKEW <= _NOW,
     )
     return all(one() for one in checks)
 

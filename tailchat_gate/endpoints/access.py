@@ -27,11 +27,13 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.people.panel import Panel, plain
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.intent import Intent, read_intent
 from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.refusals import Refusals
-from tailchat_gate.syntax import UNFIT_FOR_A_LINE
+from tailchat_gate.syntax import CLOCK_SKEW, UNFIT_FOR_A_LINE
 
-#: Seconds since the sign-in of a person who approves: a copied cookie is older.
+#: Seconds since a person who approves gave Tailchat their password: a copied cookie is older, and
+#: nobody at an open browser has it.
 FRESH_SECONDS: Final = 3_600
 #: What an approver may choose, in seconds; "no" declines.
 CHOICES: Final[Mapping[str, int]] = MappingProxyType(
@@ -107,7 +109,8 @@ class AccessEndpoints:
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
         if not decide((self.approvers,), record.sub).allowed:
             return self.refusals.denied(context, Reason.DENIED, record)
-        if not 0 <= self.sessions.clock() - record.signed_in_at < FRESH_SECONDS:
+        age = self.sessions.clock() - record.password_at
+        if not -CLOCK_SKEW <= age < FRESH_SECONDS:
             return self._sign_in_again(context)
         return None
 
@@ -198,16 +201,24 @@ class AccessEndpoints:
 
     def _sign_in_again(self, context: RequestContext) -> web.StreamResponse:
         """Send an approver through the sign-in once more, with the password."""
-        target = f"{self.prefix}/approvals"
-        url = self.refusals.answers.start_url(target, prompt="login")
-        return self.refusals.answers.page(context, "sign_in_again", start_url=url)
+        return self.refusals.answers.page(context, "sign_in_again", start_url=self._password_url())
+
+    def _password_url(self) -> str:
+        """Return the address of a login for which Tailchat asks for the password."""
+        return self.refusals.answers.start_url(f"{self.prefix}/approvals", prompt="login")
 
     def _elsewhere(self, context: RequestContext) -> web.StreamResponse:
         """Lead to the public host, where approvals are, or to its sign-in."""
         if self.sites.is_tool(context.host):
             url = f"{self.sites.public_url}{self.prefix}/approvals"
             return self.refusals.answers.redirect(url, status=303)
-        return self._not_signed_in(context)
+        fields, authenticator = context.head.fields, self.sessions.at(context.host).authenticator
+        rejection = authenticator.explain_rejection(fields)
+        intent = read_intent(context.method, fields.headers)
+        if rejection is None and intent is Intent.NAVIGATION:
+            context.reason = Reason.NOT_SIGNED_IN
+            return self.refusals.answers.redirect(self._password_url())
+        return self.refusals.not_let_in(context, rejection)
 
     def _not_signed_in(self, context: RequestContext) -> web.StreamResponse:
         authenticator = self.sessions.at(context.host).authenticator

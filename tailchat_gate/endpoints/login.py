@@ -219,6 +219,7 @@ class LoginEndpoints:
                 now=max(self.sessions.clock(), earliest),
                 login=state.short_id,
                 tokens=found.tokens if self.keeps_tokens else None,
+                password_at=found.auth_time,
             )
             host_session = self.sessions.at(context.host)
             return host_session.joined(begun, cookie_fields(request.raw_headers))
@@ -334,11 +335,6 @@ class LoginEndpoints:
         origin = self.sites.origin(target.host)
         page = "handed_over" if target.framed else "arrive"
         return self.answers.redirect(f"{origin}{self.prefix}/{page}?pass={sealed}", status=303)
-
-
-def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:
-    """Return how the outcome of a login is stored for a repeated last step."""
-    return Codec(keys, SessionRecord.to_bytes, SessionRecord.from_bytes, lambda record: record.sub)
 
 
 def _check_page(context: RequestContext, *, framed: bool = False) -> None:

@@ -18,9 +18,11 @@ from tailchat_gate.identity.oauth.login_state import (
     surplus,
 )
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
+from tailchat_gate.identity.oauth.shared_redemptions import Codec
 from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import set_cookie
+from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.observe.metrics import Metrics
@@ -252,3 +254,8 @@ class LoginRefusals:
 
 def _retry_after(seconds: str) -> dict[str, str]:
     return {"Retry-After": seconds} if seconds else {}
+
+
+def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:
+    """Return how the outcome of a login is stored for a repeated last step."""
+    return Codec(keys, SessionRecord.to_bytes, SessionRecord.from_bytes, lambda record: record.sub)

@@ -11,8 +11,13 @@ from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.https_redirect import HttpsRedirect
-from tailchat_gate.endpoints.login import LoginEndpoints, outcome_codec
-from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets
+from tailchat_gate.endpoints.login import LoginEndpoints
+from tailchat_gate.endpoints.login_answers import (
+    Bindings,
+    LoginRefusals,
+    Targets,
+    outcome_codec,
+)
 from tailchat_gate.endpoints.router import Endpoints, KeySet
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.seal import KeyRing

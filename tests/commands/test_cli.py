@@ -266,6 +266,9 @@ async def test_the_demo_shows_a_refusal_a_request_and_an_approval() -> None:
         assert page.status == 403
         waiting = await members.submit(page, "/request", reason="to see it")
         page = await owners.open(f"{url}/oauth2/approvals")
+        (link,) = (link for link in page.links if "prompt=login" in link)
+        page = await owners.open(link)
+        page = await owners.submit(page, "/login", email=owner.email, password=owner.password)
         await owners.submit(page, "/approvals", **{"for": "1h"})
         assert (await members.open(waiting.url)).url == f"{url}/ops/"
     process.send_signal(signal.SIGINT)

@@ -36,6 +36,7 @@ from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.store import Changes
 
 HOSHINO, BOB, EVE = user_named("hoshino"), user_named("bob"), user_named("eve")
+APPROVALS = "/oauth2/approvals"
 GROUP, PANEL = "6a" + 11 * "01", "6b" + 11 * "02"
 
 
@@ -87,7 +88,7 @@ async def test_a_refused_person_asks_and_is_let_in(scene: Story) -> None:
     """The page that waits leads to the address asked for; the grant ends after its time."""
     async with scene.visitor() as mine, scene.visitor() as bobs:
         await _sign_in(mine, scene, HOSHINO)
-        await _sign_in(bobs, scene, BOB)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
         waiting = await _ask(mine, scene)
         assert (waiting.status, "You asked for access" in waiting.text) == (200, True)
         listed = await bobs.open(scene.url + "/oauth2/approvals")
@@ -108,7 +109,7 @@ async def test_a_declined_person_is_told_and_rests(scene: Story) -> None:
     """The page says so, and asking again is possible after an hour."""
     async with scene.visitor() as mine, scene.visitor() as bobs:
         await _sign_in(mine, scene, HOSHINO)
-        await _sign_in(bobs, scene, BOB)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
         waiting = await _ask(mine, scene)
         await _decide(bobs, scene, "no")
         assert "Your request was declined" in (await mine.open(waiting.url)).text
@@ -122,7 +123,7 @@ async def test_nobody_approves_their_own_request(scene: Story) -> None:
     """Not by the page, which has no button, and not by a form made by hand."""
     requests = scene.gate.generation.process_state.access_requests
     async with scene.visitor() as bobs:
-        await _sign_in(bobs, scene, BOB)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
         record = SessionRecord("s", BOB.sub, "Bob", "7", "", 0, 0, "l")
         asked = await requests.ask(record, "wiki", "")
         page = await bobs.open(scene.url + "/oauth2/approvals")
@@ -152,10 +153,33 @@ async def test_only_approvers_see_and_decide(scene: Story) -> None:
         assert (page.status, len(requests.open)) == (403, 1)
 
 
+async def test_a_sign_in_without_the_password_approves_nothing(scene: Story) -> None:
+    """Tailchat's own session is enough for one; the address in the browser can lose its prompt."""
+    async with scene.visitor() as bobs:
+        await _sign_in(bobs, scene, BOB)
+        first = await bobs.open(scene.url + APPROVALS)
+        (link,) = (link for link in first.links if "prompt=login" in link)
+        silent = await bobs.open(link.replace("&prompt=login", ""))
+        asked = await bobs.open(link)
+        done = await bobs.submit(asked, "/login", email=BOB.email, password=BOB.password)
+
+    assert "Please sign in again" in first.text
+    assert "Please sign in again" in silent.text
+    assert (done.url, "There is no request." in done.text) == (scene.url + APPROVALS, True)
+
+
+async def test_a_program_gets_no_login_to_approve(scene: Story) -> None:
+    """Only a page is led to the login, as everywhere."""
+    async with scene.visitor() as nobody:
+        answer = await nobody.open(scene.url + APPROVALS, headers={"Accept": "*/*"})
+
+    assert answer.status == 401
+
+
 async def test_an_old_sign_in_approves_nothing(scene: Story) -> None:
     """An approver signs in again, with the password, before the list is shown."""
     async with scene.visitor() as bobs:
-        await _sign_in(bobs, scene, BOB)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
         scene.clock.now += FRESH_SECONDS
         page = await bobs.open(scene.url + "/oauth2/approvals")
 
@@ -169,7 +193,7 @@ async def test_a_page_of_another_site_asks_and_decides_nothing(scene: Story, pag
     headers = {**FETCH, "Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example.com"}
     requests = scene.gate.generation.process_state.access_requests
     async with scene.visitor() as bobs:
-        await _sign_in(bobs, scene, BOB)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
         record = SessionRecord("s", HOSHINO.sub, "H", "1", "", 0, 0, "l")
         asked = await requests.ask(record, "wiki", "")
         data = {"route": "never", "reason": "x", "id": asked.key, "for": "8h", "csrf": "forged"}
@@ -244,7 +268,7 @@ async def test_every_step_is_in_the_audit_log(
     caplog.set_level(logging.INFO, AUDIT_LOGGER_NAME)
     async with scene.visitor() as mine, scene.visitor() as bobs:
         await _sign_in(mine, scene, HOSHINO)
-        await _sign_in(bobs, scene, BOB)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
         await _ask(mine, scene)
         await _decide(bobs, scene, "1h")
 
@@ -413,8 +437,8 @@ async def test_a_decision_counts_before_it_is_written(
         url, data = scene.url + "/oauth2/approvals", {"id": asked.key, "for": "8h"}
         headers = {**FETCH, "Sec-Fetch-Site": "same-origin"}
         async with scene.visitor() as bobs, scene.visitor() as eves:
-            await _sign_in(bobs, scene, BOB)
-            await _sign_in(eves, scene, EVE)
+            await _sign_in(bobs, scene, BOB, APPROVALS)
+            await _sign_in(eves, scene, EVE, APPROVALS)
             monkeypatch.setattr(state.store, "put", lambda _: written.wait())
             deciding = asyncio.ensure_future(
                 bobs.open(url, method="POST", data=data, headers=headers)

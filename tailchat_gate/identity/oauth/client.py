@@ -13,7 +13,12 @@ from urllib.parse import quote, urlencode
 from pydantic import SecretStr
 
 from tailchat_gate.identity.oauth.back_channel import BackChannel
-from tailchat_gate.identity.oauth.id_token import ExpectedClaims, JsonObject, check_id_token
+from tailchat_gate.identity.oauth.id_token import (
+    ExpectedClaims,
+    JsonObject,
+    SignedClaims,
+    check_id_token,
+)
 from tailchat_gate.identity.oauth.id_token import json_object as parse_json
 from tailchat_gate.identity.oauth.login import LoginRefused, Registration
 from tailchat_gate.identity.oauth.login_state import LoginState
@@ -76,10 +81,14 @@ class CachedAnswer(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class LoginResult:
-    """The person who logged in, and their tokens."""
+    """The person who logged in, and their tokens.
+
+    `auth_time`: the Unix second in which they gave their password, 0 if Tailchat did not say it.
+    """
 
     profile: Profile
     tokens: TokenSet = field(repr=False)
+    auth_time: int = 0
 
 
 class TailchatClient:
@@ -147,12 +156,14 @@ class TailchatClient:
     async def identity(self, code: str, state: LoginState) -> LoginResult:
         """Return who logged in: redeem the code, check the id_token if any, ask `/open/me`."""
         tokens = await self.redeem(code, state.code_verifier)
-        signed_sub = await self._signed_sub(tokens, state) if tokens.id_token else None
+        signed = await self._signed_claims(tokens, state) if tokens.id_token else None
         profile = self._read_profile("me", await self.userinfo(tokens.access_token))
         # OIDC Core 5.3.2: the userinfo response may be about another user.
-        if signed_sub not in {None, profile.sub}:
+        if signed is None:
+            return LoginResult(profile, tokens)
+        if signed.sub != profile.sub:
             raise LoginRefused(Reason.LOGIN_ID_TOKEN, {"claim": "sub", "call": "me"})
-        return LoginResult(profile, tokens)
+        return LoginResult(profile, tokens, signed.auth_time)
 
     async def profile(self, access_token: str) -> Profile:
         """Return the current profile for an access token of a session.
@@ -225,8 +236,8 @@ class TailchatClient:
         with self._observed(call):
             return await self._ask(call, "GET", "/open/me", bearer=access_token)
 
-    async def _signed_sub(self, tokens: TokenSet, state: LoginState) -> str:
-        """Return the `sub` of the id_token.
+    async def _signed_claims(self, tokens: TokenSet, state: LoginState) -> SignedClaims:
+        """Return what the id_token says.
 
         If the token contradicts the cached keys or issuer, they are fetched once more: the keys may
         be new under the same id.
@@ -246,7 +257,7 @@ class TailchatClient:
 
     def _check(
         self, tokens: TokenSet, state: LoginState, keys: Sequence[JsonObject], issuer: str
-    ) -> str:
+    ) -> SignedClaims:
         expected = ExpectedClaims(
             issuer=issuer,
             client_id=self.registration.client_id,

@@ -10,7 +10,7 @@ import hmac
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import jwt
 
@@ -85,10 +85,21 @@ class UnknownKey(LoginRefused):
         super().__init__(Reason.LOGIN_ID_TOKEN, {"claim": "kid"})
 
 
+class SignedClaims(NamedTuple):
+    """What a valid id_token says.
+
+    `auth_time`: the Unix second in which the person proved who they are, 0 where it does not say
+    (Tailchat says it if the request had prompt=login or max_age).
+    """
+
+    sub: str
+    auth_time: int
+
+
 def check_id_token(
     token: str, keys: Sequence[JsonObject], expected: ExpectedClaims, *, now: float
-) -> str:
-    """Return the `sub` of a valid id_token (OIDC Core 3.1.3.7, 3.1.3.8).
+) -> SignedClaims:
+    """Return what a valid id_token says (OIDC Core 3.1.3.7, 3.1.3.8).
 
     `keys`: the members of the provider's JWK Set. `now`: Unix seconds.
     Raises LoginRefused("login-id-token") for any fault, `detail["claim"]` naming the part;
@@ -100,7 +111,10 @@ def check_id_token(
     sub = claims.get("sub")
     if not isinstance(sub, str) or not sub:
         raise _refused("sub")
-    return sub
+    auth_time = _seconds(claims.get("auth_time", 0))
+    if auth_time is None or auth_time > now + CLOCK_SKEW:
+        raise _refused("auth_time")
+    return SignedClaims(sub, int(auth_time))
 
 
 def _refused(claim: str) -> LoginRefused:

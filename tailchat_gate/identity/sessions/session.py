@@ -33,6 +33,7 @@ _FIELDS: Final = {
     "access_expires_at": int,
     "refresh_token": str,
     "embedded": bool,
+    "password_at": int,
 }
 #: Fields that most sessions do not need.
 _OPTIONAL: Final[dict[str, str | int]] = {
@@ -41,6 +42,7 @@ _OPTIONAL: Final[dict[str, str | int]] = {
     "access_expires_at": 0,
     "refresh_token": "",
     "embedded": False,
+    "password_at": 0,
 }
 
 
@@ -58,6 +60,9 @@ class SessionRecord:
 
     `embedded`: this session is for a frame in a page of another site; its cookie exists in frames
     of that site's pages only.
+
+    `password_at` is when the person gave Tailchat their password, 0 if Tailchat did not say it: a
+    sign-in usually takes none, because Tailchat's own session is enough.
 
     The other fields are set if sessions are rechecked: `checked_at` is when Tailchat last
     confirmed this one; the recheck uses the tokens. `access_expires_at` is 0 if unknown,
@@ -77,10 +82,17 @@ class SessionRecord:
     access_expires_at: int = 0
     refresh_token: str = field(default="", repr=False)
     embedded: bool = False
+    password_at: int = 0
 
     @classmethod
     def begin(
-        cls, profile: Profile, *, now: float, login: str, tokens: TokenSet | None = None
+        cls,
+        profile: Profile,
+        *,
+        now: float,
+        login: str,
+        tokens: TokenSet | None = None,
+        password_at: int = 0,
     ) -> "SessionRecord":
         """Return a new session for the person who just signed in.
 
@@ -95,6 +107,7 @@ class SessionRecord:
             signed_in_at=int(now),
             seen_at=int(now),
             login=login,
+            password_at=password_at,
         )
         return begun if tokens is None else replace(begun.with_tokens(tokens), checked_at=int(now))
 

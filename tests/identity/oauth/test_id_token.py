@@ -97,7 +97,7 @@ def test_good_token(kind: str, alg: str) -> None:
     at_hash = base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
     token = sign(CLAIMS | {"at_hash": at_hash}, kind, alg)
 
-    assert check_id_token(token, [jwk(kind)], EXPECTED, now=NOW) == SUB
+    assert check_id_token(token, [jwk(kind)], EXPECTED, now=NOW).sub == SUB
     assert fault(sign(CLAIMS | {"at_hash": at_hash[:-1]}, kind, alg), jwk(kind)) == "at_hash"
 
 
@@ -105,7 +105,15 @@ def test_at_hash_as_a_real_server_makes_it() -> None:
     """The at_hash that a real Tailchat sent for this access token is right."""
     token = sign(CLAIMS | {"at_hash": "ga5LieVxjlYucpT--qCF7w"})
 
-    assert check_id_token(token, [jwk()], EXPECTED, now=NOW) == SUB
+    assert check_id_token(token, [jwk()], EXPECTED, now=NOW).sub == SUB
+
+
+def test_the_time_of_the_password_is_read() -> None:
+    """In whole seconds, and 0 where the token does not say it."""
+    token = sign(CLAIMS | {"auth_time": int(NOW) - 7})
+
+    assert check_id_token(token, [jwk()], EXPECTED, now=NOW).auth_time == int(NOW) - 7
+    assert check_id_token(sign(CLAIMS), [jwk()], EXPECTED, now=NOW).auth_time == 0
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,7 @@ def test_at_hash_as_a_real_server_makes_it() -> None:
 )
 def test_good_variants(changes: JsonObject) -> None:
     """Lists of audiences, fractions of seconds, clock differences and extra claims are fine."""
-    assert check_id_token(sign(CLAIMS | changes), [jwk()], EXPECTED, now=NOW) == SUB
+    assert check_id_token(sign(CLAIMS | changes), [jwk()], EXPECTED, now=NOW).sub == SUB
 
 
 @pytest.mark.parametrize(
@@ -156,6 +164,10 @@ def test_good_variants(changes: JsonObject) -> None:
         ({"iat": "now"}, "iat"),
         ({"nbf": NOW + 61}, "nbf"),
         ({"nbf": None}, "nbf"),
+        ({"auth_time": NOW + 61}, "auth_time"),
+        ({"auth_time": None}, "auth_time"),
+        ({"auth_time": "1"}, "auth_time"),
+        ({"auth_time": True}, "auth_time"),
         ({"nonce": "other"}, "nonce"),
         ({"nonce": ""}, "nonce"),
         ({"nonce": None}, "nonce"),
@@ -288,7 +300,7 @@ def test_public_key_as_hmac_secret() -> None:
 def test_unfit_keys(key: JsonObject) -> None:
     """A key of another use, algorithm, kind or id, or a broken one, is as good as none."""
     assert fault(sign(CLAIMS), key) == "kid"
-    assert check_id_token(sign(CLAIMS), [key, jwk()], EXPECTED, now=NOW) == SUB
+    assert check_id_token(sign(CLAIMS), [key, jwk()], EXPECTED, now=NOW).sub == SUB
 
 
 def test_weak_key() -> None:
@@ -310,20 +322,22 @@ def test_private_members_are_ignored() -> None:
     assert isinstance(key, rsa.RSAPrivateKey)
     private: JsonObject = RSAAlgorithm.to_jwk(key, as_dict=True)
 
-    assert check_id_token(sign(CLAIMS), [private | {"kid": "RSA"}], EXPECTED, now=NOW) == SUB
+    assert check_id_token(sign(CLAIMS), [private | {"kid": "RSA"}], EXPECTED, now=NOW).sub == SUB
 
 
 def test_without_kid() -> None:
     """A token without a key id is taken where one key fits, and refused where two do."""
     token = sign(CLAIMS, kid=None)
 
-    assert check_id_token(token, [jwk(), jwk("EC")], EXPECTED, now=NOW) == SUB
+    assert check_id_token(token, [jwk(), jwk("EC")], EXPECTED, now=NOW).sub == SUB
     assert fault(token, jwk(), jwk(kid="second")) == "kid"
 
 
 def test_two_keys_of_one_id() -> None:
     """Where a set gives one id to two keys, either may have signed."""
-    assert check_id_token(sign(CLAIMS), [jwk("weak", kid="RSA"), jwk()], EXPECTED, now=NOW) == SUB
+    assert (
+        check_id_token(sign(CLAIMS), [jwk("weak", kid="RSA"), jwk()], EXPECTED, now=NOW).sub == SUB
+    )
 
 
 def test_unknown_key_is_told_apart() -> None:

@@ -29,7 +29,10 @@ HOUR = 3600.0
 OTHER_SECRET = "another secret of 32 bytes or more, for the ring"
 NAMES = CookieNames.for_origin("https://gate.test")
 RECORD = SessionRecord.begin(ALICE, now=START, login="login-1")
-OPTIONAL = ("checked_at", "access_token", "access_expires_at", "refresh_token", "embedded")
+OPTIONAL = (
+    *("checked_at", "access_token", "access_expires_at", "refresh_token", "embedded"),
+    "password_at",
+)
 WITH_TOKENS = SessionRecord.begin(
     ALICE,
     now=START,
