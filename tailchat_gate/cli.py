@@ -38,6 +38,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "refusals": "admin",
         "tailchat-groups": "groups",
         "demo": "serve",
+        "import-oauth2-proxy": "oauth2_proxy",
     }
 )
 

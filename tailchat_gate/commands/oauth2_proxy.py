@@ -1,0 +1,332 @@
+"""`import-oauth2-proxy`: writes the gate's configuration out of one of oauth2-proxy."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import click
+
+from tailchat_gate.commands.common import EXIT_USAGE, fail
+from tailchat_gate.commands.oauth2_proxy_options import OPTIONS
+from tailchat_gate.config.problems import did_you_mean, shown
+from tailchat_gate.config.values.quantities import format_duration
+
+_LARGEST: Final = 1 << 20
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - what a Go address without a host means
+_BEGINNING: Final = """\
+# Made from a configuration of oauth2-proxy. Fill in client_id and the two secrets:
+# `tailchat-gate secret` makes that of the session, Tailchat shows that of the app."""
+_FOLDER: Final = "/etc/tailchat-gate"
+#: Options that name people: with one of them the imported routes let nobody in until they are
+#: listed again.
+_NAMES_PEOPLE: Final = frozenset(name for name, option in OPTIONS.items() if option.key == "groups")
+#: A Go duration, such as 168h0m0s or 1h30m.
+_DURATION: Final = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
+#: An expression of skip_auth_routes that says no more than where a path begins.
+_PREFIX: Final = re.compile(r"\^?((?:/|[A-Za-z0-9_~-]|\\\.)+)(?:\.\*)?(\$)?")
+_METHOD_AND_PATH: Final = re.compile(r"\A(?:([A-Za-z]+)(!)?=)?(.*)", re.DOTALL)
+#: What oauth2-proxy tells tools unless pass_user_headers is false.
+_USER_FIELDS: Final = {
+    "X-Forwarded-User": "{sub}",
+    "X-Forwarded-Preferred-Username": "{nickname}",
+    "X-Forwarded-Email": "{email}",
+    "X-Forwarded-Groups": "{groups}",
+}
+
+Table = dict[str, Any]
+
+
+@click.command(name="import-oauth2-proxy")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--tailchat", default="https://tailchat.example.com", help="Address of Tailchat.")
+@click.option("--public-url", help="Where people reach the gate; left out, that of redirect_url.")
+def import_oauth2_proxy(*, file: Path, tailchat: str, public_url: str | None) -> None:
+    """Print a configuration that does what oauth2-proxy's FILE does.
+
+    FILE is the file of oauth2-proxy's --config, in TOML. Standard error tells what has no
+    counterpart, and what opens without a sign-in. People whom oauth2-proxy knew by their e-mail
+    address are to be listed again: until then nobody enters. Secrets are not taken over.
+    """
+    old = _read(file)
+    import_ = Import(old, tailchat, public_url or _origin(old.get("redirect_url")))
+    click.echo(import_.text(), nl=False)
+    for remark in import_.remarks:
+        click.echo(remark, err=True)
+
+
+def _read(file: Path) -> Table:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+    except OSError as error:
+        fail(f"{file}: {error.strerror}", EXIT_USAGE)
+    problem = "larger than 1 MiB"
+    if len(content) <= _LARGEST:
+        try:
+            return tomllib.loads(content.decode())
+        except UnicodeDecodeError:
+            problem = "not UTF-8 text"
+        except tomllib.TOMLDecodeError as error:
+            # Its text has a place, and nothing of the file.
+            problem = f"{error}; the YAML of --alpha-config is not read"
+    return fail(f"{file}: {problem}", EXIT_USAGE)
+
+
+def _origin(redirect_url: object) -> str:
+    parts = _split(redirect_url)
+    if parts is None or not parts.netloc:
+        fail(
+            "redirect_url does not say where people reach oauth2-proxy: give --public-url, such as "
+            "https://gate.example.com",
+            EXIT_USAGE,
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+class Import:
+    """The gate's tables for an old configuration, and remarks on what was not taken over as is."""
+
+    def __init__(self, old: Mapping[str, Any], tailchat: str, public_url: str) -> None:
+        self._old = old
+        self.remarks: list[str] = []
+        self._remark_options()
+        self.server: Final = dict(self._server(public_url))
+        self.tailchat: Final[Table] = {
+            "api_url": tailchat,
+            "client_id": "tc_...",
+            "client_secret_file": f"{_FOLDER}/client_secret",
+        }
+        self.session: Final = {"secret_file": f"{_FOLDER}/session_secret", **self._session()}
+        self._members = bool(_NAMES_PEOPLE & old.keys()) or self._list("email_domains") != ["*"]
+        self.routes: Final = [*self._routes()]
+        self.routes.extend(self._public_routes())
+
+    def text(self) -> str:
+        """Return the configuration in TOML."""
+        parts = [
+            _BEGINNING,
+            _table("[server]", self.server),
+            _table("[tailchat]", self.tailchat),
+            _table("[session]", self.session),
+        ]
+        if self._old.get("request_logging") is False:
+            parts.append(_table("[log]", {"access": False}))
+        if self._old.get("skip_provider_button") is False:
+            parts.append(_table("[pages]", {"sign_in": "page"}))
+        if self._members:
+            parts.append(
+                "# Who may enter, by ID: https://.../oauth2/userinfo shows a person their own.\n"
+                '[groups]\nmembers = []\n#members = ["660000000000000000000001"]'
+            )
+        parts.extend(_table("[[route]]", route) for route in self.routes)
+        return "\n\n".join(parts) + "\n"
+
+    # What is told.
+
+    def _remark_options(self) -> None:
+        for name in self._old:
+            option = OPTIONS.get(name)
+            if option is None:
+                near = did_you_mean(name, OPTIONS)
+                self._say(name, f"no option of oauth2-proxy 7.15 that the gate knows{near}")
+            elif option.remark:
+                where = f" ({option.key})" if option.key else ""
+                self._say(name, f"{option.remark}{where}")
+
+    def _say(self, name: str, remark: str) -> None:
+        self.remarks.append(f"{name}: {remark}")
+
+    # The tables.
+
+    def _server(self, public_url: str) -> Iterator[tuple[str, Any]]:
+        yield "public_url", public_url
+        old = self._old
+        if listen := _address(old.get("http_address")):
+            yield "listen", listen
+        certificate, key = old.get("tls_cert_file"), old.get("tls_key_file")
+        if certificate and key:
+            yield "https_listen", [_address(old.get("https_address", ":443"))]
+            yield "tls", [{"certificate": certificate, "key": key}]
+        if prefix := old.get("proxy_prefix"):
+            yield "prefix", prefix
+        if proxies := self._list("trusted_proxy_ips"):
+            yield "trusted_proxies", proxies
+        if metrics := _address(old.get("metrics_address")):
+            yield "admin_listen", metrics
+
+    def _session(self) -> Table:
+        found: Table = {}
+        for name, key in (("cookie_expire", "lifetime"), ("cookie_refresh", "recheck")):
+            seconds = self._seconds(name)
+            if seconds:
+                found[key] = format_duration(seconds)
+        return found
+
+    def _routes(self) -> Iterator[Table]:
+        seen: set[str] = set()
+        for number, upstream in enumerate(self._list("upstreams"), 1):
+            found = _upstream(upstream)
+            if found is None:
+                self._say("upstreams", f"{shown(upstream)} is no address that the gate can read")
+            elif found[0] in seen:
+                self._say("upstreams", f"{shown(upstream)}: another has the path {found[0]}")
+            else:
+                seen.add(found[0])
+                yield self._route(f"tool-{number}", *found)
+        if not seen:
+            self._say("upstreams", "none: add a route, here is one that answers 404")
+            yield self._route("tool", "/", "static:404")
+
+    def _route(self, name: str, path: str, address: str) -> Table:
+        old = self._old
+        route: Table = {"name": name, "path": path, "upstream": address}
+        route["allow"] = ["group:members"] if self._members else ["signed-in"]
+        if not address.startswith(("http", "unix")):
+            return route
+        if old.get("pass_host_header") is False and address.startswith("http"):
+            route["upstream_host"] = urlsplit(address).netloc
+        if seconds := self._seconds("upstream_timeout"):
+            route["response_timeout"] = format_duration(seconds)
+        if old.get("proxy_websockets") is False:
+            route["upgrades"] = []
+        if old.get("disable_keep_alives") is True:
+            route["upstream_keepalive"] = False
+        if old.get("skip_auth_preflight") is True:
+            route["preflight"] = True
+        if old.get("pass_user_headers", True) is True:
+            route["headers"] = _USER_FIELDS
+        return route
+
+    def _public_routes(self) -> Iterator[Table]:
+        tools = list(self.routes)
+        #: By path: the methods that need no session, None for all of them.
+        public: dict[str, set[str] | None] = {}
+        for name in ("skip_auth_regex", "skip_auth_routes"):
+            for expression in self._list(name):
+                found = self._public_path(name, expression)
+                if found is None:
+                    continue
+                path, method = found
+                known = public.setdefault(path, set())
+                public[path] = None if known is None or not method else known | {method}
+        for number, (path, methods) in enumerate(sorted(public.items()), 1):
+            yield from _opened(f"public-{number}", path, methods, tools)
+
+    def _public_path(self, name: str, expression: str) -> tuple[str, str] | None:
+        """Return where an expression begins and its method, "" for any; None where no path says it.
+
+        A route is a whole folder, and an expression may say less or more: a remark tells.
+        """
+        method, negated, path = "", "", expression
+        if name == "skip_auth_routes":
+            method, negated, path = _METHOD_AND_PATH.findall(expression)[0]
+        literal = None if negated else _PREFIX.fullmatch(path)
+        if literal is None or not literal[1].startswith("/"):
+            self._say(name, f"{expression} is no beginning of a path: write a route with a path")
+            return None
+        path = _folder(literal[1].replace("\\.", "."))
+        if path == "/" or literal[2]:
+            # A route is a whole folder: it would open more than the expression does.
+            self._say(
+                name, f"{expression} is not taken over: a public route opens all below {path}"
+            )
+            return None
+        self._say(name, f"{expression} opens {path} and everything below it, and nothing else")
+        return path, method.upper()
+
+    # Values.
+
+    def _list(self, name: str) -> list[str]:
+        found = self._old.get(name, [])
+        values = found if isinstance(found, list) else [found]
+        return [value for value in values if isinstance(value, str)]
+
+    def _seconds(self, name: str) -> int:
+        """Return a Go duration in whole seconds, 0 for none; a remark tells what is no duration."""
+        text = self._old.get(name)
+        if text in (None, "", "0", 0):
+            return 0
+        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        seconds = 0
+        if match is not None:
+            hours, minutes, rest = (int(part or 0) for part in match.groups())
+            seconds = hours * 3600 + minutes * 60 + rest
+        if not seconds:
+            self._say(name, "a duration that is not in whole seconds, such as 168h, is left out")
+        return seconds
+
+
+def _split(text: object) -> SplitResult | None:
+    try:
+        return urlsplit(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _address(text: object) -> str:
+    """Return a listener of Go, such as http://:4180 or unix:///run/x, as the gate writes it."""
+    if not isinstance(text, str) or not text:
+        return ""
+    scheme, separator, rest = text.rpartition("://")
+    if scheme == "unix":
+        return f"unix:{rest.partition(',')[0]}"
+    rest = rest if separator else text
+    return f"{_EVERYWHERE}{rest}" if rest.startswith(":") else rest
+
+
+def _upstream(text: str) -> tuple[str, str] | None:
+    """Return the path of a route and its upstream; None for what cannot be read."""
+    parts = _split(text)
+    match parts.scheme if parts is not None else "", parts:
+        case "http" | "https" as scheme, SplitResult(netloc=host, path=path) if host:
+            # The path of the tool is that of the route: the tool sees the path as it came.
+            return _folder(path), f"{scheme}://{host.rpartition('@')[2]}"
+        case "file", SplitResult(path=path, fragment=place) if path:
+            return _folder(place or path), f"file:{_folder(path)}"
+        case "unix", SplitResult(path=path) if path:
+            return "/", f"unix:{path}"
+        case "static", SplitResult(netloc=status):
+            return "/", f"static:{status if status.isdecimal() else '200'}"
+    return None
+
+
+def _folder(path: str) -> str:
+    return path.rstrip("/") or "/"
+
+
+def _opened(name: str, path: str, methods: set[str] | None, tools: list[Table]) -> Iterator[Table]:
+    """Yield the routes of a public path: of its methods, and of the others as they were."""
+    behind = [tool for tool in tools if _is_below(path, tool["path"])]
+    if not behind:
+        return
+    tool = max(behind, key=lambda one: len(one["path"]))
+    same = {key: value for key, value in tool.items() if key not in {"name", "path", "allow"}}
+    same.pop("headers", None)
+    opened: Table = {"name": name, "path": path}
+    if methods is not None:
+        opened["methods"] = sorted(methods - {"HEAD"} if "GET" in methods else methods)
+        if path != tool["path"]:
+            yield {**tool, "name": f"{name}-others", "path": path}
+    yield {**opened, **same, "allow": ["public"]}
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return folder in {"/", path} or path.startswith(f"{folder}/")
+
+
+def _table(heading: str, values: Mapping[str, Any]) -> str:
+    return "\n".join([heading, *(f"{key} = {_toml(value)}" for key, value in values.items())])
+
+
+def _toml(value: object) -> str:
+    """Return a value as TOML writes it, tables on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # JSON's texts and booleans are TOML's.
+    return json.dumps(value)
