@@ -51,7 +51,7 @@ _CALL_OUTCOMES: Final = (
 )
 #: Statuses that the gate itself gives for a fault; others are a tool's.
 _FAULT_STATUSES: Final = ("200", "500", "502", "503", "504")
-_COUNTED_METHODS: Final = ("GET", "POST")
+_COUNTED_METHODS: Final = ("GET", "HEAD", "POST")
 
 _REQUESTS: Final = Family("gate_requests", "Requests answered.", ("route", "method", "code"))
 _DECISIONS: Final = Family("gate_decisions", "Why requests ended as they did.", ("route", "reason"))
