@@ -23,18 +23,20 @@ from tailchat_gate.state.files import NAME
 
 #: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
 END_SECONDS = 25.0
-#: The gate, with little time for what hangs.
-SHORT = """
+#: The gate, with little time for a disk that hangs.
+_SHORT = """
 from functools import partial
 from tailchat_gate.cli import main
 from tailchat_gate.commands import serve
 from tailchat_gate.serving import reload, signals
 from tailchat_gate.state import sqlite
-serve.Signals = partial(signals.Signals, grace=1.5, hurry=1.5, leave=0.5)
+serve.Signals = partial(signals.Signals, grace={grace}, hurry={hurry}, leave=0.5)
 reload.CLOSE_SECONDS = sqlite.CLOSE_SECONDS = 0.5
 """
-#: As that, with an event loop that is blocked from soon after its start on.
-BLOCKED = f"""{SHORT}
+#: Of all else it has as much as it needs on a busy machine.
+SHORT = _SHORT.format(grace=END_SECONDS, hurry=END_SECONDS)
+#: As that, with little time for everything, and an event loop that is blocked soon after its start.
+BLOCKED = f"""{_SHORT.format(grace=1.5, hurry=1.5)}
 import asyncio, time
 from tailchat_gate.serving import server
 start = server.GateServer.start
@@ -121,7 +123,9 @@ async def test_a_second_signal_waits_for_no_tool(tmp_path: Path, upstream: RawUp
     upstream.answer = hang
     route, server = [{"name": "tool", "allow": ["public"]}], {"shutdown_timeout": "1h"}
     async with (
-        gate_process(tmp_path, upstream.url, route=route, server=server) as gate,
+        gate_process(
+            tmp_path, upstream.url, command=_command(SHORT), route=route, server=server
+        ) as gate,
         RawClient.connect(gate.port) as client,
     ):
         client.send(request_bytes(host=f"127.0.0.1:{gate.port}"))
