@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from clikit import invoke
-from gatekit import ALICE, Clock, RawClient, RawUpstream, Received, request_bytes, until
+from gatekit import ALICE, Clock, RawClient, RawUpstream, Received, ask, request_bytes, until
 from groupkit import (
     BOB,
     EVE,
@@ -24,6 +25,7 @@ from groupkit import (
 )
 from reloadkit import FileGate
 from tailchat_browser import APP
+from tlskit import write_key
 from websocketkit import UPGRADE
 
 from tailchat_gate.commands.state import read_store
@@ -398,3 +400,29 @@ async def test_who_is_forgotten_is_out_until_tailchat_names_them_again(
     assert again == (200, "")
     assert people is not None
     assert people.people == {ALICE.sub, BOB.sub}
+
+
+#: The clock of the gate is the test's.
+TIMELESS: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
+
+
+async def test_the_signed_identity_names_groups_from_tailchat(
+    scene: GroupScene, tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """By the config's name, as the plain header does; one that is lost is in no assertion more."""
+    key = await asyncio.to_thread(write_key, tmp_path / "key.pem")
+    route = [{"name": "tool", "allow": ["signed-in"]}]
+    found: list[tuple[bytes | None, list[str]]] = []
+    async with scene.gate(tmp_path, upstream, route=route, assertion={"key_files": [key]}) as gate:
+        keys = (await ask(gate.port, request_bytes("/oauth2/jwks.json"))).json
+        (public,) = jwt.PyJWKSet.from_dict(keys).keys
+        for size in (2, 1):
+            await known(gate, sizes={"ops": size})
+            assert await status_of(gate, ALICE) == (200, "")
+            received = upstream.requests[-1]
+            (token,) = received.values("X-Tailchat-Assertion")
+            claims = jwt.decode(token, public, ["ES256"], audience="tool", options=TIMELESS)
+            found.append((received.value("X-Tailchat-Groups"), claims["groups"]))
+            scene.group.members[ALICE.sub] = []
+
+    assert found == [(b"ops", ["ops"]), (None, [])]
