@@ -20,7 +20,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.address import listen_address
 from tailchat_gate.diagnosis import machine, running
 from tailchat_gate.diagnosis.doctor import (
-    Surroundings,
+    SetUp,
     TailchatCalls,
     local_checks,
     network_checks,
@@ -80,11 +80,11 @@ def doctor(config: Path, *, as_json: bool) -> None:
 
 def ask_tailchat(settings: Settings) -> list[Statement]:
     """Return what the checks of Tailchat say."""
-    around, channel = _surroundings(Loaded(settings, (), ()), "")
+    set_up, channel = _set_up(Loaded(settings, (), ()), "")
 
     async def ask() -> list[Statement]:
         try:
-            return await run_checks(tuple(tailchat_checks(around)))
+            return await run_checks(tuple(tailchat_checks(set_up)))
         finally:
             await channel.close()
 
@@ -95,7 +95,7 @@ def ask_tailchat(settings: Settings) -> list[Statement]:
 def _examine(loaded: Loaded, file: str) -> list[Statement]:
     """Run all checks."""
     settings = loaded.settings
-    around, channel = _surroundings(loaded, file)
+    set_up, channel = _set_up(loaded, file)
     # Alone, because it changes the user of the process for a moment.
     store = Check(machine.STORE, partial(machine.store, settings, os.environ))
 
@@ -103,9 +103,9 @@ def _examine(loaded: Loaded, file: str) -> list[Statement]:
         try:
             about = await _running_gate(settings)
             groups = (
-                local_checks(around._replace(of_gate=about)),
-                tailchat_checks(around),
-                network_checks(around),
+                local_checks(set_up._replace(of_gate=about)),
+                tailchat_checks(set_up),
+                network_checks(set_up),
             )
             found = await run_checks(tuple(check for group in groups for check in group))
         finally:
@@ -128,7 +128,7 @@ def _quiet() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _surroundings(loaded: Loaded, file: str) -> tuple[Surroundings, BackChannel]:
+def _set_up(loaded: Loaded, file: str) -> tuple[SetUp, BackChannel]:
     """Return what the checks look at, and the connections to be closed after them."""
     settings, tailchat = loaded.settings, loaded.settings.tailchat
     names = Names()
@@ -143,8 +143,8 @@ def _surroundings(loaded: Loaded, file: str) -> tuple[Surroundings, BackChannel]
         RegistrationCheck(settings, api, set()),
         Panel(bot, settings.access.panel, time.time),
     )
-    around = Surroundings(loaded, file, os.environ, calls, Dialer(names), time.time)
-    return around, channel
+    set_up = SetUp(loaded, file, os.environ, calls, Dialer(names), time.time)
+    return set_up, channel
 
 
 async def _running_gate(settings: Settings) -> running.Running:

@@ -99,7 +99,7 @@ def certificate_files(server: Server) -> Iterator[Path]:
 def certificate_warnings(
     server: Server, hosts: Sequence[str], now: datetime | None = None
 ) -> Iterator[str]:
-    """Warn of keys that every user can read, of dates, and of hosts without a certificate.
+    """Warn of dates, and of hosts without a certificate.
 
     `hosts` are those by which visitors come.
     """
@@ -107,11 +107,6 @@ def certificate_warnings(
     known: list[CertificateFacts] = []
     for index, certificate in enumerate(server.tls):
         at = key_path(("server", "tls", index))
-        if exposed(Path(certificate.key)):
-            yield (
-                f"{at}.key: every user of this machine can read {certificate.key}; mode 0600 or "
-                "0640 keeps it"
-            )
         # A file may be replaced since it was checked; the reload that follows tells more.
         with suppress(OSError, ValueError):
             facts = facts_of(certificate)
@@ -121,6 +116,17 @@ def certificate_warnings(
     for host in dict.fromkeys(hosts) if known else ():
         if not any(facts.covers(host) for facts in known):
             yield f"server.tls: no certificate is for {host}, so browsers refuse the connection"
+
+
+def exposed_certificate_keys(server: Server) -> Iterator[str]:
+    """Warn of keys of the gate's own certificates that every user of the machine can read."""
+    for index, certificate in enumerate(server.tls):
+        if exposed(Path(certificate.key)):
+            at = key_path(("server", "tls", index, "key"))
+            yield (
+                f"{at}: every user of this machine can read {certificate.key}; mode 0600 or 0640 "
+                "keeps it"
+            )
 
 
 def date_problem(facts: CertificateFacts, now: float) -> str:

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from tailchat_gate.config.certificates import (
     certificate_files,
     certificate_warnings,
+    exposed_certificate_keys,
     unusable_certificates,
 )
 from tailchat_gate.config.conflicts import Compared, conflicts
@@ -96,6 +97,7 @@ def validated(draft: Draft) -> Settings | None:
         return None
     hosts = _hosts_of(parts["server"], rows["route"].values())
     draft.warnings.extend(certificate_warnings(parts["server"], hosts))
+    draft.note_exposed(*exposed_certificate_keys(parts["server"]))
     lists = {name: tuple(found.values()) for name, found in rows.items()}
     # Everything is checked already: validating again would check each rule twice.
     return Settings.model_construct(None, **parts, **lists, groups=groups)

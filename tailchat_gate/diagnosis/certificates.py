@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp.abc import AbstractResolver
 from cryptography import x509
 
+from tailchat_gate.config.certificates import WARN_DAYS, date_problem, facts_of
 from tailchat_gate.config.files import authorities_context
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.url import proxy_for
@@ -16,8 +17,6 @@ from tailchat_gate.diagnosis.fetching import UnreachableError, get
 from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, warning, wrong
 
 CERTIFICATE: Final = "certificate"
-#: Days before the end at which a certificate that is renewed by itself would be renewed already.
-_SOON_DAYS: Final = 14
 _RENEW: Final = "renew it, or look at why it was not renewed by itself"
 _RENEW_OR_TRUST: Final = (
     "renew it, have it contain the name that is asked for, or name its authority in the "
@@ -41,10 +40,28 @@ def dates_of(whose: str, certificate: bytes, now: float) -> Iterator[Statement]:
         # Where a key is pinned in its place.
         text = f"{whose}: the certificate has ended on {end:%Y-%m-%d}"
         yield warning(CERTIFICATE, text, _RENEW)
-    elif days < _SOON_DAYS:
+    elif days < WARN_DAYS:
         yield warning(CERTIFICATE, f"{text}, which is in {days} days", _RENEW)
     else:
         yield ok(CERTIFICATE, text)
+
+
+async def of_gate(settings: Settings, now: float) -> AsyncIterator[Statement]:
+    """Say how long the gate's own certificates are valid."""
+    for index, certificate in enumerate(settings.server.tls):
+        facts = await in_thread(partial(facts_of, certificate))
+        text = f"server.tls[{index}]: {facts.file}"
+        problem = date_problem(facts, now)
+        if not problem:
+            yield ok(CERTIFICATE, f"{text} is valid until {_day(facts.expires)}")
+        elif facts.begins <= now < facts.expires:
+            yield warning(CERTIFICATE, f"{text} {problem}", _RENEW)
+        else:
+            yield wrong(CERTIFICATE, f"{text} {problem}", _RENEW)
+
+
+def _day(second: float) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d}"
 
 
 def refused(whose: str, error: ssl.SSLError) -> Statement:

@@ -37,7 +37,7 @@ class TailchatCalls(NamedTuple):
     panel: Panel
 
 
-class Surroundings(NamedTuple):
+class SetUp(NamedTuple):
     """What the checks look at; `file` names the configuration.
 
     `clock`: Unix seconds. `of_gate` is what a gate that runs said of itself, if it was asked.
@@ -52,38 +52,39 @@ class Surroundings(NamedTuple):
     of_gate: running.Running = running.Running()
 
 
-def tailchat_checks(around: Surroundings) -> Iterator[Check]:
+def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
     """Yield what is asked of Tailchat."""
-    settings, calls = around.loaded.settings, around.tailchat
+    settings, calls = set_up.loaded.settings, set_up.tailchat
     yield Check(REACHED, partial(sign_in.sign_in, settings, calls.sign_in))
     yield Check(sign_in.PEOPLE, partial(sign_in.people, settings, calls.inquiry))
     yield Check(sign_in.REGISTRATION, partial(sign_in.registration, calls.registration))
-    yield Check(groups.KEY, partial(groups.key, calls.api, around.clock()))
+    yield Check(groups.KEY, partial(groups.key, calls.api, set_up.clock()))
     asked = partial(groups.groups, settings, calls.api, calls.bot, calls.panel)
     yield Check(groups.GROUPS, asked)
 
 
-def network_checks(around: Surroundings) -> Iterator[Check]:
+def network_checks(set_up: SetUp) -> Iterator[Check]:
     """Yield what is asked over the network beside Tailchat's own API."""
-    settings, now = around.loaded.settings, around.clock()
-    yield from names.name_checks(settings, around.dialer.names)
-    resolver = NamesResolver(around.dialer.names)
+    settings, now = set_up.loaded.settings, set_up.clock()
+    yield from names.name_checks(settings, set_up.dialer.names)
+    resolver = NamesResolver(set_up.dialer.names)
+    yield Check(certificates.CERTIFICATE, partial(certificates.of_gate, settings, now))
     yield Check(edge.PUBLIC_URL, partial(edge.edge, settings, resolver, now))
     yield Check(certificates.CERTIFICATE, partial(certificates.tailchat, settings, resolver, now))
-    yield from tools.tool_checks(settings, around.dialer, now)
+    yield from tools.tool_checks(settings, set_up.dialer, now)
 
 
-def local_checks(around: Surroundings) -> Iterator[Check]:
+def local_checks(set_up: SetUp) -> Iterator[Check]:
     """Yield what is asked of this machine, and of the gate that runs on it.
 
     The store comes last: it is read as its owner, which changes the user of the whole process.
     """
-    loaded = around.loaded
-    settings, running_gate = loaded.settings, around.of_gate
-    configuration = partial(machine.configuration, loaded, around.file, around.environ)
+    loaded = set_up.loaded
+    settings, running_gate = loaded.settings, set_up.of_gate
+    configuration = partial(machine.configuration, loaded, set_up.file, set_up.environ)
     yield Check(machine.CONFIGURATION, configuration)
     yield Check(machine.SECRETS, partial(machine.secret_files, loaded))
     yield Check(machine.START, partial(machine.start, settings))
-    yield Check(running.GATE, partial(running.gate, settings, running_gate, around.file))
+    yield Check(running.GATE, partial(running.gate, settings, running_gate, set_up.file))
     limit = running_gate.descriptors
     yield Check(machine.DESCRIPTORS, partial(machine.descriptors, limit))

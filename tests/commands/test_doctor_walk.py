@@ -379,6 +379,22 @@ async def test_what_is_wrong_with_the_machine(tmp_path: Path) -> None:
     assert any("log.audit_file" in text for _, text in found.said("start"))
 
 
+async def test_the_gates_own_certificates(authority: Authority, tmp_path: Path) -> None:
+    """One that is over, one that soon is, one that is good; and a key that everybody reads."""
+    tls = []
+    for name, hours in (("over.test", -1), ("soon.test", 200), ("good.test", 2000)):
+        issued = authority.issue(name, ends=timedelta(hours=hours))
+        await asyncio.to_thread(issued.key.chmod, 0o644 if name == "soon.test" else 0o600)
+        tls.append({"certificate": str(issued.certificate), "key": str(issued.key)})
+    server = {"https_listen": "127.0.0.1:0", "public_url": "https://good.invalid", "tls": tls}
+    found = await examine(tmp_path, server=server)
+
+    assert [mark for mark, _ in found.said("certificate")] == ["wrong", "warning", "ok"]
+    assert "expired at" in found.said("certificate")[0][1]
+    ((mark, text),) = found.said("secret-files")
+    assert (mark, tls[1]["key"] in text) == ("warning", True)
+
+
 async def test_a_store_that_is_damaged(tmp_path: Path) -> None:
     """Its fault is said, and nothing of it is repaired or lost by looking."""
     state = tmp_path / "state"
