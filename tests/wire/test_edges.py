@@ -1,9 +1,12 @@
 """Proxies that serve a tool themselves and ask the gate: the configurations of deploy/."""
 
+from asyncio import StreamReader, StreamWriter
+
 import pytest
 from edgekit import TOKEN, Edge, in_front
-from gatekit import RawClient, ask, request_bytes
+from gatekit import RawClient, Received, ask, request_bytes
 from visitor import FETCH, Visitor
+from websocketkit import MASK, SWITCH, UPGRADE
 
 from tailchat_gate.demo.users import user_named
 
@@ -274,6 +277,35 @@ async def test_a_websocket_of_a_foreign_page_is_refused(front: Edge) -> None:
 
     assert len(front.scene.tool.requests) == count + 1
     assert front.scene.tool.requests[-1].value("Upgrade") == b"websocket"
+
+
+async def test_a_websocket_passes(front: Edge) -> None:
+    """Its frames go both ways, between a person who is signed in and the tool."""
+    frame = b"\x82\x84" + MASK + b"abcd"
+
+    async def echo(_: Received, reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(SWITCH)
+        writer.write(await reader.readexactly(len(frame)))
+
+    async with Visitor() as visitor:
+        await signed_in(visitor, front)
+        cookies = visitor.cookies(front.url("wiki.test"))
+    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    front.scene.tool.answer = echo
+    async with RawClient.connect(front.port) as client:
+        client.send(
+            request_bytes(
+                "/socket",
+                host=f"wiki.test:{front.port}",
+                Origin=front.url("wiki.test"),
+                Cookie=cookie,
+                **UPGRADE,
+            )
+        )
+        assert b" 101 " in await client.head()
+        client.send(frame)
+        assert await client.reader.readexactly(len(frame)) == frame
+    assert front.scene.tool.requests[-1].value("X-Tailchat-Sub") == HOSHINO.sub.encode()
 
 
 async def test_a_form_of_another_page_is_refused(front: Edge) -> None:

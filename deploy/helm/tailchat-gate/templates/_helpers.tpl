@@ -1,0 +1,38 @@
+{{- define "gate.name" -}}
+{{- if contains "tailchat-gate" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-tailchat-gate" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end -}}
+{{- end -}}
+
+{{- define "gate.selector" -}}
+app.kubernetes.io/name: tailchat-gate
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "gate.labels" -}}
+{{ include "gate.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "gate.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end -}}
+{{- end -}}
+
+{{- define "gate.several" -}}
+{{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) }}true{{ end -}}
+{{- end -}}
+
+{{- define "gate.claim" -}}
+{{ .Values.persistence.existingClaim | default (include "gate.name" .) }}
+{{- end -}}
+
+{{- define "gate.refuse" -}}
+{{- if not .Values.config }}{{ fail "config: the text of config.toml is missing" }}{{ end -}}
+{{- if not .Values.secret.name }}{{ fail "secret.name: the name of a Secret is missing" }}{{ end -}}
+{{- if include "gate.several" . -}}
+{{- if not .Values.sharedState }}{{ fail "sharedState: more than one pod needs state that they share" }}{{ end -}}
+{{- if .Values.persistence.enabled }}{{ fail "persistence.enabled: one volume is for one pod; set it to false" }}{{ end -}}
+{{- end -}}
+{{- end -}}
