@@ -98,7 +98,8 @@ class SinkHandler(logging.Handler):
             place = f"{record.pathname}:{record.lineno}"
             line = json.dumps({"level": "error", "message": f"no line of {place}: {error!r}"})
         if self._in_journal:
-            line = f"<{priority(record.levelno)}>{line}"
+            prefix = f"<{priority(record.levelno)}>"
+            line = prefix + line.replace("\n", f"\n{prefix}")
         self.sink.put(f"{line}\n".encode("ascii"), stranger=not _names_somebody(record))
 
 

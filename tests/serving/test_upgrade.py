@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,11 +14,16 @@ from typing import Any
 
 import pytest
 from clikit import run
-from gatekit import PausedAnswer, RawClient, RawUpstream, ask, request_bytes, until
+from gatekit import ALICE, SECRET, PausedAnswer, RawClient, RawUpstream, ask, request_bytes, until
 from loadkit import load_behind_proxies
 from processkit import END_SECONDS, GateProcess, gate_process
 
-PUBLIC = [{"name": "tool", "allow": ["public"]}]
+from tailchat_gate.config.tables.identity import Session
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
+
+ROUTES = [{"name": "tool", "allow": ["public"]}, {"name": "private", "path": "/private"}]
 #: A gate whose successor is killed, or hangs, in its start.
 SPOILED = """
 import os, time
@@ -80,7 +86,7 @@ async def upgradable(
     server: dict[str, Any] = {"shutdown_timeout": shutdown_timeout}
     with await asyncio.to_thread(errors.open, "wb") as file:
         async with gate_process(
-            folder, upstream, stderr=file.fileno(), route=PUBLIC, server=server, **given
+            folder, upstream, stderr=file.fileno(), route=ROUTES, server=server, **given
         ) as gate:
             found = Upgrades(gate, errors, folder / "config.toml")
             try:
@@ -133,15 +139,19 @@ async def test_what_is_under_way_completes_with_the_old_process(
 ) -> None:
     """A request that began before is answered by its process, which is neither ready nor asked.
 
-    systemd hears from it which process is the service, and nothing of a stop.
+    Nobody is signed out. systemd hears from it which process is the service, and nothing of a stop.
     """
-    upstream.answer = paused = PausedAnswer()
+    paused = PausedAnswer()
     variables = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     async with (
         _manager(tmp_path / "notify") as told,
         upgradable(tmp_path, upstream.url, shutdown_timeout="1h", variables=variables) as found,
         RawClient.connect(found.gate.port) as client,
     ):
+        private = request_bytes("/private", Cookie=_session(found.gate.port))
+        assert (await ask(found.gate.port, request_bytes("/private"))).status == 401
+        assert (await ask(found.gate.port, private)).status == 200
+        upstream.answer = paused
         client.send(request_bytes())
         await paused.arrived.wait()
         code, _, _ = await found.order()
@@ -156,6 +166,16 @@ async def test_what_is_under_way_completes_with_the_old_process(
         assert await _ended(found.gate) == 0
         (line,) = found.took_over()
         assert told() == ["READY=1", f"MAINPID={line['pid']}"]
+        assert (await ask(found.gate.port, private)).status == 200
+
+
+def _session(port: int) -> str:
+    """Return a Cookie value of a session that the gate on a port accepts."""
+    usual = Session.model_fields["cookie_name"].default
+    names = CookieNames.for_origin(f"http://127.0.0.1:{port}", usual)
+    keys = KeyRing([SECRET.encode()], "session")
+    cookie = SessionCookie(keys, names, Lifetimes(3600, 0), time.time)
+    return cookie.set(SessionRecord.begin(ALICE, now=time.time(), login="x")).partition(";")[0]
 
 
 @asynccontextmanager
