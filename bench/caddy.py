@@ -6,6 +6,7 @@ from pathlib import Path
 _MAIN = """\
 {{
     admin off
+    default_sni localhost
     metrics
     auto_https off
     persist_config off
@@ -19,9 +20,9 @@ http://127.0.0.1:{admin} {{
     bind 127.0.0.1
     metrics
 }}
-http://127.0.0.1:{port} {{
+{site}:{port} {{
     bind 127.0.0.1
-    log {{
+{tls}    log {{
         output file {log} {{
             roll_disabled
         }}
@@ -54,14 +55,25 @@ _FORWARD_AUTH = """\
 
 
 def caddyfile(
-    directory: Path, *, port: int, admin: int, upstream: int, pool: int, log: Path, gate: int = 0
+    directory: Path,
+    *,
+    port: int,
+    admin: int,
+    upstream: int,
+    pool: int,
+    log: Path,
+    gate: int = 0,
+    tls: tuple[Path, Path] | None = None,
 ) -> str:
     """The configuration of a proxy; `pool` is how many upstream connections it keeps.
 
-    With `gate`, a port, that gate is asked about each request.
+    With `gate`, a port, that gate is asked about each request. With `tls`, a certificate and its
+    key, it speaks HTTPS.
     """
     return _MAIN.format(
         directory=directory,
+        site="https://localhost" if tls else "http://127.0.0.1",
+        tls="    tls {} {}\n".format(*tls) if tls else "",
         port=port,
         admin=admin,
         upstream=upstream,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 ASKED = "gate-asked"
 MANY = "gate-1000-routes"
 POLICY = "gate-policy"
+TLS = "gate-tls"
 
 _ROUTES = 1000
 _GROUPS = 100
@@ -16,7 +17,7 @@ _MEMBERS = 50
 _MAIN = """\
 [server]
 listen = "127.0.0.1:{port}"
-public_url = "{origin}"
+{https}public_url = "{origin}"
 admin_listen = "127.0.0.1:{admin}"
 trusted_proxies = {trusted}
 
@@ -40,6 +41,11 @@ client_requests = 100000
 access = true
 {rest}"""
 
+_HTTPS = """\
+https_listen = "127.0.0.1:{0}"
+tls = [{{ certificate = "{1}", key = "{2}" }}]
+"""
+
 _ROUTE = """
 [[route]]
 name = "{name}"
@@ -58,15 +64,18 @@ class Around:
     key: Path
 
 
-def configuration(name: str, around: Around, **values: object) -> str:
+def configuration(
+    name: str, around: Around, tls: tuple[int, Path, Path] | None = None, **values: object
+) -> str:
     """The configuration file of the gate `name`.
 
     Values: port, origin, admin (a port), tailchat (its origin), client, client_secret, secret,
-    state (a directory).
+    state (a directory). `tls`: the port of HTTPS with the certificate and its key, None for none.
     """
     # A question about a request is believed only from a proxy that is named.
     trusted = ["127.0.0.1"] if name == ASKED else []
-    return _MAIN.format(trusted=_toml(trusted), rest=KINDS[name](around), **values)
+    https = _HTTPS.format(*tls) if tls else ""
+    return _MAIN.format(https=https, trusted=_toml(trusted), rest=KINDS[name](around), **values)
 
 
 def _one_route(around: Around) -> str:
@@ -107,7 +116,7 @@ def _policy(around: Around) -> str:
 
 
 KINDS: Mapping[str, Callable[[Around], str]] = MappingProxyType(
-    {"gate": _one_route, ASKED: _one_route, MANY: _many_routes, POLICY: _policy}
+    {"gate": _one_route, TLS: _one_route, ASKED: _one_route, MANY: _many_routes, POLICY: _policy}
 )
 """What each gate has besides the addresses and secrets that all have: its routes, and who may.
 

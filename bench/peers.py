@@ -29,6 +29,7 @@ from process import (
 )
 from roster import OWN_SESSIONS, PLAIN
 from scene import EMAIL, SUB, Scene, environment
+from sealing import seal
 
 _ROOM = 2048
 _LOCKS = Path(__file__).with_name("locked.py")
@@ -92,13 +93,14 @@ class Stage:
         )
         starters: dict[str, Callable[[Wanted], AbstractContextManager[Peer]]] = {
             **dict.fromkeys(PLAIN, self._plain),
+            "caddy-tls": self._plain_tls,
             "caddy-forward-auth": self._caddy_forward_auth,
             "mod_auth_openidc": self._mod_auth_openidc,
             "nginx-auth-request": self._nginx_auth_request,
             "oauth2-proxy": self._oauth2_proxy_peer,
         }
         with starters.get(name, self._gate)(wanted) as peer:
-            if name not in PLAIN:
+            if name not in PLAIN and name != "caddy-tls":
                 _prove_closed(peer)
             if fetch(peer.metrics).status != HTTPStatus.OK:
                 raise BenchError(f"the metrics of {name} do not answer")
@@ -110,6 +112,18 @@ class Stage:
     def _plain(self, wanted: Wanted) -> Iterator[Peer]:
         with PROXIES[wanted.name](wanted) as pid:
             yield wanted.peer(pid, self.session())
+
+    @contextlib.contextmanager
+    def _plain_tls(self, wanted: Wanted) -> Iterator[Peer]:
+        with PROXIES[wanted.name](wanted) as pid:
+            yield wanted.peer(pid, self._sealed(wanted))
+
+    def _sealed(self, wanted: Wanted) -> Session:
+        """A session of a gate at this origin, without a sign-in: its cookie has another name."""
+        file = wanted.config("cookie")
+        seal(self.scene, wanted.origin, file, 1)
+        name, _, value = file.read_text().strip().partition("=")
+        return Session({name: value})
 
     @contextlib.contextmanager
     def _nginx_auth_request(self, wanted: Wanted) -> Iterator[Peer]:
@@ -190,11 +204,13 @@ class Stage:
             make_signing_key(key)
             order = json.dumps({"count": _LOCKED, "sub": SUB, "directory": str(state)})
             finished([scene.python, str(_LOCKS)], limit=60, given=order)
+        by_tls = wanted.name == gate.TLS
         config.write_text(
             gate.configuration(
                 wanted.name,
                 gate.Around(wanted.upstream, SUB, key),
-                port=wanted.port,
+                (wanted.port, *scene.provider.pair) if by_tls else None,
+                port=free_port() if by_tls else wanted.port,
                 origin=wanted.origin,
                 admin=wanted.admin,
                 tailchat=scene.provider.origin,
@@ -209,7 +225,7 @@ class Stage:
             wait_until_answering(pid, f"{wanted.origin}/ping", wanted.output)
             if wanted.port == scene.ports["gate"]:
                 self._session = self._signed_in(f"{wanted.origin}/oauth2/start", wanted.output)
-            yield wanted.peer(pid, self.session())
+            yield wanted.peer(pid, self._sealed(wanted) if by_tls else self.session())
 
     # What they have in common.
 

@@ -16,6 +16,7 @@ import traefik
 from measure import Peer, Session
 from nginx import nginx, proxy
 from process import program, running, wait_until_answering
+from roster import BY_TLS
 from scene import Scene
 
 POOL = 1024
@@ -41,6 +42,8 @@ class Wanted:
     @property
     def origin(self) -> str:
         """Where it will listen."""
+        if self.name in BY_TLS:
+            return f"https://localhost:{self.port}"
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -102,6 +105,7 @@ def run_caddy(wanted: Wanted, asked: int = 0) -> Iterator[int]:
             pool=POOL,
             log=wanted.log,
             gate=asked,
+            tls=wanted.scene.provider.pair if wanted.name in BY_TLS else None,
         )
     )
     args = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
@@ -179,6 +183,7 @@ PROXIES: Mapping[str, Callable[[Wanted], AbstractContextManager[int]]] = Mapping
         "haproxy": _haproxy,
         "envoy": _envoy,
         "caddy": run_caddy,
+        "caddy-tls": run_caddy,
         "traefik": _traefik,
     }
 )

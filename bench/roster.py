@@ -11,6 +11,8 @@ PLAIN = ("nginx", "haproxy", "envoy", "caddy", "traefik")
 FORWARD_AUTH = ("nginx-auth-request", "caddy-forward-auth")
 OAUTH2_PROXY = "oauth2-proxy"
 OWN_SESSIONS = ("mod_auth_openidc", OAUTH2_PROXY)
+#: By TLS of their own; the names are those of the peers without it, and TLS.
+BY_TLS = ("caddy-tls", "gate-tls")
 NAMES = (*PLAIN, *FORWARD_AUTH, *OWN_SESSIONS, "gate")
 
 

@@ -24,11 +24,15 @@ _SIZES = {"10k": 10_000, "1m": 1_000_000, "16k": 16_384}
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Where visitors sign in: the stand-in Tailchat, over HTTP and, as another name, over TLS."""
+    """Where visitors sign in: the stand-in Tailchat, over HTTP and, as another name, over TLS.
+
+    `pair`: the certificate of "localhost", which peers with TLS have too, and its key.
+    """
 
     origin: str
     tls_origin: str
     authority: Path
+    pair: tuple[Path, Path]
     client: str
     client_secret: str = field(repr=False)
     password: str = field(repr=False)
@@ -98,6 +102,7 @@ def _provider(directory: Path, python: str, redirect_uris: list[str]) -> Iterato
         origin=f"http://127.0.0.1:{port}",
         tls_origin=f"https://localhost:{tls_port}",
         authority=made.authority,
+        pair=(made.chain, made.key),
         client=_CLIENT,
         client_secret=secrets.token_hex(16),
         password=secrets.token_hex(16),

@@ -16,7 +16,7 @@ from measure import Ask, Peer, Sample, empty_logs, sample
 from page import page
 from peers import Stage
 from process import cpu_seconds, rss_bytes
-from roster import NAMES, OWN_SESSIONS, PLAIN
+from roster import BY_TLS, NAMES, OWN_SESSIONS, PLAIN
 from scene import BODY, content
 from sealing import seal
 from work import Entry, Options, Work, load, loaded, loads
@@ -58,6 +58,13 @@ def works() -> tuple[Work, ...]:
             "request",
             loads(signed_in, Ask(answer=BODY, close=True)),
         ),
+        Work("tls", "small keep-alive GET by TLS", "request", _by_tls(small)),
+        Work(
+            "tls-close",
+            "a new TLS connection for each request",
+            "request",
+            _by_tls(Ask(answer=BODY, close=True)),
+        ),
         Work(
             "tunnel",
             "WebSocket messages of 125 bytes through tunnels",
@@ -72,6 +79,15 @@ def works() -> tuple[Work, ...]:
         ),
         Work("idle", "idle keep-alive connections", "connection", _idles(), once=True),
         Work("idle-ws", "idle WebSockets", "connection", _idles(websocket=True), once=True),
+    )
+
+
+def _by_tls(ask: Ask) -> tuple[Entry, ...]:
+    """An entry for each peer that has TLS of its own in the bench."""
+    return tuple(
+        Entry(peer, peer, partial(load, name, "web", ask))
+        for name in BY_TLS
+        for peer in (name.removesuffix("-tls"),)
     )
 
 

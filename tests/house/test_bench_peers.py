@@ -47,6 +47,8 @@ def test_the_works_are_those_that_were_asked_for() -> None:
         ],
         "policy": ["one route", "1000 routes", "all of policy"],
         **dict.fromkeys(("10k", "1m", "upload", "chunked", "close"), signed_in),
+        "tls": ["caddy", "gate"],
+        "tls-close": ["caddy", "gate"],
         **dict.fromkeys(("tunnel", "slow", "idle", "idle-ws"), tunnelling),
     }
 

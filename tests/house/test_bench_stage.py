@@ -78,9 +78,9 @@ def test_each_plain_proxy_works_with_one_thread(stage: Stage, peer: str) -> None
         assert "GOMAXPROCS=1" in environment
 
 
-@pytest.mark.parametrize("name", ["gate", "policy"])
+@pytest.mark.parametrize("name", ["gate", "policy", "tls", "tls-close"])
 def test_all_that_the_gate_does_is_measured(stage: Stage, name: str) -> None:
-    """Refusals, questions, sessions in turn, many routes and all of policy work at the gate."""
+    """Refusals, questions, sessions in turn, many routes, all of policy, and TLS of its own."""
     entries = next(one.entries for one in works.works() if one.name == name)
 
     assert all(entry.measure(stage, FEW)["cpu_us"] > 0 for entry in entries)
