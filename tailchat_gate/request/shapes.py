@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar
 
 from tailchat_gate.request.authorization import TOKEN_FIELD
 
@@ -21,6 +21,7 @@ _VALUE: Final = rb"(?! )([ -~]*+)(?<! )"
 _MAX_ROUTES: Final = 16
 
 Values = tuple[bytes, ...]
+_R = TypeVar("_R")
 
 
 class Picked:
@@ -87,11 +88,11 @@ class Shape:
         lines = [b"%b: %b\r\n" % (re.escape(name), _VALUE) for name in self.names]
         self.match = re.compile(b"".join(lines)).fullmatch
 
-    def passed(self, rules: object, passes: Callable[[bytes], bool]) -> Picked:
+    def passed(self, rules: _R, passes: Callable[[_R, bytes], bool]) -> Picked:
         """Return the lines that pass by the rules of a route; `passes` judges a name by them."""
         found = self._passed.get(rules)
         if found is None:
-            kept = [place for place, name in enumerate(self.names) if passes(name)]
+            kept = [place for place, name in enumerate(self.names) if passes(rules, name)]
             found = Picked(self, kept)
             if len(self._passed) >= _MAX_ROUTES:
                 self._passed.clear()

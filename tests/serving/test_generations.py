@@ -329,6 +329,7 @@ async def test_a_retired_configuration_forgets_what_it_kept_for_requests(gate: F
 
     assert not authenticator._opened
     assert old.gate.authorizer.sessions.reader._last[0] == b""
+    assert not len(old.gate.authorizer.sessions.reader._kept)
     assert not len(old.service.reader._sections._kept)
     assert not len(old.service.reader._sections.plain._told)
     assert not len(old.service.reader._lines)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Final, NamedTuple
 
+from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.identity.oauth.login_state import SUFFIX, LoginCookie, is_name
 from tailchat_gate.request.target import read_host
 from tailchat_gate.syntax import HOST_PREFIX, LOGIN_COOKIE, SESSION_COOKIE
@@ -33,6 +34,10 @@ _COOKIE: Final = b";[%b]*+(?:%b|%b)[%b]*(?:=([^;]*+))?(?=;|\\Z)"
 MAX_VALUES: Final = 4
 #: Login cookies to try. A gate leaves a few in a browser; others may have been planted.
 MAX_LOGINS: Final = 200
+
+#: Bytes that are kept of fields with what was read of them, and of one.
+_KEPT: Final = 4 << 20
+_LARGEST: Final = 24 << 10
 
 #: What is in the name of each of Tailchat's.
 _MARKS: Final = (b"_session", b"_interaction")
@@ -96,6 +101,10 @@ class CookieReader:
         self._tailchat = names.tailchat
         #: The field that was read last: who asks for the session asks for the rest as well.
         self._last: tuple[bytes, _Read] = (b"", _NOTHING)
+        #: Fields that came again: a browser's stays while the rest of its requests differs.
+        self._kept: BoundedCache[bytes, _Read] = BoundedCache(
+            _KEPT, cost=_cost, largest=_LARGEST, twice=True
+        )
 
     def session_values(self, field: bytes) -> tuple[str, ...]:
         """Return the values of the session cookie in one Cookie field, at most MAX_VALUES."""
@@ -116,7 +125,8 @@ class CookieReader:
         their order. b"" if no cookie is left.
         """
         read = self._read(field)
-        return read.beside_tailchat if self._is_tailchats(host) else read.for_upstream
+        kept, beside = read.for_upstream, read.beside_tailchat
+        return kept if beside is kept or not self._is_tailchats(host) else beside
 
     def is_reserved(self, set_cookie: bytes, host: str = "") -> bool:
         """Whether a tool's Set-Cookie value would replace a cookie of a gate, or one of Tailchat's.
@@ -134,8 +144,9 @@ class CookieReader:
         )
 
     def forget(self) -> None:
-        """Forget the last field: no further request will come."""
+        """Forget the fields that were read: no further request will come."""
         self._last = (b"", _NOTHING)
+        self._kept.clear()
 
     def _is_tailchats(self, host: str) -> bool:
         """Whether Tailchat's cookies reach a host: its own, and hosts below it."""
@@ -152,21 +163,33 @@ class CookieReader:
     def _read(self, field: bytes) -> _Read:
         last, read = self._last
         if last is not field:
-            whole = b";" + field
-            parts = self._gates_cookies.split(whole)
-            rest = field if len(parts) == 1 else _joined(parts)
-            beside = rest
-            if _MARKS[0] in rest or _MARKS[1] in rest:
-                others = self._all_cookies.split(whole)
-                beside = field if len(others) == 1 else _joined(others)
-            # Between what is left: the session's name where it is a session, and the value.
-            found = zip(parts[1::3], parts[2::3], strict=True)
-            values = [_text(value or b"") for session, value in found if session]
-            self._last = (field, read := _Read(tuple(values[:MAX_VALUES]), rest, beside))
+            found = self._kept.get(field)
+            if found is None:
+                found = self._take_apart(field)
+                self._kept.keep(field, found)
+            self._last = (field, read := found)
         return read
+
+    def _take_apart(self, field: bytes) -> _Read:
+        whole = b";" + field
+        parts = self._gates_cookies.split(whole)
+        rest = field if len(parts) == 1 else _joined(parts)
+        beside = rest
+        if _MARKS[0] in rest or _MARKS[1] in rest:
+            others = self._all_cookies.split(whole)
+            beside = field if len(others) == 1 else _joined(others)
+        # Between what is left: the session's name where it is a session, and the value.
+        found = zip(parts[1::3], parts[2::3], strict=True)
+        values = [_text(value or b"") for session, value in found if session]
+        return _Read(tuple(values[:MAX_VALUES]), rest, beside)
 
     def _is_hidden(self, name: bytes) -> bool:
         return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))
+
+
+def _cost(field: bytes, _read: _Read) -> int:
+    """Return about how many bytes a field takes: its objects, the session, what is left twice."""
+    return 512 + ENTRY_BYTES + 4 * len(field)
 
 
 def _compiled(pattern: bytes) -> re.Pattern[bytes]:

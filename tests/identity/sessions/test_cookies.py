@@ -276,3 +276,30 @@ def test_the_session_is_found_among_cookies_of_tools(names: CookieNames, form: b
 
     assert CookieReader(names).session_values(field) == ("v" * 300,)
     assert session not in CookieReader(names).for_upstream(field)
+
+
+@given(st.lists(st.lists(PARTS, max_size=6).map(b"".join), max_size=6))
+def test_a_field_that_is_remembered_is_read_as_before(fields: list[bytes]) -> None:
+    """What a reader says of a Cookie field depends on no field that it read before."""
+    reader = CookieReader(SETS[0])
+    for field in fields * 3:
+        # Another object with the same bytes, as in each request.
+        again, fresh = bytes(bytearray(field)), CookieReader(SETS[0])
+        assert reader.session_values(again) == fresh.session_values(field)
+        for host in ("", "gate.test", "chat.test"):
+            assert reader.for_upstream(again, host) == fresh.for_upstream(field, host)
+
+
+def test_remembered_fields_are_bounded() -> None:
+    """A field that came once is not kept, and a stranger's many fields push each other out."""
+    reader = CookieReader(NAMES)
+    for number in range(1000):
+        reader.session_values(b"a=%d" % number)
+    assert len(reader._kept) < 10, "but for the few whose hashes are alike"
+
+    for number in range(1000):
+        for _ in range(2):
+            reader.session_values(b"a=%d%b" % (number, b"x" * 16_000))
+    assert sum(
+        len(field) for half in (reader._kept._young, reader._kept._old) for field in half
+    ) < (4 << 20)
