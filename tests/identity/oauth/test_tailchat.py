@@ -208,6 +208,10 @@ def token_response(**changes: object) -> Response:
 GOOD = TokenSet(ACCESS, id_token(), expires_at=int(NOW) + 3600)
 
 
+#: Clients of the test, which are closed with the server, whatever the test came to.
+_MADE: list[TailchatClient] = []
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     """A stand-in for Tailchat's back channel, in good order."""
@@ -220,6 +224,7 @@ async def server() -> AsyncIterator[Server]:
         "/me": says({"sub": SUB, "nickname": "星野", "avatar": "{BACKEND}/a.png"}),
         "/jwks": jwks("keystore-CHANGE-ME"),
     }
+    _MADE.clear()
     raw = web.Server(server.handle, handler_cancellation=True)
     runner = web.ServerRunner(raw, shutdown_timeout=0.1)
     try:
@@ -229,6 +234,8 @@ async def server() -> AsyncIterator[Server]:
         server.url = f"http://{host}:{port}"
         yield server
     finally:
+        for client in _MADE:
+            await client.close()
         await runner.cleanup()
 
 
@@ -278,7 +285,8 @@ def client_of(
         "observe": calls,
         **more,
     }
-    return TailchatClient(**settings)  # type: ignore[arg-type]
+    _MADE.append(TailchatClient(**settings))  # type: ignore[arg-type]
+    return _MADE[-1]
 
 
 async def refusal(work: Awaitable[object]) -> LoginRefused:
