@@ -19,6 +19,7 @@ from tailchat_gate.config.state_directory import in_foreign_home, make_for
 from tailchat_gate.config.values import address
 from tailchat_gate.observe.log import (
     LOGGER_NAME,
+    can_be_opened,
     close_logging,
     log_stray_complaints,
     set_up_logging,
@@ -53,10 +54,15 @@ def _serve(config: Path, signals: Signals, before: Predecessor) -> None:
     source = Source(config, os.environ)
     loaded = read_from(source)
     settings = loaded.settings
+    log = settings.log
     try:
-        set_up_logging(settings.log.level, audit_file=settings.log.audit_file)
+        set_up_logging(log.level, audit_file=log.audit_file, form=log.format)
     except OSError as error:
         fail(f"log.audit_file cannot be opened: {error}", EXIT_FAILED)
+    try:
+        can_be_opened(log.access_file)
+    except OSError as error:
+        fail(f"log.access_file cannot be opened: {error}", EXIT_FAILED)
     log_stray_complaints()
     for warning in loaded.warnings:
         _log.warning(warning)

@@ -33,8 +33,9 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
     """
     if settings.state.path:
         yield from _of_state("state.path", Path(settings.state.path))
-    if settings.log.audit_file:
-        yield from _of_file("log.audit_file", Path(settings.log.audit_file))
+    for key in ("access_file", "audit_file"):
+        if path := getattr(settings.log, key):
+            yield from _of_file(f"log.{key}", Path(path))
     server = settings.server
     public = ((key, getattr(server, key)) for key in PUBLIC_ADDRESSES)
     for key, texts in (*public, ("admin_listen", (server.admin_listen,))):

@@ -2,35 +2,51 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from threading import Thread
+from types import MappingProxyType
 from typing import Final
 
-from tailchat_gate.observe.sink import CLOSE_SECONDS, Sink, SinkFile
+from tailchat_gate.observe.chosen_fields import MAX_TEXT, ChosenFields, asked, quoted, upstream
+from tailchat_gate.observe.sink import CLOSE_SECONDS, RotatedFile, Sink, SinkFile
+from tailchat_gate.observe.text_lines import in_colour, is_text
 from tailchat_gate.request.context import RequestContext
-from tailchat_gate.request.forwarded_request import Original
+from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS
 
 #: Lines of this many seconds are written together, so that a busy gate makes few system calls.
 FLUSH_SECONDS: Final = 0.1
 #: Lines of this many characters (bytes here) are written early: visitors choose their length.
 _FLUSH_SIZE: Final = 131_072
-_MAX_TEXT: Final = 1024
 _KEPT_TEXTS: Final = 2048
 _LONGEST_KEPT_TEXT: Final = 512
 
 
 class AccessLog:
-    """Writes lines to a file descriptor through `sink`.
+    """Writes lines to a file descriptor, or to `file`, through `sink`.
 
     The standard library's encoder escapes every text to ASCII JSON; a text is cut at 1024
-    characters. Query strings are left out: they carry codes, tokens and searches. A reader that
-    stops reading costs lines, which the sink counts, never requests.
+    characters. Query strings are left out unless they are chosen: they carry codes, tokens and
+    searches. A reader that stops reading costs lines, which the sink counts, never requests. The
+    file is opened again after it was moved away. `form` is "json", "text" or "auto".
     """
 
-    def __init__(self, descriptor: int, clock: Callable[[], float]) -> None:
-        self.sink: Final = Sink("access", SinkFile(descriptor))
+    def __init__(
+        self,
+        descriptor: int,
+        clock: Callable[[], float],
+        *,
+        file: str = "",
+        form: str = "json",
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.sink: Final = Sink("access", RotatedFile(file) if file else SinkFile(descriptor))
+        self._is_text = is_text(form, -1 if file else descriptor)
+        self._colour = self._is_text and not file and in_colour(descriptor, environ)
+        #: None for the default fields as JSON, which are written in a shorter way.
+        self._chosen: ChosenFields | None = None
+        self.choose(DEFAULT_LOG_FIELDS)
         self._clock = clock
         # All texts but paths repeat from request to request, most of them together.
         self._texts = lru_cache(maxsize=_KEPT_TEXTS)(_texts)
@@ -41,8 +57,22 @@ class AccessLog:
         #: The time of the last line, to the millisecond and to the second.
         self._stamp = self._whole = ""
 
+    def choose(self, names: Sequence[str]) -> None:
+        """Write these fields from now on."""
+        usual = not self._is_text and tuple(names) == DEFAULT_LOG_FIELDS
+        self._chosen = (
+            None if usual else ChosenFields(names, text=self._is_text, colour=self._colour)
+        )
+
     def write(self, context: RequestContext) -> None:
         """Add one request; must be called in a running event loop."""
+        millisecond = int(self._clock() * 1000)
+        if millisecond != self._millisecond:
+            # A busy gate writes many lines in one millisecond.
+            self._tick(millisecond)
+        if self._chosen is not None:
+            self._add(self._chosen.line(context, self._stamp))
+            return
         head = context.head
         fields = head.fields
         agent = fields.agent
@@ -57,17 +87,15 @@ class AccessLog:
             context.token,
             agent,
         )
-        millisecond = int(self._clock() * 1000)
-        if millisecond != self._millisecond:
-            # A busy gate writes many lines in one millisecond.
-            self._tick(millisecond)
-        path = encode_basestring_ascii(head.target.path[:_MAX_TEXT])
-        original = context.original
-        line = (
+        path = encode_basestring_ascii(head.target.path[:MAX_TEXT])
+        told = "" if context.original is None else f',"asked":{asked(context)}'
+        self._add(
             f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},{after}'
-            f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},"agent":{program}'
-            f"{'' if original is None else _asked(original)}}}\n"
+            f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},'
+            f'{upstream(context)}"agent":{program}{told}}}\n'
         )
+
+    def _add(self, line: str) -> None:
         self._lines.append(line)
         self._size += len(line)
         if self._timer is None:
@@ -112,10 +140,6 @@ class AccessLog:
         self._stamp = f"{self._whole}.{rest:03d}Z"
 
 
-def _text(text: str) -> str:
-    return encode_basestring_ascii(text[:_MAX_TEXT])
-
-
 def _texts(  # noqa: PLR0913, PLR0917 - the key of a cache
     client: str,
     method: str,
@@ -128,15 +152,9 @@ def _texts(  # noqa: PLR0913, PLR0917 - the key of a cache
     agent: str,
 ) -> tuple[str, str, str]:
     """Return the members before the path, those after it, and the text of the agent."""
-    who = f'"route":{_text(route)},"sub":{_text(sub)},"token":{_text(token)},'
+    who = f'"route":{quoted(route)},"sub":{quoted(sub)},"token":{quoted(token)},'
     return (
-        f'"client":{_text(client)},"method":{_text(method)},"host":{_text(host)},',
+        f'"client":{quoted(client)},"method":{quoted(method)},"host":{quoted(host)},',
         f'"status":{status},"reason":"{reason}",{who}',
-        _text(agent),
+        quoted(agent),
     )
-
-
-def _asked(original: Original) -> str:
-    """Return the member with the request that a proxy asked about; never its query."""
-    method = f"{original.method} " if original.method else ""
-    return f',"asked":{_text(f"{method}{original.host.name}{original.target.path}")}'

@@ -12,6 +12,7 @@ from typing import Final
 
 from tailchat_gate.observe.journal import is_journal, priority
 from tailchat_gate.observe.sink import CLOSE_SECONDS, TELL_SECONDS, RotatedFile, Sink, SinkFile
+from tailchat_gate.observe.text_lines import in_colour, is_text, text_line
 
 _CAUSED = "\nThe above was the direct cause of:\n\n"
 _MEANWHILE = "\nWhile that was handled:\n\n"
@@ -71,6 +72,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a record as text for people, in `colour` or not."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for `record`, with those of its traceback."""
+        details = getattr(record, "details", None)
+        error = record.exc_info[1] if record.exc_info else None
+        return text_line(
+            record,
+            details if isinstance(details, dict) else {},
+            "" if error is None else trace(error),
+            colour=self._colour,
+        )
+
+
 class SinkHandler(logging.Handler):
     """Hands each record to a sink, as a line; it never blocks and never raises.
 
@@ -79,12 +99,18 @@ class SinkHandler(logging.Handler):
     loggers let more through: the messages in a panel of Tailchat depend on no level.
     """
 
-    def __init__(self, sink: Sink, *, in_journal: bool = False) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        in_journal: bool = False,
+        formatter: logging.Formatter | None = None,
+    ) -> None:
         super().__init__()
         self.sink: Final = sink
         self._in_journal = in_journal
         self.least = logging.NOTSET
-        self.setFormatter(JsonFormatter())
+        self.setFormatter(formatter or JsonFormatter())
         self.addFilter(self._is_written)
 
     def _is_written(self, record: logging.LogRecord) -> bool:
@@ -100,12 +126,16 @@ class SinkHandler(logging.Handler):
         if self._in_journal:
             prefix = f"<{priority(record.levelno)}>"
             line = prefix + line.replace("\n", f"\n{prefix}")
-        self.sink.put(f"{line}\n".encode("ascii"), stranger=not _names_somebody(record))
+        data = f"{line}\n".encode("utf-8", "replace")
+        self.sink.put(data, data.count(b"\n"), stranger=not _names_somebody(record))
 
 
-def set_up_logging(level: str, *, audit_file: str = "", descriptor: int = _STANDARD_ERROR) -> None:
+def set_up_logging(
+    level: str, *, audit_file: str = "", descriptor: int = _STANDARD_ERROR, form: str = "json"
+) -> None:
     """Send the log to `descriptor` (standard error) from `level` ("debug" to "error") upwards.
 
+    `form` is "json", "text", or "auto" for text on a terminal; `audit_file` always has JSON.
     Audit events are logged at every level, to `audit_file` if that is not "". The file is opened
     again after it was moved away, so that it can be rotated. Raises OSError if it cannot be
     opened.
@@ -116,13 +146,25 @@ def set_up_logging(level: str, *, audit_file: str = "", descriptor: int = _STAND
     close_logging()
     root = logging.getLogger()
     in_journal = is_journal(descriptor, os.environ)
-    root.handlers[:] = [SinkHandler(Sink("gate", SinkFile(descriptor)), in_journal=in_journal)]
+    formatter = None
+    if is_text(form, descriptor):
+        formatter = TextFormatter(colour=in_colour(descriptor, os.environ))
+    sink = Sink("gate", SinkFile(descriptor))
+    root.handlers[:] = [SinkHandler(sink, in_journal=in_journal, formatter=formatter)]
     root.setLevel(logging.WARNING)
     set_level(level)
     audit = logging.getLogger(AUDIT_LOGGER_NAME)
     audit.setLevel(logging.INFO)
     audit.handlers[:] = [] if file is None else [SinkHandler(Sink("audit", file))]
     audit.propagate = file is None
+
+
+def can_be_opened(path: str) -> None:
+    """Open the file of a log, "" for none, and close it again. Raises OSError if it cannot be."""
+    if path:
+        file = RotatedFile(path)
+        file.open()
+        file.close()
 
 
 def set_level(level: str) -> None:

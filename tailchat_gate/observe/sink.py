@@ -115,6 +115,10 @@ class RotatedFile(SinkFile):
                 self._close()
             raise
 
+    def close(self) -> None:
+        """Close the file."""
+        self._close()
+
     def _is_in_place(self) -> bool:
         try:
             found = Path(self._path).stat()

@@ -21,6 +21,7 @@ class RequestContext:
     token's name) are "" where no route was met, nobody is signed in, or no machine came.
     `upstream_at` is when the request went to the upstream, 0 for at once; `first_byte_at` is when
     the first bytes came from there, and `connect_seconds` is 0 where no connection was opened.
+    `upstream` is the address of its socket.
     """
 
     request_id: str
@@ -37,6 +38,7 @@ class RequestContext:
     seconds: float = 0.0
     upstream_at: float = 0.0
     first_byte_at: float = 0.0
+    upstream: str = ""
     connect_seconds: float = 0.0
     original: Original | None = None
 

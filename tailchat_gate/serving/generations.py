@@ -68,6 +68,7 @@ class Generation:
             token.expires for token in self.settings.token if token.expires is not None
         )
         self.process_state.certificate_expiries = self.certificate_expiries
+        self.process_state.access_log.choose(self.settings.log.access_fields)
 
     def check_tailchat(self) -> None:
         """Ask Tailchat in the background if people can sign in, and who."""

@@ -89,7 +89,8 @@ class ProcessState:
     After a reload, a redeemed login stays redeemed, Tailchat's cached answers stay valid, metrics
     continue, and connections to unchanged backends stay open. State is stored in the directory
     `state_path`; "" means in memory only. `clock` returns Unix seconds, `monotonic` seconds that
-    never go back. The access log goes to `log_descriptor` (standard output).
+    never go back. The access log goes to `access_log`, None for JSON to
+    `log_descriptor` (standard output).
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ProcessState:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         log_descriptor: int = 1,
+        access_log: AccessLog | None = None,
     ) -> None:
         self.clock: Final = clock
         self.monotonic: Final = monotonic
@@ -109,7 +111,7 @@ class ProcessState:
             clock, Dialer(self.names), self.descriptors, bodies
         )
         self.bridge: Final = AiohttpBridge()
-        self.access_log: Final = AccessLog(log_descriptor, clock)
+        self.access_log: Final = access_log or AccessLog(log_descriptor, clock)
         self.audit: Final = Audit(clock)
         self.faults: Final = FaultLog(clock)
         self.request_ids: Final = RequestIds(os.urandom)

@@ -1,6 +1,8 @@
 """Builds a gate from its settings: the one place where all parts meet."""
 
-from typing import NamedTuple
+import os
+import time
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tailchat_gate.access.policy import Rule, make_rule
@@ -21,6 +23,7 @@ from tailchat_gate.endpoints.login_answers import (
 from tailchat_gate.endpoints.router import Endpoints, KeySet
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
@@ -44,6 +47,8 @@ from tailchat_gate.serving.rooms import (
     wire_static,
 )
 from tailchat_gate.serving.tls import server_tls
+
+_STANDARD_OUTPUT: Final = 1
 
 
 class Parts(NamedTuple):
@@ -191,6 +196,14 @@ def _key_ring(settings: Settings, purpose: str) -> KeyRing:
     return KeyRing(secrets(settings), purpose)
 
 
+def _process_state(settings: Settings) -> ProcessState:
+    log = settings.log
+    access_log = AccessLog(
+        _STANDARD_OUTPUT, time.time, file=log.access_file, form=log.format, environ=os.environ
+    )
+    return ProcessState(state_path=settings.state.path, access_log=access_log)
+
+
 def build(settings: Settings, process_state: ProcessState | None = None) -> Generation:
     """Return the generation for `settings`; call its `start` before it serves.
 
@@ -199,9 +212,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
     the routes' files is slow. Raises PemError for a file that changed since it was checked, and
     KeyFileError for one with a signing key.
     """
-    process_state = (
-        ProcessState(state_path=settings.state.path) if process_state is None else process_state
-    )
+    process_state = _process_state(settings) if process_state is None else process_state
     access = wire_access(settings, process_state.grants.state)
     identity = wire_identity(settings, access, process_state)
     proxy = wire_proxy(settings, access, identity.sessions, process_state)

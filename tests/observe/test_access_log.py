@@ -1,15 +1,16 @@
 import asyncio
 import json
 import os
+import pty
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from gatekit import START, Clock
+from gatekit import START, Clock, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.forwarded_request import Original
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS, LogField
 from tailchat_gate.request.target import Host, Target
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
@@ -98,13 +100,16 @@ async def test_every_key_is_documented(tmp_path: Path, clock: Clock) -> None:
     """The keys of a line are those of the table in docs/operations.md, in order."""
     context = make_context()
     context.original = Original("PUT", context.head.fields.host, context.target)
+    context.upstream, context.connect_seconds, context.first_byte_at = "[::1]:80", 0.1, 2.0
     async with open_log(tmp_path / "log", clock) as log:
+        log.choose(get_args(LogField))
         log.write(context)
     (line,) = await lines_of(tmp_path / "log")
     document = await asyncio.to_thread(OPERATIONS.read_text, encoding="utf-8")
     section = document.split("## Access log")[1].split("\n## ")[0]
 
     assert list(line) == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert list(line) == list(get_args(LogField))
 
 
 async def test_line(tmp_path: Path, clock: Clock) -> None:
@@ -132,6 +137,89 @@ async def test_line(tmp_path: Path, clock: Clock) -> None:
         "agent": "curl",
     }
     assert b"secret" not in await asyncio.to_thread((tmp_path / "log").read_bytes)
+
+
+async def test_the_upstream_has_its_address_and_times(tmp_path: Path, clock: Clock) -> None:
+    """A request that reached a tool says where, and how long that took."""
+    used, opened = make_context(), make_context()
+    for context in (used, opened):
+        context.upstream, context.first_byte_at = "10.0.0.7:3000", 1.0025
+    opened.connect_seconds, opened.upstream_at = 0.0015, 1.0015
+    async with open_log(tmp_path / "log", clock) as log:
+        for names in (DEFAULT_LOG_FIELDS, (*DEFAULT_LOG_FIELDS, "query")):
+            log.choose(names)
+            log.write(used)
+            log.write(opened)
+    lines = await lines_of(tmp_path / "log")
+
+    for first, second in (lines[:2], lines[2:]):
+        assert (first["upstream"], first["first_byte_ms"]) == ("10.0.0.7:3000", 2.5)
+        assert "connect_ms" not in first
+        assert (second["connect_ms"], second["first_byte_ms"]) == (1.5, 1.0)
+    assert [line | {"query": "?code=secret"} for line in lines[:2]] == lines[2:]
+
+
+async def test_only_chosen_fields_are_written(tmp_path: Path, clock: Clock) -> None:
+    """The fields come in the chosen order; a query is on tools' requests alone."""
+    own = make_context(route="")
+    async with open_log(tmp_path / "log", clock) as log:
+        log.choose(("status", "query", "path"))
+        log.write(make_context())
+        log.write(own)
+    lines = await lines_of(tmp_path / "log")
+
+    assert list(lines[0]) == ["status", "query", "path"]
+    assert [line["query"] for line in lines] == ["?code=secret", ""]
+
+
+async def test_lines_of_text(tmp_path: Path, clock: Clock) -> None:
+    """As text a line has the same fields, and nothing a visitor sends can look like another one."""
+    path = tmp_path / "log"
+    descriptor = await asyncio.to_thread(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = AccessLog(descriptor, clock, form="text")
+    log.choose(("time", "status", "path", "agent"))
+    log.write(make_context(path="/a", agent="x status=200\n\x1b[31m"))
+    await log.close()
+    await asyncio.to_thread(os.close, descriptor)
+    text = await asyncio.to_thread(path.read_text)
+
+    assert text == (
+        '2027-01-15T08:00:00.000Z status=200 path=/a agent="x status=200\\n\\u001b[31m"\n'
+    )
+
+
+@pytest.mark.parametrize(("environ", "colour"), [({}, True), ({"NO_COLOR": "1"}, False)])
+async def test_a_terminal_gets_text_in_colour(environ: dict[str, str], colour: bool) -> None:
+    """With "auto" lines are text on a terminal, coloured by status unless NO_COLOR says no."""
+    master, slave = await asyncio.to_thread(pty.openpty)
+    try:
+        log = AccessLog(slave, Clock(), form="auto", environ=environ)
+        log.choose(("status", "path"))
+        log.write(make_context())
+        await log.close()
+        line = await asyncio.to_thread(os.read, master, 4096)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+    status = b"\x1b[32m200\x1b[0m" if colour else b"200"
+    assert line == b"status=" + status + b" path=/a\r\n"
+
+
+async def test_a_file_that_was_moved_is_opened_again(tmp_path: Path, clock: Clock) -> None:
+    """Lines after a rotation are in the new file, those before it in the old one; none is lost."""
+    path = tmp_path / "access.log"
+    log = AccessLog(-1, clock, file=str(path))
+    for number in range(3):
+        log.write(make_context(path=f"/{number}"))
+        log.flush()
+        await until(lambda number=number: log.sink.written == number + 1)  # type: ignore[misc]
+        await asyncio.to_thread(path.rename, tmp_path / f"access.log.{number}")
+    await log.close()
+
+    for number in range(3):
+        (line,) = await lines_of(tmp_path / f"access.log.{number}")
+        assert line["path"] == f"/{number}"
 
 
 async def test_time_moves(tmp_path: Path, clock: Clock) -> None:

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 
 from tailchat_gate.config.tables.fields import AuditFile, Contact, Section, StatePath, Whole
+from tailchat_gate.config.values import identifier
+from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS, LogField
 
 _MOST = 1_000_000
 
@@ -94,6 +96,22 @@ class Log(Section):
     )
     access: StrictBool = Field(
         default=True, description="Whether each request is logged, as one line of JSON."
+    )
+    access_file: AuditFile = Field(
+        default="",
+        description="File for those lines; empty writes them to standard output.",
+    )
+    access_fields: Annotated[tuple[LogField, ...], AfterValidator(identifier.distinct)] = Field(
+        default=DEFAULT_LOG_FIELDS,
+        description="The fields of those lines, in this order.",
+        examples=[["time", "status", "method", "host", "path", "query", "ms"]],
+    )
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto",
+        description=(
+            "How lines look: as JSON, or as text for people; auto is text on a terminal and JSON "
+            "elsewhere."
+        ),
     )
     audit_file: AuditFile = Field(
         default="",

@@ -289,7 +289,7 @@ class Exchange(Admitted):
 
     def _send(self, upstream: UpstreamConnection) -> None:
         forward_request, client = self.forward_request, self._client
-        self._upstream = upstream
+        self._upstream, self.context.upstream = upstream, upstream.peer
         if forward_request.request.fields.binds:
             upstream.reader.personal = True
         data = forward_request.data

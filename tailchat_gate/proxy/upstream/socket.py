@@ -10,7 +10,7 @@ from tailchat_gate.proxy.sockets import ReadBuffers, end_writing, tell_of_rest
 class UpstreamSocket(asyncio.BufferedProtocol):
     """A socket to an upstream, for any protocol."""
 
-    __slots__ = ("address", "buffer", "buffers", "moved", "paused", "transport", "unread")
+    __slots__ = ("address", "buffer", "buffers", "moved", "paused", "peer", "transport", "unread")
 
     def __init__(self, buffers: ReadBuffers) -> None:
         self.buffers: Final = buffers
@@ -19,6 +19,8 @@ class UpstreamSocket(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         #: The address of the upstream, "" for a Unix socket.
         self.address = ""
+        #: The same with its port, or the path of the Unix socket, for logs.
+        self.peer = ""
         #: Polls whether the socket holds unread bytes or EOF.
         self.unread: Final = select.poll()
         #: Whether bytes moved, in either direction, since the last check.
@@ -32,7 +34,11 @@ class UpstreamSocket(asyncio.BufferedProtocol):
         self.transport = cast("asyncio.Transport", transport)
         tell_of_rest(self.transport)
         peer = transport.get_extra_info("peername")
-        self.address = peer[0] if isinstance(peer, tuple) else ""
+        if isinstance(peer, tuple):
+            host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
+            self.address, self.peer = peer[0], f"{host}:{peer[1]}"
+        else:
+            self.peer = f"unix:{peer}"
         self.unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - not what is wanted here

@@ -1,0 +1,55 @@
+"""The gate's own log as text for people, and when it is text."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from json import dumps
+from typing import Final
+
+_COLOURS: Final = {
+    logging.DEBUG: "\x1b[2m",
+    logging.INFO: "\x1b[32m",
+    logging.WARNING: "\x1b[33m",
+    logging.ERROR: "\x1b[31m",
+    logging.CRITICAL: "\x1b[31m",
+}
+_PLAIN: Final = "\x1b[0m"
+
+
+def is_text(chosen: str, descriptor: int) -> bool:
+    """Whether lines to `descriptor` are text: as `chosen`, and for "auto" on a terminal."""
+    return chosen == "text" or (chosen == "auto" and os.isatty(descriptor))
+
+
+def in_colour(descriptor: int, environ: Mapping[str, str]) -> bool:
+    """Whether text may be coloured: on a terminal, unless NO_COLOR says otherwise."""
+    plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb"
+    return not plain and os.isatty(descriptor)
+
+
+def shown(text: str) -> str:
+    """Return a text on one line, with nothing in it that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else dumps(one)[1:-1] for one in text)
+
+
+def text_line(
+    record: logging.LogRecord, details: Mapping[str, object], trace: str, *, colour: bool
+) -> str:
+    """Return the line of a record, and below it, indented, those of a traceback."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+    level = record.levelname.lower()
+    if colour:
+        level = f"{_COLOURS.get(record.levelno, '')}{level}{_PLAIN}"
+    members = "".join(f" {name}={_value(value)}" for name, value in details.items())
+    lines = [f"{stamp} {level} {shown(record.getMessage())}{members}"]
+    lines += (f"    {shown(line)}" for line in trace.splitlines())
+    return "\n".join(lines)
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else dumps(value, default=str, ensure_ascii=False)
+    found = shown(text)
+    return dumps(found, ensure_ascii=False) if not found or set(found) & set(' "=') else found
