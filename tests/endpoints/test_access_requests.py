@@ -1,7 +1,9 @@
 """A refused person asks for a tool; another decides on a page of the gate; the first is in."""
 
 import asyncio
+import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from clikit import invoke
 from gatekit import Clock, until
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, expect
@@ -363,6 +366,29 @@ async def test_the_bot_says_that_a_list_is_full(scene: Story) -> None:
     assert page.status == 429
     (message,) = scene.tailchat.messages.sent
     assert "The list of requests for access is full, the last one is for wiki" in str(message)
+
+
+async def test_the_command_lists_what_waits(tmp_path: Path, clock: Clock) -> None:
+    """With the reason and the name, in which no control reaches the terminal; as JSON, too."""
+    clock.now = time.time()
+    state = tmp_path / "state"
+    await asyncio.to_thread(state.mkdir, 0o700)
+    file = ("requests", "--state", str(state))
+    nobody = await asyncio.to_thread(invoke, *file)
+    async with story(
+        tmp_path / "access.log", clock, **_sections(), state={"path": str(state)}
+    ) as scene:
+        person = replace(_account(7), nickname="E\x1b[31m")
+        requests = scene.gate.generation.process_state.access_requests
+        await requests.ask(person, "wiki", "on call")
+        listed = await asyncio.to_thread(invoke, *file)
+        printed = await asyncio.to_thread(invoke, *file, "--json")
+
+    assert nobody[:2] == (0, "nobody asks for access\n")
+    assert listed[:2] == (0, f"sub:{person.sub}  wiki  'E\\x1b[31m#1'  'on call'\n")
+    (row,) = json.loads(printed[1])
+    assert (row["sub"], row["route"], row["reason"]) == (person.sub, "wiki", "on call")
+    assert row["asked_at"] == int(clock.now)
 
 
 async def test_a_damaged_request_is_none(clock: Clock) -> None:
