@@ -16,6 +16,7 @@ from tailchat_gate.identity.oauth.sign_in_watch import (
     SignInWatch,
 )
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import OWN_AGENT
 
 BROKEN = Finding("redirect-uri", "add the callback", Reason.GATE_NOT_ACCEPTED)
 ODD = Finding("issuer", "another host")
@@ -146,6 +147,21 @@ async def test_logins_that_do_not_come_back_cause_a_check(
     assert tailchat.checks == 2
     (message,) = caplog.messages
     assert "check that browsers reach tailchat.api_url" in message
+
+
+async def test_logins_that_doctor_begins_are_nobodys(
+    tailchat: Tailchat, make_watch: Make, clock: Clock
+) -> None:
+    """It begins one at each run, and goes no further: a night of runs says nothing of people."""
+    watch = make_watch()
+    watch.start()
+    await until(lambda: watch.state.checked_at > 0)
+    for _ in range(5 * LOST_LOGINS):
+        clock.now += LOST_SECONDS
+        watch.login_began(OWN_AGENT)
+    await asyncio.sleep(0)
+
+    assert tailchat.checks == 1
 
 
 async def test_logins_that_come_back_cause_no_check(
