@@ -253,7 +253,7 @@ class Gate:
         body: Body | None,
     ) -> ForwardRequest:
         head, visitor = context.head, verdict.visitor
-        upgrade = self.forwarder.upgrade_of(route, head)
+        upgrade = self.forwarder.upgrade_of(route, head) if head.fields.upgrade else b""
         if upgrade:
             self.authorizer.check_origin(context, head.fields.host, route)
         extra = route.added_fields

@@ -1,5 +1,6 @@
 """Reads header sections: a plain one by a pattern of its names, every other one with care."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -82,25 +83,38 @@ class PlainSections:
         )
         #: Shapes with a pattern by how many lines they have, those that come most often first.
         self._patterns: dict[int, list[Shape]] = {}
+        #: The shape of the section that was read last.
+        self._last = Shape(())
 
     def read(self, raw: bytes) -> FieldSection | None:
         """Return the section whose lines are `raw`; None where it is not known to be plain.
 
         Raises RefusedError for a length that is none.
         """
-        for place, shape in enumerate(self._patterns.get(raw.count(b"\n"), ())):
+        match = self._last.match(raw) or self._match(raw)
+        if match is None:
+            return None
+        shape, values = self._last, match.groups()
+        told = self._told.get((shape, shape.telling(values)))
+        if told is None or len(raw) > self._longest:
+            return None
+        if shape.length is None:
+            return told.with_values(values)
+        return told.with_values(values, read_length((values[shape.length],)))
+
+    def _match(self, raw: bytes) -> re.Match[bytes] | None:
+        """Return the match of a section by any shape with a pattern, which is the last from now on.
+
+        It is tried before all others, without counting the lines of the next section.
+        """
+        alike = self._patterns.get(raw.count(b"\n"), ())
+        for place, shape in enumerate(alike):
             match = shape.match(raw)
-            if match is None:
-                continue
-            if place:
-                self._prefer(shape, place)
-            values = match.groups()
-            told = self._told.get((shape, shape.telling(values)))
-            if told is None or len(raw) > self._longest:
-                return None
-            if shape.length is None:
-                return told.with_values(values)
-            return told.with_values(values, read_length((values[shape.length],)))
+            if match is not None:
+                self._last = shape
+                if place:
+                    self._prefer(shape, place)
+                return match
         return None
 
     def shape(self, names: Values) -> Shape:
@@ -127,11 +141,12 @@ class PlainSections:
         self._shapes.clear()
         self._told.clear()
         self._patterns.clear()
+        self._last = Shape(())
 
     def _prefer(self, shape: Shape, place: int) -> None:
-        """Try a shape one place earlier from now on."""
+        """Try a shape before the others with as many lines from now on."""
         alike = self._patterns[len(shape.names)]
-        alike[place - 1 : place + 1] = shape, alike[place - 1]
+        alike.insert(0, alike.pop(place))
 
 
 def read_carefully(raw: bytes, limits: Limits, shape: Callable[[Values], Shape]) -> FieldSection:
