@@ -58,6 +58,7 @@ NO_PARSERS = {
     "proxy.exchange.recorder": "it counts and logs",
     "request.context": "what is known of a request",
     "request.field_names": "lists of names",
+    "request.log_fields": "a list of names",
 }
 
 
