@@ -26,6 +26,7 @@ from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name, no
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.revocation.records import MAX_MESSAGE, is_message, is_person
 from tailchat_gate.identity.revocation.state import ALL
+from tailchat_gate.state.places import Place
 
 
 def _is_one_person(text: str) -> bool:
@@ -167,7 +168,7 @@ def _check_route(location: StateLocation, route: str) -> None:
         click.echo(f"warning: {route} lets in everybody who is signed in already", err=True)
 
 
-def _put(path: Path, found: Grant) -> None:
+def _put(path: Place, found: Grant) -> None:
     async def write(opened: OpenedStore) -> None:
         await opened.grants.put(found)
 

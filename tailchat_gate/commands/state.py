@@ -17,7 +17,16 @@ import click
 
 from tailchat_gate.commands.admin import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
-from tailchat_gate.config.load import ConfigError, admin_address, load, named, report, state_path
+from tailchat_gate.config.load import (
+    ConfigError,
+    admin_address,
+    load,
+    named,
+    names_server,
+    report,
+    state_path,
+    state_section,
+)
 from tailchat_gate.config.model import LONGEST_SESSION, RouteSettings, Settings
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
 from tailchat_gate.identity.access_requests import REQUEST, AccessRequests
@@ -32,6 +41,10 @@ from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.engine import Engine, StoreFault
 from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.places import Place, place_of, shared_store
+from tailchat_gate.state.redis import RedisStore
+from tailchat_gate.state.redis_client import RedisClient, RedisPlace
+from tailchat_gate.state.redis_database import RedisDatabase
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Changes, Record, StoreError
 
@@ -80,7 +93,7 @@ class MemberRecords:
 class OpenedStore(NamedTuple):
     """An open store, its locks and ended sessions, its grants, and members of groups."""
 
-    store: SqliteStore
+    store: SqliteStore | RedisStore
     revocation: RevocationState
     grants: Grants
     members: MemberRecords
@@ -114,33 +127,57 @@ def read_store(directory: Path) -> Stored:
         engine.close()
     for fault, problem in loaded.faults.items():
         _tell(fault, problem)
-    entries = (read_record(record) for record in loaded.records if record.kind == kind.name)
+    return _stored_in(loaded.records)
+
+
+def _read_server(place: RedisPlace) -> Stored:
+    """Return what the store in a server says of people. Raises StoreError."""
+    client = RedisClient(place)
+    client.connect()
+
+    async def read() -> Sequence[Record]:
+        try:
+            found = await RedisDatabase(client, time.time, {}).read_all(mark=False)
+        except StoreFault as fault:
+            raise StoreError(str(fault)) from None
+        finally:
+            await client.close()
+        if found.lost:
+            _tell(FaultKind.DAMAGED, f"{place}: records are missing or damaged")
+        return [record for _, record in found.rows]
+
+    return _stored_in(asyncio.run(read()))
+
+
+def _stored_in(records: Sequence[Record]) -> Stored:
+    kind = revocations(time.time)
+    entries = (read_record(record) for record in records if record.kind == kind.name)
     stored = Stored.nothing()
     stored.revocation.renew([entry for entry in entries if entry is not None])
-    for record in loaded.records:
+    for record in records:
         grant = Grant.from_record(record) if record.kind == GRANT else None
         if grant is not None:
             stored.grants.apply(grant)
-    asked = [record for record in loaded.records if record.kind == REQUEST]
+    asked = [record for record in records if record.kind == REQUEST]
     stored.requests.take(Changes(asked, complete=True))
-    for source, known in read_records(
-        record for record in loaded.records if record.kind == MEMBERS
-    ):
+    for source, known in read_records(record for record in records if record.kind == MEMBERS):
         stored.memberships.restore(source, known)
     return stored
 
 
-def with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    """Change the store in a directory, as its owner; a missing store is created.
+def with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+    """Change the store of a place, as a directory's owner; a missing store is created.
 
     Raises StoreError if the store cannot be used or written.
     """
-    with as_owner(directory):
-        return asyncio.run(_with_store(directory, work))
+    if isinstance(place, RedisPlace):
+        return asyncio.run(_with_store(place, work))
+    with as_owner(place):
+        return asyncio.run(_with_store(place, work))
 
 
-async def _with_store(directory: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    store = SqliteStore(directory, time.time, Health(tell=_tell))
+async def _with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+    store = shared_store(place, time.time, Health(tell=_tell))
     revocation = RevocationState(time.time)
     Revocations(revocation, store, Metrics(), time.time)
     grants, members = Grants(store, time.time), MemberRecords()
@@ -167,7 +204,7 @@ class StateLocation:
     their names; None if unknown.
     """
 
-    path: Path
+    path: Place
     lifetime: float = LONGEST_SESSION
     tokens: frozenset[str] | None = None
     routes: Mapping[str, RouteSettings] | None = None
@@ -185,21 +222,30 @@ def state_location(config: Path, state: Path | None) -> StateLocation:
     except ConfigError as error:
         problems = error.problems
     else:
-        if not settings.state.path:
+        place = place_of(settings.state)
+        if place is None:
             fail(_EMPTY, EXIT_USAGE)
-        _check_running(config, settings.state.path)
+        _check_running(config, str(place))
         tokens = frozenset(token.name for token in settings.token)
         routes = {route.name: route for route in settings.route}
-        return StateLocation(Path(settings.state.path), settings.session.lifetime, tokens, routes)
-    found, name = state_path(config, os.environ), named(config, os.environ)
+        return StateLocation(place, settings.session.lifetime, tokens, routes)
+    found, name = _place_despite(config), named(config, os.environ)
     if found is None:
         fail(f"{name}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
     if not found:
         fail(_EMPTY, EXIT_USAGE)
     warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {found}"
     click.echo(f"warning: {warning}", err=True)
-    _check_running(config, found)
-    return StateLocation(Path(found))
+    _check_running(config, str(found))
+    return StateLocation(Path(found) if isinstance(found, str) else found)
+
+
+def _place_despite(config: Path) -> RedisPlace | str | None:
+    """Return the server or the directory of a configuration with problems, None if unknown."""
+    section = state_section(config, os.environ)
+    if section is not None and section.url:
+        return RedisPlace(section.url, section.password)
+    return None if names_server(config, os.environ) else state_path(config, os.environ)
 
 
 def _check_running(config: Path, path: str) -> None:
@@ -232,20 +278,22 @@ def _is_same(file: object, config: Path) -> bool:
     return isinstance(file, str) and Path(file).resolve() == config.resolve()
 
 
-def stored(path: Path) -> Stored:
+def stored(path: Place) -> Stored:
     """Return what is stored of people, nothing if there is no store yet. Raises StoreError."""
+    if isinstance(path, RedisPlace):
+        return _read_server(path)
     return read_store(path) if path.exists() else Stored.nothing()
 
 
-def stored_or_end(path: Path) -> Stored:
+def stored_or_end(path: Place) -> Stored:
     """Return the same as `stored`; end the command if the store cannot be read."""
     try:
         return stored(path)
     except StoreError as error:
-        fail(f"[state] path: {error}", EXIT_FAILED)
+        fail(f"[state] {_key(path)}: {error}", EXIT_FAILED)
 
 
-def append(path: Path, entry: Entry) -> None:
+def append(path: Place, entry: Entry) -> None:
     """Write an entry; end the command if that fails."""
 
     async def write(opened: OpenedStore) -> None:
@@ -255,8 +303,17 @@ def append(path: Path, entry: Entry) -> None:
     change(path, write)
 
 
-def change(path: Path, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+def _key(place: Place) -> str:
+    return "url" if isinstance(place, RedisPlace) else "path"
+
+
+def change(path: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
     """Change the store; end the command if that fails."""
+    if isinstance(path, RedisPlace):
+        try:
+            return with_store(path, work)
+        except (StoreError, StoreFault) as error:
+            fail(f"[state] url: {error}", EXIT_FAILED)
     if warning := in_foreign_home(str(path), os.environ):
         click.echo(f"warning: state.path: {warning}", err=True)
     try:
@@ -273,10 +330,11 @@ def stored_of(settings: Settings) -> Stored:
 
     A store that cannot be read is a warning: the user may not be its owner.
     """
-    if not settings.state.path:
+    place = place_of(settings.state)
+    if place is None:
         return Stored.nothing()
     try:
-        return stored(Path(settings.state.path))
+        return stored(place)
     except StoreError as error:
         click.echo(f"warning: locks and grants are not checked: {error}", err=True)
         return Stored.nothing()

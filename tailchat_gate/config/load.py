@@ -227,6 +227,36 @@ def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
         return None
 
 
+def state_section(path: Path, environ: Mapping[str, str]) -> State | None:
+    """Return the table [state] of a configuration, None if it cannot be read or has problems.
+
+    Nothing else in the file has to be valid.
+    """
+    document = _parsed(path, by_environ=True)
+    if isinstance(document, Problem):
+        return None
+    draft = Draft(document)
+    set_there = assigned(environ)
+    overlay(set_there, draft)
+    settle_secret((_SECTION, "password"), set_there, path.parent, draft)
+    _settle_state(environ, draft)
+    try:
+        return None if draft.problems else State.model_validate(draft.document[_SECTION])
+    except ValidationError:
+        return None
+
+
+def names_server(path: Path, environ: Mapping[str, str]) -> bool:
+    """Whether a configuration, which may have problems, stores state in a server."""
+    if environ.get(env_name((_SECTION, "url"))):
+        return True
+    try:
+        written = parse(path.read_bytes()).get(_SECTION, {})
+    except (OSError, ValueError):
+        return False
+    return isinstance(written, dict) and "url" in written
+
+
 class Source:
     """A configuration file, and the environment as it was at the start, which overrides it.
 

@@ -123,6 +123,8 @@ FIXED: Final = (
     ("server", "workers"),
     ("server", "proxy_protocol"),
     ("state", "path"),
+    ("state", "url"),
+    ("state", "password"),
     ("log", "access_file"),
     ("log", "format"),
     ("log", "audit_file"),

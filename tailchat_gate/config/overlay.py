@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from tailchat_gate.config.document import DocumentError, parse_text
 from tailchat_gate.config.files import exposed
 from tailchat_gate.config.keys import ENV_PREFIX, SECRET_FORMS, Key, all_keys, env_name
+from tailchat_gate.config.model import TABLES
 from tailchat_gate.config.problems import Draft, Problem, did_you_mean, key_path, kind
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
@@ -150,6 +151,8 @@ def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, dra
     in_environ = {
         form: set_there.values[path] for form, path in paths.items() if path in set_there.values
     }
+    if not (in_file or set_there.names.keys() & set(paths.values()) or _is_required(owner)):
+        return
     if len(in_environ) < len(set_there.names.keys() & set(paths.values())):
         draft.settled.add(owner)
         return
@@ -220,6 +223,10 @@ def _given(
     if isinstance(value, list):
         return _Given([_hidden(item) for item in value], labels[first], listed=True)
     return _Given(_hidden(value), labels[first])
+
+
+def _is_required(owner: tuple[str, str]) -> bool:
+    return TABLES[owner[0]].model_fields[owner[1]].is_required()
 
 
 def _from_file(label: str, value: object, folder: Path, *, many: bool) -> _Given:

@@ -16,8 +16,11 @@ from tailchat_gate.config.state_directory import in_foreign_home, is_made
 from tailchat_gate.diagnosis.obstacles import obstacles
 from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, warning, wrong
 from tailchat_gate.proxy.sockets import shares
-from tailchat_gate.state.engine import Engine
+from tailchat_gate.state.engine import Engine, StoreFault
 from tailchat_gate.state.files import Files, as_owner
+from tailchat_gate.state.places import server_of
+from tailchat_gate.state.redis_client import RedisClient, RedisPlace
+from tailchat_gate.state.redis_database import RedisDatabase
 from tailchat_gate.state.store import StoreError
 
 CONFIGURATION: Final = "configuration"
@@ -68,6 +71,9 @@ async def start(settings: Settings) -> AsyncIterator[Statement]:
 
 async def store(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Statement]:
     """Say whether the store can be read and written, as its owner."""
+    if (place := server_of(settings.state)) is not None:
+        yield await _of_server(place)
+        return
     path = settings.state.path
     if not path:
         text = "state.path is empty, so a restart forgets locks, grants and ended sessions"
@@ -75,6 +81,23 @@ async def store(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator
         return
     for statement in await in_thread(partial(_of_store, Path(path), environ)):
         yield statement
+
+
+async def _of_server(place: RedisPlace) -> Statement:
+    client = RedisClient(place)
+    try:
+        await in_thread(client.connect)
+        found = await RedisDatabase(client, time.time, {}).read_all(mark=False)
+    except StoreError as error:
+        return wrong(STORE, str(error), "install the gate with that extra")
+    except StoreFault as fault:
+        return wrong(STORE, str(fault), "start the server, and check state.url and its password")
+    finally:
+        await client.close()
+    if found.lost:
+        remedy = "docs/operations.md: State in Redis"
+        return wrong(STORE, f"{place}: records are missing or damaged", remedy)
+    return ok(STORE, f"{place} answers")
 
 
 def _of_store(directory: Path, environ: Mapping[str, str]) -> list[Statement]:

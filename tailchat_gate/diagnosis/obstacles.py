@@ -31,7 +31,7 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
     Write permission is not checked, because it depends on the gate's user. Free addresses are not
     checked either, because a running gate uses them.
     """
-    if settings.state.path:
+    if settings.state.path and not settings.state.url:
         yield from _of_state("state.path", Path(settings.state.path))
     for key in ("access_file", "audit_file"):
         if path := getattr(settings.log, key):

@@ -255,7 +255,7 @@ class Admin:
             ],
             "configuration": {
                 "file": self._reloader.source.name if self._reloader else None,
-                "state_path": settings.state.path,
+                "state_path": settings.state.url or settings.state.path,
                 "generation": reloads.generation,
                 "loaded_at": int(reloads.loaded_at),
                 "changed_at": int(reloads.changed_at),

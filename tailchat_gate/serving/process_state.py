@@ -47,7 +47,8 @@ from tailchat_gate.serving.certificate_watch import CertificateWatch
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.places import shared_store
+from tailchat_gate.state.redis_client import RedisPlace
 from tailchat_gate.state.store import Store
 
 #: Handoff tokens remembered, about 2 KiB each for a minute.
@@ -88,15 +89,16 @@ class ProcessState:
 
     After a reload, a redeemed login stays redeemed, Tailchat's cached answers stay valid, metrics
     continue, and connections to unchanged backends stay open. State is stored in the directory
-    `state_path`; "" means in memory only. `clock` returns Unix seconds, `monotonic` seconds that
-    never go back. The access log goes to `access_log`, None for JSON to
-    `log_descriptor` (standard output).
+    `state_path`, or in the server `redis`; "" and None mean in memory only. `clock` returns Unix
+    seconds, `monotonic` seconds that never go back. The access log goes to `access_log`, None for
+    JSON to `log_descriptor` (standard output).
     """
 
     def __init__(
         self,
         *,
         state_path: str = "",
+        redis: RedisPlace | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         log_descriptor: int = 1,
@@ -130,7 +132,6 @@ class ProcessState:
         #: Locks and ended sessions: the state itself, then what closes open connections for it.
         self.revocation: Final = RevocationState(clock)
         self.live: Final = SessionWatch(self.revocation, clock)
-        #: The gate's own certificates.
         self.certificates: Final = CertificateWatch(clock)
         #: When the machine tokens, and the files of certificates, of the configuration expire.
         self.token_expiries: tuple[float, ...] = ()
@@ -139,7 +140,7 @@ class ProcessState:
         self.metrics: Final = self._make_metrics()
         self.health: Final = Health(self.metrics.state_error, worked=self.metrics.state_worked)
         #: Stores state across restarts.
-        self.store: Final = _store(state_path, clock, self.health)
+        self.store: Final = _store(redis or state_path, clock, self.health)
         #: Who is in Tailchat's groups, and the sign-in of the bot that asks.
         self.group_watch: Final = GroupWatch(self.store, clock, self.audit)
         self.bot_sign_in: Final = SignIn()
@@ -236,5 +237,7 @@ def _handoffs(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRe
     )
 
 
-def _store(path: str, clock: Callable[[], float], health: Health) -> Store:
-    return SqliteStore(Path(path), clock, health) if path else MemoryStore(clock)
+def _store(place: RedisPlace | str, clock: Callable[[], float], health: Health) -> Store:
+    if not place:
+        return MemoryStore(clock)
+    return shared_store(Path(place) if isinstance(place, str) else place, clock, health)

@@ -47,6 +47,7 @@ from tailchat_gate.serving.rooms import (
     wire_static,
 )
 from tailchat_gate.serving.tls import server_tls
+from tailchat_gate.state.places import server_of
 
 _STANDARD_OUTPUT: Final = 1
 
@@ -201,7 +202,8 @@ def _process_state(settings: Settings) -> ProcessState:
     access_log = AccessLog(
         _STANDARD_OUTPUT, time.time, file=log.access_file, form=log.format, environ=os.environ
     )
-    return ProcessState(state_path=settings.state.path, access_log=access_log)
+    state = settings.state
+    return ProcessState(state_path=state.path, redis=server_of(state), access_log=access_log)
 
 
 def build(settings: Settings, process_state: ProcessState | None = None) -> Generation:

@@ -21,6 +21,7 @@ from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.wiring import build
+from tailchat_gate.state.places import server_of
 
 SECRET = "q8Zr1XvK3mTn7PbY5wLd2HcJ9sGf4RtE6uAo0iQe"
 SUB = "660000000000000000000001"
@@ -135,7 +136,10 @@ async def running_gate(
     )
     try:
         process_state = ProcessState(
-            state_path=settings.state.path, clock=clock, log_descriptor=descriptor
+            state_path=settings.state.path,
+            redis=server_of(settings.state),
+            clock=clock,
+            log_descriptor=descriptor,
         )
         # The generation has no name here, which would keep it in memory after a reload.
         server = GateServer(

@@ -3,16 +3,18 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
+from rediskit import redis_server
 from statekit import START, Clock, Notes, Process, keys_on_disk, running, until
 
 from tailchat_gate.state import database, schema
 from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.files import NAME
 from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.redis import RedisStore
 from tailchat_gate.state.sqlite import LOOK_SECONDS, SqliteStore
 from tailchat_gate.state.store import EXPIRY_MARGIN, Outcome, Record, ReservationStatus, Store
 
@@ -25,19 +27,23 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
 ) -> AsyncIterator[Store]:
     """Each kind of store, opened."""
-    made: Store = (
-        MemoryStore(clock) if request.param == "memory" else SqliteStore(tmp_path, clock, Health())
-    )
-    made.follow(Notes())
-    await made.open()
-    made.start()
-    yield made
-    await made.close()
+    async with AsyncExitStack() as stack:
+        made: Store = MemoryStore(clock)
+        if request.param == "sqlite":
+            made = SqliteStore(tmp_path, clock, Health())
+        elif request.param == "redis":
+            server = await stack.enter_async_context(redis_server())
+            made = RedisStore(server.place, clock, Health(), patience=40)
+        made.follow(Notes())
+        await made.open()
+        made.start()
+        stack.push_async_callback(made.close)
+        yield made
 
 
 async def _reserve(store: Store, key: str, *, room: int = 100) -> ReservationStatus:

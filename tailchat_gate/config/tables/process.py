@@ -1,14 +1,26 @@
 """The tables of what the gate takes, keeps, shows and logs."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, StrictBool, ValidationInfo, field_validator
 
 from tailchat_gate.config.tables.fields import AuditFile, Contact, Section, StatePath, Whole
-from tailchat_gate.config.values import identifier
+from tailchat_gate.config.values import identifier, secret
+from tailchat_gate.config.values.redis_url import redis_url
 from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS, LogField
 
 _MOST = 1_000_000
+
+
+def _password(value: SecretStr) -> SecretStr:
+    secret.password(value.get_secret_value())
+    return value
+
+
+StateUrl = Annotated[str, AfterValidator(redis_url)]
+StatePassword = Annotated[SecretStr, AfterValidator(_password)]
 
 
 class Limits(Section):
@@ -62,6 +74,17 @@ class Limits(Section):
 class State(Section):
     """Where the gate keeps what outlives it: locks, ended sessions, what was used once."""
 
+    secret_forms: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+        {
+            "password": MappingProxyType(
+                {
+                    "password": "Password of the server in state.url.",
+                    "password_file": "File with that password, instead of the key above.",
+                }
+            )
+        }
+    )
+
     path: StatePath = Field(
         default="/var/lib/tailchat-gate",
         description=(
@@ -69,6 +92,16 @@ class State(Section):
             "memory only. Left out, it is $STATE_DIRECTORY, /var/lib/tailchat-gate, or the user's "
             "own directory for state."
         ),
+    )
+    url: StateUrl = Field(
+        default="",
+        description=(
+            "Redis or Valkey server that keeps state in place of state.path, shared by gates on "
+            "several machines; the password is not part of it."
+        ),
+    )
+    password: StatePassword | None = Field(
+        default=None, description="Password of the server in state.url."
     )
 
 

@@ -24,6 +24,7 @@ _TEMPLATE = re.compile(
 _CONTROL = re.compile(f"[{CTL}{SURROGATES}]")
 
 SESSION = "at least 32 random characters; `tailchat-gate secret` prints some"
+_SERVER = "the password of the server, on one line, without white space at its ends"
 CLIENT = "the app's secret as Tailchat shows it, on one line, without white space at its ends"
 
 
@@ -33,6 +34,12 @@ def client_secret(text: str) -> None:
         raise ValueError(CLIENT)
     if _TEMPLATE.fullmatch(text):
         raise ValueError(f"{CLIENT}; this one reads like a placeholder")
+
+
+def password(text: str) -> None:
+    """Check the password of a server; raises ValueError, whose text says what is accepted."""
+    if not text or text != text.strip() or _CONTROL.search(text):
+        raise ValueError(_SERVER)
 
 
 def session_secret(text: str) -> None:

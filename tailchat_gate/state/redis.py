@@ -1,0 +1,312 @@
+"""The store in Redis or Valkey, which gates on several machines share."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep
+from tailchat_gate.state.engine import StoreFault
+from tailchat_gate.state.own_reservations import OwnReservation, OwnReservations
+from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient, RedisPlace
+from tailchat_gate.state.redis_database import Found, RedisDatabase
+from tailchat_gate.state.store import (
+    Follower,
+    Followers,
+    Outcome,
+    Record,
+    Reservation,
+    ReservationStatus,
+    StoreError,
+)
+
+#: Seconds between two looks; other processes' writes are seen this much later. Nothing is
+#: published: a subscriber does not notice a server that hangs, and would look all the same.
+LOOK_SECONDS: Final = 0.25
+#: Seconds between a failure and the next attempt; calls in between do not wait.
+RETRY_SECONDS: Final = 1.0
+#: Seconds that the end of the process waits for the server.
+CLOSE_SECONDS: Final = 2.0
+_NO_ROOM_LIMIT: Final = 1 << 31
+_UNAVAILABLE: Final = Reservation(ReservationStatus.UNAVAILABLE)
+_REPLACED: Final = (
+    "the data in Redis were emptied, replaced or set back: what this process knows is written again"
+)
+_DAMAGED: Final = "records in Redis are missing or damaged"
+
+_T = TypeVar("_T")
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class RedisStore:
+    """Stores state in one Redis or Valkey server; see Store.
+
+    `clock` gives Unix seconds; `patience` is how many seconds one call may take.
+    """
+
+    def __init__(
+        self,
+        place: RedisPlace,
+        clock: Callable[[], float],
+        health: Health,
+        *,
+        patience: float = CALL_SECONDS,
+    ) -> None:
+        self._place = place
+        self._clock = clock
+        self._health = health
+        self._followers = Followers()
+        self._client = RedisClient(place, patience=patience)
+        self._database = RedisDatabase(self._client, clock, self._followers.kinds)
+        self._own = OwnReservations(clock)
+        #: Held while the server is used, so that one call waits for a server that hangs.
+        self._using = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+        self._batches = Batches(self._flush)
+        #: Whether the last call failed, and no further one is made before `_retry_at`.
+        self._away = False
+        self._retry_at = 0.0
+        #: Whether the server may lack something that this process knows; `_lost`: everything.
+        self._behind = False
+        self._lost = False
+        self._upkeep = Upkeep()
+
+    @property
+    def location(self) -> str:
+        """The server's URL."""
+        return str(self._place)
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """The present faults."""
+        return self._health.faults
+
+    def follow(self, follower: Follower) -> None:
+        """Hand a follower every record of its kind."""
+        self._followers.add(follower)
+
+    async def open(self) -> None:
+        """Read everything. Raises StoreError: without it, no lock would be known."""
+        # In a thread, because it reads the client's modules.
+        await asyncio.to_thread(self._client.connect)
+        async with self._using:
+            try:
+                found = await self._database.read_all()
+            except StoreFault as fault:
+                await self._client.close()
+                raise StoreError(str(fault)) from None
+        if found.lost:
+            self._health.happened(FaultKind.DAMAGED, _DAMAGED)
+        self._followers.hand_out(_records(found), complete=True, doubtful=bool(found.lost))
+
+    def start(self) -> None:
+        """Begin to follow changes."""
+        self._upkeep.begin(asyncio.get_running_loop().time())
+        self._looking = asyncio.create_task(self._look())
+
+    async def close(self) -> None:
+        """Stop following; writes in progress have CLOSE_SECONDS to end."""
+        if self._looking is not None:
+            self._looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((self._looking,), timeout=CLOSE_SECONDS)
+        last = asyncio.create_task(self._write_last())
+        await asyncio.wait((last,), timeout=CLOSE_SECONDS)
+        if not last.done():
+            _log.error("the state store hangs, and may lack what was written last")
+            last.cancel()
+            await asyncio.wait((last,))
+        await self._client.close()
+
+    def put(self, records: Iterable[Record]) -> Awaitable[None]:
+        """Write records with all others that come meanwhile."""
+        return self._batches.put(records)
+
+    def written(self) -> Awaitable[None]:
+        """Wait for the writes in progress."""
+        return self._batches.written()
+
+    async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
+        """Reserve a single-use key.
+
+        A reservation without an answer may have been made. Its nonce shows later whose it is.
+        """
+        own = self._own.begin(kind, key, until)
+
+        async def reserve() -> Reservation:
+            return await self._database.reserve(
+                kind, key, own.nonce, until=until, room=room, at=own.at
+            )
+
+        found = await self._single_use(reserve)
+        if found is None or found.status is ReservationStatus.GRANTED:
+            own.behind = found is None
+            self._behind = self._behind or own.behind
+            self._own.keep(own)
+        return found or _UNAVAILABLE
+
+    async def find_reservation(self, kind: str, key: str) -> Reservation:
+        """Return what is stored for a key that was reserved elsewhere."""
+
+        async def find() -> Reservation:
+            return await self._database.reserve(kind, key, "", until=0.0, room=0, at=0.0)
+
+        return await self._single_use(find) or _UNAVAILABLE
+
+    async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
+        """Store the outcome of a key."""
+        if (own := self._own.find(kind, key)) is not None:
+            own.outcome = outcome
+            await self._bring_up(own)
+
+    async def release(self, kind: str, key: str) -> None:
+        """Release a key, so that it can be reserved again."""
+        if (own := self._own.find(kind, key)) is not None:
+            own.released = True
+            await self._bring_up(own)
+
+    async def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
+        """Delete records and all outcomes about a person. Raises StoreFault."""
+        self._own.forget_person(sub)
+        async with self._using:
+            await self._database.delete(keys, notice)
+            await self._database.outcomes(sub, erase=True)
+
+    async def about(self, sub: str) -> tuple[list[Record], int]:
+        """Return the records about a person, and the number of outcomes. Raises StoreFault."""
+        async with self._using:
+            found = await self._database.read_all()
+            count = await self._database.outcomes(sub, erase=False)
+        return [record for record in _records(found) if record.sub == sub], count
+
+    async def _bring_up(self, own: OwnReservation) -> None:
+        own.behind = True
+        if await self._single_use(lambda: self._write_own(own)) is None:
+            self._behind = True
+
+    async def _write_own(self, own: OwnReservation) -> bool:
+        """Let the server hold what it must of a reservation. Raises StoreFault."""
+        if own.released:
+            await self._database.release(own.kind, own.key, own.nonce)
+            self._own.forget(own)
+            return True
+        outcome = own.outcome
+        # Reserved already, this does nothing; where another process was granted it, nothing either.
+        await self._database.reserve(
+            own.kind, own.key, own.nonce, until=own.until, room=_NO_ROOM_LIMIT, at=own.at
+        )
+        if outcome is not None:
+            await self._database.settle(own.kind, own.key, own.nonce, outcome)
+        own.behind = own.outcome is not outcome or own.released
+        return True
+
+    async def _single_use(self, call: Callable[[], Awaitable[_T]]) -> _T | None:
+        """Make a call; None if the server cannot be used now."""
+        async with self._using:
+            if self._waits():
+                # One login waits for a server that hangs; the others do not.
+                return None
+            try:
+                with self._health.timed(Operation.SINGLE_USE):
+                    return await call()
+            except StoreFault as fault:
+                self._failed(fault)
+        return None
+
+    def _waits(self) -> bool:
+        return self._away and asyncio.get_running_loop().time() < self._retry_at
+
+    def _failed(self, fault: StoreFault) -> None:
+        self._away = self._behind = True
+        self._retry_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+        self._health.report(fault.fault, str(fault))
+
+    async def _flush(self, records: Sequence[Record]) -> None:
+        async with self._using:
+            if self._waits():
+                self._behind = True
+                return
+            try:
+                await self._write(records)
+            except StoreFault as fault:
+                self._failed(fault)
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        """Write records, and everything that could not be written before. Raises StoreFault."""
+        if self._behind:
+            await self._catch_up()
+        with self._health.timed(Operation.WRITE):
+            await self._database.write(records)
+        self._worked()
+
+    async def _catch_up(self) -> None:
+        """Read what is new, and write what the server may lack. Raises StoreFault."""
+        if not self._lost:
+            await self._read()
+        if self._lost:
+            # Before the writing: others may have written what this process does not know.
+            found = await self._database.read_all()
+            self._followers.hand_out(_records(found), complete=False, doubtful=True)
+        with self._health.timed(Operation.WRITE):
+            await self._database.write(self._followers.known(lost=self._lost))
+        for own in self._own.behind():
+            await self._write_own(own)
+        self._behind = self._lost = False
+
+    def _worked(self) -> None:
+        self._away = False
+        self._health.clear(FaultKind.UNWRITABLE, FaultKind.UNREADABLE)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            async with self._using:
+                if self._waits():
+                    continue
+                try:
+                    await self._look_once(asyncio.get_running_loop().time())
+                except StoreFault as fault:
+                    self._failed(fault)
+                except Exception:  # noqa: BLE001 - a fault here must not stop the looking
+                    _log.exception("the state store could not be read")
+
+    async def _look_once(self, now: float) -> None:
+        if not self._behind:
+            await self._read()
+        if self._behind:
+            await self._catch_up()
+            self._worked()
+        upkeep = self._upkeep
+        if upkeep.save_is_due(now) and (records := self._followers.unsaved(last=False)):
+            await self._write(records)
+        if upkeep.sweep_is_due(now):
+            with self._health.timed(Operation.UPKEEP):
+                await self._database.sweep()
+
+    async def _read(self) -> None:
+        """Read what is new. Raises StoreFault."""
+        with self._health.timed(Operation.READ):
+            found = await self._database.read_new()
+        if found.replaced or found.lost:
+            self._behind = self._lost = True
+            self._own.lost()
+            fault = FaultKind.REPLACED if found.replaced else FaultKind.DAMAGED
+            self._health.happened(fault, _REPLACED if found.replaced else _DAMAGED)
+        if found.rows:
+            self._followers.hand_out(_records(found), complete=False, doubtful=bool(found.lost))
+
+    async def _write_last(self) -> None:
+        await self._batches.written()
+        async with self._using:
+            records = self._followers.unsaved(last=True)
+            if (self._behind or records) and not self._waits():
+                try:
+                    await self._write(records)
+                except StoreFault as fault:
+                    self._failed(fault)
+
+
+def _records(found: Found) -> list[Record]:
+    return [record for _, record in found.rows]

@@ -1,0 +1,275 @@
+"""Records and single-use keys in Redis; every call may raise StoreFault."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
+
+from tailchat_gate.state import redis_scripts as scripts
+from tailchat_gate.state.bookkeeping import FaultKind
+from tailchat_gate.state.engine import StoreFault
+from tailchat_gate.state.redis_client import RedisClient
+from tailchat_gate.state.schema import Row, from_row, to_row
+from tailchat_gate.state.store import (
+    EXPIRY_MARGIN,
+    USE_MARGIN,
+    Kind,
+    Outcome,
+    Record,
+    Reservation,
+    ReservationStatus,
+)
+from tailchat_gate.syntax import COMPACT
+
+#: The hash tag keeps all keys on one node; the number is that of the format.
+PREFIX: Final = "{tailchat-gate}:1:"
+_LOG, _CHANGES, _UNTIL = (PREFIX + name for name in ("log", "changes", "until"))
+#: Records in one call: what the server does in a few milliseconds.
+_BATCH: Final = 500
+#: Marks of writes that are remembered; a process that missed more reads everything again.
+_MARKS: Final = 1000
+#: How often a write begins again because another process was faster.
+_TRIES: Final = 50
+_SWEPT: Final = 1000
+
+_T = TypeVar("_T")
+
+
+class Found(NamedTuple):
+    """What was read: rows, the oldest change first.
+
+    `replaced`: the data are not those that were read before. `lost`: how many rows are damaged.
+    """
+
+    rows: Sequence[Row]
+    replaced: bool = False
+    lost: int = 0
+
+
+class Change(NamedTuple):
+    """A record to write in place of the one with the number `seq`; None deletes that."""
+
+    kind: str
+    key: str
+    seq: str
+    record: Record | None
+
+
+class RedisDatabase:
+    """The data in one server; `kinds` by name say how records are merged."""
+
+    def __init__(
+        self, client: RedisClient, clock: Callable[[], float], kinds: Mapping[str, Kind]
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._kinds = kinds
+        #: The last write that was read, and the number of its last change.
+        self._mark = b""
+        self._last = "0"
+        #: The last write of this process, until it was read.
+        self._written = ""
+        self._compacted: dict[str, int] = {}
+        self._uncounted: Counter[str] = Counter()
+
+    async def read_all(self, *, mark: bool = True) -> Found:
+        """Read every record; `mark` an empty server, so that its loss is noticed."""
+        self._mark, self._last, self._written = b"", "0", ""
+        found = await self._read()
+        if mark and not self._mark:
+            await self._write([])
+            found = await self._read()
+        return found
+
+    async def read_new(self) -> Found:
+        """Read what was written since the last time."""
+        return await self._read()
+
+    async def _read(self) -> Found:
+        rows: list[Row] = []
+        lost = 0
+        after = self._last
+        while True:
+            known, mark, head, page = await self._client.run(
+                scripts.READ, (_LOG, _CHANGES), (PREFIX, self._mark, after, _BATCH, self._written)
+            )
+            if not known:
+                return Found((), replaced=True)
+            for found in page:
+                row = _row(*found)
+                lost += row is None
+                if row is not None:
+                    rows.append(row)
+            if len(page) < _BATCH:
+                self._mark, self._last, self._written = mark, head.decode(), ""
+                return Found(rows, lost=lost)
+            after = page[-1][0].decode()
+
+    async def write(self, records: Iterable[Record]) -> None:
+        """Write records, each merged with the record that its key holds."""
+        for batch in _batches(records):
+            await self._put(batch)
+        for name, kind in self._kinds.items():
+            if self._uncounted[name] > kind.room // 4:
+                self._uncounted[name] = 0
+                await self._compact(kind)
+
+    async def delete(self, keys: Iterable[tuple[str, str]], notice: Record) -> None:
+        """Delete records, and write a notice of that."""
+        for batch in _batches(keys):
+            for _ in range(_TRIES):
+                seqs = [seq for seq, _ in await self._current(batch)]
+                changes = [
+                    Change(kind, key, seq, None)
+                    for (kind, key), seq in zip(batch, seqs, strict=True)
+                ]
+                if await self._write(changes):
+                    break
+        await self._put((notice,))
+
+    async def _put(self, records: Sequence[Record]) -> None:
+        wanted: dict[tuple[str, str], list[Record]] = {}
+        for record in records:
+            wanted.setdefault((record.kind, record.key), []).append(record)
+        for _ in range(_TRIES):
+            changes: list[Change] = []
+            for (place, versions), (seq, old) in zip(
+                wanted.items(), await self._current(list(wanted)), strict=True
+            ):
+                merged = self._merged(old, versions)
+                if merged != old:
+                    changes.append(Change(*place, seq, merged))
+            if not changes or await self._write(changes):
+                self._uncounted.update(change.kind for change in changes)
+                return
+        raise StoreFault(FaultKind.UNWRITABLE, "other processes write the same records")
+
+    def _merged(self, old: Record | None, versions: Sequence[Record]) -> Record | None:
+        kind = self._kinds.get(versions[0].kind)
+        for record in versions:
+            usable = old is not None and old.intact and kind is not None
+            old = kind.merge(old, record) if usable and kind and old else record
+        return old
+
+    async def _current(self, places: Sequence[tuple[str, str]]) -> list[tuple[str, Record | None]]:
+        """Return the number and the record of each kind and key."""
+        flat = [text for place in places for text in place]
+        found = await self._client.run(scripts.CURRENT, (_CHANGES,), (PREFIX, *flat))
+        rows = [
+            (seq, _row(seq, _bytes(kind), _bytes(key), document))
+            for (kind, key), (seq, document) in zip(places, found, strict=True)
+        ]
+        return [(seq.decode(), row[1] if row else None) for seq, row in rows]
+
+    async def _write(self, changes: Sequence[Change]) -> bool:
+        """Make changes in one step; False if a record is not what it was."""
+        mark = os.urandom(16).hex()
+        arguments: list[object] = [PREFIX, mark, _MARKS]
+        for change in changes:
+            record = change.record
+            document = "" if record is None else _document(record)
+            until = "" if record is None or record.until is None else record.until
+            arguments += [change.kind, change.key, change.seq, document, until]
+        done = await self._client.run(scripts.WRITE, (_LOG, _CHANGES, _UNTIL), arguments)
+        if done:
+            self._written = mark
+        return bool(done)
+
+    async def _compact(self, kind: Kind) -> None:
+        """Replace the records of a kind by fewer of the same meaning, if that saves enough."""
+        before = self._mark, self._last, self._written
+        self._mark, self._last, self._written = b"", "0", ""
+        try:
+            rows = [row for row in (await self._read()).rows if row[1].kind == kind.name]
+        finally:
+            self._mark, self._last, self._written = before
+        if len(rows) <= max(kind.room, 2 * self._compacted.get(kind.name, 0)):
+            return
+        left = {record.key: record for record in kind.compact([record for _, record in rows])}
+        seqs = {record.key: str(seq) for seq, record in rows}
+        there = {record.key: record for _, record in rows}
+        changes = [
+            Change(kind.name, key, seq, left.get(key))
+            for key, seq in seqs.items()
+            if left.get(key) != there[key]
+        ]
+        changes += [Change(kind.name, key, "0", left[key]) for key in left if key not in there]
+        for batch in _batches(changes):
+            # Where another process was faster, the next compaction does the rest.
+            await self._write(batch)
+        self._compacted[kind.name] = len(left)
+
+    async def sweep(self) -> None:
+        """Delete what expired long ago."""
+        now = int(self._clock())
+        arguments = (PREFIX, now - EXPIRY_MARGIN, now, _SWEPT)
+        await self._client.run(scripts.SWEEP, (_CHANGES, _UNTIL), arguments)
+
+    async def outcomes(self, sub: str, *, erase: bool) -> int:
+        """Return how many outcomes are about a person, and erase them if asked."""
+        count = await self._client.run(scripts.OUTCOMES, (f"{PREFIX}of:{sub}",), (int(erase),))
+        return int(count)
+
+    async def reserve(
+        self, kind: str, key: str, nonce: str, *, until: float, room: int, at: float
+    ) -> Reservation:
+        """Reserve a key under a nonce, or only look for it, with the nonce ""."""
+        lifetime = max(1, int((until + EXPIRY_MARGIN - self._clock()) * 1000))
+        expired = int(self._clock()) - USE_MARGIN
+        found: Any = await self._client.run(
+            scripts.RESERVE,
+            (f"{PREFIX}use:{kind}:{key}",),
+            (PREFIX, kind, key, nonce, repr(at), int(until), lifetime, room, expired),
+        )
+        if found[0] == b"granted":
+            return Reservation(ReservationStatus.GRANTED)
+        if found[0] == b"full":
+            return Reservation(ReservationStatus.FULL)
+        is_kept = self._clock() < float(found[3])
+        outcome = found[2] if is_kept and found[2] else None
+        return Reservation(ReservationStatus.TAKEN, float(found[1]), outcome)
+
+    async def settle(self, kind: str, key: str, nonce: str, outcome: Outcome) -> None:
+        """Store the outcome of a key that was reserved under a nonce."""
+        lifetime = int((outcome.until - self._clock()) * 1000)
+        arguments = (int(outcome.spent), outcome.data or b"", repr(outcome.until), lifetime)
+        await self._client.run(
+            scripts.SETTLE,
+            (f"{PREFIX}use:{kind}:{key}", f"{PREFIX}outcome:{kind}:{key}"),
+            (PREFIX, kind, key, nonce, *arguments, outcome.sub),
+        )
+
+    async def release(self, kind: str, key: str, nonce: str) -> None:
+        """Release a key that was reserved under a nonce."""
+        await self._client.run(
+            scripts.RELEASE,
+            (f"{PREFIX}use:{kind}:{key}", f"{PREFIX}outcome:{kind}:{key}"),
+            (PREFIX, kind, key, nonce),
+        )
+
+
+def _document(record: Record) -> str:
+    _, _, _, sub, until, body, checksum = to_row(None, record)
+    return json.dumps([sub, until, body, checksum], separators=COMPACT)
+
+
+def _row(seq: bytes, kind: bytes, key: bytes, document: bytes) -> Row | None:
+    """Return a record with its number, None for one that is missing or damaged beyond reading."""
+    try:
+        names = (kind.decode("utf-8", "surrogatepass"), key.decode("utf-8", "surrogatepass"))
+        sub, until, body, checksum = json.loads(document)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return from_row((int(seq), *names, sub, until, body, checksum))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _batches(items: Iterable[_T]) -> Iterator[tuple[_T, ...]]:
+    rest = iter(items)
+    while batch := tuple(islice(rest, _BATCH)):
+        yield batch

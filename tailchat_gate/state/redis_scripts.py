@@ -1,0 +1,176 @@
+"""What Redis does in one step, as its scripts: it runs each of them whole, or not at all.
+
+Keys, all below one prefix, whose hash tag keeps them together:
+
+- `log`: the random mark of each write, scored by the number of its last change. A process that
+  does not find the mark it read last knows that the data were emptied, replaced, or set back.
+- `changes`: "KIND KEY" of every record, scored by the number of its last change.
+- `until`: the same, scored by its expiry.
+- `records:KIND`: the documents by their keys.
+- `use:KIND:KEY`: a reservation; `uses:KIND`, `harmless:KIND`: their keys, by expiry and by age.
+- `outcome:KIND:KEY`, `of:SUB`: an outcome, and the outcomes about a person.
+"""
+
+from typing import Final
+
+#: KEYS log, changes. ARGV prefix, mark that was read, after, limit, mark that was written.
+#: Returns whether both marks are known, the last mark and its number, and numbers and documents.
+READ: Final = """
+local head = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+local known = 1
+if ARGV[2] ~= '' and not redis.call('ZSCORE', KEYS[1], ARGV[2]) then known = 0 end
+if ARGV[5] ~= '' and not redis.call('ZSCORE', KEYS[1], ARGV[5]) then known = 0 end
+local found = redis.call(
+    'ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[3], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+local rows = {}
+for i = 1, #found, 2 do
+    local kind, key = string.match(found[i], '^(%S+) (.*)$')
+    local document = redis.call('HGET', ARGV[1] .. 'records:' .. kind, key)
+    rows[#rows + 1] = {found[i + 1], kind, key, document or ''}
+end
+return {known, head[1] or '', head[2] or '0', rows}
+"""
+
+#: KEYS changes. ARGV prefix, then kind and key of each record.
+#: Returns the number and the document of each, "0" and "" where there is none.
+CURRENT: Final = """
+local rows = {}
+for i = 2, #ARGV, 2 do
+    local seq = redis.call('ZSCORE', KEYS[1], ARGV[i] .. ' ' .. ARGV[i + 1])
+    local document = redis.call('HGET', ARGV[1] .. 'records:' .. ARGV[i], ARGV[i + 1])
+    rows[#rows + 1] = {seq or '0', document or ''}
+end
+return rows
+"""
+
+#: KEYS log, changes, until. ARGV prefix, mark, most marks, then kind, key, the number that its
+#: record must still have, document ("" deletes it), expiry ("" for none).
+#: Returns 1, and 0 if another process was faster. A repetition with the same mark does nothing.
+WRITE: Final = """
+if redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 1 end
+for i = 4, #ARGV, 5 do
+    local seq = redis.call('ZSCORE', KEYS[2], ARGV[i] .. ' ' .. ARGV[i + 1])
+    if (seq or '0') ~= ARGV[i + 2] then return 0 end
+end
+local last = tonumber(redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2] or '0')
+for i = 4, #ARGV, 5 do
+    local member = ARGV[i] .. ' ' .. ARGV[i + 1]
+    local records = ARGV[1] .. 'records:' .. ARGV[i]
+    if ARGV[i + 3] == '' then
+        redis.call('HDEL', records, ARGV[i + 1])
+        redis.call('ZREM', KEYS[2], member)
+        redis.call('ZREM', KEYS[3], member)
+    else
+        last = last + 1
+        redis.call('HSET', records, ARGV[i + 1], ARGV[i + 3])
+        redis.call('ZADD', KEYS[2], last, member)
+        if ARGV[i + 4] == '' then
+            redis.call('ZREM', KEYS[3], member)
+        else
+            redis.call('ZADD', KEYS[3], ARGV[i + 4], member)
+        end
+    end
+end
+redis.call('ZADD', KEYS[1], last + 1, ARGV[2])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
+return 1
+"""
+
+#: KEYS changes, until. ARGV prefix, last second of records, last second of erasures, most.
+SWEEP: Final = """
+local function drop(member)
+    local kind, key = string.match(member, '^(%S+) (.*)$')
+    redis.call('HDEL', ARGV[1] .. 'records:' .. kind, key)
+    redis.call('ZREM', KEYS[1], member)
+    redis.call('ZREM', KEYS[2], member)
+end
+local old = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'LIMIT', 0, ARGV[4])
+for _, member in ipairs(old) do drop(member) end
+local recent = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])
+for _, member in ipairs(recent) do
+    if string.sub(member, 1, 8) == 'erasure ' then drop(member) end
+end
+for _, kind in ipairs(redis.call('SMEMBERS', ARGV[1] .. 'kinds')) do
+    local uses = ARGV[1] .. 'uses:' .. kind
+    for _, key in ipairs(redis.call('ZRANGEBYSCORE', uses, '-inf', ARGV[2], 'LIMIT', 0, ARGV[4])) do
+        redis.call('DEL', ARGV[1] .. 'use:' .. kind .. ':' .. key)
+        redis.call('ZREM', uses, key)
+        redis.call('ZREM', ARGV[1] .. 'harmless:' .. kind, key)
+    end
+end
+return #old
+"""
+
+#: ARGV prefix, kind, key, nonce, now, until, lifetime in ms, room, last second of the expired.
+#: Returns "granted" or "full", or "taken" with when, outcome and the end of that.
+RESERVE: Final = """
+local use = KEYS[1]
+local uses, harmless = ARGV[1] .. 'uses:' .. ARGV[2], ARGV[1] .. 'harmless:' .. ARGV[2]
+local function drop(key)
+    redis.call('DEL', ARGV[1] .. 'use:' .. ARGV[2] .. ':' .. key)
+    redis.call('ZREM', uses, key)
+    redis.call('ZREM', harmless, key)
+end
+local found = redis.call('HMGET', use, 'at', 'nonce', 'outcome_until')
+if found[1] then
+    if ARGV[4] ~= '' and found[2] == ARGV[4] then return {'granted'} end
+    local outcome = redis.call('GET', ARGV[1] .. 'outcome:' .. ARGV[2] .. ':' .. ARGV[3])
+    return {'taken', found[1], outcome or '', found[3] or '0'}
+end
+if ARGV[4] == '' then return {'granted'} end
+if redis.call('ZCARD', uses) >= tonumber(ARGV[8]) then
+    local old = redis.call('ZRANGEBYSCORE', uses, '-inf', ARGV[9], 'LIMIT', 0, 1000)
+    for _, key in ipairs(old) do drop(key) end
+    if redis.call('ZCARD', uses) >= tonumber(ARGV[8]) then
+        local first = redis.call('ZRANGE', harmless, 0, 0)[1]
+        if first then drop(first) end
+    end
+    if redis.call('ZCARD', uses) >= tonumber(ARGV[8]) then return {'full'} end
+end
+redis.call('HSET', use, 'at', ARGV[5], 'nonce', ARGV[4])
+redis.call('PEXPIRE', use, ARGV[7])
+redis.call('ZADD', uses, ARGV[6], ARGV[3])
+redis.call('SADD', ARGV[1] .. 'kinds', ARGV[2])
+return {'granted'}
+"""
+
+#: KEYS use, outcome. ARGV prefix, kind, key, nonce, spent, outcome, its end, its ms, sub.
+SETTLE: Final = """
+local found = redis.call('HMGET', KEYS[1], 'at', 'nonce')
+if found[2] ~= ARGV[4] then return 0 end
+redis.call('HSET', KEYS[1], 'outcome_until', ARGV[7])
+local harmless = ARGV[1] .. 'harmless:' .. ARGV[2]
+if ARGV[5] == '0' then
+    redis.call('ZADD', harmless, found[1], ARGV[3])
+else
+    redis.call('ZREM', harmless, ARGV[3])
+end
+if ARGV[6] ~= '' and tonumber(ARGV[8]) > 0 then
+    redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[8])
+    if ARGV[9] ~= '' then
+        redis.call('SADD', ARGV[1] .. 'of:' .. ARGV[9], KEYS[2])
+        redis.call('PEXPIRE', ARGV[1] .. 'of:' .. ARGV[9], ARGV[8])
+    end
+end
+return 1
+"""
+
+#: KEYS use, outcome. ARGV prefix, kind, key, nonce.
+RELEASE: Final = """
+if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[4] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', ARGV[1] .. 'uses:' .. ARGV[2], ARGV[3])
+redis.call('ZREM', ARGV[1] .. 'harmless:' .. ARGV[2], ARGV[3])
+return 1
+"""
+
+#: KEYS of:SUB. ARGV whether to delete them. Returns how many outcomes are about a person.
+OUTCOMES: Final = """
+local count = 0
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+    count = count + redis.call('EXISTS', key)
+    if ARGV[1] == '1' then redis.call('DEL', key) end
+end
+if ARGV[1] == '1' then redis.call('DEL', KEYS[1]) end
+return count
+"""

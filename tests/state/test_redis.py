@@ -1,0 +1,321 @@
+"""The store in a real Redis: what gates share, and what they do while it is away."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from rediskit import RedisServer, redis_server
+from statekit import START, Clock, Notes, until
+
+from tailchat_gate.state import redis_database
+from tailchat_gate.state.bookkeeping import Health
+from tailchat_gate.state.redis import RedisStore
+from tailchat_gate.state.redis_client import RedisPlace
+from tailchat_gate.state.store import (
+    EXPIRY_MARGIN,
+    Outcome,
+    Record,
+    ReservationStatus,
+    StoreError,
+)
+
+UNTIL = START + 7200
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Gate:
+    """What one process has: its store, its follower, and its counted faults."""
+
+    def __init__(self, place: RedisPlace, clock: Callable[[], float], patience: float) -> None:
+        self.counted: list[str] = []
+        self.store = RedisStore(place, clock, Health(self.counted.append), patience=patience)
+        self.notes = Notes(room=20)
+        self.store.follow(self.notes)
+
+    async def put(self, *keys: str, body: str = "{}", sub: str = "") -> None:
+        """Note keys, in memory first."""
+        records = [Record("note", key, body, sub) for key in keys]
+        self.notes.held.update((record.key, record) for record in records)
+        await self.store.put(records)
+
+    async def reserve(self, key: str) -> ReservationStatus:
+        """Try to reserve a key."""
+        return (await self.store.reserve("login", key, until=UNTIL, room=100)).status
+
+    @property
+    def keys(self) -> set[str]:
+        """What is known here."""
+        return set(self.notes.held)
+
+
+@asynccontextmanager
+async def gate(
+    server: RedisServer, clock: Callable[[], float] | None = None, *, patience: float = 40
+) -> AsyncIterator[Gate]:
+    """Give a process that follows the server; only tests of a frozen one lack patience."""
+    made = Gate(server.place, clock or Clock(), patience)
+    await made.store.open()
+    made.store.start()
+    try:
+        yield made
+    finally:
+        await made.store.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def running() -> AsyncIterator[RedisServer]:
+    """One server for the tests that do not stop it."""
+    async with redis_server() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(running: RedisServer) -> RedisServer:
+    """The server, empty."""
+    await running.empty()
+    return running
+
+
+async def test_others_follow(server: RedisServer) -> None:
+    """A change of one process is known to the other, once, and in order."""
+    async with gate(server) as here, gate(server) as there:
+        await here.put("a", "b")
+        await until(lambda: there.keys == {"a", "b"})
+        await here.put("a", body='{"n":2}')
+        await until(lambda: there.notes.held["a"].body == '{"n":2}')
+
+        changes = [[record.key for record in seen.records] for seen in there.notes.seen]
+        assert changes == [[], ["a", "b"], ["a"]]
+        async with gate(server) as third:
+            assert third.keys == {"a", "b"}
+
+
+async def test_writers_at_once_merge_what_the_other_wrote(server: RedisServer) -> None:
+    """Of many writes of one key at once, by two processes, none replaces a later one."""
+
+    async def count(one: Gate) -> None:
+        for _ in range(20):
+            await one.put("a", body="1")
+
+    async with gate(server) as here, gate(server) as there:
+        for one in (here, there):
+            kind = one.notes.kind.__class__(
+                "note",
+                20,
+                lambda records: records,
+                lambda old, new: Record("note", "a", str(int(old.body) + int(new.body))),
+            )
+            one.notes.kind = kind
+            one.store._followers.kinds["note"] = kind
+        await asyncio.gather(count(here), count(there))
+        async with gate(server) as third:
+            assert third.notes.held["a"].body == "40"
+
+
+async def test_one_of_two_processes_is_granted_a_key(server: RedisServer) -> None:
+    """Each of forty keys that two processes reserve at once is granted to one of them."""
+    async with gate(server) as here, gate(server) as there:
+        keys = [str(number) for number in range(40)]
+        found = await asyncio.gather(*(one.reserve(key) for key in keys for one in (here, there)))
+        assert found.count(ReservationStatus.GRANTED) == 40
+        assert found.count(ReservationStatus.TAKEN) == 40
+
+
+async def test_another_process_reads_an_outcome_and_releases_nothing(server: RedisServer) -> None:
+    """Only the process that reserved a key settles or releases it."""
+    async with gate(server) as here, gate(server) as there:
+        await here.reserve("a")
+        await there.store.release("login", "a")
+        await there.store.settle("login", "a", Outcome(b"wrong", UNTIL))
+        await here.store.settle("login", "a", Outcome(b"sealed", UNTIL))
+
+        assert (await there.store.find_reservation("login", "a")).outcome == b"sealed"
+        assert await there.reserve("a") is ReservationStatus.TAKEN
+
+
+async def test_an_emptied_server_lifts_nothing(server: RedisServer) -> None:
+    """After FLUSHALL, processes write again what they know, single-use keys with their outcomes."""
+    async with gate(server) as here, gate(server) as there:
+        await here.put("a", "b")
+        await until(lambda: there.keys == {"a", "b"})
+        await here.reserve("used")
+        await here.store.settle("login", "used", Outcome(b"sealed", UNTIL))
+        await server.empty()
+        await until(lambda: "replaced" in here.counted and "replaced" in there.counted)
+        assert here.keys == there.keys == {"a", "b"}
+        await until(lambda: not here.store._behind)
+
+        async with gate(server) as third:
+            assert third.keys == {"a", "b"}
+            found = await third.store.reserve("login", "used", until=UNTIL, room=100)
+            assert (found.status, found.outcome) == (ReservationStatus.TAKEN, b"sealed")
+
+
+async def test_data_that_were_set_back_are_noticed(server: RedisServer) -> None:
+    """An older copy of the data loses no write, although others have written since."""
+    async with gate(server) as here:
+        await here.put("old")
+        async with server.client() as client:
+            copies = {key: await client.dump(key) or b"" for key in await client.keys("*")}
+            await here.put("lost")
+            await until(lambda: here.store._database._last != "0")
+            await client.flushall()
+            for key, copy in copies.items():
+                await client.restore(key, 0, copy)
+        async with gate(server) as there:
+            await there.put("newer", "and", "more")
+            await until(lambda: there.keys == {"old", "lost", "newer", "and", "more"})
+
+
+async def test_damaged_records_lift_nothing(server: RedisServer) -> None:
+    """Documents that a server dropped, or that were changed, are noticed and written again."""
+    async with gate(server) as here, gate(server) as there:
+        await here.put("a", "b")
+        await until(lambda: there.keys == {"a", "b"})
+        async with server.client() as client:
+            await client.hset(f"{redis_database.PREFIX}records:note", "a", "junk")
+            await client.zadd(f"{redis_database.PREFIX}changes", {"note a": 9})
+        await until(lambda: "damaged" in [*there.counted, *here.counted])
+        await until(lambda: not there.store._behind and not here.store._behind)
+
+        assert there.keys == {"a", "b"}
+        async with gate(server) as third:
+            assert third.notes.held["a"].intact
+
+
+async def test_what_expired_long_ago_is_deleted(server: RedisServer) -> None:
+    """A sweep deletes records and keys a day after they have expired."""
+    clock = Clock()
+    async with gate(server, clock) as here:
+        await here.store.put([Record("note", "old", "{}", "", int(START) - 1)])
+        await here.put("good")
+        await here.store.reserve("login", "a", until=START - 1, room=9)
+        clock.now += EXPIRY_MARGIN
+        here.store._upkeep._sweep_at = 0
+        await until(lambda: here.store._upkeep._sweep_at > 0)
+        async with here.store._using:
+            pass
+        assert await here.reserve("a") is ReservationStatus.GRANTED
+        async with gate(server, clock) as there:
+            assert there.keys == {"good"}
+
+
+async def test_a_kind_that_grows_is_compacted(server: RedisServer) -> None:
+    """When there are more records than room, the kind says which are enough."""
+    async with gate(server) as here:
+        kind = here.notes.kind.__class__("note", 10, lambda records: records[-3:])
+        here.store._followers.kinds["note"] = kind
+        for number in range(12):
+            await here.put(str(number))
+        async with gate(server) as there:
+            assert there.keys == {"9", "10", "11"}
+
+
+async def test_a_person_is_erased(server: RedisServer) -> None:
+    """A person's records and outcomes are gone from the server, and from other processes."""
+    async with gate(server) as here, gate(server) as there:
+        await here.put("k1", sub="66a")
+        await here.put("k2", sub="66b")
+        await here.reserve("used")
+        await here.store.settle("login", "used", Outcome(b"sealed", UNTIL, sub="66a"))
+        await until(lambda: there.keys == {"k1", "k2"})
+        records, outcomes = await here.store.about("66a")
+        assert ([record.key for record in records], outcomes) == (["k1"], 1)
+        notice = Record("erasure", "66a", "all", "", int(START) + 60)
+        await here.store.erase([("note", "k1")], "66a", notice)
+        await until(lambda: there.keys == {"k2"})
+
+        assert await here.store.about("66a") == ([], 0)
+        assert (await there.store.find_reservation("login", "used")).outcome is None
+
+
+async def test_a_frozen_server_costs_one_call_a_second() -> None:
+    """What is known stays, calls end without an answer, and both are made up for later."""
+    async with redis_server() as server, gate(server, patience=0.3) as here:
+        await here.put("known")
+        server.freeze()
+        try:
+            async with asyncio.timeout(30):
+                first = await here.reserve("a")
+                others = [await here.reserve(str(number)) for number in range(200)]
+            await here.put("meanwhile")
+            assert {first, *others} == {ReservationStatus.UNAVAILABLE}
+            assert here.keys == {"known", "meanwhile"}
+            assert "no answer" in here.store.faults[0]
+        finally:
+            server.thaw()
+        await until(lambda: not here.store.faults and not here.store._behind)
+        async with gate(server) as there:
+            assert there.keys == {"known", "meanwhile"}
+            assert await there.reserve("a") is ReservationStatus.TAKEN
+            assert await there.reserve("199") is ReservationStatus.TAKEN
+
+
+async def test_a_reservation_that_was_made_without_an_answer_is_its_own() -> None:
+    """A key that was reserved although its answer was late is settled under the same nonce."""
+    async with redis_server() as server, gate(server, patience=0.3) as here:
+        await here.put("known")
+        # The command waits in the socket of the frozen server, which runs it later.
+        server.freeze()
+        try:
+            assert await here.reserve("a") is ReservationStatus.UNAVAILABLE
+            await here.store.settle("login", "a", Outcome(b"sealed", UNTIL))
+            assert await here.reserve("b") is ReservationStatus.UNAVAILABLE
+            await here.store.release("login", "b")
+        finally:
+            server.thaw()
+        await until(lambda: not here.store.faults and not here.store._behind)
+        async with gate(server) as there:
+            assert (await there.store.find_reservation("login", "a")).outcome == b"sealed"
+            assert await there.reserve("b") is ReservationStatus.GRANTED
+
+
+async def test_a_server_that_was_started_again_is_filled_again() -> None:
+    """While it is stopped everything known stays; an empty one that starts gets it back."""
+    async with redis_server() as server, gate(server) as here:
+        await here.put("known")
+        await server.stop()
+        await until(lambda: here.store.faults)
+        await here.put("meanwhile")
+        assert await here.reserve("a") is ReservationStatus.UNAVAILABLE
+        await server.start()
+        await until(lambda: not here.store.faults and not here.store._behind)
+
+        assert here.keys == {"known", "meanwhile"}
+        async with gate(server) as there:
+            assert there.keys == {"known", "meanwhile"}
+            assert await there.reserve("a") is ReservationStatus.TAKEN
+
+
+async def test_a_start_without_the_server_fails() -> None:
+    """Without the server no lock would be known."""
+    async with redis_server() as server:
+        await server.stop()
+        made = Gate(server.place, time.time, 40)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await made.store.open()
+
+
+async def test_the_password_is_shown_nowhere() -> None:
+    """A wrong password is refused by name of the server alone, and a right one is used."""
+    right, wrong = SecretStr("right-word"), SecretStr("wrong-word")
+    async with redis_server("--requirepass", right.get_secret_value()) as server:
+        url = server.place.url
+        good = RedisStore(RedisPlace(url, right), time.time, Health(), patience=40)
+        await good.open()
+        try:
+            texts = [repr(good._client._client), repr(good), repr(good._place), good.location]
+        finally:
+            await good.close()
+        bad = RedisStore(RedisPlace(url, wrong), time.time, Health(), patience=40)
+        with pytest.raises(StoreError, match="refuses the user or the password") as refused:
+            await bad.open()
+        none = RedisStore(RedisPlace(url), time.time, Health(), patience=40)
+        with pytest.raises(StoreError, match="refuses the user or the password"):
+            await none.open()
+
+    assert "-word" not in "".join([*texts, str(refused.value), repr(refused.value.__context__)])
