@@ -157,7 +157,7 @@ def _told(serving: Route, route: Route, claim: Claim, host: Host) -> bytes:
     raw = serving.upstream_target(claim.target.raw)
     if claim.authority is None:
         return raw if raw != claim.target.raw else b""
-    own, scheme = settings.upstream_host, _scheme(settings.upstream)
+    own, scheme = settings.upstream_host, _scheme(settings.backends[0])
     same = scheme == claim.scheme and claim.authority.port == host.port
     if own is None and same and raw == claim.target.raw:
         return b""

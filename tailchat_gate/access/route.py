@@ -51,7 +51,9 @@ class Route:
         Where the path is replaced, or cut off before a directory, no reading of a path may lead
         out of the route: behind the replacement it would lead to what no route offers.
         """
-        return self.settings.upstream_path is not None or self.settings.upstream.startswith("file:")
+        return self.settings.upstream_path is not None or self.settings.backends[0].startswith(
+            "file:"
+        )
 
 
 @dataclass(frozen=True, slots=True)

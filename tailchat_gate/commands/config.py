@@ -103,5 +103,5 @@ def _row(route: RouteSettings) -> tuple[str, ...]:
         ",".join(route.methods) or "any",
         ",".join(route.allow),
         ",".join(route.deny) or "-",
-        route.upstream,
+        route.upstream_text,
     )

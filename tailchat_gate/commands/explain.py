@@ -104,7 +104,7 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
         return False, lines
     nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
     lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
-    lines.append(_said("upstream", match.route.settings.upstream))
+    lines.append(_said("upstream", match.route.settings.upstream_text))
     if _has_tool(match.route):
         who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
         lines += ["", *_sent(settings, asked, match.route, who, asker.members)]
@@ -112,7 +112,7 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
 
 
 def _has_tool(route: Route) -> bool:
-    address = upstream_address(route.settings.upstream)
+    address = upstream_address(route.settings.backends[0])
     return not isinstance(address, StaticAddress | FilesAddress)
 
 

@@ -30,8 +30,18 @@ _OF_A_TOOL = (
     *("assertion", "audience", "forward_authorization", "pass_fields"),
     *("pass_response_fields", "request_buffer"),
 )
+_OF_SEVERAL = (
+    *("balance", "sticky", "health", "max_fails", "fail_timeout", "panic_threshold"),
+    "slow_start",
+)
 _SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
-    {"websocket_max_age": quantities.format_duration, "request_buffer": quantities.format_size}
+    {
+        "websocket_max_age": quantities.format_duration,
+        "request_buffer": quantities.format_size,
+        "fail_timeout": quantities.format_duration,
+        "slow_start": quantities.format_duration,
+        "health": lambda _: "a table",
+    }
 )
 
 #: The groups by name, or their names alone where some cannot be read.
@@ -170,16 +180,21 @@ def _set_and_passed(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
 
 
 def _headers_set(route: RouteSettings) -> Iterator[tuple[object, bytes]]:
-    tool = tool_of(upstream_address(route.upstream))
-    yield from ((tool, header.folded(name)) for name in route.headers)
+    for tool in _tools(route):
+        yield from ((tool, header.folded(name)) for name in route.headers)
+
+
+def _tools(route: RouteSettings) -> Iterator[object]:
+    return map(tool_of, map(upstream_address, route.backends))
 
 
 def _passed_of(
     index: int, route: RouteSettings, setters: Mapping[tuple[object, bytes], int]
 ) -> Iterator[Conflict]:
-    tool = tool_of(upstream_address(route.upstream))
+    tools = tuple(_tools(route))
     for position, name in enumerate(route.pass_fields):
-        setter = setters.get((tool, header.folded(name)))
+        found = (setters.get((tool, header.folded(name))) for tool in tools)
+        setter = next((one for one in found if one is not None), None)
         if setter is not None:
             wanted = f"a header that route[{setter}].headers does not set for the same tool"
             yield Conflict(("route", index, "pass_fields", position), shown(name), wanted)
@@ -222,12 +237,17 @@ def _uncertain_groups(
 
 def _beside_upstream(index: int, route: RouteSettings) -> Iterator[Conflict]:
     """Find the keys that have no effect for the route's kind of upstream."""
-    upstream = upstream_address(route.upstream)
+    upstream = upstream_address(route.backends[0])
+    if len(route.backends) == 1:
+        without = f"the key left out, or a list of backends: {shown(route.upstream_text)} is alone"
+        yield from _set_in_vain(index, route, _OF_SEVERAL, without)
     if isinstance(upstream, StaticAddress | FilesAddress):
-        without = f"the key left out, since {shown(route.upstream)} is answered without a tool"
+        without = f"the key left out, since {shown(route.upstream_text)} is answered without a tool"
         yield from _set_in_vain(index, route, _OF_A_TOOL, without)
     elif not (isinstance(upstream, HttpAddress) and upstream.tls):
-        without = f"the key left out, or an https upstream: {shown(route.upstream)} is without TLS"
+        without = (
+            f"the key left out, or an https upstream: {shown(route.upstream_text)} is without TLS"
+        )
         yield from _set_in_vain(index, route, _TLS, without)
     elif route.tls_key is None and route.tls_certificate is not None:
         wanted = "the file with the private key of tls_certificate"
@@ -242,10 +262,11 @@ def _to_the_gate(
 ) -> Iterator[Conflict]:
     """Find an upstream that is an address of the gate itself: each request would loop."""
     for listener in listeners:
-        if leads_to(upstream_address(route.upstream), listener):
-            wanted = f"the address of a tool; the gate itself listens on {shown(str(listener))}"
-            yield Conflict(("route", index, "upstream"), shown(route.upstream), wanted)
-            return
+        for backend in route.backends:
+            if leads_to(upstream_address(backend), listener):
+                wanted = f"the address of a tool; the gate itself listens on {shown(str(listener))}"
+                yield Conflict(("route", index, "upstream"), shown(backend), wanted)
+                return
 
 
 def _set_in_vain(

@@ -203,7 +203,7 @@ def unusable(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
 
 
 def _unusable_of(index: int, route: RouteSettings) -> Iterator[Conflict]:
-    upstream = upstream_address(route.upstream)
+    upstream = upstream_address(route.backends[0])
     if isinstance(upstream, FilesAddress):
         reason = _closed(upstream.directory)
         if reason:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from tailchat_gate.config.model import LISTED, TABLES, Settings
+from tailchat_gate.config.tables.backends import HealthCheck
 
 Schema = dict[str, Any]
 
@@ -60,6 +61,8 @@ def file_schema() -> Schema:
             choices = described.get("anyOf", ())
             if {"type": "null"} in choices:  # TOML has no null
                 described.update(described.pop("anyOf")[0])
+    _write_defaults(tables[HealthCheck.__name__]["properties"], HealthCheck)
+    tables[HealthCheck.__name__].pop("title", None)
     properties["groups"]["default"] = {}
     del schema["required"]
     return {

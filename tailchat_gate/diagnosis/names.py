@@ -76,9 +76,9 @@ def _host_names(settings: Settings) -> Iterator[HostName]:
     if proxy:
         yield HostName(_host(proxy), "tailchat.proxy", is_ours=True)
     for route in settings.route:
-        upstream = upstream_address(route.upstream)
-        if isinstance(upstream, HttpAddress):
-            yield HostName(upstream.host, f"route {route.name}: upstream", is_ours=True)
+        for upstream in map(upstream_address, route.backends):
+            if isinstance(upstream, HttpAddress):
+                yield HostName(upstream.host, f"route {route.name}: upstream", is_ours=True)
     yield HostName(_host(settings.server.public_url), "server.public_url", is_ours=False)
     for route in settings.route:
         if route.host and not route.host.startswith(WILDCARD):

@@ -21,13 +21,9 @@ from tailchat_gate.diagnosis.statement import (
 )
 from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.interfaces import kind_of
-from tailchat_gate.syntax import OWN_AGENT
+from tailchat_gate.proxy.upstream.probe import Probe, probe_request, status_of
 
 TOOL: Final = "tool"
-#: Bytes of a response that are enough to know it by (RFC 9112 section 4).
-_START: Final = b"HTTP/1."
-_STATUS_AT: Final = 9
-_ENOUGH: Final = 12
 _FAULT: Final = 500
 
 _PROBLEMS: Final = {
@@ -56,9 +52,9 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
     """Return each tool once."""
     found: dict[str, Tool] = {}
     for route in settings.route:
-        address = upstream_address(route.upstream)
-        if isinstance(address, HttpAddress | UnixAddress):
-            found.setdefault(str(address), Tool(address, route))
+        for address in map(upstream_address, route.backends):
+            if isinstance(address, HttpAddress | UnixAddress):
+                found.setdefault(str(address), Tool(address, route))
     return tuple(found.values())
 
 
@@ -77,7 +73,7 @@ async def answers(tool: Tool, dialer: Dialer, now: float) -> AsyncIterator[State
     began = loop.time()
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            probe = await dialer.connect(backend, partial(_Probe, _request(tool)))
+            probe = await dialer.connect(backend, partial(Probe, _request(tool)))
             try:
                 start = await probe.start
             finally:
@@ -95,60 +91,17 @@ async def answers(tool: Tool, dialer: Dialer, now: float) -> AsyncIterator[State
 
 
 def _of_start(tool: Tool, start: bytes, seconds: float) -> Statement:
-    status = start[_STATUS_AT:_ENOUGH]
-    if not start.startswith(_START) or not status.isdigit():
+    status = status_of(start)
+    if not status:
         remedy = "correct the route's upstream: it may be another port, or speak https"
         return wrong(TOOL, f"{tool.label} does not answer with HTTP/1.1", remedy)
-    text = f"{tool.label} answers with {status.decode()}, after {1000 * seconds:.0f} ms"
-    if int(status) >= _FAULT:
+    text = f"{tool.label} answers with {status}, after {1000 * seconds:.0f} ms"
+    if status >= _FAULT:
         return warning(TOOL, text, "look at the tool's log")
     return ok(TOOL, text)
 
 
 def _request(tool: Tool) -> bytes:
-    address, route = tool.address, tool.route
-    host = route.upstream_host or route.host or ""
-    if not host or host.startswith("*"):
-        host = address.url.authority if isinstance(address, HttpAddress) else "localhost"
+    route = tool.route
     path = route.path if route.upstream_path is None else route.upstream_path
-    lines = (
-        f"GET {path or '/'} HTTP/1.1",
-        f"Host: {host}",
-        "Accept: */*",
-        f"User-Agent: {OWN_AGENT}",
-        "Connection: close",
-    )
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-
-
-class _Probe(asyncio.Protocol):
-    """Sends one request and keeps the start of the response, b"" for none."""
-
-    def __init__(self, request: bytes) -> None:
-        self._request = request
-        self._received = b""
-        self._transport: asyncio.Transport | None = None
-        self.start: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.certificate = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
-        self._transport = transport
-        tls = transport.get_extra_info("ssl_object")
-        self.certificate = (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data[:_ENOUGH]
-        if len(self._received) >= _ENOUGH and not self.start.done():
-            self.start.set_result(self._received[:_ENOUGH])
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        if not self.start.done():
-            self.start.set_result(self._received)
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
-            self._transport.abort()
+    return probe_request(tool.address, route.upstream_host or route.host or "", path)

@@ -275,6 +275,11 @@ class RequestSlots:
         self._entered = 0
         self._clients: dict[str, int] = {}
 
+    @property
+    def entered(self) -> int:
+        """How many requests and tunnels hold a slot."""
+        return self._entered
+
     def enter(self, who: str, most: int, most_of_one: int) -> Reason | None:
         """Give a request of the client `who` a slot; return why not, None where it got one.
 

@@ -253,6 +253,10 @@ class Admin:
                 for pool in self._process_state.upstream_pools.pools
                 if pool.fault is not None
             ],
+            "backends": [
+                {"upstream": one.backend.url, "up": one.up, "reason": one.reason}
+                for one in self._process_state.upstream_pools.health
+            ],
             "configuration": {
                 "file": self._reloader.source.name if self._reloader else None,
                 "state_path": settings.state.url or settings.state.path,

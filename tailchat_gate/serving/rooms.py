@@ -238,7 +238,7 @@ def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes
     """Return the handlers of the routes without a tool."""
     backends: dict[str, LocalBackend] = {}
     for route in settings.route:
-        address = upstream_address(route.upstream)
+        address = upstream_address(route.backends[0])
         if isinstance(address, StaticAddress):
             backends[route.name] = StaticAnswer(address.status)
         elif isinstance(address, FilesAddress):

@@ -146,8 +146,9 @@ def _people(
 def _notices(settings: Settings, panel: Panel, clock: Callable[[], float]) -> Notices:
     routes: dict[str, list[str]] = {}
     for route in settings.route:
-        address = upstream_address(route.upstream)
-        if not isinstance(address, StaticAddress | FilesAddress):
+        for address in map(upstream_address, route.backends):
+            if isinstance(address, StaticAddress | FilesAddress):
+                continue
             routes.setdefault(str(address), []).append(route.name)
     kinds = settings.access.panel_notices if settings.access.panel else ()
     return Notices(panel, kinds, routes, clock)

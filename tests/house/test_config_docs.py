@@ -24,7 +24,7 @@ KEYS = {".".join(key.path): key for key in all_keys()}
 FREE = {
     "groups",
     *("token", "token.name", "token.hash", "token.routes", "token.expires"),
-    *(f"route.{key}" for key in ("host", "upstream_path", "upstream_host")),
+    *(f"route.{key}" for key in ("host", "upstream_path", "upstream_host", "health")),
     "server.client_ca",
     *(f"route.tls_{key}" for key in ("ca", "certificate", "key", "server_name")),
 }
@@ -197,14 +197,14 @@ SEEN_BY_SCHEMA = {
         ".route[0].websocket_max_age: anyOf",
     },
     "upstreams": {
-        ".route[0].upstream: pattern",
+        ".route[0].upstream: anyOf",
         ".route[0].upstream_path: pattern",
         ".route[0].upstream_host: pattern",
         ".route[0].tls_ca: pattern",
         ".route[0].origins[0]: pattern",
         ".route[0].upgrades[0]: pattern",
         ".route[0].upgrades[1]: pattern",
-        ".route[1].upstream: pattern",
+        ".route[1].upstream: anyOf",
         ".route[1].upgrades: uniqueItems",
     },
     "types": {".server: type", ".tailchat.api_url: type", ".session.lifetime: type"},
@@ -219,7 +219,7 @@ SEEN_BY_SCHEMA = {
     "routes": {
         ".route[0].header_encoding: enum",
         ".route[0].allow: minItems",
-        ".route[1].upstream: pattern",
+        ".route[1].upstream: anyOf",
         ".route[2].allow[0]: pattern",
         ".route[2].deny[0]: pattern",
         ".route[2].deny[2]: pattern",

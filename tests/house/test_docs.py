@@ -20,6 +20,7 @@ from tailchat_gate.proxy.message.assertion import HEADER
 from tailchat_gate.proxy.message.identity_headers import identity_fields, machine_fields
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.upstream.backends import Backend
+from tailchat_gate.proxy.upstream.health import HealthRules
 from tailchat_gate.request.client import Client
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -76,6 +77,7 @@ def test_every_metric_is_documented() -> None:
     metrics = process_state.metrics
     process_state.upstream_pools.failures["http://tool", "refused"] += 1
     process_state.upstream_pools.take("key", Backend("http://tool"))
+    process_state.upstream_pools.judge("key", HealthRules(3, 10.0, 0.0, None))
     metrics.know_routes(["tool"])
     metrics.login("signed-in")
     metrics.session_ended("signed-out")

@@ -9,6 +9,7 @@ from tailchat_gate.config.values.address import (
     HttpAddress,
     Network,
     StaticAddress,
+    Upstream,
     leads_to,
     listen_address,
     tool_of,
@@ -64,12 +65,19 @@ def _tailchat_here(settings: Settings) -> Iterator[str]:
 
 def of_upstream(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:
     """Warn of an upstream that is an address of the gate itself."""
-    upstream, server = upstream_address(route.upstream), settings.server
+    for backend in route.backends:
+        yield from _of_backend(upstream_address(backend), route, settings)
+
+
+def _of_backend(
+    upstream: Upstream, route: RouteSettings, settings: Settings
+) -> Iterator[tuple[str, str]]:
+    server = settings.server
     if server.admin_listen and leads_to(upstream, listen_address(server.admin_listen)):
         warning = (
             "is server.admin_listen: everyone who passes this route can use the admin listener"
         )
-        yield "upstream", f"{route.upstream} {warning}, which knows no sessions"
+        yield "upstream", f"{upstream} {warning}, which knows no sessions"
     if isinstance(upstream, HttpAddress) and _is_served_here(upstream, route, settings):
         warning = "is an address of the gate itself, so each request would come back"
         yield "upstream", f"{upstream} {warning}; the tool needs an address of its own"
@@ -92,24 +100,27 @@ def of_one_tool(routes: Sequence[RouteSettings]) -> Iterator[str]:
     A header that `headers` of a route sets is removed from requests on every route to the same
     tool. The gate compares tools by address, but a name and an IP address may be one machine.
     """
-    tools = {index: tool_of(upstream_address(route.upstream)) for index, route in enumerate(routes)}
+    tools = [
+        (index, backend, tool)
+        for index, route in enumerate(routes)
+        for backend in route.backends
+        if (tool := tool_of(upstream_address(backend))) is not None
+    ]
     guarded: dict[tuple[str, int], set[bytes]] = {}
     setters: dict[int, dict[str, int]] = {}
-    for index, route in enumerate(routes):
-        if (tool := tools[index]) is not None and route.headers:
-            guarded.setdefault(tool, set()).update(map(folded, route.headers))
+    for index, _, tool in tools:
+        if routes[index].headers:
+            guarded.setdefault(tool, set()).update(map(folded, routes[index].headers))
             setters.setdefault(tool[1], {}).setdefault(tool[0], index)
-    for index, tool in tools.items():
-        if tool is None:
-            continue
+    for index, backend, tool in tools:
         for name, setter in setters.get(tool[1], {}).items():
             open_ones = guarded[name, tool[1]] - guarded.get(tool, set())
             if _is_address(name) != _is_address(tool[0]) and open_ones:
                 yield (
-                    f"route[{index}].upstream: {routes[index].upstream} and "
-                    f"{routes[setter].upstream} of route[{setter}] may be one tool, and visitors "
-                    f"can send here what route[{setter}].headers sets there; one address for both "
-                    "keeps that out"
+                    f"route[{index}].upstream: {backend} and "
+                    f"{routes[setter].upstream_text} of route[{setter}] may be one tool, and "
+                    f"visitors can send here what route[{setter}].headers sets there; one address "
+                    "for both keeps that out"
                 )
 
 
@@ -145,7 +156,7 @@ def beside_the_gate(settings: Settings) -> Iterator[str]:
         route.name
         for route in settings.route
         if (route.host == public or (route.host is None and route.path not in named))
-        and not isinstance(upstream_address(route.upstream), StaticAddress)
+        and not isinstance(upstream_address(route.backends[0]), StaticAddress)
     ]
     if beside:
         yield (

@@ -94,9 +94,9 @@ def _of_route(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, s
 
 
 def _route(route: RouteSettings) -> Iterator[tuple[str, str]]:
-    if isinstance(upstream_address(route.upstream), StaticAddress | FilesAddress):
+    if isinstance(upstream_address(route.backends[0]), StaticAddress | FilesAddress):
         if route.headers:
-            yield "headers", f"{route.upstream} has no tool that could get them"
+            yield "headers", f"{route.upstream_text} has no tool that could get them"
     else:
         yield from _pages_elsewhere(route)
         yield from (

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
+from tailchat_gate.config.tables.backends import HealthCheck
 from tailchat_gate.config.tables.fields import Deny, Seconds, Section, Size, Whole, empty
 from tailchat_gate.config.tables.route_fields import (
     Allow,
@@ -59,10 +60,53 @@ class RouteSettings(Section):
     )
     upstream: Upstream = Field(
         description=(
-            "Where the tool listens: http://host:port, https://host:port or unix:/path; or what "
-            "the gate answers itself: static:STATUS, or the files of file:/directory."
+            "Where the tool listens: http://host:port, https://host:port or unix:/path, or a list "
+            "of these; or what the gate answers itself: static:STATUS, or the files of "
+            "file:/directory."
         ),
-        examples=["http://grafana:3000"],
+        examples=["http://grafana:3000", ["http://wiki-1:80", "http://wiki-2:80"]],
+    )
+    balance: Literal["least-connections", "round-robin"] = Field(
+        default="least-connections",
+        description=(
+            "Which of several backends gets a request: the one with the fewest under way, or one "
+            "after the other."
+        ),
+    )
+    sticky: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether requests of one person, by sub, go to one of several backends for as long as "
+            "that is up."
+        ),
+    )
+    health: HealthCheck | None = Field(
+        default=None,
+        description="What each of several backends is asked regularly, to see whether it is up.",
+        examples=[{"path": "/healthz"}],
+    )
+    max_fails: Annotated[int, Whole(0, 1000)] = Field(
+        default=3,
+        description=(
+            "After how many failures in a row one of several backends is out; 0 counts none."
+        ),
+    )
+    fail_timeout: Annotated[float, Seconds(above_zero=True)] = Field(
+        default=10.0, description="How long a backend is out after failures, at least."
+    )
+    panic_threshold: Annotated[int, Whole(0, 100)] = Field(
+        default=25,
+        description=(
+            "Percentage of backends that must be up; while fewer are, requests go to all, up or "
+            "out."
+        ),
+    )
+    slow_start: Annotated[float, Seconds()] = Field(
+        default=0.0,
+        description=(
+            "Over how long the share of a backend that comes back grows to that of the others; 0 "
+            "is at once."
+        ),
     )
     upstream_path: UpstreamPath | None = Field(
         default=None,
@@ -277,6 +321,16 @@ class RouteSettings(Section):
         default=False,
         description="Whether the Authorization header of a machine goes on to the tool.",
     )
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The addresses of the tool, or what answers in place of one."""
+        return (self.upstream,) if isinstance(self.upstream, str) else self.upstream
+
+    @property
+    def upstream_text(self) -> str:
+        """The addresses as one text."""
+        return ", ".join(self.backends)
 
     @property
     def uses_email(self) -> bool:

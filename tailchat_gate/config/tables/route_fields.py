@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import AfterValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from tailchat_gate import syntax
 from tailchat_gate.config.tables.fields import distinct_items, matching
@@ -42,10 +42,17 @@ Methods = Annotated[
     ),
 ]
 Upstream = Annotated[
-    str,
-    AfterValidator(address.upstream),
+    str | tuple[str, ...],
+    PlainValidator(address.upstreams),
     WithJsonSchema(
-        matching(f"({syntax.SCHEMA_HTTP_HOST}|unix:/.+|static:{syntax.OWN_STATUS}|file:/[^/].*)")
+        {
+            "anyOf": [
+                matching(
+                    f"({syntax.SCHEMA_HTTP_HOST}|unix:/.+|static:{syntax.OWN_STATUS}|file:/[^/].*)"
+                ),
+                distinct_items(matching(f"({syntax.SCHEMA_HTTP_HOST}|unix:/.+)"), at_least=1),
+            ]
+        }
     ),
 ]
 UpstreamPath = Annotated[

@@ -19,6 +19,8 @@ _ANY_LOOPBACK = frozenset({"0.0.0.0", "::", "localhost"})  # noqa: S104 - compar
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
 LISTEN = '"host:port" such as "127.0.0.1:4180" or "[::1]:4180", or "unix:/run/gate.sock"'
+#: How many backends a route may have.
+MOST_BACKENDS = 64
 UPSTREAM = (
     '"http://host:port", "https://host:port", "unix:/path", "static:204" or "file:/directory"'
 )
@@ -150,6 +152,31 @@ def upstream_address(text: str) -> Upstream:
 def upstream(text: str) -> str:
     """Read where the requests of a route go into its canonical text; raises ValueError as above."""
     return str(upstream_address(text))
+
+
+def upstreams(value: object) -> str | tuple[str, ...]:
+    """Read one upstream, or a list of the addresses of one tool, into canonical texts.
+
+    A list of one is that one. Raises ValueError, whose text says what is accepted.
+    """
+    if isinstance(value, str):
+        return upstream(value)
+    if not isinstance(value, list | tuple) or not 0 < len(value) <= MOST_BACKENDS:
+        raise ValueError(f"{UPSTREAM}, or a list of 1 to {MOST_BACKENDS} addresses of one tool")
+    found = tuple(upstream(one) if isinstance(one, str) else "" for one in value)
+    if len(found) == 1 and found[0]:
+        return found[0]
+    if any(not isinstance(read, HttpAddress | UnixAddress) for read in map(_read, found)):
+        raise ValueError("a list with addresses of tools only, http:, https: or unix:")
+    if len({tool_of(upstream_address(one)) for one in found}) < len(found):
+        raise ValueError("each backend once")
+    if len({one.startswith("https:") for one in found}) > 1:
+        raise ValueError("backends that all speak https, or none")
+    return found
+
+
+def _read(text: str) -> Upstream | None:
+    return upstream_address(text) if text else None
 
 
 def tool_of(address: Upstream) -> tuple[str, int] | None:

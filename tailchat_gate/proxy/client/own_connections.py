@@ -33,6 +33,10 @@ class OwnConnections:
     def __init__(self) -> None:
         self._kept: dict[Pool, _Kept] = {}
 
+    def has(self, pool: Pool) -> bool:
+        """Whether there is a connection to an upstream."""
+        return pool in self._kept
+
     def take(self, pool: Pool, person: Person) -> UpstreamConnection | None:
         """Return `person`'s connection to an upstream, None where it cannot be used.
 

@@ -51,16 +51,17 @@ def exchange_for(
         return Exchange(client, context, forward_request, settings, ended)
     stored = StoredBody(store, most)
     return BufferedExchange(
-        client, context, forward_request, settings, partial(_ended, stored, ended), stored
+        client, context, forward_request, settings, partial(discarded, stored, ended), stored
     )
 
 
-def _ended(
+def discarded(
     stored: StoredBody,
     ended: Callable[[ClientConnection, Exchange], None],
     client: ClientConnection,
     exchange: Exchange,
 ) -> None:
+    """End an exchange, and discard its stored body."""
     stored.discard()
     ended(client, exchange)
 

@@ -62,6 +62,17 @@ _CERTIFICATE: Final = gauge(
     ("upstream",),
     merge=Merge.MIN,
 )
+_BACKEND_UP: Final = gauge(
+    "gate_backend_up",
+    "Whether a backend, one of several of a route, is up and gets requests.",
+    ("upstream",),
+    merge=Merge.MIN,
+)
+_EJECTIONS: Final = Family(
+    "gate_backend_ejections",
+    "How often a backend was put out, by checks or by failed requests.",
+    ("upstream", "by"),
+)
 _EXHAUSTED: Final = Family(
     "gate_descriptors_exhausted", "How often a connection found all file descriptors in use."
 )
@@ -87,6 +98,12 @@ class ConnectionMetrics:
         failures: dict[Labels, float] = dict(list(upstream_pools.failures.items()))
         yield _FAILURES, with_zeros(failures, known_labels(_FAILURES, upstream_pools.counts, kinds))
         yield from _of_upstreams(counts)
+        up: dict[Labels, bool] = {}
+        for health in upstream_pools.health:
+            url = (health.backend.url,)
+            up[url] = up.get(url, True) and health.up
+        yield _BACKEND_UP, tuple(up.items())
+        yield _EJECTIONS, tuple(upstream_pools.ejections.items())
         yield _EXHAUSTED, (((), descriptors.exhausted),)
 
     def _states(self) -> Iterable[tuple[Labels, Value]]:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
 
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.proxy.client.connection import ClientConnection
@@ -21,7 +20,7 @@ from tailchat_gate.proxy.exchange.forward_request import (
 from tailchat_gate.proxy.message.request_headers import takes_trailers
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
-from tailchat_gate.proxy.upstream.interfaces import NO_DESCRIPTOR, REASONS, End, ExchangeResult
+from tailchat_gate.proxy.upstream.interfaces import REASONS, End, ExchangeResult, unreachable
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
@@ -59,7 +58,7 @@ class Exchange(Admitted):
         self._settings = settings
         self._timeouts = settings.session_timeouts if person else settings.timeouts
         #: The connections to its upstream, in which it holds a slot.
-        self.pool: Final = settings.pool
+        self.pool = settings.pool
         self._ended = ended
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -259,14 +258,7 @@ class Exchange(Admitted):
         if end is _COMPLETE:
             self.keep_client = result.keep_client
             self._finish(None)
-        elif (
-            end is _UNANSWERED
-            and self._repeatable
-            and (self._sent_body is None or self._sent_body.is_kept())
-            and claims_no_other(self.forward_request.request)
-            and (reused or self._may_repeat(upstream))
-        ):
-            # The connection was stale: nothing of the response came (RFC 9112 section 9.3.1).
+        elif self._is_repeated(end, upstream, reused=reused):
             if self._sent_body is not None:
                 self._sent_body.repeat()
             self._connect()
@@ -278,6 +270,16 @@ class Exchange(Admitted):
                 self._client.abort()
             idled = end is End.IDLE_TIMEOUT and self._timeouts is not self._settings.timeouts
             self._finish(Reason.NOT_SIGNED_IN if idled else REASONS[end])
+
+    def _is_repeated(self, end: End, upstream: UpstreamConnection, *, reused: bool) -> bool:
+        """Whether the connection was stale: nothing came of the response (RFC 9112 9.3.1)."""
+        return (
+            end is _UNANSWERED
+            and self._repeatable
+            and (self._sent_body is None or self._sent_body.is_kept())
+            and claims_no_other(self.forward_request.request)
+            and (reused or self._may_repeat(upstream))
+        )
 
     def _may_repeat(self, upstream: UpstreamConnection) -> bool:
         """Whether to send a request again whose new connection was reset: once.
@@ -317,11 +319,8 @@ class Exchange(Admitted):
             upstream = await self.pool.connect(
                 self._settings.connect_timeout, self._settings.connect_retry
             )
-        except TimeoutError:
-            self._finish(Reason.UPSTREAM_SLOW)
         except OSError as error:
-            out = error.errno in NO_DESCRIPTOR
-            self._finish(Reason.GATE_BUSY if out else Reason.UPSTREAM_DOWN)
+            self._finish(unreachable(error))
         else:
             self._connecting = None
             self.context.connected(monotonic())

@@ -10,6 +10,7 @@ from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.message.response_fields import FieldEditor
+from tailchat_gate.proxy.upstream.balancer import Member
 from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts
 from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.request.body import Body
@@ -22,6 +23,8 @@ from tailchat_gate.request.head import RequestHead
 REPEATED_BYTES: Final = 65_536
 #: Sending these twice has the same effect as sending them once (RFC 9110 section 9.2.2).
 IDEMPOTENT: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
+#: These ask for no change (RFC 9110 section 9.2.1).
+SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
 
 def claims_no_other(request: RequestHead) -> bool:
@@ -95,6 +98,8 @@ class UpstreamSettings:
     connect_retry: float
     #: Whether connections are used for more than one exchange.
     keepalive: bool
+    #: The backend, where it is one of several.
+    member: Member | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -2,18 +2,21 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NamedTuple
 
 from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.routes import Route
+from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.exchange.balanced import Backends, balanced_person
 from tailchat_gate.proxy.exchange.buffered import MakeExchange, exchange_for
 from tailchat_gate.proxy.exchange.exchange import Exchange
 from tailchat_gate.proxy.exchange.forward_request import ForwardRequest, UpstreamSettings
@@ -23,7 +26,9 @@ from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.message.response_fields import rewriter_of
 from tailchat_gate.proxy.upstream.backends import Backend, shared_by
+from tailchat_gate.proxy.upstream.balancer import Balancer, Member
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
+from tailchat_gate.proxy.upstream.health import HealthRules, health_rules
 from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts
 from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.reasons import Reason
@@ -120,16 +125,17 @@ class Forwarder:
         self._upstream_pools = upstream_pools
         self._workers = workers
         self._clock = clock
-        self._backends: dict[Route, _Shared] = {}
+        self._backends: dict[Route, tuple[_Shared, ...]] = {}
         for route in routes:
-            address = upstream_address(route.settings.upstream)
-            if not isinstance(address, (StaticAddress, FilesAddress)):
-                key = shared_by(route.settings, address)
-                self._backends[route] = _Shared(key, Backend.of_route(route.settings, address))
+            if shared := tuple(_shared(route.settings)):
+                self._backends[route] = shared
         self._session_idle = session_idle
         self._client_requests = client_requests
         self._taken: list[tuple[object, ...]] = []
-        self._upstreams: dict[str, tuple[UpstreamSettings, MakeExchange]] = {}
+        self._judged: list[tuple[tuple[object, ...], HealthRules]] = []
+        #: By route; the settings are None where it has several backends.
+        self._upstreams: dict[str, tuple[UpstreamSettings | None, MakeExchange]] = {}
+        self._several: dict[str, Backends] = {}
         self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
         self._tunnels: set[Tunnel] = set()
 
@@ -146,12 +152,37 @@ class Forwarder:
     def start(self) -> None:
         """Take the pools of connections; needs a running event loop."""
         self._upstream_pools.start()
-        for route, (key, backend) in self._backends.items():
-            pool = self._upstream_pools.take(key, backend)
-            self._taken.append(key)
+        for route, backends in self._backends.items():
+            pools = [self._upstream_pools.take(key, backend) for key, backend in backends]
+            self._taken += [key for key, _ in backends]
+            if len(backends) > 1:
+                several = self._of_several(route, pools)
+                self._several[route.name] = several
+                self._upstreams[route.name] = None, several.exchange
+                continue
             kept = route.settings.request_buffer
             make = partial(exchange_for, self._upstream_pools.bodies, kept) if kept else Exchange
-            self._upstreams[route.name] = self._upstream(route, pool), make
+            self._upstreams[route.name] = self._upstream(route, pools[0]), make
+
+    def _of_several(self, route: Route, pools: Iterable[Pool]) -> Backends:
+        settings, members = route.settings, []
+        for (key, _), address, pool in zip(
+            self._backends[route], settings.backends, pools, strict=True
+        ):
+            rules = health_rules(settings, address)
+            members.append(Member(pool, self._upstream_pools.judge(key, rules)))
+            self._judged.append((key, rules))
+        balancer = Balancer(
+            members,
+            time.monotonic,
+            in_turn=settings.balance == "round-robin",
+            sticky=settings.sticky,
+            panic_threshold=settings.panic_threshold,
+        )
+        of_each = {
+            member: replace(self._upstream(route, member.pool), member=member) for member in members
+        }
+        return Backends(balancer, of_each, self._upstream_pools.bodies, settings.request_buffer)
 
     def _upstream(self, route: Route, pool: Pool) -> UpstreamSettings:
         settings = route.settings
@@ -176,6 +207,8 @@ class Forwarder:
 
     def close(self) -> None:
         """Leave the pools; pools that no other configuration uses close their connections."""
+        while self._judged:
+            self._upstream_pools.leave_judgement(*self._judged.pop())
         while self._taken:
             self._upstream_pools.leave(self._taken.pop())
 
@@ -209,9 +242,16 @@ class Forwarder:
         """
         after = partial(self._after_switch, ended, recorder) if forward_request.upgrade else ended
         upstream, make = self._upstreams[context.route]
-        who = context.client_address.network
-        if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
-            return busy
+        if upstream is None:
+            person = balanced_person(forward_request.visitor)
+            found = self._several[context.route].enter(client, context, person)
+            if isinstance(found, Reason):
+                return found
+            upstream = found
+        else:
+            who = context.client_address.network
+            if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
+                return busy
         exchange = make(client, context, forward_request, upstream, after)
         client.begin(exchange, forward_request.body, exchange)
         exchange.start(context.started)
@@ -255,6 +295,13 @@ class Forwarder:
         if self._upstream_pools.stopping:
             # The switch came after the gate had ended the other tunnels.
             asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
+
+
+def _shared(settings: RouteSettings) -> Iterator[_Shared]:
+    """Yield the backends of a route; reads its PEM files."""
+    for address in map(upstream_address, settings.backends):
+        if not isinstance(address, StaticAddress | FilesAddress):
+            yield _Shared(shared_by(settings, address), Backend.of_route(settings, address))
 
 
 def _shorter(one: float, other: float) -> float:

@@ -1,6 +1,7 @@
 """All pools and tunnels, by upstream: swept, and ended."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Final
@@ -12,6 +13,7 @@ from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.sockets import Descriptors
 from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
+from tailchat_gate.proxy.upstream.health import BackendHealth, HealthRules
 from tailchat_gate.proxy.upstream.pool import SWEEP_SECONDS, Pool
 
 
@@ -43,6 +45,10 @@ class UpstreamPools:
         self._lines = ResponseLines()
         self._pools: dict[Hashable, Pool] = {}
         self._users: Counter[Hashable] = Counter()
+        #: What is known of backends that are one of several, by pool and rules.
+        self._health: dict[tuple[Hashable, HealthRules], BackendHealth] = {}
+        #: How often each was put out, by URL and cause.
+        self.ejections: Final[Counter[tuple[str, str]]] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
         self.tunnels: Final[set[Tunnel]] = set()
         #: Upstream connections of ended tunnels that are not closed yet.
@@ -54,6 +60,11 @@ class UpstreamPools:
     def pools(self) -> tuple[Pool, ...]:
         """The pools that a configuration uses."""
         return tuple(self._pools.values())
+
+    @property
+    def health(self) -> tuple[BackendHealth, ...]:
+        """What is known of the backends that are one of several."""
+        return tuple(self._health.values())
 
     def start(self) -> None:
         """Start checking deadlines; needs a running event loop. Further calls do nothing."""
@@ -73,6 +84,36 @@ class UpstreamPools:
             )
         self._users[key] += 1
         return pool
+
+    def judge(self, key: Hashable, rules: HealthRules) -> BackendHealth:
+        """Take what is known of the backend of a pool, and begin its checks.
+
+        It outlives the configuration as the pool does, and passes on what is known of the backend
+        where its rules change.
+        """
+        of_both = (key, rules)
+        health = self._health.get(of_both)
+        if health is None:
+            backend = self._pools[key].backend
+            health = BackendHealth(backend, rules, time.monotonic, self.ejections)
+            for (other, _), known in self._health.items():
+                if other == key:
+                    health.adopt(known)
+            self._health[of_both] = health
+            health.start(self._dialer)
+        self._users[of_both] += 1
+        return health
+
+    def leave_judgement(self, key: Hashable, rules: HealthRules) -> None:
+        """Leave what is known of a backend; end its checks where no configuration uses them."""
+        of_both = (key, rules)
+        self._users[of_both] -= 1
+        if self._users[of_both] <= 0:
+            del self._users[of_both]
+            self._health.pop(of_both).close()
+            urls = {health.backend.url for health in self.health}
+            for found in [found for found in self.ejections if found[0] not in urls]:
+                del self.ejections[found]
 
     def leave(self, key: Hashable) -> None:
         """Leave a pool; close its connections where no configuration uses it."""
@@ -114,6 +155,8 @@ class UpstreamPools:
                 upstream.transport.abort()
         for pool in self.pools:
             pool.close()
+        for health in self.health:
+            health.close()
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -122,6 +165,8 @@ class UpstreamPools:
         now, clock = loop.time(), self._clock()
         for pool in self.pools:
             pool.sweep(now)
+        for health in self.health:
+            health.sweep(now)
         for tunnel in tuple(self.tunnels):
             tunnel.check(now, clock)
         self._leaving = [one for one in self._leaving if one.transport is not None]

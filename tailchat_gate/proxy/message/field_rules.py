@@ -190,15 +190,18 @@ def _rules(
 ) -> dict[str, RouteRules]:
     """Return the rules of each route by its name; `everywhere` are what the gate sets for all."""
     by_tool: dict[object, set[bytes]] = {}
-    tools = [tool_of(upstream_address(route.upstream)) for route in routes]
-    for route, tool in zip(routes, tools, strict=True):
-        own = by_tool.setdefault(tool, set(everywhere))
-        own.update(fold(name.encode("ascii")) for name in route.headers)
-        if stripped(route.path, route.upstream_path):
-            own.add(_PREFIX)
+    tools = [[tool_of(upstream_address(one)) for one in route.backends] for route in routes]
+    for route, backends in zip(routes, tools, strict=True):
+        for tool in backends:
+            own = by_tool.setdefault(tool, set(everywhere))
+            own.update(fold(name.encode("ascii")) for name in route.headers)
+            if stripped(route.path, route.upstream_path):
+                own.add(_PREFIX)
     return {
-        route.name: _of_route(route, frozenset(by_tool[tool]), real_ip=real_ip)
-        for route, tool in zip(routes, tools, strict=True)
+        route.name: _of_route(
+            route, frozenset().union(*(by_tool[tool] for tool in backends)), real_ip=real_ip
+        )
+        for route, backends in zip(routes, tools, strict=True)
     }
 
 

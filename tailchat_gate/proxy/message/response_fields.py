@@ -117,8 +117,8 @@ class ResponseRewriter:
         self._outside = settings.path.encode("ascii").rstrip(b"/")
         inside = settings.path if settings.upstream_path is None else settings.upstream_path
         self._inside = inside.encode("ascii").rstrip(b"/")
-        address = upstream_address(settings.upstream)
-        named = [str(address.url.authority)] if isinstance(address, HttpAddress) else []
+        addresses = map(upstream_address, settings.backends)
+        named = [str(one.url.authority) for one in addresses if isinstance(one, HttpAddress)]
         if settings.upstream_host:
             named.append(settings.upstream_host)
         self._tool = frozenset(_authority(name.encode("ascii")) for name in named)

@@ -127,6 +127,13 @@ CONNECT_KINDS: Final = (DNS, "refused", "reset", "timeout", "tls", "unreachable"
 PASSING: Final = frozenset((DNS, "refused", "reset", "unreachable"))
 
 
+def unreachable(error: OSError) -> Reason:
+    """Return the reason of a request for which there is no connection."""
+    if isinstance(error, TimeoutError):
+        return Reason.UPSTREAM_SLOW
+    return Reason.GATE_BUSY if error.errno in NO_DESCRIPTOR else Reason.UPSTREAM_DOWN
+
+
 def kind_of(error: OSError) -> str:
     """Return the metrics label of a failure to connect."""
     if isinstance(error, TimeoutError):

@@ -1,0 +1,251 @@
+"""An exchange with one of several backends, which moves to another where that may be."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.machine_tokens import Machine
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.proxy.exchange.buffered import BufferedExchange, discarded
+from tailchat_gate.proxy.exchange.exchange import Exchange
+from tailchat_gate.proxy.exchange.forward_request import (
+    SAFE,
+    ForwardRequest,
+    UpstreamSettings,
+    claims_no_other,
+)
+from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
+from tailchat_gate.proxy.upstream.balancer import Balancer, Member
+from tailchat_gate.proxy.upstream.connection import UpstreamConnection
+from tailchat_gate.proxy.upstream.health import GATEWAY_FAULTS
+from tailchat_gate.proxy.upstream.interfaces import (
+    KINDS,
+    NO_DESCRIPTOR,
+    PASSING,
+    End,
+    ExchangeResult,
+    kind_of,
+    unreachable,
+)
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import RequestContext
+
+#: Ends that are never the client's fault: it can be the reason why nothing moves.
+_FAULTS: Final = (End.UNANSWERED, End.BROKEN, End.TRUNCATED)
+
+Ended = Callable[[ClientConnection, Exchange], None]
+
+
+def balanced_person(visitor: Visitor | Machine | None) -> str:
+    """Return by whom requests are held to one backend, "" for nobody."""
+    if isinstance(visitor, Visitor):
+        return f"sub:{visitor.record.sub}"
+    return "" if visitor is None else f"token:{visitor.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The backends of a route, and the settings for each; up to `kept` bytes of a body in memory.
+
+    `kept` is 0 where bodies are sent as they come.
+    """
+
+    balancer: Balancer
+    settings: Mapping[Member, UpstreamSettings]
+    bodies: BodyStore
+    kept: int
+
+    def enter(
+        self, client: ClientConnection, context: RequestContext, person: str
+    ) -> UpstreamSettings | Reason:
+        """Give a request a slot of a backend; return why not where it got none."""
+        tried: set[Member] = set()
+        who, own = context.client_address.network, client.own
+        if own is not None:
+            # A connection that the person's credentials made theirs is to that backend.
+            for member, settings in self.settings.items():
+                if own.has(member.pool) and member.health.up:
+                    busy = member.pool.enter(who, settings.most, settings.most_of_one)
+                    return settings if busy is None else busy
+        reason = Reason.UPSTREAM_BUSY
+        while (chosen := self.balancer.choose(person, tried)) is not None:
+            settings = self.settings[chosen]
+            busy = chosen.pool.enter(who, settings.most, settings.most_of_one)
+            if busy is None:
+                return settings
+            reason = busy
+            if self.balancer.is_held(person):
+                break
+            tried.add(chosen)
+        return reason
+
+    def exchange(
+        self,
+        client: ClientConnection,
+        context: RequestContext,
+        forward_request: ForwardRequest,
+        settings: UpstreamSettings,
+        ended: Ended,
+    ) -> Exchange:
+        """Return a new exchange with the backend of `settings`."""
+        if not self.kept or forward_request.body is None:
+            plain = BalancedExchange(client, context, forward_request, settings, ended)
+            plain.begin(self)
+            return plain
+        stored = StoredBody(self.bodies, self.kept)
+        over = partial(discarded, stored, ended)
+        buffered = BufferedBalancedExchange(
+            client, context, forward_request, settings, over, stored
+        )
+        buffered.begin(self)
+        return buffered
+
+
+class _Moving(Exchange):
+    """What exchanges with one of several backends share."""
+
+    def begin(self, backends: Backends) -> None:
+        """Know the other backends, and hear when the chosen one goes out."""
+        self._backends = backends
+        #: The backends that have failed this request since the last pause.
+        self._tried: set[Member] = set()
+        #: How many times the request may yet be sent to another backend.
+        self._moves = len(backends.settings) - 1
+        self._member.health.listeners.add(self._backend_out)
+
+    @property
+    def _member(self) -> Member:
+        member = self._settings.member
+        assert member is not None  # noqa: S101 - `Backends` has only such settings
+        return member
+
+    def ended(self, end: End, result: ExchangeResult) -> None:
+        """Note what the response says of the backend, then end as any exchange does."""
+        if end in (End.COMPLETE, End.SWITCHED):
+            if result.status in GATEWAY_FAULTS:
+                self._member.health.failed(f"status {result.status}")
+            else:
+                self._member.health.succeeded()
+            self._forget()
+        super().ended(end, result)
+
+    def _is_repeated(self, end: End, upstream: UpstreamConnection, *, reused: bool) -> bool:
+        if end is End.UNANSWERED and reused:
+            # The connection was stale, which says nothing of the backend.
+            return super()._is_repeated(end, upstream, reused=reused)
+        if end in _FAULTS or (end is End.RESPONSE_TIMEOUT and self._whole):
+            self._member.health.failed(KINDS[end])
+        if self._may_move(end) and self._move():
+            self._moves -= 1
+            return True
+        return super()._is_repeated(end, upstream, reused=reused)
+
+    def _may_move(self, end: End) -> bool:
+        """Whether another backend may get a request that was sent (RFC 9110 section 9.2.2).
+
+        Not one whose body was sent in part; and where the backend is only silent, and may act on
+        the request later than another did, none that asks for a change.
+        """
+        repeatable = end is End.UNANSWERED and self._repeatable
+        return (
+            self._moves > 0
+            and not self.context.status
+            and (repeatable or (end is End.RESPONSE_TIMEOUT and self._is_safe))
+            and (self._sent_body is None or (self._whole and self._sent_body.is_kept()))
+            and claims_no_other(self.forward_request.request)
+        )
+
+    @property
+    def _is_safe(self) -> bool:
+        return self.forward_request.request.method in SAFE
+
+    def _move(self) -> bool:
+        """Take a slot of another backend in place of this one's; return whether there was one."""
+        backends, who = self._backends, self.context.client_address.network
+        person = balanced_person(self.forward_request.visitor)
+        self._tried.add(self._member)
+        while (member := backends.balancer.choose(person, self._tried)) is not None:
+            settings = backends.settings[member]
+            if member.pool.enter(who, settings.most, settings.most_of_one) is None:
+                self._go_to(settings, who)
+                return True
+            self._tried.add(member)
+        return False
+
+    def _go_to(self, settings: UpstreamSettings, who: str) -> None:
+        self.pool.leave(who)
+        self._member.health.listeners.discard(self._backend_out)
+        self._settings, self.pool = settings, settings.pool
+        self._member.health.listeners.add(self._backend_out)
+
+    def _backend_out(self) -> None:
+        """The backend is out: move on where it has not begun to answer."""
+        upstream, pool = self._upstream, self.pool
+        if upstream is None or upstream.reader.started or not self._whole:
+            return
+        if not self._may_move(End.RESPONSE_TIMEOUT) or not self._move():
+            return
+        self._moves -= 1
+        self._upstream = None
+        upstream.abort()
+        pool.release(upstream)
+        if self._sent_body is not None:
+            self._sent_body.repeat()
+        self._connect()
+
+    async def _connected(self) -> None:
+        loop, gate = asyncio.get_running_loop(), self._backends.balancer.reconnect_gate
+        until = loop.time() + self._settings.connect_retry
+        try:
+            while True:
+                try:
+                    upstream = await self.pool.connect(self._settings.connect_timeout, 0)
+                except OSError as error:
+                    if not await self._goes_on(error, until - loop.time()):
+                        self._finish(unreachable(error))
+                        return
+                else:
+                    gate.back()
+                    self._connecting = None
+                    self.context.connected(loop.time())
+                    self._send(upstream)
+                    return
+        finally:
+            gate.gave_up()
+
+    async def _goes_on(self, error: OSError, left: float) -> bool:
+        """Move on from a backend that cannot be reached; wait where none is left to try."""
+        if error.errno in NO_DESCRIPTOR:
+            return False
+        self._member.health.failed(kind_of(error))
+        if self._move():
+            return True
+        if left <= 0 or kind_of(error) not in PASSING:
+            return False
+        if not await self._backends.balancer.reconnect_gate.wait(left):
+            return False
+        here = self._member
+        self._tried.clear()
+        if self._move():
+            self._tried.discard(here)
+        else:
+            self._tried.clear()
+        return True
+
+    def _finish(self, failure: Reason | None) -> None:
+        self._forget()
+        super()._finish(failure)
+
+    def _forget(self) -> None:
+        self._member.health.listeners.discard(self._backend_out)
+
+
+class BalancedExchange(_Moving):
+    """An exchange with one of several backends."""
+
+
+class BufferedBalancedExchange(_Moving, BufferedExchange):
+    """Such an exchange that takes a connection once its request's body is complete."""

@@ -1,0 +1,182 @@
+"""Whether one of several backends is up: by requests, and by checks of the gate's own."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.config.values.address import HttpAddress, UnixAddress, upstream_address
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.upstream.backends import Backend, Dialer
+from tailchat_gate.proxy.upstream.interfaces import NO_DESCRIPTOR, kind_of
+from tailchat_gate.proxy.upstream.probe import Probe, probe_request, status_of
+
+#: The least share of a backend that has just come back, of a slow start.
+_LEAST_WEIGHT: Final = 0.1
+#: Statuses by which a gateway behind the backend says that what is behind it fails.
+GATEWAY_FAULTS: Final = frozenset((502, 503, 504))
+_GOOD: Final = range(200, 400)
+#: What put a backend out, in log and metrics.
+BY_CHECK: Final = "check"
+BY_REQUESTS: Final = "requests"
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRules:
+    """What a backend is asked; seconds, and how many answers in a row count."""
+
+    request: bytes
+    interval: float
+    timeout: float
+    rise: int
+    fall: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRules:
+    """When a backend is out and for how long; without `check` only requests say so."""
+
+    max_fails: int
+    fail_timeout: float
+    slow_start: float
+    check: CheckRules | None
+
+
+def health_rules(settings: RouteSettings, backend: str) -> HealthRules:
+    """Return the rules of a route for one of its backends."""
+    health, check = settings.health, None
+    address = upstream_address(backend)
+    if health is not None and isinstance(address, HttpAddress | UnixAddress):
+        request = probe_request(address, settings.upstream_host or settings.host or "", health.path)
+        check = CheckRules(request, health.interval, health.timeout, health.rise, health.fall)
+    return HealthRules(settings.max_fails, settings.fail_timeout, settings.slow_start, check)
+
+
+class BackendHealth:
+    """What is known of one backend; `ejections` counts how often it was put out, by URL and cause.
+
+    `listeners` are called when it goes out.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        rules: HealthRules,
+        time: Callable[[], float],
+        ejections: Counter[tuple[str, str]],
+    ) -> None:
+        self.backend: Final = backend
+        self.rules: Final = rules
+        self._time = time
+        self._ejections = ejections
+        for cause in (BY_CHECK, BY_REQUESTS):
+            ejections.setdefault((backend.url, cause), 0)
+        self.up = True
+        #: Why it is out, "" while it is up.
+        self.reason = ""
+        #: How many requests failed in a row.
+        self.fails = 0
+        #: Checks in a row: good ones, bad ones.
+        self._good = self._bad = 0
+        #: Until when failures of requests keep it out; since when it is up again.
+        self.until = 0.0
+        self.back_at = float("-inf")
+        self.listeners: Final[set[Callable[[], None]]] = set()
+        self._checker: asyncio.Task[None] | None = None
+
+    def adopt(self, other: "BackendHealth") -> None:
+        """Begin with what is known of the same backend under other rules."""
+        self.up, self.reason, self.fails = other.up, other.reason, other.fails
+        self.until, self.back_at = other.until, other.back_at
+
+    def weight(self, now: float) -> float:
+        """Return the backend's share, 1 except for a time after it came back."""
+        window = self.rules.slow_start
+        if not window or now - self.back_at >= window:
+            return 1.0
+        return max(_LEAST_WEIGHT, (now - self.back_at) / window)
+
+    def succeeded(self) -> None:
+        """A request was answered."""
+        self.fails = 0
+
+    def failed(self, reason: str) -> None:
+        """A request failed by the backend's fault."""
+        self.fails += 1
+        most = self.rules.max_fails
+        if self.up and most and self.fails >= most:
+            self.until = self._time() + self.rules.fail_timeout
+            self._put_out(BY_REQUESTS, reason)
+
+    def checked(self, fault: str) -> None:
+        """A check has ended, with a `fault` or "" for none."""
+        check = self.rules.check
+        if check is None:
+            return
+        if fault:
+            self._good, self._bad = 0, self._bad + 1
+            if self.up and self._bad >= check.fall:
+                self._put_out(BY_CHECK, fault)
+        else:
+            self._good, self._bad = self._good + 1, 0
+            if not self.up and self._good >= check.rise and self._time() >= self.until:
+                self._take_back()
+
+    def sweep(self, now: float) -> None:
+        """Try a backend again whose time is over, where no check says when it is up."""
+        if not self.up and self.rules.check is None and now >= self.until:
+            self._take_back()
+            # On trial: the next failure puts it out again.
+            self.fails = max(self.rules.max_fails - 1, 0)
+
+    def _put_out(self, cause: str, reason: str) -> None:
+        self.up, self.reason, self._good = False, reason, 0
+        self._ejections[self.backend.url, cause] += 1
+        details = {"upstream": self.backend.url, "by": cause, "reason": reason}
+        _log.warning("a backend is out", extra={"details": details})
+        for told in tuple(self.listeners):
+            told()
+
+    def _take_back(self) -> None:
+        self.up, self.reason, self.fails = True, "", 0
+        self.back_at = self._time()
+        details = {"upstream": self.backend.url}
+        _log.info("a backend is back", extra={"details": details})
+
+    def start(self, dialer: Dialer) -> None:
+        """Begin the checks, where there are any; needs a running event loop."""
+        if self.rules.check is not None and self._checker is None:
+            checks = self._check_for_ever(dialer, self.rules.check)
+            self._checker = asyncio.get_running_loop().create_task(checks)
+
+    def close(self) -> None:
+        """End the checks."""
+        if self._checker is not None:
+            self._checker.cancel()
+            self._checker = None
+
+    async def _check_for_ever(self, dialer: Dialer, check: CheckRules) -> None:
+        while True:
+            fault = await self._fault(dialer, check)
+            if fault is not None:
+                self.checked(fault)
+            await asyncio.sleep(check.interval)
+
+    async def _fault(self, dialer: Dialer, check: CheckRules) -> str | None:
+        """Return what one check found, "" for nothing; None where the gate could not ask."""
+        try:
+            async with asyncio.timeout(check.timeout):
+                probe = await dialer.connect(self.backend, partial(Probe, check.request))
+                try:
+                    status = status_of(await probe.start)
+                finally:
+                    probe.close()
+        except OSError as error:
+            return None if error.errno in NO_DESCRIPTOR else kind_of(error)
+        return "" if status in _GOOD else f"status {status}" if status else "broken"
