@@ -39,7 +39,7 @@ Start = Callable[..., Any]
 def test_where_an_upstream_is(url: str, host: str, port: int, path: str, tls: bool) -> None:
     """An upstream's text becomes host and port, or a path; https verifies."""
     settings = make_settings(url).route[0]
-    address = upstream_address(settings.upstream)
+    address = upstream_address(settings.backends[0])
     assert isinstance(address, (HttpAddress, UnixAddress))
 
     backend = Backend.of_route(settings, address)
