@@ -137,6 +137,21 @@ async def test_another_process_reads_an_outcome_and_releases_nothing(server: Red
         assert await there.reserve("a") is ReservationStatus.TAKEN
 
 
+async def test_a_repeated_call_knows_its_own_reservation(server: RedisServer) -> None:
+    """A call that is made again because its answer was lost is granted, and no other is."""
+    async with gate(server) as here:
+        database = here.store._database
+        found = [
+            await database.reserve("login", "a", nonce, until=UNTIL, room=9, at=START)
+            for nonce in ("mine", "mine", "another")
+        ]
+    assert [one.status for one in found] == [
+        ReservationStatus.GRANTED,
+        ReservationStatus.GRANTED,
+        ReservationStatus.TAKEN,
+    ]
+
+
 async def test_an_emptied_server_lifts_nothing(server: RedisServer) -> None:
     """After FLUSHALL, processes write again what they know, single-use keys with their outcomes."""
     async with gate(server) as here, gate(server) as there:
@@ -259,7 +274,8 @@ async def test_a_reservation_that_was_made_without_an_answer_is_its_own() -> Non
     """A key that was reserved although its answer was late is settled under the same nonce."""
     async with redis_server() as server, gate(server, patience=0.3) as here:
         await here.put("known")
-        # The command waits in the socket of the frozen server, which runs it later.
+        # The server knows the script: a call of it waits in the socket, and is run later.
+        await here.reserve("before")
         server.freeze()
         try:
             assert await here.reserve("a") is ReservationStatus.UNAVAILABLE

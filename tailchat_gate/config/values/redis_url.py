@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from tailchat_gate.syntax import VCHAR
+
 _EXPECTED: Final = (
     "redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS) or unix:///PATH?db=DB, "
     "with USER@ before the host where the server has users"
@@ -12,7 +14,7 @@ _EXPECTED: Final = (
 _KEPT_APART: Final = "no password in the address: state.password_file or state.password holds it"
 _PORT: Final = 6379
 _MOST_DATABASES: Final = 1 << 16
-_PLAIN: Final = re.compile(r"[!-~]{1,1024}")
+_PLAIN: Final = re.compile(f"[{VCHAR}]{{1,1024}}")
 
 
 @dataclass(frozen=True, slots=True)
