@@ -13,6 +13,7 @@ from typing import Any, Self
 import pytest
 from gatekit import (
     OK,
+    Clock,
     RawClient,
     RawUpstream,
     Received,
@@ -23,6 +24,7 @@ from gatekit import (
     until,
 )
 from process import free_port
+from reloadkit import file_gate
 from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.identity.oauth.responses import Profile
@@ -375,3 +377,35 @@ async def test_all_full_is_said_with_a_time_to_come_back(start_gate: Start) -> N
 
     assert (refused.status, refused.json["error"]) == (503, "upstream-busy")
     assert refused.values("Retry-After")
+
+
+async def test_what_is_known_of_a_backend_survives_a_reload(tmp_path: Path, clock: Clock) -> None:
+    """One that is out stays out where its URL stays, under other rules too; /status lists it."""
+    async with RawUpstream() as first, RawUpstream() as second:
+        urls = (first.url, second.url)
+        route = _route(urls, fail_timeout="1h")
+        async with file_gate(tmp_path, first.url, clock) as gate:
+            await gate.change(route=[route])
+            for _ in range(3):
+                gate.gate.generation.process_state.upstream_pools.health[0].failed("by hand")
+            for other in ({}, {"sticky": True}, {"max_fails": 7}):
+                await gate.change(route=[{**route, **other}])
+                for _ in range(4):
+                    assert (await ask(gate.port, request_bytes("/"))).status == 200
+            told = (await gate.status())["backends"]
+
+    assert not first.requests
+    assert {"upstream": urls[0], "up": False, "reason": "by hand"} in told
+    assert {"upstream": urls[1], "up": True, "reason": ""} in told
+
+
+async def test_a_stored_body_goes_to_another_backend(start_gate: Start) -> None:
+    """With request_buffer a POST that one backend refuses is sent to another, once and whole."""
+    with closing(_bound()) as refusing:
+        async with RawUpstream() as tool:
+            route = _route((_url(refusing), tool.url), request_buffer="1KiB")
+            gate = await start_gate(route=[route])
+            answers = [await ask(gate.port, _request("POST", b"x" * 9000)) for _ in range(2)]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert [request.body for request in tool.requests] == [b"x" * 9000] * 2
