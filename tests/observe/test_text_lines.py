@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pty
+from collections.abc import Iterator
 
 import pytest
 
@@ -62,7 +63,19 @@ def test_colour_is_for_terminals_alone() -> None:
             os.close(end)
 
 
-async def test_the_gates_own_log_on_a_terminal() -> None:
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Restore how the process logs."""
+    names = ("", "tailchat_gate", "tailchat_gate.audit")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    yield
+    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        one.handlers[:], one.propagate = handlers, propagate
+        one.setLevel(level)
+
+
+async def test_the_gates_own_log_on_a_terminal(restored: None) -> None:
     """With "auto" its lines are coloured text there."""
     master, slave = await asyncio.to_thread(pty.openpty)
     try:
@@ -71,7 +84,6 @@ async def test_the_gates_own_log_on_a_terminal() -> None:
         await asyncio.to_thread(close_logging)
         line = await asyncio.to_thread(os.read, master, 4096)
     finally:
-        logging.getLogger().handlers[:] = []
         os.close(master)
         os.close(slave)
 
