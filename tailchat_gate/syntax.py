@@ -61,6 +61,10 @@ REGISTERED_METHOD: Final = f"[A-Z][A-Z0-9_-]{{0,{MAX_METHOD - 1}}}"
 COMMON_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 #: Methods that fetch what is there (RFC 9110 sections 9.3.1 and 9.3.2).
 READ_METHODS: Final = frozenset(("GET", "HEAD"))
+#: Methods that are not meant to change anything (RFC 9110 section 9.2.1).
+SAFE_METHODS: Final = READ_METHODS | {"OPTIONS", "TRACE"}
+#: Sending these twice has the same effect as sending them once (RFC 9110 section 9.2.2).
+IDEMPOTENT_METHODS: Final = SAFE_METHODS | {"DELETE", "PUT"}
 
 # RFC 9110 section 5.5, as a recipient that takes obsolete octets and refuses controls
 #     field-vchar   = VCHAR / obs-text

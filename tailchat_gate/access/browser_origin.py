@@ -12,7 +12,7 @@ from typing import Final
 
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.request.target import HostPatterns
-from tailchat_gate.syntax import DEFAULT_PORTS, PREFIX
+from tailchat_gate.syntax import DEFAULT_PORTS, PREFIX, SAFE_METHODS
 
 ANY: Final = "*"
 #: Behind the scheme of an application: any page of it, whatever its host.
@@ -25,8 +25,6 @@ _WITH_PORT: Final = re.compile(
 )
 #: What browsers say of a page of the same origin, and of what a person asked for without a page.
 _OWN_SITES: Final = (["same-origin"], ["none"])
-#: Methods that are not meant to change anything (RFC 9110 section 9.2.1).
-_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
 #: An absolute path that every reader of URLs reads alike: no escape, no empty or dot segment, no
 #: backslash, which browsers take for a slash. Any other value is not proven harmless.
@@ -49,8 +47,8 @@ def changes_something(method: str, claimed: frozenset[str], *, has_origin: bool)
     `method` is "" where a proxy that asks does not tell it: browsers send Origin with every
     request whose method is not GET or HEAD.
     """
-    unsafe = method not in _SAFE if method else has_origin
-    return unsafe or not claimed <= _SAFE
+    unsafe = method not in SAFE_METHODS if method else has_origin
+    return unsafe or not claimed <= SAFE_METHODS
 
 
 def is_foreign(

@@ -12,7 +12,6 @@ from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.exchange.buffered import BufferedExchange, discarded
 from tailchat_gate.proxy.exchange.exchange import Exchange
 from tailchat_gate.proxy.exchange.forward_request import (
-    SAFE,
     ForwardRequest,
     UpstreamSettings,
     claims_no_other,
@@ -32,6 +31,7 @@ from tailchat_gate.proxy.upstream.interfaces import (
 )
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
+from tailchat_gate.syntax import SAFE_METHODS
 
 #: Ends that are never the client's fault: it can be the reason why nothing moves.
 _FAULTS: Final = (End.UNANSWERED, End.BROKEN, End.TRUNCATED)
@@ -160,7 +160,7 @@ class _Moving(Exchange):
 
     @property
     def _is_safe(self) -> bool:
-        return self.forward_request.request.method in SAFE
+        return self.forward_request.request.method in SAFE_METHODS
 
     def _move(self) -> bool:
         """Take a slot of another backend in place of this one's; return whether there was one."""

@@ -9,7 +9,6 @@ from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.client.own_connections import OwnConnections, Person, person_of
 from tailchat_gate.proxy.exchange.forward_request import (
-    IDEMPOTENT,
     REPEATED_BYTES,
     Admitted,
     ForwardRequest,
@@ -24,6 +23,7 @@ from tailchat_gate.proxy.upstream.interfaces import REASONS, End, ExchangeResult
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
+from tailchat_gate.syntax import IDEMPOTENT_METHODS
 
 # Globals: see reasons.py.
 _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
@@ -63,7 +63,7 @@ class Exchange(Admitted):
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         #: Whether sending the request twice has the same effect as sending it once.
-        self._repeatable = request.method in IDEMPOTENT
+        self._repeatable = request.method in IDEMPOTENT_METHODS
         #: What has arrived of the body, None where there is no body.
         self._sent_body = None if whole else SentBody()
         #: Whether bytes were sent since the last `quiet`; whether the request was sent again.

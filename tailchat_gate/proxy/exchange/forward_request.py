@@ -18,18 +18,15 @@ from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.syntax import IDEMPOTENT_METHODS
 
 #: The largest body that is copied, to be sent again after a stale connection.
 REPEATED_BYTES: Final = 65_536
-#: Sending these twice has the same effect as sending them once (RFC 9110 section 9.2.2).
-IDEMPOTENT: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
-#: These ask for no change (RFC 9110 section 9.2.1).
-SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
 
 def claims_no_other(request: RequestHead) -> bool:
     """Whether no override, such as X-HTTP-Method-Override, makes the method non-idempotent."""
-    return claimed_methods(request.fields, request.target.query) <= IDEMPOTENT
+    return claimed_methods(request.fields, request.target.query) <= IDEMPOTENT_METHODS
 
 
 class SentBody:
