@@ -1,5 +1,6 @@
 """`init`: asks three questions and writes a first configuration with its secrets."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from tailchat_gate.config.tables.route_fields import Upstream
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
 from tailchat_gate.identity.seal import new_secret
 
-#: Where the container of compose.yaml has its secrets.
+#: Secrets of a container: its user is none of this machine's.
+_READABLE: Final = 0o444
+#: Where the container of compose.yaml has them.
 _RUN_SECRETS: Final = "/run/secrets"
 #: What a container reaches under these names is the container itself.
 _LOOPBACK: Final = ("localhost", "127.", "::1", "[::1]")
@@ -229,7 +232,7 @@ def _files(folder: Path, answers: _Answers, *, docker: bool) -> list[_Written]:
     """Return the files to write; the configuration is the last that `serve` needs."""
     # Compose mounts a secret as it is, and the user of the container is no user of this machine:
     # the directory keeps others away.
-    secrets, mode = (folder / "secrets", 0o444) if docker else (folder, 0o600)
+    secrets, mode = (folder / "secrets", _READABLE) if docker else (folder, 0o600)
     names = {
         name: _toml(f"{_RUN_SECRETS}/{name}" if docker else str(secrets.absolute() / name))
         for name in ("client_secret", "session_secret")
@@ -267,7 +270,11 @@ def _stop_where_taken(paths: list[Path]) -> None:
 
 def _write(file: _Written) -> None:
     """Write a file that is not there. Raises OSError."""
-    file.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = file.path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if file.mode == _READABLE and (folder.is_symlink() or folder.stat().st_mode & 0o077):
+        # The directory alone keeps other users of this machine from these files.
+        raise PermissionError(errno.EPERM, "open to other users; mode 0700 keeps them out", folder)
     descriptor = os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
         opened.write(file.text)

@@ -60,7 +60,10 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         "ping_user_agent": Option("", "probes ask /healthz on admin_listen"),
         "ready_path": Option("", "/readyz answers on admin_listen"),
         "gcp_healthchecks": Option("", "probes ask /healthz on admin_listen"),
-        "metrics_address": Option("server.admin_listen"),
+        "metrics_address": Option(
+            "server.admin_listen",
+            "it has refusals and orders, too, so it listens on this machine alone",
+        ),
         "metrics_secure_address": Option("", "admin_listen has no TLS: keep it on the machine"),
         "metrics_tls_cert_file": Option("", "admin_listen has no TLS: keep it on the machine"),
         "metrics_tls_key_file": Option("", "admin_listen has no TLS: keep it on the machine"),

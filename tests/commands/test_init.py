@@ -144,6 +144,19 @@ def test_the_container_has_every_file_that_the_configuration_names(docker: Path)
     assert _mode(docker / "config.toml") == 0o644
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o710])
+def test_secrets_are_not_put_where_others_read(tmp_path: Path, mode: int) -> None:
+    """A directory for the container's secrets that others may enter is refused, and stays empty."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets").chmod(mode)
+
+    done = _init(tmp_path, "--docker", *ANSWERS, "--client-id", "tc_1", "--tool", "http://wiki:80")
+
+    assert done.exit_code == 1
+    assert f"{tmp_path}/secrets: open to other users; mode 0700 keeps them out" in done.output
+    assert list((tmp_path / "secrets").iterdir()) == []
+
+
 def test_the_container_has_no_more_rights_than_ours(docker: Path) -> None:
     """The hardening of the gate's own compose.yaml is in it."""
     ours = _tree(ROOT / "compose.yaml")["services"]["gate"]
