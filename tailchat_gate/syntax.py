@@ -62,7 +62,7 @@ COMMON_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", 
 #: Methods that fetch what is there (RFC 9110 sections 9.3.1 and 9.3.2).
 READ_METHODS: Final = frozenset(("GET", "HEAD"))
 #: Methods that are not meant to change anything (RFC 9110 section 9.2.1).
-SAFE_METHODS: Final = READ_METHODS | {"OPTIONS", "TRACE"}
+SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 #: Sending these twice has the same effect as sending them once (RFC 9110 section 9.2.2).
 IDEMPOTENT_METHODS: Final = SAFE_METHODS | {"DELETE", "PUT"}
 

@@ -128,7 +128,7 @@ def test_hosts_and_rights_are_warned_about(tmp_path: Path, authority: Authority)
     """A host without a certificate, and a key that every user can read."""
     issued = authority.issue("wiki.example.com", ends=timedelta(days=90))
     issued.key.chmod(0o644)
-    rights, hosts = good(write(tmp_path, HTTPS, issued=(issued,))).warnings
+    hosts, rights = sorted(good(write(tmp_path, HTTPS, issued=(issued,))).warnings)
     assert rights.startswith(f"server.tls[0].key: every user of this machine can read {issued.key}")
     assert hosts.startswith("server.tls: no certificate is for gate.example.com,")
 
