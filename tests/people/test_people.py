@@ -22,6 +22,8 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.facts import DELETED, Facts
 from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.people.watch import PeopleWatch
+from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
+from tailchat_gate.reasons import KEPT_OUT
 from tailchat_gate.serving.wiring import build
 
 LIST = "user/getUserInfoList"
@@ -101,6 +103,13 @@ async def test_ban_ends_an_open_websocket(start: Start) -> None:
         assert calls(scene) <= before + 2
     line = (await scene.gate.log())[-1]
     assert (line["status"], line["reason"]) == (101, "banned")
+    metrics = scene.gate.generation.process_state.metrics.render()
+    assert b'gate_live_ended_total{why="banned"} 1.0' in metrics
+
+
+def test_all_that_keeps_an_account_out_is_counted() -> None:
+    """What Tailchat says of an account ends what is open, and each such end has its counter."""
+    assert SESSION_OVER.keys() >= KEPT_OUT
 
 
 CASES: Mapping[str, tuple[dict[str, Any] | None, str]] = {

@@ -8,14 +8,14 @@ from typing import Final
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.proxy.client.connection import ClientConnection
-from tailchat_gate.reasons import Reason
+from tailchat_gate.reasons import KEPT_OUT, Reason
 from tailchat_gate.request.context import RequestContext
 
 #: The reasons that end a request under way because rules, groups or the configuration changed.
 _RIGHT_LOST: Final = (
     *(Reason.DENIED, Reason.DENY_LISTED, Reason.NO_ROUTE, Reason.METHOD_REFUSED),
     *(Reason.CLAIM_REFUSED, Reason.TOKEN_UNKNOWN, Reason.TOKEN_ELSEWHERE),
-    Reason.GROUPS_UNKNOWN,
+    *(Reason.GROUPS_UNKNOWN, Reason.CROSS_ORIGIN),
 )
 #: The reasons that end a request under way with its session or right, and their metrics labels.
 SESSION_OVER: Final = MappingProxyType(
@@ -26,7 +26,7 @@ SESSION_OVER: Final = MappingProxyType(
         Reason.SESSION_REVOKED: Reason.SESSION_REVOKED.value,
         Reason.RECHECK_FAILED: Reason.RECHECK_FAILED.value,
         Reason.LOCKED: Reason.LOCKED.value,
-        **{reason: reason.value for reason in _RIGHT_LOST},
+        **{reason: reason.value for reason in (*KEPT_OUT, *_RIGHT_LOST)},
     }
 )
 
