@@ -97,7 +97,6 @@ def test_an_empty_file_and_the_environment_are_enough() -> None:
         ("SERVER__WORKERS", "two", "SERVER__WORKERS", "text that is neither TOML nor JSON"),
         ("SERVER__WORKERS", '"1"', "SERVER__WORKERS", '"1"'),
         ("LOG__ACCESS", "yes", "LOG__ACCESS", "text that is neither TOML nor JSON"),
-        ("SERVER__LISTEN", "", "SERVER__LISTEN", "a list"),
         ("SERVER__LISTEN", "127.0.0.1:1,", "SERVER__LISTEN[1]", '""'),
         ("SERVER__LISTEN", "a:1,a:1", "SERVER__LISTEN", "a list"),
         ("SERVER__LISTEN", "[:1]:80", "SERVER__LISTEN", None),

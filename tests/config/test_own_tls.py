@@ -86,6 +86,64 @@ def test_nothing_of_it_goes_with_a_plain_public_url(tmp_path: Path, authority: A
     assert places == {"server.https_listen", "server.redirect_listen", "server.hsts"}
 
 
+def test_no_plain_address_is_needed_beside_https(tmp_path: Path, authority: Authority) -> None:
+    """An empty list turns the plain listener off, from the file and from the environment."""
+    issued = authority.issue("gate.example.com", ends=timedelta(days=90))
+    cases: tuple[tuple[list[str], dict[str, str]], ...] = (
+        ([HTTPS, "listen = []"], {}),
+        ([HTTPS], {"SERVER__LISTEN": ""}),
+    )
+    for lines, environ in cases:
+        server = good(write(tmp_path, *lines, issued=(issued,)), **environ).settings.server
+        assert (server.listen, server.public_addresses) == ((), ("0.0.0.0:443",))
+
+
+def test_a_gate_that_listens_nowhere_is_refused(tmp_path: Path) -> None:
+    """An address that only redirects is none for visitors."""
+    redirect = 'redirect_listen = "0.0.0.0:80"'
+    cases: tuple[tuple[list[str], dict[str, str]], ...] = (
+        (["listen = []"], {}),
+        (["listen = []", redirect], {}),
+        ([], {"SERVER__LISTEN": ""}),
+    )
+    for lines, environ in cases:
+        (problem,) = refused(write(tmp_path, *lines), **environ)
+        assert problem.key_path == "server.https_listen"
+        assert problem.expected == "at least one address, since server.listen has none"
+
+
+@pytest.mark.parametrize(
+    ("listen", "mode", "bad"),
+    [
+        ("0.0.0.0:4180", "", True),
+        ("[::]:4180", "required", True),
+        ("10.0.0.7:4180", "required", True),
+        ("gate.localhost:4180", "required", True),
+        ("gate.lan:4180", "required", True),
+        ("0.0.0.0:4180", "optional", False),
+        ("127.0.0.2:4180", "required", False),
+        ("[::1]:4180", "", False),
+        ("localhost:4180", "", False),
+        ("unix:/run/gate.sock", "required", False),
+    ],
+)
+def test_no_address_leads_past_a_required_certificate(
+    tmp_path: Path, authority: Authority, listen: str, mode: str, *, bad: bool
+) -> None:
+    """A plain address that others reach would let them in without a certificate of theirs."""
+    issued = authority.issue("gate.example.com", ends=timedelta(days=90))
+    lines = [HTTPS, f'listen = ["127.0.0.1:4182", "{listen}"]']
+    lines += [f'client_ca = "{authority.file}"']
+    lines += [f'client_certificate = "{mode}"'] if mode else []
+    file = write(tmp_path, *lines, issued=(issued,))
+    if not bad:
+        assert good(file).settings.server.listen[1] == listen
+        return
+    (problem,) = refused(file)
+    assert problem.key_path == "server.client_certificate"
+    assert f"server.listen without {listen}" in problem.expected
+
+
 def bad_pairs(authority: Authority) -> Iterator[tuple[Issued, str, str]]:
     """Yield pairs that cannot be used, with the key and the end of what is found."""
     one, other = authority.issue("gate.example.com"), authority.issue("other.example.com")

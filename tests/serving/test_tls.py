@@ -529,6 +529,17 @@ async def test_a_client_certificate_is_required(
     assert value == b":%b:" % b64encode(der)
 
 
+async def test_the_gate_serves_without_a_plain_listener(
+    start_gate: StartGate, upstream: RawUpstream, certificates: Certificates
+) -> None:
+    """With an empty list every connection is one by TLS."""
+    gate = await start_gate(upstream.url, server=certificates.server(listen=[]), route=PUBLIC)
+    assert gate.server.addresses_of("listen") == []
+    async with tls_client(https_port(gate), certificates.trusting()) as client:
+        client.send(request_bytes("/a"))
+        assert (await client.response()).status == 200
+
+
 async def test_a_client_certificate_is_optional(
     start_gate: StartGate, upstream: RawUpstream, certificates: Certificates, tmp_path: Path
 ) -> None:

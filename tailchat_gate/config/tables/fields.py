@@ -204,20 +204,6 @@ Listener = Annotated[str, AfterValidator(address.listen)]
 Listeners = Annotated[
     tuple[Listener, ...],
     BeforeValidator(_listed),
-    AfterValidator(identifier.at_least_one),
-    AfterValidator(identifier.distinct),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
-            ]
-        }
-    ),
-]
-FurtherListeners = Annotated[
-    tuple[Listener, ...],
-    BeforeValidator(_listed),
     AfterValidator(identifier.distinct),
     WithJsonSchema({"anyOf": [{"type": "string"}, distinct_items({"type": "string"})]}),
 ]

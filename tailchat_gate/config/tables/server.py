@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, ValidationInfo, field_validator
 
 from tailchat_gate.config.tables.fields import (
-    FurtherListeners,
     Listeners,
     Network,
     Origin,
@@ -45,7 +44,10 @@ class Server(Section):
 
     listen: Listeners = Field(
         default=("127.0.0.1:4180",),
-        description="Where visitors connect: host:port, unix:/path, or a list of these.",
+        description=(
+            "Where visitors connect: host:port, unix:/path, or a list of these; [] is nowhere but "
+            "https_listen."
+        ),
         examples=["0.0.0.0:4180", "unix:/run/gate.sock"],
     )
     unix_mode: UnixMode = Field(
@@ -94,15 +96,16 @@ class Server(Section):
         ),
         examples=[["10.0.0.0/8"]],
     )
-    https_listen: FurtherListeners = Field(
+    https_listen: Listeners = Field(
         default=(),
+        validate_default=True,
         description=(
             "Where visitors connect by HTTPS, with the certificates of [[server.tls]]: host:port, "
             "unix:/path, or a list of these."
         ),
         examples=["0.0.0.0:443"],
     )
-    redirect_listen: FurtherListeners = Field(
+    redirect_listen: Listeners = Field(
         default=(),
         description=(
             "Where visitors who come by plain HTTP are only redirected to HTTPS: host:port, "
@@ -143,6 +146,7 @@ class Server(Section):
     )
     client_certificate: Literal["required", "optional"] = Field(
         default="required",
+        validate_default=True,
         description=(
             "Whether a client without a certificate of client_ca may connect; one with a bad "
             "certificate never may."
@@ -152,7 +156,7 @@ class Server(Section):
         default=False,
         description="Whether tools get the client's certificate in Client-Cert.",
     )
-    proxy_protocol: FurtherListeners = Field(
+    proxy_protocol: Listeners = Field(
         default=(),
         description=(
             "Those of the gate's addresses on which every connection must come from one of "
@@ -227,16 +231,23 @@ class Server(Section):
             admin = address.listen(value)
         except ValueError as wrong:
             raise ValueError(f'{wrong}, or "" to turn it off') from None
-        if admin in info.data.get("listen", ()) and not admin.endswith(":0"):
+        if admin in (info.data.get("listen") or ()) and not admin.endswith(":0"):
             raise ValueError("an address that server.listen does not have")
         return admin
+
+    @field_validator("https_listen")
+    @classmethod
+    def _somewhere(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value and info.data.get("listen") == ():
+            raise ValueError("at least one address, since server.listen has none")
+        return value
 
     @field_validator("https_listen", "redirect_listen")
     @classmethod
     def _own_address(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         taken = {info.data.get("admin_listen", "")}
         for key in PUBLIC_ADDRESSES:
-            taken.update(info.data.get(key, ()))
+            taken.update(info.data.get(key) or ())
         if twice := [one for one in value if one in taken and not one.endswith(":0")]:
             raise ValueError(f"addresses of its own; {twice[0]} is another listener's")
         if value and not _is_https(info):
@@ -277,15 +288,28 @@ class Server(Section):
             raise ValueError("the key left out, or server.client_ca beside it")
         return value
 
+    @field_validator("client_certificate")
+    @classmethod
+    def _no_way_past(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse what others reach without TLS, and so without the certificate."""
+        past = [one for one in info.data.get("listen") or () if not address.stays_here(one)]
+        if value == "required" and info.data.get("client_ca") is not None and past:
+            raise ValueError(
+                f'"optional", or server.listen without {past[0]}, where everybody could connect '
+                "without a certificate; loopback and Unix sockets may stay"
+            )
+        return value
+
     @field_validator("proxy_protocol")
     @classmethod
     def _from_trusted(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         public: list[str] = []
         for key in PUBLIC_ADDRESSES:
-            public += info.data.get(key, ())
+            public += info.data.get(key) or ()
         if value and not info.data.get("trusted_proxies", True):
             raise ValueError("the key left out, or the proxies in server.trusted_proxies")
-        if all(key in info.data for key in PUBLIC_ADDRESSES) and not set(value) <= set(public):
+        known = all(info.data.get(key) is not None for key in PUBLIC_ADDRESSES)
+        if known and not set(value) <= set(public):
             raise ValueError(f"addresses of {', '.join(PUBLIC_ADDRESSES)}")
         return value
 

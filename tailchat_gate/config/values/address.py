@@ -129,6 +129,17 @@ def listen(text: str) -> str:
     return str(listen_address(text))
 
 
+def stays_here(text: str) -> bool:
+    """Whether only this machine can connect to an address to listen on.
+
+    A name below localhost is not certain: the system may ask a name server for it.
+    """
+    listener = listen_address(text)
+    if isinstance(listener, UnixAddress):
+        return True
+    return is_loopback(listener.host) and not listener.host.endswith(".localhost")
+
+
 def upstream_address(text: str) -> Upstream:
     """Read where the requests of a route go.
 
