@@ -53,13 +53,19 @@ def facts_of(certificate: Certificate) -> CertificateFacts:
     )
 
 
-def server_context(certificate: Certificate, server: Server) -> ssl.SSLContext:
+class ServerContext(ssl.SSLContext):
+    """A context of the gate's own TLS; `clients` is equal where the same clients may connect."""
+
+    clients: bytes = b""
+
+
+def server_context(certificate: Certificate, server: Server) -> ServerContext:
     """Return the context that serves one certificate. Raises PemError.
 
     TLS 1.2 and 1.3, HTTP/1.1 alone by ALPN (RFC 7301), no renegotiation, which costs the server
     more than the client. With client_ca each client is asked for a certificate.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])

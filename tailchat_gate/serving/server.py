@@ -18,6 +18,7 @@ from tailchat_gate.serving.listeners import Listeners, StartError
 from tailchat_gate.serving.openings import Openings, OpeningTerms
 from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
+from tailchat_gate.serving.tls import clients_of
 from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.state.store import StoreError
 
@@ -93,6 +94,7 @@ class GateServer:
         self._server = ClientServer(
             self.in_force.service, self._process_state.live, self._process_state.descriptors
         )
+        self._server.trust.change(clients_of(self.in_force.tls), settings.server.shutdown_timeout)
         self._process_state.locks.start(self._server.hear_of_sessions)
         self._process_state.grants.start(self._server.hear_of_rights)
         self._process_state.group_watch.start(self._server.hear_of_rights)
@@ -150,6 +152,7 @@ class GateServer:
             if self._openings is not None:
                 self._openings.use(_terms(generation))
             self._server.change(generation.service)
+            self._server.trust.change(clients_of(generation.tls), settings.shutdown_timeout)
             self.generations.follow(generation, self._server.connections)
             if self._checks_sign_in:
                 generation.check_tailchat()

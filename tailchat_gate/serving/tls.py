@@ -21,17 +21,21 @@ from tailchat_gate.config.certificates import (
 from tailchat_gate.config.files import PemError
 from tailchat_gate.config.model import Server
 
+#: What `clients_of` returns where clients are not asked for certificates.
+ANY_CLIENT: Final = b""
+
 
 class ServerTls:
     """The certificates of one configuration.
 
     `context` is for every new connection; `facts` say what the certificates are for, and `digest`
-    is equal for equal files and settings.
+    is equal for equal files and settings. `clients` is equal where the same clients may connect.
     """
 
     def __init__(self, server: Server) -> None:
         """Read the files. Raises PemError."""
         self.digest: Final = _digest(server)
+        self.clients: Final = _clients(server)
         made = [server_context(each, server) for each in server.tls]
         try:
             self.facts: Final = tuple(map(facts_of, server.tls))
@@ -39,6 +43,8 @@ class ServerTls:
             raise PemError("server.tls", "a file that changed", "certificates of X.509") from None
         self._by_name: Final = _by_name(zip(self.facts, made, strict=True))
         self.context: Final = made[0]
+        for each in made:
+            each.clients = self.clients
         self.context.sni_callback = self._choose
 
     def _choose(
@@ -54,6 +60,11 @@ class ServerTls:
 def server_tls(server: Server) -> ServerTls | None:
     """Return the TLS of a configuration, None where it has none. Raises PemError."""
     return ServerTls(server) if server.https_listen else None
+
+
+def clients_of(tls: ServerTls | None) -> bytes:
+    """Return what differs where other clients may connect than by another configuration's TLS."""
+    return ANY_CLIENT if tls is None else tls.clients
 
 
 def _by_name(
@@ -76,6 +87,18 @@ def _digest(server: Server) -> bytes:
         except OSError as error:
             raise _unreadable(path, error) from None
     return found.digest()
+
+
+def _clients(server: Server) -> bytes:
+    """Return what differs where another certificate of a client is needed. Raises PemError."""
+    if server.client_ca is None:
+        return ANY_CLIENT
+    path = Path(server.client_ca)
+    try:
+        authorities = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return hashlib.sha256(server.client_certificate.encode() + b"\n" + authorities).digest()
 
 
 def _unreadable(path: Path, error: OSError) -> PemError:

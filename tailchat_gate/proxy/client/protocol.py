@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from tailchat_gate.config.certificates import ServerContext
 from tailchat_gate.proxy.client.connection import ClientConnection, CurrentService
 from tailchat_gate.proxy.client.half_closed import HalfClosed, PeerEnd, peer_end, unread_bytes
 from tailchat_gate.proxy.client.lingering import Lingering
@@ -47,7 +48,7 @@ class Server(Protocol):
 class ClientProtocol(ClientConnection):
     """A connection from a client, as the event loop and the server see it."""
 
-    __slots__ = ("_buffer", "_server", "_unsent", "counted_as", "named_peer")
+    __slots__ = ("_buffer", "_server", "_unsent", "counted_as", "named_peer", "trust")
 
     def __init__(self, server: Server, service: CurrentService | None = None) -> None:
         """`service` answers requests in place of the server's."""
@@ -59,6 +60,8 @@ class ClientProtocol(ClientConnection):
         self._unsent = 0
         #: The address that a PROXY header names, "" for the socket's own.
         self.named_peer = ""
+        #: Which client certificates were good when TLS began; None where they are not any longer.
+        self.trust: bytes | None = b""
 
     # What the transport calls.
 
@@ -76,6 +79,8 @@ class ClientProtocol(ClientConnection):
 
     def _begin_tls(self, tls: ssl.SSLObject) -> None:
         self.secure = True
+        if isinstance(tls.context, ServerContext):
+            self.trust = tls.context.clients
         if (certificate := tls.getpeercert(binary_form=True)) is not None:
             # RFC 9440 section 2.2: a byte sequence of structured fields.
             self.certificate = b"Client-Cert: :%b:\r\n" % b64encode(certificate)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from tailchat_gate.proxy.client.active_request import ActiveRequest
+from tailchat_gate.proxy.client.client_trust import ClientTrust
 from tailchat_gate.proxy.client.connection import CurrentService, Service
 from tailchat_gate.proxy.client.protocol import ClientProtocol
 from tailchat_gate.proxy.client.right_watch import RightWatch
@@ -97,6 +98,8 @@ class ClientServer:
         self.service: Final = CurrentService(service)
         #: Answers requests on listeners that only redirect.
         self.redirects: Final = CurrentService(service.redirects())
+        #: Which client certificates are good.
+        self.trust: Final = ClientTrust(self.connections)
         self._rights = RightWatch(self.connections, self.service)
         self._set_limit(service)
         descriptors.closers.append(self._close_oldest)
@@ -156,6 +159,7 @@ class ClientServer:
         self.connections.add(connection)
         descriptors.clients += 1
         connection.leaving = self._leaving
+        self.trust.look_at(connection)
         if not room:
             return Reason.GATE_BUSY
         who = self.service.handler.counts_as(connection.peer)
@@ -215,6 +219,7 @@ class ClientServer:
             if timer is not None:
                 timer.cancel()
         self._rights.close()
+        self.trust.close()
         for connection in tuple(self.connections):
             connection.abort()
 
