@@ -20,6 +20,7 @@ _MEANWHILE = "\nWhile that was handled:\n\n"
 LOGGER_NAME: Final = "tailchat_gate"
 AUDIT_LOGGER_NAME: Final = "tailchat_gate.audit"
 _STANDARD_ERROR: Final = 2
+_ODD_NAME: Final = "a TLS client asked for a name that is not ASCII; its connection was refused"
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -180,9 +181,15 @@ def log_stray_complaints() -> None:
     """Log what Python itself would write to standard error, which could block the gate."""
     log = logging.getLogger(LOGGER_NAME)
     logging.captureWarnings(capture=True)
+    faults = FaultLog(time.monotonic)
 
     def unraisable(found: "sys.UnraisableHookArgs") -> None:
         error = found.exc_value
+        # Python decodes the name in a ClientHello before it calls the gate: strangers choose how
+        # often this comes, so it must not take the room of other lines.
+        if isinstance(error, UnicodeDecodeError) and isinstance(found.object, bytes):
+            faults.tell(_ODD_NAME, {}, level=logging.WARNING)
+            return
         log.error(
             "an error outside of any request: %s",
             found.err_msg or "in a destructor",

@@ -1,8 +1,12 @@
 """What a change of the gate's own TLS does to connections that are open, and what strangers log."""
 
 import asyncio
+import logging
 import ssl
-from collections.abc import AsyncIterator
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ from reloadkit import FileGate, file_gate
 from tlsgatekit import Certificates, https_port, tls_client
 from tlskit import Authority
 from websocketkit import SWITCH, UPGRADE
+
+from tailchat_gate.observe.log import log_stray_complaints
 
 pytestmark = pytest.mark.both_loops
 
@@ -151,3 +157,60 @@ async def test_a_handshake_across_the_change(gate: FileGate, clients: Clients) -
         await ended(client)
     openings = gate.gate.generation.process_state.certificates.openings
     await until(lambda: openings["opened"] == 1)
+
+
+@contextmanager
+def stray_complaints_logged() -> Iterator[None]:
+    """Log stray complaints as the serving process does, until the block ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        patch.setattr(threading, "excepthook", threading.excepthook)
+        log_stray_complaints()
+        try:
+            yield
+        finally:
+            logging.captureWarnings(capture=False)
+
+
+def hello(name: bytes) -> bytes:
+    """Return a ClientHello that asks for any bytes as a name."""
+    placeholder = "x" * len(name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    out = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=placeholder)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return out.read().replace(placeholder.encode(), name)
+
+
+class Broken:
+    """Something whose destructor fails."""
+
+    def __del__(self) -> None:
+        """Fail."""
+        raise ArithmeticError
+
+
+async def test_names_that_are_no_text_fill_no_log(
+    gate: FileGate, clients: Clients, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients that ask for them leave a line a minute without a traceback; faults keep theirs."""
+    sent = hello(b"gate\xff\xfe.test")
+    with stray_complaints_logged():
+        caplog.clear()
+        for _ in range(5):
+            async with RawClient.connect(https_port(gate.gate)) as client:
+                client.send(sent)
+                await ended(client)
+        found = [one for one in caplog.records if one.levelno >= logging.WARNING]
+        caplog.clear()
+        Broken()
+        (fault,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert 1 <= len(found) < 5
+    assert {(one.levelname, one.exc_info) for one in found} == {("WARNING", None)}
+    assert "is not ASCII" in found[0].getMessage()
+    assert fault.exc_info is not None
+    assert fault.exc_info[0] is ArithmeticError
+    async with tls_client(https_port(gate.gate), clients.context()) as client:
+        client.send(request_bytes("/a"))
+        assert (await client.response()).status == 200
