@@ -67,6 +67,27 @@ def test_addresses_that_lead_back_are_told(
 
 
 @pytest.mark.parametrize(
+    ("admin", "told"),
+    [
+        ("0.0.0.0:9100", True),
+        ("[::]:4181", True),
+        ("10.0.0.7:4181", True),
+        ("gate.lan:4181", True),
+        ("127.0.0.1:4181", False),
+        ("[::1]:4181", False),
+        ("localhost:4181", False),
+        ("unix:/run/gate-admin.sock", False),
+        ("", False),
+    ],
+)
+def test_an_admin_listener_that_others_reach_is_told(admin: str, *, told: bool) -> None:
+    """It has no sign-in, so who reaches it reads refusals and gives orders."""
+    found = lint(make_settings(server={"public_url": PUBLIC, "admin_listen": admin}))
+    wanted = [f"server.admin_listen: all who reach {admin} can read who was refused"] * told
+    assert [text.partition(",")[0] for text in found] == wanted
+
+
+@pytest.mark.parametrize(
     ("first", "second", "told"),
     [
         ("http://127.0.0.1:3000", "http://grafana.lan:3000", True),

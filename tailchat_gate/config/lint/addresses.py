@@ -12,6 +12,7 @@ from tailchat_gate.config.values.address import (
     Upstream,
     leads_to,
     listen_address,
+    stays_here,
     tool_of,
     upstream_address,
 )
@@ -34,6 +35,13 @@ def of_addresses(settings: Settings) -> Iterator[str]:
         yield (
             "server.unix_mode: every user of this machine can connect to the gate's sockets, with "
             "any X-Forwarded-* where 127.0.0.1 is in server.trusted_proxies"
+        )
+    admin = settings.server.admin_listen
+    if admin and not stays_here(admin):
+        yield (
+            f"server.admin_listen: all who reach {admin} can read who was refused, and have the "
+            "gate reload or upgrade, without a sign-in; a published port of a container is the "
+            "same. Let a firewall or the network keep others out"
         )
     if travels_in_clear(settings.tailchat.api_url):
         yield "tailchat.api_url is http: the app's secret and the login can be read on the way"
