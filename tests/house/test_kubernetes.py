@@ -134,6 +134,26 @@ def test_nothing_but_monitoring_reaches_the_admin_port(plain: list[Manifest]) ->
     assert admin["from"]
 
 
+def test_the_examples_trust_no_range_that_everybody_is_in(plain: list[Manifest]) -> None:
+    """The plain manifests trust nobody; values that name a range say who may connect."""
+    assert "TAILCHAT_GATE_SERVER__TRUSTED_PROXIES" not in variables(plain)
+    for values in VALUES:
+        given = yaml.safe_load((CHART / "ci" / f"{values}.yaml").read_text(encoding="utf-8"))
+        policy = given.get("networkPolicy", {})
+        assert not given.get("trustedProxies") or policy.get("from"), values
+
+
+def test_no_template_leads_past_tls() -> None:
+    """Where the gate has TLS the plain listener is on loopback, and the plain port redirects."""
+    template = (CHART / "templates" / "deployment.yaml").read_text(encoding="utf-8")
+    _, _, tls = template.partition("{{- if .Values.tls.secretName }}")
+    with_tls, _, without = tls.partition("{{- else }}")
+    assert '"127.0.0.1:4180"' in with_tls
+    assert "REDIRECT_LISTEN" in with_tls
+    assert '"0.0.0.0:4180"' in without
+    assert template.count("SERVER__LISTEN") == len(("with TLS", "without"))
+
+
 def test_a_stop_has_the_time_that_it_takes(plain: list[Manifest]) -> None:
     """The kubelet's grace is longer than the drain, the wait for requests, and the gate's end."""
     seconds = {name: value.rstrip("s") for name, value in variables(plain).items()}
@@ -247,6 +267,48 @@ def test_what_the_chart_makes_is_valid(values: str, tmp_path: Path) -> None:
     assert settings_of(manifests(rendered(values)), tmp_path).route[0].name == "wiki"
 
 
+def test_the_plain_port_only_redirects_where_the_gate_has_tls(tmp_path: Path) -> None:
+    """No port of the service leads to the plain listener, which stays on the pod's loopback."""
+    found = manifests(rendered("tls"))
+    server = settings_of(found, tmp_path).server
+    (container,) = pod(found)["containers"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert server.listen == ("127.0.0.1:4180",)
+    assert server.redirect_listen == (f"0.0.0.0:{ports['http']}",)
+    assert server.https_listen == (f"0.0.0.0:{ports['https']}",)
+    targets = [one["targetPort"] for one in of_kind(found, "Service")["spec"]["ports"]]
+    assert targets == ["http", "https"]
+
+
+@pytest.mark.parametrize(
+    "set_",
+    [
+        "trustedProxies={10.42.0.7,10.42.0.8/32,fd00::1/128}",
+        "trustedProxies={10.42.0.0/16},networkPolicy.from[0].podSelector.matchLabels.app=traefik",
+    ],
+)
+def test_single_proxies_and_a_guarded_range_are_trusted(set_: str) -> None:
+    """An address is one pod's, and the policy lets none but the named connect."""
+    names = variables(manifests(rendered("plain", "--set", set_)))
+    assert names["TAILCHAT_GATE_SERVER__TRUSTED_PROXIES"].startswith("10.42.0.")
+
+
+def test_a_range_is_not_trusted_where_no_policy_is() -> None:
+    """A policy that is switched off names nobody."""
+    file = str(CHART / "ci" / "forward-auth.yaml")
+    words = (
+        "--kube-version",
+        VERSIONS[0],
+        "--values",
+        file,
+        "--set",
+        "networkPolicy.enabled=false",
+    )
+    code, _, err = run_helm("template", "gate", str(CHART), *words)
+    assert code != 0
+    assert "networkPolicy.from" in err
+
+
 def test_several_pods_are_kept_apart_and_alive() -> None:
     """They scale on requests, one goes at a time, and the autoscaler alone says how many."""
     found = manifests(rendered("several"))
@@ -277,6 +339,10 @@ def test_several_pods_are_kept_apart_and_alive() -> None:
         ("gateway.enabled=true", "gateway.parentRefs"),
         ("forwardAuth.kind=Nginx", "forwardAuth.kind"),
         ("forwardAuth.kind=IngressRoute", "forwardAuth.tools"),
+        ("tls.secretName=gate-tls", "tls.secretName"),
+        ("trustedProxies={10.42.0.0/16}", "networkPolicy.from"),
+        ("trustedProxies={10.0.0.1,fd00::/8}", "networkPolicy.from"),
+        ('config=server.trusted_proxies = ["10.42.0.0/16"]', "networkPolicy.from"),
     ],
 )
 def test_what_would_not_work_is_not_rendered(set_: str, said: str) -> None:

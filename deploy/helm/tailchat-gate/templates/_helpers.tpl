@@ -28,9 +28,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.persistence.existingClaim | default (include "gate.name" .) }}
 {{- end -}}
 
+{{- /* Of the text of config.toml it is not told whether it names a range or one address. */}}
+{{- define "gate.trustsRange" -}}
+{{- range .Values.trustedProxies }}{{ if and (contains "/" .) (not (or (hasSuffix "/32" .) (hasSuffix "/128" .))) }}true{{ end }}{{ end -}}
+{{- if and (not .Values.trustedProxies) (regexMatch "(?m)^[^#\n]*trusted_proxies" .Values.config) }}true{{ end -}}
+{{- end -}}
+
 {{- define "gate.refuse" -}}
 {{- if not .Values.config }}{{ fail "config: the text of config.toml is missing" }}{{ end -}}
 {{- if not .Values.secret.name }}{{ fail "secret.name: the name of a Secret is missing" }}{{ end -}}
+{{- if and .Values.tls.secretName (or .Values.ingress.enabled .Values.gateway.enabled .Values.forwardAuth.kind) }}{{ fail "tls.secretName: ingress, gateway and forwardAuth lead to the plain port, which then only redirects; leave it empty" }}{{ end -}}
+{{- if and (include "gate.trustsRange" .) (not (and .Values.networkPolicy.enabled .Values.networkPolicy.from)) }}{{ fail "networkPolicy.from: a trusted range covers pods that are no proxy; name those that may connect, such as the namespace of the ingress controller" }}{{ end -}}
 {{- if include "gate.several" . -}}
 {{- if not .Values.sharedState }}{{ fail "sharedState: more than one pod needs state that they share" }}{{ end -}}
 {{- if .Values.persistence.enabled }}{{ fail "persistence.enabled: one volume is for one pod; set it to false" }}{{ end -}}
