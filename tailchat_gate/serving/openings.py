@@ -2,7 +2,7 @@
 
 What a stranger can make of them is bounded apart from the connections of clients, which they are
 not yet: in time, in number, and for each client. Where there is no room the listener waits, and
-those wait in the system's queue; one that takes long then makes room.
+those wait in the system's queue; those that take long then make room.
 """
 
 import asyncio
@@ -10,8 +10,9 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Final, NamedTuple
 
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
@@ -24,8 +25,11 @@ from tailchat_gate.request.proxy_header import (
 )
 from tailchat_gate.serving.tls import ServerTls
 
-#: One that has taken so long is closed for one that comes where there is no room.
+#: Those that have taken so long are closed for one that comes where there is no room.
 PATIENCE_SECONDS: Final = 1.0
+#: As many are closed in one turn of the loop. One at a time would let a few silent clients decide
+#: how fast others get in, however many `limits.handshakes` allows.
+_MOST_AT_ONCE: Final = 32
 #: How long a closing TLS connection may take to be flushed and closed: as long as its client reads,
 #: since a client that does not is closed earlier (proxy/client/lingering.py).
 SHUTDOWN_SECONDS: Final = 300.0
@@ -57,22 +61,24 @@ class Way(NamedTuple):
 
 
 class _NoRoomError(Exception):
-    """This client has too many of them, or the process no descriptor."""
+    """The client that a PROXY header names has too many of them."""
 
 
 class _Opening:
     """A connection that is being opened."""
 
-    __slots__ = ("accepted", "peer", "since", "who")
+    __slots__ = ("accepted", "ended", "peer", "since", "who")
 
     def __init__(self, accepted: socket.socket, peer: str, who: str, since: float) -> None:
         self.accepted: Final = accepted
         self.peer: Final = peer
-        self.who: Final = who
+        self.who = who
         self.since: Final = since
+        self.ended = False
 
     def end(self) -> None:
         """End the connection, by which its handshake fails."""
+        self.ended = True
         with suppress(OSError):  # it may be closed already
             self.accepted.shutdown(socket.SHUT_RDWR)
 
@@ -108,16 +114,15 @@ class Openings:
             self._terms = self._terms._replace(tls=terms.tls)
 
     def has_room(self) -> bool:
-        """Whether one more connection may be opened; ends one that takes long where there is none.
+        """Whether one more connection may be opened; ends those that take long where there is none.
 
-        It returns False until that one has ended.
+        It returns False until one of them has ended.
         """
         if len(self._open) < self._terms.most:
             return True
-        oldest = next(iter(self._open.values()))
-        if oldest.since + PATIENCE_SECONDS <= self._loop.time():
+        for opening in tuple(islice(self._slow(), _MOST_AT_ONCE)):
             self._outcomes["crowded"] += 1
-            oldest.end()
+            opening.end()
         return False
 
     def take(self, accepted: socket.socket, peer: str, way: Way) -> None:
@@ -141,8 +146,20 @@ class Openings:
         if self._open:
             await asyncio.wait(tuple(self._open))
 
+    def _slow(self) -> Iterator[_Opening]:
+        """Yield those that take long and have not been ended, the oldest first."""
+        since = self._loop.time() - PATIENCE_SECONDS
+        for opening in self._open.values():
+            if opening.since > since:
+                return
+            if not opening.ended:
+                yield opening
+
+    def _has_too_many(self, who: str) -> bool:
+        return bool(who) and self._clients[who] >= max(1, self._terms.most // _CLIENT_PART)
+
     def _enter(self, opening: _Opening) -> bool:
-        if opening.who and self._clients[opening.who] >= max(1, self._terms.most // _CLIENT_PART):
+        if self._has_too_many(opening.who):
             return False
         if not self._server.descriptors.make_room():
             return False
@@ -153,15 +170,29 @@ class Openings:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         opening = self._open.pop(task)
         self._server.descriptors.clients -= 1
-        self._clients[opening.who] -= 1
-        if not self._clients[opening.who]:
-            del self._clients[opening.who]
+        self._leave(opening.who)
+
+    def _leave(self, who: str) -> None:
+        self._clients[who] -= 1
+        if not self._clients[who]:
+            del self._clients[who]
+
+    def _count_as(self, opening: _Opening, address: str) -> None:
+        """Count one under the client that its PROXY header names; raise _NoRoomError."""
+        who = self._server.service.handler.counts_as(address)
+        if self._has_too_many(who):
+            raise _NoRoomError
+        self._clients[who] += 1
+        self._leave(opening.who)
+        opening.who = who
 
     async def _open_one(self, opening: _Opening, way: Way) -> None:
         accepted, outcome = opening.accepted, "opened"
         end = self._loop.time() + self._terms.timeout
         try:
             await self._begin(opening, way, end)
+        except _NoRoomError:
+            outcome = "refused"
         except TimeoutError:
             outcome = "slow"
         except ProxyHeaderError as error:
@@ -182,6 +213,8 @@ class Openings:
         accepted = opening.accepted
         address = await self._proxied(opening, end) if way.proxied else ""
         context, left = self._context(way), end - self._loop.time()
+        if address and context is not None:  # without TLS it is a client's connection at once
+            self._count_as(opening, address)
 
         def make() -> ClientProtocol:
             protocol = way.make()

@@ -5,7 +5,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from edgekit import program, serving
 from gatekit import RawClient, RawUpstream, RunningGate, ask, request_bytes, until
 from parts import missing
 from process import free_port
-from tlsgatekit import Certificates
+from tlsgatekit import Certificates, https_port
 
 pytestmark = pytest.mark.both_loops
 
@@ -214,6 +214,28 @@ async def test_tls_begins_behind_the_header(
         answer = await asyncio.to_thread(ask_by_tls, port, certificates.trusting(), header)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert upstream.requests[-1].value("X-Forwarded-For") == b"203.0.113.7"
+
+
+async def test_a_named_client_has_a_part_of_the_handshakes(
+    start_gate: StartGate, upstream: RawUpstream, certificates: Certificates
+) -> None:
+    """The address in the header is counted, not the proxy's: one client shuts out no other one."""
+    https = {"https_listen": ["127.0.0.1:0"], "proxy_protocol": ["127.0.0.1:0"]}
+    server = certificates.server(**https, trusted_proxies=["127.0.0.1"], handshake_timeout="60s")
+    gate = await start_gate(upstream.url, server=server, limits={"handshakes": 8}, route=PUBLIC)
+    port, context = https_port(gate), certificates.trusting()
+    other = v2(1, 0x11, addresses("198.51.100.1"))
+    async with AsyncExitStack() as silent:
+        for _ in range(5):
+            client = await silent.enter_async_context(RawClient.connect(port))
+            client.send(V1)
+        await until(lambda: openings(gate).get("refused") == 3)
+        answer = await asyncio.to_thread(ask_by_tls, port, context, other)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    await until(lambda: openings(gate).get("failed") == 2)
+    answer = await asyncio.to_thread(ask_by_tls, port, context, V1)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert openings(gate) == {"refused": 3, "failed": 2, "opened": 2}
 
 
 # Proxies that speak it.

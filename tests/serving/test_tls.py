@@ -22,6 +22,7 @@ from tlskit import Authority
 from websocketkit import MASK, SWITCH, UPGRADE
 
 from tailchat_gate.proxy.client import lingering
+from tailchat_gate.serving import openings as openings_module
 
 pytestmark = pytest.mark.both_loops
 
@@ -202,6 +203,31 @@ async def test_handshakes_are_bounded(start_gate: StartGate, certificates: Certi
             writer.close()
     assert openings["crowded"] >= 1
     assert openings["refused"] == 0
+
+
+async def test_all_that_take_long_make_room(
+    start_gate: StartGate, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One client that comes ends every handshake that takes long, not one for each look."""
+    monkeypatch.setattr(openings_module, "PATIENCE_SECONDS", 1e9)
+    gate = await start_gate(
+        server=certificates.server(trusted_proxies=["127.0.0.1"], handshake_timeout="60s"),
+        limits={"handshakes": 8},
+    )
+    port, openings = https_port(gate), gate.generation.process_state.certificates.openings
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+    try:
+        await until(lambda: gate.generation.process_state.descriptors.clients == 8)
+        monkeypatch.setattr(openings_module, "PATIENCE_SECONDS", 0.0)
+        async with tls_client(port, certificates.trusting()) as client:
+            client.send(request_bytes("/ping"))
+            assert (await client.response()).status == 200
+            await until(lambda: openings["failed"] >= 1)
+            assert openings["crowded"] == 8
+            await until(lambda: openings["failed"] == 8)
+    finally:
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_one_client_has_a_part_of_them(
