@@ -18,6 +18,10 @@ _NOT_HERE: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 #: Results of a non-blocking connect that count as listened on; EAGAIN: the queue is full.
 _LISTENED_ON: Final = frozenset((0, errno.EAGAIN, errno.EACCES, errno.EPERM))
 
+#: Where a Unix socket is bound, under a name that begins so, before it has its own.
+_DESCRIPTORS: Final = "/proc/self/fd"
+_FIRST_NAME: Final = ".gate-"
+
 #: As from getaddrinfo: family, type, protocol, canonical name, address.
 _AddressInfo = tuple[
     int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
@@ -61,6 +65,18 @@ def set_rights(path: Path, rights: Rights) -> None:
     if rights.group:
         os.chown(path, -1, _group_id(rights.group), follow_symlinks=False)
     path.chmod(rights.mode)
+
+
+def bound_here(found: socket.socket) -> bool:
+    """Whether `bind` made a Unix socket, in this process or in one that passed it on.
+
+    The kernel keeps the name under which a socket was bound, whatever its file is called since.
+    """
+    first = found.getsockname() if found.family == socket.AF_UNIX else b""
+    if not isinstance(first, str):  # bytes: an address without a file
+        return False
+    name = Path(first)
+    return name.parent.parent == Path(_DESCRIPTORS) and name.name.startswith(_FIRST_NAME)
 
 
 def _bind_tcp(where: TcpAddress, *, ipv6_only: bool) -> list[socket.socket]:
@@ -110,7 +126,8 @@ def _bind_unix(path: Path, rights: Rights) -> socket.socket:
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     bound = socket.socket(socket.AF_UNIX)
     # Short however long the folder's path is: a socket's address holds 107 bytes (unix(7)).
-    made = Path(f"/proc/self/fd/{folder}/.gate-{os.getpid()}")
+    # `bound_here` knows a socket by this name.
+    made = Path(f"{_DESCRIPTORS}/{folder}/{_FIRST_NAME}{os.getpid()}")
     try:
         # If two gates start at once, one of them sees the other's socket.
         fcntl.flock(folder, fcntl.LOCK_EX)

@@ -15,7 +15,14 @@ from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.proxy.sockets import peer_address
 from tailchat_gate.serving.acceptor import Acceptor, PlainTaker
-from tailchat_gate.serving.binding import OWNER_ONLY, Rights, bind, set_rights, takes_ipv4_elsewhere
+from tailchat_gate.serving.binding import (
+    OWNER_ONLY,
+    Rights,
+    bind,
+    bound_here,
+    set_rights,
+    takes_ipv4_elsewhere,
+)
 from tailchat_gate.serving.inherited import PassedSockets
 from tailchat_gate.serving.openings import MakeProtocol, Openings, Way
 
@@ -103,7 +110,7 @@ class Listeners:
 
     `server` makes the protocols of client connections; `openings` opens those with TLS or a PROXY
     header; `admin` serves the admin address. A socket in `passed` is used where its address is
-    configured, with the rights that it has.
+    configured; one that no gate bound keeps the rights that it has.
     """
 
     def __init__(
@@ -117,7 +124,7 @@ class Listeners:
         self._openings = openings
         self._admin = admin
         self._passed = passed or PassedSockets()
-        #: Addresses whose sockets came from another process.
+        #: Addresses whose sockets a service manager bound.
         self._of_others: set[str] = set()
         self._open: dict[tuple[str, str], _Listener] = {}
 
@@ -146,8 +153,7 @@ class Listeners:
                 if key not in self._open:
                     self._open[key] = await self._listen(*key, settings)
                     opened.append(key)
-                else:
-                    await self._keep_rights(*key, settings)
+                await self._keep_rights(*key, settings)
         except StartError:
             await self._close(opened)
             raise
@@ -172,7 +178,10 @@ class Listeners:
                 yield address, found
 
     async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
-        """Give an open socket the rights that the new configuration names."""
+        """Give an open socket the rights that the configuration names.
+
+        It may be of this process's predecessor, or open since an earlier configuration.
+        """
         where = listen_address(address)
         if key != _ADMIN and isinstance(where, UnixAddress) and address not in self._of_others:
             try:
@@ -199,8 +208,10 @@ class Listeners:
 
     def _bound(self, key: str, address: str, settings: Server) -> Sequence[socket.socket]:
         """Return the sockets for an address: those that were passed, or new ones. Blocks."""
+        self._of_others.discard(address)
         if passed := self._passed.take(address):
-            self._of_others.add(address)
+            if not all(map(bound_here, passed)):
+                self._of_others.add(address)
             return passed
         rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
         others = settings.public_addresses

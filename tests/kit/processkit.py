@@ -81,14 +81,15 @@ async def gate_process(
     command: Sequence[str] = GATE,
     prepare: Callable[[], None] | None = None,
     sockets: Sequence[socket.socket] = (),
+    passed: Sequence[tuple[str, socket.socket]] = (),
     unix: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
     **given: Any,  # noqa: ANN401 - as in reloadkit.sections
 ) -> AsyncIterator[GateProcess]:
     """Serve a configuration in a process until the block ends; kill it where it is still there.
 
-    `sockets` are passed to it and listened on, as `variables` of the environment are; it listens on
-    the Unix socket `unix`, too.
+    `sockets` are passed to it and listened on, as `variables` of the environment are; `passed` are
+    others with their names. It listens on the Unix socket `unix`, too.
     """
     port = sockets[0].getsockname()[1] if sockets else free_port()
     admin_port = free_port()
@@ -110,7 +111,9 @@ async def gate_process(
 
     await asyncio.to_thread(write)
     named = [(f"127.0.0.1:{one.getsockname()[1]}", one) for one in sockets]
-    started = passing((*command, "serve", "-c", str(path)), named, {**environ(), **variables})
+    started = passing(
+        (*command, "serve", "-c", str(path)), [*named, *passed], {**environ(), **variables}
+    )
     process = await asyncio.create_subprocess_exec(
         *started.command,
         stdin=asyncio.subprocess.DEVNULL,

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -83,7 +84,7 @@ async def upgradable(
 ) -> AsyncIterator[Upgrades]:
     """Serve in a process until the block ends, and end what took over from it."""
     errors = folder / "errors"
-    server: dict[str, Any] = {"shutdown_timeout": shutdown_timeout}
+    server = {"shutdown_timeout": shutdown_timeout, **given.pop("server", {})}
     with await asyncio.to_thread(errors.open, "wb") as file:
         async with gate_process(
             folder, upstream, stderr=file.fileno(), route=ROUTES, server=server, **given
@@ -233,3 +234,36 @@ async def test_a_process_that_hangs_or_dies(tmp_path: Path, *, hangs: bool, reas
         await until(lambda: bool(found.log(message)))
         assert reason in found.log(message)[0]["problem"]
         assert (await found.gate.ping()).status == 200
+
+
+@pytest.mark.parametrize("by_manager", [False, True])
+async def test_who_may_connect_after_an_upgrade(tmp_path: Path, *, by_manager: bool) -> None:
+    """A gate's own Unix socket follows the new process's file and its reloads, a manager's not."""
+    path = tmp_path / "gate.sock"
+    with socket.socket(socket.AF_UNIX) as opened:
+        if by_manager:
+            opened.bind(str(path))
+            opened.listen()
+            await asyncio.to_thread(path.chmod, 0o606)
+        passed = [("tailchat-gate.socket", opened)] if by_manager else []
+        server = {"unix_mode": "0660"}
+        async with upgradable(tmp_path, unix=path, passed=passed, server=server) as found:
+            modes = [_mode(path)]
+            await asyncio.to_thread(_replace, found.config, '"0660"', '"0620"')
+            found.gate.process.send_signal(signal.SIGUSR2)
+            await until(lambda: bool(found.took_over()))
+            modes.append(_mode(path))
+            await asyncio.to_thread(_replace, found.config, '"0620"', '"0600"')
+            code, _, err = await run("reload", "--config", str(found.config))
+            assert (code, err) == (0, "")
+            modes.append(_mode(path))
+
+    assert modes == ([0o606] * 3 if by_manager else [0o660, 0o620, 0o600])
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
