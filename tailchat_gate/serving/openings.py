@@ -94,7 +94,7 @@ class Openings:
         self._outcomes = outcomes
         self._terms = terms
         self._loop = asyncio.get_running_loop()
-        self._open: dict[asyncio.Task[None], _Opening] = {}
+        self._open: dict[asyncio.Task[str], _Opening] = {}
         self._clients: Counter[str] = Counter()
         self._faults = FaultLog(self._loop.time)
 
@@ -167,10 +167,13 @@ class Openings:
         self._server.descriptors.clients += 1
         return True
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, task: "asyncio.Task[str]") -> None:
         opening = self._open.pop(task)
         self._server.descriptors.clients -= 1
         self._leave(opening.who)
+        # Counted when its place is free, so that what the metrics say has ended is no longer held.
+        if not task.cancelled():
+            self._outcomes[task.result()] += 1
 
     def _leave(self, who: str) -> None:
         self._clients[who] -= 1
@@ -186,7 +189,8 @@ class Openings:
         self._leave(opening.who)
         opening.who = who
 
-    async def _open_one(self, opening: _Opening, way: Way) -> None:
+    async def _open_one(self, opening: _Opening, way: Way) -> str:
+        """Open a connection, or close it; return what became of it."""
         accepted, outcome = opening.accepted, "opened"
         end = self._loop.time() + self._terms.timeout
         try:
@@ -207,7 +211,7 @@ class Openings:
         finally:
             if outcome != "opened":
                 accepted.close()
-        self._outcomes[outcome] += 1
+        return outcome
 
     async def _begin(self, opening: _Opening, way: Way, end: float) -> None:
         accepted = opening.accepted
