@@ -26,7 +26,7 @@ _FOLDER: Final = "/etc/tailchat-gate"
 _NAMES_PEOPLE: Final = frozenset(name for name, option in OPTIONS.items() if option.key == "groups")
 #: A Go duration, such as 168h0m0s or 1h30m.
 _DURATION: Final = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
-#: An expression of skip_auth_routes that says no more than where a path begins.
+#: An expression of skip_auth_routes that only says where a path begins.
 _PREFIX: Final = re.compile(r"\^?((?:/(?!/)|[A-Za-z0-9_~-]|\\\.)+)(?:\.\*)?(\$)?")
 _METHOD_AND_PATH: Final = re.compile(r"\A(?:([A-Za-z]+)(!)?=)?(.*)", re.DOTALL)
 #: What oauth2-proxy tells tools unless pass_user_headers is false.
@@ -156,7 +156,7 @@ class Import:
         if proxies := self._list("trusted_proxy_ips"):
             yield "trusted_proxies", proxies
         if metrics := _address(old.get("metrics_address")):
-            # Whoever reaches it can read refusals and reload: there is more than metrics.
+            # It serves more than metrics: a client of it can read refusals and order a reload.
             yield "admin_listen", f"127.0.0.1:{metrics.rpartition(':')[2]}"
 
     def _session(self) -> Table:

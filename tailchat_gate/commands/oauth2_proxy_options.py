@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 class Option(NamedTuple):
     """Where an option goes: `key` of the gate, "" for none, and a sentence about it, "" for none.
 
-    The sentence is told where the file has the option.
+    The command prints the sentence if the file has the option.
     """
 
     key: str

@@ -102,8 +102,8 @@ class ForwardAuth:
     def _original(self, context: RequestContext) -> Original:
         """Return the request that is asked about. Raises RefusedError."""
         if not context.client_address.by_proxy:
-            # Whoever asks is a visitor, or a proxy that nobody named: what it says of the
-            # original request may be the visitor's own words.
+            # The client is a visitor, or a proxy that the configuration does not name: what it
+            # says of the original request may be the visitor's own words.
             self._tell("a proxy asks that server.trusted_proxies does not name", context)
             raise RefusedError(
                 "server.trusted_proxies does not name who asks", Reason.PROXY_NOT_TRUSTED

@@ -153,7 +153,7 @@ class Grants:
         self._set_timer()
 
     def close(self) -> None:
-        """Look at the clock no more."""
+        """Stop looking at the clock."""
         self._is_started = False
         self._set_timer()
 

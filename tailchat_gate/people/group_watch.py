@@ -196,7 +196,7 @@ class GroupWatch:
             _log.info("Tailchat's groups can be read again")
 
     def _forgot(self) -> None:
-        """Read the next answer anew, and write it: somebody was erased from the last one."""
+        """Read and write the next answer again, because a person was erased from the last one."""
         self._read, self._written_at = None, -_REWRITE_SECONDS
 
     # One question.

@@ -59,7 +59,7 @@ class Notices(logging.Handler):
             logging.getLogger(name).addHandler(self)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._loop = None
         for name in (LOGGER_NAME, AUDIT_LOGGER_NAME):
             logging.getLogger(name).removeHandler(self)

@@ -52,7 +52,7 @@ class ClientResolver:
         self._trusted = tuple(trusted)
         self._default_scheme = default_scheme
         self._cache: dict[tuple[str, str, str], Client] = {}
-        # A proxy in front is the peer of every request; to judge its address anew each time took
+        # A proxy in front is the peer of every request; to judge its address each time took
         # a seventh of what a question at /oauth2/auth costs.
         self._peers: dict[str, bool] = {}
         self._direct: dict[str, Client] = {}

@@ -176,7 +176,7 @@ class FieldSection:
         self.expects_continue = b",".join(found(b"expect")).lower() == b"100-continue"
         codings, lengths = found(b"transfer-encoding"), found(b"content-length")
         if codings and lengths:
-            # Whoever sends both hopes that two parsers choose differently (RFC 9112 section 6.1).
+            # A client that sends both hopes that parsers differ (RFC 9112 section 6.1).
             raise RefusedError("both Content-Length and Transfer-Encoding")
         if codings:
             self.chunked = _read_codings(codings)

@@ -11,7 +11,7 @@ from tailchat_gate.config.model import Settings
 def certificate_expiries(settings: Settings) -> tuple[tuple[str, float], ...]:
     """Return each file with certificates, and the Unix second at which its first one expires.
 
-    A file that cannot be read is left out: whoever uses it reports it.
+    A file that cannot be read is left out: the part that uses it reports it.
     """
     found: dict[str, float] = {}
     for path in _files(settings):

@@ -89,7 +89,7 @@ class _Visitors:
             server.close()
         for acceptor in self._acceptors:
             await acceptor.close()
-        # uvloop has a connection's protocol hear of it one turn after it was accepted.
+        # Under uvloop a protocol gets its connection one turn of the loop after the accept.
         await asyncio.sleep(0)
 
 

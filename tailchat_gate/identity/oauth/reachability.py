@@ -85,7 +85,7 @@ class Reachability:
         self.up = False
         self.faults[cause] += 1
         details = {"cause": cause, "call": call, "problem": problem}
-        # What the call was for is told by whoever made it; a certificate is for an admin to mend.
+        # The caller says what the call was for; only an admin can mend a certificate.
         level = logging.ERROR if cause.startswith("certificate-") else logging.INFO
         self._log.tell(MESSAGES[cause], details, level=level)
 

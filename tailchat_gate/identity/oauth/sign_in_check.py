@@ -55,8 +55,8 @@ class Finding:
     """Something about Tailchat or its app that an admin must mend.
 
     `name`: a word from a closed list, for the log and `/status`. `problem`: what is wrong;
-    `remedy`: how to mend it, "" where nobody can say. `reason`: what a person is told whose sign-in
-    would fail; None if sign-ins still work.
+    `remedy`: how to mend it, "" where that is unknown. `reason`: what the page tells a person whose
+    sign-in would fail; None if sign-ins still work.
     """
 
     name: str

@@ -80,7 +80,7 @@ class IdentityHeaders:
     """Makes the identity header lines of a visitor on a route, once for each session and route.
 
     With `assertions` they end with a signed assertion, renewed shortly before it expires.
-    `members` knows who is in groups by Tailchat's word; what it says anew counts at once.
+    `members` knows who is in Tailchat's groups; each new answer counts at once.
     """
 
     def __init__(

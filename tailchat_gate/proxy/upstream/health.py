@@ -129,7 +129,7 @@ class BackendHealth:
                 self._take_back()
 
     def sweep(self, now: float) -> None:
-        """Try a backend again whose time is over, where no check says when it is up."""
+        """Try a backend again after its fail_timeout, where no active check would."""
         if not self.up and self.rules.check is None and now >= self.until:
             self._take_back()
             # On trial: the next failure puts it out again.
