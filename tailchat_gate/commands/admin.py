@@ -28,6 +28,12 @@ _RELOAD_SECONDS: Final = 60.0
 _REFUSED: Final = 422
 _SIGNAL: Final = "reload needs server.admin_listen; without one, send the gate SIGHUP"
 
+admin_option = click.option(
+    "--admin",
+    metavar="ADDRESS",
+    help="Address of the running gate's admin listener, if it is not the one in the file.",
+)
+
 
 class _UnixConnection(http.client.HTTPConnection):
     """A connection over a Unix socket."""
@@ -54,7 +60,7 @@ def asked(config: Path, path: str) -> bytes:
         if status != _OK:
             raise ConnectionError(f"{status} {body.decode(errors='replace').strip()[:200]}")
     except (OSError, http.client.HTTPException) as error:
-        end_if_unreadable(config)
+        _end_if_unreadable(config)
         fail(f"no gate answers at {where}: {error}", EXIT_FAILED)
     return body
 
@@ -96,7 +102,33 @@ def exchange(
         connection.close()
 
 
-def end_if_unreadable(config: Path) -> None:
+def ordered(
+    config: Path, admin: str | None, order: str, without: str, *, seconds: float
+) -> tuple[bool, dict[str, Any]]:
+    """Give an order; return whether the gate refuses it, and the outcome.
+
+    The command ends if no gate answers, or, with the message `without`, if there is no listener.
+    """
+    where = admin_listener(config, admin, without)
+    try:
+        return _order(where, order, seconds)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if admin is None:
+            _end_if_unreadable(config)
+        fail(f"no gate answers at {where}: {error}; --admin names another address", EXIT_FAILED)
+
+
+def _order(where: Where, order: str, seconds: float) -> tuple[bool, dict[str, Any]]:
+    status, text = exchange(where, "POST", f"/{order}", {ORDER_HEADER: order}, seconds=seconds)
+    if status not in {_OK, _REFUSED}:
+        raise ConnectionError(f"{status} {text.decode(errors='replace').strip()[:200]}")
+    body = json.loads(text)
+    if not isinstance(body, dict):
+        raise ValueError("a response that is not from a gate")  # noqa: TRY004 - about received bytes
+    return status == _REFUSED, body
+
+
+def _end_if_unreadable(config: Path) -> None:
     """End the command with the problems of a file from which no admin address can be read."""
     try:
         load(config, os.environ)
@@ -108,11 +140,7 @@ def end_if_unreadable(config: Path) -> None:
 
 @click.command()
 @config_option
-@click.option(
-    "--admin",
-    metavar="ADDRESS",
-    help="Address of the running gate's admin listener, if it is not the one in the file.",
-)
+@admin_option
 def reload(config: Path, admin: str | None) -> None:
     """Make the running gate reload its configuration, and print the outcome.
 
@@ -120,14 +148,8 @@ def reload(config: Path, admin: str | None) -> None:
     with. If the gate refuses the file, it keeps serving as before, and the command prints every
     problem and exits with 2.
     """
-    where = admin_listener(config, admin, _SIGNAL)
-    try:
-        status, body = _order(where)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if admin is None:
-            end_if_unreadable(config)
-        fail(f"no gate answers at {where}: {error}; --admin names another address", EXIT_FAILED)
-    if status == _REFUSED:
+    is_refused, body = ordered(config, admin, "reload", _SIGNAL, seconds=_RELOAD_SECONDS)
+    if is_refused:
         problems = [Problem(**problem) for problem in body["problems"]]
         fail(f"{body['file']}: {report(problems)}\n\nnothing has changed", EXIT_USAGE)
     for warning in body["warnings"]:
@@ -136,19 +158,6 @@ def reload(config: Path, admin: str | None) -> None:
     since = format_timestamp(body["since"])
     for change in body["changes"] or [f"the gate already serves with this, since {since}"]:
         click.echo(f"  {change}")
-
-
-def _order(where: Where) -> tuple[int, dict[str, Any]]:
-    """Send the order; return the status and the outcome. Raises OSError if no gate answers."""
-    status, text = exchange(
-        where, "POST", "/reload", {ORDER_HEADER: "reload"}, seconds=_RELOAD_SECONDS
-    )
-    if status not in {_OK, _REFUSED}:
-        raise ConnectionError(f"{status} {text.decode(errors='replace').strip()[:200]}")
-    body = json.loads(text)
-    if not isinstance(body, dict):
-        raise ValueError("a response that is not from a gate")  # noqa: TRY004 - about received bytes
-    return status, body
 
 
 @click.command()

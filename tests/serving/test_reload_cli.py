@@ -22,6 +22,7 @@ from tailchat_gate.config.values.address import TcpAddress, UnixAddress
 
 TOOL = "http://127.0.0.1:9"
 WARNING = "server.public_url is http: cookies are sent without Secure and can be read on the way"
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 #: For the command in this process: no variable of the gate's.
 NO_VARIABLES = {name: None for name in os.environ if name.startswith("TAILCHAT_GATE_")}
 
@@ -227,8 +228,9 @@ async def test_a_gate_that_cannot_be_asked_is_a_usage_error(
     assert said in err
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"x"])
-async def test_another_server_is_no_gate(tmp_path: Path, answer: bytes) -> None:
+@pytest.mark.parametrize("command", ["reload", "upgrade"])
+@pytest.mark.parametrize("answer", [_OK + b"ok", _OK + b"[]", b"x"])
+async def test_another_server_is_no_gate(tmp_path: Path, command: str, answer: bytes) -> None:
     """An answer that is not a gate's ends with 1."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -239,7 +241,7 @@ async def test_another_server_is_no_gate(tmp_path: Path, answer: bytes) -> None:
     path = tmp_path / "gate.toml"
     async with listening(serve) as port:
         await _write(path, server={"admin_listen": f"127.0.0.1:{port}"})
-        code, _, err = await _reload(path)
+        code, _, err = await _command(command, path)
 
     assert code == 1
     assert "no gate answers" in err
