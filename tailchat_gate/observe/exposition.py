@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Final
 
-from tailchat_gate.observe.families import Collected, Family, Histogram, Kind, Labels
+from tailchat_gate.observe.families import Collected, Family, Histogram, Kind
 
 #: How long the event loop is held at a time.
 SLICE_SECONDS: Final = 0.0005
@@ -94,19 +94,3 @@ def _braced(texts: list[str]) -> str:
 
 def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def known_labels(family: Family, *values: Iterable[str]) -> Iterator[Labels]:
-    """Yield every combination of the values of a family's labels."""
-    if len(values) != len(family.labels):
-        raise ValueError(family.name)
-    yield from _combined(values)
-
-
-def _combined(values: tuple[Iterable[str], ...]) -> Iterator[Labels]:
-    if not values:
-        yield ()
-        return
-    for first in values[0]:
-        for rest in _combined(values[1:]):
-            yield (first, *rest)

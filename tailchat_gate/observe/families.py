@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 #: Upper bounds, in seconds, of the buckets for times of requests. Half a millisecond is what a
 #: small response takes; the last ones are longer than every default time-out.
@@ -15,6 +15,7 @@ BUCKETS: Final = (
 LIFETIMES: Final = (1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 604_800.0)
 
 Labels = tuple[str, ...]
+_LabelsT = TypeVar("_LabelsT", bound=Labels)
 
 
 class Kind(StrEnum):
@@ -92,21 +93,24 @@ def gauge(
 
 
 def with_zeros(
-    counts: Mapping[Labels, float], known: Iterable[Labels]
-) -> Iterator[tuple[Labels, float]]:
+    counts: Mapping[_LabelsT, float], known: Iterable[_LabelsT]
+) -> Iterator[tuple[_LabelsT, float]]:
     """Return counts, and 0 for those of `known` that were never counted.
 
     Prometheus sees no increase in a counter that begins with 1.
     """
+    # What is counted between two samples must not give its labels a second one.
+    counted = dict(counts)
     for labels in known:
-        if labels not in counts:
+        if labels not in counted:
             yield labels, 0
-    yield from tuple(counts.items())
+    yield from counted.items()
 
 
-def by_one(counts: Mapping[str, float]) -> dict[Labels, float]:
-    """Return counts by the value of a family's only label."""
-    return {(value,): count for value, count in counts.items()}
+def by_one(counts: Mapping[str, float], known: Iterable[str]) -> Iterator[tuple[Labels, float]]:
+    """Return counts by the value of a family's only label, and 0 as with_zeros does."""
+    by_labels: dict[Labels, float] = {(value,): count for value, count in counts.items()}
+    return with_zeros(by_labels, ((value,) for value in known))
 
 
 def to_plain(collected: Iterable[Collected]) -> Plain:

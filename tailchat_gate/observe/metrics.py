@@ -1,15 +1,16 @@
 """Counters and gauges for Prometheus, of requests and of the process."""
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import product
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from tailchat_gate import __version__
-from tailchat_gate.observe.exposition import known_labels, text
+from tailchat_gate.observe.exposition import text
 from tailchat_gate.observe.families import (
     BUCKETS,
     LIFETIMES,
@@ -159,10 +160,10 @@ class Metrics:
         self._sessions_ended: Counter[str] = Counter()
         self._live_ended: Counter[str] = Counter()
         self._state_errors: Counter[str] = Counter()
-        self._state_seconds: dict[str, Histogram] = {}
+        self._state_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._rechecks: Counter[str] = Counter()
         self._tailchat: Counter[Labels] = Counter()
-        self._tailchat_seconds: dict[str, Histogram] = {}
+        self._tailchat_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._sinks = sinks
         self._sources = tuple(sources)
         self._live_ends = tuple(live_ends)
@@ -223,7 +224,7 @@ class Metrics:
 
     def state_worked(self, operation: str, seconds: float) -> None:
         """Count some work of the state store."""
-        self._state_seconds.setdefault(operation, Histogram()).observe(seconds)
+        self._state_seconds[operation].observe(seconds)
 
     def recheck(self, outcome: str) -> None:
         """Count a recheck of a session at Tailchat: ok, revoked, outage or skipped."""
@@ -232,7 +233,7 @@ class Metrics:
     def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:
         """Count a call to Tailchat: discovery, jwks, token, me, recheck or refresh."""
         self._tailchat[call, str(outcome)] += 1
-        self._tailchat_seconds.setdefault(call, Histogram()).observe(seconds)
+        self._tailchat_seconds[call].observe(seconds)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format, at once."""
@@ -241,25 +242,20 @@ class Metrics:
     def collect(self) -> Iterator[Collected]:
         """Yield every family; its samples are read one after another, as they are asked for."""
         yield from self._of_routes()
-        yield _LOGINS, with_zeros(by_one(self._logins), known_labels(_LOGINS, _LOGIN_ENDS))
+        yield _LOGINS, by_one(self._logins, _LOGIN_ENDS)
         yield _STAGES, self._login_stages()
-        yield _SESSIONS_ENDED, self._counted(self._sessions_ended, self._session_ends)
-        yield _LIVE_ENDED, self._counted(self._live_ended, self._live_ends)
-        yield _STATE_ERRORS, self._counted(self._state_errors, self._known_state_errors)
+        yield _SESSIONS_ENDED, by_one(self._sessions_ended, self._session_ends)
+        yield _LIVE_ENDED, by_one(self._live_ended, self._live_ends)
+        yield _STATE_ERRORS, by_one(self._state_errors, self._known_state_errors)
         yield _STATE_SECONDS, _by_label(self._state_seconds)
-        yield _RECHECKS, self._counted(self._rechecks, _RECHECK_OUTCOMES)
-        known = known_labels(_TAILCHAT_CALLS, _CALLS, _CALL_OUTCOMES)
-        yield _TAILCHAT_CALLS, with_zeros(self._tailchat, known)
+        yield _RECHECKS, by_one(self._rechecks, _RECHECK_OUTCOMES)
+        yield _TAILCHAT_CALLS, with_zeros(self._tailchat, product(_CALLS, _CALL_OUTCOMES))
         yield _TAILCHAT_SECONDS, _by_label(self._tailchat_seconds)
         yield _LOG_LINES, (((sink.name,), sink.written) for sink in self._sinks())
         yield _LOG_LINES_LOST, (((sink.name,), sink.lost) for sink in self._sinks())
         for source in self._sources:
             yield from source()
         yield _BUILD, (((__version__,), 1),)
-
-    @staticmethod
-    def _counted(counts: Counter[str], known: Iterable[str]) -> Iterator[tuple[Labels, float]]:
-        return with_zeros(by_one(counts), ((value,) for value in known))
 
     def _login_stages(self) -> Iterator[tuple[Labels, float]]:
         reached = (

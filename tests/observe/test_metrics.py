@@ -306,3 +306,17 @@ def test_the_values_of_processes_add_up() -> None:
     assert found["gate_request_seconds_bucket", "0.25", "a"] == 0
     assert found["gate_request_seconds_sum", "a"] == pytest.approx(0.9)
     assert (found["gate_open",], found["gate_old",]) == (3, 1)
+
+
+def test_what_is_counted_during_a_scrape_has_one_sample() -> None:
+    """A count that begins between two samples of its family does not give it a second one."""
+    metrics = Metrics()
+    calls = next(
+        found for family, found in metrics.collect() if family.name == "gate_tailchat_calls"
+    )
+    rest = iter(calls)
+    first, _ = next(rest)
+    metrics.tailchat_call(first[0], 0.1, first[1])
+    labels = [first, *(found for found, _ in rest)]
+
+    assert len(labels) == len(set(labels))

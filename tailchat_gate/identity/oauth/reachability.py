@@ -9,7 +9,7 @@ from typing import Final
 
 import aiohttp
 
-from tailchat_gate.observe.families import Collected, Family, Merge, by_one, gauge, with_zeros
+from tailchat_gate.observe.families import Collected, Family, Merge, by_one, gauge
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.observe.tls import expiry_of
 
@@ -91,7 +91,7 @@ class Reachability:
 
     def collect(self) -> Iterator[Collected]:
         """Yield the metric families."""
-        yield _FAULTS, with_zeros(by_one(self.faults), ((cause,) for cause in MESSAGES))
+        yield _FAULTS, by_one(self.faults, MESSAGES)
         yield _UP, () if self.up is None else (((), self.up),)
         yield _CERTIFICATE, (((), self.certificate_expires),) if self.certificate_expires else ()
 

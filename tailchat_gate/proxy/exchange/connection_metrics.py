@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Final
 
-from tailchat_gate.observe.exposition import known_labels
 from tailchat_gate.observe.families import (
     Collected,
     Family,
@@ -95,8 +95,8 @@ class ConnectionMetrics:
         yield _UPSTREAMS, self._states()
         counts = tuple(upstream_pools.counts.items())
         kinds = (*CONNECT_KINDS, *KINDS.values())
-        failures: dict[Labels, float] = dict(list(upstream_pools.failures.items()))
-        yield _FAILURES, with_zeros(failures, known_labels(_FAILURES, upstream_pools.counts, kinds))
+        failures = with_zeros(upstream_pools.failures, product(upstream_pools.counts, kinds))
+        yield _FAILURES, failures
         yield from _of_upstreams(counts)
         up: dict[Labels, bool] = {}
         for health in upstream_pools.health:
