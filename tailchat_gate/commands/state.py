@@ -137,7 +137,7 @@ def _read_server(place: RedisPlace) -> Stored:
 
     async def read() -> Sequence[Record]:
         try:
-            found = await RedisDatabase(client, time.time, {}).read_all(mark=False)
+            found = await RedisDatabase(client, time.time, {}).peek()
         except StoreFault as fault:
             raise StoreError(str(fault)) from None
         finally:

@@ -87,7 +87,7 @@ async def _of_server(place: RedisPlace) -> Statement:
     client = RedisClient(place)
     try:
         await in_thread(client.connect)
-        found = await RedisDatabase(client, time.time, {}).read_all(mark=False)
+        found = await RedisDatabase(client, time.time, {}).peek()
     except StoreError as error:
         return wrong(STORE, str(error), "install the gate with that extra")
     except StoreFault as fault:

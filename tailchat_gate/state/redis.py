@@ -177,7 +177,7 @@ class RedisStore:
     async def about(self, sub: str) -> tuple[list[Record], int]:
         """Return the records about a person, and the number of outcomes. Raises StoreFault."""
         async with self._using:
-            found = await self._database.read_all()
+            found = await self._database.peek()
             count = await self._database.outcomes(sub, erase=False)
         return [record for record in _records(found) if record.sub == sub], count
 

@@ -48,6 +48,17 @@ class Found(NamedTuple):
     lost: int = 0
 
 
+class _Position(NamedTuple):
+    """The last write that was read, and the number of its last change.
+
+    `written` is the last write of this process, until it was read.
+    """
+
+    mark: bytes = b""
+    last: str = "0"
+    written: str = ""
+
+
 class Change(NamedTuple):
     """A record to write in place of the one with the number `seq`; None deletes that."""
 
@@ -66,45 +77,45 @@ class RedisDatabase:
         self._client = client
         self._clock = clock
         self._kinds = kinds
-        #: The last write that was read, and the number of its last change.
-        self._mark = b""
-        self._last = "0"
-        #: The last write of this process, until it was read.
-        self._written = ""
+        self._position = _Position()
         self._compacted: dict[str, int] = {}
         self._uncounted: Counter[str] = Counter()
 
-    async def read_all(self, *, mark: bool = True) -> Found:
-        """Read every record; `mark` an empty server, so that its loss is noticed."""
-        self._mark, self._last, self._written = b"", "0", ""
-        found = await self._read()
-        if mark and not self._mark:
+    async def read_all(self) -> Found:
+        """Read every record; mark an empty server, so that its loss is noticed."""
+        found, self._position = await self._read(_Position())
+        if not self._position.mark:
             await self._write([])
-            found = await self._read()
+            found = await self.read_new()
         return found
 
     async def read_new(self) -> Found:
         """Read what was written since the last time."""
-        return await self._read()
+        found, self._position = await self._read(self._position)
+        return found
 
-    async def _read(self) -> Found:
+    async def peek(self) -> Found:
+        """Read every record; `read_new` reads what it would have read without this."""
+        found, _ = await self._read(_Position())
+        return found
+
+    async def _read(self, start: _Position) -> tuple[Found, _Position]:
         rows: list[Row] = []
         lost = 0
-        after = self._last
+        after = start.last
         while True:
             known, mark, head, page = await self._client.run(
-                scripts.READ, (_LOG, _CHANGES), (PREFIX, self._mark, after, _BATCH, self._written)
+                scripts.READ, (_LOG, _CHANGES), (PREFIX, start.mark, after, _BATCH, start.written)
             )
             if not known:
-                return Found((), replaced=True)
+                return Found((), replaced=True), start
             for found in page:
                 row = _row(*found)
                 lost += row is None
                 if row is not None:
                     rows.append(row)
             if len(page) < _BATCH:
-                self._mark, self._last, self._written = mark, head.decode(), ""
-                return Found(rows, lost=lost)
+                return Found(rows, lost=lost), _Position(mark, head.decode())
             after = page[-1][0].decode()
 
     async def write(self, records: Iterable[Record]) -> None:
@@ -174,17 +185,12 @@ class RedisDatabase:
             arguments += [change.kind, change.key, change.seq, document, until]
         done = await self._client.run(scripts.WRITE, (_LOG, _CHANGES, _UNTIL), arguments)
         if done:
-            self._written = mark
+            self._position = self._position._replace(written=mark)
         return bool(done)
 
     async def _compact(self, kind: Kind) -> None:
         """Replace the records of a kind by fewer of the same meaning, if that saves enough."""
-        before = self._mark, self._last, self._written
-        self._mark, self._last, self._written = b"", "0", ""
-        try:
-            rows = [row for row in (await self._read()).rows if row[1].kind == kind.name]
-        finally:
-            self._mark, self._last, self._written = before
+        rows = [row for row in (await self.peek()).rows if row[1].kind == kind.name]
         if len(rows) <= max(kind.room, 2 * self._compacted.get(kind.name, 0)):
             return
         left = {record.key: record for record in kind.compact([record for _, record in rows])}

@@ -177,7 +177,7 @@ async def test_data_that_were_set_back_are_noticed(server: RedisServer) -> None:
         async with server.client() as client:
             copies = {key: await client.dump(key) or b"" for key in await client.keys("*")}
             await here.put("lost")
-            await until(lambda: here.store._database._last != "0")
+            await until(lambda: here.store._database._position.last != "0")
             await client.flushall()
             for key, copy in copies.items():
                 await client.restore(key, 0, copy)
