@@ -130,31 +130,33 @@ class RedisDatabase:
     async def delete(self, keys: Iterable[tuple[str, str]], notice: Record) -> None:
         """Delete records, and write a notice of that."""
         for batch in _batches(keys):
-            for _ in range(_TRIES):
-                seqs = [seq for seq, _ in await self._current(batch)]
-                changes = [
-                    Change(kind, key, seq, None)
-                    for (kind, key), seq in zip(batch, seqs, strict=True)
-                ]
-                if await self._write(changes):
-                    break
+            await self._replace(batch, lambda _place, _old: None)
         await self._put((notice,))
 
     async def _put(self, records: Sequence[Record]) -> None:
         wanted: dict[tuple[str, str], list[Record]] = {}
         for record in records:
             wanted.setdefault((record.kind, record.key), []).append(record)
+        changes = await self._replace(
+            list(wanted), lambda place, old: self._merged(old, wanted[place])
+        )
+        self._uncounted.update(change.kind for change in changes)
+
+    async def _replace(
+        self,
+        places: Sequence[tuple[str, str]],
+        replacement: Callable[[tuple[str, str], Record | None], Record | None],
+    ) -> Sequence[Change]:
+        """Replace the record of each kind and key; return the changes that this took."""
         for _ in range(_TRIES):
             changes: list[Change] = []
-            for (place, versions), (seq, old) in zip(
-                wanted.items(), await self._current(list(wanted)), strict=True
-            ):
-                merged = self._merged(old, versions)
-                if merged != old:
-                    changes.append(Change(*place, seq, merged))
+            for place, (seq, old) in zip(places, await self._current(places), strict=True):
+                new = replacement(place, old)
+                # A record that is damaged beyond reading is None too, and is deleted with others.
+                if new is None or new != old:
+                    changes.append(Change(*place, seq, new))
             if not changes or await self._write(changes):
-                self._uncounted.update(change.kind for change in changes)
-                return
+                return changes
         raise StoreFault(FaultKind.UNWRITABLE, "other processes write the same records")
 
     def _merged(self, old: Record | None, versions: Sequence[Record]) -> Record | None:

@@ -1,8 +1,9 @@
 """The store in a real Redis: what gates share, and what they do while it is away."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,8 +12,9 @@ from pydantic import SecretStr
 from rediskit import RedisServer, redis_server
 from statekit import START, Clock, Notes, until
 
-from tailchat_gate.state import redis_database
+from tailchat_gate.state import redis_database, redis_scripts
 from tailchat_gate.state.bookkeeping import Health
+from tailchat_gate.state.engine import StoreFault
 from tailchat_gate.state.redis import RedisStore
 from tailchat_gate.state.redis_client import RedisPlace
 from tailchat_gate.state.store import (
@@ -246,6 +248,28 @@ async def test_a_person_is_erased(server: RedisServer) -> None:
 
         assert await here.store.about("66a") == ([], 0)
         assert (await there.store.find_reservation("login", "used")).outcome is None
+
+
+async def test_an_erasure_that_others_overtake_each_time_fails(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be deleted is not reported as erased."""
+    async with gate(server) as here, gate(server) as there:
+        await there.put("k", body="0", sub="66a")
+        run, bodies = here.store._client.run, itertools.count(1)
+
+        async def overtaken(
+            script: str, keys: Sequence[str], arguments: Sequence[object]
+        ) -> object:
+            if script is redis_scripts.WRITE:
+                await there.put("k", body=str(next(bodies)), sub="66a")
+            return await run(script, keys, arguments)
+
+        notice = Record("erasure", "66a", "all", "", int(START) + 60)
+        with monkeypatch.context() as patch:
+            patch.setattr(here.store._client, "run", overtaken)
+            with pytest.raises(StoreFault, match="other processes write the same records"):
+                await here.store.erase([("note", "k")], "66a", notice)
 
 
 async def test_a_frozen_server_costs_one_call_a_second() -> None:
