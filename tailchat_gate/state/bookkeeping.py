@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Final
 
@@ -19,6 +19,8 @@ _QUICK_SECONDS: Final = 0.5
 SWEEP_SECONDS: Final = 60.0
 #: Seconds between two calls of `Follower.unsaved`; a killed process loses that much of it.
 SAVE_SECONDS: Final = 5.0
+#: Seconds that the end of the process waits for a disk or a server.
+CLOSE_SECONDS: Final = 2.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -99,6 +101,22 @@ class Upkeep:
             return False
         self._save_at = now + SAVE_SECONDS
         return True
+
+
+async def end(
+    looking: asyncio.Task[None] | None, write_last: Callable[[], Coroutine[None, None, None]]
+) -> None:
+    """Stop the looking, then write what is left; each may take CLOSE_SECONDS."""
+    if looking is not None:
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait((looking,), timeout=CLOSE_SECONDS)
+    last = asyncio.create_task(write_last())
+    await asyncio.wait((last,), timeout=CLOSE_SECONDS)
+    if not last.done():
+        _log.error("the state store hangs, and may lack what was written last")
+        last.cancel()
+        await asyncio.wait((last,))
 
 
 class FaultKind(StrEnum):

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep
+from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep, end
 from tailchat_gate.state.engine import StoreFault
 from tailchat_gate.state.own_reservations import OwnReservation, OwnReservations
 from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient, RedisPlace
@@ -27,8 +26,6 @@ from tailchat_gate.state.store import (
 LOOK_SECONDS: Final = 0.25
 #: Seconds between a failure and the next attempt; calls in between do not wait.
 RETRY_SECONDS: Final = 1.0
-#: Seconds that the end of the process waits for the server.
-CLOSE_SECONDS: Final = 2.0
 _NO_ROOM_LIMIT: Final = 1 << 31
 _UNAVAILABLE: Final = Reservation(ReservationStatus.UNAVAILABLE)
 _REPLACED: Final = (
@@ -108,16 +105,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Stop following; writes in progress have CLOSE_SECONDS to end."""
-        if self._looking is not None:
-            self._looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((self._looking,), timeout=CLOSE_SECONDS)
-        last = asyncio.create_task(self._write_last())
-        await asyncio.wait((last,), timeout=CLOSE_SECONDS)
-        if not last.done():
-            _log.error("the state store hangs, and may lack what was written last")
-            last.cancel()
-            await asyncio.wait((last,))
+        await end(self._looking, self._write_last)
         await self._client.close()
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep
+from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep, end
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, Loaded, StoreFault
 from tailchat_gate.state.files import Files
@@ -30,8 +30,6 @@ from tailchat_gate.state.store import (
 LOOK_SECONDS: Final = 0.25
 #: Seconds between a failure and the next attempt.
 RETRY_SECONDS: Final = 5.0
-#: Seconds that the end of the process waits for a disk.
-CLOSE_SECONDS: Final = 2.0
 _UNAVAILABLE: Final = Reservation(ReservationStatus.UNAVAILABLE)
 
 _T = TypeVar("_T")
@@ -111,15 +109,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Stop following; writes in progress have CLOSE_SECONDS to end."""
-        if self._looking is not None:
-            self._looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((self._looking,), timeout=CLOSE_SECONDS)
-        last = asyncio.create_task(self._write_last())
-        await asyncio.wait((last,), timeout=CLOSE_SECONDS)
-        if not last.done():
-            _log.error("the state store hangs, and may lack what was written last")
-            last.cancel()
+        await end(self._looking, self._write_last)
         self._thread.shutdown(wait=False)
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:

@@ -29,9 +29,9 @@ from functools import partial
 from tailchat_gate.cli import main
 from tailchat_gate.commands import serve
 from tailchat_gate.serving import reload, signals
-from tailchat_gate.state import sqlite
+from tailchat_gate.state import bookkeeping
 serve.Signals = partial(signals.Signals, grace={grace}, hurry={hurry}, leave=0.5)
-reload.CLOSE_SECONDS = sqlite.CLOSE_SECONDS = 0.5
+reload.CLOSE_SECONDS = bookkeeping.CLOSE_SECONDS = 0.5
 """
 #: Of all else it has as much as it needs on a busy machine.
 SHORT = _SHORT.format(grace=END_SECONDS, hurry=END_SECONDS)
