@@ -16,7 +16,8 @@ from tailchat_gate.config.state_directory import in_foreign_home, is_made
 from tailchat_gate.diagnosis.obstacles import obstacles
 from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, warning, wrong
 from tailchat_gate.proxy.sockets import shares
-from tailchat_gate.state.engine import Engine, StoreFault
+from tailchat_gate.state.bookkeeping import StoreFault
+from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.places import server_of
 from tailchat_gate.state.redis_client import RedisClient, RedisPlace

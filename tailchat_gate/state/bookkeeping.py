@@ -130,6 +130,14 @@ class FaultKind(StrEnum):
     UNCOPIED = "uncopied"
 
 
+class StoreFault(Exception):  # noqa: N818 - the field's word; StoreError is the end of a start
+    """Something that the store could not do; the text says why."""
+
+    def __init__(self, fault: FaultKind, problem: str) -> None:
+        super().__init__(problem)
+        self.fault: Final = fault
+
+
 def _tell(fault: FaultKind, problem: str) -> None:
     details = {"error": str(fault), "problem": problem}
     _log.error("the state store has a fault", extra={"details": details})

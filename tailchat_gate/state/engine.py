@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 
-from tailchat_gate.state.bookkeeping import FaultKind
+from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
 from tailchat_gate.state.database import (
     BUSY_SECONDS,
     Database,
@@ -30,14 +30,6 @@ from tailchat_gate.state.reservations import Reservations
 from tailchat_gate.state.store import Kind, Record, StoreError
 
 _T = TypeVar("_T")
-
-
-class StoreFault(Exception):  # noqa: N818 - the field's word; StoreError is the end of a start
-    """Something that the store could not do; the text says why."""
-
-    def __init__(self, fault: FaultKind, problem: str) -> None:
-        super().__init__(problem)
-        self.fault: Final = fault
 
 
 class Loaded(NamedTuple):

@@ -6,8 +6,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep, end
-from tailchat_gate.state.engine import StoreFault
+from tailchat_gate.state.bookkeeping import (
+    Batches,
+    FaultKind,
+    Health,
+    Operation,
+    StoreFault,
+    Upkeep,
+    end,
+)
 from tailchat_gate.state.own_reservations import OwnReservation, OwnReservations
 from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient, RedisPlace
 from tailchat_gate.state.redis_database import Found, RedisDatabase

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import SecretStr
 
 from tailchat_gate.config.values.redis_url import RedisAddress, redis_address
-from tailchat_gate.state.bookkeeping import FaultKind
-from tailchat_gate.state.engine import StoreFault
+from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
 from tailchat_gate.state.store import StoreError
 
 if TYPE_CHECKING:

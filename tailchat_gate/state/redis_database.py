@@ -8,8 +8,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from tailchat_gate.state import redis_scripts as scripts
-from tailchat_gate.state.bookkeeping import FaultKind
-from tailchat_gate.state.engine import StoreFault
+from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
 from tailchat_gate.state.redis_client import RedisClient
 from tailchat_gate.state.schema import Row, from_row, to_row
 from tailchat_gate.state.store import (

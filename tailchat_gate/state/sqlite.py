@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.bookkeeping import Batches, FaultKind, Health, Operation, Upkeep, end
+from tailchat_gate.state.bookkeeping import (
+    Batches,
+    FaultKind,
+    Health,
+    Operation,
+    StoreFault,
+    Upkeep,
+    end,
+)
 from tailchat_gate.state.database import BUSY_SECONDS
-from tailchat_gate.state.engine import Engine, Loaded, StoreFault
+from tailchat_gate.state.engine import Engine, Loaded
 from tailchat_gate.state.files import Files
 from tailchat_gate.state.recovery import Salvage
 from tailchat_gate.state.reservations import MissedReservations, Reservations

@@ -13,8 +13,7 @@ from rediskit import RedisServer, redis_server
 from statekit import START, Clock, Notes, until
 
 from tailchat_gate.state import redis_database, redis_scripts
-from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.engine import StoreFault
+from tailchat_gate.state.bookkeeping import Health, StoreFault
 from tailchat_gate.state.redis import RedisStore
 from tailchat_gate.state.redis_client import RedisPlace
 from tailchat_gate.state.store import (
