@@ -9,7 +9,7 @@ import click
 from tailchat_gate.commands.common import EXIT_FAILED, config_option, fail, loaded_from
 from tailchat_gate.config.keys import schema_text
 from tailchat_gate.config.lint.addresses import beside_the_gate
-from tailchat_gate.config.load import named
+from tailchat_gate.config.load import Loaded, named
 from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.state_directory import in_foreign_home
 from tailchat_gate.diagnosis.obstacles import obstacles
@@ -33,7 +33,8 @@ def check(*, config: Path, online: bool) -> None:
     settings = loaded.settings
     for warning in (*beside_the_gate(settings), *_foreign(settings)):
         click.echo(f"warning: {warning}", err=True)
-    for warning in _online(settings) if online else ():
+    name = named(config, os.environ)
+    for warning in _online(loaded, name) if online else ():
         click.echo(f"warning: {warning}", err=True)
     found = list(obstacles(settings))
     for key, problem, _ in found:
@@ -42,7 +43,6 @@ def check(*, config: Path, online: bool) -> None:
     stopped = not all(one.missing for one in found)
     routes = len(settings.route)
     state = "right by itself" if stopped else "good"
-    name = named(config, os.environ)
     click.echo(f"{name}: {state}, {routes} {'route' if routes == 1 else 'routes'}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")
@@ -51,12 +51,11 @@ def check(*, config: Path, online: bool) -> None:
         fail("on this machine the gate does not start with it", EXIT_FAILED)
 
 
-def _online(settings: Settings) -> tuple[str, ...]:
-    # Imported here, so that `check` loads no more than it needs.
-    from tailchat_gate.commands.doctor import ask_tailchat  # noqa: PLC0415
-    from tailchat_gate.diagnosis.sign_in import as_sentence  # noqa: PLC0415
+def _online(loaded: Loaded, name: str) -> tuple[str, ...]:
+    from tailchat_gate.commands.doctor import ask_tailchat  # noqa: PLC0415 - for --online alone
+    from tailchat_gate.diagnosis.sign_in import as_sentence  # noqa: PLC0415 - for --online alone
 
-    return tuple(as_sentence(said) for said in ask_tailchat(settings) if said.asks_for_a_look)
+    return tuple(as_sentence(said) for said in ask_tailchat(loaded, name) if said.asks_for_a_look)
 
 
 def _foreign(settings: Settings) -> Iterator[str]:
@@ -82,8 +81,7 @@ def routes(config: Path) -> None:
     The first route whose host, path and methods match a request serves it. The gate refuses a
     request whose host and path match, but whose method no route with them accepts.
     """
-    # Imported here, so that `check` loads no more than it needs.
-    from tailchat_gate.serving.rooms import route_table  # noqa: PLC0415
+    from tailchat_gate.serving.rooms import route_table  # noqa: PLC0415 - `check` needs no table
 
     settings = loaded_from(config).settings
     table = [_HEADINGS, *(_row(route.settings) for route in route_table(settings).in_order)]

@@ -5,8 +5,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from tailchat_gate.commands.admin import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, print_json
 from tailchat_gate.config.load import ConfigError, Loaded, load, named
 from tailchat_gate.config.model import Settings
+from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.address import listen_address
 from tailchat_gate.diagnosis import machine, running
 from tailchat_gate.diagnosis.doctor import (
@@ -34,7 +35,6 @@ from tailchat_gate.diagnosis.statement import (
     run_checks,
     wrong,
 )
-from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
@@ -70,7 +70,7 @@ def doctor(config: Path, *, as_json: bool) -> None:
     try:
         loaded = load(config, os.environ)
     except ConfigError as error:
-        _print([_of_problem(*one) for one in _problems(error)], as_json=as_json)
+        _print([_of_problem(one) for one in error.problems], as_json=as_json)
         sys.exit(EXIT_USAGE)
     found = _examine(loaded, named(config, os.environ))
     _print(found, as_json=as_json)
@@ -78,15 +78,12 @@ def doctor(config: Path, *, as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def ask_tailchat(settings: Settings) -> list[Statement]:
+def ask_tailchat(loaded: Loaded, file: str) -> list[Statement]:
     """Return what the checks of Tailchat say."""
-    set_up, channel = _set_up(Loaded(settings, (), ()), "")
 
     async def ask() -> list[Statement]:
-        try:
+        async with _set_up(loaded, file) as set_up:
             return await run_checks(tuple(tailchat_checks(set_up)))
-        finally:
-            await channel.close()
 
     with _quiet():
         return asyncio.run(ask())
@@ -95,21 +92,17 @@ def ask_tailchat(settings: Settings) -> list[Statement]:
 def _examine(loaded: Loaded, file: str) -> list[Statement]:
     """Run all checks."""
     settings = loaded.settings
-    set_up, channel = _set_up(loaded, file)
     # Alone, because it changes the user of the process for a moment.
     store = Check(machine.STORE, partial(machine.store, settings, os.environ))
 
     async def run() -> list[Statement]:
-        try:
-            about = await _running_gate(settings)
-            groups = (
-                local_checks(set_up._replace(of_gate=about)),
-                tailchat_checks(set_up),
-                network_checks(set_up),
+        async with _set_up(loaded, file) as set_up:
+            checks = (
+                *local_checks(set_up, await _running_gate(settings)),
+                *tailchat_checks(set_up),
+                *network_checks(set_up),
             )
-            found = await run_checks(tuple(check for group in groups for check in group))
-        finally:
-            await channel.close()
+            found = await run_checks(checks)
         return found + await run_checks((store,))
 
     with _quiet():
@@ -128,8 +121,9 @@ def _quiet() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _set_up(loaded: Loaded, file: str) -> tuple[SetUp, BackChannel]:
-    """Return what the checks look at, and the connections to be closed after them."""
+@asynccontextmanager
+async def _set_up(loaded: Loaded, file: str) -> AsyncIterator[SetUp]:
+    """Yield what the checks look at; its connections are closed at the end."""
     settings, tailchat = loaded.settings, loaded.settings.tailchat
     names = Names()
     channel = back_channel(settings, NamesResolver(names), timeout=CALL_SECONDS)
@@ -143,8 +137,10 @@ def _set_up(loaded: Loaded, file: str) -> tuple[SetUp, BackChannel]:
         RegistrationCheck(settings, api, set()),
         Panel(bot, settings.access.panel, time.time),
     )
-    set_up = SetUp(loaded, file, os.environ, calls, Dialer(names), time.time)
-    return set_up, channel
+    try:
+        yield SetUp(loaded, file, os.environ, calls, Dialer(names), time.time)
+    finally:
+        await channel.close()
 
 
 async def _running_gate(settings: Settings) -> running.Running:
@@ -159,12 +155,9 @@ async def _running_gate(settings: Settings) -> running.Running:
     return await running.look(ask)
 
 
-def _problems(error: ConfigError) -> Sequence[tuple[str, str, str]]:
-    return [(one.key_path, one.found, one.expected) for one in error.problems]
-
-
-def _of_problem(key: str, found: str, expected: str) -> Statement:
-    return wrong(machine.CONFIGURATION, f"{key}: found {found}", f"expected {expected}")
+def _of_problem(one: Problem) -> Statement:
+    text = f"{one.key_path}: found {one.found}"
+    return wrong(machine.CONFIGURATION, text, f"expected {one.expected}")
 
 
 def _print(found: Sequence[Statement], *, as_json: bool) -> None:

@@ -38,10 +38,7 @@ class TailchatCalls(NamedTuple):
 
 
 class SetUp(NamedTuple):
-    """What the checks look at; `file` names the configuration.
-
-    `clock`: Unix seconds. `of_gate` is what a gate that runs said of itself, if it was asked.
-    """
+    """What the checks look at; `file` names the configuration, `clock` gives Unix seconds."""
 
     loaded: Loaded
     file: str
@@ -49,7 +46,6 @@ class SetUp(NamedTuple):
     tailchat: TailchatCalls
     dialer: Dialer
     clock: Callable[[], float]
-    of_gate: running.Running = running.Running()
 
 
 def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
@@ -74,17 +70,17 @@ def network_checks(set_up: SetUp) -> Iterator[Check]:
     yield from tools.tool_checks(settings, set_up.dialer, now)
 
 
-def local_checks(set_up: SetUp) -> Iterator[Check]:
-    """Yield what is asked of this machine, and of the gate that runs on it.
+def local_checks(set_up: SetUp, running_gate: running.Running) -> Iterator[Check]:
+    """Yield what is asked of this machine, and what the gate that runs on it said of itself.
 
-    The store comes last: it is read as its owner, which changes the user of the whole process.
+    The store is not among them: it is read as its owner, which changes the user of the whole
+    process.
     """
     loaded = set_up.loaded
-    settings, running_gate = loaded.settings, set_up.of_gate
+    settings = loaded.settings
     configuration = partial(machine.configuration, loaded, set_up.file, set_up.environ)
     yield Check(machine.CONFIGURATION, configuration)
     yield Check(machine.SECRETS, partial(machine.secret_files, loaded))
     yield Check(machine.START, partial(machine.start, settings))
     yield Check(running.GATE, partial(running.gate, settings, running_gate, set_up.file))
-    limit = running_gate.descriptors
-    yield Check(machine.DESCRIPTORS, partial(machine.descriptors, limit))
+    yield Check(machine.DESCRIPTORS, partial(machine.descriptors, running_gate.descriptors))
