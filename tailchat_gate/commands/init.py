@@ -102,10 +102,42 @@ class _Answers:
     client_id: str
     client_secret: str = field(repr=False)
 
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the files go; `docker`: for the container of a compose.yaml."""
+
+    folder: Path
+    docker: bool
+
     @property
-    def callback(self) -> str:
-        """The redirect_uri to register in Tailchat."""
-        return f"{self.public_url}/oauth2/callback"
+    def config(self) -> Path:
+        """The configuration."""
+        return self.folder / DEFAULT_CONFIG.name
+
+    @property
+    def compose(self) -> Path:
+        """What starts the container."""
+        return self.folder / "compose.yaml"
+
+    @property
+    def client_secret(self) -> Path:
+        """The secret of the app."""
+        return self._secrets / "client_secret"
+
+    @property
+    def session_secret(self) -> Path:
+        """The secret that sessions are sealed with."""
+        return self._secrets / "session_secret"
+
+    @property
+    def _secrets(self) -> Path:
+        return self.folder / "secrets" if self.docker else self.folder
+
+    def all(self) -> list[Path]:
+        """Return all of them, the configuration as the last that `serve` needs."""
+        needed = [self.session_secret, self.client_secret, self.config]
+        return [*needed, self.compose] if self.docker else needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +200,9 @@ def init(
 
     Asks for what no option says. Files that are there already are never written over.
     """
-    folder = directory or (Path() if docker else DEFAULT_CONFIG.parent)
+    places = _Places(directory or (Path() if docker else DEFAULT_CONFIG.parent), docker)
     # Before the questions: their answers would be lost.
-    _stop_where_taken([name.path for name in _files(folder, _Answers(*[""] * 5), docker=docker)])
+    _stop_where_taken(places.all())
     asks = None in (tailchat, public_url, tool)
     api_url = tailchat or _ask("Address of your Tailchat", "https://tailchat.example.com", _API_URL)
     origin = public_url or _ask(
@@ -187,10 +219,9 @@ def init(
             "such as http://grafana:3000",
             EXIT_USAGE,
         )
-    callback = _Answers(api_url, origin, upstream, "", "").callback
     click.echo(
         f"\nCreate an app in Tailchat's open platform and switch on OAuth for it.\n"
-        f"Its one callback, exactly:\n\n    {callback}\n"
+        f"Its one callback, exactly:\n\n    {_callback(origin)}\n"
     )
     secret = ""
     if asks:
@@ -198,12 +229,17 @@ def init(
         secret = _ask_later("Client secret of the app", str.strip, hide=True)
     answers = _Answers(api_url, origin, upstream, client_id or "", secret)
     try:
-        for file in _files(folder, answers, docker=docker):
+        for file in _files(places, answers):
             _write(file)
             click.echo(f"wrote {file.path}")
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}; --directory names another place", EXIT_FAILED)
-    click.echo(_next_steps(folder, answers, docker=docker))
+    click.echo(_next_steps(places, answers))
+
+
+def _callback(public_url: str) -> str:
+    """Return the redirect_uri to register in Tailchat."""
+    return f"{public_url}/oauth2/callback"
 
 
 def _ask(text: str, example: str, read: Callable[[str], str]) -> str:
@@ -228,17 +264,17 @@ def _is_loopback(upstream: str) -> bool:
     return isinstance(address, HttpAddress) and address.host.startswith(_LOOPBACK)
 
 
-def _files(folder: Path, answers: _Answers, *, docker: bool) -> list[_Written]:
-    """Return the files to write; the configuration is the last that `serve` needs."""
+def _files(places: _Places, answers: _Answers) -> list[_Written]:
+    """Return the files to write, in the order of `_Places.all`."""
     # Compose mounts a secret as it is, and the user of the container is no user of this machine:
     # the directory keeps others away.
-    secrets, mode = (folder / "secrets", _READABLE) if docker else (folder, 0o600)
+    mode = _READABLE if places.docker else 0o600
     names = {
-        name: _toml(f"{_RUN_SECRETS}/{name}" if docker else str(secrets.absolute() / name))
-        for name in ("client_secret", "session_secret")
+        path.name: _toml(f"{_RUN_SECRETS}/{path.name}" if places.docker else str(path.absolute()))
+        for path in (places.client_secret, places.session_secret)
     }
     config = _CONFIG.format(
-        callback=answers.callback,
+        callback=_callback(answers.public_url),
         userinfo=f"{answers.public_url}/oauth2/userinfo",
         public_url=_toml(answers.public_url),
         api_url=_toml(answers.api_url),
@@ -247,13 +283,13 @@ def _files(folder: Path, answers: _Answers, *, docker: bool) -> list[_Written]:
         **names,
     )
     written = [
-        _Written(secrets / "session_secret", f"{new_secret()}\n", mode),
-        _Written(secrets / "client_secret", answers.client_secret, mode),
-        _Written(folder / DEFAULT_CONFIG.name, config, 0o644 if docker else 0o600),
+        _Written(places.session_secret, f"{new_secret()}\n", mode),
+        _Written(places.client_secret, answers.client_secret, mode),
+        _Written(places.config, config, 0o644 if places.docker else 0o600),
     ]
-    if docker:
+    if places.docker:
         compose = _COMPOSE.format(version=__version__)
-        written.append(_Written(folder / "compose.yaml", compose, 0o644))
+        written.append(_Written(places.compose, compose, 0o644))
     return written
 
 
@@ -281,15 +317,14 @@ def _write(file: _Written) -> None:
         os.fchmod(opened.fileno(), file.mode)
 
 
-def _next_steps(folder: Path, answers: _Answers, *, docker: bool) -> str:
-    config = folder / DEFAULT_CONFIG.name
-    secret = (folder / "secrets" if docker else folder) / "client_secret"
+def _next_steps(places: _Places, answers: _Answers) -> str:
+    config = places.config
     steps = []
     if not answers.client_id:
         steps.append(f"Write the app's client_id into {config}.")
     if not answers.client_secret:
-        steps.append(f"Write the app's client secret into {secret}, on one line.")
-    if docker:
+        steps.append(f"Write the app's client secret into {places.client_secret}, on one line.")
+    if places.docker:
         steps.append(
             "Build the image, once: docker build --tag "
             f"tailchat-gate:{__version__} CLONE-OF-THE-GATE"
@@ -298,7 +333,9 @@ def _next_steps(folder: Path, answers: _Answers, *, docker: bool) -> str:
     else:
         option = "" if config == DEFAULT_CONFIG else f" --config {config}"
         if os.geteuid() == 0:
-            steps.append(f"Give the files to the gate's user: chown -R tailchat-gate {folder}")
+            steps.append(
+                f"Give the files to the gate's user: chown -R tailchat-gate {places.folder}"
+            )
         steps.append(f"Check it, with Tailchat: tailchat-gate check --online{option}")
         steps.append(f"Start it: tailchat-gate serve{option}")
     lines = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
