@@ -78,7 +78,7 @@ def find_person(settings: Settings, name: str) -> Found:
 
     result, problem = asked(settings, search)
     if isinstance(result, CannotTell):
-        fail(f"Tailchat cannot be asked who {name} is: {result.problem or result.reason}", 1)
+        fail(f"Tailchat cannot be asked who {name} is: {result.why}", EXIT_FAILED)
     if isinstance(result, Refused):
         why = problem or f"status {result.status} {result.name}"
         fail(f"the gate's bot cannot ask Tailchat who {name} is: {why}; write sub:ID", EXIT_FAILED)

@@ -38,7 +38,7 @@ async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
     found = await bot.call(_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
     views = read_views(found.data, bot.sub) if isinstance(found, Done) else None
     if views is None:
-        said = found.problem or found.reason if isinstance(found, CannotTell) else ""
+        said = found.why if isinstance(found, CannotTell) else ""
         problem = f"the gate's bot cannot ask Tailchat for its groups: {bot.problem or said}"
         return Seen(problem=problem, remedy=bot.remedy)
     sources = (source for group in settings.groups.values() for source in group.sources)
@@ -56,8 +56,7 @@ async def key(api: TailchatApi, now: float) -> AsyncIterator[Statement]:
     """Say whether anybody can make Tailchat's tokens."""
     public = await has_public_key(api, now)
     if isinstance(public, CannotTell):
-        said = public.problem or public.reason
-        yield warning(KEY, f"Tailchat does not say whether its key is public: {said}")
+        yield warning(KEY, f"Tailchat does not say whether its key is public: {public.why}")
     elif public:
         yield wrong(KEY, KEY_PROBLEM, KEY_REMEDY)
     else:

@@ -55,6 +55,11 @@ class CannotTell:
     reason: Reason
     problem: str = ""
 
+    @property
+    def why(self) -> str:
+        """Why there is none, for an admin."""
+        return self.problem or self.reason
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:

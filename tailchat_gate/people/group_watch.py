@@ -205,7 +205,7 @@ class GroupWatch:
         """Ask Tailchat; return why there is no good answer, "" where there is one."""
         found = await terms.bot.fetch(_GROUPS, {}, limit=terms.max_bytes)
         if isinstance(found, CannotTell):
-            return found.problem or found.reason
+            return found.why
         if not isinstance(found, Raw):
             return f"{found.status} {found.message or found.name}"
         sources, now = terms.sources, self._clock()
