@@ -124,10 +124,12 @@ class SignInCheck:
                 return
             question = CLIENT
             refusal = self._read_authorization(await self._authorize())
-            for step in _of_authorization(refusal):
-                yield step
             if refusal is not None and refusal.name not in _OF_KNOWN_CLIENTS:
+                yield Step(CLIENT, refusal)
                 return
+            yield Step(CLIENT)
+            # What else Tailchat refuses it tells the callback, so it has accepted that.
+            yield Step(CALLBACK, refusal)
             question = SECRET
             yield Step(SECRET, self._read_tokens(await self._redeem()))
         except LoginRefused as refused:
@@ -299,16 +301,6 @@ class SignInCheck:
             Reason.TAILCHAT_BROKEN,
             "look at tailchat.api_url and tailchat.internal_url",
         )
-
-
-def _of_authorization(refusal: Finding | None) -> Iterator[Step]:
-    """Yield the steps that an authorization request answers."""
-    if refusal is not None and refusal.name not in _OF_KNOWN_CLIENTS:
-        yield Step(CLIENT, refusal)
-        return
-    yield Step(CLIENT)
-    # What else Tailchat refuses it tells the callback, which it has accepted then.
-    yield Step(CALLBACK, refusal)
 
 
 def _skew(date: str, now: float) -> Finding | None:
