@@ -59,9 +59,9 @@ async def sign_in(settings: Settings, check: SignInCheck) -> AsyncIterator[State
             yield ok(step.question, good[step.question])
         else:
             yield of_finding(step.question, step.finding)
-    for question in (question for question in good if question not in asked):
+    for question in [question for question in good if question not in asked]:
         why = "because of what is wrong above"
-        if question == UNDER_PROXY and REACHED in asked and len(asked) > 1:
+        if question == UNDER_PROXY and ISSUER in asked:
             why = "because the gate reaches Tailchat at tailchat.internal_url"
         yield unknown(question, f"not checked, {why}")
 
@@ -76,8 +76,7 @@ async def registration(check: RegistrationCheck) -> AsyncIterator[Statement]:
     """Say which routes strangers may enter, as Tailchat says of its registration."""
     found = await check.run()
     if isinstance(found, CannotTell):
-        said = found.problem or found.reason
-        yield warning(REGISTRATION, f"Tailchat cannot be asked: {said}")
+        yield warning(REGISTRATION, f"Tailchat cannot be asked: {found.why}")
         return
     for sentence in found:
         yield warning(REGISTRATION, sentence)
@@ -98,8 +97,7 @@ async def people(settings: Settings, inquiry: Inquiry) -> AsyncIterator[Statemen
     if isinstance(found, dict):
         yield ok(PEOPLE, "Tailchat tells the gate of bans, names and e-mail addresses")
     elif isinstance(found, CannotTell):
-        said = found.problem or found.reason
-        yield warning(PEOPLE, f"Tailchat cannot be asked: {said}")
+        yield warning(PEOPLE, f"Tailchat cannot be asked: {found.why}")
     else:
         yield wrong(
             PEOPLE,
