@@ -45,14 +45,6 @@ class Family(NamedTuple):
     buckets: tuple[float, ...] = BUCKETS
 
 
-class Exemplar(NamedTuple):
-    """A request that a bucket counted last; `at` is in seconds of the monotonic clock."""
-
-    request_id: str
-    value: float
-    at: float
-
-
 class Histogram:
     """How many values each bucket has, not cumulated, and their sum."""
 
@@ -61,7 +53,7 @@ class Histogram:
     def __init__(self, buckets: tuple[float, ...] = BUCKETS) -> None:
         self.buckets: Final = buckets
         self.counts: Final = [0] * (len(buckets) + 1)
-        #: By bucket: the members of an Exemplar, or None.
+        #: By bucket: the request that it counted last, its value, and when, by the monotonic clock.
         self.exemplars: Final[list[tuple[str, float, float] | None]] = [None] * len(self.counts)
         self.total = 0.0
 

@@ -95,7 +95,7 @@ class RotatedFile(SinkFile):
         """Reopen the path if it is another file now; return whether it was."""
         if self._descriptor >= 0 and self._is_in_place():
             return False
-        self._close()
+        self.close()
         descriptor = os.open(self._path, _FLAGS, _MODE)
         found = os.fstat(descriptor)
         if stat.S_ISREG(found.st_mode):
@@ -112,12 +112,8 @@ class RotatedFile(SinkFile):
             raise
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                self._close()
+                self.close()
             raise
-
-    def close(self) -> None:
-        """Close the file."""
-        self._close()
 
     def _is_in_place(self) -> bool:
         try:
@@ -126,7 +122,8 @@ class RotatedFile(SinkFile):
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with suppress(OSError):
