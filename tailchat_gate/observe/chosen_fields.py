@@ -107,7 +107,7 @@ class ChosenFields:
             status = int(value)
             paint = _RED if status >= _FAULT else _YELLOW if status >= _REFUSED else _GREEN
             return f"{paint}{value}{_PLAIN}"
-        # Without quotes where nothing in it can be mistaken for another field.
+        # A text needs no quotes if nothing in it looks like another field.
         plain = value[1:-1]
         bare = value.startswith('"') and plain and not set(plain) & set(' "\\=')
         return plain if bare else value

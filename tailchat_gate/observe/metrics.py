@@ -141,8 +141,8 @@ class Metrics:
 
     Labels come only from the configuration and closed lists, never from what a visitor sent, so
     their number is bounded. The counts are plain numbers because one `inc` of the client library
-    costs more than the rest of the record step. `known` has the values of a family's only label
-    that are counted from 0, for families whose values other rooms define.
+    costs more than the rest of the record step. `live_ends`, `session_ends` and `state_errors` are
+    label values that other rooms define; each is counted from 0.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class Metrics:
         self._rechecks[outcome] += 1
 
     def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:
-        """Count a call to Tailchat: discovery, jwks, token, me, recheck or refresh."""
+        """Count a call to Tailchat, one of _CALLS."""
         self._tailchat[call, str(outcome)] += 1
         self._tailchat_seconds[call].observe(seconds)
 

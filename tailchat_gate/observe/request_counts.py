@@ -38,7 +38,7 @@ class RouteCounts:
         self.tunnel_bytes += sent
 
     def add(self, method: str, status: int, reason: str) -> None:
-        """Count a request of a kind that has not been counted yet."""
+        """Count a request."""
         # Visitors make methods up: only the common ones have rows of their own.
         key = (method if method in COMMON_METHODS else "other", status, reason)
         self.rows[key] = self.rows.get(key, 0) + 1
@@ -63,14 +63,12 @@ class RouteCounts:
 class UpstreamCounts:
     """The requests to one upstream, and its connections.
 
-    `up` is whether it can be reached, None while that is not known: today what connecting to it
-    said last. `certificate_expires` is the Unix second at which its certificate, as it was last
-    seen, ends; 0 without one.
+    `up` says whether the last attempt to connect to it succeeded; None: there was none yet.
+    `certificate_expires` is the Unix second at which the certificate that it showed last expires;
+    0 without one.
     """
 
-    __slots__ = (
-        "certificate_expires", "connect", "first_byte", "new", "statuses", "up",
-    )  # fmt: skip
+    __slots__ = ("certificate_expires", "connect", "first_byte", "new", "statuses", "up")
 
     def __init__(self) -> None:
         #: Requests by the first digit of their status.

@@ -130,7 +130,7 @@ class FaultKind(StrEnum):
     UNCOPIED = "uncopied"
 
 
-class StoreFault(Exception):  # noqa: N818 - the field's word; StoreError is the end of a start
+class StoreFault(Exception):  # noqa: N818 - it has a FaultKind; StoreError ends a start
     """Something that the store could not do; the text says why."""
 
     def __init__(self, fault: FaultKind, problem: str) -> None:

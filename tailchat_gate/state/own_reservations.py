@@ -30,7 +30,7 @@ class OwnReservation:
 
 
 class OwnReservations:
-    """Remembers them, so that a call without an answer can be made again, and a loss made good."""
+    """Remembers them: a call without an answer can be repeated, and what is lost written again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

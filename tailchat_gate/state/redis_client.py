@@ -110,9 +110,9 @@ class RedisClient:
 
 def _client(place: RedisPlace, patience: float) -> "Redis":
     from redis.asyncio import Redis  # noqa: PLC0415 - only where the store is Redis
-    from redis.asyncio.retry import Retry  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415
+    from redis.asyncio.retry import Retry  # noqa: PLC0415 - as above
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - as above
+    from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415 - as above
 
     address = place.address
     # Not as an argument, which the representation of a client could show.
@@ -123,7 +123,7 @@ def _client(place: RedisPlace, patience: float) -> "Redis":
         if place.password or address.user
         else None
     )
-    # Its own way of trying again waits for 14 s in all where a server is frozen.
+    # The retries of the library itself take 14 s in all where a server is frozen.
     common: dict[str, Any] = {
         "db": address.database,
         "credential_provider": credentials,

@@ -94,7 +94,7 @@ class RedisDatabase:
         return found
 
     async def peek(self) -> Found:
-        """Read every record; `read_new` reads what it would have read without this."""
+        """Read every record; this does not change what `read_new` reads next."""
         found, _ = await self._read(_Position())
         return found
 
