@@ -22,7 +22,7 @@ class ClientTrust:
         self._loop = asyncio.get_running_loop()
         self._value = b""
         self._limit = 0.0
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[ClientProtocol, asyncio.TimerHandle] = {}
 
     def change(self, value: bytes, limit: float) -> None:
         """Let connections of another value end, within `limit` seconds, from now on."""
@@ -38,10 +38,13 @@ class ClientTrust:
         connection.trust = None
         connection.leave()
         connection.idle_at_most(IDLE_SECONDS, self._loop.time())
-        self._timers = {timer for timer in self._timers if timer.when() > self._loop.time()}
-        self._timers.add(self._loop.call_later(self._limit, connection.abort))
+        self._timers[connection] = self._loop.call_later(self._limit, self._end, connection)
 
     def close(self) -> None:
         """End nothing further."""
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
+
+    def _end(self, connection: ClientProtocol) -> None:
+        del self._timers[connection]
+        connection.abort()
