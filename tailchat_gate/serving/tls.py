@@ -34,8 +34,9 @@ class ServerTls:
 
     def __init__(self, server: Server) -> None:
         """Read the files. Raises PemError."""
-        self.digest: Final = _digest(server)
-        self.clients: Final = _clients(server)
+        files = _read(certificate_files(server))
+        self.digest: Final = _digest(server, files)
+        self.clients: Final = _clients(server, files)
         made = [server_context(each, server) for each in server.tls]
         try:
             self.facts: Final = tuple(map(facts_of, server.tls))
@@ -63,7 +64,7 @@ def server_tls(server: Server) -> ServerTls | None:
 
 
 def clients_of(tls: ServerTls | None) -> bytes:
-    """Return what differs where other clients may connect than by another configuration's TLS."""
+    """Return a value that differs between configurations that admit different clients."""
     return ANY_CLIENT if tls is None else tls.clients
 
 
@@ -78,28 +79,30 @@ def _by_name(
     return found
 
 
-def _digest(server: Server) -> bytes:
-    """Return what differs where another file or setting of TLS does. Raises PemError."""
-    found = hashlib.sha256(repr((server.tls, server.client_certificate)).encode())
-    for path in certificate_files(server):
+def _read(paths: Iterable[Path]) -> Mapping[Path, bytes]:
+    """Return the files' contents. Raises PemError."""
+    found: dict[Path, bytes] = {}
+    for path in paths:
         try:
-            found.update(hashlib.sha256(path.read_bytes()).digest())
+            found[path] = path.read_bytes()
         except OSError as error:
-            raise _unreadable(path, error) from None
+            wanted = "a file that can be read"
+            raise PemError("server.tls", f"{path}: {error.strerror}", wanted) from None
+    return found
+
+
+def _digest(server: Server, files: Mapping[Path, bytes]) -> bytes:
+    """Return a value that changes with each file and setting of TLS."""
+    found = hashlib.sha256(repr((server.tls, server.client_certificate)).encode())
+    # By the settings and not the mapping, in which a file that two of them name is there once.
+    for path in certificate_files(server):
+        found.update(hashlib.sha256(files[path]).digest())
     return found.digest()
 
 
-def _clients(server: Server) -> bytes:
-    """Return what differs where another certificate of a client is needed. Raises PemError."""
+def _clients(server: Server, files: Mapping[Path, bytes]) -> bytes:
+    """Return a value that changes with what a client's certificate must be."""
     if server.client_ca is None:
         return ANY_CLIENT
-    path = Path(server.client_ca)
-    try:
-        authorities = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    authorities = files[Path(server.client_ca)]
     return hashlib.sha256(server.client_certificate.encode() + b"\n" + authorities).digest()
-
-
-def _unreadable(path: Path, error: OSError) -> PemError:
-    return PemError("server.tls", f"{path}: {error.strerror}", "a file that can be read")
