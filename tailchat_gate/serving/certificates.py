@@ -14,7 +14,7 @@ def certificate_expiries(settings: Settings) -> tuple[tuple[str, float], ...]:
     A file that cannot be read is left out: the part that uses it reports it.
     """
     found: dict[str, float] = {}
-    for path in _files(settings):
+    for path in dict.fromkeys(_files(settings)):
         try:
             certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
         except (OSError, ValueError):
