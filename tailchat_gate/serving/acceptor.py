@@ -1,6 +1,6 @@
 """Accepts connections of listening sockets, and pauses while there is no room for one.
 
-On asyncio's own loop that is so for every address, on uvloop for those with TLS or a PROXY header.
+On asyncio's loop it does so for every address, on uvloop for those with TLS or a PROXY header.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.proxy.sockets import peer_address
-from tailchat_gate.serving.acceptor import Acceptor, PlainTaker
+from tailchat_gate.serving.acceptor import Acceptor, PlainTaker, Taker
 from tailchat_gate.serving.binding import (
     OWNER_ONLY,
     Rights,
@@ -61,7 +61,7 @@ class _ByWay:
         self.has_room = openings.has_room
 
     def take(self, accepted: socket.socket, peer: object) -> None:
-        # A peer that has left already has its name here alone.
+        # Of a peer that has left already, only accept() tells the address.
         self._openings.take(accepted, peer_address(peer), self._way)
 
     async def settled(self) -> None:
@@ -201,7 +201,9 @@ class Listeners:
             make = self._server.redirected if key == _REDIRECT else self._server
             proxied = address in settings.proxy_protocol
             if proxied or key == _HTTPS:
-                return self._listen_opening(bound, Way(proxied, key == _HTTPS, make))
+                return self._accept(
+                    bound, _ByWay(self._openings, Way(proxied, key == _HTTPS, make))
+                )
             return await self._listen_for_visitors(bound, make)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}", key) from None
@@ -217,25 +219,24 @@ class Listeners:
         others = settings.public_addresses
         return bind(address, rights, ipv6_only=takes_ipv4_elsewhere(address, others))
 
-    def _listen_opening(self, bound: Sequence[socket.socket], way: Way) -> _Listener:
-        taker = _ByWay(self._openings, way)
-        acceptors = [Acceptor(one, taker, self._server.out_of_descriptors) for one in bound]
+    def _accept(self, bound: Sequence[socket.socket], taker: Taker) -> _Listener:
+        acceptors = self._acceptors(bound, taker)
         for acceptor in acceptors:
             acceptor.start(self._server.descriptors.backlog)
         return _Visitors((), acceptors)
 
+    def _acceptors(self, bound: Iterable[socket.socket], taker: Taker) -> list[Acceptor]:
+        return [Acceptor(one, taker, self._server.out_of_descriptors) for one in bound]
+
     async def _listen_for_visitors(
         self, bound: Sequence[socket.socket], make: MakeProtocol
     ) -> _Listener:
-        loop = asyncio.get_running_loop()
-        backlog = self._server.descriptors.backlog
-        failed = self._server.out_of_descriptors
-        acceptors = [Acceptor(one.dup(), PlainTaker(make), failed) for one in bound]
+        loop, taker = asyncio.get_running_loop(), PlainTaker(make)
         if isinstance(loop, asyncio.BaseEventLoop):
-            for one, acceptor in zip(bound, acceptors, strict=True):
-                one.close()
-                acceptor.start(backlog)
-            return _Visitors((), acceptors)
+            return self._accept(bound, taker)
+        backlog = self._server.descriptors.backlog
+        # Of the same queues, for the connections that wait there when the servers are closed.
+        acceptors = self._acceptors([one.dup() for one in bound], taker)
         servers = [
             await loop.create_server(make, sock=one, backlog=backlog)
             if one.family != socket.AF_UNIX
