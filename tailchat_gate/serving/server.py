@@ -141,22 +141,21 @@ class GateServer:
         """
         await self._opened.wait()
         async with self._changing:
-            if self._stopping or self._server is None or self._listeners is None:
+            server, listeners, openings = self._server, self._listeners, self._openings
+            if self._stopping or server is None or listeners is None or openings is None:
                 raise StoppingError
-            settings = generation.settings.server
-            if self._openings is not None:
-                self._openings.prepare(_terms(generation))
-            await self._listeners.open(settings)
+            settings, terms = generation.settings.server, _terms(generation)
+            openings.prepare(terms)
+            await listeners.open(settings)
             # From here to the end of the change there is no await: nothing else runs.
             generation.start()
-            if self._openings is not None:
-                self._openings.use(_terms(generation))
-            self._server.change(generation.service)
-            self._server.trust.change(clients_of(generation.tls), settings.shutdown_timeout)
-            self.generations.follow(generation, self._server.connections)
+            openings.use(terms)
+            server.change(generation.service)
+            server.trust.change(clients_of(generation.tls), settings.shutdown_timeout)
+            self.generations.follow(generation, server.connections)
             if self._checks_sign_in:
                 generation.check_tailchat()
-            await self._listeners.close_others(settings)
+            await listeners.close_others(settings)
 
     async def stop(self) -> None:
         """Stop listening, let open requests finish within the limit, close WebSockets with 1001.
