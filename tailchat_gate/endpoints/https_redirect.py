@@ -78,10 +78,10 @@ class HttpsRedirect:
         return host == self._sites.public_host or self._sites.is_tool(host)
 
     def resume(self, client: ClientConnection, context: RequestContext) -> None:
-        """Answer a request that was on hold; none is."""
+        """Answer a request that was on hold, which none ever is here."""
         self.handle(client, context.head)
 
-    def judge_again(self, admission: Admission) -> Reason | None:  # noqa: ARG002 - as elsewhere
+    def judge_again(self, admission: Admission) -> Reason | None:  # noqa: ARG002 - as Handler declares it
         """Return None: no request stays under way."""
         return None
 
