@@ -81,7 +81,7 @@ class PlainSections:
         self._told: BoundedCache[tuple[Shape, Values], FieldSection] = BoundedCache(
             _KEPT_TOLD, cost=_cost_of_told, largest=_LARGEST_SHAPE, twice=True
         )
-        #: Shapes with a pattern by how many lines they have, those that come most often first.
+        #: Shapes with a pattern by how many lines they have, the one that came last first.
         self._patterns: dict[int, list[Shape]] = {}
         #: The shape of the section that was read last.
         self._last = Shape(())
@@ -103,9 +103,9 @@ class PlainSections:
         return told.with_values(values, read_length((values[shape.length],)))
 
     def _match(self, raw: bytes) -> re.Match[bytes] | None:
-        """Return the match of a section by any shape with a pattern, which is the last from now on.
+        """Return the match of a section, None where no shape with a pattern has one.
 
-        It is tried before all others, without counting the lines of the next section.
+        The shape that has one becomes `_last`: `read` tries it first, before it counts any lines.
         """
         alike = self._patterns.get(raw.count(b"\n"), ())
         for place, shape in enumerate(alike):
