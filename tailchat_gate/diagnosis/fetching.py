@@ -11,6 +11,7 @@ from yarl import URL
 
 from tailchat_gate.diagnosis.statement import CALL_SECONDS
 from tailchat_gate.identity.oauth.back_channel import describe
+from tailchat_gate.observe.tls import after_handshakes
 from tailchat_gate.syntax import OWN_AGENT
 
 _PLAIN: Final = MappingProxyType({"User-Agent": OWN_AGENT, "Accept-Encoding": "identity"})
@@ -45,7 +46,10 @@ async def get(
     `tls` is for this call alone.
     Raises UnreachableError, and ssl.SSLError for a certificate that is not accepted.
     """
-    seen = _note_certificates(tls) if tls is not None else []
+    seen: list[bytes] = []
+    if tls is not None:
+        # Not when the response is there: aiohttp may have given the connection back by then.
+        after_handshakes(tls, lambda peer: seen.append(peer.getpeercert(binary_form=True) or b""))
     # Kept alive until the session closes: only then does aiohttp wait for the end of TLS.
     connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
     try:
@@ -84,16 +88,3 @@ async def get(
     except (aiohttp.ClientError, OSError, ValueError) as error:
         problem = type(error).__name__
     raise UnreachableError(problem)
-
-
-def _note_certificates(context: ssl.SSLContext) -> list[bytes]:
-    """Return where the peer's certificate will be: aiohttp gives a connection back too early."""
-    seen: list[bytes] = []
-
-    class Noting(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            super().do_handshake()
-            seen.append(self.getpeercert(binary_form=True) or b"")
-
-    context.sslobject_class = Noting
-    return seen

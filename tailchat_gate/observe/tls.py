@@ -1,8 +1,20 @@
-"""When the certificate of a TLS peer expires."""
+"""What is learnt of a TLS peer: its certificate, and when that expires."""
 
 import ssl
+from collections.abc import Callable
 
 from cryptography import x509
+
+
+def after_handshakes(context: ssl.SSLContext, note: Callable[[ssl.SSLObject], None]) -> None:
+    """Have `note` called with each connection of a context once its handshake is done."""
+
+    class Noted(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            note(self)
+
+    context.sslobject_class = Noted
 
 
 def expiry_of(connection: ssl.SSLObject | None) -> float:

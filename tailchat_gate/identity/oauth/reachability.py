@@ -11,7 +11,7 @@ import aiohttp
 
 from tailchat_gate.observe.families import Collected, Family, Merge, by_one, gauge
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
-from tailchat_gate.observe.tls import expiry_of
+from tailchat_gate.observe.tls import after_handshakes, expiry_of
 
 #: OpenSSL's codes of what is wrong with a certificate (X509_V_ERR_*).
 _CERTIFICATE_CAUSES: Final = MappingProxyType(
@@ -97,16 +97,10 @@ class Reachability:
 
     def watch(self, context: ssl.SSLContext) -> None:
         """Learn from every handshake in `context` when the certificate expires."""
+        after_handshakes(context, self._note)
 
-        class Watched(ssl.SSLObject):
-            """Notes the certificate of a connection once it is known."""
-
-            def do_handshake(connection) -> None:  # noqa: N805 - `self` is the outer one
-                """Do the handshake."""
-                super().do_handshake()
-                self.certificate_expires = expiry_of(connection)
-
-        context.sslobject_class = Watched
+    def _note(self, connection: ssl.SSLObject) -> None:
+        self.certificate_expires = expiry_of(connection)
 
 
 def cause_of(error: Exception) -> str:
