@@ -245,9 +245,7 @@ class Server(Section):
     @field_validator("https_listen", "redirect_listen")
     @classmethod
     def _own_address(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        taken = {info.data.get("admin_listen", "")}
-        for key in PUBLIC_ADDRESSES:
-            taken.update(info.data.get(key) or ())
+        taken = {info.data.get("admin_listen", ""), *_public(info)}
         if twice := [one for one in value if one in taken and not one.endswith(":0")]:
             raise ValueError(f"addresses of its own; {twice[0]} is another listener's")
         if value and not _is_https(info):
@@ -303,13 +301,10 @@ class Server(Section):
     @field_validator("proxy_protocol")
     @classmethod
     def _from_trusted(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        public: list[str] = []
-        for key in PUBLIC_ADDRESSES:
-            public += info.data.get(key) or ()
         if value and not info.data.get("trusted_proxies", True):
             raise ValueError("the key left out, or the proxies in server.trusted_proxies")
         known = all(info.data.get(key) is not None for key in PUBLIC_ADDRESSES)
-        if known and not set(value) <= set(public):
+        if known and not set(value) <= set(_public(info)):
             raise ValueError(f"addresses of {', '.join(PUBLIC_ADDRESSES)}")
         return value
 
@@ -319,6 +314,11 @@ class Server(Section):
         if value != 1:
             raise ValueError("1: this version serves with one process")
         return value
+
+
+def _public(info: ValidationInfo) -> list[str]:
+    """Return the addresses of visitors, as far as they are read and valid."""
+    return [one for key in PUBLIC_ADDRESSES for one in info.data.get(key) or ()]
 
 
 def _is_https(info: ValidationInfo) -> bool:
