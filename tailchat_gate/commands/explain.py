@@ -310,8 +310,7 @@ def explain(
         fail("--as or --token: who shows a token is a machine, signed in or not", EXIT_USAGE)
     settings = loaded_from(config).settings
     if sub is not None and identifier.is_person_name(sub):
-        # Imported here: other questions need no connection to Tailchat.
-        from tailchat_gate.commands.people import known_person  # noqa: PLC0415
+        from tailchat_gate.commands.people import known_person  # noqa: PLC0415 - for names alone
 
         sub = known_person(settings, sub)
     if token and token not in {known.name for known in settings.token}:

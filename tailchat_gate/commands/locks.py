@@ -40,8 +40,7 @@ def person_meant(target: str, config: Path) -> str:
     """Return a target, for a name `sub:ID` of the person that somebody has confirmed."""
     if not is_person_name(target):
         return target
-    # Imported here: other targets need no connection to Tailchat.
-    from tailchat_gate.commands.people import confirmed_target  # noqa: PLC0415
+    from tailchat_gate.commands.people import confirmed_target  # noqa: PLC0415 - for names alone
 
     return confirmed_target(target, config)
 

@@ -305,8 +305,8 @@ def _opened(name: str, path: str, methods: set[str] | None, tools: list[Table]) 
     if not behind:
         return
     tool = max(behind, key=lambda one: len(one["path"]))
-    same = {key: value for key, value in tool.items() if key not in {"name", "path", "allow"}}
-    same.pop("headers", None)
+    own = {"name", "path", "allow", "headers"}
+    same = {key: value for key, value in tool.items() if key not in own}
     opened: Table = {"name": name, "path": path}
     if methods is not None:
         opened["methods"] = sorted(methods - {"HEAD"} if "GET" in methods else methods)

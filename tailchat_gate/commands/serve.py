@@ -115,8 +115,8 @@ def demo(port: int, upstream: str) -> None:
 
     All of them listen on this machine only and store nothing; Ctrl-C ends them.
     """
-    # Imported here, so that no other command loads the stand-in Tailchat and the tool.
-    from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415
+    # The stand-in Tailchat and the tool.
+    from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415 - not for `serve`
 
     try:
         run_demo(port, upstream)

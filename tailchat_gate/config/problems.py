@@ -210,7 +210,7 @@ def judged(found: Iterable[_Item]) -> Iterator[_Item]:
         return
 
 
-def readable(table: BaseModel | None, key: str, default: object = None) -> Any:  # noqa: ANN401
+def readable(table: BaseModel | None, key: str, default: object = None) -> Any:  # noqa: ANN401 - of a key of the model
     """Return the value of a key, or `default` if it cannot be read."""
     try:
         return default if table is None else getattr(table, key)

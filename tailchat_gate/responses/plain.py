@@ -25,8 +25,8 @@ BASIC: Final = 'Basic realm="tailchat", charset="UTF-8"'
 #: Who presents nothing may be asked for a password, and whose password was none, again.
 _WITH_PASSWORD: Final = frozenset((None, Way.BASIC))
 
-#: What stands in every answer of the gate, and what makes one JSON that nobody keeps.
 HSTS: Final = "Strict-Transport-Security"
+#: What stands in every answer of the gate, and what makes one JSON that nobody keeps.
 SERVER: Final = {"Server": "tailchat-gate"}
 _NO_STORE: Final = {**SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 JSON: Final = {

@@ -182,7 +182,7 @@ def _listed(value: object) -> object:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{address.LISTEN}, in quotes, or a list of these")  # noqa: TRY004
+        raise ValueError(f"{address.LISTEN}, in quotes, or a list of these")  # noqa: TRY004 - as pydantic reports
     return value
 
 
