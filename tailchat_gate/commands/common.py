@@ -64,6 +64,21 @@ def print_json(rows: object) -> None:
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
+def toml(value: object) -> str:
+    """Return a value as TOML writes it, tables on one line.
+
+    JSON's booleans and numbers are TOML's, and so are its texts but for characters beyond U+FFFF,
+    which JSON escapes as two surrogates.
+    """
+    if isinstance(value, dict):
+        pairs = (f"{toml(name)} = {toml(one)}" for name, one in value.items())
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    written = json.dumps(value, ensure_ascii=False)
+    return "".join(one if " " <= one <= "~" else f"\\U{ord(one):08x}" for one in written)
+
+
 def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on standard error."""
     click.echo(message, err=True)

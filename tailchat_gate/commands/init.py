@@ -1,7 +1,6 @@
 """`init`: asks three questions and writes a first configuration with its secrets."""
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from tailchat_gate import __version__
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, toml
 from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.config.tables.fields import BaseUrl, ClientId, Origin
 from tailchat_gate.config.tables.route_fields import Upstream
@@ -270,16 +269,16 @@ def _files(places: _Places, answers: _Answers) -> list[_Written]:
     # the directory keeps others away.
     mode = _READABLE if places.docker else 0o600
     names = {
-        path.name: _toml(f"{_RUN_SECRETS}/{path.name}" if places.docker else str(path.absolute()))
+        path.name: toml(f"{_RUN_SECRETS}/{path.name}" if places.docker else str(path.absolute()))
         for path in (places.client_secret, places.session_secret)
     }
     config = _CONFIG.format(
         callback=_callback(answers.public_url),
         userinfo=f"{answers.public_url}/oauth2/userinfo",
-        public_url=_toml(answers.public_url),
-        api_url=_toml(answers.api_url),
-        client_id=f"client_id = {_toml(answers.client_id)}" if answers.client_id else _LATER,
-        upstream=_toml(answers.upstream),
+        public_url=toml(answers.public_url),
+        api_url=toml(answers.api_url),
+        client_id=f"client_id = {toml(answers.client_id)}" if answers.client_id else _LATER,
+        upstream=toml(answers.upstream),
         **names,
     )
     written = [
@@ -291,11 +290,6 @@ def _files(places: _Places, answers: _Answers) -> list[_Written]:
         compose = _COMPOSE.format(version=__version__)
         written.append(_Written(places.compose, compose, 0o644))
     return written
-
-
-def _toml(text: str) -> str:
-    """Return a text as TOML writes it: JSON's form of it is one of TOML's."""
-    return json.dumps(text)
 
 
 def _stop_where_taken(paths: list[Path]) -> None:

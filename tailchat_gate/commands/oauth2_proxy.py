@@ -1,6 +1,5 @@
 """`import-oauth2-proxy`: writes the gate's configuration out of one of oauth2-proxy."""
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from tailchat_gate.commands.common import EXIT_USAGE, fail
+from tailchat_gate.commands.common import EXIT_USAGE, fail, toml
 from tailchat_gate.commands.oauth2_proxy_options import OPTIONS
 from tailchat_gate.config.problems import did_you_mean, shown
 from tailchat_gate.config.values.quantities import format_duration
@@ -320,14 +319,4 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _table(heading: str, values: Mapping[str, Any]) -> str:
-    return "\n".join([heading, *(f"{key} = {_toml(value)}" for key, value in values.items())])
-
-
-def _toml(value: object) -> str:
-    """Return a value as TOML writes it, tables on one line."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # JSON's texts and booleans are TOML's.
-    return json.dumps(value)
+    return "\n".join([heading, *(f"{key} = {toml(value)}" for key, value in values.items())])

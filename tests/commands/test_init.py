@@ -54,6 +54,16 @@ def test_three_answers_make_a_configuration(tmp_path: Path) -> None:
     assert [route.upstream for route in settings.route] == ["http://127.0.0.1:3000"]
 
 
+def test_the_name_of_the_directory_is_written_as_toml(tmp_path: Path) -> None:
+    """Characters that JSON escapes otherwise than TOML are read back, as are quotes."""
+    folder = tmp_path / '\U0001f511 "\u5bc6\u94a5" \\ \x7f'
+    done = _init(folder, *ANSWERS, *TOOL, "--client-id", "tc_1")
+    (folder / "client_secret").write_text("s3cr3t-of-the-app")
+
+    assert done.exit_code == 0, done.output
+    assert folder / "session_secret" in load(folder / "config.toml", {}).files
+
+
 def test_only_the_owner_reads_what_it_writes(tmp_path: Path) -> None:
     """The directory and each file in it are the owner's alone."""
     folder = tmp_path / "etc"
