@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from cryptography import x509
 
-from tailchat_gate.config.files import PemError, authorities_context, exposed, load_pair
+from tailchat_gate.config.files import PemError, exposed, load_authorities, load_pair
 from tailchat_gate.config.problems import Conflict, key_path
 from tailchat_gate.config.tables.server import Certificate, Server
 from tailchat_gate.syntax import WILDCARD
@@ -71,8 +71,7 @@ def server_context(certificate: Certificate, server: Server) -> ServerContext:
     context.set_alpn_protocols(["http/1.1"])
     load_pair(context, certificate.certificate, certificate.key, ("certificate", "key"))
     if server.client_ca is not None:
-        authorities_context("client_ca", server.client_ca)
-        context.load_verify_locations(server.client_ca)
+        load_authorities(context, "client_ca", server.client_ca)
         required = server.client_certificate == "required"
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context

@@ -4,6 +4,7 @@ import os
 import ssl
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -89,9 +90,22 @@ def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
     """Return a context as verifying_context does; `key` names the setting. Raises PemError."""
     if authorities is None:
         return verifying_context()
+    with _loading(key, authorities):
+        return verifying_context(authorities)
+
+
+def load_authorities(context: ssl.SSLContext, key: str, authorities: str) -> None:
+    """Let a context trust a PEM file of authorities too; `key` names it. Raises PemError."""
+    with _loading(key, authorities):
+        context.load_verify_locations(authorities)
+
+
+@contextmanager
+def _loading(key: str, authorities: str) -> Iterator[None]:
+    """Raise PemError where the file that is loaded cannot be used."""
     _readable(key, authorities, _AUTHORITIES)
     try:
-        return verifying_context(authorities)
+        yield
     except ssl.SSLError:
         raise PemError(key, f"{authorities}: no certificate", _AUTHORITIES) from None
 
