@@ -97,7 +97,16 @@ class BackChannel:
         """
         self._calls += 1
         try:
-            found = await self._exchange(call, method, path, headers, body, limit)
+            async with self._open_session().request(
+                method,
+                URL(self._url + path, encoded=True),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                ssl=self._tls or True,
+                proxy=self._proxy,
+            ) as response:
+                found = await _read(call, response, limit)
         except (TimeoutError, aiohttp.ClientError, ValueError, LoginRefused) as error:
             fault: Exception = error
         else:
@@ -108,36 +117,6 @@ class BackChannel:
             await self._close_behind()
         # Outside the handlers: aiohttp's exceptions hold the request with its headers.
         raise self._refused(call, fault) from None
-
-    async def _exchange(
-        self,
-        call: str,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        limit: int,
-    ) -> Answer:
-        async with self._open_session().request(
-            method,
-            URL(self._url + path, encoded=True),
-            headers=headers,
-            data=body,
-            allow_redirects=False,
-            ssl=self._tls or True,
-            proxy=self._proxy,
-        ) as response:
-            data = bytearray()
-            async for chunk in response.content.iter_any():
-                data += chunk
-                if len(data) > limit:
-                    response.close()
-                    raise broken(call, response.status, TOO_LONG)
-            waits = response.headers.get("Retry-After", "")
-            location = response.headers.get("Location", "")
-            date = response.headers.get("Date", "")
-            kind, whole = response.content_type, bytes(data)
-            return Answer(response.status, kind, waits, whole, location, date)
 
     def _note(self, call: str, answer: Answer) -> None:
         if self._reachability is None:
@@ -193,6 +172,19 @@ class BackChannel:
                 auto_decompress=False,
             )
         return self._session
+
+
+async def _read(call: str, response: aiohttp.ClientResponse, limit: int) -> Answer:
+    data = bytearray()
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > limit:
+            response.close()
+            raise broken(call, response.status, TOO_LONG)
+    waits = response.headers.get("Retry-After", "")
+    location = response.headers.get("Location", "")
+    date = response.headers.get("Date", "")
+    return Answer(response.status, response.content_type, waits, bytes(data), location, date)
 
 
 def describe(error: OSError) -> str:
