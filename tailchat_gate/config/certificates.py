@@ -1,6 +1,7 @@
 """The gate's own certificates: their files are read, checked, and made into TLS contexts."""
 
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -101,14 +102,12 @@ def certificate_files(server: Server) -> Iterator[Path]:
         yield Path(server.client_ca)
 
 
-def certificate_warnings(
-    server: Server, hosts: Sequence[str], now: datetime | None = None
-) -> Iterator[str]:
+def certificate_warnings(server: Server, hosts: Sequence[str]) -> Iterator[str]:
     """Warn of dates, and of hosts without a certificate.
 
     `hosts` are those by which visitors come.
     """
-    moment = (now or datetime.now(UTC)).timestamp()
+    now = time.time()
     known: list[CertificateFacts] = []
     for index, certificate in enumerate(server.tls):
         at = key_path(("server", "tls", index))
@@ -116,7 +115,7 @@ def certificate_warnings(
         with suppress(OSError, ValueError):
             facts = facts_of(certificate)
             known.append(facts)
-            if problem := date_problem(facts, moment):
+            if problem := date_problem(facts, now):
                 yield f"{at}.certificate: {facts.file} {problem}"
     for host in dict.fromkeys(hosts) if known else ():
         if not any(facts.covers(host) for facts in known):
