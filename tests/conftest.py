@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -26,6 +27,7 @@ from recheckkit import rechecked
 from storykit import Story
 
 from tailchat_gate.demo.oauth import SigningKey
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
 from tailchat_gate.request import head
 
 # How long one example takes is the machine's business, and that of the tests beside it.
@@ -116,6 +118,17 @@ def _one_signing_key() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tailchat_gate.demo.tailchat.SigningKey", cache(SigningKey))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Restore how the process logs: a reload sets the level, and the next test counts its lines."""
+    loggers = [logging.getLogger(name) for name in ("", LOGGER_NAME, AUDIT_LOGGER_NAME)]
+    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    yield
+    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        one.handlers[:], one.propagate = handlers, propagate
+        one.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

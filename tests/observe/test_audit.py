@@ -30,7 +30,7 @@ from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Person
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, set_up_logging
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.state.files import NAME
@@ -292,22 +292,14 @@ def test_the_refusals_that_are_kept_are_bounded(clock: Clock) -> None:
 
 def test_a_file_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The events go to the file alone, as lines of JSON, and on to a new one after a move."""
-    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
-    before, levels = list(root.handlers), (root.level, own.level)
     path = tmp_path / "audit.log"
     set_up_logging("error", audit_file=str(path))
     audit = logging.getLogger(AUDIT_LOGGER_NAME)
-    try:
-        audit.info("audit", extra={"details": {"event": "one", "nickname": EVE.nickname}})
-        _wait_for(path)
-        path.rename(tmp_path / "audit.log.1")
-        audit.info("audit", extra={"details": {"event": "two"}})
-        _wait_for(path)
-    finally:
-        root.handlers[:] = before
-        root.setLevel(levels[0])
-        own.setLevel(levels[1])
-        audit.handlers[:], audit.propagate = [], True
+    audit.info("audit", extra={"details": {"event": "one", "nickname": EVE.nickname}})
+    _wait_for(path)
+    path.rename(tmp_path / "audit.log.1")
+    audit.info("audit", extra={"details": {"event": "two"}})
+    _wait_for(path)
 
     (first,) = (tmp_path / "audit.log.1").read_text().splitlines()
     assert json.loads(first)["nickname"] == EVE.nickname

@@ -1,7 +1,6 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,17 +14,6 @@ from tailchat_gate.observe.log import (
     set_up_logging,
     trace,
 )
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
-    """Put the process's logging back as it was."""
-    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
-    handlers, level, own_level = root.handlers[:], root.level, own.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    own.setLevel(own_level)
 
 
 def make_record(message: str, *args: object, **attributes: object) -> logging.LogRecord:

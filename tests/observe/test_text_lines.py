@@ -5,7 +5,6 @@ import io
 import logging
 import os
 import pty
-from collections.abc import Iterator
 
 import pytest
 
@@ -63,19 +62,7 @@ def test_colour_is_for_terminals_alone() -> None:
             os.close(end)
 
 
-@pytest.fixture
-def restored() -> Iterator[None]:
-    """Restore how the process logs."""
-    names = ("", "tailchat_gate", "tailchat_gate.audit")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
-    yield
-    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        one.handlers[:], one.propagate = handlers, propagate
-        one.setLevel(level)
-
-
-async def test_the_gates_own_log_on_a_terminal(restored: None) -> None:
+async def test_the_gates_own_log_on_a_terminal() -> None:
     """With "auto" its lines are coloured text there."""
     master, slave = await asyncio.to_thread(pty.openpty)
     try:

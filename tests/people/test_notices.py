@@ -44,6 +44,12 @@ class Panel:
         self.said.append((kind, text))
 
 
+@pytest.fixture(autouse=True)
+def _as_when_serving() -> None:
+    """Let the loggers pass what they pass in a process that serves."""
+    logging.getLogger(LOGGER_NAME).setLevel(logging.INFO)
+
+
 @pytest.fixture
 async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
     """Return the usual setting with a panel of a Tailchat group."""
@@ -52,7 +58,6 @@ async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
         "state": {"path": str(tmp_path)},
         "route": [{"name": "wiki", "allow": ["public"]}],
     }
-    logging.getLogger(LOGGER_NAME).setLevel("INFO")
     async with story(tmp_path / "access.log", clock, **sections) as found:
         group = Group(GROUP, "Ops", BOB.sub, {BOB.sub: []}, panels={PANEL: "general"})
         found.tailchat.groups.by_id[GROUP] = group
@@ -73,15 +78,10 @@ async def test_a_lock_is_told_in_the_panel(scene: Story, tmp_path: Path) -> None
 @pytest.fixture
 def quiet_log() -> Iterator[Path]:
     """Have the log of the process as with log.level = "error"; return where it is written."""
-    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
-    handlers, levels = root.handlers[:], (root.level, own.level)
     with tempfile.NamedTemporaryFile() as file:
         set_up_logging("error", descriptor=file.fileno())
         yield Path(file.name)
         close_logging()
-        root.handlers[:] = handlers
-        root.setLevel(levels[0])
-        own.setLevel(levels[1])
 
 
 async def test_the_level_of_the_log_decides_nothing(

@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -45,14 +44,6 @@ async def gate(tmp_path: Path, upstream: RawUpstream, clock: Clock) -> AsyncIter
     """Return a gate before a file, with one route for whoever is signed in."""
     async with file_gate(tmp_path, upstream.url, clock) as found:
         yield found
-
-
-@pytest.fixture(autouse=True)
-def _keep_log_level() -> Any:  # noqa: ANN401 - a generator of nothing
-    """Set the level of the gate's log back, which a configuration sets."""
-    level = logging.getLogger(LOGGER_NAME).level
-    yield
-    logging.getLogger(LOGGER_NAME).setLevel(level)
 
 
 def _admitted(gate: FileGate) -> bytes:
