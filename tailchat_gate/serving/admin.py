@@ -7,24 +7,18 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import StreamReader, hdrs, web
 
-from tailchat_gate import __version__
+from tailchat_gate.config.model import Server
 from tailchat_gate.config.values.address import TcpAddress, listen_address
-from tailchat_gate.observe.audit import Refusal
-from tailchat_gate.observe.exposition import expose
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import Host, HostPatterns, read_host
-from tailchat_gate.serving.generations import Generations
-from tailchat_gate.serving.orders import Orders, json_response
+from tailchat_gate.serving.admin_pages import AdminPages, Reports
+from tailchat_gate.serving.orders import Orders
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.upgrade import Upgrader
 
@@ -174,135 +168,20 @@ class _Server(web.Server):
         return _Request(*given)
 
 
-class Admin:
-    """The handlers of the admin listener."""
-
-    def __init__(
-        self, generations: Generations, is_ready: Callable[[], bool], reloader: Reloader | None
-    ) -> None:
-        self._generations = generations
-        self._process_state = generations.in_force.process_state
-        self._is_ready = is_ready
-        self._reloader = reloader
-        self._started = self._process_state.clock()
-        self._process = ProcessMetrics()
-        # A thread of its own, because the executor's may all be waiting for a disk.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-
-    async def healthz(self, _: web.BaseRequest) -> web.Response:
-        """Respond 200 while the process runs."""
-        return web.Response(text="ok\n")
-
-    async def readyz(self, _: web.BaseRequest) -> web.Response:
-        """Respond 200 while the gate takes requests. Tailchat may be down: sessions still work.
-
-        The response names faults of the state store and of signing in, but stays 200: the gate
-        keeps enforcing what it has read, and people who are signed in can work.
-        """
-        if self._is_ready():
-            faults = [f"state store: {fault}\n" for fault in self._process_state.store.faults]
-            groups = self._process_state.group_watch.faults
-            faults += [f"Tailchat's groups: {fault}\n" for fault in groups]
-            faults += [f"sign-in: {found.text}\n" for found in self._process_state.sign_in.findings]
-            return web.Response(text="".join(("ready\n", *faults)))
-        return web.Response(status=503, text="draining\n")
-
-    async def metrics(self, request: web.BaseRequest) -> web.Response:
-        """Return the metrics in Prometheus's text format, or in OpenMetrics."""
-        loop = asyncio.get_running_loop()
-        accept = ",".join(request.headers.getall(hdrs.ACCEPT, ()))
-        about_process, media_type = await loop.run_in_executor(
-            self._thread, self._process.render, accept
-        )
-        openmetrics = media_type.startswith("application/openmetrics-text")
-        collected = self._process_state.metrics.collect()
-        parts = await expose(collected, openmetrics=openmetrics)
-        # The client library's part is last: it ends OpenMetrics with its mark.
-        body = b"".join((*parts, about_process))
-        return web.Response(body=body, headers={"Content-Type": media_type})
-
-    async def status(self, _: web.BaseRequest) -> web.Response:
-        """Return what is in force, as JSON without secrets."""
-        settings, reloads = self._generations.in_force.settings, self._process_state.reloads
-        body = {
-            "version": __version__,
-            "uptime_seconds": int(self._process_state.clock() - self._started),
-            "ready": self._is_ready(),
-            "public_url": settings.server.public_url,
-            "tailchat": settings.tailchat.api_url,
-            "locks": len(self._process_state.revocation.locks),
-            "state_faults": list(self._process_state.store.faults),
-            "group_faults": list(self._process_state.group_watch.faults),
-            "sign_in": {
-                "checked_at": int(self._process_state.sign_in.checked_at),
-                "findings": [
-                    {"name": found.name, "text": found.text, "broken": found.reason is not None}
-                    for found in self._process_state.sign_in.findings
-                ],
-            },
-            "tokens": [
-                {
-                    "name": token.name,
-                    "last_used": _used(self._process_state.token_use.last.get(token.name)),
-                }
-                for token in settings.token
-            ],
-            "websockets_open": len(self._process_state.upstream_pools.tunnels),
-            "malformed_replies": [
-                {"upstream": pool.backend.url, "fault": pool.fault[0], "at": pool.fault[1]}
-                for pool in self._process_state.upstream_pools.pools
-                if pool.fault is not None
-            ],
-            "backends": [
-                {"upstream": one.backend.url, "up": one.up, "reason": one.reason}
-                for one in self._process_state.upstream_pools.health
-            ],
-            "configuration": {
-                "file": self._reloader.source.name if self._reloader else None,
-                "state_path": settings.state.url or settings.state.path,
-                "generation": reloads.generation,
-                "loaded_at": int(reloads.loaded_at),
-                "changed_at": int(reloads.changed_at),
-                "tried_at": int(reloads.tried_at),
-                "problems": [asdict(problem) for problem in reloads.problems],
-                "retired": self._generations.retired,
-            },
-            "routes": [
-                {
-                    "name": route.name,
-                    "host": route.host,
-                    "path": route.path,
-                    "methods": list(route.methods),
-                    "upstream": route.upstream,
-                    "allow": list(route.allow),
-                    "deny": list(route.deny),
-                }
-                for route in settings.route
-            ],
-        }
-        return json_response(body)
-
-    async def refusals(self, _: web.BaseRequest) -> web.Response:
-        """Return the last refusals of signed-in people, so that you can copy a sub into a group."""
-        return json_response(
-            {"refusals": list(map(_refusal_json, self._process_state.audit.refusals))}
-        )
-
-
 def admin_server(
-    generations: Generations,
+    reports: Reports,
+    settings: Callable[[], Server],
     *,
-    is_ready: Callable[[], bool],
     reloader: Reloader | None = None,
     upgrader: Upgrader | None = None,
 ) -> AdminServer:
-    """Return the server of the admin listener.
+    """Return the server of the admin listener, which shows `reports`.
 
-    `/healthz`: 200 while the process runs. `/readyz`: 200 while it takes requests, 503 once it
-    drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST /reload` and `POST /upgrade` are
-    the only orders.
+    `settings` returns those in force. `/healthz`: 200 while the process runs. `/readyz`: 200 while
+    it takes requests, 503 once it drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST
+    /reload` and `POST /upgrade` are the only orders.
     """
-    admin = Admin(generations, is_ready, reloader)
+    admin = AdminPages(reports)
     pages: Mapping[str, Handler] = {
         "/healthz": admin.healthz,
         "/readyz": admin.readyz,
@@ -313,7 +192,7 @@ def admin_server(
     handlers = {path: {"GET": handler} for path, handler in pages.items()}
 
     def hosts() -> Iterator[str]:
-        server = generations.in_force.settings.server
+        server = settings()
         yield from server.admin_hosts
         where = listen_address(server.admin_listen) if server.admin_listen else None
         if isinstance(where, TcpAddress):
@@ -322,24 +201,3 @@ def admin_server(
     orders = Orders(reloader, upgrader)
     posts = {"/reload": {"POST": orders.reload}, "/upgrade": {"POST": orders.upgrade}}
     return AdminServer({**handlers, **posts}, hosts)
-
-
-def _refusal_json(refusal: Refusal) -> dict[str, object]:
-    return {
-        **asdict(refusal.person),
-        "route": refusal.route,
-        "host": refusal.host,
-        "path": refusal.path,
-        "reason": refusal.reason,
-        "count": refusal.count,
-        "first": _stamp(refusal.first),
-        "last": _stamp(refusal.last),
-    }
-
-
-def _used(seconds: float | None) -> str | None:
-    return None if seconds is None else _stamp(seconds)
-
-
-def _stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,7 @@
 """The public addresses: opened, closed, and left open across a reload."""
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_inf
 _ADMIN_BACKLOG: Final = 16
 _HTTPS: Final = "server.https_listen"
 _REDIRECT: Final = "server.redirect_listen"
-_ADMIN: Final = "server.admin_listen"
+ADMIN_KEY: Final = "server.admin_listen"
 
 
 class StartError(RuntimeError):
@@ -105,27 +106,66 @@ class _Admin:
             await site.stop()
 
 
+class Binder:
+    """Binds the sockets of a configuration's addresses, and sets who may connect.
+
+    A socket in `passed` is used where its address is configured; one that no gate bound keeps the
+    rights that it has. `only_passed`: another process binds, and this one gets its sockets.
+    """
+
+    def __init__(self, passed: PassedSockets, *, only_passed: bool = False) -> None:
+        self._passed = passed
+        self._only_passed = only_passed
+        #: Addresses whose sockets a service manager bound.
+        self._of_others: set[str] = set()
+
+    def bound(self, key: str, address: str, settings: Server) -> Sequence[socket.socket]:
+        """Return the sockets for an address: those that were passed, or new ones. Blocks.
+
+        Raises OSError.
+        """
+        self._of_others.discard(address)
+        if passed := self._passed.take(address):
+            if not all(map(bound_here, passed)):
+                self._of_others.add(address)
+            return passed
+        if self._only_passed:
+            raise OSError(errno.ENOTCONN, "it was not passed to this process")
+        rights = OWNER_ONLY if key == ADMIN_KEY else rights_of(settings)
+        others = settings.public_addresses
+        return bind(address, rights, ipv6_only=takes_ipv4_elsewhere(address, others))
+
+    async def keep_rights(self, key: str, address: str, settings: Server) -> None:
+        """Give an open socket the rights that the configuration names. Raises StartError.
+
+        It may be of this process's predecessor, or open since an earlier configuration.
+        """
+        where = listen_address(address)
+        if key != ADMIN_KEY and isinstance(where, UnixAddress) and address not in self._of_others:
+            try:
+                await asyncio.to_thread(set_rights, Path(where.path), rights_of(settings))
+            except OSError as error:
+                raise StartError(f"{address}: {error.strerror}", "server.unix_group") from None
+
+
 class Listeners:
     """Listens on the public addresses and on the admin address of a configuration.
 
     `server` makes the protocols of client connections; `openings` opens those with TLS or a PROXY
-    header; `admin` serves the admin address. A socket in `passed` is used where its address is
-    configured; one that no gate bound keeps the rights that it has.
+    header; `admin` serves the admin address, None for nobody. `binder` has the sockets.
     """
 
     def __init__(
         self,
         server: ClientServer,
         openings: Openings,
-        admin: web.BaseRunner,
-        passed: PassedSockets | None = None,
+        admin: web.BaseRunner | None,
+        binder: Binder,
     ) -> None:
         self._server = server
         self._openings = openings
         self._admin = admin
-        self._passed = passed or PassedSockets()
-        #: Addresses whose sockets a service manager bound.
-        self._of_others: set[str] = set()
+        self._binder = binder
         self._open: dict[tuple[str, str], _Listener] = {}
 
     @property
@@ -149,23 +189,23 @@ class Listeners:
         """
         opened: list[tuple[str, str]] = []
         try:
-            for key in _keys_of(settings):
+            for key in self._keys_of(settings):
                 if key not in self._open:
                     self._open[key] = await self._listen(*key, settings)
                     opened.append(key)
-                await self._keep_rights(*key, settings)
+                await self._binder.keep_rights(*key, settings)
         except StartError:
             await self._close(opened)
             raise
 
     async def close_others(self, settings: Server) -> None:
         """Close the addresses that are no longer configured; their connections stay open."""
-        named = frozenset(_keys_of(settings))
+        named = frozenset(self._keys_of(settings))
         await self._close([key for key in self._open if key not in named])
 
     async def close(self) -> None:
         """Close the public addresses; the admin address stays until its runner is cleaned up."""
-        await self._close([key for key in self._open if key[0] != _ADMIN])
+        await self._close([key for key in self._open if key[0] != ADMIN_KEY])
 
     async def close_all(self) -> None:
         """Close every address, because another process serves on the same sockets."""
@@ -177,17 +217,9 @@ class Listeners:
             for found in listener.sockets:
                 yield address, found
 
-    async def _keep_rights(self, key: str, address: str, settings: Server) -> None:
-        """Give an open socket the rights that the configuration names.
-
-        It may be of this process's predecessor, or open since an earlier configuration.
-        """
-        where = listen_address(address)
-        if key != _ADMIN and isinstance(where, UnixAddress) and address not in self._of_others:
-            try:
-                await asyncio.to_thread(set_rights, Path(where.path), rights_of(settings))
-            except OSError as error:
-                raise StartError(f"{address}: {error.strerror}", "server.unix_group") from None
+    def _keys_of(self, settings: Server) -> Iterator[tuple[str, str]]:
+        found = addresses_of(settings)
+        return (one for one in found if self._admin is not None or one[0] != ADMIN_KEY)
 
     async def _close(self, keys: Iterable[tuple[str, str]]) -> None:
         for key in keys:
@@ -195,9 +227,9 @@ class Listeners:
 
     async def _listen(self, key: str, address: str, settings: Server) -> _Listener:
         try:
-            bound = await asyncio.to_thread(self._bound, key, address, settings)
-            if key == _ADMIN:
-                return await self._listen_for_admin(bound)
+            bound = await asyncio.to_thread(self._binder.bound, key, address, settings)
+            if key == ADMIN_KEY and self._admin is not None:
+                return await self._listen_for_admin(bound, self._admin)
             make = self._server.redirected if key == _REDIRECT else self._server
             proxied = address in settings.proxy_protocol
             if proxied or key == _HTTPS:
@@ -207,17 +239,6 @@ class Listeners:
             return await self._listen_for_visitors(bound, make)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}", key) from None
-
-    def _bound(self, key: str, address: str, settings: Server) -> Sequence[socket.socket]:
-        """Return the sockets for an address: those that were passed, or new ones. Blocks."""
-        self._of_others.discard(address)
-        if passed := self._passed.take(address):
-            if not all(map(bound_here, passed)):
-                self._of_others.add(address)
-            return passed
-        rights = OWNER_ONLY if key == _ADMIN else rights_of(settings)
-        others = settings.public_addresses
-        return bind(address, rights, ipv6_only=takes_ipv4_elsewhere(address, others))
 
     def _accept(self, bound: Sequence[socket.socket], taker: Taker) -> _Listener:
         acceptors = self._acceptors(bound, taker)
@@ -245,8 +266,10 @@ class Listeners:
         ]
         return _Visitors(servers, acceptors)
 
-    async def _listen_for_admin(self, bound: Sequence[socket.socket]) -> _Listener:
-        sites = [web.SockSite(self._admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
+    async def _listen_for_admin(
+        self, bound: Sequence[socket.socket], admin: web.BaseRunner
+    ) -> _Listener:
+        sites = [web.SockSite(admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
         for site in sites:
             await site.start()
         return _Admin(sites, bound)
@@ -257,10 +280,10 @@ def rights_of(settings: Server) -> Rights:
     return Rights(int(settings.unix_mode, 8), settings.unix_group)
 
 
-def _keys_of(settings: Server) -> Iterator[tuple[str, str]]:
+def addresses_of(settings: Server) -> Iterator[tuple[str, str]]:
     """Yield the setting and the address of each listener."""
     for key in PUBLIC_ADDRESSES:
         for address in getattr(settings, key):
             yield f"server.{key}", address
     if settings.admin_listen:
-        yield _ADMIN, settings.admin_listen
+        yield ADMIN_KEY, settings.admin_listen

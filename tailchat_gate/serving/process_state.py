@@ -3,12 +3,10 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.state_directory import body_directory
 from tailchat_gate.identity.access_requests import AccessRequests
 from tailchat_gate.identity.grants import Grants
@@ -44,6 +42,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
 from tailchat_gate.serving import process_gauges as families
 from tailchat_gate.serving.certificate_watch import CertificateWatch
+from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
@@ -53,35 +52,6 @@ from tailchat_gate.state.store import Store
 
 #: Handoff tokens remembered, about 2 KiB each for a minute.
 USED_HANDOFFS: Final = 10_000
-
-
-@dataclass(slots=True)
-class Reloads:
-    """Which configuration is in force, and the outcome of the last reload.
-
-    `generation` counts configurations, from 1; times are Unix seconds. `changed_at` is when a
-    configuration that differs from the one before came into force. `problems` say why the last
-    attempt was refused, and are empty if it was not.
-    """
-
-    loaded_at: float
-    tried_at: float
-    changed_at: float
-    generation: int = 1
-    problems: tuple[Problem, ...] = field(default=())
-
-    def took(self, now: float, *, changed: bool) -> None:
-        """Record that another configuration is in force, and whether it differs."""
-        self.generation += 1
-        self.loaded_at = self.tried_at = now
-        if changed:
-            self.changed_at = now
-        self.problems = ()
-
-    def refused(self, now: float, problems: tuple[Problem, ...]) -> None:
-        """Record that a configuration was refused."""
-        self.tried_at = now
-        self.problems = problems
 
 
 class ProcessState:
@@ -127,8 +97,7 @@ class ProcessState:
         self.people_heard_at = 0.0
         self.login_queue: Final = LoginQueue()
         self.sign_in: Final = SignInState()
-        now = clock()
-        self.reloads: Final = Reloads(now, now, now)
+        self.reloads: Final = Reloads(clock)
         #: Locks and ended sessions: the state itself, then what closes open connections for it.
         self.revocation: Final = RevocationState(clock)
         self.live: Final = SessionWatch(self.revocation, clock)
@@ -208,13 +177,11 @@ class ProcessState:
             (families.ACCESS_REQUESTS, len(self.access_requests.open)),
             (families.STATE_FAULTS, len(self.store.faults)),
             (families.SIGN_IN_BROKEN, self.sign_in.obstacle is not None),
-            (families.GENERATION, self.reloads.generation),
-            (families.RELOADED, not self.reloads.problems),
-            (families.RELOADED_AT, self.reloads.tried_at),
             (families.GROUPS_AGE, self.group_watch.age),
             (families.GROUPS_UNKNOWN, len(self.group_watch.unknown)),
         ):
             yield family, (((), value),)
+        yield from self.reloads.metrics()
         sizes = tuple(self.group_watch.sizes.items())
         yield families.GROUP_MEMBERS, (((name,), size) for name, size in sizes)
         # No names: readers of the metrics need not know the machines.

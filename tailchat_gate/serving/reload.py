@@ -7,13 +7,12 @@ from typing import Final, Protocol
 
 from tailchat_gate.config.files import KeyFileError, PemError
 from tailchat_gate.config.load import ConfigError, FileStates, Loaded, Source, file_states
-from tailchat_gate.config.model import beyond_reload, changes
+from tailchat_gate.config.model import Settings, beyond_reload, changes
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
-from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.listeners import StartError
 from tailchat_gate.serving.notify import ServiceManager
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.reloads import Reloads
 
 #: How often files are checked. A changed file is loaded once it was unchanged for that long, so
 #: the gate never reads a file that an editor or a copy has only partly written.
@@ -31,11 +30,15 @@ class Serving(Protocol):
     """Serves a configuration and can replace it by another one."""
 
     @property
-    def in_force(self) -> Generation:
-        """The configuration that answers new requests."""
+    def settings(self) -> Settings:
+        """Those in force."""
 
-    async def swap(self, generation: Generation) -> None:
-        """Put another one into force. Raises StartError or StoppingError, with nothing changed."""
+    @property
+    def reloads(self) -> Reloads:
+        """Which configuration is in force, and how the last reload ended."""
+
+    async def put_into_force(self, loaded: Loaded) -> None:
+        """Build a configuration and put it into force. Raises with nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Reloader:
     async def _look(self, last: FileStates) -> FileStates:
         """Check the files once; reload if they changed and are stable since the last check."""
         loaded = self.source.states
-        if not self._serving.in_force.settings.server.watch:
+        if not self._serving.settings.server.watch:
             return {}
         found = await asyncio.to_thread(file_states, loaded)
         if found == last and found != loaded and loaded is self.source.states:
@@ -116,21 +119,21 @@ class Reloader:
             self._manager.reloading()
             # A later call may follow a change of the file after this read: it gets its own reload.
             self._waiting = None
-            old, states = self._serving.in_force, self.source.states
-            reloads, clock = old.process_state.reloads, old.process_state.clock
+            old, states = self._serving.settings, self.source.states
+            reloads = self._serving.reloads
             try:
                 loaded = await self._load(old)
             except Exception as error:  # noqa: BLE001 - after any error the old one stays in force
                 problems = _problems(error)
-                reloads.refused(clock(), problems)
+                reloads.refused(problems)
                 details = {"cause": cause, "problems": list(map(_problem_line, problems))}
                 _log.error("the configuration was not loaded", extra={"details": details})
                 self._manager.ready("serving; the configuration in the file was refused")
                 return ReloadOutcome(reloads.generation, int(reloads.changed_at), problems=problems)
-            if loaded.settings.log.level != old.settings.log.level:
+            if loaded.settings.log.level != old.log.level:
                 set_level(loaded.settings.log.level)
-            changed = (*changes(old.settings, loaded.settings), *self._files_changed(states))
-            reloads.took(clock(), changed=bool(changed))
+            changed = (*changes(old, loaded.settings), *self._files_changed(states))
+            reloads.took(changed=bool(changed))
             news = {"cause": cause, "generation": reloads.generation, "changes": changed}
             _log.info("the configuration was reloaded", extra={"details": news})
             self._manager.ready("serving")
@@ -139,13 +142,13 @@ class Reloader:
             since = int(reloads.changed_at)
             return ReloadOutcome(reloads.generation, since, changed, loaded.warnings)
 
-    async def _load(self, old: Generation) -> Loaded:
-        """Read, check, build and swap."""
+    async def _load(self, old: Settings) -> Loaded:
+        """Read, check, build and put into force."""
         loaded = await asyncio.to_thread(self.source.read)
-        problems = beyond_reload(old.settings, loaded.settings)
+        problems = beyond_reload(old, loaded.settings)
         if problems:
             raise ConfigError(problems)
-        await self._serving.swap(await asyncio.to_thread(build, loaded.settings, old.process_state))
+        await self._serving.put_into_force(loaded)
         return loaded
 
     def _files_changed(self, before: FileStates) -> tuple[str, ...]:

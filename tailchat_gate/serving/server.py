@@ -9,17 +9,21 @@ from typing import Any, Final
 from aiohttp import web
 
 from tailchat_gate import __version__
-from tailchat_gate.config.load import Source
+from tailchat_gate.config.load import Loaded, Source
+from tailchat_gate.config.model import Settings
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.generations import Generation, Generations
-from tailchat_gate.serving.listeners import Listeners, StartError
+from tailchat_gate.serving.listeners import Binder, Listeners, StartError
 from tailchat_gate.serving.openings import Openings, OpeningTerms
 from tailchat_gate.serving.reload import Reloader, StoppingError
+from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.report import ProcessReport
 from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
 from tailchat_gate.serving.tls import clients_of
 from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
+from tailchat_gate.serving.wiring import build
 from tailchat_gate.state.store import StoreError
 
 __all__ = ["GateServer", "StartError"]
@@ -66,11 +70,27 @@ class GateServer:
         self._opened = asyncio.Event()
         self._ready = self._stopping = False
         self._hurry = asyncio.Event()
+        #: What the process tells of itself.
+        self.report: Final = ProcessReport(
+            self.generations,
+            lambda: self._ready,
+            lambda: self.reloader.source.name if self.reloader else None,
+        )
 
     @property
     def in_force(self) -> Generation:
         """The configuration that answers new requests."""
         return self.generations.in_force
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self.in_force.settings
+
+    @property
+    def reloads(self) -> Reloads:
+        """Which configuration is in force, and how the last reload ended."""
+        return self._process_state.reloads
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -101,8 +121,8 @@ class GateServer:
         await self._process_state.group_watch.published()
         self._process_state.store.start()
         self._admin = admin_server(
-            self.generations,
-            is_ready=lambda: self._ready,
+            self.report,
+            lambda: self.in_force.settings.server,
             reloader=self.reloader,
             upgrader=self.upgrader,
         ).runner()
@@ -110,7 +130,7 @@ class GateServer:
         self._openings = Openings(
             self._server, self._process_state.certificates.openings, _terms(self.in_force)
         )
-        self._listeners = Listeners(self._server, self._openings, self._admin, self._passed)
+        self._listeners = Listeners(self._server, self._openings, self._admin, Binder(self._passed))
         await self._listeners.open(settings.server)
         self._close_passed()
         self._ready = True
@@ -132,6 +152,10 @@ class GateServer:
                 }
             },
         )
+
+    async def put_into_force(self, loaded: Loaded) -> None:
+        """Build a configuration and put it into force, or raise with nothing changed."""
+        await self.swap(await asyncio.to_thread(build, loaded.settings, self._process_state))
 
     async def swap(self, generation: Generation) -> None:
         """Put another configuration into force for every request that is read from now on.

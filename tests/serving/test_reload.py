@@ -648,7 +648,7 @@ async def test_a_fault_while_building_changes_nothing(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tailchat_gate.serving.reload.build", fail)
+    monkeypatch.setattr("tailchat_gate.serving.server.build", fail)
     status, body = await gate.order()
 
     assert status == 422

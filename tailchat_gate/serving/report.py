@@ -1,0 +1,137 @@
+"""What one process of the gate tells of itself."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from tailchat_gate import __version__
+from tailchat_gate.observe.audit import Refusal
+from tailchat_gate.observe.exposition import expose
+from tailchat_gate.observe.metrics import ProcessMetrics
+from tailchat_gate.serving.admin_pages import Exposition
+from tailchat_gate.serving.generations import Generations
+
+
+class ProcessReport:
+    """Tells of a process that serves `generations`; `file` is the name of its configuration."""
+
+    def __init__(
+        self, generations: Generations, is_ready: Callable[[], bool], file: Callable[[], str | None]
+    ) -> None:
+        self._generations = generations
+        self._process_state = generations.in_force.process_state
+        self._is_ready = is_ready
+        self._file = file
+        self._started = self._process_state.clock()
+        self._process = ProcessMetrics()
+        # A thread of its own, because the executor's may all be waiting for a disk.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process takes requests."""
+        return self._is_ready()
+
+    async def faults(self) -> list[str]:
+        """Return what is wrong with the state store, with groups and with signing in."""
+        state = self._process_state
+        return [
+            *(f"state store: {fault}" for fault in state.store.faults),
+            *(f"Tailchat's groups: {fault}" for fault in state.group_watch.faults),
+            *(f"sign-in: {found.text}" for found in state.sign_in.findings),
+        ]
+
+    async def metrics(self, accept: str) -> Exposition:
+        """Return the metrics in the format that a client accepts."""
+        loop = asyncio.get_running_loop()
+        about_process, media_type = await loop.run_in_executor(
+            self._thread, self._process.render, accept
+        )
+        openmetrics = media_type.startswith("application/openmetrics-text")
+        collected = self._process_state.metrics.collect()
+        parts = await expose(collected, openmetrics=openmetrics)
+        # The client library's part is last: it ends OpenMetrics with its mark.
+        return Exposition(b"".join((*parts, about_process)), media_type)
+
+    async def status(self) -> dict[str, object]:
+        """Return what is in force, without secrets."""
+        settings = self._generations.in_force.settings
+        return {
+            "version": __version__,
+            "uptime_seconds": int(self._process_state.clock() - self._started),
+            "ready": self.is_ready,
+            "public_url": settings.server.public_url,
+            "tailchat": settings.tailchat.api_url,
+            "locks": len(self._process_state.revocation.locks),
+            "state_faults": list(self._process_state.store.faults),
+            "group_faults": list(self._process_state.group_watch.faults),
+            "sign_in": {
+                "checked_at": int(self._process_state.sign_in.checked_at),
+                "findings": [
+                    {"name": found.name, "text": found.text, "broken": found.reason is not None}
+                    for found in self._process_state.sign_in.findings
+                ],
+            },
+            "tokens": [
+                {
+                    "name": token.name,
+                    "last_used": _used(self._process_state.token_use.last.get(token.name)),
+                }
+                for token in settings.token
+            ],
+            "websockets_open": len(self._process_state.upstream_pools.tunnels),
+            "malformed_replies": [
+                {"upstream": pool.backend.url, "fault": pool.fault[0], "at": pool.fault[1]}
+                for pool in self._process_state.upstream_pools.pools
+                if pool.fault is not None
+            ],
+            "backends": [
+                {"upstream": one.backend.url, "up": one.up, "reason": one.reason}
+                for one in self._process_state.upstream_pools.health
+            ],
+            "configuration": {
+                "file": self._file(),
+                "state_path": settings.state.url or settings.state.path,
+                **self._process_state.reloads.to_status(),
+                "retired": self._generations.retired,
+            },
+            "routes": [
+                {
+                    "name": route.name,
+                    "host": route.host,
+                    "path": route.path,
+                    "methods": list(route.methods),
+                    "upstream": route.upstream,
+                    "allow": list(route.allow),
+                    "deny": list(route.deny),
+                }
+                for route in settings.route
+            ],
+        }
+
+    async def refusals(self) -> list[dict[str, object]]:
+        """Return the last refusals, the latest first."""
+        return [_refusal_json(refusal) for refusal in self._process_state.audit.refusals]
+
+
+def _refusal_json(refusal: Refusal) -> dict[str, object]:
+    return {
+        **asdict(refusal.person),
+        "route": refusal.route,
+        "host": refusal.host,
+        "path": refusal.path,
+        "reason": refusal.reason,
+        "count": refusal.count,
+        "first": _stamp(refusal.first),
+        "last": _stamp(refusal.last),
+    }
+
+
+def _used(seconds: float | None) -> str | None:
+    return None if seconds is None else _stamp(seconds)
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
