@@ -24,5 +24,8 @@ def upgrade(config: Path, admin: str | None) -> None:
     """
     is_refused, outcome = ordered(config, admin, "upgrade", _SIGNAL, seconds=START_SECONDS + 10)
     if is_refused:
-        fail(f"{outcome['problem']}\n\nthe running gate continues to serve", EXIT_FAILED)
+        after = (
+            "nobody took over" if outcome.get("stops") else "the running gate continues to serve"
+        )
+        fail(f"{outcome['problem']}\n\n{after}", EXIT_FAILED)
     click.echo(f"process {outcome['pid']} serves, version {outcome['version']}")

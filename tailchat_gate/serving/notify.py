@@ -44,8 +44,9 @@ class ServiceManager:
         )
 
     def succeeded(self, pid: int) -> None:
-        """Another process is the service from now on."""
+        """Another process is the service from now on, and tells how it is."""
         self._send(f"MAINPID={pid}")
+        self._address = ""
 
     def start_watchdog(self) -> None:
         """Report from the event loop at half of the manager's limit, so that a stuck loop shows."""

@@ -23,7 +23,17 @@ _log = logging.getLogger(LOGGER_NAME)
 
 
 class StoppingError(RuntimeError):
-    """The gate is stopping and takes no further configuration."""
+    """The gate is stopping and takes no further configuration.
+
+    `successor` is the process that has taken over from it, 0 if none has.
+    """
+
+    def __init__(self, successor: int = 0) -> None:
+        found, wanted = "on its way to stop", "a gate that serves"
+        if successor:
+            found, wanted = f"replaced by process {successor}", "an order to that process"
+        super().__init__(found)
+        self.problem: Final = Problem("the gate", found, wanted)
 
 
 class Serving(Protocol):
@@ -173,7 +183,7 @@ def _problems(error: Exception) -> tuple[Problem, ...]:
             wanted = "an address that is free; one that overlaps with an open one needs a restart"
             return (Problem(error.key, str(error), wanted),)
         case StoppingError():
-            return (Problem("the gate", "on its way to stop", "a gate that serves"),)
+            return (error.problem,)
     _log.error("a configuration could not be built", exc_info=error)
     found = f"a fault inside the gate: {type(error).__name__}"
     return (Problem("the configuration", found, "one that can be built; the log tells more"),)

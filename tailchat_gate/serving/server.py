@@ -31,6 +31,10 @@ __all__ = ["GateServer", "StartError"]
 _REMEDY: Final = (
     '; the directory must exist and be writable for the gate, or "" keeps state in memory only'
 )
+_OTHER_STORE: Final = (
+    "[state] names another place than {}, where the running gate keeps locks and ended sessions; "
+    "an upgrade cannot change that, a restart can"
+)
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
@@ -58,7 +62,8 @@ class GateServer:
         self._successor = around.successor
         #: Set when the process is to stop.
         self.over: Final = asyncio.Event()
-        self._has_successor = False
+        #: Of another process, which serves in place of this one.
+        self._successor_pid = 0
         self._process_state = generation.process_state
         self._checks_sign_in = checks_sign_in
         self._server: ClientServer | None = None
@@ -167,7 +172,7 @@ class GateServer:
         async with self._changing:
             server, listeners, openings = self._server, self._listeners, self._openings
             if self._stopping or server is None or listeners is None or openings is None:
-                raise StoppingError
+                raise StoppingError(self._successor_pid)
             settings, terms = generation.settings.server, _terms(generation)
             openings.prepare(terms)
             await listeners.open(settings)
@@ -191,11 +196,11 @@ class GateServer:
         self._ready = False
         self._stopping = True
         self._opened.set()
-        if self._successor is not None:
+        if self._successor is not None and not self._successor_pid:
             self._successor.abandon()
         if self._server is not None:
             self._server.leave()
-        if opened and not self._has_successor:
+        if opened and not self._successor_pid:
             self._manager.stopping(self.in_force.settings.server.longest_stop)
             await self._pause(self.in_force.settings.server.drain_delay)
         async with self._changing:
@@ -224,14 +229,15 @@ class GateServer:
     async def _hand_over(self) -> UpgradeOutcome:
         """Have another process take over the listeners; this one is over then, or nothing changed.
 
-        No listener changes meanwhile, so a reload waits.
+        No listener changes meanwhile, so a reload waits; one that waited is refused afterwards.
         """
         async with self._changing:
             if self._stopping or self._listeners is None or self._successor is None:
                 return UpgradeOutcome(problem="a gate that does not serve, or not by itself")
-            outcome = await self._successor.start(tuple(self._listeners.sockets()))
-            if not outcome.problem and not self._stopping:
-                self._has_successor = True
+            sockets = tuple(self._listeners.sockets())
+            outcome = await self._successor.start(sockets, self._process_state.store)
+            if not outcome.problem:
+                self._successor_pid, self._stopping = outcome.pid, True
                 self._manager.succeeded(outcome.pid)
                 self._manager.close()
                 await self._listeners.close_all()
@@ -266,6 +272,9 @@ class GateServer:
 
     async def _open_store(self) -> None:
         """Read the stored locks before the first request. Raises StartError."""
+        before = self._predecessor.store
+        if self._predecessor and before != self._process_state.store.location:
+            raise StartError(_OTHER_STORE.format(before), "state.path")
         try:
             await self._process_state.store.open()
         except StoreError as error:

@@ -1,6 +1,7 @@
 """Another process of the program takes over: it gets the sockets, and serves before this one stops.
 
 The two speak over a pipe: the new process writes READY and its version, or why it cannot start.
+Nothing of a process's memory is passed on, so both must use one store.
 """
 
 import asyncio
@@ -14,12 +15,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.inherited import FIRST_DESCRIPTOR
 from tailchat_gate.serving.passing import passing
+from tailchat_gate.state.store import Store
 
 #: How long the new process may take until it serves.
 START_SECONDS: Final = 60.0
@@ -30,14 +33,27 @@ _MOST_SHOWN: Final = 2000
 _IN_A_CONTAINER: Final = (
     "this is process 1, whose end is the end of its container: start a new container instead"
 )
+_IN_MEMORY: Final = (
+    "locks, ended sessions and used logins are in this process's memory alone, and another process "
+    "would not know them: set state.path or state.url, and restart the gate, which forgets them"
+)
+_FAULT: Final = (
+    "the state store may lack what this process knows ({}), and another process would not know "
+    "it: mend the store, or restart the gate, which forgets it"
+)
+_STOPS: Final = "this gate is on its way to stop"
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Predecessor:
-    """The process that this one takes over from; `descriptor` is the pipe to it, None for none."""
+    """The process that this one takes over from.
 
-    def __init__(self, descriptor: int | None = None) -> None:
+    `descriptor` is the pipe to it, None for none; `store` is where its state is.
+    """
+
+    def __init__(self, descriptor: int | None = None, store: str = "") -> None:
         self._descriptor = descriptor
+        self.store: Final = store
 
     def __bool__(self) -> bool:
         return self._descriptor is not None
@@ -60,24 +76,28 @@ class Predecessor:
 
 def predecessor(environ: MutableMapping[str, str]) -> Predecessor:
     """Return the process that started this one to take over, and take it out of `environ`."""
-    given = environ.pop(_VARIABLE, "")
-    pid, _, descriptor = given.partition(":")
+    pid, _, rest = environ.pop(_VARIABLE, "").partition(":")
+    descriptor, _, store = rest.partition(":")
     if not descriptor.isdecimal() or pid != str(os.getppid()):
         return Predecessor()
     try:
         os.set_inheritable(int(descriptor), False)  # noqa: FBT003 - os's own signature
     except OSError:
         return Predecessor()
-    return Predecessor(int(descriptor))
+    return Predecessor(int(descriptor), store)
 
 
 @dataclass(frozen=True, slots=True)
 class UpgradeOutcome:
-    """The process that serves now and its version, or why this one still does."""
+    """The process that serves now and its version, or why none took over.
+
+    `stops`: this one does not continue either, because it was told to stop.
+    """
 
     pid: int = 0
     version: str = ""
     problem: str = ""
+    stops: bool = False
 
 
 class Successor:
@@ -94,30 +114,53 @@ class Successor:
         self._environ = environ
         self._limit = limit
         self._process: subprocess.Popen[bytes] | None = None
+        #: Held while the process is started or told to end.
+        self._lock = Lock()
+        self._serves = self._abandoned = False
 
-    async def start(self, sockets: Sequence[tuple[str, socket.socket]]) -> UpgradeOutcome:
-        """Start it with `sockets`, and wait until it serves or has failed."""
+    async def start(
+        self, sockets: Sequence[tuple[str, socket.socket]], store: Store
+    ) -> UpgradeOutcome:
+        """Start it with `sockets`, and wait until it serves or has failed.
+
+        `store` has all that it learns of this process.
+        """
         if os.getpid() == 1:
             return UpgradeOutcome(problem=_IN_A_CONTAINER)
-        return await asyncio.to_thread(self._start, sockets)
+        if not store.location:
+            return UpgradeOutcome(problem=_IN_MEMORY)
+        if store.faults:
+            return UpgradeOutcome(problem=_FAULT.format(store.faults[0]))
+        outcome = await asyncio.to_thread(self._start, sockets, store.location)
+        if self._abandoned:
+            return UpgradeOutcome(problem=_STOPS, stops=True)
+        return outcome
 
     def abandon(self) -> None:
-        """Kill a process that does not serve yet."""
-        if self._process is not None:
-            self._process.kill()
+        """End the process, and start none from now on."""
+        with self._lock:
+            self._abandoned = True
+            if self._process is not None and self._serves:
+                self._process.terminate()
+            elif self._process is not None:
+                self._process.kill()
 
-    def _start(self, sockets: Sequence[tuple[str, socket.socket]]) -> UpgradeOutcome:
+    def _start(self, sockets: Sequence[tuple[str, socket.socket]], store: str) -> UpgradeOutcome:
         with _pipe(FIRST_DESCRIPTOR + len(sockets)) as (reader, writer):
             try:
-                self._process = process = self._popen(sockets, writer)
+                process = self._popen(sockets, store, writer)
             except OSError as error:
                 return UpgradeOutcome(problem=f"{self._command[0]}: {error.strerror}")
             finally:
                 os.close(writer)
+            if process is None:
+                return UpgradeOutcome(problem=_STOPS, stops=True)
             told = _told(reader, time.monotonic() + self._limit)
-        self._process = None
         if told is not None and told.startswith(_READY):
+            self._serves = True
             return UpgradeOutcome(process.pid, told.removeprefix(_READY).decode(errors="replace"))
+        with self._lock:
+            self._process = None
         process.kill()
         code = process.wait()
         if told is None:
@@ -126,15 +169,20 @@ class Successor:
         return UpgradeOutcome(problem=reason or f"it ended with {code}; its log says why")
 
     def _popen(
-        self, sockets: Sequence[tuple[str, socket.socket]], writer: int
-    ) -> "subprocess.Popen[bytes]":
+        self, sockets: Sequence[tuple[str, socket.socket]], store: str, writer: int
+    ) -> "subprocess.Popen[bytes] | None":
+        """Return the new process, None if none is to be started. Raises OSError."""
         started = passing(self._command, sockets, self._environ)
-        environ = {**started.environ, _VARIABLE: f"{os.getpid()}:{writer}"}
+        environ = {**started.environ, _VARIABLE: f"{os.getpid()}:{writer}:{store}"}
         # The manager's limit for its loop is for whichever process is the service.
         environ.pop("WATCHDOG_PID", None)
-        return subprocess.Popen(  # noqa: S603 - the gate's own command
-            started.command, env=environ, pass_fds=(*started.descriptors, writer)
-        )
+        with self._lock:
+            if self._abandoned:
+                return None
+            self._process = subprocess.Popen(  # noqa: S603 - the gate's own command
+                started.command, env=environ, pass_fds=(*started.descriptors, writer)
+            )
+            return self._process
 
 
 @contextmanager
@@ -163,11 +211,15 @@ def _told(reader: int, until: float) -> bytes | None:
 
 
 class Upgrader:
-    """Takes the orders to have another process take over, one at a time, and logs the outcome."""
+    """Takes the orders to have another process take over, one at a time, and logs the outcome.
+
+    Once one has taken over, every further order has that outcome, also one that waited.
+    """
 
     def __init__(self, hand_over: Callable[[], Awaitable[UpgradeOutcome]]) -> None:
         self._hand_over = hand_over
         self._turn = asyncio.Lock()
+        self._done: UpgradeOutcome | None = None
         self._tasks: set[asyncio.Task[UpgradeOutcome]] = set()
 
     def ask(self, cause: str) -> asyncio.Task[UpgradeOutcome]:
@@ -179,10 +231,15 @@ class Upgrader:
 
     async def _take_turn(self, cause: str) -> UpgradeOutcome:
         async with self._turn:
+            if self._done is not None:
+                return self._done
             outcome = await self._hand_over()
+            if not outcome.problem:
+                self._done = outcome
         if outcome.problem:
+            after = "as this one stops" if outcome.stops else "this one continues to serve"
             _log.error(
-                "no other process took over; this one continues to serve",
+                f"no other process took over; {after}",
                 extra={"details": {"cause": cause, "problem": outcome.problem}},
             )
         else:

@@ -23,6 +23,7 @@ from tailchat_gate.config.tables.identity import Session
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.request.field_names import ORDER_HEADER
 
 ROUTES = [{"name": "tool", "allow": ["public"]}, {"name": "private", "path": "/private"}]
 #: A gate whose successor is killed, or hangs, in its start.
@@ -36,6 +37,17 @@ if found and {hangs}:
     time.sleep(3600)
 if found:
     os.kill(os.getpid(), 9)
+from tailchat_gate.cli import main
+main()
+"""
+
+
+#: A gate whose successor waits in its start until a pipe is opened.
+HELD = """
+import os
+from tailchat_gate.serving import upgrade
+if os.environ.get("GATE_PREDECESSOR"):
+    os.close(os.open({pipe!r}, os.O_RDONLY))
 from tailchat_gate.cli import main
 main()
 """
@@ -84,6 +96,7 @@ async def upgradable(
 ) -> AsyncIterator[Upgrades]:
     """Serve in a process until the block ends, and end what took over from it."""
     errors = folder / "errors"
+    given.setdefault("state", {"path": str(folder)})
     server = {"shutdown_timeout": shutdown_timeout, **given.pop("server", {})}
     with await asyncio.to_thread(errors.open, "wb") as file:
         async with gate_process(
@@ -266,4 +279,127 @@ def _mode(path: Path) -> int:
 
 
 def _replace(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
+
+
+async def test_orders_that_wait_for_an_upgrade(tmp_path: Path) -> None:
+    """A second order to upgrade gets the outcome of the first; a reload is refused.
+
+    Nothing is started without sockets, and a process that is over opens no listener.
+    """
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = (sys.executable, "-W", "error", "-c", HELD.format(pipe=str(pipe)))
+    async with (
+        upgradable(tmp_path, command=command) as found,
+        RawClient.connect(found.gate.admin_port) as first,
+        RawClient.connect(found.gate.admin_port) as second,
+        RawClient.connect(found.gate.admin_port) as reload,
+        RawClient.connect(found.gate.admin_port) as last,
+    ):
+        for client in (first, second, reload, last):
+            await _admin(client, request_bytes("/healthz", host="localhost"))
+        first.send(_order("upgrade"))
+        release = await _opened_by_reader(pipe)
+        try:
+            for client, order in ((second, "upgrade"), (reload, "reload")):
+                client.send(_order(order))
+                # What arrived before these is being answered.
+                for _ in range(3):
+                    await _admin(last, request_bytes("/healthz", host="localhost"))
+        finally:
+            os.close(release)
+        outcomes = [json.loads((await client.response()).body) for client in (first, second)]
+        refused = json.loads((await reload.response()).body)
+        assert await _ended(found.gate) == 0
+        (line,) = found.took_over()
+        failed = found.log("no other process took over; this one continues to serve")
+
+    assert [outcome["pid"] for outcome in outcomes] == [line["pid"]] * 2
+    assert failed == []
+    (problem,) = refused["problems"]
+    assert problem["found"] == f"replaced by process {line['pid']}"
+
+
+async def test_a_stop_while_another_process_starts(tmp_path: Path) -> None:
+    """The process that was to take over ends, and no order begins another one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = (sys.executable, "-W", "error", "-c", HELD.format(pipe=str(pipe)))
+    async with (
+        upgradable(tmp_path, command=command) as found,
+        RawClient.connect(found.gate.admin_port) as first,
+        RawClient.connect(found.gate.admin_port) as second,
+    ):
+        first.send(_order("upgrade"))
+        release = await _opened_by_reader(pipe)
+        try:
+            second.send(_order("upgrade"))
+            found.gate.process.send_signal(signal.SIGTERM)
+            outcomes = [json.loads((await one.response()).body) for one in (first, second)]
+            assert await _ended(found.gate) == 0
+            # Nobody has it open for reading any more.
+            with pytest.raises(BrokenPipeError):
+                os.write(release, b"x")
+        finally:
+            os.close(release)
+        assert found.took_over() == []
+
+    assert [outcome["stops"] for outcome in outcomes] == [True, False]
+    assert all(outcome["problem"] for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ("", "", "set state.path or state.url, and restart"),
+        ("state", "", "a restart can"),
+        ("state", "other", "a restart can"),
+    ],
+)
+async def test_no_upgrade_forgets_a_lock(
+    tmp_path: Path, before: str, after: str, reason: str
+) -> None:
+    """A gate whose locks the new process would not have continues, and says what to do.
+
+    So it is by the command and by the signal.
+    """
+    message = "no other process took over; this one continues to serve"
+    paths = {"": "", **{name: str(tmp_path / name) for name in ("state", "other")}}
+    for path in filter(None, paths.values()):
+        await asyncio.to_thread(Path(path).mkdir)
+    async with upgradable(tmp_path, state={"path": paths[before]}) as found:
+        spoilt = f'"path" = "{paths[before]}"', f'"path" = "{paths[after]}"'
+        await asyncio.to_thread(_replace, found.config, *spoilt)
+        code, _, err = await found.order()
+        found.gate.process.send_signal(signal.SIGUSR2)
+        await until(lambda: len(found.log(message)) == 2)
+        assert (await found.gate.ping()).status == 200
+        assert found.took_over() == []
+
+    assert code == 1
+    assert reason in err
+    assert all(reason in line["problem"] for line in found.log(message))
+
+
+def _order(name: str) -> bytes:
+    return request_bytes(f"/{name}", method="POST", host="localhost", **{ORDER_HEADER: name})
+
+
+async def _admin(client: RawClient, request: bytes) -> None:
+    client.send(request)
+    assert (await client.response()).status == 200
+
+
+async def _opened_by_reader(pipe: Path) -> int:
+    """Open a named pipe for writing once somebody reads it."""
+    opened: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(OSError):
+            opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(opened)
+
+    await until(is_read)
+    return opened[0]
