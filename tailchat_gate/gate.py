@@ -172,7 +172,7 @@ class Gate:
     def _deny(self, client: ClientConnection, context: RequestContext, verdict: Verdict) -> None:
         if context.reason is Reason.NO_ROUTE and context.path == "/" and not context.token:
             # Nothing is configured there, but it is where people look first.
-            self.writer.say(client, context, self.refusals.redirect_to_userinfo(context))
+            self.writer.say(client, context, self.refusals.redirect_to_launcher(context))
         elif context.reason is Reason.METHOD_REFUSED:
             self._refuse(client, context, context.reason)
         else:

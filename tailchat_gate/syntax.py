@@ -122,6 +122,8 @@ PLAIN_SEGMENT: Final = f"/(?!{DOT_SEGMENT})[{UNRESERVED}]+"
 PREFIX: Final = f"(?:{PLAIN_SEGMENT})+"
 #: The path of a route: what pchar has but for "%", ";" and "*" (sections 3.3 and 3.5).
 ROUTE_PATH: Final = f"(?:/|(?:/(?!{DOT_SEGMENT})[!$&'()+,=:@{UNRESERVED}]+)+/?)"
+#: What a tile of the launcher opens: such a path, or one with a query (section 3.4).
+LAUNCH: Final = rf"{ROUTE_PATH}(?:\?[!-\"$-~]*)?"
 #: The path of a file on this machine, and of a directory or a file in its own one spelling.
 FILE: Final = f"/[^{CTL}]*[^/{CTL}]"
 DIRECTORY: Final = f"(?:/[^/{CTL}]+)+/?"

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from cryptography import x509
 
-from tailchat_gate.config.files import PemError, exposed, load_authorities, load_pair
+from tailchat_gate.config.files import FileError, exposed, load_authorities, load_pair
 from tailchat_gate.config.problems import Conflict, key_path
 from tailchat_gate.config.tables.server import Certificate, Server
 from tailchat_gate.syntax import WILDCARD
@@ -61,7 +61,7 @@ class ServerContext(ssl.SSLContext):
 
 
 def server_context(certificate: Certificate, server: Server) -> ServerContext:
-    """Return the context that serves one certificate. Raises PemError.
+    """Return the context that serves one certificate. Raises FileError.
 
     TLS 1.2 and 1.3, HTTP/1.1 alone by ALPN (RFC 7301), no renegotiation, which costs the server
     more than the client. With client_ca each client is asked for a certificate.
@@ -84,7 +84,7 @@ def unusable_certificates(server: Server) -> Iterator[Conflict]:
         try:
             server_context(certificate, server)
             facts_of(certificate)
-        except PemError as wrong:
+        except FileError as wrong:
             of_pair = wrong.key in Certificate.model_fields
             at = ("server", "tls", index, wrong.key) if of_pair else ("server", wrong.key)
             yield Conflict(at, wrong.found, wrong.expected)

@@ -8,7 +8,7 @@ from typing import Any
 from tailchat_gate.config.problems import Conflict, did_you_mean, judged, readable, shown
 from tailchat_gate.config.tables.identity import Token
 from tailchat_gate.config.tables.route import RouteSettings
-from tailchat_gate.config.values import header, identifier, path, quantities
+from tailchat_gate.config.values import header, identifier, path, quantities, tile
 from tailchat_gate.config.values.address import (
     FilesAddress,
     HttpAddress,
@@ -92,6 +92,7 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
             _vain_preflight(index, route),
             _vain_embed(index, route, tables.public_url),
             _vain_methods(index, route),
+            _launched_elsewhere(index, route),
             _beside_upstream(index, route),
             _to_the_gate(index, route, listeners),
         ]
@@ -135,6 +136,12 @@ def _vain_methods(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if identifier.TRACE in route.methods and not route.trace:
         at = ("route", index, "methods", route.methods.index(identifier.TRACE))
         yield Conflict(at, shown(identifier.TRACE), "trace = true beside it, or it never passes")
+
+
+def _launched_elsewhere(index: int, route: RouteSettings) -> Iterator[Conflict]:
+    if isinstance(route.launch, str) and not tile.leads_into(route.launch, route.path):
+        wanted = f"a path in the route's own path {shown(route.path)}"
+        yield Conflict(("route", index, "launch"), shown(route.launch), wanted)
 
 
 def _taken(

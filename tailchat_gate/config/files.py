@@ -13,9 +13,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tailchat_gate.config.problems import Conflict, judged, key_path
 from tailchat_gate.config.tables.route import RouteSettings
+from tailchat_gate.config.values import tile
 from tailchat_gate.config.values.address import FilesAddress, HttpAddress, upstream_address
 
 _LARGEST = 64 * 1024
+#: Each page of the launcher carries it.
+_LARGEST_ICON = 32 * 1024
 
 _AUTHORITIES = "a PEM file with the certificates of authorities"
 _CERTIFICATE = "a PEM file with a certificate, and below it those that lead to its authority"
@@ -59,7 +62,7 @@ def read_key(path: str) -> EllipticCurvePrivateKey:
     return key
 
 
-class PemError(ValueError):
+class FileError(ValueError):
     """A file that cannot be used; `key` is the key that names it.
 
     `found` and `expected` are for the admin, as in a Problem, without content of the file.
@@ -87,7 +90,7 @@ def verifying_context(authorities: str | None = None) -> ssl.SSLContext:
 
 
 def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
-    """Return a context as verifying_context does; `key` names the setting. Raises PemError."""
+    """Return a context as verifying_context does; `key` names the setting. Raises FileError."""
     if authorities is None:
         return verifying_context()
     with _loading(key, authorities):
@@ -95,19 +98,19 @@ def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
 
 
 def load_authorities(context: ssl.SSLContext, key: str, authorities: str) -> None:
-    """Let a context trust a PEM file of authorities too; `key` names it. Raises PemError."""
+    """Let a context trust a PEM file of authorities too; `key` names it. Raises FileError."""
     with _loading(key, authorities):
         context.load_verify_locations(authorities)
 
 
 @contextmanager
 def _loading(key: str, authorities: str) -> Iterator[None]:
-    """Raise PemError where the file that is loaded cannot be used."""
+    """Raise FileError where the file that is loaded cannot be used."""
     _readable(key, authorities, _AUTHORITIES)
     try:
         yield
     except ssl.SSLError:
-        raise PemError(key, f"{authorities}: no certificate", _AUTHORITIES) from None
+        raise FileError(key, f"{authorities}: no certificate", _AUTHORITIES) from None
 
 
 def client_context(
@@ -118,7 +121,7 @@ def client_context(
     The arguments are paths of PEM files. `authorities` replace the system's. `certificate`, given
     only together with `key`, is the client certificate for the tool. `pinned`: the tool's public
     key is compared after the handshake; without `authorities` nothing else of the tool's
-    certificate is checked. Reads these files. Raises PemError for the first unusable one.
+    certificate is checked. Reads these files. Raises FileError for the first unusable one.
     """
     if authorities is None:
         context = verifying_context()
@@ -134,30 +137,30 @@ def client_context(
 
 def pem_problems(
     authorities: str | None, certificate: str | None, key: str | None
-) -> Iterator[PemError]:
+) -> Iterator[FileError]:
     """Yield every problem with the files of client_context."""
     if authorities is not None:
         try:
             client_context(authorities, None, None)
-        except PemError as wrong:
+        except FileError as wrong:
             yield wrong
     if certificate is not None and key is not None:
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             load_pair(context, certificate, key, _OF_A_ROUTE)
-        except PemError as wrong:
+        except FileError as wrong:
             yield wrong
 
 
 def load_pair(context: ssl.SSLContext, certificate: str, key: str, names: tuple[str, str]) -> None:
-    """Load a certificate and its key; `names` are the keys that name them. Raises PemError."""
+    """Load a certificate and its key; `names` are the keys that name them. Raises FileError."""
     key_wanted = f"a PEM file with the private key of {names[0]}, without a password"
     _readable(names[0], certificate, _CERTIFICATE)
     _readable(names[1], key, key_wanted)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
     except ssl.SSLError:
-        raise PemError(names[0], f"{certificate}: no certificate", _CERTIFICATE) from None
+        raise FileError(names[0], f"{certificate}: no certificate", _CERTIFICATE) from None
     asked: list[str] = []
 
     def password() -> str:
@@ -173,7 +176,7 @@ def load_pair(context: ssl.SSLContext, certificate: str, key: str, names: tuple[
             why = "a private key with a password"
         elif refused.reason == "KEY_VALUES_MISMATCH":
             why = "the private key of another certificate"
-        raise PemError(names[1], f"{key}: {why}", key_wanted) from None
+        raise FileError(names[1], f"{key}: {why}", key_wanted) from None
 
 
 def _readable(key: str, path: str, expected: str) -> None:
@@ -183,7 +186,7 @@ def _readable(key: str, path: str, expected: str) -> None:
             file.read(1)
     except OSError as refused:
         found = f"{path}: {refused.strerror or 'unreadable'}"
-        raise PemError(key, found, expected) from None
+        raise FileError(key, found, expected) from None
 
 
 def key_problems(paths: Sequence[str]) -> Iterator[Conflict]:
@@ -217,6 +220,10 @@ def unusable(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
 
 
 def _unusable_of(index: int, route: RouteSettings) -> Iterator[Conflict]:
+    try:
+        read_icon(route.icon)
+    except FileError as unread:
+        yield Conflict(("route", index, unread.key), unread.found, unread.expected)
     upstream = upstream_address(route.backends[0])
     if isinstance(upstream, FilesAddress):
         reason = _closed(upstream.directory)
@@ -230,9 +237,10 @@ def _unusable_of(index: int, route: RouteSettings) -> Iterator[Conflict]:
 
 
 def named_files(routes: Mapping[int, RouteSettings]) -> Iterator[Path]:
-    """Yield the PEM files of the routes."""
+    """Yield the files that the routes name."""
     for route in routes.values():
-        for path in (route.tls_ca, route.tls_certificate, route.tls_key):
+        icon = route.icon if route.icon.startswith("/") else None
+        for path in (route.tls_ca, route.tls_certificate, route.tls_key, icon):
             if path is not None:
                 yield Path(path)
 
@@ -246,6 +254,22 @@ def exposed_keys(routes: Mapping[int, RouteSettings]) -> Iterator[str]:
                 f"{key}: every user of this machine can read {route.tls_key}; mode 0600 or 0640 "
                 "keeps it"
             )
+
+
+def read_icon(icon: str) -> tuple[str, bytes] | None:
+    """Return the media type and the bytes of an icon's file, None for an icon without one.
+
+    Raises FileError.
+    """
+    if not icon.startswith("/"):
+        return None
+    expected = f"a picture of at most {_LARGEST_ICON // 1024} KiB"
+    _readable("icon", icon, expected)
+    with Path(icon).open("rb") as file:
+        content = file.read(_LARGEST_ICON + 1)
+    if not content or len(content) > _LARGEST_ICON:
+        raise FileError("icon", f"{icon}: {len(content) or 'no'} bytes", expected)
+    return tile.picture(icon) or "", content
 
 
 def _closed(directory: str) -> str:
@@ -262,5 +286,5 @@ def unusable_authorities(file: str) -> Iterator[Conflict]:
     if file:
         try:
             authorities_context("ca_file", file)
-        except PemError as wrong:
+        except FileError as wrong:
             yield Conflict(("tailchat", wrong.key), wrong.found, wrong.expected)

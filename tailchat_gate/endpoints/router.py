@@ -10,6 +10,7 @@ from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
+from tailchat_gate.endpoints.launcher import Launcher
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.login_answers import Targets
 from tailchat_gate.reasons import Reason
@@ -60,6 +61,7 @@ class Endpoints:
         targets: Targets,
         sign_out: SignOut,
         userinfo: UserInfo,
+        launcher: Launcher,
         forward_auth: ForwardAuth,
         key_set: KeySet,
         answers: Answers,
@@ -73,6 +75,8 @@ class Endpoints:
         self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
             {
                 PING: (READ_METHODS, self._ping),
+                prefix: (READ_METHODS, launcher.answer),
+                f"{prefix}/": (READ_METHODS, launcher.answer),
                 f"{prefix}/start": (_STEP, login.start),
                 f"{prefix}/callback": (_STEP, login.callback),
                 f"{prefix}/arrive": (_STEP, login.arrive),

@@ -56,6 +56,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
             frozenset(("reason", "request_id", "time", "status")),
             {
                 "retry_url": "",
+                "home_url": "",
                 "detail": MappingProxyType({}),
                 "elsewhere": "",
                 "ask": MappingProxyType({}),
@@ -69,6 +70,10 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
         "sign_in_again": _Shape(frozenset(("start_url",))),
         "embedded": _Shape(frozenset(("start_url", "arrive_url", "tab_url"))),
         "handed_over": _Shape(frozenset(("tab_url",))),
+        "launcher": _Shape(
+            frozenset(("tools",)),
+            {"nickname": "", "waiting": (), "query": "", "filters": False},
+        ),
         "onward": _Shape(frozenset(("next_url",))),
         "userinfo": _Shape(
             frozenset(("sub", "signed_in_at", "until", "csrf")),
@@ -132,9 +137,9 @@ class Pages:
         `sign_out`: csrf, nickname?, back_url?;
         `signed_out`: start_url, everywhere? (whether on all devices);
         `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
-        retry_url?, detail? (mapping of texts; tool, nickname, discriminator, sub, notice and until
-        are shown openly, the rest under "Details"), elsewhere? ("form" where a page of another
-        site sent one), ask? (of who may ask for access: tool, csrf, back);
+        retry_url?, home_url?, detail? (mapping of texts; tool, nickname, discriminator, sub,
+        notice and until are shown openly, the rest under "Details"), elsewhere? ("form" where a
+        page of another site sent one), ask? (of who may ask for access: tool, csrf, back);
         `frame`: reason, open_url (what a new tab is to show), elsewhere? ("frame" or "form" where
         a page of another site shows or sent it);
         `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,
@@ -142,6 +147,9 @@ class Pages:
         tool, reason, at in Unix seconds, own); `sign_in_again`: start_url;
         `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
         tab_url (the tool in a tab); `handed_over`: tab_url;
+        `launcher`: tools (mappings with name, title, description, url, icon, picture, until in
+        Unix seconds or 0), nickname?, waiting? (titles), query?, filters? (whether
+        there is a box to filter by);
         `onward`: next_url (which the browser goes to by itself);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), grants? (pairs of a route's name and the Unix second of its end),

@@ -10,7 +10,7 @@ from aiohttp import web
 from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.reasons import BUSY, STATUS, Reason
+from tailchat_gate.reasons import BUSY, KEPT_OUT, STATUS, Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import (
     Intent,
@@ -30,6 +30,16 @@ _LONGEST_LOCATION: Final = 2048
 #: What of an answer is about the visitor.
 _PERSONAL: Final = frozenset(("discriminator", "nickname", "notice", "sub"))
 
+#: The request cannot be sent again as it was.
+_GO_BACK: Final = frozenset(
+    (
+        *(Reason.BODY_TOO_LARGE, Reason.BODY_NOT_STORED, Reason.METHOD_REFUSED),
+        *(Reason.CLAIM_REFUSED, Reason.ORIGIN_REFUSED),
+    )
+)
+#: The person has no tools for now; of a path that leads nowhere the page leads there anyway.
+_NO_TOOLS: Final = KEPT_OUT | {Reason.LOCKED, Reason.NOT_SIGNED_IN, Reason.NO_ROUTE}
+
 
 class Answers(PlainAnswers):
     """Makes the answers of one configuration."""
@@ -41,6 +51,7 @@ class Answers(PlainAnswers):
         self._pages = pages
         self._sites = sites
         self._prefix = prefix
+        self._home: Final = f"{sites.public_url}{prefix}/"
 
     def page(
         self,
@@ -95,12 +106,24 @@ class Answers(PlainAnswers):
                 request_id=context.request_id,
                 time=self._clock(),
                 status=status.value,
-                retry_url=retry_url,
+                retry_url=retry_url or self._way_on(context, reason),
+                home_url="" if reason in _NO_TOOLS else self._home,
                 detail=dict(detail or {}),
                 ask=dict(ask or {}),
                 elsewhere=_elsewhere(context, reason),
             )
         return self.problem_json(context, reason, detail or {}, headers or {})
+
+    def _way_on(self, context: RequestContext, reason: Reason) -> str:
+        """Return where a page that explains a problem leads, "" for nowhere."""
+        if reason is Reason.NO_ROUTE:
+            return self._home
+        if reason in _GO_BACK:
+            origin = self._sites.origin(context.host)
+            came_from = context.head.fields.headers.get("Referer", "")
+            fits = len(came_from) <= _LONGEST_LOCATION and came_from.isprintable()
+            return came_from if fits and came_from.startswith(f"{origin}/") else f"{origin}/"
+        return self.same_again(context) if context.method == "GET" else ""
 
     def in_frame(
         self,

@@ -296,12 +296,10 @@ class Refusals:
             retry_url=f"{self._sites.origin(context.host)}/",
         )
 
-    def redirect_to_userinfo(self, context: RequestContext) -> web.Response:
-        """Lead a page navigation that found no tool to the page that tells who is signed in."""
+    def redirect_to_launcher(self, context: RequestContext) -> web.Response:
+        """Lead a page navigation to where no tool is to the page with a person's tools."""
         if read_intent(context.method, context.head.fields.headers) is Intent.NAVIGATION:
-            return self.answers.redirect(
-                f"{self._sites.origin(context.host)}{self._prefix}/userinfo"
-            )
+            return self.answers.redirect(f"{self._sites.origin(context.host)}{self._prefix}/")
         return self.answers.problem(context, Reason.NO_ROUTE)
 
     def sign_in_url(self, context: RequestContext, entry: str = "") -> str:

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tailchat_gate.config.files import KeyFileError, PemError
+from tailchat_gate.config.files import FileError, KeyFileError
 from tailchat_gate.config.load import ConfigError, FileStates, Loaded, Source, file_states
 from tailchat_gate.config.model import Settings, beyond_reload, changes
 from tailchat_gate.config.problems import Problem
@@ -177,7 +177,7 @@ def _problems(error: Exception) -> tuple[Problem, ...]:
             return error.problems
         case KeyFileError():
             return (Problem("assertion.key_files", error.found, "a file with a key that signs"),)
-        case PemError():
+        case FileError():
             return (Problem(error.key, error.found, error.expected),)
         case StartError():
             wanted = "an address that is free; one that overlaps with an open one needs a restart"

@@ -147,7 +147,7 @@ def wire_access(settings: Settings, grants: GrantState) -> AccessParts:
 def wire_identity(
     settings: Settings, access: AccessParts, process_state: ProcessState
 ) -> IdentityParts:
-    """Return the parts of the identity room. Raises PemError."""
+    """Return the parts of the identity room. Raises FileError."""
     sites = Sites(settings.server.public_url, access.routes.hosts)
     tailchat = wire_tailchat(settings, access.members, process_state)
     sessions = HostSessions(

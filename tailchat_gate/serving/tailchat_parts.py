@@ -54,7 +54,7 @@ class TailchatParts(NamedTuple):
 def wire_tailchat(
     settings: Settings, members: Members, process_state: ProcessState
 ) -> TailchatParts:
-    """Return what calls Tailchat. Raises PemError.
+    """Return what calls Tailchat. Raises FileError.
 
     `members` gets what is known already about its groups.
     """
@@ -177,7 +177,7 @@ def back_channel(
     *,
     timeout: float = math.inf,
 ) -> BackChannel:
-    """Return the connections to Tailchat; no call takes `timeout` seconds. Raises PemError."""
+    """Return the connections to Tailchat; no call takes `timeout` seconds. Raises FileError."""
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
     return BackChannel(

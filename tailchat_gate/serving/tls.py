@@ -18,7 +18,7 @@ from tailchat_gate.config.certificates import (
     server_context,
     wildcard_of,
 )
-from tailchat_gate.config.files import PemError
+from tailchat_gate.config.files import FileError
 from tailchat_gate.config.model import Server
 
 #: What `clients_of` returns where clients are not asked for certificates.
@@ -33,7 +33,7 @@ class ServerTls:
     """
 
     def __init__(self, server: Server) -> None:
-        """Read the files. Raises PemError."""
+        """Read the files. Raises FileError."""
         files = _read(certificate_files(server))
         self.digest: Final = _digest(server, files)
         self.clients: Final = _clients(server, files)
@@ -41,7 +41,7 @@ class ServerTls:
         try:
             self.facts: Final = tuple(map(facts_of, server.tls))
         except (OSError, ValueError):
-            raise PemError("server.tls", "a file that changed", "certificates of X.509") from None
+            raise FileError("server.tls", "a file that changed", "certificates of X.509") from None
         self._by_name: Final = _by_name(zip(self.facts, made, strict=True))
         self.context: Final = made[0]
         for each in made:
@@ -59,7 +59,7 @@ class ServerTls:
 
 
 def server_tls(server: Server) -> ServerTls | None:
-    """Return the TLS of a configuration, None where it has none. Raises PemError."""
+    """Return the TLS of a configuration, None where it has none. Raises FileError."""
     return ServerTls(server) if server.https_listen else None
 
 
@@ -80,14 +80,14 @@ def _by_name(
 
 
 def _read(paths: Iterable[Path]) -> Mapping[Path, bytes]:
-    """Return the files' contents. Raises PemError."""
+    """Return the files' contents. Raises FileError."""
     found: dict[Path, bytes] = {}
     for path in paths:
         try:
             found[path] = path.read_bytes()
         except OSError as error:
             wanted = "a file that can be read"
-            raise PemError("server.tls", f"{path}: {error.strerror}", wanted) from None
+            raise FileError("server.tls", f"{path}: {error.strerror}", wanted) from None
     return found
 
 

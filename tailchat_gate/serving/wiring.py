@@ -13,6 +13,7 @@ from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.https_redirect import HttpsRedirect
+from tailchat_gate.endpoints.launcher import Launcher
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.login_answers import (
     Bindings,
@@ -90,6 +91,7 @@ def wire_endpoints(parts: Parts) -> Endpoints:
         targets=targets,
         sign_out=_sign_out(parts, forms),
         userinfo=_userinfo(parts, forms),
+        launcher=_launcher(parts),
         forward_auth=_forward_auth(parts),
         key_set=KeySet(answers=answers, key_set=assertions.key_set if assertions else None),
         answers=answers,
@@ -179,6 +181,18 @@ def _userinfo(parts: Parts, forms: FormTokens) -> UserInfo:
     )
 
 
+def _launcher(parts: Parts) -> Launcher:
+    return Launcher(
+        refusals=parts.responses.refusals,
+        sessions=parts.identity.sessions,
+        sites=parts.identity.sites,
+        routes=parts.access.routes,
+        requests=parts.process_state.access_requests,
+        grants=parts.process_state.grants.state,
+        prefix=parts.settings.server.prefix,
+    )
+
+
 def _forward_auth(parts: Parts) -> ForwardAuth:
     server = parts.settings.server
     return ForwardAuth(
@@ -211,7 +225,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
 
     `process_state` is the previous generation's, None for the first. This changes nothing in it
     that the event loop uses, so a thread can build while the loop serves: reading the pages' and
-    the routes' files is slow. Raises PemError for a file that changed since it was checked, and
+    the routes' files is slow. Raises FileError for a file that changed since it was checked, and
     KeyFileError for one with a signing key.
     """
     process_state = _process_state(settings) if process_state is None else process_state

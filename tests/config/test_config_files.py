@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tailchat_gate.config.files import PemError, client_context, unusable
+from tailchat_gate.config.files import FileError, client_context, unusable
 from tailchat_gate.config.values.url import server_name
 
 DAY = timedelta(days=1)
@@ -201,7 +201,7 @@ def test_a_context_cannot_be_made_of_a_broken_file(tmp_path: Path) -> None:
     """Files that went bad since the check stop the gate, not its verification."""
     (tmp_path / "ca.pem").write_text("x", encoding="utf-8")
 
-    with pytest.raises(PemError, match=r"tls_ca: .*ca\.pem: no certificate") as wrong:
+    with pytest.raises(FileError, match=r"tls_ca: .*ca\.pem: no certificate") as wrong:
         client_context(str(tmp_path / "ca.pem"), None, None)
     assert wrong.value.key == "tls_ca"
 

@@ -12,3 +12,21 @@ def access_pages(text: str) -> dict[str, dict[str, object]]:
         "request": {**person, "state": "open", "back_url": "/d"},
         "approvals": {"csrf": "c", "requests": [{**asked, "own": own} for own in (False, True)]},
     }
+
+
+def launcher(text: str) -> dict[str, object]:
+    """Return the values of the launcher, `text` wherever somebody's words may be."""
+    tile = {**dict.fromkeys(("name", "title", "description"), text), "url": "https://wiki.test/"}
+    plain = {"icon": "", "picture": "", "until": 0}
+    dot = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+    return {
+        "nickname": text,
+        "tools": [
+            {**tile, **plain},
+            {**tile, **plain, "icon": "\N{OPEN BOOK}", "until": NOON},
+            {**tile, **plain, "description": "", "picture": dot},
+        ],
+        "waiting": (text,),
+        "query": text,
+        "filters": True,
+    }

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from pagekit import NOON, access_pages
+from pagekit import NOON, access_pages, launcher
 
 from tailchat_gate.pages.language import LANGUAGES, choose_language
 from tailchat_gate.pages.render import MAX_DETAILS, Pages
@@ -41,6 +41,7 @@ VALUES: dict[str, dict[str, object]] = {
         "retry_url": "/",
         "detail": {"nickname": "Bob", "discriminator": "0042", "sub": "66", "error": "nope"},
     },
+    "launcher": launcher("Wiki"),
     "userinfo": {
         "nickname": "Bob",
         "discriminator": "0042",
@@ -69,6 +70,7 @@ HOSTILE_VALUES: dict[str, dict[str, object]] = {
         "retry_url": "/" + HOSTILE,
         "detail": dict.fromkeys(("tool", "nickname", "discriminator", "sub", HOSTILE), HOSTILE),
     },
+    "launcher": launcher(HOSTILE),
     "userinfo": {
         **VALUES["userinfo"],
         "nickname": HOSTILE,
@@ -169,8 +171,9 @@ def test_a_page_is_well_built(pages: Pages, name: str, language: str) -> None:
     assert html.startswith("<!DOCTYPE html>")
     assert page.all("html") == [{"lang": {"en": "en", "zh": "zh-Hans"}[language]}]
     assert len(page.all("main")) == len(page.all("h1")) == len(page.all("title")) == 1
-    assert not any(tag in {"img", "iframe", "object"} for tag, _ in page.elements)
-    assert all("src" not in attributes for _, attributes in page.elements)
+    assert not any(tag in {"iframe", "object"} for tag, _ in page.elements)
+    assert all((image["src"] or "").startswith("data:") for image in page.all("img"))
+    assert all("src" not in attributes for tag, attributes in page.elements if tag != "img")
     assert all(not key.startswith("on") for _, attributes in page.elements for key in attributes)
     assert all((link["href"] or "").startswith("data:") for link in page.all("link"))
     assert "mailto:ops@example.com" in [link["href"] for link in page.all("a")]
@@ -197,7 +200,9 @@ def test_the_policy_allows_exactly_what_a_page_holds_inline(pages: Pages, name: 
         if element in page.content:
             digest = b64encode(sha256(page.content[element].encode()).digest()).decode()
             assert f"'sha256-{digest}'" in policy[f"{element}-src"].split()
-    assert ("script" in page.content) == (name in {"embedded", "handed_over", "sign_in"})
+    assert ("script" in page.content) == (
+        name in {"embedded", "handed_over", "launcher", "sign_in"}
+    )
     assert policy.keys() == {
         *("default-src", "style-src", "script-src", "img-src"),
         *("form-action", "base-uri", "frame-ancestors"),

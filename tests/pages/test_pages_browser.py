@@ -3,7 +3,7 @@
 from typing import Literal
 
 import pytest
-from pagekit import NOON, access_pages
+from pagekit import NOON, access_pages, launcher
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, Route
 
@@ -36,6 +36,7 @@ VALUES: dict[str, dict[str, object]] = {
         "retry_url": "/",
         "detail": dict.fromkeys(("nickname", "discriminator", "sub", "tool", HOSTILE), HOSTILE),
     },
+    "launcher": launcher(HOSTILE),
     "userinfo": {
         "nickname": HOSTILE,
         "discriminator": HOSTILE,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool
 
 from tailchat_gate.config.tables.backends import HealthCheck
-from tailchat_gate.config.tables.fields import Deny, Seconds, Section, Size, Whole, empty
+from tailchat_gate.config.tables.fields import Deny, Seconds, Size, Whole, empty
 from tailchat_gate.config.tables.route_fields import (
     Allow,
     Audience,
@@ -17,7 +17,6 @@ from tailchat_gate.config.tables.route_fields import (
     PassFields,
     PassResponseFields,
     PemFile,
-    RouteName,
     RoutePath,
     ServerName,
     TlsPins,
@@ -26,6 +25,7 @@ from tailchat_gate.config.tables.route_fields import (
     UpstreamHost,
     UpstreamPath,
 )
+from tailchat_gate.config.tables.tile import TileSettings
 from tailchat_gate.config.values import header, identifier
 
 _LARGEST_BODY = 2**40
@@ -34,13 +34,9 @@ _LARGEST_BUFFER = 64 << 20
 _LARGEST_KEPT_BODY = 1 << 30
 
 
-class RouteSettings(Section):
+class RouteSettings(TileSettings):
     """A [[route]] of the file."""
 
-    name: RouteName = Field(
-        description="Name of the route in logs, metrics and pages, unique in any case.",
-        examples=["grafana"],
-    )
     host: Host | None = Field(
         default=None,
         description=(

@@ -1,0 +1,162 @@
+"""The launcher: the tools that a person may open, as tiles."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from tailchat_gate.access.policy import decide
+from tailchat_gate.access.route import Route
+from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.config.files import read_icon
+from tailchat_gate.config.values.address import StaticAddress, upstream_address
+from tailchat_gate.identity.access_requests import OPEN, AccessRequests
+from tailchat_gate.identity.grants import GrantState
+from tailchat_gate.identity.host_sessions import HostSessions, Sites
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.intent import Intent, read_intent
+from tailchat_gate.request.target import cookie_fields, query_pairs
+from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.syntax import WILDCARD
+
+#: More tiles than this are easier to search than to read.
+_FILTER_BEYOND: Final = 12
+
+
+class Tile(NamedTuple):
+    """A tool as the launcher shows it; `url` is where it opens, `target` the path of that.
+
+    `icon` is an emoji, `picture` a data: URL; one of them, or none, is set.
+    """
+
+    route: Route
+    title: str
+    description: str
+    icon: str
+    picture: str
+    host: str
+    target: str
+    url: str
+
+
+def make_tiles(routes: Iterable[Route], sites: Sites) -> Iterator[Tile]:
+    """Yield the tiles of the routes that a person can open by an address. Raises FileError.
+
+    A wildcard is no address, and behind a fixed status there is no tool.
+    """
+    for route in routes:
+        settings = route.settings
+        host = settings.host or sites.public_host
+        fixed = isinstance(upstream_address(settings.backends[0]), StaticAddress)
+        readable = not settings.methods or "GET" in settings.methods
+        if settings.launch is False or host.startswith(WILDCARD) or fixed or not readable:
+            continue
+        target = settings.launch if isinstance(settings.launch, str) else settings.path
+        file = read_icon(settings.icon)
+        yield Tile(
+            route,
+            settings.title or settings.name,
+            settings.description,
+            "" if file else settings.icon,
+            f"data:{file[0]};base64,{b64encode(file[1]).decode('ascii')}" if file else "",
+            host,
+            target,
+            f"{sites.origin(host)}{target}",
+        )
+
+
+class Launcher:
+    """The handler of /oauth2/ for one configuration."""
+
+    def __init__(
+        self,
+        *,
+        refusals: Refusals,
+        sessions: HostSessions,
+        sites: Sites,
+        routes: RouteTable,
+        requests: AccessRequests,
+        grants: GrantState,
+        prefix: str,
+    ) -> None:
+        """Read the icons of the routes. Raises FileError."""
+        self._refusals = refusals
+        self._sessions = sessions
+        self._routes = routes
+        self._requests = requests
+        self._grants = grants
+        self._prefix = prefix
+        self._tiles = tuple(make_tiles(routes.routes, sites))
+
+    async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
+        """Show the tools of who is signed in; redirect an anonymous page to the login.
+
+        `q` in the query leaves the tools whose name or description has it.
+        """
+        if context.head.fields.bearer is not None:
+            # For people: a machine knows its tools.
+            return self._refusals.failure(context, Reason.NO_ROUTE)
+        host_session = self._sessions.at(context.host)
+        record = await host_session.settled_record(cookie_fields(request.raw_headers))
+        if record is None:
+            rejection = host_session.authenticator.explain_rejection(context.head.fields)
+            return self._refusals.not_let_in(context, rejection)
+        context.sub = record.sub
+        mine = [tile for tile in self._tiles if self._may_open(record, tile)]
+        if read_intent(context.method, request.headers) is not Intent.NAVIGATION:
+            body = json.dumps([_described(tile) for tile in mine])
+            return self._refusals.answers.json(body.encode("ascii"))
+        asked = dict(query_pairs(context.target.query)).get("q", "").strip()
+        until = {grant.route: grant.until for grant in self._grants.of(record.sub)}
+        return self._refusals.answers.page(
+            context,
+            "launcher",
+            nickname=record.nickname,
+            tools=[
+                {
+                    **_described(tile),
+                    "icon": tile.icon,
+                    "picture": tile.picture,
+                    "until": until.get(tile.route.name, 0),
+                }
+                for tile in _sought(mine, asked)
+            ],
+            waiting=[tile.title for tile in self._tiles if self._waits(record, tile)],
+            query=asked,
+            filters=len(mine) > _FILTER_BEYOND,
+        )
+
+    def _may_open(self, record: SessionRecord, tile: Tile) -> bool:
+        """Whether a person may open a tile, and it is this route that they get."""
+        try:
+            match = self._routes.match(tile.host, tile.target.partition("?")[0], "GET")
+        except RefusedError:
+            return False
+        if match is None or match.route is not tile.route:
+            return False
+        return decide(match.rules, record.sub).allowed
+
+    def _waits(self, record: SessionRecord, tile: Tile) -> bool:
+        found = self._requests.of(record.sub, tile.route.name)
+        return found is not None and found.state == OPEN and not self._may_open(record, tile)
+
+
+def _described(tile: Tile) -> dict[str, object]:
+    return {
+        "name": tile.route.name,
+        "title": tile.title,
+        "description": tile.description,
+        "url": tile.url,
+    }
+
+
+def _sought(tiles: list[Tile], text: str) -> Iterator[Tile]:
+    words = text.casefold().split()
+    for tile in tiles:
+        told = f"{tile.title} {tile.description} {tile.route.name}".casefold()
+        if all(word in told for word in words):
+            yield tile
