@@ -172,18 +172,16 @@ def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
     """Return a cookie's record with everything newer that `newest`, of the same sign-in, has.
 
     Every host has its own cookie for one sign-in. Returns `record` itself if it lacks nothing.
+    One process may refresh the tokens of a session that another confirms later.
     """
     if newest.checked_at < record.checked_at:
-        return record
+        return record.with_tokens_of(newest) if newest.has_newer_tokens(record) else record
     found = replace(
-        record,
+        record.with_tokens_of(newest),
         nickname=newest.nickname,
         discriminator=newest.discriminator,
         avatar=newest.avatar,
         checked_at=newest.checked_at,
-        access_token=newest.access_token,
-        access_expires_at=newest.access_expires_at,
-        refresh_token=newest.refresh_token,
     )
     return record if found == record else found
 

@@ -27,6 +27,7 @@ from tailchat_gate.identity.recheck import (
     error_meaning,
     without_waiting,
 )
+from tailchat_gate.identity.refreshing import RefreshTokens
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
@@ -42,6 +43,8 @@ QUEUE: Final = 1000
 OF_ONE: Final = 16
 #: For the difference between Tailchat's clock and the gate's, and for the request's way.
 _TOKEN_MARGIN: Final = 60
+#: States of a session's tokens that one recheck goes through.
+_STATES: Final = 2
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -68,8 +71,8 @@ class Rechecker:
 
     `terms`: how often, and what an outage does. `patience`: the most seconds a request waits.
     `end(record)` ends a session that Tailchat no longer confirms. `sign_ins`: what is known so
-    far. `observe(outcome)` is called after every question: ok, revoked, outage, or skipped if
-    the queue was full or a newer answer came first.
+    far; `tokens` refreshes its tokens. `observe(outcome)` is called after every question: ok,
+    revoked, outage, or skipped if the queue was full or a newer answer came first.
     """
 
     def __init__(  # noqa: PLR0913 - one argument for each part, all by name
@@ -78,6 +81,7 @@ class Rechecker:
         tailchat: TailchatClient,
         *,
         sign_ins: SignIns,
+        tokens: RefreshTokens,
         end: Callable[[SessionRecord], None],
         patience: float,
         clock: Callable[[], float],
@@ -88,6 +92,7 @@ class Rechecker:
         self._terms = terms
         self._tailchat = tailchat
         self._sign_ins = sign_ins
+        self._tokens = tokens
         self._end_session = end
         self._patience = patience
         self.clock: Final = clock
@@ -224,24 +229,32 @@ class Rechecker:
 
     async def _ask(self, sign_in: SignIn, now: float) -> Profile:
         """Return the sign-in's profile; refreshes the access token first if it has expired."""
-        record = sign_in.record
         refreshed = False
-        if record.refresh_token and 0 < record.access_expires_at <= now + _TOKEN_MARGIN:
-            await self._refresh(sign_in)
-            refreshed = True
+        # What another process was given before may have expired, too.
+        for _ in range(_STATES):
+            record = sign_in.record
+            if record.refresh_token and 0 < record.access_expires_at <= now + _TOKEN_MARGIN:
+                await self._refresh(sign_in)
+                refreshed = True
         try:
             return await self._tailchat.profile(sign_in.record.access_token)
         except LoginRefused as refused:
             gone = error_meaning(refused) is ErrorMeaning.REVOKED
-            if refreshed or not (gone and record.refresh_token):
+            if refreshed or not (gone and sign_in.record.refresh_token):
                 raise
         await self._refresh(sign_in)
         return await self._tailchat.profile(sign_in.record.access_token)
 
     async def _refresh(self, sign_in: SignIn) -> None:
         """Get new tokens and store them at once, because the old refresh token may be spent."""
-        tokens = await self._tailchat.refresh(sign_in.record.refresh_token)
-        sign_in.record = sign_in.record.with_tokens(tokens)
+        sign_in.refreshes = True
+        try:
+            newest = await self._tokens.refreshed(sign_in.record)
+        finally:
+            sign_in.refreshes = False
+        # A request may have brought a newer state meanwhile.
+        if not sign_in.record.has_newer_tokens(newest):
+            sign_in.record = sign_in.record.with_tokens_of(newest)
 
     def _confirm(self, sign_in: SignIn, profile: Profile, now: float) -> str:
         if profile.sub != sign_in.record.sub:
@@ -254,7 +267,8 @@ class Rechecker:
     def _apply_error(self, sign_in: SignIn, refused: LoginRefused) -> str:
         found = error_meaning(refused)
         if found is ErrorMeaning.REVOKED:
-            return self._end(sign_in, "Tailchat no longer accepts its tokens")
+            problem = refused.detail.get("problem", "")
+            return self._end(sign_in, problem or "Tailchat no longer accepts its tokens")
         now, sub = self.clock(), sign_in.record.sub
         if found is ErrorMeaning.FAULT:
             other_at = self._sign_ins.answers.about_another(sub)

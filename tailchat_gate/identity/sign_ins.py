@@ -10,21 +10,25 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 
 #: Sign-ins in memory, about 2 KiB each.
 CAPACITY: Final = 10_000
+#: Seconds that the end of the process waits for Tailchat's answer to a refresh token.
+END_SECONDS: Final = 2.0
 
 
 class SignIn:
     """One sign-in, with its cookies on several hosts: they share an id and the tokens.
 
     `record`: the newest known. `failed_at`: when asking Tailchat last failed, NEVER if it has not
-    failed since. `faults`: those in a row that suggest a deleted person.
+    failed since. `faults`: those in a row that suggest a deleted person. `refreshes`: its refresh
+    token may be on the way.
     """
 
-    __slots__ = ("failed_at", "faults", "record")
+    __slots__ = ("failed_at", "faults", "record", "refreshes")
 
     def __init__(self, record: SessionRecord) -> None:
         self.record = record
         self.failed_at = NEVER
         self.faults = FaultStreak()
+        self.refreshes = False
 
 
 class PendingRecheck:
@@ -88,7 +92,9 @@ class SignIns:
         known = self._known.get(record.sid)
         if known is None and (pending := self.pending.get(record.sid)) is not None:
             known = pending.sign_in
-        if known is not None and record.checked_at > known.record.checked_at:
+        if known is not None and (
+            record.checked_at > known.record.checked_at or record.has_newer_tokens(known.record)
+        ):
             # Another process has asked since, and has put the answer into the cookie.
             known.record = caught_up(known.record, record)
         return known
@@ -102,8 +108,15 @@ class SignIns:
         self._known.drop(sign_in.record.sid)
 
     async def close(self) -> None:
-        """End every question in progress."""
-        tasks = [one.task for one in self.pending.values() if one.task is not None]
+        """End every question in progress; a refresh may take END_SECONDS.
+
+        Its answer may hold the only refresh token that is still good.
+        """
+        asked = [(one.task, one.sign_in) for one in self.pending.values() if one.task is not None]
+        tasks = [task for task, _ in asked]
+        refreshing = [task for task, sign_in in asked if sign_in.refreshes]
+        if refreshing:
+            await asyncio.wait(refreshing, timeout=END_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

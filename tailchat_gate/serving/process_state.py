@@ -20,6 +20,7 @@ from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import SESSION_ENDS, Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
+from tailchat_gate.identity.stored_sessions import StoredSessions
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.families import Collected
@@ -116,9 +117,8 @@ class ProcessState:
         self.token_use: Final = TokenUse()
         self.store.follow(StoredRefusals(self.audit))
         self.store.follow(self.token_use)
-        self.used_states: Final[Redemptions[SessionRecord]] = Redemptions(
-            clock=clock, shared=SharedRedemptions(self.store, "login", CAPACITY, clock)
-        )
+        self.stored_sessions: Final = StoredSessions(self.store, clock)
+        self.used_states: Final = _states(self.store, clock)
         self.used_handoffs: Final = _handoffs(self.store, clock)
         self.grants: Final = Grants(self.store, clock)
         self.access_requests: Final = AccessRequests(self.store, clock, os.urandom)
@@ -189,6 +189,11 @@ class ProcessState:
         yield families.TOKEN_EXPIRY, (((), min(ahead)),) if ahead else ()
         expiries = {**self.certificates.expiries, **dict(self.certificate_expiries)}
         yield families.CERTIFICATE_EXPIRY, (((file,), at) for file, at in expiries.items())
+
+
+def _states(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRecord]:
+    """Return the used login states."""
+    return Redemptions(clock=clock, shared=SharedRedemptions(store, "login", CAPACITY, clock))
 
 
 def _handoffs(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRecord]:

@@ -36,7 +36,7 @@ from tailchat_gate.responses.plain import HSTS
 from tailchat_gate.responses.refusals import Asks, Refusals
 from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.serving.process_state import ProcessState
-from tailchat_gate.serving.tailchat_parts import TailchatParts, wire_tailchat
+from tailchat_gate.serving.tailchat_parts import TailchatParts, secrets, wire_tailchat
 
 
 class AccessParts(NamedTuple):
@@ -252,11 +252,6 @@ def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes
         if route.name in backends
     }
     return StaticRoutes(backends, slots)
-
-
-def secrets(settings: Settings) -> list[bytes]:
-    """Return the session secrets, from which every key is derived."""
-    return [secret.get_secret_value().encode() for secret in settings.session.secrets]
 
 
 def _assertions(

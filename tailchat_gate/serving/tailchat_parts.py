@@ -20,6 +20,9 @@ from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.identity.refreshing import RefreshTokens
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.stored_sessions import SessionVault
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_watch import GroupTerms, fill
@@ -111,6 +114,7 @@ def _rechecker(
         RecheckTerms(session.recheck or math.inf, session.recheck_outage),
         tailchat,
         sign_ins=process_state.sign_ins,
+        tokens=_refresh_tokens(settings, process_state, tailchat),
         end=partial(process_state.locks.revoke, lifetime=session.lifetime),
         patience=settings.tailchat.timeout,
         clock=process_state.clock,
@@ -118,6 +122,24 @@ def _rechecker(
         audit=process_state.audit,
         faults=process_state.faults,
     )
+
+
+def _refresh_tokens(
+    settings: Settings, process_state: ProcessState, tailchat: TailchatClient
+) -> RefreshTokens:
+    ring, lifetime = secrets(settings), settings.session.lifetime
+    return RefreshTokens(
+        tailchat,
+        process_state.store,
+        keys=KeyRing(ring, "refresh"),
+        vault=SessionVault(process_state.stored_sessions, KeyRing(ring, "stored"), lifetime),
+        clock=process_state.clock,
+    )
+
+
+def secrets(settings: Settings) -> list[bytes]:
+    """Return the session secrets, from which every key is derived."""
+    return [secret.get_secret_value().encode() for secret in settings.session.secrets]
 
 
 def _people(

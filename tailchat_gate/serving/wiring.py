@@ -40,13 +40,13 @@ from tailchat_gate.serving.rooms import (
     ResponseParts,
     StaticRoutes,
     askable,
-    secrets,
     wire_access,
     wire_identity,
     wire_proxy,
     wire_responses,
     wire_static,
 )
+from tailchat_gate.serving.tailchat_parts import secrets
 from tailchat_gate.serving.tls import server_tls
 from tailchat_gate.state.places import server_of
 

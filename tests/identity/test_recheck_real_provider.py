@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from recheckkit import DAY, HOSHINO, HOUR, INTERVAL, OFFLINE, answered, kept_coo
 from storykit import CLIENT_ID, CLIENT_SECRET
 from visitor import Visitor
 
+from tailchat_gate.config.model import Settings
 from tailchat_gate.demo.users import as_json
 from tailchat_gate.identity.sessions.session import SessionRecord
 
@@ -69,7 +71,7 @@ class Scene:
     async def get(self) -> Response:
         """Ask for something with the last cookie, and keep the one that comes back."""
         host = f"127.0.0.1:{self.place.port}"
-        response = await ask(self.place.port, request_bytes(host=host, Cookie=self.cookie))
+        response = await ask(self.gate.port, request_bytes(host=host, Cookie=self.cookie))
         self.cookie = kept_cookie(response) or self.cookie
         return response
 
@@ -87,7 +89,15 @@ class Scene:
 async def _scene(
     place: Place, upstream: RawUpstream, log: Path, scope: str
 ) -> AsyncIterator[Scene]:
-    settings = make_settings(
+    settings = _settings(place, upstream, scope)
+    async with running(settings, log, Clock(time.time())) as gate:
+        yield Scene(gate, place)
+
+
+def _settings(
+    place: Place, upstream: RawUpstream, scope: str, **further: Mapping[str, object]
+) -> Settings:
+    return make_settings(
         upstream.url,
         server={
             "public_url": f"http://127.0.0.1:{place.port}",
@@ -102,9 +112,8 @@ async def _scene(
             "scope": scope,
         },
         session={"recheck": "15m", "lifetime": "30d"},
+        **further,
     )
-    async with running(settings, log, Clock(time.time())) as gate:
-        yield Scene(gate, place)
 
 
 @pytest.fixture
@@ -181,3 +190,41 @@ async def test_without_offline_access_the_hour_is_the_end(online: Scene) -> None
 
     assert (response.status, response.json["error"]) == (401, "session-revoked")
     assert online.calls("recheck") == {"ok": 1, "session-revoked": 1}
+
+
+async def test_two_gates_spend_a_refresh_token_once(
+    place: Place, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    """Both recheck one session at once, late in the token's life: one asks, both have the answer.
+
+    A cookie of the sign-in that comes to either of them later is served, too.
+    """
+    state = {"path": str(tmp_path)}
+    settings = _settings(place, upstream, OFFLINE, state=state)
+    listen = settings.server.model_copy(update={"listen": ("127.0.0.1:0",)})
+    other = settings.model_copy(update={"server": listen})
+    clock = Clock(time.time())
+    async with (
+        running(settings, tmp_path / "1.log", clock) as first,
+        running(other, tmp_path / "2.log", clock) as second,
+    ):
+        one = Scene(first, place)
+        await one.sign_in()
+        two = Scene(second, place, one.cookie)
+        begun = one.record
+        await one.advance(10 * DAY)
+        answers = await asyncio.gather(one.get(), two.get())
+        assert [answer.status for answer in answers] == [200, 200]
+        assert one.record.refresh_token == two.record.refresh_token != begun.refresh_token
+        assert _sum(one, two, "refresh") == {"ok": 1}
+
+        await one.advance(2 * HOUR)
+        assert (await two.get()).status == 200
+        old = Scene(first, place, first.seal(begun))
+        one.gate.generation.process_state.sign_ins._known.clear()
+        assert (await old.get()).status == 200
+        assert _sum(one, two, "refresh") == {"ok": 2}
+
+
+def _sum(one: Scene, two: Scene, call: str) -> dict[str, int]:
+    return dict(Counter(one.calls(call)) + Counter(two.calls(call)))

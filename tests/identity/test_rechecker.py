@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from gatekit import ALICE, START, SUB, Clock, until
+from recheckkit import refresh_tokens
 from storykit import served
 
 from tailchat_gate.demo.faults import BROKEN, Fault, Hang
@@ -58,6 +59,7 @@ class Room:
             RecheckTerms(INTERVAL, "keep"),
             self.client,
             sign_ins=self.sign_ins,
+            tokens=refresh_tokens(self.client, self.clock),
             end=self.ended.append,
             patience=self.patience,
             clock=self.clock,

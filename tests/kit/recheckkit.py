@@ -17,13 +17,17 @@ from tailchat_gate.demo.users import User, user_named
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
+from tailchat_gate.identity.refreshing import RefreshTokens
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
+from tailchat_gate.identity.stored_sessions import SessionVault, StoredSessions
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.people.looks import PeopleLooks
+from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.store import Store
 
 OFFLINE = "openid profile offline_access"
 MINUTES = 60
@@ -56,6 +60,16 @@ async def rechecked(
         yield found
 
 
+def refresh_tokens(
+    client: TailchatClient, clock: Clock, store: Store | None = None
+) -> RefreshTokens:
+    """Return what refreshes tokens, as one process of those that share a store."""
+    store = store or MemoryStore(clock)
+    keys = KeyRing([b"a secret of the tests, of 32 bytes"], "refresh")
+    vault = SessionVault(StoredSessions(store, clock), keys, DAY)
+    return RefreshTokens(client, store, keys=keys, vault=vault, clock=clock)
+
+
 def unasked() -> Rechecker:
     """Return a rechecker that never asks."""
     client = TailchatClient(
@@ -69,6 +83,7 @@ def unasked() -> Rechecker:
         RecheckTerms(math.inf, "keep"),
         client,
         sign_ins=SignIns(),
+        tokens=refresh_tokens(client, Clock()),
         end=lambda _: None,
         patience=1.0,
         clock=Clock(),

@@ -120,6 +120,19 @@ class SessionRecord:
             refresh_token=tokens.refresh_token,
         )
 
+    def with_tokens_of(self, other: "SessionRecord") -> "SessionRecord":
+        """Return the record with the tokens of another state of the session."""
+        return replace(
+            self,
+            access_token=other.access_token,
+            access_expires_at=other.access_expires_at,
+            refresh_token=other.refresh_token,
+        )
+
+    def has_newer_tokens(self, other: "SessionRecord") -> bool:
+        """Whether the tokens are known to be newer than those of another state of the session."""
+        return self.access_expires_at > other.access_expires_at > 0
+
     def to_bytes(self) -> bytes:
         """Return the record as compact UTF-8 JSON, without unset fields."""
         fields = {

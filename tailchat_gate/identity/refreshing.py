@@ -1,0 +1,187 @@
+"""Refreshes a session's tokens: of all processes, one uses a refresh token at a time."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final
+
+from tailchat_gate.identity.oauth.client import TailchatClient
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.responses import TokenSet
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.stored_sessions import SessionVault
+from tailchat_gate.reasons import Reason
+from tailchat_gate.state.store import Outcome, Reservation, ReservationStatus, Store
+from tailchat_gate.syntax import COMPACT
+
+#: The kind of these reservations, and how many are stored: one a session and hour.
+REFRESH: Final = "refresh"
+ROOM: Final = 100_000
+#: Seconds for which a use and its outcome are stored; then the stored session shows it.
+KEPT_SECONDS: Final = 3600.0
+#: Seconds after which a process that has not said how its call ended is dead or cut off: a call
+#: takes ten at most.
+OWNER_SECONDS: Final = 20.0
+#: Seconds after which such a call counts as lost: what a process cannot write at once, it writes
+#: later.
+LOST_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 0.25
+#: Seconds from its sign-in for which Tailchat returns the same refresh token. It replaces one
+#: after 9.8 of its 14 days, and ends the grant if the replaced one comes again.
+REUSED_SECONDS: Final = 7 * 86_400.0
+#: Processes that may die, one after the other, in the middle of one refresh.
+_ATTEMPTS: Final = 4
+
+#: Refusals of calls that have not reached Tailchat, or that it did not carry out.
+_UNSPENT: Final = frozenset(
+    (
+        *(Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED, Reason.TAILCHAT_BUSY),
+        Reason.GATE_NOT_ACCEPTED,
+    )
+)
+_WITHDRAWN: Final = b"-"
+
+
+def is_reusable(record: SessionRecord, now: float) -> bool:
+    """Whether Tailchat accepts a session's refresh token once more after it was used."""
+    return now - record.signed_in_at < REUSED_SECONDS
+
+
+class RefreshTokens:
+    """Uses the refresh tokens of sessions, each state of one once over all processes of a store.
+
+    `keys` seal the outcome for the other processes, `vault` has the newest tokens of sessions.
+    `clock` gives Unix seconds.
+
+    While the call of another process is under way, this one waits for its outcome and takes that
+    over. If no outcome comes, nobody knows whether the token is spent. A young one is used again:
+    Tailchat returns the same. An old one is never used again, and the session ends.
+    """
+
+    def __init__(
+        self,
+        tailchat: TailchatClient,
+        store: Store,
+        *,
+        keys: KeyRing,
+        vault: SessionVault,
+        clock: Callable[[], float],
+    ) -> None:
+        self._tailchat = tailchat
+        self._store = store
+        self._keys = keys
+        self._vault = vault
+        self._clock = clock
+
+    async def refreshed(self, record: SessionRecord) -> SessionRecord:
+        """Return a session with newer tokens. Raises LoginRefused.
+
+        SESSION_REVOKED: its grant has ended, or nobody knows its refresh token any more.
+        """
+        for attempt in range(_ATTEMPTS):
+            if (newer := self._newer(record)) is not None:
+                return newer
+            key = _key(record, attempt)
+            found = await self._reserve(key)
+            if found.status is ReservationStatus.GRANTED:
+                return await self._use(key, record)
+            if found.status is not ReservationStatus.TAKEN:
+                return await self._use_alone(key, record)
+            if found.outcome is not None:
+                return self._taken_over(record, found.outcome)
+            self._give_up(record, found)
+        raise _lost()
+
+    def _newer(self, record: SessionRecord) -> SessionRecord | None:
+        """Return a session with newer tokens that another process has stored."""
+        stored = self._vault.find(record.sid)
+        if stored is None or not stored.has_newer_tokens(record):
+            return None
+        return record.with_tokens_of(stored)
+
+    async def _reserve(self, key: str) -> Reservation:
+        until = self._clock() + KEPT_SECONDS
+        found = await self._store.reserve(REFRESH, key, until=until, room=ROOM)
+        # By number, because a clock may be set.
+        for _ in range(int(OWNER_SECONDS / LOOK_SECONDS)):
+            if found.status is not ReservationStatus.TAKEN or found.outcome is not None:
+                break
+            if self._clock() - found.reserved_at >= OWNER_SECONDS:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+            found = await self._store.find_reservation(REFRESH, key)
+            if found.status is ReservationStatus.GRANTED:
+                # The other process has released it: its call did not reach Tailchat.
+                found = await self._store.reserve(REFRESH, key, until=until, room=ROOM)
+        return found
+
+    def _give_up(self, record: SessionRecord, found: Reservation) -> None:
+        """Raise LoginRefused unless the token of a call without an outcome may be used again."""
+        if is_reusable(record, self._clock()):
+            return
+        if self._clock() - found.reserved_at < LOST_SECONDS:
+            problem = "another process has not said how its call about the session ended"
+            raise LoginRefused(Reason.RECHECK_FAILED, {"call": "refresh", "problem": problem})
+        raise _lost()
+
+    async def _use_alone(self, key: str, record: SessionRecord) -> SessionRecord:
+        """Use a token without a store that could tell the other processes of it."""
+        if is_reusable(record, self._clock()):
+            return await self._use(key, record)
+        await self._store.release(REFRESH, key)
+        problem = "the state store is away, and another process may use the same refresh token"
+        raise LoginRefused(Reason.RECHECK_FAILED, {"call": "refresh", "problem": problem})
+
+    async def _use(self, key: str, record: SessionRecord) -> SessionRecord:
+        try:
+            tokens = await self._tailchat.refresh(record.refresh_token)
+        except LoginRefused as refused:
+            await self._refused(key, record, refused.reason)
+            raise
+        newest = record.with_tokens(tokens)
+        # Before all else that waits: a process that ends writes what was put.
+        self._vault.save(newest)
+        await self._settle(key, record.sub, b"+" + _dump(tokens))
+        return newest
+
+    async def _refused(self, key: str, record: SessionRecord, reason: Reason) -> None:
+        if reason is Reason.SESSION_REVOKED:
+            await self._settle(key, record.sub, _WITHDRAWN)
+        elif reason in _UNSPENT or is_reusable(record, self._clock()):
+            await self._store.release(REFRESH, key)
+
+    async def _settle(self, key: str, sub: str, data: bytes) -> None:
+        sealed = self._keys.seal(data).encode("ascii")
+        outcome = Outcome(sealed, self._clock() + KEPT_SECONDS, spent=False, sub=sub)
+        await self._store.settle(REFRESH, key, outcome)
+
+    def _taken_over(self, record: SessionRecord, sealed: bytes) -> SessionRecord:
+        data = self._keys.open(sealed.decode("ascii"))
+        if data is None:
+            raise _lost()
+        if data == _WITHDRAWN:
+            raise LoginRefused(Reason.SESSION_REVOKED, {"call": "refresh"})
+        return record.with_tokens(_load(data[1:]))
+
+
+def _key(record: SessionRecord, attempt: int) -> str:
+    """Return the key of one use: the same refresh token comes back with each access token."""
+    used = f"{record.refresh_token} {record.access_token} {attempt}"
+    return sha256(used.encode()).hexdigest()
+
+
+def _dump(tokens: TokenSet) -> bytes:
+    fields = (tokens.access_token, tokens.refresh_token, tokens.expires_at)
+    return json.dumps(fields, separators=COMPACT).encode()
+
+
+def _load(data: bytes) -> TokenSet:
+    access, refresh, expires_at = json.loads(data)
+    return TokenSet(access, refresh_token=refresh, expires_at=expires_at)
+
+
+def _lost() -> LoginRefused:
+    problem = "nobody knows Tailchat's answer to its refresh token"
+    return LoginRefused(Reason.SESSION_REVOKED, {"call": "refresh", "problem": problem})
