@@ -30,6 +30,7 @@ from tailchat_gate.request.client import Client, ClientResolver
 from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.responses.writer import ResponseWriter, details
 
@@ -58,6 +59,7 @@ class Gate:
     writer: ResponseWriter
     recorder: Recorder
     request_ids: RequestIds
+    traces: TraceContexts
     monotonic: Callable[[], float]
     passes_certificate: bool
 
@@ -89,6 +91,8 @@ class Gate:
     def _answer(self, client: ClientConnection, context: RequestContext) -> None:
         head, fields = context.head, context.head.fields
         context.client_address = client.client or self.client_of(client, fields)
+        if fields.shape.identifies or self.traces.begins:
+            self.traces.identify(context)
 
         if self.endpoints.owns(head.target.path):
             self._own_path(client, context)
@@ -263,6 +267,8 @@ class Gate:
         identity = self.identity.fields(visitor, route) if visitor else b""
         if self.passes_certificate:
             identity += client.certificate
+        if context.trace is not None:
+            identity += context.trace.lines
         sent = self.headers.head(
             head,
             route.upstream_target(head.target.raw),

@@ -45,6 +45,7 @@ _ALWAYS_DROPPED: Final = {
     Rule.OWN: f"the gate alone sets it; {_NO_KEY}",
     Rule.HOP_BY_HOP: f"hop-by-hop, for one connection; {_NO_KEY}",
     Rule.ROUTING: f"the gate writes its own; {_NO_KEY}",
+    Rule.TRACE: "the gate writes the trace itself, as `tracing.trust` says",
     Rule.COOKIE: "it holds no cookie but the gate's own",
 }
 _PASSED: Final = {

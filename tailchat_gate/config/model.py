@@ -18,7 +18,7 @@ from tailchat_gate.config.tables.identity import (
     Tailchat,
     Token,
 )
-from tailchat_gate.config.tables.process import Limits, Log, Pages, State
+from tailchat_gate.config.tables.process import Limits, Log, Pages, State, Tracing
 from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.tables.server import Server
 
@@ -39,6 +39,7 @@ __all__ = [
     "State",
     "Tailchat",
     "Token",
+    "Tracing",
 ]
 
 
@@ -72,6 +73,7 @@ class Settings(Section):
     )
     pages: Pages = Field(default=Pages(), description="What visitors see of the gate itself.")
     log: Log = Field(default=Log(), description="What is written to the log.")
+    tracing: Tracing = Field(default=Tracing(), description="Which traces requests belong to.")
 
     @property
     def redirect_uri(self) -> str:

@@ -219,4 +219,5 @@ def _asked(context: RequestContext) -> RequestContext:
         context.client_address,
     )
     asked.route, asked.sub, asked.token = context.route, context.sub, context.token
+    asked.trace = context.trace
     return asked

@@ -88,11 +88,12 @@ class AccessLog:
             agent,
         )
         path = encode_basestring_ascii(head.target.path[:MAX_TEXT])
+        trace = "" if context.trace is None else f'"trace_id":"{context.trace.trace_id}",'
         told = "" if context.original is None else f',"asked":{asked(context)}'
         self._add(
             f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},{after}'
             f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},'
-            f'{upstream(context)}"agent":{program}{told}}}\n'
+            f'{upstream(context)}{trace}"agent":{program}{told}}}\n'
         )
 
     def _add(self, line: str) -> None:

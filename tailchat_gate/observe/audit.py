@@ -112,6 +112,7 @@ class Audit:
                 "details": {
                     "event": event,
                     "request_id": context.request_id,
+                    **({} if context.trace is None else {"trace_id": context.trace_id}),
                     "client": context.client,
                     "host": context.host,
                     "route": context.route,

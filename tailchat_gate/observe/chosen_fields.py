@@ -46,6 +46,17 @@ def _first_byte(context: RequestContext) -> str:
     return f"{(context.first_byte_at - began) * 1000:.2f}"
 
 
+def _upstream_ms(context: RequestContext) -> str:
+    if not context.upstream:
+        return ""
+    began = context.upstream_at or context.started
+    return f"{(context.started + context.seconds - began) * 1000:.2f}"
+
+
+def _trace(context: RequestContext) -> str:
+    return "" if context.trace is None else quoted(context.trace.trace_id)
+
+
 def _query(context: RequestContext) -> str:
     # The gate's own addresses carry codes and tokens.
     return quoted(context.target.query) if context.route else quoted("")
@@ -71,6 +82,8 @@ _VALUES: Final[Mapping[str, Callable[[RequestContext], str]]] = MappingProxyType
         "upstream": lambda context: quoted(context.upstream) if context.upstream else "",
         "connect_ms": _connect,
         "first_byte_ms": _first_byte,
+        "upstream_ms": _upstream_ms,
+        "trace_id": _trace,
         "agent": lambda context: quoted(context.head.fields.agent),
         "asked": asked,
     }

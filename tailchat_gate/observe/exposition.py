@@ -14,8 +14,6 @@ from tailchat_gate.observe.families import Collected, Family, Histogram, Kind
 
 #: How long the event loop is held at a time.
 SLICE_SECONDS: Final = 0.0005
-#: OpenMetrics allows an exemplar 128 characters; so long an id is of no use there.
-_LONGEST_ID: Final = 100
 _UNITS: Final = ("seconds", "bytes")
 
 
@@ -73,9 +71,11 @@ def _histogram(
         count += found
         le = f'le="{_number(bound)}"'
         yield f"{name}_bucket{_braced([*texts, le])} {count}.0"
-        if offset is not None and exemplar is not None and len(exemplar[0]) <= _LONGEST_ID:
-            request_id, value, at = exemplar
-            labels = _braced([f'request_id="{_escaped(request_id)}"'])
+        if offset is not None and exemplar is not None:
+            # OpenMetrics allows 128 characters for all labels: an id of 64 and one of 32 fit.
+            request_id, trace, value, at = exemplar
+            ids = [f'request_id="{_escaped(request_id)}"']
+            labels = _braced([*ids, f'trace_id="{trace.trace_id}"'] if trace is not None else ids)
             yield f" # {labels} {value:.6f} {at + offset:.3f}"
         yield "\n"
     yield f"{name}_count{_braced(texts)} {count}.0\n"

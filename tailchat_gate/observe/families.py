@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeVar
 
+from tailchat_gate.request.trace import Trace
+
 #: Upper bounds, in seconds, of the buckets for times of requests. Half a millisecond is what a
 #: small response takes; the last ones are longer than every default time-out.
 BUCKETS: Final = (
@@ -45,6 +47,10 @@ class Family(NamedTuple):
     buckets: tuple[float, ...] = BUCKETS
 
 
+#: The id of a request and its trace, its value, and when, in seconds of the monotonic clock.
+Exemplar = tuple[str, Trace | None, float, float]
+
+
 class Histogram:
     """How many values each bucket has, not cumulated, and their sum."""
 
@@ -53,8 +59,8 @@ class Histogram:
     def __init__(self, buckets: tuple[float, ...] = BUCKETS) -> None:
         self.buckets: Final = buckets
         self.counts: Final = [0] * (len(buckets) + 1)
-        #: By bucket: the request that it counted last, its value, and when, by the monotonic clock.
-        self.exemplars: Final[list[tuple[str, float, float] | None]] = [None] * len(self.counts)
+        #: By bucket: the request that it counted last.
+        self.exemplars: Final[list[Exemplar | None]] = [None] * len(self.counts)
         self.total = 0.0
 
     def observe(self, value: float) -> None:

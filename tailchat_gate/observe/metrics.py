@@ -189,7 +189,7 @@ class Metrics:
         bucket = bisect_left(BUCKETS, seconds)
         histogram.counts[bucket] += 1
         histogram.total += seconds
-        histogram.exemplars[bucket] = context.request_id, seconds, now
+        histogram.exemplars[bucket] = context.request_id, context.trace, seconds, now
 
     def route(self, name: str) -> RouteCounts:
         """Return the counts of a route, "" for requests without one."""

@@ -55,6 +55,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
         "problem": _Shape(
             frozenset(("reason", "request_id", "time", "status")),
             {
+                "trace_id": "",
                 "retry_url": "",
                 "home_url": "",
                 "detail": MappingProxyType({}),
@@ -137,9 +138,9 @@ class Pages:
         `sign_out`: csrf, nickname?, back_url?;
         `signed_out`: start_url, everywhere? (whether on all devices);
         `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
-        retry_url?, home_url?, detail? (mapping of texts; tool, nickname, discriminator, sub,
-        notice and until are shown openly, the rest under "Details"), elsewhere? ("form" where a
-        page of another site sent one), ask? (of who may ask for access: tool, csrf, back);
+        trace_id?, retry_url?, home_url?, detail? (mapping of texts; tool, nickname, discriminator,
+        sub, notice and until are shown openly, the rest under "Details"), elsewhere? ("form" where
+        a page of another site sent one), ask? (of who may ask for access: tool, csrf, back);
         `frame`: reason, open_url (what a new tab is to show), elsewhere? ("frame" or "form" where
         a page of another site shows or sent it);
         `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,
@@ -198,15 +199,20 @@ class Pages:
             "Vary": "Accept-Language",
         }
 
-    def problem_json(self, reason: str, request_id: str, /, **detail: str) -> bytes:
+    def problem_json(
+        self, reason: str, request_id: str, trace_id: str = "", /, **detail: str
+    ) -> bytes:
         """Return the JSON body (ASCII) for programs, in place of a page.
 
-        Its members are error (the reason), message (one or two English sentences), request_id, and
-        the values of `detail` that are neither empty nor very long; `detail` cannot replace the
-        first three. Raises KeyError for a reason outside the closed list.
+        Its members are error (the reason), message (one or two English sentences), request_id,
+        trace_id where there is a trace, and the values of `detail` that are neither empty nor very
+        long; `detail` cannot replace the others. Raises KeyError for a reason outside the closed
+        list.
         """
         extra = {name: text for name, text in detail.items() if 0 < len(text) <= MAX_JSON_VALUE}
         body = {"error": reason, "message": self._messages[reason], "request_id": request_id}
+        if trace_id:
+            body["trace_id"] = trace_id
         return json.dumps(body | {n: v for n, v in extra.items() if n not in body}).encode("ascii")
 
 

@@ -9,6 +9,7 @@ from tailchat_gate.request.client import Client
 from tailchat_gate.request.forwarded_request import Original
 from tailchat_gate.request.head import NO_HEAD, RequestHead
 from tailchat_gate.request.target import Target
+from tailchat_gate.request.trace import Trace
 
 _UNKNOWN_CLIENT: Final = Client("", "http", "")
 
@@ -41,6 +42,7 @@ class RequestContext:
     upstream: str = ""
     connect_seconds: float = 0.0
     original: Original | None = None
+    trace: Trace | None = None
 
     def apart(self) -> "RequestContext":
         """Return the context without what a configuration has cached on its header section."""
@@ -51,6 +53,11 @@ class RequestContext:
         # At least something: 0 means that there was a connection already.
         self.connect_seconds = max(now - (self.upstream_at or self.started), 1e-9)
         self.upstream_at = now
+
+    @property
+    def trace_id(self) -> str:
+        """The id of the trace that the request belongs to, "" for none."""
+        return "" if self.trace is None else self.trace.trace_id
 
     @property
     def client(self) -> str:

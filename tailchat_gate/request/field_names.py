@@ -38,6 +38,9 @@ OWN: Final = (
     *("x-forwarded-port", "forwarded", "x-request-id"),
 )
 
+#: W3C Trace Context: the gate writes these itself, and a proxy that asks it may send them too.
+TRACE_CONTEXT: Final = frozenset((b"traceparent", b"tracestate"))
+
 #: What servers, frameworks and tools take from a proxy in front, by what they take it for. It is
 #: dropped unless a route's `pass_fields` names it.
 CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(

@@ -104,6 +104,7 @@ class Answers(PlainAnswers):
                 headers=headers,
                 reason=reason.value,
                 request_id=context.request_id,
+                trace_id=context.trace_id,
                 time=self._clock(),
                 status=status.value,
                 retry_url=retry_url or self._way_on(context, reason),
@@ -167,7 +168,9 @@ class Answers(PlainAnswers):
             shared["Access-Control-Allow-Credentials"] = "true"
             if origin != self._sites.origin(context.host):
                 detail = {name: text for name, text in detail.items() if name not in _PERSONAL}
-        body = self._pages.problem_json(reason.value, context.request_id, **detail)
+        body = self._pages.problem_json(
+            reason.value, context.request_id, context.trace_id, **detail
+        )
         return web.Response(status=STATUS[reason], body=body, headers={**JSON, **shared, **headers})
 
     def unreadable(self, context: RequestContext, problem: str) -> web.Response:

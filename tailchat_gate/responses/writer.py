@@ -26,7 +26,10 @@ MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 def details(context: RequestContext) -> dict[str, object]:
     """Return what a line of the gate's own log says of a request."""
-    return {"details": {"request_id": context.request_id, "route": context.route}}
+    found = {"request_id": context.request_id, "route": context.route}
+    if context.trace is not None:
+        found["trace_id"] = context.trace_id
+    return {"details": found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
+from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Asks
 from tailchat_gate.serving.certificates import certificate_expiries
 from tailchat_gate.serving.generations import Generation
@@ -290,6 +291,11 @@ def _gate(parts: Parts, endpoints: Endpoints, static: StaticRoutes) -> Gate:
         writer=parts.responses.writer,
         recorder=parts.proxy.recorder,
         request_ids=parts.process_state.request_ids,
+        traces=TraceContexts(
+            os.urandom,
+            trusted=parts.settings.tracing.trust,
+            share=parts.settings.tracing.sample,
+        ),
         monotonic=parts.process_state.monotonic,
         passes_certificate=parts.settings.server.pass_client_certificate,
     )

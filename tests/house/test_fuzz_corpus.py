@@ -39,6 +39,7 @@ from tailchat_gate.request import (
     intent,
     proxy_header,
     readings,
+    trace_context,
 )
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.target import HostPatterns
@@ -60,6 +61,7 @@ NO_PARSERS = {
     "request.context": "what is known of a request",
     "request.field_names": "lists of names",
     "request.log_fields": "a list of names",
+    "request.trace": "what request.trace_context has read",
 }
 
 
@@ -188,6 +190,9 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "schemes": lambda patch: patch.setattr(authorization, "_QUOTED", re.compile(rb'"[^"]*"')),
     "seal": lambda patch: patch.setattr(seal, "_decode", _loose_decode),
     "tailchat_answer": lambda patch: patch.setattr(responses, "_TOKEN", re.compile(".+")),
+    "trace": lambda patch: patch.setattr(
+        trace_context, "_MEMBER", re.compile(rb"[a-z0-9_*/@-]+=[ -~]+")
+    ),
     "upstream_head": lambda patch: patch.setattr(field_rules, "is_plain", lambda _: True),
     "worker_scope": lambda patch: patch.setattr(
         browser_origin, "_PLAIN_SCOPE", re.compile(rb"/[A-Za-z0-9./]+")

@@ -11,7 +11,14 @@ Schema = dict[str, Any]
 #: Editors show a schema the dates of TOML as text.
 TEXT = (str, date)
 KINDS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
-    {"object": dict, "array": list, "string": TEXT, "integer": int, "boolean": bool}
+    {
+        "object": dict,
+        "array": list,
+        "string": TEXT,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+    }
 )
 NOTES = frozenset({"$schema", "$defs", "title", "description", "default", "examples"})
 
@@ -33,8 +40,8 @@ PLAIN: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
         "minLength": _about(str, lambda rule, value: len(value) >= rule),
         "minItems": _about(list, lambda rule, value: len(value) >= rule),
         "uniqueItems": _about(list, lambda _, value: len(set(map(str, value))) == len(value)),
-        "minimum": _about(int, lambda rule, value: value >= rule),
-        "maximum": _about(int, lambda rule, value: value <= rule),
+        "minimum": _about((int, float), lambda rule, value: value >= rule),
+        "maximum": _about((int, float), lambda rule, value: value <= rule),
         "required": _about(dict, lambda rule, value: set(rule) <= value.keys()),
     }
 )

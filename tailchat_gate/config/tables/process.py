@@ -4,12 +4,22 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, StrictBool, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StrictBool,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from tailchat_gate.config.tables.fields import AuditFile, Contact, Section, StatePath, Whole
-from tailchat_gate.config.values import identifier, secret
+from tailchat_gate.config.values import identifier, quantities, secret
 from tailchat_gate.config.values.redis_url import redis_url
 from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS, LogField
+from tailchat_gate.request.trace import Trusted
 
 _MOST = 1_000_000
 
@@ -19,6 +29,11 @@ def _password(value: SecretStr) -> SecretStr:
     return value
 
 
+Share = Annotated[
+    float,
+    BeforeValidator(quantities.read_share),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
 StateUrl = Annotated[str, AfterValidator(redis_url)]
 StatePassword = Annotated[SecretStr, AfterValidator(_password)]
 
@@ -151,4 +166,24 @@ class Log(Section):
         description=(
             "File for sign-ins, sign-outs and refusals; empty writes them into the gate's own log."
         ),
+    )
+
+
+class Tracing(Section):
+    """Which traces (W3C Trace Context) requests belong to."""
+
+    trust: Trusted = Field(
+        default="proxies",
+        description=(
+            "Whose traceparent, tracestate and X-Request-Id are taken over: those of "
+            "server.trusted_proxies, anyone's, or nobody's."
+        ),
+    )
+    sample: Share = Field(
+        default=0.0,
+        description=(
+            "Share of the traces begun here that are sampled; with 0 none is begun, and only "
+            "requests that come with a trace have one."
+        ),
+        examples=[0.05],
     )

@@ -10,6 +10,7 @@ from tailchat_gate.config.values.identifier import distinct
 from tailchat_gate.request.field_names import (
     HOP_BY_HOP,
     OWN,
+    TRACE_CONTEXT,
     Names,
     fold,
     is_claim,
@@ -35,7 +36,7 @@ _TOKEN = re.compile(SHORT_TOKEN)
 #: Fields that frame a message, route it or belong to its connection, and the gate's own.
 _MANAGED = Names(
     *OWN,
-    *(name.decode("ascii") for name in HOP_BY_HOP),
+    *(name.decode("ascii") for name in (*HOP_BY_HOP, *TRACE_CONTEXT)),
     *("host", "content-length", "cookie", "trailer", "expect", "http2-settings", "proxy-*"),
 )
 _PIECE = re.compile(r"(\{\{|\}\})|\{([a-z]+)\}|([^{}]+)")

@@ -1,4 +1,4 @@
-"""Durations ("1h30m"), timestamps (2027-01-01) and sizes ("1MiB"), read and written back."""
+"""Durations ("1h30m"), timestamps (2027-01-01), sizes ("1MiB") and shares, read and written."""
 
 import re
 from datetime import UTC, date, datetime, time
@@ -88,6 +88,13 @@ def format_size(count: int) -> str:
     if not count:
         return "0"
     return next(f"{count // unit}{name}" for name, unit in _SIZE_UNITS if count % unit == 0)
+
+
+def read_share(value: object) -> float:
+    """Read a part of the whole. Raises ValueError, whose text says what is accepted."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("a number from 0 to 1, such as 0.05")
+    return float(value)
 
 
 def _read(text: str) -> date | None:

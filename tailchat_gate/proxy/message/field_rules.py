@@ -12,6 +12,7 @@ from tailchat_gate.config.values.path import stripped
 from tailchat_gate.request.claims import NAMES as PATH_CLAIMS
 from tailchat_gate.request.field_names import (
     HOP_BY_HOP,
+    TRACE_CONTEXT,
     Names,
     fold,
     is_claim,
@@ -68,6 +69,7 @@ class Rule(Enum):
     OWN = "own", Action.DROP
     HOP_BY_HOP = "hop-by-hop", Action.DROP
     ROUTING = "routing", Action.DROP
+    TRACE = "trace", Action.DROP
     CLAIM = "claim", Action.CLAIM
     ODD_NAME = "odd name", Action.CLAIM
     SET = "set", Action.SET
@@ -156,6 +158,8 @@ class FieldRules:
             found = Rule.HOP_BY_HOP
         elif folded in ROUTING_FIELDS:
             found = Rule.ROUTING
+        elif folded in TRACE_CONTEXT:
+            found = Rule.TRACE
         elif is_claim(folded):
             found = Rule.CLAIM
         elif not is_plain(name):
@@ -172,6 +176,7 @@ def may_trail(name: bytes) -> bool:
         folded in _NEVER_TRAILERS
         or folded in HOP_BY_HOP
         or folded in ROUTING_FIELDS
+        or folded in TRACE_CONTEXT
         or folded.startswith(_NEVER_TRAILER_PREFIXES)
         or is_own(folded)
         or is_claim(folded)

@@ -103,10 +103,10 @@ class RequestHeaders:
         """Return the whole request head for the upstream of the route with `settings`.
 
         `raw_target` is the target to send. The gate's own fields come after the client's, so that
-        no client field can remove one. `identity` are the identity header lines, b"" on a public
-        route without a visitor. `upgrade`: the requested protocol switch is passed on. `told`
-        replaces values of fields, by lower-case names. It may differ by method for equal fields,
-        because a path may have another route for each method.
+        no client field can remove one. `identity` are the identity header lines, none on a public
+        route without a visitor, and those of the request's trace. `upgrade`: the requested
+        protocol switch is passed on. `told` replaces values of fields, by lower-case names. It may
+        differ by method for equal fields, because a path may have another route for each method.
         """
         fields = request.fields
         made_for = fields.sent_for

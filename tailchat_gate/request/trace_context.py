@@ -1,0 +1,121 @@
+"""The trace that a request belongs to (W3C Trace Context), and the id that an edge gave it."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.trace import Trace, Trusted
+
+_TRACEPARENT: Final = b"traceparent"
+_TRACESTATE: Final = b"tracestate"
+_REQUEST_ID_FIELD: Final = b"x-request-id"
+#: Version, trace id, parent id, flags (section 3.2.2); later versions may have more behind them.
+_PARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*+)?")
+_NO_VERSION: Final = "ff"
+_FIRST_VERSION: Final = "00"
+_NO_TRACE: Final = "0" * 32
+_NO_PARENT: Final = "0" * 16
+#: The flags that are defined: sampled, and that the trace id is random. Others are not passed on
+#: (section 3.2.2.5.2).
+_SAMPLED: Final = 0b01
+_FLAGS: Final = 0b11
+#: A member of tracestate (section 3.3.1.3), how many there may be, and how long they may be
+#: together, which is more than what has to be passed on (section 3.3.1.5).
+_MEMBER: Final = re.compile(rb"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
+_MOST_MEMBERS: Final = 32
+_LONGEST_STATE: Final = 4096
+#: Ids as proxies make them: hex, UUID, base64, and lists of numbers.
+_REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z][0-9A-Za-z._:=+/@-]{0,63}")
+#: How many traces there are by the half of their ids that samplers look at.
+_HALF: Final = 1 << 64
+
+
+class TraceContexts:
+    """Finds the trace of each request, or begins one.
+
+    `trusted`: whose fields are believed. `share`: which part of the traces that begin here is
+    sampled, 0 where none begins. `records`: the gate records spans of sampled traces.
+    """
+
+    def __init__(
+        self,
+        random_bytes: Callable[[int], bytes],
+        *,
+        trusted: Trusted = "proxies",
+        share: float = 0.0,
+        records: bool = False,
+    ) -> None:
+        self._random_bytes = random_bytes
+        self._anyone = trusted == "anyone"
+        self._proxies = trusted == "proxies"
+        self._sampled_below = round(share * _HALF)
+        self._records = records
+        #: Whether a request without a trace gets one.
+        self.begins: Final = share > 0
+
+    def identify(self, context: RequestContext) -> None:
+        """Note the trace of a request whose client is known, and the id that an edge gave it."""
+        fields = context.head.fields
+        if fields.shape.identifies and (
+            self._anyone or (self._proxies and context.client_address.by_proxy)
+        ):
+            request_ids = fields.values(_REQUEST_ID_FIELD)
+            if len(request_ids) == 1 and _REQUEST_ID.fullmatch(request_ids[0]):
+                context.request_id = request_ids[0].decode("ascii")
+            context.trace = self._continued(fields)
+        if context.trace is None and self.begins:
+            context.trace = self._begun()
+
+    def _continued(self, fields: FieldSection) -> Trace | None:
+        """Return the trace that the fields name, None where they name none or are malformed."""
+        parents = fields.values(_TRACEPARENT)
+        match = _PARENT.fullmatch(parents[0].decode("latin-1")) if len(parents) == 1 else None
+        if match is None:
+            return None
+        version, trace_id, parent_id, flags, more = match.groups()
+        if (
+            version == _NO_VERSION
+            or (more is not None and version == _FIRST_VERSION)
+            or trace_id == _NO_TRACE
+            or parent_id == _NO_PARENT
+        ):
+            return None
+        known = int(flags, 16) & _FLAGS
+        span_id, sent_id = self._spans(known)
+        # Without a span of its own the gate leaves the parent: one that nobody has recorded would
+        # be missing in the trace.
+        lines = _line(trace_id, sent_id or parent_id, known) + _state(fields)
+        return Trace(trace_id, parent_id, lines, span_id, sent_id)
+
+    def _begun(self) -> Trace:
+        ids = self._random_bytes(24).hex()
+        trace_id, first_id = ids[:32], ids[32:]
+        flags = int(int(trace_id[16:], 16) < self._sampled_below)
+        span_id, sent_id = self._spans(flags)
+        return Trace(trace_id, "", _line(trace_id, sent_id or first_id, flags), span_id, sent_id)
+
+    def _spans(self, flags: int) -> tuple[str, str]:
+        """Return the ids of the gate's own spans, "" where it records none."""
+        recorded = self._records and flags & _SAMPLED
+        ids = self._random_bytes(16).hex() if recorded else ""
+        return ids[:16], ids[16:]
+
+
+def _line(trace_id: str, parent_id: str, flags: int) -> bytes:
+    return f"traceparent: 00-{trace_id}-{parent_id}-{flags:02x}\r\n".encode("ascii")
+
+
+def _state(fields: FieldSection) -> bytes:
+    """Return the line of tracestate, b"" where there is none or it is malformed."""
+    values = fields.values(_TRACESTATE)
+    if not values:
+        return b""
+    state = b",".join(values)
+    members = [member.strip(b" \t") for member in state.split(b",")]
+    members = [member for member in members if member]
+    fits = len(state) <= _LONGEST_STATE and 0 < len(members) <= _MOST_MEMBERS
+    if not fits or not all(map(_MEMBER.fullmatch, members)):
+        return b""
+    return b"tracestate: %b\r\n" % b",".join(members)
