@@ -51,6 +51,7 @@ NO_PARSERS = {
     "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
     "identity.oauth.return_targets": "a memory, of what identity.oauth.login judges",
     "identity.recheck": "it decides by what others read",
+    "identity.stored_sessions": "it reads what the gate wrote, and believes what it sealed",
     "proxy.client.connection": "it hands bytes to request.head and request.body",
     "proxy.client.own_connections": "it keeps connections",
     "proxy.exchange.connection_metrics": "it counts connections, by names that the gate gives",
