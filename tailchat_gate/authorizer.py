@@ -15,6 +15,7 @@ from tailchat_gate.access.policy import (
     decide,
     takes_preflights,
 )
+from tailchat_gate.access.rates import RequestRates
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.identity.authenticator import Visitor
@@ -90,6 +91,7 @@ class Authorizer:
     sessions: HostSessions
     tokens: Tokens
     audit: Audit
+    rates: RequestRates | None = None
 
     def judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
         """Return whether a request may have a target on a host; note who and why on its context.
@@ -100,10 +102,15 @@ class Authorizer:
         the person noted on the context; UndecidedError where Tailchat has to be asked first.
         """
         try:
-            return self._judge(context, host, method, target)
+            verdict = self._judge(context, host, method, target)
         except RefusedError as refused:
             self._note_refused(context, host, refused.reason)
             raise
+        if self.rates is None or not verdict.allowed or not (wait := self.rates.enter(context)):
+            return verdict
+        context.reason = Reason.RATE_LIMITED
+        rejection = Rejection(context.reason, None, None, wait)
+        return replace(verdict, allowed=False, rejection=rejection)
 
     def _judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
         match = match_request(self.routes, context.head.fields, host.name, method, target)

@@ -61,6 +61,7 @@ class Reason(StrEnum):
     CLIENT_GONE = "client-gone"
     CLIENT_BUSY = "client-busy"
     GATE_BUSY = "gate-busy"
+    RATE_LIMITED = "rate-limited"
     INTERNAL_ERROR = "internal-error"
 
     # The upstream.
@@ -82,6 +83,7 @@ class Reason(StrEnum):
     LOGIN_REFUSED = "login-refused"
     LOGIN_CODE_REFUSED = "login-code-refused"
     LOGIN_BUSY = "login-busy"
+    LOGIN_RATE_LIMITED = "login-rate-limited"
     LOGIN_ID_TOKEN = "login-id-token"  # noqa: S105 - a reason's word, not a credential
     GATE_NOT_ACCEPTED = "gate-not-accepted"
     TAILCHAT_DOWN = "tailchat-down"
@@ -145,6 +147,7 @@ STATUS: Final = MappingProxyType(
         Reason.CLIENT_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.GATE_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.UPSTREAM_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+        Reason.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
         Reason.UPSTREAM_DOWN: HTTPStatus.BAD_GATEWAY,
         Reason.UPSTREAM_BROKEN: HTTPStatus.BAD_GATEWAY,
         Reason.UPSTREAM_SLOW: HTTPStatus.GATEWAY_TIMEOUT,
@@ -160,6 +163,7 @@ STATUS: Final = MappingProxyType(
         Reason.LOGIN_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.LOGIN_CODE_REFUSED: HTTPStatus.BAD_REQUEST,
         Reason.LOGIN_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+        Reason.LOGIN_RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
         Reason.LOGIN_ID_TOKEN: HTTPStatus.BAD_GATEWAY,
         Reason.GATE_NOT_ACCEPTED: HTTPStatus.BAD_GATEWAY,
         Reason.TAILCHAT_DOWN: HTTPStatus.BAD_GATEWAY,
@@ -172,7 +176,7 @@ STATUS: Final = MappingProxyType(
         Reason.COOKIES_BLOCKED: HTTPStatus.BAD_REQUEST,
     }
 )
-"""The HTTP status of each reason that refuses (RFC 9110 section 15, RFC 6585 section 5)."""
+"""The HTTP status of each reason that refuses (RFC 9110 section 15, RFC 6585 sections 4 and 5)."""
 
 
 class RefusedError(ValueError):

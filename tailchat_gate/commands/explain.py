@@ -105,10 +105,23 @@ def explained(settings: Settings, asked: Asked, asker: Asker) -> tuple[bool, Lin
     nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
     lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
     lines.append(_said("upstream", match.route.settings.upstream_text))
+    lines += _rates(settings, match.route, asker)
     if _has_tool(match.route):
         who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
         lines += ["", *_sent(settings, asked, match.route, who, asker.members)]
     return True, lines
+
+
+def _rates(settings: Settings, route: Route, asker: Asker) -> Iterator[str]:
+    """Yield a line about each rate that the request counts for."""
+    limits, of_route = settings.limits, f"of route {route.settings.name}"
+    rates = (
+        (limits.requests_per_token if asker.token else "", f"of the machine {asker.token}"),
+        (limits.requests_per_person if asker.sub else "", f"of {asker.sub}"),
+        (route.settings.rate_per_client, f"{of_route}, for each client"),
+        (route.settings.rate, f"{of_route}, for all together"),
+    )
+    yield from (_said("rate", f"{rate} {whose}") for rate, whose in rates if rate)
 
 
 def _has_tool(route: Route) -> bool:

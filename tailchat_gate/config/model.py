@@ -51,7 +51,10 @@ class Settings(Section):
     """
 
     server: Server = Field(description="Where the gate listens and what it is called from outside.")
-    limits: Limits = Field(default=Limits(), description="How large a request may be.")
+    limits: Limits = Field(
+        default=Limits(),
+        description="How large a request may be, and how many one client may send.",
+    )
     tailchat: Tailchat = Field(description="The Tailchat server, and the app registered there.")
     session: Session = Field(description="How long a sign-in lasts and what seals its cookie.")
     access: Access = Field(default=Access(), description="Who may enter, on all routes alike.")

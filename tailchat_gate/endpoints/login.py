@@ -125,8 +125,6 @@ class LoginEndpoints:
         self, request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
         """Finish a login: check the callback, redeem its code once, open the session."""
-        if page := self.login_refusals.before(request, context):
-            return page
         try:
             _check_page(context)
             pending = open_callback(

@@ -216,6 +216,15 @@ class LoginRefusals:
             context, reason, detail=shown, headers=_retry_after(detail.get("retry_after", ""))
         )
 
+    def too_many(self, context: RequestContext, wait: int) -> web.StreamResponse:
+        """Return the answer to a login that is not begun, because its network began too many."""
+        return self.answers.problem(
+            context,
+            Reason.LOGIN_RATE_LIMITED,
+            headers=_retry_after(str(wait)),
+            retry_url=self.answers.same_again(context),
+        )
+
     def broken(self, context: RequestContext, found: Finding, return_to: str) -> web.StreamResponse:
         """Return the answer to a sign-in that would end on a page of Tailchat's, without a way on.
 

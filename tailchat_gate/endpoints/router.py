@@ -13,6 +13,7 @@ from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.launcher import Launcher
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.login_answers import Targets
+from tailchat_gate.endpoints.login_rates import LoginRates
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers
@@ -56,6 +57,7 @@ class Endpoints:
         self,
         *,
         login: LoginEndpoints,
+        rates: LoginRates,
         frame: FrameSignIn,
         access: AccessEndpoints,
         targets: Targets,
@@ -77,8 +79,8 @@ class Endpoints:
                 PING: (READ_METHODS, self._ping),
                 prefix: (READ_METHODS, launcher.answer),
                 f"{prefix}/": (READ_METHODS, launcher.answer),
-                f"{prefix}/start": (_STEP, login.start),
-                f"{prefix}/callback": (_STEP, login.callback),
+                f"{prefix}/start": (_STEP, rates.start),
+                f"{prefix}/callback": (_STEP, rates.callback),
                 f"{prefix}/arrive": (_STEP, login.arrive),
                 f"{prefix}/request": (READ_METHODS | {"POST"}, access.request),
                 f"{prefix}/approvals": (READ_METHODS | {"POST"}, access.approvals),

@@ -5,7 +5,7 @@ Three dialects are read. Traefik, Caddy and most nginx configurations send X-For
 request itself, its path behind that of the question.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tailchat_gate.reasons import RefusedError
@@ -35,6 +35,7 @@ class Original:
     `websocket`: a WebSocket is asked for. Upgrade itself ends at the proxy, its key does not, and
     where HTTP/2 has no such key, the method tells. `as_sent`: the question is the request itself.
     `unstripped`: the proxy passes on what it leaves of the visitor's fields on the question.
+    `by_nginx`: only nginx asks so, for which every status but 2xx, 401 and 403 is a fault.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Original:
     websocket: bool = False
     as_sent: bool = False
     unstripped: bool = False
+    by_nginx: bool = field(default=False, compare=False)
 
 
 def original_of(head: RequestHead, question: str) -> Original | None:
@@ -122,12 +124,22 @@ def _rewritten(fields: FieldSection) -> Original | None:
     if not address:
         return None
     method, target = _method(fields, b"x-original-method"), read_target(address, host)
-    return _original(method, host, target, fields)
+    return _original(method, host, target, fields, by_nginx=True)
 
 
-def _original(method: str, host: Host, target: Target, fields: FieldSection) -> Original:
+def _original(
+    method: str, host: Host, target: Target, fields: FieldSection, *, by_nginx: bool = False
+) -> Original:
     unstripped = bool(fields.values(UNSTRIPPED))
-    return Original(method, host, target, _is_websocket(method, fields), unstripped=unstripped)
+    return Original(
+        method,
+        host,
+        target,
+        _is_websocket(method, fields),
+        unstripped=unstripped,
+        # Of the proxies, it alone cannot drop a family of names.
+        by_nginx=by_nginx or unstripped,
+    )
 
 
 def _is_websocket(method: str, fields: FieldSection) -> bool:

@@ -1,8 +1,8 @@
-"""The families of the gauges that are read from the state of a process."""
+"""The families that are read from the state of a process."""
 
 from typing import Final
 
-from tailchat_gate.observe.families import Merge, gauge
+from tailchat_gate.observe.families import Family, Merge, gauge
 
 _MAX, _MIN = Merge.MAX, Merge.MIN
 WEBSOCKETS: Final = gauge("gate_websockets_open", "WebSockets open.")
@@ -10,6 +10,14 @@ BUFFER_MEMORY: Final = gauge(
     "gate_request_buffer_memory_bytes", "Bytes of requests' bodies that are kept in memory."
 )
 BUFFER_FILES: Final = gauge("gate_request_buffer_files", "Requests' bodies that are kept in files.")
+RATE_LIMITED: Final = Family(
+    "gate_rate_limited", "Requests and steps of sign-ins that a rate limit refused.", ("limit",)
+)
+RATES_SHARED: Final = gauge(
+    "gate_rates_shared",
+    "Whether rate limits count the requests of all gates, where state.url is set; 0: of this one.",
+    merge=_MIN,
+)
 LOCKS: Final = gauge("gate_locks", "Locks in force.", merge=_MAX)
 PEOPLE: Final = gauge("gate_people", "People whom Tailchat is asked about.")
 KEPT_OUT: Final = gauge(

@@ -44,6 +44,7 @@ from tailchat_gate.request.context import RequestIds
 from tailchat_gate.serving import process_gauges as families
 from tailchat_gate.serving.certificate_watch import CertificateWatch
 from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.shared_rates import SharedRates
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
@@ -111,6 +112,7 @@ class ProcessState:
         self.health: Final = Health(self.metrics.state_error, worked=self.metrics.state_worked)
         #: Stores state across restarts.
         self.store: Final = _store(redis or state_path, clock, self.health)
+        self.rates: Final = SharedRates(self.store, monotonic)
         #: Who is in Tailchat's groups, and the sign-in of the bot that asks.
         self.group_watch: Final = GroupWatch(self.store, clock, self.audit)
         self.bot_sign_in: Final = SignIn()
@@ -129,6 +131,7 @@ class ProcessState:
         self.descriptors.measure()
         self.bridge.start()
         self.upstream_pools.start()
+        self.rates.start()
 
     async def close(self) -> None:
         """Close upstream connections, end calls to Tailchat, write pending state and log lines."""
@@ -138,6 +141,7 @@ class ProcessState:
         self.grants.close()
         await self.group_watch.close()
         await self.sign_ins.close()
+        await self.rates.close()
         await self.store.close()
         await self.access_log.close()
 
@@ -182,6 +186,7 @@ class ProcessState:
         ):
             yield family, (((), value),)
         yield from self.reloads.metrics()
+        yield from self.rates.metrics()
         sizes = tuple(self.group_watch.sizes.items())
         yield families.GROUP_MEMBERS, (((name,), size) for name, size in sizes)
         # No names: readers of the metrics need not know the machines.

@@ -11,11 +11,22 @@ from typing import NamedTuple
 
 from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
 from tailchat_gate.access.policy import NO_GRANTS
+from tailchat_gate.access.rates import (
+    CLIENT,
+    PERSON,
+    ROUTE,
+    TOKEN,
+    Buckets,
+    RateLimit,
+    RequestRates,
+    RouteRates,
+)
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import read_key
 from tailchat_gate.config.model import Server, Settings
 from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
 from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
+from tailchat_gate.config.values.quantities import read_rate
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Tokens
@@ -142,6 +153,30 @@ def wire_access(settings: Settings, grants: GrantState) -> AccessParts:
         members,
         Embedders(settings.route),
     )
+
+
+def rate_limit(
+    buckets: Buckets, name: str, text: str, *, of: str = "", strangers: bool = False
+) -> RateLimit | None:
+    """Return the limit that a key has, None where the text is empty; see RateLimit."""
+    rate = read_rate(text)
+    return RateLimit(buckets, name, rate, of=of, strangers=strangers) if rate else None
+
+
+def wire_rates(settings: Settings, buckets: Buckets) -> RequestRates | None:
+    """Return the limits of requests to tools, None where there are none."""
+    limits = settings.limits
+    person = rate_limit(buckets, PERSON, limits.requests_per_person)
+    token = rate_limit(buckets, TOKEN, limits.requests_per_token)
+    routes = {
+        route.name: RouteRates(
+            rate_limit(buckets, ROUTE, route.rate, of=route.name),
+            rate_limit(buckets, CLIENT, route.rate_per_client, of=route.name, strangers=True),
+        )
+        for route in settings.route
+        if route.rate or route.rate_per_client
+    }
+    return RequestRates(person, token, routes) if person or token or routes else None
 
 
 def wire_identity(

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tailchat_gate.access.policy import Rule, make_rule
+from tailchat_gate.access.rates import LOGINS, RateLimit
 from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.access import AccessEndpoints
@@ -21,6 +22,7 @@ from tailchat_gate.endpoints.login_answers import (
     Targets,
     outcome_codec,
 )
+from tailchat_gate.endpoints.login_rates import LoginRates
 from tailchat_gate.endpoints.router import Endpoints, KeySet
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.seal import KeyRing
@@ -41,9 +43,11 @@ from tailchat_gate.serving.rooms import (
     ResponseParts,
     StaticRoutes,
     askable,
+    rate_limit,
     wire_access,
     wire_identity,
     wire_proxy,
+    wire_rates,
     wire_responses,
     wire_static,
 )
@@ -78,8 +82,10 @@ def wire_endpoints(parts: Parts) -> Endpoints:
         prefix,
         settings.limits.target_bytes,
     )
+    login = _login(parts, targets)
     return Endpoints(
-        login=_login(parts, targets),
+        login=login,
+        rates=LoginRates(login, _login_rate(parts, "start"), _login_rate(parts, "callback")),
         frame=FrameSignIn(
             answers=answers,
             bindings=Bindings(parts.identity.sessions),
@@ -208,6 +214,11 @@ def _forward_auth(parts: Parts) -> ForwardAuth:
     )
 
 
+def _login_rate(parts: Parts, step: str) -> RateLimit | None:
+    limits, buckets = parts.settings.limits, parts.process_state.rates.buckets
+    return rate_limit(buckets, LOGINS, limits.logins, of=step, strangers=True)
+
+
 def _key_ring(settings: Settings, purpose: str) -> KeyRing:
     return KeyRing(secrets(settings), purpose)
 
@@ -242,7 +253,12 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         process_state,
     )
     authorizer = Authorizer(
-        access.routes, identity.sites, identity.sessions, identity.tokens, process_state.audit
+        access.routes,
+        identity.sites,
+        identity.sessions,
+        identity.tokens,
+        process_state.audit,
+        wire_rates(settings, process_state.rates.buckets),
     )
     parts = Parts(settings, process_state, access, identity, proxy, responses, authorizer)
     gate = _gate(parts, wire_endpoints(parts), wire_static(settings, process_state))

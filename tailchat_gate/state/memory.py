@@ -33,6 +33,7 @@ class MemoryStore:
     """
 
     location = ""
+    charge = None
     faults: Sequence[str] = ()
 
     def __init__(self, clock: Callable[[], float]) -> None:

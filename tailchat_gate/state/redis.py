@@ -19,6 +19,7 @@ from tailchat_gate.state.own_reservations import OwnReservation, OwnReservations
 from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient, RedisPlace
 from tailchat_gate.state.redis_database import Found, RedisDatabase
 from tailchat_gate.state.store import (
+    Charge,
     Follower,
     Followers,
     Outcome,
@@ -162,6 +163,10 @@ class RedisStore:
             own.released = True
             await self._bring_up(own)
 
+    async def charge(self, charges: Sequence[Charge]) -> Sequence[float] | None:
+        """Add charges to the buckets of all gates."""
+        return await self._try(Operation.WRITE, lambda: self._database.charge(charges))
+
     async def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
         """Delete records and all outcomes about a person. Raises StoreFault."""
         self._own.forget_person(sub)
@@ -198,13 +203,16 @@ class RedisStore:
         return True
 
     async def _single_use(self, call: Callable[[], Awaitable[_T]]) -> _T | None:
+        return await self._try(Operation.SINGLE_USE, call)
+
+    async def _try(self, operation: Operation, call: Callable[[], Awaitable[_T]]) -> _T | None:
         """Make a call; None if the server cannot be used now."""
         async with self._using:
             if self._waits():
                 # One login waits for a server that hangs; the others do not.
                 return None
             try:
-                with self._health.timed(Operation.SINGLE_USE):
+                with self._health.timed(operation):
                     return await call()
             except StoreFault as fault:
                 self._failed(fault)

@@ -14,6 +14,7 @@ from tailchat_gate.state.schema import Row, from_row, to_row
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
     USE_MARGIN,
+    Charge,
     Kind,
     Outcome,
     Record,
@@ -237,6 +238,15 @@ class RedisDatabase:
         is_kept = self._clock() < float(found[3])
         outcome = found[2] if is_kept and found[2] else None
         return Reservation(ReservationStatus.TAKEN, float(found[1]), outcome)
+
+    async def charge(self, charges: Sequence[Charge]) -> Sequence[float]:
+        """Add charges to buckets; return in how many seconds each is full again."""
+        found = await self._client.run(
+            scripts.CHARGE,
+            [f"{PREFIX}rate:{charge.key}" for charge in charges],
+            [charge.seconds for charge in charges],
+        )
+        return [float(ahead) for ahead in found]
 
     async def settle(self, kind: str, key: str, nonce: str, outcome: Outcome) -> None:
         """Store the outcome of a key that was reserved under a nonce."""

@@ -9,6 +9,7 @@ Keys, all below one prefix, whose hash tag keeps them together:
 - `records:KIND`: the documents by their keys.
 - `use:KIND:KEY`: a reservation; `uses:KIND`, `harmless:KIND`: their keys, by expiry and by age.
 - `outcome:KIND:KEY`, `of:SUB`: an outcome, and the outcomes about a person.
+- `rate:LIMIT:KEY`: when a bucket is full again, in Unix seconds of the server; kept until then.
 """
 
 from typing import Final
@@ -162,6 +163,20 @@ redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('ZREM', ARGV[1] .. 'uses:' .. ARGV[2], ARGV[3])
 redis.call('ZREM', ARGV[1] .. 'harmless:' .. ARGV[2], ARGV[3])
 return 1
+"""
+
+#: KEYS buckets. ARGV the seconds to add to each. Returns in how many seconds each is full again.
+#: A repetition adds them twice: fewer requests pass, never more.
+CHARGE: Final = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local found = {}
+for i, key in ipairs(KEYS) do
+    local due = math.max(tonumber(redis.call('GET', key) or '0'), now) + tonumber(ARGV[i])
+    redis.call('SET', key, string.format('%.6f', due), 'PX', math.ceil((due - now) * 1000))
+    found[i] = string.format('%.6f', due - now)
+end
+return found
 """
 
 #: KEYS of:SUB. ARGV whether to delete them. Returns how many outcomes are about a person.

@@ -50,6 +50,8 @@ class SqliteStore:
     `clock` gives Unix seconds.
     """
 
+    charge: None = None
+
     def __init__(
         self,
         directory: Path,

@@ -155,6 +155,18 @@ class Outcome(NamedTuple):
     sub: str = ""
 
 
+class Charge(NamedTuple):
+    """What a rate limit adds to a bucket: the seconds in which so many requests may come."""
+
+    key: str
+    seconds: float
+
+
+#: Adds charges to buckets that several gates share. Returns, for each, in how many seconds the
+#: bucket is full again; None where the store cannot be used now.
+ChargeAll = Callable[[Sequence[Charge]], Awaitable[Sequence[float] | None]]
+
+
 class Store(Protocol):
     """Stores state. All methods are called in one event loop.
 
@@ -170,6 +182,10 @@ class Store(Protocol):
     @property
     def faults(self) -> Sequence[str]:
         """The present faults, one sentence each."""
+
+    @property
+    def charge(self) -> ChargeAll | None:
+        """What shares buckets of rate limits, None in a store of one machine."""
 
     def follow(self, follower: Follower) -> None:
         """Hand a follower every record of its kind, now and later; to be called before `open`."""

@@ -108,7 +108,13 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert (settings.server.header_timeout, settings.server.body_timeout) == (65.0, 0.0)
     assert (settings.server.via, settings.server.forwarded) == ("", True)
     assert settings.limits == Limits(
-        target_bytes=256, header_bytes=4096, header_count=1000, cookie_bytes=4096
+        target_bytes=256,
+        header_bytes=4096,
+        header_count=1000,
+        cookie_bytes=4096,
+        logins="",
+        requests_per_person="1200/hour",
+        requests_per_token="5/second",
     )
     assert settings.tailchat.api_url == "https://tailchat.example.com:8443/chat"
     assert settings.tailchat.issuer == "http://127.0.0.1:3000/"
@@ -144,6 +150,7 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert (grafana.idle_timeout, grafana.max_body_bytes) == (0.0, 2**40)
     assert (grafana.request_buffer, grafana.body_limit) == (64 << 20, 2**40)
     assert grafana.websocket_max_age == 86400.0
+    assert (grafana.rate, grafana.rate_per_client) == ("999999999/day", "600/minute")
     assert grafana.origins == ("https://app.example.com", "https://xn--bcher-kva.example")
     assert grafana.upgrades == ("websocket", "irc")
     assert (files.upstream, health.upstream) == ("file:/usr", "static:204")

@@ -113,3 +113,19 @@ def test_two_addresses_of_what_may_be_one_tool_are_told(
 
     assert [text.split(":")[0] for text in lint(settings)] == ["route[1].upstream"] * told
     assert lint(both) == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"logins": "30/minute"}, ["limits.logins"]),
+        ({"logins": "60/minute"}, []),
+        ({"logins": ""}, []),
+        ({"requests_per_person": "100/minute"}, ["limits.requests_per_person"]),
+        ({"requests_per_person": "200/minute"}, []),
+    ],
+)
+def test_a_rate_that_everyday_use_reaches_is_told(limits: dict[str, str], told: list[str]) -> None:
+    """An office's tabs and one page of a dashboard are not refused without a warning."""
+    keys = [text.partition(":")[0] for text in lint(make_settings(limits=limits))]
+    assert [key for key in keys if key.startswith("limits.")] == told

@@ -48,6 +48,7 @@ from tailchat_gate.request.target import HostPatterns
 ROOMS = ("access", "identity", "pages", "proxy", "request")
 #: Pure modules of those that read no bytes.
 NO_PARSERS = {
+    "access.rates": "it counts, by names that others read",
     "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
     "identity.oauth.return_targets": "a memory, of what identity.oauth.login judges",
     "identity.recheck": "it decides by what others read",

@@ -62,7 +62,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("process_state", "tls"),
         ("reloads", "upgrade"),
         ("passing",),
-        ("acceptor", "certificate_watch", "certificates", "inherited", "notify"),
+        ("acceptor", "certificate_watch", "certificates", "inherited", "notify", "shared_rates"),
         ("process_gauges", "signals"),
     ),
     "identity": (

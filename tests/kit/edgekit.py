@@ -252,6 +252,13 @@ ROUTES: Final[tuple[Mapping[str, Any], ...]] = (
         "allow": ["public"],
     },
     {"name": "write", "host": "wiki.test", "path": "/write"},
+    {
+        "name": "limited",
+        "host": "wiki.test",
+        "path": "/limited",
+        "allow": ["public"],
+        "rate_per_client": "2/day",
+    },
     {"name": "any-host", "upstream": "static:204", "allow": ["public"]},
 )
 #: Whether the tool's block answers for every host.

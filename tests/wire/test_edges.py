@@ -346,3 +346,17 @@ async def test_no_service_worker_sees_a_sign_in(front: Edge) -> None:
     assert len(front.scene.tool.requests) == count + 1
     assert (narrow.status, narrow.headers.get("X-Kept")) == (200, "1")
     assert not {"Service-Worker-Allowed", "NEL"} & set(narrow.headers)
+
+
+async def test_a_rate_holds_and_says_when_to_come_again(front: Edge) -> None:
+    """The visitor gets 429 with Retry-After by way of every proxy; nothing reaches the tool."""
+    sent = request_bytes("/limited", host=f"wiki.test:{front.port}", Connection="close")
+    # The proxy is shared: another test may have been here.
+    for _ in range(2):
+        await ask(front.port, sent)
+    before = len(front.scene.tool.requests)
+    refused = await ask(front.port, sent)
+
+    assert (refused.status, refused.json["error"]) == (429, "rate-limited")
+    assert 0 < int(refused.value("Retry-After")) <= 43_200
+    assert len(front.scene.tool.requests) == before <= 2

@@ -22,12 +22,15 @@ from tailchat_gate.config.values.identifier import (
     no_tailchat_id,
 )
 from tailchat_gate.config.values.path import stripped
-from tailchat_gate.config.values.quantities import format_duration
+from tailchat_gate.config.values.quantities import format_duration, read_rate
 from tailchat_gate.syntax import OFFLINE_ACCESS, OPENID
 
 _KNOWN_SCOPES = frozenset({OPENID, "profile", OFFLINE_ACCESS})
 #: Tailchat: a person's consent ends this long after it was given, even if it is in use.
 _GRANT_SECONDS = 14 * 86400.0
+#: What a few people with some tabs, and one page of a dashboard, ask for at once.
+_OFFICE = 60
+_PAGE = 200
 _OWN_COOKIES = 4096  # a session of 3072 bytes, a login cookie, and their names
 
 
@@ -47,6 +50,7 @@ def _cautions(settings: Settings) -> Iterator[str]:
             f"limits.cookie_bytes: the gate's own cookies can take {_OWN_COOKIES} bytes, so "
             "visitors may be refused after they signed in"
         )
+    yield from _rates(settings)
     allowed = {entry for route in settings.route for entry in route.allow}
     for warning in _of_deny(settings.access.deny, allowed):
         yield f"access.deny: {warning}"
@@ -58,6 +62,24 @@ def _cautions(settings: Settings) -> Iterator[str]:
     yield from _of_groups(settings)
     yield from _of_tokens(settings)
     yield from _of_emails(settings)
+
+
+def _rates(settings: Settings) -> Iterator[str]:
+    """Warn of rates that everyday use reaches."""
+    logins, person = (
+        read_rate(settings.limits.logins),
+        read_rate(settings.limits.requests_per_person),
+    )
+    if logins is not None and logins.most < _OFFICE:
+        yield (
+            f"limits.logins: all people behind one address share {settings.limits.logins}, and one "
+            "who opens a few tabs begins as many sign-ins"
+        )
+    if person is not None and person.most < _PAGE:
+        yield (
+            f"limits.requests_per_person: one page of a tool can take more requests than "
+            f"{settings.limits.requests_per_person} allows"
+        )
 
 
 def _rechecks(settings: Settings) -> Iterator[str]:

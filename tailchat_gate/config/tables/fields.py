@@ -250,6 +250,11 @@ StatePath = Annotated[
 ]
 AuditFile = Annotated[str, AfterValidator(path.file_or_none)]
 Contact = Annotated[str, AfterValidator(identifier.contact)]
+RateText = Annotated[
+    str,
+    AfterValidator(quantities.rate),
+    WithJsonSchema(matching(f"({quantities.RATE_PATTERN})?")),
+]
 Deny = Annotated[
     tuple[Annotated[str, AfterValidator(identifier.deny_entry)], ...],
     AfterValidator(identifier.distinct),

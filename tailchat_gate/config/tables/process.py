@@ -15,7 +15,14 @@ from pydantic import (
     field_validator,
 )
 
-from tailchat_gate.config.tables.fields import AuditFile, Contact, Section, StatePath, Whole
+from tailchat_gate.config.tables.fields import (
+    AuditFile,
+    Contact,
+    RateText,
+    Section,
+    StatePath,
+    Whole,
+)
 from tailchat_gate.config.values import identifier, quantities, secret
 from tailchat_gate.config.values.redis_url import redis_url
 from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS, LogField
@@ -39,7 +46,7 @@ StatePassword = Annotated[SecretStr, AfterValidator(_password)]
 
 
 class Limits(Section):
-    """How large a request may be before it is refused, and how many one client may have."""
+    """How large a request may be, and how many a client, a person or a machine may send."""
 
     target_bytes: Annotated[int, Whole(256, 65_536)] = Field(
         default=16_384, description="How many bytes the target of a request may have."
@@ -75,6 +82,25 @@ class Limits(Section):
             "How many requests and WebSockets of one client may be with one tool at once; 0 is "
             "half of route.max_connections."
         ),
+    )
+    logins: RateText = Field(
+        default="1200/minute",
+        description=(
+            "How often one client may begin a sign-in, and how often it may finish one; empty is "
+            "no limit."
+        ),
+    )
+    requests_per_person: RateText = Field(
+        default="",
+        description="How many requests one person may send to all tools; empty is no limit.",
+        examples=["1200/minute"],
+    )
+    requests_per_token: RateText = Field(
+        default="",
+        description=(
+            "How many requests a machine may send to all tools with one token; empty is no limit."
+        ),
+        examples=["1200/minute"],
     )
 
     @field_validator("cookie_bytes")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool
 
 from tailchat_gate.config.tables.backends import HealthCheck
-from tailchat_gate.config.tables.fields import Deny, Seconds, Size, Whole, empty
+from tailchat_gate.config.tables.fields import Deny, RateText, Seconds, Size, Whole, empty
 from tailchat_gate.config.tables.route_fields import (
     Allow,
     Audience,
@@ -231,8 +231,7 @@ class RouteSettings(TileSettings):
         ),
     )
     upstream_keepalive: StrictBool = Field(
-        default=True,
-        description="Whether a connection to the tool serves more than one request.",
+        default=True, description="Whether a connection to the tool serves more than one request."
     )
     response_timeout: Annotated[float, Seconds()] = Field(
         default=60.0,
@@ -262,6 +261,12 @@ class RouteSettings(TileSettings):
             "How many requests and WebSockets the tool may have at once; 0 is a quarter of what "
             "the gate can have, 10000 at most."
         ),
+    )
+    rate: RateText = Field(
+        default="", description="How many requests the tool may get in all; empty is no limit."
+    )
+    rate_per_client: RateText = Field(
+        default="", description="How many requests one client may send; empty is no limit."
     )
     websocket_max_age: Annotated[float, Seconds()] = Field(
         default=0.0, description="How long a WebSocket may stay open; 0 is no limit."

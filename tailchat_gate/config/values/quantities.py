@@ -1,7 +1,8 @@
-"""Durations ("1h30m"), timestamps (2027-01-01), sizes ("1MiB") and shares, read and written."""
+"""Durations ("1h30m"), timestamps, sizes ("1MiB"), shares and rates ("600/minute")."""
 
 import re
 from datetime import UTC, date, datetime, time
+from typing import Final, NamedTuple
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _SPELLING = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit, _ in _UNITS))
@@ -11,6 +12,15 @@ DURATION = 'a duration in quotes, such as "90s", "15m", "12h", "2d" or "1h30m"'
 _SIZE_UNITS = (("MiB", 1 << 20), ("KiB", 1 << 10))
 _SIZE_SPELLING = re.compile("([0-9]{1,9})(KiB|MiB)")
 SIZE = 'a size in quotes, such as "512KiB" or "1MiB"'
+
+_PERIODS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+#: A rate, as a pattern without the empty text.
+RATE_PATTERN: Final = f"[1-9][0-9]{{0,8}}/({'|'.join(_PERIODS)})"
+_RATE_SPELLING = re.compile(RATE_PATTERN)
+RATE: Final = (
+    'a number for each second, minute, hour or day, such as "10/second" or "600/minute", or "" for '
+    "no limit"
+)
 
 TIMESTAMP = (
     "a date such as 2027-01-01, which begins at 00:00 UTC, or a date and time with its zone such "
@@ -95,6 +105,28 @@ def read_share(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError("a number from 0 to 1, such as 0.05")
     return float(value)
+
+
+class Rate(NamedTuple):
+    """At most `most` in `seconds`."""
+
+    most: int
+    seconds: float
+
+
+def rate(text: str) -> str:
+    """Check a rate, "" for none. Raises ValueError, whose text says what is accepted."""
+    if text and _RATE_SPELLING.fullmatch(text) is None:
+        raise ValueError(RATE)
+    return text
+
+
+def read_rate(text: str) -> Rate | None:
+    """Read a rate that was checked, None for none."""
+    if not text:
+        return None
+    count, _, period = text.partition("/")
+    return Rate(int(count), _PERIODS[period])
 
 
 def _read(text: str) -> date | None:

@@ -60,7 +60,7 @@ class LoginQueue:
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
         """Wait for the turn of a client (`Client.network`), and hold it. Raises LoginBusy."""
-        client = _site(client)
+        client = site(client)
         if not self._may_ask(client) or self._waiting:
             await self._wait(client)
         else:
@@ -132,7 +132,7 @@ class LoginQueue:
                 self._waiting[client] = line
 
 
-def _site(client: str) -> str:
+def site(client: str) -> str:
     """Return what counts as one client: for IPv6 the /48, as one client may own all its /64s."""
     if ":" not in client:
         return client

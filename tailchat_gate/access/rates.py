@@ -1,0 +1,168 @@
+"""Rate limits: how soon the next request of a key may come; pure, the time is an argument.
+
+A bucket holds one number, the moment at which it will be full again: the generic cell rate
+algorithm of ITU-T I.371. A whole period's requests may come at once; then the bucket fills evenly,
+by one request each `seconds / count`. The moments of several gates add up, so that gates which
+share a store share their buckets too (`serving/shared_rates.py`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Final, NamedTuple
+
+from tailchat_gate.bounded import BoundedCache
+from tailchat_gate.config.values.quantities import Rate
+from tailchat_gate.request.context import RequestContext
+
+#: The limits by their keys in the configuration, which are a metric's labels too.
+LOGINS: Final = "logins"
+PERSON: Final = "requests_per_person"
+TOKEN: Final = "requests_per_token"  # noqa: S105 - the name of a key
+ROUTE: Final = "rate"
+CLIENT: Final = "rate_per_client"
+NAMES: Final = (LOGINS, PERSON, TOKEN, ROUTE, CLIENT)
+#: Buckets that are kept, of those that strangers fill and of all others: 250 bytes each. Beyond
+#: that, those that were used least lately are forgotten, and are full when they come again.
+MOST: Final = 65_536
+#: Sums of seconds are exact to less than this; without it a period's last request might not pass.
+_PRECISION: Final = 1e-6
+
+
+class Bucket:
+    """The requests of one key. `taken` counts those that other gates have not been told of."""
+
+    __slots__ = ("due", "key", "limit", "taken")
+
+    def __init__(self, limit: "RateLimit", key: str) -> None:
+        self.limit: Final = limit
+        self.key: Final = key
+        #: When the bucket is full again, by the clock of the requests; past: it is full.
+        self.due = 0.0
+        self.taken = 0
+
+
+class Buckets:
+    """The buckets of a process, which outlive its configurations.
+
+    `refused` counts requests by the limit that refused them.
+    """
+
+    def __init__(self) -> None:
+        self.strangers: Final[BoundedCache[str, Bucket]] = BoundedCache(MOST)
+        self.known: Final[BoundedCache[str, Bucket]] = BoundedCache(MOST)
+        self.refused: Final[Counter[str]] = Counter()
+        #: Buckets whose `taken` is not 0, where other gates are told; None where there are none.
+        self.changed: list[Bucket] | None = None
+
+
+class RateLimit:
+    """One limit of one configuration, over all keys."""
+
+    __slots__ = ("_ahead", "_buckets", "_kept", "_prefix", "interval", "name")
+
+    def __init__(
+        self, buckets: Buckets, name: str, rate: Rate, *, of: str = "", strangers: bool = False
+    ) -> None:
+        """`of` is the route, "" for a limit of all; `strangers`: anybody can make keys up."""
+        self.name: Final = name
+        self._buckets = buckets
+        self._kept: Final = buckets.strangers if strangers else buckets.known
+        #: The seconds in which one more request may come.
+        self.interval: Final = rate.seconds / rate.most
+        #: So far ahead of the time the moment of a bucket may be, and one more request may come.
+        self._ahead: Final = rate.seconds - self.interval + _PRECISION
+        # With the rate, so that a bucket of another one is not read by this one.
+        self._prefix: Final = f"{name}:{of}:{rate.most}/{rate.seconds:g}:"
+
+    def bucket(self, key: str) -> Bucket:
+        """Return the bucket of a key."""
+        named = self._prefix + key
+        found = self._kept.get(named)
+        if found is None:
+            found = Bucket(self, named)
+            self._kept.keep(named, found)
+        return found
+
+    def wait(self, bucket: Bucket, now: float) -> float:
+        """Return how many seconds the next request has to wait, 0 or less for none."""
+        return bucket.due - now - self._ahead
+
+    def take(self, bucket: Bucket, now: float) -> None:
+        """Count a request that may pass."""
+        bucket.due = max(bucket.due, now) + self.interval
+        changed = self._buckets.changed
+        if changed is not None:
+            if not bucket.taken:
+                changed.append(bucket)
+            bucket.taken += 1
+
+    def refuse(self, wait: float) -> int:
+        """Count a request that may not pass; return the value of Retry-After."""
+        self._buckets.refused[self.name] += 1
+        return max(ceil(wait), 1)
+
+    def enter(self, key: str, now: float) -> int:
+        """Count a request; return 0 if it may pass, and else the value of Retry-After."""
+        bucket = self.bucket(key)
+        wait = self.wait(bucket, now)
+        if wait > 0:
+            return self.refuse(wait)
+        self.take(bucket, now)
+        return 0
+
+
+class RouteRates(NamedTuple):
+    """The limits of one route."""
+
+    all: RateLimit | None = None
+    client: RateLimit | None = None
+
+
+_NO_RATES: Final = RouteRates()
+
+
+class RequestRates:
+    """The limits of requests to tools, for one configuration."""
+
+    def __init__(
+        self,
+        person: RateLimit | None,
+        token: RateLimit | None,
+        routes: Mapping[str, RouteRates],
+    ) -> None:
+        self._person = person
+        self._token = token
+        self._routes = routes
+
+    def enter(self, context: RequestContext) -> int:
+        """Count a request by who sends it and its route.
+
+        Returns 0 if it may pass, and else the value of Retry-After; only a request that all of its
+        limits let pass counts.
+        """
+        now = context.started
+        entered = []
+        for limit, key in self._limits(context):
+            bucket = limit.bucket(key)
+            wait = limit.wait(bucket, now)
+            if wait > 0:
+                return limit.refuse(wait)
+            entered.append(bucket)
+        for bucket in entered:
+            bucket.limit.take(bucket, now)
+        return 0
+
+    def _limits(self, context: RequestContext) -> Iterator[tuple[RateLimit, str]]:
+        sub, token = context.sub, context.token
+        if token:
+            if self._token is not None:
+                yield self._token, token
+        elif sub and self._person is not None:
+            yield self._person, sub
+        of_all, of_client = self._routes.get(context.route, _NO_RATES)
+        if of_client is not None:
+            # A sub and a token's name are not addresses, and not each other: of a fixed form.
+            yield of_client, f"{token and 'token '}{token or sub or context.client_address.network}"
+        if of_all is not None:
+            yield of_all, ""

@@ -1,0 +1,49 @@
+"""Limits how often one client may begin a login, and how often it may finish one."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from tailchat_gate.access.rates import RateLimit
+from tailchat_gate.endpoints.login import LoginEndpoints
+from tailchat_gate.identity.oauth.login import LoginRefused
+from tailchat_gate.identity.oauth.login_queue import site
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import RequestContext
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRates:
+    """The handlers of the two steps of `login` that every visitor can ask for.
+
+    The limits are None for no limit.
+    """
+
+    login: LoginEndpoints
+    starts: RateLimit | None
+    callbacks: RateLimit | None
+
+    async def start(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
+        """Begin a login."""
+        if wait := _wait(self.starts, context):
+            return self.login.login_refusals.too_many(context, wait)
+        return await self.login.start(request, context)
+
+    async def callback(
+        self, request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
+        """Finish a login, or show the page of a refusal, which costs Tailchat nothing."""
+        refusals = self.login.login_refusals
+        if page := refusals.before(request, context):
+            return page
+        if wait := _wait(self.callbacks, context):
+            detail = {"retry_after": str(wait)}
+            refused = LoginRefused(Reason.LOGIN_RATE_LIMITED, detail)
+            return refusals.refuse(request, context, refused)
+        return await self.login.callback(request, context)
+
+
+def _wait(limit: RateLimit | None, context: RequestContext) -> int:
+    if limit is None:
+        return 0
+    return limit.enter(site(context.client_address.network), context.started)
