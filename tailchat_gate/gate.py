@@ -10,6 +10,7 @@ from aiohttp import web
 from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.routes import Route
 from tailchat_gate.authorizer import Authorizer, Verdict
+from tailchat_gate.endpoints.admin import AdminRoute
 from tailchat_gate.endpoints.router import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.recheck import UndecidedError
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -53,7 +54,7 @@ class Gate:
     headers: RequestHeaders
     identity: IdentityHeaders
     forwarder: Forwarder
-    local: Mapping[str, LocalBackend]
+    local: Mapping[str, LocalBackend | AdminRoute]
     static_slots: Mapping[str, StaticSlots]
     refusals: Refusals
     writer: ResponseWriter
@@ -226,6 +227,8 @@ class Gate:
         self, client: ClientConnection, context: RequestContext, route: Route, verdict: Verdict
     ) -> None:
         backend, slots = self.local[route.name], self.static_slots[route.name]
+        is_page, fields = isinstance(backend, AdminRoute), context.head.fields
+        body = body_of(fields, MAX_FORM_BYTES) if is_page and fields.has_body else None
         if (busy := slots.enter(context.client_address.network)) is not None:
             self._refuse(client, context, busy)
             return
@@ -234,8 +237,11 @@ class Gate:
         renewal = verdict.renewal()
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            found = await backend.answer(request, path)
-            if renewal is not None:
+            if isinstance(backend, AdminRoute):
+                found = await backend.answer(request, context, verdict.record, route.settings)
+            else:
+                found = await backend.answer(request, path)
+            if renewal is not None and not found.prepared:
                 found.headers.add("Set-Cookie", renewal)
             return found
 
@@ -243,6 +249,7 @@ class Gate:
             client,
             context,
             answer,
+            body=body,
             target=context.target.raw,
             admission=None if route.settings.outlive else Admission(context, verdict.visitor),
             slots=slots,

@@ -19,6 +19,7 @@ from tailchat_gate.access.policy import (
 from tailchat_gate.access.route import Layer, Match, Route, layers_of
 from tailchat_gate.access.route_table import HostTable, PathCache, PathMatch, strictest
 from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.config.tables.admin_page import takes_grants
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.people.members import Members
 from tailchat_gate.request.target import HostPatterns
@@ -168,7 +169,7 @@ def _granting(settings: RouteSettings, rule: Rule, grants: GrantState) -> Rule:
 
     Rules of two routes differ then: a grant is for one of them.
     """
-    if not settings.grants or rule.public or rule.signed_in:
+    if not takes_grants(settings) or rule.public or rule.signed_in:
         return rule
     return replace(rule, route=settings.name, grants=grants)
 

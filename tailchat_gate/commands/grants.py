@@ -12,7 +12,7 @@ from tailchat_gate.commands.common import (
     fail,
     print_json,
 )
-from tailchat_gate.commands.locks import checked, duration, end_text, person_meant
+from tailchat_gate.commands.locks import checked, duration, person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
     StateLocation,
@@ -22,7 +22,9 @@ from tailchat_gate.commands.state import (
     stored_or_end,
 )
 from tailchat_gate.config.problems import did_you_mean
+from tailchat_gate.config.tables.admin_page import takes_grants
 from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name, no_tailchat_id
+from tailchat_gate.config.values.quantities import end_text
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.revocation.records import MAX_MESSAGE, is_message, is_person
 from tailchat_gate.identity.revocation.state import ALL
@@ -162,7 +164,7 @@ def _check_route(location: StateLocation, route: str) -> None:
     settings = routes.get(route)
     if settings is None:
         fail(f"no [[route]] has the name {route}{did_you_mean(route, routes)}", EXIT_USAGE)
-    if not settings.grants:
+    if not takes_grants(settings):
         fail(f"{route}: grants = false: nobody can be let in by a grant", EXIT_USAGE)
     if not {"public", "signed-in"}.isdisjoint(settings.allow):
         click.echo(f"warning: {route} lets in everybody who is signed in already", err=True)

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -23,17 +21,15 @@ from tailchat_gate.config.values.identifier import (
     is_tailchat_id,
     no_tailchat_id,
 )
-from tailchat_gate.config.values.quantities import read_duration
+from tailchat_gate.config.values.quantities import end_text, read_duration
 from tailchat_gate.identity.revocation.records import (
     MAX_MESSAGE,
     is_message,
     is_person,
     is_target,
 )
-from tailchat_gate.identity.revocation.state import Lock, RevocationState, SignedOut, Unlock
+from tailchat_gate.identity.revocation.state import Lock, SignedOut, Unlock
 from tailchat_gate.syntax import CLOCK_SKEW
-
-_FOR_EVER: Final = "until unlocked"
 
 
 def person_meant(target: str, config: Path) -> str:
@@ -172,19 +168,6 @@ def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
         width = max(len(one.target) for one in found)
         for one in found:
             click.echo(f"{one.target:<{width}}  {end_text(one.until):<29}  {one.message}".rstrip())
-
-
-def locked(in_force: RevocationState, sub: str | None, token: str) -> str:
-    """Return a line about the lock on a person or machine, "" if there is none."""
-    found = in_force.lock_on_token(token) if token else in_force.lock_on(sub) if sub else None
-    return f"{found.target} is locked {end_text(found.until)}" if found else ""
-
-
-def end_text(until: int | None) -> str:
-    """Return until when a lock or a grant lasts."""
-    if until is None:
-        return _FOR_EVER
-    return f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:

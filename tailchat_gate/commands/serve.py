@@ -71,7 +71,7 @@ def _serve(config: Path, signals: Signals, before: Predecessor) -> None:
     try:
         _make_state_directory(settings.state.path)
         around = surroundings(os.environ, before)
-        run(build(settings), signals, source, around)
+        run(build(settings, sources=loaded.sources), signals, source, around)
     except (PassedSocketError, StartError) as error:
         signals.code = EXIT_FAILED
         close_logging()

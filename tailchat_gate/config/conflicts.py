@@ -6,13 +6,13 @@ from types import MappingProxyType
 from typing import Any
 
 from tailchat_gate.config.problems import Conflict, did_you_mean, judged, readable, shown
+from tailchat_gate.config.tables.admin_page import admin_page_conflicts
 from tailchat_gate.config.tables.identity import Token
 from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.values import header, identifier, path, quantities, tile
 from tailchat_gate.config.values.address import (
-    FilesAddress,
     HttpAddress,
-    StaticAddress,
+    OwnAddress,
     TcpAddress,
     UnixAddress,
     leads_to,
@@ -105,6 +105,7 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
         for check in checks:
             yield from judged(check)
     yield from _set_and_passed(tables.routes)
+    yield from admin_page_conflicts(tables.routes)
 
 
 def _repeated(index: int, route: RouteSettings, names: dict[str, int]) -> Iterator[Conflict]:
@@ -248,7 +249,7 @@ def _beside_upstream(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if len(route.backends) == 1:
         without = f"the key left out, or a list of backends: {shown(route.upstream_text)} is alone"
         yield from _set_in_vain(index, route, _OF_SEVERAL, without)
-    if isinstance(upstream, StaticAddress | FilesAddress):
+    if isinstance(upstream, OwnAddress):
         without = f"the key left out, since {shown(route.upstream_text)} is answered without a tool"
         yield from _set_in_vain(index, route, _OF_A_TOOL, without)
     elif not (isinstance(upstream, HttpAddress) and upstream.tls):

@@ -1,8 +1,9 @@
 """Reads the configuration and watches its files; finds a single key in a file with problems."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
@@ -13,12 +14,17 @@ from tailchat_gate.config.keys import SECRET_FORMS, env_name
 from tailchat_gate.config.lint.settings import lint
 from tailchat_gate.config.model import Server, Settings, State
 from tailchat_gate.config.overlay import DEFAULT_CONFIG, assigned, overlay, settle_secret
-from tailchat_gate.config.problems import ConfigError, Draft, Problem, key_path
+from tailchat_gate.config.problems import ConfigError, Draft, Location, Problem, key_path
 from tailchat_gate.config.state_directory import state_directory
 from tailchat_gate.config.validation import validated
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
+
+#: Where values are from that are not from the file itself, by their place in it.
+Sources = Mapping[Location, str]
+#: The source of a value that nobody set.
+BY_DEFAULT: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +32,15 @@ class Loaded:
     """Valid settings, and warnings about probable mistakes in them.
 
     `files` are those that the settings were read from or name: a change of one of them may change
-    the settings. `exposed` are those of the warnings that are about readable secrets.
+    the settings. `exposed` are those of the warnings that are about readable secrets. `sources`
+    has the variable or secret file that a value is from, BY_DEFAULT for state.path that nobody set.
     """
 
     settings: Settings
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
     exposed: tuple[str, ...] = ()
+    sources: Sources = field(default_factory=dict)
 
 
 class _Found(NamedTuple):
@@ -43,6 +51,7 @@ class _Found(NamedTuple):
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
     exposed: tuple[str, ...] = ()
+    sources: Sources = MappingProxyType({})
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
@@ -55,7 +64,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     found = _read(path, environ)
     if found.settings is None or found.problems:
         raise ConfigError(found.problems, found.files)
-    return Loaded(found.settings, found.warnings, found.files, found.exposed)
+    return Loaded(found.settings, found.warnings, found.files, found.exposed, found.sources)
 
 
 def named(path: Path, environ: Mapping[str, str]) -> str:
@@ -92,13 +101,19 @@ def _read(path: Path, environ: Mapping[str, str]) -> _Found:
     overlay(set_there, draft)
     for owner in SECRET_FORMS:
         settle_secret(owner, set_there, path.parent, draft)
-    _settle_state(environ, draft)
+    is_default = _settle_state(environ, draft)
+    by_default: Sources = {(_SECTION, _LOCKS_KEY): BY_DEFAULT} if is_default else {}
     settings = validated(draft)
     if settings is not None:
         draft.warnings.extend(lint(settings))
     files = tuple(dict.fromkeys(draft.files))
     return _Found(
-        settings, tuple(draft.problems), tuple(draft.warnings), files, tuple(draft.exposed)
+        settings,
+        tuple(draft.problems),
+        tuple(draft.warnings),
+        files,
+        tuple(draft.exposed),
+        {**draft.sources, **by_default},
     )
 
 
@@ -140,11 +155,13 @@ def _table_of(document: Document, section: str) -> Document:
     return table if isinstance(table, dict) else {}
 
 
-def _settle_state(environ: Mapping[str, str], draft: Draft) -> None:
-    """Set state.path to a directory this user can write to, if it is not configured."""
+def _settle_state(environ: Mapping[str, str], draft: Draft) -> bool:
+    """Set state.path to a directory this user can write to; False if it is configured."""
     table = draft.document.setdefault("state", {})
-    if isinstance(table, dict):
-        table.setdefault("path", str(state_directory(environ)))
+    if not isinstance(table, dict) or "path" in table:
+        return False
+    table["path"] = str(state_directory(environ))
+    return True
 
 
 _ADMIN_KEY = ("server", "admin_listen")

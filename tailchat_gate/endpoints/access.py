@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import web
@@ -109,8 +109,7 @@ class AccessEndpoints:
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
         if not decide((self.approvers,), record.sub).allowed:
             return self.refusals.denied(context, Reason.DENIED, record)
-        age = self.sessions.clock() - record.password_at
-        if not -CLOCK_SKEW <= age < FRESH_SECONDS:
+        if not is_fresh(record, self.sessions.clock()):
             return self._sign_in_again(context)
         return None
 
@@ -176,16 +175,9 @@ class AccessEndpoints:
         found = self.requests.find(fields.get("id", ""))
         seconds = CHOICES.get(fields.get("for", ""))
         if found is not None and seconds is not None and found.sub != record.sub:
-            # Both before anything is waited for: another approver's answer must find the request
-            # decided, and a browser that disconnects cancels this handler at its next await.
-            writes: list[Awaitable[None]] = []
-            if seconds and found.route in self.askable:
-                now = int(self.sessions.clock())
-                grant = Grant(found.sub, found.route, now, now + seconds, found.reason, record.sub)
-                writes.append(self.grants.put(grant))
-            writes.append(self.requests.decide(found, record.sub, approved=seconds > 0))
-            for write in writes:
-                await write
+            opens = found.route in self.askable
+            decision = Decided(found, seconds if opens else 0, record.sub, approved=seconds > 0)
+            await decision.carry_out(self.requests, self.grants, self.sessions.clock())
         # So that a reload of the page decides nothing again.
         return self.refusals.answers.redirect(f"{self.prefix}/approvals", status=303)
 
@@ -231,6 +223,35 @@ class AccessEndpoints:
     ) -> SessionRecord | None:
         host_session = self.sessions.at(context.host)
         return await host_session.settled_record(cookie_fields(request.raw_headers))
+
+
+def is_fresh(record: SessionRecord, now: float) -> bool:
+    """Whether a person gave Tailchat their password a short time before the Unix second `now`."""
+    return -CLOCK_SKEW <= now - record.password_at < FRESH_SECONDS
+
+
+class Decided(NamedTuple):
+    """A decision on a request: `by` lets its person in for `seconds`, 0 for no grant."""
+
+    request: AccessRequest
+    seconds: int
+    by: str
+    approved: bool
+
+    async def carry_out(self, requests: AccessRequests, grants: Grants, now: float) -> None:
+        """Put it into force, then write it.
+
+        Both before anything is waited for: another approver's answer must find the request decided,
+        and a browser that disconnects cancels this at its next await.
+        """
+        found, writes = self.request, list[Awaitable[None]]()
+        if self.seconds:
+            end = int(now) + self.seconds
+            grant = Grant(found.sub, found.route, int(now), end, found.reason, self.by)
+            writes.append(grants.put(grant))
+        writes.append(requests.decide(found, self.by, approved=self.approved))
+        for write in writes:
+            await write
 
 
 def _shown(found: AccessRequest, *, own: bool) -> dict[str, object]:

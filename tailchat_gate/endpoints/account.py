@@ -64,7 +64,11 @@ class FormTokens:
             return True
         if found not in _NO_PAGE:
             return False
-        sealed = self._keys.open((await form_fields(request)).get(_FIELD, ""))
+        return self.holds((await form_fields(request)).get(_FIELD, ""), record, host)
+
+    def holds(self, token: str, record: SessionRecord, host: str) -> bool:
+        """Whether a form's token is that of a session on a host."""
+        sealed = self._keys.open(token)
         return sealed is not None and hmac.compare_digest(sealed, self._text(record, host))
 
     def _text(self, record: SessionRecord, host: str) -> bytes:

@@ -149,6 +149,11 @@ class Audit:
                 details = {"event": "sign-ins-left-out", "reason": reason, "count": left_out}
                 _log.info("audit", extra={"details": details})
 
+    def ordered(self, order: str, by: str, **facts: object) -> None:
+        """Write that somebody gave an order on the admin page; `facts` hold no secrets."""
+        details = {"event": "admin-order", "order": order, "by": by, **facts}
+        _log.info("audit", extra={"details": details})
+
     def session_ended(self, sub: str, reason: Reason, why: str) -> None:
         """Write that a session was ended other than by a request for it."""
         details = {"event": "session-ended", "sub": sub, "reason": reason, "why": why}

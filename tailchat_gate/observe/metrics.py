@@ -25,6 +25,7 @@ from tailchat_gate.observe.families import (
     gauge,
     with_zeros,
 )
+from tailchat_gate.observe.history import RouteFigures
 from tailchat_gate.observe.request_counts import RouteCounts
 from tailchat_gate.observe.sink import Sink
 from tailchat_gate.reasons import STATUS, Reason
@@ -234,6 +235,15 @@ class Metrics:
         """Count a call to Tailchat, one of _CALLS."""
         self._tailchat[call, str(outcome)] += 1
         self._tailchat_seconds[call].observe(seconds)
+
+    def of_routes(self) -> Iterator[RouteFigures]:
+        """Yield what was counted of each route, as Figures."""
+        for name, counts in tuple(self._routes.items()):
+            yield RouteFigures(name, *counts.totals(), counts.seconds.counts)
+
+    def of_sign_ins(self) -> dict[str, int]:
+        """Return how many sign-ins ended with each result, as Figures."""
+        return dict(self._logins)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format, at once."""

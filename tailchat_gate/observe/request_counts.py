@@ -9,6 +9,8 @@ from tailchat_gate.syntax import COMMON_METHODS
 
 #: Classes of an upstream's responses; "none" is none that could be relayed.
 STATUS_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
+#: The first status of a failure that is not the client's.
+FAILED: Final = 500
 _OTHER: Final = len(STATUS_CLASSES) - 1
 
 
@@ -42,6 +44,12 @@ class RouteCounts:
         # Visitors make methods up: only the common ones have rows of their own.
         key = (method if method in COMMON_METHODS else "other", status, reason)
         self.rows[key] = self.rows.get(key, 0) + 1
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many requests there were, and how many of them failed: status 5xx."""
+        rows = tuple(self.rows.items())
+        failed = sum(count for (_, status, _), count in rows if status >= FAILED)
+        return sum(count for _, count in rows), failed
 
     def requests(self) -> dict[Labels, float]:
         """Return the requests by method and status."""

@@ -2,35 +2,23 @@
 
 import json
 import tomllib
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
-from hashlib import sha256
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from tailchat_gate.pages.filters import clean, csp_source, fill, initial, shorten, utc, visible
 from tailchat_gate.pages.language import LANGUAGES, Language, choose_language
 
-#: Longest text of a stranger's making that a page shows, in characters.
-MAX_SHOWN: Final = 300
 #: Most entries of `detail` that a page shows.
 MAX_DETAILS: Final = 8
 #: Longest value of `detail` that a JSON body carries, in characters.
 MAX_JSON_VALUE: Final = 2000
-
-# An embedding, override or isolate in a nickname would turn round the words beside it, and a
-# stray U+2069 ends even the isolation that <bdi> gives. A lone surrogate cannot be encoded.
-_HARMLESS: Final = MappingProxyType(
-    dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
-    | dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
-    | dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
-)
 
 #: The directive that keeps a page out of frames (CSP Level 3, 6.4.2).
 _NO_FRAMES: Final = "frame-ancestors 'none'"
@@ -109,7 +97,7 @@ class Pages:
         self._catalogues = package.catalogues
         self._shared = {
             "prefix": prefix,
-            "contact": _clean(contact),
+            "contact": clean(contact),
             "contact_url": _contact_url(contact),
         }
         self._messages: Mapping[str, str] = {
@@ -165,7 +153,7 @@ class Pages:
         unknown = given - shape.required - frozenset(shape.optional)
         if missing or unknown:
             raise TypeError(f"page {page}: missing {sorted(missing)}, unknown {sorted(unknown)}")
-        full = {name: _clean(value) for name, value in {**shape.optional, **values}.items()}
+        full = {name: clean(value) for name, value in {**shape.optional, **values}.items()}
         for name, value in full.items():
             if name.endswith("_url") and value != "" and not _is_link(value):
                 raise ValueError(f"page {page}: {name} is neither a path nor an http(s) URL")
@@ -254,7 +242,7 @@ def _package() -> _Package:
         },
     )
     environment.filters.update(
-        fill=_fill, shorten=_shorten, initial=_initial, visible=_visible, utc=_utc
+        fill=fill, shorten=shorten, initial=initial, visible=visible, utc=utc
     )
     for name in sources:  # those that others extend or import, too
         environment.get_template(name)
@@ -268,25 +256,9 @@ def _package() -> _Package:
     return _Package(
         templates,
         catalogues,
-        _source(style),
-        {name: _source(text) for name, text in scripts.items()},
+        csp_source(style),
+        {name: csp_source(text) for name, text in scripts.items()},
     )
-
-
-def _source(content: str) -> str:
-    """Return the CSP source that allows exactly this inline content (CSP Level 3, 2.3.1)."""
-    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode('ascii')}'"
-
-
-def _clean(value: object) -> object:
-    """Return a value without characters that break the page or the encoder, at any depth."""
-    if isinstance(value, str):
-        return value.translate(_HARMLESS)
-    if isinstance(value, Mapping):
-        return {_clean(name): _clean(item) for name, item in value.items()}
-    if isinstance(value, Sequence):
-        return [_clean(item) for item in value]
-    return value
 
 
 def _is_link(value: object) -> bool:
@@ -312,31 +284,3 @@ def _split_detail(detail: object) -> dict[str, object]:
     extra = [(name, text) for name, text in entries.items() if name not in _FACTS and text]
     facts = {name: entries.get(name) or "" for name in _FACTS}
     return {"facts": facts, "extra": extra[:MAX_DETAILS]}
-
-
-def _fill(message: str, **values: str) -> Markup:
-    """Put values into a sentence of a catalogue, each kept apart from the sentence's direction."""
-    isolated = {name: Markup("<bdi>{}</bdi>").format(text) for name, text in values.items()}
-    return escape(message).format(**isolated)
-
-
-def _shorten(text: str, limit: int = MAX_SHOWN) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
-
-
-def _visible(nickname: str, fallback: str) -> str:
-    """Return a nickname to show, or `fallback` for one that nobody could see."""
-    seen = any(ch.isprintable() and not ch.isspace() for ch in nickname)
-    return _shorten(nickname.strip(), 80) if seen else fallback
-
-
-def _initial(nickname: str) -> str:
-    return next((ch.upper() for ch in nickname if ch.isalnum()), "?")[:1]
-
-
-def _utc(seconds: float) -> Markup:
-    """Return a <time> element for Unix seconds."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.strftime("%Y-%m-%d %H:%M:%S UTC")
-    )

@@ -6,7 +6,7 @@ The server below the handlers checks the Host of each request and sets the field
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,14 +18,11 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import Host, HostPatterns, read_host
 from tailchat_gate.serving.admin_pages import AdminPages, Reports
+from tailchat_gate.serving.dashboard.listener import Handler, Handlers, listener_handlers
+from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.orders import Orders
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.upgrade import Upgrader
-
-#: Answers one path of the listener.
-Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
-#: By path and method.
-Handlers = Mapping[str, Mapping[str, Handler]]
 
 _LOCALHOST: Final = "localhost"
 _EVERY_ANSWER: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -47,7 +44,7 @@ class AdminServer:
         """Return the aiohttp runner; needs a running event loop."""
         return web.ServerRunner(_Server(self._answer))
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         refusal = self._host_refusal(request)
         if refusal is not None:
             return refusal
@@ -174,12 +171,13 @@ def admin_server(
     *,
     reloader: Reloader | None = None,
     upgrader: Upgrader | None = None,
+    page: GateAdminPage | None = None,
 ) -> AdminServer:
-    """Return the server of the admin listener, which shows `reports`.
+    """Return the server of the admin listener, which shows `reports`; `page` is the admin page.
 
     `settings` returns those in force. `/healthz`: 200 while the process runs. `/readyz`: 200 while
     it takes requests, 503 once it drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST
-    /reload` and `POST /upgrade` are the only orders.
+    /reload` and `POST /upgrade` are the orders of programs.
     """
     admin = AdminPages(reports)
     pages: Mapping[str, Handler] = {
@@ -200,4 +198,4 @@ def admin_server(
 
     orders = Orders(reloader, upgrader)
     posts = {"/reload": {"POST": orders.reload}, "/upgrade": {"POST": orders.upgrade}}
-    return AdminServer({**handlers, **posts}, hosts)
+    return AdminServer({**handlers, **posts, **(listener_handlers(page) if page else {})}, hosts)

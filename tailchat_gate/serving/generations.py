@@ -3,9 +3,10 @@
 import asyncio
 import gc
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from tailchat_gate.config.load import Sources
 from tailchat_gate.config.model import Settings
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
@@ -52,6 +53,8 @@ class Generation:
     process_state: ProcessState
     #: Files with certificates, and when these expire.
     certificate_expiries: tuple[tuple[str, float], ...] = ()
+    #: Where values of the settings are from that are not from the file.
+    sources: Sources = field(default_factory=dict)
 
     def start(self) -> None:
         """Start serving; needs a running event loop."""

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import body_directory
+from tailchat_gate.endpoints.admin import AdminPage
 from tailchat_gate.identity.access_requests import AccessRequests
 from tailchat_gate.identity.grants import Grants
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
@@ -48,10 +50,11 @@ from tailchat_gate.serving.shared_rates import SharedRates
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
-from tailchat_gate.state.places import shared_store
+from tailchat_gate.state.places import server_of, shared_store
 from tailchat_gate.state.redis_client import RedisPlace
 from tailchat_gate.state.store import Store
 
+_STANDARD_OUTPUT: Final = 1
 #: Handoff tokens remembered, about 2 KiB each for a minute.
 USED_HANDOFFS: Final = 10_000
 
@@ -65,6 +68,9 @@ class ProcessState:
     seconds, `monotonic` seconds that never go back. The access log goes to `access_log`, None for
     JSON to `log_descriptor` (standard output).
     """
+
+    #: What serves the admin page, once the gate is open.
+    admin_page: AdminPage | None = None
 
     def __init__(
         self,
@@ -218,3 +224,13 @@ def _store(place: RedisPlace | str, clock: Callable[[], float], health: Health) 
     if not place:
         return MemoryStore(clock)
     return shared_store(Path(place) if isinstance(place, str) else place, clock, health)
+
+
+def process_state_of(settings: Settings) -> ProcessState:
+    """Return the state of a process that starts with these settings."""
+    log = settings.log
+    access_log = AccessLog(
+        _STANDARD_OUTPUT, time.time, file=log.access_file, form=log.format, environ=os.environ
+    )
+    state = settings.state
+    return ProcessState(state_path=state.path, redis=server_of(state), access_log=access_log)

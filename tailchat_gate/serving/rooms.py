@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
-from tailchat_gate.access.policy import NO_GRANTS
+from tailchat_gate.access.policy import NO_GRANTS, Rule, make_rule
 from tailchat_gate.access.rates import (
     CLIENT,
     PERSON,
@@ -24,9 +24,16 @@ from tailchat_gate.access.rates import (
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import read_key
 from tailchat_gate.config.model import Server, Settings
-from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.tables.admin_page import takes_grants
+from tailchat_gate.config.values.address import (
+    AdminPageAddress,
+    FilesAddress,
+    StaticAddress,
+    upstream_address,
+)
 from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
 from tailchat_gate.config.values.quantities import read_rate
+from tailchat_gate.endpoints.admin import AdminRoute
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import Tokens
@@ -42,6 +49,7 @@ from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, Sig
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
+from tailchat_gate.request.fields import Limits
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.plain import HSTS
 from tailchat_gate.responses.refusals import Asks, Refusals
@@ -93,7 +101,7 @@ class ResponseParts(NamedTuple):
 class StaticRoutes(NamedTuple):
     """The handlers of routes without a tool, by the route's name."""
 
-    backends: Mapping[str, LocalBackend]
+    backends: Mapping[str, LocalBackend | AdminRoute]
     slots: Mapping[str, StaticSlots]
 
 
@@ -265,16 +273,18 @@ def askable(settings: Settings) -> frozenset[str]:
     return frozenset(
         route.name
         for route in settings.route
-        if settings.access.requests and route.grants and open_to_all.isdisjoint(route.allow)
+        if settings.access.requests and takes_grants(route) and open_to_all.isdisjoint(route.allow)
     )
 
 
-def wire_static(settings: Settings, process_state: ProcessState) -> StaticRoutes:
-    """Return the handlers of the routes without a tool."""
-    backends: dict[str, LocalBackend] = {}
+def wire_static(settings: Settings, process_state: ProcessState, admin: AdminRoute) -> StaticRoutes:
+    """Return the handlers of the routes without a tool; `admin` is that of the admin page."""
+    backends: dict[str, LocalBackend | AdminRoute] = {}
     for route in settings.route:
         address = upstream_address(route.backends[0])
-        if isinstance(address, StaticAddress):
+        if isinstance(address, AdminPageAddress):
+            backends[route.name] = admin
+        elif isinstance(address, StaticAddress):
             backends[route.name] = StaticAnswer(address.status)
         elif isinstance(address, FilesAddress):
             backends[route.name] = LocalFiles(
@@ -307,3 +317,17 @@ def _assertions(
         clock=clock,
         random_bytes=os.urandom,
     )
+
+
+def request_limits(settings: Settings) -> Limits:
+    """Return the limits of a request."""
+    limits = settings.limits
+    return Limits(
+        limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
+    )
+
+
+def approvers(settings: Settings, members: Members) -> Rule:
+    """Return the rule of those who decide requests for access; without any it lets nobody."""
+    listed = settings.access.approvers
+    return make_rule(listed, settings.groups, members=members) if listed else Rule()

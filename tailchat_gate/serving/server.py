@@ -14,6 +14,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.serving.admin import admin_server
+from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Binder, Listeners, StartError
 from tailchat_gate.serving.openings import Openings, OpeningTerms
@@ -70,6 +71,7 @@ class GateServer:
         self._listeners: Listeners | None = None
         self._openings: Openings | None = None
         self._admin: web.BaseRunner | None = None
+        self._page: GateAdminPage | None = None
         #: Locked while listeners are opened or closed.
         self._changing = asyncio.Lock()
         self._opened = asyncio.Event()
@@ -125,11 +127,16 @@ class GateServer:
         self._process_state.group_watch.start(self._server.hear_of_rights)
         await self._process_state.group_watch.published()
         self._process_state.store.start()
+        server = self._server
+        page = GateAdminPage(self.generations, lambda: tuple(server.connections), self.reloader)
+        self._process_state.admin_page = self._page = page
+        page.start()
         self._admin = admin_server(
             self.report,
             lambda: self.in_force.settings.server,
             reloader=self.reloader,
             upgrader=self.upgrader,
+            page=page,
         ).runner()
         await self._admin.setup()
         self._openings = Openings(
@@ -160,7 +167,8 @@ class GateServer:
 
     async def put_into_force(self, loaded: Loaded) -> None:
         """Build a configuration and put it into force, or raise with nothing changed."""
-        await self.swap(await asyncio.to_thread(build, loaded.settings, self._process_state))
+        settings, state = loaded.settings, self._process_state
+        await self.swap(await asyncio.to_thread(build, settings, state, loaded.sources))
 
     async def swap(self, generation: Generation) -> None:
         """Put another configuration into force for every request that is read from now on.
@@ -198,6 +206,8 @@ class GateServer:
         self._opened.set()
         if self._successor is not None and not self._successor_pid:
             self._successor.abandon()
+        if self._page is not None:
+            self._page.close()
         if self._server is not None:
             self._server.leave()
         if opened and not self._successor_pid:

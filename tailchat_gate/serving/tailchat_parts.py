@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractResolver
 
 from tailchat_gate.config.files import authorities_context
 from tailchat_gate.config.model import Settings
-from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.values.address import OwnAddress, upstream_address
 from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
@@ -169,7 +169,7 @@ def _notices(settings: Settings, panel: Panel, clock: Callable[[], float]) -> No
     routes: dict[str, list[str]] = {}
     for route in settings.route:
         for address in map(upstream_address, route.backends):
-            if isinstance(address, StaticAddress | FilesAddress):
+            if isinstance(address, OwnAddress):
                 continue
             routes.setdefault(str(address), []).append(route.name)
     kinds = settings.access.panel_notices if settings.access.panel else ()

@@ -1,16 +1,17 @@
 """Builds a gate from its settings: the one place where all parts meet."""
 
 import os
-import time
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from tailchat_gate.access.policy import Rule, make_rule
 from tailchat_gate.access.rates import LOGINS, RateLimit
 from tailchat_gate.authorizer import Authorizer
+from tailchat_gate.config.load import Sources
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
+from tailchat_gate.endpoints.admin import AdminRoute
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.https_redirect import HttpsRedirect
@@ -26,24 +27,25 @@ from tailchat_gate.endpoints.login_rates import LoginRates
 from tailchat_gate.endpoints.router import Endpoints, KeySet
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.pages.admin_page import prepare
 from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
-from tailchat_gate.request.fields import Limits
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Asks
 from tailchat_gate.serving.certificates import certificate_expiries
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.process_state import ProcessState
+from tailchat_gate.serving.process_state import ProcessState, process_state_of
 from tailchat_gate.serving.rooms import (
     AccessParts,
     IdentityParts,
     ProxyParts,
     ResponseParts,
     StaticRoutes,
+    approvers,
     askable,
     rate_limit,
+    request_limits,
     wire_access,
     wire_identity,
     wire_proxy,
@@ -53,9 +55,6 @@ from tailchat_gate.serving.rooms import (
 )
 from tailchat_gate.serving.tailchat_parts import secrets
 from tailchat_gate.serving.tls import server_tls
-from tailchat_gate.state.places import server_of
-
-_STANDARD_OUTPUT: Final = 1
 
 
 class Parts(NamedTuple):
@@ -108,7 +107,6 @@ def wire_endpoints(parts: Parts) -> Endpoints:
 
 def _access(parts: Parts, targets: Targets, forms: FormTokens) -> AccessEndpoints:
     settings, process_state = parts.settings, parts.process_state
-    approvers = settings.access.approvers
     return AccessEndpoints(
         refusals=parts.responses.refusals,
         sessions=parts.identity.sessions,
@@ -119,11 +117,22 @@ def _access(parts: Parts, targets: Targets, forms: FormTokens) -> AccessEndpoint
         requests=process_state.access_requests,
         grants=process_state.grants,
         panel=parts.identity.tailchat.panel,
-        approvers=make_rule(approvers, settings.groups, members=parts.access.members)
-        if approvers
-        else Rule(),
+        approvers=approvers(settings, parts.access.members),
         askable=askable(settings),
         prefix=settings.server.prefix,
+    )
+
+
+def _admin(parts: Parts) -> AdminRoute:
+    process_state = parts.process_state
+    prepare()
+    return AdminRoute(
+        page=lambda: process_state.admin_page,
+        forms=FormTokens(_key_ring(parts.settings, "admin"), parts.identity.sites),
+        sites=parts.identity.sites,
+        answers=parts.responses.answers,
+        approvers=approvers(parts.settings, parts.access.members),
+        clock=process_state.clock,
     )
 
 
@@ -223,24 +232,20 @@ def _key_ring(settings: Settings, purpose: str) -> KeyRing:
     return KeyRing(secrets(settings), purpose)
 
 
-def _process_state(settings: Settings) -> ProcessState:
-    log = settings.log
-    access_log = AccessLog(
-        _STANDARD_OUTPUT, time.time, file=log.access_file, form=log.format, environ=os.environ
-    )
-    state = settings.state
-    return ProcessState(state_path=state.path, redis=server_of(state), access_log=access_log)
-
-
-def build(settings: Settings, process_state: ProcessState | None = None) -> Generation:
+def build(
+    settings: Settings,
+    process_state: ProcessState | None = None,
+    sources: Sources = MappingProxyType({}),
+) -> Generation:
     """Return the generation for `settings`; call its `start` before it serves.
 
-    `process_state` is the previous generation's, None for the first. This changes nothing in it
-    that the event loop uses, so a thread can build while the loop serves: reading the pages' and
-    the routes' files is slow. Raises FileError for a file that changed since it was checked, and
-    KeyFileError for one with a signing key.
+    `sources` says where values are from that are not from the file. `process_state` is the
+    previous generation's, None for the first. This changes nothing in it that the event loop uses,
+    so a thread can build while the loop serves: reading the pages' and the routes' files is slow.
+    Raises FileError for a file that changed since it was checked, and KeyFileError for one with a
+    signing key.
     """
-    process_state = _process_state(settings) if process_state is None else process_state
+    process_state = process_state_of(settings) if process_state is None else process_state
     access = wire_access(settings, process_state.grants.state)
     identity = wire_identity(settings, access, process_state)
     proxy = wire_proxy(settings, access, identity.sessions, process_state)
@@ -261,7 +266,8 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         wire_rates(settings, process_state.rates.buckets),
     )
     parts = Parts(settings, process_state, access, identity, proxy, responses, authorizer)
-    gate = _gate(parts, wire_endpoints(parts), wire_static(settings, process_state))
+    static = wire_static(settings, process_state, _admin(parts))
+    gate = _gate(parts, wire_endpoints(parts), static)
     return Generation(
         settings,
         gate,
@@ -278,14 +284,7 @@ def build(settings: Settings, process_state: ProcessState | None = None) -> Gene
         server_tls(settings.server),
         process_state,
         certificate_expiries(settings),
-    )
-
-
-def request_limits(settings: Settings) -> Limits:
-    """Return the limits of a request."""
-    limits = settings.limits
-    return Limits(
-        limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
+        sources,
     )
 
 

@@ -49,6 +49,10 @@ ROOMS = ("access", "identity", "pages", "proxy", "request")
 #: Pure modules of those that read no bytes.
 NO_PARSERS = {
     "access.rates": "it counts, by names that others read",
+    "access.remedies": "it writes lines of a configuration, by what access.routes matches",
+    "pages.admin_page": "it writes",
+    "pages.plots": "it writes",
+    "pages.render": "it writes",
     "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
     "identity.oauth.return_targets": "a memory, of what identity.oauth.login judges",
     "identity.recheck": "it decides by what others read",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -138,6 +139,7 @@ async def file_gate(
     folder: Path,
     upstream: str,
     clock: Clock | None = None,
+    environ: Mapping[str, str] = MappingProxyType({}),
     **given: Any,  # noqa: ANN401 - as in sections
 ) -> AsyncIterator[FileGate]:
     """Serve a file in `folder` until the block ends."""
@@ -145,7 +147,7 @@ async def file_gate(
     text = file_text(sections(upstream, **given))
     await asyncio.to_thread(path.write_text, text, "utf-8")
     await asyncio.to_thread(path.chmod, 0o600)
-    source = Source(path, {})
+    source = Source(path, environ)
     loaded = await asyncio.to_thread(source.read)
     async with running_gate(loaded.settings, folder / "access.log", clock, source) as gate:
         yield FileGate(gate, path, upstream)

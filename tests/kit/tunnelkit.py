@@ -66,6 +66,7 @@ async def opened(
     fields: dict[str, str] = UPGRADE,
     switch: bytes = SWITCH,
     behind: bytes = b"",
+    host: str = "gate.test",
 ) -> AsyncIterator[Tunnel]:
     """Open a tunnel through a gate before `tool`, which serves one such at a time.
 
@@ -86,7 +87,7 @@ async def opened(
     tool.answer = answer
     async with RawClient.connect(gate.port) as client:
         before = _of_gate(gate)
-        client.send(request_bytes("/ws", Cookie=gate.cookie(), **fields) + behind)
+        client.send(request_bytes("/ws", host=host, **{"Cookie": gate.cookie(), **fields}) + behind)
         upstream = await arrived
         head = await client.head()
         assert head.startswith(b"HTTP/1.1 101 "), head

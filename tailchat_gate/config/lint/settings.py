@@ -4,7 +4,8 @@ from collections.abc import Container, Iterator, Sequence
 
 from tailchat_gate.config.lint import addresses
 from tailchat_gate.config.model import RouteSettings, Settings
-from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.tables.admin_page import is_admin_page
+from tailchat_gate.config.values.address import OwnAddress, upstream_address
 from tailchat_gate.config.values.header import (
     ANY_ORIGIN,
     NO_ORIGIN,
@@ -116,7 +117,10 @@ def _of_route(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, s
 
 
 def _route(route: RouteSettings) -> Iterator[tuple[str, str]]:
-    if isinstance(upstream_address(route.backends[0]), StaticAddress | FilesAddress):
+    if is_admin_page(route) and SIGNED_IN in route.allow:
+        warning = "everybody with an account can use the admin page; name a group of admins"
+        yield "allow", warning
+    if isinstance(upstream_address(route.backends[0]), OwnAddress):
         if route.headers:
             yield "headers", f"{route.upstream_text} has no tool that could get them"
     else:

@@ -57,8 +57,8 @@ class RouteSettings(TileSettings):
     upstream: Upstream = Field(
         description=(
             "Where the tool listens: http://host:port, https://host:port or unix:/path, or a list "
-            "of these; or what the gate answers itself: static:STATUS, or the files of "
-            "file:/directory."
+            "of these; or what the gate answers itself: static:STATUS, the files of "
+            "file:/directory, or its admin page, admin:."
         ),
         examples=["http://grafana:3000", ["http://wiki-1:80", "http://wiki-2:80"]],
     )

@@ -48,7 +48,7 @@ Upstream = Annotated[
         {
             "anyOf": [
                 matching(
-                    f"({syntax.SCHEMA_HTTP_HOST}|unix:/.+|static:{syntax.OWN_STATUS}|file:/[^/].*)"
+                    f"({syntax.SCHEMA_HTTP_HOST}|unix:/.+|static:{syntax.OWN_STATUS}|file:/[^/].*|admin:)"
                 ),
                 distinct_items(matching(f"({syntax.SCHEMA_HTTP_HOST}|unix:/.+)"), at_least=1),
             ]

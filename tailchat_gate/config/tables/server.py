@@ -88,6 +88,13 @@ class Server(Section):
         ),
         examples=[["gate.monitoring.svc.cluster.local"]],
     )
+    admin_orders: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether the admin page takes orders about people on admin_listen, which has no "
+            "sign-in: locks, grants, decisions on requests, ending connections."
+        ),
+    )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
         description=(

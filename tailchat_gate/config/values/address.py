@@ -22,8 +22,11 @@ LISTEN = '"host:port" such as "127.0.0.1:4180" or "[::1]:4180", or "unix:/run/ga
 #: How many backends a route may have.
 MOST_BACKENDS = 64
 UPSTREAM = (
-    '"http://host:port", "https://host:port", "unix:/path", "static:204" or "file:/directory"'
+    '"http://host:port", "https://host:port", "unix:/path", "static:204", "file:/directory" or '
+    '"admin:"'
 )
+#: The upstream of a route for the gate's own admin page.
+ADMIN_PAGE = "admin:"
 STATIC = '"static:" and a status from 200 to 599, such as "static:204"'
 FILES = '"file:" and an absolute path, such as "file:/srv/docs"'
 NETWORK = 'an address or a network such as "10.0.0.0/8" or "fd00::/8"'
@@ -96,7 +99,17 @@ class FilesAddress:
         return f"file:{self.directory}"
 
 
-Upstream = HttpAddress | UnixAddress | StaticAddress | FilesAddress
+@dataclass(frozen=True, slots=True)
+class AdminPageAddress:
+    """No tool: the gate serves its admin page."""
+
+    def __str__(self) -> str:
+        return ADMIN_PAGE
+
+
+#: What the gate answers itself.
+OwnAddress = StaticAddress | FilesAddress | AdminPageAddress
+Upstream = HttpAddress | UnixAddress | OwnAddress
 
 
 def listen_address(text: str) -> TcpAddress | UnixAddress:
@@ -147,6 +160,8 @@ def upstream_address(text: str) -> Upstream:
     """
     if text.startswith("unix:"):
         return UnixAddress(_unix_path(text, UPSTREAM))
+    if text == ADMIN_PAGE:
+        return AdminPageAddress()
     if text.startswith("static:"):
         status = text.removeprefix("static:")
         if not _STATUS.fullmatch(status):

@@ -79,6 +79,13 @@ def format_timestamp(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
 
 
+def end_text(until: int | None) -> str:
+    """Return until when a lock or a grant lasts."""
+    if until is None:
+        return "until unlocked"
+    return f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def read_size(value: object) -> int:
     """Read `512KiB`, `1MiB` or `0` into bytes.
 

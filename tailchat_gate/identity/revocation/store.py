@@ -77,6 +77,16 @@ class Revocations:
         at, until = self._span(record, lifetime)
         await self._put(SignedOut(SUB + record.sub, at, until), SIGNED_OUT_EVERYWHERE)
 
+    async def order(self, entry: Lock | Unlock) -> None:
+        """Lock or unlock at an admin's order, in this process at once; returns once it is written.
+
+        Call it only while the store has no fault: see `known`.
+        """
+        if self.revocation.apply(entry):
+            _announce(entry)
+            self._changed()
+            await self._store.put((to_record(entry),))
+
     def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> bool:
         """Keep an account out, in this process, for what Tailchat says of it; None: no longer.
 
@@ -118,7 +128,7 @@ class Revocations:
         """Return what the store must hold.
 
         Includes locks only if the store has lost everything. Otherwise an unread record may have
-        lifted them, and this process writes no locks.
+        lifted them; this process writes a lock only where the store takes it at once.
         """
         entries = self.revocation.entries()
         return [to_record(entry) for entry in entries if lost or not isinstance(entry, Lock)]

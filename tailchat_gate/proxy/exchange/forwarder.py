@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.routes import Route
 from tailchat_gate.config.model import RouteSettings
-from tailchat_gate.config.values.address import FilesAddress, StaticAddress, upstream_address
+from tailchat_gate.config.values.address import OwnAddress, upstream_address
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.proxy.client.active_request import Admission
@@ -300,7 +300,7 @@ class Forwarder:
 def _shared(settings: RouteSettings) -> Iterator[_Shared]:
     """Yield the backends of a route; reads its PEM files."""
     for address in map(upstream_address, settings.backends):
-        if not isinstance(address, StaticAddress | FilesAddress):
+        if not isinstance(address, OwnAddress):
             yield _Shared(shared_by(settings, address), Backend.of_route(settings, address))
 
 

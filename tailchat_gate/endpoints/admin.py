@@ -1,0 +1,120 @@
+"""The gate's admin page as a route: who uses it, and what they may order there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import NamedTuple, Protocol
+
+from aiohttp import web
+
+from tailchat_gate.access.policy import Rule, decide
+from tailchat_gate.config.model import RouteSettings
+from tailchat_gate.config.values.identifier import TOKEN
+from tailchat_gate.endpoints.access import is_fresh
+from tailchat_gate.endpoints.account import FormTokens
+from tailchat_gate.identity.host_sessions import Sites
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.responses.answers import Answers
+
+
+class Operator(NamedTuple):
+    """Who uses the admin page, and what they may order there.
+
+    `base` is the path at which the page begins, without a slash at its end. `by` names them in the
+    audit log, `who` on the page; `sub` is the person, "" for another. `csrf` goes into forms, and
+    `holds` tells whether a form has it. `origin` is that of the page, "" for the Host asked for.
+    `is_known`: whether they may order anything; `changes_people`: orders about people. `approves`:
+    whether they may decide requests. `fresh_url` is where they sign in with their password, ""
+    where that is not needed.
+    """
+
+    base: str
+    by: str
+    who: str
+    sub: str
+    csrf: str
+    holds: Callable[[str], bool]
+    origin: str
+    is_known: bool
+    changes_people: bool
+    approves: bool
+    fresh_url: str
+
+
+class AdminRequest(NamedTuple):
+    """A request for the admin page: its path after the base, and its query with the "?"."""
+
+    method: str
+    path: str
+    query: str
+    accept_language: str
+    operator: Operator
+
+
+class AdminPage(Protocol):
+    """Serves the admin page."""
+
+    async def answer(self, request: web.BaseRequest, asked: AdminRequest) -> web.StreamResponse:
+        """Return the response, of which nothing is sent yet, or the end of an event stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRoute:
+    """Passes what came by a route on to the admin page; `page` returns None before the start."""
+
+    page: Callable[[], AdminPage | None]
+    forms: FormTokens
+    sites: Sites
+    answers: Answers
+    approvers: Rule
+    clock: Callable[[], float]
+
+    async def answer(
+        self,
+        request: web.BaseRequest,
+        context: RequestContext,
+        record: SessionRecord | None,
+        route: RouteSettings,
+    ) -> web.StreamResponse:
+        """Return the response to a request that the route's rules let in; `record` may be None."""
+        page = self.page()
+        if page is None:
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
+        base = route.path.rstrip("/")
+        asked = AdminRequest(
+            context.method,
+            context.path[len(base) :],
+            context.target.query,
+            context.head.fields.headers.get("Accept-Language", ""),
+            self._operator(context, record, base),
+        )
+        return await page.answer(request, asked)
+
+    def _operator(
+        self, context: RequestContext, record: SessionRecord | None, base: str
+    ) -> Operator:
+        origin = self.sites.origin(context.host)
+        if record is None:
+            name = f"{TOKEN}{context.token}"
+            return Operator(
+                *(base, name, name, "", "", lambda _: False, origin),
+                is_known=False,
+                changes_people=False,
+                approves=False,
+                fresh_url="",
+            )
+        again = self.answers.start_url(f"{origin}{base}/people", prompt="login")
+        return Operator(
+            base,
+            by=record.sub,
+            who=f"{record.nickname}#{record.discriminator}",
+            sub=record.sub,
+            csrf=self.forms.token(record, context.host),
+            holds=lambda text: self.forms.holds(text, record, context.host),
+            origin=origin,
+            is_known=True,
+            changes_people=True,
+            approves=decide((self.approvers,), record.sub).allowed,
+            fresh_url="" if is_fresh(record, self.clock()) else again,
+        )

@@ -1,0 +1,179 @@
+"""What was counted in the last ten minutes, by route: a bounded ring of samples in memory."""
+
+from array import array
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from operator import add
+from typing import Final, NamedTuple, Protocol
+
+from tailchat_gate.observe.families import BUCKETS
+
+#: Seconds from one sample to the next, and how many are kept: ten minutes.
+STEP_SECONDS: Final = 10.0
+STEPS: Final = 60
+
+
+class RouteFigures(NamedTuple):
+    """The requests of a route since the start, those that failed (5xx), and their times.
+
+    `times` are the counts of the buckets of a Histogram.
+    """
+
+    route: str
+    requests: int
+    failed: int
+    times: Sequence[int]
+
+
+class Figures(Protocol):
+    """Where figures come from: the counters of this process, or the sum of several."""
+
+    def of_routes(self) -> Iterable[RouteFigures]:
+        """Yield what was counted of each route; its name is "" for requests without one."""
+
+    def of_sign_ins(self) -> Mapping[str, int]:
+        """Return how many sign-ins ended with each result."""
+
+
+class Step(NamedTuple):
+    """What happened in one step of time: requests, failed ones, and the times of all."""
+
+    requests: int
+    failed: int
+    times: Sequence[int]
+
+
+class Course(NamedTuple):
+    """The steps of the last ten minutes, the oldest first."""
+
+    steps: Sequence[Step]
+
+    @property
+    def requests(self) -> int:
+        """How many requests there were."""
+        return sum(step.requests for step in self.steps)
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return sum(step.failed for step in self.steps)
+
+    def quantile(self, share: float) -> float | None:
+        """Return the seconds within which that share of requests ended, None without any."""
+        return quantile(_sum(step.times for step in self.steps), share)
+
+    def quantiles(self, share: float) -> tuple[float | None, ...]:
+        """Return the same for each step."""
+        return tuple(quantile(step.times, share) for step in self.steps)
+
+
+_NOTHING: Final = Step(0, 0, ())
+
+
+class Courses(NamedTuple):
+    """The last ten minutes: of each route by its name, and of all requests together."""
+
+    routes: Mapping[str, Course]
+    all: Course
+
+
+class History:
+    """Keeps the differences between samples; a quiet step of a route takes eight bytes."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, deque[Step]] = {}
+        self._all: deque[Step] = deque(maxlen=STEPS)
+        self._last: dict[str, RouteFigures] = {}
+        self._sign_ins: deque[Counter[str]] = deque(maxlen=STEPS)
+        self._last_sign_ins: Counter[str] = Counter()
+        #: How many samples there were; the first one is only what others differ from.
+        self._samples = 0
+
+    def sample(self, figures: Figures) -> Generator[None, None, None]:
+        """End a step of time with what is counted now, a route at a time.
+
+        Take a sample every STEP_SECONDS.
+        """
+        found: dict[str, RouteFigures] = {}
+        total = _NOTHING
+        for one in figures.of_routes():
+            now = found[one.route] = one._replace(times=array("Q", one.times))
+            if self._samples:
+                step = _difference(self._last.get(one.route), now)
+                total = _both(total, step)
+                steps = self._routes.setdefault(one.route, deque(maxlen=STEPS))
+                steps.extend([_NOTHING] * (min(self._samples, STEPS) - 1 - len(steps)))
+                steps.append(step)
+            yield
+        sign_ins = Counter(figures.of_sign_ins())
+        if self._samples:
+            self._sign_ins.append(sign_ins - self._last_sign_ins)
+            self._all.append(total)
+        self._routes = {route: steps for route, steps in self._routes.items() if route in found}
+        self._last, self._last_sign_ins = found, sign_ins
+        self._samples += 1
+
+    def courses(self, figures: Figures) -> Generator[None, None, Courses]:
+        """Return the last ten minutes, with the step that is not over, a route at a time."""
+        found: dict[str, Course] = {}
+        total = _NOTHING
+        for one in figures.of_routes():
+            step = _difference(self._last.get(one.route), one)
+            total = _both(total, step)
+            found[one.route] = Course((*self._kept(self._routes.get(one.route, ())), step))
+            yield
+        return Courses(found, Course((*self._kept(self._all), total)))
+
+    def sign_ins(self, figures: Figures) -> Counter[str]:
+        """Return how many sign-ins of the last ten minutes ended with each result."""
+        found = Counter(figures.of_sign_ins()) - self._last_sign_ins
+        for step in tuple(self._sign_ins)[-(STEPS - 1) :]:
+            found += step
+        return found
+
+    @staticmethod
+    def _kept(steps: Iterable[Step]) -> tuple[Step, ...]:
+        return tuple(steps)[-(STEPS - 1) :]
+
+
+def quantile(times: Sequence[int], share: float) -> float | None:
+    """Return the value below which that share of a histogram lies, None for an empty one.
+
+    As Prometheus does it: evenly within a bucket, and the last bound for what is beyond it.
+    """
+    total = sum(times)
+    if not total:
+        return None
+    wanted, below = share * total, 0
+    for position, count in enumerate(times[: len(BUCKETS)]):
+        if count and below + count >= wanted:
+            low = BUCKETS[position - 1] if position else 0.0
+            return low + (BUCKETS[position] - low) * max(wanted - below, 0.0) / count
+        below += count
+    return BUCKETS[-1]
+
+
+def _difference(before: RouteFigures | None, now: RouteFigures) -> Step:
+    """Return what was counted between two samples; all of it where the counts began again."""
+    if before is None or now.requests < before.requests:
+        return Step(now.requests, now.failed, array("Q", now.times))
+    if now.requests == before.requests:
+        return _NOTHING
+    times = array("Q", (max(b - a, 0) for a, b in zip(before.times, now.times, strict=True)))
+    return Step(now.requests - before.requests, max(now.failed - before.failed, 0), times)
+
+
+def _both(one: Step, other: Step) -> Step:
+    """Return two steps of the same time as one."""
+    if not other.requests:
+        return one
+    times = _sum((one.times, other.times))
+    return Step(one.requests + other.requests, one.failed + other.failed, times)
+
+
+def _sum(histograms: Iterable[Sequence[int]]) -> list[int]:
+    total: list[int] = []
+    for one in histograms:
+        if one:
+            total = list(map(add, total, one)) if total else list(one)
+    return total

@@ -1,0 +1,140 @@
+"""Renders the admin page, which knows no visitor's prefix, contact or public host."""
+
+import tomllib
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any, Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from tailchat_gate.pages.filters import clean, csp_source, fill, shorten, utc, visible
+from tailchat_gate.pages.language import LANGUAGES, Language, choose_language
+from tailchat_gate.pages.plots import bars, lines, spark
+
+#: The pages, in the order of their links.
+PAGES: Final = ("overview", "people", "configuration", "checks")
+
+
+def render(
+    page: str, accept_language: str, values: Mapping[str, object]
+) -> Generator[None, None, str]:
+    """Return the HTML of one of PAGES, or of "message", in steps that are each short.
+
+    Any text in `values` may be hostile.
+    """
+    package = _package()
+    catalogue = package.catalogues[choose_language(accept_language)]
+    shown = {name: clean(value) for name, value in values.items()}
+    parts: list[str] = []
+    for part in package.templates[page].generate(shown, t=catalogue, pages=PAGES):
+        parts.append(part)
+        yield
+    return "".join(parts)
+
+
+def headers(accept_language: str) -> dict[str, str]:
+    """Return the response fields of a page."""
+    package = _package()
+    return {
+        "X-Frame-Options": "DENY",
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Language": package.catalogues[choose_language(accept_language)]["tag"],
+        "Content-Security-Policy": package.policy,
+        "X-Content-Type-Options": "nosniff",
+        # Orders need an Origin, which no-referrer would make null (Fetch, "append a request
+        # Origin header").
+        "Referrer-Policy": "same-origin",
+        "Cache-Control": "no-store",
+        "Vary": "Accept-Language",
+    }
+
+
+def prepare() -> None:
+    """Read and compile the pages, which takes a while; not in the event loop."""
+    _package()
+
+
+def said_codes() -> frozenset[str]:
+    """Return the names of what a page may say of an order."""
+    return frozenset(_package().catalogues["en"]["said"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    templates: Mapping[str, Template]
+    catalogues: Mapping[Language, Mapping[str, Any]]
+    policy: str
+
+
+@cache
+def _package() -> _Package:
+    """Read and compile the package's files, once."""
+    package = files(__package__)
+    own = package.joinpath("admin")
+    sources = {
+        entry.name: entry.read_text(encoding="utf-8") for entry in own.iterdir() if entry.is_file()
+    }
+    usual = package.joinpath("templates", "style.css").read_text(encoding="utf-8")
+    style, script = usual + sources["admin.css"], sources["admin.js"]
+    environment = Environment(
+        loader=DictLoader({n: text for n, text in sources.items() if n.endswith(".html")}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        style=Markup(style),  # noqa: S704 - the package's own file
+        script=Markup(script),  # noqa: S704 - the package's own file
+        spark=spark,
+        bars=bars,
+        lines=lines,
+    )
+    environment.filters.update(
+        fill=fill, shorten=shorten, visible=visible, utc=utc, seconds=_seconds, percent=_percent
+    )
+    catalogues = {
+        language: tomllib.loads(sources[_catalogue(language, sources)]) for language in LANGUAGES
+    }
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {csp_source(style)}",
+            f"script-src {csp_source(script)}",
+            "connect-src 'self'",
+            "img-src data:",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+    templates = {page: environment.get_template(f"{page}.html") for page in (*PAGES, "message")}
+    return _Package(templates, MappingProxyType(catalogues), policy)
+
+
+def _catalogue(language: str, sources: Mapping[str, str]) -> str:
+    """Return the name of the best catalogue for a language; not every one has its own here."""
+    names = (f"{one}.toml" for one in (language, language.partition("-")[0], LANGUAGES[0]))
+    return next(name for name in names if name in sources)
+
+
+_MILLI: Final = 1000
+_MINUTE: Final = 60
+
+
+def _seconds(value: float | None) -> str:
+    """Return a time that a person can read at a glance."""
+    if value is None:
+        return "\N{EN DASH}"
+    if value < 1:
+        return f"{value * _MILLI:.3g} ms"
+    return f"{value:.3g} s" if value < _MINUTE else f"{value / _MINUTE:.0f} min"
+
+
+def _percent(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else f"{value * 100:.3g} %"

@@ -1,0 +1,102 @@
+"""Runs `tailchat-gate doctor` when somebody asks for it: in a process of its own."""
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from tailchat_gate.config.load import Source
+from tailchat_gate.diagnosis.statement import Mark, in_thread
+from tailchat_gate.observe.log import LOGGER_NAME
+
+#: Seconds for all checks, some of which the command runs one after another.
+_SECONDS: Final = 60.0
+#: Seconds from one run to the next: each asks Tailchat and every tool.
+_PAUSE: Final = 10.0
+_MOST: Final = 1000
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class DoctorRun:
+    """The last run, and whether one is under way; None in place of a `source`: none is possible.
+
+    Not in this process: the command reads the store as its owner, which changes the user of the
+    whole process, and looks at files and names for as long as they take.
+    """
+
+    def __init__(self, source: Source | None, clock: Callable[[], float]) -> None:
+        self._source = source
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        #: The Unix second of the last result, 0 for none yet.
+        self.at = 0.0
+        self.findings: list[dict[str, str]] = []
+        self.failed = False
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way."""
+        return self._task is not None and not self._task.done()
+
+    def start(self) -> bool:
+        """Start a run, unless one is under way or has just ended; False if none is possible."""
+        if self._source is None:
+            return False
+        if not self.running and not 0 <= self._clock() - self.at < _PAUSE:
+            self._task = asyncio.get_running_loop().create_task(self._run(str(self._source.path)))
+        return True
+
+    def close(self) -> None:
+        """End the run."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._process is not None:
+            self._process.kill()
+
+    def shown(self) -> dict[str, object]:
+        """Return what the page shows."""
+        return {
+            "possible": self._source is not None,
+            "running": self.running,
+            "at": self.at,
+            "failed": self.failed,
+            "findings": self.findings,
+        }
+
+    async def _run(self, path: str) -> None:
+        command = [sys.executable, "-m", "tailchat_gate", "doctor", "--json", "--config", path]
+        try:
+            found = await in_thread(lambda: self._output(command))
+            self.findings, self.failed = _read(found), False
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            _log.error("doctor could not be run", extra={"details": {"error": repr(error)[:200]}})
+            self.findings, self.failed = [], True
+        self.at = self._clock()
+
+    def _output(self, command: list[str]) -> bytes:
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(  # noqa: S603 - the gate's own command
+            command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet
+        ) as process:
+            self._process = process
+            try:
+                return process.communicate(timeout=_SECONDS)[0]
+            finally:
+                process.kill()
+                self._process = None
+
+
+def _read(output: bytes) -> list[dict[str, str]]:
+    """Return the checks of the command's JSON. Raises ValueError."""
+    found = json.loads(output)
+    checks = found.get("checks") if isinstance(found, dict) else None
+    if not isinstance(checks, list):
+        raise ValueError("no list of checks")  # noqa: TRY004 - about what the command printed
+    read = [{key: str(one[key]) for key in ("check", "mark", "text", "next")} for one in checks]
+    marks = set(Mark)
+    return [one for one in read if one["mark"] in marks][:_MOST]

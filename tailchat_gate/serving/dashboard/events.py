@@ -1,0 +1,85 @@
+"""Tells open pages that something has changed; it never holds up a stop."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+#: Streams that may be open at once; each is a connection of a page that somebody looks at.
+MOST_STREAMS: Final = 32
+#: How often changes are looked for, while a page is open.
+LOOK_SECONDS: Final = 1.0
+#: How often a quiet stream sends something: so a client that left is found.
+_HEARTBEAT_SECONDS: Final = 15.0
+_FIELDS: Final = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    # nginx would hold events back until it has some kilobytes.
+    "X-Accel-Buffering": "no",
+}
+
+
+class Events:
+    """The open streams; `state` returns a value that differs once something has changed."""
+
+    def __init__(self, state: Callable[[], object]) -> None:
+        self._state = state
+        self._streams: set[asyncio.Event] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send an event for each change until the client leaves or the gate stops."""
+        if request.method != "GET":
+            return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET"})
+        if self._closed or len(self._streams) >= MOST_STREAMS:
+            return web.Response(
+                status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "10"}
+            )
+        response = web.StreamResponse(headers=_FIELDS)
+        response.force_close()
+        changed = asyncio.Event()
+        self._streams.add(changed)
+        try:
+            self._watch()
+            await response.prepare(request)
+            await response.write(b"retry: 5000\n\n")
+            while not self._closed:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                        await changed.wait()
+                news = changed.is_set() and not self._closed
+                changed.clear()
+                await response.write(b"event: changed\ndata: 1\n\n" if news else b":\n\n")
+        finally:
+            self._streams.discard(changed)
+        return response
+
+    def close(self) -> None:
+        """End every stream, and take no other."""
+        self._closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+        for changed in self._streams:
+            changed.set()
+
+    def _watch(self) -> None:
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        last = self._state()
+        while self._streams:
+            await asyncio.sleep(LOOK_SECONDS)
+            found = self._state()
+            if found != last:
+                last = found
+                for changed in self._streams:
+                    changed.set()

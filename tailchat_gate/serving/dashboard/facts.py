@@ -1,0 +1,154 @@
+"""What the first page of the admin page shows: figures, tools, sign-ins, what is wrong."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Final
+
+from tailchat_gate.config.model import RouteSettings, Settings
+from tailchat_gate.config.values.address import OwnAddress, upstream_address
+from tailchat_gate.observe.history import STEP_SECONDS, Course
+from tailchat_gate.reasons import Reason
+from tailchat_gate.serving.dashboard.sampler import Sampler
+from tailchat_gate.serving.process_state import ProcessState
+
+#: Rows of a table that are shown at first, and at all.
+SHOWN: Final = 50
+MOST_ROWS: Final = 1000
+#: Seconds before an end at which it becomes a notice: two weeks.
+_SOON: Final = 14 * 86_400.0
+_MEDIAN: Final = 0.5
+_SLOWEST: Final = 0.99
+
+
+def rows(shown: Sequence[Mapping[str, object]], total: int) -> dict[str, object]:
+    """Return the rows of a table that are shown, and how many there are."""
+    return {"shown": shown, "total": total}
+
+
+def overview(
+    settings: Settings, process_state: ProcessState, sampler: Sampler, *, every: bool
+) -> Generator[None, None, dict[str, object]]:
+    """Return the values of the page; `every`: with all routes, not only the busiest."""
+    courses = yield from sampler.history.courses(sampler.figures)
+    up = _backends_up(process_state)
+    named = {route.name: route for route in settings.route}
+    listed = sorted(
+        (_urgency(route, courses.routes.get(name), up), name) for name, route in named.items()
+    )
+    shown: list[dict[str, object]] = []
+    for _, name in listed[: MOST_ROWS if every else SHOWN]:
+        shown.append(_row(named[name], courses.routes.get(name), up))
+        yield
+    return {
+        "notices": list(notices(settings, process_state)),
+        "plots": _plots(courses.all),
+        "routes": rows(shown, len(listed)),
+        "every": every,
+        "sign_ins": _sign_ins(sampler),
+        "workers": settings.server.workers,
+    }
+
+
+def notices(settings: Settings, process_state: ProcessState) -> Iterator[str]:
+    """Yield what an admin should know: sentences that the log has too."""
+    for finding in process_state.sign_in.findings:
+        yield f"sign-in: {finding.text}"
+    yield from process_state.group_watch.faults
+    yield from (f"state store: {fault}" for fault in process_state.store.faults)
+    yield from sorted(process_state.told_of_registration)
+    if process_state.reloads.problems:
+        yield "the configuration in the file was refused; the previous one is in force"
+    now = process_state.clock()
+    for what, expires in expiries(settings, process_state):
+        if expires <= now + _SOON:
+            yield f"{what} {'has expired' if expires <= now else 'expires soon'}"
+
+
+def expiries(settings: Settings, process_state: ProcessState) -> list[tuple[str, float]]:
+    """Return certificates and tokens with the Unix second at which each expires, the first first.
+
+    Those without an end are left out.
+    """
+    files = {**process_state.certificates.expiries, **dict(process_state.certificate_expiries)}
+    found = [(f"certificate {file}", at) for file, at in files.items()]
+    if process_state.reachability.certificate_expires:
+        found.append(("certificate of Tailchat", process_state.reachability.certificate_expires))
+    for url, counts in tuple(process_state.upstream_pools.counts.items()):
+        if counts.certificate_expires:
+            found.append((f"certificate of {url}", counts.certificate_expires))
+    found += [(f"token:{one.name}", one.expires) for one in settings.token if one.expires]
+    return sorted(found, key=lambda one: (one[1], one[0]))
+
+
+def _sign_ins(sampler: Sampler) -> list[dict[str, object]]:
+    lately, all_ = sampler.history.sign_ins(sampler.figures), sampler.figures.of_sign_ins()
+    return [
+        {"result": result, "lately": lately[result], "total": total, "good": _is_good(result)}
+        for result, total in sorted(all_.items(), key=lambda one: (not _is_good(one[0]), -one[1]))
+    ]
+
+
+def _is_good(result: str) -> bool:
+    return result == Reason.SIGNED_IN
+
+
+def _plots(course: Course) -> dict[str, object]:
+    """Return the series of the large plots; times are in milliseconds."""
+    return {
+        "requests": [step.requests - step.failed for step in course.steps],
+        "failed": [step.failed for step in course.steps],
+        "median": _milliseconds(course.quantiles(_MEDIAN)),
+        "slowest": _milliseconds(course.quantiles(_SLOWEST)),
+        "total": course.requests,
+        "total_failed": course.failed,
+        "step": int(STEP_SECONDS),
+    }
+
+
+def _milliseconds(values: tuple[float | None, ...]) -> list[float]:
+    return [round((value or 0.0) * 1000, 2) for value in values]
+
+
+def _row(
+    route: RouteSettings, course: Course | None, up: Mapping[str, bool | None]
+) -> dict[str, object]:
+    course = course or Course(())
+    requests = course.requests
+    seconds = max(len(course.steps), 1) * STEP_SECONDS
+    return {
+        "name": route.name,
+        "where": f"{route.host or '*'}{route.path}",
+        "tool": route.upstream_text,
+        "state": _state(route, up),
+        "rate": requests / seconds,
+        "failed": course.failed / requests if requests else None,
+        "median": course.quantile(_MEDIAN),
+        "slowest": course.quantile(_SLOWEST),
+        "series": [step.requests for step in course.steps],
+        "total": requests,
+    }
+
+
+def _backends_up(process_state: ProcessState) -> dict[str, bool | None]:
+    pools = process_state.upstream_pools
+    up = {url: counts.up for url, counts in tuple(pools.counts.items())}
+    return {**up, **{one.backend.url: one.up for one in pools.health}}
+
+
+def _state(route: RouteSettings, up: Mapping[str, bool | None]) -> str:
+    """Return "up", "down" or "partly" of a tool; "unknown" before a request, "own" without one."""
+    if isinstance(upstream_address(route.backends[0]), OwnAddress):
+        return "own"
+    known = [up.get(url) for url in route.backends]
+    if all(known):
+        return "up"
+    if False not in known:
+        return "unknown"
+    return "partly" if any(known) else "down"
+
+
+def _urgency(
+    route: RouteSettings, course: Course | None, up: Mapping[str, bool | None]
+) -> tuple[object, ...]:
+    """Return what sorts a route: those that are down first, then the busiest."""
+    course = course or Course(())
+    return (_state(route, up) not in {"down", "partly"}, -course.failed, -course.requests)

@@ -1,0 +1,137 @@
+"""What the admin page shows of people: refusals, locks, grants, requests, live connections."""
+
+from collections.abc import Generator, Iterable, Iterator
+from typing import Final
+
+from tailchat_gate.access.remedies import Refused, remedies
+from tailchat_gate.config.tables.admin_page import is_admin_page
+from tailchat_gate.config.values.identifier import SUB, TOKEN
+from tailchat_gate.gate import Gate
+from tailchat_gate.identity.access_requests import AccessRequest
+from tailchat_gate.identity.revocation.state import Lock
+from tailchat_gate.observe.audit import Refusal
+from tailchat_gate.proxy.client.active_request import ActiveRequest
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.serving.dashboard.facts import SHOWN, rows
+from tailchat_gate.serving.generations import Generation
+from tailchat_gate.serving.process_state import ProcessState
+
+#: Live connections that are shown, and looked at for one that is to be ended.
+_MOST_LIVE: Final = 200
+
+Row = dict[str, object]
+
+
+def people(
+    generation: Generation, connections: Iterable[ClientConnection]
+) -> Generator[None, None, dict[str, object]]:
+    """Return the values of the page."""
+    process_state = generation.process_state
+    refusals: list[Row] = []
+    for refusal in process_state.audit.refusals[:SHOWN]:
+        refusals.append(_refusal(generation, refusal))
+        yield
+    own = {route.name for route in generation.settings.route if is_admin_page(route)}
+    # Without the event streams of those who look.
+    live = sorted(
+        (one for one in under_way(connections) if _route_of(one[2]) not in own),
+        key=lambda one: one[:2],
+    )
+    now = process_state.monotonic()
+    return {
+        "refusals": rows(refusals, len(process_state.audit.refusals)),
+        "requests": [_request(one) for one in process_state.access_requests.open],
+        "locks": [
+            {"target": one.target, "until": one.until, "message": one.message, "at": one.at}
+            for one in process_state.revocation.locks
+        ],
+        "grants": [
+            {"sub": one.sub, "route": one.route, "until": one.until, "by": one.by}
+            | {"reason": one.reason}
+            for one in process_state.grants.state.in_force
+        ],
+        "live": rows([_live(*one, now) for one in live[:_MOST_LIVE]], len(live)),
+        "grantable": grantable(generation),
+    }
+
+
+def grantable(generation: Generation) -> list[str]:
+    """Return the names of the routes that a grant can open."""
+    gate: Gate = generation.gate
+    return [route.name for route in gate.authorizer.routes.routes if route.rule.route]
+
+
+def under_way(
+    connections: Iterable[ClientConnection],
+) -> Iterator[tuple[str, str, ActiveRequest]]:
+    """Yield who has a request or WebSocket under way that ends with the session, its id, and it.
+
+    A person is their sub, a machine "token:NAME". Anonymous ones are left out, and those that
+    outlive their session.
+    """
+    for connection in connections:
+        request = connection.active_request
+        admission = request.admission if request is not None else None
+        if request is None or admission is None or admission.holder is None:
+            continue
+        context = admission.context
+        who = f"{TOKEN}{context.token}" if context.token else context.sub
+        if who:
+            yield who, context.request_id, request
+
+
+def _route_of(request: ActiveRequest) -> str:
+    return request.admission.context.route if request.admission is not None else ""
+
+
+def _live(who: str, request_id: str, request: ActiveRequest, now: float) -> Row:
+    context = request.admission.context if request.admission is not None else None
+    record = getattr(request.session, "record", None)
+    return {
+        "who": who,
+        "id": request_id,
+        "nickname": getattr(record, "nickname", ""),
+        "route": _route_of(request),
+        "path": context.path if context else "",
+        "client": context.client if context else "",
+        "seconds": max(now - context.started, 0.0) if context else 0.0,
+    }
+
+
+def _request(found: AccessRequest) -> Row:
+    return {
+        "id": found.key,
+        "sub": found.sub,
+        "nickname": found.nickname,
+        "discriminator": found.discriminator,
+        "tool": found.route,
+        "reason": found.reason,
+        "at": found.at,
+    }
+
+
+def _refusal(generation: Generation, refusal: Refusal) -> Row:
+    process_state, who = generation.process_state, refusal.person.sub
+    is_machine = who.startswith(TOKEN)
+    found = remedies(
+        generation.settings,
+        generation.gate.authorizer.routes,
+        Refused(who, refusal.reason, refusal.host, refusal.path, lock=_lock(process_state, who)),
+    )
+    return {
+        "who": who if is_machine else SUB + who,
+        "nickname": refusal.person.nickname,
+        "discriminator": refusal.person.discriminator,
+        "route": refusal.route,
+        "where": f"{refusal.host}{refusal.path}",
+        "reason": str(refusal.reason),
+        "count": refusal.count,
+        "last": refusal.last,
+        "remedies": [{"table": one.table, "line": one.line} for one in found],
+    }
+
+
+def _lock(process_state: ProcessState, who: str) -> Lock | None:
+    if who.startswith(TOKEN):
+        return process_state.revocation.lock_on_token(who.removeprefix(TOKEN))
+    return process_state.revocation.lock_on(who)

@@ -1,0 +1,41 @@
+"""Takes the samples of the last ten minutes, so that they are there when a page opens."""
+
+import asyncio
+import logging
+from typing import Final
+
+from tailchat_gate.observe.history import STEP_SECONDS, Figures, History
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.slices import in_slices
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class Sampler:
+    """Samples `figures`: those of this process, or of whatever adds up several."""
+
+    def __init__(self, figures: Figures, seconds: float = STEP_SECONDS) -> None:
+        self.figures: Final = figures
+        self.history: Final = History()
+        #: How many samples were taken.
+        self.count = 0
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; needs a running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Take no further sample."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await in_slices(self.history.sample(self.figures))
+                self.count += 1
+            except Exception:  # noqa: BLE001 - the next sample may succeed
+                _log.exception("a sample of the last minutes could not be taken")
+            await asyncio.sleep(self._seconds)

@@ -1,0 +1,253 @@
+"""Explains what the gate does with a request, and by which rules."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from tailchat_gate.access.policy import (
+    AS_NOBODY,
+    NO_GRANTS,
+    NO_MEMBERS,
+    NO_ROUTE,
+    Decision,
+    decide,
+)
+from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable, explain_match
+from tailchat_gate.authorizer import match_request
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.address import OwnAddress, upstream_address
+from tailchat_gate.config.values.quantities import end_text
+from tailchat_gate.endpoints.router import is_own
+from tailchat_gate.identity.authenticator import Visitor
+from tailchat_gate.identity.grants import GrantState
+from tailchat_gate.identity.machine_tokens import Machine
+from tailchat_gate.identity.oauth.responses import Profile
+from tailchat_gate.identity.revocation.state import RevocationState
+from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.people.members import Members
+from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
+from tailchat_gate.reasons import STATUS, Reason, RefusedError
+from tailchat_gate.request.claims import claimed_methods
+from tailchat_gate.request.client import ClientResolver
+from tailchat_gate.request.head import RequestHead
+from tailchat_gate.serving.explain_request import Asked, fates
+from tailchat_gate.serving.rooms import cookie_names, request_headers, route_table
+
+#: Placeholders for the client's address (RFC 5737) and other values of a real request.
+_ADDRESS: Final = "192.0.2.1"
+_REQUEST_ID: Final = "0" * 24
+
+_LOCKED: Final = Decision(allowed=False, reason=Reason.LOCKED)
+
+Lines = list[str]
+
+
+class Asker(NamedTuple):
+    """The person `sub` or the machine `token` of the request; None and "" are anonymous.
+
+    `lock` says that one of them is locked, "" if none is. `names` are the fields to explain.
+    `grants` are those in force; `members` knows who is in groups by Tailchat's word.
+    """
+
+    sub: str | None = None
+    token: str = ""
+    lock: str = ""
+    names: Sequence[bytes] = ()
+    grants: GrantState = NO_GRANTS
+    members: Members = NO_MEMBERS
+
+    @property
+    def admitted(self) -> str | None:
+        """The person that the rules see: None if the person is locked."""
+        return None if self.lock else self.sub
+
+
+def explained(
+    settings: Settings, asked: Asked, asker: Asker, table: RouteTable | None = None
+) -> tuple[bool, Lines]:
+    """Return whether a request is let through, and the lines that explain why.
+
+    `table` is that of the configuration, where it is known.
+    """
+    if isinstance(asked, RefusedError):
+        return False, [_said("decision", _refusal(asked.reason)), _said("because of", str(asked))]
+    lines = list(_request(settings, asked, asker))
+    if is_own(asked.target.path, settings.server.prefix):
+        return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
+    table = table or route_table(settings, asker.members, asker.grants)
+    try:
+        match, decision = _decided(table, asked, asker)
+        lines += _rules(table, asked, match)
+        lines += _grants(asker)
+        if settings.access.deny:
+            lines.append(_said("on all", f"deny {', '.join(settings.access.deny)}"))
+    except RefusedError as refused:
+        refusal = _said("decision", _refusal(refused.reason))
+        return False, [*lines, refusal, _said("because of", str(refused))]
+    if match is not None:
+        lines += _fates(settings, asked, match.route, asker.names)
+    if match is None or not decision.allowed:
+        lines.append(_said("decision", _refusal(decision.reason)))
+        if decision is _LOCKED:
+            lines.append(_said("because of", asker.lock))
+        return False, lines
+    nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
+    lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
+    lines.append(_said("upstream", match.route.settings.upstream_text))
+    lines += _rates(settings, match.route, asker)
+    if _has_tool(match.route):
+        who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
+        lines += ["", *_sent(settings, asked, match.route, who, asker.members)]
+    return True, lines
+
+
+def _rates(settings: Settings, route: Route, asker: Asker) -> Iterator[str]:
+    """Yield a line about each rate that the request counts for."""
+    limits, of_route = settings.limits, f"of route {route.settings.name}"
+    rates = (
+        (limits.requests_per_token if asker.token else "", f"of the machine {asker.token}"),
+        (limits.requests_per_person if asker.sub else "", f"of {asker.sub}"),
+        (route.settings.rate_per_client, f"{of_route}, for each client"),
+        (route.settings.rate, f"{of_route}, for all together"),
+    )
+    yield from (_said("rate", f"{rate} {whose}") for rate, whose in rates if rate)
+
+
+def _has_tool(route: Route) -> bool:
+    address = upstream_address(route.settings.backends[0])
+    return not isinstance(address, OwnAddress)
+
+
+def _fates(
+    settings: Settings, asked: RequestHead, route: Route, names: Sequence[bytes]
+) -> Iterator[str]:
+    """Yield lines about what happens to the named fields."""
+    if names and not _has_tool(route):
+        yield _said("header", "none is passed on: the gate itself serves this route")
+        return
+    headers = request_headers(settings, CookieReader(cookie_names(settings)))
+    for fate in fates(headers, names, asked.fields, route.settings):
+        yield _said("header", fate)
+
+
+def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match | None, Decision]:
+    match = match_request(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
+    if asker.token and asker.lock:
+        return match, _LOCKED
+    decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
+    if asker.lock and decision.reason is Reason.NOT_SIGNED_IN:
+        # The gate's reason for a session that a lock has closed.
+        decision = _LOCKED
+    if match and decision.allowed and not match.route.passes_on(asked.method):
+        decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
+    return match, decision
+
+
+def decided(table: RouteTable, asked: RequestHead, asker: Asker) -> Reason:
+    """Return the reason of the decision on a request. Raises RefusedError."""
+    return _decided(table, asked, asker)[1].reason
+
+
+def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[str]:
+    host = asked.fields.host.raw.decode("ascii")
+    yield _said("request", f"{asked.method} {asked.target.raw.decode('ascii')} on {host}")
+    who = f"the machine {asker.token}" if asker.token else "nobody"
+    if asker.sub is not None:
+        groups = IdentityHeaders(settings.groups, members=asker.members).groups_of(asker.sub)
+        who = f"{asker.sub}, in {', '.join(groups) or 'no group'}"
+        if unknown := ", ".join(sorted(asker.members.unknown.difference(groups))):
+            who += f"; Tailchat has not said lately whether in {unknown}"
+    yield _said("asked by", f"{who}; {asker.lock}" if asker.lock else who)
+
+
+def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:
+    """Yield lines about the matching route and the rules of each reading of the path."""
+    host, path = asked.fields.host.name, asked.target.path
+    yield _said("route", _route_line(match.route) if match else "none")
+    claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
+    for found in explain_match(table, host, path, (asked.method, *sorted(claimed))):
+        yield from _asks(found, path, asked.method)
+
+
+def _grants(asker: Asker) -> Iterator[str]:
+    for grant in asker.grants.of(asker.sub) if asker.sub else ():
+        reason = f": {grant.reason}" if grant.reason else ""
+        yield _said("grant", f"{grant.route}, {end_text(grant.until)}{reason}")
+
+
+def _asks(found: ExplainedMatch, path: str, method: str) -> Iterator[str]:
+    # A reading is decoded from typed text and may contain terminal controls.
+    reading = found.reading.encode("unicode_escape").decode("ascii")
+    seen = f", read as {reading}" if found.reading != path else ""
+    if found.method != method:
+        seen += f", taken for {found.method}"
+    if not found.routes:
+        why = "that leads to no route, or out of its own" if seen else "no route is there"
+        yield _said("rule", f"nobody{seen}: {why}")
+    for route in found.routes:
+        settings = route.settings
+        if not found.taken:
+            yield _said("rule", f"{route.name}{seen}: takes {', '.join(settings.methods)} alone")
+            continue
+        denied = f"; deny {', '.join(settings.deny)}" if settings.deny else ""
+        yield _said("rule", f"{route.name}{seen}: allow {', '.join(settings.allow)}{denied}")
+
+
+def _route_line(route: Route) -> str:
+    settings = route.settings
+    methods = ", ".join(settings.methods) or "any method"
+    return f"{route.name}: {settings.host or 'any host'}, {settings.path}, {methods}"
+
+
+def _who(sub: str | None, token: str) -> Visitor | Machine | None:
+    """Return the visitor, with placeholders for values that only a sign-in provides."""
+    if token:
+        return Machine(token, math.inf)
+    if sub is None:
+        return None
+    profile = Profile(sub, "<nickname>", "<discriminator>", "<avatar>")
+    return Visitor(SessionRecord.begin(profile, now=0, login=""), 0, 0, email="<email>")
+
+
+def _sent(
+    settings: Settings,
+    asked: RequestHead,
+    route: Route,
+    who: Visitor | Machine | None,
+    members: Members,
+) -> Lines:
+    """Return the request head that the tool gets, if a client sends Host and the named fields."""
+    server = settings.server
+    client = ClientResolver((), default_scheme=server.public_url.partition(":")[0])
+    identity = b""
+    if who is not None:
+        identity = IdentityHeaders(settings.groups, members=members).fields(who, route)
+        if settings.assertion.key_files and route.settings.assertion:
+            identity += b"X-Tailchat-Assertion: <signed>\r\n"
+    reader = CookieReader(cookie_names(settings))
+    head = request_headers(settings, reader).head(
+        asked,
+        route.upstream_target(asked.target.raw),
+        client=client.direct(_ADDRESS),
+        settings=route.settings,
+        request_id=_REQUEST_ID,
+        identity=identity,
+        upgrade=False,
+    )
+    return head.decode("utf-8", "backslashreplace").rstrip().split("\r\n")
+
+
+def _refusal(reason: Reason) -> str:
+    page = ", or the sign-in for a page" if reason is Reason.NOT_SIGNED_IN else ""
+    return f"refused: {reason}, {STATUS[reason].value}{page}"
+
+
+def _said(what: str, text: str) -> str:
+    return f"{what + ':':<11} {text}"
+
+
+def locked(in_force: RevocationState, sub: str | None, token: str) -> str:
+    """Return a line about the lock on a person or machine, "" if there is none."""
+    found = in_force.lock_on_token(token) if token else in_force.lock_on(sub) if sub else None
+    return f"{found.target} is locked {end_text(found.until)}" if found else ""

@@ -1,0 +1,376 @@
+"""The admin page: who sees it, what it shows, and what it hides."""
+
+import asyncio
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from configkit import problems
+from dashboardkit import (
+    BOB,
+    DASH,
+    HEADER_SECRET,
+    ROUTES,
+    SECTIONS,
+    WIKI,
+    Desk,
+    at_listener,
+    at_route,
+    explain_url,
+    status_at_wiki,
+)
+from gatekit import (
+    ALICE,
+    SECRET,
+    SUB,
+    RawClient,
+    RawUpstream,
+    RunningGate,
+    ask,
+    make_settings,
+    request_bytes,
+    until,
+)
+from reloadkit import file_gate, file_text, sections
+
+from tailchat_gate.config.lint.settings import lint
+from tailchat_gate.identity.grants import Grant
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
+from tailchat_gate.pages.admin_page import PAGES, headers, render
+from tailchat_gate.people.slices import at_once
+from tailchat_gate.serving.dashboard.events import MOST_STREAMS
+
+Start = Callable[..., Any]
+ADDRESSES = ("/", "/people", "/configuration", "/checks", explain_url(f"http://{WIKI}/x"))
+TOKEN = make_token(bytes(32))
+
+
+@pytest.fixture
+async def gate(start_gate: Start, upstream: RawUpstream) -> RunningGate:
+    """Return a gate with a tool, the admin page on a route, and the admin listener."""
+    found = await start_gate(
+        upstream.url,
+        server={"admin_listen": "127.0.0.1:0", "admin_orders": True},
+        token=[{"name": "probe", "hash": hash_of(TOKEN)}],
+        **{
+            **SECTIONS,
+            "route": [
+                ROUTES[0],
+                {**ROUTES[1], "allow": ["group:ops", "token:probe"]},
+            ],
+        },
+    )
+    assert isinstance(found, RunningGate)
+    return found
+
+
+@pytest.mark.parametrize("where", [at_listener, at_route])
+async def test_every_page_is_whole_and_keeps_secrets(
+    gate: RunningGate, where: Callable[[RunningGate], Desk]
+) -> None:
+    """In both languages, with a policy that lets nothing in, and without a secret."""
+    await status_at_wiki(gate, ALICE)
+    for address in ADDRESSES:
+        for language, tag in (("en", "en"), ("zh-CN", "zh-CN")):
+            page = await where(gate).open(address, Accept_Language=language)
+            assert page.status == 200, address
+            policy = page.value("Content-Security-Policy")
+            assert policy.startswith("default-src 'none'; style-src 'sha256-")
+            assert "frame-ancestors 'none'" in policy
+            assert "unsafe" not in policy
+            assert page.value("Content-Language") == tag
+            assert page.value("Cache-Control") == "no-store"
+            text = page.body.decode()
+            for secret in (SECRET, "app-secret-of-the-test", HEADER_SECRET, hash_of(TOKEN)):
+                assert secret not in text, address
+
+
+async def test_a_foreign_name_gets_no_page_and_gives_no_order(gate: RunningGate) -> None:
+    """421 for every path of the page and for its orders: DNS rebinding reads and does nothing."""
+    desk = at_listener(gate)
+    token = await desk.token()
+    foreign = Desk(gate, desk.port, "evil.example")
+    for path in (*ADDRESSES, "/events"):
+        assert (await foreign.open(path)).status == 421
+    form = {"order": "lock", "target": "all", "csrf": token, "page": "people"}
+    assert (await foreign.send(form)).status == 421
+    assert gate.generation.process_state.revocation.locks == ()
+
+
+async def test_the_route_is_judged_as_any_other(gate: RunningGate) -> None:
+    """Nobody is sent to the sign-in, the wrong person is refused, a machine may only look."""
+    nobody = await ask(gate.port, request_bytes("/people", host=DASH))
+    assert nobody.status == 401
+    assert (await at_route(gate, ALICE).open("/people")).status == 403
+    assert (await at_route(gate).open("/people")).status == 200
+    assert (await at_route(gate).open("/nothing")).status == 404
+    assert (await at_route(gate).open("/overview")).status == 404
+    machine = request_bytes("/people", host=DASH, Authorization=f"Bearer {TOKEN}")
+    page = await ask(gate.port, machine)
+    assert page.status == 200
+    assert b'name="order"' not in page.body
+    forward = request_bytes(
+        "/oauth2/auth", X_Forwarded_Host=DASH, X_Forwarded_Uri="/orders", X_Forwarded_Method="POST"
+    )
+    assert (await ask(gate.port, forward)).status == 403
+
+
+async def test_a_grant_never_opens_the_page(gate: RunningGate) -> None:
+    """Who may give rights is the configuration's to say alone."""
+    now = int(gate.clock())
+    state = gate.generation.process_state
+    await state.grants.put(Grant(SUB, "dash", now, now + 60))
+    await state.grants.put(Grant(SUB, "wiki", now, now + 60))
+    assert await status_at_wiki(gate, ALICE) == 200
+    assert (await at_route(gate, ALICE).open("/")).status == 403
+
+
+async def test_the_first_page_has_figures_tools_and_sign_ins(
+    gate: RunningGate, upstream: RawUpstream
+) -> None:
+    """Requests, failures, times and the tool's state, drawn by the server."""
+    for _ in range(3):
+        await status_at_wiki(gate, BOB)
+    upstream.answer = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+    await status_at_wiki(gate, BOB)
+    gate.generation.process_state.metrics.login("login-refused")
+    text = await at_listener(gate).text("/")
+    row = text[text.index("<bdi>wiki</bdi>") :]
+    assert row.index(">up<") < row.index("25 %") < row.index("ms</td>") < row.index("<polyline")
+    assert "wiki: 4 requests in ten minutes" in row
+    assert "4 requests, 1 of them failed" in re.sub(r"</?bdi>", "", text)
+    assert "login-refused" in text
+
+
+async def test_a_refusal_has_the_line_that_lets_the_person_in(
+    gate: RunningGate, start_gate: Start, upstream: RawUpstream
+) -> None:
+    """The line for `allow`, put into the file, does; so does the command's grant."""
+    assert await status_at_wiki(gate, ALICE) == 403
+    text = await at_listener(gate).text("/people")
+    assert f"tailchat-gate grant sub:{SUB} wiki --for 8h" in text
+    line = re.search(r"allow = \[.*?\]", text)
+    assert line is not None
+    allow = tomllib.loads(line[0])["allow"]
+    assert allow == ["group:ops", f"sub:{SUB}"]
+    changed = [{**ROUTES[0], "allow": allow}]
+    other = await start_gate(upstream.url, **{**SECTIONS, "route": changed})
+    assert await status_at_wiki(other, ALICE) == 200
+
+
+@pytest.mark.parametrize(
+    ("tables", "wanted"),
+    [
+        ({"access": {"deny": [f"sub:{SUB}"]}}, "deny = []"),
+        ({"groups": {"ops": [SUB], "out": [SUB, BOB.sub]}, "access": {"deny": ["group:out"]}},
+         f'out = ["{BOB.sub}"]'),
+    ],
+)  # fmt: skip
+async def test_a_deny_list_has_the_line_without_the_person(
+    start_gate: Start, upstream: RawUpstream, tables: dict[str, Any], wanted: str
+) -> None:
+    """That of the list itself, or that of the group in it."""
+    server = {"admin_listen": "127.0.0.1:0"}
+    route = [{"name": "wiki", "host": WIKI}]
+    gate = await start_gate(upstream.url, server=server, route=route, **tables)
+    assert await status_at_wiki(gate, ALICE) == 403
+    assert wanted in await at_listener(gate).text("/people")
+
+
+async def test_the_explain_box_says_verdict_and_why(gate: RunningGate) -> None:
+    """Who is refused, by which rule, and what would let them in; nonsense gets a sentence."""
+    desk = at_listener(gate)
+    text = await desk.text(explain_url(f"http://{WIKI}/x"))
+    for part in ("is refused", "wiki: allow group:ops", "refused: denied, 403", "lets in:"):
+        assert part in text
+    text = await desk.text(explain_url(f"http://{WIKI}/x", f"sub:{BOB.sub}"))
+    assert "The request passes." in text
+    assert "let through: signed-in" in text
+    for url, who in (("nonsense", ""), (f"http://{WIKI}/x", "<b>"), (f"http://{WIKI}/%00", "")):
+        page = await desk.open(explain_url(url, who))
+        assert page.status == 200
+        assert b"is refused" in page.body
+        assert b"<b>" not in page.body
+
+
+async def test_events_tell_of_changes_and_are_few(gate: RunningGate) -> None:
+    """A change is told to an open page; the stream after the last one allowed gets 503."""
+    desk = at_listener(gate)
+    page = gate.server._page
+    assert page is not None
+    request = request_bytes("/events", host=desk.host)
+    async with RawClient.connect(desk.port) as client:
+        client.send(request)
+        assert b"text/event-stream" in await client.head()
+        await client.reader.readuntil(b"retry: 5000\n\n")
+        now = int(gate.clock())
+        await gate.generation.process_state.grants.put(Grant(SUB, "wiki", now, now + 60))
+        await client.reader.readuntil(b"event: changed\ndata: 1\n\n")
+        async with AsyncExitStack() as stack:
+            for _ in range(MOST_STREAMS - 1):
+                other = await stack.enter_async_context(RawClient.connect(desk.port))
+                other.send(request)
+                assert b"200" in await other.head()
+            assert (await ask(desk.port, request)).status == 503
+
+
+@pytest.mark.both_loops
+async def test_an_open_page_never_holds_up_a_stop(gate: RunningGate) -> None:
+    """Streams on the listener and on the route end when the gate is told to stop, not later."""
+    listener, route = at_listener(gate), at_route(gate)
+    async with RawClient.connect(listener.port) as one, RawClient.connect(route.port) as other:
+        one.send(request_bytes("/events", host=listener.host))
+        other.send(request_bytes("/events", host=DASH, Cookie=route.cookie))
+        for client in (one, other):
+            await client.reader.readuntil(b"retry: 5000\n\n")
+        stopping = asyncio.create_task(gate.server.stop())
+        for client in (one, other):
+            rest = await client.reader.read()
+            assert rest.endswith(b"0\r\n\r\n")
+        await stopping
+
+
+async def test_a_stream_ends_with_its_session(gate: RunningGate) -> None:
+    """A lock ends the stream of the page on its route."""
+    desk = at_route(gate)
+    async with RawClient.connect(desk.port) as client:
+        client.send(request_bytes("/events", host=DASH, Cookie=desk.cookie))
+        await client.reader.readuntil(b"retry: 5000\n\n")
+        assert await at_listener(gate).order("lock", target=f"sub:{BOB.sub}") == "done"
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await client.reader.readuntil(b"never")
+
+
+async def test_the_file_its_problems_and_where_values_are_from(
+    tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """The button reloads; a refused file has its problems there, and the old values stay."""
+    environ = {"TAILCHAT_GATE_PAGES__CONTACT": "ops@example.com"}
+    async with file_gate(tmp_path, upstream.url, environ=environ) as found:
+        desk = at_listener(found.gate)
+        assert await desk.order("reload") == "reloaded"
+        text = await desk.text("/configuration")
+        for key, value, source in (
+            ("pages.contact", '"ops@example.com"', "TAILCHAT_GATE_PAGES__CONTACT"),
+            ("session.secrets", "[(hidden)]", "session.secrets"),
+            ("server.prefix", '"/oauth2"', "default"),
+            ("state.path", '""', "file"),
+        ):
+            row = text[text.index(f"<code>{key}</code>") :].split("</tr>")[0]
+            assert (f"<code>{value}</code>" in row, f">{source}</td>" in row) == (True, True), row
+        await found.write(route=[{"name": "tool", "path": "nowhere"}])
+        assert await desk.order("reload", page="configuration") == "refused"
+        text = await desk.text("/configuration?said=refused")
+        assert "The file was refused" in text
+        assert "route[0].path" in text
+        assert "said=made-up" not in await desk.text("/configuration?said=made-up")
+
+
+async def test_doctor_runs_on_demand(tmp_path: Path, upstream: RawUpstream) -> None:
+    """The findings of the command are on the page once it is done."""
+    async with file_gate(tmp_path, upstream.url) as found:
+        desk, page = at_listener(found.gate), found.gate.server._page
+        assert page is not None
+        assert await desk.order("doctor", page="checks") == "started"
+        assert "The checks are running" in await desk.text("/checks")
+        await until(lambda: page._doctor.at > 0, within=100)
+        text = await desk.text("/checks")
+        assert "<code>secret-files</code>" in text
+        assert "wrong" in text
+
+
+@pytest.mark.parametrize(
+    ("route", "others", "key", "expected"),
+    [
+        ({"allow": ["public"]}, [], "route[1].allow[0]", "admin page"),
+        ({"host": None}, [], "route[1].host", "one whole host name"),
+        ({"host": "*.test"}, [], "route[1].host", "one whole host name"),
+        ({"outlive": True}, [], "route[1].outlive", "left out"),
+        ({}, [{"name": "x", "host": DASH, "path": "/x"}], "route[2].host", "only route[1] has"),
+        ({}, [{"name": "x", "path": "/x"}], "route[2].path", "only route[1] has"),
+        ({}, [{"name": "x", "host": "*.test", "path": "/x"}], "route[2].path", "only route[1]"),
+        ({"path": "/gate"}, [{"name": "x", "host": "*.test"}], "route[2].path", "only route[1]"),
+        ({"origins": ["https://x.example"]}, [], "route[1].origins", "without a tool"),
+    ],
+)
+def test_a_page_that_others_could_use_is_an_error(
+    tmp_path: Path, route: dict[str, Any], others: list[dict[str, Any]], key: str, expected: str
+) -> None:
+    """Public, on a host with a tool, or open longer than its session: `check` refuses it."""
+    own = {name: one for name, one in {**ROUTES[1], **route}.items() if one is not None}
+    file = tmp_path / "config.toml"
+    tables = sections(
+        "http://127.0.0.1:9",
+        groups=SECTIONS["groups"],
+        route=[{"name": "wiki", "host": WIKI}, own, *others],
+    )
+    file.write_text(file_text(tables), "utf-8")
+    found = problems(file, {})
+    assert any(one.key_path == key and expected in one.expected for one in found), found
+
+
+def test_a_host_of_its_own_is_enough() -> None:
+    """Also below a wildcard, beside routes that the gate answers itself; signed-in is warned of."""
+    settings = make_settings(
+        route=[
+            {"name": "tools", "host": "*.test"},
+            {"name": "dash", "host": DASH, "upstream": "admin:"},
+            {"name": "health", "host": DASH, "path": "/health", "upstream": "static:204"},
+        ]
+    )
+    assert any("everybody with an account can use the admin page" in one for one in lint(settings))
+
+
+def _leaves(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield path + key, value
+
+
+def test_both_catalogues_of_the_page_say_the_same_things() -> None:
+    """Every text exists in both languages, with the same placeholders."""
+    folder = files("tailchat_gate.pages").joinpath("admin")
+    english, chinese = (
+        dict(_leaves(tomllib.loads(folder.joinpath(f"{name}.toml").read_text("utf-8"))))
+        for name in ("en", "zh")
+    )
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", chinese[key])), key
+        assert chinese[key].strip(), key
+
+
+HOSTILE = "<script>\u202e" + "W" * 3000
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+async def test_hostile_words_stay_text(gate: RunningGate, language: str) -> None:
+    """Names, paths and reasons of strangers are escaped, cut, and turn no words round."""
+    values = {
+        "base": "", "who": HOSTILE, "sub": "", "csrf": "c", "orders": True, "approves": True,
+        "harmless": True, "fresh_url": "", "said": "", "page": "people", "grantable": ["wiki"],
+        "requests": [{"id": "k", "sub": HOSTILE, "nickname": HOSTILE, "discriminator": HOSTILE,
+                      "tool": HOSTILE, "reason": HOSTILE, "at": 1.0}],
+        "refusals": {"shown": [{"who": HOSTILE, "nickname": HOSTILE, "discriminator": HOSTILE,
+                                "route": "wiki", "where": HOSTILE, "reason": "denied", "count": 1,
+                                "last": 1.0, "remedies": [{"table": "", "line": HOSTILE}]}],
+                     "total": 1},
+        "locks": [{"target": HOSTILE, "until": None, "message": HOSTILE, "at": 1}],
+        "grants": [{"sub": HOSTILE, "route": "wiki", "until": 1.0, "by": HOSTILE,
+                    "reason": HOSTILE}],
+        "live": {"shown": [{"who": HOSTILE, "id": "r", "nickname": HOSTILE, "route": "wiki",
+                            "path": HOSTILE, "client": "::1", "seconds": 1.0}], "total": 1},
+    }  # fmt: skip
+    text = at_once(render("people", language, values))
+    assert "<script>W" not in text
+    assert "\u202e" not in text
+    assert text.count("<script>") == 1
+    assert set(PAGES) == {"overview", "people", "configuration", "checks"}
+    assert headers(language)["X-Frame-Options"] == "DENY"
