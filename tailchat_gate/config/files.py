@@ -5,6 +5,7 @@ import ssl
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tailchat_gate.config.problems import Conflict, judged, key_path
+from tailchat_gate.config.tables.process import ENDPOINT
 from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.values import tile
 from tailchat_gate.config.values.address import FilesAddress, HttpAddress, upstream_address
@@ -288,3 +290,16 @@ def unusable_authorities(file: str) -> Iterator[Conflict]:
             authorities_context("ca_file", file)
         except FileError as wrong:
             yield Conflict(("tailchat", wrong.key), wrong.found, wrong.expected)
+
+
+def missing_exporter(endpoint: str) -> Iterator[Conflict]:
+    """Find that the packages which send spans are not installed."""
+    # One name after another: a search imports what is above the last one.
+    names = ("opentelemetry", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk.trace")
+    try:
+        missing = bool(endpoint) and not all(map(find_spec, names))
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        remedy = "no address, or `pip install 'tailchat-gate[tracing]'`"
+        yield Conflict(ENDPOINT, "the packages of OpenTelemetry are missing", remedy)

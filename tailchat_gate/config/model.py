@@ -18,7 +18,7 @@ from tailchat_gate.config.tables.identity import (
     Tailchat,
     Token,
 )
-from tailchat_gate.config.tables.process import Limits, Log, Pages, State, Tracing
+from tailchat_gate.config.tables.process import ENDPOINT, Limits, Log, Pages, State, Tracing
 from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.tables.server import Server
 
@@ -133,6 +133,7 @@ FIXED: Final = (
     ("log", "access_file"),
     ("log", "format"),
     ("log", "audit_file"),
+    ENDPOINT,
 )
 
 

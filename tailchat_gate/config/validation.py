@@ -24,6 +24,7 @@ from tailchat_gate.config.files import (
     exposed_key_files,
     exposed_keys,
     key_problems,
+    missing_exporter,
     named_files,
     unusable,
     unusable_authorities,
@@ -154,6 +155,7 @@ def _refuse_conflicts(
         *conflicts(compared),
         *unusable(compared.routes),
         *unusable_authorities(key("tailchat", "ca_file", "")),
+        *missing_exporter(key("tracing", "endpoint", "")),
     ):
         draft.refuse(conflict.at, conflict.found, conflict.expected)
 

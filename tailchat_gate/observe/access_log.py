@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from json.encoder import encode_basestring_ascii
-from threading import Thread
 from types import MappingProxyType
 from typing import Final
 
+from tailchat_gate.observe.apart import apart
 from tailchat_gate.observe.chosen_fields import MAX_TEXT, ChosenFields, asked, quoted, upstream
 from tailchat_gate.observe.sink import CLOSE_SECONDS, RotatedFile, Sink, SinkFile
 from tailchat_gate.observe.text_lines import in_colour, is_text
@@ -122,15 +122,7 @@ class AccessLog:
         self.flush()
         if not self.sink.is_running:
             return
-        loop, closed = asyncio.get_running_loop(), asyncio.Event()
-
-        def close() -> None:
-            self.sink.close_and_tell(within)
-            loop.call_soon_threadsafe(closed.set)
-
-        # Not a thread of the loop's pool: a disk that hangs may block all of those.
-        Thread(target=close, name="access-log-close", daemon=True).start()
-        await closed.wait()
+        await apart(partial(self.sink.close_and_tell, within), "access-log-close")
 
     def _tick(self, millisecond: int) -> None:
         self._millisecond = millisecond

@@ -24,10 +24,12 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.stored_sessions import StoredSessions
 from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.observe.apart import apart
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.families import Collected
 from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.observe.spans import Spans
 from tailchat_gate.people.bot import SignIn
 from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.known import KnownPeople
@@ -47,6 +49,7 @@ from tailchat_gate.serving import process_gauges as families
 from tailchat_gate.serving.certificate_watch import CertificateWatch
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.shared_rates import SharedRates
+from tailchat_gate.serving.traces import spans_of
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
@@ -81,6 +84,7 @@ class ProcessState:
         monotonic: Callable[[], float] = time.monotonic,
         log_descriptor: int = 1,
         access_log: AccessLog | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self.clock: Final = clock
         self.monotonic: Final = monotonic
@@ -92,6 +96,7 @@ class ProcessState:
         )
         self.bridge: Final = AiohttpBridge()
         self.access_log: Final = access_log or AccessLog(log_descriptor, clock)
+        self.spans: Final = spans or Spans()
         self.audit: Final = Audit(clock)
         self.faults: Final = FaultLog(clock)
         self.request_ids: Final = RequestIds(os.urandom)
@@ -149,6 +154,7 @@ class ProcessState:
         await self.sign_ins.close()
         await self.rates.close()
         await self.store.close()
+        await apart(self.spans.close, "spans-close")
         await self.access_log.close()
 
     def heard_of_people(self) -> None:
@@ -167,7 +173,13 @@ class ProcessState:
         connections = ConnectionMetrics(self.upstream_pools)
         return Metrics(
             lambda: (self.access_log.sink, *sinks()),
-            (connections, self.reachability.collect, self._gauges, self.certificates.metrics),
+            (
+                connections,
+                self.reachability.collect,
+                self._gauges,
+                self.certificates.metrics,
+                self.spans.collect,
+            ),
             live_ends=SESSION_OVER.values(),
             session_ends=SESSION_ENDS,
             state_errors=tuple(FaultKind),
@@ -233,4 +245,9 @@ def process_state_of(settings: Settings) -> ProcessState:
         _STANDARD_OUTPUT, time.time, file=log.access_file, form=log.format, environ=os.environ
     )
     state = settings.state
-    return ProcessState(state_path=state.path, redis=server_of(state), access_log=access_log)
+    return ProcessState(
+        state_path=state.path,
+        redis=server_of(state),
+        access_log=access_log,
+        spans=spans_of(settings.tracing),
+    )

@@ -231,6 +231,8 @@ def wire_proxy(
         process_state.metrics,
         process_state.access_log if settings.log.access else None,
         process_state.monotonic,
+        process_state.spans,
+        names_people=settings.tracing.identity,
     )
     identity = IdentityHeaders(settings.groups, assertions, access.members)
     return ProxyParts(headers, forwarder, assertions, identity, recorder)

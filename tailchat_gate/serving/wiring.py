@@ -1,6 +1,5 @@
 """Builds a gate from its settings: the one place where all parts meet."""
 
-import os
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -31,7 +30,6 @@ from tailchat_gate.pages.admin_page import prepare
 from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestReader
-from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Asks
 from tailchat_gate.serving.certificates import certificate_expiries
 from tailchat_gate.serving.generations import Generation
@@ -55,6 +53,7 @@ from tailchat_gate.serving.rooms import (
 )
 from tailchat_gate.serving.tailchat_parts import secrets
 from tailchat_gate.serving.tls import server_tls
+from tailchat_gate.serving.traces import trace_contexts
 
 
 class Parts(NamedTuple):
@@ -306,11 +305,7 @@ def _gate(parts: Parts, endpoints: Endpoints, static: StaticRoutes) -> Gate:
         writer=parts.responses.writer,
         recorder=parts.proxy.recorder,
         request_ids=parts.process_state.request_ids,
-        traces=TraceContexts(
-            os.urandom,
-            trusted=parts.settings.tracing.trust,
-            share=parts.settings.tracing.sample,
-        ),
+        traces=trace_contexts(parts.settings.tracing, parts.process_state.spans),
         monotonic=parts.process_state.monotonic,
         passes_certificate=parts.settings.server.pass_client_certificate,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -258,3 +259,16 @@ async def test_a_tool_that_cannot_be_verified_is_not_spoken_to(
 
     with pytest.raises(ssl.SSLCertVerificationError):
         await _handshake(server, client, name)
+
+
+def test_a_collector_needs_the_packages_of_the_extra(
+    smallest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them the configuration is refused, with the command that installs them."""
+    with_collector = '\n[tracing]\nendpoint = "http://127.0.0.1:4318"\n'
+    smallest.write_text(smallest.read_text() + with_collector)
+    assert good(smallest).settings.tracing.endpoint == "http://127.0.0.1:4318"
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+
+    (problem,) = refused(smallest)
+    assert "pip install 'tailchat-gate[tracing]'" in str(problem)

@@ -65,6 +65,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("reloads", "upgrade"),
         ("passing",),
         ("acceptor", "certificate_watch", "certificates", "inherited", "notify", "shared_rates"),
+        ("traces",),
         ("process_gauges", "signals"),
     ),
     "identity": (

@@ -88,6 +88,19 @@ def test_every_alert_has_its_chapter() -> None:
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
+def test_backends_are_watched() -> None:
+    """An alert and a panel show each backend's state, ejections, connect and first-byte times."""
+    watched = {
+        *("gate_backend_up", "gate_backend_ejections_total"),
+        *("gate_upstream_connect_seconds_bucket", "gate_upstream_first_byte_seconds_bucket"),
+    }
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    drawn = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+    for found in ([rule["expr"] for rule in alerts()], drawn):
+        assert watched <= {name for query in found for name, _ in used(query)}
+
+
 def test_what_is_told_of_an_alert_names_its_labels() -> None:
     """A text uses only labels that the query keeps."""
     names = known()

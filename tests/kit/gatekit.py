@@ -20,6 +20,7 @@ from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, Se
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.server import GateServer
+from tailchat_gate.serving.traces import spans_of
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.state.places import server_of
 
@@ -140,6 +141,7 @@ async def running_gate(
             redis=server_of(settings.state),
             clock=clock,
             log_descriptor=descriptor,
+            spans=await asyncio.to_thread(spans_of, settings.tracing),
         )
         # The generation has no name here, which would keep it in memory after a reload.
         server = GateServer(

@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from tailchat_gate import syntax
 from tailchat_gate.config.tables.fields import (
     AuditFile,
     Contact,
@@ -23,11 +24,13 @@ from tailchat_gate.config.tables.fields import (
     StatePath,
     Whole,
 )
-from tailchat_gate.config.values import identifier, quantities, secret
+from tailchat_gate.config.values import identifier, quantities, secret, url
 from tailchat_gate.config.values.redis_url import redis_url
 from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS, LogField
 from tailchat_gate.request.trace import Trusted
 
+#: Where the address of the collector is.
+ENDPOINT = ("tracing", "endpoint")
 _MOST = 1_000_000
 
 
@@ -40,6 +43,11 @@ Share = Annotated[
     float,
     BeforeValidator(quantities.read_share),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
+Collector = Annotated[
+    str,
+    AfterValidator(url.base_url_or_none),
+    WithJsonSchema({"type": "string", "pattern": f"^({syntax.SCHEMA_HTTP_HOST}(/[^?#]*)?)?$"}),
 ]
 StateUrl = Annotated[str, AfterValidator(redis_url)]
 StatePassword = Annotated[SecretStr, AfterValidator(_password)]
@@ -212,4 +220,16 @@ class Tracing(Section):
             "requests that come with a trace have one."
         ),
         examples=[0.05],
+    )
+    endpoint: Collector = Field(
+        default="",
+        description=(
+            "Collector that gets spans of sampled traces over OTLP/HTTP, without /v1/traces; empty "
+            "records none. It needs the extra `tracing`."
+        ),
+        examples=["http://127.0.0.1:4318"],
+    )
+    identity: StrictBool = Field(
+        default=False,
+        description="Whether spans tell who sent a request: the sub and the visitor's address.",
     )

@@ -7,6 +7,7 @@ from typing import Final
 
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.metrics import Metrics
+from tailchat_gate.observe.spans import Spans
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import KEPT_OUT, Reason
 from tailchat_gate.request.context import RequestContext
@@ -35,18 +36,24 @@ SESSION_OVER: Final = MappingProxyType(
 class Recorder:
     """Counts requests and logs them; without an `access_log` it logs none.
 
+    `spans` takes those of sampled traces, and `names_people` says that these name who asked.
+
     It holds no reference to a configuration, so that a tunnel may hold it for weeks.
     """
 
     metrics: Metrics
     access_log: AccessLog | None
     monotonic: Callable[[], float]
+    spans: Spans
+    names_people: bool
 
     def record(self, context: RequestContext) -> None:
         """Record a finished request."""
         now = self.monotonic()
         context.seconds = now - context.started
         self.metrics.request(context, now)
+        if context.trace is not None and context.trace.span_id:
+            self.spans.record(context, now, identity=self.names_people)
         if self.access_log is not None:
             self.access_log.write(context)
 
@@ -66,8 +73,11 @@ class Recorder:
         if failure is not None:
             context.reason = failure
             self.live_ended(failure)
-        context.seconds = self.monotonic() - context.started
+        now = self.monotonic()
+        context.seconds = now - context.started
         self.metrics.route(context.route).tunnel_ended(context.seconds, context.sent_bytes)
+        if context.trace is not None and context.trace.span_id:
+            self.spans.record(context, now, identity=self.names_people)
         if self.access_log is not None:
             self.access_log.write(context)
         client.end(keep=False)

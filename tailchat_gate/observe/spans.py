@@ -1,0 +1,228 @@
+"""Spans of sampled requests: taken note of in the event loop, made and sent in a thread.
+
+Nothing here blocks the caller: where the collector is slow or away, spans are lost and counted.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from threading import Condition, Thread
+from typing import Final, NamedTuple, Protocol
+
+from tailchat_gate.observe.families import Collected, Family
+from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
+from tailchat_gate.observe.sink import CLOSE_SECONDS
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.trace import Trace
+
+#: Requests that wait to be sent, and how many are sent together.
+CAPACITY: Final = 4096
+_BATCH: Final = 512
+#: For how many seconds requests are gathered.
+_GATHER_SECONDS: Final = 1.0
+_LONGEST_PATH: Final = 1024
+_NANOSECONDS: Final = 1_000_000_000
+
+#: How a request ended that went to a tool, or tried to, and got no response.
+_UNREACHED: Final = (Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW, Reason.UPSTREAM_BROKEN)
+
+_EXPORTED: Final = Family("gate_spans_exported", "Spans of requests that a collector took.")
+_LOST: Final = Family(
+    "gate_spans_lost", "Spans of requests that were lost because no collector took them in time."
+)
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class SentSpan(NamedTuple):
+    """What went to a tool: times are in Unix nanoseconds, 0 for what never happened."""
+
+    began: int
+    connected: int
+    first_byte: int
+    peer: str
+
+
+class RequestSpans(NamedTuple):
+    """A finished request of a sampled trace; times are in Unix nanoseconds.
+
+    `sent` is None where nothing went to a tool. `sub` and `client` are "" unless spans may tell
+    them.
+    """
+
+    trace: Trace
+    request_id: str
+    method: str
+    scheme: str
+    host: str
+    path: str
+    route: str
+    status: int
+    reason: str
+    version: str
+    began: int
+    ended: int
+    sent: SentSpan | None
+    sub: str
+    client: str
+
+    @property
+    def spans(self) -> int:
+        """How many spans it has."""
+        return 1 if self.sent is None else 2
+
+
+class Exporter(Protocol):
+    """What makes spans of requests and sends them; only the thread calls `send`."""
+
+    def send(self, requests: Sequence[RequestSpans]) -> str:
+        """Send the spans of requests; return why they were not taken, "" where they were."""
+
+    def close(self) -> None:
+        """Give up what is being sent, from any thread."""
+
+
+class Spans:
+    """Gathers the spans of requests, and sends them by an exporter that `make` makes.
+
+    `make` is None where no spans are recorded; else the thread calls it, once. `clock` gives Unix
+    seconds.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Exporter] | None = None,
+        clock: Callable[[], float] = time.time,
+        *,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._make = make
+        self._clock = clock
+        self._capacity = capacity
+        self.exported = self.lost = 0
+        self._waiting: deque[RequestSpans] = deque()
+        self._changed = Condition()
+        self._closing = False
+        self._thread: Thread | None = None
+        self._exporter: Exporter | None = None
+        self._faults = FaultLog(time.monotonic)
+
+    @property
+    def are_recorded(self) -> bool:
+        """Whether spans are recorded at all."""
+        return self._make is not None
+
+    def record(self, context: RequestContext, now: float, *, identity: bool) -> None:
+        """Queue the spans of a request of a sampled trace that ended at `now`, monotonic.
+
+        `identity`: they tell who sent it.
+        """
+        assert context.trace is not None  # noqa: S101 - only such a request has spans
+        found = _spans(context, context.trace, now, self._clock(), identity=identity)
+        with self._changed:
+            if self._closing or len(self._waiting) >= self._capacity:
+                self.lost += found.spans
+                return
+            self._waiting.append(found)
+            if self._thread is None:
+                self._start()
+            elif len(self._waiting) in {1, _BATCH}:
+                self._changed.notify()
+
+    def close(self, within: float = CLOSE_SECONDS) -> None:
+        """Send what waits, for at most `within` seconds; blocks meanwhile."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        thread = self._thread
+        if thread is None:
+            return
+        thread.join(within)
+        if thread.is_alive() and self._exporter is not None:
+            self._exporter.close()
+        with self._changed:
+            self.lost += sum(one.spans for one in self._waiting)
+            self._waiting.clear()
+
+    def collect(self) -> Iterator[Collected]:
+        """Yield the metric families."""
+        yield _EXPORTED, (((), self.exported),)
+        yield _LOST, (((), self.lost),)
+
+    def _start(self) -> None:
+        self._thread = Thread(target=self._run, name="spans", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is available now; the next request tries again
+            self._thread = None
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            count = sum(one.spans for one in batch)
+            try:
+                problem = self._send(batch)
+            except Exception as error:  # noqa: BLE001 - any error costs these spans only
+                problem = type(error).__name__
+            with self._changed:
+                if problem:
+                    self.lost += count
+                else:
+                    self.exported += count
+            if problem:
+                message = "spans were lost: tracing.endpoint does not take them"
+                details = {"problem": problem, "spans": count}
+                self._faults.tell(message, details, level=logging.WARNING)
+
+    def _send(self, batch: Sequence[RequestSpans]) -> str:
+        if self._exporter is None:
+            assert self._make is not None  # noqa: S101 - else nothing is recorded
+            self._exporter = self._make()
+        return self._exporter.send(batch)
+
+    def _next_batch(self) -> list[RequestSpans]:
+        """Wait for requests; return some of them, [] at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._changed.wait_for(
+                lambda: len(self._waiting) >= _BATCH or self._closing, _GATHER_SECONDS
+            )
+            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+
+
+def _spans(
+    context: RequestContext, trace: Trace, now: float, clock: float, *, identity: bool
+) -> RequestSpans:
+    head, offset = context.head, clock - now
+
+    def at(moment: float) -> int:
+        return int((moment + offset) * _NANOSECONDS) if moment else 0
+
+    sent = None
+    if context.upstream or context.reason in _UNREACHED:
+        went = context.upstream_at or context.started
+        opened = context.connect_seconds
+        sent = SentSpan(
+            at(went - opened),
+            at(went) if opened else 0,
+            at(context.first_byte_at),
+            context.upstream,
+        )
+    return RequestSpans(
+        trace=trace,
+        request_id=context.request_id,
+        method=head.method,
+        scheme=context.client_address.scheme,
+        host=head.fields.host.name,
+        path=head.target.path[:_LONGEST_PATH],
+        route=context.route,
+        status=context.status,
+        reason=str(context.reason),
+        version="1.0" if head.http10 else "1.1",
+        began=at(context.started),
+        ended=at(now),
+        sent=sent,
+        sub=context.sub if identity else "",
+        client=context.client if identity else "",
+    )
