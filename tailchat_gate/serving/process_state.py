@@ -90,10 +90,7 @@ class ProcessState:
         self.monotonic: Final = monotonic
         self.names: Final = Names()
         self.descriptors: Final = Descriptors()
-        bodies = BodyStore(partial(body_directory, state_path, os.environ), self.descriptors)
-        self.upstream_pools: Final = UpstreamPools(
-            clock, Dialer(self.names), self.descriptors, bodies
-        )
+        self.upstream_pools: Final = self._make_pools(state_path)
         self.bridge: Final = AiohttpBridge()
         self.access_log: Final = access_log or AccessLog(log_descriptor, clock)
         self.spans: Final = spans or Spans()
@@ -168,6 +165,11 @@ class ProcessState:
         """
         if self.locks.keep_out(sub, reason, lifetime=lifetime):
             self.audit.account_changed(sub, reason)
+
+    def _make_pools(self, state_path: str) -> UpstreamPools:
+        descriptors = self.descriptors
+        bodies = BodyStore(partial(body_directory, state_path, os.environ), descriptors)
+        return UpstreamPools(self.clock, Dialer(self.names), descriptors, bodies)
 
     def _make_metrics(self) -> Metrics:
         connections = ConnectionMetrics(self.upstream_pools)
