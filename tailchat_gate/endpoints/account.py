@@ -31,8 +31,9 @@ _NO_PAGE: Final[tuple[list[str], ...]] = ([], ["none"])
 
 #: Begins the sealed text that signs out on the public host.
 _SIGN_OUT: Final = "sign-out "
-#: Says on the last page that every session was ended.
-_EVERYWHERE: Final = b"everywhere"
+#: Begins the sealed text for the last page, and what says there that every session was ended.
+_DONE: Final = b"signed-out "
+_EVERYWHERE: Final = "everywhere"
 
 
 #: Why a session that may become valid again opens nothing.
@@ -110,7 +111,8 @@ class SignOut:
 
         A POST with the field `everywhere` ends all sessions of the person, on every host. A GET
         with a sealed `pass` is the second half of a POST on a tool's host: it deletes the cookie
-        of the public host, and ends a session there that has not ended yet.
+        of the public host, and ends a session there that has not ended yet. The last page leads
+        back to that tool.
         """
         query = dict(query_pairs(context.target.query))
         record = self._record(request, context)
@@ -131,11 +133,12 @@ class SignOut:
         lifetime = self._sessions.lifetimes.absolute
         done = self._done(query)
         everywhere = own_form and "everywhere" in await form_fields(request)
+        if own_form:
+            done = self._seal_done(context.host, everywhere=everywhere)
         # First, because a browser that disconnects cancels this handler at its next await.
         self._audit.event("signed-out", context, everywhere=everywhere)
         if everywhere:
             await self._locks.sign_out_everywhere(record, lifetime=lifetime)
-            done = self._keys.seal(_EVERYWHERE)
         else:
             await self._locks.end_session(record, lifetime=lifetime)
         answer = self._answers.redirect(self._next(context, record, done), status=303)
@@ -151,11 +154,14 @@ class SignOut:
             # To remove it from the address bar.
             answer = self._answers.redirect(_with_done(self._page, done), status=303)
         else:
+            everywhere, host = self._read_done(done)
+            # A tool that the configuration has no longer is no place to go back to.
+            origin = self._sites.origin(host) if self._sites.is_tool(host) else ""
             answer = self._answers.page(
                 context,
                 "signed_out",
-                start_url=self._answers.start_url("/"),
-                everywhere=bool(done),
+                start_url=f"{origin}{self._answers.start_url('/')}",
+                everywhere=everywhere,
             )
         reader = self._sessions.reader
         fields = cookie_fields(request.raw_headers)
@@ -164,9 +170,23 @@ class SignOut:
         return answer
 
     def _done(self, query: dict[str, str]) -> str:
-        """Return the sealed note that every session was ended, "" for any other text."""
+        """Return what the gate sealed for the last page, "" for any other text."""
         done = query.get("done", "")
-        return done if self._keys.open(done) == _EVERYWHERE else ""
+        sealed = self._keys.open(done)
+        return done if sealed is not None and sealed.startswith(_DONE) else ""
+
+    def _seal_done(self, host: str, *, everywhere: bool) -> str:
+        """Return the text for the last page; "" where the sign-out is an ordinary one there."""
+        tool = host if self._sites.is_tool(host) else ""
+        if not (tool or everywhere):
+            return ""
+        return self._keys.seal(_DONE + f"{tool} {_EVERYWHERE if everywhere else ''}".encode())
+
+    def _read_done(self, done: str) -> tuple[bool, str]:
+        """Return whether every session was ended, and the tool's host that it began on."""
+        sealed = (self._keys.open(done) or b"").removeprefix(_DONE).decode()
+        host, _, scope = sealed.partition(" ")
+        return scope == _EVERYWHERE, host
 
     def _next(self, context: RequestContext, record: SessionRecord, done: str) -> str:
         """Return the address to continue at: from a tool's host, on the public one."""

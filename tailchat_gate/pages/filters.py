@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 #: Longest text of a stranger's making that a page shows, in characters.
 MAX_SHOWN: Final = 300
+_NO_MARK: Final = Markup()
 # An embedding, override or isolate in a nickname would turn round the words beside it, and a
 # stray U+2069 ends even the isolation that <bdi> gives. A lone surrogate cannot be encoded.
 _HARMLESS: Final = MappingProxyType(
@@ -58,9 +59,14 @@ def initial(nickname: str) -> str:
     return next((ch.upper() for ch in nickname if ch.isalnum()), "?")[:1]
 
 
-def utc(seconds: float) -> Markup:
-    """Return a <time> element for Unix seconds."""
+def local(seconds: float) -> Markup:
+    """Return a <time> element that a script says in the reader's zone, where scripts run."""
+    return utc(seconds, Markup(" data-local"))
+
+
+def utc(seconds: float, mark: Markup = _NO_MARK) -> Markup:
+    """Return a <time> element for Unix seconds; `mark` is a further attribute."""
     moment = datetime.fromtimestamp(seconds, UTC)
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup('<time{} datetime="{}">{}</time>').format(
+        mark, moment.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.strftime("%Y-%m-%d %H:%M:%S UTC")
     )

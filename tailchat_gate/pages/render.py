@@ -12,7 +12,7 @@ from typing import Any, Final
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from tailchat_gate.pages.filters import clean, csp_source, fill, initial, shorten, utc, visible
+from tailchat_gate.pages.filters import clean, csp_source, fill, initial, local, shorten, utc, visible
 from tailchat_gate.pages.language import LANGUAGES, Language, choose_language
 
 #: Most entries of `detail` that a page shows.
@@ -46,6 +46,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
                 "trace_id": "",
                 "retry_url": "",
                 "home_url": "",
+                "retries": False,
                 "detail": MappingProxyType({}),
                 "elsewhere": "",
                 "ask": MappingProxyType({}),
@@ -85,13 +86,20 @@ class Pages:
     The first object in a process reads and compiles all templates and catalogues, so create it
     before the event loop starts. `contact` names who can help (free text, an e-mail address or an
     http(s) URL; "" = nobody), `prefix` is where the gate's own paths begin, `public_url` its
-    public origin.
+    public origin, `tailchat` the host that people sign in at.
     """
 
     #: The Content-Security-Policy field's value for every page (CSP Level 3).
     content_security_policy: str
 
-    def __init__(self, *, contact: str = "", prefix: str = "/oauth2", public_url: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        contact: str = "",
+        prefix: str = "/oauth2",
+        public_url: str = "",
+        tailchat: str = "",
+    ) -> None:
         package = _package()
         self._templates = package.templates
         self._catalogues = package.catalogues
@@ -99,6 +107,7 @@ class Pages:
             "prefix": prefix,
             "contact": clean(contact),
             "contact_url": _contact_url(contact),
+            "tailchat": tailchat,
         }
         self._messages: Mapping[str, str] = {
             reason: entry["text"] for reason, entry in self._catalogues["en"]["reason"].items()
@@ -126,9 +135,10 @@ class Pages:
         `sign_out`: csrf, nickname?, back_url?;
         `signed_out`: start_url, everywhere? (whether on all devices);
         `problem`: reason (of the closed list), request_id, time (Unix seconds), status (int),
-        trace_id?, retry_url?, home_url?, detail? (mapping of texts; tool, nickname, discriminator,
-        sub, notice and until are shown openly, the rest under "Details"), elsewhere? ("form" where
-        a page of another site sent one), ask? (of who may ask for access: tool, csrf, back);
+        trace_id?, retry_url?, home_url?, retries? (whether it tries again by itself), detail?
+        (mapping of texts; tool, nickname, discriminator, sub, notice and until are shown openly,
+        the rest under "Details"), elsewhere? ("form" where a page of another site sent one), ask?
+        (of who may ask for access: tool, csrf, back);
         `frame`: reason, open_url (what a new tab is to show), elsewhere? ("frame" or "form" where
         a page of another site shows or sent it);
         `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,
@@ -242,7 +252,7 @@ def _package() -> _Package:
         },
     )
     environment.filters.update(
-        fill=fill, shorten=shorten, initial=initial, visible=visible, utc=utc
+        fill=fill, shorten=shorten, initial=initial, visible=visible, utc=utc, local=local
     )
     for name in sources:  # those that others extend or import, too
         environment.get_template(name)

@@ -37,6 +37,8 @@ _GO_BACK: Final = frozenset(
         *(Reason.CLAIM_REFUSED, Reason.ORIGIN_REFUSED),
     )
 )
+#: A tool that is away may be back in a moment.
+_PASSES: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW))
 #: The person has no tools for now; of a path that leads nowhere the page leads there anyway.
 _NO_TOOLS: Final = KEPT_OUT | {Reason.LOCKED, Reason.NOT_SIGNED_IN, Reason.NO_ROUTE}
 
@@ -109,6 +111,7 @@ class Answers(PlainAnswers):
                 status=status.value,
                 retry_url=retry_url or self._way_on(context, reason),
                 home_url="" if reason in _NO_TOOLS else self._home,
+                retries=reason in _PASSES and context.method == "GET",
                 detail=dict(detail or {}),
                 ask=dict(ask or {}),
                 elsewhere=_elsewhere(context, reason),

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
 from tailchat_gate.access.policy import NO_GRANTS, Rule, make_rule
@@ -250,7 +251,10 @@ def wire_responses(
     prefix = settings.server.prefix
     returns = ReturnTargets(process_state.stored_targets, prefix)
     pages = Pages(
-        contact=settings.pages.contact, prefix=prefix, public_url=settings.server.public_url
+        contact=settings.pages.contact,
+        prefix=prefix,
+        public_url=settings.server.public_url,
+        tailchat=urlsplit(settings.tailchat.api_url).hostname or "",
     )
     answers = Answers(pages, sites=sites, prefix=prefix, clock=process_state.clock)
     refusals = Refusals(

@@ -119,7 +119,7 @@ async def test_grants_and_waiting_requests_are_shown(scene: Story) -> None:
         page = await mine.open(scene.url + "/oauth2/")
 
     assert scene.url + "/ops" in _Tiles(page).urls
-    assert '<time datetime="2027-01-15T09:00:00Z">' in page.text
+    assert '<time data-local datetime="2027-01-15T09:00:00Z">' in page.text
     assert "<li><bdi>mail</bdi></li>" in page.text
 
 

@@ -141,7 +141,7 @@ async def test_one_sign_out_is_one_on_every_host(gate: RunningGate, where: str) 
 
 
 async def test_a_sign_out_on_a_tools_host_leaves_no_cookie(gate: RunningGate) -> None:
-    """The way over the public host takes the dead cookie there away and ends on the plain page."""
+    """The way over the public host takes the dead cookie there away; its end leads back here."""
     public = gate.cookie()
     wiki = await _on_host(gate, WIKI, public)
     out = await _post(gate, wiki, host=WIKI)
@@ -150,10 +150,12 @@ async def test_a_sign_out_on_a_tools_host_leaves_no_cookie(gate: RunningGate) ->
     page = await ask(gate.port, request_bytes(done.value("Location"), Cookie=public, **PAGE))
 
     assert over.startswith("/oauth2/sign_out?pass=")
-    assert (done.status, done.value("Location")) == (303, "/oauth2/sign_out")
+    assert done.status == 303
+    assert done.value("Location").startswith("/oauth2/sign_out?done=")
     for response in (out, done, page):
         assert f'{SESSION}=""; ' in response.value("Set-Cookie")
     assert b"You are signed out" in page.body
+    assert b'href="http://wiki.test/oauth2/start?rd=/"' in page.body
 
 
 async def test_the_sign_out_page_of_a_stranger_sets_nothing(gate: RunningGate) -> None:

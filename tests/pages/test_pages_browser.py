@@ -1,5 +1,8 @@
 """What a real browser makes of the pages: its policy, its layout, its keyboard, its fragment."""
 
+import re
+import time
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Literal
 
 import pytest
@@ -188,3 +191,45 @@ async def test_the_first_key_reaches_a_button_and_shows_it(browser: Browser) -> 
     text, outline = await tab.evaluate(seen)
     assert text == "Sign in again"
     assert "3px" in outline
+
+
+async def test_times_are_said_in_the_readers_zone(browser: Browser) -> None:
+    """With a script a time has the zone of the browser and how far away it is; else it is UTC."""
+    shown: dict[bool, str] = {}
+    for scripts in (True, False):
+        context = await browser.new_context(
+            timezone_id="Asia/Tokyo", locale="en", java_script_enabled=scripts
+        )
+        tab = await opened(context, "userinfo", "en", [], until=time.time() + 2 * 86_400 + 60)
+        shown[scripts] = await tab.locator("dd time").last.inner_text()
+
+    assert shown[True].endswith("(in 2 days)")
+    assert re.fullmatch(r"[-\d]{10} [:\d]{8} UTC", shown[False])
+    written = datetime.strptime(shown[False], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+    local = written.astimezone(timezone(timedelta(hours=9)))
+    assert f"{local:%b} {local.day}, {local.year}, {local.hour % 12 or 12}:" in shown[True]
+
+
+async def test_a_tool_that_is_away_is_asked_again_by_the_page(browser: Browser) -> None:
+    """Later each time, and no longer once it has tried twelve times."""
+    context = await browser.new_context()
+    tab = await _listened(context, [])
+    await tab.clock.install()
+    html = PAGES.render("problem", accept_language="en", **VALUES["problem"] | {"retries": True})
+    asked = 0
+
+    async def answer(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        await route.fulfill(body=html, headers=PAGES.headers("en"))
+
+    await tab.route("**/*", answer)
+    await tab.goto(f"{ORIGIN}/tool")
+    for number in range(12):
+        assert asked == number + 1
+        assert await tab.is_visible("#retry")
+        async with tab.expect_navigation():
+            await tab.clock.run_for(int(min(10_000 * 1.4**number, 60_000)) + 10)
+    assert not await tab.is_visible("#retry")
+    await tab.clock.run_for(100_000)
+    assert asked == 13
