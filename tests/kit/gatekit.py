@@ -379,7 +379,10 @@ class RawClient:
 
     async def response(self, *, to_head: bool = False) -> Response:
         """Read one whole answer. Raises IncompleteReadError for one that is cut off."""
-        head = await self.head()
+        return await self.rest(await self.head(), to_head=to_head)
+
+    async def rest(self, head: bytes, *, to_head: bool = False) -> Response:
+        """Read what comes after a head, as `response` does."""
         status = int(head.split(b" ", 2)[1])
         body = b""
         received = Received(head)

@@ -223,6 +223,8 @@ async def test_lines_in_the_journal_have_a_priority(tmp_path: Path) -> None:
         variables = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
         assert not is_journal(1, variables)
         async with gate_process(tmp_path, stderr=file.fileno(), variables=variables) as gate:
+            # That nobody can sign in is found out in the background.
+            await until(lambda: '"level": "warning"' in errors.read_text(encoding="utf-8"))
             await _end(gate)
 
     lines = (await asyncio.to_thread(errors.read_text)).splitlines()
