@@ -12,7 +12,16 @@ from typing import Any, Final
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from tailchat_gate.pages.filters import clean, csp_source, fill, initial, local, shorten, utc, visible
+from tailchat_gate.pages.filters import (
+    clean,
+    csp_source,
+    fill,
+    initial,
+    local,
+    shorten,
+    utc,
+    visible,
+)
 from tailchat_gate.pages.language import LANGUAGES, Language, choose_language
 
 #: Most entries of `detail` that a page shows.
