@@ -34,6 +34,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "revoke": "grants",
         "requests": "grants",
         "forget": "forget",
+        "sessions": "sessions",
         "health": "admin",
         "refusals": "admin",
         "tailchat-groups": "groups",

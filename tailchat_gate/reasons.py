@@ -48,6 +48,7 @@ class Reason(StrEnum):
     LOCKED = "locked"
     SESSION_REVOKED = "session-revoked"
     RECHECK_FAILED = "recheck-failed"
+    SESSION_STORE_AWAY = "session-store-away"
     BANNED = "banned"
     ACCOUNT_DELETED = "account-deleted"
     GUEST_REFUSED = "guest-refused"
@@ -131,6 +132,7 @@ STATUS: Final = MappingProxyType(
         Reason.SESSION_REVOKED: HTTPStatus.UNAUTHORIZED,
         # 401 instead where the person must sign in again.
         Reason.RECHECK_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
+        Reason.SESSION_STORE_AWAY: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.BANNED: HTTPStatus.FORBIDDEN,
         Reason.ACCOUNT_DELETED: HTTPStatus.FORBIDDEN,
         Reason.GUEST_REFUSED: HTTPStatus.FORBIDDEN,

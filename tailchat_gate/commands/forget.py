@@ -14,6 +14,7 @@ from tailchat_gate.commands.state import OpenedStore, change, state_location, st
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.identity.revocation.records import is_person, read_record
 from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
+from tailchat_gate.identity.stored_sessions import SESSION, StoredSession
 from tailchat_gate.people.group_records import MEMBERS, without
 from tailchat_gate.state.store import (
     ALL_BUT_IN_FORCE,
@@ -94,6 +95,10 @@ def _show(target: str, found: list[_Item], outcomes: int, *, erased: bool, in_fo
 def _item(record: Record, now: float) -> _Item:
     entry = read_record(record)
     expired = record.until is not None and record.until <= now
+    session = StoredSession.from_record(record) if record.kind == SESSION else None
+    if session is not None:
+        what = "a session" if session.sealed else "what is left of a session that ended,"
+        return _Item(record, in_force=False, text=f"{what} of {_day(session.began)}")
     if entry is None:
         return _Item(record, in_force=False, text=f"{record.kind} {_compact(record.body)}")
     is_in_force = not isinstance(entry, Unlock) and not expired

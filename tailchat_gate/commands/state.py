@@ -34,6 +34,7 @@ from tailchat_gate.identity.grants import GRANT, Grant, Grants, GrantState
 from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
 from tailchat_gate.identity.revocation.state import Entry, RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
+from tailchat_gate.identity.stored_sessions import SESSION, StoredSessions
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.people.group_records import MEMBERS, StoredMembers, read_records
 from tailchat_gate.people.memberships import Memberships
@@ -91,27 +92,30 @@ class MemberRecords:
 
 
 class OpenedStore(NamedTuple):
-    """An open store, its locks and ended sessions, its grants, and members of groups."""
+    """An open store, its locks and ended sessions, grants, members of groups, and sessions."""
 
     store: SqliteStore | RedisStore
     revocation: RevocationState
     grants: Grants
     members: MemberRecords
+    sessions: StoredSessions
 
 
 class Stored(NamedTuple):
-    """What a store says of people: locks, ended sessions, grants, requests for access, groups."""
+    """What a store says of people: locks, grants, requests for access, groups, sessions."""
 
     revocation: RevocationState
     grants: GrantState
     requests: AccessRequests
     memberships: Memberships
+    sessions: StoredSessions
 
     @classmethod
     def nothing(cls) -> "Stored":
         """Return what a store says that is not there yet."""
-        requests = AccessRequests(MemoryStore(time.time), time.time, os.urandom)
-        return cls(RevocationState(time.time), GrantState(time.time), requests, Memberships())
+        clock, store = time.time, MemoryStore(time.time)
+        requests, sessions = AccessRequests(store, clock, os.urandom), StoredSessions(store, clock)
+        return cls(RevocationState(clock), GrantState(clock), requests, Memberships(), sessions)
 
 
 def read_store(directory: Path) -> Stored:
@@ -120,7 +124,7 @@ def read_store(directory: Path) -> Stored:
     It needs no event loop, because `explain` opens no sockets. Raises StoreError.
     """
     kind = revocations(time.time)
-    kinds = (kind, Grants.kind, AccessRequests.kind, StoredMembers.kind)
+    kinds = (kind, Grants.kind, AccessRequests.kind, StoredMembers.kind, StoredSessions.kind)
     engine = Engine(Files(directory), time.time, {one.name: one for one in kinds})
     with as_owner(directory):
         loaded = engine.open(create=False)
@@ -160,6 +164,8 @@ def _stored_in(records: Sequence[Record]) -> Stored:
             stored.grants.apply(grant)
     asked = [record for record in records if record.kind == REQUEST]
     stored.requests.take(Changes(asked, complete=True))
+    sessions = [record for record in records if record.kind == SESSION]
+    stored.sessions.take(Changes(sessions, complete=True))
     for source, known in read_records(record for record in records if record.kind == MEMBERS):
         stored.memberships.restore(source, known)
     return stored
@@ -180,11 +186,15 @@ async def _with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]])
     store = shared_store(place, time.time, Health(tell=_tell))
     revocation = RevocationState(time.time)
     Revocations(revocation, store, Metrics(), time.time)
-    grants, members = Grants(store, time.time), MemberRecords()
+    grants, members, sessions = (
+        Grants(store, time.time),
+        MemberRecords(),
+        StoredSessions(store, time.time),
+    )
     store.follow(members)
     try:
         await store.open()
-        done = await work(OpenedStore(store, revocation, grants, members))
+        done = await work(OpenedStore(store, revocation, grants, members, sessions))
         if store.faults:
             raise StoreError(f"{store.location}: {store.faults[0]}")
     finally:

@@ -56,6 +56,7 @@ class Compared:
     only a part is readable. The names include those of tables with problems. The names, `groups`,
     `prefix` and `public_url` are None if they are not known. `denied` is `access.deny`,
     `approvers` is `access.approvers`; `listen` holds the gate's own addresses.
+    `keeps_state`: state outlives the process.
     """
 
     routes: Mapping[int, RouteSettings]
@@ -68,11 +69,18 @@ class Compared:
     denied: Iterable[str]
     approvers: Iterable[str]
     listen: Iterable[str]
+    stores_sessions: bool = False
+    keeps_state: bool = True
 
 
 def conflicts(tables: Compared) -> tuple[Conflict, ...]:
     """Compare tokens and routes with each other, and with the gate's prefix and groups."""
-    return (*_of_tokens(tables), *_of_routes(tables))
+    return (*_of_sessions(tables), *_of_tokens(tables), *_of_routes(tables))
+
+
+def _of_sessions(tables: Compared) -> Iterator[Conflict]:
+    if tables.stores_sessions and not tables.keeps_state:
+        yield Conflict(("session", "store"), "true", "state.path or state.url, not memory alone")
 
 
 def _of_routes(tables: Compared) -> Iterator[Conflict]:

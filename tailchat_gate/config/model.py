@@ -96,6 +96,8 @@ class Settings(Section):
             denied=self.access.deny,
             approvers=self.access.approvers,
             listen=self.server.public_addresses,
+            stores_sessions=self.session.store,
+            keeps_state=bool(self.state.path or self.state.url),
         )
         if found := conflicts(compared):
             raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in found))

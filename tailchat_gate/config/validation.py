@@ -147,6 +147,8 @@ def _refuse_conflicts(
         denied=key("access", "deny", ()),
         approvers=key("access", "approvers", ()),
         listen=tuple(chain(*(key("server", name, ()) for name in PUBLIC_ADDRESSES))),
+        stores_sessions=key("session", "store", False),  # noqa: FBT003 - the default
+        keeps_state=bool(key("state", "path", "?") or key("state", "url", "")),
     )
     server = tables["server"]
     for conflict in (

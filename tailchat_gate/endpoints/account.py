@@ -5,6 +5,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -37,7 +38,7 @@ _EVERYWHERE: Final = "everywhere"
 
 
 #: Why a session that may become valid again opens nothing.
-_LASTS: Final = frozenset((Reason.LOCKED, Reason.RECHECK_FAILED))
+_LASTS: Final = frozenset((Reason.LOCKED, Reason.RECHECK_FAILED, Reason.SESSION_STORE_AWAY))
 
 
 class FormTokens:
@@ -105,17 +106,19 @@ class SignOut:
         self._locks = locks
         self._audit = audit
         self._page = f"{prefix}/sign_out"
+        self._userinfo = f"{prefix}/userinfo"
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Show the confirming page on GET, end the session on POST: a link alone signs nobody out.
 
-        A POST with the field `everywhere` ends all sessions of the person, on every host. A GET
+        A POST with the field `everywhere` ends all sessions of the person, on every host, one with
+        the field `session` another one of them, and shows the rest again. A GET
         with a sealed `pass` is the second half of a POST on a tool's host: it deletes the cookie
         of the public host, and ends a session there that has not ended yet. The last page leads
         back to that tool.
         """
         query = dict(query_pairs(context.target.query))
-        record = self._record(request, context)
+        record = await self._record(request, context)
         if record is None:
             return await self._signed_out(request, context, query)
         context.sub = record.sub
@@ -132,7 +135,10 @@ class SignOut:
             )
         lifetime = self._sessions.lifetimes.absolute
         done = self._done(query)
-        everywhere = own_form and "everywhere" in await form_fields(request)
+        fields = await form_fields(request) if own_form else {}
+        if fields.get("session", record.sid) != record.sid:
+            return await self._end_other(context, record, fields["session"])
+        everywhere = "everywhere" in fields
         if own_form:
             done = self._seal_done(context.host, everywhere=everywhere)
         # First, because a browser that disconnects cancels this handler at its next await.
@@ -144,6 +150,16 @@ class SignOut:
         answer = self._answers.redirect(self._next(context, record, done), status=303)
         await self._sessions.at(context.host).close(request, answer)
         return answer
+
+    async def _end_other(
+        self, context: RequestContext, record: SessionRecord, sid: str
+    ) -> web.StreamResponse:
+        """End another session of the person; one that is not theirs is none."""
+        if sid in {one.sid for one in self._sessions.of(record.sub)}:
+            self._audit.event("signed-out", context, everywhere=False, session=sid)
+            ended = replace(record, sid=sid)
+            await self._locks.end_session(ended, lifetime=self._sessions.lifetimes.absolute)
+        return self._answers.redirect(self._userinfo, status=303)
 
     async def _signed_out(
         self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
@@ -205,10 +221,12 @@ class SignOut:
         fresh = abs(self._sessions.clock() - int(issued)) <= HANDOFF_LIFETIME
         return fresh and secrets.compare_digest(sid, record.sid)
 
-    def _record(self, request: web.BaseRequest, context: RequestContext) -> SessionRecord | None:
+    async def _record(
+        self, request: web.BaseRequest, context: RequestContext
+    ) -> SessionRecord | None:
         """Return the session to end, which may be one that opens nothing for now."""
         host_session = self._sessions.at(context.host)
-        record = host_session.load_record(cookie_fields(request.raw_headers))
+        record = await host_session.stored_record(cookie_fields(request.raw_headers))
         if record is not None:
             return record
         rejection = host_session.authenticator.explain_rejection(context.head.fields)
@@ -270,6 +288,7 @@ class UserInfo:
                 signed_in_at=record.signed_in_at,
                 until=until,
                 csrf=self._forms.token(record, context.host),
+                sessions=self._listed(record, context),
                 has_tool=self._has_tool(context.head.fields.host.name),
             )
         body = {
@@ -282,7 +301,24 @@ class UserInfo:
             "signed_in_at": record.signed_in_at,
             "expires_at": int(until),
         }
+        if listed := self._listed(record, context):
+            body["sessions"] = listed
         return self._answers.json(json.dumps(body).encode("ascii"))
+
+    def _listed(self, record: SessionRecord, context: RequestContext) -> list[dict[str, object]]:
+        """Return the person's sessions, none on a tool's host: its scripts can read the page."""
+        if self._sessions.sites.is_tool(context.host):
+            return []
+        return [
+            {
+                "id": one.sid,
+                "browser": one.browser,
+                "signed_in_at": one.began,
+                "seen_at": one.seen,
+                "is_this": one.sid == record.sid,
+            }
+            for one in self._sessions.of(record.sub)
+        ]
 
     def _machine(self, context: RequestContext) -> web.StreamResponse:
         """Return the name and the end of the token that a machine presents."""

@@ -12,6 +12,7 @@ from tailchat_gate.identity.sessions.session import (
     SessionCookie,
     SessionRecord,
     SessionTooLargeError,
+    Ticket,
 )
 from tailchat_gate.reasons import KEPT_OUT, Reason
 from tailchat_gate.request.fields import FieldSection
@@ -34,6 +35,7 @@ class Visitor:
     `identity_headers` maps a route's name to the header bytes made for it, so that they are made
     once a session, not once a request. `assertions` does the same for header bytes with a signed
     assertion: (signer, valid from, valid until, bytes). Both hold for what `groups_of` is.
+    `opened` is the ticket that the cookie holds, None if it holds the record.
     `rechecks` is consulted about the session while a request is active, but not before
     `quiet_until`. `email` is the address for tools, "" for none.
     """
@@ -53,6 +55,7 @@ class Visitor:
     rechecks: Rechecks = field(default_factory=NoRecheck, repr=False)
     quiet_until: float = 0.0
     email: str = field(default="", repr=False)
+    opened: Ticket | None = field(default=None, repr=False)
 
     def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
         """Return why the session has ended at the Unix second `now`, None if it has not.
@@ -66,11 +69,14 @@ class Visitor:
             reason = revocation.check(self.record)
             if reason is not None:
                 return reason
+            if self.opened is not None:
+                # It may no longer be in the store.
+                self.good_until = self.quiet_until = 0.0
             self.revocation = revocation.version
         if self.good_from <= now < max(self.good_until, self.quiet_until):
             return None
         # The next request applies what this look returned, so good_until does not change.
-        look = self.rechecks.look(self.record, now)
+        look = self.rechecks.look(self.opened or self.record, now)
         self.quiet_until = look.until
         return look.refused.reason if look.refused is not None else None
 
@@ -96,7 +102,7 @@ class Authenticator:
     `opened` caches opened cookies; other hosts may share it. Every request checks again whether
     the session is alive and its owner not locked out. Cookies that do not open are not cached, so
     that junk cannot evict sessions. `rechecks` knows what happened to a session since its cookie
-    was sealed.
+    was sealed. `save` stores the session of a cookie that becomes a ticket; None: none does.
     """
 
     def __init__(
@@ -108,7 +114,9 @@ class Authenticator:
         opened: SessionCache | None = None,
         reader: CookieReader | None = None,
         rechecks: Rechecks | None = None,
+        save: Callable[[SessionRecord], object] | None = None,
     ) -> None:
+        self._save = save
         self._cookie = cookie
         self._clock = clock
         self._revocation = revocation
@@ -177,6 +185,8 @@ class Authenticator:
         due = self._cookie.lifetimes.renewal_due(visitor.record, self._clock())
         if not due and not visitor.outdated:
             return None
+        if self._save is not None and visitor.opened is None:
+            self._save(visitor.record)
         try:
             return self._cookie.renew(visitor.record)
         except SessionTooLargeError:
@@ -187,7 +197,8 @@ class Authenticator:
         """Whether a visitor is not locked out; caches the answer for this revocation version."""
         revocation = self._revocation
         if visitor.revocation != revocation.version:
-            if revocation.check(visitor.record) is not None:
+            # The session of a ticket may no longer be in the store: `_admit` looks.
+            if visitor.opened is not None or revocation.check(visitor.record) is not None:
                 return False
             visitor.revocation = revocation.version
         return True
@@ -203,7 +214,7 @@ class Authenticator:
         if visitor.good_from <= self._clock() < visitor.good_until and self._is_in_force(visitor):
             return visitor
         self._opened.drop((self, value))
-        return self._admit(value, visitor.record, visitor)
+        return self._admit(value, visitor.opened or visitor.record, visitor)
 
     def _admit(
         self, value: str, record: SessionRecord, before: Visitor | None = None
@@ -219,17 +230,20 @@ class Authenticator:
             return None
         expires_at = lifetimes.expires_at(record)
         good_until = min(expires_at, look.until)
-        if before is not None and look.record is record and look.email == before.email:
+        is_same = look.record is record or (before is not None and look.record == before.record)
+        if before is not None and is_same and look.email == before.email:
             visitor = before
             visitor.good_from, visitor.good_until = now, good_until
         else:
             ends_at = lifetimes.ends_at(record)
             outdated = before is not None and before.outdated
             outdated = outdated or (look.record is not record and not look.renamed)
+            outdated = outdated or (before is None and not self._cookie.makes(record))
             visitor = Visitor(
                 look.record, expires_at, ends_at, good_until, now, outdated, rechecks=self._rechecks
             )
             visitor.email = look.email
+            visitor.opened = record if isinstance(record, Ticket) else None
         visitor.revocation = self._revocation.version
         self._opened.keep((self, value), visitor)
         return visitor

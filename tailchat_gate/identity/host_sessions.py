@@ -21,16 +21,19 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import (
     Lifetimes,
-    SealedSessionStorage,
     SessionCookie,
     SessionRecord,
+    Ticket,
 )
+from tailchat_gate.identity.sessions.storage import SealedSessionStorage
+from tailchat_gate.identity.stored_sessions import SessionVault, StoredSession
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import HostPatterns, query_pairs
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, WILDCARD
 
-#: What a session may wait for: that Tailchat confirms it, and what it says of the person.
-_QUESTIONS: Final = range(2)
+#: What a session may wait for: that the store is read, that Tailchat confirms it, and what Tailchat
+#: says of the person.
+_QUESTIONS: Final = range(3)
 #: The redirect that carries a handoff token uses it at once; a minute allows for a slow phone.
 HANDOFF_LIFETIME: Final = 60
 _PORT: Final = re.compile(r":[0-9]+$")
@@ -176,7 +179,8 @@ class HostSession(SealedSessionStorage):
     """The session storage of one host, and its authenticator.
 
     `revocation` holds locks and ended sessions; `rechecker` knows what happened to sessions since
-    their cookies were sealed; `opened` caches the opened cookies of all hosts.
+    their cookies were sealed; `opened` caches the opened cookies of all hosts. `vault` holds the
+    sessions if cookies are tickets to them.
     """
 
     def __init__(
@@ -186,13 +190,21 @@ class HostSession(SealedSessionStorage):
         revocation: RevocationState,
         rechecker: PatientRechecks,
         opened: SessionCache,
+        vault: SessionVault | None = None,
     ) -> None:
         super().__init__(cookie)
+        self._vault = vault
         self._clock = cookie.clock
         self._revocation = revocation
         self._rechecker = rechecker
         self.authenticator: Final = Authenticator(
-            cookie, cookie.clock, revocation, opened=opened, reader=reader, rechecks=rechecker
+            cookie,
+            cookie.clock,
+            revocation,
+            opened=opened,
+            reader=reader,
+            rechecks=rechecker,
+            save=None if vault is None else vault.save,
         )
 
     def second_for(self, record: SessionRecord) -> float:
@@ -204,7 +216,15 @@ class HostSession(SealedSessionStorage):
         if self._revocation.check(record) is not None:
             return None
         look = self._rechecker.look(record, self._clock())
-        return None if look.refused else look.record
+        # A ticket whose session is not known yet is no session.
+        return None if look.refused or isinstance(look.record, Ticket) else look.record
+
+    async def stored_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
+        """As load_record, but wait until the store was read for a ticket that is not known."""
+        for record in self.living(fields):
+            if isinstance(record, Ticket) and self._rechecker.look(record, self._clock()).waits:
+                await asyncio.wait((self._rechecker.settled(record),))
+        return self.load_record(fields)
 
     async def settled_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
         """As load_record, but ask Tailchat first if that cannot wait."""
@@ -223,7 +243,9 @@ class HostSession(SealedSessionStorage):
         sign-out would end only one of them. `fields` are the raw Cookie fields.
         """
         for record in self._cookie.records_in(fields, self._reader):
-            if record.sub == begun.sub and self._revocation.check(record) is None:
+            if record.sub != begun.sub or self._revocation.check(record) is not None:
+                continue
+            if self._vault is None or self._vault.stored.get(record.sid) is not None:
                 return replace(begun, sid=record.sid)
         return begun
 
@@ -234,6 +256,8 @@ class HostSession(SealedSessionStorage):
 
         Raises SessionTooLargeError.
         """
+        if self._vault is not None:
+            await self._vault.save(record, agent=request.headers.get("User-Agent", ""))
         session = await self.new_session()
         session.update(asdict(record))
         await self.save_session(request, answer, session)
@@ -267,13 +291,17 @@ class HostSessions:
         clock: Callable[[], float],
         revocation: RevocationState,
         rechecker: PatientRechecks,
+        vault: SessionVault | None = None,
     ) -> None:
+        if vault is not None and not vault.holds_sessions:
+            vault = None
         ring, reader, opened = tuple(secrets), CookieReader(names), SessionCache()
 
         def make(host: str) -> HostSession:
             purpose = f"session {host}" if host else "session"
-            cookie = SessionCookie(KeyRing(ring, purpose), names, lifetimes, clock)
-            return HostSession(cookie, reader, revocation, rechecker, opened)
+            keys, tickets = KeyRing(ring, purpose), vault is not None
+            cookie = SessionCookie(keys, names, lifetimes, clock, tickets=tickets)
+            return HostSession(cookie, reader, revocation, rechecker, opened, vault)
 
         self.names: Final = names
         self.lifetimes: Final = lifetimes
@@ -282,8 +310,9 @@ class HostSessions:
         self.revocation: Final = revocation
         self.rechecker: Final = rechecker
         self._opened = opened
+        self._vault = vault
         self._make = make
-        self._sites = sites
+        self.sites: Final = sites
         self._default = make("")
         # The public host by its name, because a wildcard may cover it.
         self._by_host = {sites.public_host: self._default}
@@ -299,6 +328,10 @@ class HostSessions:
             return self._below_wildcard(host) if self._has_wildcards else self._default
         return host_session
 
+    def of(self, sub: str) -> list[StoredSession]:
+        """Return a person's sessions, the last used first; none where cookies hold them."""
+        return [] if self._vault is None else self._vault.stored.of(sub)
+
     def forget(self) -> None:
         """Drop the opened sessions of every host: no further request will come."""
         self.reader.forget()
@@ -308,7 +341,7 @@ class HostSessions:
     def _below_wildcard(self, host: str) -> HostSession:
         host_session = self._below.get(host)
         if host_session is None:
-            if not self._sites.is_tool(host):
+            if not self.sites.is_tool(host):
                 return self._default
             host_session = self._make(host)
             self._below.keep(host, host_session)

@@ -93,6 +93,7 @@ class Rechecker:
         self._tailchat = tailchat
         self._sign_ins = sign_ins
         self._tokens = tokens
+        self.vault: Final = tokens.vault
         self._end_session = end
         self._patience = patience
         self.clock: Final = clock
@@ -262,6 +263,7 @@ class Rechecker:
         self._sign_ins.answers.note(profile.sub, now)
         sign_in.record = confirmed(sign_in.record, profile, now)
         sign_in.failed_at, sign_in.faults = NEVER, FaultStreak()
+        self.vault.refresh(sign_in.record)
         return "ok"
 
     def _apply_error(self, sign_in: SignIn, refused: LoginRefused) -> str:

@@ -72,7 +72,7 @@ class RefreshTokens:
         self._tailchat = tailchat
         self._store = store
         self._keys = keys
-        self._vault = vault
+        self.vault: Final = vault
         self._clock = clock
 
     async def refreshed(self, record: SessionRecord) -> SessionRecord:
@@ -96,7 +96,7 @@ class RefreshTokens:
 
     def _newer(self, record: SessionRecord) -> SessionRecord | None:
         """Return a session with newer tokens that another process has stored."""
-        stored = self._vault.find(record.sid)
+        stored = self.vault.find(record.sid)
         if stored is None or not stored.has_newer_tokens(record):
             return None
         return record.with_tokens_of(stored)
@@ -142,7 +142,7 @@ class RefreshTokens:
             raise
         newest = record.with_tokens(tokens)
         # Before all else that waits: a process that ends writes what was put.
-        self._vault.save(newest)
+        self.vault.save(newest)
         await self._settle(key, record.sub, b"+" + _dump(tokens))
         return newest
 

@@ -1,28 +1,94 @@
 """Sessions in the store: their newest state, sealed, which every process holds in memory."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+from tailchat_gate.bounded import BoundedCache
+from tailchat_gate.identity.browser_name import browser_name
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.state.store import Changes, Kind, Record, Store
+from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
 SESSION: Final = "session"
-#: Sessions that are stored, about 1.5 KiB each; the one that was written longest ago goes first.
+#: Sessions that are stored, about 2 KiB each; the one that was written longest ago goes first.
 MOST: Final = 50_000
+#: Of these, sessions of one person; the one that was used longest ago goes first.
+MOST_OF_ONE: Final = 50
+#: Seconds between two notes of a session's last use.
+SEEN_SECONDS: Final = 300.0
 #: The number of sessions at which expired ones are looked for first.
 _FIRST_LOOK: Final = 1024
-
-#: How new a state is: the end of its access token, when Tailchat confirmed it last.
-_Rank = tuple[int, int]
-_NOTHING: Final[_Rank] = (-1, -1)
+#: Opened sessions in memory.
+_OPENED: Final = 10_000
 
 
-def _newest(old: Record, new: Record) -> Record:
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """What is stored of a session; times are Unix seconds.
+
+    `tokens` is the end of its access token, `checked` when Tailchat confirmed it last. `seen` is
+    about when it was used last, `browser` the name of the browser that signed in. `sealed` has the
+    rest; it is "" once the session has ended.
+    """
+
+    sid: str
+    sub: str
+    until: int
+    began: int
+    seen: int
+    browser: str = ""
+    tokens: int = 0
+    checked: int = 0
+    sealed: str = ""
+
+    @classmethod
+    def from_record(cls, record: Record) -> "StoredSession | None":
+        """Return the session of a record, None for a damaged one."""
+        try:
+            fields = json.loads(record.body) if record.intact else None
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(fields, dict) or fields.keys() != _FIELDS or record.until is None:
+            return None
+        numbers = [fields[name] for name in ("began", "seen", "tokens", "checked")]
+        texts = (fields["browser"], fields["sealed"])
+        if not all(map(is_second, numbers)) or not all(isinstance(one, str) for one in texts):
+            return None
+        return cls(sid=record.key, sub=record.sub, until=record.until, **fields)
+
+    def to_record(self) -> Record:
+        """Return the session as a record."""
+        body = json.dumps({name: getattr(self, name) for name in _ORDER}, separators=COMPACT)
+        return Record(SESSION, self.sid, body, self.sub, self.until)
+
+    def ended(self) -> "StoredSession":
+        """Return what is left of it once it has ended."""
+        return StoredSession(self.sid, self.sub, self.until, self.began, self.began)
+
+    def merged(self, other: "StoredSession") -> "StoredSession":
+        """Return the newer one of two states; an ended session stays ended."""
+        if not (self.sealed and other.sealed):
+            return other if self.sealed else self
+        newer = self if self.rank > other.rank else other
+        return replace(newer, seen=max(self.seen, other.seen))
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """How new the state is."""
+        return self.tokens, self.checked
+
+
+_ORDER: Final = ("began", "seen", "browser", "tokens", "checked", "sealed")
+_FIELDS: Final = frozenset(_ORDER)
+
+
+def _merge(old: Record, new: Record) -> Record:
     """Merge two states of a session: two processes may write it at the same moment."""
-    return old if _rank(old) > _rank(new) else new
+    before, after = StoredSession.from_record(old), StoredSession.from_record(new)
+    return new if before is None or after is None else before.merged(after).to_record()
 
 
 def _latest(records: Sequence[Record]) -> Sequence[Record]:
@@ -32,15 +98,22 @@ def _latest(records: Sequence[Record]) -> Sequence[Record]:
 class StoredSessions:
     """Follows the sessions of the store; `clock` gives Unix seconds.
 
-    Bodies stay sealed here, because their keys belong to a configuration.
+    They stay sealed here, because their keys belong to a configuration. `changed` is called when
+    one is no longer there.
     """
 
-    kind: Final = Kind(SESSION, 2 * MOST, _latest, _newest)
+    kind: Final = Kind(SESSION, 2 * MOST, _latest, _merge)
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], changed: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._clock = clock
-        self._by_sid: dict[str, Record] = {}
+        self._changed = changed
+        self._by_sid: dict[str, StoredSession] = {}
+        self._by_sub: dict[str, dict[str, None]] = {}
+        #: When sessions were used, as far as that is not written yet.
+        self._seen: dict[str, int] = {}
         self._look_at = _FIRST_LOOK
         store.follow(self)
 
@@ -48,101 +121,172 @@ class StoredSessions:
         """How many sessions are known."""
         return len(self._by_sid)
 
-    def get(self, sid: str) -> Record | None:
-        """Return the state of a session, None if it is not stored."""
-        return self._by_sid.get(sid)
+    def get(self, sid: str) -> StoredSession | None:
+        """Return a session, None if it is not stored or has ended."""
+        found = self._by_sid.get(sid)
+        return found if found is not None and found.sealed else None
 
-    def put(self, record: Record) -> Awaitable[None]:
-        """Store the state of a session; the result is done once it is written."""
-        self._apply(record)
-        return self._store.put((record,))
+    def of(self, sub: str) -> list[StoredSession]:
+        """Return a person's sessions, the last used first; with `sub` "" everybody's."""
+        found = [self.get(sid) for sid in (self._by_sub.get(sub, ()) if sub else self._by_sid)]
+        now = self._clock()
+        live = [one for one in found if one is not None and one.until > now]
+        used = [replace(one, seen=max(one.seen, self._seen.get(one.sid, 0))) for one in live]
+        return sorted(used, key=lambda one: (-one.seen, -one.began, one.sid))
+
+    def note_use(self, sid: str, second: int) -> None:
+        """Note that a session was used; it is written later."""
+        self._seen[sid] = second
+
+    def put(self, session: StoredSession) -> Awaitable[None]:
+        """Store a session; the result is done once it is written."""
+        self._apply(session)
+        surplus = self.of(session.sub)[MOST_OF_ONE:]
+        for one in surplus:
+            self._apply(one.ended())
+        if surplus:
+            self._changed()
+        sids = (session.sid, *(one.sid for one in surplus))
+        return self._store.put([self._by_sid[sid].to_record() for sid in sids])
+
+    def end(self, sessions: Iterable[StoredSession]) -> None:
+        """Erase the content of sessions that have ended."""
+        over = [one.ended() for one in sessions]
+        for one in over:
+            self._apply(one)
+        if over:
+            self._changed()
+            self._store.put([one.to_record() for one in over])
+
+    def end_until(self, sub: str, sid: str, second: int) -> None:
+        """End one session; with `sid` "" all of a person that began by a Unix second.
+
+        With `sub` "" all of everybody that did.
+        """
+        if sid:
+            found = [self._by_sid[sid]] if sid in self._by_sid else []
+        else:
+            sids = self._by_sub.get(sub, ()) if sub else self._by_sid
+            found = [one for one in map(self._by_sid.__getitem__, sids) if one.began <= second]
+        self.end([one for one in found if one.sealed])
 
     def take(self, changes: Changes) -> None:
         """Apply what was read from the store."""
-        if changes.complete and not changes.doubtful:
+        before = len(self._by_sid)
+        # What could not be written is not in there.
+        if changes.complete and not changes.doubtful and not self._store.faults:
             self._by_sid.clear()
+            self._by_sub.clear()
+        over = before > 0 and changes.complete
         for record in changes.records:
-            if record.intact:
-                self._apply(record)
+            found = StoredSession.from_record(record)
+            if found is not None:
+                over = over or not found.sealed
+                self._apply(found)
+        if over:
+            self._changed()
 
     def known(self, *, lost: bool) -> Iterable[Record]:
         """Return every session."""
         del lost
-        return tuple(self._by_sid.values())
+        return [one.to_record() for one in self._by_sid.values()]
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
-        """Return nothing: a state is written at once."""
-        del last
-        return ()
+        """Return the sessions whose last use is not written."""
+        used = []
+        for sid, at in tuple(self._seen.items()):
+            found = self.get(sid)
+            if found is None or last or at - found.seen >= SEEN_SECONDS:
+                del self._seen[sid]
+            if found is not None and (last or at - found.seen >= SEEN_SECONDS) and at > found.seen:
+                self._apply(replace(found, seen=at))
+                used.append(self._by_sid[sid].to_record())
+        return used
 
     def erase(self, sub: str, *, in_force: bool) -> None:
         """Forget the sessions of a person."""
         del in_force
-        for sid in [sid for sid, record in self._by_sid.items() if record.sub == sub]:
-            del self._by_sid[sid]
+        self._drop(tuple(self._by_sub.get(sub, ())))
+        self._changed()
 
-    def _apply(self, record: Record) -> None:
-        old = self._by_sid.pop(record.key, None)
-        self._by_sid[record.key] = record if old is None else _newest(old, record)
+    def _apply(self, session: StoredSession) -> None:
+        old = self._by_sid.pop(session.sid, None)
+        self._by_sid[session.sid] = session if old is None else old.merged(session)
+        self._by_sub.setdefault(session.sub, {})[session.sid] = None
         if len(self._by_sid) >= self._look_at:
-            self._drop(self._expired())
+            now = self._clock()
+            self._drop([sid for sid, one in self._by_sid.items() if one.until <= now])
             self._look_at = max(_FIRST_LOOK, min(MOST, 2 * len(self._by_sid)))
         if len(self._by_sid) > MOST:
-            self._drop([next(iter(self._by_sid))])
-
-    def _expired(self) -> Iterator[str]:
-        now = self._clock()
-        for sid, record in self._by_sid.items():
-            if record.until is not None and record.until <= now:
-                yield sid
+            self._drop((next(iter(self._by_sid)),))
 
     def _drop(self, sids: Iterable[str]) -> None:
-        for sid in tuple(sids):
-            del self._by_sid[sid]
+        for sid in sids:
+            one = self._by_sid.pop(sid)
+            self._seen.pop(sid, None)
+            of_one = self._by_sub[one.sub]
+            del of_one[sid]
+            if not of_one:
+                del self._by_sub[one.sub]
 
 
 class SessionVault:
-    """Seals sessions for the store, and opens them; `lifetime` is the seconds that one lasts."""
+    """Seals sessions for the store, and opens them; `lifetime` is the seconds that one lasts.
 
-    def __init__(self, stored: StoredSessions, keys: KeyRing, lifetime: float) -> None:
-        self._stored = stored
+    `holds_sessions`: cookies are tickets to the sessions in it. Otherwise it holds the newest
+    tokens of some.
+    """
+
+    def __init__(
+        self,
+        stored: StoredSessions,
+        keys: KeyRing,
+        lifetime: float,
+        *,
+        holds_sessions: bool = False,
+    ) -> None:
+        self.stored: Final = stored
+        self.holds_sessions: Final = holds_sessions
         self._keys = keys
         self._lifetime = lifetime
+        self._opened: BoundedCache[str, tuple[str, SessionRecord]] = BoundedCache(_OPENED)
 
-    def save(self, record: SessionRecord) -> Awaitable[None]:
-        """Store the newest state of a session; the result is done once it is written."""
-        body = {
-            "tokens": record.access_expires_at,
-            "checked": record.checked_at,
-            "sealed": self._keys.seal(record.to_bytes()),
-        }
-        text = json.dumps(body, separators=COMPACT)
-        until = record.signed_in_at + int(self._lifetime) + CLOCK_SKEW
-        return self._stored.put(Record(SESSION, record.sid, text, record.sub, until))
+    def save(self, record: SessionRecord, *, agent: str = "") -> Awaitable[None]:
+        """Store the newest state of a session; the result is done once it is written.
+
+        `agent` is the User-Agent of the browser that signs in, "" if it is known already.
+        """
+        before = self.stored.get(record.sid)
+        return self.stored.put(
+            StoredSession(
+                record.sid,
+                record.sub,
+                record.signed_in_at + int(self._lifetime) + CLOCK_SKEW,
+                record.signed_in_at,
+                max(record.seen_at, before.seen if before is not None else 0),
+                browser_name(agent) or ("" if before is None else before.browser),
+                record.access_expires_at,
+                record.checked_at,
+                self._keys.seal(record.to_bytes()),
+            )
+        )
+
+    def refresh(self, record: SessionRecord) -> None:
+        """Store what Tailchat said of a session, if it is one of these."""
+        if self.holds_sessions and self.stored.get(record.sid) is not None:
+            self.save(record)
 
     def find(self, sid: str) -> SessionRecord | None:
         """Return the newest state of a session; None if it is not stored, or its key is gone."""
-        stored = self._stored.get(sid)
-        sealed = None if stored is None else _sealed(stored)
-        data = None if sealed is None else self._keys.open(sealed)
+        stored = self.stored.get(sid)
+        if stored is None:
+            return None
+        known = self._opened.get(sid)
+        if known is not None and known[0] is stored.sealed:
+            return known[1]
+        data = self._keys.open(stored.sealed)
         record = None if data is None else SessionRecord.from_bytes(data)
-        return record if record is not None and record.sid == sid else None
-
-
-def _fields(record: Record) -> dict[str, object]:
-    try:
-        found = json.loads(record.body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _rank(record: Record) -> _Rank:
-    fields = _fields(record)
-    tokens, checked = fields.get("tokens"), fields.get("checked")
-    return (tokens, checked) if type(tokens) is int and type(checked) is int else _NOTHING
-
-
-def _sealed(record: Record) -> str | None:
-    found = _fields(record).get("sealed")
-    return found if isinstance(found, str) else None
+        if record is None or (record.sid, record.sub) != (sid, stored.sub):
+            return None
+        self._opened.keep(sid, (stored.sealed, record))
+        return record

@@ -81,6 +81,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
                 "discriminator": "",
                 "groups": (),
                 "grants": (),
+                "sessions": (),
                 "back_url": "/",
                 "has_tool": True,
             },
@@ -161,6 +162,7 @@ class Pages:
         `onward`: next_url (which the browser goes to by itself);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), grants? (pairs of a route's name and the Unix second of its end),
+        sessions? (mappings with id, browser, signed_in_at, seen_at, is_this),
         back_url?, has_tool? (whether back_url leads to a tool).
         Any text may be hostile. Raises LookupError for a page or reason that does not exist,
         TypeError for a missing or unknown value, and ValueError for a link that is neither a path

@@ -127,12 +127,12 @@ class ProcessState:
         self.token_use: Final = TokenUse()
         self.store.follow(StoredRefusals(self.audit))
         self.store.follow(self.token_use)
-        self.stored_sessions: Final = StoredSessions(self.store, clock)
+        self.stored_sessions: Final = StoredSessions(self.store, clock, self.revocation.touch)
         self.used_states: Final = _states(self.store, clock)
         self.used_handoffs: Final = _handoffs(self.store, clock)
         self.grants: Final = Grants(self.store, clock)
         self.access_requests: Final = AccessRequests(self.store, clock, os.urandom)
-        self.locks: Final = Revocations(self.revocation, self.store, self.metrics, clock)
+        self.locks: Final = self._make_locks()
 
     def start(self) -> None:
         """Start the background work; needs a running event loop. Idempotent."""
@@ -170,6 +170,10 @@ class ProcessState:
         descriptors = self.descriptors
         bodies = BodyStore(partial(body_directory, state_path, os.environ), descriptors)
         return UpstreamPools(self.clock, Dialer(self.names), descriptors, bodies)
+
+    def _make_locks(self) -> Revocations:
+        ended = self.stored_sessions.end_until
+        return Revocations(self.revocation, self.store, self.metrics, self.clock, ended)
 
     def _make_metrics(self) -> Metrics:
         connections = ConnectionMetrics(self.upstream_pools)

@@ -41,6 +41,7 @@ from tailchat_gate.identity.machine_tokens import Tokens
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import Lifetimes
+from tailchat_gate.identity.ticket_looks import TicketLooks
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.people.looks import PeopleLooks
 from tailchat_gate.people.members import Members
@@ -201,7 +202,12 @@ def wire_identity(
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
         clock=process_state.clock,
         revocation=process_state.revocation,
-        rechecker=PeopleLooks(tailchat.rechecker, tailchat.people),
+        rechecker=TicketLooks(
+            PeopleLooks(tailchat.rechecker, tailchat.people),
+            tailchat.rechecker.vault,
+            process_state.store,
+        ),
+        vault=tailchat.rechecker.vault,
     )
     tokens = Tokens(
         settings.token,

@@ -127,12 +127,17 @@ def _rechecker(
 def _refresh_tokens(
     settings: Settings, process_state: ProcessState, tailchat: TailchatClient
 ) -> RefreshTokens:
-    ring, lifetime = secrets(settings), settings.session.lifetime
+    vault = SessionVault(
+        process_state.stored_sessions,
+        KeyRing(secrets(settings), "stored"),
+        settings.session.lifetime,
+        holds_sessions=settings.session.store,
+    )
     return RefreshTokens(
         tailchat,
         process_state.store,
-        keys=KeyRing(ring, "refresh"),
-        vault=SessionVault(process_state.stored_sessions, KeyRing(ring, "stored"), lifetime),
+        keys=KeyRing(secrets(settings), "refresh"),
+        vault=vault,
         clock=process_state.clock,
     )
 

@@ -3,8 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import StrEnum
 from typing import Final
 
@@ -62,6 +70,31 @@ class Batches:
                 await self._write(batch.records)
             finally:
                 batch.done.set_result(None)
+
+
+class Looks:
+    """Who waits until the store was read; `using` is held during a look."""
+
+    def __init__(self, using: asyncio.Lock) -> None:
+        self._using = using
+        self._next: asyncio.Future[None] | None = None
+
+    def next(self) -> "asyncio.Future[None]":
+        """Return a future that is done at the end of the next look that begins."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        return self._next
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Be one look, however it ends."""
+        async with self._using:
+            waiting, self._next = self._next, None
+            try:
+                yield
+            finally:
+                if waiting is not None:
+                    waiting.set_result(None)
 
 
 class Upkeep:

@@ -10,6 +10,7 @@ from tailchat_gate.state.bookkeeping import (
     Batches,
     FaultKind,
     Health,
+    Looks,
     Operation,
     StoreFault,
     Upkeep,
@@ -70,6 +71,8 @@ class RedisStore:
         self._using = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self._batches = Batches(self._flush)
+        self._looks = Looks(self._using)
+        self.next_look: Final = self._looks.next
         #: Whether the last call failed, and no further one is made before `_retry_at`.
         self._away = False
         self._retry_at = 0.0
@@ -265,7 +268,7 @@ class RedisStore:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            async with self._using:
+            async with self._looks.one():
                 if self._waits():
                     continue
                 try:

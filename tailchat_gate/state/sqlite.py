@@ -14,6 +14,7 @@ from tailchat_gate.state.bookkeeping import (
     Batches,
     FaultKind,
     Health,
+    Looks,
     Operation,
     StoreFault,
     Upkeep,
@@ -71,6 +72,8 @@ class SqliteStore:
         self._using = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self._batches = Batches(self._flush)
+        self._looks = Looks(self._using)
+        self.next_look: Final = self._looks.next
         #: Whether the database may lack something that this process knows.
         self._behind = False
         self._missed = MissedReservations()
@@ -144,8 +147,7 @@ class SqliteStore:
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
         """Store the outcome of a key."""
-        done = await self._single_use(lambda keys: keys.settle(kind, key, outcome))
-        if not done:
+        if not await self._single_use(lambda keys: keys.settle(kind, key, outcome)):
             self._missed.settle(kind, key, outcome)
 
     async def release(self, kind: str, key: str) -> None:
@@ -265,12 +267,11 @@ class SqliteStore:
         await self._run(lambda: self._write_in_thread(known))
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            async with self._using:
+            async with self._looks.one():
                 try:
-                    await self._look_once(loop.time())
+                    await self._look_once(asyncio.get_running_loop().time())
                 except Exception:  # noqa: BLE001 - a fault here must not stop the looking
                     _log.exception("the state store could not be read")
                     self._engine.reread()
@@ -345,6 +346,5 @@ class SqliteStore:
         self._followers.hand_out(loaded.records, complete=True, doubtful=loaded.doubtful)
 
     async def _run(self, work: Callable[[], _T], operation: Operation = Operation.UPKEEP) -> _T:
-        loop = asyncio.get_running_loop()
         with self._health.timed(operation):
-            return await loop.run_in_executor(self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -1,5 +1,6 @@
 """The interface of every store, what is stored, and the followers that hold it in memory."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -203,6 +204,12 @@ class Store(Protocol):
         """Write records; the result is done once they are durable, or could not be written.
 
         The write is completed even if nobody waits for it.
+        """
+
+    def next_look(self) -> "asyncio.Future[None]":
+        """Return a future that is done once everything that was written by now has been read.
+
+        It is done as well if the store cannot be read.
         """
 
     def written(self) -> Awaitable[None]:

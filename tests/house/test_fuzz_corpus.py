@@ -54,6 +54,7 @@ NO_PARSERS = {
     "pages.plots": "it writes",
     "pages.render": "it writes",
     "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
+    "identity.browser_name": "it looks for marks in a text that it cuts",
     "identity.oauth.return_targets": "a memory, of what identity.oauth.login judges",
     "identity.recheck": "it decides by what others read",
     "identity.stored_sessions": "it reads what the gate wrote, and believes what it sealed",

@@ -70,6 +70,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "identity": (
         ("host_sessions",),
+        ("ticket_looks",),
         ("rechecker", "machine_tokens"),
         ("authenticator",),
         ("sign_ins",),
@@ -77,7 +78,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("grants", "revocation", "stored_sessions"),
         ("sessions",),
         ("oauth",),
-        ("seal",),
+        ("browser_name", "seal"),
     ),
     "proxy": (
         ("exchange",),

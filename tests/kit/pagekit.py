@@ -30,3 +30,13 @@ def launcher(text: str) -> dict[str, object]:
         "query": text,
         "filters": True,
     }
+
+
+def sign_ins(text: str) -> tuple[dict[str, object], ...]:
+    """Return a person's sign-ins, `text` as the browser of the first."""
+    times = {"signed_in_at": NOON, "seen_at": NOON}
+    return (
+        {**times, "id": "one", "browser": text, "is_this": True},
+        {**times, "id": "two", "browser": "Safari, iPhone", "is_this": False},
+        {**times, "id": "three", "browser": "", "is_this": False},
+    )

@@ -23,6 +23,7 @@ from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.stored_sessions import SessionVault, StoredSessions
+from tailchat_gate.identity.ticket_looks import TicketLooks
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.people.looks import PeopleLooks
@@ -96,8 +97,9 @@ def unasked() -> Rechecker:
 def rechecker_of(gate: RunningGate) -> Rechecker:
     """Return what asks Tailchat again in a gate."""
     looks = gate.generation.gate.authorizer.sessions.rechecker
-    assert isinstance(looks, PeopleLooks)
-    return looks.rechecker
+    assert isinstance(looks, TicketLooks)
+    assert isinstance(looks.inner, PeopleLooks)
+    return looks.inner.rechecker
 
 
 async def answered(gate: RunningGate) -> None:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from pagekit import NOON, access_pages, launcher
+from pagekit import NOON, access_pages, launcher, sign_ins
 
 from tailchat_gate.pages.language import LANGUAGES, choose_language
 from tailchat_gate.pages.render import MAX_DETAILS, Pages
@@ -84,6 +84,7 @@ HOSTILE_VALUES: dict[str, dict[str, object]] = {
         "discriminator": HOSTILE,
         "sub": HOSTILE,
         "groups": (HOSTILE,),
+        "sessions": sign_ins(HOSTILE),
         "csrf": HOSTILE,
     },
 }

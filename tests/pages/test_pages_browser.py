@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Literal
 
 import pytest
-from pagekit import NOON, access_pages, launcher
+from pagekit import NOON, access_pages, launcher, sign_ins
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, Route
 
@@ -48,6 +48,7 @@ VALUES: dict[str, dict[str, object]] = {
         "signed_in_at": NOON,
         "until": NOON,
         "csrf": "c",
+        "sessions": sign_ins(HOSTILE),
     },
 }
 
@@ -61,6 +62,7 @@ USUAL: dict[str, tuple[str, dict[str, object]]] = {
             "discriminator": "0042",
             "sub": "660000000000000000000001",
             "groups": ("ops", "wiki"),
+            "sessions": sign_ins("Firefox, Linux"),
         },
     ),
     "signed-out-everywhere": ("signed_out", {"everywhere": True}),

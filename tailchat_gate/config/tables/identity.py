@@ -201,6 +201,15 @@ class Session(Section):
         ),
     )
 
+    store: StrictBool = Field(
+        default=False,
+        description=(
+            "Whether sessions are kept in the state store and cookies are short tickets to them: "
+            "people see their sign-ins and end each of them, and so does `tailchat-gate sessions`. "
+            "It takes state.path or state.url."
+        ),
+    )
+
     @field_validator("idle", "recheck")
     @classmethod
     def _within_lifetime(cls, value: float, info: ValidationInfo) -> float:

@@ -230,6 +230,10 @@ class RevocationState:
             del self._locks[target]
         return [entry for entry in (*lifted, *read.entries()) if self.apply(entry)]
 
+    def touch(self) -> None:
+        """Have every session checked again: one may no longer be in the store."""
+        self.version += 1
+
     def entries(self) -> list[Entry]:
         """Return the shortest history of this state, without entries that expired long ago."""
         self._forget()

@@ -7,6 +7,7 @@ from typing import Final
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
 from tailchat_gate.identity.revocation.state import (
+    ALL,
     EndedSession,
     Entry,
     Lock,
@@ -37,7 +38,9 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class Revocations:
     """Ends sessions: in this process at once, in all others within half a second.
 
-    It follows the store before that is opened. `clock` gives Unix seconds.
+    It follows the store before that is opened. `clock` gives Unix seconds. `ended(sub, sid, at)` is
+    called for a session that ended, with `sid` "" for all that a person has begun by `at`, and with
+    `sub` "" for all of everybody.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Revocations:
         store: Store,
         metrics: Metrics,
         clock: Callable[[], float],
+        ended: Callable[[str, str, int], None] = lambda _sub, _sid, _at: None,
     ) -> None:
+        self._ended = ended
         self.revocation: Final = revocation
         self.kind: Final = revocations(clock)
         self._store = store
@@ -121,6 +126,7 @@ class Revocations:
             news = [entry for entry in entries if self.revocation.apply(entry)]
         for entry in news:
             _announce(entry)
+            self._note_end(entry)
         if news:
             self._changed()
 
@@ -143,6 +149,13 @@ class Revocations:
         self.revocation.erase(sub, in_force=in_force)
         self._changed()
 
+    def _note_end(self, entry: Entry) -> None:
+        match entry:
+            case EndedSession():
+                self._ended(entry.sub, entry.sid, entry.at)
+            case SignedOut():
+                self._ended(entry.target.removeprefix(SUB) * (entry.target != ALL), "", entry.at)
+
     def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
         # Under another clock the session may have begun in a second that is still to come.
         at = max(int(self._clock()), record.signed_in_at)
@@ -161,6 +174,7 @@ class Revocations:
         if not self.revocation.apply(entry):
             return None
         self._metrics.session_ended(why)
+        self._note_end(entry)
         self._changed()
         return self._store.put((to_record(entry),))
 

@@ -2,17 +2,13 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
-
-from aiohttp import web
-from aiohttp_session import AbstractStorage, Session, SessionData
+from typing import Final
 
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader, set_cookie
-from tailchat_gate.request.target import cookie_fields
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
 #: Browsers store 4096 bytes a cookie, and many upstreams accept 8 KiB of request head.
@@ -165,6 +161,43 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket(SessionRecord):
+    """What the cookie of a session in the store says: which one, and what differs by cookie.
+
+    All else of it is empty.
+    """
+
+    def to_bytes(self) -> bytes:
+        """Return the ticket as compact JSON."""
+        return ticket_bytes(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Ticket | None":
+        """Return the ticket in `data`, or None for any other shape."""
+        try:
+            parts = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(parts, list) or list(map(type, parts)) != [str, str, int, int, str, bool]:
+            return None
+        sid, sub, signed_in_at, seen_at, login, embedded = parts
+        return cls(sid, sub, "", "", "", signed_in_at, seen_at, login, embedded=embedded)
+
+    def applied_to(self, stored: SessionRecord) -> SessionRecord:
+        """Return the stored session with what this cookie says."""
+        return replace(stored, seen_at=self.seen_at, login=self.login, embedded=self.embedded)
+
+
+def ticket_bytes(record: SessionRecord) -> bytes:
+    """Return a ticket to a session as compact JSON: a list, where a session is an object."""
+    parts = (
+        *(record.sid, record.sub, record.signed_in_at, record.seen_at),
+        *(record.login, record.embedded),
+    )
+    return json.dumps(parts, ensure_ascii=False, separators=COMPACT).encode()
+
+
+@dataclass(frozen=True, slots=True)
 class Lifetimes:
     """A session's lifetimes in seconds: since its sign-in, and without a request (0 = off)."""
 
@@ -190,7 +223,10 @@ class Lifetimes:
 
 
 class SessionCookie:
-    """Turns records into sealed cookie values and back, and writes the Set-Cookie field."""
+    """Turns records into sealed cookie values and back, and writes the Set-Cookie field.
+
+    `tickets`: the values that it makes are tickets to sessions in the store; it opens both.
+    """
 
     def __init__(
         self,
@@ -198,7 +234,10 @@ class SessionCookie:
         names: CookieNames,
         lifetimes: Lifetimes,
         clock: Callable[[], float],
+        *,
+        tickets: bool = False,
     ) -> None:
+        self._tickets = tickets
         self.names: Final = names
         self.lifetimes: Final = lifetimes
         self.clock: Final = clock
@@ -207,7 +246,13 @@ class SessionCookie:
     def open(self, value: str) -> SessionRecord | None:
         """Return the record in a cookie value, or None if this gate did not seal it."""
         data = self._key_ring.open(value) if len(value) <= MAX_COOKIE_BYTES else None
-        return None if data is None else SessionRecord.from_bytes(data)
+        if data is None:
+            return None
+        return (Ticket if data.startswith(b"[") else SessionRecord).from_bytes(data)
+
+    def makes(self, record: SessionRecord) -> bool:
+        """Whether a record was opened from a cookie of the kind that this one makes."""
+        return isinstance(record, Ticket) is self._tickets
 
     def records_in(self, fields: Iterable[bytes], reader: CookieReader) -> Iterator[SessionRecord]:
         """Yield the records in the raw Cookie fields of a request, expired ones too."""
@@ -219,7 +264,7 @@ class SessionCookie:
     def set(self, record: SessionRecord) -> str:
         """Return the Set-Cookie value for `record`. Raises SessionTooLargeError."""
         max_age = max(0, int(self.lifetimes.expires_at(record) - self.clock()))
-        data = record.to_bytes()
+        data = ticket_bytes(record) if self._tickets else record.to_bytes()
         if len(data) > MAX_COOKIE_BYTES:
             raise SessionTooLargeError(f"a session of {len(data)} bytes")
         sealed = self._key_ring.seal(data)
@@ -242,77 +287,3 @@ class SessionCookie:
         """Return the Set-Cookie value that deletes the session cookie, or that of a frame."""
         secure = self.names.secure
         return set_cookie(self.names.session, "", max_age=0, secure=secure, embedded=embedded)
-
-
-class _QuietSession(Session):
-    """A session that may hold tokens."""
-
-    def __repr__(self) -> str:
-        return f"<Session, new: {self.new}>"
-
-
-class SealedSessionStorage(AbstractStorage):
-    """aiohttp-session's storage interface over the sealed cookie.
-
-    The stock EncryptedCookieStorage takes one key, resets `created` on every write, cannot
-    delete a `__Host-` cookie and skips streamed responses: docs/adr/0003-session-storage.md.
-    """
-
-    def __init__(self, cookie: SessionCookie) -> None:
-        super().__init__(
-            cookie_name=cookie.names.session, secure=cookie.names.secure, samesite="Lax"
-        )
-        self._cookie = cookie
-        self._reader = CookieReader(cookie.names)
-
-    def load_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
-        """Return the first valid session in the raw Cookie fields of a request, or None."""
-        return next(filter(None, map(self.newest, self.living(fields))), None)
-
-    def living(self, fields: Sequence[bytes]) -> Iterator[SessionRecord]:
-        """Yield the unexpired sessions in the raw Cookie fields of a request."""
-        lifetimes = self._cookie.lifetimes
-        for record in self._cookie.records_in(fields, self._reader):
-            if lifetimes.is_alive(record, self.second_for(record)):
-                yield record
-
-    def second_for(self, record: SessionRecord) -> float:  # noqa: ARG002 - a site knows of sign-outs
-        """Return the Unix second at which a session's lifetime is checked."""
-        return self._cookie.clock()
-
-    def newest(self, record: SessionRecord) -> SessionRecord | None:
-        """Return the newest record of an unexpired session, None if it has ended."""
-        return record
-
-    async def new_session(self) -> Session:
-        """Return an empty session whose repr does not show its content."""
-        return _QuietSession(None, data=None, new=True)
-
-    async def load_session(self, request: web.BaseRequest) -> Session:
-        """Return the session of `request`, or a new, empty one if it has none that is alive."""
-        record = self.load_record(cookie_fields(request.raw_headers))
-        if record is None:
-            return await self.new_session()
-        data: SessionData = {"created": record.signed_in_at, "session": asdict(record)}
-        return _QuietSession(record.sid, data=data, new=False)
-
-    async def save_session(
-        self,
-        request: web.BaseRequest,
-        response: web.StreamResponse,
-        session: Session,
-    ) -> None:
-        """Set the cookie for `session` on `response`, or delete it if the session is empty.
-
-        Raises SessionTooLargeError, and ValueError for a mapping that is not a SessionRecord.
-        """
-        if session.empty:
-            records = self._cookie.records_in(cookie_fields(request.raw_headers), self._reader)
-            embedded = any(record.embedded for record in records)
-            response.headers.add("Set-Cookie", self._cookie.delete(embedded=embedded))
-            return
-        mapping: dict[str, Any] = dict(session)
-        record = SessionRecord.from_fields(mapping)
-        if record is None:
-            raise ValueError("a session that is not a SessionRecord")
-        response.headers.add("Set-Cookie", self._cookie.set(record))

@@ -26,6 +26,7 @@ SESSION_OVER: Final = MappingProxyType(
         Reason.SESSION_ENDED: Reason.SESSION_ENDED.value,
         Reason.SESSION_REVOKED: Reason.SESSION_REVOKED.value,
         Reason.RECHECK_FAILED: Reason.RECHECK_FAILED.value,
+        Reason.SESSION_STORE_AWAY: Reason.SESSION_STORE_AWAY.value,
         Reason.LOCKED: Reason.LOCKED.value,
         **{reason: reason.value for reason in (*KEPT_OUT, *_RIGHT_LOST)},
     }

@@ -19,11 +19,11 @@ from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import (
     MAX_COOKIE_BYTES,
     Lifetimes,
-    SealedSessionStorage,
     SessionCookie,
     SessionRecord,
     SessionTooLargeError,
 )
+from tailchat_gate.identity.sessions.storage import SealedSessionStorage
 
 HOUR = 3600.0
 OTHER_SECRET = "another secret of 32 bytes or more, for the ring"

@@ -1,0 +1,90 @@
+"""The command that lists the sessions of session.store, and ends one of them."""
+
+import time
+from pathlib import Path
+
+import click
+
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    config_option,
+    fail,
+    print_json,
+)
+from tailchat_gate.commands.locks import person_meant
+from tailchat_gate.commands.state import (
+    OpenedStore,
+    change,
+    state_location,
+    state_option,
+    stored_or_end,
+)
+from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.config.values.quantities import format_timestamp
+from tailchat_gate.identity.revocation.records import to_record
+from tailchat_gate.identity.revocation.state import EndedSession
+from tailchat_gate.identity.stored_sessions import StoredSession
+from tailchat_gate.state.places import Place
+
+_END = "end"
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[PERSON | end ID]")
+@config_option
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def sessions(
+    *, arguments: tuple[str, ...], as_json: bool, config: Path, state: Path | None
+) -> None:
+    """List the sessions in the store, those of PERSON (sub:ID or Name#2114), or end one by its ID.
+
+    There are such sessions with session.store = true. A session that is ended here ends within
+    half a second at every gate of the store.
+    """
+    match arguments:
+        case (word, sid) if word == _END:
+            _end(state_location(config, state).path, sid)
+        case () | (_,) if arguments != (_END,):
+            target = person_meant(arguments[0], config) if arguments else SUB
+            path = state_location(config, state).path
+            _list(stored_or_end(path).sessions.of(target.removeprefix(SUB)), as_json=as_json)
+        case _:
+            fail('expected nothing, one person, or "end" and the ID of a session', EXIT_USAGE)
+
+
+def _list(found: list[StoredSession], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "id": one.sid,
+                "sub": one.sub,
+                "browser": one.browser,
+                "signed_in_at": one.began,
+                "seen_at": one.seen,
+                "until": one.until,
+            }
+            for one in found
+        ]
+        print_json(rows)
+    elif not found:
+        click.echo("no session is in the store")
+    for one in [] if as_json else found:
+        times = f"since {format_timestamp(one.began)}, used {format_timestamp(one.seen)}"
+        click.echo(f"{one.sid}  {SUB}{one.sub}  {times}  {one.browser}".rstrip())
+
+
+def _end(path: Place, sid: str) -> None:
+    async def work(opened: OpenedStore) -> StoredSession | None:
+        found = opened.sessions.get(sid)
+        if found is not None:
+            entry = EndedSession(sid, found.sub, int(time.time()), found.until)
+            opened.revocation.apply(entry)
+            await opened.store.put((to_record(entry), found.ended().to_record()))
+        return found
+
+    found = change(path, work)
+    if found is None:
+        fail(f"no session in the store has the ID {sid}", EXIT_FAILED)
+    click.echo(f"ended: {sid} of {SUB}{found.sub}")
