@@ -250,16 +250,16 @@ def _with_one_sid(begin: Callable[..., SessionRecord]) -> Callable[..., SessionR
     return make
 
 
-async def test_the_public_root_without_a_tool_tells_who_is_signed_in(
+async def test_the_public_root_without_a_tool_leads_to_the_launcher(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
-    """Where no route is at "/", a page navigation there leads to the who-am-I page."""
+    """Where no route is at "/", a page navigation there leads to the person's tools."""
     gate = await start_gate(upstream.url, route=[{"name": "wiki", "host": WIKI}])
 
     page = await _get(gate, "http://gate.test/")
     call = await ask(gate.port, request_bytes("/"))
 
-    assert page.value("Location") == "http://gate.test/oauth2/userinfo"
+    assert page.value("Location") == "http://gate.test/oauth2/"
     assert (call.status, call.json["error"]) == (404, "no-route")
 
 
