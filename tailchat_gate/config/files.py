@@ -28,12 +28,33 @@ _OF_A_ROUTE = ("tls_certificate", "tls_key")
 _KEY = "a PEM file with one EC P-256 private key without a password; `tailchat-gate key` prints one"
 
 
-def exposed(path: Path) -> bool:
+def readable_by_all(path: Path) -> bool:
     """Whether every user of this machine may read the file; False for a missing file."""
     try:
         return bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
         return False
+
+
+def exposed(path: Path) -> bool:
+    """As readable_by_all, of a file with nothing but a secret.
+
+    Not one that is mounted by itself, as engines of containers mount secrets, with mode 0444: there
+    are no other users beside it, and who may read it where it comes from is not seen from here.
+    """
+    return readable_by_all(path) and not _mounted_by_itself(path)
+
+
+def _mounted_by_itself(path: Path) -> bool:
+    """Whether a file is where something is mounted (proc_pid_mountinfo(5))."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        name = os.fsencode(path.resolve(strict=True))
+    except OSError:
+        return False
+    for character in b"\\", b" ", b"\t", b"\n":
+        name = name.replace(character, b"\\%03o" % ord(character))
+    return any(mount.split()[4] == name for mount in mounts)
 
 
 class KeyFileError(ValueError):

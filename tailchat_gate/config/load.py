@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 
 from tailchat_gate.config.document import Document, DocumentError, parse
-from tailchat_gate.config.files import exposed
+from tailchat_gate.config.files import readable_by_all
 from tailchat_gate.config.keys import SECRET_FORMS, env_name
 from tailchat_gate.config.lint.settings import lint
 from tailchat_gate.config.model import Server, Settings, State
@@ -143,7 +143,7 @@ def _note_exposed(path: Path, draft: Draft) -> None:
         for form in forms
         if form in _table_of(draft.document, section) and not form.endswith("_file")
     ]
-    if inside and exposed(path):
+    if inside and readable_by_all(path):
         draft.note_exposed(
             f"{' and '.join(inside)}: every user of this machine can read {path}; mode 0600 or "
             "0640 keeps it, or a file of its own for the secret"

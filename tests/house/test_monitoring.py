@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from parts import missing
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.observe.families import Kind
@@ -131,10 +132,10 @@ def test_the_dashboard_is_whole() -> None:
 
 
 def test_prometheus_takes_the_rules_and_the_metrics() -> None:
-    """Where promtool is found, it checks the rules, the scrape settings and the exposition."""
+    """Its own promtool checks the rules, the scrape settings and the exposition."""
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not installed")
+        missing("promtool")
     text = ProcessState().metrics.render() + ProcessMetrics().render()[0]
     for command, given in (
         (["check", "rules", "--lint-fatal", str(RULES)], b""),

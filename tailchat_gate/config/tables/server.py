@@ -101,7 +101,7 @@ class Server(Section):
             "Addresses and networks of the proxies in front whose X-Forwarded-* headers are "
             "believed; empty believes nobody's."
         ),
-        examples=[["10.0.0.0/8"]],
+        examples=[["10.0.0.2"]],
     )
     https_listen: Listeners = Field(
         default=(),
