@@ -46,8 +46,9 @@ def _program(name: str) -> str:
 
 def _run(*command: str | Path, **more: Any) -> str:  # noqa: ANN401 - as in subprocess.run
     """Run a command; return what it prints, fail with all it says."""
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, **more
+    words = list(map(str, command))
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        words, capture_output=True, text=True, check=False, **more
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
