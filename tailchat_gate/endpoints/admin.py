@@ -23,10 +23,10 @@ class Operator(NamedTuple):
 
     `base` is the path at which the page begins, without a slash at its end. `by` names them in the
     audit log, `who` on the page; `sub` is the person, "" for another. `csrf` goes into forms, and
-    `holds` tells whether a form has it. `origin` is that of the page, "" for the Host asked for.
-    `is_known`: whether they may order anything; `changes_people`: orders about people. `approves`:
-    whether they may decide requests. `fresh_url` is where they sign in with their password, ""
-    where that is not needed.
+    `holds` tells whether a form has it. `origins` are those that the page may have, none for that
+    of the Host asked for. `is_known`: whether they may order anything; `changes_people`: orders
+    about people. `approves`: whether they may decide requests. `fresh_url` is where they sign in
+    with their password, "" where that is not needed.
     """
 
     base: str
@@ -35,7 +35,7 @@ class Operator(NamedTuple):
     sub: str
     csrf: str
     holds: Callable[[str], bool]
-    origin: str
+    origins: frozenset[str]
     is_known: bool
     changes_people: bool
     approves: bool
@@ -95,10 +95,13 @@ class AdminRoute:
         self, context: RequestContext, record: SessionRecord | None, base: str
     ) -> Operator:
         origin = self.sites.origin(context.host)
+        # As visitors know the host, and as it was asked for, maybe by another port.
+        scheme, host = context.client_address.scheme, context.head.fields.host
+        origins = frozenset((origin, f"{scheme}://{host.raw.decode('ascii')}"))
         if record is None:
             name = f"{TOKEN}{context.token}"
             return Operator(
-                *(base, name, name, "", "", lambda _: False, origin),
+                *(base, name, name, "", "", lambda _: False, origins),
                 is_known=False,
                 changes_people=False,
                 approves=False,
@@ -112,7 +115,7 @@ class AdminRoute:
             sub=record.sub,
             csrf=self.forms.token(record, context.host),
             holds=lambda text: self.forms.holds(text, record, context.host),
-            origin=origin,
+            origins=origins,
             is_known=True,
             changes_people=True,
             approves=decide((self.approvers,), record.sub).allowed,

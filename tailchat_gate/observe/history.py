@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from operator import add
 from typing import Final, NamedTuple, Protocol
 
@@ -78,9 +78,13 @@ class Courses(NamedTuple):
 
 
 class History:
-    """Keeps the differences between samples; a quiet step of a route takes eight bytes."""
+    """Keeps the differences between samples; a quiet step of a route takes eight bytes.
 
-    def __init__(self) -> None:
+    `apart` returns the routes that are left out of what is told of all together.
+    """
+
+    def __init__(self, apart: Callable[[], Collection[str]] = tuple) -> None:
+        self._apart = apart
         self._routes: dict[str, deque[Step]] = {}
         self._all: deque[Step] = deque(maxlen=STEPS)
         self._last: dict[str, RouteFigures] = {}
@@ -95,12 +99,12 @@ class History:
         Take a sample every STEP_SECONDS.
         """
         found: dict[str, RouteFigures] = {}
-        total = _NOTHING
+        total, apart = _NOTHING, self._apart()
         for one in figures.of_routes():
             now = found[one.route] = one._replace(times=array("Q", one.times))
             if self._samples:
                 step = _difference(self._last.get(one.route), now)
-                total = _both(total, step)
+                total = total if one.route in apart else _both(total, step)
                 steps = self._routes.setdefault(one.route, deque(maxlen=STEPS))
                 steps.extend([_NOTHING] * (min(self._samples, STEPS) - 1 - len(steps)))
                 steps.append(step)
@@ -116,10 +120,10 @@ class History:
     def courses(self, figures: Figures) -> Generator[None, None, Courses]:
         """Return the last ten minutes, with the step that is not over, a route at a time."""
         found: dict[str, Course] = {}
-        total = _NOTHING
+        total, apart = _NOTHING, self._apart()
         for one in figures.of_routes():
             step = _difference(self._last.get(one.route), one)
-            total = _both(total, step)
+            total = total if one.route in apart else _both(total, step)
             found[one.route] = Course((*self._kept(self._routes.get(one.route, ())), step))
             yield
         return Courses(found, Course((*self._kept(self._all), total)))

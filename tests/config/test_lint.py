@@ -88,6 +88,17 @@ def test_an_admin_listener_that_others_reach_is_told(admin: str, *, told: bool) 
 
 
 @pytest.mark.parametrize(
+    ("admin", "told"),
+    [("127.0.0.1:4181", True), ("0.0.0.0:9100", True), ("unix:/run/a.sock", False), ("", False)],
+)
+def test_orders_without_a_sign_in_are_told(admin: str, *, told: bool) -> None:
+    """Every user of the machine reaches a port on loopback; a Unix socket is the gate's own."""
+    server = {"public_url": PUBLIC, "admin_listen": admin, "admin_orders": True}
+    found = [text for text in lint(make_settings(server=server)) if "server.admin_orders" in text]
+    assert len(found) == told
+
+
+@pytest.mark.parametrize(
     ("first", "second", "told"),
     [
         ("http://127.0.0.1:3000", "http://grafana.lan:3000", True),

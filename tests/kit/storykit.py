@@ -113,12 +113,14 @@ async def story(
     *,
     issuer: str = "",
     callback: str = "",
+    secret: str = "",
     checks_sign_in: bool = False,
     **sections: Any,  # noqa: ANN401 - as in gatekit.make_settings
 ) -> AsyncIterator[Story]:
     """Set the scene: the stand-in Tailchat, the tool, the gate before it.
 
-    `callback` is the address registered at Tailchat, where the gate's own is another.
+    `callback` is the address registered at Tailchat, where the gate's own is another; `secret` is
+    the key of Tailchat's tokens, where it matters.
     """
     port, tailchat_port = free_port(), free_port()
     # Another name than the gate's, because cookies ignore ports.
@@ -126,6 +128,7 @@ async def story(
     url = f"http://127.0.0.1:{port}"
     app = App(CLIENT_ID, CLIENT_SECRET, (callback or f"{url}/oauth2/callback",))
     tailchat = StandInTailchat(issuer or api_url, apps=[app], clock=clock)
+    tailchat.store.secret = secret or tailchat.store.secret
     server = {"public_url": url, "listen": [f"127.0.0.1:{port}"], **sections.pop("server", {})}
     given = {
         "api_url": api_url,

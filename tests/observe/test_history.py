@@ -74,6 +74,20 @@ def test_a_route_that_comes_later_ends_at_the_same_time() -> None:
     assert set(_courses(history, counted).routes) == {"wiki"}
 
 
+def test_a_route_apart_does_not_count_with_the_others() -> None:
+    """It has steps of its own."""
+    counted, history = Counted(), History(lambda: {"gate"})
+    for name in ("wiki", "gate"):
+        counted.add(name, 1.0)
+    at_once(history.sample(counted))
+    for name in ("wiki", "gate"):
+        counted.add(name, 1.0)
+    at_once(history.sample(counted))
+    counted.add("gate", 1.0)
+    found = _courses(history, counted)
+    assert (found.all.requests, found.routes["gate"].requests) == (1, 2)
+
+
 def test_counters_that_begin_again_count_from_zero() -> None:
     """A route that was removed and came back, or a worker that was replaced, is no minus."""
     counted, history = Counted(), History()

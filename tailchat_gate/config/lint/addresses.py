@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.values.address import (
+    AdminPageAddress,
     HttpAddress,
     Network,
     StaticAddress,
@@ -42,6 +43,12 @@ def of_addresses(settings: Settings) -> Iterator[str]:
             f"server.admin_listen: all who reach {admin} can read who was refused, and have the "
             "gate reload or upgrade, without a sign-in; a published port of a container is the "
             "same. Let a firewall or the network keep others out"
+        )
+    if admin and settings.server.admin_orders and not admin.startswith("unix:"):
+        yield (
+            f"server.admin_orders: all who reach {admin}, every user of this machine too, can lock "
+            "people out, let themselves in and end connections, without a sign-in; a route with "
+            'upstream = "admin:" asks who it is'
         )
     if travels_in_clear(settings.tailchat.api_url):
         yield "tailchat.api_url is http: the app's secret and the login can be read on the way"
@@ -164,7 +171,7 @@ def beside_the_gate(settings: Settings) -> Iterator[str]:
         route.name
         for route in settings.route
         if (route.host == public or (route.host is None and route.path not in named))
-        and not isinstance(upstream_address(route.backends[0]), StaticAddress)
+        and not isinstance(upstream_address(route.backends[0]), StaticAddress | AdminPageAddress)
     ]
     if beside:
         yield (

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final
 
 from tailchat_gate.config.model import RouteSettings, Settings
+from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.config.values.address import OwnAddress, upstream_address
 from tailchat_gate.observe.history import STEP_SECONDS, Course
 from tailchat_gate.reasons import Reason
@@ -121,8 +122,9 @@ def _row(
         "state": _state(route, up),
         "rate": requests / seconds,
         "failed": course.failed / requests if requests else None,
-        "median": course.quantile(_MEDIAN),
-        "slowest": course.quantile(_SLOWEST),
+        # How long a page was open is no time of a request.
+        "median": None if is_admin_page(route) else course.quantile(_MEDIAN),
+        "slowest": None if is_admin_page(route) else course.quantile(_SLOWEST),
         "series": [step.requests for step in course.steps],
         "total": requests,
     }

@@ -1,13 +1,14 @@
 """Serves the admin page: on the admin listener, and on routes with `upstream = "admin:"`."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from hmac import compare_digest
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
 
+from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.endpoints.account import form_fields
 from tailchat_gate.endpoints.admin import AdminRequest, Operator
 from tailchat_gate.pages import admin_page as pages
@@ -51,7 +52,7 @@ class GateAdminPage:
         self._process_state = generations.in_force.process_state
         self._connections = connections
         self._reloader = reloader
-        self._sampler = Sampler(self._process_state.metrics)
+        self._sampler = Sampler(self._process_state.metrics, self._own_routes)
         self._doctor = DoctorRun(reloader.source if reloader else None, self._process_state.clock)
         self._orders = OrderDesk(generations, connections, reloader, self._doctor)
         self.events: Final = Events(self._state)
@@ -79,7 +80,7 @@ class GateAdminPage:
             holds=lambda text: compare_digest(
                 text.encode("utf-8", "replace"), self._token.encode()
             ),
-            origin="",
+            origins=frozenset(),
             is_known=True,
             changes_people=orders,
             approves=orders,
@@ -116,7 +117,9 @@ class GateAdminPage:
         form = await form_fields(request)
         came_from = form.get("page", "")
         back = came_from if came_from in pages.PAGES else pages.PAGES[0]
-        if not is_own(request.headers, operator.origin) or not operator.holds(form.get("csrf", "")):
+        if not is_own(request.headers, operator.origins) or not operator.holds(
+            form.get("csrf", "")
+        ):
             return await self._message(asked, "foreign", back)
         said = await self._orders.carry_out(form, operator)
         path = "" if back == pages.PAGES[0] else back
@@ -171,6 +174,11 @@ class GateAdminPage:
         explained = explained_shown(generation, **asked) if asked["url"] else None
         return {"asked": asked, "explained": explained, "doctor": self._doctor.shown()}
 
+    def _own_routes(self) -> frozenset[str]:
+        """Return the page's own routes: an event stream is no slow request."""
+        routes = self._generations.in_force.settings.route
+        return frozenset(route.name for route in routes if is_admin_page(route))
+
     def _configuration(self) -> Values:
         generation, process_state = self._generations.in_force, self._process_state
         reloads, now = process_state.reloads, process_state.clock()
@@ -205,17 +213,17 @@ class GateAdminPage:
         )
 
 
-def is_own(headers: Mapping[str, str], origin: str) -> bool:
+def is_own(headers: Mapping[str, str], origins: Collection[str]) -> bool:
     """Whether a browser says that a form comes from the page's own origin.
 
-    `origin` is "" where the page has whatever Host was asked for. Every browser sends Origin with a
-    form; without one nothing is known of the page that sent it.
+    `origins` is empty where the page has whatever Host was asked for. Every browser sends Origin
+    with a form; without one nothing is known of the page that sent it.
     """
     if headers.get("Sec-Fetch-Site", _SAME_ORIGIN) != _SAME_ORIGIN:
         return False
     found = headers.get(hdrs.ORIGIN, "")
-    if origin:
-        return found == origin
+    if origins:
+        return found in origins
     host = headers.get(hdrs.HOST, "")
     return bool(host) and found in {f"http://{host}", f"https://{host}"}
 

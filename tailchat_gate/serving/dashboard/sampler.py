@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Collection
 from typing import Final
 
 from tailchat_gate.observe.history import STEP_SECONDS, Figures, History
@@ -12,14 +13,16 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Sampler:
-    """Samples `figures`: those of this process, or of whatever adds up several."""
+    """Samples `figures`: those of this process, or of whatever adds up several.
 
-    def __init__(self, figures: Figures, seconds: float = STEP_SECONDS) -> None:
+    `apart` are the routes that do not count with the others.
+    """
+
+    def __init__(self, figures: Figures, apart: Callable[[], Collection[str]]) -> None:
         self.figures: Final = figures
-        self.history: Final = History()
+        self.history: Final = History(apart)
         #: How many samples were taken.
         self.count = 0
-        self._seconds = seconds
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -38,4 +41,4 @@ class Sampler:
                 self.count += 1
             except Exception:  # noqa: BLE001 - the next sample may succeed
                 _log.exception("a sample of the last minutes could not be taken")
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(STEP_SECONDS)
