@@ -12,8 +12,8 @@ from tailchat_gate.request.context import RequestContext
 ANN, BEN = "660000000000000000000001", "660000000000000000000002"
 
 
-def _limit(most: int = 3, seconds: float = 60.0, *, strangers: bool = False) -> RateLimit:
-    return RateLimit(Buckets(), "requests_per_person", Rate(most, seconds), strangers=strangers)
+def _limit(most: int = 3) -> RateLimit:
+    return RateLimit(Buckets(), "requests_per_person", Rate(most, 60.0))
 
 
 def _request(
@@ -62,14 +62,19 @@ def test_no_span_of_time_has_more_than_a_period_and_what_fills_up(
 
 def test_keys_of_strangers_take_bounded_memory() -> None:
     """However many networks come, so many are kept, and one that goes on coming is among them."""
-    limit = _limit(3, strangers=True)
+    buckets = Buckets()
+    limit = RateLimit(buckets, "rate_per_client", Rate(3, 60.0), strangers=True)
+    person = RateLimit(buckets, "requests_per_person", Rate(1, 60.0))
+    person.enter(ANN, 0.0)
     kept = limit.bucket("busy")
     for number in range(3 * rates.MOST):
         limit.enter(f"n{number}", 0.0)
         if number % 1000 == 0:
             limit.enter("busy", 0.0)
 
-    assert len(limit._buckets.strangers) <= rates.MOST
+    assert len(buckets.strangers) <= rates.MOST
+    # People are not pushed out by them.
+    assert person.enter(ANN, 0.0) == 60
     assert limit.bucket("busy") is kept
     assert limit.enter("busy", 0.0) == 20
 
