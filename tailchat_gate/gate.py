@@ -92,7 +92,7 @@ class Gate:
     def _answer(self, client: ClientConnection, context: RequestContext) -> None:
         head, fields = context.head, context.head.fields
         context.client_address = client.client or self.client_of(client, fields)
-        if fields.shape.identifies or self.traces.begins:
+        if fields.shape.identifies is not None or self.traces.begins:
             self.traces.identify(context)
 
         if self.endpoints.owns(head.target.path):

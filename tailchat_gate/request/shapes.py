@@ -14,8 +14,8 @@ TELLING: Final = (
     *(b"sec-fetch-site", b"service-worker", b"transfer-encoding", b"upgrade", b"user-agent"),
     *(b"via", TOKEN_FIELD),
 )
-#: Fields that name a request, for request/trace_context.py to judge; tracestate does not by itself.
-IDENTIFYING: Final = frozenset((b"traceparent", b"x-request-id"))
+#: Fields that name a request, for request/trace_context.py to judge.
+IDENTIFYING: Final = (b"x-request-id", b"traceparent", b"tracestate")
 #: A plain value: visible ASCII, with spaces inside and not around it. What stands before it is the
 #: space behind the colon, so that an empty value is not plain.
 _VALUE: Final = rb"(?! )([ -~]*+)(?<! )"
@@ -74,8 +74,9 @@ class Shape:
             and len(lengths) <= 1
             and b"transfer-encoding" not in places
         )
-        #: Whether the sender names a trace or an id of the request.
-        self.identifies: Final = not IDENTIFYING.isdisjoint(places)
+        identifying = tuple([tuple(places.get(name, ())) for name in IDENTIFYING])
+        #: Where IDENTIFYING stand, None where none does.
+        self.identifies: Final = identifying if any(identifying) else None
         telling = [place for name in TELLING for place in places.get(name, ())]
         self.telling: Final = picker(telling)
         #: Matches a section of these names whose values are plain, which are its groups.

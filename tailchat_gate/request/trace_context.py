@@ -1,18 +1,16 @@
 """The trace that a request belongs to (W3C Trace Context), and the id that an edge gave it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tailchat_gate.request.context import RequestContext
-from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.trace import Trace, Trusted
 
-_TRACEPARENT: Final = b"traceparent"
-_TRACESTATE: Final = b"tracestate"
-_REQUEST_ID_FIELD: Final = b"x-request-id"
 #: Version, trace id, parent id, flags (section 3.2.2); later versions may have more behind them.
 _PARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*+)?")
+#: One of the version that the gate writes, without zeros and with no other flag.
+_USUAL: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[0-3]")
 _NO_VERSION: Final = "ff"
 _FIRST_VERSION: Final = "00"
 _NO_TRACE: Final = "0" * 32
@@ -58,20 +56,30 @@ class TraceContexts:
     def identify(self, context: RequestContext) -> None:
         """Note the trace of a request whose client is known, and the id that an edge gave it."""
         fields = context.head.fields
-        if fields.shape.identifies and (
+        places = fields.shape.identifies
+        if places is not None and (
             self._anyone or (self._proxies and context.client_address.by_proxy)
         ):
-            request_ids = fields.values(_REQUEST_ID_FIELD)
-            if len(request_ids) == 1 and _REQUEST_ID.fullmatch(request_ids[0]):
-                context.request_id = request_ids[0].decode("ascii")
-            context.trace = self._continued(fields)
+            values = fields.sent_values
+            request_ids, parents, states = places
+            if len(request_ids) == 1 and _REQUEST_ID.fullmatch(values[request_ids[0]]):
+                context.request_id = values[request_ids[0]].decode("ascii")
+            if len(parents) == 1:
+                state = _state([values[place] for place in states]) if states else b""
+                context.trace = self._continued(values[parents[0]], state)
         if context.trace is None and self.begins:
             context.trace = self._begun()
 
-    def _continued(self, fields: FieldSection) -> Trace | None:
-        """Return the trace that the fields name, None where they name none or are malformed."""
-        parents = fields.values(_TRACEPARENT)
-        match = _PARENT.fullmatch(parents[0].decode("latin-1")) if len(parents) == 1 else None
+    def _continued(self, parent: bytes, state: bytes) -> Trace | None:
+        """Return the trace that a traceparent names, None where it is malformed.
+
+        `state` is the line of its state.
+        """
+        if not self._records and _USUAL.fullmatch(parent):
+            # The same in fewer steps: nearly every traceparent is written as the gate writes it.
+            usual = parent.decode("ascii")
+            return Trace(usual[3:35], usual[36:52], b"traceparent: %b\r\n%b" % (parent, state))
+        match = _PARENT.fullmatch(parent.decode("latin-1"))
         if match is None:
             return None
         version, trace_id, parent_id, flags, more = match.groups()
@@ -86,7 +94,7 @@ class TraceContexts:
         span_id, sent_id = self._spans(known)
         # Without a span of its own the gate leaves the parent: one that nobody has recorded would
         # be missing in the trace.
-        lines = _line(trace_id, sent_id or parent_id, known) + _state(fields)
+        lines = _line(trace_id, sent_id or parent_id, known) + state
         return Trace(trace_id, parent_id, lines, span_id, sent_id)
 
     def _begun(self) -> Trace:
@@ -107,11 +115,8 @@ def _line(trace_id: str, parent_id: str, flags: int) -> bytes:
     return f"traceparent: 00-{trace_id}-{parent_id}-{flags:02x}\r\n".encode("ascii")
 
 
-def _state(fields: FieldSection) -> bytes:
-    """Return the line of tracestate, b"" where there is none or it is malformed."""
-    values = fields.values(_TRACESTATE)
-    if not values:
-        return b""
+def _state(values: Sequence[bytes]) -> bytes:
+    """Return the line of tracestate, b"" where it is malformed."""
     state = b",".join(values)
     members = [member.strip(b" \t") for member in state.split(b",")]
     members = [member for member in members if member]

@@ -129,6 +129,7 @@ PATTERNS: Final = {
     "request.trace_context:_MEMBER": "fullmatch",
     "request.trace_context:_PARENT": "fullmatch",
     "request.trace_context:_REQUEST_ID": "fullmatch",
+    "request.trace_context:_USUAL": "fullmatch",
     "syntax:BARE_KEY": "fullmatch",
     "syntax:CONTENT_LENGTH": "fullmatch",
     "syntax:DOTS": "search",
