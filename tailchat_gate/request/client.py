@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
+from tailchat_gate.bounded import BoundedCache
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -51,20 +53,18 @@ class ClientResolver:
     def __init__(self, trusted: Sequence[Network], *, default_scheme: str) -> None:
         self._trusted = tuple(trusted)
         self._default_scheme = default_scheme
-        self._cache: dict[tuple[str, str, str], Client] = {}
+        self._cache: BoundedCache[tuple[str, str, str], Client] = BoundedCache(_MAX_CACHED_CHAINS)
         # A proxy in front is the peer of every request; to judge its address each time took
         # a seventh of what a question at /oauth2/auth costs.
-        self._peers: dict[str, bool] = {}
-        self._direct: dict[str, Client] = {}
+        self._peers: BoundedCache[str, bool] = BoundedCache(_MAX_CACHED_PEERS)
+        self._direct: BoundedCache[str, Client] = BoundedCache(_MAX_CACHED_PEERS)
 
     def trusts(self, peer: str) -> bool:
         """Whether the forwarding fields of `peer` (an address as text) are believed."""
         trusted = self._peers.get(peer)
         if trusted is None:
-            if len(self._peers) >= _MAX_CACHED_PEERS:
-                self._peers.clear()
             trusted = bool(self._trusted) and self._is_trusted(_parse(peer))
-            self._peers[peer] = trusted
+            self._peers.keep(peer, trusted)
         return trusted
 
     def direct(self, peer: str) -> Client:
@@ -75,11 +75,10 @@ class ClientResolver:
         """
         client = self._direct.get(peer)
         if client is None:
-            if len(self._direct) >= _MAX_CACHED_PEERS:
-                self._direct.clear()
             parsed = _parse(peer)
             address = peer if parsed is None else str(parsed)
-            client = self._direct[peer] = Client(address, self._default_scheme, address)
+            client = Client(address, self._default_scheme, address)
+            self._direct.keep(peer, client)
         return client
 
     def forwarded(self, peer: str, chain: str, scheme: str) -> Client:
@@ -97,9 +96,8 @@ class ClientResolver:
         key = (peer, chain, believed)
         client = self._cache.get(key)
         if client is None:
-            if len(self._cache) >= _MAX_CACHED_CHAINS:
-                self._cache.clear()
-            client = self._cache[key] = self._walk(peer, chain, believed)
+            client = self._walk(peer, chain, believed)
+            self._cache.keep(key, client)
         return client
 
     def forget(self) -> None:

@@ -73,6 +73,8 @@ def test_the_connections_of_one_address_are_one_client() -> None:
     for number in range(_MAX_CACHED_PEERS + 10):
         address = f"10.1.{number // 256}.{number % 256}"
         assert resolver.direct(address).address == address
+        # Strangers push out no client that goes on coming.
+        assert resolver.direct("10.0.0.1") is first
     assert 0 < len(resolver._direct) <= _MAX_CACHED_PEERS
 
 
