@@ -154,9 +154,9 @@ def caddy_command(place: Place) -> list[str]:
     return [program("caddy"), "run", "--adapter", "caddyfile", "--config", str(file)]
 
 
-def traefik_command(place: Place) -> list[str]:
-    """Write Traefik's configuration into a directory; return the command that serves it."""
-    directory, port = place.directory, place.port
+def traefik_text(place: Place) -> str:
+    """Return Traefik's configuration with this test's addresses in it."""
+    port = place.port
     text = (DEPLOY / "traefik/dynamic.yaml").read_text()
     text = _replaced(
         text,
@@ -170,6 +170,13 @@ def traefik_command(place: Place) -> list[str]:
     ).replace("example.com", "test")
     if place.catch_all:
         text = text.replace("Host(`wiki.test`)", "PathPrefix(`/`)")
+    return text
+
+
+def traefik_command(place: Place) -> list[str]:
+    """Write Traefik's configuration into a directory; return the command that serves it."""
+    directory, port = place.directory, place.port
+    text = traefik_text(place)
     (directory / "dynamic.yaml").write_text(text)
     return [
         program("traefik"),
@@ -273,8 +280,9 @@ async def edge(
     *,
     routes: tuple[Mapping[str, Any], ...] = ROUTES,
     catch_all: bool = False,
+    command: Command | None = None,
 ) -> AsyncIterator[Edge]:
-    """Set the scene with a proxy in front of it until the block ends."""
+    """Set the scene with a proxy in front of it, `command` or its own, until the block ends."""
     port = free_port()
     async with story(
         directory / "access.log",
@@ -289,7 +297,7 @@ async def edge(
         # nginx speaks either there.
         http2_port = free_port() if name == "nginx" else port
         place = Place(directory, port, scene.gate.port, tool, catch_all, http2_port)
-        async with serving(COMMANDS[name](place), directory, port):
+        async with serving((command or COMMANDS[name])(place), directory, port):
             await _leads_to_the_gate(port)
             yield Edge(scene, port, name, http2_port)
 
