@@ -59,8 +59,8 @@ state_option = click.option(
     help="The state directory; for use when the configuration cannot be read.",
 )
 
-#: How long the running gate may take to say where it stores locks.
-_SECONDS: Final = 2.0
+#: How long the running gate may take to say where it stores locks, and a server for one call.
+_SECONDS: Final = 5.0
 _OK: Final = 200
 _EMPTY: Final = "state.path is empty: the running gate keeps state in its memory alone"
 
@@ -183,7 +183,7 @@ def with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
 
 
 async def _with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    store = shared_store(place, time.time, Health(tell=_tell))
+    store = shared_store(place, time.time, Health(tell=_tell), patience=_SECONDS)
     revocation = RevocationState(time.time)
     Revocations(revocation, store, Metrics(), time.time)
     grants, members, sessions = (

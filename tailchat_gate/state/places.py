@@ -6,7 +6,7 @@ from pathlib import Path
 from tailchat_gate.config.tables.process import State
 from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_client import RedisPlace
+from tailchat_gate.state.redis_client import CALL_SECONDS, RedisPlace
 from tailchat_gate.state.sqlite import SqliteStore
 
 #: A directory with a SQLite database, or a server.
@@ -24,9 +24,12 @@ def server_of(state: State) -> RedisPlace | None:
 
 
 def shared_store(
-    place: Place, clock: Callable[[], float], health: Health
+    place: Place, clock: Callable[[], float], health: Health, *, patience: float = CALL_SECONDS
 ) -> SqliteStore | RedisStore:
-    """Return the store of a place; it is not open yet."""
+    """Return the store of a place; it is not open yet.
+
+    `patience`: how many seconds a server may take for one call.
+    """
     if isinstance(place, RedisPlace):
-        return RedisStore(place, clock, health)
+        return RedisStore(place, clock, health, patience=patience)
     return SqliteStore(place, clock, health)

@@ -288,7 +288,7 @@ async def test_haproxy(
     gate: RunningGate, upstream: RawUpstream, tmp_path: Path, version: str, mode: str
 ) -> None:
     """Both of its versions, passing on bytes or requests; its client has an address of its own."""
-    options = version.replace("check", "check check-send-proxy inter 100ms")
+    options = version.replace("check", "check check-send-proxy inter 100ms fall 1000")
     async with haproxy(tmp_path, gate.port, options, mode) as port:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, local_addr=("127.0.0.9", 0)
