@@ -88,6 +88,11 @@ async def test_pages_fit_a_phone_without_a_complaint(
                 "nav a'), e => e.offsetHeight)"
             )
             assert min(heights) >= 44, name
+            ends = await tab.evaluate(
+                "Array.from(document.querySelectorAll('.button'), "
+                "e => e.getBoundingClientRect().right)"
+            )
+            assert max(ends, default=0) <= 375, name
             assert await tab.evaluate("document.documentElement.lang") == language
         assert complaints == []
     finally:
