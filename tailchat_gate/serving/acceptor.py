@@ -24,6 +24,9 @@ class Taker(Protocol):
     def has_room(self) -> bool:
         """Whether one more may be accepted now."""
 
+    def make_room(self) -> None:
+        """One waits, and there is no room for it."""
+
     def take(self, accepted: socket.socket, peer: object) -> None:
         """Make a connection; `peer` is the name of the socket's peer."""
 
@@ -68,9 +71,12 @@ class Acceptor:
         self._loop.add_reader(self.socket, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_BATCH):
+        for turn in range(_BATCH):
             if not self._taker.has_room():
-                self._wait(CROWDED_SECONDS)
+                # After the first one it is not known if another waits; the loop says so.
+                if not turn:
+                    self._taker.make_room()
+                    self._wait(CROWDED_SECONDS)
                 return
             try:
                 accepted, peer = self.socket.accept()
@@ -102,6 +108,9 @@ class PlainTaker:
     def has_room(self) -> bool:
         """Return True: what is accepted is a connection at once."""
         return True
+
+    def make_room(self) -> None:
+        """Do nothing: there always is."""
 
     def take(self, accepted: socket.socket, peer: object) -> None:  # noqa: ARG002 - not needed
         """Make a connection."""

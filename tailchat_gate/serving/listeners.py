@@ -59,7 +59,14 @@ class _ByWay:
     def __init__(self, openings: Openings, way: Way) -> None:
         self._openings = openings
         self._way = way
-        self.has_room = openings.has_room
+
+    def has_room(self) -> bool:
+        """Whether one more may be opened now."""
+        return self._openings.has_room(self._way)
+
+    def make_room(self) -> None:
+        """One waits, and there is no room for it."""
+        self._openings.make_room(self._way)
 
     def take(self, accepted: socket.socket, peer: object) -> None:
         # Of a peer that has left already, only accept() tells the address.

@@ -42,11 +42,15 @@ MakeProtocol = Callable[[], ClientProtocol]
 
 
 class OpeningTerms(NamedTuple):
-    """What a configuration says of them: the certificates, how many there may be, and seconds."""
+    """What a configuration says of them: the certificates, how many there may be, and seconds.
+
+    `connections` is how many by TLS there may be, opened or being opened.
+    """
 
     tls: ServerTls | None
     most: int
     timeout: float
+    connections: int
 
 
 class Way(NamedTuple):
@@ -67,7 +71,7 @@ class _NoRoomError(Exception):
 class _Opening:
     """A connection that is being opened."""
 
-    __slots__ = ("accepted", "ended", "peer", "since", "who")
+    __slots__ = ("accepted", "ended", "peer", "protocol", "since", "who")
 
     def __init__(self, accepted: socket.socket, peer: str, who: str, since: float) -> None:
         self.accepted: Final = accepted
@@ -75,6 +79,8 @@ class _Opening:
         self.who = who
         self.since: Final = since
         self.ended = False
+        #: What takes the connection over once it is open.
+        self.protocol: ClientProtocol | None = None
 
     def end(self) -> None:
         """End the connection, by which its handshake fails."""
@@ -97,6 +103,7 @@ class Openings:
         self._open: dict[asyncio.Task[str], _Opening] = {}
         self._clients: Counter[str] = Counter()
         self._faults = FaultLog(self._loop.time)
+        server.tls_connections = terms.connections
 
     def __len__(self) -> int:
         return len(self._open)
@@ -107,35 +114,43 @@ class Openings:
         if old is not None and new is not None and old.digest == new.digest:
             terms = terms._replace(tls=old)
         self._terms = terms
+        self._server.tls_connections = terms.connections
 
     def prepare(self, terms: OpeningTerms) -> None:
         """Use the certificates of terms where there were none, for listeners that open now."""
         if self._terms.tls is None:
             self._terms = self._terms._replace(tls=terms.tls)
 
-    def has_room(self) -> bool:
-        """Whether one more connection may be opened; ends those that take long where there is none.
+    def has_room(self, way: Way) -> bool:
+        """Whether one more connection may be opened."""
+        return len(self._open) < self._terms.most and not self._is_full(way)
 
-        It returns False until one of them has ended.
-        """
-        if len(self._open) < self._terms.most:
-            return True
+    def make_room(self, way: Way) -> None:
+        """End what may make room for one that waits; there is none until something has ended."""
+        if self._is_full(way):
+            if not self._server.close_idle_tls():
+                details = {"limits.tls_connections": self._terms.connections}
+                self._faults.tell(
+                    "no further connection by TLS has room, and none is idle", details
+                )
+            return
         for opening in tuple(islice(self._slow(), _MOST_AT_ONCE)):
             self._outcomes["crowded"] += 1
             opening.end()
-        return False
 
     def take(self, accepted: socket.socket, peer: str, way: Way) -> None:
         """Open an accepted connection; `peer` is its address."""
         who = self._server.service.handler.counts_as(peer)
         opening = _Opening(accepted, peer, who, self._loop.time())
-        if not self._enter(opening):
+        # A listener that closes opens what waits, whether there is room or not.
+        if self._is_full(way) or not self._enter(opening):
             self._outcomes["refused"] += 1
             accepted.close()
             return
+        self._server.by_tls += way.tls
         task = self._loop.create_task(self._open_one(opening, way))
         self._open[task] = opening
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda task: self._ended(task, way))
 
     async def close(self) -> None:
         """Wait a moment for those that are being opened, and end the rest."""
@@ -155,6 +170,10 @@ class Openings:
             if not opening.ended:
                 yield opening
 
+    def _is_full(self, way: Way) -> bool:
+        """Whether there are as many by TLS as there may be."""
+        return way.tls and self._server.by_tls >= self._terms.connections
+
     def _has_too_many(self, who: str) -> bool:
         return bool(who) and self._clients[who] >= max(1, self._terms.most // _CLIENT_PART)
 
@@ -167,8 +186,11 @@ class Openings:
         self._server.descriptors.clients += 1
         return True
 
-    def _ended(self, task: "asyncio.Task[str]") -> None:
+    def _ended(self, task: "asyncio.Task[str]", way: Way) -> None:
         opening = self._open.pop(task)
+        # The server counts it until it is closed, if it was opened.
+        if way.tls and (opening.protocol is None or not opening.protocol.secure):
+            self._server.by_tls -= 1
         self._server.descriptors.clients -= 1
         self._leave(opening.who)
         # Counted when its place is free, so that what the metrics say has ended is no longer held.
@@ -223,6 +245,7 @@ class Openings:
         def make() -> ClientProtocol:
             protocol = way.make()
             protocol.named_peer = address
+            opening.protocol = protocol
             return protocol
 
         if context is None:

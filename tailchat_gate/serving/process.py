@@ -14,6 +14,7 @@ from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
+from tailchat_gate.serving.tls_memory import read_less
 
 #: Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD: Final = -1
@@ -33,6 +34,7 @@ def prepare() -> None:
     # Requests leave no cycles; searching for some after every 700 objects only costs time.
     gc.set_threshold(20_000, 20, 20)
     _keep_freed_memory()
+    read_less()
 
 
 def _keep_freed_memory() -> None:

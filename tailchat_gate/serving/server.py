@@ -23,6 +23,7 @@ from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.report import ProcessReport
 from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
 from tailchat_gate.serving.tls import clients_of
+from tailchat_gate.serving.tls_memory import memory_limit, tls_connections
 from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.state.store import StoreError
@@ -75,6 +76,7 @@ class GateServer:
         #: Locked while listeners are opened or closed.
         self._changing = asyncio.Lock()
         self._opened = asyncio.Event()
+        self._tls_connections = 1
         self._ready = self._stopping = False
         self._hurry = asyncio.Event()
         #: What the process tells of itself.
@@ -116,6 +118,9 @@ class GateServer:
     async def start(self) -> None:
         """Open the listeners. Raises StartError for an address that cannot be used."""
         settings = self.in_force.settings
+        is_uvloop = not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+        memory = await asyncio.to_thread(memory_limit)
+        self._tls_connections = tls_connections(memory, uvloop=is_uvloop)
         await self._open_store()
         self.in_force.start()
         self._server = ClientServer(
@@ -140,7 +145,9 @@ class GateServer:
         ).runner()
         await self._admin.setup()
         self._openings = Openings(
-            self._server, self._process_state.certificates.openings, _terms(self.in_force)
+            self._server,
+            self._process_state.certificates.openings,
+            _terms(self.in_force, self._tls_connections),
         )
         self._listeners = Listeners(self._server, self._openings, self._admin, Binder(self._passed))
         await self._listeners.open(settings.server)
@@ -181,7 +188,8 @@ class GateServer:
             server, listeners, openings = self._server, self._listeners, self._openings
             if self._stopping or server is None or listeners is None or openings is None:
                 raise StoppingError(self._successor_pid)
-            settings, terms = generation.settings.server, _terms(generation)
+            settings = generation.settings.server
+            terms = _terms(generation, self._tls_connections)
             openings.prepare(terms)
             await listeners.open(settings)
             # From here to the end of the change there is no await: nothing else runs.
@@ -294,9 +302,11 @@ class GateServer:
             ) from None
 
 
-def _terms(generation: Generation) -> OpeningTerms:
-    """Return what a configuration says of connections that are being opened."""
-    settings = generation.settings
-    return OpeningTerms(
-        generation.tls, settings.limits.handshakes, settings.server.handshake_timeout
-    )
+def _terms(generation: Generation, default: int) -> OpeningTerms:
+    """Return what a configuration says of connections that are being opened.
+
+    `default` is how many by TLS there may be where it does not say.
+    """
+    limits, server = generation.settings.limits, generation.settings.server
+    most = limits.tls_connections or default
+    return OpeningTerms(generation.tls, limits.handshakes, server.handshake_timeout, most)

@@ -230,6 +230,27 @@ async def test_all_that_take_long_make_room(
             writer.close()
 
 
+async def test_nobody_makes_room_for_nobody(
+    start_gate: StartGate, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where as many handshakes as may be take long, they go on until somebody waits."""
+    monkeypatch.setattr(openings_module, "PATIENCE_SECONDS", 0.0)
+    gate = await start_gate(
+        server=certificates.server(trusted_proxies=["127.0.0.1"], handshake_timeout="60s"),
+        limits={"handshakes": 4},
+    )
+    port, openings = https_port(gate), gate.generation.process_state.certificates.openings
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+    try:
+        await until(lambda: gate.generation.process_state.descriptors.clients == 4)
+        for _ in range(3):
+            assert (await ask(gate.port, request_bytes("/ping"))).status == 200
+        assert openings["crowded"] == 0
+    finally:
+        for _, writer in silent:
+            writer.close()
+
+
 async def test_one_client_has_a_part_of_them(
     start_gate: StartGate, certificates: Certificates
 ) -> None:

@@ -84,6 +84,13 @@ class Limits(Section):
             "at once; one client may have a quarter of these."
         ),
     )
+    tls_connections: Annotated[int, Whole(0, _MOST)] = Field(
+        default=0,
+        description=(
+            "How many connections by TLS there may be, with those in a handshake; 0 is as many as "
+            "half of the process's memory has room for. One client may have half of these."
+        ),
+    )
     client_requests: Annotated[int, Whole(0, _MOST)] = Field(
         default=0,
         description=(

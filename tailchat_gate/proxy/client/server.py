@@ -22,6 +22,8 @@ PROMPT_SECONDS: Final = 0.05
 #: How long a stopping gate leaves an idle connection open: a request may be on its way, and a busy
 #: client sends one within that time, whose response tells it to leave.
 GRACE_SECONDS: Final = 1.0
+#: How soon after some idle TLS connections further ones are closed. Most clients close within that.
+TLS_ROUND_SECONDS: Final = 0.25
 #: One in this many idle connections is closed at once, so that searching for them costs little.
 _CLOSED_PART: Final = 16
 
@@ -87,6 +89,10 @@ class ClientServer:
         #: Whether no connection was idle at the last search, until the next sweep.
         self._none_idle = False
         self.connections: Final[set[ClientProtocol]] = set()
+        #: How many are by TLS, with those that are being opened, and how many may be.
+        self.by_tls = 0
+        self.tls_connections = 0
+        self._next_tls = 0.0
         self._loop = asyncio.get_running_loop()
         self.time: Final[Callable[[], float]] = self._loop.time
         self._watch = watch
@@ -163,12 +169,29 @@ class ClientServer:
         if not room:
             return Reason.GATE_BUSY
         who = self.service.handler.counts_as(connection.peer)
-        if who and not self._peers.enter(who, connection, self._client_connections):
+        if who and not self._peers.enter(who, connection, self._most_of_one(connection)):
             return Reason.CLIENT_BUSY
         connection.counted_as = who
         if self._empty is not None:
             connection.idle_at_most(GRACE_SECONDS, self.time())
         return None
+
+    def _most_of_one(self, connection: ClientProtocol) -> int:
+        """Return how many connections the client of this one may have."""
+        if not connection.secure:
+            return self._client_connections
+        return min(self._client_connections, max(1, self.tls_connections // 2))
+
+    def close_idle_tls(self) -> bool:
+        """Close the oldest idle connections by TLS; return False where none is idle.
+
+        Each has its memory until its client has closed it, too, so the next ones follow later.
+        """
+        now = self.time()
+        if now < self._next_tls:
+            return True
+        self._next_tls = now + TLS_ROUND_SECONDS
+        return close_oldest([one for one in self.connections if one.secure])
 
     def may_linger(self) -> bool:
         """Whether a rejected client may stay connected until it has read why."""
@@ -190,6 +213,7 @@ class ClientServer:
         """A connection is closed."""
         self.connections.discard(connection)
         self.descriptors.clients -= 1
+        self.by_tls -= connection.secure
         self._peers.leave(connection.counted_as, connection)
         if self._empty is not None and not self.connections and not self._empty.done():
             self._empty.set_result(None)
