@@ -9,8 +9,9 @@ _V = TypeVar("_V")
 
 #: What an entry takes in the table of a dict, and the object of its key.
 ENTRY_BYTES: Final = 192
-#: How many pairs of keys that came once are known by their hashes: 128 KiB, whatever they are.
-_PAIRS: Final = 8192
+#: Places of marks, one for each key that came once: 128 KiB, whatever the keys are.
+_PLACES: Final = 1 << 15
+_MARK_BITS: Final = (1 << 32) - 1
 
 
 def _one(_key: object, _made: object) -> int:
@@ -45,8 +46,8 @@ class BoundedCache(Generic[_K, _V]):
         self._old: dict[_K, _V] = {}
         #: What the young half costs.
         self._size = 0
-        #: Hashes of keys that came once: the last two of those that are equal in their last bits.
-        self._once = array("q", bytes(16 * _PAIRS)) if twice else None
+        #: Of keys that came once: of those whose hashes end alike, the last one's other bits.
+        self._once = array("I", bytes(4 * _PLACES)) if twice else None
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -62,10 +63,10 @@ class BoundedCache(Generic[_K, _V]):
         """Keep what was made of a key, unless it is too large, or the key came only once."""
         once = self._once
         if once is not None:
-            mark = hash(key)
-            slot = mark % _PAIRS * 2
-            if once[slot] != mark and once[slot + 1] != mark:
-                once[slot], once[slot + 1] = mark, once[slot]
+            hashed = hash(key)
+            place, mark = hashed % _PLACES, hashed // _PLACES & _MARK_BITS
+            if once[place] != mark:
+                once[place] = mark
                 return
         cost = self._cost(key, made)
         if cost <= self._largest:

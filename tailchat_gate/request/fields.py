@@ -63,7 +63,7 @@ class FieldSection:
         self.shape = Shape(tuple([name for name, _ in pairs])) if shape is None else shape
         self.sent_values = tuple([value for _, value in pairs])
         self.host: Host
-        self.cookies = self.values(b"cookie")
+        self.cookies = tuple(self.values(b"cookie"))
         self.chunked = self.expects_continue = False
         self.length: int | None = None
         #: Whether a body follows.
@@ -118,7 +118,7 @@ class FieldSection:
         made = _new(FieldSection)
         made.shape = shape = self.shape
         made.sent_values = values
-        made.cookies = [values[place] for place in shape.cookies] if values else []
+        made.cookies = shape.pick_cookies(values) if values else ()
         made.length = length
         made.has_body = self.chunked or bool(length)
         made.host, made.agent, made.via = self.host, self.agent, self.via

@@ -31,7 +31,6 @@ _METHODS: Final = {method.encode("ascii"): method for method in COMMON_METHODS}
 _BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST: Final = re.compile(rb"[\r%b]" % TCHAR_OCTETS)
 _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
-_ENCODED_NUL: Final = ENCODED_NUL.encode("ascii")
 #: Around the target: method, version, two spaces, an empty line before and half of a line's end.
 _LINE_OVERHEAD: Final = MAX_METHOD + 13
 #: Bytes that are kept of request lines, and of one of them, with all that is made of it.
@@ -140,9 +139,13 @@ class RequestReader:
             return None
         method, sent, path, query = match.groups(b"")
         known = _METHODS.get(method)
-        if known is None or _ENCODED_NUL in path or len(sent) > self._limits.target_bytes:
+        if known is None or len(sent) > self._limits.target_bytes:
             return None
-        target = Target(sent, path.decode("ascii"), query.decode("ascii"))
+        text = path.decode("ascii")
+        # As text: of bytes, the question whether some are in others costs a TypeError inside.
+        if ENCODED_NUL in text:
+            return None
+        target = Target(sent, text, query.decode("ascii"))
         return RequestLine(known, False, sent, target, raw + _CRLF)  # noqa: FBT003 - not HTTP/1.0
 
     def _careful_line(self, raw: bytes) -> RequestLine:

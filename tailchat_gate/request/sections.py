@@ -7,7 +7,7 @@ from typing import Final
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.fields import FieldSection, Limits, read_length, split_fields
-from tailchat_gate.request.shapes import Shape, Values
+from tailchat_gate.request.shapes import Shape, Values, are_plain
 
 #: How often a shape has to come until there is a pattern for it: to make one takes as long as to
 #: read dozens of sections with care.
@@ -96,7 +96,7 @@ class PlainSections:
             return None
         shape, values = self._last, match.groups()
         told = self._told.get((shape, shape.telling(values)))
-        if told is None or len(raw) > self._longest:
+        if told is None or len(raw) > self._longest or not are_plain(values):
             return None
         if shape.length is None:
             return told.with_values(values)

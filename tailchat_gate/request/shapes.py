@@ -16,9 +16,11 @@ TELLING: Final = (
 )
 #: Fields that name a request, for request/trace_context.py to judge.
 IDENTIFYING: Final = (b"x-request-id", b"traceparent", b"tracestate")
-#: A plain value: visible ASCII, with spaces inside and not around it. What stands before it is the
-#: space behind the colon, so that an empty value is not plain.
-_VALUE: Final = rb"(?! )([ -~]*+)(?<! )"
+#: Where a value is: a line without its name, and without spaces around it. What stands before it
+#: is the space behind the colon, and an empty value is none.
+_VALUE: Final = rb"([^ \r][^\r]*+)(?<! )"
+#: Leaves the bytes of a plain value, visible ASCII and spaces, as they are, and no other byte.
+_PLAIN: Final = bytes([octet if octet in range(0x20, 0x7F) else 0x20 for octet in range(256)])
 #: Of how many routes it is kept which lines they pass.
 _MAX_ROUTES: Final = 16
 
@@ -41,7 +43,7 @@ class Picked:
         others = [place for place in places if place not in shape.cookies]
         self.but_cookies: Final = self if len(others) == len(places) else Picked(shape, others)
 
-    def write(self, values: Values) -> bytes:
+    def write(self, values: Sequence[bytes]) -> bytes:
         """Return the lines, each with its CRLF; `values` are those of the whole section."""
         return self._form % self._pick(values)
 
@@ -51,12 +53,12 @@ class Shape:
 
     `places` are where each name stands, by lower-case names; `cookies` where the Cookie fields do,
     `length` where the one Content-Length does, None where there is none. `telling` picks out of
-    the values those of TELLING.
+    the values those of TELLING, `pick_cookies` those of Cookie fields.
     """
 
     __slots__ = (
         "_passed", "claims_methods", "claims_paths", "cookies", "identifies", "is_plain", "length",
-        "match", "names", "places", "telling", "uses",
+        "match", "names", "pick_cookies", "places", "telling", "uses",
     )  # fmt: skip
 
     def __init__(self, names: Values) -> None:
@@ -66,6 +68,7 @@ class Shape:
             places.setdefault(name.lower(), []).append(place)
         self.places: Final = places
         self.cookies: Final = tuple(places.get(b"cookie", ()))
+        self.pick_cookies: Final = picker(self.cookies)
         lengths = places.get(b"content-length", ())
         self.length: Final = lengths[0] if lengths else None
         #: Whether the framing of a section with these names is in no doubt, nor is its host.
@@ -79,7 +82,7 @@ class Shape:
         self.identifies: Final = identifying if any(identifying) else None
         telling = [place for name in TELLING for place in places.get(name, ())]
         self.telling: Final = picker(telling)
-        #: Matches a section of these names whose values are plain, which are its groups.
+        #: Matches a section of these names; its groups are the values, if they are plain.
         self.match: Callable[[bytes], re.Match[bytes] | None] = _never
         #: How often it came.
         self.uses = 0
@@ -105,11 +108,21 @@ class Shape:
         return found
 
 
-def picker(places: Sequence[int]) -> Callable[[Values], Values]:
+def are_plain(values: Values) -> bool:
+    """Whether values are visible ASCII and spaces alone."""
+    # Several times faster than a class of characters in the pattern of the section.
+    octets = b"".join(values)
+    return octets.translate(_PLAIN) == octets
+
+
+def picker(places: Sequence[int]) -> Callable[[Sequence[bytes]], Values]:
     """Return what picks the values of some places out of those of a section."""
     if len(places) > 1:
         return itemgetter(*places)
-    return lambda values: tuple([values[place] for place in places])
+    if not places:
+        return lambda _: ()
+    place = places[0]
+    return lambda values: (values[place],)
 
 
 def _never(_raw: bytes) -> None:

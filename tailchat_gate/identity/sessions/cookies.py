@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
-from typing import Final, NamedTuple
+from typing import Final
 
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.identity.oauth.login_state import SUFFIX, LoginCookie, is_name
@@ -39,6 +39,8 @@ MAX_LOGINS: Final = 200
 _KEPT: Final = 4 << 20
 _LARGEST: Final = 24 << 10
 
+#: What is in the name of each cookie of a gate, where the admin chose no other name.
+_MARK: Final = SESSION_COOKIE.encode("ascii")
 #: What is in the name of each of Tailchat's.
 _MARKS: Final = (b"_session", b"_interaction")
 #: White space as `strip` takes it; with it, what stands between cookies that have a name.
@@ -46,12 +48,15 @@ _SPACE: Final = b" \t\n\r\x0b\x0c"
 _BETWEEN: Final = b";" + _SPACE
 
 
-class _Read(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Read:
     """A parsed Cookie field."""
 
-    session_values: tuple[str, ...]
-    for_upstream: bytes
-    beside_tailchat: bytes
+    session_values: Final[tuple[str, ...]]
+    for_upstream: Final[bytes]
+    beside_tailchat: Final[bytes]
+    #: Whether each of its cookies is one of a gate, with nothing between them.
+    is_all_hidden: Final[bool] = False
 
 
 _NOTHING: Final = _Read((), b"", b"")
@@ -90,6 +95,9 @@ class CookieReader:
 
     def __init__(self, names: CookieNames) -> None:
         self._session = names.session.encode("ascii")
+        #: What is in the names of all cookies of gates, b"" where this one's names are others.
+        usual = _MARK in self._session and names.login.startswith(names.session)
+        self._mark = _MARK if usual else b""
         self._login = names.login
         session, login = (re.escape(name).encode("ascii") for name in (names.session, names.login))
         own = b"(%b)|%b(?:%b)?" % (session, login, SUFFIX.encode("ascii"))
@@ -171,17 +179,41 @@ class CookieReader:
         return read
 
     def _take_apart(self, field: bytes) -> _Read:
+        return self._around_gates(field) or self._every_cookie(field)
+
+    def _around_gates(self, field: bytes) -> _Read | None:
+        """Return what `_every_cookie` does, where the cookies of gates stand together.
+
+        These stay while a tool's change, and are kept. None for any other field.
+        """
+        first = field.find(self._mark)
+        begin = field.rfind(b";", 0, first)
+        end = field.find(b";", field.rfind(self._mark))
+        if not self._mark or first < 0 or begin == end:
+            return None
+        end = len(field) if end < 0 else end
+        part = field[begin + 1 : end]
+        gates = self._kept.get(part)
+        if gates is None:
+            gates = self._every_cookie(part)
+            self._kept.keep(part, gates)
+        rest = _tidy(field[:begin] + field[end:] if begin >= 0 else field[end + 1 :])
+        if not gates.is_all_hidden or _names_tailchats(rest):
+            return None
+        return _Read(gates.session_values, rest, rest)
+
+    def _every_cookie(self, field: bytes) -> _Read:
         whole = b";" + field
         parts = self._gates_cookies.split(whole)
         rest = field if len(parts) == 1 else _joined(parts)
         beside = rest
-        if _MARKS[0] in rest or _MARKS[1] in rest:
+        if _names_tailchats(rest):
             others = self._all_cookies.split(whole)
             beside = field if len(others) == 1 else _joined(others)
         # Between what is left: the session's name where it is a session, and the value.
         found = zip(parts[1::3], parts[2::3], strict=True)
         values = [_text(value or b"") for session, value in found if session]
-        return _Read(tuple(values[:MAX_VALUES]), rest, beside)
+        return _Read(tuple(values[:MAX_VALUES]), rest, beside, not any(parts[::3]))
 
     def _is_hidden(self, name: bytes) -> bool:
         return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))
@@ -198,8 +230,19 @@ def _compiled(pattern: bytes) -> re.Pattern[bytes]:
 
 def _joined(parts: list[bytes]) -> bytes:
     """Return a Cookie field of what a pattern with two groups left of it."""
-    rest = b"".join(parts[::3])[1:].strip()
+    return _tidy(b"".join(parts[::3])[1:])
+
+
+def _tidy(rest: bytes) -> bytes:
+    """Return what is left of a Cookie field without white space around it, b"" for no cookie."""
+    rest = rest.strip()
     return rest if rest.strip(_BETWEEN) else b""
+
+
+def _names_tailchats(rest: bytes) -> bool:
+    """Whether there may be a cookie of Tailchat's."""
+    # Found and not asked with `in`, which for bytes costs a TypeError inside.
+    return rest.find(_MARKS[0]) >= 0 or rest.find(_MARKS[1]) >= 0
 
 
 def _text(part: bytes) -> str:

@@ -1,7 +1,7 @@
 """Request fields for the upstream: which are dropped, which are set; strip, then set."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -241,13 +241,15 @@ class RequestHeaders:
         It has one Cookie field at most. Its names tell which lines are kept, but for cookies of
         which nothing is left.
         """
-        shape, values = fields.shape, fields.sent_values
+        shape = fields.shape
+        values: Sequence[bytes] = fields.sent_values
         passed = shape.passed(rules, self._passes)
         if shape.cookies:
             place = shape.cookies[0]
             left = self._cookies.for_upstream(values[place], fields.host.name)
             if left:
-                values = (*values[:place], left, *values[place + 1 :])
+                values = list(values)
+                values[place] = left
             else:
                 passed = passed.but_cookies
         return [passed.write(values), *_framing(fields)]

@@ -13,6 +13,7 @@ from tailchat_gate.identity.sessions.cookies import (
 
 NAMES = CookieNames.for_origin("https://gate.test")
 READER = CookieReader(NAMES)
+TAILCHATS_HOST = CookieNames.for_origin("https://gate.test", tailchat_url="https://chat.test")
 SESSION = b"__Host-tailchat_gate"
 LOGIN = b"__Host-tailchat_gate_login"
 
@@ -31,6 +32,33 @@ LOGIN = b"__Host-tailchat_gate_login"
 def test_names(origin: str, names: CookieNames) -> None:
     """On https the names carry the prefix that no sibling host and no plain page can set."""
     assert CookieNames.for_origin(origin) == names
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"; ", b"; ", b";", b"=", b" ", b"view=1", b"a", b"_session=x", b"tailchat_gate=x"),
+        *(SESSION + b"=abc", SESSION + b"=def", SESSION, LOGIN + b"_abcdef=x", b"x" + SESSION),
+    ]
+)
+
+
+class Each(CookieReader):
+    """Reads each cookie of a field by the pattern."""
+
+    def _around_gates(self, field: bytes) -> None:
+        """Read nothing at once."""
+
+
+def reading(reader: CookieReader, field: bytes) -> tuple[object, ...]:
+    """Return all that is read of a field."""
+    sent = reader.for_upstream(field), reader.for_upstream(field, "elsewhere.test")
+    return reader.session_values(field), *sent
+
+
+@given(st.lists(PIECES, max_size=9).map(b"".join))
+def test_cookies_of_gates_that_stand_together_are_read_as_any(field: bytes) -> None:
+    """What is read around cookies of gates at once is what the pattern of each cookie reads."""
+    assert reading(CookieReader(TAILCHATS_HOST), field) == reading(Each(TAILCHATS_HOST), field)
 
 
 @pytest.mark.parametrize(
