@@ -97,7 +97,8 @@ class Answers(PlainAnswers):
         if shown_in(context.method, context.head.fields.headers) is Intent.FRAME:
             # In a tab a tool's address tells more; a step of a login that failed is over.
             again = "" if context.route else retry_url
-            return self.in_frame(context, reason, again or self.in_a_tab(context))
+            url = again or self.in_a_tab(context)
+            return self.in_frame(context, reason, url, headers=headers)
         if wants_html(context.head.fields.headers):
             return self.page(
                 context,

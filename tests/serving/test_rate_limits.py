@@ -93,9 +93,11 @@ async def test_a_browser_gets_a_page(
     fields = {**PAGE, "Cookie": gate.cookie(), "Accept_Language": language}
     await get(gate, "/a?b=c", **fields)
     page = await get(gate, "/a?b=c", **fields)
+    frame = await get(gate, "/a?b=c", **{**fields, "Sec_Fetch_Dest": "iframe"})
 
-    assert page.status == 429
+    assert page.status == frame.status == 429
     assert _waits(page, 86_400)
+    assert _waits(frame, 86_400)
     assert title in page.body.decode()
     assert 'href="http://gate.test/a?b=c"' in page.body.decode()
 
