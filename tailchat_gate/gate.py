@@ -140,12 +140,12 @@ class Gate:
         context.reason, context.status = _CLIENT_GONE, CLIENT_CLOSED_REQUEST
         self.recorder.record(context)
 
-    def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
-        """Record bytes that cannot be read as a request; return the response to them."""
+    def refuse_unread(self, client: ClientConnection, error: RefusedError, sent: bytes) -> bytes:
+        """Record bytes, `sent`, that cannot be read as a request; return the response to them."""
         context = RequestContext(self.request_ids.next(), self.monotonic())
         context.client_address = self.clients.direct(client.peer)
         context.reason = error.reason
-        return self.writer.unreadable(context, str(error))
+        return self.writer.unreadable(context, str(error), sent)
 
     def counts_as(self, peer: str) -> str:
         """Return the network that a peer's connections count for, "" for a trusted proxy."""

@@ -85,12 +85,12 @@ class HttpsRedirect:
         """Return None: no request stays under way."""
         return None
 
-    def refuse_unread(self, client: ClientConnection, error: RefusedError) -> bytes:
-        """Return the response to bytes that could not be read as a request."""
+    def refuse_unread(self, client: ClientConnection, error: RefusedError, sent: bytes) -> bytes:
+        """Return the response to bytes, `sent`, that could not be read as a request."""
         context = RequestContext(self._request_ids.next(), self._monotonic())
         context.client_address = self._story.client_of(client, context.head.fields)
         context.reason = error.reason
-        return self._writer.unreadable(context, str(error))
+        return self._writer.unreadable(context, str(error), sent)
 
     def counts_as(self, peer: str) -> str:
         """Return the key that a peer's connections are counted under, "" for a trusted proxy."""

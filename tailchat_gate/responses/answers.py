@@ -19,6 +19,7 @@ from tailchat_gate.request.intent import (
     shown_in,
     wants_html,
 )
+from tailchat_gate.request.unread import glimpse
 from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
 
 #: How long to stay away where there is no room for a request (RFC 9110 section 10.2.3).
@@ -37,6 +38,8 @@ _GO_BACK: Final = frozenset(
         *(Reason.CLAIM_REFUSED, Reason.ORIGIN_REFUSED),
     )
 )
+#: The page leads to the start: nobody knows what was meant.
+_WRONG_ADDRESS: Final = frozenset((Reason.BAD_REQUEST, Reason.TARGET_TOO_LONG))
 #: A tool that is away may be back in a moment.
 _PASSES: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW))
 #: The person has no tools for now; of a path that leads nowhere the page leads there anyway.
@@ -70,6 +73,17 @@ class Answers(PlainAnswers):
         `code` is its status; `ancestors`: origins whose pages may frame it, "*" for any.
         """
         accept_language = context.head.fields.headers.get("Accept-Language", "")
+        return self._page(name, accept_language, code, headers or {}, ancestors, **values)
+
+    def _page(
+        self,
+        name: str,
+        accept_language: str,
+        code: int,
+        headers: Mapping[str, str],
+        ancestors: Sequence[str] = (),
+        **values: object,
+    ) -> web.Response:
         language = choose_language(accept_language)
         return web.Response(
             status=code,
@@ -77,7 +91,7 @@ class Answers(PlainAnswers):
             headers={
                 **SERVER,
                 **self._pages.headers(language, ancestors=ancestors),
-                **(headers or {}),
+                **headers,
             },
         )
 
@@ -177,11 +191,30 @@ class Answers(PlainAnswers):
         )
         return web.Response(status=STATUS[reason], body=body, headers={**JSON, **shared, **headers})
 
-    def unreadable(self, context: RequestContext, problem: str) -> web.Response:
-        """Return the answer to what could not be read as a request; the connection ends."""
-        body = self._pages.problem_json(context.reason.value, context.request_id, problem=problem)
-        headers = {**JSON, **RETRY_LATER} if context.reason in BUSY else JSON
-        return web.Response(status=STATUS[context.reason], body=body, headers=headers)
+    def unreadable(self, context: RequestContext, problem: str, sent: bytes) -> web.Response:
+        """Return the answer to `sent`, which could not be read as a request; the connection ends.
+
+        A browser gets a page, as far as the bytes tell that one sent them.
+        """
+        reason, seen = context.reason, glimpse(sent)
+        status, later = STATUS[reason], RETRY_LATER if reason in BUSY else {}
+        if wants_html(seen):
+            wrong_address = reason in _WRONG_ADDRESS
+            return self._page(
+                "problem",
+                seen.get("Accept-Language", ""),
+                status,
+                later,
+                reason=reason.value,
+                request_id=context.request_id,
+                time=self._clock(),
+                status=status.value,
+                retry_url=f"{self._sites.public_url}/" if wrong_address else "",
+                home_url="" if wrong_address else self._home,
+                detail={"problem": problem},
+            )
+        body = self._pages.problem_json(reason.value, context.request_id, problem=problem)
+        return web.Response(status=status, body=body, headers={**JSON, **later})
 
     def onward(self, context: RequestContext, location: str) -> web.Response:
         """Lead to an address that may be long: a proxy in front may take no such header.

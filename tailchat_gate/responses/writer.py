@@ -59,9 +59,9 @@ class ResponseWriter:
             self.answers.serialize(answer, context.head, keep=keep), context.head, keep=keep
         )
 
-    def unreadable(self, context: RequestContext, problem: str) -> bytes:
-        """Return the answer to what could not be read as a request, and record it."""
-        answer = self.answers.unreadable(context, problem)
+    def unreadable(self, context: RequestContext, problem: str, sent: bytes) -> bytes:
+        """Return the answer to `sent`, which could not be read as a request, and record it."""
+        answer = self.answers.unreadable(context, problem, sent)
         self._record(context, answer)
         return self.answers.serialize(answer, context.head, keep=False)
 

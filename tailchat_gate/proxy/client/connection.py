@@ -48,7 +48,7 @@ class Handler(Protocol):
     def judge_again(self, admission: Admission) -> Reason | None:
         """Return why a request under way would be refused now, None where it may go on."""
 
-    def refuse_unread(self, client: "ClientConnection", error: RefusedError) -> bytes:
+    def refuse_unread(self, client: "ClientConnection", error: RefusedError, sent: bytes) -> bytes:
         """Return the response to bytes that could not be read as a request."""
 
     def counts_as(self, peer: str) -> str:
@@ -262,7 +262,7 @@ class ClientConnection(FlowControl):
         try:
             found = self._service.reader.read(data)
         except RefusedError as error:
-            self._refuse(error)
+            self._refuse(error, data)
             return b""
         if found is None:
             self._keep_part(data)
@@ -311,8 +311,8 @@ class ClientConnection(FlowControl):
         if sink is not None:
             sink.body_failed(error)
 
-    def _refuse(self, error: RefusedError) -> None:
-        self.write(self._service.handler.refuse_unread(self, error))
+    def _refuse(self, error: RefusedError, sent: bytes = b"") -> None:
+        self.write(self._service.handler.refuse_unread(self, error, sent))
         self._close(linger=True)
 
     def _close(self, *, linger: bool) -> None:

@@ -267,7 +267,8 @@ class ClientProtocol(ClientConnection):
 
     def _end_waiting(self, now: float) -> None:
         if self._kept and not self._awaits_room:
-            self._refuse(RefusedError("a head that stopped coming", Reason.REQUEST_SLOW))
+            slow = RefusedError("a head that stopped coming", Reason.REQUEST_SLOW)
+            self._refuse(slow, bytes(self._kept))
         elif not self._awaits_room:
             self._close_unasked()
         elif self._moved or self._takes_some():
