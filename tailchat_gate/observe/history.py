@@ -67,6 +67,7 @@ class Course(NamedTuple):
         return tuple(quantile(step.times, share) for step in self.steps)
 
 
+_MOST_COUNT: Final = 2**32 - 1
 _NOTHING: Final = Step(0, 0, ())
 
 
@@ -160,11 +161,16 @@ def quantile(times: Sequence[int], share: float) -> float | None:
 def _difference(before: RouteFigures | None, now: RouteFigures) -> Step:
     """Return what was counted between two samples; all of it where the counts began again."""
     if before is None or now.requests < before.requests:
-        return Step(now.requests, now.failed, array("Q", now.times))
+        return Step(now.requests, now.failed, _packed(now.times))
     if now.requests == before.requests:
         return _NOTHING
-    times = array("Q", (max(b - a, 0) for a, b in zip(before.times, now.times, strict=True)))
+    times = _packed(b - a for a, b in zip(before.times, now.times, strict=True))
     return Step(now.requests - before.requests, max(now.failed - before.failed, 0), times)
+
+
+def _packed(counts: Iterable[int]) -> Sequence[int]:
+    """Return counts of one step in four bytes each."""
+    return array("I", (min(max(count, 0), _MOST_COUNT) for count in counts))
 
 
 def _both(one: Step, other: Step) -> Step:

@@ -28,12 +28,30 @@ def render(
     """
     package = _package()
     catalogue = package.catalogues[choose_language(accept_language)]
-    shown = {name: clean(value) for name, value in values.items()}
+    shown: dict[str, object] = {}
+    for name, value in values.items():
+        shown[name] = yield from _cleaned(value)
     parts: list[str] = []
     for part in package.templates[page].generate(shown, t=catalogue, pages=PAGES):
         parts.append(part)
         yield
     return "".join(parts)
+
+
+def _cleaned(value: object) -> Generator[None, None, object]:
+    """Return what `clean` does, an entry of a list at a time."""
+    if isinstance(value, dict):
+        found: dict[object, object] = {}
+        for name, item in value.items():
+            found[clean(name)] = yield from _cleaned(item)
+        return found
+    if not isinstance(value, list):
+        return clean(value)
+    items: list[object] = []
+    for item in value:
+        items.append(clean(item))
+        yield
+    return items
 
 
 def headers(accept_language: str) -> dict[str, str]:

@@ -30,6 +30,8 @@ def clean(value: object) -> object:
     """Return a value without characters that break the page or the encoder, at any depth."""
     if isinstance(value, str):
         return value.translate(_HARMLESS)
+    if isinstance(value, int | float):
+        return value
     if isinstance(value, Mapping):
         return {clean(name): clean(item) for name, item in value.items()}
     if isinstance(value, Sequence):

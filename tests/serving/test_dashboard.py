@@ -3,7 +3,7 @@
 import asyncio
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -378,6 +378,33 @@ def test_both_catalogues_of_the_page_say_the_same_things() -> None:
     for key, text in english.items():
         assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", chinese[key])), key
         assert chinese[key].strip(), key
+
+
+async def test_a_long_page_is_made_in_steps(start_gate: Start) -> None:
+    """At least one a row, so that a thousand routes hold nobody else up."""
+    route = [{"name": f"r{number}", "host": f"r{number}.test"} for number in range(120)]
+    gate = await start_gate(route=route, server={"admin_listen": "127.0.0.1:0"})
+    desk = at_listener(gate)
+    assert (await desk.text("/")).count('<tr role="row">') == 50 + 1
+    assert (await desk.text("/?routes=all")).count('<tr role="row">') == 120 + 1
+    page = gate.server._page
+    values, steps = _counted(page._values("overview", {"routes": "all"}))
+    assert steps > 120
+    shared = {"page": "overview", "base": "", "who": "", "said": ""}
+    text, steps = _counted(render("overview", "en", {**shared, **values}))
+    assert text.count("</tr>") == 120 + 1
+    assert steps > 240
+
+
+def _counted(work: Generator[None, None, Any]) -> tuple[Any, int]:
+    """Return what a generator returns, and in how many steps."""
+    steps = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return done.value, steps
+        steps += 1
 
 
 HOSTILE = "<script>\u202e" + "W" * 3000

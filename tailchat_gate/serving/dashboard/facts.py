@@ -32,9 +32,11 @@ def overview(
     courses = yield from sampler.history.courses(sampler.figures)
     up = _backends_up(process_state)
     named = {route.name: route for route in settings.route}
-    listed = sorted(
-        (_urgency(route, courses.routes.get(name), up), name) for name, route in named.items()
-    )
+    urgency: list[tuple[tuple[object, ...], str]] = []
+    for name, route in named.items():
+        urgency.append((_urgency(route, courses.routes.get(name), up), name))
+        yield
+    listed = sorted(urgency)
     shown: list[dict[str, object]] = []
     for _, name in listed[: MOST_ROWS if every else SHOWN]:
         shown.append(_row(named[name], courses.routes.get(name), up))
