@@ -12,7 +12,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
-from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -26,8 +26,9 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from tailchat_gate import __version__
-from tailchat_gate.observe.spans import RequestSpans, SentSpan
+from tailchat_gate.observe.spans import CallSpan, RequestSpans, SentSpan
 from tailchat_gate.reasons import STATUS
+from tailchat_gate.request.trace import Trace
 from tailchat_gate.syntax import COMMON_METHODS
 
 #: Seconds for one batch, with its repetitions.
@@ -46,6 +47,7 @@ class OtlpExporter:
     def __init__(self, endpoint: str) -> None:
         self._exporter: Final = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=_TIMEOUT)
         self._ids: Final = _GivenIds()
+        self._random: Final = RandomIdGenerator()
         self._ended: Final = _Ended()
         resource = Resource({"service.name": "tailchat-gate", "service.version": __version__})
         # What comes here is sampled already.
@@ -86,7 +88,24 @@ class OtlpExporter:
             span.set_status(StatusCode.ERROR)
         if request.sent is not None:
             self._make_sent(request, request.sent, method)
+        for call in request.calls:
+            self._make_call(trace, call)
         span.end(request.ended)
+
+    def _make_call(self, trace: Trace, call: CallSpan) -> None:
+        parent = _context(trace.trace_id, trace.span_id)
+        span_id = self._random.generate_span_id()
+        span = self._begin(
+            f"{call.method} {call.name}", f"{span_id:016x}", parent, SpanKind.CLIENT, call.began
+        )
+        span.set_attributes(
+            {"http.request.method": call.method, "server.address": call.host}
+            | ({"http.response.status_code": call.status} if call.status else {})
+        )
+        if not call.status or call.status >= _CLIENT_ERROR:
+            span.set_attribute("error.type", str(call.status or "no-response"))
+            span.set_status(StatusCode.ERROR)
+        span.end(call.ended)
 
     def _make_sent(self, request: RequestSpans, sent: SentSpan, method: str) -> None:
         trace = request.trace

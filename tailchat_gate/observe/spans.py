@@ -45,6 +45,17 @@ class SentSpan(NamedTuple):
     peer: str
 
 
+class CallSpan(NamedTuple):
+    """A call to Tailchat that the request waited for; times are in Unix nanoseconds."""
+
+    name: str
+    method: str
+    host: str
+    status: int
+    began: int
+    ended: int
+
+
 class RequestSpans(NamedTuple):
     """A finished request of a sampled trace; times are in Unix nanoseconds.
 
@@ -65,13 +76,14 @@ class RequestSpans(NamedTuple):
     began: int
     ended: int
     sent: SentSpan | None
+    calls: tuple[CallSpan, ...]
     sub: str
     client: str
 
     @property
     def spans(self) -> int:
         """How many spans it has."""
-        return 1 if self.sent is None else 2
+        return 1 + (self.sent is not None) + len(self.calls)
 
 
 class Exporter(Protocol):
@@ -199,6 +211,7 @@ def _spans(
     def at(moment: float) -> int:
         return int((moment + offset) * _NANOSECONDS) if moment else 0
 
+    calls, trace.calls = trace.calls or (), None
     sent = None
     if context.upstream or context.reason in _UNREACHED:
         went = context.upstream_at or context.started
@@ -223,6 +236,10 @@ def _spans(
         began=at(context.started),
         ended=at(now),
         sent=sent,
+        calls=tuple(
+            CallSpan(one.name, one.method, one.host, one.status, at(one.began), at(one.ended))
+            for one in calls
+        ),
         sub=context.sub if identity else "",
         client=context.client if identity else "",
     )

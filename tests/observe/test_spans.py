@@ -14,6 +14,7 @@ import pytest
 from collectorkit import Collector, Found, collecting
 from gatekit import (
     SUB,
+    Clock,
     PausedAnswer,
     RawClient,
     RawUpstream,
@@ -22,7 +23,9 @@ from gatekit import (
     request_bytes,
     until,
 )
+from storykit import story, until_callback
 
+from tailchat_gate.demo.users import user_named
 from tailchat_gate.observe import spans as spans_module
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import RequestSpans, Spans
@@ -36,6 +39,8 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 GOOD = f"00-{TRACE}-{PARENT}-01"
 EDGE = {"trusted_proxies": ["127.0.0.1"]}
+HOSHINO = user_named("hoshino")
+CALLBACK = "/oauth2/callback"
 PUBLIC = [{"name": "tool", "allow": ["public"]}]
 
 
@@ -288,6 +293,43 @@ async def test_the_sdks_variables_count(
     headers = {name.lower(): value for name, value in collector.headers[0].items()}
     assert headers["authorization"] == "Bearer abc"
     assert collector.resources[0]["service.name"] == "gate-west"
+
+
+async def test_a_sign_in_has_a_span_for_each_call_to_tailchat(
+    tmp_path: Path, clock: Clock, collector: Collector
+) -> None:
+    """The callback's span has those of what it waited for below it, with the host's name."""
+    tracing = {"endpoint": collector.url, "sample": 1}
+    async with story(tmp_path / "log", clock, tracing=tracing) as scene, scene.visitor() as visitor:
+        await visitor.sign_in(scene.url, HOSHINO.email, HOSHINO.password)
+        await scene.gate.server.stop()
+
+    (callback,) = [one for one in collector.of("server") if one.attributes["url.path"] == CALLBACK]
+    calls = [one for one in collector.of("client") if one.parent_id == callback.span_id]
+    assert {(one.name, one.attributes["server.address"]) for one in calls} >= {
+        ("POST token", "localhost"),
+        ("GET me", "localhost"),
+    }
+    assert all(one.trace_id == callback.trace_id and not one.failed for one in calls)
+    assert all(callback.began <= one.began < one.ended <= callback.ended for one in calls)
+    assert "code=" not in json.dumps([one.attributes for one in collector.spans])
+
+
+async def test_a_tailchat_that_is_down_is_an_error_of_the_call(
+    tmp_path: Path, clock: Clock, collector: Collector
+) -> None:
+    """The span of the call has no status then."""
+    tracing = {"endpoint": collector.url, "sample": 1}
+    async with story(tmp_path / "log", clock, tracing=tracing) as scene, scene.visitor() as visitor:
+        callback = await until_callback(visitor, scene)
+        await scene.stop_tailchat()
+        await visitor.open(callback)
+        await scene.gate.server.stop()
+
+    (failed,) = [one for one in collector.of("client") if one.failed]
+    assert failed.name == "GET discovery"
+    assert failed.attributes["error.type"] == "no-response"
+    assert "http.response.status_code" not in failed.attributes
 
 
 class Hanging:

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
+from time import monotonic
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -16,6 +17,7 @@ from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.reachability import Reachability, cause_of
 from tailchat_gate.identity.oauth.responses import broken
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.trace import CURRENT, Call
 from tailchat_gate.syntax import OWN_AGENT
 
 #: Seconds for a whole call (Tailchat: with a frozen Redis it never answers).
@@ -61,6 +63,7 @@ class BackChannel:
         reachability: Reachability | None = None,
     ) -> None:
         self._url = url.rstrip("/")
+        self._host = URL(self._url).host or ""
         self._timeout = aiohttp.ClientTimeout(total=min(timeout, MAX_TIMEOUT))
         self._resolver = resolver
         self._tls = tls
@@ -96,6 +99,7 @@ class BackChannel:
         An answer of more than `limit` bytes is such a fault.
         """
         self._calls += 1
+        began, status = monotonic(), 0
         try:
             async with self._open_session().request(
                 method,
@@ -110,10 +114,14 @@ class BackChannel:
         except (TimeoutError, aiohttp.ClientError, ValueError, LoginRefused) as error:
             fault: Exception = error
         else:
+            status = found.status
             self._note(call, found)
             return found
         finally:
             self._calls -= 1
+            if (trace := CURRENT.get()) is not None:
+                host = self._host
+                trace.note(Call(call, method, host, began, monotonic(), status))
             await self._close_behind()
         # Outside the handlers: aiohttp's exceptions hold the request with its headers.
         raise self._refused(call, fault) from None
