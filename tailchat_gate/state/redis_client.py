@@ -1,6 +1,7 @@
 """Calls to one Redis or Valkey server, each bounded in time."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -13,11 +14,13 @@ from tailchat_gate.state.store import StoreError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from redis.exceptions import ResponseError
 
 #: Seconds that a call may take, with connecting and its one repetition. Someone waits for it.
 CALL_SECONDS: Final = 1.0
 #: Answers of a server that reads, and does not write now.
 _UNWRITABLE: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
+_NEEDED: Final = "state.url needs one server, or an address that always leads to the primary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +98,40 @@ class RedisClient:
                 # A connection that the server closed meanwhile, as over its restart.
                 return await call()
         except (TimeoutError, exceptions.TimeoutError):
-            problem = f"{self._place} gives no answer within {self._patience:g} s"
+            problem = f"gives no answer within {self._patience:g} s"
         except exceptions.ResponseError as refused:
             word = str(refused).partition(" ")[0]
             kind = FaultKind.UNWRITABLE if word in _UNWRITABLE else FaultKind.UNREADABLE
-            problem = f"{self._place} refuses a command: {str(refused)[:200]!a}"
+            problem = _refusal(refused)
         except (exceptions.RedisError, OSError) as error:
-            problem = f"{self._place} cannot be reached: {str(error)[:200]!a}"
-            if isinstance(error.__cause__, exceptions.AuthenticationError):
-                problem = f"{self._place} refuses the user or the password"
+            problem = _unreachable(error)
         # Outside of the handlers, so that no traceback holds what was sent.
-        raise StoreFault(kind, problem)
+        raise StoreFault(kind, f"{self._place} {problem}")
+
+
+def _refusal(refused: "ResponseError") -> str:
+    """Return what an answer says that is an error."""
+    from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
+
+    if isinstance(refused, exceptions.AskError | exceptions.ClusterError):
+        return f"is a node of a Cluster: {_NEEDED}"
+    if str(refused).lower().startswith("unknown command"):
+        return f"is a Sentinel, or takes no scripts: {_NEEDED}"
+    return f"refuses a command: {str(refused)[:200]!a}"
+
+
+def _unreachable(error: Exception) -> str:
+    """Return why a server cannot be used, by the causes of an error."""
+    from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, exceptions.AuthenticationError):
+            return "refuses the user or the password"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"shows a certificate that is not valid here: {cause.verify_message[:200]!a}"
+        cause = cause.__cause__ or cause.__context__
+    return f"cannot be reached: {str(error)[:200]!a}"
 
 
 def _client(place: RedisPlace, patience: float) -> "Redis":
@@ -135,7 +161,12 @@ def _client(place: RedisPlace, patience: float) -> "Redis":
     if address.path:
         return Redis(unix_socket_path=address.path, **common)
     if address.tls:
-        common |= {"ssl": True, "ssl_ca_certs": address.ca_file or None}
+        # The name is compared with the certificate, whatever the library's default is.
+        common |= {
+            "ssl": True,
+            "ssl_ca_certs": address.ca_file or None,
+            "ssl_check_hostname": True,
+        }
     return Redis(host=address.host, port=address.port, **common)
 
 

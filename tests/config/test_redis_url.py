@@ -52,6 +52,25 @@ def test_another_text_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "redis+sentinel://:hush@a:26379/main/0",
+        "redis-sentinel://a",
+        "sentinel://a",
+        "rediss+cluster://a:6379",
+        "redis://a:6379,b:6379",
+        "rediss://u:hush@a,b/0",
+    ],
+)
+def test_several_servers_are_refused(text: str) -> None:
+    """The message says that one address is needed, and repeats nothing."""
+    with pytest.raises(ValueError, match="always leads to the primary") as refused:
+        redis_address(text)
+
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "text", ["redis://:hush@redis", "rediss://u:hush@redis", "unix://u:hush@/s"]
 )
 def test_a_password_in_it_is_refused_unseen(text: str) -> None:

@@ -35,8 +35,12 @@ class RedisServer:
         if path is None:
             missing("redis-server")
         await asyncio.to_thread(self.socket.unlink, missing_ok=True)
+        # A Sentinel starts with a file alone, in which it has no data to save.
+        file = self._directory / "redis.conf"
+        text = "" if "--sentinel" in self._arguments else 'save ""\n'
+        await asyncio.to_thread(file.write_text, text)
         self._process = await asyncio.create_subprocess_exec(
-            *(path, "--port", "0", "--unixsocket", str(self.socket), "--save", ""),
+            *(path, str(file), "--port", "0", "--unixsocket", str(self.socket)),
             *("--dir", str(self._directory), *self._arguments),
             stdin=DEVNULL,
             stdout=DEVNULL,

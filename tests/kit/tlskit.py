@@ -1,5 +1,6 @@
 """Certificates for tools that speak https, and keys that sign identities."""
 
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -88,13 +89,20 @@ class Authority:
             .not_valid_before(min(now, now + ends) - timedelta(hours=1))
             .not_valid_after(now + ends)
             .add_extension(
-                x509.SubjectAlternativeName(list(map(x509.DNSName, (name, *others)))),
+                x509.SubjectAlternativeName(list(map(_general_name, (name, *others)))),
                 critical=False,
             )
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def write_key(path: Path) -> str:

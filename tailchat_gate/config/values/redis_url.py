@@ -12,6 +12,10 @@ _EXPECTED: Final = (
     "with USER@ before the host where the server has users"
 )
 _KEPT_APART: Final = "no password in the address: state.password_file or state.password holds it"
+_ONE_SERVER: Final = (
+    "the address of one server, which always leads to the primary: the gate asks no Sentinel and "
+    "follows no Cluster (docs/operations.md: State in Redis)"
+)
 _PORT: Final = 6379
 _MOST_DATABASES: Final = 1 << 16
 _PLAIN: Final = re.compile(f"[{VCHAR}]{{1,1024}}")
@@ -44,6 +48,10 @@ def redis_address(text: str) -> RedisAddress:
     """Read an address; raises ValueError, whose text repeats nothing of it."""
     if not _PLAIN.fullmatch(text):
         raise ValueError(_EXPECTED)
+    scheme, _, rest = text.partition("://")
+    # As other programs write several servers.
+    if "sentinel" in scheme or "cluster" in scheme or "," in rest.partition("/")[0]:
+        raise ValueError(_ONE_SERVER)
     try:
         parts = urlsplit(text)
         port = parts.port

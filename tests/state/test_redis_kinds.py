@@ -1,0 +1,102 @@
+"""A Redis with TLS, and servers of kinds that are refused: a Sentinel, a node of a Cluster."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from gatekit import make_settings
+from pydantic import SecretStr
+from rediskit import redis_server
+from tlskit import Authority
+
+from tailchat_gate.config.tables.process import State
+from tailchat_gate.diagnosis.machine import store
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PASSWORD = "hush-of-the-test"
+_PID = os.getpid()
+#: Loopback addresses of this process's own, on which no other server has a port.
+HOST, OTHER = (f"127.{high}.{_PID >> 8 & 255}.{_PID & 255}" for high in (100 + (_PID >> 16), 200))
+PORT = 6390
+
+
+@dataclass
+class Secured:
+    """A server that speaks TLS, the file of its authority, and that of another one."""
+
+    authority: Path
+    other: Path
+
+    def url(self, host: str, authority: Path) -> str:
+        """Return its address."""
+        return f"rediss://{host}:{PORT}?ssl_ca_certs={authority}"
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secured]:
+    """Start it with a certificate for one of its two addresses."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = await asyncio.to_thread(Authority.create, folder)
+    other = await asyncio.to_thread(Authority.create, folder, "other")
+    issued = await asyncio.to_thread(authority.issue, HOST)
+    arguments = {
+        "--tls-port": str(PORT),
+        "--tls-cert-file": str(issued.certificate),
+        "--tls-key-file": str(issued.key),
+        "--tls-ca-cert-file": str(authority.file),
+        "--tls-auth-clients": "no",
+        "--requirepass": PASSWORD,
+    }
+    flat = [text for pair in arguments.items() for text in pair]
+    async with redis_server(*flat, "--bind", HOST, OTHER):
+        yield Secured(authority.file, other.file)
+
+
+async def _said(url: str, password: str | None = PASSWORD) -> str:
+    """Return what doctor and check --online say of a server."""
+    given = SecretStr(password) if password else None
+    state = State(path="", url=url, password=given)
+    settings = make_settings().model_copy(update={"state": state})
+    (statement,) = [one async for one in store(settings, {})]
+    return f"{statement.mark}: {statement.text}"
+
+
+@pytest.mark.parametrize(
+    ("own_address", "own_authority", "password", "said"),
+    [
+        (True, True, PASSWORD, "answers"),
+        (True, False, PASSWORD, "shows a certificate that is not valid here: 'self-signed"),
+        (False, True, PASSWORD, 'shows a certificate that is not valid here: "IP address mismatch'),
+        (True, True, "another-of-the-test", "refuses the user or the password"),
+    ],
+)
+async def test_a_server_with_tls(
+    secured: Secured, password: str, said: str, *, own_address: bool, own_authority: bool
+) -> None:
+    """Its certificate must be of the named authority and for its address; no password is told."""
+    authority = secured.authority if own_authority else secured.other
+    text = await _said(secured.url(HOST if own_address else OTHER, authority), password)
+
+    assert said in text
+    assert text.startswith("ok") == (said == "answers")
+    assert "of-the-test" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--cluster-enabled", "yes"), "is a node of a Cluster: state.url needs one server"),
+        (("--sentinel",), "is a Sentinel, or takes no scripts: state.url needs one server"),
+    ],
+)
+async def test_servers_of_other_kinds(arguments: tuple[str, ...], said: str) -> None:
+    """A node of a Cluster and a Sentinel are named as that, with what is needed."""
+    async with redis_server(*arguments) as server:
+        text = await _said(server.place.url, None)
+
+    assert f"wrong: {server.place.url} {said}" in text
