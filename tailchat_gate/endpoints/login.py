@@ -104,7 +104,7 @@ class LoginEndpoints:
             target = self._handoff_url(context, cookie.value, return_to, again=again)
             location = self.sites.public_url + self.answers.start_url(target, prompt=prompt)
         else:
-            record = self._record(request, context)
+            record = await self._record(request, context)
             if record is not None and not prompt and self.targets.is_handoff(return_to):
                 return self._go_on(return_to, record)
             if intent is Intent.FRAME:
@@ -139,7 +139,7 @@ class LoginEndpoints:
                 pending.state.return_to, self._finish_login(request, context, pending)
             )
         except StrayLogin as stray:
-            return self._stray(request, context, stray)
+            return await self._stray(request, context, stray)
         except LoginRefused as refused:
             return self.login_refusals.refuse(request, context, refused)
 
@@ -160,7 +160,7 @@ class LoginEndpoints:
                 handoff.return_to, self._take_over(request, context, handoff)
             )
         except StrayLogin as stray:
-            return self._stray(request, context, stray)
+            return await self._stray(request, context, stray)
         except LoginRefused as refused:
             return self.login_refusals.refuse(request, context, refused)
 
@@ -197,7 +197,7 @@ class LoginEndpoints:
         self, request: web.BaseRequest, context: RequestContext, pending: PendingCallback
     ) -> web.StreamResponse:
         state = pending.state
-        session = self._record(request, context)
+        session = await self._record(request, context)
         if session is not None and session.login == state.short_id:
             # The visitor reloaded the callback page or went back to it: the login is done.
             return self._go_on(state.return_to, session)
@@ -268,11 +268,14 @@ class LoginEndpoints:
         await self.sessions.at(context.host).open(request, answer, record)
         self.bindings.prune(request, answer, embedded=record.embedded)
 
-    def _record(self, request: web.BaseRequest, context: RequestContext) -> SessionRecord | None:
+    async def _record(
+        self, request: web.BaseRequest, context: RequestContext
+    ) -> SessionRecord | None:
         """Return the valid session that the browser has on this host, None if there is none."""
-        return self.sessions.at(context.host).load_record(cookie_fields(request.raw_headers))
+        host_session = self.sessions.at(context.host)
+        return await host_session.stored_record(cookie_fields(request.raw_headers))
 
-    def _stray(
+    async def _stray(
         self, request: web.BaseRequest, context: RequestContext, stray: StrayLogin
     ) -> web.StreamResponse:
         """Answer a callback that this browser cannot finish; it signs nobody in.
@@ -282,7 +285,7 @@ class LoginEndpoints:
         """
         # For a handoff, anyone may have written it into the address.
         return_to = self.targets.safe(stray.return_to, context.host)
-        record = self._record(request, context)
+        record = await self._record(request, context)
         if record is not None and not stray.prompt:
             return self._go_on(return_to, record)
         is_unknown = stray.reason is Reason.LOGIN_OTHER_BROWSER

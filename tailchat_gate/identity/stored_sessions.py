@@ -114,6 +114,9 @@ class StoredSessions:
         self._by_sub: dict[str, dict[str, None]] = {}
         #: When sessions were used, as far as that is not written yet.
         self._seen: dict[str, int] = {}
+        #: What was put last, and before that: a write may have failed.
+        self._put_last: dict[str, None] = {}
+        self._put_before: dict[str, None] = {}
         self._look_at = _FIRST_LOOK
         store.follow(self)
 
@@ -146,8 +149,7 @@ class StoredSessions:
             self._apply(one.ended())
         if surplus:
             self._changed()
-        sids = (session.sid, *(one.sid for one in surplus))
-        return self._store.put([self._by_sid[sid].to_record() for sid in sids])
+        return self._write([session.sid, *(one.sid for one in surplus)])
 
     def end(self, sessions: Iterable[StoredSession]) -> None:
         """Erase the content of sessions that have ended."""
@@ -156,7 +158,7 @@ class StoredSessions:
             self._apply(one)
         if over:
             self._changed()
-            self._store.put([one.to_record() for one in over])
+            self._write([one.sid for one in over])
 
     def end_until(self, sub: str, sid: str, second: int) -> None:
         """End one session; with `sid` "" all of a person that began by a Unix second.
@@ -187,12 +189,14 @@ class StoredSessions:
             self._changed()
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return every session."""
-        del lost
-        return [one.to_record() for one in self._by_sid.values()]
+        """Return every session; if not all is lost, those that were put a short time ago."""
+        sids = self._by_sid if lost else {**self._put_before, **self._put_last}
+        return [self._by_sid[sid].to_record() for sid in sids if sid in self._by_sid]
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
         """Return the sessions whose last use is not written."""
+        # The store works: what was put before the last call is written.
+        self._put_before, self._put_last = self._put_last, {}
         used = []
         for sid, at in tuple(self._seen.items()):
             found = self.get(sid)
@@ -200,6 +204,7 @@ class StoredSessions:
                 del self._seen[sid]
             if found is not None and (last or at - found.seen >= SEEN_SECONDS) and at > found.seen:
                 self._apply(replace(found, seen=at))
+                self._put_last[sid] = None
                 used.append(self._by_sid[sid].to_record())
         return used
 
@@ -208,6 +213,10 @@ class StoredSessions:
         del in_force
         self._drop(tuple(self._by_sub.get(sub, ())))
         self._changed()
+
+    def _write(self, sids: Sequence[str]) -> Awaitable[None]:
+        self._put_last.update(dict.fromkeys(sids))
+        return self._store.put([self._by_sid[sid].to_record() for sid in sids])
 
     def _apply(self, session: StoredSession) -> None:
         old = self._by_sid.pop(session.sid, None)

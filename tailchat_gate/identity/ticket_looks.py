@@ -11,8 +11,12 @@ from tailchat_gate.identity.stored_sessions import SEEN_SECONDS, SessionVault
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Store
 
-#: Tickets whose session is known not to be stored.
+#: Tickets whose session was not found, with the number of looks.
 _GONE: Final = 10_000
+#: Seconds after a sign-in in which one look is not enough, and how many are: another gate may have
+#: to write it a second time.
+_YOUNG_SECONDS: Final = 10.0
+_YOUNG_LOOKS: Final = 8
 _ENDED: Final = RecheckRefused(Reason.SESSION_ENDED)
 _AWAY: Final = RecheckRefused(Reason.SESSION_STORE_AWAY, 5)
 
@@ -29,7 +33,7 @@ class TicketLooks:
         self.inner: Final = inner
         self._vault = vault
         self._store = store
-        self._gone: BoundedCache[str, bool] = BoundedCache(_GONE)
+        self._gone: BoundedCache[str, int] = BoundedCache(_GONE)
         self._looking: dict[str, asyncio.Future[None]] = {}
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
@@ -65,10 +69,11 @@ class TicketLooks:
     def _looked(self, sid: str) -> None:
         del self._looking[sid]
         if not self._store.faults:
-            self._gone.keep(sid, True)  # noqa: FBT003 - the cache of a set
+            self._gone.keep(sid, (self._gone.get(sid) or 0) + 1)
 
     def _unknown(self, record: SessionRecord, now: float) -> RecheckResult:
-        if self._gone.get(record.sid):
+        is_young = now - record.signed_in_at < _YOUNG_SECONDS
+        if (self._gone.get(record.sid) or 0) >= (_YOUNG_LOOKS if is_young else 1):
             return RecheckResult(record, now, _ENDED)
         if self._store.faults:
             return RecheckResult(record, now, _AWAY)

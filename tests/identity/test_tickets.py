@@ -227,6 +227,7 @@ async def test_known_sessions_go_on_without_redis(
     """Who is known is served; who is not gets 503 and no sign-in, and is served once it is back."""
     async with place_at(tmp_path, clock, url=server.place.url, path="") as place:
         known, unknown = await place.sign_in(), ""
+        await until(lambda: len(place.stored(place.second).of(HOSHINO.sub)) == 1)
         assert (await place.get(known, place.second)).status == 200
         await server.stop()
         faults = place.second.generation.process_state.store
@@ -384,3 +385,15 @@ async def test_forgetting_a_person_ends_their_sessions(place: Place, tmp_path: P
 def test_a_browser_in_words(agent: str, name: str) -> None:
     """A person recognises it; a program has no name."""
     assert browser_name(agent) == name
+
+
+async def test_only_what_may_be_lost_is_written_again(clock: Clock) -> None:
+    """After a fault of a write the sessions of the last seconds are; all if everything is lost."""
+    stored = StoredSessions(MemoryStore(clock), clock)
+    for number in range(3):
+        await stored.put(StoredSession(f"s{number}", SUB, int(clock()) + 900, 0, 0, sealed="x"))
+        if number < 2:
+            stored.unsaved(last=False)
+
+    assert sorted(one.key for one in stored.known(lost=False)) == ["s1", "s2"]
+    assert len(tuple(stored.known(lost=True))) == 3
