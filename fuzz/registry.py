@@ -11,7 +11,7 @@ NAMES: Final = (
     *("intent", "language", "lock_line", "methods", "origin", "original", "path", "profile"),
     "proxy_header",
     *("reply", "request_body", "request_head", "return_to", "rewriting", "schemes", "seal"),
-    *("tailchat_answer", "trace", "upstream_head", "worker_scope"),
+    *("tailchat_answer", "trace", "unread", "upstream_head", "worker_scope"),
 )
 
 

@@ -40,6 +40,7 @@ from tailchat_gate.request import (
     proxy_header,
     readings,
     trace_context,
+    unread,
 )
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.target import HostPatterns
@@ -199,6 +200,9 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "tailchat_answer": lambda patch: patch.setattr(responses, "_TOKEN", re.compile(".+")),
     "trace": lambda patch: patch.setattr(
         trace_context, "_MEMBER", re.compile(rb"[a-z0-9_*/@-]+=[ -~]+")
+    ),
+    "unread": lambda patch: patch.setattr(
+        unread, "_WANTED", re.compile(rb"(?i)\n *(accept|accept-language):[ \t]*([^\r\n]+)")
     ),
     "upstream_head": lambda patch: patch.setattr(field_rules, "is_plain", lambda _: True),
     "worker_scope": lambda patch: patch.setattr(
