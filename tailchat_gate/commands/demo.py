@@ -85,7 +85,7 @@ async def _run(
     async with AsyncExitStack() as stack:
         for port, app in apps.items():
             await stack.enter_async_context(_served(app, port))
-        await serve(generation, signals, started=greet)
+        await serve(generation, signals, started=lambda _: greet())
 
 
 def _settings(

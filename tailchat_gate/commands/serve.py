@@ -14,7 +14,7 @@ from tailchat_gate.commands.common import (
     fail,
     read_from,
 )
-from tailchat_gate.config.load import Source
+from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
 from tailchat_gate.config.values import address
 from tailchat_gate.observe.log import (
@@ -31,6 +31,9 @@ from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import surroundings
 from tailchat_gate.serving.upgrade import Predecessor, predecessor
 from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.workers.link import ParentLink, parent_link
+from tailchat_gate.serving.workers.parent import processors, run_parent
+from tailchat_gate.serving.workers.worker import run_worker
 
 _NOWHERE: Final = 'state.path can name another place, or "" keeps state in memory only'
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -42,15 +45,17 @@ def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; reload the configuration on SIGHUP."""
     signals = Signals()
     signals.take()
-    before = predecessor(os.environ)
+    before, parent = predecessor(os.environ), parent_link(os.environ)
     try:
-        _serve(config, signals, before)
+        _serve(config, signals, before, parent)
     except Ended as ended:
         before.failed(ended.message)
+        if parent is not None:
+            parent.failed(ended.message)
         raise
 
 
-def _serve(config: Path, signals: Signals, before: Predecessor) -> None:
+def _serve(config: Path, signals: Signals, before: Predecessor, parent: ParentLink | None) -> None:
     source = Source(config, os.environ)
     loaded = read_from(source)
     settings = loaded.settings
@@ -64,14 +69,11 @@ def _serve(config: Path, signals: Signals, before: Predecessor) -> None:
     except OSError as error:
         fail(f"log.access_file cannot be opened: {error}", EXIT_FAILED)
     log_stray_complaints()
-    for warning in loaded.warnings:
-        _log.warning(warning)
-    if warning := in_foreign_home(settings.state.path, os.environ):
-        _log.warning(f"state.path: {warning}")
+    if parent is None:
+        _warn(loaded)
     try:
         _make_state_directory(settings.state.path)
-        around = surroundings(os.environ, before)
-        run(build(settings, sources=loaded.sources), signals, source, around)
+        _run(loaded, signals, source, before, parent)
     except (PassedSocketError, StartError) as error:
         signals.code = EXIT_FAILED
         close_logging()
@@ -83,6 +85,33 @@ def _serve(config: Path, signals: Signals, before: Predecessor) -> None:
         raise SystemExit(EXIT_FAILED) from None
     finally:
         close_logging()
+
+
+def _run(
+    loaded: Loaded,
+    signals: Signals,
+    source: Source,
+    before: Predecessor,
+    parent: ParentLink | None,
+) -> None:
+    """Serve as a worker, as the parent of some, or alone."""
+    settings = loaded.settings
+    if parent is not None:
+        run_worker(loaded, signals, source, parent)
+        return
+    around, workers = surroundings(os.environ, before), settings.server.workers
+    count = workers if isinstance(workers, int) else processors()
+    if count == 1:
+        run(build(settings, sources=loaded.sources), signals, source, around)
+    else:
+        run_parent(settings, signals, source, around, count)
+
+
+def _warn(loaded: Loaded) -> None:
+    for warning in loaded.warnings:
+        _log.warning(warning)
+    if warning := in_foreign_home(loaded.settings.state.path, os.environ):
+        _log.warning(f"state.path: {warning}")
 
 
 def _make_state_directory(path: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from tailchat_gate.config.apart import without_store
 from tailchat_gate.config.problems import Conflict, did_you_mean, judged, readable, shown
 from tailchat_gate.config.tables.admin_page import admin_page_conflicts
 from tailchat_gate.config.tables.identity import Token
@@ -71,16 +72,14 @@ class Compared:
     listen: Iterable[str]
     stores_sessions: bool = False
     keeps_state: bool = True
+    workers: int | str = 1
 
 
 def conflicts(tables: Compared) -> tuple[Conflict, ...]:
     """Compare tokens and routes with each other, and with the gate's prefix and groups."""
-    return (*_of_sessions(tables), *_of_tokens(tables), *_of_routes(tables))
-
-
-def _of_sessions(tables: Compared) -> Iterator[Conflict]:
-    if tables.stores_sessions and not tables.keeps_state:
-        yield Conflict(("session", "store"), "true", "state.path or state.url, not memory alone")
+    stores = tables.stores_sessions
+    alone = () if tables.keeps_state else without_store(tables.workers, stores_sessions=stores)
+    return (*alone, *_of_tokens(tables), *_of_routes(tables))
 
 
 def _of_routes(tables: Compared) -> Iterator[Conflict]:

@@ -161,4 +161,9 @@ def _form(described: Schema) -> Form:
     kinds = [described, *described.get("anyOf", ())]
     if any(kind.get("items", {}).get("type") == "string" for kind in kinds):
         return "list"
-    return "text" if described.get("type", "string") == "string" else "literal"
+    is_text = described.get("type", "string") == "string"
+    return "text" if is_text and {"integer"}.isdisjoint(map(_type_of, kinds)) else "literal"
+
+
+def _type_of(described: Schema) -> object:
+    return described.get("type")

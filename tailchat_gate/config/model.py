@@ -98,6 +98,7 @@ class Settings(Section):
             listen=self.server.public_addresses,
             stores_sessions=self.session.store,
             keeps_state=bool(self.state.path or self.state.url),
+            workers=self.server.workers,
         )
         if found := conflicts(compared):
             raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in found))

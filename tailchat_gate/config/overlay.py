@@ -13,6 +13,7 @@ from tailchat_gate.config.files import exposed
 from tailchat_gate.config.keys import ENV_PREFIX, SECRET_FORMS, Key, all_keys, env_name
 from tailchat_gate.config.model import TABLES
 from tailchat_gate.config.problems import Draft, Problem, did_you_mean, key_path, kind
+from tailchat_gate.config.tables.number_or_auto import AUTO
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
 #: The default path of the file.
@@ -98,7 +99,7 @@ def _is_service(name: str, text: str) -> bool:
 
 
 def _value(key: Key, text: str) -> object:
-    if key.form == "text":
+    if key.form == "text" or (text == AUTO and isinstance(key.default, int)):
         return text
     if key.form == "literal":
         return _literal(text, _wanted(key))

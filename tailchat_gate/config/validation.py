@@ -149,6 +149,7 @@ def _refuse_conflicts(
         listen=tuple(chain(*(key("server", name, ()) for name in PUBLIC_ADDRESSES))),
         stores_sessions=key("session", "store", False),  # noqa: FBT003 - the default
         keeps_state=bool(key("state", "path", "?") or key("state", "url", "")),
+        workers=key("server", "workers", 1),
     )
     server = tables["server"]
     for conflict in (

@@ -2,12 +2,14 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import product
+from types import MappingProxyType
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.exposition import text
@@ -109,6 +111,14 @@ _LOG_LINES_LOST: Final = Family(
     ("sink",),
 )
 _BUILD: Final = gauge("gate_build_info", "The running version.", ("version",), merge=Merge.MAX)
+#: Of the client library's gauges, those that are not added.
+_MERGES: Final[Mapping[str, Merge]] = MappingProxyType(
+    {
+        "process_max_fds": Merge.MIN,
+        "process_start_time_seconds": Merge.MIN,
+        "python_info": Merge.MAX,
+    }
+)
 _RECHECK_OUTCOMES: Final = ("ok", "revoked", "outage", "skipped")
 
 
@@ -127,6 +137,27 @@ class ProcessMetrics:
             self._registry = _registry()
         encoder, media_type = choose_encoder(accept)
         return encoder(self._registry), media_type
+
+    def collect(self) -> list[Collected]:
+        """Return them as the gate's own, to be summed up over processes; as `render`."""
+        if self._registry is None:
+            self._registry = _registry()
+        return list(map(_from_library, self._registry.collect()))
+
+
+def _from_library(metric: Metric) -> Collected:
+    labels = tuple(sorted({label for sample in metric.samples for label in sample.labels}))
+    family = Family(
+        metric.name,
+        metric.documentation,
+        labels,
+        Kind.COUNTER if metric.type == Kind.COUNTER else Kind.GAUGE,
+        _MERGES.get(metric.name, Merge.SUM),
+    )
+    samples = [
+        (tuple(sample.labels[label] for label in labels), sample.value) for sample in metric.samples
+    ]
+    return family, samples
 
 
 def _registry() -> CollectorRegistry:

@@ -14,26 +14,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from typing import Final
-from weakref import WeakValueDictionary
+
+from tailchat_gate.observe.turns import QueueSlot, others, turn_of
 
 _MODE: Final = 0o666  # as `open` does; the umask decides
 #: O_NONBLOCK: opening a FIFO without a reader then fails instead of blocking the gate.
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-class _QueueSlot:
-    """The lock for writing into one file."""
-
-    __slots__ = ("__weakref__", "lock")
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-
-
-_turns: Final[WeakValueDictionary[tuple[int, int], _QueueSlot]] = WeakValueDictionary()
-_making: Final = Lock()
 
 
 class SinkFile:
@@ -41,16 +29,19 @@ class SinkFile:
 
     def __init__(self, descriptor: int = -1) -> None:
         self._descriptor = descriptor
-        self._turn: _QueueSlot | None = None
+        self._turn: QueueSlot | None = None
         #: Whether the file may end within a line that an earlier process could not finish.
         self._is_new = True
+        #: Whether another process could not finish a line there.
+        self._is_within = False
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Stop every other sink of the process from writing into this file meanwhile."""
+        """Stop every other sink from writing into this file meanwhile."""
         if self._turn is None:
-            self._turn = _turn_of(self._descriptor)
-        with self._turn.lock:
+            self._turn = turn_of(self._descriptor)
+        with self._turn.lock, others.turn(self._descriptor) as was_cut:
+            self._is_within = was_cut
             yield
 
     def refresh(self) -> bool:
@@ -60,9 +51,11 @@ class SinkFile:
     def write(self, data: memoryview) -> int:
         """Write some of `data` and return how many bytes that was. Raises OSError."""
         if self._is_new:
-            if _ends_within_a_line(self._descriptor):
-                os.write(self._descriptor, b"\n")
+            self._is_within = self._is_within or _ends_within_a_line(self._descriptor)
             self._is_new = False
+        if self._is_within:
+            os.write(self._descriptor, b"\n")
+            self._is_within = False
         return os.write(self._descriptor, data)
 
     def wait(self, seconds: float) -> None:
@@ -128,15 +121,6 @@ class RotatedFile(SinkFile):
         if descriptor >= 0:
             with suppress(OSError):
                 os.close(descriptor)
-
-
-def _turn_of(descriptor: int) -> _QueueSlot:
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return _QueueSlot()
-    with _making:
-        return _turns.setdefault((found.st_dev, found.st_ino), _QueueSlot())
 
 
 def _ends_within_a_line(descriptor: int) -> bool:

@@ -90,6 +90,8 @@ class GroupWatch:
         self._key_checked_at = -KEY_SECONDS
         self._published = asyncio.Event()
         self.key_is_public: bool | None = None
+        #: Whether changes are written to the logs.
+        self.tells = True
         #: Why the last question had no good answer, "" where it had one.
         self.problem = ""
 
@@ -293,7 +295,8 @@ class GroupWatch:
         groups_of = await in_slices(index(resolved.people))
         terms.members.groups_of = groups_of
         terms.members.unknown = frozenset(resolved.unknown)
-        self._report.tell(terms.groups, self._resolved, resolved, age=self.age)
+        if self.tells:
+            self._report.tell(terms.groups, self._resolved, resolved, age=self.age)
         self._resolved, self._published_to = resolved, terms.members
         self._changed()
 

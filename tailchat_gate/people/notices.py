@@ -75,9 +75,12 @@ class Notices(logging.Handler):
         is_audit = record.name == AUDIT_LOGGER_NAME
         name = str(details.get("event", "")) if is_audit else str(record.msg)
         if name in self._known and not loop.is_closed():
-            loop.call_soon_threadsafe(self._hear, name, dict(details))
+            loop.call_soon_threadsafe(self.hear, name, dict(details))
 
-    def _hear(self, name: str, details: Details) -> None:
+    def hear(self, name: str, details: Details) -> None:
+        """Take a line by its message, or an event of the audit log by its name."""
+        if name not in self._known:
+            return
         kind, text_of = self._known[name]
         if text := text_of(details):
             self._panel.say(kind, text)

@@ -61,7 +61,8 @@ class Generation:
         self.process_state.start()
         self.forwarder.start()
         self.people.start()
-        self.notices.start()
+        if self.process_state.has_notices:
+            self.notices.start()
         self.process_state.group_watch.use(self.groups)
         kids = self.assertions.kids if self.assertions is not None else ()
         # Not before: a configuration that is built and then refused must not publish its keys.

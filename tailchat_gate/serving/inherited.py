@@ -34,6 +34,11 @@ class PassedSockets:
         self._left = [(name, found) for name, found in self._left if found not in taken]
         return taken
 
+    def add(self, others: "PassedSockets") -> None:
+        """Take over the sockets of others, which came later."""
+        self._left += others._left  # noqa: SLF001 - of the same class
+        others._left = []  # noqa: SLF001 - as above
+
     def close_rest(self) -> list[str]:
         """Close the sockets that were not taken; return their addresses."""
         rest = [_shown(found) for _, found in self._left]

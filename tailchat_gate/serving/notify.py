@@ -22,7 +22,7 @@ class ServiceManager:
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
         # "@" begins a name in the abstract namespace (unix(7)).
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._watchdog = watchdog
+        self.watchdog: Final = watchdog
         self._timer: asyncio.TimerHandle | None = None
 
     def ready(self, status: str) -> None:
@@ -50,10 +50,10 @@ class ServiceManager:
 
     def start_watchdog(self) -> None:
         """Report from the event loop at half of the manager's limit, so that a stuck loop shows."""
-        if self._watchdog:
+        if self.watchdog:
             self._send("WATCHDOG=1")
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._watchdog / 2, self.start_watchdog)
+            self._timer = loop.call_later(self.watchdog / 2, self.start_watchdog)
 
     def close(self) -> None:
         """End the reports of the event loop."""

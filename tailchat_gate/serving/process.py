@@ -4,17 +4,21 @@ import asyncio
 import ctypes
 import gc
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 from tailchat_gate.config.load import Source
+from tailchat_gate.config.model import Settings
 from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.generations import Generation
+from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.tls_memory import read_less
+from tailchat_gate.serving.upgrade import Upgrader
 
 #: Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD: Final = -1
@@ -44,12 +48,41 @@ def _keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_PIECE)
 
 
+class Served(Protocol):
+    """What `live` starts, steers by signals and stops."""
+
+    @property
+    def reloader(self) -> Reloader | None:
+        """Takes the orders to reload, None where there is no file."""
+
+    @property
+    def upgrader(self) -> Upgrader:
+        """Takes the orders to have another process take over."""
+
+    @property
+    def over(self) -> asyncio.Event:
+        """Set when the process is to stop."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+
+    async def start(self) -> None:
+        """Serve from now on. Raises StartError."""
+
+    async def stop(self) -> None:
+        """End what serves, in order."""
+
+    def hurry(self) -> None:
+        """Stop waiting for open requests."""
+
+
 async def serve(
     generation: Generation,
     signals: Signals,
     source: Source | None = None,
     *,
-    started: Callable[[], None] | None = None,
+    started: Callable[[GateServer], None] | None = None,
     surroundings: Surroundings | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until another process has taken over.
@@ -58,6 +91,13 @@ async def serve(
     files reload the configuration; SIGUSR2 has another process take over.
     """
     server = GateServer(generation, source, checks_sign_in=True, surroundings=surroundings)
+    await live(server, signals, started=None if started is None else partial(started, server))
+
+
+async def live(
+    server: Served, signals: Signals, *, started: Callable[[], None] | None = None
+) -> None:
+    """Start, and stop when a signal or the server itself says so."""
     loop = asyncio.get_running_loop()
     stops = 0
 
@@ -76,7 +116,7 @@ async def serve(
 
     signals.listen(
         lambda number: _tell(loop, signalled, number),
-        lambda: server.in_force.settings.server.longest_stop,
+        lambda: server.settings.server.longest_stop,
     )
     try:
         await server.start()
@@ -102,12 +142,17 @@ def _tell(loop: asyncio.AbstractEventLoop, signalled: Callable[[int], None], num
 def run(
     generation: Generation, signals: Signals, source: Source, surroundings: Surroundings
 ) -> None:
-    """Run `serve` in an event loop: uvloop's where it is installed, asyncio's otherwise."""
+    """Serve in this process alone."""
+    run_loop(serve(generation, signals, source, surroundings=surroundings))
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run some work in an event loop: uvloop's where it is installed, asyncio's otherwise."""
     prepare()
     raise_limit()
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:
-        asyncio.run(serve(generation, signals, source, surroundings=surroundings))
+        asyncio.run(work)
     else:
-        uvloop.run(serve(generation, signals, source, surroundings=surroundings))
+        uvloop.run(work)

@@ -106,6 +106,8 @@ class ProcessState:
         #: Unix second of Tailchat's last answer about people, 0 for none yet.
         self.people_heard_at = 0.0
         self.login_queue: Final = LoginQueue()
+        #: Whether lines of the log are repeated in a panel of Tailchat.
+        self.has_notices = True
         self.sign_in: Final = SignInState()
         self.reloads: Final = Reloads(clock)
         #: Locks and ended sessions: the state itself, then what closes open connections for it.
@@ -153,6 +155,10 @@ class ProcessState:
         await self.store.close()
         await apart(self.spans.close, "spans-close")
         await self.access_log.close()
+
+    def speak(self, *, for_all: bool) -> None:
+        """Say what several workers find out alike only in one of them, which speaks `for_all`."""
+        self.has_notices = self.group_watch.tells = for_all
 
     def heard_of_people(self) -> None:
         """Note that Tailchat answered about people."""

@@ -134,7 +134,7 @@ class Reloader:
             try:
                 loaded = await self._load(old)
             except Exception as error:  # noqa: BLE001 - after any error the old one stays in force
-                problems = _problems(error)
+                problems = problems_of(error)
                 reloads.refused(problems)
                 details = {"cause": cause, "problems": list(map(_problem_line, problems))}
                 _log.error("the configuration was not loaded", extra={"details": details})
@@ -170,7 +170,7 @@ class Reloader:
         )
 
 
-def _problems(error: Exception) -> tuple[Problem, ...]:
+def problems_of(error: Exception) -> tuple[Problem, ...]:
     """Return why a reload was refused, for the admin."""
     match error:
         case ConfigError():

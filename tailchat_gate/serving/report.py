@@ -1,7 +1,7 @@
 """What one process of the gate tells of itself."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from tailchat_gate import __version__
 from tailchat_gate.observe.audit import Refusal
 from tailchat_gate.observe.exposition import expose
+from tailchat_gate.observe.families import Collected
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.serving.admin_pages import Exposition
 from tailchat_gate.serving.generations import Generations
@@ -50,10 +51,13 @@ class ProcessReport:
             self._thread, self._process.render, accept
         )
         openmetrics = media_type.startswith("application/openmetrics-text")
-        collected = self._process_state.metrics.collect()
-        parts = await expose(collected, openmetrics=openmetrics)
+        parts = await expose(self.collect(), openmetrics=openmetrics)
         # The client library's part is last: it ends OpenMetrics with its mark.
         return Exposition(b"".join((*parts, about_process)), media_type)
+
+    def collect(self) -> Iterator[Collected]:
+        """Yield the families of the gate's own metrics."""
+        return self._process_state.metrics.collect()
 
     async def status(self) -> dict[str, object]:
         """Return what is in force, without secrets."""

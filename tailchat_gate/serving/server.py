@@ -37,6 +37,8 @@ _OTHER_STORE: Final = (
     "[state] names another place than {}, where the running gate keeps locks and ended sessions; "
     "an upgrade cannot change that, a restart can"
 )
+#: Stands for the number of a process that is not known here.
+_ANOTHER: Final = -1
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
@@ -62,6 +64,7 @@ class GateServer:
         self.reloader: Final = Reloader(source, self, self._manager) if source is not None else None
         self.upgrader: Final = Upgrader(self._hand_over)
         self._successor = around.successor
+        self._is_worker = around.is_worker
         #: Set when the process is to stop.
         self.over: Final = asyncio.Event()
         #: Of another process, which serves in place of this one.
@@ -102,6 +105,11 @@ class GateServer:
         return self._process_state.reloads
 
     @property
+    def location(self) -> str:
+        """Where state is stored, "" for memory alone."""
+        return self._process_state.store.location
+
+    @property
     def addresses(self) -> list[tuple[str, int]]:
         """The public TCP addresses as (host, port), with the assigned port for port 0."""
         return self._listeners.addresses if self._listeners else []
@@ -136,14 +144,15 @@ class GateServer:
         page = GateAdminPage(self.generations, lambda: tuple(server.connections), self.reloader)
         self._process_state.admin_page = self._page = page
         page.start()
-        self._admin = admin_server(
-            self.report,
-            lambda: self.in_force.settings.server,
-            reloader=self.reloader,
-            upgrader=self.upgrader,
-            page=page,
-        ).runner()
-        await self._admin.setup()
+        if not self._is_worker:
+            self._admin = admin_server(
+                self.report,
+                lambda: self.in_force.settings.server,
+                reloader=self.reloader,
+                upgrader=self.upgrader,
+                page=page,
+            ).runner()
+            await self._admin.setup()
         self._openings = Openings(
             self._server,
             self._process_state.certificates.openings,
@@ -160,7 +169,9 @@ class GateServer:
         self._opened.set()
         if self._checks_sign_in:
             self.in_force.check_tailchat()
-        _log.info(
+        # A worker's parent says so of all of them.
+        _log.log(
+            logging.DEBUG if self._is_worker else logging.INFO,
             "the gate is open",
             extra={
                 "details": {
@@ -235,7 +246,7 @@ class GateServer:
         await self.generations.close()
         await self._process_state.close()
         self._manager.close()
-        if opened:
+        if opened and not self._is_worker:
             _log.info("the gate is closed")
 
     async def _close_listeners(self) -> None:
@@ -261,6 +272,12 @@ class GateServer:
                 await self._listeners.close_all()
                 self.over.set()
         return outcome
+
+    def stop_soon(self, *, succeeded: bool) -> None:
+        """Have the process stop; `succeeded`: another one serves on the same sockets already."""
+        if succeeded:
+            self._successor_pid = self._successor_pid or _ANOTHER
+        self.over.set()
 
     def hurry(self) -> None:
         """Stop waiting for open requests."""

@@ -10,12 +10,16 @@ from tailchat_gate.serving.upgrade import Predecessor, Successor
 
 
 class Surroundings(NamedTuple):
-    """The other processes: `successor` starts the one that takes over, None where none can."""
+    """The other processes: `successor` starts the one that takes over, None where none can.
+
+    `is_worker`: a parent binds all addresses, passes those of visitors, and is asked by admins.
+    """
 
     passed: PassedSockets
     manager: ServiceManager
     predecessor: Predecessor
     successor: Successor | None
+    is_worker: bool = False
 
 
 def no_surroundings() -> Surroundings:

@@ -16,13 +16,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMappi
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.inherited import FIRST_DESCRIPTOR
 from tailchat_gate.serving.passing import passing
-from tailchat_gate.state.store import Store
 
 #: How long the new process may take until it serves.
 START_SECONDS: Final = 60.0
@@ -100,6 +99,18 @@ class UpgradeOutcome:
     stops: bool = False
 
 
+class Kept(Protocol):
+    """What this process stores, for the next one."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, "" for memory alone."""
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """Why it may lack something."""
+
+
 class Successor:
     """Starts `command`, whose first word is a path, as the process that takes over."""
 
@@ -119,7 +130,7 @@ class Successor:
         self._serves = self._abandoned = False
 
     async def start(
-        self, sockets: Sequence[tuple[str, socket.socket]], store: Store
+        self, sockets: Sequence[tuple[str, socket.socket]], store: Kept
     ) -> UpgradeOutcome:
         """Start it with `sockets`, and wait until it serves or has failed.
 

@@ -42,6 +42,7 @@ def smallest(tmp_path: Path) -> Path:
         ("SERVER__BODY_TIMEOUT", "0", lambda s: s.server.body_timeout, 0.0),
         ("LIMITS__HEADER_COUNT", "8", lambda s: s.limits.header_count, 8),
         ("SERVER__WORKERS", "1", lambda s: s.server.workers, 1),
+        ("SERVER__WORKERS", "auto", lambda s: s.server.workers, "auto"),
         ("SESSION__LIFETIME", "8h", lambda s: s.session.lifetime, 28800.0),
         ("SESSION__IDLE", "0", lambda s: s.session.idle, 0.0),
         ("LOG__ACCESS", "false", lambda s: s.log.access, False),

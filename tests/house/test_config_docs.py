@@ -209,7 +209,7 @@ SEEN_BY_SCHEMA = {
     },
     "types": {".server: type", ".tailchat.api_url: type", ".session.lifetime: type"},
     "two_forms": {".tailchat: not", ".session: not"},
-    "server": {".server.public_url: pattern", ".server.workers: const"},
+    "server": {".server.public_url: pattern", ".server.workers: anyOf"},
     "access": {
         ".access.allow: unknown",
         ".access.deny: uniqueItems",

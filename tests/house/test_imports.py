@@ -50,6 +50,7 @@ ONLY: Mapping[str, frozenset[str]] = {
 #: The same within the rooms that have parts.
 INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "serving": (
+        ("workers",),
         ("process",),
         ("server",),
         ("admin", "report", "surroundings"),
@@ -95,7 +96,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("keys",),
         ("model",),
         ("conflicts",),
-        ("tables",),
+        ("apart", "tables"),
         ("values",),
         ("problems", "state_directory"),
     ),

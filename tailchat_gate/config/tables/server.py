@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, StrictInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 
 from tailchat_gate.config.tables.fields import (
     Listeners,
@@ -15,6 +15,7 @@ from tailchat_gate.config.tables.fields import (
     UnixMode,
     Via,
 )
+from tailchat_gate.config.tables.number_or_auto import WholeOrAuto
 from tailchat_gate.config.tables.route_fields import Host, PemFile
 from tailchat_gate.config.values import address
 from tailchat_gate.config.values.identifier import distinct
@@ -171,10 +172,11 @@ class Server(Section):
         ),
         examples=["0.0.0.0:4180"],
     )
-    workers: StrictInt = Field(
+    workers: Annotated[int | str, WholeOrAuto(128)] = Field(
         default=1,
-        description="Number of processes that serve; this version has 1.",
-        json_schema_extra={"const": 1},
+        description=(
+            "How many processes serve; auto is one for each processor that the gate may use."
+        ),
     )
     drain_delay: Annotated[float, Seconds()] = Field(
         default=0.0,
@@ -313,13 +315,6 @@ class Server(Section):
         known = all(info.data.get(key) is not None for key in PUBLIC_ADDRESSES)
         if known and not set(value) <= set(_public(info)):
             raise ValueError(f"addresses of {', '.join(PUBLIC_ADDRESSES)}")
-        return value
-
-    @field_validator("workers")
-    @classmethod
-    def _one_worker(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("1: this version serves with one process")
         return value
 
 

@@ -1,0 +1,1 @@
+"""Several processes that serve on the same sockets, and the parent that starts and asks them."""

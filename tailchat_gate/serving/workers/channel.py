@@ -1,0 +1,150 @@
+"""Messages between the parent and a worker, over a socket pair: JSON, and listening sockets.
+
+Each message is its length and its text. Sockets travel beside the bytes of theirs (unix(7)).
+"""
+
+import array
+import asyncio
+import json
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+#: The longest message: the metrics of some thousands of routes take a tenth of it.
+MOST_BYTES: Final = 64 << 20
+_LENGTH: Final = struct.Struct("!I")
+_READ_BYTES: Final = 262_144
+#: The most descriptors that the kernel passes with one message (SCM_MAX_FD).
+MOST_SOCKETS: Final = 253
+
+Message = Mapping[str, Any]
+Heard = Callable[[Message, Sequence[socket.socket]], None]
+
+
+class ChannelError(ConnectionError):
+    """What came is no message, or the other side has left."""
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of a message."""
+    data = text.encode()
+    if len(data) > MOST_BYTES:
+        raise ChannelError("a message that is too long")
+    return _LENGTH.pack(len(data)) + data
+
+
+class Reader:
+    """Puts messages together from what was received."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._sockets: list[socket.socket] = []
+
+    def receive(self, source: socket.socket) -> bool:
+        """Receive once; False at the end. Raises OSError."""
+        data, descriptors, _, _ = socket.recv_fds(
+            source, _READ_BYTES, MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC
+        )
+        self._sockets += (socket.socket(fileno=one) for one in descriptors)
+        self._data += data
+        return bool(data)
+
+    def message(self) -> tuple[Message, list[socket.socket]] | None:
+        """Return the next message that is complete, with its sockets. Raises ChannelError."""
+        if len(self._data) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._data)
+        if length > MOST_BYTES:
+            raise ChannelError("a message that is too long")
+        end = _LENGTH.size + length
+        if len(self._data) < end:
+            return None
+        found = json.loads(self._data[_LENGTH.size : end])
+        del self._data[:end]
+        count = found.get("sockets", 0)
+        sockets, self._sockets = self._sockets[:count], self._sockets[count:]
+        return found, sockets
+
+
+class Channel:
+    """One end of the pair, in an event loop.
+
+    `heard` gets each message with its sockets, which are the caller's then; `lost` is called once,
+    when the other side has left.
+    """
+
+    def __init__(self, end: socket.socket, heard: Heard, lost: Callable[[], None]) -> None:
+        self._end = end
+        self._heard = heard
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = Reader()
+        self._waiting: deque[tuple[memoryview, Sequence[socket.socket]]] = deque()
+        self._is_open = True
+        end.setblocking(False)  # noqa: FBT003 - socket's own signature
+        self._loop.add_reader(end, self._readable)
+
+    def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> None:
+        """Send a message once there is room for it, with sockets, which stay the caller's."""
+        found = {**message, "sockets": len(sockets)} if sockets else message
+        self.send_text(json.dumps(found), sockets)
+
+    def send_text(self, text: str, sockets: Sequence[socket.socket] = ()) -> None:
+        """Send a message that is JSON already."""
+        if self._is_open:
+            self._waiting.append((memoryview(encoded(text)), tuple(sockets)))
+            if len(self._waiting) == 1:
+                self._write()
+
+    def close(self) -> None:
+        """Close this end, without `lost`."""
+        if self._is_open:
+            self._is_open = False
+            self._loop.remove_reader(self._end)
+            self._loop.remove_writer(self._end)
+            self._waiting.clear()
+            self._end.close()
+
+    def _end_it(self) -> None:
+        if self._is_open:
+            self.close()
+            self._lost()
+
+    def _readable(self) -> None:
+        try:
+            if not self._reader.receive(self._end):
+                self._end_it()
+                return
+            while self._is_open and (found := self._reader.message()) is not None:
+                self._heard(*found)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            self._end_it()
+
+    def _write(self) -> None:
+        try:
+            while self._waiting:
+                data, sockets = self._waiting[0]
+                sent = send_some(self._end, data, sockets)
+                if sent < len(data):
+                    self._waiting[0] = data[sent:], ()
+                else:
+                    self._waiting.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(self._end, self._write)
+        except OSError:
+            # In a turn of the loop of its own: the caller of `send` expects nothing of this.
+            self._loop.call_soon(self._end_it)
+        else:
+            self._loop.remove_writer(self._end)
+
+
+def send_some(end: socket.socket, data: memoryview, sockets: Sequence[socket.socket]) -> int:
+    """Send some bytes, with sockets; return how many. Raises OSError."""
+    if not sockets:
+        return end.send(data)
+    descriptors = array.array("i", [one.fileno() for one in sockets])
+    return end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])

@@ -1,0 +1,188 @@
+"""Keeps the workers: starts them, replaces each that ends, and asks all of them at once."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.serving.listeners import StartError
+from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, WorkerSilentError
+
+#: A worker that served for so long is replaced at once; each that ended sooner in a row doubles the
+#: pause before the next one.
+STEADY_SECONDS: Final = 60.0
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+#: Starts worker `number`. Raises OSError.
+Spawn = Callable[[int], Spawned]
+#: Has a worker serve. Raises WorkerGoneError if it cannot.
+Admit = Callable[[Spawned], Awaitable[None]]
+
+
+class Slot:
+    """The place of one worker: the process that serves in it, None while there is none."""
+
+    def __init__(self, number: int) -> None:
+        self.number: Final = number
+        self.serving: Spawned | None = None
+        #: In the place, whether it serves or not.
+        self.process: Spawned | None = None
+        #: How many were started in place of one that had ended.
+        self.restarts = 0
+        #: Why the last one ended, "" for none.
+        self.problem = ""
+
+
+class Crew:
+    """The workers of a gate; `gone` is called with each that has served and has ended."""
+
+    def __init__(
+        self, count: int, spawn: Spawn, admit: Admit, gone: Callable[[Slot], None]
+    ) -> None:
+        self.slots: Final = tuple(Slot(number) for number in range(1, count + 1))
+        self._spawn = spawn
+        self._admit = admit
+        self._gone = gone
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def serving(self) -> Sequence[Spawned]:
+        """The workers that serve."""
+        return [slot.serving for slot in self.slots if slot.serving is not None]
+
+    async def start(self) -> None:
+        """Start all of them, and return once they serve. Raises StartError if one cannot."""
+        started = await asyncio.gather(
+            *(self._start_one(slot) for slot in self.slots), return_exceptions=True
+        )
+        for slot, problem in zip(self.slots, started, strict=True):
+            if problem is not None:
+                raise StartError(f"worker {slot.number} cannot serve: {problem}", "server.workers")
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._keep(slot)) for slot in self.slots]
+
+    async def _start_one(self, slot: Slot) -> None:
+        """Start a worker and have it serve. Raises OSError and WorkerGoneError."""
+        process = slot.process = self._spawn(slot.number)
+        try:
+            await self._admit(process)
+        except BaseException:
+            process.kill()
+            process.channel.close()
+            raise
+        if process.left.is_set():
+            raise WorkerGoneError("it has ended")
+        slot.serving = process
+
+    async def _keep(self, slot: Slot) -> None:
+        """Replace the worker of a place whenever it ends, until the stop."""
+        failures = 0
+        while not self._stopping.is_set():
+            since = time.monotonic()
+            if slot.serving is not None:
+                await slot.serving.left.wait()
+                process = slot.serving
+                self._gone(slot)
+                slot.serving = None
+                slot.problem = await process.ended()
+                if time.monotonic() - since >= STEADY_SECONDS:
+                    failures = 0
+            if self._stopping.is_set():
+                return
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1)) if failures else 0.0
+            failures += 1
+            self._tell(slot, pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+                return
+            await self._replace(slot)
+
+    async def _replace(self, slot: Slot) -> None:
+        slot.restarts += 1
+        try:
+            await self._start_one(slot)
+        except (OSError, WorkerGoneError) as error:
+            slot.problem = str(error)
+        else:
+            slot.problem = ""
+            details = {"worker": slot.number, "pid": slot.process.pid if slot.process else 0}
+            _log.info("a worker serves in place of one that ended", extra={"details": details})
+
+    def _tell(self, slot: Slot, pause: float) -> None:
+        details = {
+            "worker": slot.number,
+            "pid": slot.process.pid if slot.process else 0,
+            "problem": slot.problem,
+            "restart_in": pause,
+            "restarts": slot.restarts,
+        }
+        _log.error("a worker has ended; another one takes its place", extra={"details": details})
+
+    async def ask(
+        self, what: str, within: float, **given: object
+    ) -> dict[Spawned, Mapping[str, Any] | None]:
+        """Ask all that serve at once; None for one that does not answer in time."""
+
+        async def answer(process: Spawned) -> Mapping[str, Any] | None:
+            try:
+                return await process.ask(what, within, **given)
+            except WorkerSilentError:
+                return None
+
+        asked = self.serving
+        found = await asyncio.gather(*map(answer, asked), return_exceptions=True)
+        return {
+            process: each
+            for process, each in zip(asked, found, strict=True)
+            if not isinstance(each, BaseException)
+        }
+
+    def order(self, what: str, **given: object) -> None:
+        """Send something to all that serve."""
+        for process in self.serving:
+            process.order(what, **given)
+
+    def abandon(self) -> None:
+        """Start no worker from now on, and end those that do not serve yet."""
+        self._stopping.set()
+        for process in self._starting():
+            process.kill()
+
+    async def stop(self, within: float, *, succeeded: bool) -> None:
+        """Have all of them stop, wait for their ends, and kill those that last too long.
+
+        `succeeded`: another gate serves on the same sockets already.
+        """
+        self.abandon()
+        self.order("stop", succeeded=succeeded)
+        serving = self.serving
+        if serving:
+            ends = [asyncio.ensure_future(process.left.wait()) for process in serving]
+            await asyncio.wait(ends, timeout=within)
+            for process, end in zip(serving, ends, strict=True):
+                if not end.done():
+                    end.cancel()
+                    process.kill()
+        await self._settle()
+        for slot in self.slots:
+            if slot.process is not None:
+                await slot.process.ended()
+                slot.process.channel.close()
+
+    def _starting(self) -> Iterator[Spawned]:
+        for slot in self.slots:
+            if slot.process is not None and slot.serving is None:
+                yield slot.process
+
+    async def _settle(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,74 @@
+"""A worker's side of the channel before it serves: whom it belongs to, and when it may begin."""
+
+import json
+import os
+import socket
+from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Final
+
+from tailchat_gate import __version__
+from tailchat_gate.serving.inherited import PassedSockets, name_for
+from tailchat_gate.serving.workers.channel import ChannelError, Message, Reader, encoded
+
+#: Names the parent, the descriptor of the channel, the worker's number, how many there are, and the
+#: descriptor of what the processes lock to write their logs.
+VARIABLE: Final = "GATE_WORKER"
+_PARTS: Final = 5
+_MOST_SHOWN: Final = 2000
+
+
+class ParentLink:
+    """The channel of worker `number`, of `count`, to its parent.
+
+    `log_lock` is the descriptor of what the processes lock to write their logs.
+    """
+
+    def __init__(self, end: socket.socket, number: int, count: int, log_lock: int) -> None:
+        self.end: Final = end
+        self.number: Final = number
+        self.count: Final = count
+        self.log_lock: Final = log_lock
+
+    def join(self, digest: str) -> PassedSockets:
+        """Say what was read; wait until the parent lets this worker serve, on these sockets.
+
+        Blocks. Raises ChannelError once there is no parent.
+        """
+        self.say({"loaded": digest, "version": __version__})
+        reader = Reader()
+        while (found := reader.message()) is None:
+            if not reader.receive(self.end):
+                raise ChannelError("the parent has ended")
+        return passed_with(*found)
+
+    def failed(self, reason: str) -> None:
+        """Say why this worker cannot serve."""
+        with suppress(OSError):
+            self.say({"failed": reason[:_MOST_SHOWN]})
+
+    def say(self, message: Message) -> None:
+        """Send a message. Blocks; raises OSError."""
+        self.end.sendall(encoded(json.dumps(message)))
+
+
+def passed_with(message: Message, sockets: list[socket.socket]) -> PassedSockets:
+    """Return the sockets of a message by the addresses that it names."""
+    for one in sockets:
+        one.setblocking(False)  # noqa: FBT003 - socket's own signature
+    names = map(name_for, message["addresses"])
+    return PassedSockets(zip(names, sockets, strict=True))
+
+
+def parent_link(environ: MutableMapping[str, str]) -> ParentLink | None:
+    """Return the link of a process that was started as a worker, and take it out of `environ`."""
+    parts = environ.pop(VARIABLE, "").split(":")
+    if len(parts) != _PARTS or parts[0] != str(os.getppid()):
+        return None
+    try:
+        descriptor, number, count, log_lock = map(int, parts[1:])
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
+        os.set_inheritable(log_lock, False)  # noqa: FBT003 - os's own signature
+        return ParentLink(socket.socket(fileno=descriptor), number, count, log_lock)
+    except (OSError, ValueError):
+        return None

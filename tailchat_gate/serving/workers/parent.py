@@ -1,0 +1,337 @@
+"""The parent: binds the sockets, starts the workers, and speaks for all of them."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from tailchat_gate import __version__
+from tailchat_gate.config.load import ConfigError, Loaded, Source
+from tailchat_gate.config.model import Settings
+from tailchat_gate.config.problems import Problem
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.turns import others
+from tailchat_gate.proxy.sockets import raise_limit
+from tailchat_gate.serving.admin import admin_server
+from tailchat_gate.serving.listeners import Binder, StartError
+from tailchat_gate.serving.notify import ServiceManager
+from tailchat_gate.serving.process import live
+from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
+from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.surroundings import Surroundings
+from tailchat_gate.serving.upgrade import START_SECONDS, UpgradeOutcome, Upgrader
+from tailchat_gate.serving.workers.addresses import Addresses
+from tailchat_gate.serving.workers.crew import Crew, Slot
+from tailchat_gate.serving.workers.digests import MOVING, digest_of
+from tailchat_gate.serving.workers.reports import ASK_SECONDS, CrewReports
+from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError
+
+#: How long a worker may take to build a configuration, and to put it into force.
+PREPARE_SECONDS: Final = 30.0
+COMMIT_SECONDS: Final = 10.0
+#: What a stop may take beyond its own limits before workers are killed: less than the parent itself
+#: may take (signals.py).
+_STOP_SECONDS: Final = 6.0
+_OTHER_FILES: Final = "the files of the configuration are not those in force: reload it"
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class _Store(NamedTuple):
+    """What the next process is told of the store that the workers use."""
+
+    location: str
+    faults: Sequence[str]
+
+
+class Start(NamedTuple):
+    """How a worker is started: `workers` is how many there are, `log_lock` as in ParentLink."""
+
+    command: Sequence[str]
+    environ: Mapping[str, str]
+    workers: int
+    log_lock: int
+
+
+class Parent:
+    """Serves a configuration, read with `source`, by several processes."""
+
+    def __init__(
+        self, settings: Settings, source: Source, start: Start, around: Surroundings
+    ) -> None:
+        self._settings = settings
+        self._start = start
+        self._around = around
+        self._manager = around.manager
+        self.over: Final = asyncio.Event()
+        self.reloads: Final = Reloads(time.time)
+        self.reloader: Final = _Reloader(source, self, self._manager)
+        self.upgrader: Final = Upgrader(self._hand_over)
+        self._crew = Crew(start.workers, self._spawn, self._admit, self._gone)
+        self._reports = CrewReports(
+            self._crew, self.reloads, lambda: self._ready, lambda: source.name
+        )
+        self._source = source
+        self._digest = ""
+        self._store = ""
+        self._addresses: Addresses | None = None
+        self._admin: web.BaseRunner | None = None
+        #: Locked while a worker begins to serve, and while a configuration comes into force.
+        self._changing = asyncio.Lock()
+        self._ready = self._stopping = False
+        self._successor_pid = 0
+        self._hurried = False
+        self._watchdog: asyncio.Task[None] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._settings
+
+    async def start(self) -> None:
+        """Bind, start all workers, and return once they serve. Raises StartError."""
+        self._digest = await asyncio.to_thread(digest_of, self._source)
+        self._admin = admin_server(
+            self._reports,
+            lambda: self._settings.server,
+            reloader=self.reloader,
+            upgrader=self.upgrader,
+        ).runner()
+        await self._admin.setup()
+        self._addresses = Addresses(Binder(self._around.passed), self._admin)
+        await self._addresses.open(self._settings.server)
+        for address in self._around.passed.close_rest():
+            _log.warning(
+                "a socket was passed that no listener is configured for; nobody answers there",
+                extra={"details": {"address": address}},
+            )
+        await self._crew.start()
+        before = self._around.predecessor
+        if before and before.store != self._store:
+            raise StartError(
+                f"[state] names another place than {before.store}, where the running gate keeps "
+                "locks and ended sessions; an upgrade cannot change that, a restart can",
+                "state.path",
+            )
+        self._ready = True
+        if not before:
+            self._manager.ready("serving")
+        before.ready()
+        self._manager.start_watchdog()
+        if self._manager.watchdog:
+            self._watchdog = asyncio.get_running_loop().create_task(self._watch_workers())
+        details = {
+            "version": __version__,
+            "listen": list(self._settings.server.public_addresses),
+            "state": self._store,
+            "redirect_uri": self._settings.redirect_uri,
+            "workers": {slot.number: slot.process.pid for slot in self._crew.slots if slot.process},
+        }
+        _log.info("the gate is open", extra={"details": details})
+
+    async def stop(self) -> None:
+        """Have all workers stop as one process does, and wait for them."""
+        opened, self._ready, self._stopping = self._ready, False, True
+        successor = self._around.successor
+        if successor is not None and not self._successor_pid:
+            successor.abandon()
+        limit = self._settings.server.longest_stop
+        if opened and not self._successor_pid:
+            self._manager.stopping(limit)
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._crew.abandon()
+        if self._addresses is not None:
+            # The workers have them still; what waits in the queues is theirs to accept.
+            await self._addresses.close_public()
+        if self._hurried:
+            self._crew.order("hurry")
+        await self._crew.stop(limit + _STOP_SECONDS, succeeded=bool(self._successor_pid))
+        await self.reloader.close()
+        if self._admin is not None:
+            await self._admin.cleanup()
+        self._manager.close()
+        if opened:
+            _log.info("the gate is closed")
+
+    def hurry(self) -> None:
+        """Have the workers stop waiting for open requests."""
+        self._hurried = True
+        self._crew.order("hurry")
+
+    async def put_into_force(self, loaded: Loaded) -> None:
+        """Have all workers build a configuration, then put it into force; or raise, as before."""
+        digest = await asyncio.to_thread(digest_of, self._source)
+        if not digest:
+            raise ConfigError((MOVING,))
+        async with self._changing:
+            if self._stopping or self._addresses is None:
+                raise StoppingError(self._successor_pid)
+            opened = await self._addresses.open(loaded.settings.server)
+            try:
+                await self._prepare(digest)
+            except BaseException:
+                self._crew.order("drop")
+                await self._addresses.close(opened)
+                raise
+            await self._commit(self._addresses.public(opened))
+            self._settings, self._digest = loaded.settings, digest
+            await self._addresses.close_others(loaded.settings.server)
+
+    async def _prepare(self, digest: str) -> None:
+        """Have every worker build what the parent has read. Raises ConfigError."""
+        for process, answer in (
+            await self._crew.ask("prepare", PREPARE_SECONDS, digest=digest)
+        ).items():
+            if answer is None:
+                found = f"no answer in {PREPARE_SECONDS:g} seconds"
+                wanted = "one that answers, or was ended: another one takes its place"
+                raise ConfigError((Problem(f"worker {process.number}", found, wanted),))
+            if answer["problems"]:
+                raise ConfigError(tuple(Problem(*one) for one in answer["problems"]))
+        if self._stopping:
+            raise StoppingError(self._successor_pid)
+
+    async def _commit(self, opened: Sequence[tuple[str, socket.socket]]) -> None:
+        """Have every worker put it into force; one that does not is replaced by one that does."""
+        if opened:
+            for process in self._crew.serving:
+                self._pass(process, "sockets", opened)
+        for process, answer in (await self._crew.ask("commit", COMMIT_SECONDS)).items():
+            if answer is None or answer.get("problems"):
+                details = {"worker": process.number, "pid": process.pid}
+                _log.error("a worker did not take a configuration", extra={"details": details})
+                process.kill()
+
+    # Workers that come and go.
+
+    def _spawn(self, number: int) -> Spawned:
+        start = self._start
+        return Spawned(start.command, start.environ, number, start.workers, start.log_lock)
+
+    async def _admit(self, process: Spawned) -> None:
+        """Let a worker serve, if it has read what is in force. Raises WorkerGoneError."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                loaded = await process.loaded
+                if loaded["version"] != __version__:
+                    raise WorkerGoneError(
+                        f"the program is version {loaded['version']} now, and {__version__} "
+                        "serves: tailchat-gate upgrade puts it into force"
+                    )
+                if loaded["loaded"] != self._digest:
+                    await self.reloader.reload("a worker that found other files")
+                async with self._changing:
+                    await self._let_in(process, str(loaded["loaded"]))
+        except TimeoutError:
+            raise WorkerGoneError(f"it did not serve within {START_SECONDS:g} seconds") from None
+
+    async def _let_in(self, process: Spawned, digest: str) -> None:
+        if digest != self._digest:
+            raise WorkerGoneError(_OTHER_FILES)
+        if self._stopping or self._addresses is None:
+            raise WorkerGoneError("the gate stops")
+        self._pass(process, "serve", self._addresses.public())
+        self._store = await process.ready
+
+    def _pass(
+        self, process: Spawned, what: str, named: Sequence[tuple[str, socket.socket]]
+    ) -> None:
+        addresses = [address for address, _ in named]
+        process.channel.send({"ask": what, "addresses": addresses}, [one for _, one in named])
+
+    def _gone(self, slot: Slot) -> None:
+        self._reports.gone(slot)
+
+    async def _watch_workers(self) -> None:
+        """End each worker that is silent for as long as the manager allows the parent."""
+        limit = self._manager.watchdog
+        while True:
+            for process, answer in (await self._crew.ask("ping", limit)).items():
+                if answer is None:
+                    details = {"worker": process.number, "pid": process.pid, "seconds": limit}
+                    _log.error("a worker is stuck and is killed", extra={"details": details})
+                    process.kill()
+            await asyncio.sleep(limit / 2)
+
+    def refused(self, outcome: ReloadOutcome) -> None:
+        """Have a worker tell Tailchat of a reload that was refused."""
+        for process in self._crew.serving[:1]:
+            process.order(
+                "notice",
+                text="the configuration was not loaded",
+                details={"problems": [problem.key_path for problem in outcome.problems]},
+            )
+
+    async def _hand_over(self) -> UpgradeOutcome:
+        """Have another parent take over the sockets, with workers of its own."""
+        answers = (await self._crew.ask("status", ASK_SECONDS)).values()
+        told = [answer["status"]["state_faults"] for answer in answers if answer is not None]
+        faults = [fault for each in told for fault in each]
+        async with self._changing:
+            successor = self._around.successor
+            if self._stopping or self._addresses is None or successor is None:
+                return UpgradeOutcome(problem="a gate that does not serve, or not by itself")
+            sockets = tuple(self._addresses.sockets())
+            outcome = await successor.start(sockets, _Store(self._store, faults))
+            if not outcome.problem:
+                self._successor_pid, self._stopping = outcome.pid, True
+                self._manager.succeeded(outcome.pid)
+                self._manager.close()
+                await self._addresses.close_all()
+                self.over.set()
+        return outcome
+
+
+class _Reloader(Reloader):
+    """Says a refusal to a worker, too: the parent's own lines reach no panel of Tailchat."""
+
+    def __init__(self, source: Source, parent: Parent, manager: ServiceManager) -> None:
+        super().__init__(source, parent, manager)
+        self._parent = parent
+
+    async def _take_turn(self, cause: str) -> ReloadOutcome:
+        outcome = await super()._take_turn(cause)
+        if outcome.problems:
+            self._parent.refused(outcome)
+        return outcome
+
+
+def run_parent(
+    settings: Settings, signals: Signals, source: Source, around: Surroundings, count: int
+) -> None:
+    """Serve by `count` workers until a signal, or until another process has taken over."""
+    # As it was started; a worker knows by its environment what it is.
+    command = (sys.executable, *sys.orig_argv[1:])
+    left_out = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    environ = {name: value for name, value in os.environ.items() if name not in left_out}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no end of a worker could be waited for
+    lock = _log_lock()
+    others.share(lock)
+    raise_limit()
+    parent = Parent(settings, source, Start(command, environ, count, lock), around)
+    asyncio.run(live(parent, signals))
+
+
+def processors() -> int:
+    """Return how many processors the gate may use: those of its affinity, within its cgroup."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(count, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # "max" is no number
+        return count
+
+
+def _log_lock() -> int:
+    """Return the descriptor of what the processes lock to write their logs. Raises OSError."""
+    return os.memfd_create("gate-logs", os.MFD_CLOEXEC)

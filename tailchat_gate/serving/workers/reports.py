@@ -1,0 +1,141 @@
+"""What the admin listener shows of a gate with several workers, none of which it waits for long."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any, Final
+
+from prometheus_client.exposition import choose_encoder
+
+from tailchat_gate import __version__
+from tailchat_gate.observe.audit import MAX_REFUSALS
+from tailchat_gate.observe.exposition import expose
+from tailchat_gate.observe.families import Collected, Family, Plain, gauge, to_plain
+from tailchat_gate.observe.metrics import ProcessMetrics
+from tailchat_gate.serving.admin_pages import Exposition
+from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.workers.answers import counted, read_metrics
+from tailchat_gate.serving.workers.crew import Crew, Slot
+from tailchat_gate.serving.workers.spawned import Spawned
+from tailchat_gate.serving.workers.summary import (
+    refusals_of,
+    status_of,
+    sums,
+    together,
+)
+
+#: How long a page waits for the workers.
+ASK_SECONDS: Final = 2.0
+_UP: Final = gauge(
+    "gate_worker_up", "Whether a worker serves and answered this scrape.", ("worker",)
+)
+_RESTARTS: Final = Family(
+    "gate_worker_restarts", "Workers that were started in place of one that ended.", ("worker",)
+)
+
+
+class CrewReports:
+    """Asks all workers and adds up what they answer; `file` is the name of the configuration."""
+
+    def __init__(
+        self, crew: Crew, reloads: Reloads, is_ready: Callable[[], bool], file: Callable[[], str]
+    ) -> None:
+        self._crew = crew
+        self._reloads = reloads
+        self._is_ready = is_ready
+        self._file = file
+        self._started = time.monotonic()
+        self._process = ProcessMetrics()
+        self._families: dict[str, Family] = {}
+        #: The last counts of each worker, and those of workers that have ended.
+        self._last: dict[Spawned, Plain] = {}
+        self._past: Plain = {}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the gate takes requests: one worker does."""
+        return self._is_ready() and bool(self._crew.serving)
+
+    def gone(self, slot: Slot) -> None:
+        """Keep the counts of a worker that has ended: sums of counters must not fall."""
+        if slot.serving is not None and (last := self._last.pop(slot.serving, None)) is not None:
+            self._past = together(self._families, (self._past, last))
+
+    async def faults(self) -> list[str]:
+        """Return what is wrong with workers, and in them."""
+        answers = await self._crew.ask("status", ASK_SECONDS)
+        found = [f"worker {slot.number}: {state}" for slot, state in self._states(answers)]
+        in_them = (fault for each in answers.values() if each for fault in each["faults"])
+        return [*found, *dict.fromkeys(in_them)]
+
+    async def metrics(self, accept: str) -> Exposition:
+        """Return the sums of all workers, in the format that a client accepts."""
+        _, media_type = choose_encoder(accept)
+        answers = await self._crew.ask("metrics", ASK_SECONDS)
+        about_parent = await asyncio.to_thread(self._process.collect)
+        own = to_plain((*about_parent, *self._reloads.metrics()))
+        living = [own]
+        for process, answer in answers.items():
+            if answer is None:
+                # Its counts as it told them last, without its gauges.
+                living.append(self._last.get(process, {}))
+                continue
+            families, values = read_metrics(answer["metrics"])
+            self._families |= families
+            self._last[process] = counted(families, values)
+            living.append(values)
+        self._families |= {family.name: family for family, _ in about_parent}
+        whole = chain(sums(self._families, living, self._past), self._of_workers(answers))
+        openmetrics = media_type.startswith("application/openmetrics-text")
+        parts = await expose(whole, openmetrics=openmetrics)
+        return Exposition(b"".join((*parts, b"# EOF\n" if openmetrics else b"")), media_type)
+
+    async def status(self) -> dict[str, object]:
+        """Return what is in force, and how each worker is."""
+        answers = await self._crew.ask("status", ASK_SECONDS)
+        found = [answer["status"] for answer in answers.values() if answer is not None]
+        whole = status_of(found)
+        retired = sum(status["configuration"]["retired"] for status in found)
+        configuration = {
+            **whole.get("configuration", {}),
+            "file": self._file(),
+            **self._reloads.to_status(),
+            "retired": retired,
+        }
+        return {
+            "version": __version__,
+            **whole,
+            "uptime_seconds": int(time.monotonic() - self._started),
+            "ready": self.is_ready,
+            "configuration": configuration,
+            "workers": [self._of(slot, answers) for slot in self._crew.slots],
+        }
+
+    async def refusals(self) -> list[dict[str, object]]:
+        """Return the last refusals of all workers."""
+        answers = await self._crew.ask("refusals", ASK_SECONDS)
+        found = [answer["refusals"] for answer in answers.values() if answer is not None]
+        return refusals_of(found, MAX_REFUSALS)
+
+    def _states(self, answers: Mapping[Spawned, object | None]) -> Iterable[tuple[Slot, str]]:
+        """Yield the workers with which something is wrong, and what that is."""
+        for slot in self._crew.slots:
+            if slot.serving is None:
+                yield slot, f"does not serve: {slot.problem or 'it has ended'}"
+            elif answers.get(slot.serving) is None:
+                yield slot, "does not answer"
+
+    def _of(self, slot: Slot, answers: Mapping[Spawned, object | None]) -> dict[str, Any]:
+        wrong = dict(self._states(answers))
+        return {
+            "worker": slot.number,
+            "pid": slot.process.pid if slot.process is not None else None,
+            "problem": wrong.get(slot, ""),
+            "restarts": slot.restarts,
+        }
+
+    def _of_workers(self, answers: Mapping[Spawned, object | None]) -> Iterable[Collected]:
+        slots, wrong = self._crew.slots, dict(self._states(answers))
+        yield _UP, (((str(slot.number),), slot not in wrong) for slot in slots)
+        yield _RESTARTS, (((str(slot.number),), slot.restarts) for slot in slots)

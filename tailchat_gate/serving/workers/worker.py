@@ -1,0 +1,160 @@
+"""A worker: serves on its parent's sockets, answers its questions, and takes its orders."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import astuple
+from itertools import chain
+from socket import socket
+from typing import Any, Final
+
+from tailchat_gate.config.load import Loaded, Source
+from tailchat_gate.observe.log import LOGGER_NAME, set_level
+from tailchat_gate.observe.metrics import ProcessMetrics
+from tailchat_gate.observe.turns import others
+from tailchat_gate.serving.generations import Generation
+from tailchat_gate.serving.inherited import PassedSockets
+from tailchat_gate.serving.listeners import StartError
+from tailchat_gate.serving.notify import ServiceManager
+from tailchat_gate.serving.process import run_loop, serve
+from tailchat_gate.serving.reload import problems_of
+from tailchat_gate.serving.server import GateServer
+from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.surroundings import Surroundings
+from tailchat_gate.serving.upgrade import Predecessor
+from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.workers.answers import metrics_text
+from tailchat_gate.serving.workers.channel import Channel, Message
+from tailchat_gate.serving.workers.digests import digest_of, read
+from tailchat_gate.serving.workers.link import ParentLink, passed_with
+from tailchat_gate.serving.workers.shares import share_of
+
+Answer = Mapping[str, object]
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+def run_worker(loaded: Loaded, signals: Signals, source: Source, link: ParentLink) -> None:
+    """Serve until the parent says so, or has ended. Raises StartError."""
+    others.share(link.log_lock)
+    generation = build(share_of(loaded.settings, link.count), sources=loaded.sources)
+    generation.process_state.login_queue.share(link.count)
+    generation.process_state.speak(for_all=link.number == 1)
+    digest = digest_of(source)
+    try:
+        sockets = link.join(digest)
+    except OSError as error:
+        raise StartError(str(error), "server.workers") from None
+    around = Surroundings(sockets, ServiceManager(), Predecessor(), None, is_worker=True)
+    worker = Worker(source, link, sockets)
+    run_loop(serve(generation, signals, surroundings=around, started=worker.begin))
+
+
+class Worker:
+    """The worker's end of the channel, from when it serves."""
+
+    def __init__(self, source: Source, link: ParentLink, sockets: PassedSockets) -> None:
+        self._source = source
+        self._link = link
+        self._sockets = sockets
+        self._process = ProcessMetrics()
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Read and built, and not in force.
+        self._prepared: Generation | None = None
+
+    def begin(self, server: GateServer) -> None:
+        """Tell the parent that this process serves, and listen to it."""
+        self._server = server
+        self._asked: Mapping[str, Callable[[Message], Awaitable[Answer | str]]] = {
+            "ping": self._ping,
+            "metrics": self._metrics,
+            "status": self._status,
+            "refusals": self._refusals,
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "drop": self._drop,
+        }
+        self._channel = Channel(self._link.end, self._heard, self._lost)
+        self._channel.send({"ready": server.location})
+
+    def _lost(self) -> None:
+        """Stop: nobody else would end this process, and another gate may want its addresses."""
+        _log.error("the parent of this worker has ended; the worker stops")
+        self._server.over.set()
+
+    def _heard(self, message: Message, sockets: Sequence[socket]) -> None:
+        if sockets:
+            self._sockets.add(passed_with(message, list(sockets)))
+        match str(message.get("ask")):
+            case "stop":
+                self._server.stop_soon(succeeded=bool(message["succeeded"]))
+            case "hurry":
+                self._server.hurry()
+            case "notice":
+                self._server.in_force.notices.hear(message["text"], message["details"])
+            case asked if asked in self._asked:
+                self._start(self._reply(message, self._asked[asked]))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reply(
+        self, message: Message, handler: Callable[[Message], Awaitable[Answer | str]]
+    ) -> None:
+        try:
+            found = await handler(message)
+        except Exception as error:  # noqa: BLE001 - said to the parent, and logged
+            _log.exception("a question of the parent could not be answered")
+            found = {"problems": [("a worker", f"{type(error).__name__}", "an answer")]}
+        if isinstance(found, str):
+            self._channel.send_text(f'{{"id":{int(message["id"])},"answer":{found}}}')
+        else:
+            self._channel.send({"id": message["id"], "answer": found})
+
+    async def _ping(self, _: Message) -> Answer:
+        return {}
+
+    async def _metrics(self, _: Message) -> str:
+        about_process = await asyncio.to_thread(self._process.collect)
+        own = self._server.report.collect()
+        return f'{{"metrics":{await metrics_text(chain(own, about_process))}}}'
+
+    async def _status(self, _: Message) -> Answer:
+        report = self._server.report
+        return {"status": await report.status(), "faults": await report.faults()}
+
+    async def _refusals(self, _: Message) -> Answer:
+        return {"refusals": await self._server.report.refusals()}
+
+    # A reload, in two steps.
+
+    async def _prepare(self, message: Message) -> Answer:
+        """Read and build the configuration that the parent has read; nothing changes yet."""
+        self._prepared = None
+        try:
+            loaded, digest = await asyncio.to_thread(read, self._source)
+            if digest != message["digest"]:
+                return {"problems": [("the files of the configuration", "others", "files at rest")]}
+            settings = share_of(loaded.settings, self._link.count)
+            state = self._server.in_force.process_state
+            self._prepared = await asyncio.to_thread(build, settings, state, loaded.sources)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one before stays in force
+            return {"problems": [astuple(problem) for problem in problems_of(error)]}
+        return {"problems": []}
+
+    async def _commit(self, _: Message) -> Answer:
+        """Put into force what was built."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            raise RuntimeError("nothing was prepared")
+        await self._server.swap(prepared)
+        set_level(prepared.settings.log.level)
+        self._server.reloads.took(changed=True)
+        return {}
+
+    async def _drop(self, _: Message) -> Answer:
+        """Forget what was built."""
+        self._prepared = None
+        return {}
