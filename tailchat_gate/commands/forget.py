@@ -58,7 +58,7 @@ def forget(
     if target == ALL or not is_person(target):
         fail('TARGET: expected "sub:ID"', EXIT_USAGE)
     sub = target.removeprefix(SUB)
-    path = state_location(config, state).path
+    place = state_location(config, state).place
 
     async def work(opened: OpenedStore) -> tuple[list[_Item], int, Sequence[str]]:
         records, outcomes = await opened.store.about(sub)
@@ -75,7 +75,7 @@ def forget(
             await opened.store.erase(keys, sub, notice)
         return items, outcomes, members.entries
 
-    found, outcomes, entries = change(path, work)
+    found, outcomes, entries = change(place, work)
     for entry in entries:
         click.echo(f"{'' if only_list else 'erased: '}a member, as Tailchat said: {entry}")
     if not entries or found or outcomes:

@@ -73,7 +73,7 @@ def grant(
         click.echo(f"warning: {warning}: nobody signs in as that", err=True)
     now = int(time.time())
     made = Grant(sub, route, now, now + int(lifetime), reason)
-    _put(location.path, made)
+    _put(location.place, made)
     click.echo(f"{person} may use {route} {end_text(made.until)}")
 
 
@@ -85,12 +85,12 @@ def grant(
 def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None:
     """End the grant of PERSON, sub:ID or Name#2114, for ROUTE before its time."""
     person = person_meant(person, config)
-    path = state_location(config, state).path
+    place = state_location(config, state).place
     sub = person.removeprefix(SUB)
-    known = {found.route: found for found in stored_or_end(path).grants.of(sub)}
+    known = {found.route: found for found in stored_or_end(place).grants.of(sub)}
     if route not in known:
         fail(f"{person} has no grant for {route}", EXIT_FAILED)
-    _put(path, known[route].revoked(time.time()))
+    _put(place, known[route].revoked(time.time()))
     click.echo(f"{person} may not use {route} by a grant any more")
 
 
@@ -100,7 +100,7 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the grants in force."""
-    found = stored_or_end(state_location(config, state).path).grants.in_force
+    found = stored_or_end(state_location(config, state).place).grants.in_force
     if as_json:
         rows = [
             {
@@ -132,7 +132,7 @@ def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
 
     Approvers decide on the page /oauth2/approvals; `grant` lets a person in as well.
     """
-    found = stored_or_end(state_location(config, state).path).requests.open
+    found = stored_or_end(state_location(config, state).place).requests.open
     if as_json:
         rows = [
             {
@@ -170,8 +170,8 @@ def _check_route(location: StateLocation, route: str) -> None:
         click.echo(f"warning: {route} lets in everybody who is signed in already", err=True)
 
 
-def _put(path: Place, found: Grant) -> None:
+def _put(place: Place, found: Grant) -> None:
     async def write(opened: OpenedStore) -> None:
         await opened.grants.put(found)
 
-    change(path, write)
+    change(place, write)

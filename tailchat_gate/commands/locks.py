@@ -107,7 +107,7 @@ def lock(target: str, message: str, lifetime: float, config: Path, state: Path |
     location = state_location(config, state)
     now = int(time.time())
     until = now + int(lifetime) if lifetime else None
-    append(location.path, Lock(target, now, until, message))
+    append(location.place, Lock(target, now, until, message))
     _warn_of_unknown(target, location.tokens)
     click.echo(f"{target} is locked {end_text(until)}")
 
@@ -120,11 +120,11 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
     """Lift the lock on TARGET: sub:ID, Name#2114, token:NAME or all."""
     target = person_meant(target, config)
     location = state_location(config, state)
-    path = location.path
-    if target not in {found.target for found in stored_or_end(path).revocation.locks}:
+    place = location.place
+    if target not in {found.target for found in stored_or_end(place).revocation.locks}:
         _warn_of_unknown(target, location.tokens)
         fail(f"{target} is not locked", EXIT_FAILED)
-    append(path, Unlock(target, int(time.time())))
+    append(place, Unlock(target, int(time.time())))
     click.echo(f"{target} is not locked any more")
 
 
@@ -138,7 +138,7 @@ def sign_out(target: str, config: Path, state: Path | None) -> None:
     location = state_location(config, state)
     now = int(time.time())
     until = now + int(location.lifetime) + CLOCK_SKEW
-    append(location.path, SignedOut(target, now, until))
+    append(location.place, SignedOut(target, now, until))
     _warn_of_unknown(target, location.tokens)
     who = "everybody" if target == "all" else target
     click.echo(f"{who} is signed out")
@@ -150,7 +150,7 @@ def sign_out(target: str, config: Path, state: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the locks in force."""
-    found = stored_or_end(state_location(config, state).path).revocation.locks
+    found = stored_or_end(state_location(config, state).place).revocation.locks
     if as_json:
         rows = [
             {

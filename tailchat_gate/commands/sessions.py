@@ -45,11 +45,11 @@ def sessions(
     """
     match arguments:
         case (word, sid) if word == _END:
-            _end(state_location(config, state).path, sid)
+            _end(state_location(config, state).place, sid)
         case () | (_,) if arguments != (_END,):
             target = person_meant(arguments[0], config) if arguments else SUB
-            path = state_location(config, state).path
-            _list(stored_or_end(path).sessions.of(target.removeprefix(SUB)), as_json=as_json)
+            place = state_location(config, state).place
+            _list(stored_or_end(place).sessions.of(target.removeprefix(SUB)), as_json=as_json)
         case _:
             fail('expected nothing, one person, or "end" and the ID of a session', EXIT_USAGE)
 
@@ -75,7 +75,7 @@ def _list(found: list[StoredSession], *, as_json: bool) -> None:
         click.echo(f"{one.sid}  {SUB}{one.sub}  {times}  {one.browser}".rstrip())
 
 
-def _end(path: Place, sid: str) -> None:
+def _end(place: Place, sid: str) -> None:
     async def work(opened: OpenedStore) -> StoredSession | None:
         found = opened.sessions.get(sid)
         if found is not None:
@@ -84,7 +84,7 @@ def _end(path: Place, sid: str) -> None:
             await opened.store.put((to_record(entry), found.ended().to_record()))
         return found
 
-    found = change(path, work)
+    found = change(place, work)
     if found is None:
         fail(f"no session in the store has the ID {sid}", EXIT_FAILED)
     click.echo(f"ended: {sid} of {SUB}{found.sub}")

@@ -44,8 +44,8 @@ from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.places import Place, place_of, shared_store
 from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_client import RedisClient, RedisPlace
-from tailchat_gate.state.redis_database import RedisDatabase
+from tailchat_gate.state.redis_client import RedisPlace
+from tailchat_gate.state.redis_database import peek_at
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Changes, Record, StoreError
 
@@ -136,21 +136,13 @@ def read_store(directory: Path) -> Stored:
 
 def _read_server(place: RedisPlace) -> Stored:
     """Return what the store in a server says of people. Raises StoreError."""
-    client = RedisClient(place)
-    client.connect()
-
-    async def read() -> Sequence[Record]:
-        try:
-            found = await RedisDatabase(client, time.time, {}).peek()
-        except StoreFault as fault:
-            raise StoreError(str(fault)) from None
-        finally:
-            await client.close()
-        if found.lost:
-            _tell(FaultKind.DAMAGED, f"{place}: records are missing or damaged")
-        return [record for _, record in found.rows]
-
-    return _stored_in(asyncio.run(read()))
+    try:
+        found = asyncio.run(peek_at(place))
+    except StoreFault as fault:
+        raise StoreError(str(fault)) from None
+    if found.lost:
+        _tell(FaultKind.DAMAGED, f"{place}: records are missing or damaged")
+    return _stored_in([record for _, record in found.rows])
 
 
 def _stored_in(records: Sequence[Record]) -> Stored:
@@ -214,7 +206,7 @@ class StateLocation:
     their names; None if unknown.
     """
 
-    path: Place
+    place: Place
     lifetime: float = LONGEST_SESSION
     tokens: frozenset[str] | None = None
     routes: Mapping[str, RouteSettings] | None = None
@@ -288,51 +280,51 @@ def _is_same(file: object, config: Path) -> bool:
     return isinstance(file, str) and Path(file).resolve() == config.resolve()
 
 
-def stored(path: Place) -> Stored:
+def stored(place: Place) -> Stored:
     """Return what is stored of people, nothing if there is no store yet. Raises StoreError."""
-    if isinstance(path, RedisPlace):
-        return _read_server(path)
-    return read_store(path) if path.exists() else Stored.nothing()
+    if isinstance(place, RedisPlace):
+        return _read_server(place)
+    return read_store(place) if place.exists() else Stored.nothing()
 
 
-def stored_or_end(path: Place) -> Stored:
+def stored_or_end(place: Place) -> Stored:
     """Return the same as `stored`; end the command if the store cannot be read."""
     try:
-        return stored(path)
+        return stored(place)
     except StoreError as error:
-        fail(f"[state] {_key(path)}: {error}", EXIT_FAILED)
+        fail(f"[state] {_key(place)}: {error}", EXIT_FAILED)
 
 
-def append(path: Place, entry: Entry) -> None:
+def append(place: Place, entry: Entry) -> None:
     """Write an entry; end the command if that fails."""
 
     async def write(opened: OpenedStore) -> None:
         opened.revocation.apply(entry)
         await opened.store.put((to_record(entry),))
 
-    change(path, write)
+    change(place, write)
 
 
 def _key(place: Place) -> str:
     return "url" if isinstance(place, RedisPlace) else "path"
 
 
-def change(path: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
+def change(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
     """Change the store; end the command if that fails."""
-    if isinstance(path, RedisPlace):
+    if isinstance(place, RedisPlace):
         try:
-            return with_store(path, work)
+            return with_store(place, work)
         except (StoreError, StoreFault) as error:
             fail(f"[state] url: {error}", EXIT_FAILED)
-    if warning := in_foreign_home(str(path), os.environ):
+    if warning := in_foreign_home(str(place), os.environ):
         click.echo(f"warning: state.path: {warning}", err=True)
     try:
-        make_for(str(path), os.environ)
-        return with_store(path, work)
+        make_for(str(place), os.environ)
+        return with_store(place, work)
     except (StoreError, StoreFault) as error:
         fail(f"[state] path: {error}", EXIT_FAILED)
     except OSError as error:
-        fail(f"[state] path: {path}: {error.strerror or error}", EXIT_FAILED)
+        fail(f"[state] path: {place}: {error.strerror or error}", EXIT_FAILED)
 
 
 def stored_of(settings: Settings) -> Stored:

@@ -20,8 +20,8 @@ from tailchat_gate.state.bookkeeping import StoreFault
 from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.places import server_of
-from tailchat_gate.state.redis_client import RedisClient, RedisPlace
-from tailchat_gate.state.redis_database import RedisDatabase
+from tailchat_gate.state.redis_client import RedisPlace
+from tailchat_gate.state.redis_database import peek_at
 from tailchat_gate.state.store import StoreError
 
 CONFIGURATION: Final = "configuration"
@@ -85,16 +85,12 @@ async def store(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator
 
 
 async def _of_server(place: RedisPlace) -> Statement:
-    client = RedisClient(place)
     try:
-        await in_thread(client.connect)
-        found = await RedisDatabase(client, time.time, {}).peek()
+        found = await peek_at(place)
     except StoreError as error:
         return wrong(STORE, str(error), "install the gate with that extra")
     except StoreFault as fault:
         return wrong(STORE, str(fault), "start the server, and check state.url and its password")
-    finally:
-        await client.close()
     if found.lost:
         remedy = "docs/operations.md: State in Redis"
         return wrong(STORE, f"{place}: records are missing or damaged", remedy)

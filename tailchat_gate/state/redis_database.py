@@ -1,7 +1,9 @@
 """Records and single-use keys in Redis; every call may raise StoreFault."""
 
+import asyncio
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -9,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from tailchat_gate.state import redis_scripts as scripts
 from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
-from tailchat_gate.state.redis_client import RedisClient
+from tailchat_gate.state.redis_client import RedisClient, RedisPlace
 from tailchat_gate.state.schema import Row, from_row, to_row
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
@@ -265,6 +267,16 @@ class RedisDatabase:
             (f"{PREFIX}use:{kind}:{key}", f"{PREFIX}outcome:{kind}:{key}"),
             (PREFIX, kind, key, nonce),
         )
+
+
+async def peek_at(place: RedisPlace) -> Found:
+    """Read every record of a server, over a connection for that. Raises StoreError, StoreFault."""
+    client = RedisClient(place)
+    await asyncio.to_thread(client.connect)
+    try:
+        return await RedisDatabase(client, time.time, {}).peek()
+    finally:
+        await client.close()
 
 
 def _document(record: Record) -> str:
