@@ -18,6 +18,7 @@ from clikit import run
 from gatekit import ALICE, SECRET, PausedAnswer, RawClient, RawUpstream, ask, request_bytes, until
 from loadkit import load_behind_proxies
 from processkit import END_SECONDS, GateProcess, gate_process
+from rediskit import redis_server
 
 from tailchat_gate.config.tables.identity import Session
 from tailchat_gate.identity.seal import KeyRing
@@ -403,3 +404,21 @@ async def _opened_by_reader(pipe: Path) -> int:
 
     await until(is_read)
     return opened[0]
+
+
+async def test_no_upgrade_while_the_store_has_a_fault(tmp_path: Path) -> None:
+    """What this process could not write, the new one would not know."""
+    ready = request_bytes("/readyz", host="localhost", Connection="close")
+    async with redis_server() as server:
+        state = {"path": "", "url": server.place.url}
+        async with upgradable(tmp_path, state=state) as found:
+            await server.stop()
+            async with asyncio.timeout(END_SECONDS):
+                while b"state store" not in (await ask(found.gate.admin_port, ready)).body:
+                    pass
+            code, _, err = await found.order()
+            assert (await found.gate.ping()).status == 200
+            assert found.took_over() == []
+
+    assert code == 1
+    assert "mend the store, or restart the gate" in err
