@@ -43,16 +43,18 @@ class LoginQueue:
     """
 
     def __init__(self) -> None:
-        self._at_once, self._of_one, self._for_first = AT_ONCE, OF_ONE, FOR_FIRST
+        #: How many queues have the limits together.
+        self._count = 1
         self._asking: Counter[str] = Counter()
         #: By client; the first has the next turn.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def share(self, count: int) -> None:
         """Be one of `count` queues that have these limits together."""
-        parts = (max(1, limit // count) for limit in (AT_ONCE, OF_ONE, FOR_FIRST))
-        self._at_once, self._of_one, self._for_first = parts
-        self._for_first = min(self._for_first, self._at_once - 1)
+        self._count = count
+
+    def _part(self, limit: int) -> int:
+        return -(-limit // self._count)
 
     @property
     def asking(self) -> int:
@@ -82,8 +84,8 @@ class LoginQueue:
 
     def _may_ask(self, client: str) -> bool:
         asking, own = self.asking, self._asking[client]
-        most = self._at_once - self._for_first if own else self._at_once
-        return own < self._of_one and asking < most
+        most = self._part(AT_ONCE - FOR_FIRST if own else AT_ONCE)
+        return own < self._part(OF_ONE) and asking < most
 
     async def _wait(self, client: str) -> None:
         line = self._waiting.setdefault(client, deque())
@@ -125,7 +127,7 @@ class LoginQueue:
     def _next(self) -> None:
         """Give free turns to the next clients."""
         for client in list(self._waiting):
-            if self.asking >= self._at_once:
+            if self.asking >= self._part(AT_ONCE):
                 return
             if not self._may_ask(client):
                 continue
