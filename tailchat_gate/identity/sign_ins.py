@@ -48,13 +48,14 @@ class PendingRecheck:
     def settled(self, patience: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
         """Return a future that is done with the answer, or after `patience` seconds without one.
 
-        The latter counts as a failure, at the Unix second of `clock`, unless the question is still
-        in the queue: waiting there says nothing about Tailchat.
+        The latter counts as a failure, at the Unix second of `clock`, unless the question was in
+        the queue for a part of that time: waiting there says nothing about Tailchat.
         """
         if self._settled is None or self._settled.done():
             loop = asyncio.get_running_loop()
             self._settled = loop.create_future()
-            self._timer = loop.call_later(patience, self._give_up, clock)
+            asked = self.task is not None
+            self._timer = loop.call_later(patience, self._give_up, clock, asked)
         return self._settled
 
     def end(self) -> None:
@@ -64,8 +65,8 @@ class PendingRecheck:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
-    def _give_up(self, clock: Callable[[], float]) -> None:
-        if self.task is not None:
+    def _give_up(self, clock: Callable[[], float], asked: bool) -> None:  # noqa: FBT001 - of call_later
+        if asked:
             self.sign_in.failed_at = clock()
         self.end()
 
