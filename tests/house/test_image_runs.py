@@ -32,6 +32,7 @@ _HAPROXY: Final = """
 defaults
     mode http
     timeout connect 20s
+    timeout check 20s
     timeout client 60s
     timeout server 60s
     option redispatch
