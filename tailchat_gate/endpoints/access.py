@@ -183,7 +183,7 @@ class AccessEndpoints:
 
     def _list(self, context: RequestContext, record: SessionRecord) -> web.StreamResponse:
         shown = [
-            _shown(found, own=found.sub == record.sub)
+            {**found.shown(), "own": found.sub == record.sub}
             for found in self.requests.open
             if found.route in self.askable
         ]
@@ -252,19 +252,6 @@ class Decided(NamedTuple):
         writes.append(requests.decide(found, self.by, approved=self.approved))
         for write in writes:
             await write
-
-
-def _shown(found: AccessRequest, *, own: bool) -> dict[str, object]:
-    return {
-        "id": found.key,
-        "sub": found.sub,
-        "nickname": found.nickname,
-        "discriminator": found.discriminator,
-        "tool": found.route,
-        "reason": found.reason,
-        "at": found.at,
-        "own": own,
-    }
 
 
 def _line(text: str) -> str:

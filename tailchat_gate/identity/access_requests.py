@@ -76,6 +76,18 @@ class AccessRequest:
         found = read_document(record, cls)
         return found if found is not None and found.is_valid() else None
 
+    def shown(self) -> dict[str, object]:
+        """Return what pages show of the request."""
+        return {
+            "id": self.key,
+            "sub": self.sub,
+            "nickname": self.nickname,
+            "discriminator": self.discriminator,
+            "tool": self.route,
+            "reason": self.reason,
+            "at": self.at,
+        }
+
     def is_valid(self) -> bool:
         """Whether every field has the form that the gate writes."""
         texts = (self.key, self.nickname, self.discriminator, self.route, self.reason, self.by)

@@ -7,7 +7,6 @@ from tailchat_gate.access.remedies import Refused, remedies
 from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.config.values.identifier import SUB, TOKEN
 from tailchat_gate.gate import Gate
-from tailchat_gate.identity.access_requests import AccessRequest
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.observe.audit import Refusal
 from tailchat_gate.proxy.client.active_request import ActiveRequest
@@ -40,7 +39,7 @@ def people(
     now = process_state.monotonic()
     return {
         "refusals": rows(refusals, len(process_state.audit.refusals)),
-        "requests": [_request(one) for one in process_state.access_requests.open],
+        "requests": [one.shown() for one in process_state.access_requests.open],
         "locks": [
             {"target": one.target, "until": one.until, "message": one.message, "at": one.at}
             for one in process_state.revocation.locks
@@ -95,18 +94,6 @@ def _live(who: str, request_id: str, request: ActiveRequest, now: float) -> Row:
         "path": context.path if context else "",
         "client": context.client if context else "",
         "seconds": max(now - context.started, 0.0) if context else 0.0,
-    }
-
-
-def _request(found: AccessRequest) -> Row:
-    return {
-        "id": found.key,
-        "sub": found.sub,
-        "nickname": found.nickname,
-        "discriminator": found.discriminator,
-        "tool": found.route,
-        "reason": found.reason,
-        "at": found.at,
     }
 
 
