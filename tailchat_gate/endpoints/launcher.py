@@ -81,7 +81,6 @@ class Launcher:
         routes: RouteTable,
         requests: AccessRequests,
         grants: GrantState,
-        prefix: str,
     ) -> None:
         """Read the icons of the routes. Raises FileError."""
         self._refusals = refusals
@@ -89,7 +88,6 @@ class Launcher:
         self._routes = routes
         self._requests = requests
         self._grants = grants
-        self._prefix = prefix
         self._tiles = tuple(make_tiles(routes.routes, sites))
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
@@ -125,7 +123,9 @@ class Launcher:
                 }
                 for tile in _sought(mine, asked)
             ],
-            waiting=[tile.title for tile in self._tiles if self._waits(record, tile)],
+            waiting=[
+                tile.title for tile in self._tiles if tile not in mine and self._waits(record, tile)
+            ],
             query=asked,
             filters=len(mine) > _FILTER_BEYOND,
         )
@@ -142,7 +142,7 @@ class Launcher:
 
     def _waits(self, record: SessionRecord, tile: Tile) -> bool:
         found = self._requests.of(record.sub, tile.route.name)
-        return found is not None and found.state == OPEN and not self._may_open(record, tile)
+        return found is not None and found.state == OPEN
 
 
 def _described(tile: Tile) -> dict[str, object]:

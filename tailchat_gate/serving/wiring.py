@@ -204,7 +204,6 @@ def _launcher(parts: Parts) -> Launcher:
         routes=parts.access.routes,
         requests=parts.process_state.access_requests,
         grants=parts.process_state.grants.state,
-        prefix=parts.settings.server.prefix,
     )
 
 
