@@ -61,7 +61,6 @@ class RedisStore:
         patience: float = CALL_SECONDS,
     ) -> None:
         self._place = place
-        self._clock = clock
         self._health = health
         self._followers = Followers()
         self._client = RedisClient(place, patience=patience)
