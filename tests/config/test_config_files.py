@@ -268,7 +268,7 @@ def test_a_collector_needs_the_packages_of_the_extra(
     with_collector = '\n[tracing]\nendpoint = "http://127.0.0.1:4318"\n'
     smallest.write_text(smallest.read_text() + with_collector)
     assert good(smallest).settings.tracing.endpoint == "http://127.0.0.1:4318"
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     (problem,) = refused(smallest)
     assert "pip install 'tailchat-gate[tracing]'" in str(problem)
