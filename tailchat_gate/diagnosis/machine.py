@@ -92,7 +92,7 @@ async def _of_server(place: RedisPlace) -> Statement:
     except StoreFault as fault:
         return wrong(STORE, str(fault), "start the server, and check state.url and its password")
     if found.lost:
-        remedy = "docs/operations.md: State in Redis"
+        remedy = "docs/operate/redis.md"
         return wrong(STORE, f"{place}: records are missing or damaged", remedy)
     return ok(STORE, f"{place} answers")
 
@@ -114,7 +114,7 @@ def _of_directory(directory: Path) -> Iterator[Statement]:
     loaded = engine.open(create=False)
     engine.close()
     for fault, problem in loaded.faults.items():
-        yield wrong(STORE, f"{directory}: {fault}: {problem}", "docs/operations.md: State")
+        yield wrong(STORE, f"{directory}: {fault}: {problem}", "docs/operate/state.md")
     needed = [directory, *(path for path in (files.database,) if path.exists())]
     for path in needed:
         if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):

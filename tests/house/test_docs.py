@@ -71,8 +71,8 @@ def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    """Each metric family with each of its labels is in docs/operations.md."""
-    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    """Each metric family with each of its labels is in docs/operate/metrics.md."""
+    document = (ROOT / "docs/operate/metrics.md").read_text(encoding="utf-8")
     process_state = ProcessState()
     metrics = process_state.metrics
     process_state.upstream_pools.failures["http://tool", "refused"] += 1
@@ -135,8 +135,8 @@ def test_every_header_to_the_tool_is_documented() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    """Each command of the CLI is in docs/operations.md, and no other."""
-    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    """Each command of the CLI is in docs/operate/commands.md, and no other."""
+    document = (ROOT / "docs/operate/commands.md").read_text(encoding="utf-8")
 
     assert set(main.list_commands(Context(main))) == set(
         re.findall(r"^\| `tailchat-gate ([\w-]+)", document, re.MULTILINE)
@@ -149,6 +149,24 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
         if "://" not in link:
             assert (path.parent / link).exists(), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that a forge gives a page's headings."""
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    headings = re.findall(r"^#+ (.+?) *$", plain, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_anchors_of_links_name_a_heading(path: Path) -> None:
+    """A link to a place in a document names one of its headings."""
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        page = path.parent / link if link else path
+        if "://" not in link and page.suffix == ".md":
+            assert anchor in _anchors(page), f"{link}#{anchor}"
 
 
 def test_the_threat_model_names_tests_that_exist() -> None:
@@ -181,10 +199,10 @@ def test_every_line_of_the_proxys_requirements_is_there() -> None:
 
 
 def test_every_address_of_the_gate_is_documented() -> None:
-    """The gate's own addresses are those of the table in docs/operations.md."""
+    """The gate's own addresses are those of the table in docs/operate/addresses.md."""
     source = (ROOT / "tailchat_gate/endpoints/router.py").read_text(encoding="utf-8")
     own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/[\w.]+)":', source)} | {PING}
-    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs/operate/addresses.md").read_text(encoding="utf-8")
 
     assert len(own) == 14
     assert own == set(re.findall(r"^\| `GET (/[\w/.]+)", document, re.MULTILINE))

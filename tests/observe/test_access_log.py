@@ -26,7 +26,7 @@ from tailchat_gate.request.log_fields import DEFAULT_LOG_FIELDS, LogField
 from tailchat_gate.request.target import Host, Target
 from tailchat_gate.request.trace import Trace
 
-OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+LOGS = Path(__file__).parents[2] / "docs/operate/logs.md"
 FIELDS = [
     *("time", "id", "client", "method", "host", "path", "status", "reason", "route", "sub"),
     *("token", "bytes", "ms", "agent"),
@@ -98,7 +98,7 @@ async def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 async def test_every_key_is_documented(tmp_path: Path, clock: Clock) -> None:
-    """The keys of a line are those of the table in docs/operations.md, in order."""
+    """The keys of a line are those of the table in docs/operate/logs.md, in order."""
     context = make_context()
     context.original = Original("PUT", context.head.fields.host, context.target)
     context.upstream, context.connect_seconds, context.first_byte_at = "[::1]:80", 0.1, 2.0
@@ -107,7 +107,7 @@ async def test_every_key_is_documented(tmp_path: Path, clock: Clock) -> None:
         log.choose(get_args(LogField))
         log.write(context)
     (line,) = await lines_of(tmp_path / "log")
-    document = await asyncio.to_thread(OPERATIONS.read_text, encoding="utf-8")
+    document = await asyncio.to_thread(LOGS.read_text, encoding="utf-8")
     section = document.split("## Access log")[1].split("\n## ")[0]
 
     assert list(line) == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)

@@ -14,7 +14,7 @@ _EXPECTED: Final = (
 _KEPT_APART: Final = "no password in the address: state.password_file or state.password holds it"
 _ONE_SERVER: Final = (
     "the address of one server, which always leads to the primary: the gate asks no Sentinel and "
-    "follows no Cluster (docs/operations.md: State in Redis)"
+    "follows no Cluster (docs/operate/redis.md)"
 )
 _PORT: Final = 6379
 _MOST_DATABASES: Final = 1 << 16
