@@ -236,9 +236,10 @@ class Authorizer:
         rejection = None
         if context.reason is Reason.NOT_SIGNED_IN:
             rejection = host_session.authenticator.explain_rejection(context.head.fields)
-        if rejection is not None and rejection.record is not None:
-            person = rejection.record
-            context.reason, context.sub = rejection.reason, person.sub
+        if rejection is not None:
+            context.reason = rejection.reason
+            if (person := rejection.record) is not None:
+                context.sub = person.sub
         if person is not None and context.reason in _ABOUT_WHO:
             self.audit.refused(context, person_of(person))
         return rejection

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     NOT_SIGNED_IN = "not-signed-in"
     SESSION_ENDED = "session-ended"
     LOCKED = "locked"
+    MAINTENANCE = "maintenance"
     SESSION_REVOKED = "session-revoked"
     RECHECK_FAILED = "recheck-failed"
     SESSION_STORE_AWAY = "session-store-away"
@@ -129,6 +130,8 @@ STATUS: Final = MappingProxyType(
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
         Reason.SESSION_ENDED: HTTPStatus.UNAUTHORIZED,
         Reason.LOCKED: HTTPStatus.FORBIDDEN,
+        # Not 403: it is nobody's account, and passes.
+        Reason.MAINTENANCE: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.SESSION_REVOKED: HTTPStatus.UNAUTHORIZED,
         # 401 instead where the person must sign in again.
         Reason.RECHECK_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,

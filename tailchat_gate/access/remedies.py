@@ -40,7 +40,7 @@ def remedies(settings: Settings, table: RouteTable, refused: Refused) -> tuple[R
 
 def _remedies(settings: Settings, table: RouteTable, refused: Refused) -> Iterator[Remedy]:
     match refused.reason:
-        case Reason.LOCKED if refused.lock is not None:
+        case Reason.LOCKED | Reason.MAINTENANCE if refused.lock is not None:
             yield Remedy("", f"tailchat-gate unlock {refused.lock.target}")
         case Reason.DENIED | Reason.TOKEN_ELSEWHERE:
             for route in _refusing(table, refused):

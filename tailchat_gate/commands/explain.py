@@ -18,7 +18,7 @@ from tailchat_gate.serving.explain_request import (
     read_asked,
     read_field,
 )
-from tailchat_gate.serving.explanation import Asker, explained, locked
+from tailchat_gate.serving.explanation import Asker, explained, lock_on
 
 
 def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -105,7 +105,7 @@ def explain(
     except NotAskedError as error:
         fail(str(error), EXIT_USAGE)
     stored = stored_of(settings)
-    lock = locked(stored.revocation, sub, token)
+    lock = lock_on(stored.revocation, sub, token)
     names = [name for name, _ in typed]
     members = Members(settings.groups)
     when = time.time(), settings.tailchat.groups_max_age

@@ -83,7 +83,7 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str) ->
     "--message",
     default="",
     callback=checked(is_message, f"expected one line of at most {MAX_MESSAGE} characters"),
-    help="What the locked-out person reads.",
+    help="What the locked-out person reads; with `all`, everybody who opens the site.",
 )
 @click.option(
     "--for",

@@ -38,7 +38,9 @@ _EVERYWHERE: Final = "everywhere"
 
 
 #: Why a session that may become valid again opens nothing.
-_LASTS: Final = frozenset((Reason.LOCKED, Reason.RECHECK_FAILED, Reason.SESSION_STORE_AWAY))
+_LASTS: Final = frozenset(
+    (Reason.LOCKED, Reason.MAINTENANCE, Reason.RECHECK_FAILED, Reason.SESSION_STORE_AWAY)
+)
 
 
 class FormTokens:

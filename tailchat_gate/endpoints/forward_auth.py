@@ -38,8 +38,9 @@ class ForwardAuth:
 
     It answers with every request that the proxy gets, so it makes its answers itself: 202 with
     the identity headers (200 to Envoy, which lets nothing pass on another status), 401 where
-    signing in would help, 429 over a rate limit where the proxy passes it on, and 403 for every
-    other refusal, because nginx takes any other status for a fault. Never a redirect.
+    signing in would help, 429 over a rate limit and 503 during maintenance where the proxy passes
+    them on, and 403 for every other refusal, because nginx takes any other status for a fault.
+    Never a redirect.
 
     `public_host` is the name of server.public_url, under which a proxy may reach the gate.
     """
@@ -177,7 +178,7 @@ class ForwardAuth:
         answer = self._refusal(asked, verdict, detail)
         context.reason = asked.reason
         answer = self._refusals.challenged(asked, answer, verdict.rules if verdict else ())
-        if answer.status != HTTPStatus.UNAUTHORIZED and not _passes_on(context, answer.status):
+        if answer.status != HTTPStatus.UNAUTHORIZED and not _passes_on(context):
             answer.set_status(HTTPStatus.FORBIDDEN)
         context.status = answer.status
         context.sent_bytes = answer.content_length or 0
@@ -193,10 +194,17 @@ class ForwardAuth:
         return self._refusals.refusal(asked, verdict.record, verdict.rejection)
 
 
-def _passes_on(context: RequestContext, status: int) -> bool:
-    """Whether the proxy that asks passes 429 on, and this is one."""
+def _passes_on(context: RequestContext) -> bool:
+    """Whether the proxy that asks passes on the status of this reason.
+
+    Envoy takes 5xx for a fault of the question, which its `failure_mode_allow` lets pass.
+    """
     original = context.original
-    return status == HTTPStatus.TOO_MANY_REQUESTS and original is not None and not original.by_nginx
+    if original is None or original.by_nginx:
+        return False
+    if context.reason is Reason.MAINTENANCE:
+        return not original.as_sent
+    return context.reason is Reason.RATE_LIMITED
 
 
 def _removals(fields: FieldSection, lines: bytes) -> bytes:

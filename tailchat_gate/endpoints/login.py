@@ -40,7 +40,8 @@ from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, opens_page, read_intent
 from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.answers import Answers
-from tailchat_gate.responses.refusals import Refusals, rejection_detail
+from tailchat_gate.responses.details import rejection_detail
+from tailchat_gate.responses.refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +301,7 @@ class LoginEndpoints:
         """Raise LoginRefused if the person is locked out or the session has been ended."""
         rejection = self.sessions.revocation.bar(record)
         if rejection is not None:
-            details = rejection_detail(record, rejection)
+            details = rejection_detail(record, rejection, self.sessions.clock())
             raise LoginRefused(rejection.reason, {**details, "return_to": return_to})
 
     def _by_tailchat(self, browser: str, return_to: str, prompt: str, *, again: bool) -> str:

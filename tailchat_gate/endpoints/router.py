@@ -14,9 +14,11 @@ from tailchat_gate.endpoints.launcher import Launcher
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.login_answers import Targets
 from tailchat_gate.endpoints.login_rates import LoginRates
+from tailchat_gate.identity.revocation.state import Rejection
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.syntax import PING, READ_METHODS
 
 #: The steps of a login take no HEAD: a client that previews a link must not spend its code.
@@ -66,12 +68,19 @@ class Endpoints:
         launcher: Launcher,
         forward_auth: ForwardAuth,
         key_set: KeySet,
-        answers: Answers,
+        refusals: Refusals,
+        maintenance: Callable[[], Rejection | None],
         prefix: str,
     ) -> None:
-        self._answers = answers
+        self._answers = refusals.answers
+        self._refusals = refusals
+        self._maintenance = maintenance
         self._prefix = prefix
         self._forward_auth = forward_auth
+        #: Paths that lead into a sign-in, or need one: during maintenance nobody is sent there.
+        self._into = frozenset(
+            f"{prefix}/{page}" for page in ("start", "sign_in", "frame", "request", "approvals")
+        )
         #: Paths with a form, whose POST is read.
         self._forms = frozenset(f"{prefix}/{page}" for page in ("sign_out", "request", "approvals"))
         self._handlers: Mapping[str, tuple[frozenset[str], Handler]] = MappingProxyType(
@@ -128,6 +137,8 @@ class Endpoints:
                 Reason.METHOD_REFUSED,
                 headers={"Allow": ", ".join(sorted(methods))},
             )
+        if context.path in self._into and (closed := self._maintenance()):
+            return self._refusals.not_let_in(context, closed)
         context.reason = Reason.OWN_PATH
         return await handler(request, context)
 

@@ -158,7 +158,7 @@ class Authenticator:
     def explain_rejection(self, section: FieldSection) -> Rejection | None:
         """Explain why `visitor_of` rejected a request that carries a session.
 
-        None if the request carries no session. The response needs it.
+        None if the request carries no session, and there is no maintenance. The response needs it.
         """
         now = self._clock()
         for record in self._cookie.records_in(section.cookies, self._reader):
@@ -173,7 +173,7 @@ class Authenticator:
             refused = self._rechecks.look(record, now).refused
             if refused is not None:
                 return Rejection(refused.reason, record, None, refused.retry_after)
-        return None
+        return self._revocation.maintenance()
 
     def opens(self, section: FieldSection, record: SessionRecord) -> bool:
         """Whether a cookie of a request is still read as a session, expired or not."""

@@ -20,6 +20,7 @@ from tailchat_gate.syntax import base64url
 #: Random bytes of a token: 256 bits, 43 characters of base64url.
 TOKEN_BYTES: Final = 32
 _HASH: Final = "sha256:"
+_LOCKS: Final = frozenset((Reason.LOCKED, Reason.MAINTENANCE))
 
 
 def make_token(random: bytes) -> str:
@@ -37,7 +38,7 @@ def hash_of(token: str) -> str:
 class TokenRefused(Exception):  # noqa: N818 - an outcome, as LoginRefused is
     """A token that was refused; `name` is the name of a known token, "" for an unknown one.
 
-    `lock` is the lock in force, None for every reason but LOCKED.
+    `lock` is the lock in force, None for every reason but LOCKED and MAINTENANCE.
     """
 
     def __init__(self, reason: Reason, name: str = "", lock: Lock | None = None) -> None:
@@ -71,8 +72,8 @@ class Machine:
         if now >= self.ends_at:
             return Reason.TOKEN_EXPIRED
         if self.revocation != revocation.version:
-            if revocation.lock_on_token(self.name) is not None:
-                return Reason.LOCKED
+            if (lock := revocation.lock_on_token(self.name)) is not None:
+                return lock.reason
             self.revocation = revocation.version
         return None
 
@@ -117,7 +118,7 @@ class Tokens:
         now = self._clock()
         reason = machine.ended_because(self._revocation, now)
         if reason is not None:
-            lock = self._revocation.lock_on_token(machine.name) if reason is Reason.LOCKED else None
+            lock = self._revocation.lock_on_token(machine.name) if reason in _LOCKS else None
             raise TokenRefused(reason, machine.name, lock)
         self._last_used[machine.name] = now
         return machine

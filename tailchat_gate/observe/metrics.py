@@ -40,7 +40,8 @@ FAULTS: Final = tuple(reason for reason, status in STATUS.items() if status >= _
 _LOGIN_ENDS: Final = (
     Reason.SIGNED_IN,
     *(reason for reason in Reason if reason.startswith(("login-", "tailchat-"))),
-    *(Reason.GATE_NOT_ACCEPTED, Reason.SESSION_TOO_LARGE, Reason.COOKIES_BLOCKED, Reason.LOCKED),
+    *(Reason.GATE_NOT_ACCEPTED, Reason.SESSION_TOO_LARGE, Reason.COOKIES_BLOCKED),
+    *(Reason.LOCKED, Reason.MAINTENANCE),
     *(Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.GUEST_REFUSED, Reason.BOT_REFUSED),
 )
 #: The steps of a login, in their order.

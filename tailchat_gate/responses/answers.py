@@ -8,6 +8,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from tailchat_gate.identity.host_sessions import Sites
+from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.reasons import BUSY, KEPT_OUT, STATUS, Reason
@@ -20,6 +21,7 @@ from tailchat_gate.request.intent import (
     wants_html,
 )
 from tailchat_gate.request.unread import glimpse
+from tailchat_gate.responses.details import lock_detail
 from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
 
 #: How long to stay away where there is no room for a request (RFC 9110 section 10.2.3).
@@ -43,7 +45,9 @@ _WRONG_ADDRESS: Final = frozenset((Reason.BAD_REQUEST, Reason.TARGET_TOO_LONG))
 #: A tool that is away may be back in a moment.
 _PASSES: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW))
 #: The person has no tools for now; of a path that leads nowhere the page leads there anyway.
-_NO_TOOLS: Final = KEPT_OUT | {Reason.LOCKED, Reason.NOT_SIGNED_IN, Reason.NO_ROUTE}
+_NO_TOOLS: Final = KEPT_OUT | {
+    *(Reason.LOCKED, Reason.MAINTENANCE, Reason.NOT_SIGNED_IN, Reason.NO_ROUTE)
+}
 
 
 class Answers(PlainAnswers):
@@ -132,6 +136,16 @@ class Answers(PlainAnswers):
                 elsewhere=_elsewhere(context, reason),
             )
         return self.problem_json(context, reason, detail or {}, headers or {})
+
+    def maintenance(self, context: RequestContext, lock: Lock) -> web.Response:
+        """Return the answer to everybody while `lock` keeps out all, whoever asks, for whatever."""
+        return self.problem(
+            context,
+            Reason.MAINTENANCE,
+            detail=lock_detail(lock),
+            retry_url=self.in_a_tab(context),
+            headers={"Retry-After": str(lock.retry_after(self._clock()))},
+        )
 
     def _way_on(self, context: RequestContext, reason: Reason) -> str:
         """Return where a page that explains a problem leads, "" for nowhere."""

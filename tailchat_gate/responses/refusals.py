@@ -1,7 +1,6 @@
 """Which answer a refused request gets: the sign-in, a page that explains, a challenge."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -19,6 +18,7 @@ from tailchat_gate.reasons import BUSY, KEPT_OUT, Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, shown_in
 from tailchat_gate.responses.answers import RETRY_LATER, Answers, is_unknown_elsewhere
+from tailchat_gate.responses.details import lock_detail, person_detail
 from tailchat_gate.responses.plain import BASIC, asks_for_password
 
 #: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
@@ -213,13 +213,15 @@ class Refusals:
     ) -> web.Response:
         """Tell a person or machine that a lock keeps it out, what the admin says, and until when.
 
-        `record` is a person's, None for a machine.
+        `record` is a person's, None for a machine. A lock on all is about nobody.
         """
-        machine = {"token": context.token} if record is None else {}
+        if lock.reason is Reason.MAINTENANCE:
+            return self.answers.maintenance(context, lock)
+        who = {"token": context.token} if record is None else person_detail(record)
         return self.answers.problem(
             context,
             Reason.LOCKED,
-            detail={**machine, **locked_detail(record, lock)},
+            detail={**who, **lock_detail(lock)},
             retry_url=self.answers.same_again(context),
         )
 
@@ -248,7 +250,7 @@ class Refusals:
     ) -> web.Response:
         """Answer a machine whose token is not accepted; it is never sent to the login.
 
-        `lock` is what keeps it out, for LOCKED.
+        `lock` is what keeps it out, for LOCKED and MAINTENANCE.
         """
         if lock is not None:
             return self.locked(context, lock, None)
@@ -316,31 +318,3 @@ class Refusals:
         target = f"{context.target.path}{context.target.query}"
         origin = self._sites.origin(context.host)
         return self._returns.short(target, origin=origin, visitor=context.client_address.network)
-
-
-def person_detail(record: SessionRecord) -> dict[str, str]:
-    """Return what a page shows of a person, for them to pass on to an admin."""
-    return {
-        "nickname": record.nickname,
-        "discriminator": record.discriminator,
-        "sub": record.sub,
-    }
-
-
-def rejection_detail(record: SessionRecord, rejection: Rejection) -> dict[str, str]:
-    """Return what a person is told of a rejection, nothing if to sign in again helps."""
-    if rejection.lock is not None:
-        return locked_detail(record, rejection.lock)
-    return person_detail(record) if rejection.reason in KEPT_OUT else {}
-
-
-def locked_detail(record: SessionRecord | None, lock: Lock) -> dict[str, str]:
-    """Return what who is kept out is told; `until` is a time of RFC 3339, or absent."""
-    detail: dict[str, str] = {}
-    if record is not None:
-        detail = person_detail(record)
-    if lock.message:
-        detail["notice"] = lock.message
-    if lock.until is not None:
-        detail["until"] = datetime.fromtimestamp(lock.until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return detail

@@ -22,7 +22,7 @@ from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.identity.revocation.state import RevocationState
+from tailchat_gate.identity.revocation.state import Lock, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.people.members import Members
@@ -38,21 +38,20 @@ from tailchat_gate.serving.rooms import cookie_names, request_headers, route_tab
 _ADDRESS: Final = "192.0.2.1"
 _REQUEST_ID: Final = "0" * 24
 
-_LOCKED: Final = Decision(allowed=False, reason=Reason.LOCKED)
-
 Lines = list[str]
 
 
 class Asker(NamedTuple):
     """The person `sub` or the machine `token` of the request; None and "" are anonymous.
 
-    `lock` says that one of them is locked, "" if none is. `names` are the fields to explain.
-    `grants` are those in force; `members` knows who is in groups by Tailchat's word.
+    `lock` is what keeps one of them out, or everybody, None if nothing does. `names` are the
+    fields to explain. `grants` are those in force; `members` knows who is in groups by Tailchat's
+    word.
     """
 
     sub: str | None = None
     token: str = ""
-    lock: str = ""
+    lock: Lock | None = None
     names: Sequence[bytes] = ()
     grants: GrantState = NO_GRANTS
     members: Members = NO_MEMBERS
@@ -89,8 +88,8 @@ def explained(
         lines += _fates(settings, asked, match.route, asker.names)
     if match is None or not decision.allowed:
         lines.append(_said("decision", _refusal(decision.reason)))
-        if decision is _LOCKED:
-            lines.append(_said("because of", asker.lock))
+        if asker.lock is not None and decision.reason is asker.lock.reason:
+            lines.append(_said("because of", _lock_line(asker.lock)))
         return False, lines
     nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
     lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
@@ -134,11 +133,11 @@ def _fates(
 def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match | None, Decision]:
     match = match_request(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
     if asker.token and asker.lock:
-        return match, _LOCKED
+        return match, Decision(allowed=False, reason=asker.lock.reason)
     decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
     if asker.lock and decision.reason is Reason.NOT_SIGNED_IN:
-        # The gate's reason for a session that a lock has closed.
-        decision = _LOCKED
+        # The gate's reason for a session that a lock has closed, and for everybody's.
+        decision = Decision(allowed=False, reason=asker.lock.reason)
     if match and decision.allowed and not match.route.passes_on(asked.method):
         decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
     return match, decision
@@ -158,7 +157,7 @@ def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[s
         who = f"{asker.sub}, in {', '.join(groups) or 'no group'}"
         if unknown := ", ".join(sorted(asker.members.unknown.difference(groups))):
             who += f"; Tailchat has not said lately whether in {unknown}"
-    yield _said("asked by", f"{who}; {asker.lock}" if asker.lock else who)
+    yield _said("asked by", f"{who}; {_lock_line(asker.lock)}" if asker.lock else who)
 
 
 def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:
@@ -247,7 +246,10 @@ def _said(what: str, text: str) -> str:
     return f"{what + ':':<11} {text}"
 
 
-def locked(in_force: RevocationState, sub: str | None, token: str) -> str:
-    """Return a line about the lock on a person or machine, "" if there is none."""
-    found = in_force.lock_on_token(token) if token else in_force.lock_on(sub) if sub else None
-    return f"{found.target} is locked {end_text(found.until)}" if found else ""
+def _lock_line(lock: Lock) -> str:
+    return f"{lock.target} is locked {end_text(lock.until)}"
+
+
+def lock_on(in_force: RevocationState, sub: str | None, token: str) -> Lock | None:
+    """Return the lock on a person, a machine or everybody, None if there is none."""
+    return in_force.lock_on_token(token) if token else in_force.lock_on(sub or "")

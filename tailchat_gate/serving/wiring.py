@@ -99,7 +99,8 @@ def wire_endpoints(parts: Parts) -> Endpoints:
         launcher=_launcher(parts),
         forward_auth=_forward_auth(parts),
         key_set=KeySet(answers=answers, key_set=assertions.key_set if assertions else None),
-        answers=answers,
+        refusals=parts.responses.refusals,
+        maintenance=parts.process_state.revocation.maintenance,
         prefix=prefix,
     )
 

@@ -16,6 +16,10 @@ from tailchat_gate.state.store import EXPIRY_MARGIN
 
 #: The target of a lock that locks out everyone, persons and machines.
 ALL: Final = "all"
+#: Seconds after which a program may ask again during maintenance whose end is not known, and the
+#: most that it is told where the end is known: the lock may be lifted earlier.
+RETRY_MAINTENANCE: Final = 300
+MOST_RETRY: Final = 3600
 #: Ended sessions of one person that are stored singly. Beyond that number the person is signed
 #: out everywhere, which takes one entry: signing in and out in a loop costs no memory.
 MOST_OF_ONE: Final = 64
@@ -28,6 +32,7 @@ MOST_KEPT_OUT: Final = 100_000
 
 # Globals: see reasons.py.
 _LOCKED, _SESSION_ENDED = Reason.LOCKED, Reason.SESSION_ENDED
+_MAINTENANCE: Final = Reason.MAINTENANCE
 _SESSION_REVOKED: Final = Reason.SESSION_REVOKED
 
 
@@ -42,6 +47,17 @@ class Lock:
     at: int
     until: int | None = None
     message: str = ""
+
+    @property
+    def reason(self) -> Reason:
+        """What it is called: a lock on `all` says nothing about anybody, it is maintenance."""
+        return _MAINTENANCE if self.target == ALL else _LOCKED
+
+    def retry_after(self, now: float) -> int:
+        """Return after how many seconds to ask again (RFC 9110 section 10.2.3)."""
+        if self.until is None:
+            return RETRY_MAINTENANCE
+        return min(max(math.ceil(self.until - now), 1), MOST_RETRY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +98,8 @@ class Rejection(NamedTuple):
     """Why a session or a token is rejected.
 
     `record` is that of the session, None for a token; `lock` is the lock in force, None for any
-    other reason. In `retry_after` seconds it may be valid again, 0 if that is not known.
+    other reason. In `retry_after` seconds it may be valid again, 0 if that is not known. During
+    maintenance there is one for everybody, with or without a session.
     """
 
     reason: Reason
@@ -134,11 +151,11 @@ class RevocationState:
     def check(self, record: SessionRecord) -> Reason | None:
         """Return why a session was revoked, None if it was not.
 
-        LOCKED, one of KEPT_OUT, SESSION_ENDED or SESSION_REVOKED.
+        LOCKED, MAINTENANCE, one of KEPT_OUT, SESSION_ENDED or SESSION_REVOKED.
         """
         sub = record.sub
-        if self._locks and self.lock_on(sub) is not None:
-            return _LOCKED
+        if self._locks and (lock := self.lock_on(sub)) is not None:
+            return lock.reason
         if self._kept_out and sub in self._kept_out:
             return self._kept_out[sub]
         ended = self._ended.get(sub, _NONE).get(record.sid)
@@ -149,7 +166,7 @@ class RevocationState:
     def bar(self, record: SessionRecord) -> Rejection | None:
         """Return the rejection of a session, None if it is valid."""
         lock = self.lock_on(record.sub)
-        reason = self.check(record) if lock is None else _LOCKED
+        reason = self.check(record) if lock is None else lock.reason
         return None if reason is None else Rejection(reason, record, lock)
 
     def lock_on(self, sub: str) -> Lock | None:
@@ -159,6 +176,11 @@ class RevocationState:
     def lock_on_token(self, name: str) -> Lock | None:
         """Return the lock on a machine, None if there is none."""
         return self._in_force(TOKEN + name) or self._in_force(ALL)
+
+    def maintenance(self) -> Rejection | None:
+        """Return the rejection of everybody, signed in or not; None without a lock on all."""
+        lock = self._in_force(ALL)
+        return None if lock is None else Rejection(_MAINTENANCE, None, lock)
 
     def keep_out(self, sub: str, reason: Reason | None) -> bool:
         """Keep an account out for what Tailchat says of it, None: no longer; return a change."""

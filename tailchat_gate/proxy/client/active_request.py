@@ -31,7 +31,7 @@ class ActiveRequest(Protocol):
         """The session has ended: relay nothing further; `session` is None from now on.
 
         `reason` is what a new request would get: NOT_SIGNED_IN, TOKEN_EXPIRED, SESSION_ENDED,
-        SESSION_REVOKED, RECHECK_FAILED or LOCKED; any refusal where a right was lost.
+        SESSION_REVOKED, RECHECK_FAILED, LOCKED or MAINTENANCE; any refusal where a right was lost.
         """
 
     def client_full(self, *, full: bool) -> None:

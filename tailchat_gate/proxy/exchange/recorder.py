@@ -28,6 +28,7 @@ SESSION_OVER: Final = MappingProxyType(
         Reason.RECHECK_FAILED: Reason.RECHECK_FAILED.value,
         Reason.SESSION_STORE_AWAY: Reason.SESSION_STORE_AWAY.value,
         Reason.LOCKED: Reason.LOCKED.value,
+        Reason.MAINTENANCE: Reason.MAINTENANCE.value,
         **{reason: reason.value for reason in (*KEPT_OUT, *_RIGHT_LOST)},
     }
 )

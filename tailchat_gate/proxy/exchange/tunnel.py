@@ -46,7 +46,10 @@ _FAREWELLS: Final = MappingProxyType(
             (UNAUTHORIZED, SESSION_OVER),
         ),
         Reason.LOCKED: (UNAUTHORIZED, LOCKED),
-        Reason.GROUPS_UNKNOWN: (TRY_AGAIN_LATER, Reason.GROUPS_UNKNOWN.value),
+        **{
+            reason: (TRY_AGAIN_LATER, reason.value)
+            for reason in (Reason.GROUPS_UNKNOWN, Reason.MAINTENANCE)
+        },
     }
 )
 

@@ -6,7 +6,7 @@ from tailchat_gate.access.remedies import Refused, remedies
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked
-from tailchat_gate.serving.explanation import Asker, decided, explained, locked
+from tailchat_gate.serving.explanation import Asker, decided, explained, lock_on
 from tailchat_gate.serving.generations import Generation
 
 _LONGEST: Final = 8192
@@ -35,14 +35,13 @@ def explained_shown(
             reason = decided(table, asked, asker)
         except RefusedError as error:
             reason = error.reason
-        lock = generation.process_state.revocation
         refused = Refused(
             f"{TOKEN}{asker.token}" if asker.token else str(asker.sub),
             reason,
             asked.fields.host.name,
             asked.target.path,
             asked.method,
-            lock.lock_on_token(asker.token) if asker.token else lock.lock_on(str(asker.sub)),
+            asker.lock,
         )
         for one in remedies(settings, table, refused):
             lines.append(f"lets in:    {f'{one.table}: ' if one.table else ''}{one.line}")
@@ -56,6 +55,6 @@ def _asker(generation: Generation, who: str) -> Asker:
     sub = None if token or not who else who.removeprefix(SUB)
     if sub is not None and not is_sub(sub):
         raise ValueError("expected an ID, such as sub:660000000000000000000001, or token:NAME")
-    lock = locked(process_state.revocation, sub, token)
+    lock = lock_on(process_state.revocation, sub, token)
     members = generation.groups.members
     return Asker(sub, token, lock, (), process_state.grants.state, members)

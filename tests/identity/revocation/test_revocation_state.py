@@ -46,17 +46,21 @@ def test_nothing_is_locked_at_first(revocation: RevocationState) -> None:
     assert (revocation.locks, revocation.entries(), revocation.version) == ((), [], 0)
 
 
-@pytest.mark.parametrize("target", [f"sub:{SUB}", ALL])
-def test_a_lock_keeps_its_target_out(revocation: RevocationState, target: str) -> None:
-    """A lock on a person or on all is LOCKED, with the lock that tells why."""
+@pytest.mark.parametrize(
+    ("target", "reason"), [(f"sub:{SUB}", Reason.LOCKED), (ALL, Reason.MAINTENANCE)]
+)
+def test_a_lock_keeps_its_target_out(
+    revocation: RevocationState, target: str, reason: Reason
+) -> None:
+    """A lock on a person is LOCKED, on all MAINTENANCE, with the lock that tells why."""
     lock = Lock(target, NOW, None, "not today")
     assert revocation.apply(lock)
 
     rejection = revocation.bar(RECORD)
-    assert revocation.check(RECORD) is Reason.LOCKED
+    assert revocation.check(RECORD) is reason
     assert rejection is not None
-    assert (rejection.reason, rejection.lock, rejection.record) == (Reason.LOCKED, lock, RECORD)
-    assert revocation.check(BOB) is (Reason.LOCKED if target == ALL else None)
+    assert (rejection.reason, rejection.lock, rejection.record) == (reason, lock, RECORD)
+    assert revocation.check(BOB) is (reason if target == ALL else None)
     assert revocation.lock_on(BOB.sub) is (lock if target == ALL else None)
 
 
