@@ -31,8 +31,9 @@ from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import surroundings
 from tailchat_gate.serving.upgrade import Predecessor, predecessor
 from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.workers.channel import ChannelError
 from tailchat_gate.serving.workers.link import ParentLink, parent_link
-from tailchat_gate.serving.workers.parent import processors, run_parent
+from tailchat_gate.serving.workers.run import processors, run_parent
 from tailchat_gate.serving.workers.worker import run_worker
 
 _NOWHERE: Final = 'state.path can name another place, or "" keeps state in memory only'
@@ -45,7 +46,11 @@ def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; reload the configuration on SIGHUP."""
     signals = Signals()
     signals.take()
-    before, parent = predecessor(os.environ), parent_link(os.environ)
+    before = predecessor(os.environ)
+    try:
+        parent = parent_link(os.environ)
+    except ChannelError as error:
+        fail(str(error), EXIT_FAILED)
     try:
         _serve(config, signals, before, parent)
     except Ended as ended:

@@ -1,13 +1,10 @@
 """Several processes serve as one gate: replaced, reloaded, asked, upgraded and stopped together."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,9 @@ import pytest
 from clikit import run
 from gatekit import RawUpstream, ask, request_bytes, until
 from loadkit import load_behind_proxies
-from processkit import END_SECONDS, GateProcess, gate_process
+from processkit import END_SECONDS
+from workerkit import Workers, workers
 
-ROUTES = [{"name": "tool", "allow": ["public"]}]
 _STATIC: dict[str, Any] = {"upstream": "static:204", "allow": ["public"]}
 #: A gate that waits for a worker's build for a second.
 HASTY = """
@@ -26,75 +23,6 @@ parent.PREPARE_SECONDS = 1.0
 from tailchat_gate.cli import main
 main()
 """
-
-
-class Workers:
-    """A gate with two workers, and its log."""
-
-    def __init__(self, gate: GateProcess, errors: Path, config: Path) -> None:
-        self.gate = gate
-        self.config = config
-        self._errors = errors
-
-    def log(self, message: str) -> list[dict[str, Any]]:
-        """Return the lines of the log with a message."""
-        lines = [line for line in self._errors.read_text().splitlines() if line.startswith("{")]
-        return [found for found in map(json.loads, lines) if found["message"] == message]
-
-    async def page(self, path: str) -> str:
-        """Return a page of the admin listener."""
-        data = request_bytes(path, host="localhost", Connection="close")
-        response = await ask(self.gate.admin_port, data)
-        assert response.status == 200
-        return response.body.decode()
-
-    async def pids(self) -> list[int]:
-        """Return the processes of the workers that serve."""
-        return [one["pid"] for one in await self.workers() if not one["problem"]]
-
-    async def workers(self) -> list[dict[str, Any]]:
-        """Return what /status says of the workers."""
-        found = json.loads(await self.page("/status"))["workers"]
-        assert isinstance(found, list)
-        return found
-
-    async def ask(self, count: int, path: str = "/") -> set[bytes]:
-        """Send requests on connections of their own, all at once; return the responses' bodies."""
-        data = request_bytes(path, Connection="close")
-        found = await asyncio.gather(*(ask(self.gate.port, data) for _ in range(count)))
-        return {response.body for response in found}
-
-    async def change(self, old: str, new: str) -> tuple[int, str, str]:
-        """Change the file and have it loaded."""
-
-        def write() -> None:
-            self.config.write_text(self.config.read_text().replace(old, new))
-
-        await asyncio.to_thread(write)
-        return await run("reload", "--config", str(self.config))
-
-
-@asynccontextmanager
-async def workers(
-    folder: Path,
-    upstream: RawUpstream,
-    **given: Any,  # noqa: ANN401 - as in gate_process
-) -> AsyncIterator[Workers]:
-    """Serve with two workers until the block ends."""
-    errors, state = folder / "errors", folder / "state"
-    state.mkdir(0o700, exist_ok=True)
-    given = {"server": {"workers": 2}, "state": {"path": str(state)}, "route": ROUTES, **given}
-    with await asyncio.to_thread(errors.open, "ab") as file:
-        async with gate_process(folder, upstream.url, stderr=file.fileno(), **given) as gate:
-            found = Workers(gate, errors, folder / "config.toml")
-            await until(lambda: bool(found.log("the gate is open")), within=60)
-            yield found
-
-
-async def _end(gate: GateProcess) -> None:
-    gate.process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(END_SECONDS):
-        assert await gate.process.wait() == 0
 
 
 async def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, upstream: RawUpstream) -> None:
@@ -118,7 +46,7 @@ async def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, upstream: Raw
         assert second in pids
         (line,) = found.log("a worker has ended; another one takes its place")
         assert (line["worker"], line["pid"], line["problem"]) == (1, first, "signal 9")
-        await _end(found.gate)
+        await found.end()
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -194,7 +122,7 @@ async def test_no_request_fails_by_an_upgrade_or_a_stop(
         async with load_behind_proxies(tmp_path, port) as load:
             async with workers(tmp_path, upstream, sockets=[listening]) as found:
                 await load.more()
-                await _end(found.gate)
+                await found.end()
             async with workers(tmp_path, upstream, sockets=[listening]) as found:
                 await load.more()
                 code, out, err = await run("upgrade", "--config", str(found.config))

@@ -15,7 +15,7 @@ from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, Work
 #: pause before the next one.
 STEADY_SECONDS: Final = 60.0
 _FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
+_LONGEST_PAUSE: Final = 15.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -49,7 +49,9 @@ class Crew:
         self._spawn = spawn
         self._admit = admit
         self._gone = gone
-        self._stopping = asyncio.Event()
+        self._is_stopping = False
+        #: Set when no pause before a start has a reason any longer.
+        self._hasten = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -73,37 +75,49 @@ class Crew:
         process = slot.process = self._spawn(slot.number)
         try:
             await self._admit(process)
-        except BaseException:
-            process.kill()
+        except BaseException as error:
+            if not process.left.is_set():
+                process.kill()
             process.channel.close()
+            how = await process.ended()
+            if isinstance(error, WorkerGoneError) and not error.args:
+                raise WorkerGoneError(how) from None
             raise
-        if process.left.is_set():
-            raise WorkerGoneError("it has ended")
         slot.serving = process
 
     async def _keep(self, slot: Slot) -> None:
         """Replace the worker of a place whenever it ends, until the stop."""
         failures = 0
-        while not self._stopping.is_set():
+        while True:
             since = time.monotonic()
-            if slot.serving is not None:
-                await slot.serving.left.wait()
-                process = slot.serving
-                self._gone(slot)
-                slot.serving = None
-                slot.problem = await process.ended()
-                if time.monotonic() - since >= STEADY_SECONDS:
-                    failures = 0
-            if self._stopping.is_set():
+            await self._ended(slot)
+            if self._is_stopping:
                 return
+            if time.monotonic() - since >= STEADY_SECONDS:
+                failures = 0
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1)) if failures else 0.0
             failures += 1
             self._tell(slot, pause)
+            self._hasten.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+                    await self._hasten.wait()
+            if self._is_stopping:
                 return
             await self._replace(slot)
+
+    async def _ended(self, slot: Slot) -> None:
+        """Wait until no worker serves in a place."""
+        process = slot.serving
+        if process is None:
+            return
+        await process.left.wait()
+        try:
+            self._gone(slot)
+        except Exception:  # noqa: BLE001 - a worker is to be started whatever its counts were
+            _log.exception("the counts of a worker that has ended are lost")
+        slot.serving = None
+        slot.problem = await process.ended()
 
     async def _replace(self, slot: Slot) -> None:
         slot.restarts += 1
@@ -111,6 +125,9 @@ class Crew:
             await self._start_one(slot)
         except (OSError, WorkerGoneError) as error:
             slot.problem = str(error)
+        except Exception as error:  # noqa: BLE001 - the place must not stay empty for it
+            _log.exception("a fault in the start of a worker")
+            slot.problem = type(error).__name__
         else:
             slot.problem = ""
             details = {"worker": slot.number, "pid": slot.process.pid if slot.process else 0}
@@ -150,9 +167,14 @@ class Crew:
         for process in self.serving:
             process.order(what, **given)
 
+    def hasten(self) -> None:
+        """Start workers that are waited with at once: the reason may have gone."""
+        self._hasten.set()
+
     def abandon(self) -> None:
         """Start no worker from now on, and end those that do not serve yet."""
-        self._stopping.set()
+        self._is_stopping = True
+        self._hasten.set()
         for process in self._starting():
             process.kill()
 
@@ -170,6 +192,8 @@ class Crew:
             for process, end in zip(serving, ends, strict=True):
                 if not end.done():
                     end.cancel()
+                    details = {"worker": process.number, "pid": process.pid}
+                    _log.error("a worker did not stop and is killed", extra={"details": details})
                     process.kill()
         await self._settle()
         for slot in self.slots:

@@ -1,7 +1,9 @@
 """A worker's side of the channel before it serves: whom it belongs to, and when it may begin."""
 
+import ctypes
 import json
 import os
+import signal
 import socket
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -14,8 +16,9 @@ from tailchat_gate.serving.workers.channel import ChannelError, Message, Reader,
 #: Names the parent, the descriptor of the channel, the worker's number, how many there are, and the
 #: descriptor of what the processes lock to write their logs.
 VARIABLE: Final = "GATE_WORKER"
-_PARTS: Final = 5
 _MOST_SHOWN: Final = 2000
+#: Of prctl(2): the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class ParentLink:
@@ -61,14 +64,22 @@ def passed_with(message: Message, sockets: list[socket.socket]) -> PassedSockets
 
 
 def parent_link(environ: MutableMapping[str, str]) -> ParentLink | None:
-    """Return the link of a process that was started as a worker, and take it out of `environ`."""
-    parts = environ.pop(VARIABLE, "").split(":")
-    if len(parts) != _PARTS or parts[0] != str(os.getppid()):
+    """Return the link of a process that was started as a worker, and take it out of `environ`.
+
+    Raises ChannelError where its parent has ended: it must not become a gate of its own, which
+    nobody started, on the addresses that the next one needs.
+    """
+    told = environ.pop(VARIABLE, "")
+    if not told:
         return None
     try:
-        descriptor, number, count, log_lock = map(int, parts[1:])
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
-        os.set_inheritable(log_lock, False)  # noqa: FBT003 - os's own signature
-        return ParentLink(socket.socket(fileno=descriptor), number, count, log_lock)
-    except (OSError, ValueError):
-        return None
+        parent, descriptor, number, count, log_lock = map(int, told.split(":"))
+        # SIGTERM is taken in a thread of its own, so that also a worker that hangs ends.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if parent == os.getppid():
+            os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
+            os.set_inheritable(log_lock, False)  # noqa: FBT003 - os's own signature
+            return ParentLink(socket.socket(fileno=descriptor), number, count, log_lock)
+    except (OSError, ValueError) as error:
+        raise ChannelError(f"{VARIABLE}: {error}") from None
+    raise ChannelError("the parent of this worker has ended")

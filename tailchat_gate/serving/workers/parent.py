@@ -2,13 +2,9 @@
 
 import asyncio
 import logging
-import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -18,15 +14,11 @@ from tailchat_gate.config.load import ConfigError, Loaded, Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.observe.turns import others
-from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.listeners import Binder, StartError
 from tailchat_gate.serving.notify import ServiceManager
-from tailchat_gate.serving.process import live
 from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
 from tailchat_gate.serving.reloads import Reloads
-from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.upgrade import START_SECONDS, UpgradeOutcome, Upgrader
 from tailchat_gate.serving.workers.addresses import Addresses
@@ -38,6 +30,12 @@ from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError
 #: How long a worker may take to build a configuration, and to put it into force.
 PREPARE_SECONDS: Final = 30.0
 COMMIT_SECONDS: Final = 10.0
+#: How long it may take to open its store and its listeners; reloads wait meanwhile.
+_OPEN_SECONDS: Final = 20.0
+#: A worker whose event loop is silent for so long is killed, unless the manager's limit is shorter.
+STUCK_SECONDS: Final = 30.0
+#: In one silent time workers are asked so often; what a killed one had counted since is lost.
+_LOOKS: Final = 3
 #: What a stop may take beyond its own limits before workers are killed: less than the parent itself
 #: may take (signals.py).
 _STOP_SECONDS: Final = 6.0
@@ -114,7 +112,8 @@ class Parent:
                 "a socket was passed that no listener is configured for; nobody answers there",
                 extra={"details": {"address": address}},
             )
-        await self._crew.start()
+        if not await self._start_workers():
+            return
         before = self._around.predecessor
         if before and before.store != self._store:
             raise StartError(
@@ -127,8 +126,7 @@ class Parent:
             self._manager.ready("serving")
         before.ready()
         self._manager.start_watchdog()
-        if self._manager.watchdog:
-            self._watchdog = asyncio.get_running_loop().create_task(self._watch_workers())
+        self._watchdog = asyncio.get_running_loop().create_task(self._watch_workers())
         details = {
             "version": __version__,
             "listen": list(self._settings.server.public_addresses),
@@ -137,6 +135,19 @@ class Parent:
             "workers": {slot.number: slot.process.pid for slot in self._crew.slots if slot.process},
         }
         _log.info("the gate is open", extra={"details": details})
+
+    async def _start_workers(self) -> bool:
+        """Start them; return False where a signal came first. Raises StartError."""
+        starting = asyncio.ensure_future(self._crew.start())
+        over = asyncio.ensure_future(self.over.wait())
+        await asyncio.wait((starting, over), return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        self._crew.abandon()
+        await asyncio.gather(starting, return_exceptions=True)
+        return False
 
     async def stop(self) -> None:
         """Have all workers stop as one process does, and wait for them."""
@@ -185,6 +196,7 @@ class Parent:
                 raise
             await self._commit(self._addresses.public(opened))
             self._settings, self._digest = loaded.settings, digest
+            self._crew.hasten()
             await self._addresses.close_others(loaded.settings.server)
 
     async def _prepare(self, digest: str) -> None:
@@ -207,7 +219,7 @@ class Parent:
             for process in self._crew.serving:
                 self._pass(process, "sockets", opened)
         for process, answer in (await self._crew.ask("commit", COMMIT_SECONDS)).items():
-            if answer is None or answer.get("problems"):
+            if answer is None:
                 details = {"worker": process.number, "pid": process.pid}
                 _log.error("a worker did not take a configuration", extra={"details": details})
                 process.kill()
@@ -241,7 +253,8 @@ class Parent:
         if self._stopping or self._addresses is None:
             raise WorkerGoneError("the gate stops")
         self._pass(process, "serve", self._addresses.public())
-        self._store = await process.ready
+        async with asyncio.timeout(_OPEN_SECONDS):
+            self._store = await process.ready
 
     def _pass(
         self, process: Spawned, what: str, named: Sequence[tuple[str, socket.socket]]
@@ -253,15 +266,16 @@ class Parent:
         self._reports.gone(slot)
 
     async def _watch_workers(self) -> None:
-        """End each worker that is silent for as long as the manager allows the parent."""
-        limit = self._manager.watchdog
+        """End each worker that is stuck, and learn what the others have counted."""
+        limit = min(self._manager.watchdog or STUCK_SECONDS, STUCK_SECONDS)
         while True:
+            await self._reports.learn()
             for process, answer in (await self._crew.ask("ping", limit)).items():
                 if answer is None:
                     details = {"worker": process.number, "pid": process.pid, "seconds": limit}
                     _log.error("a worker is stuck and is killed", extra={"details": details})
                     process.kill()
-            await asyncio.sleep(limit / 2)
+            await asyncio.sleep(limit / _LOOKS)
 
     def refused(self, outcome: ReloadOutcome) -> None:
         """Have a worker tell Tailchat of a reload that was refused."""
@@ -304,34 +318,3 @@ class _Reloader(Reloader):
         if outcome.problems:
             self._parent.refused(outcome)
         return outcome
-
-
-def run_parent(
-    settings: Settings, signals: Signals, source: Source, around: Surroundings, count: int
-) -> None:
-    """Serve by `count` workers until a signal, or until another process has taken over."""
-    # As it was started; a worker knows by its environment what it is.
-    command = (sys.executable, *sys.orig_argv[1:])
-    left_out = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-    environ = {name: value for name, value in os.environ.items() if name not in left_out}
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no end of a worker could be waited for
-    lock = _log_lock()
-    others.share(lock)
-    raise_limit()
-    parent = Parent(settings, source, Start(command, environ, count, lock), around)
-    asyncio.run(live(parent, signals))
-
-
-def processors() -> int:
-    """Return how many processors the gate may use: those of its affinity, within its cgroup."""
-    count = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(count, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # "max" is no number
-        return count
-
-
-def _log_lock() -> int:
-    """Return the descriptor of what the processes lock to write their logs. Raises OSError."""
-    return os.memfd_create("gate-logs", os.MFD_CLOEXEC)

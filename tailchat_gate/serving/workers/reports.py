@@ -62,6 +62,28 @@ class CrewReports:
         if slot.serving is not None and (last := self._last.pop(slot.serving, None)) is not None:
             self._past = together(self._families, (self._past, last))
 
+    async def learn(self) -> None:
+        """Ask what the workers have counted: that much is not lost if one is killed."""
+        await self._values()
+
+    async def _values(self) -> tuple[Mapping[Spawned, object | None], list[Plain], Plain]:
+        """Return the answers of the workers, the values of each, and the counts of those before."""
+        answers = await self._crew.ask("metrics", ASK_SECONDS)
+        found = []
+        for process, answer in answers.items():
+            if process not in self._crew.serving:
+                # It has ended since: its counts are among the past ones.
+                continue
+            if answer is None:
+                # Its counts as it told them last, without its gauges.
+                found.append(self._last.get(process, {}))
+                continue
+            families, values = read_metrics(answer["metrics"])
+            self._families |= families
+            self._last[process] = counted(families, values)
+            found.append(values)
+        return answers, found, self._past
+
     async def faults(self) -> list[str]:
         """Return what is wrong with workers, and in them."""
         answers = await self._crew.ask("status", ASK_SECONDS)
@@ -72,21 +94,11 @@ class CrewReports:
     async def metrics(self, accept: str) -> Exposition:
         """Return the sums of all workers, in the format that a client accepts."""
         _, media_type = choose_encoder(accept)
-        answers = await self._crew.ask("metrics", ASK_SECONDS)
+        answers, of_workers, past = await self._values()
         about_parent = await asyncio.to_thread(self._process.collect)
-        own = to_plain((*about_parent, *self._reloads.metrics()))
-        living = [own]
-        for process, answer in answers.items():
-            if answer is None:
-                # Its counts as it told them last, without its gauges.
-                living.append(self._last.get(process, {}))
-                continue
-            families, values = read_metrics(answer["metrics"])
-            self._families |= families
-            self._last[process] = counted(families, values)
-            living.append(values)
+        living = [to_plain((*about_parent, *self._reloads.metrics())), *of_workers]
         self._families |= {family.name: family for family, _ in about_parent}
-        whole = chain(sums(self._families, living, self._past), self._of_workers(answers))
+        whole = chain(sums(self._families, living, past), self._of_workers(answers))
         openmetrics = media_type.startswith("application/openmetrics-text")
         parts = await expose(whole, openmetrics=openmetrics)
         return Exposition(b"".join((*parts, b"# EOF\n" if openmetrics else b"")), media_type)

@@ -16,7 +16,7 @@ END_SECONDS: Final = 5.0
 
 
 class WorkerGoneError(Exception):
-    """The process has ended, or cannot serve; the text says why, as far as it is known."""
+    """The process has ended, or cannot serve; the text says why, "" where only its end can tell."""
 
 
 class WorkerSilentError(Exception):
@@ -45,8 +45,8 @@ class Spawned:
         self.left: Final = asyncio.Event()
         self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._last_id = 0
-        #: The questions that it has not answered in time.
-        self._late: set[int] = set()
+        #: What was asked that it has not answered in time, by number.
+        self._late: dict[int, str] = {}
         own, its = socket.socketpair()
         try:
             self._process = self._popen(command, environ, count, its.fileno(), log_lock)
@@ -75,20 +75,15 @@ class Spawned:
         """The number of the process."""
         return self._process.pid
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether it owes an answer."""
-        return bool(self._late)
-
     async def ask(self, what: str, within: float, **given: object) -> Mapping[str, Any]:
         """Return the answer to a question. Raises WorkerSilentError and WorkerGoneError.
 
-        One that owes an answer already is not asked again, so no more than one question of each
-        caller waits in the channel.
+        One that owes an answer to the same question is not asked again, so no more than one of
+        each caller waits in the channel; to other questions it may have an answer all the same.
         """
         if self.left.is_set():
-            raise WorkerGoneError("it has ended")
-        if self._late:
+            raise WorkerGoneError
+        if what in self._late.values():
             raise WorkerSilentError
         self._last_id += 1
         number = self._last_id
@@ -97,12 +92,15 @@ class Spawned:
         self.channel.send({"id": number, "ask": what, **given})
         try:
             async with asyncio.timeout(within):
-                return await answer
+                found = await answer
         except TimeoutError:
-            self._late.add(number)
+            self._late[number] = what
             raise WorkerSilentError from None
         finally:
             del self._asked[number]
+        if "failed" in found:  # inside the worker, which has logged why
+            raise WorkerSilentError
+        return found
 
     def order(self, what: str, **given: object) -> None:
         """Send what needs no answer."""
@@ -115,7 +113,7 @@ class Spawned:
             self._process.kill()
 
     async def ended(self) -> str:
-        """Wait until the process has ended, which has left already, and return how.
+        """Wait until the process has ended, which has left or was killed, and return how.
 
         Its last lines are written after that, so it gets a moment.
         """
@@ -130,7 +128,7 @@ class Spawned:
         for one in sockets:  # a worker sends none
             one.close()
         if "answer" in message:
-            self._late.discard(message["id"])
+            self._late.pop(message["id"], None)
             answer = self._asked.get(message["id"])
             if answer is not None and not answer.done():
                 answer.set_result(message["answer"])
@@ -142,13 +140,13 @@ class Spawned:
             self._fail(str(message["failed"]))
 
     def _lost(self) -> None:
-        self._fail("it has ended")
+        self._fail()
         self.left.set()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, *reason: str) -> None:
         futures: tuple[asyncio.Future[Any], ...] = self.loaded, self.ready, *self._asked.values()
         for waiting in futures:
             if not waiting.done():
-                waiting.set_exception(WorkerGoneError(reason))
+                waiting.set_exception(WorkerGoneError(*reason))
                 # Not everybody waits for it.
                 waiting.exception()

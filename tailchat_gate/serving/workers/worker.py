@@ -72,7 +72,6 @@ class Worker:
             "refusals": self._refusals,
             "prepare": self._prepare,
             "commit": self._commit,
-            "drop": self._drop,
         }
         self._channel = Channel(self._link.end, self._heard, self._lost)
         self._channel.send({"ready": server.location})
@@ -90,6 +89,8 @@ class Worker:
                 self._server.stop_soon(succeeded=bool(message["succeeded"]))
             case "hurry":
                 self._server.hurry()
+            case "drop":
+                self._prepared = None
             case "notice":
                 self._server.in_force.notices.hear(message["text"], message["details"])
             case asked if asked in self._asked:
@@ -107,7 +108,7 @@ class Worker:
             found = await handler(message)
         except Exception as error:  # noqa: BLE001 - said to the parent, and logged
             _log.exception("a question of the parent could not be answered")
-            found = {"problems": [("a worker", f"{type(error).__name__}", "an answer")]}
+            found = {"failed": type(error).__name__}
         if isinstance(found, str):
             self._channel.send_text(f'{{"id":{int(message["id"])},"answer":{found}}}')
         else:
@@ -152,9 +153,4 @@ class Worker:
         await self._server.swap(prepared)
         set_level(prepared.settings.log.level)
         self._server.reloads.took(changed=True)
-        return {}
-
-    async def _drop(self, _: Message) -> Answer:
-        """Forget what was built."""
-        self._prepared = None
         return {}

@@ -1,0 +1,47 @@
+"""Runs the parent of several workers in this process."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tailchat_gate.config.load import Source
+from tailchat_gate.config.model import Settings
+from tailchat_gate.observe.turns import others
+from tailchat_gate.proxy.sockets import raise_limit
+from tailchat_gate.serving.process import live
+from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.surroundings import Surroundings
+from tailchat_gate.serving.workers.parent import Parent, Start
+
+
+def run_parent(
+    settings: Settings, signals: Signals, source: Source, around: Surroundings, count: int
+) -> None:
+    """Serve by `count` workers until a signal, or until another process has taken over."""
+    # As it was started; a worker knows by its environment what it is.
+    command = (sys.executable, *sys.orig_argv[1:])
+    left_out = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    environ = {name: value for name, value in os.environ.items() if name not in left_out}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no end of a worker could be waited for
+    lock = _log_lock()
+    others.share(lock)
+    raise_limit()
+    parent = Parent(settings, source, Start(command, environ, count, lock), around)
+    asyncio.run(live(parent, signals))
+
+
+def processors() -> int:
+    """Return how many processors the gate may use: those of its affinity, within its cgroup."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(count, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # "max" is no number
+        return count
+
+
+def _log_lock() -> int:
+    """Return the descriptor of what the processes lock to write their logs. Raises OSError."""
+    return os.memfd_create("gate-logs", os.MFD_CLOEXEC)

@@ -1,0 +1,89 @@
+"""A gate with several workers, as a process, and what its log and its admin listener say."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from clikit import run
+from gatekit import RawUpstream, ask, request_bytes, until
+from processkit import END_SECONDS, GateProcess, gate_process
+
+ROUTES = [{"name": "tool", "allow": ["public"]}]
+
+
+class Workers:
+    """A gate with two workers, and its log."""
+
+    def __init__(self, gate: GateProcess, errors: Path, config: Path) -> None:
+        self.gate = gate
+        self.config = config
+        self.errors = errors
+
+    def log(self, message: str) -> list[dict[str, Any]]:
+        """Return the lines of the log with a message."""
+        lines = [line for line in self.errors.read_text().splitlines() if line.startswith("{")]
+        return [found for found in map(json.loads, lines) if found["message"] == message]
+
+    async def logged(self, message: str, count: int = 1) -> list[dict[str, Any]]:
+        """Wait for so many lines with a message, and return them."""
+        await until(lambda: len(self.log(message)) >= count, within=60)
+        return self.log(message)
+
+    async def page(self, path: str) -> str:
+        """Return a page of the admin listener."""
+        data = request_bytes(path, host="localhost", Connection="close")
+        response = await ask(self.gate.admin_port, data)
+        assert response.status == 200
+        return response.body.decode()
+
+    async def pids(self) -> list[int]:
+        """Return the processes of the workers that serve."""
+        return [one["pid"] for one in await self.workers() if not one["problem"]]
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """Return what /status says of the workers."""
+        found = json.loads(await self.page("/status"))["workers"]
+        assert isinstance(found, list)
+        return found
+
+    async def ask(self, count: int, path: str = "/") -> set[bytes]:
+        """Send requests on connections of their own, all at once; return the responses' bodies."""
+        data = request_bytes(path, Connection="close")
+        found = await asyncio.gather(*(ask(self.gate.port, data) for _ in range(count)))
+        return {response.body for response in found}
+
+    async def change(self, old: str, new: str) -> tuple[int, str, str]:
+        """Change the file and have it loaded."""
+
+        def write() -> None:
+            self.config.write_text(self.config.read_text().replace(old, new))
+
+        await asyncio.to_thread(write)
+        return await run("reload", "--config", str(self.config))
+
+    async def end(self) -> None:
+        """Have it stop in order."""
+        self.gate.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(END_SECONDS):
+            assert await self.gate.process.wait() == 0
+
+
+@asynccontextmanager
+async def workers(
+    folder: Path,
+    upstream: RawUpstream,
+    **given: Any,  # noqa: ANN401 - as in gate_process
+) -> AsyncIterator[Workers]:
+    """Serve with two workers until the block ends."""
+    errors, state = folder / "errors", folder / "state"
+    state.mkdir(0o700, exist_ok=True)
+    given = {"server": {"workers": 2}, "state": {"path": str(state)}, "route": ROUTES, **given}
+    with await asyncio.to_thread(errors.open, "ab") as file:
+        async with gate_process(folder, upstream.url, stderr=file.fileno(), **given) as gate:
+            found = Workers(gate, errors, folder / "config.toml")
+            await found.logged("the gate is open")
+            yield found
