@@ -34,7 +34,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not {".venv", "node_modules", ".git"} & set(path.relative_to(ROOT).parts)
+    if not {".venv", "node_modules", ".git", "build"} & set(path.relative_to(ROOT).parts)
 )
 
 
