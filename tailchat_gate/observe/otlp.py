@@ -5,8 +5,10 @@ Only a gate with an address in `tracing.endpoint` imports this: it needs the ext
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Final
+from io import BytesIO
+from typing import Any, Final
 
+import requests
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -45,7 +47,9 @@ class OtlpExporter:
     """
 
     def __init__(self, endpoint: str) -> None:
-        self._exporter: Final = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=_TIMEOUT)
+        self._exporter: Final = OTLPSpanExporter(
+            f"{endpoint}/v1/traces", timeout=_TIMEOUT, session=_Session()
+        )
         self._ids: Final = _GivenIds()
         self._random: Final = RandomIdGenerator()
         self._ended: Final = _Ended()
@@ -123,6 +127,26 @@ class OtlpExporter:
     def _begin(self, name: str, span_id: str, parent: Context, kind: SpanKind, began: int) -> Span:
         self._ids.span_id = int(span_id, 16)
         return self._tracer.start_span(name, parent, kind, start_time=began)
+
+
+class _Session(requests.Session):
+    """Reads of a response no more than its status and fields.
+
+    Its body says nothing that is used, and may have no end. A redirect would be counted as taken,
+    and is not followed: it could lead the spans, and the collector's credentials, elsewhere.
+    """
+
+    def request(self, *args: Any, **named: Any) -> requests.Response:  # noqa: ANN401 - as it is there
+        """Send a request; return its response without a body. Raises RequestException."""
+        response = super().request(*args, **named | {"stream": True})
+        response.close()
+        response.raw = BytesIO()
+        if response.is_redirect:
+            raise requests.RequestException("the collector answers with a redirect")
+        return response
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Follow none: the library would read the body of a redirect, too."""
 
 
 class _GivenIds(IdGenerator):

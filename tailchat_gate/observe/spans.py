@@ -134,14 +134,17 @@ class Spans:
         assert context.trace is not None  # noqa: S101 - only such a request has spans
         found = _spans(context, context.trace, now, self._clock(), identity=identity)
         with self._changed:
-            if self._closing or len(self._waiting) >= self._capacity:
+            is_full = self._closing or len(self._waiting) >= self._capacity
+            if is_full:
                 self.lost += found.spans
-                return
-            self._waiting.append(found)
-            if self._thread is None:
-                self._start()
-            elif len(self._waiting) in {1, _BATCH}:
-                self._changed.notify()
+            else:
+                self._waiting.append(found)
+                if self._thread is None:
+                    self._start()
+                elif len(self._waiting) in {1, _BATCH}:
+                    self._changed.notify()
+        if is_full:
+            self._tell("others still wait to be taken", found.spans)
 
     def close(self, within: float = CLOSE_SECONDS) -> None:
         """Send what waits, for at most `within` seconds; blocks meanwhile."""
@@ -183,9 +186,13 @@ class Spans:
                 else:
                     self.exported += count
             if problem:
-                message = "spans were lost: tracing.endpoint does not take them"
-                details = {"problem": problem, "spans": count}
-                self._faults.tell(message, details, level=logging.WARNING)
+                self._tell(problem, count)
+
+    def _tell(self, problem: str, spans: int) -> None:
+        """Log that spans were lost."""
+        message = "spans were lost: tracing.endpoint does not take them"
+        details = {"problem": problem, "spans": spans}
+        self._faults.tell(message, details, level=logging.WARNING)
 
     def _send(self, batch: Sequence[RequestSpans]) -> str:
         if self._exporter is None:

@@ -1,5 +1,7 @@
 """Spans of sampled requests, at a collector that reads them by the protocol's own messages."""
 
+import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -217,9 +219,12 @@ async def test_a_websocket_is_a_span_while_it_is_open(
 
 
 async def test_a_collector_that_hangs_costs_spans_and_no_request(
-    start_gate: Start, upstream: RawUpstream, collector: Collector
+    start_gate: Start,
+    upstream: RawUpstream,
+    collector: Collector,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """While it does not answer, requests go on; what does not fit into the queue is counted."""
+    """While it does not answer, requests go on; what the queue cannot take is counted and told."""
     collector.go_on.clear()
     gate = await start_gate(
         upstream.url, route=PUBLIC, tracing={"endpoint": collector.url, "sample": 1}
@@ -233,6 +238,7 @@ async def test_a_collector_that_hangs_costs_spans_and_no_request(
 
     assert (state.spans.exported, state.spans.lost) == (0, 4)
     assert b"gate_spans_lost_total 4.0" in state.metrics.render()
+    assert [one for one in caplog.records if "spans were lost" in one.getMessage()]
     collector.go_on.set()
     await until(lambda: state.spans.exported == 8)
     assert len(collector.spans) == 8
@@ -260,6 +266,46 @@ async def test_a_collector_that_refuses_is_logged_once(
     (line,) = lines
     assert "401" in vars(line)["details"]["problem"]
     assert collector.spans == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", True),
+        (b"HTTP/1.1 307 Elsewhere\r\nLocation: http://127.0.0.1:9/\r\n\r\n", False),
+    ],
+    ids=["without end", "redirect"],
+)
+async def test_of_a_collectors_answer_only_the_status_counts(
+    start_gate: Start,
+    upstream: RawUpstream,
+    answer: bytes,
+    taken: bool,
+) -> None:
+    """A body without an end is not waited for or kept, and a redirect takes no spans."""
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"1000\r\n" + bytes(4096) + b"\r\n")
+                await writer.drain()
+        writer.close()
+        ended.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        tracing = {"endpoint": f"http://{host}:{port}", "sample": 1}
+        gate = await start_gate(upstream.url, route=PUBLIC, tracing=tracing)
+        found = gate.generation.process_state.spans
+        await ask(gate.port, request_bytes("/"))
+        await until(lambda: found.exported + found.lost == 2)
+        await ended.wait()
+        await gate.server.stop()
+
+    assert (found.exported, found.lost) == ((2, 0) if taken else (0, 2))
 
 
 async def test_what_waits_is_sent_at_the_end(
