@@ -1,7 +1,7 @@
 """The one bounded memory of the gate: what was made of keys that strangers choose."""
 
 from array import array
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Final, Generic, TypeVar
 
 _K = TypeVar("_K", bound=Hashable)
@@ -72,6 +72,11 @@ class BoundedCache(Generic[_K, _V]):
         if cost <= self._largest:
             self.drop(key)
             self._put(key, made, cost)
+
+    def values(self) -> Iterator[_V]:
+        """Yield everything that is kept."""
+        yield from self._young.values()
+        yield from self._old.values()
 
     def drop(self, key: _K) -> None:
         """Forget one key."""

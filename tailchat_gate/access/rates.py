@@ -30,13 +30,17 @@ _PRECISION: Final = 1e-6
 
 
 class Bucket:
-    """The requests of one key. `taken` counts those that other gates have not been told of."""
+    """The requests of one key; `stranger`: anybody can make such keys up.
 
-    __slots__ = ("due", "key", "limit", "taken")
+    `taken` counts those that other gates have not been told of.
+    """
 
-    def __init__(self, limit: "RateLimit", key: str) -> None:
+    __slots__ = ("due", "key", "limit", "stranger", "taken")
+
+    def __init__(self, limit: "RateLimit", key: str, *, stranger: bool) -> None:
         self.limit: Final = limit
         self.key: Final = key
+        self.stranger: Final = stranger
         #: When the bucket is full again, by the clock of the requests; past: it is full.
         self.due = 0.0
         self.taken = 0
@@ -55,19 +59,31 @@ class Buckets:
         #: Buckets whose `taken` is not 0, where other gates are told; None where there are none.
         self.changed: list[Bucket] | None = None
 
+    def forget(self, sub: str) -> None:
+        """Forget the buckets of a person."""
+        tail = f":{sub}"
+        # A token may be named like a sub.
+        found = [
+            bucket
+            for bucket in self.known.values()
+            if bucket.key.endswith(tail) and bucket.limit.name != TOKEN
+        ]
+        for bucket in found:
+            self.known.drop(bucket.key)
+            bucket.taken = 0
+        if self.changed:
+            self.changed = [bucket for bucket in self.changed if bucket.taken]
+
 
 class RateLimit:
     """One limit of one configuration, over all keys."""
 
-    __slots__ = ("_ahead", "_buckets", "_kept", "_prefix", "interval", "name")
+    __slots__ = ("_ahead", "_buckets", "_prefix", "interval", "name")
 
-    def __init__(
-        self, buckets: Buckets, name: str, rate: Rate, *, of: str = "", strangers: bool = False
-    ) -> None:
-        """`of` is the route, "" for a limit of all; `strangers`: anybody can make keys up."""
+    def __init__(self, buckets: Buckets, name: str, rate: Rate, *, of: str = "") -> None:
+        """`of` is the route, "" for a limit of all."""
         self.name: Final = name
         self._buckets = buckets
-        self._kept: Final = buckets.strangers if strangers else buckets.known
         #: The seconds in which one more request may come.
         self.interval: Final = rate.seconds / rate.most
         #: So far ahead of the time the moment of a bucket may be, and one more request may come.
@@ -75,13 +91,14 @@ class RateLimit:
         # With the rate, so that a bucket of another one is not read by this one.
         self._prefix: Final = f"{name}:{of}:{rate.most}/{rate.seconds:g}:"
 
-    def bucket(self, key: str) -> Bucket:
-        """Return the bucket of a key."""
+    def bucket(self, key: str, *, stranger: bool = False) -> Bucket:
+        """Return the bucket of a key; `stranger`: anybody can make such keys up."""
         named = self._prefix + key
-        found = self._kept.get(named)
+        kept = self._buckets.strangers if stranger else self._buckets.known
+        found = kept.get(named)
         if found is None:
-            found = Bucket(self, named)
-            self._kept.keep(named, found)
+            found = Bucket(self, named, stranger=stranger)
+            kept.keep(named, found)
         return found
 
     def wait(self, bucket: Bucket, now: float) -> float:
@@ -94,6 +111,9 @@ class RateLimit:
         changed = self._buckets.changed
         if changed is not None:
             if not bucket.taken:
+                if len(changed) >= MOST:
+                    # The store is slow, and strangers are many: this gate alone counts this one.
+                    return
                 changed.append(bucket)
             bucket.taken += 1
 
@@ -102,9 +122,9 @@ class RateLimit:
         self._buckets.refused[self.name] += 1
         return max(ceil(wait), 1)
 
-    def enter(self, key: str, now: float) -> int:
+    def enter(self, key: str, now: float, *, stranger: bool = False) -> int:
         """Count a request; return 0 if it may pass, and else the value of Retry-After."""
-        bucket = self.bucket(key)
+        bucket = self.bucket(key, stranger=stranger)
         wait = self.wait(bucket, now)
         if wait > 0:
             return self.refuse(wait)
@@ -143,26 +163,29 @@ class RequestRates:
         """
         now = context.started
         entered = []
-        for limit, key in self._limits(context):
-            bucket = limit.bucket(key)
+        for bucket in self._buckets(context):
+            limit = bucket.limit
             wait = limit.wait(bucket, now)
             if wait > 0:
+                context.limit = limit.name
                 return limit.refuse(wait)
             entered.append(bucket)
         for bucket in entered:
             bucket.limit.take(bucket, now)
         return 0
 
-    def _limits(self, context: RequestContext) -> Iterator[tuple[RateLimit, str]]:
+    def _buckets(self, context: RequestContext) -> Iterator[Bucket]:
         sub, token = context.sub, context.token
         if token:
             if self._token is not None:
-                yield self._token, token
+                yield self._token.bucket(token)
         elif sub and self._person is not None:
-            yield self._person, sub
+            yield self._person.bucket(sub)
         of_all, of_client = self._routes.get(context.route, _NO_RATES)
         if of_client is not None:
             # A sub and a token's name are not addresses, and not each other: of a fixed form.
-            yield of_client, f"{token and 'token '}{token or sub or context.client_address.network}"
+            who = f"token {token}" if token else sub
+            network = context.client_address.network
+            yield of_client.bucket(who or network, stranger=not who)
         if of_all is not None:
-            yield of_all, ""
+            yield of_all.bucket("")

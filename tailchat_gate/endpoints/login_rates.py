@@ -46,4 +46,8 @@ class LoginRates:
 def _wait(limit: RateLimit | None, context: RequestContext) -> int:
     if limit is None:
         return 0
-    return limit.enter(site(context.client_address.network), context.started)
+    network = site(context.client_address.network)
+    wait = limit.enter(network, context.started, stranger=True)
+    if wait:
+        context.limit = limit.name
+    return wait

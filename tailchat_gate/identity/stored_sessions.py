@@ -83,6 +83,8 @@ class StoredSession:
 
 _ORDER: Final = ("began", "seen", "browser", "tokens", "checked", "sealed")
 _FIELDS: Final = frozenset(_ORDER)
+#: How the body of an ended session ends.
+_NO_CONTENT: Final = '"sealed":""}'
 
 
 def _merge(old: Record, new: Record) -> Record:
@@ -92,7 +94,10 @@ def _merge(old: Record, new: Record) -> Record:
 
 
 def _latest(records: Sequence[Record]) -> Sequence[Record]:
-    return records[-MOST:]
+    """Return as many records as there may be: those of ended sessions go first."""
+    ended = [record.key for record in records if record.body.endswith(_NO_CONTENT)]
+    gone = set(ended[: max(len(records) - MOST, 0)])
+    return [record for record in records if record.key not in gone][-MOST:]
 
 
 class StoredSessions:
@@ -112,6 +117,9 @@ class StoredSessions:
         self._changed = changed
         self._by_sid: dict[str, StoredSession] = {}
         self._by_sub: dict[str, dict[str, None]] = {}
+        #: Those that have ended, the earliest first: they make room before any other, or a person
+        #: who signs in again and again would push out other people's sessions.
+        self._ended: dict[str, None] = {}
         #: When sessions were used, as far as that is not written yet.
         self._seen: dict[str, int] = {}
         #: What was put last, and before that: a write may have failed.
@@ -179,6 +187,7 @@ class StoredSessions:
         if changes.complete and not changes.doubtful and not self._store.faults:
             self._by_sid.clear()
             self._by_sub.clear()
+            self._ended.clear()
         over = before > 0 and changes.complete
         for record in changes.records:
             found = StoredSession.from_record(record)
@@ -220,19 +229,23 @@ class StoredSessions:
 
     def _apply(self, session: StoredSession) -> None:
         old = self._by_sid.pop(session.sid, None)
-        self._by_sid[session.sid] = session if old is None else old.merged(session)
+        merged = session if old is None else old.merged(session)
+        self._by_sid[session.sid] = merged
+        if not merged.sealed:
+            self._ended[session.sid] = None
         self._by_sub.setdefault(session.sub, {})[session.sid] = None
         if len(self._by_sid) >= self._look_at:
             now = self._clock()
             self._drop([sid for sid, one in self._by_sid.items() if one.until <= now])
             self._look_at = max(_FIRST_LOOK, min(MOST, 2 * len(self._by_sid)))
         if len(self._by_sid) > MOST:
-            self._drop((next(iter(self._by_sid)),))
+            self._drop((next(iter(self._ended or self._by_sid)),))
 
     def _drop(self, sids: Iterable[str]) -> None:
         for sid in sids:
             one = self._by_sid.pop(sid)
             self._seen.pop(sid, None)
+            self._ended.pop(sid, None)
             of_one = self._by_sub[one.sub]
             del of_one[sid]
             if not of_one:

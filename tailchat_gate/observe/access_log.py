@@ -82,6 +82,7 @@ class AccessLog:
             fields.host.name,
             context.status,
             context.reason,
+            context.limit,
             context.route,
             context.sub,
             context.token,
@@ -139,6 +140,7 @@ def _texts(  # noqa: PLR0913, PLR0917 - the key of a cache
     host: str,
     status: int,
     reason: str,
+    limit: str,
     route: str,
     sub: str,
     token: str,
@@ -146,8 +148,9 @@ def _texts(  # noqa: PLR0913, PLR0917 - the key of a cache
 ) -> tuple[str, str, str]:
     """Return the members before the path, those after it, and the text of the agent."""
     who = f'"route":{quoted(route)},"sub":{quoted(sub)},"token":{quoted(token)},'
+    limited = f'"limit":"{limit}",' if limit else ""
     return (
         f'"client":{quoted(client)},"method":{quoted(method)},"host":{quoted(host)},',
-        f'"status":{status},"reason":"{reason}",{who}',
+        f'"status":{status},"reason":"{reason}",{limited}{who}',
         quoted(agent),
     )

@@ -73,6 +73,7 @@ _VALUES: Final[Mapping[str, Callable[[RequestContext], str]]] = MappingProxyType
         "query": _query,
         "status": lambda context: str(context.status),
         "reason": lambda context: quoted(context.reason),
+        "limit": lambda context: quoted(context.limit) if context.limit else "",
         "route": lambda context: quoted(context.route),
         "sub": lambda context: quoted(context.sub),
         "token": lambda context: quoted(context.token),

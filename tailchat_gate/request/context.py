@@ -24,7 +24,7 @@ class RequestContext:
     token's name) are "" where no route was met, nobody is signed in, or no machine came.
     `upstream_at` is when the request went to the upstream, 0 for at once; `first_byte_at` is when
     the first bytes came from there, and `connect_seconds` is 0 where no connection was opened.
-    `upstream` is the address of its socket.
+    `upstream` is the address of its socket. `limit` is the key of the rate that refused it.
     """
 
     request_id: str
@@ -35,6 +35,7 @@ class RequestContext:
     route: str = ""
     sub: str = ""
     token: str = ""
+    limit: str = ""
     status: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0

@@ -3,9 +3,9 @@
 from typing import Final, Literal, get_args
 
 LogField = Literal[
-    "time", "id", "client", "method", "host", "path", "query", "status", "reason", "route", "sub",
-    "token", "bytes", "received", "ms", "upstream", "connect_ms", "first_byte_ms", "upstream_ms",
-    "trace_id", "agent", "asked",
+    "time", "id", "client", "method", "host", "path", "query", "status", "reason", "limit", "route",
+    "sub", "token", "bytes", "received", "ms", "upstream", "connect_ms", "first_byte_ms",
+    "upstream_ms", "trace_id", "agent", "asked",
 ]  # fmt: skip
 #: Those of a line unless the configuration chooses others: query strings carry secrets of tools.
 DEFAULT_LOG_FIELDS: Final[tuple[LogField, ...]] = tuple(

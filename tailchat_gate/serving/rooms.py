@@ -165,12 +165,10 @@ def wire_access(settings: Settings, grants: GrantState) -> AccessParts:
     )
 
 
-def rate_limit(
-    buckets: Buckets, name: str, text: str, *, of: str = "", strangers: bool = False
-) -> RateLimit | None:
+def rate_limit(buckets: Buckets, name: str, text: str, *, of: str = "") -> RateLimit | None:
     """Return the limit that a key has, None where the text is empty; see RateLimit."""
     rate = read_rate(text)
-    return RateLimit(buckets, name, rate, of=of, strangers=strangers) if rate else None
+    return RateLimit(buckets, name, rate, of=of) if rate else None
 
 
 def wire_rates(settings: Settings, buckets: Buckets) -> RequestRates | None:
@@ -181,7 +179,7 @@ def wire_rates(settings: Settings, buckets: Buckets) -> RequestRates | None:
     routes = {
         route.name: RouteRates(
             rate_limit(buckets, ROUTE, route.rate, of=route.name),
-            rate_limit(buckets, CLIENT, route.rate_per_client, of=route.name, strangers=True),
+            rate_limit(buckets, CLIENT, route.rate_per_client, of=route.name),
         )
         for route in settings.route
         if route.rate or route.rate_per_client

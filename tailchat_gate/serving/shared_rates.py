@@ -10,14 +10,14 @@ While the store does not answer, each gate counts for itself.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from tailchat_gate.access.rates import NAMES, Bucket, Buckets
 from tailchat_gate.observe.families import Collected, by_one
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.process_gauges import RATE_LIMITED, RATES_SHARED
-from tailchat_gate.state.store import Charge, Store
+from tailchat_gate.state.store import Changes, Charge, Kind, Record, Store
 
 #: Seconds between two exchanges with the store.
 SHARE_SECONDS: Final = 0.25
@@ -30,8 +30,11 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class SharedRates:
     """The buckets of one process; they are its own where the store is not other gates' too.
 
-    `clock` is the one of the requests.
+    `clock` is the one of the requests. It follows the store only to hear whose data were erased:
+    there are no records of buckets.
     """
+
+    kind: Final = Kind("rate", 0, lambda records: records)
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self.buckets: Final = Buckets()
@@ -42,6 +45,25 @@ class SharedRates:
         self._answered = True
         if self._charge is not None:
             self.buckets.changed = []
+        store.follow(self)
+
+    def take(self, changes: Changes) -> None:
+        """Do nothing: there are no records."""
+
+    def known(self, *, lost: bool) -> Iterable[Record]:
+        """Return nothing."""
+        del lost
+        return ()
+
+    def unsaved(self, *, last: bool) -> Iterable[Record]:
+        """Return nothing."""
+        del last
+        return ()
+
+    def erase(self, sub: str, *, in_force: bool) -> None:
+        """Forget the buckets of a person."""
+        del in_force
+        self.buckets.forget(sub)
 
     def metrics(self) -> Iterator[Collected]:
         """Yield the families."""
@@ -77,7 +99,9 @@ class SharedRates:
         # At least once: without a bucket too, a store that was away is asked whether it is back.
         for start in range(0, max(len(changed), 1), _BATCH):
             batch = changed[start : start + _BATCH]
-            charges = [Charge(one.key, one.taken * one.limit.interval) for one in batch]
+            charges = [
+                Charge(one.key, one.taken * one.limit.interval, one.stranger) for one in batch
+            ]
             for bucket in batch:
                 bucket.taken = 0
             found = await self._charge(charges)

@@ -224,7 +224,7 @@ def _forward_auth(parts: Parts) -> ForwardAuth:
 
 def _login_rate(parts: Parts, step: str) -> RateLimit | None:
     limits, buckets = parts.settings.limits, parts.process_state.rates.buckets
-    return rate_limit(buckets, LOGINS, limits.logins, of=step, strangers=True)
+    return rate_limit(buckets, LOGINS, limits.logins, of=step)
 
 
 def _key_ring(settings: Settings, purpose: str) -> KeyRing:

@@ -170,11 +170,12 @@ class RedisStore:
         return await self._try(Operation.WRITE, lambda: self._database.charge(charges))
 
     async def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
-        """Delete records and all outcomes about a person. Raises StoreFault."""
+        """Delete records, and all outcomes and rates about a person. Raises StoreFault."""
         self._own.forget_person(sub)
         async with self._using:
             await self._database.delete(keys, notice)
             await self._database.outcomes(sub, erase=True)
+            await self._database.forget_rates(sub)
 
     async def about(self, sub: str) -> tuple[list[Record], int]:
         """Return the records about a person, and the number of outcomes. Raises StoreFault."""

@@ -28,6 +28,10 @@ from tailchat_gate.syntax import COMPACT
 #: The hash tag keeps all keys on one node; the number is that of the format.
 PREFIX: Final = "{tailchat-gate}:1:"
 _LOG, _CHANGES, _UNTIL = (PREFIX + name for name in ("log", "changes", "until"))
+_RATES: Final = tuple(PREFIX + name for name in ("rates:known", "rates:strangers", "rates:at"))
+_KNOWN_RATES: Final = _RATES[0]
+#: Buckets of each of the two kinds, about 150 bytes each.
+_MOST_RATES: Final = 1 << 17
 #: Records in one call: what the server does in a few milliseconds.
 _BATCH: Final = 500
 #: Marks of writes that are remembered; a process that missed more reads everything again.
@@ -213,25 +217,30 @@ class RedisDatabase:
 
     async def sweep(self) -> None:
         """Delete what expired long ago."""
-        now = int(self._clock())
-        arguments = (PREFIX, now - EXPIRY_MARGIN, now, _SWEPT)
+        arguments = (PREFIX, int(self._clock()), EXPIRY_MARGIN, _SWEPT)
         await self._client.run(scripts.SWEEP, (_CHANGES, _UNTIL), arguments)
 
     async def outcomes(self, sub: str, *, erase: bool) -> int:
         """Return how many outcomes are about a person, and erase them if asked."""
-        count = await self._client.run(scripts.OUTCOMES, (f"{PREFIX}of:{sub}",), (int(erase),))
+        count = await self._client.run(scripts.OUTCOMES, (f"{PREFIX}about:{sub}",), (int(erase),))
         return int(count)
+
+    async def forget_rates(self, sub: str) -> None:
+        """Delete the buckets of a person."""
+        await self._client.run(scripts.FORGET_RATES, (_KNOWN_RATES,), (sub,))
 
     async def reserve(
         self, kind: str, key: str, nonce: str, *, until: float, room: int, at: float
     ) -> Reservation:
         """Reserve a key under a nonce, or only look for it, with the nonce ""."""
+        # The server's clock counts, because gates' clocks differ.
+        age = self._clock() - at
         lifetime = max(1, int((until + EXPIRY_MARGIN - self._clock()) * 1000))
         expired = int(self._clock()) - USE_MARGIN
         found: Any = await self._client.run(
             scripts.RESERVE,
             (f"{PREFIX}use:{kind}:{key}",),
-            (PREFIX, kind, key, nonce, repr(at), int(until), lifetime, room, expired),
+            (PREFIX, kind, key, nonce, age, int(until), lifetime, room, expired),
         )
         if found[0] == b"granted":
             return Reservation(ReservationStatus.GRANTED)
@@ -239,15 +248,14 @@ class RedisDatabase:
             return Reservation(ReservationStatus.FULL)
         is_kept = self._clock() < float(found[3])
         outcome = found[2] if is_kept and found[2] else None
-        return Reservation(ReservationStatus.TAKEN, float(found[1]), outcome)
+        return Reservation(ReservationStatus.TAKEN, self._clock() - float(found[1]), outcome)
 
     async def charge(self, charges: Sequence[Charge]) -> Sequence[float]:
         """Add charges to buckets; return in how many seconds each is full again."""
-        found = await self._client.run(
-            scripts.CHARGE,
-            [f"{PREFIX}rate:{charge.key}" for charge in charges],
-            [charge.seconds for charge in charges],
-        )
+        arguments: list[object] = [_MOST_RATES]
+        for charge in charges:
+            arguments += [2 if charge.strangers else 1, charge.key, charge.seconds]
+        found = await self._client.run(scripts.CHARGE, _RATES, arguments)
         return [float(ahead) for ahead in found]
 
     async def settle(self, kind: str, key: str, nonce: str, outcome: Outcome) -> None:

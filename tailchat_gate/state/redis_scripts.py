@@ -8,8 +8,11 @@ Keys, all below one prefix, whose hash tag keeps them together:
 - `until`: the same, scored by its expiry.
 - `records:KIND`: the documents by their keys.
 - `use:KIND:KEY`: a reservation; `uses:KIND`, `harmless:KIND`: their keys, by expiry and by age.
-- `outcome:KIND:KEY`, `of:SUB`: an outcome, and the outcomes about a person.
-- `rate:LIMIT:KEY`: when a bucket is full again, in Unix seconds of the server; kept until then.
+- `outcome:KIND:KEY`, `about:SUB`: an outcome, and the outcomes about a person, by their ends.
+- `rates:known`, `rates:strangers`: the buckets of rate limits, by when each is full again.
+- `rates:at`: when a bucket was last charged.
+
+The last four have times of the server, which are those of all gates alike.
 """
 
 from typing import Final
@@ -77,23 +80,27 @@ redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
 return 1
 """
 
-#: KEYS changes, until. ARGV prefix, last second of records, last second of erasures, most.
+#: KEYS changes, until. ARGV prefix, the present second, the seconds for which records are kept
+#: after they expire, most. What is dropped has expired by the server's clock, too: one gate's
+#: clock may be far ahead of all others.
 SWEEP: Final = """
+local now = math.min(tonumber(ARGV[2]), tonumber(redis.call('TIME')[1]))
+local last = now - tonumber(ARGV[3])
 local function drop(member)
     local kind, key = string.match(member, '^(%S+) (.*)$')
     redis.call('HDEL', ARGV[1] .. 'records:' .. kind, key)
     redis.call('ZREM', KEYS[1], member)
     redis.call('ZREM', KEYS[2], member)
 end
-local old = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'LIMIT', 0, ARGV[4])
+local old = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', last, 'LIMIT', 0, ARGV[4])
 for _, member in ipairs(old) do drop(member) end
-local recent = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])
+local recent = redis.call('ZRANGEBYSCORE', KEYS[2], last, now, 'LIMIT', 0, ARGV[4])
 for _, member in ipairs(recent) do
     if string.sub(member, 1, 8) == 'erasure ' then drop(member) end
 end
 for _, kind in ipairs(redis.call('SMEMBERS', ARGV[1] .. 'kinds')) do
     local uses = ARGV[1] .. 'uses:' .. kind
-    for _, key in ipairs(redis.call('ZRANGEBYSCORE', uses, '-inf', ARGV[2], 'LIMIT', 0, ARGV[4])) do
+    for _, key in ipairs(redis.call('ZRANGEBYSCORE', uses, '-inf', last, 'LIMIT', 0, ARGV[4])) do
         redis.call('DEL', ARGV[1] .. 'use:' .. kind .. ':' .. key)
         redis.call('ZREM', uses, key)
         redis.call('ZREM', ARGV[1] .. 'harmless:' .. kind, key)
@@ -102,10 +109,12 @@ end
 return #old
 """
 
-#: ARGV prefix, kind, key, nonce, now, until, lifetime in ms, room, last second of the expired.
-#: Returns "granted" or "full", or "taken" with when, outcome and the end of that.
+#: ARGV prefix, kind, key, nonce, seconds since, until, lifetime in ms, room, last second of the
+#: expired. Returns "granted" or "full", or "taken" with the seconds since, outcome and its end.
 RESERVE: Final = """
 local use = KEYS[1]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local uses, harmless = ARGV[1] .. 'uses:' .. ARGV[2], ARGV[1] .. 'harmless:' .. ARGV[2]
 local function drop(key)
     redis.call('DEL', ARGV[1] .. 'use:' .. ARGV[2] .. ':' .. key)
@@ -116,7 +125,7 @@ local found = redis.call('HMGET', use, 'at', 'nonce', 'outcome_until')
 if found[1] then
     if ARGV[4] ~= '' and found[2] == ARGV[4] then return {'granted'} end
     local outcome = redis.call('GET', ARGV[1] .. 'outcome:' .. ARGV[2] .. ':' .. ARGV[3])
-    return {'taken', found[1], outcome or '', found[3] or '0'}
+    return {'taken', string.format('%.6f', now - found[1]), outcome or '', found[3] or '0'}
 end
 if ARGV[4] == '' then return {'granted'} end
 if redis.call('ZCARD', uses) >= tonumber(ARGV[8]) then
@@ -128,7 +137,7 @@ if redis.call('ZCARD', uses) >= tonumber(ARGV[8]) then
     end
     if redis.call('ZCARD', uses) >= tonumber(ARGV[8]) then return {'full'} end
 end
-redis.call('HSET', use, 'at', ARGV[5], 'nonce', ARGV[4])
+redis.call('HSET', use, 'at', string.format('%.6f', now - ARGV[5]), 'nonce', ARGV[4])
 redis.call('PEXPIRE', use, ARGV[7])
 redis.call('ZADD', uses, ARGV[6], ARGV[3])
 redis.call('SADD', ARGV[1] .. 'kinds', ARGV[2])
@@ -149,8 +158,11 @@ end
 if ARGV[6] ~= '' and tonumber(ARGV[8]) > 0 then
     redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[8])
     if ARGV[9] ~= '' then
-        redis.call('SADD', ARGV[1] .. 'of:' .. ARGV[9], KEYS[2])
-        redis.call('PEXPIRE', ARGV[1] .. 'of:' .. ARGV[9], ARGV[8])
+        local about = ARGV[1] .. 'about:' .. ARGV[9]
+        local now = tonumber(redis.call('TIME')[1])
+        redis.call('ZREMRANGEBYSCORE', about, '-inf', now)
+        redis.call('ZADD', about, now + math.ceil(ARGV[8] / 1000), KEYS[2])
+        redis.call('EXPIREAT', about, redis.call('ZRANGE', about, -1, -1, 'WITHSCORES')[2])
     end
 end
 return 1
@@ -165,24 +177,52 @@ redis.call('ZREM', ARGV[1] .. 'harmless:' .. ARGV[2], ARGV[3])
 return 1
 """
 
-#: KEYS buckets. ARGV the seconds to add to each. Returns in how many seconds each is full again.
-#: A repetition adds them twice: fewer requests pass, never more.
+#: KEYS known, strangers, at. ARGV most buckets of each, then for each charge which of the two, its
+#: bucket and the seconds to add. Returns in how many seconds each bucket is full again.
+#: A repetition adds them twice: fewer requests pass, never more. Where there is no room, the bucket
+#: that is full soonest goes. A clock that is set back would let everybody wait as long as that:
+#: then all buckets are full.
 CHARGE: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local before = tonumber(redis.call('GET', KEYS[3]) or '0')
+if now < before - 1 then redis.call('DEL', KEYS[1], KEYS[2]) end
+redis.call('SET', KEYS[3], string.format('%.6f', now))
 local found = {}
-for i, key in ipairs(KEYS) do
-    local due = math.max(tonumber(redis.call('GET', key) or '0'), now) + tonumber(ARGV[i])
-    redis.call('SET', key, string.format('%.6f', due), 'PX', math.ceil((due - now) * 1000))
-    found[i] = string.format('%.6f', due - now)
+for i = 2, #ARGV, 3 do
+    local key = KEYS[tonumber(ARGV[i])]
+    local due = tonumber(redis.call('ZSCORE', key, ARGV[i + 1]) or '0')
+    due = string.format('%.6f', math.max(due, now) + tonumber(ARGV[i + 2]))
+    redis.call('ZADD', key, due, ARGV[i + 1])
+    found[#found + 1] = string.format('%.6f', due - now)
+end
+for i = 1, 2 do
+    redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
+    redis.call('ZREMRANGEBYRANK', KEYS[i], 0, -1 - tonumber(ARGV[1]))
+    local last = redis.call('ZRANGE', KEYS[i], -1, -1, 'WITHSCORES')[2]
+    if last then redis.call('EXPIREAT', KEYS[i], math.ceil(last)) end
 end
 return found
 """
 
-#: KEYS of:SUB. ARGV whether to delete them. Returns how many outcomes are about a person.
+#: KEYS known. ARGV a sub. Deletes the buckets of a person; those of tokens may be named alike.
+FORGET_RATES: Final = """
+local tail = ':' .. ARGV[1]
+local found = {}
+for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+    local named = string.sub(member, -#tail) == tail
+    if named and string.sub(member, 1, 19) ~= 'requests_per_token:' then
+        found[#found + 1] = member
+    end
+end
+for _, member in ipairs(found) do redis.call('ZREM', KEYS[1], member) end
+return #found
+"""
+
+#: KEYS about:SUB. ARGV whether to delete them. Returns how many outcomes are about a person.
 OUTCOMES: Final = """
 local count = 0
-for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+for _, key in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     count = count + redis.call('EXISTS', key)
     if ARGV[1] == '1' then redis.call('DEL', key) end
 end

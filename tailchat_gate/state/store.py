@@ -157,10 +157,14 @@ class Outcome(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """What a rate limit adds to a bucket: the seconds in which so many requests may come."""
+    """What a rate limit adds to a bucket: the seconds in which so many requests may come.
+
+    `strangers`: anybody can make such keys up.
+    """
 
     key: str
     seconds: float
+    strangers: bool = False
 
 
 #: Adds charges to buckets that several gates share. Returns, for each, in how many seconds the

@@ -63,20 +63,51 @@ def test_no_span_of_time_has_more_than_a_period_and_what_fills_up(
 def test_keys_of_strangers_take_bounded_memory() -> None:
     """However many networks come, so many are kept, and one that goes on coming is among them."""
     buckets = Buckets()
-    limit = RateLimit(buckets, "rate_per_client", Rate(3, 60.0), strangers=True)
+    limit = RateLimit(buckets, "rate_per_client", Rate(3, 60.0))
     person = RateLimit(buckets, "requests_per_person", Rate(1, 60.0))
     person.enter(ANN, 0.0)
-    kept = limit.bucket("busy")
+    limit.enter(BEN, 0.0)
+    kept = limit.bucket("busy", stranger=True)
+    of_ben = limit.bucket(BEN)
     for number in range(3 * rates.MOST):
-        limit.enter(f"n{number}", 0.0)
+        limit.enter(f"n{number}", 0.0, stranger=True)
         if number % 1000 == 0:
-            limit.enter("busy", 0.0)
+            limit.enter("busy", 0.0, stranger=True)
 
     assert len(buckets.strangers) <= rates.MOST
     # People are not pushed out by them.
     assert person.enter(ANN, 0.0) == 60
-    assert limit.bucket("busy") is kept
-    assert limit.enter("busy", 0.0) == 20
+    assert limit.bucket(BEN) is of_ben
+    assert limit.bucket("busy", stranger=True) is kept
+    assert limit.enter("busy", 0.0, stranger=True) == 20
+
+
+def test_what_waits_for_a_slow_store_is_bounded() -> None:
+    """More networks than a slow store takes are counted by this gate alone."""
+    buckets = Buckets()
+    buckets.changed = []
+    limit = RateLimit(buckets, "logins", Rate(1, 60.0))
+    for number in range(rates.MOST + 10):
+        assert limit.enter(f"n{number}", 0.0, stranger=True) == 0
+
+    assert len(buckets.changed) == rates.MOST
+    assert limit.enter(f"n{rates.MOST + 9}", 0.0, stranger=True) == 60
+
+
+def test_the_buckets_of_a_person_are_forgotten() -> None:
+    """Those of others stay, and those of a token that is named like the person."""
+    buckets = Buckets()
+    buckets.changed = []
+    one = Rate(1, 60.0)
+    person, token = (RateLimit(buckets, name, one) for name in (rates.PERSON, rates.TOKEN))
+    client = RateLimit(buckets, rates.CLIENT, one, of="wiki")
+    found = RequestRates(person, token, {"wiki": RouteRates(None, client)})
+    requests = [_request(ANN), _request(BEN), _request(token=ANN)]
+    assert [found.enter(request) for request in requests] == [0, 0, 0]
+    buckets.forget(ANN)
+
+    assert not any(bucket.key.endswith(ANN) for bucket in buckets.changed if bucket.limit is person)
+    assert [found.enter(request) for request in requests] == [0, 60, 60]
 
 
 def test_a_refused_request_counts_nowhere() -> None:
@@ -94,7 +125,7 @@ def test_a_refused_request_counts_nowhere() -> None:
 
 def test_a_client_is_a_person_a_machine_or_a_network() -> None:
     """Each has a bucket of its own at a tool, wherever it comes from; other routes have none."""
-    limit = RateLimit(Buckets(), "rate_per_client", Rate(1, 60.0), of="wiki", strangers=True)
+    limit = RateLimit(Buckets(), "rate_per_client", Rate(1, 60.0), of="wiki")
     found = RequestRates(None, None, {"wiki": RouteRates(None, limit)})
 
     assert found.enter(_request(ANN, client="192.0.2.1")) == 0

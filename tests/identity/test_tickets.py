@@ -27,6 +27,7 @@ from visitor import Visitor
 
 from tailchat_gate.cli import main
 from tailchat_gate.demo.users import User
+from tailchat_gate.identity import stored_sessions
 from tailchat_gate.identity.browser_name import browser_name
 from tailchat_gate.identity.stored_sessions import (
     MOST_OF_ONE,
@@ -206,6 +207,29 @@ def test_one_person_has_so_many_sessions(clock: Clock) -> None:
     assert len(stored.of(SUB)) == MOST_OF_ONE
     ended = [one.key for one in stored.known(lost=True) if json.loads(one.body)["sealed"] == ""]
     assert ended == ["s0", "s1"]
+
+
+async def test_signing_in_again_and_again_pushes_out_nobody(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of ended sessions makes room first, in memory and in the store."""
+    monkeypatch.setattr(stored_sessions, "MOST", 200)
+    stored = StoredSessions(MemoryStore(clock), clock)
+    until, began = int(clock.now) + 3600, int(clock.now)
+    for number in range(300):
+        if number < 50:
+            # The others sign in once, and before most of it.
+            times = (until, began, began)
+            stored.put(StoredSession(f"other-{number}", f"sub-{number}", *times, sealed="x"))
+        stored.put(StoredSession(f"one-{number}", SUB, until, began, began + number, sealed="x"))
+    records = list(stored.known(lost=True))
+    records += [replace(one, key=f"more {one.key}") for one in records if '"sealed":""' in one.body]
+
+    assert sum(stored.get(f"other-{number}") is not None for number in range(50)) == 50
+    assert len(stored) == 200
+    left = {record.key for record in StoredSessions.kind.compact(records)}
+    assert len(left) == 200
+    assert left >= {f"other-{number}" for number in range(50)}
 
 
 def test_an_ended_session_does_not_come_back(clock: Clock) -> None:

@@ -102,6 +102,7 @@ async def test_every_key_is_documented(tmp_path: Path, clock: Clock) -> None:
     context = make_context()
     context.original = Original("PUT", context.head.fields.host, context.target)
     context.upstream, context.connect_seconds, context.first_byte_at = "[::1]:80", 0.1, 2.0
+    context.limit = "requests_per_person"
     context.trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "", b"")
     async with open_log(tmp_path / "log", clock) as log:
         log.choose(get_args(LogField))

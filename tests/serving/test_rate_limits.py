@@ -75,7 +75,7 @@ async def test_a_person_is_limited_over_all_tools(start_gate: Start, upstream: R
     assert len(upstream.requests) == 3
     line = (await gate.log())[2]
     assert (line["status"], line["reason"], line["route"]) == (429, "rate-limited", "wiki")
-    assert line["sub"] == SUB
+    assert (line["sub"], line["limit"]) == (SUB, "requests_per_person")
     metrics = gate.generation.process_state.metrics.render()
     assert b'gate_rate_limited_total{limit="requests_per_person"} 1.0' in metrics
     assert b'gate_rate_limited_total{limit="logins"} 0.0' in metrics
@@ -229,6 +229,7 @@ async def test_a_network_begins_so_many_sign_ins(start_gate: Start, upstream: Ra
     assert _waits(page, 43_200)
     assert _waits(call, 43_200)
     assert call.json["error"] == "login-rate-limited"
+    assert {line.get("limit") for line in await gate.log() if line["status"] == 429} == {"logins"}
     assert _counted(gate, "logins") == 4
 
 

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -206,18 +207,61 @@ async def test_damaged_records_lift_nothing(server: RedisServer) -> None:
 async def test_what_expired_long_ago_is_deleted(server: RedisServer) -> None:
     """A sweep deletes records and keys a day after they have expired."""
     clock = Clock()
+    # Which it has by the server's clock, too.
+    clock.now = now = time.time()
     async with gate(server, clock) as here:
-        await here.store.put([Record("note", "old", "{}", "", int(START) - 1)])
+        old = int(now) - EXPIRY_MARGIN - 1
+        await here.store.put([Record("note", "old", "{}", "", old)])
         await here.put("good")
-        await here.store.reserve("login", "a", until=START - 1, room=9)
-        clock.now += EXPIRY_MARGIN
-        here.store._upkeep._sweep_at = 0
-        await until(lambda: here.store._upkeep._sweep_at > 0)
-        async with here.store._using:
-            pass
+        await here.store.reserve("login", "a", until=old, room=9)
+        await _swept(here)
         assert await here.reserve("a") is ReservationStatus.GRANTED
         async with gate(server, clock) as there:
             assert there.keys == {"good"}
+
+
+async def _swept(gate: Gate) -> None:
+    """Wait for the next sweep, which comes at once."""
+    gate.store._upkeep._sweep_at = 0
+    await until(lambda: gate.store._upkeep._sweep_at > 0)
+    async with gate.store._using:
+        pass
+
+
+async def test_a_gate_whose_clock_is_ahead_changes_nothing_for_others(server: RedisServer) -> None:
+    """Its sweep deletes nothing that is in force, and a reservation is as old as it is."""
+    right, ahead = Clock(), Clock()
+    right.now = now = time.time()
+    ahead.now = now + 30 * EXPIRY_MARGIN
+    async with gate(server, right) as here, gate(server, ahead) as there:
+        await here.store.put([Record("note", "good", "{}", "", int(now) + 3600)])
+        assert await here.reserve("a") is ReservationStatus.GRANTED
+        await _swept(there)
+        found = await there.store.find_reservation("login", "a")
+        async with gate(server, right) as third:
+            assert third.keys == {"good"}
+
+    assert found.status is ReservationStatus.TAKEN
+    assert 0 <= ahead.now - found.reserved_at < 60
+
+
+async def test_what_is_noted_of_outcomes_is_bounded(server: RedisServer) -> None:
+    """The list of a person's outcomes holds those that are stored, and lasts as long as they do."""
+    clock = Clock()
+    clock.now = time.time()
+    async with gate(server, clock) as here, server.client() as client:
+        about = f"{redis_database.PREFIX}about:66a"
+        # As an outcome leaves it that has ended.
+        await client.zadd(about, {"outcome:login:ended": clock.now - 1})
+        for key, seconds in (("a", 3600), ("b", 60)):
+            await here.reserve(key)
+            outcome = Outcome(b"sealed", clock.now + seconds, sub="66a")
+            await here.store.settle("login", key, outcome)
+        left: Any = await client.zrange(about, 0, -1)
+        lasts = await client.ttl(about)
+
+    assert [key.rpartition(b":")[2] for key in left] == [b"b", b"a"]
+    assert 3000 < lasts <= 3601
 
 
 async def test_a_kind_that_grows_is_compacted(server: RedisServer) -> None:

@@ -55,11 +55,10 @@ async def test_a_key_is_granted_once(store: Store) -> None:
     assert await _reserve(store, "a") is ReservationStatus.GRANTED
     again = await store.reserve("login", "a", until=UNTIL, room=100)
 
-    assert (again.status, again.reserved_at, again.outcome) == (
-        ReservationStatus.TAKEN,
-        START,
-        None,
-    )
+    assert (again.status, again.outcome) == (ReservationStatus.TAKEN, None)
+    # Redis counts by its own clock how long ago that was.
+    passed = 60 if isinstance(store, RedisStore) else 0
+    assert START - passed <= again.reserved_at <= START
     assert await _reserve(store, "b") is ReservationStatus.GRANTED
     assert (
         await store.reserve("pass", "a", until=UNTIL, room=100)
