@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,13 @@ def test_the_schema_refuses_what_an_editor_can_see(name: str) -> None:
 
 
 # The docs
+
+
+def test_the_list_of_all_keys_is_current() -> None:
+    """docs/keys.md is what `python docs/keys.py` writes today."""
+    page = runpy.run_path(str(ROOT / "docs" / "keys.py"))["page"]
+
+    assert (ROOT / "docs" / "keys.md").read_text(encoding="utf-8") == page()
 
 
 def sections() -> dict[str, str]:
