@@ -18,6 +18,18 @@ def _one(_key: object, _made: object) -> int:
     return 1
 
 
+def keep_in(cache: dict[_K, _V], key: _K, made: _V, most: int) -> None:
+    """Keep what was made of a key in a plain dict of `most` entries; a full one is emptied first.
+
+    A look-up in a BoundedCache is a call of Python's, and it takes two dicts. So a plain dict is
+    for what each request looks up several times, and for what each session or header section has
+    one of, where it takes little to make again what was dropped.
+    """
+    if len(cache) >= most and key not in cache:
+        cache.clear()
+    cache[key] = made
+
+
 class BoundedCache(Generic[_K, _V]):
     """What was made of keys, until there is too much of it.
 

@@ -18,6 +18,7 @@ from tailchat_gate.access.policy import (
 )
 from tailchat_gate.access.route import Layer, Match, Route, layers_of
 from tailchat_gate.access.route_table import HostTable, PathCache, PathMatch, strictest
+from tailchat_gate.bounded import keep_in
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.tables.admin_page import takes_grants
 from tailchat_gate.identity.grants import GrantState
@@ -27,7 +28,7 @@ from tailchat_gate.syntax import WILDCARD
 
 __all__ = ["Match", "PathMatch", "Route", "RouteTable"]
 
-#: Hosts that no route names in full, of which is kept what covers them.
+#: Hosts of which is kept what covers them.
 _MAX_KEPT_HOSTS: Final = 4096
 
 
@@ -76,11 +77,9 @@ class RouteTable:
             return HostTable([*own, *above.covering(name), any_host], kept)
 
         self._any_host = table("")
-        tables = {host: table(host) for host in layers if host}
-        self._patterns = HostPatterns(tables)
-        self._named = {host: made for host, made in tables.items() if not host.startswith(WILDCARD)}
-        #: By whole host names: those that routes name, and others that were asked for.
-        self._by_host = dict(self._named)
+        self._patterns = HostPatterns({host: table(host) for host in layers if host})
+        #: By whole host names that were asked for.
+        self._by_host: dict[str, HostTable] = {}
         #: Whether a route names methods, so that the method of a request counts.
         self.names_methods: Final = any(route.settings.methods for route in self.routes)
 
@@ -138,9 +137,8 @@ class RouteTable:
     def _table(self, host: str) -> HostTable:
         table = self._by_host.get(host)
         if table is None:
-            if len(self._by_host) >= len(self._named) + _MAX_KEPT_HOSTS:
-                self._by_host = dict(self._named)
-            table = self._by_host[host] = self._patterns.get(host) or self._any_host
+            table = self._patterns.get(host) or self._any_host
+            keep_in(self._by_host, host, table, _MAX_KEPT_HOSTS)
         return table
 
 

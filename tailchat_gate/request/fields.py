@@ -89,7 +89,11 @@ class FieldSection:
         self._read()
 
     def forget(self) -> None:
-        """Drop what others have kept."""
+        """Drop what others have kept.
+
+        Each has an attribute of its own, since most are read once in every request. What is typed
+        Any is of a module that imports this one; only the one that keeps it reads it.
+        """
         #: Further methods that the request claims: kept by request/claims.py.
         self.claimed: frozenset[str] | None = None
         #: Further paths that the request names: kept by request/claims.py.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final, TypeVar
 
+from tailchat_gate.bounded import keep_in
 from tailchat_gate.request.authorization import TOKEN_FIELD
 
 #: Fields that say something about the message itself, or about who sent it. Cookies and a length
@@ -102,9 +103,7 @@ class Shape:
         if found is None:
             kept = [place for place, name in enumerate(self.names) if passes(rules, name)]
             found = Picked(self, kept)
-            if len(self._passed) >= _MAX_ROUTES:
-                self._passed.clear()
-            self._passed[rules] = found
+            keep_in(self._passed, rules, found, _MAX_ROUTES)
         return found
 
 

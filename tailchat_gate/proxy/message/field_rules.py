@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
+from tailchat_gate.bounded import keep_in
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import tool_of, upstream_address
 from tailchat_gate.config.values.header import CLIENT, fields
@@ -130,8 +131,8 @@ class FieldRules:
     def judge(self, name: bytes) -> Action:
         """Return the action for a field name, and cache it in `known`."""
         action = self.rule(name).action
-        if len(self.known) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_LENGTH:
-            self.known[name] = action
+        if len(name) <= _MAX_KNOWN_LENGTH:
+            keep_in(self.known, name, action, _MAX_KNOWN_NAMES)
         return action
 
     def drops(self, name: bytes, rules: RouteRules) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from tailchat_gate.access.policy import NO_MEMBERS, Groups
 from tailchat_gate.access.routes import Route
+from tailchat_gate.bounded import keep_in
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.header import CLIENT, EMAIL, fields, fill
@@ -123,9 +124,8 @@ class IdentityHeaders:
         groups = [] if isinstance(visitor, Machine) else self.groups_of(visitor.record.sub)
         minted = assertions.mint(visitor, groups, route.settings.audience or name)
         lines = self._plain(visitor, route) + minted.line
-        if len(visitor.assertions) >= _MAX_ASSERTIONS:
-            visitor.assertions.clear()
-        visitor.assertions[name] = (self, minted.made_at, minted.renew_at, lines)
+        made = (self, minted.made_at, minted.renew_at, lines)
+        keep_in(visitor.assertions, name, made, _MAX_ASSERTIONS)
         return lines
 
     def _plain(self, visitor: Visitor | Machine, route: Route) -> bytes:
@@ -143,9 +143,7 @@ class IdentityHeaders:
                 email=visitor.email,
                 tells_email=route.settings.email,
             )
-        if len(visitor.identity_headers) >= _MAX_PLAIN:
-            visitor.identity_headers.clear()
-        visitor.identity_headers[route.name] = lines
+        keep_in(visitor.identity_headers, route.name, lines, _MAX_PLAIN)
         return lines
 
 

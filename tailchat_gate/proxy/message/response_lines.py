@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeVar
 
+from tailchat_gate.bounded import keep_in
 from tailchat_gate.request.authorization import challenge_binds
 from tailchat_gate.request.field_names import HOP_BY_HOP, fold, is_order
 from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
@@ -90,7 +91,8 @@ _AS_SENT: Final = Line(_KEEP, b"")
 class ResponseLines:
     """Parses field lines and status lines of responses, and caches them, because they repeat.
 
-    Each cache holds at most 2048 lines of 256 bytes, and none that is secret.
+    Each cache holds at most 2048 lines of 256 bytes, and none that is secret. They are plain dicts,
+    since each line of each response is looked up in one.
     """
 
     def __init__(self) -> None:
@@ -139,17 +141,14 @@ class ResponseLines:
             raise BadResponseError("a status line that is malformed")
         sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
         found = (int(match[2]), match[1] == b"0", sent)
-        is_plain = raw[8:10] != b"  "
-        if is_plain and len(self.statuses) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_LENGTH:
-            self.statuses[raw] = found
+        if raw[8:10] != b"  ":
+            _store(self.statuses, raw, found)
         return found
 
 
 def _store(cache: dict[bytes, _Value], key: bytes, value: _Value) -> None:
     if len(key) <= _MAX_KNOWN_LENGTH:
-        if len(cache) >= _MAX_KNOWN:
-            cache.clear()
-        cache[key] = value
+        keep_in(cache, key, value, _MAX_KNOWN)
 
 
 def _read_line(raw: bytes, name: bytes, value: bytes, action: Action) -> Line:

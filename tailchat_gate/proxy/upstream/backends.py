@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.config.files import client_context
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import HttpAddress, UnixAddress
@@ -146,7 +147,8 @@ class Dialer:
         self.names: Final = names
         self.buffers: Final = ReadBuffers()
         self._time = time.monotonic
-        self._silent: dict[tuple[str, int], float] = {}
+        #: Until when addresses are tried last.
+        self._silent: BoundedCache[tuple[str, int], float] = BoundedCache(_MOST_SILENT)
 
     async def connect(self, backend: Backend, make: Callable[[], _P]) -> _P:
         """Open a connection whose protocol `make` builds. Raises OSError or ssl.SSLError."""
@@ -205,7 +207,7 @@ class Dialer:
         if not self._silent:
             return list(infos)
         now = self._time()
-        return sorted(infos, key=lambda info: self._silent.get(info[4][:2], now) > now)
+        return sorted(infos, key=lambda info: (self._silent.get(info[4][:2]) or now) > now)
 
     def _note(
         self, opened: socket.socket, tried: Sequence[tuple[socket.socket, AddressInfo]]
@@ -215,8 +217,6 @@ class Dialer:
         for made, info in tried:
             where = info[4][:2]
             if made is opened:
-                self._silent.pop(where, None)
+                self._silent.drop(where)
                 return
-            if len(self._silent) >= _MOST_SILENT:
-                self._silent.clear()
-            self._silent[where] = now + SILENT_SECONDS
+            self._silent.keep(where, now + SILENT_SECONDS)
