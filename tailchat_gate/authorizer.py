@@ -25,7 +25,7 @@ from tailchat_gate.identity.revocation.state import Rejection, SessionHolder
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import KEPT_OUT, Reason, RefusedError
-from tailchat_gate.request.authorization import Way
+from tailchat_gate.request.authorization import TokenWay
 from tailchat_gate.request.claims import claimed_methods, claimed_paths
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
@@ -119,7 +119,8 @@ class Authorizer:
         fields = context.head.fields
         if fields.bearer is not None:
             verdict = self._judge_machine(context, match, host_session, method, target)
-            if fields.token_way is Way.BASIC and verdict.visitor is not None and fields.other_page:
+            elsewhere = fields.token_way is TokenWay.BASIC and fields.other_page
+            if elsewhere and verdict.visitor is not None:
                 # A browser sends Basic credentials by itself once it has them, as it does cookies.
                 return self._unless_made_elsewhere(context, verdict, host, method, target)
             return verdict
@@ -309,7 +310,7 @@ class Authorizer:
         A machine's request is no page's: nothing can make a browser send a token along, but for
         Basic credentials, which it sends by itself once it has them.
         """
-        no_page = context.token and context.head.fields.token_way is not Way.BASIC
+        no_page = context.token and context.head.fields.token_way is not TokenWay.BASIC
         if not no_page and self._is_foreign(context, host, route):
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
 

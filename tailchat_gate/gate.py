@@ -27,7 +27,7 @@ from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, StaticSlots
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason, RefusedError
 from tailchat_gate.request.body import Body, body_of
-from tailchat_gate.request.client import Client, ClientResolver
+from tailchat_gate.request.client import ClientAddress, ClientResolver
 from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -91,7 +91,7 @@ class Gate:
 
     def _answer(self, client: ClientConnection, context: RequestContext) -> None:
         head, fields = context.head, context.head.fields
-        context.client_address = client.client or self.client_of(client, fields)
+        context.client_address = client.address or self.address_of(client, fields)
         if fields.shape.identifies is not None or self.traces.begins:
             self.traces.identify(context)
 
@@ -279,7 +279,7 @@ class Gate:
         sent = self.headers.head(
             head,
             route.upstream_target(head.target.raw),
-            client=context.client_address,
+            address=context.client_address,
             settings=route.settings,
             request_id=context.request_id,
             identity=identity,
@@ -329,12 +329,12 @@ class Gate:
 
     # The steps.
 
-    def client_of(self, client: ClientConnection, fields: FieldSection) -> Client:
+    def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
         """Return who sent a request; the connection keeps it where no trusted proxy names it."""
         peer = client.peer
         if not self.clients.trusts(peer):
-            client.client = self.clients.direct(peer)
-            return client.client
+            client.address = self.clients.direct(peer)
+            return client.address
         known = fields.forwarded
         if known is not None and known[0] == peer:
             return known[1]

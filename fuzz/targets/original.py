@@ -4,11 +4,11 @@ from fuzz.reference import request as reference
 from fuzz.reference.syntax import BadError, Pairs, is_token, values
 from fuzz.target import Target
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.fields import HeadLimits
 from tailchat_gate.request.forwarded_request import original_of
 from tailchat_gate.request.head import RequestReader
 
-_LIMITS = Limits(8192, 32_768, 100, 8192)
+_LIMITS = HeadLimits(8192, 32_768, 100, 8192)
 _QUESTION = "/oauth2/auth"
 
 Named = tuple[bytes, tuple[bytes, bytes], bytes]

@@ -9,13 +9,13 @@ from fuzz.reference import request as reference
 from fuzz.reference.syntax import BadError, elements
 from fuzz.target import Target
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.fields import FieldSection, Limits
+from tailchat_gate.request.fields import FieldSection, HeadLimits
 from tailchat_gate.request.head import RequestHead, RequestReader
 from tailchat_gate.request.sections import PlainSections, read_carefully
 from tailchat_gate.request.shapes import TELLING, Shape
 
 #: Small enough for a fuzzer to reach them, and the gate's own.
-_LIMITS = (Limits(40, 160, 6, 40), Limits(8192, 32_768, 100, 8192))
+_LIMITS = (HeadLimits(40, 160, 6, 40), HeadLimits(8192, 32_768, 100, 8192))
 #: What may come behind the start of a head; one that was refused is refused with each of them.
 _TAILS = (
     b"\r\n\r\n",
@@ -40,7 +40,7 @@ def check(data: bytes) -> None:
     _check_pieces(limits, data, steer[1:], found)
 
 
-def _check_plain(data: bytes, limits: Limits) -> None:
+def _check_plain(data: bytes, limits: HeadLimits) -> None:
     """Read the section by a pattern that was made for its names: as with care, or not at all."""
     end, middle = data.find(b"\r\n\r\n"), data.find(b"\r\n", 2)
     raw = data[middle + 2 : end + 2]
@@ -91,7 +91,7 @@ def _same(one: object, other: object) -> bool:
     return type(one) is type(other)
 
 
-def _compare(found: tuple[RequestHead, int] | str | None, data: bytes, limits: Limits) -> None:
+def _compare(found: tuple[RequestHead, int] | str | None, data: bytes, limits: HeadLimits) -> None:
     try:
         wanted = reference.head(data, reference.Bounds(*limits))
     except BadError:
@@ -130,7 +130,7 @@ def _compare_sense(head: RequestHead, wanted: reference.Request) -> None:
 
 
 def _check_pieces(
-    limits: Limits, data: bytes, sizes: bytes, found: tuple[RequestHead, int] | str | None
+    limits: HeadLimits, data: bytes, sizes: bytes, found: tuple[RequestHead, int] | str | None
 ) -> None:
     """What comes in pieces ends as what comes at once; only what is wrong is refused early."""
     reader = RequestReader(limits)

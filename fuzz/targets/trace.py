@@ -3,7 +3,7 @@
 from fuzz.reference import trace as plain
 from fuzz.target import Target
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -11,7 +11,7 @@ from tailchat_gate.request.target import read_target
 from tailchat_gate.request.trace_context import TraceContexts
 
 _NAMES = (b"traceparent", b"tracestate", b"x-request-id")
-_PROXY = Client("10.0.0.1", "https", "10.0.0.1", by_proxy=True)
+_PROXY = ClientAddress("10.0.0.1", "https", "10.0.0.1", by_proxy=True)
 _GOOD = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 

@@ -9,17 +9,17 @@ from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.client import Client
-from tailchat_gate.request.fields import Limits, split_fields
+from tailchat_gate.request.client import ClientAddress
+from tailchat_gate.request.fields import HeadLimits, split_fields
 from tailchat_gate.request.head import RequestHead, RequestReader
 
-_LIMITS = Limits(8192, 32_768, 100, 8192)
+_LIMITS = HeadLimits(8192, 32_768, 100, 8192)
 _NO_BOUNDS = reference.Bounds(1 << 20, 1 << 20, 1 << 10, 1 << 20)
 _UPSTREAM = reference.Bounds(1 << 20, 1 << 20, 1 << 10, 1 << 20, empty_host=True)
 _NAMES = CookieNames.for_origin("https://gate.test")
 _OWN_COOKIES = frozenset((_NAMES.session.encode(), _NAMES.login.encode()))
 _IDENTITY = b"X-Tailchat-Sub: s\r\nX-Tailchat-Nickname: Alice\r\nX-WebAuth-User: s\r\n"
-_CLIENT = Client("2001:db8::1", "https", "2001:db8::1, 10.0.0.1")
+_CLIENT = ClientAddress("2001:db8::1", "https", "2001:db8::1, 10.0.0.1")
 _ROUTES = tuple(
     RouteSettings(
         name=f"t{number}",
@@ -67,7 +67,7 @@ def _check_head(
         return headers.head(
             head,
             target,
-            client=_CLIENT,
+            address=_CLIENT,
             settings=settings,
             request_id="id",
             identity=identity,

@@ -22,7 +22,7 @@ class Remedy(NamedTuple):
     line: str
 
 
-class Refused(NamedTuple):
+class RefusedRequest(NamedTuple):
     """Somebody who was refused: a person's `sub`, or a machine as `token:NAME`, and at what."""
 
     who: str
@@ -33,12 +33,12 @@ class Refused(NamedTuple):
     lock: Lock | None = None
 
 
-def remedies(settings: Settings, table: RouteTable, refused: Refused) -> tuple[Remedy, ...]:
+def remedies(settings: Settings, table: RouteTable, refused: RefusedRequest) -> tuple[Remedy, ...]:
     """Return what would let somebody in, nothing where only Tailchat can."""
     return tuple(dict.fromkeys(_remedies(settings, table, refused)))
 
 
-def _remedies(settings: Settings, table: RouteTable, refused: Refused) -> Iterator[Remedy]:
+def _remedies(settings: Settings, table: RouteTable, refused: RefusedRequest) -> Iterator[Remedy]:
     match refused.reason:
         case Reason.LOCKED | Reason.MAINTENANCE if refused.lock is not None:
             yield Remedy("", f"tailchat-gate unlock {refused.lock.target}")
@@ -58,7 +58,7 @@ def _remedies(settings: Settings, table: RouteTable, refused: Refused) -> Iterat
             yield Remedy("[access]", "guests = true")
 
 
-def _met(table: RouteTable, refused: Refused) -> Iterator[Route]:
+def _met(table: RouteTable, refused: RefusedRequest) -> Iterator[Route]:
     """Yield the routes whose rules the request meets."""
     try:
         found = explain_match(table, refused.host, refused.path, (refused.method,))
@@ -68,7 +68,7 @@ def _met(table: RouteTable, refused: Refused) -> Iterator[Route]:
         yield from match.routes
 
 
-def _refusing(table: RouteTable, refused: Refused) -> Iterator[Route]:
+def _refusing(table: RouteTable, refused: RefusedRequest) -> Iterator[Route]:
     """Yield those whose rules refuse."""
     sub, token = _sub_and_token(refused.who)
     for route in _met(table, refused):

@@ -13,7 +13,7 @@ from tailchat_gate.config.files import verifying_context
 from tailchat_gate.config.lint.addresses import travels_in_clear
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis import certificates
-from tailchat_gate.diagnosis.fetching import Answer, UnreachableError, get
+from tailchat_gate.diagnosis.fetching import FetchedResponse, UnreachableError, get
 from tailchat_gate.diagnosis.statement import (
     Statement,
     in_thread,
@@ -70,11 +70,11 @@ async def edge(
         yield _of_cookies(settings, answer.cookies)
 
 
-def _is_login(settings: Settings, answer: Answer) -> bool:
+def _is_login(settings: Settings, answer: FetchedResponse) -> bool:
     return answer.location.startswith(f"{settings.tailchat.api_url}/open/auth?")
 
 
-def _of_answer(settings: Settings, answer: Answer) -> Statement:
+def _of_answer(settings: Settings, answer: FetchedResponse) -> Statement:
     public_url = settings.server.public_url
     if not _is_login(settings, answer):
         where = f" to {short_text(answer.location)}" if answer.location else ""

@@ -21,7 +21,7 @@ class UnreachableError(Exception):
     """No response; the text says why."""
 
 
-class Answer(NamedTuple):
+class FetchedResponse(NamedTuple):
     """A response: `location` and the Set-Cookie fields as they came.
 
     `certificate` is the peer's, in DER; b"" without TLS.
@@ -40,7 +40,7 @@ async def get(
     headers: Mapping[str, str] = _PLAIN,
     *,
     proxy: str = "",
-) -> Answer:
+) -> FetchedResponse:
     """Return the response to one GET, without its body; redirects are not followed.
 
     `tls` is for this call alone.
@@ -69,7 +69,7 @@ async def get(
                 proxy=URL(proxy) if proxy else None,
             ) as response,
         ):
-            return Answer(
+            return FetchedResponse(
                 response.status,
                 response.headers.get("Location", ""),
                 response.headers.getall("Set-Cookie", []),

@@ -16,7 +16,7 @@ from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders, client_fields
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.authorization import TOKEN_FIELD, Way
+from tailchat_gate.request.authorization import TOKEN_FIELD, TokenWay
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, Original, original_of
@@ -135,7 +135,7 @@ class ForwardAuth:
         if original.unstripped:
             fields = context.head.fields
             # A token in the gate's own field is this question's; a name there would be a claim.
-            asked_with = _WITH_TOKEN if fields.token_way is Way.FIELD else QUESTION_FIELDS
+            asked_with = _WITH_TOKEN if fields.token_way is TokenWay.FIELD else QUESTION_FIELDS
             claim = self._headers.claim(fields, route.settings, asked_with)
             if claim:
                 raise RefusedError(f"{claim} is not a visitor's to say, and the tool would get it")

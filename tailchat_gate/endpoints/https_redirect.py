@@ -9,7 +9,7 @@ from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -27,7 +27,7 @@ class Story(Protocol):
     def trusts(self, peer: str) -> bool:
         """Whether a peer is a trusted proxy."""
 
-    def client_of(self, client: ClientConnection, fields: FieldSection) -> Client:
+    def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
         """Return who sent a request."""
 
 
@@ -59,7 +59,7 @@ class HttpsRedirect:
     def handle(self, client: ClientConnection, head: RequestHead) -> None:
         """Answer a request."""
         context = RequestContext(self._request_ids.next(), self._monotonic(), head)
-        context.client_address = client.client or self._story.client_of(client, head.fields)
+        context.client_address = client.address or self._story.address_of(client, head.fields)
         host = context.host
         if not self._knows(host):
             answer = self._refusals.failure(context, Reason.NO_ROUTE)
@@ -88,7 +88,7 @@ class HttpsRedirect:
     def refuse_unread(self, client: ClientConnection, error: RefusedError, sent: bytes) -> bytes:
         """Return the response to bytes, `sent`, that could not be read as a request."""
         context = RequestContext(self._request_ids.next(), self._monotonic())
-        context.client_address = self._story.client_of(client, context.head.fields)
+        context.client_address = self._story.address_of(client, context.head.fields)
         context.reason = error.reason
         return self._writer.unreadable(context, str(error), sent)
 

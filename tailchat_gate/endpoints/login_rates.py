@@ -7,8 +7,8 @@ from aiohttp import web
 from tailchat_gate.access.rates import RateLimit
 from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.identity.oauth.login import LoginRefused
-from tailchat_gate.identity.oauth.login_queue import site
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.client import SITE_BITS, network_of
 from tailchat_gate.request.context import RequestContext
 
 
@@ -46,7 +46,7 @@ class LoginRates:
 def _wait(limit: RateLimit | None, context: RequestContext) -> int:
     if limit is None:
         return 0
-    network = site(context.client_address.network)
+    network = network_of(context.client_address.network, SITE_BITS)
     wait = limit.enter(network, context.started, stranger=True)
     if wait:
         context.limit = limit.name

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Final
 
-from tailchat_gate.observe.families import Collected, Family, Histogram, Kind
+from tailchat_gate.observe.families import Collected, Family, Histogram, MetricKind
 
 #: How long the event loop is held at a time.
 SLICE_SECONDS: Final = 0.0005
@@ -38,7 +38,7 @@ def text(collected: Iterable[Collected], *, openmetrics: bool = False) -> Iterat
     offset = time.time() - time.monotonic()
     for family, samples in collected:
         yield _head(family, openmetrics=openmetrics)
-        name = f"{family.name}_total" if family.kind is Kind.COUNTER else family.name
+        name = f"{family.name}_total" if family.kind is MetricKind.COUNTER else family.name
         for labels, value in samples:
             texts = [
                 f'{label}="{_escaped(found)}"'
@@ -53,7 +53,7 @@ def text(collected: Iterable[Collected], *, openmetrics: bool = False) -> Iterat
 
 def _head(family: Family, *, openmetrics: bool) -> bytes:
     name, kind = family.name, family.kind
-    if kind is Kind.COUNTER and not openmetrics:
+    if kind is MetricKind.COUNTER and not openmetrics:
         name = f"{name}_total"
     unit = name.rpartition("_")[2]
     lines = f"# HELP {name} {family.documentation}\n# TYPE {name} {kind}\n"

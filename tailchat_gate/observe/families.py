@@ -20,7 +20,7 @@ Labels = tuple[str, ...]
 _LabelsT = TypeVar("_LabelsT", bound=Labels)
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """The types of Prometheus that the gate uses."""
 
     COUNTER = "counter"
@@ -42,7 +42,7 @@ class Family(NamedTuple):
     name: str
     documentation: str
     labels: Labels = ()
-    kind: Kind = Kind.COUNTER
+    kind: MetricKind = MetricKind.COUNTER
     merge: Merge = Merge.SUM
     buckets: tuple[float, ...] = BUCKETS
 
@@ -87,7 +87,7 @@ def gauge(
     name: str, documentation: str, labels: Labels = (), *, merge: Merge = Merge.SUM
 ) -> Family:
     """Return the family of a gauge."""
-    return Family(name, documentation, labels, Kind.GAUGE, merge)
+    return Family(name, documentation, labels, MetricKind.GAUGE, merge)
 
 
 def with_zeros(

@@ -35,7 +35,7 @@ class Figures(Protocol):
         """Return how many sign-ins ended with each result."""
 
 
-class Step(NamedTuple):
+class StepCounts(NamedTuple):
     """What happened in one step of time: requests, failed ones, and the times of all."""
 
     requests: int
@@ -46,7 +46,7 @@ class Step(NamedTuple):
 class Course(NamedTuple):
     """The steps of the last ten minutes, the oldest first."""
 
-    steps: Sequence[Step]
+    steps: Sequence[StepCounts]
 
     @property
     def requests(self) -> int:
@@ -68,7 +68,7 @@ class Course(NamedTuple):
 
 
 _MOST_COUNT: Final = 2**32 - 1
-_NOTHING: Final = Step(0, 0, ())
+_NOTHING: Final = StepCounts(0, 0, ())
 
 
 class Courses(NamedTuple):
@@ -86,8 +86,8 @@ class History:
 
     def __init__(self, apart: Callable[[], Collection[str]] = tuple) -> None:
         self._apart = apart
-        self._routes: dict[str, deque[Step]] = {}
-        self._all: deque[Step] = deque(maxlen=STEPS)
+        self._routes: dict[str, deque[StepCounts]] = {}
+        self._all: deque[StepCounts] = deque(maxlen=STEPS)
         self._last: dict[str, RouteFigures] = {}
         self._sign_ins: deque[Counter[str]] = deque(maxlen=STEPS)
         self._last_sign_ins: Counter[str] = Counter()
@@ -137,7 +137,7 @@ class History:
         return found
 
     @staticmethod
-    def _kept(steps: Iterable[Step]) -> tuple[Step, ...]:
+    def _kept(steps: Iterable[StepCounts]) -> tuple[StepCounts, ...]:
         return tuple(steps)[-(STEPS - 1) :]
 
 
@@ -158,14 +158,14 @@ def quantile(times: Sequence[int], share: float) -> float | None:
     return BUCKETS[-1]
 
 
-def _difference(before: RouteFigures | None, now: RouteFigures) -> Step:
+def _difference(before: RouteFigures | None, now: RouteFigures) -> StepCounts:
     """Return what was counted between two samples; all of it where the counts began again."""
     if before is None or now.requests < before.requests:
-        return Step(now.requests, now.failed, _packed(now.times))
+        return StepCounts(now.requests, now.failed, _packed(now.times))
     if now.requests == before.requests:
         return _NOTHING
     times = _packed(b - a for a, b in zip(before.times, now.times, strict=True))
-    return Step(now.requests - before.requests, max(now.failed - before.failed, 0), times)
+    return StepCounts(now.requests - before.requests, max(now.failed - before.failed, 0), times)
 
 
 def _packed(counts: Iterable[int]) -> Sequence[int]:
@@ -173,12 +173,12 @@ def _packed(counts: Iterable[int]) -> Sequence[int]:
     return array("I", (min(max(count, 0), _MOST_COUNT) for count in counts))
 
 
-def _both(one: Step, other: Step) -> Step:
+def _both(one: StepCounts, other: StepCounts) -> StepCounts:
     """Return two steps of the same time as one."""
     if not other.requests:
         return one
     times = _sum((one.times, other.times))
-    return Step(one.requests + other.requests, one.failed + other.failed, times)
+    return StepCounts(one.requests + other.requests, one.failed + other.failed, times)
 
 
 def _sum(histograms: Iterable[Sequence[int]]) -> list[int]:

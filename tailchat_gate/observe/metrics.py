@@ -19,9 +19,9 @@ from tailchat_gate.observe.families import (
     Collected,
     Family,
     Histogram,
-    Kind,
     Labels,
     Merge,
+    MetricKind,
     Source,
     by_one,
     gauge,
@@ -64,7 +64,7 @@ _SECONDS: Final = Family(
     "gate_request_seconds",
     "Time from a request to the end of its response, without WebSockets.",
     ("route",),
-    Kind.HISTOGRAM,
+    MetricKind.HISTOGRAM,
 )
 _RECEIVED: Final = Family(
     "gate_request_body_bytes", "Bytes of bodies that went on to tools.", ("route",)
@@ -75,7 +75,7 @@ _LIFETIMES: Final = Family(
     "gate_websocket_seconds",
     "How long WebSockets that have ended were open.",
     ("route",),
-    Kind.HISTOGRAM,
+    MetricKind.HISTOGRAM,
     buckets=LIFETIMES,
 )
 _TUNNEL_BYTES: Final = Family(
@@ -96,14 +96,14 @@ _STATE_SECONDS: Final = Family(
     "gate_state_seconds",
     "Time of the state store's work, and of waiting for it.",
     ("operation",),
-    Kind.HISTOGRAM,
+    MetricKind.HISTOGRAM,
 )
 _RECHECKS: Final = Family(
     "gate_rechecks", "Sessions that Tailchat was asked about again, by outcome.", ("outcome",)
 )
 _TAILCHAT_CALLS: Final = Family("gate_tailchat_calls", "Calls to Tailchat.", ("call", "outcome"))
 _TAILCHAT_SECONDS: Final = Family(
-    "gate_tailchat_seconds", "Time of calls to Tailchat.", ("call",), Kind.HISTOGRAM
+    "gate_tailchat_seconds", "Time of calls to Tailchat.", ("call",), MetricKind.HISTOGRAM
 )
 _LOG_LINES: Final = Family("gate_log_lines", "Lines of logs that were written.", ("sink",))
 _LOG_LINES_LOST: Final = Family(
@@ -152,7 +152,7 @@ def _from_library(metric: Metric) -> Collected:
         metric.name,
         metric.documentation,
         labels,
-        Kind.COUNTER if metric.type == Kind.COUNTER else Kind.GAUGE,
+        MetricKind.COUNTER if metric.type == MetricKind.COUNTER else MetricKind.GAUGE,
         _MERGES.get(metric.name, Merge.SUM),
     )
     samples = [

@@ -42,7 +42,7 @@ _Result = TypeVar("_Result", Done | Refused | CannotTell, Raw | Refused | Cannot
 
 
 @dataclass(slots=True)
-class SignIn:
+class BotSignIn:
     """A bot's sign-in, which outlives a configuration: for whom it is, and until when it is good.
 
     `token` is None without one; it is in memory only. `sub` is the bot's own user.
@@ -70,7 +70,7 @@ class Bot:
         clock: Callable[[], float],
         *,
         server: str = "",
-        sign_in: SignIn | None = None,
+        sign_in: BotSignIn | None = None,
     ) -> None:
         self._api = api
         self._client_id = client_id
@@ -79,7 +79,7 @@ class Bot:
         self._retry_at = 0.0
         self._refusal: Refused | None = None
         self._signing_in = asyncio.Lock()
-        self._now = SignIn() if sign_in is None else sign_in
+        self._now = BotSignIn() if sign_in is None else sign_in
         whose = f"{server} {client_id} {client_secret.get_secret_value()}"
         self._owner = hashlib.sha256(whose.encode()).hexdigest()
         self.problem = self.remedy = ""

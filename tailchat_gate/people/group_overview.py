@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.syntax import TAILCHAT_ID, UNFIT_FOR_A_LINE
 
 #: What lets somebody give roles: the second may change what a role may, also one's own.
@@ -71,11 +71,11 @@ def lines_of(views: Collection[GroupView]) -> Iterator[str]:
     """Yield what an admin reads about groups and their roles, each with the line to copy."""
     for view in views:
         yield f"{view.name}: {_count(view.people)}, owner {view.owner}"
-        yield f'  "{Source(view.id).entry}"'
+        yield f'  "{MemberSource(view.id).entry}"'
         yield f"    let in by: {'; '.join(view.inviters)}"
         for role in view.roles:
             yield f"  {role.name}: {_count(role.people)}"
-            yield f'  "{Source(view.id, role.id).entry}"'
+            yield f'  "{MemberSource(view.id, role.id).entry}"'
         if view.roles:
             yield f"    roles given by: {'; '.join(view.role_givers)}"
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from tailchat_gate.config.values.group import Source, read_source
-from tailchat_gate.people.memberships import Known, Memberships, digest_of, pack
+from tailchat_gate.config.values.group import MemberSource, read_source
+from tailchat_gate.people.memberships import Memberships, SourceMembers, digest_of, pack
 from tailchat_gate.state.store import Changes, Kind, Record
 from tailchat_gate.syntax import COMPACT
 
@@ -22,7 +22,7 @@ _ROOM: Final = 256
 _ID_BYTES: Final = 12
 
 
-def to_records(source: Source, known: Known, *, whole: bool = True) -> list[Record]:
+def to_records(source: MemberSource, known: SourceMembers, *, whole: bool = True) -> list[Record]:
     """Return the records of a source: its head last; without `whole` the head alone.
 
     All parts of one answer have its digest: parts of two are never taken for one.
@@ -41,7 +41,7 @@ def to_records(source: Source, known: Known, *, whole: bool = True) -> list[Reco
     return records
 
 
-def read_records(records: Iterable[Record]) -> Iterator[tuple[Source, Known]]:
+def read_records(records: Iterable[Record]) -> Iterator[tuple[MemberSource, SourceMembers]]:
     """Yield what records say of each source; nothing of one that is damaged or incomplete."""
     bodies = {record.key: record.body for record in records if record.intact}
     for key in bodies:
@@ -51,7 +51,7 @@ def read_records(records: Iterable[Record]) -> Iterator[tuple[Source, Known]]:
             yield source, known
 
 
-def _read(key: str, bodies: dict[str, str]) -> Known | None:
+def _read(key: str, bodies: dict[str, str]) -> SourceMembers | None:
     try:
         head = json.loads(bodies[key])
         parts = [json.loads(bodies[f"{key} {number}"]) for number in range(head["parts"])]
@@ -63,7 +63,7 @@ def _read(key: str, bodies: dict[str, str]) -> Known | None:
         people = frozenset(
             packed[start : start + _ID_BYTES].hex() for start in range(0, len(packed), _ID_BYTES)
         )
-        return Known(people, float(head["at"]), bool(head["gone"]), head["digest"])
+        return SourceMembers(people, float(head["at"]), bool(head["gone"]), head["digest"])
     except (ValueError, TypeError, LookupError, binascii.Error):
         return None
 
@@ -119,7 +119,7 @@ def without(records: Sequence[Record], sub: str) -> Erasure:
             entries.append(source.entry)
             before.update(record.key for record in to_records(source, known))
             left = known.people - {sub}
-            written += to_records(source, Known.of(left, known.at, gone=known.gone))
+            written += to_records(source, SourceMembers.of(left, known.at, gone=known.gone))
     kept = {record.key for record in written}
     # Of answers that are incomplete: nobody reads them, but the person is in them.
     torn = [record.key for record in records if record.key not in before and _has(record, sub)]

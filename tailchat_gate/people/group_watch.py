@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import CannotTell, Done, Raw, TailchatApi
@@ -59,7 +59,7 @@ class GroupTerms(NamedTuple):
     max_bytes: int
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[MemberSource, ...]:
         """The groups and roles of Tailchat that the configuration names."""
         return tuple(
             dict.fromkeys(source for group in self.groups.values() for source in group.sources)
@@ -82,7 +82,7 @@ class GroupWatch:
         self._terms: GroupTerms | None = None
         self._task: asyncio.Task[None] | None = None
         #: The last answer's digest, and for which sources and bot it was read.
-        self._read: tuple[bytes, tuple[Source, ...], str] | None = None
+        self._read: tuple[bytes, tuple[MemberSource, ...], str] | None = None
         self._resolved = Resolved()
         self._published_to: Members | None = None
         self._report = GroupReport(audit)
@@ -250,11 +250,11 @@ class GroupWatch:
             return KEY_SECONDS
         return 0.0 if terms.sources else _KEY_RETRY_SECONDS
 
-    def _gone(self, sources: Sequence[Source]) -> set[Source]:
+    def _gone(self, sources: Sequence[MemberSource]) -> set[MemberSource]:
         known = {source: self.memberships.get(source) for source in sources}
         return {source for source, each in known.items() if each is not None and each.gone}
 
-    async def _tell_gone(self, terms: GroupTerms, source: Source, *, known: bool) -> None:
+    async def _tell_gone(self, terms: GroupTerms, source: MemberSource, *, known: bool) -> None:
         """Log why nobody is in a group any more."""
         if known:
             why = "the group has no such role"
@@ -265,7 +265,9 @@ class GroupWatch:
         details = {"entry": source.entry, "why": why}
         _log.error("nobody is in a group of Tailchat: it is gone", extra={"details": details})
 
-    async def _save(self, changed: set[Source], sources: Sequence[Source], now: float) -> None:
+    async def _save(
+        self, changed: set[MemberSource], sources: Sequence[MemberSource], now: float
+    ) -> None:
         """Write what was read: the members where they changed, else only that they still hold."""
         every = not 0 <= now - self._written_at < _REWRITE_SECONDS
         heads = []

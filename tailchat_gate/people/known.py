@@ -13,7 +13,7 @@ CAPACITY: Final = 20_000
 NEVER: Final = -math.inf
 
 
-class Known:
+class KnownPerson:
     """What is known of one person.
 
     `about_at`: when a request of theirs was last seen. `asked_at`: when Tailchat was last asked
@@ -41,26 +41,26 @@ class KnownPeople:
         self._capacity = capacity
         self._keeps_emails = False
         #: The longest unasked first.
-        self._all: OrderedDict[str, Known] = OrderedDict()
+        self._all: OrderedDict[str, KnownPerson] = OrderedDict()
 
     def __len__(self) -> int:
         """How many people are in memory."""
         return len(self._all)
 
-    def __iter__(self) -> Iterator[tuple[str, Known]]:
+    def __iter__(self) -> Iterator[tuple[str, KnownPerson]]:
         return iter(self._all.items())
 
-    def seen(self, sub: str, now: float) -> Known:
+    def seen(self, sub: str, now: float) -> KnownPerson:
         """Note a request of a person; return what is known of them."""
         known = self._all.get(sub)
         if known is None:
-            known = self._all[sub] = Known(now)
+            known = self._all[sub] = KnownPerson(now)
             if len(self._all) > self._capacity:
                 self._all.popitem(last=False)
         known.about_at = now
         return known
 
-    def get(self, sub: str) -> Known | None:
+    def get(self, sub: str) -> KnownPerson | None:
         """Return what is known of a person."""
         return self._all.get(sub)
 

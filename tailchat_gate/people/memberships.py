@@ -5,7 +5,7 @@ from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.people.group_answer import TailchatGroup
 from tailchat_gate.syntax import CLOCK_SKEW
 
@@ -13,7 +13,7 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SourceMembers:
     """The members of a source at the Unix second `at`; `gone`: Tailchat does not have it for us.
 
     `digest` is made of the members alone, in any order.
@@ -44,33 +44,37 @@ class Memberships:
     """The last good answer about each source, in the memory of one process."""
 
     def __init__(self) -> None:
-        self._known: dict[Source, Known] = {}
+        self._known: dict[MemberSource, SourceMembers] = {}
 
-    def get(self, source: Source) -> Known | None:
+    def get(self, source: MemberSource) -> SourceMembers | None:
         """Return what is known of a source, None where nothing is."""
         return self._known.get(source)
 
     @property
-    def sources(self) -> Collection[Source]:
+    def sources(self) -> Collection[MemberSource]:
         """The sources of which anything is known."""
         return self._known.keys()
 
-    def restore(self, source: Source, known: Known) -> None:
+    def restore(self, source: MemberSource, known: SourceMembers) -> None:
         """Take what an earlier or another process knew, where that is later."""
         mine = self._known.get(source)
         if mine is None or mine.at < known.at:
             self._known[source] = known
 
     def take(
-        self, answer: Mapping[str, TailchatGroup], wanted: Iterable[Source], bot: str, now: float
-    ) -> Generator[None, None, set[Source]]:
+        self,
+        answer: Mapping[str, TailchatGroup],
+        wanted: Iterable[MemberSource],
+        bot: str,
+        now: float,
+    ) -> Generator[None, None, set[MemberSource]]:
         """Take in an answer; return the sources whose members changed.
 
         A group that is not in the answer is one that is gone, or that the bot `bot` is not in. All
         other sources are forgotten.
         """
-        found: dict[Source, Known] = {}
-        changed: set[Source] = set()
+        found: dict[MemberSource, SourceMembers] = {}
+        changed: set[MemberSource] = set()
         for source in wanted:
             group, before = answer.get(source.group), self._known.get(source)
             people = group.who(source.role) if group is not None else None
@@ -81,7 +85,7 @@ class Memberships:
                 found[source] = replace(before, at=now)
             else:
                 changed.add(source)
-                found[source] = Known.of(now_in, now, gone=gone)
+                found[source] = SourceMembers.of(now_in, now, gone=gone)
             yield
         self._known = found
         return changed
@@ -90,14 +94,14 @@ class Memberships:
         """Take a person out of everything; return whether they were in any of it."""
         held = {source: known for source, known in self._known.items() if sub in known.people}
         for source, known in held.items():
-            self._known[source] = Known.of(known.people - {sub}, known.at, gone=known.gone)
+            self._known[source] = SourceMembers.of(known.people - {sub}, known.at, gone=known.gone)
         return bool(held)
 
     def confirm(self, now: float) -> None:
         """Note that Tailchat gave the same answer again."""
         self._known = {source: replace(known, at=now) for source, known in self._known.items()}
 
-    def age(self, sources: Iterable[Source], now: float) -> float | None:
+    def age(self, sources: Iterable[MemberSource], now: float) -> float | None:
         """Return the seconds since the oldest answer about some sources; None for no answer."""
         known = [self._known.get(source) for source in sources]
         ages = [now - each.at for each in known if each is not None]
@@ -117,7 +121,7 @@ class Resolved:
     too_large: dict[str, int] = field(default_factory=dict)
 
 
-def is_current(known: Known | None, now: float, max_age: float) -> bool:
+def is_current(known: SourceMembers | None, now: float, max_age: float) -> bool:
     """Whether an answer still counts; one from the future does not, beyond the clocks' skew."""
     return known is not None and -CLOCK_SKEW <= now - known.at <= max_age
 

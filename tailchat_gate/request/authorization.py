@@ -72,7 +72,7 @@ def _scheme(value: bytes) -> bytes:
     return match[1].lower() if match else b""
 
 
-class Way(Enum):
+class TokenWay(Enum):
     """How a token is presented."""
 
     BEARER = "bearer"
@@ -84,7 +84,7 @@ class Presented(NamedTuple):
     """A token of the gate's own, b"" for one that is malformed, and how it came."""
 
     token: bytes
-    way: Way
+    way: TokenWay
 
 
 def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presented | None:
@@ -97,9 +97,9 @@ def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presente
     found = [
         Presented(token, way)
         for way, token in (
-            (Way.BEARER, read_bearer(authorization)),
-            (Way.BASIC, _read_basic(authorization)),
-            (Way.FIELD, _read_field(own)),
+            (TokenWay.BEARER, read_bearer(authorization)),
+            (TokenWay.BASIC, _read_basic(authorization)),
+            (TokenWay.FIELD, _read_field(own)),
         )
         if token is not None
     ]

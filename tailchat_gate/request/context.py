@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.forwarded_request import Original
 from tailchat_gate.request.head import NO_HEAD, RequestHead
 from tailchat_gate.request.target import Target
@@ -13,7 +13,7 @@ from tailchat_gate.request.trace import Trace
 
 #: The last two digits of an id, each made once: to format a number takes ten times as long.
 _LAST_DIGITS: Final = tuple([f"{number:02x}" for number in range(256)])
-_UNKNOWN_CLIENT: Final = Client("", "http", "")
+_UNKNOWN_CLIENT: Final = ClientAddress("", "http", "")
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +30,7 @@ class RequestContext:
     request_id: str
     started: float
     head: RequestHead = NO_HEAD
-    client_address: Client = _UNKNOWN_CLIENT
+    client_address: ClientAddress = _UNKNOWN_CLIENT
     reason: Reason = Reason.INTERNAL_ERROR
     route: str = ""
     sub: str = ""

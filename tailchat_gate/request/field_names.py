@@ -110,7 +110,7 @@ def is_plain(name: bytes) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
-class Names:
+class NamePatterns:
     """A set of names, some of them by how they begin."""
 
     __slots__ = ("_starts", "_whole")
@@ -123,11 +123,11 @@ class Names:
         return folded in self._whole or folded.startswith(self._starts)
 
 
-_OWN_NAMES: Final = Names(*OWN)
-_CLAIMED_NAMES: Final = Names(*(name for names in CLAIMS.values() for name in names))
+_OWN_NAMES: Final = NamePatterns(*OWN)
+_CLAIMED_NAMES: Final = NamePatterns(*(name for names in CLAIMS.values() for name in names))
 
 
-_ORDER_NAMES: Final = Names(*(name for names in ORDERS.values() for name in names))
+_ORDER_NAMES: Final = NamePatterns(*(name for names in ORDERS.values() for name in names))
 
 
 def is_order(folded: bytes) -> bool:
@@ -147,4 +147,4 @@ def is_claim(folded: bytes) -> bool:
 
 def claimed(folded: bytes) -> str:
     """Return what a folded name of CLAIMS is taken for, "" for any other name."""
-    return next((what for what, names in CLAIMS.items() if folded in Names(*names)), "")
+    return next((what for what, names in CLAIMS.items() if folded in NamePatterns(*names)), "")

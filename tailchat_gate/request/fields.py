@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.authorization import TOKEN_FIELD, Way, credentials_bind, read_token
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.authorization import TOKEN_FIELD, TokenWay, credentials_bind, read_token
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.shapes import Shape, Values
 from tailchat_gate.request.target import Host, read_host
 from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
@@ -33,7 +33,7 @@ _CONNECTION: Final = {
 RawFields = Sequence[tuple[bytes, bytes]]
 
 
-class Limits(NamedTuple):
+class HeadLimits(NamedTuple):
     """What a request may bring: bytes of its target, its header section, its cookies; a count."""
 
     target_bytes: int
@@ -75,7 +75,7 @@ class FieldSection:
         self.upgrade = b""
         #: The machine token presented, None where there is none.
         self.bearer: bytes | None = None
-        self.token_way: Way | None = None
+        self.token_way: TokenWay | None = None
         #: Whether Authorization or the gate's own field for a token came at all.
         self.has_credentials = False
         #: Whether its credentials may authenticate the whole connection.
@@ -98,8 +98,8 @@ class FieldSection:
         self.claimed: frozenset[str] | None = None
         #: Further paths that the request names: kept by request/claims.py.
         self.paths: tuple[Any, ...] | None = None
-        #: The client behind a trusted proxy: (peer, Client), kept by the gate.
-        self.forwarded: tuple[str, Client] | None = None
+        #: The client behind a trusted proxy: (peer, ClientAddress), kept by the gate.
+        self.forwarded: tuple[str, ClientAddress] | None = None
         #: The request that a proxy asks about, in a tuple; kept by request/forwarded_request.py.
         self.original: tuple[Any] | None = None
         #: Who was found by the cookies or the token, and by whom: kept by identity/.

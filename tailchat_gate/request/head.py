@@ -6,7 +6,7 @@ from typing import Final
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.fields import FieldSection, Limits
+from tailchat_gate.request.fields import FieldSection, HeadLimits
 from tailchat_gate.request.sections import OFTEN, SectionReader
 from tailchat_gate.request.target import ENCODED_NUL, NO_TARGET, ORIGIN_FORM, Target, read_target
 from tailchat_gate.syntax import (
@@ -83,7 +83,7 @@ class RequestReader:
     often a form of header section comes before it is read the plain way.
     """
 
-    def __init__(self, limits: Limits, often: int = OFTEN) -> None:
+    def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
         self._limits = limits
         self._lines: BoundedCache[bytes, RequestLine] = BoundedCache(
             _KEPT_LINES, cost=_cost_of_line, largest=_LARGEST_LINE, twice=True

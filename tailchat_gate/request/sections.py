@@ -6,7 +6,7 @@ from typing import Final
 
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.fields import FieldSection, Limits, read_length, split_fields
+from tailchat_gate.request.fields import FieldSection, HeadLimits, read_length, split_fields
 from tailchat_gate.request.shapes import Shape, Values, are_plain
 
 #: How often a shape has to come until there is a pattern for it: to make one takes as long as to
@@ -29,7 +29,7 @@ _LARGEST_SHAPE: Final = 16 << 10
 class SectionReader:
     """Reads header sections, and keeps those that come again, whole."""
 
-    def __init__(self, limits: Limits, often: int = OFTEN) -> None:
+    def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
         self._limits = limits
         self._kept: BoundedCache[bytes, FieldSection] = BoundedCache(
             _KEPT_SECTIONS, cost=_cost_of_section, largest=_LARGEST_SECTION, twice=True
@@ -71,7 +71,7 @@ class PlainSections:
     what the careful way reads, or nothing. `often` is how often a shape has to come.
     """
 
-    def __init__(self, limits: Limits, often: int = OFTEN) -> None:
+    def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
         self._often = often
         # Beyond, the careful way counts.
         self._longest = min(limits.header_bytes, limits.cookie_bytes)
@@ -149,7 +149,9 @@ class PlainSections:
         alike.insert(0, alike.pop(place))
 
 
-def read_carefully(raw: bytes, limits: Limits, shape: Callable[[Values], Shape]) -> FieldSection:
+def read_carefully(
+    raw: bytes, limits: HeadLimits, shape: Callable[[Values], Shape]
+) -> FieldSection:
     """Return the section of any lines, each with its CRLF. Raises RefusedError.
 
     `shape` returns the shape of names.

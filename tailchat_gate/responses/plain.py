@@ -14,7 +14,7 @@ from tailchat_gate.access.browser_origin import REFUSING_SCRIPT
 from tailchat_gate.access.policy import Rule, takes_tokens
 from tailchat_gate.proxy.message.assertion import KEY_SET_MAX_AGE
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.authorization import TOKEN_FIELD, Way
+from tailchat_gate.request.authorization import TOKEN_FIELD, TokenWay
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -23,7 +23,7 @@ from tailchat_gate.request.intent import is_program
 #: What git, docker and WebDAV clients answer from what their user or their store knows.
 BASIC: Final = 'Basic realm="tailchat", charset="UTF-8"'
 #: Who presents nothing may be asked for a password, and whose password was none, again.
-_WITH_PASSWORD: Final = frozenset((None, Way.BASIC))
+_WITH_PASSWORD: Final = frozenset((None, TokenWay.BASIC))
 
 HSTS: Final = "Strict-Transport-Security"
 #: What stands in every answer of the gate, and what makes one JSON that nobody keeps.

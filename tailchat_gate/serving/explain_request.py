@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.values import url
-from tailchat_gate.proxy.message.field_rules import Rule
+from tailchat_gate.proxy.message.field_rules import FieldRule
 from tailchat_gate.proxy.message.request_headers import Fate, RequestHeaders
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.field_names import claimed, fold
@@ -42,18 +42,18 @@ _CLAIMED: Final = {
 }
 _NO_KEY: Final = "no key passes it on"
 _ALWAYS_DROPPED: Final = {
-    Rule.OWN: f"the gate alone sets it; {_NO_KEY}",
-    Rule.HOP_BY_HOP: f"hop-by-hop, for one connection; {_NO_KEY}",
-    Rule.ROUTING: f"the gate writes its own; {_NO_KEY}",
-    Rule.TRACE: "the gate writes the trace itself, as `tracing.trust` says",
-    Rule.COOKIE: "it holds no cookie but the gate's own",
+    FieldRule.OWN: f"the gate alone sets it; {_NO_KEY}",
+    FieldRule.HOP_BY_HOP: f"hop-by-hop, for one connection; {_NO_KEY}",
+    FieldRule.ROUTING: f"the gate writes its own; {_NO_KEY}",
+    FieldRule.TRACE: "the gate writes the trace itself, as `tracing.trust` says",
+    FieldRule.COOKIE: "it holds no cookie but the gate's own",
 }
 _PASSED: Final = {
-    Rule.NONE: "no rule drops it",
-    Rule.COOKIE: "without the gate's own cookies",
-    Rule.CLAIM: "`pass_fields` of the route names it",
-    Rule.ODD_NAME: "`pass_fields` of the route names it",
-    Rule.SET: "the gate sets it for another tool only",
+    FieldRule.NONE: "no rule drops it",
+    FieldRule.COOKIE: "without the gate's own cookies",
+    FieldRule.CLAIM: "`pass_fields` of the route names it",
+    FieldRule.ODD_NAME: "`pass_fields` of the route names it",
+    FieldRule.SET: "the gate sets it for another tool only",
 }
 
 Asked = RequestHead | RefusedError
@@ -134,7 +134,7 @@ def _dropped(name: bytes, fate: Fate, route: RouteSettings) -> str:
         return f"dropped: {why}"
     if fate.own:
         return f"dropped: {_setter(name, route)}"
-    if fate.rule in {Rule.CLAIM, Rule.ODD_NAME} and not fate.listed:
+    if fate.rule in {FieldRule.CLAIM, FieldRule.ODD_NAME} and not fate.listed:
         what = _CLAIMED.get(claimed(fold(name)), "")
         why = f"tools may take it for {what}" if what else "its name has more than A-Z, 0-9 and -"
         shown = name.decode("ascii")

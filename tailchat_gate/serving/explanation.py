@@ -228,7 +228,7 @@ def _sent(
     head = request_headers(settings, reader).head(
         asked,
         route.upstream_target(asked.target.raw),
-        client=client.direct(_ADDRESS),
+        address=client.direct(_ADDRESS),
         settings=route.settings,
         request_id=_REQUEST_ID,
         identity=identity,

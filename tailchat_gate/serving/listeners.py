@@ -25,7 +25,7 @@ from tailchat_gate.serving.binding import (
     takes_ipv4_elsewhere,
 )
 from tailchat_gate.serving.inherited import PassedSockets
-from tailchat_gate.serving.openings import MakeProtocol, Openings, Way
+from tailchat_gate.serving.openings import MakeProtocol, Openings, OpeningWay
 
 #: systemd's own sockets would be gone for the next start.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -56,7 +56,7 @@ class _Listener(Protocol):
 class _ByWay:
     """Takes connections that begin with TLS or a PROXY header."""
 
-    def __init__(self, openings: Openings, way: Way) -> None:
+    def __init__(self, openings: Openings, way: OpeningWay) -> None:
         self._openings = openings
         self._way = way
 
@@ -241,7 +241,7 @@ class Listeners:
             proxied = address in settings.proxy_protocol
             if proxied or key == _HTTPS:
                 return self._accept(
-                    bound, _ByWay(self._openings, Way(proxied, key == _HTTPS, make))
+                    bound, _ByWay(self._openings, OpeningWay(proxied, key == _HTTPS, make))
                 )
             return await self._listen_for_visitors(bound, make)
         except OSError as error:

@@ -53,7 +53,7 @@ class OpeningTerms(NamedTuple):
     connections: int
 
 
-class Way(NamedTuple):
+class OpeningWay(NamedTuple):
     """How connections of a listener begin: with a PROXY header, with TLS, or with both.
 
     `make` makes the protocol of a connection.
@@ -121,11 +121,11 @@ class Openings:
         if self._terms.tls is None:
             self._terms = self._terms._replace(tls=terms.tls)
 
-    def has_room(self, way: Way) -> bool:
+    def has_room(self, way: OpeningWay) -> bool:
         """Whether one more connection may be opened."""
         return len(self._open) < self._terms.most and not self._is_full(way)
 
-    def make_room(self, way: Way) -> None:
+    def make_room(self, way: OpeningWay) -> None:
         """End what may make room for one that waits; there is none until something has ended."""
         if self._is_full(way):
             if not self._server.close_idle_tls():
@@ -138,7 +138,7 @@ class Openings:
             self._outcomes["crowded"] += 1
             opening.end()
 
-    def take(self, accepted: socket.socket, peer: str, way: Way) -> None:
+    def take(self, accepted: socket.socket, peer: str, way: OpeningWay) -> None:
         """Open an accepted connection; `peer` is its address."""
         who = self._server.service.handler.counts_as(peer)
         opening = _Opening(accepted, peer, who, self._loop.time())
@@ -170,7 +170,7 @@ class Openings:
             if not opening.ended:
                 yield opening
 
-    def _is_full(self, way: Way) -> bool:
+    def _is_full(self, way: OpeningWay) -> bool:
         """Whether there are as many by TLS as there may be."""
         return way.tls and self._server.by_tls >= self._terms.connections
 
@@ -186,7 +186,7 @@ class Openings:
         self._server.descriptors.clients += 1
         return True
 
-    def _ended(self, task: "asyncio.Task[str]", way: Way) -> None:
+    def _ended(self, task: "asyncio.Task[str]", way: OpeningWay) -> None:
         opening = self._open.pop(task)
         # The server counts it until it is closed, if it was opened.
         if way.tls and (opening.protocol is None or not opening.protocol.secure):
@@ -211,7 +211,7 @@ class Openings:
         self._leave(opening.who)
         opening.who = who
 
-    async def _open_one(self, opening: _Opening, way: Way) -> str:
+    async def _open_one(self, opening: _Opening, way: OpeningWay) -> str:
         """Open a connection, or close it; return what became of it."""
         accepted, outcome = opening.accepted, "opened"
         end = self._loop.time() + self._terms.timeout
@@ -235,7 +235,7 @@ class Openings:
                 accepted.close()
         return outcome
 
-    async def _begin(self, opening: _Opening, way: Way, end: float) -> None:
+    async def _begin(self, opening: _Opening, way: OpeningWay, end: float) -> None:
         accepted = opening.accepted
         address = await self._proxied(opening, end) if way.proxied else ""
         context, left = self._context(way), end - self._loop.time()
@@ -261,7 +261,7 @@ class Openings:
             ssl_shutdown_timeout=SHUTDOWN_SECONDS,
         )
 
-    def _context(self, way: Way) -> ssl.SSLContext | None:
+    def _context(self, way: OpeningWay) -> ssl.SSLContext | None:
         if not way.tls:
             return None
         if self._terms.tls is None:

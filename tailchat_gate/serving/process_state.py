@@ -30,7 +30,7 @@ from tailchat_gate.observe.families import Collected
 from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import Spans
-from tailchat_gate.people.bot import SignIn
+from tailchat_gate.people.bot import BotSignIn
 from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
@@ -125,7 +125,7 @@ class ProcessState:
         self.rates: Final = SharedRates(self.store, monotonic)
         #: Who is in Tailchat's groups, and the sign-in of the bot that asks.
         self.group_watch: Final = GroupWatch(self.store, clock, self.audit)
-        self.bot_sign_in: Final = SignIn()
+        self.bot_sign_in: Final = BotSignIn()
         self.token_use: Final = TokenUse()
         self.store.follow(StoredRefusals(self.audit))
         self.store.follow(self.token_use)

@@ -51,7 +51,7 @@ from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, Sig
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
-from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.fields import HeadLimits
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.plain import HSTS
 from tailchat_gate.responses.refusals import Asks, Refusals
@@ -329,10 +329,10 @@ def _assertions(
     )
 
 
-def request_limits(settings: Settings) -> Limits:
+def request_limits(settings: Settings) -> HeadLimits:
     """Return the limits of a request."""
     limits = settings.limits
-    return Limits(
+    return HeadLimits(
         limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
     )
 

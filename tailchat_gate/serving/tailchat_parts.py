@@ -14,7 +14,7 @@ from tailchat_gate.config.values.address import OwnAddress, upstream_address
 from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.client import TailchatClient
-from tailchat_gate.identity.oauth.login import Registration
+from tailchat_gate.identity.oauth.login import ClientRegistration
 from tailchat_gate.identity.oauth.reachability import Reachability
 from tailchat_gate.identity.oauth.sign_in_check import SignInCheck
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
@@ -188,7 +188,7 @@ def sign_in_check(
     tailchat = settings.tailchat
     return SignInCheck(
         channel,
-        Registration(tailchat.client_id, settings.redirect_uri, tailchat.scope),
+        ClientRegistration(tailchat.client_id, settings.redirect_uri, tailchat.scope),
         tailchat.client_secret,
         api_url=tailchat.api_url,
         is_direct=not tailchat.internal_url,

@@ -32,7 +32,7 @@ from tailchat_gate.state.store import Kind, Record, StoreError
 _T = TypeVar("_T")
 
 
-class Loaded(NamedTuple):
+class StoredState(NamedTuple):
     """What a start found.
 
     `doubtful`: records may be missing. `salvaged` is set if the database must be rebuilt.
@@ -66,7 +66,7 @@ class Engine:
         """Whether the database can be read and, as far as the process knows, written."""
         return self._is_open
 
-    def open(self, *, create: bool = True) -> Loaded:
+    def open(self, *, create: bool = True) -> StoredState:
         """Read everything. Raises StoreError if nothing can be read.
 
         Without `create` a missing database counts as an empty one.
@@ -77,13 +77,13 @@ class Engine:
         if missing and self.files.copy.exists():
             return self._salvaged("the database is missing; its copy is there")
         if missing and not create:
-            return Loaded(())
+            return StoredState(())
         no_room = self.files.prepare()
         if no_room:
-            return Loaded((), faults={FaultKind.UNWRITABLE: no_room})
+            return StoredState((), faults={FaultKind.UNWRITABLE: no_room})
         return self._open()
 
-    def _open(self) -> Loaded:
+    def _open(self) -> StoredState:
         try:
             read = self._load()
         except NewerError as newer:
@@ -93,9 +93,9 @@ class Engine:
             if is_corrupt(error):
                 return self._salvaged(str(error))
             return self._unwritable(FaultKind.UNWRITABLE, str(error))
-        return Loaded([record for _, record in read.rows])
+        return StoredState([record for _, record in read.rows])
 
-    def reopen(self) -> Loaded | None:
+    def reopen(self) -> StoredState | None:
         """Open the file that replaced the database; None if it is not usable."""
         if not self.files.exists():
             return None
@@ -235,24 +235,24 @@ class Engine:
             self._database.last_seq = last
             return None
 
-    def _salvaged(self, problem: str) -> Loaded:
+    def _salvaged(self, problem: str) -> StoredState:
         self.close()
         found = salvage(self.files)
-        return Loaded(
+        return StoredState(
             found.records, doubtful=True, salvaged=found, faults={FaultKind.DAMAGED: problem}
         )
 
-    def _unwritable(self, fault: FaultKind, problem: str) -> Loaded:
+    def _unwritable(self, fault: FaultKind, problem: str) -> StoredState:
         self.close()
         found = read_only(self.files)
         faults = {fault: problem}
         if found is not None:
             self._database.last_seq = found.last_seq
-            return Loaded(found.records, faults=faults)
+            return StoredState(found.records, faults=faults)
         found = salvage(self.files) if fault is not FaultKind.NEWER else Salvage([], [])
         if not found.rows:
             raise StoreError(f"{self.files.database}: {problem}")
-        return Loaded(found.records, doubtful=True, faults=faults)
+        return StoredState(found.records, doubtful=True, faults=faults)
 
     @contextmanager
     def _faults(self, usual: FaultKind) -> Iterator[None]:

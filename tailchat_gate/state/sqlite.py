@@ -21,7 +21,7 @@ from tailchat_gate.state.bookkeeping import (
     end,
 )
 from tailchat_gate.state.database import BUSY_SECONDS
-from tailchat_gate.state.engine import Engine, Loaded
+from tailchat_gate.state.engine import Engine, StoredState
 from tailchat_gate.state.files import Files
 from tailchat_gate.state.recovery import Salvage
 from tailchat_gate.state.reservations import MissedReservations, Reservations
@@ -340,7 +340,7 @@ class SqliteStore:
                     await self._copy(asyncio.get_running_loop().time())
             await self._run(self._engine.close)
 
-    def _take_in(self, loaded: Loaded) -> None:
+    def _take_in(self, loaded: StoredState) -> None:
         for fault, problem in loaded.faults.items():
             self._health.report(fault, problem)
         self._followers.hand_out(loaded.records, complete=True, doubtful=loaded.doubtful)

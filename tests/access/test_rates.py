@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tailchat_gate.access import rates
 from tailchat_gate.access.rates import Buckets, RateLimit, RequestRates, RouteRates
 from tailchat_gate.config.values.quantities import Rate
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext
 
 ANN, BEN = "660000000000000000000001", "660000000000000000000002"
@@ -19,7 +19,7 @@ def _limit(most: int = 3) -> RateLimit:
 def _request(
     sub: str = "", *, token: str = "", route: str = "wiki", client: str = "192.0.2.1", at: float = 0
 ) -> RequestContext:
-    address = Client(client, "http", client)
+    address = ClientAddress(client, "http", client)
     return RequestContext("id", at, client_address=address, route=route, sub=sub, token=token)
 
 

@@ -14,10 +14,10 @@ from gatekit import ALICE, SUB, Clock, RawUpstream, ask, request_bytes, until
 from storekit import StoredEntries
 
 from tailchat_gate.cli import main
-from tailchat_gate.config.values.group import Source
+from tailchat_gate.config.values.group import MemberSource
 from tailchat_gate.identity.revocation.state import EndedSession, Lock, SignedOut
 from tailchat_gate.people.group_records import IN_ONE, MEMBERS, read_records, to_records
-from tailchat_gate.people.memberships import Known
+from tailchat_gate.people.memberships import SourceMembers
 from tailchat_gate.state.database import Database
 from tailchat_gate.state.files import NAME, Files
 from tailchat_gate.state.store import Record
@@ -68,7 +68,7 @@ def test_what_is_in_force_stays_unless_asked(tmp_path: Path) -> None:
     assert nothing.output == f"nothing is stored about {person}\n"
 
 
-def _stored_members(directory: Path) -> dict[Source, Known]:
+def _stored_members(directory: Path) -> dict[MemberSource, SourceMembers]:
     return dict(read_records(_member_records(directory)))
 
 
@@ -83,15 +83,15 @@ def _member_records(directory: Path) -> list[Record]:
 
 def test_members_of_groups_lose_the_person_and_keep_the_others(tmp_path: Path) -> None:
     """In each group, also where a part of an answer is gone with them, or an answer is torn."""
-    source, role, torn = (Source("6a" + "0" * 22), Source("6b" + "0" * 22, "6c" + "0" * 22),
-                          Source("6d" + "0" * 22))  # fmt: skip
+    source, torn = MemberSource("6a" + "0" * 22), MemberSource("6d" + "0" * 22)
+    role = MemberSource("6b" + "0" * 22, "6c" + "0" * 22)
     others = frozenset(f"65{number:022x}" for number in range(IN_ONE))
     known = {
         # The person is the one who makes a second part needed.
-        source: Known.of(others | {SUB}, 1_800_000_000.0),
-        role: Known.of(frozenset((SUB,)), 1_800_000_000.0),
+        source: SourceMembers.of(others | {SUB}, 1_800_000_000.0),
+        role: SourceMembers.of(frozenset((SUB,)), 1_800_000_000.0),
     }
-    half = to_records(torn, Known.of(frozenset((SUB,)), 1_800_000_000.0))[:-1]
+    half = to_records(torn, SourceMembers.of(frozenset((SUB,)), 1_800_000_000.0))[:-1]
     files = Files(tmp_path)
     files.prepare()
     database = Database(files, Clock(), {})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from configkit import good, problems
 
-from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.config.values.group import Group, MemberSource
 
 GROUP, ROLE, SUB = "6b" * 12, "6c" * 12, "66" * 12
 BASE = """
@@ -51,7 +51,7 @@ def test_a_group_lists_people_and_tailchats_groups_and_roles(write: Write) -> No
 
     for group in (as_list, as_table):
         assert group.subs == (SUB,)
-        assert group.sources == (Source(GROUP), Source(GROUP, ROLE))
+        assert group.sources == (MemberSource(GROUP), MemberSource(GROUP, ROLE))
     assert [source.entry for source in as_list.sources] == list(as_list[1:])
     assert (as_list.most, as_table.most) == (None, 50)
     assert as_list != as_table
@@ -111,4 +111,4 @@ def test_groups_come_from_the_environment_too(write: Write) -> None:
     value = f'{{ops = {{members = ["tailchat-group:{GROUP}"]}}}}'
     found = groups_of(write(BASE), GROUPS=value)
 
-    assert found["ops"].sources == (Source(GROUP),)
+    assert found["ops"].sources == (MemberSource(GROUP),)

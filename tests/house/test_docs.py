@@ -21,7 +21,7 @@ from tailchat_gate.proxy.message.identity_headers import identity_fields, machin
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.upstream.backends import Backend
 from tailchat_gate.proxy.upstream.health import HealthRules
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Target
@@ -121,7 +121,7 @@ def test_every_header_to_the_tool_is_documented() -> None:
     head = headers.head(
         RequestHead("GET", False, Target(b"/", "/", ""), fields),
         b"/",
-        client=Client("a", "http", "a"),
+        address=ClientAddress("a", "http", "a"),
         settings=routes[0],
         request_id="i",
         upgrade=False,

@@ -34,7 +34,7 @@ from tailchat_gate.request.authorization import challenge_binds, credentials_bin
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.request.claims import claimed_methods, claimed_paths
 from tailchat_gate.request.client import ClientResolver
-from tailchat_gate.request.fields import FieldSection, Limits, split_fields
+from tailchat_gate.request.fields import FieldSection, HeadLimits, split_fields
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.request.intent import wants_html
 from tailchat_gate.request.readings import readings, shortened
@@ -276,7 +276,7 @@ def _section(*pairs: tuple[str, str]) -> FieldSection:
     return FieldSection([(b"Host", b"h"), *((n.encode(), v.encode()) for n, v in pairs)])
 
 
-_LIMITS: Final = Limits(1 << 20, 1 << 20, 1 << 16, 1 << 20)
+_LIMITS: Final = HeadLimits(1 << 20, 1 << 20, 1 << 16, 1 << 20)
 _NAMES: Final = CookieNames.for_origin("https://gate.test")
 _ROUTES: Final = make_settings(
     route=[

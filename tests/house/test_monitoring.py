@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from parts import missing
 from prometheus_client.parser import text_string_to_metric_families
 
-from tailchat_gate.observe.families import Kind
+from tailchat_gate.observe.families import MetricKind
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.serving.process_state import ProcessState
 
@@ -31,9 +31,9 @@ def known() -> dict[str, set[str]]:
     found = {"up": set[str]()}
     for family, _ in ProcessState().metrics.collect():
         names = {
-            Kind.COUNTER: [f"{family.name}_total"],
-            Kind.GAUGE: [family.name],
-            Kind.HISTOGRAM: [f"{family.name}_{end}" for end in ("bucket", "count", "sum")],
+            MetricKind.COUNTER: [f"{family.name}_total"],
+            MetricKind.GAUGE: [family.name],
+            MetricKind.HISTOGRAM: [f"{family.name}_{end}" for end in ("bucket", "count", "sum")],
         }[family.kind]
         found |= {name: set(family.labels) for name in names}
     for about in text_string_to_metric_families(ProcessMetrics().render()[0].decode()):

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.fields import FieldSection, Limits
+from tailchat_gate.request.fields import FieldSection, HeadLimits
 from tailchat_gate.request.sections import OFTEN, PlainSections, SectionReader, read_carefully
 from tailchat_gate.request.shapes import Shape
 
@@ -16,7 +16,7 @@ def facts(section: FieldSection) -> dict[str, Any]:
     return {**told, "pairs": section.pairs, "host": (host.raw, host.name, host.port)}
 
 
-def learned(raw: bytes, limits: Limits) -> PlainSections:
+def learned(raw: bytes, limits: HeadLimits) -> PlainSections:
     """Return a reader of plain sections that saw one twice. Raises RefusedError."""
     sections = PlainSections(limits, often=1)
     for _ in range(2):
@@ -30,7 +30,7 @@ class BothWays(SectionReader):
     #: How many sections were read the plain way, by all such readers.
     plain_sections = 0
 
-    def __init__(self, limits: Limits, often: int = OFTEN) -> None:
+    def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
         super().__init__(limits, often)
         self._bounds = limits
 

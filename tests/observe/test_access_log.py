@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tailchat_gate.observe import access_log, sink
 from tailchat_gate.observe.access_log import FLUSH_SECONDS, AccessLog
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.forwarded_request import Original
@@ -42,7 +42,7 @@ def make_context(**values: str) -> RequestContext:
     context = RequestContext(
         "0" * 24, 1.0, RequestHead(values.get("method", "GET"), False, target, fields)
     )
-    context.client_address = Client(values.get("client", "203.0.113.9"), "https", "")
+    context.client_address = ClientAddress(values.get("client", "203.0.113.9"), "https", "")
     context.reason, context.route = Reason.SIGNED_IN, values.get("route", "tool")
     context.sub, context.token, context.status = (
         values.get("sub", "s"),

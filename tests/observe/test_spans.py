@@ -31,7 +31,7 @@ from tailchat_gate.demo.users import user_named
 from tailchat_gate.observe import spans as spans_module
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import RequestSpans, Spans
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.trace import Trace
 
@@ -399,7 +399,9 @@ def test_a_stop_does_not_wait_for_a_collector_that_hangs() -> None:
     """What cannot be sent in time is given up, and counted."""
     exporter = Hanging()
     found = Spans(lambda: exporter, lambda: 1.0)
-    context = RequestContext("id", 1.0, client_address=Client("192.0.2.1", "http", "192.0.2.1"))
+    context = RequestContext(
+        "id", 1.0, client_address=ClientAddress("192.0.2.1", "http", "192.0.2.1")
+    )
     context.trace = Trace(TRACE, "", b"", PARENT, PARENT)
     found.record(context, 1.0, identity=False)
     assert exporter.begun.wait(60)

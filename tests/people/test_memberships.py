@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tailchat_gate.config.values.group import Group, Source
+from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.people.group_answer import TailchatGroup
 from tailchat_gate.people.group_records import (
     IN_ONE,
@@ -15,14 +15,14 @@ from tailchat_gate.people.group_records import (
     to_records,
 )
 from tailchat_gate.people.members import index
-from tailchat_gate.people.memberships import Known, Memberships, Resolved, resolve
+from tailchat_gate.people.memberships import Memberships, Resolved, SourceMembers, resolve
 from tailchat_gate.people.slices import at_once
 from tailchat_gate.state.store import MAX_TEXT, Changes, Record
 
 NOW = 1_800_000_000.0
 BOT = "b0" * 12
 ID, ROLE = "6b" * 12, "6c" * 12
-ALL, OPS = Source(ID), Source(ID, ROLE)
+ALL, OPS = MemberSource(ID), MemberSource(ID, ROLE)
 
 
 def sub(number: int) -> str:
@@ -44,7 +44,7 @@ def answered(*members: int, role: tuple[int, ...] = (), at: float = NOW) -> Memb
 
 def take(
     known: Memberships, *members: int, role: tuple[int, ...] = (), at: float = NOW
-) -> set[Source]:
+) -> set[MemberSource]:
     """Take an answer in."""
     group = TailchatGroup(
         people(*members) | {BOT}, frozenset((ROLE,)), {ROLE: people(*role)} if role else {}
@@ -70,7 +70,7 @@ def test_an_unchanged_answer_changes_the_time_alone() -> None:
     assert (before.at, after.at) == (NOW, NOW + 30)
     known.confirm(NOW + 60)
     assert known.age((ALL, OPS), NOW + 61) == 1
-    assert known.age((ALL, Source("66" * 12)), NOW) is None
+    assert known.age((ALL, MemberSource("66" * 12)), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_answer_counts_for_a_while_and_none_from_the_future_does(
 
 def test_one_source_that_cannot_be_told_leaves_the_people_of_the_others() -> None:
     """Who is known to be in by one entry is in; about all others the gate cannot tell."""
-    other = Source("6d" * 12)
+    other = MemberSource("6d" * 12)
     found = who(answered(1, 2, role=(2,)), Group((OPS.entry, other.entry)))
 
     assert found == Resolved({"g": people(2)}, {"g"}, {})
@@ -128,15 +128,15 @@ def test_the_index_has_the_groups_of_each_person() -> None:
 # The store
 
 
-def restored(records: list[Record]) -> dict[Source, Known]:
+def restored(records: list[Record]) -> dict[MemberSource, SourceMembers]:
     """Return what a restart reads."""
     return dict(read_records(records))
 
 
 def test_a_restart_reads_what_was_written() -> None:
     """Members of more than one record come back whole, with their time."""
-    known = Known.of(people(*range(2 * IN_ONE + 5)), NOW)
-    gone = Known.of(frozenset(), NOW, gone=True)
+    known = SourceMembers.of(people(*range(2 * IN_ONE + 5)), NOW)
+    gone = SourceMembers.of(frozenset(), NOW, gone=True)
     records = [*to_records(ALL, known), *to_records(OPS, gone)]
 
     assert restored(records) == {ALL: known, OPS: gone}
@@ -147,8 +147,8 @@ def test_a_restart_reads_what_was_written() -> None:
 
 def test_the_head_alone_moves_the_time() -> None:
     """While nothing changes one small record is written, whatever the order of the members."""
-    known = Known.of(people(*range(5)), NOW)
-    again = Known.of(frozenset(sorted(known.people, reverse=True)), NOW + 30)
+    known = SourceMembers.of(people(*range(5)), NOW)
+    again = SourceMembers.of(frozenset(sorted(known.people, reverse=True)), NOW + 30)
     records = {record.key: record for record in to_records(ALL, known)}
     records |= {record.key: record for record in to_records(ALL, again, whole=False)}
 
@@ -157,8 +157,8 @@ def test_the_head_alone_moves_the_time() -> None:
 
 def test_parts_of_two_answers_are_never_taken_for_one() -> None:
     """A process that died between two records leaves nothing that could be believed."""
-    old = to_records(ALL, Known.of(people(*range(IN_ONE + 1)), NOW))
-    new = to_records(ALL, Known.of(people(*range(1, IN_ONE + 2)), NOW + 30))
+    old = to_records(ALL, SourceMembers.of(people(*range(IN_ONE + 1)), NOW))
+    new = to_records(ALL, SourceMembers.of(people(*range(1, IN_ONE + 2)), NOW + 30))
     for mixed in ([old[0], new[1], new[2]], [new[0], old[1], new[2]], [new[0], new[1], old[2]]):
         assert restored(mixed) == {}
     for part in range(3):
@@ -167,8 +167,8 @@ def test_parts_of_two_answers_are_never_taken_for_one() -> None:
 
 def test_a_part_with_other_members_is_not_believed() -> None:
     """The digest is that of the members, not only a mark that the parts share."""
-    part, head = to_records(ALL, Known.of(people(1), NOW))
-    other, _ = to_records(ALL, Known.of(people(2), NOW))
+    part, head = to_records(ALL, SourceMembers.of(people(1), NOW))
+    other, _ = to_records(ALL, SourceMembers.of(people(2), NOW))
     body = {**json.loads(part.body), "members": json.loads(other.body)["members"]}
 
     assert restored([replace(part, body=json.dumps(body)), head]) == {}
@@ -188,7 +188,7 @@ def test_a_part_with_other_members_is_not_believed() -> None:
 )
 def test_what_is_damaged_is_not_known(change: dict[str, object]) -> None:
     """A damaged record lets nobody in and keeps nobody out: the gate cannot tell."""
-    *parts, head = to_records(ALL, Known.of(people(1), NOW))
+    *parts, head = to_records(ALL, SourceMembers.of(people(1), NOW))
 
     assert restored([*parts, replace(head, **change)]) == {}  # type: ignore[arg-type]
 
@@ -197,10 +197,10 @@ def test_the_later_answer_counts() -> None:
     """What another process has stored replaces only what is older; changes are not followed."""
     memberships = Memberships()
     follower = StoredMembers(memberships)
-    later, earlier = Known.of(people(1), NOW), Known.of(people(2), NOW - 1)
+    later, earlier = SourceMembers.of(people(1), NOW), SourceMembers.of(people(2), NOW - 1)
     for known in (later, earlier):
         follower.take(Changes(to_records(ALL, known), complete=True))
-    follower.take(Changes(to_records(ALL, Known.of(people(3), NOW + 9)), complete=False))
+    follower.take(Changes(to_records(ALL, SourceMembers.of(people(3), NOW + 9)), complete=False))
 
     assert memberships.get(ALL) == later
     assert restored([*follower.known(lost=True)]) == {ALL: later}
@@ -208,12 +208,12 @@ def test_the_later_answer_counts() -> None:
 
 def test_compaction_keeps_whole_answers() -> None:
     """Parts of earlier answers and of entries that are gone are dropped."""
-    old = to_records(ALL, Known.of(people(*range(2 * IN_ONE)), NOW))
-    new = to_records(ALL, Known.of(people(1), NOW + 30))
-    stray = to_records(OPS, Known.of(people(1), NOW))[:-1]
+    old = to_records(ALL, SourceMembers.of(people(*range(2 * IN_ONE)), NOW))
+    new = to_records(ALL, SourceMembers.of(people(1), NOW + 30))
+    stray = to_records(OPS, SourceMembers.of(people(1), NOW))[:-1]
     by_key = {record.key: record for record in (*stray, *old, *new)}
 
     kept = StoredMembers.kind.compact([*by_key.values()])
 
     assert {record.key for record in kept} == {ALL.entry, f"{ALL.entry} 0"}
-    assert restored([*kept]) == {ALL: Known.of(people(1), NOW + 30)}
+    assert restored([*kept]) == {ALL: SourceMembers.of(people(1), NOW + 30)}

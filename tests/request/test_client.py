@@ -8,7 +8,7 @@ from tailchat_gate.request.client import (
     _MAX_CACHED_CHAINS,
     _MAX_CACHED_PEERS,
     MAX_HOPS,
-    Client,
+    ClientAddress,
     ClientResolver,
 )
 
@@ -90,7 +90,7 @@ def test_the_connections_of_one_address_are_one_client() -> None:
 )
 def test_direct(peer: str, address: str) -> None:
     """A peer that is not believed is itself the client, by its one spelling."""
-    assert make(*PRIVATE).direct(peer) == Client(address, "https", address)
+    assert make(*PRIVATE).direct(peer) == ClientAddress(address, "https", address)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,9 @@ def test_direct(peer: str, address: str) -> None:
 )
 def test_chain(trusted: tuple[str, ...], chain: str, address: str, forwarded_for: str) -> None:
     """The chain is read from the right past trusted hops, up to the first who is not."""
-    assert make(*trusted).forwarded(PEER, chain, "") == Client(address, "https", forwarded_for)
+    assert make(*trusted).forwarded(PEER, chain, "") == ClientAddress(
+        address, "https", forwarded_for
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_endless_chain_is_cut() -> None:
     """A chain of a megabyte costs no more than its end."""
     client = make(*PRIVATE).forwarded(PEER, "1.1.1.1," * 200_000 + " 9.9.9.9", "")
 
-    assert client == Client("9.9.9.9", "https", f"9.9.9.9, {PEER}")
+    assert client == ClientAddress("9.9.9.9", "https", f"9.9.9.9, {PEER}")
 
 
 def test_no_entry_is_cut_in_two() -> None:
@@ -196,7 +198,7 @@ def test_no_entry_is_cut_in_two() -> None:
 
 def test_odd_peer_with_forwarding_fields() -> None:
     """A peer that is no address is named as it is."""
-    assert make(*PRIVATE).forwarded("somewhere", "", "") == Client(
+    assert make(*PRIVATE).forwarded("somewhere", "", "") == ClientAddress(
         "somewhere", "https", "somewhere"
     )
 

@@ -1,7 +1,7 @@
 import pytest
 
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, STATUS, Reason
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext, RequestIds
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -22,7 +22,7 @@ def test_visit_shows_what_was_asked() -> None:
     fields = FieldSection([(b"Host", b"GATE.test:80"), (b"User-Agent", b"agent")])
     head = RequestHead("GET", False, read_target("/A%2e?code=secret", fields.host), fields)
     context = RequestContext("id", 1.0, head)
-    context.client_address = Client("203.0.113.9", "https", "203.0.113.9, 10.0.0.1")
+    context.client_address = ClientAddress("203.0.113.9", "https", "203.0.113.9, 10.0.0.1")
 
     assert context.client == "203.0.113.9"
     assert context.host == "gate.test"

@@ -1,7 +1,7 @@
 import pytest
 
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.fields import HeadLimits
 from tailchat_gate.request.forwarded_request import Original, original_of
 from tailchat_gate.request.head import RequestHead, RequestReader
 from tailchat_gate.request.target import Host
@@ -22,7 +22,7 @@ def head(
 ) -> RequestHead:
     """Return the head of a question with these field lines."""
     data = "\r\n".join((line, f"Host: {host}", *lines, "", "")).encode("latin-1")
-    found = RequestReader(Limits(4096, 8192, 64, 4096)).read(data)
+    found = RequestReader(HeadLimits(4096, 8192, 64, 4096)).read(data)
     assert found is not None
     return found[0]
 

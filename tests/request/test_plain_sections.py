@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.fields import FieldSection, Limits
+from tailchat_gate.request.fields import FieldSection, HeadLimits
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.request.sections import (
     OFTEN,
@@ -18,7 +18,7 @@ from tailchat_gate.request.sections import (
 )
 from tailchat_gate.request.shapes import Shape
 
-LIMITS = Limits(8192, 32_768, 100, 8192)
+LIMITS = HeadLimits(8192, 32_768, 100, 8192)
 Lines = list[tuple[bytes, bytes]]
 
 FIRST: Lines = [
@@ -37,7 +37,7 @@ def raw(lines: Lines) -> bytes:
     return b"".join(b"%b: %b\r\n" % line for line in lines)
 
 
-def careful(data: bytes, limits: Limits = LIMITS) -> FieldSection | str:
+def careful(data: bytes, limits: HeadLimits = LIMITS) -> FieldSection | str:
     """Return what the careful way reads, or its refusal."""
     try:
         return read_carefully(data, limits, Shape)
@@ -177,9 +177,12 @@ def test_names_that_leave_doubts_have_no_pattern(more: Lines) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "cookies"),
-    [(Limits(8192, 400, 100, 8192), b"x" * 300), (Limits(8192, 32_768, 100, 400), b"x" * 401)],
+    [
+        (HeadLimits(8192, 400, 100, 8192), b"x" * 300),
+        (HeadLimits(8192, 32_768, 100, 400), b"x" * 401),
+    ],
 )
-def test_what_is_too_long_is_refused_as_ever(limits: Limits, cookies: bytes) -> None:
+def test_what_is_too_long_is_refused_as_ever(limits: HeadLimits, cookies: bytes) -> None:
     """A pattern reads nothing beyond a limit, which the careful way tells."""
     lines = [(b"Cookie", cookies) if name == b"Cookie" else (name, v) for name, v in FIRST]
     sections = learned(raw(FIRST), limits)

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -16,13 +16,13 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 GOOD = f"00-{TRACE}-{PARENT}-01"
 OWN_ID = "0123456789abcdef01234567"
-STRANGER = Client("203.0.113.9", "https", "203.0.113.9")
-BEHIND = Client("203.0.113.9", "https", "203.0.113.9, 10.0.0.1", by_proxy=True)
+STRANGER = ClientAddress("203.0.113.9", "https", "203.0.113.9")
+BEHIND = ClientAddress("203.0.113.9", "https", "203.0.113.9, 10.0.0.1", by_proxy=True)
 
 
 def identified(
     *fields: tuple[str, str],
-    client: Client = BEHIND,
+    client: ClientAddress = BEHIND,
     trusted: Trusted = "proxies",
     share: float = 0.0,
     records: bool = False,
@@ -152,7 +152,7 @@ def test_two_ids_are_none() -> None:
         ("nobody", STRANGER, False),
     ],
 )
-def test_who_may_name_a_trace(trusted: Trusted, client: Client, believed: bool) -> None:
+def test_who_may_name_a_trace(trusted: Trusted, client: ClientAddress, believed: bool) -> None:
     """A trusted proxy, unless the configuration says otherwise; what others say is dropped."""
     fields = ("traceparent", GOOD), ("X-Request-Id", "edge-1"), ("tracestate", "a=1")
     context = identified(*fields, trusted=trusted, client=client)

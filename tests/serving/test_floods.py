@@ -22,7 +22,7 @@ from tailchat_gate.observe import access_log
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.request import client, head, sections
 from tailchat_gate.request.client import ClientResolver
-from tailchat_gate.request.fields import Limits
+from tailchat_gate.request.fields import HeadLimits
 from tailchat_gate.request.head import RequestReader
 
 MIB: Final = 1 << 20
@@ -35,7 +35,7 @@ def _twice(count: int) -> Iterator[int]:
 
 
 def _heads(head: Callable[[int], bytes], count: int) -> object:
-    reader = RequestReader(Limits(16384, 65536, 128, 16384))
+    reader = RequestReader(HeadLimits(16384, 65536, 128, 16384))
     for number in _twice(count):
         assert reader.read(head(number)) is not None
     return reader

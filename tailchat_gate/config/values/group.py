@@ -34,7 +34,7 @@ def panel(text: str) -> str:
     return text
 
 
-class Source(NamedTuple):
+class MemberSource(NamedTuple):
     """Where Tailchat says who is in a group: all members of its group `group`, or of a role."""
 
     group: str
@@ -78,18 +78,18 @@ class Group(tuple[str, ...]):  # noqa: SLOT001 - a tuple of any length cannot ha
         return tuple(entry for entry in self if not entry.startswith(_OF_TAILCHAT))
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[MemberSource, ...]:
         """The groups and roles of Tailchat."""
         found = map(read_source, self)
         return tuple(source for source in found if source is not None)
 
 
-def read_source(text: str) -> Source | None:
+def read_source(text: str) -> MemberSource | None:
     """Return the group or role of Tailchat that an entry names, None for any other text."""
     match = _SOURCE.fullmatch(text)
     if match is None:
         return None
-    return Source(match[1]) if match[1] else Source(match[2], match[3])
+    return MemberSource(match[1]) if match[1] else MemberSource(match[2], match[3])
 
 
 def member(text: str) -> str:

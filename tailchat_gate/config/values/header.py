@@ -11,7 +11,7 @@ from tailchat_gate.request.field_names import (
     HOP_BY_HOP,
     OWN,
     TRACE_CONTEXT,
-    Names,
+    NamePatterns,
     fold,
     is_claim,
     is_order,
@@ -34,7 +34,7 @@ TEMPLATE = (
 
 _TOKEN = re.compile(SHORT_TOKEN)
 #: Fields that frame a message, route it or belong to its connection, and the gate's own.
-_MANAGED = Names(
+_MANAGED = NamePatterns(
     *OWN,
     *(name.decode("ascii") for name in (*HOP_BY_HOP, *TRACE_CONTEXT)),
     *("host", "content-length", "cookie", "trailer", "expect", "http2-settings", "proxy-*"),

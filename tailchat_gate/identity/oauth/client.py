@@ -20,7 +20,7 @@ from tailchat_gate.identity.oauth.id_token import (
     check_id_token,
 )
 from tailchat_gate.identity.oauth.id_token import json_object as parse_json
-from tailchat_gate.identity.oauth.login import LoginRefused, Registration
+from tailchat_gate.identity.oauth.login import ClientRegistration, LoginRefused
 from tailchat_gate.identity.oauth.login_state import LoginState
 from tailchat_gate.identity.oauth.responses import (
     Profile,
@@ -117,7 +117,7 @@ class TailchatClient:
         observe: Observer | None = None,
         channel: BackChannel | None = None,
     ) -> None:
-        self.registration = Registration(client_id, redirect_uri, scope)
+        self.registration = ClientRegistration(client_id, redirect_uri, scope)
         self._api_url = api_url.rstrip("/")
         self._channel = channel or BackChannel(self._api_url)
         self._secret = (

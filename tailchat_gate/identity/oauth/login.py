@@ -61,7 +61,7 @@ class LoginRefused(Exception):  # noqa: N818 - a refusal is an outcome, not a fa
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class ClientRegistration:
     """What an authorization request says about this client (RFC 6749, 4.1.1)."""
 
     client_id: str
@@ -108,7 +108,7 @@ class PendingCallback:
 
 
 def begin_login(
-    client: Registration,
+    client: ClientRegistration,
     *,
     return_to: str,
     browser_cookie: str,

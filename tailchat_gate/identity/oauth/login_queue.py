@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.reasons import Reason
+from tailchat_gate.request.client import SITE_BITS, network_of
 
 #: Logins that ask at the same time.
 AT_ONCE: Final = 32
@@ -20,8 +20,6 @@ FOR_FIRST: Final = 8
 WAITING: Final = 2000
 #: Of them, those of one client, which may be a whole office with one address.
 WAITING_OF_ONE: Final = 100
-#: The network of one client, in IPv6: what a site, and many a household, is given (RFC 6177).
-_SITE_PREFIX: Final = 48
 #: Seconds that a login waits for its turn.
 PATIENCE: Final = 30.0
 #: Seconds after which a refused visitor may try again.
@@ -38,7 +36,8 @@ class LoginBusy(LoginRefused):
 class LoginQueue:
     """The logins that call Tailchat and those that wait, in one event loop.
 
-    Clients take turns, however many logins each has waiting. If the queue is full, the client
+    Clients take turns, however many logins each has waiting; a site is one, as it may have any
+    number of networks. If the queue is full, the client
     with the most waiting logins loses one.
     """
 
@@ -46,7 +45,7 @@ class LoginQueue:
         #: How many queues have the limits together.
         self._count = 1
         self._asking: Counter[str] = Counter()
-        #: By client; the first has the next turn.
+        #: By site; the first has the next turn.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def share(self, count: int) -> None:
@@ -67,28 +66,28 @@ class LoginQueue:
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
-    async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for the turn of a client (`Client.network`), and hold it. Raises LoginBusy."""
-        client = site(client)
-        if not self._may_ask(client) or self._waiting:
-            await self._wait(client)
+    async def turn(self, network: str) -> AsyncIterator[None]:
+        """Wait for the turn of a client (ClientAddress.network), and hold it. Raises LoginBusy."""
+        site = network_of(network, SITE_BITS)
+        if not self._may_ask(site) or self._waiting:
+            await self._wait(site)
         else:
-            self._asking[client] += 1
+            self._asking[site] += 1
         try:
             yield
         finally:
-            self._asking[client] -= 1
-            if not self._asking[client]:
-                del self._asking[client]
+            self._asking[site] -= 1
+            if not self._asking[site]:
+                del self._asking[site]
             self._next()
 
-    def _may_ask(self, client: str) -> bool:
-        asking, own = self.asking, self._asking[client]
+    def _may_ask(self, site: str) -> bool:
+        asking, own = self.asking, self._asking[site]
         most = self._part(AT_ONCE - FOR_FIRST if own else AT_ONCE)
         return own < self._part(OF_ONE) and asking < most
 
-    async def _wait(self, client: str) -> None:
-        line = self._waiting.setdefault(client, deque())
+    async def _wait(self, site: str) -> None:
+        line = self._waiting.setdefault(site, deque())
         try:
             if len(line) >= WAITING_OF_ONE:
                 raise LoginBusy
@@ -97,10 +96,10 @@ class LoginQueue:
             turn = asyncio.get_running_loop().create_future()
             line.append(turn)
             self._next()
-            await self._patiently(turn, client)
+            await self._patiently(turn, site)
         finally:
-            if not line and self._waiting.get(client) is line:
-                del self._waiting[client]
+            if not line and self._waiting.get(site) is line:
+                del self._waiting[site]
 
     def _make_room(self, own: int) -> None:
         """Refuse the last waiting login of the longest line; the new client has `own` waiting."""
@@ -109,42 +108,34 @@ class LoginQueue:
             raise LoginBusy
         longest.pop().set_exception(LoginBusy())
 
-    async def _patiently(self, turn: "asyncio.Future[None]", client: str) -> None:
+    async def _patiently(self, turn: "asyncio.Future[None]", site: str) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # The turn came at the moment the login gave up.
-                self._asking[client] -= 1
+                self._asking[site] -= 1
                 self._next()
-            elif turn in self._waiting.get(client, ()):
-                self._waiting[client].remove(turn)
+            elif turn in self._waiting.get(site, ()):
+                self._waiting[site].remove(turn)
             if isinstance(error, TimeoutError):
                 raise LoginBusy from None
             raise
 
     def _next(self) -> None:
         """Give free turns to the next clients."""
-        for client in list(self._waiting):
+        for site in list(self._waiting):
             if self.asking >= self._part(AT_ONCE):
                 return
-            if not self._may_ask(client):
+            if not self._may_ask(site):
                 continue
-            line = self._waiting.pop(client)
+            line = self._waiting.pop(site)
             while line and line[0].done():
                 line.popleft()
             if not line:
                 continue
-            self._asking[client] += 1
+            self._asking[site] += 1
             line.popleft().set_result(None)
             if line:
-                self._waiting[client] = line
-
-
-def site(client: str) -> str:
-    """Return what counts as one client: for IPv6 the /48, as one client may own all its /64s."""
-    if ":" not in client:
-        return client
-    address = IPv6Address(client.partition("/")[0])
-    return str(IPv6Network((address, _SITE_PREFIX), strict=False))
+                self._waiting[site] = line

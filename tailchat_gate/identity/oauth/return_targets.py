@@ -57,7 +57,7 @@ class StoredTargets:
     def keep(self, target: str, *, origin: str, visitor: str) -> str:
         """Store a target for as long as a login may take; return its name.
 
-        `visitor` is the network that sent the request (`Client.network`).
+        `visitor` is the network that sent the request (ClientAddress.network).
         """
         text = f"{origin}\n{visitor}\n{target}".encode("utf-8", "surrogatepass")
         name = hmac.digest(self._secret, text, hashlib.sha256).hex()[:32]

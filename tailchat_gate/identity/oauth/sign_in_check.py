@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from tailchat_gate.identity.oauth.back_channel import Answer, BackChannel
 from tailchat_gate.identity.oauth.id_token import JsonObject, json_object
-from tailchat_gate.identity.oauth.login import LoginRefused, Registration, short_text
+from tailchat_gate.identity.oauth.login import ClientRegistration, LoginRefused, short_text
 from tailchat_gate.identity.oauth.responses import busy
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import CLOCK_SKEW, base64url
@@ -89,7 +89,7 @@ class SignInCheck:
     def __init__(
         self,
         channel: BackChannel,
-        registration: Registration,
+        registration: ClientRegistration,
         client_secret: SecretStr,
         *,
         api_url: str,

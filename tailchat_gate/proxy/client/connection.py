@@ -17,7 +17,7 @@ from tailchat_gate.proxy.client.own_connections import OwnConnections
 from tailchat_gate.proxy.sockets import ReadBuffers, end_writing
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.body import Body
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.head import RequestHead, RequestReader
 
@@ -102,9 +102,29 @@ class ClientConnection(FlowControl):
     """
 
     __slots__ = (
-        "_active_request", "_awaits_room", "_body", "_body_timeout", "_deadline", "_half_closed",
-        "_held_end", "_in_head", "_kept", "_lingering", "_reading", "_service", "_sink", "_taker",
-        "_time", "_unread", "buffers", "certificate", "client", "leaving", "own", "peer", "secure",
+        "_active_request",
+        "_awaits_room",
+        "_body",
+        "_body_timeout",
+        "_deadline",
+        "_half_closed",
+        "_held_end",
+        "_in_head",
+        "_kept",
+        "_lingering",
+        "_reading",
+        "_service",
+        "_sink",
+        "_taker",
+        "_time",
+        "_unread",
+        "address",
+        "buffers",
+        "certificate",
+        "leaving",
+        "own",
+        "peer",
+        "secure",
         "was_reset",
     )  # fmt: skip
 
@@ -120,7 +140,7 @@ class ClientConnection(FlowControl):
         self.secure = False
         self.certificate = b""
         #: The client; None until known, and where a trusted proxy names it for each request.
-        self.client: Client | None = None
+        self.address: ClientAddress | None = None
         #: Upstream connections that only this client's connection uses, None until there is one.
         self.own: OwnConnections | None = None
         self._kept: bytes | bytearray = b""

@@ -20,7 +20,7 @@ from tailchat_gate.proxy.sockets import (
 from tailchat_gate.reasons import Reason, RefusedError
 
 
-class Server(Protocol):
+class ClientServer(Protocol):
     """The server that accepts and counts connections."""
 
     @property
@@ -50,7 +50,7 @@ class ClientProtocol(ClientConnection):
 
     __slots__ = ("_buffer", "_server", "_unsent", "counted_as", "named_peer", "trust")
 
-    def __init__(self, server: Server, service: CurrentService | None = None) -> None:
+    def __init__(self, server: ClientServer, service: CurrentService | None = None) -> None:
         """`service` answers requests in place of the server's."""
         super().__init__(service or server.service, server.buffers, server.time)
         self._server = server
@@ -201,7 +201,7 @@ class ClientProtocol(ClientConnection):
 
     def hear_of_change(self, now: float) -> None:
         """Another configuration is in force from now on; `now` is the loop's time."""
-        self.client = None
+        self.address = None
         self.idle_at_most(self._service.timeouts.keepalive, now)
 
     def idle_at_most(self, seconds: float, now: float) -> None:

@@ -28,7 +28,7 @@ TLS_ROUND_SECONDS: Final = 0.25
 _CLOSED_PART: Final = 16
 
 
-class SessionWatch(Protocol):
+class SessionWatcher(Protocol):
     """Ends requests under way whose session has ended."""
 
     def check(self, active_requests: Iterable[ActiveRequest]) -> None:
@@ -82,7 +82,7 @@ class ClientServer:
     process's.
     """
 
-    def __init__(self, service: Service, watch: SessionWatch, descriptors: Descriptors) -> None:
+    def __init__(self, service: Service, watch: SessionWatcher, descriptors: Descriptors) -> None:
         self.descriptors: Final = descriptors
         self.buffers: Final = ReadBuffers()
         self._peers = ClientConnectionLimits()

@@ -8,9 +8,9 @@ from typing import Final
 from tailchat_gate.observe.families import (
     Collected,
     Family,
-    Kind,
     Labels,
     Merge,
+    MetricKind,
     Value,
     gauge,
     with_zeros,
@@ -42,13 +42,13 @@ _CONNECT: Final = Family(
     "gate_upstream_connect_seconds",
     "Time until a connection to an upstream was open, with TLS.",
     ("upstream",),
-    Kind.HISTOGRAM,
+    MetricKind.HISTOGRAM,
 )
 _FIRST_BYTE: Final = Family(
     "gate_upstream_first_byte_seconds",
     "Time from a request's start at an upstream to its response's first bytes.",
     ("upstream",),
-    Kind.HISTOGRAM,
+    MetricKind.HISTOGRAM,
 )
 _UP: Final = gauge(
     "gate_upstream_up",

@@ -238,7 +238,7 @@ class Exchange(Admitted):
     @property
     def _person(self) -> Person:
         forward_request, client = self.forward_request, self._client
-        direct = client.client is not None
+        direct = client.address is not None
         return person_of(forward_request.visitor, forward_request.request.fields, direct=direct)
 
     def _keep(self, upstream: UpstreamConnection) -> bool:

@@ -14,7 +14,7 @@ from tailchat_gate.request.claims import NAMES as PATH_CLAIMS
 from tailchat_gate.request.field_names import (
     HOP_BY_HOP,
     TRACE_CONTEXT,
-    Names,
+    NamePatterns,
     fold,
     is_claim,
     is_order,
@@ -38,7 +38,7 @@ _NEVER_TRAILERS: Final = frozenset(
 _NEVER_TRAILER_PREFIXES: Final = (b"content-",)
 #: The same for a response: redirects, authentication, freshness, and instructions to the browser or
 #: to an edge in front.
-_NEVER_RESPONSE_TRAILERS: Final = Names(
+_NEVER_RESPONSE_TRAILERS: Final = NamePatterns(
     *("age", "alt-svc", "clear-site-data", "date", "expires", "link", "location", "refresh"),
     *("retry-after", "service-worker-allowed", "sourcemap", "status", "strict-transport-security"),
     *("vary", "warning", "www-authenticate", "access-control-*", "cross-origin-*"),
@@ -48,7 +48,7 @@ _MAX_KNOWN_NAMES: Final = 2048
 _MAX_KNOWN_LENGTH: Final = 64
 
 
-class Action(IntEnum):
+class FieldAction(IntEnum):
     """What the gate does with a field.
 
     CLAIM: it drops the field where the route does not pass it. SET: it drops the field where it
@@ -62,25 +62,25 @@ class Action(IntEnum):
     SET = 4
 
 
-class Rule(Enum):
+class FieldRule(Enum):
     """The rule that applies to a field's name, and the rule's action."""
 
-    NONE = "none", Action.KEEP
-    COOKIE = "cookie", Action.COOKIE
-    OWN = "own", Action.DROP
-    HOP_BY_HOP = "hop-by-hop", Action.DROP
-    ROUTING = "routing", Action.DROP
-    TRACE = "trace", Action.DROP
-    CLAIM = "claim", Action.CLAIM
-    ODD_NAME = "odd name", Action.CLAIM
-    SET = "set", Action.SET
+    NONE = "none", FieldAction.KEEP
+    COOKIE = "cookie", FieldAction.COOKIE
+    OWN = "own", FieldAction.DROP
+    HOP_BY_HOP = "hop-by-hop", FieldAction.DROP
+    ROUTING = "routing", FieldAction.DROP
+    TRACE = "trace", FieldAction.DROP
+    CLAIM = "claim", FieldAction.CLAIM
+    ODD_NAME = "odd name", FieldAction.CLAIM
+    SET = "set", FieldAction.SET
 
-    def __init__(self, _: str, action: Action) -> None:
+    def __init__(self, _: str, action: FieldAction) -> None:
         self.action: Final = action
 
 
 # Globals: see reasons.py.
-_KEEP, _CLAIM, _SET = Action.KEEP, Action.CLAIM, Action.SET
+_KEEP, _CLAIM, _SET = FieldAction.KEEP, FieldAction.CLAIM, FieldAction.SET
 
 
 # Compared by identity: it is the key of what is kept for a route.
@@ -100,7 +100,7 @@ class RouteRules:
     real_ip: bool
     tells_client: bool
 
-    def passes(self, name: bytes, action: Action) -> bool:
+    def passes(self, name: bytes, action: FieldAction) -> bool:
         """Whether the route passes a field whose action is CLAIM or SET."""
         if action is _CLAIM:
             return name.lower() in self.passed
@@ -126,9 +126,9 @@ class FieldRules:
         )
         self._set = frozenset(name for rules in self.of_route.values() for name in rules.own)
         #: Names repeat from request to request; judging one costs more than looking it up.
-        self.known: Final[dict[bytes, Action]] = {}
+        self.known: Final[dict[bytes, FieldAction]] = {}
 
-    def judge(self, name: bytes) -> Action:
+    def judge(self, name: bytes) -> FieldAction:
         """Return the action for a field name, and cache it in `known`."""
         action = self.rule(name).action
         if len(name) <= _MAX_KNOWN_LENGTH:
@@ -138,7 +138,7 @@ class FieldRules:
     def drops(self, name: bytes, rules: RouteRules) -> bool:
         """Whether the gate drops a field because of what it claims; framing does not count."""
         action = self.judge(name)
-        if action is Action.DROP:
+        if action is FieldAction.DROP:
             return is_own(fold(name))
         return action in {_CLAIM, _SET} and not rules.passes(name, action)
 
@@ -148,25 +148,25 @@ class FieldRules:
         kept = action is _KEEP or (action is _SET and rules.passes(name, action))
         return kept and may_trail(name)
 
-    def rule(self, name: bytes) -> Rule:
+    def rule(self, name: bytes) -> FieldRule:
         """Return the first rule that applies to a field's name."""
         if name.lower() == _COOKIE:
-            return Rule.COOKIE
+            return FieldRule.COOKIE
         folded = fold(name)
         if is_own(folded):
-            found = Rule.OWN
+            found = FieldRule.OWN
         elif folded in HOP_BY_HOP:
-            found = Rule.HOP_BY_HOP
+            found = FieldRule.HOP_BY_HOP
         elif folded in ROUTING_FIELDS:
-            found = Rule.ROUTING
+            found = FieldRule.ROUTING
         elif folded in TRACE_CONTEXT:
-            found = Rule.TRACE
+            found = FieldRule.TRACE
         elif is_claim(folded):
-            found = Rule.CLAIM
+            found = FieldRule.CLAIM
         elif not is_plain(name):
-            found = Rule.ODD_NAME
+            found = FieldRule.ODD_NAME
         else:
-            found = Rule.SET if folded in self._set else Rule.NONE
+            found = FieldRule.SET if folded in self._set else FieldRule.NONE
         return found
 
 

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieReader
-from tailchat_gate.proxy.message.field_rules import Action, FieldRules, RouteRules, Rule
+from tailchat_gate.proxy.message.field_rules import FieldAction, FieldRule, FieldRules, RouteRules
 from tailchat_gate.proxy.message.identity_headers import client_fields
-from tailchat_gate.request.authorization import Way
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.authorization import TokenWay
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection, RawFields
 from tailchat_gate.request.head import RequestHead
@@ -30,7 +30,7 @@ _NO_FIELDS: Final = frozenset(
 _NOT_OF_KEPT: Final = frozenset((b"expect", b"trailer"))
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 #: Ways to present a token in that field.
-_IN_AUTHORIZATION: Final = frozenset((Way.BEARER, Way.BASIC))
+_IN_AUTHORIZATION: Final = frozenset((TokenWay.BEARER, TokenWay.BASIC))
 #: Methods for which a recipient counts Max-Forwards down (RFC 9110 section 7.6.2).
 COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
@@ -38,7 +38,7 @@ _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{
 _KEPT_OWN: Final = 4 << 20
 _AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 # Globals: see reasons.py.
-_KEEP, _COOKIE = Action.KEEP, Action.COOKIE
+_KEEP, _COOKIE = FieldAction.KEEP, FieldAction.COOKIE
 
 
 class Fate(NamedTuple):
@@ -49,7 +49,7 @@ class Fate(NamedTuple):
     """
 
     passed: bool
-    rule: Rule
+    rule: FieldRule
     listed: bool
     own: bool
 
@@ -96,8 +96,8 @@ class RequestHeaders:
         )
 
     def head(
-        self, request: RequestHead, raw_target: bytes, *, client: Client, settings: RouteSettings,
-        request_id: str, identity: bytes, upgrade: bool,
+        self, request: RequestHead, raw_target: bytes, *, address: ClientAddress,
+        settings: RouteSettings, request_id: str, identity: bytes, upgrade: bool,
         told: Mapping[bytes, bytes] = _AS_SENT,
     ) -> bytes:  # fmt: skip
         """Return the whole request head for the upstream of the route with `settings`.
@@ -112,12 +112,12 @@ class RequestHeaders:
         made_for = fields.sent_for
         if (
             made_for is None
-            or made_for[0] is not client
+            or made_for[0] is not address
             or made_for[1] is not settings
             or (made_for[2] is not told and made_for[2] != told)
         ):
-            fields.sent = self._lines(fields, client, settings, told)
-            fields.sent_for = (client, settings, told)
+            fields.sent = self._lines(fields, address, settings, told)
+            fields.sent_for = (address, settings, told)
         return b"".join(
             (
                 request.line
@@ -212,17 +212,17 @@ class RequestHeaders:
     def _lines(
         self,
         fields: FieldSection,
-        client: Client,
+        address: ClientAddress,
         settings: RouteSettings,
         told: Mapping[bytes, bytes],
     ) -> bytes:
         """Return the field lines for the upstream, but for those of the one request."""
         rules = self._rules.of_route[settings.name]
         # The values of a client and not the object, of which a proxy's connections make many.
-        key = (rules, fields.host.raw, client.forwarded_for, client.scheme, client.address)
+        key = (rules, fields.host.raw, address.forwarded_for, address.scheme, address.address)
         own = self._own.get(key)
         if own is None:
-            own = (_host(fields.host, settings), self._tail(fields.host, client, settings, rules))
+            own = (_host(fields.host, settings), self._tail(fields.host, address, settings, rules))
             self._own.keep(key, own)
         first, tail = own
         # Asked first for what drops nothing, which is nearly every section: a call costs more.
@@ -259,24 +259,24 @@ class RequestHeaders:
         return action is _KEEP or action is _COOKIE or rules.passes(name, action)
 
     def _tail(
-        self, host: Host, client: Client, settings: RouteSettings, rules: RouteRules
+        self, host: Host, address: ClientAddress, settings: RouteSettings, rules: RouteRules
     ) -> bytes:
         """Return the gate's own lines, which are for one client of a host alike."""
-        port = host.port or _PORTS[client.scheme]
+        port = host.port or _PORTS[address.scheme]
         pieces = [
             b"X-Forwarded-Host: %b\r\n" % host.raw,
             (
-                f"X-Forwarded-For: {client.forwarded_for}\r\nX-Forwarded-Proto: {client.scheme}"
+                f"X-Forwarded-For: {address.forwarded_for}\r\nX-Forwarded-Proto: {address.scheme}"
                 f"\r\nX-Forwarded-Port: {port}\r\n"
             ).encode("ascii"),
         ]
         if self._forwarded:
-            pieces.append(_forwarded(client, host.raw))
+            pieces.append(_forwarded(address, host.raw))
         pieces.append(rules.prefix_line)
-        if rules.real_ip and client.address:
-            pieces.append(b"X-Real-IP: %b\r\n" % client.address.encode("ascii"))
+        if rules.real_ip and address.address:
+            pieces.append(b"X-Real-IP: %b\r\n" % address.address.encode("ascii"))
         if rules.tells_client:
-            pieces.append(client_fields(settings, client.address))
+            pieces.append(client_fields(settings, address.address))
         return b"".join(pieces)
 
 
@@ -338,9 +338,9 @@ def _replaced(pieces: list[bytes], told: Mapping[bytes, bytes]) -> list[bytes]:
     return pieces
 
 
-def _forwarded(client: Client, host: bytes) -> bytes:
+def _forwarded(address: ClientAddress, host: bytes) -> bytes:
     """Return the Forwarded field (RFC 7239 section 4): the chain, the host and the scheme."""
-    hops = [f'"[{hop}]"' if ":" in hop else hop for hop in client.forwarded_for.split(", ")]
+    hops = [f'"[{hop}]"' if ":" in hop else hop for hop in address.forwarded_for.split(", ")]
     first, *rest = [f"for={hop}" for hop in hops]
-    seen = f';host="{host.decode("ascii")}";proto={client.scheme}'
+    seen = f';host="{host.decode("ascii")}";proto={address.scheme}'
     return f"Forwarded: {', '.join([first + seen, *rest])}\r\n".encode("ascii")

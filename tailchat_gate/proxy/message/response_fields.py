@@ -5,13 +5,13 @@ from typing import Final, Protocol
 
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
-from tailchat_gate.proxy.message.response_lines import Action, Line
+from tailchat_gate.proxy.message.response_lines import Line, LineAction
 from tailchat_gate.syntax import BROWSER_AUTHORITY_ENDS, DEFAULT_PORTS, HOST_PREFIX, HTTP_SCHEME
 
 # Globals: see reasons.py.
-_SET_COOKIE: Final = Action.SET_COOKIE
-_EDIT: Final = Action.EDIT
-_WORKER_SCOPE: Final = Action.WORKER_SCOPE
+_SET_COOKIE: Final = LineAction.SET_COOKIE
+_EDIT: Final = LineAction.EDIT
+_WORKER_SCOPE: Final = LineAction.WORKER_SCOPE
 
 
 class FieldEditor(Protocol):

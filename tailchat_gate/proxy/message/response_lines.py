@@ -27,7 +27,7 @@ _SPACE_BEFORE_COLON: Final = re.compile(rb"(?m)^(%b)[ \t]++:" % TOKEN_OCTETS)
 _FRAMING: Final = re.compile(rb"(?im)^(content-length|transfer-encoding):[ \t]*+([^\r]*+)\r\n")
 
 
-class Action(IntEnum):
+class LineAction(IntEnum):
     """What the gate does with a field line."""
 
     KEEP = 0
@@ -47,7 +47,7 @@ class Action(IntEnum):
 (
     _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
     _CHALLENGE, _ORDER, _WORKER_SCOPE,
-) = Action  # fmt: skip
+) = LineAction  # fmt: skip
 
 #: A Set-Cookie is a secret; the challenge of a handshake differs each time.
 _NEVER_KNOWN: Final = (_SET_COOKIE, _CHALLENGE)
@@ -77,7 +77,7 @@ class Line:
     `length` is the value of a Content-Length, `options` are those of a Connection field.
     """
 
-    action: Final[Action]
+    action: Final[LineAction]
     sent: Final[bytes]
     value: Final[bytes] = b""
     length: Final[int] = 0
@@ -101,7 +101,7 @@ class ResponseLines:
         self.known: Final[dict[bytes, Line]] = {}
         self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
         #: Actions by names as tools spell them.
-        self._actions: dict[bytes, Action] = {}
+        self._actions: dict[bytes, LineAction] = {}
 
     def line(self, raw: bytes) -> Line:
         """Parse a field line without its CRLF. Raises BadResponseError."""
@@ -122,7 +122,7 @@ class ResponseLines:
             _store(self.known, raw, line)
         return line
 
-    def _action(self, name: bytes) -> Action:
+    def _action(self, name: bytes) -> LineAction:
         """Return what is done with fields of a name; cache it."""
         lower = name.lower()
         action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
@@ -151,7 +151,7 @@ def _store(cache: dict[bytes, _Value], key: bytes, value: _Value) -> None:
         keep_in(cache, key, value, _MAX_KNOWN)
 
 
-def _read_line(raw: bytes, name: bytes, value: bytes, action: Action) -> Line:
+def _read_line(raw: bytes, name: bytes, value: bytes, action: LineAction) -> Line:
     if action is _CONTENT_LENGTH:
         match = CONTENT_LENGTH.fullmatch(value)
         if match is None:

@@ -8,9 +8,9 @@ from tailchat_gate.proxy.message.field_rules import may_trail_response
 from tailchat_gate.proxy.message.request_headers import CRLF
 from tailchat_gate.proxy.message.response_fields import Expected, pass_on, without_length
 from tailchat_gate.proxy.message.response_lines import (
-    Action,
     BadResponseError,
     Line,
+    LineAction,
     ResponseLines,
     repaired,
     take_lf_head,
@@ -37,13 +37,13 @@ _NO_CONTENT: Final = HTTPStatus.NO_CONTENT.value
 _FINAL: Final = HTTPStatus.OK.value
 _SWITCHING: Final = HTTPStatus.SWITCHING_PROTOCOLS.value
 # Globals: see reasons.py.
-_KEEP: Final = Action.KEEP
-_DROP: Final = Action.DROP
-_CONTENT_LENGTH: Final = Action.CONTENT_LENGTH
-_TRANSFER_ENCODING: Final = Action.TRANSFER_ENCODING
-_CONNECTION: Final = Action.CONNECTION
-_UPGRADE: Final = Action.UPGRADE
-_CHALLENGE: Final = Action.CHALLENGE
+_KEEP: Final = LineAction.KEEP
+_DROP: Final = LineAction.DROP
+_CONTENT_LENGTH: Final = LineAction.CONTENT_LENGTH
+_TRANSFER_ENCODING: Final = LineAction.TRANSFER_ENCODING
+_CONNECTION: Final = LineAction.CONNECTION
+_UPGRADE: Final = LineAction.UPGRADE
+_CHALLENGE: Final = LineAction.CHALLENGE
 
 
 class ResponseReader:

@@ -176,14 +176,14 @@ class OpenFile:
                 os.close(descriptor)
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file to serve; `in_folder`: the path named a directory, and this is the page in it."""
 
     file: OpenFile
     in_folder: bool
 
 
-def find(directory: Path, names: Iterable[bytes]) -> Found | None:
+def find(directory: Path, names: Iterable[bytes]) -> FoundFile | None:
     """Open the file that `names` lead to below `directory`; None where nothing is served.
 
     The walk opens one name at a time from an open directory, and no step follows a symbolic link:
@@ -199,7 +199,7 @@ def find(directory: Path, names: Iterable[bytes]) -> Found | None:
         try:
             file = walk.to(names)
             if file is not None:
-                return Found(file, in_folder=False)
+                return FoundFile(file, in_folder=False)
             file = walk.to((INDEX,))
         except _NotServedError:
             return None
@@ -207,7 +207,7 @@ def find(directory: Path, names: Iterable[bytes]) -> Found | None:
             if error.errno in _NOT_SERVED:
                 return None
             raise
-    return None if file is None else Found(file, in_folder=True)
+    return None if file is None else FoundFile(file, in_folder=True)
 
 
 class _NotServedError(Exception):

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tailchat_gate.access.remedies import Refused, remedies
+from tailchat_gate.access.remedies import RefusedRequest, remedies
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked
@@ -35,7 +35,7 @@ def explained_shown(
             reason = decided(table, asked, asker)
         except RefusedError as error:
             reason = error.reason
-        refused = Refused(
+        refused = RefusedRequest(
             f"{TOKEN}{asker.token}" if asker.token else str(asker.sub),
             reason,
             asked.fields.host.name,

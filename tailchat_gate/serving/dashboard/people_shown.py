@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator
 from typing import Final
 
-from tailchat_gate.access.remedies import Refused, remedies
+from tailchat_gate.access.remedies import RefusedRequest, remedies
 from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.config.values.identifier import SUB, TOKEN
 from tailchat_gate.gate import Gate
@@ -103,7 +103,9 @@ def _refusal(generation: Generation, refusal: Refusal) -> Row:
     found = remedies(
         generation.settings,
         generation.gate.authorizer.routes,
-        Refused(who, refusal.reason, refusal.host, refusal.path, lock=_lock(process_state, who)),
+        RefusedRequest(
+            who, refusal.reason, refusal.host, refusal.path, lock=_lock(process_state, who)
+        ),
     )
     return {
         "who": who if is_machine else SUB + who,

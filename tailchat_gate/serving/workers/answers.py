@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from tailchat_gate.observe.exposition import SLICE_SECONDS
-from tailchat_gate.observe.families import Collected, Family, Histogram, Kind, Merge, Plain
+from tailchat_gate.observe.families import Collected, Family, Histogram, Merge, MetricKind, Plain
 
 #: Samples that are written at a time.
 _SAMPLES: Final = 100
@@ -45,7 +45,7 @@ def read_metrics(sent: Iterable[Sequence[Any]]) -> tuple[dict[str, Family], Plai
     values: dict[str, list[tuple[tuple[str, ...], float | list[float]]]] = {}
     for (name, documentation, labels, kind, merge, buckets), samples in sent:
         families[name] = Family(
-            name, documentation, tuple(labels), Kind(kind), Merge(merge), tuple(buckets)
+            name, documentation, tuple(labels), MetricKind(kind), Merge(merge), tuple(buckets)
         )
         # JSON knows no tuples.
         values.setdefault(name, []).extend((tuple(found), value) for found, value in samples)
@@ -54,4 +54,6 @@ def read_metrics(sent: Iterable[Sequence[Any]]) -> tuple[dict[str, Family], Plai
 
 def counted(families: Mapping[str, Family], values: Plain) -> Plain:
     """Return the counters and histograms, which count on when their process has ended."""
-    return {name: found for name, found in values.items() if families[name].kind is not Kind.GAUGE}
+    return {
+        name: found for name, found in values.items() if families[name].kind is not MetricKind.GAUGE
+    }

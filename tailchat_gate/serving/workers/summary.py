@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from tailchat_gate.observe.families import Collected, Family, Kind, Plain, merged
+from tailchat_gate.observe.families import Collected, Family, MetricKind, Plain, merged
 
 Status = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ def together(families: Mapping[str, Family], processes: Iterable[Plain]) -> Plai
     """Return the counts of several processes as those of one."""
     found: dict[str, list[tuple[tuple[str, ...], float | list[float]]]] = {}
     for family, samples in merged(families.values(), processes):
-        if family.kind is not Kind.GAUGE:
+        if family.kind is not MetricKind.GAUGE:
             found[family.name] = [
                 (labels, value if isinstance(value, float | int) else value.to_plain())
                 for labels, value in samples

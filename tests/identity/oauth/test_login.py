@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tailchat_gate.identity.oauth.login import (
     MAX_RETURN_TO,
+    ClientRegistration,
     LoginRefused,
     LoginStart,
-    Registration,
     accept_callback,
     begin_login,
     open_callback,
@@ -26,7 +26,7 @@ from tailchat_gate.identity.oauth.login_state import STATE_LIFETIME, LoginState,
 from tailchat_gate.identity.seal import KeyRing
 
 NOW = 1_800_000_000.5
-CLIENT = Registration("tc_1", "https://gate.example.com/oauth2/callback", "openid profile")
+CLIENT = ClientRegistration("tc_1", "https://gate.example.com/oauth2/callback", "openid profile")
 RING = KeyRing([b"a secret of at least 32 bytes ok"], "login-state")
 ISSUER = "https://tailchat.example.com"
 PUBLIC = "https://gate.example.com"

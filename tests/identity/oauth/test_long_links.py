@@ -32,7 +32,7 @@ from tailchat_gate.identity.oauth.return_targets import (
     ReturnTargets,
     StoredTargets,
 )
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 
 HOSHINO = user_named("hoshino")
 ORIGIN = "http://gate.test"
@@ -199,7 +199,7 @@ def test_a_kept_target_is_for_one_origin_and_a_while(kept: ReturnTargets, clock:
 
 
 def _network(address: str) -> str:
-    return Client(address, "https", "").network
+    return ClientAddress(address, "https", "").network
 
 
 def test_one_visitor_pushes_out_only_their_own(

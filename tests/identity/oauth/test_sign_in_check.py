@@ -14,7 +14,7 @@ from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import as_json
 from tailchat_gate.identity.oauth.back_channel import BackChannel
-from tailchat_gate.identity.oauth.login import Registration
+from tailchat_gate.identity.oauth.login import ClientRegistration
 from tailchat_gate.identity.oauth.sign_in_check import Finding, SignInCheck
 from tailchat_gate.reasons import Reason
 
@@ -64,7 +64,7 @@ async def _check(
     channel = BackChannel(url)
     check = SignInCheck(
         channel,
-        Registration(app.client_id, redirect_uri, scope),
+        ClientRegistration(app.client_id, redirect_uri, scope),
         SecretStr(secret or app.client_secret),
         api_url=api_url or url,
         is_direct=True,

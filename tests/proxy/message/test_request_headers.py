@@ -7,7 +7,7 @@ from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.proxy.message.field_rules import _MAX_KNOWN_NAMES
 from tailchat_gate.proxy.message.request_headers import RequestHeaders, without
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
@@ -349,7 +349,7 @@ def test_the_head_has_what_rewriting_keeps(
     sent = headers.head(
         RequestHead("GET", False, NO_TARGET, FieldSection(fields)),
         b"/",
-        client=Client("203.0.113.9", "https", "203.0.113.9"),
+        address=ClientAddress("203.0.113.9", "https", "203.0.113.9"),
         settings=TOOL,
         request_id="abc",
         upgrade=False,
@@ -381,7 +381,7 @@ def test_what_is_known_of_names_is_of_no_value(first: Fields, second: Fields) ->
         lines = headers.head(
             RequestHead("GET", False, NO_TARGET, section),
             b"/",
-            client=Client("203.0.113.9", "https", "203.0.113.9"),
+            address=ClientAddress("203.0.113.9", "https", "203.0.113.9"),
             settings=route,
             request_id="abc",
             upgrade=False,
@@ -412,7 +412,7 @@ def head(
     return (headers or make()).head(
         RequestHead(method, http10, found, section),
         found.raw,
-        client=Client("203.0.113.9", scheme, "203.0.113.9, 2001:db8::1"),
+        address=ClientAddress("203.0.113.9", scheme, "203.0.113.9, 2001:db8::1"),
         settings=make_settings(route=[{"name": "tool", **route}]).route[0],
         request_id="abc",
         upgrade=b"upgrade" in section.connection,
@@ -524,15 +524,15 @@ def test_lines_are_made_once_and_for_each_client_and_route() -> None:
     request = RequestHead("GET", False, read_target("/", section.host), section)
     headers, two = make(), routes()
     clients = [
-        Client("203.0.113.9", "https", "203.0.113.9"),
-        Client("10.0.0.1", "http", "10.0.0.1"),
+        ClientAddress("203.0.113.9", "https", "203.0.113.9"),
+        ClientAddress("10.0.0.1", "http", "10.0.0.1"),
     ]
 
-    def sent(client: Client, route: RouteSettings) -> bytes:
+    def sent(client: ClientAddress, route: RouteSettings) -> bytes:
         return headers.head(
             request,
             b"/",
-            client=client,
+            address=client,
             settings=route,
             request_id="i",
             identity=b"",

@@ -18,7 +18,7 @@ from process import free_port
 from reloadkit import file_text, sections
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.request.client import Client
+from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.serving.acceptor import Acceptor, PlainTaker
 
 Start = Callable[..., Any]
@@ -187,7 +187,7 @@ async def test_a_trusted_proxy_is_no_client(start_gate: Start, hanging: RawUpstr
 )
 def test_what_counts_as_one_client(address: str, network: str) -> None:
     """A client is an IPv4 address, or the /64 of which a host has every IPv6 address."""
-    assert Client(address, "http", address).network == network
+    assert ClientAddress(address, "http", address).network == network
 
 
 @asynccontextmanager
