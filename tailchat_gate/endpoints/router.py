@@ -8,6 +8,7 @@ from aiohttp import web
 
 from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import SignOut, UserInfo
+from tailchat_gate.endpoints.clear_cookies import ClearCookies
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.launcher import Launcher
@@ -65,6 +66,7 @@ class Endpoints:
         targets: Targets,
         sign_out: SignOut,
         userinfo: UserInfo,
+        clear_cookies: ClearCookies,
         launcher: Launcher,
         forward_auth: ForwardAuth,
         key_set: KeySet,
@@ -98,6 +100,7 @@ class Endpoints:
                 f"{prefix}/back": (READ_METHODS, targets.back),
                 f"{prefix}/sign_in": (READ_METHODS, login.sign_in),
                 f"{prefix}/sign_out": (READ_METHODS | {"POST"}, sign_out.answer),
+                f"{prefix}/clear_cookies": (READ_METHODS | {"POST"}, clear_cookies.answer),
                 f"{prefix}/auth": (READ_METHODS, self._not_ready),
                 f"{prefix}/userinfo": (READ_METHODS, userinfo.answer),
                 f"{prefix}/jwks.json": (READ_METHODS, key_set.answer),

@@ -59,6 +59,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
                 "detail": MappingProxyType({}),
                 "elsewhere": "",
                 "ask": MappingProxyType({}),
+                "clears": False,
             },
         ),
         "frame": _Shape(frozenset(("reason", "open_url")), {"elsewhere": ""}),
@@ -66,6 +67,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
             frozenset(("state", "tool", "sub", "back_url")), {"nickname": "", "discriminator": ""}
         ),
         "approvals": _Shape(frozenset(("requests", "csrf"))),
+        "clear_cookies": _Shape(frozenset(), {"done": False}),
         "sign_in_again": _Shape(frozenset(("start_url",))),
         "embedded": _Shape(frozenset(("start_url", "arrive_url", "tab_url"))),
         "handed_over": _Shape(frozenset(("tab_url",))),
@@ -148,7 +150,8 @@ class Pages:
         trace_id?, retry_url?, home_url?, retries? (whether it tries again by itself), detail?
         (mapping of texts; tool, nickname, discriminator, sub, notice and until are shown openly,
         the rest under "Details"), elsewhere? ("form" where a page of another site sent one), ask?
-        (of who may ask for access: tool, csrf, back);
+        (of who may ask for access: tool, csrf, back), clears? (whether it offers to clear cookies);
+        `clear_cookies`: done? (whether the response clears them);
         `frame`: reason, open_url (what a new tab is to show), elsewhere? ("frame" or "form" where
         a page of another site shows or sent it);
         `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,

@@ -78,6 +78,17 @@ def is_from_elsewhere(headers: Mapping[str, str]) -> bool:
     return headers.get("Sec-Fetch-Site", "") == "cross-site"
 
 
+def is_own_form(headers: Mapping[str, str], origin: str) -> bool:
+    """Whether a page of `origin` sent a form from a tab; no other page can make a browser say so.
+
+    Where a browser sends no Fetch Metadata, the Origin tells.
+    """
+    site = headers.get("Sec-Fetch-Site")
+    if site is None:
+        return headers.get("Origin") == origin
+    return site == "same-origin" and opens_page(headers)
+
+
 def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
     """Whether a browser goes to an address to show it in a tab, or does not say what for.
 

@@ -1,6 +1,7 @@
 """What a browser says of itself in bytes that cannot be read as a request; pure.
 
-It chooses how the refusal is said, a page or JSON and in which language, and decides nothing else.
+It chooses how the refusal is said, a page or JSON and in which language, and whether a head that is
+too large is a person's order to clear the cookies that make it so; it decides nothing else.
 """
 
 import re
@@ -9,11 +10,20 @@ from typing import Final
 
 #: More is not looked at: what is longest in a head that is too long need not be searched.
 _MOST: Final = 65_536
-_WANTED: Final = re.compile(rb"\n(accept|accept-language):[ \t]*([^\r\n]{1,1024})", re.IGNORECASE)
+_WANTED: Final = re.compile(
+    rb"\n(accept|accept-language|host|origin|sec-fetch-(?:dest|mode|site)):[ \t]*([^\r\n]{1,1024})",
+    re.IGNORECASE,
+)
 
 
 def glimpse(sent: bytes) -> Mapping[str, str]:
-    """Return the Accept and Accept-Language fields of the first head in `sent`, as they stand."""
+    """Return some fields of the first head in `sent`, as they stand; one that is repeated, as one.
+
+    Those that say how to answer, which host was asked for, and which page sent the request.
+    """
     head = sent[:_MOST].partition(b"\r\n\r\n")[0]
-    found = _WANTED.findall(head)
-    return {name.decode("ascii").title(): value.decode("latin-1") for name, value in found}
+    found: dict[str, str] = {}
+    for raw, value in _WANTED.findall(head):
+        name, text = raw.decode("ascii").title(), value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found

@@ -1,25 +1,29 @@
 """What the gate's own answers are made of: a page for a person, JSON for a program."""
 
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
 from aiohttp import web
 
+from tailchat_gate.config.values.url import is_secure
 from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.reasons import BUSY, KEPT_OUT, STATUS, Reason
+from tailchat_gate.reasons import BUSY, KEPT_OUT, STATUS, Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import (
     Intent,
     is_from_elsewhere,
+    is_own_form,
     read_intent,
     shown_in,
     wants_html,
 )
+from tailchat_gate.request.target import read_host
 from tailchat_gate.request.unread import glimpse
 from tailchat_gate.responses.details import lock_detail
 from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
@@ -28,6 +32,9 @@ from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
 RETRY_LATER: Final = MappingProxyType({"Retry-After": "5"})
 #: For a page that says nothing about the visitor and does nothing.
 ANY_PAGE: Final = ("*",)
+#: Clears the cookies of the registrable domain, those that scripts cannot see too (Clear Site
+#: Data, 3.1); browsers heed it over https and on loopback alone.
+_CLEAR: Final = MappingProxyType({"Clear-Site-Data": '"cookies"'})
 #: The longest Location, in characters.
 _LONGEST_LOCATION: Final = 2048
 #: What of an answer is about the visitor.
@@ -61,6 +68,7 @@ class Answers(PlainAnswers):
         self._sites = sites
         self._prefix = prefix
         self._home: Final = f"{sites.public_url}{prefix}/"
+        self._clear_line: Final = f"POST {prefix}/clear_cookies HTTP/1.1\r\n".encode("ascii")
 
     def page(
         self,
@@ -208,9 +216,16 @@ class Answers(PlainAnswers):
     def unreadable(self, context: RequestContext, problem: str, sent: bytes) -> web.Response:
         """Return the answer to `sent`, which could not be read as a request; the connection ends.
 
-        A browser gets a page, as far as the bytes tell that one sent them.
+        A browser gets a page, as far as the bytes tell that one sent them. With too many cookies
+        it can send nothing else to this host, so the order to clear them is read of such bytes.
         """
         reason, seen = context.reason, glimpse(sent)
+        clears = reason is Reason.HEAD_TOO_LARGE and self.may_clear(_host_of(seen))
+        if clears and sent.startswith(self._clear_line):
+            origin = self._sites.origin(_host_of(seen))
+            if is_own_form(seen, origin):
+                context.reason = Reason.OWN_PATH
+                return self.cookies_cleared(seen.get("Accept-Language", ""))
         status, later = STATUS[reason], RETRY_LATER if reason in BUSY else {}
         if wants_html(seen):
             wrong_address = reason in _WRONG_ADDRESS
@@ -224,11 +239,20 @@ class Answers(PlainAnswers):
                 time=self._clock(),
                 status=status.value,
                 retry_url=f"{self._sites.public_url}/" if wrong_address else "",
-                home_url="" if wrong_address else self._home,
+                home_url="" if wrong_address or clears else self._home,
                 detail={"problem": problem},
+                clears=clears,
             )
         body = self._pages.problem_json(reason.value, context.request_id, problem=problem)
         return web.Response(status=status, body=body, headers={**JSON, **later})
+
+    def may_clear(self, host: str) -> bool:
+        """Whether browsers heed Clear-Site-Data of a host."""
+        return is_secure(self._sites.origin(host))
+
+    def cookies_cleared(self, accept_language: str) -> web.Response:
+        """Return the page that makes the browser forget all cookies of this host's domain."""
+        return self._page("clear_cookies", accept_language, HTTPStatus.OK, _CLEAR, done=True)
 
     def onward(self, context: RequestContext, location: str) -> web.Response:
         """Lead to an address that may be long: a proxy in front may take no such header.
@@ -275,3 +299,11 @@ def _elsewhere(context: RequestContext, reason: Reason) -> str:
     if context.method == "POST":
         return "form"
     return "frame" if read_intent(context.method, headers) is Intent.FRAME else ""
+
+
+def _host_of(seen: Mapping[str, str]) -> str:
+    """Return the host that bytes ask for, "" for none that can be read."""
+    try:
+        return read_host((seen.get("Host", ""),)).name
+    except RefusedError:
+        return ""

@@ -11,6 +11,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.admin import AdminRoute
+from tailchat_gate.endpoints.clear_cookies import ClearCookies
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.https_redirect import HttpsRedirect
@@ -96,6 +97,7 @@ def wire_endpoints(parts: Parts) -> Endpoints:
         targets=targets,
         sign_out=_sign_out(parts, forms),
         userinfo=_userinfo(parts, forms),
+        clear_cookies=ClearCookies(answers, parts.identity.sites),
         launcher=_launcher(parts),
         forward_auth=_forward_auth(parts),
         key_set=KeySet(answers=answers, key_set=assertions.key_set if assertions else None),

@@ -23,6 +23,7 @@ HOSTILE = '\u202e"><script>alert(1)</script>\x00\r\n\ud800{csrf}{{ 7*7 }}' + "W"
 
 VALUES: dict[str, dict[str, object]] = {
     **access_pages("Bob"),
+    "clear_cookies": {},
     "sign_in_again": {"start_url": "/oauth2/start"},
     "embedded": {
         "start_url": "https://gate.example.com/oauth2/start?rd=%2Fd",
@@ -61,6 +62,7 @@ VALUES: dict[str, dict[str, object]] = {
 }
 HOSTILE_VALUES: dict[str, dict[str, object]] = {
     **access_pages(HOSTILE),
+    "clear_cookies": {},
     "sign_in_again": {"start_url": "/" + HOSTILE},
     "embedded": {
         "start_url": "/" + HOSTILE,
@@ -225,7 +227,7 @@ def test_the_policy_allows_exactly_what_a_page_holds_inline(pages: Pages, name: 
     assert all("style" not in attributes for _, attributes in page.elements)
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("name", [name for name, values in VALUES.items() if values])
 def test_hostile_values_stay_text(pages: Pages, name: str) -> None:
     """Markup, controls, bidi overrides and endless names neither add an element nor break out."""
     html = pages.render(name, accept_language="en", **HOSTILE_VALUES[name])

@@ -21,6 +21,7 @@ PAGES = Pages(contact="ops@example.com")  # it reads files, so not within the ev
 
 VALUES: dict[str, dict[str, object]] = {
     **access_pages(HOSTILE),
+    "clear_cookies": {},
     "sign_in_again": {"start_url": "/oauth2/start"},
     "embedded": {
         "start_url": "/oauth2/start?rd=%2Fd",
