@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
@@ -31,6 +31,7 @@ _FIELDS: Final = {
     "embedded": bool,
     "password_at": int,
 }
+_KINDS: Final = tuple(_FIELDS.values())
 #: Fields that most sessions do not need.
 _OPTIONAL: Final[dict[str, str | int]] = {
     "checked_at": 0,
@@ -142,7 +143,7 @@ class SessionRecord:
     def from_bytes(cls, data: bytes) -> "SessionRecord | None":
         """Return the record in `data`, or None for any other shape."""
         try:
-            fields = json.loads(data)
+            fields = json.loads(data.decode())
         except (ValueError, RecursionError):
             return None
         return cls.from_fields(fields)
@@ -153,11 +154,10 @@ class SessionRecord:
         if not isinstance(fields, dict):
             return None
         fields = {**_OPTIONAL, **fields}
-        if fields.keys() != _FIELDS.keys():
+        values: tuple[Any, ...] = tuple(map(fields.get, _FIELDS))
+        if len(fields) != len(_FIELDS) or tuple(map(type, values)) != _KINDS:
             return None
-        if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
-            return None
-        return cls(**fields)
+        return cls(*values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ _SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "
 
 
 def _percent(value: str) -> bytes:
+    if value.isascii() and value.isprintable() and "%" not in value:
+        return value[:MAX_VALUE_BYTES].encode("ascii")
     encoded = quote(value, safe=_SAFE)
     if len(encoded) > MAX_VALUE_BYTES:
         # A cut inside an escape or a character could not be decoded.
