@@ -1,7 +1,6 @@
 """What the figures of a run depend on, besides the code: the machine and everybody's version."""
 
-import contextlib
-import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -10,7 +9,7 @@ from collections.abc import Container
 from pathlib import Path
 
 import apache
-from process import program
+from process import finished, program
 
 # Of what programs say when asked: "nginx version: nginx/1.22.1", "v2.11.7 h1:...",
 # "HAProxy version 2.6.12-1+deb12u4 ...", "Version:      3.7.15".
@@ -18,21 +17,33 @@ _VERSION = re.compile(r"(?:^v?|/|oauth2-proxy v|[Vv]ersion:? +)([0-9]+\.[0-9][0-
 
 _MODULE = re.compile(rb"\tgithub\.com/oauth2-proxy/oauth2-proxy/v7\tv([0-9.]+)")
 _UNKNOWN = "unknown"
+# Versions say little without the compiler and the profile that a build was given: an interpreter
+# without them takes a tenth more for the same request.
+_INTERPRETER = """
+import importlib.metadata as metadata, json, platform
+facts = {"python": platform.python_version(), "compiled by": platform.python_compiler()}
+for package in ("uvloop", "aiohttp"):
+    try:
+        facts[package] = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(facts))
+"""
 _ASKED = {"haproxy": "-v", "envoy": "--version", "caddy": "version", "traefik": "version"}
 
 
-def machine(oauth2_proxy: Path | None, without: Container[str]) -> dict[str, str]:
-    """Names and values; `without`: peers that are not there. Raises BenchError."""
+def machine(python: str, oauth2_proxy: Path | None, without: Container[str]) -> dict[str, str]:
+    """Names and values; `python` runs the gate, `without`: peers that are not there.
+
+    Raises BenchError.
+    """
     facts = {
         "cpu": _processor(),
         "cores": str(os.cpu_count()),
         "load": f"{os.getloadavg()[0]:.2f}",
         "kernel": platform.release(),
-        "python": platform.python_version(),
     }
-    for package in ("uvloop", "aiohttp"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            facts[package] = importlib.metadata.version(package)
+    facts |= json.loads(finished([python, "-c", _INTERPRETER], limit=60))
     facts["nginx"] = _version(program("nginx"), "-v")
     for name, question in _ASKED.items():
         if name not in without:

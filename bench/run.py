@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -87,6 +88,13 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     add("--bodies", action="store_true", help="measure the memory of large bodies instead")
     add("--soak", type=bounded(100, 10_000_000), default=0, metavar="REQUESTS", help=_SOAK)
     add("--size", type=bounded(1, 4096), default=1024, help="of a large body, in MiB")
+    add(
+        "--python",
+        type=os.path.abspath,
+        default=sys.executable,
+        metavar="PATH",
+        help="runs the gate",
+    )
     add("--oauth2-proxy", type=Path, metavar="PATH", help="its binary")
     add("--json", type=Path, metavar="FILE", help="write every sample here")
     add("--markdown", type=Path, metavar="FILE", help="write the tables here")
@@ -237,12 +245,12 @@ def bench(options: argparse.Namespace) -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gate-bench-")))
         without = absent(directory.parent, options.oauth2_proxy)
         picked = chosen(works(), options.work, options.peers, without)
-        facts = machine(options.oauth2_proxy, without)
+        facts = machine(options.python, options.oauth2_proxy, without)
         started = "  ".join(f"{name} {value}" for name, value in facts.items())
         print(started)
         for name, reason in without.items():
             print(f"without {name}: {reason}")
-        around = stack.enter_context(scene(directory, sys.executable, files))
+        around = stack.enter_context(scene(directory, options.python, files))
         stage = Stage(
             around,
             stack,
