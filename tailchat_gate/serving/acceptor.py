@@ -1,12 +1,15 @@
 """Accepts connections of listening sockets, and pauses while there is no room for one.
 
-On asyncio's loop it does so for every address, on uvloop for those with TLS or a PROXY header.
+On asyncio's loop and in workers it does so for every address, on uvloop otherwise for those with
+TLS or a PROXY header.
 """
 
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
+
+from tailchat_gate.serving.balance import Balance
 
 #: How many connections are accepted in one iteration of the loop.
 _BATCH: Final = 32
@@ -16,6 +19,11 @@ _MOST_WAITING: Final = 4096
 BACK_OFF_SECONDS: Final = 0.25
 #: How long it pauses where as many connections are being opened as may be.
 CROWDED_SECONDS: Final = 0.02
+#: How often a worker that is ahead of another looks again, and how long it leaves connections to
+#: the others. One that is busy or hangs does not take them: then this one takes a connection, after
+#: the same time two, then four.
+_AHEAD_SECONDS: Final = 0.001
+_LEFT_SECONDS: Final = 0.01
 
 
 class Taker(Protocol):
@@ -40,13 +48,23 @@ class Acceptor:
     asyncio's own server retries once per connection in the backlog and logs a traceback each
     time: hundreds of megabytes while the process has no descriptor left. uvloop does not. `taker`
     gets each connection; `failed` is called when the system is out of descriptors or memory.
-    While there is no room, connections wait in the system's queue.
+    While there is no room, connections wait in the system's queue. `balance`: other processes
+    accept from the same queue.
     """
 
-    def __init__(self, listening: socket.socket, taker: Taker, failed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        taker: Taker,
+        failed: Callable[[], None],
+        balance: Balance | None = None,
+    ) -> None:
         self.socket: Final = listening
         self._taker = taker
         self._failed = failed
+        self._balance = balance
+        self._left_until = 0.0
+        self._allowed, self._next_allowed = 0, 1
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
 
@@ -78,6 +96,9 @@ class Acceptor:
                     self._taker.make_room()
                     self._wait(CROWDED_SECONDS)
                 return
+            if self._balance is not None and self._leaves_it(self._balance):
+                self._wait(_AHEAD_SECONDS)
+                return
             try:
                 accepted, peer = self.socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -86,7 +107,25 @@ class Acceptor:
                 self._wait(BACK_OFF_SECONDS)
                 self._failed()
                 return
+            if self._balance is not None:
+                self._balance.took()
             self._open(accepted, peer)
+
+    def _leaves_it(self, balance: Balance) -> bool:
+        """Whether another worker may take the next connection."""
+        now = self._loop.time()
+        if not balance.is_ahead or now > self._left_until + _LEFT_SECONDS:
+            self._allowed, self._next_allowed = 0, 1
+            self._left_until = now + _LEFT_SECONDS
+            return balance.is_ahead
+        if self._allowed:
+            self._allowed -= 1
+            return False
+        if now < self._left_until:
+            return True
+        self._allowed, self._next_allowed = self._next_allowed - 1, 2 * self._next_allowed
+        self._left_until = now + _LEFT_SECONDS
+        return False
 
     def _wait(self, seconds: float) -> None:
         self._loop.remove_reader(self.socket)

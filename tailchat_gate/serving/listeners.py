@@ -16,6 +16,7 @@ from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.proxy.sockets import peer_address
 from tailchat_gate.serving.acceptor import Acceptor, PlainTaker, Taker
+from tailchat_gate.serving.balance import Balance
 from tailchat_gate.serving.binding import (
     OWNER_ONLY,
     Rights,
@@ -159,7 +160,8 @@ class Listeners:
     """Listens on the public addresses and on the admin address of a configuration.
 
     `server` makes the protocols of client connections; `openings` opens those with TLS or a PROXY
-    header; `admin` serves the admin address, None for nobody. `binder` has the sockets.
+    header; `admin` serves the admin address, None for nobody. `binder` has the sockets, which
+    other workers accept from, too, where there is a `balance`.
     """
 
     def __init__(
@@ -168,11 +170,13 @@ class Listeners:
         openings: Openings,
         admin: web.BaseRunner | None,
         binder: Binder,
+        balance: Balance | None = None,
     ) -> None:
         self._server = server
         self._openings = openings
         self._admin = admin
         self._binder = binder
+        self._balance = balance
         self._open: dict[tuple[str, str], _Listener] = {}
 
     @property
@@ -254,13 +258,15 @@ class Listeners:
         return _Visitors((), acceptors)
 
     def _acceptors(self, bound: Iterable[socket.socket], taker: Taker) -> list[Acceptor]:
-        return [Acceptor(one, taker, self._server.out_of_descriptors) for one in bound]
+        failed = self._server.out_of_descriptors
+        return [Acceptor(one, taker, failed, self._balance) for one in bound]
 
     async def _listen_for_visitors(
         self, bound: Sequence[socket.socket], make: MakeProtocol
     ) -> _Listener:
         loop, taker = asyncio.get_running_loop(), PlainTaker(make)
-        if isinstance(loop, asyncio.BaseEventLoop):
+        # uvloop's own server takes whatever waits, with no regard for other workers.
+        if isinstance(loop, asyncio.BaseEventLoop) or self._balance is not None:
             return self._accept(bound, taker)
         backlog = self._server.descriptors.backlog
         # Of the same queues, for the connections that wait there when the servers are closed.

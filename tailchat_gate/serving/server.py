@@ -64,7 +64,8 @@ class GateServer:
         self.reloader: Final = Reloader(source, self, self._manager) if source is not None else None
         self.upgrader: Final = Upgrader(self._hand_over)
         self._successor = around.successor
-        self._is_worker = around.is_worker
+        self._balance = around.balance
+        self._is_worker = around.balance is not None
         #: Set when the process is to stop.
         self.over: Final = asyncio.Event()
         #: Of another process, which serves in place of this one.
@@ -153,13 +154,7 @@ class GateServer:
                 page=page,
             ).runner()
             await self._admin.setup()
-        self._openings = Openings(
-            self._server,
-            self._process_state.certificates.openings,
-            _terms(self.in_force, self._tls_connections),
-        )
-        self._listeners = Listeners(self._server, self._openings, self._admin, Binder(self._passed))
-        await self._listeners.open(settings.server)
+        await self._listen(self._server)
         self._close_passed()
         self._ready = True
         if not self._predecessor:
@@ -182,6 +177,17 @@ class GateServer:
                 }
             },
         )
+
+    async def _listen(self, server: ClientServer) -> None:
+        """Open the listeners. Raises StartError."""
+        terms = _terms(self.in_force, self._tls_connections)
+        openings = Openings(server, self._process_state.certificates.openings, terms)
+        if self._balance is not None:
+            server.tell = self._balance.tell
+        binder = Binder(self._passed)
+        self._openings = openings
+        self._listeners = Listeners(server, openings, self._admin, binder, self._balance)
+        await self._listeners.open(self.in_force.settings.server)
 
     async def put_into_force(self, loaded: Loaded) -> None:
         """Build a configuration and put it into force, or raise with nothing changed."""
@@ -229,6 +235,8 @@ class GateServer:
             self._page.close()
         if self._server is not None:
             self._server.leave()
+        if self._balance is not None:
+            self._balance.leave()
         if opened and not self._successor_pid:
             self._manager.stopping(self.in_force.settings.server.longest_stop)
             await self._pause(self.in_force.settings.server.drain_delay)

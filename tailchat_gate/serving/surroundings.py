@@ -4,6 +4,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
+from tailchat_gate.serving.balance import Balance
 from tailchat_gate.serving.inherited import PassedSockets, passed_sockets
 from tailchat_gate.serving.notify import ServiceManager, service_manager
 from tailchat_gate.serving.upgrade import Predecessor, Successor
@@ -12,14 +13,15 @@ from tailchat_gate.serving.upgrade import Predecessor, Successor
 class Surroundings(NamedTuple):
     """The other processes: `successor` starts the one that takes over, None where none can.
 
-    `is_worker`: a parent binds all addresses, passes those of visitors, and is asked by admins.
+    `balance`: with other workers of one parent, which binds all addresses, passes those of
+    visitors, and is asked by admins; None for a gate by itself.
     """
 
     passed: PassedSockets
     manager: ServiceManager
     predecessor: Predecessor
     successor: Successor | None
-    is_worker: bool = False
+    balance: Balance | None = None
 
 
 def no_surroundings() -> Surroundings:

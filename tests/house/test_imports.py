@@ -67,7 +67,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("passing",),
         ("acceptor", "certificate_watch", "certificates", "inherited", "notify", "shared_rates"),
         ("traces",),
-        ("process_gauges", "signals", "tls_memory"),
+        ("balance", "process_gauges", "signals", "tls_memory"),
     ),
     "identity": (
         ("host_sessions",),

@@ -68,13 +68,13 @@ async def _admit(process: Spawned) -> None:
 class Scene:
     """Two speakers, what is known of their counts, and those that have ended."""
 
-    def __init__(self, log_lock: int) -> None:
+    def __init__(self, memory: int) -> None:
         path = {"PYTHONPATH": os.pathsep.join(sys.path)}
         command = (sys.executable, "-c", SPEAKER)
         self.ended: list[int] = []
 
         def spawn(number: int) -> Spawned:
-            return Spawned(command, {**environ(), **path}, number, 2, log_lock)
+            return Spawned(command, {**environ(), **path}, number, 2, memory)
 
         self.crew = Crew(2, spawn, self._admit, self._gone)
         self.admit: Admit = _admit

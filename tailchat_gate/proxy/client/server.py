@@ -89,6 +89,8 @@ class ClientServer:
         #: Whether no connection was idle at the last search, until the next sweep.
         self._none_idle = False
         self.connections: Final[set[ClientProtocol]] = set()
+        #: Is told how many there are.
+        self.tell: Callable[[int], object] = bool
         #: How many are by TLS, with those that are being opened, and how many may be.
         self.by_tls = 0
         self.tls_connections = 0
@@ -164,6 +166,7 @@ class ClientServer:
         room = descriptors.make_room()
         self.connections.add(connection)
         descriptors.clients += 1
+        self.tell(descriptors.clients)
         connection.leaving = self._leaving
         self.trust.look_at(connection)
         if not room:
@@ -213,6 +216,7 @@ class ClientServer:
         """A connection is closed."""
         self.connections.discard(connection)
         self.descriptors.clients -= 1
+        self.tell(self.descriptors.clients)
         self.by_tls -= connection.secure
         self._peers.leave(connection.counted_as, connection)
         if self._empty is not None and not self.connections and not self._empty.done():

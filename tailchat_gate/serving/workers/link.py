@@ -14,7 +14,7 @@ from tailchat_gate.serving.inherited import PassedSockets, name_for
 from tailchat_gate.serving.workers.channel import ChannelError, Message, Reader, encoded
 
 #: Names the parent, the descriptor of the channel, the worker's number, how many there are, and the
-#: descriptor of what the processes lock to write their logs.
+#: descriptor of the memory that they share.
 VARIABLE: Final = "GATE_WORKER"
 _MOST_SHOWN: Final = 2000
 #: Of prctl(2): the signal that a process gets when its parent ends.
@@ -24,14 +24,15 @@ _PR_SET_PDEATHSIG: Final = 1
 class ParentLink:
     """The channel of worker `number`, of `count`, to its parent.
 
-    `log_lock` is the descriptor of what the processes lock to write their logs.
+    `memory` is the descriptor of what all of them share: what they lock to write their logs, and
+    how many connections each has.
     """
 
-    def __init__(self, end: socket.socket, number: int, count: int, log_lock: int) -> None:
+    def __init__(self, end: socket.socket, number: int, count: int, memory: int) -> None:
         self.end: Final = end
         self.number: Final = number
         self.count: Final = count
-        self.log_lock: Final = log_lock
+        self.memory: Final = memory
 
     def join(self, digest: str) -> PassedSockets:
         """Say what was read; wait until the parent lets this worker serve, on these sockets.
@@ -73,13 +74,13 @@ def parent_link(environ: MutableMapping[str, str]) -> ParentLink | None:
     if not told:
         return None
     try:
-        parent, descriptor, number, count, log_lock = map(int, told.split(":"))
+        parent, descriptor, number, count, memory = map(int, told.split(":"))
         # SIGTERM is taken in a thread of its own, so that also a worker that hangs ends.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if parent == os.getppid():
             os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
-            os.set_inheritable(log_lock, False)  # noqa: FBT003 - os's own signature
-            return ParentLink(socket.socket(fileno=descriptor), number, count, log_lock)
+            os.set_inheritable(memory, False)  # noqa: FBT003 - os's own signature
+            return ParentLink(socket.socket(fileno=descriptor), number, count, memory)
     except (OSError, ValueError) as error:
         raise ChannelError(f"{VARIABLE}: {error}") from None
     raise ChannelError("the parent of this worker has ended")

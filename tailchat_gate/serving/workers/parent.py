@@ -15,6 +15,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.admin import admin_server
+from tailchat_gate.serving.balance import takes_none
 from tailchat_gate.serving.listeners import Binder, StartError
 from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
@@ -52,12 +53,12 @@ class _Store(NamedTuple):
 
 
 class Start(NamedTuple):
-    """How a worker is started: `workers` is how many there are, `log_lock` as in ParentLink."""
+    """How a worker is started: `workers` is how many there are, `memory` as in ParentLink."""
 
     command: Sequence[str]
     environ: Mapping[str, str]
     workers: int
-    log_lock: int
+    memory: int
 
 
 class Parent:
@@ -228,10 +229,17 @@ class Parent:
 
     def _spawn(self, number: int) -> Spawned:
         start = self._start
-        return Spawned(start.command, start.environ, number, start.workers, start.log_lock)
+        return Spawned(start.command, start.environ, number, start.workers, start.memory)
 
     async def _admit(self, process: Spawned) -> None:
         """Let a worker serve, if it has read what is in force. Raises WorkerGoneError."""
+        try:
+            await self._admit_one(process)
+        except BaseException:
+            takes_none(self._start.memory, process.number)
+            raise
+
+    async def _admit_one(self, process: Spawned) -> None:
         try:
             async with asyncio.timeout(START_SECONDS):
                 loaded = await process.loaded
@@ -263,6 +271,7 @@ class Parent:
         process.channel.send({"ask": what, "addresses": addresses}, [one for _, one in named])
 
     def _gone(self, slot: Slot) -> None:
+        takes_none(self._start.memory, slot.number)
         self._reports.gone(slot)
 
     async def _watch_workers(self) -> None:

@@ -10,6 +10,7 @@ from tailchat_gate.config.load import Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.observe.turns import others
 from tailchat_gate.proxy.sockets import raise_limit
+from tailchat_gate.serving.balance import takes_none
 from tailchat_gate.serving.process import live
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
@@ -25,10 +26,10 @@ def run_parent(
     left_out = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
     environ = {name: value for name, value in os.environ.items() if name not in left_out}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no end of a worker could be waited for
-    lock = _log_lock()
-    others.share(lock)
+    memory = _memory(count)
+    others.share(memory)
     raise_limit()
-    parent = Parent(settings, source, Start(command, environ, count, lock), around)
+    parent = Parent(settings, source, Start(command, environ, count, memory), around)
     asyncio.run(live(parent, signals))
 
 
@@ -42,6 +43,9 @@ def processors() -> int:
         return count
 
 
-def _log_lock() -> int:
-    """Return the descriptor of what the processes lock to write their logs. Raises OSError."""
-    return os.memfd_create("gate-logs", os.MFD_CLOEXEC)
+def _memory(count: int) -> int:
+    """Return the descriptor of the memory that the processes share. Raises OSError."""
+    found = os.memfd_create("gate-workers", os.MFD_CLOEXEC)
+    for number in range(1, count + 1):
+        takes_none(found, number)
+    return found

@@ -32,7 +32,7 @@ class Spawned:
         environ: Mapping[str, str],
         number: int,
         count: int,
-        log_lock: int,
+        memory: int,
     ) -> None:
         """Start it. Raises OSError."""
         self.number: Final = number
@@ -49,7 +49,7 @@ class Spawned:
         self._late: dict[int, str] = {}
         own, its = socket.socketpair()
         try:
-            self._process = self._popen(command, environ, count, its.fileno(), log_lock)
+            self._process = self._popen(command, environ, count, its.fileno(), memory)
         except OSError:
             own.close()
             raise
@@ -63,11 +63,11 @@ class Spawned:
         environ: Mapping[str, str],
         count: int,
         descriptor: int,
-        log_lock: int,
+        memory: int,
     ) -> "subprocess.Popen[bytes]":
-        told = f"{os.getpid()}:{descriptor}:{self.number}:{count}:{log_lock}"
+        told = f"{os.getpid()}:{descriptor}:{self.number}:{count}:{memory}"
         return subprocess.Popen(  # noqa: S603 - the gate's own command
-            command, env={**environ, VARIABLE: told}, pass_fds=(descriptor, log_lock)
+            command, env={**environ, VARIABLE: told}, pass_fds=(descriptor, memory)
         )
 
     @property

@@ -12,6 +12,7 @@ from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.observe.turns import others
+from tailchat_gate.serving.balance import Balance
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.inherited import PassedSockets
 from tailchat_gate.serving.listeners import StartError
@@ -36,7 +37,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 def run_worker(loaded: Loaded, signals: Signals, source: Source, link: ParentLink) -> None:
     """Serve until the parent says so, or has ended. Raises StartError."""
-    others.share(link.log_lock)
+    others.share(link.memory)
     generation = build(share_of(loaded.settings, link.count), sources=loaded.sources)
     generation.process_state.login_queue.share(link.count)
     generation.process_state.speak(for_all=link.number == 1)
@@ -45,7 +46,8 @@ def run_worker(loaded: Loaded, signals: Signals, source: Source, link: ParentLin
         sockets = link.join(digest)
     except OSError as error:
         raise StartError(str(error), "server.workers") from None
-    around = Surroundings(sockets, ServiceManager(), Predecessor(), None, is_worker=True)
+    balance = Balance(link.memory, link.number, link.count)
+    around = Surroundings(sockets, ServiceManager(), Predecessor(), None, balance)
     worker = Worker(source, link, sockets)
     run_loop(serve(generation, signals, surroundings=around, started=worker.begin))
 
