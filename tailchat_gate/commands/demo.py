@@ -1,168 +1,265 @@
-"""The demo: a stand-in Tailchat, three sample tools and the gate, only on this machine."""
+"""The demo: a stand-in Tailchat, three sample tools, the gate and its admin page."""
 
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
 from aiohttp import web
 
-from tailchat_gate.config.model import Settings
+from tailchat_gate.commands.common import toml
+from tailchat_gate.config.load import Source, load
+from tailchat_gate.config.values.url import is_loopback
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.observe.log import set_up_logging
-from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process import serve
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.wiring import build
 
-_HOST: Final = "127.0.0.1"
+_LOOPBACK: Final = "127.0.0.1"
 _CLIENT_ID: Final = "tc_demo"
+#: The route that only people with a role may use, and a person without it.
+_GUARDED: Final = "oncall"
+_OWNER, _MEMBER, *_OTHERS = USERS
 
 
 class DemoError(RuntimeError):
     """The demo cannot start; the text says why and what to do."""
 
 
-def run_demo(port: int, upstream: str = "") -> None:
-    """Run the demo on a port of this machine (0 = any) until Ctrl-C. Raises DemoError.
+@dataclass(frozen=True, slots=True)
+class _Tool:
+    """A tool of the demo; `upstream` is "" for the sample tool."""
+
+    name: str
+    title: str
+    description: str
+    icon: str
+    allow: str
+    upstream: str = ""
+
+    def route(self, port: int) -> dict[str, object]:
+        """Return its route, with the sample tool at a port."""
+        return {
+            "name": self.name,
+            "host": f"{self.name}.localhost",
+            "upstream": self.upstream or f"http://{_LOOPBACK}:{port}",
+            "allow": [self.allow],
+            "title": self.title,
+            "description": self.description,
+            "icon": self.icon,
+        }
+
+
+_TOOLS: Final = (
+    _Tool("wiki", "Wiki", "For everybody who signs in", "📖", "signed-in"),
+    _Tool(_GUARDED, "On call", "For the role “on call” in Tailchat", "🚨", "group:on-call"),
+    _Tool("status", "Status", "For everybody, without a sign-in", "🟢", "public"),
+)
+_ADMIN: Final = _Tool(
+    "admin", "Gate admin", "What the gate knows", "🛠️", "group:on-call", upstream="admin:"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the demo is: the gate's port and Tailchat's, on `host`, and its files in `folder`."""
+
+    host: str
+    port: int
+    tailchat_port: int
+    folder: Path
+    client_secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+
+    def url(self, name: str = "gate") -> str:
+        """Return the address of the gate, or of a tool: browsers find *.localhost by themselves."""
+        return f"http://{name}.localhost:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Tailchat's address for browsers."""
+        return f"http://tailchat.localhost:{self.tailchat_port}"
+
+    @property
+    def config(self) -> Path:
+        """The gate's configuration."""
+        return self.folder / "config.toml"
+
+
+def run_demo(port: int, upstream: str = "", host: str = _LOOPBACK) -> None:
+    """Run the demo on a port (0 = any) until Ctrl-C. Raises DemoError.
 
     `upstream` is the URL of the tool to protect, "" for sample tools: one for everybody who signs
-    in, one for a role in Tailchat, one for the public.
+    in, one for a role in Tailchat, one for the public. `host` is the address to listen on.
     """
     signals = Signals()
     signals.take()
     set_up_logging("warning")
-    port = _usable(port)
-    tailchat_port = _neighbour(port)
-    tools: dict[int, web.Application] = {} if upstream else {_usable(0): SampleTool().app()}
-    tool = upstream or "".join(f"http://{_HOST}:{tool_port}" for tool_port in tools)
-    # Tailchat's host name is not the gate's: cookies ignore ports.
-    public_url, api_url = f"http://{_HOST}:{port}", f"http://localhost:{tailchat_port}"
-    app = App(_CLIENT_ID, secrets.token_urlsafe(32), (f"{public_url}/oauth2/callback",))
-    tailchat = StandInTailchat(api_url, apps=[app])
-    # Its people are listed below, and nobody else can get an account.
-    tailchat.store.client_config |= {"disableUserRegister": True, "disableGuestLogin": True}
-    role = _on_call(tailchat)
-    routes = _tools(tool)[:1] if upstream else _tools(tool)
-    settings = _settings(public_url, api_url, app.client_secret, role, routes)
-    apps = {tailchat_port: tailchat.app(), **tools}
-    asyncio.run(_run(build(settings), signals, apps, _greet(settings, shows_all=not upstream)))
+    port = _usable(port, host)
+    if upstream and not is_loopback(host):
+        raise DemoError("everybody knows the demo's passwords: --upstream is for this machine only")
+    with TemporaryDirectory(prefix="tailchat-gate-demo-") as folder:
+        places = _Places(host, port, _neighbour(port, host), Path(folder))
+        app = App(_CLIENT_ID, places.client_secret, (f"{places.url()}/oauth2/callback",))
+        tailchat = StandInTailchat(places.api_url, apps=[app])
+        # Its people are listed below, and nobody else can get an account.
+        tailchat.store.client_config |= {"disableUserRegister": True, "disableGuestLogin": True}
+        tools = (_Tool("tool", "Your tool", upstream, "🔧", "signed-in", upstream),)
+        shown = tools if upstream else _TOOLS
+        ports = [_usable(0) for _ in shown]
+        routes = [tool.route(at) for tool, at in zip((*shown, _ADMIN), (*ports, 0), strict=True)]
+        _write(places, _on_call(tailchat), routes)
+        apps = {
+            (host, places.tailchat_port): tailchat.app(everywhere=not is_loopback(host)),
+            **{
+                (_LOOPBACK, at): SampleTool(title=tool.title).app()
+                for tool, at in zip(shown, ports, strict=True)
+                if not tool.upstream
+            },
+        }
+        asyncio.run(_run(places, signals, apps, _greeting(places, shown)))
     click.echo("\nThe demo has ended, and nothing is left of it.")
 
 
 def _on_call(tailchat: StandInTailchat) -> str:
     """Make a group with a role, and the gate's bot in it; return the role as [groups] names it."""
-    owner, member, *_ = USERS
-    group = tailchat.groups.add("Ops", owner.sub, member.sub)
-    role = tailchat.groups.add_role(group, "on call", owner.sub)
+    group = tailchat.groups.add("Ops", _OWNER.sub, _MEMBER.sub)
+    role = tailchat.groups.add_role(group, "on call", _OWNER.sub)
     tailchat.groups.add_bot(group, _CLIENT_ID)
     return f"tailchat-role:{group.id}/{role.id}"
 
 
-def _tools(upstream: str) -> list[dict[str, object]]:
-    """Return the routes of the three tools, which are one program."""
-    below = {"upstream": upstream, "upstream_path": "/"}
-    return [
-        {"name": "tool", "upstream": upstream},
-        {"name": "ops", "path": "/ops", "allow": ["group:on-call"], **below},
-        {"name": "status", "path": "/status", "allow": ["public"], **below},
-    ]
+def _write(places: _Places, role: str, routes: list[dict[str, object]]) -> None:
+    """Write the configuration, as anyone would: it can be read, changed and reloaded."""
+    state = places.folder / "state"
+    state.mkdir(mode=0o700)
+    tables: dict[str, dict[str, object]] = {
+        "server": {
+            "public_url": places.url(),
+            "listen": f"{_bracketed(places.host)}:{places.port}",
+            "admin_listen": f"unix:{places.folder / 'admin.sock'}",
+            "shutdown_timeout": "2s",
+        },
+        "tailchat": {
+            "api_url": places.api_url,
+            "internal_url": f"http://{_reachable(places.host)}:{places.tailchat_port}",
+            "client_id": _CLIENT_ID,
+            "client_secret": places.client_secret,
+        },
+        "session": {"secret": new_secret()},
+        "state": {"path": str(state)},
+        "access": {"requests": True, "approvers": ["group:on-call"]},
+        "groups": {"on-call": [role]},
+        "log": {"access": False, "level": "warning"},
+    }
+    parts = [(f"[{name}]", table) for name, table in tables.items()]
+    parts += [("[[route]]", route) for route in routes]
+    text = "\n".join(
+        "\n".join((heading, *(f"{key} = {toml(value)}" for key, value in table.items()), ""))
+        for heading, table in parts
+    )
+    places.config.touch(mode=0o600)
+    places.config.write_text(text, encoding="utf-8")
 
 
 async def _run(
-    generation: Generation,
+    places: _Places,
     signals: Signals,
-    apps: dict[int, web.Application],
-    greet: Callable[[], None],
+    apps: Mapping[tuple[str, int], web.Application],
+    greeting: str,
 ) -> None:
+    loaded, source = load(places.config, {}), Source(places.config, {})
+    generation = build(loaded.settings, sources=loaded.sources)
     async with AsyncExitStack() as stack:
-        for port, app in apps.items():
-            await stack.enter_async_context(_served(app, port))
-        await serve(generation, signals, started=lambda _: greet())
+        for (host, port), app in apps.items():
+            await stack.enter_async_context(_served(app, host, port))
+        await serve(generation, signals, source, started=lambda _: click.echo(greeting))
 
 
-def _settings(
-    public_url: str, api_url: str, client_secret: str, role: str, routes: list[dict[str, object]]
-) -> Settings:
-    return Settings.model_validate(
-        {
-            "server": {
-                "public_url": public_url,
-                "listen": [public_url.removeprefix("http://")],
-                "admin_listen": "",
-                "shutdown_timeout": "2s",
-            },
-            "tailchat": {
-                "api_url": api_url,
-                "client_id": _CLIENT_ID,
-                "client_secret": client_secret,
-            },
-            "session": {"secrets": [new_secret()]},
-            "state": {"path": ""},
-            "groups": {"on-call": [role]},
-            "access": {"requests": True, "approvers": ["group:on-call"]},
-            "route": routes,
-            "log": {"access": False},
-        }
+def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
+    """Say what to open, who there is, and what to try."""
+    program = "tailchat-gate" if sys.argv[0].endswith(".py") else sys.argv[0]
+    tried = places.url(_GUARDED if len(shown) > 1 else shown[0].name)
+    lines = [
+        "\nTailchat Gate, the demo.\n",
+        click.style(f"  Open {places.url()}/", bold=True),
+        f"\n  You come to a stand-in Tailchat at {places.api_url}",
+        "  and sign in as any of its people:\n",
+        f"    {'EMAIL':<28} PASSWORD",
+        *(f"    {user.email:<28} {user.password}" for user in USERS),
+        "\n  Behind the gate are:\n",
+        *(f"    {places.url(tool.name) + '/':<34} {tool.description}" for tool in shown),
+        f"    {places.url(_ADMIN.name) + '/':<34} The gate's own page, for {_OWNER.name}\n",
+        *(_refusal(places, tried) if len(shown) > 1 else ()),
+        "  Two commands to try, in another terminal:\n",
+        f"    {program} explain {tried}/ --as {_MEMBER.sub} --config {places.config}",
+        f"    {program} lock sub:{_MEMBER.sub} --for 1m --config {places.config}\n",
+        f"  The first shows what happens to a request of {_MEMBER.name}, and why.",
+        f"  The second keeps {_MEMBER.name} out for a minute; open pages end within a second.",
+        "  A change of that file is in force within two seconds.\n",
+        "  Everything listens on this machine alone. Ctrl-C ends it.\n"
+        if is_loopback(places.host)
+        else f"  It listens on {places.host}, and its passwords are public. Ctrl-C ends it.\n",
+    ]
+    return "\n".join(lines)
+
+
+def _refusal(places: _Places, guarded: str) -> tuple[str, ...]:
+    return (
+        f"  {guarded}/ refuses {_MEMBER.name}, who can ask for access there.",
+        f"  In a private window {_OWNER.name} decides at {places.url()}/oauth2/approvals.\n",
     )
 
 
-def _greet(settings: Settings, *, shows_all: bool) -> Callable[[], None]:
-    url = settings.server.public_url
-
-    def greet() -> None:
-        click.echo("\nTailchat Gate, the demo.\n")
-        click.secho(f"  Open {url}/", bold=True)
-        click.echo(f"\n  You come to a stand-in Tailchat at {settings.tailchat.api_url}")
-        click.echo("  and sign in as any of its people:\n")
-        click.echo(f"    {'EMAIL':<28} PASSWORD")
-        for user in USERS:
-            click.echo(f"    {user.email:<28} {user.password}")
-        if shows_all:
-            owner, member, *_ = USERS
-            click.echo(f"\n  {url}/status is for everybody, {url}/ops/ for a role in Tailchat")
-            click.echo(f"  that {owner.name} has. Open it as {member.name} and ask for access;")
-            click.echo(f"  then, in a private window, sign in as {owner.name} and decide at")
-            click.echo(f"  {url}/oauth2/approvals.")
-        click.echo("\n  Everything listens on this machine alone. Ctrl-C ends it.\n")
-
-    return greet
+def _reachable(host: str) -> str:
+    """Return the address at which this machine reaches what listens on another."""
+    own = {"0.0.0.0": _LOOPBACK, "::": "::1"}  # noqa: S104 - compared only
+    return _bracketed(own.get(host, host))
 
 
-def _neighbour(port: int) -> int:
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _neighbour(port: int, host: str) -> int:
     """Return the next port if it is free: adjacent ports are easy to forward together."""
     try:
-        return _usable(port + 1)
+        return _usable(port + 1, host)
     except DemoError:
-        return _usable(0)
+        return _usable(0, host)
 
 
-def _usable(port: int) -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
+def _usable(port: int, host: str = _LOOPBACK) -> int:
+    """Return a free port of an address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, port))
+            probe.bind((host, port))
         except OSError as error:
             raise DemoError(
-                f"port {port} cannot be had ({error.strerror}); try --port 0 for any"
+                f"port {port} of {host} cannot be had ({error.strerror}); try --port 0 for any"
             ) from None
         found: int = probe.getsockname()[1]
         return found
 
 
 @asynccontextmanager
-async def _served(app: web.Application, port: int) -> AsyncIterator[None]:
+async def _served(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    await web.TCPSite(runner, _HOST, port).start()
+    await web.TCPSite(runner, host, port).start()
     try:
         yield
     finally:

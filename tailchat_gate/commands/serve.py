@@ -2,6 +2,7 @@
 
 import logging
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -135,6 +136,13 @@ def _upstream(_context: click.Context, _option: click.Parameter, value: str) -> 
         raise click.BadParameter(f"expected {wrong}") from None
 
 
+def _address(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise click.BadParameter("expected an IP address, such as 0.0.0.0") from None
+
+
 @click.command()
 @click.option("--port", default=4180, show_default=True, help="Port of the gate; 0 for any.")
 @click.option(
@@ -142,17 +150,25 @@ def _upstream(_context: click.Context, _option: click.Parameter, value: str) -> 
     metavar="URL",
     default="",
     callback=_upstream,
-    help="Your own tool, such as http://127.0.0.1:3000, in place of the sample tool.",
+    help="Your own tool, such as http://127.0.0.1:3000, in place of the sample tools.",
 )
-def demo(port: int, upstream: str) -> None:
-    """Try it without a configuration: a stand-in Tailchat, a sample tool and the gate.
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    callback=_address,
+    help="Address to listen on; 0.0.0.0 in a container, with both its ports published.",
+)
+def demo(port: int, upstream: str, host: str) -> None:
+    """Try it without a configuration: a stand-in Tailchat, sample tools and the gate.
 
-    All of them listen on this machine only and store nothing; Ctrl-C ends them.
+    All of them listen on this machine only and keep nothing; Ctrl-C ends them.
     """
     # The stand-in Tailchat and the tool.
     from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415 - not for `serve`
 
     try:
-        run_demo(port, upstream)
+        run_demo(port, upstream, host)
     except (DemoError, StartError) as error:
         fail(str(error), EXIT_FAILED)

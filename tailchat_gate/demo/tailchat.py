@@ -93,9 +93,10 @@ class StandInTailchat:
         """How often /open/token was called."""
         return self.seen["token"].count
 
-    def app(self) -> web.Application:
-        """Return the application; it refuses every peer on another machine."""
-        app = web.Application(client_max_size=2 * MAX_BODY, middlewares=(only_loopback,))
+    def app(self, *, everywhere: bool = False) -> web.Application:
+        """Return the application; it refuses peers on other machines, unless `everywhere`."""
+        middlewares = () if everywhere else (only_loopback,)
+        app = web.Application(client_max_size=2 * MAX_BODY, middlewares=middlewares)
         app.on_response_prepare.append(drop_content_type)
         front = self._front
         for method, path, answer in (

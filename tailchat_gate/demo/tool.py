@@ -36,10 +36,17 @@ def identity(headers: Mapping[str, str]) -> dict[str, str]:
 class SampleTool:
     """The tool. `gate_prefix`: the prefix of the gate's own paths, for links to them.
 
-    `ticks`: seconds between two events of /events.
+    `ticks`: seconds between two events of /events. `title` stands on its page.
     """
 
-    def __init__(self, *, gate_prefix: str = "/oauth2", ticks: float = EVENTS_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        gate_prefix: str = "/oauth2",
+        ticks: float = EVENTS_SECONDS,
+        title: str = "Sample tool",
+    ) -> None:
+        self._title = title
         self._prefix = gate_prefix
         self._ticks = ticks
         self._stopping = web.AppKey("stopping", asyncio.Event)
@@ -72,6 +79,7 @@ class SampleTool:
             headers=list(request.headers.items()),
             target=request.path_qs,
             prefix=self._prefix,
+            title=self._title,
         )
         return web.Response(
             text=html, content_type="text/html", headers={"Cache-Control": "no-store"}

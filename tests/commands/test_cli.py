@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 from clikit import GATE, environ, invoke, run
-from gatekit import SECRET, RawUpstream, listening
+from gatekit import SECRET, listening
 from process import free_port
 from visitor import Visitor
 
 from tailchat_gate import __version__
 from tailchat_gate.config.files import read_key
 from tailchat_gate.config.load import load
-from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.machine_tokens import hash_of
 
 COMMANDS = (
@@ -212,111 +211,6 @@ def test_schema_prints_the_schema() -> None:
     text = document.read_text("utf-8")
 
     assert invoke("schema")[1] == text
-
-
-async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
-    """The demo prints its address, a login through it reaches the tool, SIGINT ends it with 0."""
-    process = await asyncio.create_subprocess_exec(
-        *GATE,
-        *("demo", "--port", "0"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**environ(), "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    out = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
-    url = next(word for word in out.split() if word.startswith("http://127.0.0.1:"))
-    user = USERS[0]
-    async with Visitor() as visitor:
-        page = await visitor.sign_in(url, user.email, user.password)
-        assert "星野 Hoshino ☆" in page.text
-        assert user.sub in page.text
-    process.send_signal(signal.SIGINT)
-    rest = (await process.stdout.read()).decode()
-    err = (await process.stderr.read()).decode()
-
-    assert await process.wait() == 0
-    assert "nothing is left of it" in rest
-    assert "warning" not in err
-    assert "Traceback" not in err
-
-
-async def test_the_demo_shows_a_refusal_a_request_and_an_approval() -> None:
-    """A person without the role asks, the person with it decides, and the first is in."""
-    process = await asyncio.create_subprocess_exec(
-        *GATE,
-        *("demo", "--port", "0"),
-        stdout=asyncio.subprocess.PIPE,
-        env={**environ(), "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    out = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
-    url = next(word for word in out.split() if word.startswith("http://127.0.0.1:")).rstrip("/")
-    owner, member, *_ = USERS
-    async with Visitor() as owners, Visitor() as members:
-        assert (await members.open(f"{url}/status")).status == 200
-        # The gate learns who has the role beside the start; until then nobody is known to.
-        page = await owners.sign_in(f"{url}/ops/", owner.email, owner.password)
-        while page.status == 503:
-            await asyncio.sleep(0.05)
-            page = await owners.open(f"{url}/ops/")
-        assert page.status == 200
-        page = await members.sign_in(f"{url}/ops/", member.email, member.password)
-        assert page.status == 403
-        waiting = await members.submit(page, "/request", reason="to see it")
-        page = await owners.open(f"{url}/oauth2/approvals")
-        (link,) = (link for link in page.links if "prompt=login" in link)
-        page = await owners.open(link)
-        page = await owners.submit(page, "/login", email=owner.email, password=owner.password)
-        await owners.submit(page, "/approvals", **{"for": "1h"})
-        assert (await members.open(waiting.url)).url == f"{url}/ops/"
-    process.send_signal(signal.SIGINT)
-    await process.stdout.read()
-
-    assert await process.wait() == 0
-
-
-async def test_the_demo_signs_somebody_in_at_a_tool_of_the_admins() -> None:
-    """With --upstream a login reaches that tool, and nobody gets there without one."""
-    async with RawUpstream() as tool:
-        process = await asyncio.create_subprocess_exec(
-            *GATE,
-            *("demo", "--port", "0", "--upstream", tool.url),
-            stdout=asyncio.subprocess.PIPE,
-            env={**environ(), "PYTHONUNBUFFERED": "1"},
-        )
-        assert process.stdout is not None
-        out = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
-        url = next(word for word in out.split() if word.startswith("http://127.0.0.1:"))
-        async with Visitor() as visitor:
-            await visitor.open(url)
-            assert not tool.requests
-            page = await visitor.sign_in(url, USERS[0].email, USERS[0].password)
-        process.send_signal(signal.SIGINT)
-        await process.stdout.read()
-
-        assert await process.wait() == 0
-        assert page.text == "ok"
-        assert f"X-Tailchat-Sub: {USERS[0].sub}" in tool.requests[0].head.decode("latin-1")
-        assert re.search(r"EMAIL +PASSWORD\n +" + re.escape(USERS[0].email), out)
-
-
-def test_the_demo_takes_an_upstream_as_a_route_does() -> None:
-    """What no route takes as its upstream ends the demo with 2 and says what is expected."""
-    code, _, err = invoke("demo", "--upstream", "http://127.0.0.1:3000/path")
-
-    assert code == 2
-    assert "without a path" in err
-
-
-async def test_the_demo_on_a_taken_port_says_what_to_do() -> None:
-    """A taken port ends the demo with 1 and names --port."""
-    async with listening(lambda *_: None) as port:
-        code, _, err = await run("demo", "--port", str(port))
-
-    assert code == 1
-    assert "--port 0" in err
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("serve", "--nonsense")])
