@@ -171,10 +171,12 @@ PLAIN_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 # RFC 6265bis section 4.1.1
 #     cookie-name = token
-# Of what any name may have; no gate's session may be named as another's login.
+# Of what any name may have; no gate's session may be named as another's login, or the language.
 SESSION_COOKIE: Final = "tailchat_gate"
 LOGIN_COOKIE: Final = "_login"
-COOKIE_NAME: Final = f"(?!.*{LOGIN_COOKIE}(?:_|$)){PLAIN_NAME}"
+#: One name for all gates of a host, whatever their sessions are named: it is the visitor's choice.
+LANGUAGE_COOKIE: Final = f"{SESSION_COOKIE}_language"
+COOKIE_NAME: Final = f"(?!{LANGUAGE_COOKIE}$)(?!.*{LOGIN_COOKIE}(?:_|$)){PLAIN_NAME}"
 #: The name of a session, as one sign-in makes it.
 SESSION_ID: Final = re.compile(f"[{BASE64URL}]{{1,64}}")
 #: A key of TOML that needs no quotes.

@@ -27,6 +27,8 @@ TARGET = Target(
         b"zh;q=1.001, en;q=.5",
         b"x" * 250 + b",zh,en;q=0.9",
         b"en;q=0.1," + b"x" * 250 + b",zh",
+        b"zh-Hant-HK, pt;q=0.8, zh-x-tw;q=0.5",
+        b"zh-a-x-hant",
     ),
     words=(
         *(
@@ -43,6 +45,7 @@ TARGET = Target(
             b" ",
             b"\t",
         ),
+        *(b"zh-Hant", b"zh-TW", b"pt", b"pt-BR", b"de-x-", b"-a-"),
         *(b"zh-Hans-CN", b"en-US", b";Q=0.5", b"q=1.1", b"\xe9", b"i-klingon", b"zh;q=0"),
     ),
 )

@@ -43,12 +43,16 @@ class Operator(NamedTuple):
 
 
 class AdminRequest(NamedTuple):
-    """A request for the admin page: its path after the base, and its query with the "?"."""
+    """A request for the admin page: its path after the base, and its query with the "?".
+
+    `switch` is the path at which its visitors choose their language.
+    """
 
     method: str
     path: str
     query: str
     accept_language: str
+    switch: str
     operator: Operator
 
 
@@ -86,7 +90,8 @@ class AdminRoute:
             context.method,
             context.path[len(base) :],
             context.target.query,
-            context.head.fields.headers.get("Accept-Language", ""),
+            self.answers.language(context),
+            self.answers.switch,
             self._operator(context, record, base),
         )
         return await page.answer(request, asked)

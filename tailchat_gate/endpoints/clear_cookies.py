@@ -32,4 +32,4 @@ class ClearCookies:
             return self.answers.page(context, "clear_cookies")
         if not is_own_form(headers, self.sites.origin(context.host)):
             return self.answers.problem(context, Reason.CROSS_ORIGIN)
-        return self.answers.cookies_cleared(headers.get("Accept-Language", ""))
+        return self.answers.cookies_cleared(self.answers.language(context))

@@ -102,6 +102,7 @@ class Endpoints:
                 f"{prefix}/sign_out": (READ_METHODS | {"POST"}, sign_out.answer),
                 f"{prefix}/clear_cookies": (READ_METHODS | {"POST"}, clear_cookies.answer),
                 f"{prefix}/auth": (READ_METHODS, self._not_ready),
+                f"{prefix}/language": (_STEP, self._language),
                 f"{prefix}/userinfo": (READ_METHODS, userinfo.answer),
                 f"{prefix}/jwks.json": (READ_METHODS, key_set.answer),
             }
@@ -149,6 +150,11 @@ class Endpoints:
         self, _request: web.BaseRequest, _context: RequestContext
     ) -> web.StreamResponse:
         return self._answers.text("OK\n")
+
+    async def _language(
+        self, _request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
+        return self._answers.language_switched(context)
 
     async def _not_ready(
         self, _request: web.BaseRequest, context: RequestContext

@@ -1,1 +1,1 @@
-"""The pages a person sees, in English and Chinese."""
+"""The pages a person sees, in nine languages."""

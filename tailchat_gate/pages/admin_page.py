@@ -1,18 +1,25 @@
 """Renders the admin page, which knows no visitor's prefix, contact or public host."""
 
-import tomllib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from tailchat_gate.pages.filters import clean, csp_source, fill, shorten, utc, visible
-from tailchat_gate.pages.language import LANGUAGES, Language, choose_language
+from tailchat_gate.pages.catalogues import catalogues, listed
+from tailchat_gate.pages.filters import (
+    clean,
+    counted,
+    csp_source,
+    fill,
+    shorten,
+    utc,
+    visible,
+)
+from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.plots import bars, lines, spark
 
 #: The pages, in the order of their links.
@@ -27,7 +34,7 @@ def render(
     Any text in `values` may be hostile.
     """
     package = _package()
-    catalogue = package.catalogues[choose_language(accept_language)]
+    catalogue = catalogues("admin")[choose_language(accept_language)]
     shown: dict[str, object] = {}
     for name, value in values.items():
         shown[name] = yield from _cleaned(value)
@@ -60,31 +67,31 @@ def headers(accept_language: str) -> dict[str, str]:
     return {
         "X-Frame-Options": "DENY",
         "Content-Type": "text/html; charset=utf-8",
-        "Content-Language": package.catalogues[choose_language(accept_language)]["tag"],
+        "Content-Language": catalogues("admin")[choose_language(accept_language)]["tag"],
         "Content-Security-Policy": package.policy,
         "X-Content-Type-Options": "nosniff",
         # Orders need an Origin, which no-referrer would make null (Fetch, "append a request
         # Origin header").
         "Referrer-Policy": "same-origin",
         "Cache-Control": "no-store",
-        "Vary": "Accept-Language",
+        "Vary": "Accept-Language, Cookie",
     }
 
 
 def prepare() -> None:
     """Read and compile the pages, which takes a while; not in the event loop."""
     _package()
+    catalogues("admin")
 
 
 def said_codes() -> frozenset[str]:
     """Return the names of what a page may say of an order."""
-    return frozenset(_package().catalogues["en"]["said"])
+    return frozenset(catalogues("admin")["en"]["said"])
 
 
 @dataclass(frozen=True, slots=True)
 class _Package:
     templates: Mapping[str, Template]
-    catalogues: Mapping[Language, Mapping[str, Any]]
     policy: str
 
 
@@ -96,7 +103,9 @@ def _package() -> _Package:
     sources = {
         entry.name: entry.read_text(encoding="utf-8") for entry in own.iterdir() if entry.is_file()
     }
-    usual = package.joinpath("templates", "style.css").read_text(encoding="utf-8")
+    shared = package.joinpath("templates")
+    usual = shared.joinpath("style.css").read_text(encoding="utf-8")
+    sources["languages.html"] = shared.joinpath("languages.html").read_text(encoding="utf-8")
     style, script = usual + sources["admin.css"], sources["admin.js"]
     environment = Environment(
         loader=DictLoader({n: text for n, text in sources.items() if n.endswith(".html")}),
@@ -107,6 +116,7 @@ def _package() -> _Package:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        languages=listed(),
         style=Markup(style),  # noqa: S704 - the package's own file
         script=Markup(script),  # noqa: S704 - the package's own file
         spark=spark,
@@ -114,11 +124,14 @@ def _package() -> _Package:
         lines=lines,
     )
     environment.filters.update(
-        fill=fill, shorten=shorten, visible=visible, utc=utc, seconds=_seconds, percent=_percent
+        counted=counted,
+        fill=fill,
+        shorten=shorten,
+        visible=visible,
+        utc=utc,
+        seconds=_seconds,
+        percent=_percent,
     )
-    catalogues = {
-        language: tomllib.loads(sources[_catalogue(language, sources)]) for language in LANGUAGES
-    }
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -132,13 +145,7 @@ def _package() -> _Package:
         )
     )
     templates = {page: environment.get_template(f"{page}.html") for page in (*PAGES, "message")}
-    return _Package(templates, MappingProxyType(catalogues), policy)
-
-
-def _catalogue(language: str, sources: Mapping[str, str]) -> str:
-    """Return the name of the best catalogue for a language; not every one has its own here."""
-    names = (f"{one}.toml" for one in (language, language.partition("-")[0], LANGUAGES[0]))
-    return next(name for name in names if name in sources)
+    return _Package(templates, policy)
 
 
 _MILLI: Final = 1000

@@ -9,6 +9,8 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
+from tailchat_gate.pages.plurals import plural_form
+
 #: Longest text of a stranger's making that a page shows, in characters.
 MAX_SHOWN: Final = 300
 _NO_MARK: Final = Markup()
@@ -43,6 +45,11 @@ def fill(message: str, **values: str) -> Markup:
     """Put values into a sentence of a catalogue, each kept apart from the sentence's direction."""
     isolated = {name: Markup("<bdi>{}</bdi>").format(text) for name, text in values.items()}
     return escape(message).format(**isolated)
+
+
+def counted(forms: Mapping[str, str], language: str, total: int, /, **values: str) -> Markup:
+    """Put `total` and other values into the form of a sentence that goes with that number."""
+    return fill(forms[plural_form(language, total)], total=str(total), **values)
 
 
 def shorten(text: str, limit: int = MAX_SHOWN) -> str:

@@ -1,52 +1,71 @@
 """Chooses the language of a page by the visitor's Accept-Language; pure."""
 
 import re
-from typing import Final, Literal
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Final
 
-Language = Literal["en", "zh"]
+#: The language of those whose own none is.
+ENGLISH: Final = "en"
+_ENDING: Final = ".toml"
+_FOUND: Final = frozenset(
+    entry.name.removesuffix(_ENDING)
+    for entry in files(__package__).joinpath("locales").iterdir()
+    if entry.name.endswith(_ENDING)
+)
+#: The languages of the pages, by the files of their texts.
+LANGUAGES: Final = (ENGLISH, *sorted(_FOUND - {ENGLISH}))
 
-#: In order of preference where the visitor has none; the first is the fallback.
-LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
+# What a tag stands for where it is no language here itself. Unicode CLDR, likely subtags: Hong Kong
+# and Macau write traditional characters, as Taiwan does. One Portuguese serves the readers of the
+# other better than English does.
+_STANDS_FOR: Final = {"zh-hant": "zh-TW", "zh-hk": "zh-TW", "zh-mo": "zh-TW", "pt": "pt-BR"}
+_BY_TAG: Final = MappingProxyType(
+    {name: language for name, language in _STANDS_FOR.items() if language in LANGUAGES}
+    | {language.lower(): language for language in LANGUAGES}
+)
 
 #: Browsers send well under 100 characters; the rest is not read.
 MAX_LENGTH: Final = 256
 
-# RFC 9110 sections 12.4.2 (weight) and 12.5.4, RFC 4647 section 2.1 (language-range).
+# RFC 9110 sections 12.4.2 (weight) and 12.5.4, RFC 4647 section 2.1 (language-range). "*" alone
+# tells of no language: RFC 4647 section 3.4 has lookup skip it.
 _RANGE: Final = re.compile(
     r"""
-    [ \t]* (?: (?P<primary> [a-z]{1,8} ) (?: - [a-z0-9]{1,8} )* | \* ) [ \t]*
+    [ \t]* (?P<range> [a-z]{1,8} (?: - [a-z0-9]{1,8} )* ) [ \t]*
     (?: ; [ \t]* q= (?P<weight> 0 (?: \. [0-9]{0,3} )? | 1 (?: \. 0{0,3} )? ) [ \t]* )?
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
 
 
-def choose_language(accept_language: str) -> Language:
+def choose_language(accept_language: str) -> str:
     """Return the language to answer in, for the value of an Accept-Language field ("" = none).
 
-    A range counts by its primary subtag alone (`zh-TW`, `zh-Hans-CN` -> `zh`), since one Chinese
-    serves its readers better than English does. `*` stands for every language that no other range
-    names. The highest weight wins, then the earlier range, then the order of `LANGUAGES`. A
-    language of weight 0 is not acceptable; if none is acceptable, the result is English.
+    Each range is looked up as RFC 4647 section 3.4 says. Of those that find a language the highest
+    weight wins, then the earlier range. Without any, or with weights of 0 alone, it is English.
     A malformed range is ignored (RFC 9110 section 12.5.4).
     """
-    weights: dict[str, float] = {}
+    best, most = ENGLISH, 0.0
     for element in _elements(accept_language):
         found = _RANGE.fullmatch(element)
-        if found is not None:
-            primary = (found["primary"] or "*").lower()
-            weight = float(found["weight"] or 1)
-            weights[primary] = max(weight, weights.get(primary, 0.0))
-    order = list(weights)
-    best: Language = LANGUAGES[0]
-    best_rank = (0.0, 0)
-    for language in LANGUAGES:
-        name = language if language in weights else "*"
-        weight = weights.get(name, 0.0)
-        rank = (weight, -order.index(name)) if weight else (0.0, 0)
-        if rank[0] and (not best_rank[0] or rank > best_rank):
-            best, best_rank = language, rank
+        if found is None:
+            continue
+        weight = float(found["weight"] or 1)
+        language = _look_up(found["range"].lower()) if weight > most else None
+        if language is not None:
+            best, most = language, weight
     return best
+
+
+def _look_up(wanted: str) -> str | None:
+    """Return the language for a range: without its last subtags, until one is known."""
+    while wanted and wanted not in _BY_TAG:
+        wanted = wanted.rpartition("-")[0]
+        # "and if the resulting subtag is a single letter or digit, it is removed as well"
+        if wanted[-2:-1] == "-":
+            wanted = wanted[:-2]
+    return _BY_TAG.get(wanted)
 
 
 def _elements(field: str) -> list[str]:

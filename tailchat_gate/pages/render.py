@@ -1,17 +1,17 @@
 """Renders pages as HTML, in the visitor's language."""
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from tailchat_gate.pages.catalogues import catalogues, listed
 from tailchat_gate.pages.filters import (
     clean,
     csp_source,
@@ -22,7 +22,7 @@ from tailchat_gate.pages.filters import (
     utc,
     visible,
 )
-from tailchat_gate.pages.language import LANGUAGES, Language, choose_language
+from tailchat_gate.pages.language import choose_language
 
 #: Most entries of `detail` that a page shows.
 MAX_DETAILS: Final = 8
@@ -114,9 +114,10 @@ class Pages:
     ) -> None:
         package = _package()
         self._templates = package.templates
-        self._catalogues = package.catalogues
+        self._catalogues = catalogues("locales")
         self._shared = {
             "prefix": prefix,
+            "switch": f"{prefix}/language",
             "contact": clean(contact),
             "contact_url": _contact_url(contact),
             "tailchat": tailchat,
@@ -139,9 +140,12 @@ class Pages:
             )
         )
 
-    def render(self, page: str, *, accept_language: str, **values: object) -> str:
+    def render(
+        self, page: str, *, accept_language: str, here: object = "", **values: object
+    ) -> str:
         """Return the HTML of `page` in the best language for an Accept-Language value.
 
+        `here` is the path at which it is seen again in another language, "" for nowhere.
         Pages and their values (`?` = optional); all are texts unless stated:
         `sign_in`: start_url (with its `rd`), tool?, return_to?;
         `sign_out`: csrf, nickname?, back_url?;
@@ -186,9 +190,9 @@ class Pages:
         if page == "problem":
             full |= _split_detail(full.pop("detail"))
         catalogue = self._catalogues[choose_language(accept_language)]
-        return self._templates[page].render(self._shared, **full, t=catalogue)
+        return self._templates[page].render(self._shared, **full, here=clean(here), t=catalogue)
 
-    def headers(self, language: Language, *, ancestors: Sequence[str] = ()) -> dict[str, str]:
+    def headers(self, language: str, *, ancestors: Sequence[str] = ()) -> dict[str, str]:
         """Return the response fields of a page in `language`, a result of `choose_language`.
 
         `ancestors`: origins whose pages may show it in a frame, or "*" for any.
@@ -208,7 +212,7 @@ class Pages:
             # sign-out page relaxes this for itself; without it, its POST has `Origin: null`.)
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
-            "Vary": "Accept-Language",
+            "Vary": "Accept-Language, Cookie",
         }
 
     def problem_json(
@@ -230,10 +234,9 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """The templates and texts of all pages; `style` and `scripts` are sources for the CSP."""
+    """The templates of all pages; `style` and `scripts` are sources for the CSP."""
 
     templates: Mapping[str, Template]
-    catalogues: Mapping[Language, Mapping[str, Any]]
     style: str
     scripts: Mapping[str, str]
 
@@ -259,6 +262,7 @@ def _package() -> _Package:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        languages=listed(),
         style=Markup(style),  # noqa: S704 - the package's own file
         scripts={
             name.removesuffix(".js"): Markup(text)  # noqa: S704 - the package's own files
@@ -270,16 +274,9 @@ def _package() -> _Package:
     )
     for name in sources:  # those that others extend or import, too
         environment.get_template(name)
-    catalogues = {
-        language: tomllib.loads(
-            package.joinpath("locales", f"{language}.toml").read_text(encoding="utf-8")
-        )
-        for language in LANGUAGES
-    }
     templates = {page: environment.get_template(f"{page}.html") for page in _PAGES}
     return _Package(
         templates,
-        catalogues,
         csp_source(style),
         {name: csp_source(text) for name, text in scripts.items()},
     )

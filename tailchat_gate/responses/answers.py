@@ -25,6 +25,7 @@ from tailchat_gate.request.intent import (
 )
 from tailchat_gate.request.target import read_host
 from tailchat_gate.request.unread import glimpse
+from tailchat_gate.responses.chosen_language import chosen_language, switched, way_back
 from tailchat_gate.responses.details import lock_detail
 from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
 
@@ -69,6 +70,9 @@ class Answers(PlainAnswers):
         self._prefix = prefix
         self._home: Final = f"{sites.public_url}{prefix}/"
         self._clear_line: Final = f"POST {prefix}/clear_cookies HTTP/1.1\r\n".encode("ascii")
+        #: The path at which visitors choose their language.
+        self.switch: Final = f"{prefix}/language"
+        self._secure: Final = sites.public_url.startswith("https:")
 
     def page(
         self,
@@ -84,8 +88,20 @@ class Answers(PlainAnswers):
 
         `code` is its status; `ancestors`: origins whose pages may frame it, "*" for any.
         """
-        accept_language = context.head.fields.headers.get("Accept-Language", "")
-        return self._page(name, accept_language, code, headers or {}, ancestors, **values)
+        is_own = context.path.startswith(f"{self._prefix}/")
+        here = way_back(context, self._sites.origin(context.host), is_own=is_own)
+        language = self.language(context)
+        return self._page(name, language, code, headers or {}, ancestors, here=here, **values)
+
+    def language(self, context: RequestContext) -> str:
+        """Return what a visitor wants to read, as an Accept-Language value."""
+        fields = context.head.fields
+        chosen = chosen_language(fields.cookies, secure=self._secure)
+        return chosen or fields.headers.get("Accept-Language", "")
+
+    def language_switched(self, context: RequestContext) -> web.Response:
+        """Return the answer to a link of the pages' switch."""
+        return switched(context.head.fields.headers, context.target.query, secure=self._secure)
 
     def _page(
         self,
@@ -94,12 +110,13 @@ class Answers(PlainAnswers):
         code: int,
         headers: Mapping[str, str],
         ancestors: Sequence[str] = (),
+        here: str = "",
         **values: object,
     ) -> web.Response:
         language = choose_language(accept_language)
         return web.Response(
             status=code,
-            text=self._pages.render(name, accept_language=accept_language, **values),
+            text=self._pages.render(name, accept_language=accept_language, here=here, **values),
             headers={
                 **SERVER,
                 **self._pages.headers(language, ancestors=ancestors),
@@ -225,13 +242,13 @@ class Answers(PlainAnswers):
             origin = self._sites.origin(_host_of(seen))
             if is_own_form(seen, origin):
                 context.reason = Reason.OWN_PATH
-                return self.cookies_cleared(seen.get("Accept-Language", ""))
+                return self.cookies_cleared(self._wanted(seen))
         status, later = STATUS[reason], RETRY_LATER if reason in BUSY else {}
         if wants_html(seen):
             wrong_address = reason in _WRONG_ADDRESS
             return self._page(
                 "problem",
-                seen.get("Accept-Language", ""),
+                self._wanted(seen),
                 status,
                 later,
                 reason=reason.value,
@@ -245,6 +262,11 @@ class Answers(PlainAnswers):
             )
         body = self._pages.problem_json(reason.value, context.request_id, problem=problem)
         return web.Response(status=status, body=body, headers={**JSON, **later})
+
+    def _wanted(self, seen: Mapping[str, str]) -> str:
+        cookie = seen.get("Cookie", "").encode("latin-1")
+        chosen = chosen_language((cookie,), secure=self._secure)
+        return chosen or seen.get("Accept-Language", "")
 
     def may_clear(self, host: str) -> bool:
         """Whether browsers heed Clear-Site-Data of a host."""

@@ -28,9 +28,9 @@ _WITH_PASSWORD: Final = frozenset((None, TokenWay.BASIC))
 HSTS: Final = "Strict-Transport-Security"
 #: What stands in every answer of the gate, and what makes one JSON that nobody keeps.
 SERVER: Final = {"Server": "tailchat-gate"}
-_NO_STORE: Final = {**SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+NO_STORE: Final = {**SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 JSON: Final = {
-    **_NO_STORE,
+    **NO_STORE,
     "Content-Type": "application/json",
     "X-Content-Type-Options": "nosniff",
 }
@@ -40,7 +40,7 @@ _PASS: Final = {
     status: "".join(
         (
             f"HTTP/1.1 {status} {status.phrase}\r\n",
-            *(f"{name}: {value}\r\n" for name, value in _NO_STORE.items()),
+            *(f"{name}: {value}\r\n" for name, value in NO_STORE.items()),
         )
     ).encode("ascii")
     for status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
@@ -89,7 +89,7 @@ class PlainAnswers:
 
     def text(self, text: str) -> web.Response:
         """Return a plain text that nobody keeps."""
-        return web.Response(text=text, headers=_NO_STORE)
+        return web.Response(text=text, headers=NO_STORE)
 
     def identity(self, status: HTTPStatus, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
         """Return an empty answer with the identity header lines, for a proxy that asks.
@@ -120,7 +120,7 @@ class PlainAnswers:
     def final_hop(self, context: RequestContext, allowed: str) -> web.Response:
         """Answer OPTIONS or TRACE in a tool's place (RFC 9110 sections 7.6.2 and 9.3.8)."""
         if context.method != "TRACE":
-            return web.Response(status=204, headers={**_NO_STORE, "Allow": allowed})
+            return web.Response(status=204, headers={**NO_STORE, "Allow": allowed})
         head = context.head
         lines = [b"TRACE %b HTTP/1.1\r\n" % head.target.raw]
         lines += [
@@ -128,12 +128,12 @@ class PlainAnswers:
             for name, value in head.fields.pairs
             if name.lower() not in _SENSITIVE
         ]
-        headers = {**_NO_STORE, "Content-Type": "message/http"}
+        headers = {**NO_STORE, "Content-Type": "message/http"}
         return web.Response(body=b"".join((*lines, b"\r\n")), headers=headers)
 
     def redirect(self, location: str, *, status: int = 302) -> web.Response:
         """Return a redirect that nobody keeps; `location` is ASCII."""
-        return web.Response(status=status, headers={**_NO_STORE, "Location": location})
+        return web.Response(status=status, headers={**NO_STORE, "Location": location})
 
     def _date(self) -> bytes:
         now = int(self._clock())

@@ -204,7 +204,7 @@ def test_every_address_of_the_gate_is_documented() -> None:
     own = {f"/oauth2{path}" for path in re.findall(r'f"\{prefix\}(/[\w.]+)":', source)} | {PING}
     document = (ROOT / "docs/operate/addresses.md").read_text(encoding="utf-8")
 
-    assert len(own) == 15
+    assert len(own) == 16
     assert own == set(re.findall(r"^\| `GET (/[\w/.]+)", document, re.MULTILINE))
 
 

@@ -51,6 +51,7 @@ PATTERNS: Final = {
     "serving.explain_request:_FIELD": "fullmatch",
     "serving.explain_request:_URL": "fullmatch",
     "request.unread:_WANTED": "findall",
+    "request.unread:_CHOSEN": "search",
     "request.field_names:_ODD": "findall",
     "request.field_names:_PLAIN": "fullmatch",
     "identity.sessions.cookies:_GATES": "fullmatch",

@@ -13,14 +13,13 @@ from tailchat_gate.pages.language import LANGUAGES, MAX_LENGTH, choose_language
         ("zh", "zh"),
         ("ZH", "zh"),
         ("zh-CN", "zh"),
-        ("zh-TW", "zh"),
-        ("zh-Hans", "zh"),
-        ("zh-Hant-HK", "zh"),
         ("en-GB", "en"),
-        ("fr", "en"),
+        ("nl", "en"),
         ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
         ("en-US,en;q=0.9,zh-CN;q=0.8", "en"),
-        ("fr-FR, fr;q=0.9, zh;q=0.3", "zh"),
+        ("nl-NL, nl;q=0.9, zh;q=0.3", "zh"),
+        ("uk-UA,uk;q=0.9,ru;q=0.8,en;q=0.7", "ru"),
+        ("de-AT,de;q=0.9,en;q=0.8", "de"),
         ("en;q=0.3, zh;q=0.7", "zh"),
         ("zh;q=0.3, en;q=0.7", "en"),
         ("zh;q=0.001", "zh"),
@@ -49,19 +48,40 @@ def test_of_equal_weights_the_earlier_range_wins(field: str, expected: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        *((tag, "zh") for tag in ("zh", "zh-CN", "zh-SG", "zh-Hans", "zh-Hans-TW", "zh-x-tw")),
+        *((tag, "zh-TW") for tag in ("zh-TW", "zh-HK", "zh-MO", "zh-Hant", "zh-Hant-CN")),
+        *((tag, "zh-TW") for tag in ("zh-hant-tw", "ZH-HK-x-a", "zh-TW-u-co-stroke")),
+        *((tag, "pt-BR") for tag in ("pt", "pt-PT", "pt-BR", "pt-AO-x-a-b")),
+        *((tag, "de") for tag in ("de", "de-CH-1996", "de-u-co-phonebk", "de-Latn-AT")),
+        *((tag, "es") for tag in ("es", "es-419", "es-MX")),
+        *(("fr-CA", "fr"), ("ja-JP", "ja"), ("ru-UA", "ru"), ("en-001", "en")),
+        *(
+            (tag, "en")
+            for tag in ("yue", "zho", "d", "x-de", "i-klingon", "nl-BE", "ptx", "zhx-TW")
+        ),
+    ],
+)
+def test_a_range_is_looked_up(wanted: str, found: str) -> None:
+    """RFC 4647 section 3.4: without its last subtags, until a language of the pages is found."""
+    assert choose_language(wanted) == found
+    assert choose_language(f"nl, {wanted};q=0.5") == found
+
+
+@pytest.mark.parametrize(
     ("field", "expected"),
     [
         ("*", "en"),
-        ("de, *;q=0.5", "en"),
-        ("en;q=0.1, *;q=0.8", "zh"),
-        ("en;q=0, *", "zh"),
+        ("nl, *;q=0.5", "en"),
+        ("en;q=0.1, *;q=0.8", "en"),
         ("zh;q=0.2, *;q=0.1", "zh"),
-        ("*;q=0", "en"),
+        ("*, zh;q=0.2", "zh"),
         ("zh;q=0, *;q=0.1", "en"),
     ],
 )
-def test_a_wildcard_stands_for_what_is_not_named(field: str, expected: str) -> None:
-    """`*` gives its weight to every language that no other range names."""
+def test_a_wildcard_tells_of_no_language(field: str, expected: str) -> None:
+    """`*` is skipped, as RFC 4647 section 3.4 says: any language would be a guess."""
     assert choose_language(field) == expected
 
 
@@ -72,7 +92,8 @@ def test_a_wildcard_stands_for_what_is_not_named(field: str, expected: str) -> N
         ("en;q=0", "en"),
         ("en;q=0, zh;q=0", "en"),
         ("en;q=0, zh;q=0.1", "zh"),
-        ("zh;q=0, zh-TW", "zh"),
+        ("zh;q=0, zh-TW", "zh-TW"),
+        ("zh-TW;q=0, zh", "zh"),
     ],
 )
 def test_a_weight_of_zero_refuses_a_language(field: str, expected: str) -> None:
@@ -125,5 +146,5 @@ def test_nothing_is_read_behind_the_bound() -> None:
 
 
 def test_english_is_the_fallback() -> None:
-    """The first language is the one for everybody else."""
-    assert LANGUAGES == ("en", "zh")
+    """The first language is the one for everybody else; each other one has a file."""
+    assert LANGUAGES == ("en", "de", "es", "fr", "ja", "pt-BR", "ru", "zh", "zh-TW")

@@ -10,7 +10,7 @@ from pagekit import NOON, access_pages, launcher, sign_ins
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, Route
 
-from tailchat_gate.pages.language import LANGUAGES, choose_language
+from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
 
 pytestmark = in_browser
@@ -105,7 +105,7 @@ async def _show(
     tab: Page, name: str, language: str, complaints: list[str], **values: object
 ) -> None:
     """Show a page in a tab as the gate would send it, fragment and all."""
-    html = PAGES.render(name, accept_language=language, **VALUES[name] | values)
+    html = PAGES.render(name, accept_language=language, here="/", **VALUES[name] | values)
 
     async def answer(route: Route) -> None:
         if not route.request.is_navigation_request():
@@ -127,8 +127,13 @@ async def opened(
     return tab
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("language", "scheme"),
+    [
+        *((language, "light") for language in ("en", "zh", "de", "ja")),
+        *((language, "dark") for language in ("en", "zh", "ru")),
+    ],
+)
 async def test_pages_fit_a_narrow_screen_without_a_complaint(
     browser: Browser, language: str, scheme: Literal["light", "dark"]
 ) -> None:

@@ -27,7 +27,8 @@ HASH = '"sha256:" and 64 hexadecimal digits, as `tailchat-gate token NAME` print
 AUDIENCE = 'visible ASCII without spaces, at most 255 characters, or "" for the name of the route'
 
 COOKIE = (
-    "1 to 64 letters, digits or -_. beginning with a letter or digit, without _login at the end"
+    "1 to 64 letters, digits or -_. beginning with a letter or digit, without _login at the end, "
+    "and not tailchat_gate_language"
 )
 
 _COOKIE_NAME = re.compile(syntax.COOKIE_NAME)
@@ -68,7 +69,7 @@ def cookie_name(text: str) -> str:
     """Check the name of the session cookie; raises ValueError.
 
     The login cookie's name derives from it: no gate's session cookie may have the name of
-    another's login cookie.
+    another's login cookie, or of the cookie that keeps a visitor's language.
     """
     if not _COOKIE_NAME.fullmatch(text):
         raise ValueError(COOKIE)

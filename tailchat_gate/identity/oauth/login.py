@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote
@@ -244,6 +244,8 @@ def _own_state(
     )
 
 
+#: The gate's pages to which no login returns.
+LOGIN_PAGES: Final = ("start", "callback", "sign_in", "sign_out")
 # The part of a URL before its path.
 _ORIGIN: Final = re.compile(f"{HTTP_ORIGIN}(?=[{AUTHORITY_ENDS}]|$)", ANY_CASE)
 _UNFIT: Final = re.compile(f"[{CTL}{C1}{SURROGATES}]")
@@ -258,6 +260,7 @@ def safe_return_to(
     public_origin: str,
     allowed_origins: Container[str],
     prefix: str = "/oauth2",
+    pages: Collection[str] = LOGIN_PAGES,
     longest: int = MAX_RETURN_TO,
 ) -> str:
     """Return the target to go to after a login, "/" for every one that is not surely ours.
@@ -265,7 +268,7 @@ def safe_return_to(
     `rd`: what the visitor sent, percent-decoded once as a query value is. `public_origin`:
     the gate's own; a target there comes back as a path. `allowed_origins`: those of the routes, in
     normal form; a target there comes back as an absolute URL.
-    `prefix`: the gate's own paths; its login pages are no targets, because logins would nest.
+    `prefix`: the gate's own paths; of these `pages` are no targets: logins would nest.
 
     Path, query and fragment keep their bytes, but spaces and non-ASCII characters are
     percent-encoded (UTF-8), as a browser would. The path is checked as sent, percent-decoded
@@ -283,7 +286,7 @@ def safe_return_to(
         target = target if target.startswith("/") else "/" + target
     path = re.split(r"[?#]", target, maxsplit=1)[0]
     readings = (path, unquote(path), unquote(unquote(path)))
-    if any(_ASTRAY.search(reading) or _is_login(reading, prefix) for reading in readings):
+    if any(_ASTRAY.search(reading) or _is_one(pages, reading, prefix) for reading in readings):
         return "/"
     safe = origin + re.sub(f"[^{VCHAR}]+", lambda found: quote(found[0]), target)
     return safe if len(safe) <= longest else "/"
@@ -299,10 +302,9 @@ def _split_origin(url: str) -> tuple[str, str]:
     return f"{scheme}://{host}{shown}", url[found.end() :]
 
 
-def _is_login(path: str, prefix: str) -> bool:
-    """Whether any server could read a path as one of the gate's own login pages."""
+def _is_one(pages: Collection[str], path: str, prefix: str) -> bool:
+    """Whether any server could read a path as one of these pages of the gate's own."""
     plain = re.sub("/{2,}", "/", path).lower()
-    pages = ("start", "callback", "sign_in", "sign_out")
     return any(
         re.match(rf"{re.escape(prefix.lower())}/{page}(?:[/;?#]|$)", plain) for page in pages
     )

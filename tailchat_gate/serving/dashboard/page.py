@@ -15,6 +15,7 @@ from tailchat_gate.pages import admin_page as pages
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.request.target import query_pairs
+from tailchat_gate.responses.chosen_language import fitting
 from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
 from tailchat_gate.serving.dashboard.events import Events
 from tailchat_gate.serving.dashboard.explained_shown import explained_shown
@@ -141,6 +142,8 @@ class GateAdminPage:
         self, asked: AdminRequest, name: str, said: str, values: Values
     ) -> web.Response:
         operator = asked.operator
+        # The message stands at the path of orders, which no GET shows.
+        path, query = (asked.path, asked.query) if name in pages.PAGES else ("/", "")
         shared: Values = {
             "page": name,
             "base": operator.base,
@@ -152,6 +155,8 @@ class GateAdminPage:
             "approves": operator.approves,
             "fresh_url": operator.fresh_url,
             "said": said,
+            "switch": asked.switch,
+            "here": fitting(f"{operator.base}{path}", query),
         }
         text = await in_slices(pages.render(name, asked.accept_language, {**shared, **values}))
         return web.Response(text=text, headers=pages.headers(asked.accept_language))
