@@ -188,6 +188,29 @@ def test_every_requirement_names_tests_that_exist() -> None:
         assert f"def {test}(" in source, f"{file}::{test}"
 
 
+def test_the_list_of_decisions_is_whole() -> None:
+    """docs/adr/README.md names each decision by its number and title."""
+    folder = ROOT / "docs/adr"
+    pages = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
+    titles = [path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for path in pages]
+    listed = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+
+    for title, path in zip(titles, pages, strict=True):
+        assert f"- [{title}]({path.name})" in listed
+
+
+def test_troubleshooting_quotes_pages_as_they_are() -> None:
+    """What a person is said to see is the heading of a page."""
+    document = (ROOT / "docs/operate/troubleshooting.md").read_text(encoding="utf-8")
+    catalogue = (ROOT / "tailchat_gate/pages/locales/en.toml").read_text(encoding="utf-8")
+    section = document.split("| The page says |")[1].split("\n\n")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith('| "')]
+
+    assert len(rows) > 10
+    for quoted in (text for row in rows for text in re.findall(r'"([^"]+)"', row)):
+        assert f'title = "{quoted}"' in catalogue, quoted
+
+
 def test_every_line_of_the_proxys_requirements_is_there() -> None:
     """The forty lines of RFC 9110 and 9112 stand in docs/requirements.md, each with its tests."""
     document = (ROOT / "docs/requirements.md").read_text(encoding="utf-8")
