@@ -3,6 +3,7 @@
 import os
 import ssl
 import stat
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from tailchat_gate.config.values.address import FilesAddress, HttpAddress, upstr
 
 _LARGEST = 64 * 1024
 #: Each page of the launcher carries it.
-_LARGEST_ICON = 32 * 1024
+_LARGEST_PICTURE = 32 * 1024
 
 _AUTHORITIES = "a PEM file with the certificates of authorities"
 _CERTIFICATE = "a PEM file with a certificate, and below it those that lead to its authority"
@@ -244,7 +245,7 @@ def unusable(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
 
 def _unusable_of(index: int, route: RouteSettings) -> Iterator[Conflict]:
     try:
-        read_icon(route.icon)
+        read_picture("icon", route.icon)
     except FileError as unread:
         yield Conflict(("route", index, unread.key), unread.found, unread.expected)
     upstream = upstream_address(route.backends[0])
@@ -279,20 +280,28 @@ def exposed_keys(routes: Mapping[int, RouteSettings]) -> Iterator[str]:
             )
 
 
-def read_icon(icon: str) -> tuple[str, bytes] | None:
-    """Return the media type and the bytes of an icon's file, None for an icon without one.
+def read_picture(key: str, path: str) -> str:
+    """Return a picture as a data: URL, "" for what is no path, such as an emoji.
 
-    Raises FileError.
+    Raises FileError, whose key is `key`.
     """
-    if not icon.startswith("/"):
-        return None
-    expected = f"a picture of at most {_LARGEST_ICON // 1024} KiB"
-    _readable("icon", icon, expected)
-    with Path(icon).open("rb") as file:
-        content = file.read(_LARGEST_ICON + 1)
-    if not content or len(content) > _LARGEST_ICON:
-        raise FileError("icon", f"{icon}: {len(content) or 'no'} bytes", expected)
-    return tile.picture(icon) or "", content
+    if not path.startswith("/"):
+        return ""
+    expected = f"a picture of at most {_LARGEST_PICTURE // 1024} KiB"
+    _readable(key, path, expected)
+    with Path(path).open("rb") as file:
+        content = file.read(_LARGEST_PICTURE + 1)
+    if not content or len(content) > _LARGEST_PICTURE:
+        raise FileError(key, f"{path}: {len(content) or 'no'} bytes", expected)
+    return f"data:{tile.picture(path)};base64,{b64encode(content).decode('ascii')}"
+
+
+def unusable_logo(path: str) -> Iterator[Conflict]:
+    """Return what is wrong with the file of the logo; "" means none."""
+    try:
+        read_picture("logo", path)
+    except FileError as unread:
+        yield Conflict(("pages", unread.key), unread.found, unread.expected)
 
 
 def _closed(directory: str) -> str:

@@ -18,7 +18,8 @@ from tailchat_gate.config.tables.identity import (
     Tailchat,
     Token,
 )
-from tailchat_gate.config.tables.process import ENDPOINT, Limits, Log, Pages, State, Tracing
+from tailchat_gate.config.tables.pages import Pages
+from tailchat_gate.config.tables.process import ENDPOINT, Limits, Log, State, Tracing
 from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.tables.server import Server
 
@@ -74,7 +75,7 @@ class Settings(Section):
     route: tuple[RouteSettings, ...] = Field(
         description="The tools behind the gate, one [[route]] each.", min_length=1
     )
-    pages: Pages = Field(default=Pages(), description="What visitors see of the gate itself.")
+    pages: Pages = Field(default_factory=Pages, description="What visitors see of the gate itself.")
     log: Log = Field(default=Log(), description="What is written to the log.")
     tracing: Tracing = Field(default=Tracing(), description="Which traces requests belong to.")
 

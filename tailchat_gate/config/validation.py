@@ -28,6 +28,7 @@ from tailchat_gate.config.files import (
     named_files,
     unusable,
     unusable_authorities,
+    unusable_logo,
 )
 from tailchat_gate.config.keys import env_name, names_in
 from tailchat_gate.config.model import (
@@ -114,6 +115,8 @@ def _note_files(
     draft.files.extend((*map(Path, key_files), *named_files(routes)))
     if isinstance(tailchat, Tailchat) and tailchat.ca_file:
         draft.files.append(Path(tailchat.ca_file))
+    if logo := readable(tables["pages"], "logo", ""):
+        draft.files.append(Path(logo))
     if isinstance(server := tables["server"], Server):
         draft.files.extend(certificate_files(server))
 
@@ -158,6 +161,7 @@ def _refuse_conflicts(
         *conflicts(compared),
         *unusable(compared.routes),
         *unusable_authorities(key("tailchat", "ca_file", "")),
+        *unusable_logo(key("pages", "logo", "")),
         *missing_exporter(key("tracing", "endpoint", "")),
     ):
         draft.refuse(conflict.at, conflict.found, conflict.expected)

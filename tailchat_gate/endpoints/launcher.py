@@ -1,7 +1,6 @@
 """The launcher: the tools that a person may open, as tiles."""
 
 import json
-from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -10,7 +9,7 @@ from aiohttp import web
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.route import Route
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.config.files import read_icon
+from tailchat_gate.config.files import read_picture
 from tailchat_gate.config.values.address import StaticAddress, upstream_address
 from tailchat_gate.identity.access_requests import OPEN, AccessRequests
 from tailchat_gate.identity.grants import GrantState
@@ -56,13 +55,13 @@ def make_tiles(routes: Iterable[Route], sites: Sites) -> Iterator[Tile]:
         if settings.launch is False or host.startswith(WILDCARD) or fixed or not readable:
             continue
         target = settings.launch if isinstance(settings.launch, str) else settings.path
-        file = read_icon(settings.icon)
+        picture = read_picture("icon", settings.icon)
         yield Tile(
             route,
             settings.title or settings.name,
             settings.description,
-            "" if file else settings.icon,
-            f"data:{file[0]};base64,{b64encode(file[1]).decode('ascii')}" if file else "",
+            "" if picture else settings.icon,
+            picture,
             host,
             target,
             f"{sites.origin(host)}{target}",

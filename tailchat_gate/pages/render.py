@@ -11,6 +11,7 @@ from typing import Final
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from tailchat_gate.pages.brand import Brand
 from tailchat_gate.pages.catalogues import catalogues, listed
 from tailchat_gate.pages.filters import (
     clean,
@@ -98,7 +99,8 @@ class Pages:
     The first object in a process reads and compiles all templates and catalogues, so create it
     before the event loop starts. `contact` names who can help (free text, an e-mail address or an
     http(s) URL; "" = nobody), `prefix` is where the gate's own paths begin, `public_url` its
-    public origin, `tailchat` the host that people sign in at.
+    public origin, `tailchat` the host that people sign in at, `brand` what the organisation puts
+    on the pages.
     """
 
     #: The Content-Security-Policy field's value for every page (CSP Level 3).
@@ -111,8 +113,10 @@ class Pages:
         prefix: str = "/oauth2",
         public_url: str = "",
         tailchat: str = "",
+        brand: Brand = Brand(),  # noqa: B008 - it is immutable
     ) -> None:
         package = _package()
+        style = package.style + Markup(brand.style())  # noqa: S704 - of checked colours alone
         self._templates = package.templates
         self._catalogues = catalogues("locales")
         self._shared = {
@@ -121,6 +125,10 @@ class Pages:
             "contact": clean(contact),
             "contact_url": _contact_url(contact),
             "tailchat": tailchat,
+            "site": clean(brand.name),
+            "logo": brand.logo,
+            "links": clean(brand.links),
+            "style": style,
         }
         self._messages: Mapping[str, str] = {
             reason: entry["text"] for reason, entry in self._catalogues["en"]["reason"].items()
@@ -130,7 +138,7 @@ class Pages:
         self.content_security_policy = "; ".join(
             (
                 "default-src 'none'",
-                f"style-src {package.style}",
+                f"style-src {csp_source(style)}",
                 f"script-src {' '.join(package.scripts.values())}",
                 "img-src data:",
                 # On a tool's host the sign-out goes on to the public one.
@@ -234,10 +242,10 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """The templates of all pages; `style` and `scripts` are sources for the CSP."""
+    """The templates of all pages and their `style`; `scripts` are sources for the CSP."""
 
     templates: Mapping[str, Template]
-    style: str
+    style: Markup
     scripts: Mapping[str, str]
 
 
@@ -263,7 +271,6 @@ def _package() -> _Package:
     )
     environment.globals.update(
         languages=listed(),
-        style=Markup(style),  # noqa: S704 - the package's own file
         scripts={
             name.removesuffix(".js"): Markup(text)  # noqa: S704 - the package's own files
             for name, text in scripts.items()
@@ -277,7 +284,7 @@ def _package() -> _Package:
     templates = {page: environment.get_template(f"{page}.html") for page in _PAGES}
     return _Package(
         templates,
-        csp_source(style),
+        Markup(style),  # noqa: S704 - the package's own file
         {name: csp_source(text) for name, text in scripts.items()},
     )
 

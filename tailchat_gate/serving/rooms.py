@@ -56,6 +56,7 @@ from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.plain import HSTS
 from tailchat_gate.responses.refusals import Asks, Refusals
 from tailchat_gate.responses.writer import ResponseWriter
+from tailchat_gate.serving.brand import brand_of
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.tailchat_parts import TailchatParts, secrets, wire_tailchat
 
@@ -259,6 +260,7 @@ def wire_responses(
         prefix=prefix,
         public_url=settings.server.public_url,
         tailchat=urlsplit(settings.tailchat.api_url).hostname or "",
+        brand=brand_of(settings.pages),
     )
     answers = Answers(pages, sites=sites, prefix=prefix, clock=process_state.clock)
     refusals = Refusals(

@@ -18,7 +18,6 @@ from pydantic import (
 from tailchat_gate import syntax
 from tailchat_gate.config.tables.fields import (
     AuditFile,
-    Contact,
     RateText,
     Section,
     StatePath,
@@ -158,22 +157,6 @@ class State(Section):
     )
     password: StatePassword | None = Field(
         default=None, description="Password of the server in state.url."
-    )
-
-
-class Pages(Section):
-    """What visitors see of the gate itself."""
-
-    sign_in: Literal["redirect", "page"] = Field(
-        default="redirect",
-        description=(
-            "Whether a visitor goes straight to Tailchat, or sees a sign-in page first, which also "
-            "keeps the #fragment of the address."
-        ),
-    )
-    contact: Contact = Field(
-        default="",
-        description="Whom visitors can ask for help, as one line of text on the gate's pages.",
     )
 
 

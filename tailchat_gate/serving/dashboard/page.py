@@ -157,6 +157,7 @@ class GateAdminPage:
             "said": said,
             "switch": asked.switch,
             "here": fitting(f"{operator.base}{path}", query),
+            "site": self._generations.in_force.settings.pages.title,
         }
         text = await in_slices(pages.render(name, asked.accept_language, {**shared, **values}))
         return web.Response(text=text, headers=pages.headers(asked.accept_language))

@@ -1,0 +1,82 @@
+"""What the pages show of an organisation: its name, logo, colour and links."""
+
+from collections.abc import Mapping
+from string import hexdigits
+from types import MappingProxyType
+from typing import Final
+
+from tailchat_gate import syntax
+from tailchat_gate.config.values import path, tile
+from tailchat_gate.pages.colours import (
+    BLACK,
+    DARK_GROUNDS,
+    ENOUGH,
+    LIGHT_GROUNDS,
+    WHITE,
+    Colour,
+    least_contrast,
+    readable_shade,
+)
+
+COLOUR: Final = 'a colour such as "#1f5fbf"'
+LOGO: Final = f"the absolute path of a {', '.join(tile.PICTURES)} file"
+LINK: Final = "a web address that begins with https:// or http://, or mailto: and an address"
+
+_MOST_LINKS: Final = 8
+_LONGEST_TEXT: Final = 40
+_LONGEST_LINK: Final = 1000
+
+
+def logo(text: str) -> str:
+    """Check the path of a logo, "" for none; its file need not exist. Raises ValueError."""
+    if path.file_or_none(text) and tile.picture(text) is None:
+        raise ValueError(LOGO)
+    return text
+
+
+def accent(text: str) -> str:
+    """Check a colour for light pages, "" for the pages' own; raises ValueError."""
+    return _readable(text, LIGHT_GROUNDS, BLACK, "light")
+
+
+def accent_dark(text: str) -> str:
+    """Check a colour for dark pages, "" for the pages' own; raises ValueError."""
+    return _readable(text, DARK_GROUNDS, WHITE, "dark")
+
+
+def link_text(text: str) -> str:
+    """Check the text of a link; raises ValueError."""
+    if not text.strip() or len(text) > _LONGEST_TEXT or syntax.UNFIT_FOR_A_LINE.search(text):
+        raise ValueError(f"a text in one line of at most {_LONGEST_TEXT} characters")
+    return text
+
+
+def link(text: str) -> str:
+    """Check the address of a link; raises ValueError."""
+    begins = text.startswith(("https://", "http://", "mailto:"))
+    plain = text.isascii() and text.isprintable() and " " not in text
+    if not (begins and plain and len(text) <= _LONGEST_LINK):
+        raise ValueError(LINK)
+    return text
+
+
+def few(links: Mapping[str, str]) -> Mapping[str, str]:
+    """Check how many links there are; raises ValueError."""
+    if len(links) > _MOST_LINKS:
+        raise ValueError(f"at most {_MOST_LINKS} links")
+    return MappingProxyType(dict(links))
+
+
+def _readable(text: str, grounds: tuple[str, ...], towards: Colour, scheme: str) -> str:
+    if not text:
+        return text
+    if len(text) != len("#rrggbb") or text[0] != "#" or not set(text[1:]) <= set(hexdigits):
+        raise ValueError(COLOUR)
+    found = least_contrast(text, grounds)
+    if found < ENOUGH:
+        nearest = readable_shade(text, grounds, towards)
+        raise ValueError(
+            f"a colour with a contrast of at least {ENOUGH} to the {scheme} pages (WCAG 2.2 AA), "
+            f'such as "{nearest}"; this one has {found:.1f}'
+        )
+    return text.lower()
