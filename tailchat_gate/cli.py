@@ -17,7 +17,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "reload": "admin",
         "init": "init",
         "upgrade": "upgrade",
-        "check": "config",
+        "check": "check",
         "doctor": "doctor",
         "explain": "explain",
         "routes": "config",

@@ -181,6 +181,8 @@ COOKIE_NAME: Final = f"(?!{LANGUAGE_COOKIE}$)(?!.*{LOGIN_COOKIE}(?:_|$)){PLAIN_N
 SESSION_ID: Final = re.compile(f"[{BASE64URL}]{{1,64}}")
 #: A key of TOML that needs no quotes.
 BARE_KEY: Final = re.compile("[A-Za-z0-9_-]{1,64}")
+#: The same of any length.
+BARE_KEYS: Final = f"[{BASE64URL}]+"
 
 #: What the gate calls itself in requests of its own.
 OWN_AGENT: Final = "tailchat-gate"

@@ -10,8 +10,15 @@ from typing import Any, Final
 
 import click
 
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, asked_at, config_option, fail
-from tailchat_gate.config.load import ConfigError, admin_address, load, report
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    asked_at,
+    config_option,
+    fail,
+    refuse,
+)
+from tailchat_gate.config.load import ConfigError, admin_address, load
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
 from tailchat_gate.config.values.quantities import format_timestamp
@@ -135,7 +142,7 @@ def _end_if_unreadable(config: Path) -> None:
     except ConfigError as error:
         wrong = [problem for problem in error.problems if problem.key_path == str(config)]
         if wrong:
-            fail(f"{config}: {report(wrong)}", EXIT_USAGE)
+            refuse(str(config), wrong)
 
 
 @click.command()
@@ -150,8 +157,8 @@ def reload(config: Path, admin: str | None) -> None:
     """
     is_refused, body = ordered(config, admin, "reload", _SIGNAL, seconds=_RELOAD_SECONDS)
     if is_refused:
-        problems = [Problem(**problem) for problem in body["problems"]]
-        fail(f"{body['file']}: {report(problems)}\n\nnothing has changed", EXIT_USAGE)
+        problems = [Problem.from_json(problem) for problem in body["problems"]]
+        refuse(body["file"], problems, "nothing has changed")
     for warning in body["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{body['file']}: in force, generation {body['generation']}")

@@ -2,14 +2,16 @@
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
-from tailchat_gate.config.load import ConfigError, Loaded, Source, report
+from tailchat_gate.config.load import ConfigError, Loaded, Source
 from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.config.problems import Problem
+from tailchat_gate.config.report import Severity, paragraph, report
 from tailchat_gate.config.values.address import TcpAddress
 
 #: Exit code: the gate could not start or did not answer.
@@ -50,7 +52,45 @@ def read_from(source: Source) -> Loaded:
         return source.read()
     except ConfigError as error:
         problems = error.problems
-    return fail(f"{source.heading()}: {report(problems)}", EXIT_USAGE)
+    return refuse(source.heading(), problems)
+
+
+def refuse(name: str, problems: Iterable[Problem], more: str = "") -> NoReturn:
+    """End the command with the problems of a configuration, and what they mean."""
+    after = f"\n\n{more}" if more else ""
+    fail(f"{name}: {report(problems, styled)}{after}", EXIT_USAGE)
+
+
+def tell(severity: Severity, problems: Iterable[Problem]) -> None:
+    """Print warnings on standard error, one paragraph each."""
+    for problem in problems:
+        click.echo(f"{paragraph(problem, severity, styled)}\n", err=True, color=colour())
+
+
+_COLOURS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "error": {"fg": "red", "bold": True},
+    "warning": {"fg": "yellow", "bold": True},
+    "note": {"fg": "cyan", "bold": True},
+    "place": {"fg": "blue"},
+    "help": {"fg": "green"},
+}
+
+
+def styled(text: str, kind: str) -> str:
+    """Return a part of a report in its colour; click.echo takes it away for a pipe."""
+    return click.style(text, **_COLOURS[kind])
+
+
+def colour() -> bool | None:
+    """Whether to print colours: NO_COLOR says no, FORCE_COLOR yes; None: only to a terminal.
+
+    https://no-color.org and https://force-color.org: either counts if it is set and not empty.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM") == "dumb" else None
 
 
 def asked_at(where: TcpAddress) -> TcpAddress:
@@ -81,5 +121,5 @@ def toml(value: object) -> str:
 
 def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on standard error."""
-    click.echo(message, err=True)
-    raise Ended(message, code)
+    click.echo(message, err=True, color=colour())
+    raise Ended(click.unstyle(message), code)

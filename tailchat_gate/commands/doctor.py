@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from tailchat_gate.commands.admin import exchange
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, print_json
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, colour, config_option, print_json
 from tailchat_gate.config.load import ConfigError, Loaded, load, named
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
@@ -168,11 +168,9 @@ def _print(found: Sequence[Statement], *, as_json: bool) -> None:
         ]
         print_json({"ok": all(one.mark is not Mark.WRONG for one in found), "checks": rows})
         return
-    # click leaves colours out where standard output is no terminal.
-    colour = False if os.environ.get("NO_COLOR") else None
     for one in found:
         mark = click.style(f"{one.mark:<{_MARK_WIDTH}}", fg=_COLOURS[one.mark])
-        click.echo(f"{mark}{one.name:<{_NAME_WIDTH}}{_plain(one.text)}", color=colour)
+        click.echo(f"{mark}{one.name:<{_NAME_WIDTH}}{_plain(one.text)}", color=colour())
         if one.remedy and one.mark is not Mark.OK:
             click.echo(f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {_plain(one.remedy)}")
     count = {mark: sum(one.mark is mark for one in found) for mark in Mark}

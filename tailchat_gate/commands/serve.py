@@ -114,8 +114,8 @@ def _run(
 
 
 def _warn(loaded: Loaded) -> None:
-    for warning in loaded.warnings:
-        _log.warning(warning)
+    for found in loaded.located:
+        _log.warning(str(found))
     if warning := in_foreign_home(loaded.settings.state.path, os.environ):
         _log.warning(f"state.path: {warning}")
 

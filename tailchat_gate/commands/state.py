@@ -16,14 +16,13 @@ from typing import Final, NamedTuple, TypeVar
 import click
 
 from tailchat_gate.commands.admin import exchange
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, refuse
 from tailchat_gate.config.load import (
     ConfigError,
     admin_address,
     load,
     named,
     names_server,
-    report,
     state_path,
     state_section,
 )
@@ -233,7 +232,7 @@ def state_location(config: Path, state: Path | None) -> StateLocation:
         return StateLocation(place, settings.session.lifetime, tokens, routes)
     found, name = _place_despite(config), named(config, os.environ)
     if found is None:
-        fail(f"{name}: {report(problems)}\n\n--state names the directory itself", EXIT_USAGE)
+        refuse(name, problems, "--state names the directory itself")
     if not found:
         fail(_EMPTY, EXIT_USAGE)
     warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {found}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tailchat_gate.config.keys import all_keys, names_in
+from tailchat_gate.config.positions import QUOTES
 
 Document = dict[str, object]
 
@@ -54,12 +55,17 @@ _PLAIN = (
 
 
 class DocumentError(ValueError):
-    """A text is not TOML; `found` begins with line and column, counted from 1."""
+    """A text is not TOML; `found` begins with the position, `line` and `column` are it.
 
-    def __init__(self, position: str, wrong: Wrong) -> None:
+    They count from 1, and are 0 where it is not known. `plain` is what was found there.
+    """
+
+    def __init__(self, position: "_Position | None", wrong: Wrong) -> None:
         super().__init__(wrong.expected)
         self.found = f"{position}: {wrong.found}" if position else wrong.found
         self.expected = wrong.expected
+        self.line, self.column = (position.line, position.column) if position else (0, 0)
+        self.plain = wrong.found
 
 
 class _Position(NamedTuple):
@@ -88,14 +94,20 @@ def parse(content: bytes) -> Document:
     """Read a TOML file, with or without a byte-order mark. Raises DocumentError."""
     if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         utf16 = Wrong("text in UTF-16", "TOML, which is UTF-8: save the file in that encoding")
-        raise DocumentError("line 1, column 1", utf16)
+        raise DocumentError(_Position("", 1, 1), utf16)
     try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = decoded(content)
     except UnicodeDecodeError as wrong:
-        position = _end_of(content[: wrong.start].decode(errors="replace"))
+        last = _end_of(content[: wrong.start].decode(errors="replace"))
+        position = _Position("\n" * last.line, last.line, last.column)
     else:
         return parse_text(text)
-    raise DocumentError(str(position), Wrong("a byte that is not UTF-8", "TOML, which is UTF-8"))
+    raise DocumentError(position, Wrong("a byte that is not UTF-8", "TOML, which is UTF-8"))
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of a file as positions count in it. Raises UnicodeDecodeError."""
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def parse_text(text: str, *, before: str = "") -> Document:
@@ -103,12 +115,12 @@ def parse_text(text: str, *, before: str = "") -> Document:
     try:
         return tomllib.loads(before + text)
     except RecursionError:
-        error = DocumentError("", Wrong("lists within lists without end", _TOML))
+        error = DocumentError(None, Wrong("lists within lists without end", _TOML))
     except ValueError as wrong:
         position, message = _where(wrong, before + text)
         shift = len(before) if position.line == 1 else 0
         shown = _Position(text, position.line, max(position.column - shift, 1))
-        error = DocumentError(str(shown), _explained(message, position))
+        error = DocumentError(shown, _explained(message, position))
     # Raised outside the handler, so that the traceback holds nothing of the text.
     raise error
 
@@ -188,7 +200,7 @@ def _of_end(position: _Position) -> Iterator[Wrong]:
         yield Wrong("a comma after a value", "each key in a line of its own")
     elif assigned and assigned[2][:1].isdigit() and not before[-1:].isspace():
         yield Wrong("text without quotes that begins like a number", _QUOTED)
-    elif assigned and assigned[2][:1] in {'"', "'"}:
+    elif assigned and assigned[2][:1] in QUOTES:
         expected = "a line that ends with the value; a quote within quotes has a backslash before"
         yield Wrong("something after a value", expected)
 

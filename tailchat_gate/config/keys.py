@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
 from tailchat_gate.config.model import LISTED, TABLES, Settings
+from tailchat_gate.config.problems import Location
 from tailchat_gate.config.tables.backends import HealthCheck
 
 Schema = dict[str, Any]
@@ -133,6 +134,22 @@ def names_in(section: str) -> tuple[str, ...]:
     if not section:
         return tuple(dict.fromkeys(key.path[0] for key in all_keys()))
     return tuple(key.path[1] for key in all_keys() if key.path[0] == section and key.path[1:])
+
+
+def may_show(at: Location) -> bool:
+    """Whether the value at a place in the file is no secret; False where no key is known."""
+    table, below = str(at[0]), at[2:] if at[0] in LISTED else at[1:]
+    if table not in TABLES or not below:
+        return table == "groups"
+    key = str(below[0])
+    if any(key in forms for owner, forms in SECRET_FORMS.items() if owner[0] == table):
+        return key.endswith("_file")
+    known = TABLES[table].model_fields.get(key)
+    return known is not None and known.repr is not False and not _is_secret(known.annotation)
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
 
 
 def env_name(path: tuple[str, ...]) -> str:

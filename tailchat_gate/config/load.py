@@ -1,15 +1,18 @@
 """Reads the configuration and watches its files; finds a single key in a file with problems."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from tailchat_gate.config.document import Document, DocumentError, parse
+from tailchat_gate.config.document import Document, DocumentError, decoded, parse
+from tailchat_gate.config.excerpts import Excerpts
 from tailchat_gate.config.files import readable_by_all
+from tailchat_gate.config.hints import hint_for
 from tailchat_gate.config.keys import SECRET_FORMS, env_name
 from tailchat_gate.config.lint.settings import lint
 from tailchat_gate.config.model import Server, Settings, State
@@ -19,7 +22,7 @@ from tailchat_gate.config.state_directory import state_directory
 from tailchat_gate.config.validation import validated
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
 
-__all__ = ["ConfigError", "Loaded", "Problem", "load", "report"]
+__all__ = ["ConfigError", "Loaded", "Problem", "load"]
 
 #: Where values are from that are not from the file itself, by their place in it.
 Sources = Mapping[Location, str]
@@ -31,8 +34,9 @@ BY_DEFAULT: Final = "default"
 class Loaded:
     """Valid settings, and warnings about probable mistakes in them.
 
-    `files` are those that the settings were read from or name: a change of one of them may change
-    the settings. `exposed` are those of the warnings that are about readable secrets. `sources`
+    `located` are the warnings with their places. `files` are those that the settings were read
+    from or name: a change of one of them may change the settings. `exposed` are those of the
+    warnings that are about readable secrets. `sources`
     has the variable or secret file that a value is from, BY_DEFAULT for state.path that nobody set.
     """
 
@@ -41,6 +45,7 @@ class Loaded:
     files: tuple[Path, ...]
     exposed: tuple[str, ...] = ()
     sources: Sources = field(default_factory=dict)
+    located: tuple[Problem, ...] = ()
 
 
 class _Found(NamedTuple):
@@ -52,6 +57,7 @@ class _Found(NamedTuple):
     files: tuple[Path, ...]
     exposed: tuple[str, ...] = ()
     sources: Sources = MappingProxyType({})
+    located: tuple[Problem, ...] = ()
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
@@ -64,7 +70,14 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     found = _read(path, environ)
     if found.settings is None or found.problems:
         raise ConfigError(found.problems, found.files)
-    return Loaded(found.settings, found.warnings, found.files, found.exposed, found.sources)
+    return Loaded(
+        found.settings,
+        found.warnings,
+        found.files,
+        found.exposed,
+        found.sources,
+        found.located,
+    )
 
 
 def named(path: Path, environ: Mapping[str, str]) -> str:
@@ -79,21 +92,10 @@ def named(path: Path, environ: Mapping[str, str]) -> str:
     return str(path)
 
 
-def report(problems: Iterable[Problem]) -> str:
-    """Format problems for people, one paragraph each."""
-    listed = tuple(problems)
-    count = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
-    paragraphs = [
-        f"{problem.key_path}\n  found:    {problem.found}\n  expected: {problem.expected}"
-        for problem in listed
-    ]
-    return "\n\n".join([f"{count} in the configuration", *paragraphs])
-
-
 def _read(path: Path, environ: Mapping[str, str]) -> _Found:
     """Read everything; settings are None if they are not complete."""
     set_there = assigned(environ)
-    document = _parsed(path, by_environ=bool(set_there.names))
+    text, document = _parsed(path, by_environ=bool(set_there.names))
     if isinstance(document, Problem):
         return _Found(None, (document, *set_there.problems), (), (path,))
     draft = Draft(document, problems=set_there.problems, files=[path])
@@ -106,19 +108,37 @@ def _read(path: Path, environ: Mapping[str, str]) -> _Found:
     settings = validated(draft)
     if settings is not None:
         draft.warnings.extend(lint(settings))
+    excerpts = Excerpts(path, text, draft.document, draft.sources)
     files = tuple(dict.fromkeys(draft.files))
     return _Found(
         settings,
-        tuple(draft.problems),
+        excerpts.all_of(draft.problems, draft.at_keys),
         tuple(draft.warnings),
         files,
         tuple(draft.exposed),
         {**draft.sources, **by_default},
+        tuple(map(excerpts.warning, draft.warnings)),
     )
 
 
-def _parsed(path: Path, *, by_environ: bool) -> Document | Problem:
-    """Read the file as TOML.
+def locate(path: Path, loaded: Loaded, warnings: Iterable[str]) -> tuple[Problem, ...]:
+    """Return further warnings about what was loaded from a file, with their places in it."""
+    try:
+        text = decoded(path.read_bytes())
+    except (OSError, ValueError):
+        text = ""
+    document = {
+        "route": [
+            {"name": one.name, "host": one.host, "path": one.path} for one in loaded.settings.route
+        ],
+        "token": [{"name": one.name} for one in loaded.settings.token],
+    }
+    excerpts = Excerpts(path, text, document, loaded.sources)
+    return tuple(map(excerpts.warning, warnings))
+
+
+def _parsed(path: Path, *, by_environ: bool) -> tuple[str, Document | Problem]:
+    """Read the file as TOML; return its text, too.
 
     If the default file is missing, all settings come from the environment, if any are set there.
     """
@@ -126,13 +146,19 @@ def _parsed(path: Path, *, by_environ: bool) -> Document | Problem:
         content = path.read_bytes()
     except OSError as refused:
         if by_environ and path == DEFAULT_CONFIG and isinstance(refused, FileNotFoundError):
-            return {}
+            return "", {}
         reason = refused.strerror or "unreadable"
-        return Problem(str(path), reason, "a configuration file that can be read")
+        unread = Problem(str(path), reason, "a configuration file that can be read")
+        return "", replace(unread, hint=hint_for(unread))
+    text = ""
     try:
-        return parse(content)
+        document = parse(content)
+        return decoded(content), document
     except DocumentError as wrong:
-        return Problem(str(path), wrong.found, wrong.expected)
+        with suppress(UnicodeDecodeError):
+            text = decoded(content)
+        excerpt = Excerpts(path, text, {}, {}).of_mistake(wrong)
+        return text, Problem(str(path), wrong.plain, wrong.expected, excerpt)
 
 
 def _note_exposed(path: Path, draft: Draft) -> None:
@@ -249,7 +275,7 @@ def state_section(path: Path, environ: Mapping[str, str]) -> State | None:
 
     Nothing else in the file has to be valid.
     """
-    document = _parsed(path, by_environ=True)
+    _, document = _parsed(path, by_environ=True)
     if isinstance(document, Problem):
         return None
     draft = Draft(document)

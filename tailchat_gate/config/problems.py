@@ -3,8 +3,8 @@
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,6 +17,38 @@ Location = tuple[str | int, ...]
 _LONGEST = 60
 _USERINFO = re.compile(f"^({SCHEME}:(?://)?)?.*@", re.DOTALL)
 _HUGE = 10**18
+_TIME = "a date or time"
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (str, "text"),
+    (bool, "a boolean"),
+    ((int, float), "a number"),
+    (dict, "a table"),
+    ((list, tuple), "a list"),
+    (type(None), "nothing"),
+)
+#: What `kind` returns.
+KINDS = frozenset((*(name for _, name in _KINDS), _TIME))
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """Where something is in a file: `line` and `column` count from 1, and are 0 if unknown.
+
+    `end_column` is the column after it. `source` is that line without secrets and comments, and
+    may be shortened; `caret` has a mark below the place in it.
+    """
+
+    file: str
+    line: int = 0
+    column: int = 0
+    end_column: int = 0
+    source: str = ""
+    caret: str = ""
+
+    @property
+    def position(self) -> str:
+        """File, line and column as editors and terminals read them."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +58,55 @@ class Problem:
     `key_path` is the place: `route[2].upstream` in the file (counted from 0), the name of an
     environment variable, or the path of a file.
     `found` is the value there, shortened, and for a secret only its kind or length.
-    `expected` is what the key accepts.
+    `expected` is what the key accepts; of a warning, which is a sentence in `found`, it is "".
+    `excerpt` is where that is in the file, None for what is not from a file. `table` names the
+    route or token that `key_path` numbers. `hint` is a command to run, or what to write.
     """
 
     key_path: str
     found: str
     expected: str
+    excerpt: Excerpt | None = None
+    table: str = ""
+    hint: str = ""
+
+    @property
+    def key(self) -> str:
+        """The place, with the name of its route or token."""
+        return f"{self.key_path} ({self.table})" if self.table else self.key_path
+
+    @property
+    def place(self) -> str:
+        """The same, after the file, line and column where they are known."""
+        if self.excerpt is None:
+            return self.key
+        position = self.excerpt.position
+        return position if self.is_of_file else f"{position}: {self.key}"
+
+    @property
+    def is_of_file(self) -> bool:
+        """Whether it is about the file and not about a key: what is there is not TOML."""
+        return self.excerpt is not None and self.key_path == self.excerpt.file
+
+    @property
+    def message(self) -> str:
+        """What is wrong there."""
+        return f"found {self.found}" if self.expected else self.found
+
+    def __str__(self) -> str:
+        """All of it on one line, as logs have it."""
+        expected = f"; expected {self.expected}" if self.expected else ""
+        return f"{self.place}: {self.message}{expected}"
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as documents of JSON have it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Problem":
+        """Return what to_json made."""
+        place = found.get("excerpt")
+        return cls(**{**found, "excerpt": Excerpt(**place) if place else None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +137,7 @@ def shown(value: object) -> str:
     password there. Tables and lists are named, not shown.
     """
     if isinstance(value, str):
-        text = _USERINFO.sub(r"\1***@", value)
+        text = without_userinfo(value)
         cut = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
         return json.dumps(cut)
     if isinstance(value, bool):
@@ -72,17 +147,14 @@ def shown(value: object) -> str:
     return kind(value)
 
 
+def without_userinfo(text: str) -> str:
+    """Return text without what comes before an `@`, but for the scheme of a URL."""
+    return _USERINFO.sub(r"\1***@", text)
+
+
 def kind(value: object) -> str:
     """Return the kind of a value, and nothing of its content."""
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (str, "text"),
-        (bool, "a boolean"),
-        ((int, float), "a number"),
-        (dict, "a table"),
-        ((list, tuple), "a list"),
-        (type(None), "nothing"),
-    )
-    return next((name for type_, name in kinds if isinstance(value, type_)), "a date or time")
+    return next((name for type_, name in _KINDS if isinstance(value, type_)), _TIME)
 
 
 def key_path(location: Iterable[str | int], start: str = "") -> str:
@@ -111,6 +183,7 @@ class Draft:
     `sources` names the variable or secret file that a place was filled from, `lines` the line of
     that file, and `settled` holds places whose problem is already listed. `partial` has the
     readable keys of tables with problems. `exposed` are the warnings about readable secrets.
+    `at_keys` are the paths of problems with a key itself, not with its value.
     """
 
     document: dict[str, object] = field(default_factory=dict, repr=False)
@@ -120,6 +193,7 @@ class Draft:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     exposed: list[str] = field(default_factory=list)
+    at_keys: set[str] = field(default_factory=set)
     files: list[Path] = field(default_factory=list)
     partial: dict[Location, BaseModel] = field(default_factory=dict, repr=False)
 
@@ -135,6 +209,8 @@ class Draft:
             return
         source = next((start for start in starts if start in self.sources), ())
         path = key_path((part for part in at[len(source) :] if part != "[key]"), self.name(source))
+        if at[-1] == "[key]" or found.startswith("an unknown "):
+            self.at_keys.add(path)
         line = f"{self.lines[at]}: " if at in self.lines else ""
         self.problems.append(Problem(path, line + found, expected))
 

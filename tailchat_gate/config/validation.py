@@ -30,7 +30,7 @@ from tailchat_gate.config.files import (
     unusable_authorities,
     unusable_logo,
 )
-from tailchat_gate.config.keys import env_name, names_in
+from tailchat_gate.config.keys import env_name, may_show, names_in
 from tailchat_gate.config.model import (
     LISTED,
     TABLES,
@@ -255,7 +255,7 @@ def _describe_error(
         table = f"[[{at[0]}]]" if at[0] in LISTED else f"[{at[0]}]"
         near = did_you_mean(str(at[-1]), names_in(str(at[0])))
         return "an unknown key", f"a key that {table} has{near}"
-    return _found(error, at, model), _expected(error)
+    return _found(error, at), _expected(error)
 
 
 def _inner(at: Location, model: type[BaseModel] | None) -> type[BaseModel] | None:
@@ -273,26 +273,15 @@ def _example(model: type[BaseModel], at: Location) -> object:
     return (model.model_fields[str(at[-1])].examples or [""])[0]
 
 
-def _found(error: ErrorDetails, at: Location, model: type[BaseModel] | None) -> str:
+def _found(error: ErrorDetails, at: Location) -> str:
     value = error["input"]
     if isinstance(value, SecretStr):
         return f"a secret of {len(value.get_secret_value())} characters"
     if "[key]" in at:
         return shown(value)
-    if error["type"] in _WHOLE or _is_confidential(at, model):
+    if error["type"] in _WHOLE or not may_show(at):
         return kind(value)
     return shown(value)
-
-
-def _is_confidential(at: Location, model: type[BaseModel] | None) -> bool:
-    """Whether the value at a place is never shown: a secret, or a field without repr."""
-    inner = at[2:] if at[0] in LISTED else at[1:]
-    key = model.model_fields.get(str(inner[0])) if model and inner else None
-    return key is not None and (not key.repr or _is_secret(key.annotation))
-
-
-def _is_secret(annotation: object) -> bool:
-    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
 
 
 def _expected(error: ErrorDetails) -> str:

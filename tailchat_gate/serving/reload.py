@@ -136,7 +136,7 @@ class Reloader:
             except Exception as error:  # noqa: BLE001 - after any error the old one stays in force
                 problems = problems_of(error)
                 reloads.refused(problems)
-                details = {"cause": cause, "problems": list(map(_problem_line, problems))}
+                details = {"cause": cause, "problems": list(map(str, problems))}
                 _log.error("the configuration was not loaded", extra={"details": details})
                 self._manager.ready("serving; the configuration in the file was refused")
                 return ReloadOutcome(reloads.generation, int(reloads.changed_at), problems=problems)
@@ -147,8 +147,8 @@ class Reloader:
             news = {"cause": cause, "generation": reloads.generation, "changes": changed}
             _log.info("the configuration was reloaded", extra={"details": news})
             self._manager.ready("serving")
-            for warning in loaded.warnings:
-                _log.warning(warning)
+            for warning in loaded.located:
+                _log.warning(str(warning))
             since = int(reloads.changed_at)
             return ReloadOutcome(reloads.generation, since, changed, loaded.warnings)
 
@@ -187,7 +187,3 @@ def problems_of(error: Exception) -> tuple[Problem, ...]:
     _log.error("a configuration could not be built", exc_info=error)
     found = f"a fault inside the gate: {type(error).__name__}"
     return (Problem("the configuration", found, "one that can be built; the log tells more"),)
-
-
-def _problem_line(problem: Problem) -> str:
-    return f"{problem.key_path}: found {problem.found}; expected {problem.expected}"

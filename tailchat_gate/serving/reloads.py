@@ -1,7 +1,6 @@
 """Which configuration is in force, and how the last reload ended."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.families import Collected
@@ -53,5 +52,5 @@ class Reloads:
             "loaded_at": int(self.loaded_at),
             "changed_at": int(self.changed_at),
             "tried_at": int(self.tried_at),
-            "problems": [asdict(problem) for problem in self.problems],
+            "problems": [problem.to_json() for problem in self.problems],
         }

@@ -125,7 +125,8 @@ async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:
     code, out, err = await asyncio.to_thread(invoke, "check", "--config", str(_config(tmp_path)))
 
     assert code == 0
-    assert err.splitlines() == [line for line in err.splitlines() if "can be reached at" in line]
+    assert re.findall("^[a-z]+: .*", err, re.MULTILINE) == [err.partition("\n")[0]]
+    assert re.match("note: server.public_url: tool can be reached at 127.0.0.1, ", err)
     assert "good, 1 route" in out
     assert "http://127.0.0.1:4180/oauth2/callback" in out
 

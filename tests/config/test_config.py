@@ -27,7 +27,7 @@ from pydantic import SecretStr, ValidationError
 
 from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.lint.settings import lint
-from tailchat_gate.config.load import ConfigError, Problem, load, report
+from tailchat_gate.config.load import ConfigError, Problem, load
 from tailchat_gate.config.model import (
     Assertion,
     Limits,
@@ -37,6 +37,7 @@ from tailchat_gate.config.model import (
     Settings,
     Tailchat,
 )
+from tailchat_gate.config.report import report
 
 
 @pytest.fixture
@@ -280,7 +281,7 @@ def test_a_configuration_error_says_where_and_what() -> None:
         (lambda file: file.mkdir(), "Is a directory"),
         (
             lambda file: file.write_bytes(b'[server]\nlisten = "\xff"'),
-            "line 2, column 11: a byte that is not UTF-8",
+            "a byte that is not UTF-8",
         ),
         (lambda file: file.write_text("a = " + "[" * 5000), "lists within lists without end"),
     ],
@@ -322,9 +323,9 @@ def test_one_wrong_table_does_not_hide_conflicts_of_another(tmp_path: Path) -> N
 
     assert [problem.key_path for problem in problems(file)] == [
         "server.workers",
-        "groups.ops[0]",
         "route[0].path",
         "route[0].allow[1]",
+        "groups.ops[0]",
     ]
 
 
@@ -340,8 +341,12 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
 @pytest.mark.parametrize(
     ("name", "text", "warning"),
     [
-        ("SERVER__PUBLIC_URL", "http://gate.lan", "server.public_url is http: cookies are sent"),
-        ("TAILCHAT__API_URL", "http://chat.lan", "tailchat.api_url is http"),
+        (
+            "SERVER__PUBLIC_URL",
+            "http://gate.lan",
+            "server.public_url: it is http, so cookies are sent",
+        ),
+        ("TAILCHAT__API_URL", "http://chat.lan", "tailchat.api_url: it is http"),
         ("TAILCHAT__API_URL", "https://chat.lan/open", "tailchat.api_url ends in /open"),
         ("SERVER__TRUSTED_PROXIES", "0.0.0.0/1", "server.trusted_proxies: 0.0.0.0/1 is wide"),
         ("SERVER__TRUSTED_PROXIES", "2000::/3", "server.trusted_proxies: 2000::/3 is wide"),
@@ -364,7 +369,7 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
             '[{name = "a", upstream = "http://a", allow = ["sub:hoshino"]}]',
             "route[0].allow: sub:hoshino is not a Tailchat id, which has 24 hex digits, so it",
         ),
-        ("TAILCHAT__INTERNAL_URL", "http://chat.lan", "tailchat.internal_url is http"),
+        ("TAILCHAT__INTERNAL_URL", "http://chat.lan", "tailchat.internal_url: it is http"),
         ("LIMITS__COOKIE_BYTES", "4095", "limits.cookie_bytes: the gate's own cookies can take"),
         (
             "ROUTE",
@@ -485,8 +490,9 @@ def test_a_report_counts_its_problems() -> None:
     """One problem is called one."""
     one = Problem("a", "b", "c")
 
-    assert report([one]) == "1 problem in the configuration\n\na\n  found:    b\n  expected: c"
-    assert report([one, one]).startswith("2 problems in the configuration\n\na\n")
+    told = "error: a: found b\n = expected: c"
+    assert report([one]) == f"1 problem in the configuration\n\n{told}"
+    assert report([one, one]) == f"2 problems in the configuration\n\n{told}\n\n{told}"
 
 
 def test_problems_can_be_pickled() -> None:

@@ -139,7 +139,7 @@ def test_problems_of_the_environment_stand_under_its_name(command: tuple[str, ..
 
 async def test_a_file_that_is_named_has_to_be_there(home: Path) -> None:
     """The environment stands in for the usual file, not for one that was misspelt."""
-    with pytest.raises(AssertionError, match="a configuration file that can be read"):
+    with pytest.raises(AssertionError, match="`tailchat-gate init` writes a first one"):
         async with _started(home, "-c", str(home / "gate.toml"), environ=SETTINGS):
             pass
 

@@ -91,14 +91,15 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "config": (
         ("load",),
-        ("overlay", "validation"),
+        ("excerpts", "overlay", "validation"),
         ("certificates",),
-        ("document", "files", "lint"),
+        ("document", "files", "hints", "lint", "report"),
         ("keys",),
         ("model",),
         ("conflicts",),
         ("apart", "tables"),
         ("values",),
+        ("positions",),
         ("problems", "state_directory"),
     ),
 }

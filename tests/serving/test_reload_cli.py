@@ -21,7 +21,9 @@ from tailchat_gate.config.load import admin_address
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress
 
 TOOL = "http://127.0.0.1:9"
-WARNING = "server.public_url is http: cookies are sent without Secure and can be read on the way"
+WARNING = (
+    "server.public_url: it is http, so cookies are sent without Secure and can be read on the way"
+)
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 #: For the command in this process: no variable of the gate's.
 NO_VARIABLES = {name: None for name in os.environ if name.startswith("TAILCHAT_GATE_")}
@@ -273,7 +275,7 @@ async def test_a_signal_loads_the_file(tmp_path: Path) -> None:
         assert '"cause": "SIGHUP"' in line
         await asyncio.to_thread(path.write_text, "x", "utf-8")
         process.send_signal(signal.SIGHUP)
-        assert "line 1, column 2" in await _told(process, "expected key = value")
+        assert "gate.toml:1:2: found " in await _told(process, "expected key = value")
         await _write(path, server={"via": "third"})
         process.send_signal(signal.SIGHUP)
         await _told(process, '"generation": 3')

@@ -30,7 +30,8 @@ def of_addresses(settings: Settings) -> Iterator[str]:
     """Warn of addresses of the gate and of Tailchat."""
     if travels_in_clear(settings.server.public_url):
         yield (
-            "server.public_url is http: cookies are sent without Secure and can be read on the way"
+            "server.public_url: it is http, so cookies are sent without Secure and can be read on "
+            "the way"
         )
     if int(settings.server.unix_mode, 8) & stat.S_IWOTH:
         yield (
@@ -51,10 +52,12 @@ def of_addresses(settings: Settings) -> Iterator[str]:
             'upstream = "admin:" asks who it is'
         )
     if travels_in_clear(settings.tailchat.api_url):
-        yield "tailchat.api_url is http: the app's secret and the login can be read on the way"
+        yield (
+            "tailchat.api_url: it is http, so the app's secret and the login can be read on the way"
+        )
     internal = settings.tailchat.internal_url
     if internal and travels_in_clear(internal):
-        yield "tailchat.internal_url is http: the app's secret can be read on the way"
+        yield "tailchat.internal_url: it is http, so the app's secret can be read on the way"
     if settings.tailchat.api_url.endswith("/open"):
         yield "tailchat.api_url ends in /open: remove that, the gate adds it itself"
     yield from _tailchat_here(settings)
@@ -68,14 +71,14 @@ def _tailchat_here(settings: Settings) -> Iterator[str]:
     public, tailchat = settings.server.public_url, settings.tailchat
     if parse_url(tailchat.api_url, "").origin == public:
         yield (
-            "tailchat.api_url is server.public_url, the address of the gate itself: people can "
+            "tailchat.api_url: it is server.public_url, the address of the gate itself: people can "
             "sign in only where a proxy in front leads /open to Tailchat"
         )
     if tailchat.internal_url:
         own = HttpAddress(parse_url(tailchat.internal_url, ""))
         listeners = map(listen_address, settings.server.public_addresses)
         if any(leads_to(own, listener) for listener in listeners):
-            yield "tailchat.internal_url is where the gate itself listens, so nobody can sign in"
+            yield "tailchat.internal_url: the gate itself listens there, so nobody can sign in"
 
 
 def of_upstream(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -194,7 +194,7 @@ class GateAdminPage:
             "changed_at": reloads.changed_at,
             "tried_at": reloads.tried_at,
             "problems": [
-                {"key_path": one.key_path, "found": one.found, "expected": one.expected}
+                {"key_path": one.place, "found": one.found, "expected": one.expected}
                 for one in reloads.problems
             ],
             "expiries": [

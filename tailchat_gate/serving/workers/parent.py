@@ -210,7 +210,7 @@ class Parent:
                 wanted = "one that answers, or was ended: another one takes its place"
                 raise ConfigError((Problem(f"worker {process.number}", found, wanted),))
             if answer["problems"]:
-                raise ConfigError(tuple(Problem(*one) for one in answer["problems"]))
+                raise ConfigError(tuple(Problem.from_json(one) for one in answer["problems"]))
         if self._stopping:
             raise StoppingError(self._successor_pid)
 
@@ -292,7 +292,7 @@ class Parent:
             process.order(
                 "notice",
                 text="the configuration was not loaded",
-                details={"problems": [problem.key_path for problem in outcome.problems]},
+                details={"problems": [problem.place for problem in outcome.problems]},
             )
 
     async def _hand_over(self) -> UpgradeOutcome:

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import astuple
 from itertools import chain
 from socket import socket
 from typing import Any, Final
 
 from tailchat_gate.config.load import Loaded, Source
+from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.observe.turns import others
@@ -139,12 +139,13 @@ class Worker:
         try:
             loaded, digest = await asyncio.to_thread(read, self._source)
             if digest != message["digest"]:
-                return {"problems": [("the files of the configuration", "others", "files at rest")]}
+                moved = Problem("the files of the configuration", "others", "files at rest")
+                return {"problems": [moved.to_json()]}
             settings = share_of(loaded.settings, self._link.count)
             state = self._server.in_force.process_state
             self._prepared = await asyncio.to_thread(build, settings, state, loaded.sources)
         except Exception as error:  # noqa: BLE001 - whatever it is, the one before stays in force
-            return {"problems": [astuple(problem) for problem in problems_of(error)]}
+            return {"problems": [problem.to_json() for problem in problems_of(error)]}
         return {"problems": []}
 
     async def _commit(self, _: Message) -> Answer:

@@ -1,0 +1,198 @@
+"""Finds where each key and value of a TOML text is; the text itself is read by tomllib.
+
+docs/adr/0040-positions-in-the-configuration.md has the reason.
+"""
+
+import re
+import tomllib
+from typing import NamedTuple
+
+from tailchat_gate.config.problems import Location
+from tailchat_gate.syntax import BARE_KEYS
+
+QUOTES = frozenset("\"'")
+_PART = rf"""(?:{BARE_KEYS}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
+_KEY = re.compile(rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*")
+_HEADER = re.compile(r"\[(\[)?[ \t]*")
+#: The four kinds of text: over several lines, which may end with two quotes of its own, or in one.
+_TEXT = re.compile(
+    r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}|'
+    r"'''(?:[^']|'{1,2}(?!'))*'{3,5}|"
+    r'"(?:[^"\\\n]|\\.)*"|'
+    r"'[^'\n]*'",
+    re.DOTALL,
+)
+#: A number, a boolean or a time, which may have a space in it.
+_OTHER = re.compile(r"[^,\]}#\n]+")
+_GAP = re.compile(r"[ \t\n]*")
+_SPACE = re.compile(r"[ \t]*")
+_COMMENT = re.compile(r"#[^\n]*")
+
+
+class Span(NamedTuple):
+    """Where a key and its value are, as offsets; the key of an entry of a list is the entry.
+
+    The value of a table that has a header is the header. `is_leaf`: neither a list nor a table.
+    """
+
+    key: tuple[int, int]
+    value: tuple[int, int]
+    is_leaf: bool
+
+
+class Statement(NamedTuple):
+    """A line `key = value` or `[table]`: its offset, and the table that it is in."""
+
+    start: int
+    table: Location
+
+
+class Scan:
+    """The places in a text; of one that is no TOML, those before the first mistake.
+
+    `comments` has the offsets of comments, `statements` all that begin, also that with the mistake.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._last: dict[Location, int] = {}
+        self.spans: dict[Location, Span] = {}
+        self.comments: list[tuple[int, int]] = []
+        self.statements: list[Statement] = []
+        try:
+            self._document()
+        except (ValueError, RecursionError):
+            # tomllib says what is wrong.
+            self.is_complete = False
+        else:
+            self.is_complete = True
+
+    def _document(self) -> None:
+        table: Location = ()
+        while self._skip():
+            self.statements.append(Statement(self._at, table))
+            if self._text.startswith("[", self._at):
+                table = self._header()
+            else:
+                self._pair(table)
+            self._end_line()
+
+    def _end_line(self) -> None:
+        """Pass the end of a line with a statement, which has nothing else but a comment."""
+        self._take(_SPACE)
+        comment = _COMMENT.match(self._text, self._at)
+        if comment is not None:
+            self.comments.append(comment.span())
+            self._at = comment.end()
+        if self._at < len(self._text):
+            self._expect("\n")
+
+    def _skip(self) -> bool:
+        """Go on to what is neither white space nor a comment; False at the end of the text."""
+        while True:
+            self._take(_GAP)
+            comment = _COMMENT.match(self._text, self._at)
+            if comment is None:
+                return self._at < len(self._text)
+            self.comments.append(comment.span())
+            self._at = comment.end()
+
+    def _header(self) -> Location:
+        start, is_entry = self._at, self._take(_HEADER).group(1) is not None
+        names = self.key()
+        table: Location = ()
+        for name in names[:-1]:
+            table = self._entered((*table, name))
+        table = (*table, names[-1])
+        if is_entry:
+            self._last[table] = self._last.get(table, -1) + 1
+        self._take(_SPACE)
+        self._expect("]]" if is_entry else "]")
+        span = Span((start, self._at), (start, self._at), is_leaf=False)
+        self.spans.setdefault(table, span)
+        table = self._entered(table)
+        self.spans[table] = span
+        return table
+
+    def _entered(self, table: Location) -> Location:
+        """Return the last entry of a list of tables, any other table itself."""
+        return (*table, self._last[table]) if table in self._last else table
+
+    def _pair(self, table: Location) -> None:
+        start = self._at
+        names = self.key()
+        key = start, self._at
+        self._take(_SPACE)
+        self._expect("=")
+        self._take(_SPACE)
+        place = (*table, *names)
+        value_at = self._at
+        is_leaf = self._value(place)
+        value = value_at, self._at
+        for size in range(len(table) + 1, len(place)):
+            self.spans.setdefault(place[:size], Span(key, value, is_leaf=False))
+        self.spans[place] = Span(key, value, is_leaf)
+
+    def key(self) -> Location:
+        """Read a key with its dots into its parts, which tomllib unescapes."""
+        raw = self._take(_KEY).group()
+        table: object = tomllib.loads(f"{raw} = 0")
+        names: list[str] = []
+        while isinstance(table, dict):
+            ((name, table),) = table.items()
+            names.append(name)
+        return tuple(names)
+
+    def _value(self, place: Location) -> bool:
+        """Pass a value; return whether it is neither a list nor a table."""
+        first = self._text[self._at : self._at + 1]
+        if first == "[":
+            self._list(place)
+        elif first == "{":
+            self._table(place)
+        elif first in QUOTES:
+            self._take(_TEXT)
+            return True
+        else:
+            found = self._take(_OTHER)
+            self._at = found.start() + len(found.group().rstrip())
+            return True
+        return False
+
+    def _list(self, place: Location) -> None:
+        self._expect("[")
+        index = 0
+        while self._skip() and not self._text.startswith("]", self._at):
+            start = self._at
+            entry = (*place, index)
+            is_leaf = self._value(entry)
+            span = start, self._at
+            self.spans[entry] = Span(span, span, is_leaf)
+            index += 1
+            self._skip()
+            if not self._text.startswith("]", self._at):
+                self._expect(",")
+        self._expect("]")
+
+    def _table(self, place: Location) -> None:
+        self._expect("{")
+        while self._skip() and not self._text.startswith("}", self._at):
+            self._pair(place)
+            self._skip()
+            if not self._text.startswith("}", self._at):
+                self._expect(",")
+        self._expect("}")
+
+    def _take(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        """Pass what matches. Raises ValueError where nothing does."""
+        found = pattern.match(self._text, self._at)
+        if found is None:
+            raise ValueError(self._at)
+        self._at = found.end()
+        return found
+
+    def _expect(self, text: str) -> None:
+        if not self._text.startswith(text, self._at):
+            raise ValueError(self._at)
+        self._at += len(text)

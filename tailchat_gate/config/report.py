@@ -1,0 +1,102 @@
+"""Writes problems and warnings for people, for GitHub's workflows and for programs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Literal
+
+from tailchat_gate.config.keys import ENV_PREFIX
+from tailchat_gate.config.problems import Problem
+
+Severity = Literal["error", "warning", "note"]
+#: What gives a part of a report its colour; its kind is a Severity, "place" or "help".
+Style = Callable[[str, str], str]
+
+_NEAR: Final = "; did you mean "
+
+
+def plain(text: str, kind: str) -> str:
+    """Return a part of a report without a colour."""
+    del kind
+    return text
+
+
+def report(problems: Iterable[Problem], style: Style = plain) -> str:
+    """Format problems for people, one paragraph each."""
+    listed = tuple(problems)
+    count = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
+    paragraphs = (paragraph(problem, "error", style) for problem in listed)
+    return "\n\n".join([f"{count} in the configuration", *paragraphs])
+
+
+def paragraph(problem: Problem, severity: Severity, style: Style = plain) -> str:
+    """Format one problem or warning, with its line and a caret where it is from a file."""
+    return "\n".join(_lines(problem, severity, style))
+
+
+def _lines(problem: Problem, severity: Severity, style: Style) -> Iterator[str]:
+    key = "" if problem.is_of_file else f"{problem.key}: "
+    yield f"{style(severity, severity)}: {key}{problem.message}"
+    expected, _, near = problem.expected.partition(_NEAR)
+    excerpt, gap = problem.excerpt, " "
+    if excerpt is not None:
+        number = str(excerpt.line) if excerpt.source else ""
+        gap = " " * (len(number) + 1)
+        yield style(f"{gap[1:]}--> {excerpt.position}", "place")
+        if excerpt.source:
+            bar = style(f"{gap}|", "place")
+            yield bar
+            yield f"{style(f'{number} |', 'place')} {excerpt.source}"
+            yield f"{bar} {style(excerpt.caret, severity)}"
+    elif problem.key_path.startswith(ENV_PREFIX):
+        yield style("--> the environment", "place")
+    if expected:
+        yield f"{gap}{style('=', 'place')} expected: {expected}"
+    if near:
+        yield f"{gap}{style('=', 'place')} {style('help', 'help')}: write {near.removesuffix('?')}"
+    if problem.hint:
+        yield f"{gap}{style('=', 'place')} {style('help', 'help')}: {problem.hint}"
+
+
+def github(problem: Problem, severity: Severity) -> str:
+    """Return a workflow command, which GitHub shows beside the line of the file.
+
+    https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+    """
+    excerpt = problem.excerpt
+    properties: dict[str, object] = {}
+    if excerpt is not None:
+        properties["file"] = excerpt.file
+        if excerpt.line:
+            properties |= {"line": excerpt.line, "col": excerpt.column}
+            properties |= {"endColumn": excerpt.end_column} if excerpt.source else {}
+    properties["title"] = problem.key
+    message = problem.message
+    message += f"; expected {problem.expected}" if problem.expected else ""
+    message += f"; {problem.hint}" if problem.hint else ""
+    written = ",".join(f"{name}={_property(str(value))}" for name, value in properties.items())
+    command = "notice" if severity == "note" else severity
+    return f"::{command} {written}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def as_json(problem: Problem, severity: Severity) -> dict[str, object]:
+    """Return a problem as a document of JSON has it."""
+    excerpt = problem.excerpt
+    return {
+        "severity": severity,
+        "key": problem.key_path,
+        "name": problem.table or None,
+        "message": problem.message,
+        "expected": problem.expected or None,
+        "hint": problem.hint or None,
+        "file": excerpt.file if excerpt else None,
+        "line": (excerpt.line or None) if excerpt else None,
+        "column": (excerpt.column or None) if excerpt else None,
+        "end_column": (excerpt.end_column or None) if excerpt else None,
+    }
