@@ -26,7 +26,7 @@ from tailchat_gate.config.state_directory import in_foreign_home
 from tailchat_gate.diagnosis.obstacles import obstacles
 
 #: Exit code of --strict: the configuration is valid, and there are warnings.
-EXIT_WARNINGS: Final = 3
+EXIT_WARNINGS: Final = 4
 
 _NOT_HERE: Final = "on this machine the gate does not start with it"
 
@@ -48,7 +48,7 @@ class _Findings:
     is_flag=True,
     help="Also ask Tailchat whether people can sign in, who can get an account, and about groups.",
 )
-@click.option("--strict", is_flag=True, help="Warnings fail, too: with exit code 3.")
+@click.option("--strict", is_flag=True, help="Warnings fail, too: with exit code 4.")
 @click.option(
     "--format",
     "form",
@@ -60,7 +60,7 @@ class _Findings:
 def check(*, config: Path, online: bool, strict: bool, form: str) -> None:
     """Check the configuration without starting, and list every problem at once.
 
-    Exit codes: 0 valid, 1 the gate would not start with it on this machine, 2 invalid, 3 valid with
+    Exit codes: 0 valid, 1 the gate would not start with it on this machine, 2 invalid, 4 valid with
     warnings, under --strict.
     """
     source = Source(config, os.environ)
