@@ -43,8 +43,8 @@ from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.places import Place, place_of, shared_store
 from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_client import RedisPlace
 from tailchat_gate.state.redis_database import peek_at
+from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Changes, Record, StoreError
 

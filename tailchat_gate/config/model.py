@@ -134,6 +134,7 @@ FIXED: Final = (
     ("state", "path"),
     ("state", "url"),
     ("state", "password"),
+    ("state", "sentinel_password"),
     ("log", "access_file"),
     ("log", "format"),
     ("log", "audit_file"),

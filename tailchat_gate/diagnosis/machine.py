@@ -20,8 +20,8 @@ from tailchat_gate.state.bookkeeping import StoreFault
 from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.places import server_of
-from tailchat_gate.state.redis_client import RedisPlace
 from tailchat_gate.state.redis_database import peek_at
+from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.store import StoreError
 
 CONFIGURATION: Final = "configuration"

@@ -6,7 +6,8 @@ from pathlib import Path
 from tailchat_gate.config.tables.process import State
 from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_client import CALL_SECONDS, RedisPlace
+from tailchat_gate.state.redis_client import CALL_SECONDS
+from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.sqlite import SqliteStore
 
 #: A directory with a SQLite database, or a server.
@@ -20,7 +21,9 @@ def place_of(state: State) -> Place | None:
 
 def server_of(state: State) -> RedisPlace | None:
     """Return the server that stores state, None if there is none."""
-    return RedisPlace(state.url, state.password) if state.url else None
+    if not state.url:
+        return None
+    return RedisPlace(state.url, state.password, state.sentinel_password)
 
 
 def shared_store(

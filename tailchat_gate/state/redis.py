@@ -17,8 +17,9 @@ from tailchat_gate.state.bookkeeping import (
     end,
 )
 from tailchat_gate.state.own_reservations import OwnReservation, OwnReservations
-from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient, RedisPlace
+from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient
 from tailchat_gate.state.redis_database import Found, RedisDatabase
+from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.store import (
     Charge,
     Follower,

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from tailchat_gate.state import redis_scripts as scripts
 from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
-from tailchat_gate.state.redis_client import RedisClient, RedisPlace
+from tailchat_gate.state.redis_client import RedisClient
+from tailchat_gate.state.redis_servers import HASH_TAG, RedisPlace
 from tailchat_gate.state.schema import Row, from_row, to_row
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
@@ -25,8 +26,8 @@ from tailchat_gate.state.store import (
 )
 from tailchat_gate.syntax import COMPACT
 
-#: The hash tag keeps all keys on one node; the number is that of the format.
-PREFIX: Final = "{tailchat-gate}:1:"
+#: The number is that of the format.
+PREFIX: Final = f"{HASH_TAG}:1:"
 _LOG, _CHANGES, _UNTIL = (PREFIX + name for name in ("log", "changes", "until"))
 _RATES: Final = tuple(PREFIX + name for name in ("rates:known", "rates:strangers", "rates:at"))
 _KNOWN_RATES: Final = _RATES[0]

@@ -14,19 +14,27 @@ from typing import Final
 from parts import missing
 from redis.asyncio import Redis
 
-from tailchat_gate.state.redis_client import RedisPlace
+from tailchat_gate.state.redis_servers import RedisPlace
 
 _BEGIN_SECONDS: Final = 40
+
+
+def own_addresses() -> tuple[str, str]:
+    """Return loopback addresses of this process's own, on which no other server has a port."""
+    number = os.getpid()
+    rest = f"{number >> 8 & 255}.{number & 255}"
+    return f"127.{100 + (number >> 16)}.{rest}", f"127.200.{rest}"
 
 
 class RedisServer:
     """One server that keeps nothing on disk; it can be frozen, stopped and started again."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, config: str = 'save ""\n') -> None:
         self.socket: Final = directory / "redis.sock"
         self.place: Final = RedisPlace(f"unix://{self.socket}")
         self._directory = directory
         self._arguments = arguments
+        self._config = config
         self._process: Process | None = None
 
     async def start(self) -> None:
@@ -35,10 +43,9 @@ class RedisServer:
         if path is None:
             missing("redis-server")
         await asyncio.to_thread(self.socket.unlink, missing_ok=True)
-        # A Sentinel starts with a file alone, in which it has no data to save.
+        # A Sentinel starts with a file alone.
         file = self._directory / "redis.conf"
-        text = "" if "--sentinel" in self._arguments else 'save ""\n'
-        await asyncio.to_thread(file.write_text, text)
+        await asyncio.to_thread(file.write_text, self._config)
         self._process = await asyncio.create_subprocess_exec(
             *(path, str(file), "--port", "0", "--unixsocket", str(self.socket)),
             *("--dir", str(self._directory), *self._arguments),
@@ -94,11 +101,11 @@ class RedisServer:
 
 
 @asynccontextmanager
-async def redis_server(*arguments: str) -> AsyncIterator[RedisServer]:
-    """Run a server until the block ends."""
+async def redis_server(*arguments: str, config: str = 'save ""\n') -> AsyncIterator[RedisServer]:
+    """Run a server until the block ends; `config` is its file."""
     # A short name: the path of a socket has 107 bytes at most.
     directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="redis-"))
-    server = RedisServer(directory, *arguments)
+    server = RedisServer(directory, *arguments, config=config)
     try:
         await server.start()
         yield server

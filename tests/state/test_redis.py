@@ -16,7 +16,7 @@ from statekit import START, Clock, Notes, until
 from tailchat_gate.state import redis_database, redis_scripts
 from tailchat_gate.state.bookkeeping import Health, StoreFault
 from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_client import RedisPlace
+from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
     Outcome,
@@ -391,7 +391,12 @@ async def test_the_password_is_shown_nowhere() -> None:
         good = RedisStore(RedisPlace(url, right), time.time, Health(), patience=40)
         await good.open()
         try:
-            texts = [repr(good._client._client), repr(good), repr(good._place), good.location]
+            texts = [
+                repr(vars(good._client._servers)),
+                repr(good),
+                repr(good._place),
+                good.location,
+            ]
         finally:
             await good.close()
         bad = RedisStore(RedisPlace(url, wrong), time.time, Health(), patience=40)

@@ -1,7 +1,6 @@
 """A Redis with TLS, and servers of kinds that are refused: a Sentinel, a node of a Cluster."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import pytest_asyncio
 from gatekit import make_settings
 from pydantic import SecretStr
-from rediskit import redis_server
+from rediskit import own_addresses, redis_server
 from tlskit import Authority
 
 from tailchat_gate.config.tables.process import State
@@ -19,9 +18,7 @@ from tailchat_gate.diagnosis.machine import store
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PASSWORD = "hush-of-the-test"
-_PID = os.getpid()
-#: Loopback addresses of this process's own, on which no other server has a port.
-HOST, OTHER = (f"127.{high}.{_PID >> 8 & 255}.{_PID & 255}" for high in (100 + (_PID >> 16), 200))
+HOST, OTHER = own_addresses()
 PORT = 6390
 
 
@@ -88,15 +85,16 @@ async def test_a_server_with_tls(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("argument", "config", "said"),
     [
-        (("--cluster-enabled", "yes"), "is a node of a Cluster: state.url needs one server"),
-        (("--sentinel",), "is a Sentinel, or takes no scripts: state.url needs one server"),
+        ("--appendonly", "cluster-enabled yes", "is a node of a Cluster: state.url names one as"),
+        ("--sentinel", "", "is a Sentinel, or takes no scripts: state.url names Sentinels as"),
     ],
 )
-async def test_servers_of_other_kinds(arguments: tuple[str, ...], said: str) -> None:
+async def test_servers_of_other_kinds(argument: str, config: str, said: str) -> None:
     """A node of a Cluster and a Sentinel are named as that, with what is needed."""
-    async with redis_server(*arguments) as server:
+    arguments = (argument, "no") if config else (argument,)
+    async with redis_server(*arguments, config=config) as server:
         text = await _said(server.place.url, None)
 
     assert f"wrong: {server.place.url} {said}" in text

@@ -136,7 +136,15 @@ class State(Section):
                     "password": "Password of the server in state.url.",
                     "password_file": "File with that password, instead of the key above.",
                 }
-            )
+            ),
+            "sentinel_password": MappingProxyType(
+                {
+                    "sentinel_password": "Password of the Sentinels in state.url.",
+                    "sentinel_password_file": (
+                        "File with that password, instead of the key above."
+                    ),
+                }
+            ),
         }
     )
 
@@ -152,11 +160,15 @@ class State(Section):
         default="",
         description=(
             "Redis or Valkey server that keeps state in place of state.path, shared by gates on "
-            "several machines; the password is not part of it."
+            "several machines, the Sentinels that name it, or a Cluster; the password is not part "
+            "of it."
         ),
     )
     password: StatePassword | None = Field(
         default=None, description="Password of the server in state.url."
+    )
+    sentinel_password: StatePassword | None = Field(
+        default=None, description="Password of the Sentinels in state.url."
     )
 
 

@@ -1,0 +1,287 @@
+"""How a client is made for one Redis server, for one that Sentinels name, and for a Cluster."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from pydantic import SecretStr
+
+from tailchat_gate.config.values.redis_url import Host, RedisAddress, redis_address
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.sentinel import SentinelConnectionPool
+    from redis.credentials import UsernamePasswordCredentialProvider
+
+#: Seconds between two questions which server is the primary now, and after one without an answer.
+_ASK_SECONDS: Final = 1.0
+_AWAY_SECONDS: Final = 10.0
+_CONNECTIONS: Final = 4
+#: What the names of all keys begin with: a Cluster then has all of them in one slot.
+HASH_TAG: Final = "{tailchat-gate}"
+#: Nodes of a Cluster that are remembered.
+_MOST_NODES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RedisPlace:
+    """A server, by its URL, and the passwords there and at its Sentinels."""
+
+    url: str
+    password: SecretStr | None = field(default=None, repr=False)
+    sentinel_password: SecretStr | None = field(default=None, repr=False)
+
+    @property
+    def address(self) -> RedisAddress:
+        """The address in the URL."""
+        return redis_address(self.url)
+
+    def __str__(self) -> str:
+        """Return the URL, which has no password."""
+        return self.url
+
+
+class Servers(Protocol):
+    """Leads to the server that holds the data."""
+
+    async def prepare(self) -> None:
+        """Find out whether that is another one now, where it may be, for the next command."""
+
+    def execute(self, *words: object) -> Awaitable[Any]:
+        """Send it a command."""
+
+    def failed(self) -> None:
+        """Note that the last command did not reach it."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+def servers(place: RedisPlace, patience: float) -> Servers:
+    """Return what leads to a place. Raises ImportError without redis-py."""
+    address = place.address
+    if address.service:
+        return _Sentinels(place, patience)
+    return _Cluster(place, patience) if address.hosts else _OneServer(place, patience)
+
+
+class _OneServer:
+    def __init__(self, place: RedisPlace, patience: float) -> None:
+        from redis.asyncio import Redis  # noqa: PLC0415 - only where the store is Redis
+
+        address = place.address
+        common = {**_common(place, patience), "db": address.database}
+        if address.path:
+            self._client: Redis = Redis(unix_socket_path=address.path, **common)
+        else:
+            common |= _tls(address)
+            self._client = Redis(host=address.host, port=address.port, **common)
+
+    async def prepare(self) -> None:
+        """Do nothing: it is always the same."""
+
+    def execute(self, *words: Any) -> Awaitable[Any]:  # noqa: ANN401 - as the library has it
+        """Send it a command."""
+        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return found
+
+    def failed(self) -> None:
+        """Do nothing: the library connects again."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+
+class _Sentinels:
+    """The primary that Sentinels name.
+
+    They are asked with each new connection, and once a second: a primary that was replaced, and is
+    cut off from the new one, goes on answering what is read there.
+    """
+
+    def __init__(self, place: RedisPlace, patience: float) -> None:
+        from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415 - only where it is needed
+
+        address = place.address
+        # All of them in turn in half of the time, as some may be dead.
+        each = patience / 2 / len(address.hosts)
+        own = _credentials(address.sentinel_user, place.sentinel_password)
+        kwargs = {**_common(place, each), "credential_provider": own, **_tls(address)}
+        self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
+            list(address.hosts),
+            sentinel_kwargs=kwargs,
+            **{**_common(place, patience), "db": address.database, **_tls(address)},
+        )
+        self._client: Redis = self._sentinels.master_for(address.service)
+        self._pool: SentinelConnectionPool = self._client.connection_pool
+        self._ask_at = 0.0
+
+    async def prepare(self) -> None:
+        """Ask which server is the primary; without an answer the one before counts."""
+        from redis.exceptions import RedisError  # noqa: PLC0415 - only where it is needed
+
+        now = asyncio.get_running_loop().time()
+        if now < self._ask_at or self._pool.master_address is None:
+            return
+        self._ask_at = now + _AWAY_SECONDS
+        with contextlib.suppress(RedisError, OSError):
+            # Closes the connections to another one.
+            await self._pool.get_master_address()  # type: ignore[no-untyped-call]
+            self._ask_at = now + _ASK_SECONDS
+
+    def execute(self, *words: Any) -> Awaitable[Any]:  # noqa: ANN401 - as the library has it
+        """Send it a command."""
+        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return found
+
+    def failed(self) -> None:
+        """Ask again before the next command."""
+        self._ask_at = 0.0
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+        await self._sentinels.aclose()
+
+
+class _Cluster:
+    """The node of a Cluster that has the slot of the gate's keys, which is one.
+
+    The library's client of a Cluster leaves sockets open with each fault.
+    """
+
+    def __init__(self, place: RedisPlace, patience: float) -> None:
+        self._nodes = list(place.address.hosts)
+        self._common = {**_common(place, patience), **_tls(place.address)}
+        # All of those in the URL in turn in half of the time, as some may be dead.
+        each = patience / 2 / len(self._nodes)
+        self._brief = {**self._common, "socket_timeout": each, "socket_connect_timeout": each}
+        self._client: Redis | None = None
+        self._old: list[Redis] = []
+
+    async def prepare(self) -> None:
+        """Find the node, unless the last command reached it. Raises ConnectionError."""
+        await self._close_old()
+        if self._client is not None:
+            return
+        from redis.exceptions import ConnectionError as NoneAnswers  # noqa: PLC0415 - as above
+        from redis.exceptions import RedisError  # noqa: PLC0415 - as above
+
+        problem: Exception | None = None
+        for node in tuple(self._nodes):
+            try:
+                self._client = self._at(await self._primary(node))
+            except (RedisError, OSError) as error:
+                problem = error
+                # The others are asked first next time.
+                self._nodes.remove(node)
+                self._nodes.append(node)
+            else:
+                return
+        raise NoneAnswers(f"no node answers; the last: {problem}") from problem
+
+    async def _primary(self, node: Host) -> Host:
+        """Ask a node which one has the slot, and for all others. Raises RedisError."""
+        from redis.crc import key_slot  # noqa: PLC0415 - only where it is needed
+        from redis.exceptions import ClusterDownError  # noqa: PLC0415 - as above
+
+        client = self._at(node, brief=True)
+        try:
+            found = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+        finally:
+            await client.aclose()
+        slot, owner = key_slot(HASH_TAG.encode()), None
+        for first, last, *nodes in found:
+            there = [(_text(host) or node[0], int(port)) for host, port, *_ in nodes]
+            new = [one for one in there if one not in self._nodes]
+            self._nodes += new[: _MOST_NODES - len(self._nodes)]
+            if first <= slot <= last:
+                owner = there[0]
+        if owner is None:
+            raise ClusterDownError("no node has the slot")
+        return owner
+
+    def _at(self, node: Host, *, brief: bool = False) -> "Redis":
+        from redis.asyncio import Redis  # noqa: PLC0415 - only where the store is Redis
+
+        host, port = node
+        return Redis(host=host, port=port, **(self._brief if brief else self._common))
+
+    async def execute(self, *words: Any) -> Any:  # noqa: ANN401 - as the library has it
+        """Send it a command, and once more to the node that has the slot meanwhile."""
+        from redis.exceptions import MovedError  # noqa: PLC0415 - as above
+
+        assert self._client is not None  # noqa: S101 - `prepare` has found it
+        try:
+            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        except MovedError:
+            self.failed()
+        await self.prepare()
+        return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    def failed(self) -> None:
+        """Find the node again before the next command."""
+        if self._client is not None:
+            self._old.append(self._client)
+            self._client = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self.failed()
+        await self._close_old()
+
+    async def _close_old(self) -> None:
+        while self._old:
+            await self._old.pop().aclose()
+
+
+def _text(host: bytes | None) -> str:
+    """Return the address of a node, "" where a node does not know its own."""
+    return "" if host is None or host == b"?" else host.decode()
+
+
+def _common(place: RedisPlace, patience: float) -> dict[str, Any]:
+    from redis.asyncio.retry import Retry  # noqa: PLC0415 - only where the store is Redis
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - as above
+
+    return {
+        "credential_provider": _credentials(place.address.user, place.password),
+        # The retries of the library itself take 14 s in all where a server is frozen.
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": patience,
+        "socket_connect_timeout": patience,
+        "max_connections": _CONNECTIONS,
+        **_driver_info(),
+    }
+
+
+def _driver_info() -> dict[str, Any]:
+    """Return what a newer library would read from its files for each connection."""
+    try:
+        from redis import DriverInfo  # noqa: PLC0415 - only where the store is Redis
+    except ImportError:
+        return {}
+    return {"driver_info": DriverInfo()}
+
+
+def _credentials(
+    user: str, password: SecretStr | None
+) -> "UsernamePasswordCredentialProvider | None":
+    from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415 - as above
+
+    # Not as an argument, which the representation of a client could show.
+    if not user and not password:
+        return None
+    return UsernamePasswordCredentialProvider(
+        user or None, password.get_secret_value() if password else ""
+    )
+
+
+def _tls(address: RedisAddress) -> dict[str, Any]:
+    if not address.tls:
+        return {}
+    # The name is compared with the certificate, whatever the library's default is.
+    return {"ssl": True, "ssl_ca_certs": address.ca_file or None, "ssl_check_hostname": True}

@@ -1,0 +1,192 @@
+"""Real Sentinels and a real Cluster whose primary is killed, or hangs, under gates that work."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from click.testing import CliRunner
+from failoverkit import PASSWORD, SENTINEL_PASSWORD, SERVICE, Several, cluster, sentinels
+from gatekit import (
+    Clock,
+    Response,
+    RunningGate,
+    ask,
+    cookie_value,
+    request_bytes,
+    running_gate,
+    until,
+)
+from pydantic import SecretStr
+from reloadkit import file_text, sections
+from statekit import Notes
+from storykit import Story, story, until_callback
+from visitor import NAVIGATION
+
+from tailchat_gate.cli import main
+from tailchat_gate.identity.oauth.responses import Profile
+from tailchat_gate.state.bookkeeping import Health, StoreFault
+from tailchat_gate.state.redis import RedisStore
+from tailchat_gate.state.redis_database import peek_at
+from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.store import Record
+
+BOB = Profile("660000000000000000000002", "Bob", "0001", "")
+#: Seconds of one call: a server that hangs is told from a machine that is busy by more than that.
+PATIENCE = 2.0
+
+
+def _table(place: RedisPlace) -> dict[str, object]:
+    table: dict[str, object] = {"url": place.url, "path": ""}
+    for key in ("password", "sentinel_password"):
+        if (secret := getattr(place, key)) is not None:
+            table[key] = secret.get_secret_value()
+    return table
+
+
+async def _callback(gate: RunningGate, url: str, cookies: str) -> Response:
+    parts = urlsplit(url)
+    fields = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
+    target = f"{parts.path}?{parts.query}"
+    return await ask(gate.port, request_bytes(target, host=parts.netloc, Cookie=cookies, **fields))
+
+
+async def _lock_bob(place: RedisPlace, config: Path) -> None:
+    text = file_text(sections("http://127.0.0.1:9", state=_table(place)))
+    await asyncio.to_thread(config.write_text, text, "utf-8")
+    await asyncio.to_thread(config.chmod, 0o600)
+    arguments = ["lock", f"sub:{BOB.sub}", "-c", str(config)]
+    done = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+    assert done.exit_code == 0, done.output
+
+
+class Load:
+    """Asks two gates without a pause, as somebody who may and as somebody who is locked out."""
+
+    def __init__(self, gates: tuple[RunningGate, RunningGate], host: str) -> None:
+        self._gates = gates
+        self._host = host
+        self.good: list[int] = []
+        self.locked: list[int] = []
+
+    async def run(self) -> None:
+        """Ask until it is cancelled."""
+        while True:
+            for gate in self._gates:
+                for statuses, profile in ((self.good, None), (self.locked, BOB)):
+                    cookie = gate.cookie(profile) if profile else gate.cookie()
+                    response = await ask(
+                        gate.port, request_bytes("/", host=self._host, Cookie=cookie)
+                    )
+                    statuses.append(response.status)
+
+
+@asynccontextmanager
+async def _loaded(load: Load) -> AsyncIterator[None]:
+    task = asyncio.create_task(load.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+    assert task.cancelled(), task.exception()
+
+
+async def _signs_in_once(scene: Story, second: RunningGate) -> None:
+    """Finish a login of the first gate at both at once; its code is used once."""
+    before = scene.tailchat.seen["token"].count
+    async with scene.visitor() as visitor:
+        url = await until_callback(visitor, scene)
+        cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
+    both = (second, scene.gate)
+    responses = await asyncio.gather(*(_callback(gate, url, cookies) for gate in both))
+    assert [response.status for response in responses] == [303] * 2
+    assert all(cookie_value(response, "tailchat_gate") for response in responses)
+    assert scene.tailchat.seen["token"].count == before + 1
+
+
+async def _survives(several: Several, folder: Path, clock: Clock) -> None:
+    """Kill the primary under the load of two gates; what held before holds after it."""
+    state = _table(several.place)
+    async with story(folder / "1.log", clock, state=state) as scene:
+        before = scene.gate.generation.settings
+        listen = before.server.model_copy(update={"listen": ("127.0.0.1:0",)})
+        settings = before.model_copy(update={"server": listen})
+        async with running_gate(settings, folder / "2.log", clock) as second:
+            gates = (scene.gate, second)
+            await _lock_bob(several.place, folder / "gate.toml")
+            states = [gate.generation.process_state for gate in gates]
+            await until(lambda: all(state.revocation.locks for state in states))
+            load = Load(gates, urlsplit(scene.url).netloc)
+            async with _loaded(load):
+                await _signs_in_once(scene, second)
+                await several.primary.stop()
+                await until(lambda: all(state.store.faults for state in states))
+                await until(lambda: not any(state.store.faults for state in states))
+                await _signs_in_once(scene, second)
+                async with running_gate(settings, folder / "3.log", clock) as third:
+                    cookie = third.cookie(BOB)
+                    fresh = await ask(
+                        third.port, request_bytes("/", host=load._host, Cookie=cookie)
+                    )
+
+    assert set(load.good) == {200}
+    assert len(load.locked) > 10
+    assert 200 not in load.locked
+    assert fresh.status in {401, 403}
+
+
+async def test_a_primary_of_sentinels_is_killed(tmp_path: Path, clock: Clock) -> None:
+    """Signed-in people go on, a lock holds at every gate, and logins are single-use again."""
+    async with sentinels() as several:
+        await _survives(several, tmp_path, clock)
+
+
+async def test_a_primary_of_a_cluster_is_killed(tmp_path: Path, clock: Clock) -> None:
+    """The same; all keys are in one slot, and the gate finds the node that has it now."""
+    async with cluster() as several:
+        await _survives(several, tmp_path, clock)
+
+
+async def test_a_primary_that_was_replaced_while_it_hung_is_left(clock: Clock) -> None:
+    """What is written at the new one is read, and the old one's data are not, once it goes on."""
+    async with sentinels() as several:
+        here, there = (RedisStore(several.place, clock, Health(), patience=PATIENCE) for _ in "ab")
+        notes = Notes(room=20)
+        here.follow(notes)
+        await here.open()
+        await there.open()
+        here.start()
+        there.start()
+        try:
+            several.primary.freeze()
+            await until(lambda: bool(here.faults and there.faults))
+            await until(lambda: not here.faults and not there.faults)
+            await there.put([Record("note", "new", "{}")])
+            several.primary.thaw()
+            await until(lambda: "new" in notes.held)
+            await there.put([Record("note", "newer", "{}")])
+            await until(lambda: "newer" in notes.held)
+        finally:
+            await here.close()
+            await there.close()
+        found = await peek_at(several.place)
+
+    assert {row[1].key for row in found.rows} >= {"new", "newer"}
+
+
+async def test_what_is_wrong_is_said() -> None:
+    """A wrong password of either and an unknown service are named, and no password is told."""
+    async with sentinels() as several:
+        for password, sentinel_password, service, said in (
+            (PASSWORD, "wrong-hush", SERVICE, "a Sentinel refuses the user or the password"),
+            ("wrong-hush", SENTINEL_PASSWORD, SERVICE, "refuses the user or the password"),
+            (PASSWORD, SENTINEL_PASSWORD, "others", "no Sentinel that answers names one"),
+        ):
+            url = several.place.url.replace(SERVICE, service)
+            place = RedisPlace(url, SecretStr(password), SecretStr(sentinel_password))
+            with pytest.raises(StoreFault, match=said) as refused:
+                await peek_at(place)
+            assert "hush" not in str(refused.value)
