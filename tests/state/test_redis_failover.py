@@ -94,8 +94,28 @@ async def _loaded(load: Load) -> AsyncIterator[None]:
     assert task.cancelled(), task.exception()
 
 
+def _faults(*gates: RunningGate) -> list[bytes]:
+    """Return what the gates have counted of faults of their store."""
+    texts = [gate.generation.process_state.metrics.render() for gate in gates]
+    lines = [line for text in texts for line in text.splitlines()]
+    return [line for line in lines if line.startswith(b"gate_state_errors_total")]
+
+
 async def _signs_in_once(scene: Story, second: RunningGate) -> None:
-    """Finish a login of the first gate at both at once; its code is used once."""
+    """Finish a login of the first gate at both at once; its code is used once.
+
+    Where the machine is so busy that a call of the store takes a second, that is not promised.
+    """
+    for _ in range(5):
+        known = _faults(scene.gate, second)
+        used = await _sign_in_at_both(scene, second)
+        if _faults(scene.gate, second) == known:
+            break
+    assert used == 1
+
+
+async def _sign_in_at_both(scene: Story, second: RunningGate) -> int:
+    """Return how often the code was used."""
     before = scene.tailchat.seen["token"].count
     async with scene.visitor() as visitor:
         url = await until_callback(visitor, scene)
@@ -104,7 +124,7 @@ async def _signs_in_once(scene: Story, second: RunningGate) -> None:
     responses = await asyncio.gather(*(_callback(gate, url, cookies) for gate in both))
     assert [response.status for response in responses] == [303] * 2
     assert all(cookie_value(response, "tailchat_gate") for response in responses)
-    assert scene.tailchat.seen["token"].count == before + 1
+    return scene.tailchat.seen["token"].count - before
 
 
 async def _survives(several: Several, folder: Path, clock: Clock) -> None:
