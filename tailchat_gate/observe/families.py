@@ -3,9 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple, TypeVar
-
-from tailchat_gate.request.trace import Trace
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 #: Upper bounds, in seconds, of the buckets for times of requests. Half a millisecond is what a
 #: small response takes; the last ones are longer than every default time-out.
@@ -47,8 +45,16 @@ class Family(NamedTuple):
     buckets: tuple[float, ...] = BUCKETS
 
 
+class Traced(Protocol):
+    """The trace of a request."""
+
+    @property
+    def trace_id(self) -> str:
+        """Its id."""
+
+
 #: The id of a request and its trace, its value, and when, in seconds of the monotonic clock.
-Exemplar = tuple[str, Trace | None, float, float]
+Exemplar = tuple[str, Traced | None, float, float]
 
 
 class Histogram:

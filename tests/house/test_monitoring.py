@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tailchat_gate.observe.families import MetricKind
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.serving.process_state import ProcessState
+from tailchat_gate.serving.workers.reports import WORKER_RESTARTS, WORKER_UP
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/tailchat-gate.rules.yml"
@@ -29,7 +30,8 @@ ADDED = {"job", "instance", "le"}
 def known() -> dict[str, set[str]]:
     """Return every name in the exposition with its labels."""
     found = {"up": set[str]()}
-    for family, _ in ProcessState().metrics.collect():
+    families = [family for family, _ in ProcessState().metrics.collect()]
+    for family in (*families, WORKER_UP, WORKER_RESTARTS):
         names = {
             MetricKind.COUNTER: [f"{family.name}_total"],
             MetricKind.GAUGE: [family.name],

@@ -33,9 +33,9 @@ class Workers:
         await until(lambda: len(self.log(message)) >= count, within=60)
         return self.log(message)
 
-    async def page(self, path: str) -> str:
+    async def page(self, path: str, accept: str = "*/*") -> str:
         """Return a page of the admin listener."""
-        data = request_bytes(path, host="localhost", Connection="close")
+        data = request_bytes(path, host="localhost", Connection="close", Accept=accept)
         response = await ask(self.gate.admin_port, data)
         assert response.status == 200
         return response.body.decode()

@@ -42,6 +42,7 @@ async def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, upstream: Raw
         assert await found.gate.metric("gate_requests_total", **labels) == 40
         assert await found.gate.metric("gate_worker_restarts_total", worker="1") == 1
         assert await found.gate.metric("gate_worker_up", worker="1") == 1
+        assert '# {request_id="' in await found.page("/metrics", "application/openmetrics-text")
         assert third not in {first, second}
         assert second in pids
         (line,) = found.log("a worker has ended; another one takes its place")

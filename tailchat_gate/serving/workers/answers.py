@@ -5,20 +5,43 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tailchat_gate.observe.exposition import SLICE_SECONDS
-from tailchat_gate.observe.families import Collected, Family, Histogram, Merge, MetricKind, Plain
+from tailchat_gate.observe.families import (
+    Collected,
+    Exemplar,
+    Family,
+    Histogram,
+    Labels,
+    Merge,
+    MetricKind,
+    Plain,
+    Value,
+)
 
 #: Samples that are written at a time.
 _SAMPLES: Final = 100
 
 
-async def metrics_text(collected: Iterable[Collected]) -> str:
-    """Return families with their samples; other work of the event loop is done in between."""
+class TraceId(NamedTuple):
+    """The trace of a request in another process."""
+
+    trace_id: str
+
+
+#: The exemplars of histograms, by family and labels, each with the number of its bucket.
+Exemplars = Mapping[str, Sequence[tuple[Labels, Sequence[tuple[int, Exemplar]]]]]
+
+
+async def metrics_text(collected: Iterable[Collected], *, exemplars: bool) -> str:
+    """Return families with their samples; other work of the event loop is done in between.
+
+    `exemplars`: those of histograms with them.
+    """
     parts: list[str] = []
     until = time.perf_counter() + SLICE_SECONDS
-    for part in _parts(collected):
+    for part in _parts(collected, exemplars=exemplars):
         parts.append(part)
         if time.perf_counter() >= until:
             await asyncio.sleep(0)
@@ -26,17 +49,61 @@ async def metrics_text(collected: Iterable[Collected]) -> str:
     return f"[{','.join(parts)}]"
 
 
-def _parts(collected: Iterable[Collected]) -> Iterator[str]:
+def _parts(collected: Iterable[Collected], *, exemplars: bool) -> Iterator[str]:
     for family, samples in collected:
         rest = iter(samples)
         is_first = True
         while (some := list(islice(rest, _SAMPLES))) or is_first:
             is_first = False
-            plain = [
-                (labels, value.to_plain() if isinstance(value, Histogram) else value)
-                for labels, value in some
-            ]
-            yield json.dumps((family, plain))
+            yield json.dumps((family, [_plain(*one, exemplars=exemplars) for one in some]))
+
+
+def _plain(labels: Labels, value: Value, *, exemplars: bool) -> Sequence[object]:
+    if not isinstance(value, Histogram):
+        return labels, value
+    if not exemplars:
+        return labels, value.to_plain()
+    found = [
+        (place, one[0], one[1] and one[1].trace_id, *one[2:])
+        for place, one in enumerate(value.exemplars)
+        if one is not None
+    ]
+    return labels, value.to_plain(), found
+
+
+def read_exemplars(sent: Iterable[Sequence[Any]]) -> Exemplars:
+    """Return the exemplars of a process."""
+    return {
+        family[0]: [
+            (
+                tuple(labels),
+                [
+                    (place, (identity, trace and TraceId(trace), value, at))
+                    for place, identity, trace, value, at in rest[0]
+                ],
+            )
+            for labels, _, *rest in samples
+            if rest
+        ]
+        for family, samples in sent
+    }
+
+
+def with_exemplars(
+    collected: Iterable[Collected], found: Sequence[Exemplars]
+) -> Iterator[Collected]:
+    """Yield sums with the latest exemplar of each bucket, of all processes."""
+    for family, samples in collected:
+        listed = list(samples)
+        by_labels = {labels: value for labels, value in listed if isinstance(value, Histogram)}
+        for labels, exemplars in (one for each in found for one in each.get(family.name, ())):
+            if (histogram := by_labels.get(labels)) is None:
+                continue
+            for place, exemplar in exemplars:
+                known = histogram.exemplars[place]
+                if known is None or known[-1] < exemplar[-1]:
+                    histogram.exemplars[place] = exemplar
+        yield family, listed
 
 
 def read_metrics(sent: Iterable[Sequence[Any]]) -> tuple[dict[str, Family], Plain]:
@@ -48,7 +115,7 @@ def read_metrics(sent: Iterable[Sequence[Any]]) -> tuple[dict[str, Family], Plai
             name, documentation, tuple(labels), MetricKind(kind), Merge(merge), tuple(buckets)
         )
         # JSON knows no tuples.
-        values.setdefault(name, []).extend((tuple(found), value) for found, value in samples)
+        values.setdefault(name, []).extend((tuple(found), value) for found, value, *_ in samples)
     return families, values
 
 

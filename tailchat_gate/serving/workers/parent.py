@@ -261,8 +261,11 @@ class Parent:
         if self._stopping or self._addresses is None:
             raise WorkerGoneError("the gate stops")
         self._pass(process, "serve", self._addresses.public())
-        async with asyncio.timeout(_OPEN_SECONDS):
-            self._store = await process.ready
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                self._store = await process.ready
+        except TimeoutError:
+            raise WorkerGoneError(f"it did not open within {_OPEN_SECONDS:g} seconds") from None
 
     def _pass(
         self, process: Spawned, what: str, named: Sequence[tuple[str, socket.socket]]

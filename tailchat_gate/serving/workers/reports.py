@@ -15,7 +15,12 @@ from tailchat_gate.observe.families import Collected, Family, Plain, gauge, to_p
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.serving.admin_pages import Exposition
 from tailchat_gate.serving.reloads import Reloads
-from tailchat_gate.serving.workers.answers import counted, read_metrics
+from tailchat_gate.serving.workers.answers import (
+    counted,
+    read_exemplars,
+    read_metrics,
+    with_exemplars,
+)
 from tailchat_gate.serving.workers.crew import Crew, Slot
 from tailchat_gate.serving.workers.spawned import Spawned
 from tailchat_gate.serving.workers.summary import (
@@ -27,10 +32,10 @@ from tailchat_gate.serving.workers.summary import (
 
 #: How long a page waits for the workers.
 ASK_SECONDS: Final = 2.0
-_UP: Final = gauge(
+WORKER_UP: Final = gauge(
     "gate_worker_up", "Whether a worker serves and answered this scrape.", ("worker",)
 )
-_RESTARTS: Final = Family(
+WORKER_RESTARTS: Final = Family(
     "gate_worker_restarts", "Workers that were started in place of one that ended.", ("worker",)
 )
 
@@ -64,11 +69,13 @@ class CrewReports:
 
     async def learn(self) -> None:
         """Ask what the workers have counted: that much is not lost if one is killed."""
-        await self._values()
+        await self._values(exemplars=False)
 
-    async def _values(self) -> tuple[Mapping[Spawned, object | None], list[Plain], Plain]:
+    async def _values(
+        self, *, exemplars: bool
+    ) -> tuple[Mapping[Spawned, Mapping[str, Any] | None], list[Plain], Plain]:
         """Return the answers of the workers, the values of each, and the counts of those before."""
-        answers = await self._crew.ask("metrics", ASK_SECONDS)
+        answers = await self._crew.ask("metrics", ASK_SECONDS, exemplars=exemplars)
         found = []
         for process, answer in answers.items():
             if process not in self._crew.serving:
@@ -94,12 +101,16 @@ class CrewReports:
     async def metrics(self, accept: str) -> Exposition:
         """Return the sums of all workers, in the format that a client accepts."""
         _, media_type = choose_encoder(accept)
-        answers, of_workers, past = await self._values()
+        openmetrics = media_type.startswith("application/openmetrics-text")
+        answers, of_workers, past = await self._values(exemplars=openmetrics)
         about_parent = await asyncio.to_thread(self._process.collect)
         living = [to_plain((*about_parent, *self._reloads.metrics())), *of_workers]
         self._families |= {family.name: family for family, _ in about_parent}
-        whole = chain(sums(self._families, living, past), self._of_workers(answers))
-        openmetrics = media_type.startswith("application/openmetrics-text")
+        exemplars = [read_exemplars(answer["metrics"]) for answer in answers.values() if answer]
+        whole = chain(
+            with_exemplars(sums(self._families, living, past), exemplars),
+            self._of_workers(answers),
+        )
         parts = await expose(whole, openmetrics=openmetrics)
         return Exposition(b"".join((*parts, b"# EOF\n" if openmetrics else b"")), media_type)
 
@@ -149,5 +160,5 @@ class CrewReports:
 
     def _of_workers(self, answers: Mapping[Spawned, object | None]) -> Iterable[Collected]:
         slots, wrong = self._crew.slots, dict(self._states(answers))
-        yield _UP, (((str(slot.number),), slot not in wrong) for slot in slots)
-        yield _RESTARTS, (((str(slot.number),), slot.restarts) for slot in slots)
+        yield WORKER_UP, (((str(slot.number),), slot not in wrong) for slot in slots)
+        yield WORKER_RESTARTS, (((str(slot.number),), slot.restarts) for slot in slots)

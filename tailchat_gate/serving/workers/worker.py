@@ -119,10 +119,11 @@ class Worker:
     async def _ping(self, _: Message) -> Answer:
         return {}
 
-    async def _metrics(self, _: Message) -> str:
+    async def _metrics(self, message: Message) -> str:
         about_process = await asyncio.to_thread(self._process.collect)
         own = self._server.report.collect()
-        return f'{{"metrics":{await metrics_text(chain(own, about_process))}}}'
+        text = await metrics_text(chain(own, about_process), exemplars=message["exemplars"])
+        return f'{{"metrics":{text}}}'
 
     async def _status(self, _: Message) -> Answer:
         report = self._server.report
