@@ -24,6 +24,7 @@ from hypothesis import settings
 from parts import SCREENSHOTS, chromium, keep_screenshots
 from playwright.async_api import Browser
 from recheckkit import rechecked
+from recipekit import Applications, LastRuns
 from storykit import Story
 
 from tailchat_gate.demo.oauth import SigningKey
@@ -54,18 +55,32 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options that measure files anew, and that keep pictures of pages."""
+    """Add the options that measure files anew, keep pictures of pages, and run recipes."""
     parser.addoption("--weigh", action="store_true", help=f"write {weights.SECONDS.name} anew")
     parser.addoption("--screenshots", action="store_true", help=f"keep pictures in {SCREENSHOTS}")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailchat-gate"
+    parser.addoption(
+        "--recipes-cache",
+        type=Path,
+        default=Path(os.environ.get("TAILCHAT_GATE_RECIPES") or cache / "recipes"),
+        help="where the applications of docs/recipes are installed (TAILCHAT_GATE_RECIPES)",
+    )
+    parser.addoption(
+        "--write-recipes",
+        action="store_true",
+        help="install their newest versions, and write date and versions on the pages that pass",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Measure the files if asked to, which only the process that gets all reports can.
 
-    And let pictures be kept if asked to.
+    And let pictures be kept, or runs of recipes be written on their pages, if asked to.
     """
     if config.option.weigh and not hasattr(config, "workerinput"):
         config.pluginmanager.register(weights.Weights())
+    if config.option.write_recipes and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LastRuns(config.option.recipes_cache))
     if config.option.screenshots:
         keep_screenshots()
 
@@ -189,6 +204,15 @@ async def start_gate(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[...
             )
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def applications(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Applications:
+    """Return what installs and serves the applications of docs/recipes."""
+    option = pytestconfig.option
+    return Applications(option.recipes_cache, option.write_recipes, tmp_path_factory)
 
 
 @pytest.fixture(params=COMMANDS)
