@@ -16,7 +16,8 @@ class Brand:
     """The brand of one configuration; "" and nothing stand for the gate's own.
 
     `logo` is a data: URL. `accent` and `accent_dark` are #rrggbb, for light and dark pages.
-    `links` are addresses by their texts.
+    `links` are addresses by their texts. `texts` are those of a language in the place of the
+    pages' own, by their dotted keys.
     """
 
     title: str = ""
@@ -24,6 +25,7 @@ class Brand:
     accent: str = ""
     accent_dark: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -1,13 +1,19 @@
 """What the pages say, by language; read once in a process."""
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tailchat_gate.pages.language import LANGUAGES
+
+_PLACEHOLDER: Final = re.compile(r"{[a-z_]+}")
+#: What a catalogue says of its language.
+_OF_LANGUAGE: Final = frozenset(("tag", "name"))
+Texts = Mapping[str, str]
 
 
 class Listed(NamedTuple):
@@ -35,3 +41,34 @@ def listed() -> tuple[Listed, ...]:
     """Return the languages for the switch."""
     found = catalogues("locales")
     return tuple(Listed(one, found[one]["tag"], found[one]["name"]) for one in LANGUAGES)
+
+
+@cache
+def replaceable() -> Mapping[str, frozenset[str]]:
+    """Return the keys of the texts that an organisation may replace, with their placeholders."""
+    texts = _flat(catalogues("locales")[LANGUAGES[0]])
+    return MappingProxyType(
+        {key: placeholders(text) for key, text in texts if key not in _OF_LANGUAGE}
+    )
+
+
+def placeholders(text: str) -> frozenset[str]:
+    """Return the places in a text that values are put into."""
+    return frozenset(_PLACEHOLDER.findall(text))
+
+
+def with_texts(catalogue: Mapping[str, Any], texts: Texts) -> Mapping[str, Any]:
+    """Return a catalogue with other texts in the place of some, by their dotted keys."""
+    found = dict(catalogue)
+    for key, text in texts.items():
+        name, _, rest = key.partition(".")
+        found[name] = with_texts(found[name], {rest: text}) if rest else text
+    return found
+
+
+def _flat(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield path + key, value

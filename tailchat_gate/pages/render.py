@@ -12,7 +12,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tailchat_gate.pages.brand import Brand
-from tailchat_gate.pages.catalogues import catalogues, listed
+from tailchat_gate.pages.catalogues import catalogues, listed, with_texts
 from tailchat_gate.pages.filters import (
     clean,
     csp_source,
@@ -118,7 +118,11 @@ class Pages:
         package = _package()
         style = package.style + Markup(brand.style())  # noqa: S704 - of checked colours alone
         self._templates = package.templates
-        self._catalogues = catalogues("locales")
+        own = catalogues("locales")
+        self._catalogues = {
+            language: with_texts(catalogue, brand.texts.get(language, {}))
+            for language, catalogue in own.items()
+        }
         self._shared = {
             "prefix": prefix,
             "switch": f"{prefix}/language",
@@ -131,7 +135,7 @@ class Pages:
             "style": style,
         }
         self._messages: Mapping[str, str] = {
-            reason: entry["text"] for reason, entry in self._catalogues["en"]["reason"].items()
+            reason: entry["text"] for reason, entry in own["en"]["reason"].items()
         }
         # A form's redirect to another origin would be stopped by form-action in some browsers, so
         # the way to Tailchat is always a link, which no directive restricts.

@@ -13,4 +13,5 @@ def brand_of(pages: Pages) -> Brand:
         pages.accent,
         pages.accent_dark,
         pages.footer,
+        pages.texts,
     )

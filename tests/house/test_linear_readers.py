@@ -70,6 +70,7 @@ PATTERNS: Final = {
     "identity.oauth.responses:_HEX": "findall",
     "identity.oauth.responses:_LEGIBLE": "search",
     "identity.oauth.responses:_TOKEN": "fullmatch",
+    "pages.catalogues:_PLACEHOLDER": "findall",
     "pages.language:_RANGE": "fullmatch",
     "people.group_answer:_CHARACTERS": "match",
     "people.panel:_MARKUP": "findall",

@@ -15,13 +15,18 @@ from configkit import good, refused, write_smallest
 from gatekit import RawUpstream, RunningGate, ask, request_bytes
 from visitor import NAVIGATION
 
+from tailchat_gate.pages.brand import Brand
+from tailchat_gate.pages.catalogues import replaceable
 from tailchat_gate.pages.colours import (
     DARK_GROUNDS,
     LIGHT_GROUNDS,
     contrast,
     least_contrast,
 )
+from tailchat_gate.pages.render import Pages
 from tailchat_gate.serving.brand import brand_of
+
+replaceable()  # it reads files, so not within the event loop
 
 Start = Callable[..., Any]
 
@@ -31,6 +36,10 @@ BRAND: dict[str, Any] = {
     "title": f"Example {HOSTILE}",
     "accent": "#8A1C4A",
     "accent_dark": "#f0a3c4",
+    "texts": {
+        "en": {"sign_out.who": f"You: {{nickname}} {HOSTILE[:25]}", "launcher.title": "Start"},
+        "de": {"sign_out.who": "Angemeldet: {nickname}"},
+    },
     "footer": {f"Imprint {HOSTILE}"[:40]: 'https://example.com/?a="<b>', "Help": "mailto:a@b.test"},
 }
 
@@ -74,6 +83,48 @@ async def test_every_page_says_the_name_of_the_organisation(gate: RunningGate) -
         assert style.count("#8a1c4a") == style.count("#f0a3c4") == 3
 
 
+async def test_texts_are_the_organisations_by_language(gate: RunningGate) -> None:
+    """As text and never as markup; a language that is not named keeps its own."""
+    page = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
+    said = {}
+    for language in ("en", "de", "zh"):
+        fields = {**page, "Cookie": gate.cookie(), "Accept_Language": language}
+        response = await ask(gate.port, request_bytes("/oauth2/sign_out", **fields))
+        said[language] = response.body.decode()
+
+    assert "You: <bdi>Alice</bdi> &lt;script&gt;alert(1)" in said["en"]
+    assert "Angemeldet: <bdi>Alice</bdi>" in said["de"]
+    assert "Sign out?" in said["en"]
+    assert "当前登录账号" in said["zh"]
+
+
+def test_texts_may_be_tables_of_the_file(tmp_path: Path) -> None:
+    """A dotted key, a quoted one and a table of its own are the same."""
+    file = write_smallest(tmp_path)
+    with file.open("a", encoding="utf-8") as more:
+        more.write(
+            '[pages.texts.en]\nsign_in.text = "one"\n"sign_in.action" = "two"\n'
+            '[pages.texts.en.reason.denied]\ntitle = "three"\n'
+        )
+
+    assert dict(good(file).settings.pages.texts["en"]) == {
+        "sign_in.text": "one",
+        "sign_in.action": "two",
+        "reason.denied.title": "three",
+    }
+
+
+def test_programs_read_the_gates_own_words() -> None:
+    """A text of the organisation's is for people: what a program reads stays as documented."""
+    brand = Brand(texts={"en": {"reason.denied.text": "Go away"}})
+    pages = Pages(brand=brand)
+
+    assert b"The sign-in worked" in pages.problem_json("denied", "r")
+    assert "Go away" in pages.render(
+        "problem", accept_language="en", reason="denied", request_id="r", time=0, status=403
+    )
+
+
 def test_the_admin_page_says_it_too() -> None:
     """Its template has the name in the place of its own."""
     text = files("tailchat_gate.pages").joinpath("admin", "layout.html").read_text("utf-8")
@@ -89,6 +140,7 @@ def test_a_brand_comes_from_the_environment_too(tmp_path: Path) -> None:
     assert brand.name == BRAND["title"]
     assert (brand.accent, brand.accent_dark) == ("#8a1c4a", "#f0a3c4")
     assert dict(brand.links) == BRAND["footer"]
+    assert {one: dict(texts) for one, texts in brand.texts.items()} == BRAND["texts"]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +156,17 @@ def test_a_brand_comes_from_the_environment_too(tmp_path: Path) -> None:
         ("accent", "#ff8800", 'to the light pages (WCAG 2.2 AA), such as "#a85a00"'),
         ("accent", "#8fbaf7", "this one has 1.8"),
         ("accent_dark", "#1f5fbf", 'to the dark pages (WCAG 2.2 AA), such as "#6b95d5"'),
+        ("texts", {"xx": {}}, "a language of the pages: en, de,"),
+        ("texts", {"en": {"sign_in.titel": "a"}}, 'did you mean "sign_in.title"?'),
+        ("texts", {"en": {"tag": "fr"}}, "the key of a text of the pages"),
+        ("texts", {"en": {"sign_in": "a"}}, "the key of a text of the pages"),
+        ("texts", {"en": {"sign_in.title": " "}}, "one line of at most 1000 characters"),
+        ("texts", {"en": {"sign_in.title": "a\nb"}}, "one line of at most 1000 characters"),
+        ("texts", {"en": {"sign_in.title": "{tool}"}}, "for sign_in.title a text without braces"),
+        ("texts", {"en": {"sign_in.title_tool": "a"}}, "a text with {tool}, and no other braces"),
+        ("texts", {"en": {"contact": "{contact} {x}"}}, "a text with {contact}, and no other"),
+        ("texts", {"en": {"contact": "{contact} {"}}, "a text with {contact}, and no other"),
+        ("texts", {"en": {"contact": "{contact!r}"}}, "a text with {contact}, and no other"),
         ("footer", {"Home": "javascript:alert(1)"}, "a web address that begins with https://"),
         ("footer", {"Home": "https://a b"}, "a web address that begins with https://"),
         ("footer", {" ": "https://a"}, "a text in one line of at most 40 characters"),

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from tailchat_gate.config.tables.fields import Contact, Section, empty, matching
-from tailchat_gate.config.values import brand, tile
+from tailchat_gate.config.values import brand, page_texts, tile
 
 _COLOUR = matching("(#[0-9A-Fa-f]{6})?")
 Footer = Annotated[
@@ -17,6 +17,22 @@ Footer = Annotated[
     AfterValidator(brand.few),
     PlainSerializer(dict, when_used="json"),
     WithJsonSchema({"type": "object", "additionalProperties": matching("(https?://|mailto:).+")}),
+]
+_OfLanguage = Annotated[
+    Mapping[
+        Annotated[str, AfterValidator(page_texts.key)],
+        Annotated[str, AfterValidator(page_texts.text)],
+    ],
+    BeforeValidator(page_texts.flat),
+    AfterValidator(page_texts.whole),
+]
+Texts = Annotated[
+    Mapping[Annotated[str, AfterValidator(page_texts.language)], _OfLanguage],
+    AfterValidator(page_texts.frozen),
+    PlainSerializer(
+        lambda texts: {one: dict(table) for one, table in texts.items()}, when_used="json"
+    ),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "object"}}),
 ]
 
 
@@ -58,4 +74,9 @@ class Pages(Section):
         default_factory=empty,
         description="Links at the foot of every page: the text of each, and its address.",
         examples=[{"Imprint": "https://example.com/imprint"}],
+    )
+    texts: Texts = Field(
+        default_factory=empty,
+        description="Texts in the place of the pages' own, by language and key.",
+        examples=[{"en": {"sign_in.text": "Use the account of the staff chat."}}],
     )
