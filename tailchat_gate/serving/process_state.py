@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -121,7 +122,7 @@ class ProcessState:
         self.metrics: Final = self._make_metrics()
         self.health: Final = Health(self.metrics.state_error, worked=self.metrics.state_worked)
         #: Stores state across restarts.
-        self.store: Final = _store(redis or state_path, clock, self.health)
+        self.store: Final = _store(redis or state_path, clock, self.health, self.names)
         self.rates: Final = SharedRates(self.store, monotonic)
         #: Who is in Tailchat's groups, and the sign-in of the bot that asks.
         self.group_watch: Final = GroupWatch(self.store, clock, self.audit)
@@ -244,10 +245,14 @@ def _handoffs(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRe
     )
 
 
-def _store(place: RedisPlace | str, clock: Callable[[], float], health: Health) -> Store:
+def _store(
+    place: RedisPlace | str, clock: Callable[[], float], health: Health, names: Names
+) -> Store:
     if not place:
         return MemoryStore(clock)
-    return shared_store(Path(place) if isinstance(place, str) else place, clock, health)
+    if isinstance(place, RedisPlace):
+        return shared_store(replace(place, lookup=names.addresses), clock, health)
+    return shared_store(Path(place), clock, health)
 
 
 def process_state_of(settings: Settings) -> ProcessState:

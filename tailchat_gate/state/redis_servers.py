@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from aiohappyeyeballs import AddrInfoType, start_connection
 from pydantic import SecretStr
 
 from tailchat_gate.config.values.redis_url import Host, RedisAddress, redis_address
@@ -19,19 +20,29 @@ if TYPE_CHECKING:
 _ASK_SECONDS: Final = 1.0
 _AWAY_SECONDS: Final = 10.0
 _CONNECTIONS: Final = 4
+#: Seconds for which an address may be silent before the next is tried (RFC 8305 section 5).
+_STAGGER_SECONDS: Final = 0.25
 #: What the names of all keys begin with: a Cluster then has all of them in one slot.
 HASH_TAG: Final = "{tailchat-gate}"
 #: Nodes of a Cluster that are remembered.
 _MOST_NODES: Final = 64
 
 
+#: Finds the addresses of a host and port. Raises OSError.
+Lookup = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
+
+
 @dataclass(frozen=True, slots=True)
 class RedisPlace:
-    """A server, by its URL, and the passwords there and at its Sentinels."""
+    """A server, by its URL, and the passwords there and at its Sentinels.
+
+    Without `lookup` the event loop looks its name up, in threads that all of the process share.
+    """
 
     url: str
     password: SecretStr | None = field(default=None, repr=False)
     sentinel_password: SecretStr | None = field(default=None, repr=False)
+    lookup: Lookup | None = field(default=None, repr=False, compare=False)
 
     @property
     def address(self) -> RedisAddress:
@@ -76,8 +87,7 @@ class _OneServer:
         if address.path:
             self._client: Redis = Redis(unix_socket_path=address.path, **common)
         else:
-            common |= _tls(address)
-            self._client = Redis(host=address.host, port=address.port, **common)
+            self._client = _redis(place, (address.host, address.port), common)
 
     async def prepare(self) -> None:
         """Do nothing: it is always the same."""
@@ -109,12 +119,13 @@ class _Sentinels:
         # All of them in turn in half of the time, as some may be dead.
         each = patience / 2 / len(address.hosts)
         own = _credentials(address.sentinel_user, place.sentinel_password)
-        kwargs = {**_common(place, each), "credential_provider": own, **_tls(address)}
+        common = {**_common(place, each), "credential_provider": own}
         self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
-            list(address.hosts),
-            sentinel_kwargs=kwargs,
+            (),
+            connection_class=_connection_class(place, by_sentinels=True),
             **{**_common(place, patience), "db": address.database, **_tls(address)},
         )
+        self._sentinels.sentinels = [_redis(place, host, common) for host in address.hosts]
         self._client: Redis = self._sentinels.master_for(address.service)
         self._pool: SentinelConnectionPool = self._client.connection_pool
         self._ask_at = 0.0
@@ -154,8 +165,9 @@ class _Cluster:
     """
 
     def __init__(self, place: RedisPlace, patience: float) -> None:
+        self._place = place
         self._nodes = list(place.address.hosts)
-        self._common = {**_common(place, patience), **_tls(place.address)}
+        self._common = _common(place, patience)
         # All of those in the URL in turn in half of the time, as some may be dead.
         each = patience / 2 / len(self._nodes)
         self._brief = {**self._common, "socket_timeout": each, "socket_connect_timeout": each}
@@ -205,10 +217,7 @@ class _Cluster:
         return owner
 
     def _at(self, node: Host, *, brief: bool = False) -> "Redis":
-        from redis.asyncio import Redis  # noqa: PLC0415 - only where the store is Redis
-
-        host, port = node
-        return Redis(host=host, port=port, **(self._brief if brief else self._common))
+        return _redis(self._place, node, self._brief if brief else self._common)
 
     async def execute(self, *words: Any) -> Any:  # noqa: ANN401 - as the library has it
         """Send it a command, and once more to the node that has the slot meanwhile."""
@@ -284,4 +293,47 @@ def _tls(address: RedisAddress) -> dict[str, Any]:
     if not address.tls:
         return {}
     # The name is compared with the certificate, whatever the library's default is.
-    return {"ssl": True, "ssl_ca_certs": address.ca_file or None, "ssl_check_hostname": True}
+    return {"ssl_ca_certs": address.ca_file or None, "ssl_check_hostname": True}
+
+
+def _redis(place: RedisPlace, host: Host, common: dict[str, Any]) -> "Redis":
+    from redis.asyncio import ConnectionPool, Redis  # noqa: PLC0415 - as above
+
+    kind = _connection_class(place, by_sentinels=False)
+    kwargs = {**common, **_tls(place.address), "host": host[0], "port": host[1]}
+    return Redis.from_pool(ConnectionPool(connection_class=kind, **kwargs))
+
+
+def _connection_class(place: RedisPlace, *, by_sentinels: bool) -> Any:  # noqa: ANN401 - made here
+    """Return the library's class of a connection, which looks names up as the place says."""
+    from redis.asyncio import connection, sentinel  # noqa: PLC0415 - as above
+
+    kinds: tuple[Any, Any] = (connection.Connection, connection.SSLConnection)
+    if by_sentinels:
+        kinds = (sentinel.SentinelManagedConnection, sentinel.SentinelManagedSSLConnection)
+    base = kinds[place.address.tls]
+    return base if place.lookup is None else _looked_up(base, place.lookup)
+
+
+def _looked_up(base: Any, lookup: Lookup) -> Any:  # noqa: ANN401 - as above
+    class LookedUp(base):  # type: ignore[misc]
+        """Opens its socket itself."""
+
+        async def _connect(self) -> None:
+            async with asyncio.timeout(self.socket_connect_timeout):
+                found = await lookup(self.host, self.port)
+                self._opened = await start_connection(found, happy_eyeballs_delay=_STAGGER_SECONDS)
+            try:
+                await super()._connect()
+            except BaseException:
+                self._opened.close()
+                raise
+
+        def _connection_arguments(self) -> dict[str, Any]:
+            arguments = {**super()._connection_arguments(), "sock": self._opened}
+            del arguments["host"], arguments["port"]
+            if "ssl" in arguments:
+                arguments["server_hostname"] = self.host
+            return arguments
+
+    return LookedUp

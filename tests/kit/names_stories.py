@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,8 +15,11 @@ from typing import Any, Final
 import uvloop
 from gatekit import RunningGate, ask, make_settings, request_bytes, running_gate
 from netkit import Zone
+from rediskit import redis_server
 
 from tailchat_gate.proxy.upstream import resolver
+from tailchat_gate.state import redis
+from tailchat_gate.state.store import ReservationStatus
 
 _PORT: Final = 8000
 
@@ -44,7 +48,12 @@ async def _tool(host: str, word: str, *, keep: bool = True) -> AsyncIterator[asy
 
 
 @asynccontextmanager
-async def _gate(directory: Path, *tools: str, **keys: Any) -> AsyncIterator[RunningGate]:  # noqa: ANN401 - as in the file
+async def _gate(
+    directory: Path,
+    *tools: str,
+    state: dict[str, str] | None = None,
+    **keys: Any,  # noqa: ANN401 - as in the file
+) -> AsyncIterator[RunningGate]:
     """Serve a gate with a public route for each tool, by its name below .test."""
     routes = [
         {
@@ -56,7 +65,9 @@ async def _gate(directory: Path, *tools: str, **keys: Any) -> AsyncIterator[Runn
         }
         for tool in tools
     ]
-    settings = make_settings(route=routes, tailchat={"api_url": f"http://tailchat.test:{_PORT}"})
+    tailchat = {"api_url": f"http://tailchat.test:{_PORT}"}
+    tables: Any = {"state": state} if state else {}
+    settings = make_settings(route=routes, tailchat=tailchat, **tables)
     async with running_gate(settings, directory / "access.log") as gate:
         yield gate
 
@@ -93,15 +104,71 @@ async def silent(zone: Zone, directory: Path) -> None:
         await asyncio.gather(*lost, return_exceptions=True)
 
 
+async def slow(zone: Zone, directory: Path) -> None:
+    """Very many requests wait for a dead and a slow name; a healthy tool answers meanwhile."""
+    zone.silent.add("dead.test")
+    zone.held["slow.test"] = asyncio.Event()
+    zone.records |= {"tool.test": ["127.0.0.2"], "slow.test": ["127.0.0.3"]}
+    async with (
+        _tool("127.0.0.2", "ok"),
+        _tool("127.0.0.3", "slow"),
+        _gate(directory, "dead", "slow", "tool", connect_timeout="20s") as gate,
+    ):
+        lost = [asyncio.create_task(_asked(gate, "dead")) for _ in range(150)]
+        late = [asyncio.create_task(_asked(gate, "slow")) for _ in range(50)]
+        await _until(lambda: {"dead.test", "slow.test"} <= set(zone.asked))
+        for _ in range(20):
+            assert await _asked(gate, "tool") == (200, b"ok")
+        # What needs a thread of the loop has one.
+        await asyncio.to_thread(os.getpid)
+        assert not any(task.done() for task in (*lost, *late))
+        zone.held["slow.test"].set()
+        assert set(await asyncio.gather(*late)) == {(200, b"slow")}
+        assert zone.asked.count("dead.test") == zone.asked.count("slow.test") == 2
+        for task in lost:
+            task.cancel()
+        await asyncio.gather(*lost, return_exceptions=True)
+
+
+async def silent_store(zone: Zone, directory: Path) -> None:
+    """A Redis whose name is dead takes no thread that others need, however often it is called."""
+    if shutil.which("redis-server") is None and "CI" not in os.environ:
+        return
+    zone.records |= {"tool.test": ["127.0.0.2"], "redis.test": ["127.0.0.5"]}
+    state = {"url": "redis://redis.test:6379", "path": ""}
+    async with (
+        redis_server("--port", "6379", "--bind", "127.0.0.5") as server,
+        _tool("127.0.0.2", "ok"),
+        _gate(directory, "tool", state=state) as gate,
+    ):
+        store = gate.generation.process_state.store
+        assert isinstance(store, redis.RedisStore)
+        redis.RETRY_SECONDS = resolver.FRESH_SECONDS = 0.0  # type: ignore[misc]
+        zone.silent.add("redis.test")
+        asked = zone.asked.count("redis.test")
+        await server.stop()
+        store._client._patience = 0.05
+        for number in range(40):
+            found = await store.reserve("login", str(number), until=2e9, room=100)
+            assert found.status is ReservationStatus.UNAVAILABLE
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(os.getpid)
+        assert zone.asked.count("redis.test") <= asked + 2
+        assert await _asked(gate, "tool") == (200, b"ok")
+
+
 async def silent_address(zone: Zone, directory: Path) -> None:
-    """A tool is reached by the address that answers, whichever of its others are silent."""
+    """A tool is reached by the address that answers, whichever of its others are silent or dead."""
     zone.records["tool.test"] = ["fd00:dead::1", "fd00:dead::2", "127.0.0.2"]
+    zone.records["other.test"] = ["::1", "127.0.0.2"]
     async with (
         _tool("127.0.0.2", "ok", keep=False),
-        _gate(directory, "tool", connect_timeout="1s") as gate,
+        _gate(directory, "tool", "other", connect_timeout="1s") as gate,
     ):
         for _ in range(3):
             assert await _asked(gate, "tool") == (200, b"ok")
+            # Nothing listens at ::1.
+            assert await _asked(gate, "other") == (200, b"ok")
 
 
 async def moved(zone: Zone, directory: Path) -> None:
@@ -144,7 +211,7 @@ async def last_good(zone: Zone, directory: Path) -> None:
 
 
 STORIES: Final = MappingProxyType(
-    {story.__name__: story for story in (silent, silent_address, moved, last_good)}
+    {one.__name__: one for one in (silent, slow, silent_store, silent_address, moved, last_good)}
 )
 
 

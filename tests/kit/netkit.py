@@ -36,6 +36,9 @@ class Zone(asyncio.DatagramProtocol):
         self.records: dict[str, list[str]] = {}
         #: Names about which nothing is said.
         self.silent: set[str] = set()
+        #: Names about which nothing is said before an event.
+        self.held: dict[str, asyncio.Event] = {}
+        self._answers: set[asyncio.Task[None]] = set()
         #: Names that fail.
         self.failing: set[str] = set()
         self.asked: list[str] = []
@@ -56,7 +59,24 @@ class Zone(asyncio.DatagramProtocol):
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True)
         self.asked.append(name)
-        if name in self.silent or self._transport is None:
+        if name in self.silent:
+            return
+        if name in self.held:
+            task = asyncio.create_task(self._answer_later(query, name, addr))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
+            return
+        self._answer(query, name, addr)
+
+    async def _answer_later(
+        self, query: dns.message.Message, name: str, addr: tuple[str | Any, int]
+    ) -> None:
+        await self.held[name].wait()
+        self._answer(query, name, addr)
+
+    def _answer(self, query: dns.message.Message, name: str, addr: tuple[str | Any, int]) -> None:
+        question = query.question[0]
+        if self._transport is None:
             return
         answer = dns.message.make_response(query)
         answer.flags |= dns.flags.RA

@@ -14,6 +14,10 @@ from tlskit import Authority
 
 from tailchat_gate.config.tables.process import State
 from tailchat_gate.diagnosis.machine import store
+from tailchat_gate.proxy.upstream.resolver import Names
+from tailchat_gate.state.bookkeeping import StoreFault
+from tailchat_gate.state.redis_database import peek_at
+from tailchat_gate.state.redis_servers import RedisPlace
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -82,6 +86,20 @@ async def test_a_server_with_tls(
     assert said in text
     assert text.startswith("ok") == (said == "answers")
     assert "of-the-test" not in text
+
+
+@pytest.mark.parametrize("own_address", [True, False])
+async def test_a_gate_verifies_the_name_that_it_looks_up(
+    secured: Secured, *, own_address: bool
+) -> None:
+    """Over the socket that a gate opens itself, the certificate must be for the name in the URL."""
+    url = secured.url(HOST if own_address else OTHER, secured.authority)
+    place = RedisPlace(url, SecretStr(PASSWORD), lookup=Names().addresses)
+    if own_address:
+        assert (await peek_at(place)).lost == 0
+        return
+    with pytest.raises(StoreFault, match="shows a certificate that is not valid here"):
+        await peek_at(place)
 
 
 @pytest.mark.parametrize(
