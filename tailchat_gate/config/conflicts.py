@@ -14,10 +14,6 @@ from tailchat_gate.config.values import header, identifier, path, quantities, ti
 from tailchat_gate.config.values.address import (
     HttpAddress,
     OwnAddress,
-    TcpAddress,
-    UnixAddress,
-    leads_to,
-    listen_address,
     tool_of,
     upstream_address,
 )
@@ -83,7 +79,6 @@ def conflicts(tables: Compared) -> tuple[Conflict, ...]:
 
 
 def _of_routes(tables: Compared) -> Iterator[Conflict]:
-    listeners = tuple(map(listen_address, tables.listen))
     groups, prefix = tables.groups, tables.prefix
     names: dict[str, int] = {}
     by_path: dict[tuple[str | None, str], dict[int, RouteSettings]] = {}
@@ -101,7 +96,6 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
             _vain_methods(index, route),
             _launched_elsewhere(index, route),
             _beside_upstream(index, route),
-            _to_the_gate(index, route, listeners),
         ]
         if groups is not None:
             checks[3:3] = [
@@ -270,18 +264,6 @@ def _beside_upstream(index: int, route: RouteSettings) -> Iterator[Conflict]:
     elif route.tls_certificate is None and route.tls_key is not None:
         wanted = "the file with the certificate that tls_key belongs to"
         yield Conflict(("route", index, "tls_certificate"), "nothing", wanted)
-
-
-def _to_the_gate(
-    index: int, route: RouteSettings, listeners: Iterable[TcpAddress | UnixAddress]
-) -> Iterator[Conflict]:
-    """Find an upstream that is an address of the gate itself: each request would loop."""
-    for listener in listeners:
-        for backend in route.backends:
-            if leads_to(upstream_address(backend), listener):
-                wanted = f"the address of a tool; the gate itself listens on {shown(str(listener))}"
-                yield Conflict(("route", index, "upstream"), shown(backend), wanted)
-                return
 
 
 def _set_in_vain(

@@ -41,6 +41,7 @@ from tailchat_gate.config.model import (
     Tailchat,
     Token,
 )
+from tailchat_gate.config.never import TailchatUrls, never_works
 from tailchat_gate.config.problems import (
     Draft,
     Location,
@@ -159,6 +160,10 @@ def _refuse_conflicts(
         *(unusable_certificates(server) if isinstance(server, Server) else ()),
         *key_problems(key("assertion", "key_files", ())),
         *conflicts(compared),
+        *never_works(
+            compared,
+            TailchatUrls(key("tailchat", "api_url", ""), key("tailchat", "internal_url", "")),
+        ),
         *unusable(compared.routes),
         *unusable_authorities(key("tailchat", "ca_file", "")),
         *unusable_logo(key("pages", "logo", "")),

@@ -10,6 +10,8 @@ from configkit import CORPUS, SECRETS, SMALLEST, good, problems, refused, saying
 
 from tailchat_gate.config.model import Settings
 
+SUB = "660000000000000000000001"
+
 
 @pytest.fixture
 def smallest(tmp_path: Path) -> Path:
@@ -47,8 +49,8 @@ def smallest(tmp_path: Path) -> Path:
         ("SESSION__IDLE", "0", lambda s: s.session.idle, 0.0),
         ("LOG__ACCESS", "false", lambda s: s.log.access, False),
         ("PAGES__CONTACT", '"quoted"', lambda s: s.pages.contact, '"quoted"'),
-        ("GROUPS", '{ops = ["1"]}', lambda s: dict(s.groups), {"ops": ("1",)}),
-        ("GROUPS", '{"ops": ["1"]}', lambda s: dict(s.groups), {"ops": ("1",)}),
+        ("GROUPS", f'{{ops = ["{SUB}"]}}', lambda s: dict(s.groups), {"ops": (SUB,)}),
+        ("GROUPS", f'{{"ops": ["{SUB}"]}}', lambda s: dict(s.groups), {"ops": (SUB,)}),
         (
             "ROUTE",
             '[{"name": "b", "upstream": "http://b:1"}]',

@@ -37,12 +37,6 @@ PUBLIC = "https://gate.example.com"
             "route[0].upstream: https://wiki.example.com is an address of the gate itself",
         ),
         ({}, {"api_url": PUBLIC}, {}, "tailchat.api_url: it is server.public_url"),
-        (
-            {"listen": ["127.0.0.1:4180"]},
-            {"internal_url": "http://127.0.0.1:4180"},
-            {},
-            "tailchat.internal_url: the gate itself listens there",
-        ),
         ({"admin_listen": "127.0.0.1:4181"}, {}, {"upstream": "http://127.0.0.1:4182"}, ""),
         ({}, {}, {"upstream": "http://gate.example.com:3000"}, ""),
         ({}, {}, {"upstream": "http://wiki.example.com:3000", "host": "wiki.example.com"}, ""),

@@ -96,6 +96,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("document", "files", "hints", "lint", "report"),
         ("keys",),
         ("model",),
+        ("never",),
         ("conflicts",),
         ("apart", "tables"),
         ("values",),

@@ -259,12 +259,12 @@ def config(tmp_path: Path) -> Path:
         [[route]]
         name = "wiki"
         upstream = "http://127.0.0.1:9"
-        allow = ["sub:x"]
+        allow = ["sub:660000000000000000000009"]
         [[route]]
         name = "never"
         path = "/never"
         upstream = "http://127.0.0.1:9"
-        allow = ["sub:x"]
+        allow = ["sub:660000000000000000000009"]
         grants = false
         """,
         encoding="utf-8",

@@ -58,8 +58,6 @@ def of_addresses(settings: Settings) -> Iterator[str]:
     internal = settings.tailchat.internal_url
     if internal and travels_in_clear(internal):
         yield "tailchat.internal_url: it is http, so the app's secret can be read on the way"
-    if settings.tailchat.api_url.endswith("/open"):
-        yield "tailchat.api_url ends in /open: remove that, the gate adds it itself"
     yield from _tailchat_here(settings)
     for network in settings.server.trusted_proxies:
         if _is_wide(network):
@@ -74,11 +72,6 @@ def _tailchat_here(settings: Settings) -> Iterator[str]:
             "tailchat.api_url: it is server.public_url, the address of the gate itself: people can "
             "sign in only where a proxy in front leads /open to Tailchat"
         )
-    if tailchat.internal_url:
-        own = HttpAddress(parse_url(tailchat.internal_url, ""))
-        listeners = map(listen_address, settings.server.public_addresses)
-        if any(leads_to(own, listener) for listener in listeners):
-            yield "tailchat.internal_url: the gate itself listens there, so nobody can sign in"
 
 
 def of_upstream(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -17,10 +17,8 @@ from tailchat_gate.config.values.identifier import (
     GROUP,
     PUBLIC,
     SIGNED_IN,
-    SUB,
     TOKEN,
     TRACE,
-    no_tailchat_id,
 )
 from tailchat_gate.config.values.path import stripped
 from tailchat_gate.config.values.quantities import format_duration, read_rate
@@ -190,9 +188,6 @@ def _of_groups(settings: Settings) -> Iterator[str]:
     for name, members in settings.groups.items():
         if members and GROUP + name not in entries:
             yield f"groups.{name}: no route allows or denies it, so it decides nothing"
-        odd = next(filter(None, map(no_tailchat_id, members.subs)), "")
-        if odd:
-            yield f"groups.{name}: {odd}"
 
 
 def _of_tokens(settings: Settings) -> Iterator[str]:
@@ -224,9 +219,6 @@ def _of_emails(settings: Settings) -> Iterator[str]:
 
 def _people_of(route: RouteSettings) -> Iterator[tuple[str, str]]:
     """Yield warnings about entries of a route's `allow` and `deny`, with the key's name."""
-    for entry in route.allow:
-        if warning := _nobody(entry):
-            yield "allow", f"{warning}, so it lets nobody in"
     if SIGNED_IN in route.allow and any(
         entry != SIGNED_IN and not entry.startswith(TOKEN) for entry in route.allow
     ):
@@ -245,11 +237,3 @@ def _of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
     for entry in denied:
         if entry in allowed:
             yield f"{entry} is in allow too, and deny wins"
-        if warning := _nobody(entry):
-            yield f"{warning}, so it locks nobody out"
-
-
-def _nobody(entry: str) -> str:
-    """Return a warning about an entry that can match no user, "" for any other."""
-    warning = no_tailchat_id(entry[len(SUB) :]) if entry.startswith(SUB) else ""
-    return SUB + warning if warning else ""
