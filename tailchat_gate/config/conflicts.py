@@ -41,6 +41,10 @@ _SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
     }
 )
 
+#: Where the lists are that hold for all routes.
+DENIED = ("access", "deny")
+APPROVERS = ("access", "approvers")
+
 #: The groups by name, or their names alone where some cannot be read.
 _Groups = Collection[str] | Mapping[str, Group]
 
@@ -83,9 +87,9 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
     names: dict[str, int] = {}
     by_path: dict[tuple[str | None, str], dict[int, RouteSettings]] = {}
     if groups is not None:
-        yield from _unknown_groups(("access", "deny"), tables.denied, groups)
-        yield from _uncertain_groups(("access", "deny"), tables.denied, groups)
-        yield from _unknown_groups(("access", "approvers"), tables.approvers, groups)
+        yield from _unknown_groups(DENIED, tables.denied, groups)
+        yield from _uncertain_groups(DENIED, tables.denied, groups)
+        yield from _unknown_groups(APPROVERS, tables.approvers, groups)
     for index, route in tables.routes.items():
         checks = [
             _repeated(index, route, names),

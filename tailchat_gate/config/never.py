@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from tailchat_gate.config.conflicts import Compared
+from tailchat_gate.config.conflicts import APPROVERS, DENIED, Compared
 from tailchat_gate.config.problems import Conflict, Location, judged, readable, shown
 from tailchat_gate.config.tables.route import RouteSettings
 from tailchat_gate.config.values.address import (
@@ -39,10 +39,10 @@ def never_works(tables: Compared, tailchat: TailchatUrls) -> Iterator[Conflict]:
         yield from _of_tailchat(("tailchat", key), url, () if is_led_on else listeners)
     for index, route in tables.routes.items():
         yield from judged(_to_the_gate(index, route, listeners, tables.public_url))
-        for key in ("allow", "deny"):
-            yield from judged(_nobody_of(index, route, key))
-    yield from _nobody(("access", "deny"), tables.denied)
-    yield from _nobody(("access", "approvers"), tables.approvers)
+        yield from judged(_nobody_of(index, route, "allow"))
+        yield from judged(_nobody_of(index, route, "deny"))
+    yield from _nobody(DENIED, tables.denied)
+    yield from _nobody(APPROVERS, tables.approvers)
     if isinstance(tables.groups, Mapping):
         for name, members in tables.groups.items():
             yield from _no_members(name, members)
