@@ -31,6 +31,7 @@ from websocketkit import UPGRADE
 from tailchat_gate.commands.state import read_store
 from tailchat_gate.demo.faults import Fault, Hang, Response
 from tailchat_gate.people import group_watch
+from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.proxy.client.server import SWEEP_SECONDS
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
@@ -48,6 +49,13 @@ async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[GroupScene]:
     """Return a Tailchat with one group."""
     async with group_scene(tmp_path, clock) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _rounds_come_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a tenth of each pause between two rounds, of which a test waits for several."""
+    pause = GroupWatch._pause
+    monkeypatch.setattr(GroupWatch, "_pause", lambda watch, terms: pause(watch, terms) / 10)
 
 
 async def _echo(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
