@@ -1,6 +1,6 @@
 """The image, built from the Dockerfile as it is, and containers of it by the runtime of Docker.
 
-No registry of images is asked: the base is a Debian that debootstrap makes, under the name that the
+No registry of images is asked: the base is a Debian that mmdebstrap makes, under the name that the
 Dockerfile has for its base.
 """
 
@@ -118,8 +118,8 @@ def _make_base(buildah: _Buildah, name: str) -> None:
     root = Path(buildah("mount", container))
     # What it mounts is gone when it ends, whatever the end.
     _run(
-        *(_program("unshare"), "--mount", _program("debootstrap"), "--variant=minbase"),
-        *(f"--include={_PACKAGES}", _RELEASES[name], root, _mirror()),
+        *(_program("unshare"), "--mount", _program("mmdebstrap"), "--variant=essential"),
+        *("--quiet", f"--include={_PACKAGES}", _RELEASES[name], root, _mirror()),
     )
     for part in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc"):
         shutil.rmtree(root / part)
@@ -162,7 +162,7 @@ def built_image(directory: Path) -> Iterator[Image]:
     """Build the image, and keep it until the block ends."""
     if os.geteuid() != 0:
         missing("root, which the build of an image needs,")
-    for name in ("runc", "debootstrap"):
+    for name in ("runc", "mmdebstrap"):
         _program(name)
     place = Path(tempfile.mkdtemp(prefix="tailchat-gate-image-", dir=_roomy(directory)))
     buildah = _Buildah(place)

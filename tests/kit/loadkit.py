@@ -40,8 +40,10 @@ http {{
 """
 #: No proxy sends it a second time by itself.
 _REQUEST = request_bytes(method="POST", Content_Length="4") + b"post"
-#: Clients of each proxy.
+#: Clients of each proxy, and the seconds between a response and the next request of one: without a
+#: pause they would take all processors, which what is looked at needs as well.
 _CLIENTS = 6
+_PAUSE = 0.01
 
 
 @dataclass
@@ -79,6 +81,7 @@ class Load:
             self.answers[str(response.status)] += 1
             if response.value("Connection") == "close":
                 return
+            await asyncio.sleep(_PAUSE)
 
     async def end(self) -> None:
         """Let each client end with the response to its request under way."""
