@@ -43,7 +43,7 @@ _FEW_FILES = 8
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes run the tests: two more than processors, since most tests wait.
+    """Return how many processes run the tests: three for a processor, since most tests wait.
 
     None of their own for a few files.
     """
@@ -51,7 +51,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     files = [name for name in map(str, named) if name.partition("::")[0].endswith(".py")]
     if 0 < len(files) <= _FEW_FILES:
         return 0
-    return min(len(os.sched_getaffinity(0)) + 2, _MOST_PROCESSES)
+    return min(len(os.sched_getaffinity(0)) * 3, _MOST_PROCESSES)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
