@@ -24,8 +24,9 @@ def test_the_document_of_performance_takes_each_block(block: str) -> None:
 
 
 def test_the_readme_has_the_figures_of_the_document() -> None:
-    """The README's table is what `bench/figures.py` makes of docs/performance.md today."""
+    """The README's figures are what `bench/figures.py` makes of docs/performance.md."""
     assert between(README, figures.BLOCK) == figures.block(DOCUMENT)
+    assert between(README, figures.BULLETS) == figures.bullets(DOCUMENT)
 
 
 def test_the_document_leads_with_requests_that_differ() -> None:
