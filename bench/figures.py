@@ -7,6 +7,7 @@ A test compares the two, so that neither can be changed alone.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from report import Row, markdown, marks, put
 
@@ -29,6 +30,14 @@ _ROWS = {
     "nothing": "the same request again and again (the best case)",
 }
 _PAGE = "page loads of JupyterLab, recorded"
+
+#: What README.md says about page loads; README.zh.md has the same figures.
+_SENTENCES: Final = (
+    "**CPU**: {cpu_proxy} of what oauth2-proxy takes, and {cpu_caddy} of Caddy's.",
+    "**Requests/s** of one core: {gate_rate}; oauth2-proxy {proxy_rate}, Caddy {caddy_rate}.",
+    "**99 %** are answered within {gate_p99} ms; oauth2-proxy {proxy_p99}, Caddy {caddy_p99}.",
+    "**Memory**: {gate_room} MiB, which is more; oauth2-proxy {proxy_room}, Caddy {caddy_room}.",
+)
 
 
 def tables(text: str) -> dict[str, list[list[Row]]]:
@@ -63,23 +72,18 @@ def figures(document: str) -> list[Row]:
 
 
 def bullets(document: str) -> str:
-    """The four sentences of README.md about page loads, out of the tables of the document."""
+    """The sentences of README.md about page loads, out of the tables of the document."""
     load, ratio = (_by_name(table) for table in tables(document)["page"][:2])
-    names = ("gate", "oauth2-proxy", "caddy")
-    rate, slowest, memory = (
-        [_median(load[name][column]) for name in names]
-        for column in ("requests/s", "p99 ms", "RSS MiB")
-    )
-    cpu = [_median(ratio[f"gate / {peer}"]["CPU"]) for peer in names[1:]]
-    slow, room = ([f"{float(value):.0f}" for value in values] for values in (slowest, memory))
-    return "\n".join(
-        (
-            f"- **CPU**: {cpu[0]} of what oauth2-proxy takes, and {cpu[1]} of Caddy's.",
-            f"- **Requests** a second of one core: {rate[0]}; oauth2-proxy {rate[1]}, Caddy {rate[2]}.",
-            f"- **99 of 100** are answered within {slow[0]} ms; oauth2-proxy {slow[1]}, Caddy {slow[2]}.",
-            f"- **Memory**: {room[0]} MiB, which is more: oauth2-proxy {room[1]}, Caddy {room[2]}.",
-        )
-    )
+    values = {
+        f"{name}_{column}": f"{float(_median(load[title][measured])):.0f}"
+        for name, title in {"gate": "gate", "proxy": "oauth2-proxy", "caddy": "caddy"}.items()
+        for column, measured in {"rate": "requests/s", "p99": "p99 ms", "room": "RSS MiB"}.items()
+    }
+    cpu = {
+        name: _median(ratio[f"gate / {title}"]["CPU"])
+        for name, title in {"cpu_proxy": "oauth2-proxy", "cpu_caddy": "caddy"}.items()
+    }
+    return "\n".join(f"- {line.format(**values, **cpu)}" for line in _SENTENCES)
 
 
 def _by_name(table: Sequence[Row]) -> Mapping[str, Mapping[str, str]]:

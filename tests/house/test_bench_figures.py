@@ -1,3 +1,5 @@
+import re
+
 import differing
 import figures
 import others
@@ -27,6 +29,18 @@ def test_the_readme_has_the_figures_of_the_document() -> None:
     """The README's figures are what `bench/figures.py` makes of docs/performance.md."""
     assert between(README, figures.BLOCK) == figures.block(DOCUMENT)
     assert between(README, figures.BULLETS) == figures.bullets(DOCUMENT)
+
+
+def test_the_chinese_readme_has_the_same_figures() -> None:
+    """README.zh.md has the figures of README.md about page loads, in the same order."""
+    chinese = figures.README.with_suffix(".zh.md").read_text(encoding="utf-8")
+    own, english = (
+        re.findall(r"\d+(?:\.\d+)?", between(text, figures.BULLETS).replace("oauth2-proxy", ""))
+        for text in (chinese, README)
+    )
+
+    assert len(own) == 12
+    assert own == english
 
 
 def test_the_document_leads_with_requests_that_differ() -> None:

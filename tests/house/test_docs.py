@@ -53,6 +53,15 @@ def test_the_readme_has_the_two_commands() -> None:
     assert test == venv + "-e '.[test]' && .venv/bin/pytest"
 
 
+def test_the_chinese_pages_have_the_readmes_commands_and_files() -> None:
+    """What the Chinese quickstart and README print to be copied is in the README."""
+    for name in ("README.zh.md", "docs/quickstart.zh.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        blocks = re.findall(r"^```\w+\n.*?^```$", text, re.DOTALL | re.MULTILINE)
+        assert blocks
+        assert [block for block in blocks if block not in README] == []
+
+
 def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
     """The README's configuration is good once its secret files exist."""
     (tmp_path / "client_secret").write_text("the-client-secret-of-the-app\n")
@@ -209,6 +218,45 @@ def test_troubleshooting_quotes_pages_as_they_are() -> None:
     assert len(rows) > 10
     for quoted in (text for row in rows for text in re.findall(r'"([^"]+)"', row)):
         assert f'title = "{quoted}"' in catalogue, quoted
+
+
+def _page_templates() -> set[str]:
+    """Return the templates that are pages: those that no other is made with."""
+    folder = ROOT / "tailchat_gate/pages"
+    texts = {
+        f"{prefix}{path.stem}": path.read_text(encoding="utf-8")
+        for prefix, name in (("", "templates"), ("admin-", "admin"))
+        for path in (folder / name).glob("*.html")
+    }
+    parts = {
+        f"{'admin-' if name.startswith('admin-') else ''}{part}"
+        for name, text in texts.items()
+        for part in re.findall(r'{%-? (?:extends|include|from) "(\w+)\.html"', text)
+    }
+    return texts.keys() - parts
+
+
+def test_each_page_is_in_the_gallery() -> None:
+    """Each page has a picture or more; `python docs/pictures.py` makes them, and the gallery."""
+    shown = re.findall(
+        r"\(pictures/([\w-]+)\.webp\)", (ROOT / "docs/gallery.md").read_text("utf-8")
+    )
+
+    assert len(_page_templates()) > 15
+    for name in _page_templates():
+        assert [one for one in shown if one == name or one.startswith(f"{name}-")], name
+
+
+def test_pictures_are_small_and_used() -> None:
+    """No picture is of more than 100 kB, all together of no more than 1.5 MB, and each is shown."""
+    pictures = sorted((ROOT / "docs/pictures").iterdir())
+    sizes = [path.stat().st_size for path in pictures]
+    texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
+
+    assert max(sizes) < 100_000
+    assert sum(sizes) < 1_500_000
+    for path in pictures:
+        assert any(f"pictures/{path.name}" in text for text in texts), path.name
 
 
 def test_every_line_of_the_proxys_requirements_is_there() -> None:
