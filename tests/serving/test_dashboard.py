@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,22 @@ async def test_what_needs_attention_is_on_the_first_page(tmp_path: Path, clock: 
             "home: everybody who reaches Tailchat may enter, by registering there",
             "mail: Tailchat does not verify e-mail addresses",
             "Tailchat signs with the key that everybody knows",
-            "sign-in: ",
+            "Sign-in: ",
         ):
             assert notice in text[text.index('id="notices"') :], notice
+
+
+async def test_what_needs_attention_is_said_in_the_readers_language(
+    start_gate: Start, clock: Clock
+) -> None:
+    """What ends soon is named in words of the page."""
+    ends = datetime.fromtimestamp(clock() + 86_400, UTC)
+    token = {"name": "backup", "hash": hash_of(make_token(b"x" * 32)), "expires": ends}
+    gate = await start_gate(token=[token], server={"admin_listen": "127.0.0.1:0"})
+    text = await at_listener(gate).text("/", Accept_Language="de")
+    assert "<li>Läuft bald ab: Token <bdi>backup</bdi></li>" in text
+    text = await at_listener(gate).text("/configuration", Accept_Language="ja")
+    assert "トークン <bdi>backup</bdi>" in text
 
 
 async def test_a_refusal_has_the_line_that_lets_the_person_in(
@@ -388,7 +402,15 @@ async def test_a_long_page_is_made_in_steps(start_gate: Start) -> None:
     page = gate.server._page
     values, steps = _counted(page._values("overview", {"routes": "all"}))
     assert steps > 120
-    shared = {"page": "overview", "base": "", "who": "", "said": "", "switch": "", "here": ""}
+    shared = {
+        "page": "overview",
+        "base": "",
+        "who": "",
+        "said": "",
+        "switch": "",
+        "here": "",
+        "site": "",
+    }
     text, steps = _counted(render("overview", "en", {**shared, **values}))
     assert text.count("</tr>") == 120 + 1
     assert steps > 240
@@ -414,7 +436,7 @@ async def test_hostile_words_stay_text(gate: RunningGate, language: str) -> None
     values = {
         "base": "", "who": HOSTILE, "sub": "", "csrf": "c", "orders": True, "approves": True,
         "harmless": True, "fresh_url": "", "said": "", "page": "people", "grantable": ["wiki"],
-        "switch": "/language", "here": "/people?" + HOSTILE,
+        "site": "", "switch": "/language", "here": "/people?" + HOSTILE,
         "requests": [{"id": "k", "sub": HOSTILE, "nickname": HOSTILE, "discriminator": HOSTILE,
                       "tool": HOSTILE, "reason": HOSTILE, "at": 1.0}],
         "refusals": {"shown": [{"who": HOSTILE, "nickname": HOSTILE, "discriminator": HOSTILE,

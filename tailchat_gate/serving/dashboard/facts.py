@@ -1,7 +1,7 @@
 """What the first page of the admin page shows: figures, tools, sign-ins, what is wrong."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.tables.admin_page import is_admin_page
@@ -42,7 +42,7 @@ def overview(
         shown.append(_row(named[name], courses.routes.get(name), up))
         yield
     return {
-        "notices": list(notices(settings, process_state)),
+        "notices": [one._asdict() for one in notices(settings, process_state)],
         "plots": _plots(courses.all),
         "routes": rows(shown, len(listed)),
         "every": every,
@@ -51,35 +51,54 @@ def overview(
     }
 
 
-def notices(settings: Settings, process_state: ProcessState) -> Iterator[str]:
-    """Yield what an admin should know: sentences that the log has too."""
-    for finding in process_state.sign_in.findings:
-        yield f"sign-in: {finding.text}"
-    yield from process_state.group_watch.faults
-    yield from (f"state store: {fault}" for fault in process_state.store.faults)
-    yield from sorted(process_state.told_of_registration)
-    if process_state.reloads.problems:
-        yield "the configuration in the file was refused; the previous one is in force"
-    now = process_state.clock()
-    for what, expires in expiries(settings, process_state):
-        if expires <= now + _SOON:
-            yield f"{what} {'has expired' if expires <= now else 'expires soon'}"
+class Notice(NamedTuple):
+    """What an admin should know; `kind` and `what` are keys of the catalogue.
 
-
-def expiries(settings: Settings, process_state: ProcessState) -> list[tuple[str, float]]:
-    """Return certificates and tokens with the Unix second at which each expires, the first first.
-
-    Those without an end are left out.
+    `text` is a sentence that the log has too, `what` and `name` tell what expires.
     """
+
+    kind: str
+    text: str = ""
+    what: str = ""
+    name: str = ""
+
+
+def notices(settings: Settings, process_state: ProcessState) -> Iterator[Notice]:
+    """Yield what an admin should know."""
+    yield from (Notice("sign_in", finding.text) for finding in process_state.sign_in.findings)
+    yield from (Notice("plain", fault) for fault in process_state.group_watch.faults)
+    yield from (Notice("store", fault) for fault in process_state.store.faults)
+    yield from (Notice("plain", text) for text in sorted(process_state.told_of_registration))
+    if process_state.reloads.problems:
+        yield Notice("reload")
+    now = process_state.clock()
+    for one in expiries(settings, process_state):
+        if one.at <= now + _SOON:
+            yield Notice("expired" if one.at <= now else "soon", what=one.what, name=one.name)
+
+
+class Expiry(NamedTuple):
+    """A certificate or token, and the Unix second at which it expires.
+
+    `what` is a key of the catalogue: file, tailchat, upstream or token; `name` says which one.
+    """
+
+    what: str
+    name: str
+    at: float
+
+
+def expiries(settings: Settings, process_state: ProcessState) -> list[Expiry]:
+    """Return what expires, the first first; what has no end is left out."""
     files = {**process_state.certificates.expiries, **dict(process_state.certificate_expiries)}
-    found = [(f"certificate {file}", at) for file, at in files.items()]
+    found = [Expiry("file", file, at) for file, at in files.items()]
     if process_state.reachability.certificate_expires:
-        found.append(("certificate of Tailchat", process_state.reachability.certificate_expires))
+        found.append(Expiry("tailchat", "", process_state.reachability.certificate_expires))
     for url, counts in tuple(process_state.upstream_pools.counts.items()):
         if counts.certificate_expires:
-            found.append((f"certificate of {url}", counts.certificate_expires))
-    found += [(f"token:{one.name}", one.expires) for one in settings.token if one.expires]
-    return sorted(found, key=lambda one: (one[1], one[0]))
+            found.append(Expiry("upstream", url, counts.certificate_expires))
+    found += [Expiry("token", one.name, one.expires) for one in settings.token if one.expires]
+    return sorted(found, key=lambda one: (one.at, one.what, one.name))
 
 
 def _sign_ins(sampler: Sampler) -> list[dict[str, object]]:

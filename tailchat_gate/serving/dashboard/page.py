@@ -198,8 +198,8 @@ class GateAdminPage:
                 for one in reloads.problems
             ],
             "expiries": [
-                {"what": what, "at": at, "state": _state_of(at, now)}
-                for what, at in expiries(generation.settings, process_state)
+                {**one._asdict(), "state": _state_of(one.at, now)}
+                for one in expiries(generation.settings, process_state)
             ],
             "settings": effective(generation.settings, generation.sources),
         }
