@@ -268,6 +268,11 @@ class Descriptors:
         self._faults.tell("all file descriptors are in use", details)
 
 
+def slots_of_one(most: int, wanted: int) -> int:
+    """Return how many of a tool's slots one client may hold; `wanted` is 0 where nothing says."""
+    return wanted or (most + 1) // 2
+
+
 class RequestSlots:
     """Counts the requests and tunnels that hold a slot, in all and of each client."""
 

@@ -10,6 +10,8 @@ from tailchat_gate.state.store import EXPIRY_MARGIN, Outcome
 
 #: Keys that are remembered, about 500 bytes each; the oldest one goes first.
 _MOST: Final = 10_000
+#: Seconds between two looks for outcomes that have expired, of about 1 KiB each.
+_LOOK_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class OwnReservations:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kept: OrderedDict[tuple[str, str], OwnReservation] = OrderedDict()
+        self._looked_at = 0.0
 
     def begin(self, kind: str, key: str, until: float) -> OwnReservation:
         """Return a new reservation with a nonce of its own."""
@@ -45,6 +48,17 @@ class OwnReservations:
         self._kept[reservation.kind, reservation.key] = reservation
         if len(self._kept) > _MOST:
             self._kept.popitem(last=False)
+        now = self._clock()
+        if not self._looked_at <= now < self._looked_at + _LOOK_SECONDS:
+            self._looked_at = now
+            self._forget_outcomes(now)
+
+    def _forget_outcomes(self, now: float) -> None:
+        """Forget what nobody is given any more: it has a session's tokens in it."""
+        for reservation in self._kept.values():
+            outcome = reservation.outcome
+            if outcome is not None and outcome.data is not None and outcome.until <= now:
+                reservation.outcome = outcome._replace(data=None, sub="")
 
     def find(self, kind: str, key: str) -> OwnReservation | None:
         """Return the reservation of a key."""

@@ -15,6 +15,7 @@ from statekit import START, Clock, Notes, until
 
 from tailchat_gate.state import redis_database, redis_scripts
 from tailchat_gate.state.bookkeeping import Health, StoreFault
+from tailchat_gate.state.own_reservations import OwnReservations
 from tailchat_gate.state.redis import RedisStore
 from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.store import (
@@ -313,6 +314,22 @@ async def test_an_erasure_that_others_overtake_each_time_fails(
             patch.setattr(here.store._client, "run", overtaken)
             with pytest.raises(StoreFault, match="other processes write the same records"):
                 await here.store.erase([("note", "k")], "66a", notice)
+
+
+async def test_outcomes_that_have_expired_are_forgotten() -> None:
+    """A process keeps its reservations for long, and their outcomes while they are given out."""
+    clock = Clock()
+    own = OwnReservations(clock)
+    kept = []
+    for key, seconds in (("brief", 60), ("long", 3600)):
+        kept.append(own.begin("login", key, UNTIL))
+        kept[-1].outcome = Outcome(b"sealed", clock.now + seconds, sub="66a")
+        own.keep(kept[-1])
+    clock.now += 61
+    own.keep(own.begin("login", "next", UNTIL))
+
+    assert [one.outcome and one.outcome.data for one in kept] == [None, b"sealed"]
+    assert own.find("login", "brief") is kept[0]
 
 
 async def test_a_frozen_server_costs_one_call_a_second() -> None:

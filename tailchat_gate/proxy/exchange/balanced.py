@@ -68,12 +68,12 @@ class Backends:
             # A connection that the person's credentials made theirs is to that backend.
             for member, settings in self.settings.items():
                 if own.has(member.pool) and member.health.up:
-                    busy = member.pool.enter(who, settings.most, settings.most_of_one)
+                    busy = settings.enter(who)
                     return settings if busy is None else busy
         reason = Reason.UPSTREAM_BUSY
         while (chosen := self.balancer.choose(person, tried)) is not None:
             settings = self.settings[chosen]
-            busy = chosen.pool.enter(who, settings.most, settings.most_of_one)
+            busy = settings.enter(who)
             if busy is None:
                 return settings
             reason = busy
@@ -169,7 +169,7 @@ class _Moving(Exchange):
         self._tried.add(self._member)
         while (member := backends.balancer.choose(person, self._tried)) is not None:
             settings = backends.settings[member]
-            if member.pool.enter(who, settings.most, settings.most_of_one) is None:
+            if settings.enter(who) is None:
                 self._go_to(settings, who)
                 return True
             self._tried.add(member)

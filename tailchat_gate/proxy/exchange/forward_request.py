@@ -13,6 +13,7 @@ from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.balancer import Member
 from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts
 from tailchat_gate.proxy.upstream.pool import Pool
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.context import RequestContext
@@ -97,6 +98,10 @@ class UpstreamSettings:
     keepalive: bool
     #: The backend, where it is one of several.
     member: Member | None = None
+
+    def enter(self, who: str) -> Reason | None:
+        """Give a request of the client `who` a slot; return why not, None where it got one."""
+        return self.pool.enter(who, self.most, self.most_of_one)
 
 
 @dataclass(slots=True, eq=False)

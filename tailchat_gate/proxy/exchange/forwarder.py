@@ -25,6 +25,7 @@ from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel, Tu
 from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.message.response_fields import rewriter_of
+from tailchat_gate.proxy.sockets import slots_of_one
 from tailchat_gate.proxy.upstream.backends import Backend, shared_by
 from tailchat_gate.proxy.upstream.balancer import Balancer, Member
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
@@ -200,7 +201,7 @@ class Forwarder:
             self._workers,
             frozenset(name.lower().encode("ascii") for name in settings.pass_response_fields),
             most,
-            self._client_requests or (most + 1) // 2,
+            slots_of_one(most, self._client_requests),
             settings.connect_retry,
             settings.upstream_keepalive,
         )
@@ -248,10 +249,8 @@ class Forwarder:
             if isinstance(found, Reason):
                 return found
             upstream = found
-        else:
-            who = context.client_address.network
-            if (busy := upstream.pool.enter(who, upstream.most, upstream.most_of_one)) is not None:
-                return busy
+        elif (busy := upstream.enter(context.client_address.network)) is not None:
+            return busy
         exchange = make(client, context, forward_request, upstream, after)
         client.begin(exchange, forward_request.body, exchange)
         exchange.start(context.started)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from tailchat_gate.proxy.sockets import Descriptors, RequestSlots
+from tailchat_gate.proxy.sockets import Descriptors, RequestSlots, slots_of_one
 from tailchat_gate.proxy.static.conditional import (
     Fields,
     Span,
@@ -241,7 +241,7 @@ class StaticSlots:
         """Give a request of the client `who` a slot; return why not, None where it got one."""
         descriptors = self._descriptors
         most = self._most or descriptors.tool_requests
-        refused = self._slots.enter(who, most, self._most_of_one or (most + 1) // 2)
+        refused = self._slots.enter(who, most, slots_of_one(most, self._most_of_one))
         if refused is None:
             descriptors.upstreams += 1
         return refused
