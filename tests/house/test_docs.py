@@ -79,6 +79,15 @@ def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
     assert settings.route[0].allow == ("group:ops",)
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_printed_as_toml_is_toml(path: Path) -> None:
+    """What a document prints as a part of a configuration can be read."""
+    for block in re.findall(
+        r"^ *```toml\n(.*?)```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        tomllib.loads(block)
+
+
 def test_every_metric_is_documented() -> None:
     """Each metric family with each of its labels is in docs/operate/metrics.md."""
     document = (ROOT / "docs/operate/metrics.md").read_text(encoding="utf-8")
