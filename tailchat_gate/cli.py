@@ -1,47 +1,63 @@
 """The command line: one group, its commands from the commands room."""
 
 import gc
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from tailchat_gate import __version__
 
-#: In which module of the commands room each command is.
-_MODULES: Final[Mapping[str, str]] = MappingProxyType(
+#: Set by the shell that completes a command line; click's own name for it.
+COMPLETE: Final = "_TAILCHAT_GATE_COMPLETE"
+#: In which module of the commands room each command is, under the heading that `--help` has.
+_GROUPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
-        "serve": "serve",
-        "reload": "admin",
-        "init": "init",
-        "upgrade": "upgrade",
-        "check": "check",
-        "doctor": "doctor",
-        "explain": "explain",
-        "routes": "config",
-        "secret": "generate",
-        "token": "generate",
-        "key": "generate",
-        "schema": "config",
-        "lock": "locks",
-        "unlock": "locks",
-        "locks": "locks",
-        "sign-out": "locks",
-        "grant": "grants",
-        "grants": "grants",
-        "revoke": "grants",
-        "requests": "grants",
-        "forget": "forget",
-        "sessions": "sessions",
-        "health": "admin",
-        "refusals": "admin",
-        "tailchat-groups": "groups",
-        "demo": "serve",
-        "import-oauth2-proxy": "oauth2_proxy",
+        "Run": {
+            "serve": "serve",
+            "reload": "admin",
+            "upgrade": "upgrade",
+            "health": "admin",
+            "demo": "serve",
+        },
+        "Configuration": {
+            "init": "init",
+            "check": "check",
+            "routes": "config",
+            "secret": "generate",
+            "key": "generate",
+            "schema": "config",
+            "import-oauth2-proxy": "oauth2_proxy",
+            "completion": "completion",
+        },
+        "People": {
+            "lock": "locks",
+            "unlock": "locks",
+            "locks": "locks",
+            "sign-out": "locks",
+            "sessions": "sessions",
+            "grant": "grants",
+            "revoke": "grants",
+            "grants": "grants",
+            "requests": "grants",
+            "forget": "forget",
+            "tailchat-groups": "groups",
+        },
+        "Machines": {
+            "token": "generate",
+        },
+        "Look": {
+            "doctor": "doctor",
+            "explain": "explain",
+            "refusals": "admin",
+        },
     }
 )
+_MODULES: Final = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 
 class _Commands(click.Group):
@@ -53,7 +69,31 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         del ctx
-        return sorted(_MODULES)
+        return list(_MODULES)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands below the headings of their groups."""
+        width = max(map(len, _MODULES))
+        limit = formatter.width - width - 6
+        for heading, names in _GROUPS.items():
+            commands = ((name, self.get_command(ctx, name)) for name in names)
+            rows = [
+                (name.ljust(width), one.get_short_help_str(limit)) for name, one in commands if one
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of commands without importing any."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name) for name in _MODULES if name.startswith(incomplete)]
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - as in the base class
+        """Run a command, or complete one, where a shell asks for that."""
+        if COMPLETE in os.environ:
+            import_module("tailchat_gate.commands.completion")
+        return super().main(*args, **extra)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name."""

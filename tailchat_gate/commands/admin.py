@@ -18,6 +18,7 @@ from tailchat_gate.commands.common import (
     fail,
     refuse,
 )
+from tailchat_gate.commands.listing import fit_for_a_terminal, json_option
 from tailchat_gate.config.load import ConfigError, admin_address, load
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
@@ -177,7 +178,7 @@ def health(config: Path) -> None:
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print the response of the admin listener.")
+@json_option
 def refusals(config: Path, *, as_json: bool) -> None:
     """List the people and machines that were last refused a tool, the latest first."""
     body = asked(config, "/refusals").decode()
@@ -190,12 +191,7 @@ def refusals(config: Path, *, as_json: bool) -> None:
     for one in found:
         # A machine has neither of these.
         named = one["nickname"] or one["discriminator"]
-        who = _plain(f"  {one['nickname']}#{one['discriminator']}") if named else ""
+        who = fit_for_a_terminal(f"  {one['nickname']}#{one['discriminator']}") if named else ""
         times = "once" if one["count"] == 1 else f"{one['count']} times"
         click.echo(f"{one['last']}  {one['sub']}{who}")
         click.echo(f"    {one['route']}: {one['reason']}, {times}")
-
-
-def _plain(text: str) -> str:
-    """Return untrusted text without the characters that control a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -13,10 +13,10 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     Ended,
     config_option,
-    print_json,
     refuse,
     tell,
 )
+from tailchat_gate.commands.listing import print_json
 from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.load import ConfigError, Loaded, Source, locate
 from tailchat_gate.config.model import Settings
@@ -57,6 +57,7 @@ class _Findings:
     show_default=True,
     help="For people, for programs, or as commands that GitHub shows beside the lines of the file.",
 )
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 def check(*, config: Path, online: bool, strict: bool, form: str) -> None:
     """Check the configuration without starting, and list every problem at once.
 

@@ -99,11 +99,6 @@ def asked_at(where: TcpAddress) -> TcpAddress:
     return TcpAddress(host, where.port)
 
 
-def print_json(rows: object) -> None:
-    """Print what a list has, for programs."""
-    click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-
-
 def toml(value: object) -> str:
     """Return a value as TOML writes it, tables on one line.
 

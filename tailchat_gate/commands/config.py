@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from tailchat_gate.commands.common import config_option, loaded_from
+from tailchat_gate.commands.listing import json_option, print_json, print_table
 from tailchat_gate.config.keys import schema_text
 from tailchat_gate.config.model import RouteSettings
 
@@ -20,25 +21,26 @@ _HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
 
 @click.command()
 @config_option
-def routes(config: Path) -> None:
+@json_option
+def routes(config: Path, *, as_json: bool) -> None:
     """Print the routes in the order in which the gate tries them.
 
     The first route whose host, path and methods match a request serves it. The gate refuses a
     request whose host and path match, but whose method no route with them accepts.
     """
-    from tailchat_gate.serving.rooms import route_table  # noqa: PLC0415 - `check` needs no table
+    from tailchat_gate.serving.rooms import route_table  # noqa: PLC0415 - `schema` needs no table
 
     settings = loaded_from(config).settings
-    table = [_HEADINGS, *(_row(route.settings) for route in route_table(settings).in_order)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    found = [route.settings for route in route_table(settings).in_order]
+    if as_json:
+        print_json({"routes": list(map(_row, found)), "deny": list(settings.access.deny)})
+        return
+    print_table([_HEADINGS, *map(_cells, found)])
     if settings.access.deny:
         click.echo(f"\nDenied on all of them: {', '.join(settings.access.deny)}")
 
 
-def _row(route: RouteSettings) -> tuple[str, ...]:
+def _cells(route: RouteSettings) -> tuple[str, ...]:
     return (
         route.name,
         route.host or "any",
@@ -48,3 +50,15 @@ def _row(route: RouteSettings) -> tuple[str, ...]:
         ",".join(route.deny) or "-",
         route.upstream_text,
     )
+
+
+def _row(route: RouteSettings) -> dict[str, object]:
+    return {
+        "name": route.name,
+        "host": route.host,
+        "path": route.path,
+        "methods": list(route.methods),
+        "allow": list(route.allow),
+        "deny": list(route.deny),
+        "upstream": list(route.backends),
+    }

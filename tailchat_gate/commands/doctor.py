@@ -14,7 +14,8 @@ from typing import Final
 import click
 
 from tailchat_gate.commands.admin import exchange
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, colour, config_option, print_json
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, colour, config_option
+from tailchat_gate.commands.listing import fit_for_a_terminal, json_option, print_json
 from tailchat_gate.config.load import ConfigError, Loaded, load, named
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
@@ -57,7 +58,7 @@ _MARK_WIDTH: Final = 8
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@json_option
 def doctor(config: Path, *, as_json: bool) -> None:
     """Look at the gate's surroundings; say what is wrong and how to mend it.
 
@@ -170,13 +171,8 @@ def _print(found: Sequence[Statement], *, as_json: bool) -> None:
         return
     for one in found:
         mark = click.style(f"{one.mark:<{_MARK_WIDTH}}", fg=_COLOURS[one.mark])
-        click.echo(f"{mark}{one.name:<{_NAME_WIDTH}}{_plain(one.text)}", color=colour())
+        click.echo(f"{mark}{one.name:<{_NAME_WIDTH}}{fit_for_a_terminal(one.text)}", color=colour())
         if one.remedy and one.mark is not Mark.OK:
-            click.echo(f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {_plain(one.remedy)}")
+            click.echo(f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {fit_for_a_terminal(one.remedy)}")
     count = {mark: sum(one.mark is mark for one in found) for mark in Mark}
     click.echo(f"{count[Mark.WRONG]} wrong, {count[Mark.WARNING]} warnings, {count[Mark.OK]} ok")
-
-
-def _plain(text: str) -> str:
-    """Return text without the characters that control a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)

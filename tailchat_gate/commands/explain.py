@@ -1,11 +1,15 @@
 """`explain`: what the gate does with a request, and by which rules."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from tailchat_gate.access.remedies import Remedy
+from tailchat_gate.commands import names
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
+from tailchat_gate.commands.listing import json_option, print_json
 from tailchat_gate.commands.state import stored_of
 from tailchat_gate.config.values import identifier
 from tailchat_gate.config.values.identifier import no_tailchat_id
@@ -18,7 +22,8 @@ from tailchat_gate.serving.explain_request import (
     read_asked,
     read_field,
 )
-from tailchat_gate.serving.explanation import Asker, explained, lock_on
+from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
+from tailchat_gate.serving.rooms import route_table
 
 
 def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -55,15 +60,23 @@ def _entry(entry: str, expected: str) -> None:
 
 @click.command()
 @config_option
-@click.argument("url")
+@click.argument("url", shell_complete=names.urls)
 @click.option(
     "--as",
     "sub",
     metavar="SUB",
     callback=_sub,
+    shell_complete=names.persons,
     help="Who asks: an ID, or a name such as Name#2114; left out, nobody.",
 )
-@click.option("--token", metavar="NAME", default="", callback=_token, help="The machine that asks.")
+@click.option(
+    "--token",
+    metavar="NAME",
+    default="",
+    callback=_token,
+    shell_complete=names.tokens,
+    help="The machine that asks.",
+)
 @click.option("--method", "-X", metavar="METHOD", default="GET", show_default=True)
 @click.option(
     "--header",
@@ -73,15 +86,20 @@ def _entry(entry: str, expected: str) -> None:
     callback=_fields,
     help="A header of the request; the output says whether the tool gets it. Can be repeated.",
 )
+@json_option
 def explain(
+    *,
     config: Path,
     url: str,
     sub: str | None,
     token: str,
     method: str,
     typed: list[tuple[bytes, bytes | None]],
+    as_json: bool,
 ) -> None:
     """Explain a request for URL: its route, rules and decision, and what the tool gets.
+
+    A refusal of a person or a machine ends with what would let them in.
 
     This looks up locks, grants and the members of Tailchat's groups in the stored state, but not
     ended sessions.
@@ -106,13 +124,29 @@ def explain(
         fail(str(error), EXIT_USAGE)
     stored = stored_of(settings)
     lock = lock_on(stored.revocation, sub, token)
-    names = [name for name, _ in typed]
+    fields = [name for name, _ in typed]
     members = Members(settings.groups)
     when = time.time(), settings.tailchat.groups_max_age
     fill_from(members, settings.groups, stored.memberships, when)
-    asker = Asker(sub, token, lock, names, stored.grants, members)
-    allowed, lines = explained(settings, asked, asker)
-    for line in lines:
-        click.echo(line)
+    asker = Asker(sub, token, lock, fields, stored.grants, members)
+    table = route_table(settings, members, stored.grants)
+    allowed, lines = explained(settings, asked, asker, table)
+    remedies = () if allowed else lets_in(settings, asked, asker, table)
+    if as_json:
+        print_json(_document(lines, remedies, allowed=allowed))
+    else:
+        for line in (*lines, *map(remedy_line, remedies)):
+            click.echo(line)
     if not allowed:
         raise SystemExit(EXIT_FAILED)
+
+
+def _document(lines: list[str], remedies: Sequence[Remedy], *, allowed: bool) -> dict[str, object]:
+    end = lines.index("") if "" in lines else len(lines)
+    steps = (line.partition(":") for line in lines[:end])
+    return {
+        "allowed": allowed,
+        "steps": [{"what": what, "text": text.strip()} for what, _, text in steps],
+        "lets_in": [{"table": one.table or None, "line": one.line} for one in remedies],
+        "sent": lines[end + 1 :],
+    }

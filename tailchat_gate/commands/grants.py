@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from tailchat_gate.commands import names
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
     config_option,
     fail,
-    print_json,
 )
+from tailchat_gate.commands.listing import json_option, print_list
 from tailchat_gate.commands.locks import checked, duration, person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
@@ -35,8 +36,12 @@ def _is_one_person(text: str) -> bool:
     return is_person_name(text) or (text != ALL and is_person(text))
 
 
-_person = click.argument("person", callback=checked(_is_one_person, f'expected "sub:ID" or {NAME}'))
-_route = click.argument("route")
+_person = click.argument(
+    "person",
+    shell_complete=names.persons,
+    callback=checked(_is_one_person, f'expected "sub:ID" or {NAME}'),
+)
+_route = click.argument("route", shell_complete=names.routes)
 
 
 @click.command()
@@ -97,63 +102,56 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
 @click.command()
 @config_option
 @state_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the grants in force."""
     found = stored_or_end(state_location(config, state).place).grants.in_force
-    if as_json:
-        rows = [
-            {
-                "sub": one.sub,
-                "route": one.route,
-                "granted_at": one.at,
-                "until": one.until,
-                "reason": one.reason,
-                "by": one.by,
-            }
-            for one in found
-        ]
-        print_json(rows)
-    elif not found:
-        click.echo("nobody has a grant")
-    else:
-        width = max(len(one.route) for one in found)
-        for one in found:
-            line = f"{SUB}{one.sub}  {one.route:<{width}}  {end_text(one.until)}  {one.reason}"
-            click.echo(line.rstrip())
+    print_list(
+        found,
+        lambda one: (SUB + one.sub, one.route, end_text(one.until), one.reason),
+        lambda one: {
+            "sub": one.sub,
+            "route": one.route,
+            "granted_at": one.at,
+            "until": one.until,
+            "reason": one.reason,
+            "by": one.by,
+        },
+        nothing="nobody has a grant",
+        as_json=as_json,
+    )
 
 
 @click.command()
 @config_option
 @state_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the requests for access that wait for a decision.
 
     Approvers decide on the page /oauth2/approvals; `grant` lets a person in as well.
     """
     found = stored_or_end(state_location(config, state).place).requests.open
-    if as_json:
-        rows = [
-            {
-                "sub": one.sub,
-                "nickname": one.nickname,
-                "discriminator": one.discriminator,
-                "route": one.route,
-                "reason": one.reason,
-                "asked_at": one.at,
-            }
-            for one in found
-        ]
-        print_json(rows)
-    elif not found:
-        click.echo("nobody asks for access")
-    else:
-        for one in found:
-            # A name is a stranger's and may hold controls of a terminal.
-            name = ascii(f"{one.nickname}#{one.discriminator}")
-            reason = f"  {one.reason!a}" if one.reason else ""
-            click.echo(f"{SUB}{one.sub}  {one.route}  {name}{reason}")
+    print_list(
+        found,
+        # A name and a reason are a stranger's and may hold controls of a terminal.
+        lambda one: (
+            SUB + one.sub,
+            one.route,
+            ascii(f"{one.nickname}#{one.discriminator}"),
+            ascii(one.reason) if one.reason else "",
+        ),
+        lambda one: {
+            "sub": one.sub,
+            "nickname": one.nickname,
+            "discriminator": one.discriminator,
+            "route": one.route,
+            "reason": one.reason,
+            "asked_at": one.at,
+        },
+        nothing="nobody asks for access",
+        as_json=as_json,
+    )
 
 
 def _check_route(location: StateLocation, route: str) -> None:

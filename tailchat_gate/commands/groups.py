@@ -6,19 +6,21 @@ from pathlib import Path
 import click
 
 from tailchat_gate.commands.common import EXIT_FAILED, config_option, fail, loaded_from
+from tailchat_gate.commands.listing import json_option, print_json
 from tailchat_gate.commands.people import asked
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.groups import Seen, look
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.group_overview import lines_of
+from tailchat_gate.people.group_overview import lines_of, rows_of
 from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
 from tailchat_gate.people.public_key import has_public_key
 
 
 @click.command()
 @config_option
-def tailchat_groups(config: Path) -> None:
+@json_option
+def tailchat_groups(config: Path, *, as_json: bool) -> None:
     """List the groups and roles that the gate's bot sees in Tailchat, with the lines to copy.
 
     For each it says who could let people in: names can be given to any group, so look at the owner.
@@ -31,6 +33,9 @@ def tailchat_groups(config: Path) -> None:
         click.echo(f"warning: {KEY_IS_PUBLIC}", err=True)
     if seen.problem:
         fail(f"{seen.problem}; {seen.remedy}" if seen.remedy else seen.problem, EXIT_FAILED)
+    if as_json:
+        print_json(rows_of(seen.views))
+        return
     if not seen.views:
         click.echo("the gate's bot is in no group of Tailchat", err=True)
     for line in lines_of(seen.views):

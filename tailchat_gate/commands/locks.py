@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from tailchat_gate.commands import names
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     config_option,
     fail,
-    print_json,
 )
+from tailchat_gate.commands.listing import json_option, print_list
 from tailchat_gate.commands.state import append, state_location, state_option, stored_or_end
 from tailchat_gate.config.values.identifier import (
     NAME,
@@ -55,6 +56,7 @@ def checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
 
 _target = click.argument(
     "target",
+    shell_complete=names.targets,
     callback=checked(
         lambda text: is_target(text) or is_person_name(text),
         f'expected "sub:ID", {NAME}, "token:NAME" or "all"',
@@ -62,6 +64,7 @@ _target = click.argument(
 )
 _person = click.argument(
     "target",
+    shell_complete=names.people_or_all,
     callback=checked(
         lambda text: is_person(text) or is_person_name(text),
         f'expected "sub:ID", {NAME} or "all"',
@@ -147,27 +150,22 @@ def sign_out(target: str, config: Path, state: Path | None) -> None:
 @click.command()
 @config_option
 @state_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the locks in force."""
     found = stored_or_end(state_location(config, state).place).revocation.locks
-    if as_json:
-        rows = [
-            {
-                "target": one.target,
-                "locked_at": one.at,
-                "until": one.until,
-                "message": one.message,
-            }
-            for one in found
-        ]
-        print_json(rows)
-    elif not found:
-        click.echo("nobody is locked out")
-    else:
-        width = max(len(one.target) for one in found)
-        for one in found:
-            click.echo(f"{one.target:<{width}}  {end_text(one.until):<29}  {one.message}".rstrip())
+    print_list(
+        found,
+        lambda one: (one.target, end_text(one.until), one.message),
+        lambda one: {
+            "target": one.target,
+            "locked_at": one.at,
+            "until": one.until,
+            "message": one.message,
+        },
+        nothing="nobody is locked out",
+        as_json=as_json,
+    )
 
 
 def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:

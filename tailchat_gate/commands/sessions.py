@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from tailchat_gate.commands import names
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
     config_option,
     fail,
-    print_json,
 )
+from tailchat_gate.commands.listing import json_option, print_list
 from tailchat_gate.commands.locks import person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
@@ -31,10 +32,10 @@ _END = "end"
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, metavar="[PERSON | end ID]")
+@click.argument("arguments", nargs=-1, metavar="[PERSON | end ID]", shell_complete=names.persons)
 @config_option
 @state_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def sessions(
     *, arguments: tuple[str, ...], as_json: bool, config: Path, state: Path | None
 ) -> None:
@@ -55,24 +56,25 @@ def sessions(
 
 
 def _list(found: list[StoredSession], *, as_json: bool) -> None:
-    if as_json:
-        rows = [
-            {
-                "id": one.sid,
-                "sub": one.sub,
-                "browser": one.browser,
-                "signed_in_at": one.began,
-                "seen_at": one.seen,
-                "until": one.until,
-            }
-            for one in found
-        ]
-        print_json(rows)
-    elif not found:
-        click.echo("no session is in the store")
-    for one in [] if as_json else found:
-        times = f"since {format_timestamp(one.began)}, used {format_timestamp(one.seen)}"
-        click.echo(f"{one.sid}  {SUB}{one.sub}  {times}  {one.browser}".rstrip())
+    print_list(
+        found,
+        lambda one: (
+            one.sid,
+            SUB + one.sub,
+            f"since {format_timestamp(one.began)}, used {format_timestamp(one.seen)}",
+            one.browser,
+        ),
+        lambda one: {
+            "id": one.sid,
+            "sub": one.sub,
+            "browser": one.browser,
+            "signed_in_at": one.began,
+            "seen_at": one.seen,
+            "until": one.until,
+        },
+        nothing="no session is in the store",
+        as_json=as_json,
+    )
 
 
 def _end(place: Place, sid: str) -> None:

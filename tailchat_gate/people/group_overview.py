@@ -80,6 +80,29 @@ def lines_of(views: Collection[GroupView]) -> Iterator[str]:
             yield f"    roles given by: {'; '.join(view.role_givers)}"
 
 
+def rows_of(views: Collection[GroupView]) -> list[dict[str, object]]:
+    """Return the same for programs."""
+    return [
+        {
+            "entry": MemberSource(view.id).entry,
+            "name": view.name,
+            "owner": view.owner,
+            "members": list(view.people),
+            "let_in_by": view.inviters,
+            "roles": [
+                {
+                    "entry": MemberSource(view.id, role.id).entry,
+                    "name": role.name,
+                    "members": list(role.people),
+                }
+                for role in view.roles
+            ],
+            "roles_given_by": view.role_givers,
+        }
+        for view in views
+    ]
+
+
 def faults_of(
     groups: Mapping[str, Group], views: Collection[GroupView], existing: Collection[str]
 ) -> Iterator[str]:

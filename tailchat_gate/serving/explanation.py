@@ -12,10 +12,12 @@ from tailchat_gate.access.policy import (
     Decision,
     decide,
 )
+from tailchat_gate.access.remedies import RefusedRequest, Remedy, remedies
 from tailchat_gate.access.routes import ExplainedMatch, Match, Route, RouteTable, explain_match
 from tailchat_gate.authorizer import match_request
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.address import OwnAddress, upstream_address
+from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.config.values.quantities import end_text
 from tailchat_gate.endpoints.router import is_own
 from tailchat_gate.identity.authenticator import Visitor
@@ -143,9 +145,25 @@ def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match
     return match, decision
 
 
-def decided(table: RouteTable, asked: RequestHead, asker: Asker) -> Reason:
-    """Return the reason of the decision on a request. Raises RefusedError."""
-    return _decided(table, asked, asker)[1].reason
+def lets_in(
+    settings: Settings, asked: Asked, asker: Asker, table: RouteTable
+) -> tuple[Remedy, ...]:
+    """Return what would let in a person or a machine that is refused."""
+    if isinstance(asked, RefusedError) or not (asker.sub or asker.token):
+        return ()
+    try:
+        reason = _decided(table, asked, asker)[1].reason
+    except RefusedError as error:
+        reason = error.reason
+    who = f"{TOKEN}{asker.token}" if asker.token else str(asker.sub)
+    host, path = asked.fields.host.name, asked.target.path
+    refused = RefusedRequest(who, reason, host, path, asked.method, asker.lock)
+    return remedies(settings, table, refused)
+
+
+def remedy_line(remedy: Remedy) -> str:
+    """Return a line of an explanation."""
+    return _said("lets in", f"{remedy.table}: {remedy.line}" if remedy.table else remedy.line)
 
 
 def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What commands say of Tailchat's groups, against the stand-in."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,25 @@ async def test_the_list_has_the_line_to_copy_and_who_could_use_it(
         f'  "tailchat-role:{GROUP_ID}/6b{4:022x}"',
         f"    roles given by: the owner {EVE.sub}; {helper}",
     ]
+
+
+async def test_the_list_for_programs(scene: GroupScene, config: Path) -> None:
+    """As JSON it has the same entries, members and powers."""
+    code, out, _ = await run("tailchat-groups", "--json", "--config", config)
+    (group,) = json.loads(out)
+    (role,) = group.pop("roles")
+    members = set(group.pop("members"))
+
+    assert code == 0
+    assert group == {
+        "entry": f"tailchat-group:{GROUP_ID}",
+        "name": scene.group.name,
+        "owner": EVE.sub,
+        "let_in_by": [f"the owner {EVE.sub}"],
+        "roles_given_by": [f"the owner {EVE.sub}"],
+    }
+    assert members == {ALICE.sub, BOB.sub, EVE.sub}
+    assert (role["entry"], role["name"], len(role["members"])) == (OPS[0], "oncall", 2)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@
 
 from typing import Final
 
-from tailchat_gate.access.remedies import RefusedRequest, remedies
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
-from tailchat_gate.reasons import RefusedError
 from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked
-from tailchat_gate.serving.explanation import Asker, decided, explained, lock_on
+from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
 from tailchat_gate.serving.generations import Generation
 
 _LONGEST: Final = 8192
@@ -30,21 +28,8 @@ def explained_shown(
     allowed, lines = explained(settings, asked, asker, table)
     if "" in lines:
         lines = lines[: lines.index("")]
-    if not allowed and not isinstance(asked, RefusedError) and (asker.sub or asker.token):
-        try:
-            reason = decided(table, asked, asker)
-        except RefusedError as error:
-            reason = error.reason
-        refused = RefusedRequest(
-            f"{TOKEN}{asker.token}" if asker.token else str(asker.sub),
-            reason,
-            asked.fields.host.name,
-            asked.target.path,
-            asked.method,
-            asker.lock,
-        )
-        for one in remedies(settings, table, refused):
-            lines.append(f"lets in:    {f'{one.table}: ' if one.table else ''}{one.line}")
+    if not allowed:
+        lines += map(remedy_line, lets_in(settings, asked, asker, table))
     return {"allowed": allowed, "lines": lines[:_MOST_LINES]}
 
 

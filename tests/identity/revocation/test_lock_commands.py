@@ -173,9 +173,11 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
 
     assert (before.exit_code, locked.exit_code, other.exit_code) == (0, 1, 0)
     assert "decision:   refused: locked, 403" in locked.output
-    assert re.search(r"because of: sub:66.*a is locked until .* UTC\n\Z", locked.output)
+    why, _, lets_in = locked.output.rstrip().rpartition("\n")
+    assert re.search(r"because of: sub:66.*a is locked until .* UTC\Z", why)
+    assert lets_in == f"lets in:    tailchat-gate unlock sub:{who[1]}"
     assert (machine.exit_code, "refused: locked, 403" in machine.output) == (1, True)
-    assert machine.output.endswith("because of: token:backup is locked until unlocked\n")
+    assert "because of: token:backup is locked until unlocked\n" in machine.output
     assert before.output in unreadable.output
     assert "warning: locks and grants are not checked: " in unreadable.output
     assert unreadable.exit_code == 0
