@@ -152,7 +152,7 @@ class Targets:
     async def back(self, _request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Redirect to a return target that was too long to travel with a login."""
         origin = self.sites.origin(context.host)
-        found, instead = self.returns.find(dict(query_pairs(context.target.query)), origin)
+        found, instead = await self.returns.find(dict(query_pairs(context.target.query)), origin)
         if found is not None:
             return self.answers.onward(context, self.safe(found, context.host))
         path = self.safe(instead, context.host)

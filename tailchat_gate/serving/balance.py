@@ -27,6 +27,8 @@ class Balance:
         """Begin to count, from none. Raises OSError and ValueError."""
         shared = mmap.mmap(memory, count * _STEP_BYTES, offset=_PLACE)
         self._counts: Final = memoryview(shared).cast("Q")[::_STEP]
+        #: How many share what the gate may have.
+        self.workers: Final = count
         self._own: Final = number - 1
         self._others: Final = [at for at in range(count) if at != self._own]
         self._leaving = False

@@ -129,7 +129,8 @@ class GateServer:
         settings = self.in_force.settings
         is_uvloop = not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
         memory = await asyncio.to_thread(memory_limit)
-        self._tls_connections = tls_connections(memory, uvloop=is_uvloop)
+        workers = self._balance.workers if self._balance is not None else 1
+        self._tls_connections = tls_connections(memory // workers, uvloop=is_uvloop)
         await self._open_store()
         self.in_force.start()
         self._server = ClientServer(

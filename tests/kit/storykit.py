@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -144,7 +144,15 @@ async def story(
             yield Story(gate, tool, tailchat, clock, url, stand_in.aclose)
 
 
-async def until_callback(visitor: Visitor, scene: Story, path: str = "/") -> str:
+class Place(Protocol):
+    """A gate that visitors go to."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+
+
+async def until_callback(visitor: Visitor, scene: Place, path: str = "/") -> str:
     """Go through Tailchat's pages and return the callback URL without opening it."""
     page = await visitor.open(scene.url + path)
     page = await visitor.submit(page, "/login", email=HOSHINO.email, password=HOSHINO.password)

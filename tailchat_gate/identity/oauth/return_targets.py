@@ -2,8 +2,9 @@
 
 import hashlib
 import hmac
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote
@@ -20,6 +21,7 @@ MAX_BYTES: Final = 16 << 20
 MAX_BYTES_EACH: Final = 2 << 20
 #: The memory that an entry takes beside its target.
 _OVERHEAD: Final = 512
+_NAME: Final = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class StoredTargets:
         self._of: dict[str, OrderedDict[str, None]] = {}
         self._sizes: dict[str, int] = {}
         self.bytes = 0
+        #: Asks other processes of the gate for the target of a name on an origin.
+        self.others: Callable[[str, str], Awaitable[str | None]] | None = None
 
     def __len__(self) -> int:
         return len(self._all)
@@ -82,6 +86,13 @@ class StoredTargets:
         if stored is None or stored.origin != origin or stored.until < self._clock():
             return None
         return stored.target
+
+    async def find_anywhere(self, name: str, origin: str) -> str | None:
+        """Return the target of a name on an origin, whichever process stored it."""
+        found = self.find(name, origin)
+        if found is None and self.others is not None and _NAME.fullmatch(name):
+            return await self.others(name, origin)
+        return found
 
     def _drop(self, name: str) -> None:
         stored = self._all.pop(name)
@@ -116,6 +127,7 @@ class ReturnTargets:
         is_short = bool(mark) and start.startswith(f"{self.prefix}/back?")
         return unquote(instead) if is_short else target
 
-    def find(self, query: Mapping[str, str], origin: str) -> tuple[str | None, str]:
+    async def find(self, query: Mapping[str, str], origin: str) -> tuple[str | None, str]:
         """Return the full target of a short one, None if it is gone, and its path."""
-        return self.stored.find(query.get("to", ""), origin), query.get("else", "/")
+        found = await self.stored.find_anywhere(query.get("to", ""), origin)
+        return found, query.get("else", "/")

@@ -19,6 +19,9 @@ _READ_BYTES: Final = 262_144
 #: The most descriptors that the kernel passes with one message (SCM_MAX_FD).
 MOST_SOCKETS: Final = 253
 
+#: How long all workers are asked for what one of them does not know.
+FIND_SECONDS: Final = 1.0
+
 Message = Mapping[str, Any]
 Heard = Callable[[Message, Sequence[socket.socket]], None]
 

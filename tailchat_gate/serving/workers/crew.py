@@ -5,10 +5,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.listeners import StartError
+from tailchat_gate.serving.workers.channel import FIND_SECONDS, Message
 from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, WorkerSilentError
 
 #: A worker that served for so long is replaced at once; each that ended sooner in a row doubles the
@@ -53,6 +55,7 @@ class Crew:
         #: Set when no pause before a start has a reason any longer.
         self._hasten = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._finding: set[asyncio.Task[None]] = set()
 
     @property
     def serving(self) -> Sequence[Spawned]:
@@ -73,6 +76,7 @@ class Crew:
     async def _start_one(self, slot: Slot) -> None:
         """Start a worker and have it serve. Raises OSError and WorkerGoneError."""
         process = slot.process = self._spawn(slot.number)
+        process.wants = partial(self._find, process)
         try:
             await self._admit(process)
         except BaseException as error:
@@ -162,6 +166,18 @@ class Crew:
             if not isinstance(each, BaseException)
         }
 
+    def _find(self, process: Spawned, wanted: Message) -> None:
+        """Have the return target that a worker wants looked for in all."""
+        finding = asyncio.get_running_loop().create_task(self._find_target(process, wanted))
+        self._finding.add(finding)
+        finding.add_done_callback(self._finding.discard)
+
+    async def _find_target(self, process: Spawned, wanted: Message) -> None:
+        name, origin = str(wanted["name"]), str(wanted["origin"])
+        answers = await self.ask("target", FIND_SECONDS, name=name, origin=origin)
+        found = [answer["target"] for answer in answers.values() if answer and answer["target"]]
+        process.channel.send({"got": wanted["want"], "target": found[0] if found else None})
+
     def order(self, what: str, **given: object) -> None:
         """Send something to all that serve."""
         for process in self.serving:
@@ -207,6 +223,7 @@ class Crew:
                 yield slot.process
 
     async def _settle(self) -> None:
-        for task in self._tasks:
+        tasks = (*self._tasks, *self._finding)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,7 +21,7 @@ from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.surroundings import Surroundings
-from tailchat_gate.serving.upgrade import START_SECONDS, UpgradeOutcome, Upgrader
+from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.serving.workers.addresses import Addresses
 from tailchat_gate.serving.workers.crew import Crew, Slot
 from tailchat_gate.serving.workers.digests import MOVING, digest_of
@@ -31,6 +31,8 @@ from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError
 #: How long a worker may take to build a configuration, and to put it into force.
 PREPARE_SECONDS: Final = 30.0
 COMMIT_SECONDS: Final = 10.0
+#: How long a worker may take from its start until it serves, on a machine that is busy with others.
+_START_SECONDS: Final = 120.0
 #: How long it may take to open its store and its listeners; reloads wait meanwhile.
 _OPEN_SECONDS: Final = 20.0
 #: A worker whose event loop is silent for so long is killed, unless the manager's limit is shorter.
@@ -241,7 +243,7 @@ class Parent:
 
     async def _admit_one(self, process: Spawned) -> None:
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(_START_SECONDS):
                 loaded = await process.loaded
                 if loaded["version"] != __version__:
                     raise WorkerGoneError(
@@ -253,7 +255,7 @@ class Parent:
                 async with self._changing:
                     await self._let_in(process, str(loaded["loaded"]))
         except TimeoutError:
-            raise WorkerGoneError(f"it did not serve within {START_SECONDS:g} seconds") from None
+            raise WorkerGoneError(f"it did not serve within {_START_SECONDS:g} seconds") from None
 
     async def _let_in(self, process: Spawned, digest: str) -> None:
         if digest != self._digest:

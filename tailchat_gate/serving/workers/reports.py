@@ -30,8 +30,10 @@ from tailchat_gate.serving.workers.summary import (
     together,
 )
 
-#: How long a page waits for the workers.
+#: How long a page waits for the workers; readiness probes give up after a second as a rule, and one
+#: worker that hangs must not take the others out of service.
 ASK_SECONDS: Final = 2.0
+_PROBE_SECONDS: Final = 0.5
 WORKER_UP: Final = gauge(
     "gate_worker_up", "Whether a worker serves and answered this scrape.", ("worker",)
 )
@@ -93,7 +95,7 @@ class CrewReports:
 
     async def faults(self) -> list[str]:
         """Return what is wrong with workers, and in them."""
-        answers = await self._crew.ask("status", ASK_SECONDS)
+        answers = await self._crew.ask("status", _PROBE_SECONDS)
         found = [f"worker {slot.number}: {state}" for slot, state in self._states(answers)]
         in_them = (fault for each in answers.values() if each for fault in each["faults"])
         return [*found, *dict.fromkeys(in_them)]

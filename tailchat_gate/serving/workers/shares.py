@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from tailchat_gate.config.model import Settings
 
-_LIMITS: Final = ("client_connections", "client_requests", "handshakes")
+_LIMITS: Final = ("client_connections", "client_requests", "handshakes", "tls_connections")
 _RATES: Final = ("logins", "requests_per_person", "requests_per_token")
 _Table = TypeVar("_Table", bound=BaseModel)
 

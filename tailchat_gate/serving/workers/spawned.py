@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -43,6 +43,8 @@ class Spawned:
         self.ready: Final[asyncio.Future[str]] = loop.create_future()
         #: Set once it has left the channel.
         self.left: Final = asyncio.Event()
+        #: Is called with each message in which it wants something of the others.
+        self.wants: Callable[[Message], object] = bool
         self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._last_id = 0
         #: What was asked that it has not answered in time, by number.
@@ -136,6 +138,8 @@ class Spawned:
             self.loaded.set_result(message)
         elif "ready" in message and not self.ready.done():
             self.ready.set_result(message["ready"])
+        elif "want" in message:
+            self.wants(message)
         elif "failed" in message:
             self._fail(str(message["failed"]))
 

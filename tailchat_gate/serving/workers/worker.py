@@ -25,12 +25,14 @@ from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.upgrade import Predecessor
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.serving.workers.answers import metrics_text
-from tailchat_gate.serving.workers.channel import Channel, Message
+from tailchat_gate.serving.workers.channel import FIND_SECONDS, Channel, Message
 from tailchat_gate.serving.workers.digests import digest_of, read
 from tailchat_gate.serving.workers.link import ParentLink, passed_with
 from tailchat_gate.serving.workers.shares import share_of
 
 Answer = Mapping[str, object]
+#: Return targets that one worker looks for in the others at a time: anybody can name some.
+_MOST_WANTED: Final = 32
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -61,6 +63,9 @@ class Worker:
         self._sockets = sockets
         self._process = ProcessMetrics()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: What is looked for in other workers, by number.
+        self._wanted: dict[int, asyncio.Future[str | None]] = {}
+        self._last_want = 0
         #: Read and built, and not in force.
         self._prepared: Generation | None = None
 
@@ -72,10 +77,13 @@ class Worker:
             "metrics": self._metrics,
             "status": self._status,
             "refusals": self._refusals,
+            "target": self._target,
             "prepare": self._prepare,
             "commit": self._commit,
         }
         self._channel = Channel(self._link.end, self._heard, self._lost)
+        self._targets = server.in_force.process_state.stored_targets
+        self._targets.others = self._target_elsewhere
         self._channel.send({"ready": server.location})
 
     def _lost(self) -> None:
@@ -86,6 +94,11 @@ class Worker:
     def _heard(self, message: Message, sockets: Sequence[socket]) -> None:
         if sockets:
             self._sockets.add(passed_with(message, list(sockets)))
+        if "got" in message:
+            wanted = self._wanted.get(message["got"])
+            if wanted is not None and not wanted.done():
+                wanted.set_result(message["target"])
+            return
         match str(message.get("ask")):
             case "stop":
                 self._server.stop_soon(succeeded=bool(message["succeeded"]))
@@ -131,6 +144,26 @@ class Worker:
 
     async def _refusals(self, _: Message) -> Answer:
         return {"refusals": await self._server.report.refusals()}
+
+    async def _target(self, message: Message) -> Answer:
+        return {"target": self._targets.find(message["name"], message["origin"])}
+
+    async def _target_elsewhere(self, name: str, origin: str) -> str | None:
+        """Ask the other workers for a return target."""
+        if len(self._wanted) >= _MOST_WANTED:
+            return None
+        self._last_want += 1
+        number = self._last_want
+        wanted: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._wanted[number] = wanted
+        self._channel.send({"want": number, "name": name, "origin": origin})
+        try:
+            async with asyncio.timeout(2 * FIND_SECONDS):
+                return await wanted
+        except TimeoutError:
+            return None
+        finally:
+            del self._wanted[number]
 
     # A reload, in two steps.
 

@@ -173,7 +173,7 @@ def kept(clock: Clock) -> ReturnTargets:
 
 def _find(kept: ReturnTargets, short: str, origin: str = ORIGIN) -> str | None:
     query = dict(pair.split("=", 1) for pair in urlsplit(short).query.split("&"))
-    return kept.find(query, origin)[0]
+    return kept.stored.find(query["to"], origin)
 
 
 def test_what_fits_travels_as_it_is(kept: ReturnTargets) -> None:

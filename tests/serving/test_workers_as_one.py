@@ -1,0 +1,174 @@
+"""Two workers are one gate to a browser, to a command, to a reader of logs and to systemd."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from clikit import invoke, run
+from gatekit import RawClient, RawUpstream, Response, request_bytes, until
+from process import free_port
+from processkit import END_SECONDS
+from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, served, until_callback
+from test_systemd import Manager
+from visitor import NAVIGATION, Visitor
+from workerkit import Workers, workers
+
+from tailchat_gate.demo.store import App
+from tailchat_gate.demo.tailchat import StandInTailchat
+
+#: A target that is too long to travel with a login.
+_LONG = "/report?" + "q=%C3%A9&" * 130
+_FIELDS = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
+
+
+class Scene:
+    """A gate with two workers, and the stand-in Tailchat; `url` is where visitors go."""
+
+    def __init__(self, found: Workers, tailchat: StandInTailchat, url: str) -> None:
+        self.found = found
+        self.tailchat = tailchat
+        self.url = url
+
+    async def many(self, target: str, **fields: str) -> list[Response]:
+        """Send a request on many connections at once, which both workers share."""
+        port = self.found.gate.port
+        data = request_bytes(target, host=urlsplit(self.url).netloc, **fields)
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(RawClient.connect(port)) for _ in range(24)]
+            for client in opened:
+                client.send(data)
+            return [await client.response() for client in opened]
+
+
+@asynccontextmanager
+async def scene(
+    folder: Path,
+    upstream: RawUpstream,
+    **given: Any,  # noqa: ANN401 - as in gate_process
+) -> AsyncIterator[Scene]:
+    """Set the scene until the block ends."""
+    async with AsyncExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        tailchat_port = free_port()
+        api_url = f"http://localhost:{tailchat_port}"
+        app = App(CLIENT_ID, CLIENT_SECRET, (f"{url}/oauth2/callback",))
+        tailchat = StandInTailchat(api_url, apps=[app])
+        await stack.enter_async_context(served(tailchat.app(), tailchat_port))
+        about = {"api_url": api_url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+        given = {"tailchat": about, "route": [{"name": "tool", "allow": ["signed-in"]}], **given}
+        found = await stack.enter_async_context(
+            workers(folder, upstream, sockets=[listening], **given)
+        )
+        yield Scene(found, tailchat, url)
+
+
+async def _callbacks(scene: Scene) -> list[Response]:
+    """Sign in up to the callback, and send that to both workers at once, several times."""
+    async with Visitor() as visitor:
+        url = await until_callback(visitor, scene, _LONG)
+        cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
+    parts = urlsplit(url)
+    return await scene.many(f"{parts.path}?{parts.query}", Cookie=cookies, **_FIELDS)
+
+
+async def test_a_login_and_a_lock_are_those_of_all(tmp_path: Path, upstream: RawUpstream) -> None:
+    """A callback that both get is redeemed once; both lead to the page that was wanted.
+
+    A lock is in force in both, and so is its end. Lines longer than a pipe takes at once stay
+    whole, however slowly it is read.
+    """
+    async with AsyncExitStack() as stack:
+        reader, writer = os.pipe()
+        stack.callback(os.close, reader)
+        try:
+            one = await stack.enter_async_context(scene(tmp_path, upstream, stdout=writer))
+        finally:
+            os.close(writer)
+        responses = await _callbacks(one)
+        assert {response.status for response in responses} == {303}
+        # Each worker also tries by itself whether people can sign in, with a code that is none.
+        assert one.tailchat.seen["me"].count == 1
+        session = cookies_of(responses[0])
+
+        back = responses[0].value("Location").removeprefix(one.url)
+        assert back.startswith("/oauth2/back?")
+        onward = await one.many(back, Cookie=session, **_FIELDS)
+        assert {response.value("Location").removeprefix(one.url) for response in onward} == {_LONG}
+
+        config, person = str(one.found.config), f"sub:{HOSHINO.sub}"
+        assert (await asyncio.to_thread(invoke, "lock", person, "-c", config))[0] == 0
+        await _until_all(one, session, 403)
+        assert (await asyncio.to_thread(invoke, "unlock", person, "-c", config))[0] == 0
+        await _until_all(one, session, 200)
+
+        # 72 lines of more than 2 KiB each: the pipe, of 64 KiB, is full long before the end.
+        for _ in range(3):
+            found = await one.many("/x" + "x" * 4000, Cookie=session, User_Agent="y" * 4000)
+            assert {response.status for response in found} == {200}
+        await asyncio.to_thread(_read_lines, reader, 72)
+        await one.found.end()
+
+
+def cookies_of(response: Response) -> str:
+    """Return the cookies that a response sets, as a browser sends them."""
+    return "; ".join(value.partition(";")[0] for value in response.values("Set-Cookie"))
+
+
+async def _until_all(scene: Scene, cookies: str, status: int) -> None:
+    """Wait until both workers respond so."""
+    async with asyncio.timeout(60):
+        while True:
+            found = {response.status for response in await scene.many("/", Cookie=cookies)}
+            if found == {status}:
+                return
+
+
+def _read_lines(reader: int, count: int) -> None:
+    """Read a log until so many lines of long targets are there; every line has to be whole."""
+    rest = b""
+    while count > 0:
+        data = os.read(reader, 1000)
+        assert data
+        *lines, rest = (rest + data).split(b"\n")
+        count -= sum(json.loads(line)["path"].startswith("/xxx") for line in lines)
+
+
+async def test_the_manager_hears_of_workers_as_of_one_process(
+    tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """READY once all serve, WATCHDOG, RELOADING, MAINPID of the next parent, and STOPPING."""
+    manager = Manager(str(tmp_path / "notify"))
+    variables = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "60000000"}
+    pid = 0
+    try:
+        async with workers(tmp_path, upstream, variables=variables) as found:
+            (line,) = found.log("the gate is open")
+            assert len(line["workers"]) == 2
+            assert manager.states() == ["READY", "WATCHDOG"]
+            found.gate.process.send_signal(signal.SIGHUP)
+            await until(lambda: manager.states()[2:] == ["RELOADING", "READY"])
+            code, out, err = await run("upgrade", "--config", str(found.config))
+            assert (code, err) == (0, "")
+            pid = int(out.split()[1])
+            async with asyncio.timeout(END_SECONDS):
+                assert await found.gate.process.wait() == 0
+            assert (await found.gate.ping()).status == 200
+            os.kill(pid, signal.SIGTERM)
+            await until(lambda: "STOPPING" in manager.states(), within=60)
+            await found.logged("the gate is closed", 2)
+    finally:
+        manager.socket.close()
+    ((ended, told),) = (
+        (at, message) for at, message in enumerate(manager.told) if "MAINPID" in message
+    )
+    assert told["MAINPID"] == str(pid)
+    later = {next(iter(message)) for message in manager.told[ended + 1 :]}
+    assert later <= {"WATCHDOG", "STOPPING"}
