@@ -162,14 +162,17 @@ class RequestRates:
         limits let pass counts.
         """
         now = context.started
-        entered = []
+        entered, longest, refused_by = [], 0.0, None
         for bucket in self._buckets(context):
             limit = bucket.limit
             wait = limit.wait(bucket, now)
-            if wait > 0:
-                context.limit = limit.name
-                return limit.refuse(wait)
+            if wait > longest:
+                # Of several limits, the one that makes it wait longest says how long.
+                longest, refused_by = wait, limit
             entered.append(bucket)
+        if refused_by is not None:
+            context.limit = refused_by.name
+            return refused_by.refuse(longest)
         for bucket in entered:
             bucket.limit.take(bucket, now)
         return 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Seconds that a call may take, with connecting and its one repetition. Someone waits for it.
 CALL_SECONDS: Final = 1.0
 #: Answers of a server that reads, and does not write now.
-_UNWRITABLE: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
+_UNWRITABLE: Final = ("MISCONF", "NOREPLICAS")
 _NEEDED_CLUSTER: Final = "state.url names one as redis+cluster://HOST:PORT"
 _NEEDED_SENTINELS: Final = "state.url names Sentinels as redis+sentinel://HOST:PORT/SERVICE"
 
@@ -90,8 +90,10 @@ class RedisClient:
         except (TimeoutError, exceptions.TimeoutError):
             problem = f"gives no answer within {self._patience:g} s"
         except exceptions.ResponseError as refused:
-            word = str(refused).partition(" ")[0]
-            kind = FaultKind.UNWRITABLE if word in _UNWRITABLE else FaultKind.UNREADABLE
+            # The library takes the word of some answers away, and has a class for them.
+            told = isinstance(refused, exceptions.OutOfMemoryError | exceptions.ReadOnlyError)
+            if told or str(refused).partition(" ")[0] in _UNWRITABLE:
+                kind = FaultKind.UNWRITABLE
             problem = _refusal(refused, self._place)
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             problem = _unreachable(error)

@@ -123,6 +123,20 @@ def test_a_refused_request_counts_nowhere() -> None:
     assert buckets.refused == {"rate": 2, "requests_per_person": 1}
 
 
+def test_a_request_waits_for_the_slowest_of_its_limits() -> None:
+    """Whichever of several limits is asked first, who waits as long as it says may pass."""
+    buckets = Buckets()
+    person = RateLimit(buckets, "requests_per_person", Rate(1, 60.0))
+    of_all = RateLimit(buckets, "rate", Rate(1, 3600.0), of="wiki")
+    found = RequestRates(person, None, {"wiki": RouteRates(of_all, None)})
+    assert found.enter(_request(ANN)) == 0
+    refused = _request(ANN)
+
+    assert found.enter(refused) == 3600
+    assert refused.limit == "rate"
+    assert found.enter(_request(ANN, at=3600)) == 0
+
+
 def test_a_client_is_a_person_a_machine_or_a_network() -> None:
     """Each has a bucket of its own at a tool, wherever it comes from; other routes have none."""
     limit = RateLimit(Buckets(), "rate_per_client", Rate(1, 60.0), of="wiki")

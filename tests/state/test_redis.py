@@ -391,6 +391,33 @@ async def test_a_server_that_was_started_again_is_filled_again() -> None:
             assert await there.reserve("a") is ReservationStatus.TAKEN
 
 
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("CONFIG SET maxmemory 1mb", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    ],
+    ids=["full", "a replica", "without replicas"],
+)
+async def test_a_server_that_only_reads(server: RedisServer, begin: str, end: str) -> None:
+    """Its fault is that it cannot be written; what it has is read, and the rest written later."""
+    async with gate(server) as here, gate(server) as there, server.client() as client:
+        await here.put("known")
+        await until(lambda: there.keys == {"known"})
+        try:
+            await client.execute_command(*begin.split())  # type: ignore[no-untyped-call]
+            await here.put("meanwhile")
+            assert await here.reserve("a") is ReservationStatus.UNAVAILABLE
+            assert here.store.faults[0].startswith("unwritable")
+            assert (await there.store.find_reservation("login", "b")).outcome is None
+            assert not there.store.faults
+        finally:
+            await client.execute_command(*end.split())  # type: ignore[no-untyped-call]
+        await until(lambda: not here.store.faults and there.keys == {"known", "meanwhile"})
+        assert await there.reserve("a") is ReservationStatus.TAKEN
+
+
 async def test_a_start_without_the_server_fails() -> None:
     """Without the server no lock would be known."""
     async with redis_server() as server:
