@@ -60,6 +60,7 @@ PATTERNS: Final = {
     "identity.oauth.login:_ORIGIN": "match",
     "identity.oauth.login:_UNFIT": "search",
     "identity.oauth.login_state:_NAME": "fullmatch",
+    "identity.oauth.return_targets:_NAME": "fullmatch",
     "identity.oauth.responses:_ABSOLUTE": "fullmatch",
     "identity.oauth.responses:_NOT_IN_URL": "search",
     "identity.oauth.responses:_STRAY_ZWJ": "findall",
