@@ -170,7 +170,7 @@ class FieldSection:
         self.worker_script = bool(found(b"service-worker")) or b"serviceworker" in found(
             b"sec-fetch-dest"
         )
-        self.via = found(b"via")
+        self.via = found(b"via") + found(b"cdn-loop")
         self.agent = b" ".join(found(b"user-agent")).decode("utf-8", "replace")
         self.host = read_host([host.decode("latin-1") for host in found(b"host")])
         options = self.connection = _read_options(found(b"connection"))

@@ -13,7 +13,7 @@ from tailchat_gate.request.authorization import TOKEN_FIELD
 TELLING: Final = (
     *(b"authorization", b"connection", b"expect", b"host", b"origin", b"sec-fetch-dest"),
     *(b"sec-fetch-site", b"service-worker", b"transfer-encoding", b"upgrade", b"user-agent"),
-    *(b"via", TOKEN_FIELD),
+    *(b"cdn-loop", b"via", TOKEN_FIELD),
 )
 #: Fields that name a request, for request/trace_context.py to judge.
 IDENTIFYING: Final = (b"x-request-id", b"traceparent", b"tracestate")

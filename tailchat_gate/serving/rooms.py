@@ -149,6 +149,7 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
         reader,
         settings.route,
         via=settings.server.via,
+        authority=urlsplit(settings.server.public_url).netloc,
         forwarded=settings.server.forwarded,
         real_ip=settings.server.real_ip,
         certificate=settings.server.pass_client_certificate,

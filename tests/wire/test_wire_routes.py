@@ -55,7 +55,8 @@ async def test_via_and_forwarded_as_configured(start_gate: Start, upstream: RawU
     assert second.values("Forwarded") == [b'for=127.0.0.1;host="gate.test";proto=http']
 
 
-async def test_a_route_that_leads_to_the_gate_itself_is_found(start_gate: Start) -> None:
+@pytest.mark.parametrize("via", ["Front", ""])
+async def test_a_route_that_leads_to_the_gate_itself_is_found(start_gate: Start, via: str) -> None:
     """A request that comes back is answered 508, once and not by a sign-in (A 7.6.3)."""
     ports: list[int] = []
 
@@ -70,7 +71,7 @@ async def test_a_route_that_leads_to_the_gate_itself_is_found(start_gate: Start)
 
     edge = await asyncio.start_server(relay, "127.0.0.1", 0)
     tool = f"http://127.0.0.1:{edge.sockets[0].getsockname()[1]}"
-    gate = await start_gate(tool, route=_public(), server={"via": "Front"})
+    gate = await start_gate(tool, route=_public(), server={"via": via})
     ports.append(gate.port)
 
     async with edge:
@@ -98,6 +99,27 @@ async def test_the_gate_knows_its_own_name_in_via(
     fields = "".join(f"Via: {value}\r\n" for value in via).encode()
 
     assert (await ask(gate.port, get(fields))).status == status
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ("cloudflare, GATE.test:8080;v=1", 508),
+        ("cloudflare; gate.test:8080", 200),
+        ("gate.test", 200),
+        ("x.gate.test:8080", 200),
+    ],
+)
+async def test_without_via_the_gate_knows_its_own_address(
+    start_gate: Start, upstream: RawUpstream, value: str, status: int
+) -> None:
+    """It is in CDN-Loop, behind what the visitor sent, and compared whole (RFC 8586)."""
+    server = {"via": "", "public_url": "http://gate.test:8080"}
+    gate = await start_gate(upstream.url, route=_public(), server=server)
+
+    assert (await ask(gate.port, get(f"CDN-Loop: {value}\r\n".encode()))).status == status
+    for sent in upstream.requests:
+        assert sent.values("CDN-Loop") == [value.encode(), b"gate.test:8080"]
 
 
 @pytest.mark.parametrize(

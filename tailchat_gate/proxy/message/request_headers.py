@@ -57,9 +57,10 @@ class Fate(NamedTuple):
 class RequestHeaders:
     """Makes an upstream request's fields from the client's.
 
-    `routes` are all routes of the configuration. `via` is the gate's name in the Via field, "" for
-    no such field. `forwarded`: Forwarded (RFC 7239) is sent beside the X-Forwarded fields;
-    `real_ip`: X-Real-IP is; `certificate`: Client-Cert is, with the identity.
+    `routes` are all routes of the configuration. `via` is the gate's name in the Via field; with ""
+    its address `authority` is in CDN-Loop (RFC 8586), which no server acts on. `forwarded`:
+    Forwarded (RFC 7239) is sent beside the X-Forwarded fields; `real_ip`: X-Real-IP is;
+    `certificate`: Client-Cert is, with the identity.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class RequestHeaders:
         routes: Iterable[RouteSettings],
         *,
         via: str,
+        authority: str = "",
         forwarded: bool,
         real_ip: bool = False,
         certificate: bool = False,
@@ -75,24 +77,26 @@ class RequestHeaders:
         self._cookies = cookies
         self._rules = FieldRules(routes, real_ip=real_ip, certificate=certificate)
         # The version received (RFC 9110 section 7.6.3): index 0 is HTTP/1.1, index 1 is HTTP/1.0.
-        self._via = tuple(
-            b"Via: 1.%d %b\r\n" % (minor, via.encode("ascii")) if via else b"" for minor in (1, 0)
-        )
+        own = (via or authority).encode("ascii")
+        loop = b"CDN-Loop: %b\r\n" % own if own else b""
+        self._via = tuple(b"Via: 1.%d %b\r\n" % (m, own) if via else loop for m in (1, 0))
         self._forwarded = forwarded
         #: The gate's own lines, by what they are made of: the first, and those behind the client's.
         self._own: BoundedCache[tuple[object, ...], tuple[bytes, bytes]] = BoundedCache(
             _KEPT_OWN, cost=_cost_of_own
         )
-        self._name = via.lower().encode("ascii")
+        self._name, self._name_at = own.lower(), 1 if via else 0
 
-    def passed_here(self, via: Iterable[bytes]) -> bool:
-        """Whether values of Via name this gate: the request came back to it in a loop.
+    def passed_here(self, passed: Iterable[bytes]) -> bool:
+        """Whether values of Via or CDN-Loop name this gate: the request came back in a loop.
 
-        A route's upstream then is the gate itself (RFC 9110 section 7.6.3).
+        A route's upstream then is the gate itself (RFC 9110 section 7.6.3, RFC 8586 section 2).
         """
-        own = self._name
+        own, at = self._name, self._name_at
         return bool(own) and any(
-            own in element.lower().split()[1:2] for value in via for element in value.split(b",")
+            own in element.lower().replace(b";", b" ").split()[at : at + 1]
+            for value in passed
+            for element in value.split(b",")
         )
 
     def head(
