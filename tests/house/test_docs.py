@@ -4,10 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
 from click import Context
 from gatekit import SECRET, make_settings
 from prometheus_client.parser import text_string_to_metric_families
+from tables import check_each
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.certificates import CertificateFacts
@@ -79,9 +79,12 @@ def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
     assert settings.route[0].allow == ("group:ops",)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_is_printed_as_toml_is_toml(path: Path) -> None:
+def test_what_is_printed_as_toml_is_toml() -> None:
     """What a document prints as a part of a configuration can be read."""
+    check_each(DOCUMENTS, _prints_toml)
+
+
+def _prints_toml(path: Path) -> None:
     for block in re.findall(
         r"^ *```toml\n(.*?)```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE
     ):
@@ -161,9 +164,12 @@ def test_every_command_is_documented() -> None:
     )
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_between_documents_lead_somewhere(path: Path) -> None:
+def test_links_between_documents_lead_somewhere() -> None:
     """A relative link names a file of the project."""
+    check_each(DOCUMENTS, _leads_somewhere)
+
+
+def _leads_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
         if "://" not in link:
             assert (path.parent / link).exists(), link
@@ -178,9 +184,12 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_anchors_of_links_name_a_heading(path: Path) -> None:
+def test_anchors_of_links_name_a_heading() -> None:
     """A link to a place in a document names one of its headings."""
+    check_each(DOCUMENTS, _names_headings)
+
+
+def _names_headings(path: Path) -> None:
     for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", path.read_text(encoding="utf-8")):
         page = path.parent / link if link else path
         if "://" not in link and page.suffix == ".md":

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tables import check_each
 
 import tailchat_gate
 
@@ -240,17 +241,20 @@ def test_demo_is_known_to_the_command_line_alone() -> None:
     assert knows <= {"demo", "commands"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_pure_modules_import_nothing_impure() -> None:
+    """A module that decides imports neither clock nor chance nor anything that does I/O."""
+    pure = [
         module
         for module in SOURCES
         if module.removeprefix(f"{PACKAGE}.").startswith(tuple(f"{name}." for name in PURE))
         or module.removeprefix(f"{PACKAGE}.") in PURE
-    ],
-)
-def test_pure_modules_import_nothing_impure(module: str) -> None:
-    """A module that decides imports neither clock nor chance nor anything that does I/O."""
+    ]
+
+    assert len(pure) > 60
+    check_each(pure, _imports_nothing_impure)
+
+
+def _imports_nothing_impure(module: str) -> None:
     found = {name for name, _ in imports(SOURCES[module])}
     reached = found | {name.partition(".")[0] for name in found}
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml  # type: ignore[import-untyped]
 from parts import missing
 from prometheus_client.parser import text_string_to_metric_families
+from tables import check_each
 
 from tailchat_gate.observe.families import MetricKind
 from tailchat_gate.observe.metrics import ProcessMetrics
@@ -63,9 +63,12 @@ def used(query: str) -> Iterator[tuple[str, str]]:
     yield from re.findall(pattern, without_labels)
 
 
-@pytest.mark.parametrize("query", sorted(set(queries())))
-def test_a_query_is_about_what_the_gate_counts(query: str) -> None:
+def test_a_query_is_about_what_the_gate_counts() -> None:
     """Each metric exists under this name, with each label that is matched or grouped by."""
+    check_each(sorted(set(queries())), _is_about_what_the_gate_counts)
+
+
+def _is_about_what_the_gate_counts(query: str) -> None:
     names = known()
     labels = set[str]()
     for name, matchers in used(query):

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import check_each
 
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import (
@@ -152,11 +153,14 @@ def test_origin_form(raw: str, path: str | None, query: str | None) -> None:
 
 
 @pytest.mark.parametrize("place", ["/a{}b", "/{}", "/a?b{}c", "{}/a", "http://gate.test/{}"])
-@pytest.mark.parametrize("code", [*range(0x21), 0x7F, 0x80, 0xA0, 0xE9, 0x2028, 0xFF0F, 0xDCFF])
-def test_raw_controls_spaces_and_non_ascii_are_refused(place: str, code: int) -> None:
+def test_raw_controls_spaces_and_non_ascii_are_refused(place: str) -> None:
     """No control byte, no space and no byte above 0x7e passes, wherever it stands."""
-    with pytest.raises(RefusedError):
-        read_target(place.format(chr(code)), GATE)
+
+    def check(code: int) -> None:
+        with pytest.raises(RefusedError):
+            read_target(place.format(chr(code)), GATE)
+
+    check_each([*range(0x21), 0x7F, 0x80, 0xA0, 0xE9, 0x2028, 0xFF0F, 0xDCFF], check)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from gatekit import ALICE, SECRET, START, SUB, Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from tables import check_each
 
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
@@ -145,13 +146,14 @@ def test_additional_field_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, True, 1.0, [], {}, b"x", float("nan")])
-@pytest.mark.parametrize("name", list(asdict(RECORD)))
-def test_mistyped_field_is_refused(name: str, wrong: object) -> None:
+def test_mistyped_field_is_refused(wrong: object) -> None:
     """No field takes a value of another type, not even a true for a 1."""
-    if name == "embedded" and wrong is True:
-        wrong = 1
 
-    assert SessionRecord.from_fields({**asdict(RECORD), name: wrong}) is None
+    def check(name: str) -> None:
+        value = 1 if name == "embedded" and wrong is True else wrong
+        assert SessionRecord.from_fields({**asdict(RECORD), name: value}) is None
+
+    check_each(asdict(RECORD), check)
 
 
 @pytest.mark.parametrize("name", list(asdict(RECORD)))
