@@ -9,7 +9,7 @@ from typing import Final
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from tailchat_gate.pages.catalogues import catalogues, listed
+from tailchat_gate.pages.catalogues import catalogues, names
 from tailchat_gate.pages.filters import (
     clean,
     counted,
@@ -21,6 +21,7 @@ from tailchat_gate.pages.filters import (
 )
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.plots import bars, lines, spark
+from tailchat_gate.pages.switch import switch_links
 
 #: The pages, in the order of their links.
 PAGES: Final = ("overview", "people", "configuration", "checks")
@@ -116,7 +117,8 @@ def _package() -> _Package:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        languages=listed(),
+        names=names(),
+        switch_links=switch_links,
         style=Markup(style),  # noqa: S704 - the package's own file
         script=Markup(script),  # noqa: S704 - the package's own file
         spark=spark,

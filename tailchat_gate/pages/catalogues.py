@@ -43,6 +43,11 @@ def listed() -> tuple[Listed, ...]:
     return tuple(Listed(one, found[one]["tag"], found[one]["name"]) for one in LANGUAGES)
 
 
+def names() -> Mapping[str, str]:
+    """Return the languages' own names, by their tags."""
+    return {one.tag: one.name for one in listed()}
+
+
 @cache
 def replaceable() -> Mapping[str, frozenset[str]]:
     """Return the keys of the texts that an organisation may replace, with their placeholders."""

@@ -12,7 +12,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tailchat_gate.pages.brand import Brand
-from tailchat_gate.pages.catalogues import catalogues, listed, with_texts
+from tailchat_gate.pages.catalogues import catalogues, names, with_texts
 from tailchat_gate.pages.filters import (
     clean,
     csp_source,
@@ -24,6 +24,7 @@ from tailchat_gate.pages.filters import (
     visible,
 )
 from tailchat_gate.pages.language import choose_language
+from tailchat_gate.pages.switch import switch_links
 
 #: Most entries of `detail` that a page shows.
 MAX_DETAILS: Final = 8
@@ -274,7 +275,8 @@ def _package() -> _Package:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        languages=listed(),
+        names=names(),
+        switch_links=switch_links,
         scripts={
             name.removesuffix(".js"): Markup(text)  # noqa: S704 - the package's own files
             for name, text in scripts.items()

@@ -57,6 +57,7 @@ NO_PARSERS = {
     "pages.colours": "it counts, with colours of the configuration",
     "pages.plots": "it writes",
     "pages.plurals": "it counts",
+    "pages.switch": "it writes",
     "pages.render": "it writes",
     "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
     "identity.browser_name": "it looks for marks in a text that it cuts",
