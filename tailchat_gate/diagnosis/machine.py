@@ -20,7 +20,7 @@ from tailchat_gate.state.bookkeeping import StoreFault
 from tailchat_gate.state.engine import Engine
 from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.places import server_of
-from tailchat_gate.state.redis_database import peek_at
+from tailchat_gate.state.redis_database import evicts_at, peek_at
 from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.store import StoreError
 
@@ -86,7 +86,7 @@ async def store(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator
 
 async def _of_server(place: RedisPlace) -> Statement:
     try:
-        found = await peek_at(place)
+        found, policy = await peek_at(place), await evicts_at(place)
     except StoreError as error:
         return wrong(STORE, str(error), "install the gate with that extra")
     except StoreFault as fault:
@@ -94,6 +94,9 @@ async def _of_server(place: RedisPlace) -> Statement:
     if found.lost:
         remedy = "docs/operate/redis.md"
         return wrong(STORE, f"{place}: records are missing or damaged", remedy)
+    if policy:
+        text = f"{place} deletes what it holds when it is full, used logins too ({policy})"
+        return warning(STORE, text, "set its maxmemory-policy to noeviction")
     return ok(STORE, f"{place} answers")
 
 

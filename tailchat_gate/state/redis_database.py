@@ -5,7 +5,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -216,6 +217,13 @@ class RedisDatabase:
             await self._write(batch)
         self._compacted[kind.name] = len(left)
 
+    async def evicts(self) -> str:
+        """Return by which policy a server that is full deletes what it holds, "" for by none."""
+        found: bytes = await self._client.run(scripts.MEMORY, (_LOG,), ())
+        said = dict(line.split(":", 1) for line in found.decode().splitlines() if ":" in line)
+        policy = said.get("maxmemory_policy", "noeviction")
+        return "" if policy == "noeviction" or said.get("maxmemory") == "0" else policy
+
     async def sweep(self) -> None:
         """Delete what expired long ago."""
         arguments = (PREFIX, int(self._clock()), EXPIRY_MARGIN, _SWEPT)
@@ -280,10 +288,26 @@ class RedisDatabase:
 
 async def peek_at(place: RedisPlace) -> Found:
     """Read every record of a server, over a connection for that. Raises StoreError, StoreFault."""
+    async with _opened(place) as database:
+        return await database.peek()
+
+
+async def evicts_at(place: RedisPlace) -> str:
+    """Return by which policy a server evicts; see RedisDatabase.evicts. Raises StoreError."""
+    try:
+        async with _opened(place) as database:
+            return await database.evicts()
+    except StoreFault:
+        # The user may have no right to ask, and need none.
+        return ""
+
+
+@asynccontextmanager
+async def _opened(place: RedisPlace) -> AsyncIterator[RedisDatabase]:
     client = RedisClient(place)
     await asyncio.to_thread(client.connect)
     try:
-        return await RedisDatabase(client, time.time, {}).peek()
+        yield RedisDatabase(client, time.time, {})
     finally:
         await client.close()
 

@@ -219,6 +219,9 @@ for _, member in ipairs(found) do redis.call('ZREM', KEYS[1], member) end
 return #found
 """
 
+#: KEYS log, which says where. Returns what the server says of its memory.
+MEMORY: Final = "return redis.call('INFO', 'memory')"
+
 #: KEYS about:SUB. ARGV whether to delete them. Returns how many outcomes are about a person.
 OUTCOMES: Final = """
 local count = 0

@@ -116,3 +116,23 @@ async def test_servers_of_other_kinds(argument: str, config: str, said: str) -> 
         text = await _said(server.place.url, None)
 
     assert f"wrong: {server.place.url} {said}" in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "memory", "said"),
+    [
+        (
+            "allkeys-lru",
+            "1gb",
+            "warning: {} deletes what it holds when it is full, used logins too",
+        ),
+        ("allkeys-lru", "0", "ok: {} answers"),
+        ("noeviction", "1gb", "ok: {} answers"),
+    ],
+)
+async def test_a_server_that_evicts(policy: str, memory: str, said: str) -> None:
+    """One that may delete what is in force is warned of; one without a limit never does."""
+    async with redis_server("--maxmemory-policy", policy, "--maxmemory", memory) as server:
+        text = await _said(server.place.url, None)
+
+    assert said.format(server.place.url) in text
