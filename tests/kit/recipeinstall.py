@@ -16,7 +16,7 @@ from openid_provider_process import MissingPart, find_node
 
 #: What a page must have run with is in this file of an application's directory, a line each.
 _INSTALLED: Final = "installed"
-_SECONDS: Final = 900.0
+_SECONDS: Final = 3600.0
 
 
 class Installer(Protocol):
@@ -40,10 +40,10 @@ class FromPyPI:
     names: tuple[str, ...]
 
     def install(self, folder: Path, wanted: Sequence[str]) -> tuple[str, ...]:
-        """Make the virtual environment with the Python of the tests."""
+        """Make the virtual environment with the Python of the tests, and use their pip."""
+        _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
         python = str(folder / "bin" / "python")
-        _run(sys.executable, "-m", "venv", str(folder))
-        pip = (python, "-m", "pip", "--disable-pip-version-check")
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
         _run(*pip, "install", "-q", "--prefer-binary", "--no-compile", *wanted)
         listed = json.loads(_run(*pip, "list", "--format=json"))
         versions = {one["name"].lower(): one["version"] for one in listed}
@@ -98,6 +98,34 @@ class FromGo:
             (module,) = [line.split() for line in about.splitlines() if "\tmod\t" in line]
             found.append(f"{package}@{module[2]}")
         return tuple(found)
+
+    def programs(self, folder: Path) -> Path:
+        """The directory itself."""
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class FromGoSource:
+    """A Go module with its version that is built where it lies, since its go.mod replaces others.
+
+    `place` is the variable of the program that says where the module's files are.
+    """
+
+    names: tuple[str, ...]
+    tags: str
+    place: str
+
+    def install(self, folder: Path, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Build it, with C."""
+        found = json.loads(_run("go", "mod", "download", "-json", *self.names))
+        folder.mkdir()
+        _run(
+            *("go", "build", "-C", found["Dir"], "-gcflags=all=-N -l -dwarf=false"),
+            f"-ldflags=-s -w -X {self.place}={found['Dir']}",
+            *("-tags", self.tags, "-o", str(folder), "."),
+            CGO_ENABLED="1",
+        )
+        return (f"{found['Path']}@{found['Version']}",)
 
     def programs(self, folder: Path) -> Path:
         """The directory itself."""

@@ -25,7 +25,7 @@ from visitor import FETCH, Visitor
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 
 #: Marks the tests of a recipe. Some install for minutes, and all share one loop and one browser.
-recipe: Final = (pytest.mark.recipes, in_browser, pytest.mark.timeout(1500))
+recipe: Final = (pytest.mark.recipes, in_browser, pytest.mark.timeout(4500))
 #: A machine's token, in place of the one whose hash a page has.
 TOKEN: Final = make_token(bytes(32))
 OTHER_SUB: Final = "660000000000000000000099"
