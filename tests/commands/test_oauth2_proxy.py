@@ -248,3 +248,16 @@ def test_the_document_has_every_option() -> None:
     assert {name: (key, remark.strip()) for name, key, remark in rows} == {
         name: (option.key, option.remark) for name, option in OPTIONS.items()
     }
+
+
+@pytest.mark.parametrize("proxy", ["Authelia", "Vouch"])
+def test_the_tables_of_other_proxies_name_keys_of_the_gate(proxy: str) -> None:
+    """What stands beside an option of Authelia or Vouch is a key or a table that exists."""
+    text = (ROOT / "docs" / "coming-from-oauth2-proxy.md").read_text()
+    section = text.split(f"## From {proxy}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*`) \| (.*?) *\| .*\|$", section, re.MULTILINE)
+    keys = {".".join(key.path) for key in all_keys()}
+    keys |= {key.rpartition(".")[0] for key in keys}
+
+    assert len(rows) > 20
+    assert {name for _, here in rows for name in re.findall("`([^`]+)`", here)} <= keys
