@@ -41,11 +41,11 @@ class FromPyPI:
 
     def install(self, folder: Path, wanted: Sequence[str]) -> tuple[str, ...]:
         """Make the virtual environment with the Python of the tests, and use their pip."""
-        _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+        run(sys.executable, "-m", "venv", "--without-pip", str(folder))
         python = str(folder / "bin" / "python")
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-        _run(*pip, "install", "-q", "--prefer-binary", "--no-compile", *wanted)
-        listed = json.loads(_run(*pip, "list", "--format=json"))
+        run(*pip, "install", "-q", "--prefer-binary", "--no-compile", *wanted)
+        listed = json.loads(run(*pip, "list", "--format=json"))
         versions = {one["name"].lower(): one["version"] for one in listed}
         return tuple(f"{name}=={versions[name.lower()]}" for name in self.names)
 
@@ -64,7 +64,7 @@ class FromNpm:
         """Install without the packages' own scripts."""
         npm = (*find_node().npm, "--prefix", str(folder))
         folder.mkdir()
-        _run(*npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *wanted)
+        run(*npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", *wanted)
         modules = folder / "node_modules"
         versions = {
             name: json.loads((modules / name / "package.json").read_text(encoding="utf-8"))
@@ -88,13 +88,13 @@ class FromGo:
         found = []
         for one in wanted:
             package, _, version = one.partition("@")
-            _run(
+            run(
                 *("go", "install", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w"),
                 f"{package}@{version or 'latest'}",
                 GOBIN=str(folder),
                 CGO_ENABLED="0",
             )
-            about = _run("go", "version", "-m", str(folder / package.rpartition("/")[2]))
+            about = run("go", "version", "-m", str(folder / package.rpartition("/")[2]))
             (module,) = [line.split() for line in about.splitlines() if "\tmod\t" in line]
             found.append(f"{package}@{module[2]}")
         return tuple(found)
@@ -117,9 +117,9 @@ class FromGoSource:
 
     def install(self, folder: Path, wanted: Sequence[str]) -> tuple[str, ...]:
         """Build it, with C."""
-        found = json.loads(_run("go", "mod", "download", "-json", *self.names))
+        found = json.loads(run("go", "mod", "download", "-json", *self.names))
         folder.mkdir()
-        _run(
+        run(
             *("go", "build", "-C", found["Dir"], "-gcflags=all=-N -l -dwarf=false"),
             f"-ldflags=-s -w -X {self.place}={found['Dir']}",
             *("-tags", self.tags, "-o", str(folder), "."),
@@ -142,7 +142,7 @@ class FromDebian:
         """Look which versions there are; the programs are the machine's."""
         folder.mkdir()
         shown = "-f=${Version}"
-        return tuple(f"{name}={_run('dpkg-query', '-W', shown, name)}" for name in self.names)
+        return tuple(f"{name}={run('dpkg-query', '-W', shown, name)}" for name in self.names)
 
     def programs(self, folder: Path) -> Path:
         """Where Debian has servers."""
@@ -174,10 +174,12 @@ def versions_in(folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _run(*command: str, **variables: str) -> str:
+def run(*command: str, folder: Path | None = None, **variables: str) -> str:
+    """Run a command and return what it says; MissingPart where it fails."""
     try:
         done = subprocess.run(
             command,
+            cwd=folder,
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,

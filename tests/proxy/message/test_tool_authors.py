@@ -30,7 +30,7 @@ from gatekit import (
 from openid_provider_process import MissingPart, find_node
 from parts import missing
 from process import free_port
-from recipeinstall import FromNpm, installed
+from recipeinstall import FromNpm, installed, run
 from recipekit import Applications, running
 from recipepage import block
 
@@ -41,6 +41,10 @@ NAME: Final = "X-Tailchat-Assertion"
 NICKNAME: Final = "星 %41+<i>&amp"
 PERSON: Final = replace(ALICE, nickname=NICKNAME)
 MODULES: Final = ("express@5.1.0", "jose@6.1.0")
+
+
+#: The files of a program, and commands, the last of which is the program.
+Recipe = tuple[Mapping[str, str], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +72,19 @@ def _write(folder: Path, files: Mapping[str, str], gate: str, port: int) -> None
         (folder / name).write_text(here.replace("8000,", f"{port},"), encoding="utf-8")
 
 
-def flask(folder: Path, port: int, cache: Path) -> tuple[Mapping[str, str], Sequence[str]]:
+def flask(folder: Path, port: int, cache: Path) -> Recipe:
     """Return the files for Flask, and the command."""
     files = {"tool.py": block("tool: flask"), "verifier.py": _verifier("python")}
-    return files, (sys.executable, "-m", "flask", "--app", "tool", "run", "-p", str(port))
+    return files, [(sys.executable, "-m", "flask", "--app", "tool", "run", "-p", str(port))]
 
 
-def fastapi(folder: Path, port: int, cache: Path) -> tuple[Mapping[str, str], Sequence[str]]:
+def fastapi(folder: Path, port: int, cache: Path) -> Recipe:
     """Return the files for FastAPI, and the command."""
     files = {"tool.py": block("tool: fastapi"), "verifier.py": _verifier("python")}
-    return files, (sys.executable, "-m", "uvicorn", "tool:app", "--port", str(port))
+    return files, [(sys.executable, "-m", "uvicorn", "tool:app", "--port", str(port))]
 
 
-def express(folder: Path, port: int, cache: Path) -> tuple[Mapping[str, str], Sequence[str]]:
+def express(folder: Path, port: int, cache: Path) -> Recipe:
     """Return the files for Express, which is installed, and the command."""
     try:
         node = find_node()
@@ -89,43 +93,46 @@ def express(folder: Path, port: int, cache: Path) -> tuple[Mapping[str, str], Se
         missing(str(part))
     (folder / "node_modules").symlink_to(cache / "express" / "node_modules")
     files = {"tool.mjs": block("tool: express"), "verifier.mjs": _verifier("node")}
-    return files, (*node.node, "tool.mjs")
+    return files, [(*node.node, "tool.mjs")]
 
 
-def go(folder: Path, port: int, cache: Path) -> tuple[Mapping[str, str], Sequence[str]]:
+def go(folder: Path, port: int, cache: Path) -> Recipe:
     """Return the files for Go, and the command."""
     files = {
         "go.mod": "module example.com/tool\n\ngo 1.22\n",
         "main.go": block("tool: go"),
         "assertion/assertion.go": _verifier("go"),
     }
-    return files, ("sh", "-c", f"{program('go')} build -o tool . && exec ./tool")
+    return files, [(program("go"), "build", "-o", "tool", "."), ("./tool",)]
 
 
-def php(folder: Path, port: int, cache: Path) -> tuple[Mapping[str, str], Sequence[str]]:
+def php(folder: Path, port: int, cache: Path) -> Recipe:
     """Return the file for PHP, and the command."""
-    return {"tool.php": block("tool: php")}, (program("php"), "-S", f"127.0.0.1:{port}", "tool.php")
+    command = (program("php"), "-S", f"127.0.0.1:{port}", "tool.php")
+    return {"tool.php": block("tool: php")}, [command]
 
 
-def rust(folder: Path, port: int, cache: Path) -> tuple[Mapping[str, str], Sequence[str]]:
+def rust(folder: Path, port: int, cache: Path) -> Recipe:
     """Return the files for Rust, and the command; what it is built from is kept."""
     if shutil.which("cargo") is None:
         pytest.skip("cargo is missing")
     files = {"Cargo.toml": block("tool: cargo"), "src/main.rs": block("tool: rust")}
-    return files, ("cargo", "run", "-q", "--target-dir", str(cache / "rust"))
+    target = cache / "rust"
+    build = ("cargo", "build", "-q", "--target-dir", str(target))
+    return files, [build, (str(target / "debug" / "tool"),)]
 
 
 def _verifier(language: str) -> str:
     return block(f"verify-{language}", "assertion")
 
 
-Maker = Callable[[Path, int, Path], tuple[Mapping[str, str], Sequence[str]]]
+Maker = Callable[[Path, int, Path], Recipe]
 TOOLS: Final[tuple[Maker, ...]] = (flask, fastapi, express, go, php, rust)
 
 
 def _of(maker: Maker) -> object:
     """Rust's packages take minutes to build."""
-    marks = (pytest.mark.recipes, pytest.mark.timeout(1500)) if maker is rust else ()
+    marks = (pytest.mark.recipes, pytest.mark.timeout(4500)) if maker is rust else ()
     return pytest.param(maker, marks=marks, id=maker.__name__)
 
 
@@ -138,8 +145,12 @@ async def tool(
     folder = tmp_path_factory.mktemp(request.param.__name__)
     port, gate_port = free_port(), free_port()
     url = f"http://127.0.0.1:{gate_port}"
-    files, command = await asyncio.to_thread(request.param, folder, port, applications.cache)
+    files, (*before, command) = await asyncio.to_thread(
+        request.param, folder, port, applications.cache
+    )
     await asyncio.to_thread(_write, folder, files, url, port)
+    for one in before:
+        await asyncio.to_thread(run, *one, folder=folder)
     settings = make_settings(
         f"http://127.0.0.1:{port}",
         server={"public_url": url, "listen": [f"127.0.0.1:{gate_port}"]},
