@@ -192,12 +192,13 @@ async def test_nobody_in_particular_gets_401(tool: Tool) -> None:
 
 
 async def test_the_assertion_proves_who_it_is(tool: Tool, key: Path, tmp_path: Path) -> None:
-    """The gate's own passes; one that is altered, cut, or for another tool gets 401."""
+    """The gate's own passes; one that is signed wrongly, cut, or for another tool gets 401."""
     proved = await tool.visit("/proved")
     good = await _assertion("wiki", tool, key, tmp_path)
     other = await _assertion("other", tool, key, tmp_path)
-    head, claims, signature = good.split(".")
-    swapped = f"{head}.{other.split('.')[1]}.{signature}"
+    signature = (await _assertion("wiki", tool, key, tmp_path)).rpartition(".")[2]
+    head, claims, _ = good.split(".")
+    swapped = f"{head}.{claims}.{signature}"
 
     assert (proved.status, proved.body.decode().strip()) == (200, PERSON.sub)
     assert (await tool.reach("/proved", **{NAME: good})).body.decode().strip() == PERSON.sub
