@@ -196,6 +196,21 @@ def _names_headings(path: Path) -> None:
             assert anchor in _anchors(page), f"{link}#{anchor}"
 
 
+def test_documents_that_the_program_names_exist() -> None:
+    """A document named in a message, a comment, an alert or a script is there, with its place."""
+    named = set()
+    for folder in ("tailchat_gate", "deploy", "bench", "fuzz", "tests"):
+        for path in (ROOT / folder).rglob("*.*"):
+            if path.suffix in {".py", ".yml", ".yaml", ".toml", ".conf", ".cfg", ".lua", ".html"}:
+                text = path.read_text(encoding="utf-8")
+                named |= set(re.findall(r"\bdocs/([\w/-]+\.md)(?:#([\w-]+))?", text))
+
+    assert len(named) > 30
+    for page, anchor in named:
+        assert (ROOT / "docs" / page).is_file(), page
+        assert not anchor or anchor in _anchors(ROOT / "docs" / page), f"{page}#{anchor}"
+
+
 def test_the_threat_model_names_tests_that_exist() -> None:
     """Each test file that the threat model points to is there."""
     document = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
