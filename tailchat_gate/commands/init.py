@@ -24,6 +24,9 @@ _READABLE: Final = 0o444
 _RUN_SECRETS: Final = "/run/secrets"
 #: What a container reaches under these names is the container itself.
 _LOOPBACK: Final = ("localhost", "127.", "::1", "[::1]")
+_UNANSWERED: Final = (
+    "\nnothing was written; where nobody can answer, --tailchat, --public-url and --tool do"
+)
 _LATER: Final = '# The id that Tailchat shows for the app.\n#client_id = "tc_..."'
 
 _CONFIG: Final = """\
@@ -68,7 +71,7 @@ services:
     secrets:
       - client_secret
       - session_secret
-    # Add the network of the tool here, so that its name is known.
+    # Add the network of the tool here and below, so that its name is known.
     networks:
       - default
     read_only: true
@@ -78,6 +81,10 @@ services:
       - no-new-privileges:true
     # Longer than the gate's own shutdown_timeout, so that running requests may finish.
     stop_grace_period: 40s
+
+networks:
+  # Such as tools: {{ external: true }}
+  default: {{}}
 
 volumes:
   # Who is locked out, and which sessions were signed out.
@@ -203,15 +210,20 @@ def init(
     # Before the questions: their answers would be lost.
     _stop_where_taken(places.all())
     asks = None in (tailchat, public_url, tool)
-    api_url = tailchat or _ask("Address of your Tailchat", "https://tailchat.example.com", _API_URL)
-    origin = public_url or _ask(
-        "Address at which people will reach the gate", "https://gate.example.com", _PUBLIC_URL
-    )
-    upstream = tool or _ask(
-        "Address of the tool, as the gate reaches it",
-        "http://grafana:3000" if docker else "http://127.0.0.1:3000",
-        _UPSTREAM,
-    )
+    try:
+        api_url = tailchat or _ask(
+            "Address of your Tailchat", "https://tailchat.example.com", _API_URL
+        )
+        origin = public_url or _ask(
+            "Address at which people will reach the gate", "https://gate.example.com", _PUBLIC_URL
+        )
+        upstream = tool or _ask(
+            "Address of the tool, as the gate reaches it",
+            "http://grafana:3000" if docker else "http://127.0.0.1:3000",
+            _UPSTREAM,
+        )
+    except click.Abort:
+        fail(_UNANSWERED, EXIT_FAILED)
     if docker and _is_loopback(upstream):
         fail(
             f"{upstream}: in a container that is the container itself; name the tool's service, "
@@ -220,7 +232,7 @@ def init(
         )
     click.echo(
         f"\nCreate an app in Tailchat's open platform and switch on OAuth for it.\n"
-        f"Its one callback, exactly:\n\n    {_callback(origin)}\n"
+        f"Its one callback (redirect_uri), exactly:\n\n    {_callback(origin)}\n"
     )
     secret = ""
     if asks:

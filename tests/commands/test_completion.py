@@ -1,4 +1,4 @@
-"""Completion in a real bash, and what the other shells get."""
+"""Completion in a real bash and a real fish, and what zsh asks for."""
 
 import shutil
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from clikit import environ, invoke
+from parts import missing
 
 BASH = shutil.which("bash") or "/bin/bash"
 ID, OTHER = "660000000000000000000001", "660000000000000000000002"
@@ -53,16 +54,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def _completed(folder: Path, line: str, *, breaks: str = "") -> list[str]:
-    """Return what bash offers for a line."""
-    variables = {
+def _variables(folder: Path) -> dict[str, str]:
+    """Return the environment of a shell, in which the program and its file are found."""
+    return {
         **environ(),
         "PATH": f"{folder}:{environ()['PATH']}",
         "TAILCHAT_GATE_CONFIG": str(folder / "gate.toml"),
     }
+
+
+def _completed(folder: Path, line: str, *, breaks: str = "") -> list[str]:
+    """Return what bash offers for a line."""
     done = subprocess.run(
         [BASH, "--norc", "-c", breaks + ASK, "bash", line],
-        env=variables,
+        env=_variables(folder),
         capture_output=True,
         text=True,
         check=False,
@@ -103,13 +108,45 @@ def test_bash_that_breaks_at_no_colon(folder: Path) -> None:
     assert _completed(folder, "tailchat-gate lock token:bu", breaks=breaks) == ["token:build"]
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_read_their_script(folder: Path, shell: str) -> None:
-    """They take click's own script; where the shell is installed, it has no mistake in it."""
-    code, out, err = invoke("completion", shell)
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("tailchat-gate gra", ["grant", "grants"]),
+        ("tailchat-gate lock token:bu", ["token:build"]),
+        (f"tailchat-gate grant sub:{ID} w", ["wiki"]),
+    ],
+)
+def test_fish_completes(folder: Path, line: str, offered: list[str]) -> None:
+    """A real fish offers the same."""
+    fish = shutil.which("fish")
+    if fish is None:
+        missing("fish")
+    script = "tailchat-gate completion fish | source; complete --do-complete $argv"
+    done = subprocess.run(
+        [fish, "--no-config", "--command", script, line],
+        env={**_variables(folder), "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    assert (code, err) == (0, "")
-    assert f"_TAILCHAT_GATE_COMPLETE={shell}_complete" in out
-    if shutil.which(shell):
-        (folder / shell).write_text(out)
-        subprocess.run([shell, "-n", str(folder / shell)], check=True)
+    assert [one.partition("\t")[0] for one in done.stdout.splitlines()] == offered, done.stderr
+
+
+def test_zsh_gets_what_its_script_asks_for(folder: Path) -> None:
+    """The script is click's own, and asks the program with the words of the line."""
+    _, script, _ = invoke("completion", "zsh")
+    asked = (
+        'COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) _TAILCHAT_GATE_COMPLETE=zsh_complete'
+    )
+    words = {"COMP_WORDS": "tailchat-gate lock token:bu", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [folder / "tailchat-gate"],
+        env={**_variables(folder), **words, "_TAILCHAT_GATE_COMPLETE": "zsh_complete"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert asked in script
+    assert done.stdout.split() == ["plain", "token:build", "_"], done.stderr

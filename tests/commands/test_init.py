@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from clikit import environ, run
+from compose_spec import PyCompose
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.load import load
@@ -165,6 +166,21 @@ def test_secrets_are_not_put_where_others_read(tmp_path: Path, mode: int) -> Non
     assert done.exit_code == 1
     assert f"{tmp_path}/secrets: open to other users; mode 0700 keeps them out" in done.output
     assert list((tmp_path / "secrets").iterdir()) == []
+
+
+def test_the_container_is_one_for_compose(docker: Path) -> None:
+    """The file is valid by the Compose specification."""
+    text = (docker / "compose.yaml").read_text(encoding="utf-8")
+    PyCompose.from_yaml(text).validate()
+
+
+def test_where_nobody_answers_it_names_the_options(tmp_path: Path) -> None:
+    """At the end of its input it has written nothing, and says how to go without questions."""
+    done = _init(tmp_path / "etc", "--tool", "http://127.0.0.1:3000", typed=["https://a.example"])
+
+    assert done.exit_code == 1
+    assert "--tailchat, --public-url and --tool" in done.output
+    assert not (tmp_path / "etc").exists()
 
 
 def test_the_container_has_no_more_rights_than_ours(docker: Path) -> None:
